@@ -1,1 +1,74 @@
-"""The command line."""
+"""The command line: wires the subcommands, turns errors into exit codes."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, INTERRUPTED, Command
+from gsfl_tune.cli.check import Check
+from gsfl_tune.cli.data import Data
+from gsfl_tune.cli.evaluate import Evaluate
+from gsfl_tune.cli.export import Export
+from gsfl_tune.cli.predict import Predict
+from gsfl_tune.cli.results import Results
+from gsfl_tune.cli.schema import Schema
+from gsfl_tune.cli.search import Search
+from gsfl_tune.cli.train import Train
+from gsfl_tune.experiment.errors import UserError
+
+__all__ = ["COMMANDS", "main"]
+
+COMMANDS: list[type[Command]] = [
+    Check,
+    Schema,
+    Data,
+    Train,
+    Search,
+    Results,
+    Export,
+    Evaluate,
+    Predict,
+]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gsfl-tune",
+        description="Search for the best GSFL-Net: one YAML file in, one checkpoint out.",
+        epilog="Exit codes: 0 finished, 1 failed, 2 bad input, 3 interrupted and can be resumed.",
+    )
+    parser.add_argument("--version", action="version", version=f"gsfl-tune {version('gsfl-tune')}")
+    subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    for command_class in COMMANDS:
+        command = command_class()
+        subparser = subparsers.add_parser(command.name, help=command.help, description=command.help)
+        command.add_arguments(subparser)
+        subparser.set_defaults(run=command.run)
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Args:
+        argv: Arguments; default: those of the process.
+
+    Returns:
+        0 finished, 1 failed, 2 bad input, 3 interrupted and can be resumed.
+    """
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return BAD_INPUT
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # `gsfl-tune results RUN | head`: the reader has seen enough.
+        sys.stderr.close()
+        return FAILED

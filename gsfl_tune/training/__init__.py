@@ -1,1 +1,18 @@
-"""Training."""
+"""One trial: stages, epochs, metrics, checkpoints, feature caches. Needs neither Ray nor Optuna."""
+
+from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.timeline import Rung, Timeline
+from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
+from gsfl_tune.training.workspace import Workspace, resolve_device
+
+__all__ = [
+    "CheckpointError",
+    "FitOn",
+    "NonFiniteLoss",
+    "Predictions",
+    "Rung",
+    "Timeline",
+    "Training",
+    "Workspace",
+    "resolve_device",
+]

@@ -1,0 +1,45 @@
+"""The epochs of one trial, one JSON object a line."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.run.atomic import write_text
+
+
+class EpochLog:
+    """``epochs.jsonl``: appended by the trial that trains, read by everybody else.
+
+    A line that a crash cut short is not an epoch: it is ignored when read and removed
+    before the next append.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def append(self, record: dict[str, Any]) -> None:
+        """Adds an epoch; `record` has a key ``epoch`` counted from 1."""
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def read(self) -> list[dict[str, Any]]:
+        """All whole epochs, oldest first."""
+        try:
+            text = self.path.read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return []
+        records = []
+        for line in text.splitlines():
+            try:
+                records.append(json.loads(line))
+            except json.JSONDecodeError:
+                break
+        return records
+
+    def truncate(self, epoch: int) -> None:
+        """Keeps the epochs up to `epoch`, so that a restored trial does not write them twice."""
+        kept = [record for record in self.read() if record["epoch"] <= epoch]
+        write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

@@ -1,0 +1,81 @@
+"""Where things lie in a run directory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+StudyName = Literal["search", "control"]
+
+
+class RunDirectory:
+    """The directory that a search leaves: input, study, trials, best."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path).absolute()
+
+    def __repr__(self) -> str:
+        return f"RunDirectory({str(self.path)!r})"
+
+    @property
+    def experiment_file(self) -> Path:
+        """The resolved experiment: overrides applied, distributions kept."""
+        return self.path / "experiment.yaml"
+
+    @property
+    def manifest_file(self) -> Path:
+        """Format version, versions of the libraries, clamped bounds, data summary's digest."""
+        return self.path / "run.json"
+
+    @property
+    def data_file(self) -> Path:
+        """Classes, counts, broken and duplicate images."""
+        return self.path / "data.json"
+
+    @property
+    def journal(self) -> Path:
+        """The Optuna journal of the studies."""
+        return self.path / "study.journal"
+
+    @property
+    def trials_parquet(self) -> Path:
+        """One row a trial, derived from the journal and the trials' files."""
+        return self.path / "trials.parquet"
+
+    @property
+    def results_file(self) -> Path:
+        """Winner, control and their difference, written once."""
+        return self.path / "results.json"
+
+    @property
+    def best(self) -> Path:
+        """The bundle."""
+        return self.path / "best"
+
+    @property
+    def best_training(self) -> Path:
+        """What only the evidence needs of the winner: shared encoder, decoder, centres."""
+        return self.path / "best-training"
+
+    @property
+    def finals(self) -> Path:
+        """One directory a retrain of the protocol at the end."""
+        return self.path / "finals"
+
+    @property
+    def lock_file(self) -> Path:
+        """Held by the driver for as long as it runs."""
+        return self.path / ".lock"
+
+    @property
+    def interrupt_file(self) -> Path:
+        """Present while running trials are asked to save and stop."""
+        return self.path / ".interrupt"
+
+    def trials(self, study: StudyName = "search") -> Path:
+        """Parent of the trial directories of a study."""
+        return self.path / "trials" if study == "search" else self.path / study / "trials"
+
+    def trial(self, study: StudyName, number: int) -> Path:
+        """Directory of one trial."""
+        return self.trials(study) / str(number)

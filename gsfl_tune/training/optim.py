@@ -1,0 +1,70 @@
+"""Optimisers and learning-rate schedules of a stage."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
+
+
+def parameter_groups(
+    parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float
+) -> list[dict[str, object]]:
+    """Splits parameters into those with weight decay and those without (biases and norms).
+
+    Args:
+        parameters: Trainable parameters.
+        learning_rate: Peak rate, kept as ``peak`` for `set_learning_rate`.
+        weight_decay: Decay of tensors with more than one dimension.
+    """
+    decayed, plain = [], []
+    for parameter in parameters:
+        (decayed if parameter.ndim > 1 else plain).append(parameter)
+    shared = {"lr": learning_rate, "peak": learning_rate}
+    groups: list[dict[str, object]] = []
+    if decayed:
+        groups.append({"params": decayed, "weight_decay": weight_decay, **shared})
+    if plain:
+        groups.append({"params": plain, "weight_decay": 0.0, **shared})
+    return groups
+
+
+def create_optimizer(
+    config: HeadStageConfig | FinetuneStageConfig, groups: list[dict[str, object]]
+) -> torch.optim.Optimizer:
+    """AdamW or SGD with Nesterov momentum, in their fused form."""
+    if config.optimizer == "adamw":
+        return torch.optim.AdamW(groups, fused=True)
+    return torch.optim.SGD(
+        groups, lr=1e-3, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
+    )
+
+
+def learning_rate_factor(step: int, total: int, *, warmup: float, schedule: str) -> float:
+    """Share of the peak rate at a step: linear warm-up, then cosine to zero or constant.
+
+    A function of the step alone, so that a restored trial needs no scheduler state.
+
+    Args:
+        step: Optimiser step of the stage, counted from 0.
+        total: Optimiser steps of the stage.
+        warmup: Share of `total` with a rising rate.
+        schedule: ``cosine`` or ``constant``.
+    """
+    rising = round(warmup * total)
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if schedule == "constant":
+        return 1.0
+    progress = (step - rising) / max(1, total - rising)
+    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Sets every group to `factor` of its peak."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak"] * factor

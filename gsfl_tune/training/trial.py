@@ -1,0 +1,295 @@
+"""One configuration and its training: resumable at every epoch, usable without a search."""
+
+from __future__ import annotations
+
+import copy
+import math
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.losses import ClassCenters, GsflLoss
+from gsfl_tune.models import Backbone, GsflHead, Network, PlainHead
+from gsfl_tune.run import EpochLog
+from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
+from gsfl_tune.training.features import digest
+from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
+from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.workspace import Workspace, resolve_device
+
+FitOn = Literal["train", "train+validation"]
+
+
+class NonFiniteLoss(Exception):
+    """The loss of an epoch was NaN or infinite; the message names the terms."""
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a set of images.
+
+    Attributes:
+        logits: (N, C) float32.
+        labels: (N,) int64 true classes.
+        paths: N names of the images.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    paths: list[str]
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracy, balanced accuracy, top-5, NLL and ECE."""
+        return classification_metrics(self.logits, self.labels)
+
+
+class Training:
+    """Trains one configuration through its stages, an epoch at a time.
+
+    Randomness of an epoch (order, dropout, augmentation) is a function of (seed, epoch), and
+    the learning rate one of the step, so that continuing from a checkpoint equals never
+    having stopped: bit for bit on a CPU with the same number of threads.
+
+    Args:
+        config: The configuration.
+        workspace: Data and caches of this node.
+        directory: Where ``epochs.jsonl`` and ``checkpoint.pt`` go.
+        seed: Overrides ``training.seed``.
+        fit: Which images are trained on; with ``train+validation`` nothing is validated.
+
+    Raises:
+        UserError: When weights, device, groups or taxonomy cannot be had.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        workspace: Workspace,
+        directory: Path,
+        *,
+        seed: int | None = None,
+        fit: FitOn = "train",
+    ) -> None:
+        self.config = config
+        self.workspace = workspace
+        self.directory = Path(directory)
+        self.seed = config.training.seed if seed is None else seed
+        self.fit: FitOn = fit
+        self.timeline = Timeline.of(config)
+        self.epoch = 0
+        self.log = EpochLog(self.directory / "epochs.jsonl")
+        self.device = resolve_device(config.training.device)
+        self.autocast = _autocast(config, self.device)
+
+        dataset = workspace.dataset
+        positions = (
+            dataset.train_index if fit == "train" else np.arange(len(dataset.pool), dtype=np.int64)
+        )
+        self.train_positions = torch.from_numpy(np.ascontiguousarray(positions))
+        self.labels = torch.from_numpy(np.ascontiguousarray(dataset.pool.labels)).to(self.device)
+        self._extractor = workspace.extractor(config)
+        self._create_head()
+        self._stage: Stage | None = None
+        self._fingerprint = digest(config.model_dump(exclude={"search", "name"}), self.seed, fit)
+
+    def _create_head(self) -> None:
+        model, loss = self.config.model, self.config.loss
+        feature_dim = int(self._extractor.pooling().dim)  # type: ignore[arg-type]
+        classes = self.workspace.dataset.class_count
+        arguments: dict[str, Any] = {
+            "latent_dim": model.latent_dim,
+            "dropout": model.dropout,
+            "feature_scale": model.feature_scale,
+        }
+        self.centers: ClassCenters | None = None
+        self.groups: np.ndarray | None = None
+        with torch.random.fork_rng(devices=self._rng_devices()):
+            torch.manual_seed(self.seed)
+            if model.head == "plain":
+                self.head: GsflHead | PlainHead = PlainHead(feature_dim, classes, **arguments)
+            else:
+                self.head = GsflHead(feature_dim, classes, decoder=model.decoder, **arguments)
+                self.groups = self.workspace.groups(self.config)
+                self.centers = ClassCenters(
+                    classes, model.latent_dim, torch.from_numpy(self.groups)
+                ).to(self.device)
+        self.head.to(self.device)
+        self.loss = GsflLoss(
+            reconstruction=loss.reconstruction,
+            class_center=loss.class_center,
+            shared_center=loss.shared_center,
+            label_smoothing=loss.label_smoothing,
+            reconstruction_target=loss.reconstruction_target,
+            feature_scale=model.feature_scale,
+        )
+
+    @property
+    def total_epochs(self) -> int:
+        """Epochs over both stages."""
+        return self.timeline.total
+
+    @property
+    def finished(self) -> bool:
+        """Whether the last epoch is trained."""
+        return self.epoch >= self.total_epochs
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Trains the next epoch, validates, and appends the record to ``epochs.jsonl``.
+
+        Returns:
+            ``epoch`` (from 1), ``stage``, ``train/...`` mean losses, ``validation/...`` metrics
+            (with ``fit="train"``) and ``seconds``.
+
+        Raises:
+            NonFiniteLoss: When a loss term is NaN or infinite; the epoch is not recorded.
+            RuntimeError: When the training is finished.
+        """
+        if self.finished:
+            raise RuntimeError(f"all {self.total_epochs} epochs are trained")
+        started = time.perf_counter()
+        name = self.timeline.stage(self.epoch)
+        with torch.random.fork_rng(devices=self._rng_devices()):
+            torch.manual_seed(_mix(self.seed, self.epoch))
+            stage = self._enter(name)
+            within = self.epoch - self.timeline.stage_start(name)
+            losses = stage.train_epoch(within, _mix(self.seed, self.epoch))
+        bad = [key for key, value in losses.items() if not math.isfinite(value)]
+        if bad:
+            raise NonFiniteLoss(
+                f"non-finite {', '.join(bad)} in epoch {self.epoch + 1} ({name} stage)"
+            )
+        record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **losses}
+        if self.fit == "train":
+            metrics = self.predict("validation").metrics()
+            record |= {f"validation/{key}": value for key, value in metrics.items()}
+            if not math.isfinite(metrics["nll"]):
+                raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
+        record["seconds"] = round(time.perf_counter() - started, 4)
+        self.epoch += 1
+        self.log.append(record)
+        return record
+
+    def predict(self, part: Literal["validation", "test"]) -> Predictions:
+        """Logits with the weights that are validated (the average, where there is one).
+
+        Args:
+            part: ``test`` opens the test split: for the end of a run only.
+        """
+        dataset = self.workspace.dataset
+        images = dataset.pool if part == "validation" else dataset.test
+        index = (
+            dataset.validation_index
+            if part == "validation"
+            else np.arange(len(dataset.test), dtype=np.int64)
+        )
+        stage = self._current()
+        logits = stage.logits(images, "pool" if part == "validation" else "test", index)
+        paths = [images.paths[position] for position in index]
+        return Predictions(logits.numpy(), np.asarray(images.labels)[index], paths)
+
+    def network(self, backbone: Backbone) -> Network:
+        """Joins a backbone with this trial's projection, pooling and head."""
+        projection = copy.deepcopy(self._extractor.projection)
+        return Network(backbone, projection, self._extractor.pooling(), self.head)
+
+    def trained_network(self) -> Network:
+        """The whole network with the weights that are validated, in eval mode on the CPU."""
+        stage = self._current()
+        if isinstance(stage, FinetuneStage):
+            network = copy.deepcopy(stage.evaluated)
+            assert isinstance(network, Network)
+        else:
+            network = self.network(self.workspace.new_backbone(self.config))
+            network.head = copy.deepcopy(stage.evaluated)
+        return network.cpu().eval().requires_grad_(False)
+
+    def save(self) -> None:
+        """Writes ``checkpoint.pt``; nothing before the first epoch."""
+        if self._stage is None:
+            return
+        stage = self._stage
+        save_checkpoint(
+            self.checkpoint_path,
+            {
+                "fingerprint": self._fingerprint,
+                "epoch": self.epoch,
+                "module": stage.module.state_dict(),
+                "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
+                "optimizer": stage.optimizer.state_dict(),
+                "centers": self.centers.state_dict() if self.centers is not None else None,
+            },
+        )
+
+    def restore(self) -> bool:
+        """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
+
+        Returns:
+            Whether there was a checkpoint of this configuration; if not, the training starts
+            from its beginning.
+
+        Raises:
+            CheckpointError: When the file is broken.
+        """
+        state = load_checkpoint(self.checkpoint_path)
+        if state is None or state["fingerprint"] != self._fingerprint:
+            self.log.truncate(0)
+            return False
+        self.epoch = state["epoch"]
+        stage = self._current()
+        stage.module.load_state_dict(state["module"])
+        stage.optimizer.load_state_dict(state["optimizer"])
+        if stage.averaged is not None:
+            stage.averaged.load_state_dict(state["averaged"])
+        if self.centers is not None:
+            self.centers.load_state_dict(state["centers"])
+        self.log.truncate(self.epoch)
+        return True
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where `save` writes."""
+        return self.directory / "checkpoint.pt"
+
+    def _current(self) -> Stage:
+        """The stage that trained last (the first one, before any epoch)."""
+        return self._enter(self.timeline.stage(max(0, self.epoch - 1)), starting=False)
+
+    def _enter(self, name: str, *, starting: bool = True) -> Stage:
+        wanted = HeadStage if name == "head" else FinetuneStage
+        if not isinstance(self._stage, wanted):
+            self._stage = None
+            self._stage = wanted(self)
+        if starting and self.epoch == 0 and self.config.loss.center_init == "class_mean":
+            self._start_centers()
+        return self._stage
+
+    def _start_centers(self) -> None:
+        if self.centers is None or self._stage is None:
+            return
+        index = self.train_positions.numpy()
+        self.centers.init_class_means(
+            self._stage.discriminative(index).to(self.device), self.labels[self.train_positions]
+        )
+
+    def _rng_devices(self) -> list[int]:
+        return [torch.cuda.current_device()] if self.device.type == "cuda" else []
+
+
+def _autocast(config: Config, device: torch.device) -> bool:
+    precision = config.training.precision
+    if precision == "auto":
+        return device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return precision == "bf16"
+
+
+def _mix(seed: int, epoch: int) -> int:
+    """A seed of its own for every epoch; unrelated for neighbouring seeds."""
+    return int(
+        np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )

@@ -1,0 +1,178 @@
+"""What the trials of a node share: images, pretrained backbones, features, class groups."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsfl_tune.data import Dataset, cache_directory, prepare
+from gsfl_tune.data.locking import build_once
+from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.grouping import load_taxonomy, make_groups
+from gsfl_tune.models import Backbone, WeightsError, create_backbone
+from gsfl_tune.training.features import CODE_VERSION, FeatureExtractor, FeatureRecipe, digest
+
+
+class Workspace:
+    """The data of a run on this node, and everything that is computed from it only once.
+
+    Args:
+        dataset: Decoded images with their split.
+        cache_dir: Root of the node's caches.
+        device: Where features are computed; default: a GPU if there is one.
+    """
+
+    def __init__(
+        self, dataset: Dataset, cache_dir: Path | None = None, device: torch.device | None = None
+    ) -> None:
+        self.dataset = dataset
+        self.cache_dir = cache_dir or cache_directory()
+        self.device = device or resolve_device("auto")
+        self._backbones: dict[tuple[str, str], Backbone] = {}
+        self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
+        self._tensors: dict[tuple[FeatureRecipe, str], torch.Tensor] = {}
+
+    @classmethod
+    def open(
+        cls,
+        config: DataConfig,
+        *,
+        side: int | None = None,
+        cache_dir: Path | None = None,
+        device: torch.device | None = None,
+    ) -> Workspace:
+        """Prepares the data (from the cache where it is there) and opens it.
+
+        Args:
+            config: The data section.
+            side: Side of the decoded squares; default 1.15 times the image size.
+            cache_dir: Root of the node's caches.
+            device: Where features are computed.
+
+        Raises:
+            UserError: When the data cannot be used.
+        """
+        cache_dir = cache_dir or cache_directory()
+        return cls(prepare(config, side=side, cache_dir=cache_dir), cache_dir, device)
+
+    def backbone(self, config: Config) -> Backbone:
+        """The pretrained backbone, shared: do not train it, see `new_backbone`.
+
+        Raises:
+            UserError: When its weights cannot be had.
+        """
+        key = (config.model.backbone, config.model.weights)
+        if key not in self._backbones:
+            try:
+                backbone = create_backbone(*key)
+            except WeightsError as error:
+                raise UserError(f"model.weights: {error}") from error
+            # One is enough: trials of one process mostly share it, and a large one is gigabytes.
+            self._backbones = {key: backbone}
+            self._extractors = {}
+        return self._backbones[key]
+
+    def new_backbone(self, config: Config) -> Backbone:
+        """A copy of the pretrained backbone that a trial may change."""
+        return copy.deepcopy(self.backbone(config)).requires_grad_(True)
+
+    def extractor(self, config: Config) -> FeatureExtractor:
+        """The frozen feature extractor of a configuration, its projection fitted."""
+        recipe = FeatureRecipe.of(config)
+        backbone = self.backbone(config)
+        if recipe not in self._extractors:
+            extractor = FeatureExtractor(recipe, backbone, self.device)
+            extractor.prepare(self.dataset.pool, self.dataset.train_index, self.cache_dir)
+            self._extractors[recipe] = extractor
+        return self._extractors[recipe]
+
+    def features(self, config: Config, part: str = "pool") -> torch.Tensor:
+        """Unit features of the frozen pretrained backbone for all images of a part.
+
+        Args:
+            config: Decides backbone, weights, image size and pooling.
+            part: ``pool`` (training and validation) or ``test``.
+
+        Returns:
+            (N, D) float32 tensor on the CPU that shares memory with the node's cache.
+        """
+        key = (FeatureRecipe.of(config), part)
+        if key not in self._tensors:
+            images = self.dataset.pool if part == "pool" else self.dataset.test
+            array = self.extractor(config).features(images, self.cache_dir)
+            # Copy-on-write: torch has no read-only tensors, and nobody writes.
+            mapped = np.memmap(
+                array.filename, dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape
+            )
+            self._tensors[key] = torch.from_numpy(mapped)
+        return self._tensors[key]
+
+    def groups(self, config: Config) -> np.ndarray:
+        """Which group each class belongs to, (C,) int64.
+
+        Computed once per backbone, weights, method, count and data seed from the frozen
+        features of the training images, validation excluded.
+
+        Raises:
+            UserError: For a taxonomy that does not fit the classes, or more groups than classes.
+        """
+        settings = config.model.groups
+        taxonomy = self._taxonomy(config)
+        dataset = self.dataset
+        extractor = self.extractor(config)
+        key = digest(
+            "groups", CODE_VERSION, extractor.key(dataset.pool), dataset.train_index.tobytes(),
+            settings.method, settings.count, taxonomy, config.data.split.seed,
+        )  # fmt: skip
+
+        def build(path: Path) -> None:
+            train = dataset.train_index
+            groups = make_groups(
+                settings.method,
+                settings.count,
+                self.features(config).numpy()[train],
+                dataset.pool.labels[train],
+                dataset.class_count,
+                seed=config.data.split.seed,
+                taxonomy=taxonomy,
+            )
+            with path.open("wb") as file:
+                np.save(file, groups)
+
+        try:
+            path = build_once(self.cache_dir / "groups" / f"{key}.npy", build)
+        except ValueError as error:
+            raise UserError(f"model.groups: {error}") from error
+        return np.load(path)
+
+    def _taxonomy(self, config: Config) -> list[str] | None:
+        settings = config.model.groups
+        if settings.method != "taxonomy":
+            return None
+        if settings.taxonomy is None:
+            if self.dataset.known_groups is None:
+                raise UserError(
+                    "model.groups.taxonomy: found nothing, allowed: a CSV file with columns class, group"
+                )
+            return self.dataset.known_groups
+        try:
+            return load_taxonomy(Path(settings.taxonomy), self.dataset.classes)
+        except ValueError as error:
+            raise UserError(f"model.groups.taxonomy: {error}") from error
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device behind ``training.device``.
+
+    Raises:
+        UserError: When a GPU is asked for and none is there.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise UserError("training.device: found cuda, but torch sees no GPU; allowed: auto, cpu")
+    return torch.device(name)
