@@ -1,0 +1,149 @@
+"""Where a classifier errs: by class, by pair of classes, inside and across groups."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+
+@dataclass(frozen=True)
+class ConfusedPair:
+    """Two classes taken for each other."""
+
+    first: int
+    second: int
+    first_as_second: int
+    second_as_first: int
+    share: float  # of the images of both classes
+
+    @property
+    def count(self) -> int:
+        """Confusions in both directions."""
+        return self.first_as_second + self.second_as_first
+
+
+@dataclass(frozen=True)
+class GroupErrors:
+    """The error rate in two parts, and what chance would make of it.
+
+    ``inside + across`` is the error rate. ``expected_inside`` is the share of errors that
+    would stay inside a group if every error went to another class at random.
+    """
+
+    inside: float
+    across: float
+    share_inside: float | None  # of the errors; None if there is no error
+    expected_inside: float | None
+
+
+def confusion_matrix(
+    predicted: ArrayLike, labels: ArrayLike, class_count: int
+) -> NDArray[np.int64]:
+    """(C, C) counts; row: true class, column: predicted class."""
+    truth, guess = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
+    cells = np.bincount(truth * class_count + guess, minlength=class_count**2)
+    return cells.reshape(class_count, class_count)
+
+
+def per_class_accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(C,) share of right answers; NaN for a class without images."""
+    totals = matrix.sum(axis=1)
+    with np.errstate(invalid="ignore"):
+        return np.asarray(np.diag(matrix) / np.where(totals, totals, np.nan))
+
+
+def worst_classes(matrix: NDArray[np.int64], share: float = 0.1) -> tuple[float, list[int]]:
+    """Mean accuracy of the worst `share` of the classes (at least one), and which they are.
+
+    Raises:
+        ValueError: If no class has an image.
+    """
+    accuracy = per_class_accuracy(matrix)
+    present = np.flatnonzero(~np.isnan(accuracy))
+    if not len(present):
+        raise ValueError("no class has an image")
+    order = present[np.argsort(accuracy[present], kind="stable")]
+    worst = order[: math.ceil(share * len(present))]
+    return float(accuracy[worst].mean()), [int(each) for each in worst]
+
+
+def most_confused(matrix: NDArray[np.int64], top: int = 10) -> list[ConfusedPair]:
+    """Unordered pairs by number of confusions, most first; only pairs that occur."""
+    totals = matrix.sum(axis=1)
+    first, second = np.triu_indices(len(matrix), k=1)
+    counts = matrix[first, second] + matrix[second, first]
+    order = np.argsort(-counts, kind="stable")[:top]
+    return [
+        ConfusedPair(
+            int(a),
+            int(b),
+            int(matrix[a, b]),
+            int(matrix[b, a]),
+            float((matrix[a, b] + matrix[b, a]) / (totals[a] + totals[b])),
+        )
+        for a, b in ((first[k], second[k]) for k in order if counts[k])
+    ]
+
+
+def group_errors(matrix: NDArray[np.int64], groups: ArrayLike) -> GroupErrors:
+    """Splits the error rate by whether the predicted class shares the true one's group.
+
+    Args:
+        matrix: (C, C) confusion counts.
+        groups: (C,) group of every class.
+    """
+    group = np.asarray(groups)
+    same = group[:, None] == group[None, :]
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    total, errors = int(matrix.sum()), int(wrong.sum())
+    inside = int(wrong[same].sum())
+    expected = None
+    if errors and len(matrix) > 1:
+        companions = same.sum(axis=1) - 1
+        expected = float((wrong.sum(axis=1) * companions).sum() / (len(matrix) - 1) / errors)
+    return GroupErrors(
+        inside / total, (errors - inside) / total, inside / errors if errors else None, expected
+    )
+
+
+def confusion_report(
+    logits: ArrayLike,
+    labels: ArrayLike,
+    classes: Sequence[str],
+    groups: ArrayLike | None = None,
+    *,
+    top: int = 10,
+) -> dict[str, Any]:
+    """All of the above as JSON, with class names.
+
+    Args:
+        logits: (N, C), or (seeds, N, C): the confusions of all seeds are then counted together.
+        labels: (N,) classes.
+        classes: C names.
+        groups: (C,) group of every class, if there are groups.
+        top: Pairs listed.
+    """
+    predicted = np.atleast_2d(np.asarray(logits).argmax(axis=-1))
+    matrix = np.sum([confusion_matrix(row, labels, len(classes)) for row in predicted], axis=0)
+    worst, worst_members = worst_classes(matrix)
+    return {
+        "per_class_accuracy": {
+            name: None if np.isnan(value) else float(value)
+            for name, value in zip(classes, per_class_accuracy(matrix), strict=True)
+        },
+        "worst_tenth": {"mean": worst, "classes": [classes[each] for each in worst_members]},
+        "most_confused": [
+            {
+                "classes": [classes[pair.first], classes[pair.second]],
+                "counts": [pair.first_as_second, pair.second_as_first],
+                "share": pair.share,
+            }
+            for pair in most_confused(matrix, top)
+        ],
+        "group_errors": None if groups is None else asdict(group_errors(matrix, groups)),
+    }

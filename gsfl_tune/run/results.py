@@ -1,0 +1,213 @@
+"""``results.json``: what a finished run claims, shared by who writes it and who shows it.
+
+The file is described in ``docs/results.md``. Everything in it is plain JSON; ``test``
+numbers are fractions (0.874, not 87.4), differences are winner minus the other.
+"""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run.atomic import read_json, write_json
+
+FORMAT = 1
+PAIRED_BOOTSTRAP = "paired bootstrap over test images"
+
+
+@dataclass(frozen=True)
+class Score:
+    """One metric over the seeds of a retrain."""
+
+    mean: float
+    std: float  # sample deviation over seeds; 0 for a single seed
+    values: list[float]
+
+    @classmethod
+    def of(cls, values: Iterable[float]) -> Score:
+        """Summarises one value a seed.
+
+        Raises:
+            ValueError: If there is no value or one is not finite.
+        """
+        numbers = [float(value) for value in values]
+        if not numbers or not all(map(math.isfinite, numbers)):
+            raise ValueError(f"a score needs finite values, got {numbers}")
+        std = statistics.stdev(numbers) if len(numbers) > 1 else 0.0
+        return cls(statistics.fmean(numbers), std, numbers)
+
+    @staticmethod
+    def table(rows: Iterable[Mapping[str, float]]) -> dict[str, Score]:
+        """One score a metric, from one metrics dictionary a seed."""
+        listed = list(rows)
+        return {name: Score.of(row[name] for row in listed) for name in listed[0]}
+
+
+@dataclass(frozen=True)
+class Interval:
+    """Where a difference lies, with the confidence `level`."""
+
+    low: float
+    high: float
+    level: float = 0.95
+    method: str = PAIRED_BOOTSTRAP
+
+    @property
+    def contains_zero(self) -> bool:
+        """Whether no difference is shown."""
+        return self.low <= 0.0 <= self.high
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Winner minus another model on the same test images."""
+
+    mean: float
+    interval: Interval
+    metric: str = "test/accuracy"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A configuration that went the whole way: retrained with several seeds, tested once."""
+
+    config: dict[str, Any]  # the complete configuration, as Config.model_dump(mode="json")
+    validation: dict[str, Score]
+    test: dict[str, Score]
+    seeds: list[int]
+    params: dict[str, Any] = field(default_factory=dict)  # searched parameters alone
+    trial: int | None = None
+    kind: str | None = None  # of a control: "matched" or "tuned"
+
+
+@dataclass(frozen=True)
+class Probe:
+    """The linear probe on frozen features, the yardstick."""
+
+    test: dict[str, Score]
+    difference: Difference | None = None  # winner minus probe
+
+
+@dataclass(frozen=True)
+class Finalist:
+    """One of the best trials, trained again with every final seed."""
+
+    trial: int
+    validation: dict[str, Score]
+
+
+@dataclass(frozen=True)
+class Results:
+    """Everything in ``results.json``."""
+
+    name: str
+    metric: str
+    trials: dict[str, int]  # by state: COMPLETE, PRUNED, FAIL, RUNNING
+    winner: Outcome
+    control: Outcome | None = None
+    difference: Difference | None = None  # winner minus control
+    probe: Probe | None = None
+    finalists: list[Finalist] = field(default_factory=list)
+    groups: dict[str, int] = field(default_factory=dict)
+    cost: dict[str, Any] = field(default_factory=dict)
+    environment: dict[str, Any] = field(default_factory=dict)
+    status: str = "finished"
+    format: int = FORMAT
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain dictionaries and lists, in the order in which a person reads them."""
+        content = asdict(self)
+        first = ("format", "name", "status", "metric", "trials")
+        return {key: content.pop(key) for key in first} | content
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Results:
+        """The inverse of `to_json`; unknown keys, of a newer writer, are ignored.
+
+        Raises:
+            KeyError, TypeError: If something that belongs there is missing.
+        """
+        control, probe = content.get("control"), content.get("probe")
+        return cls(
+            name=content["name"],
+            metric=content["metric"],
+            trials=dict(content["trials"]),
+            winner=_outcome(content["winner"]),
+            control=_outcome(control) if control else None,
+            difference=_difference(content.get("difference")),
+            probe=Probe(_scores(probe["test"]), _difference(probe.get("difference")))
+            if probe
+            else None,
+            finalists=[
+                Finalist(each["trial"], _scores(each["validation"]))
+                for each in content.get("finalists") or []
+            ],
+            groups=dict(content.get("groups") or {}),
+            cost=dict(content.get("cost") or {}),
+            environment=dict(content.get("environment") or {}),
+            status=content["status"],
+            format=content["format"],
+        )
+
+
+def write_results(path: Path, results: Results) -> None:
+    """Writes ``results.json`` atomically."""
+    write_json(path, results.to_json())
+
+
+def read_results(path: Path) -> Results:
+    """Reads ``results.json``.
+
+    Raises:
+        FileNotFoundError: If the run has not finished.
+        UserError: If the file is damaged or of another format.
+    """
+    try:
+        content = read_json(path)
+        if content["format"] != FORMAT:
+            raise UserError(
+                f"{path}: results of format {content['format']}, this version reads {FORMAT}"
+            )
+        return Results.from_json(content)
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise UserError(f"{path}: not a results file ({type(error).__name__}: {error})") from error
+
+
+def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
+    return {
+        name: Score(score["mean"], score["std"], list(score["values"]))
+        for name, score in content.items()
+    }
+
+
+def _outcome(content: Mapping[str, Any]) -> Outcome:
+    return Outcome(
+        config=dict(content["config"]),
+        validation=_scores(content["validation"]),
+        test=_scores(content["test"]),
+        seeds=list(content["seeds"]),
+        params=dict(content.get("params") or {}),
+        trial=content.get("trial"),
+        kind=content.get("kind"),
+    )
+
+
+def _difference(content: Mapping[str, Any] | None) -> Difference | None:
+    if not content:
+        return None
+    interval = content["interval"]
+    return Difference(
+        mean=content["mean"],
+        interval=Interval(
+            interval["low"],
+            interval["high"],
+            interval.get("level", 0.95),
+            interval.get("method", PAIRED_BOOTSTRAP),
+        ),
+        metric=content.get("metric", "test/accuracy"),
+    )
