@@ -1,1 +1,40 @@
-"""Models."""
+"""Models: backbones, projection, pooling and the GSFL autoencoder."""
+
+from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
+from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
+from gsfl_tune.models.heads import GsflHead, HeadOutput, PlainHead, create_head
+from gsfl_tune.models.network import Network
+from gsfl_tune.models.pooling import (
+    POOLINGS,
+    Pooling,
+    create_pooling,
+    pooling_dim,
+    projection_channels,
+)
+from gsfl_tune.models.projection import Projection, fit_projection
+from gsfl_tune.models.weights import WeightsError, weights_problem
+
+__all__ = [
+    "POOLINGS",
+    "Backbone",
+    "BackboneError",
+    "BackboneFacts",
+    "GsflHead",
+    "HeadOutput",
+    "Network",
+    "PlainHead",
+    "Pooling",
+    "Preprocessing",
+    "Projection",
+    "WeightsError",
+    "backbone_problem",
+    "create_backbone",
+    "create_head",
+    "create_pooling",
+    "fit_projection",
+    "map_shape",
+    "pooling_dim",
+    "probe",
+    "projection_channels",
+    "weights_problem",
+]

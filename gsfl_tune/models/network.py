@@ -1,0 +1,71 @@
+"""The whole network: backbone, projection, pooling, head."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gsfl_tune.models.backbones import Backbone
+from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
+from gsfl_tune.models.pooling import Pooling
+from gsfl_tune.models.projection import Projection
+
+
+class Network(nn.Module):
+    """From normalised images to what a head makes of them.
+
+    Args:
+        backbone: Images to feature maps.
+        projection: Reduces the channels of a map, or None.
+        pooling: Feature maps to vectors.
+        head: Unit features to `HeadOutput`.
+
+    Raises:
+        ValueError: If the sizes of the parts do not fit together.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        projection: Projection | None,
+        pooling: Pooling,
+        head: PlainHead,
+    ) -> None:
+        super().__init__()
+        channels = projection.channels if projection else backbone.channels
+        if pooling.channels != channels or head.feature_dim != pooling.dim:
+            raise ValueError(
+                f"the parts do not fit: {channels} channels, pooling from {pooling.channels} to "
+                f"{pooling.dim}, head for {head.feature_dim}"
+            )
+        self.backbone = backbone
+        self.projection = projection
+        self.pooling = pooling
+        self.head = head
+
+    def pool(self, maps: Tensor) -> Tensor:
+        """Unit features f (B, D), float32, of feature maps (B, C, h, w)."""
+        if self.projection is not None:
+            maps = self.projection(maps)
+        return F.normalize(self.pooling(maps), dim=1)
+
+    def features(self, images: Tensor) -> Tensor:
+        """Unit features f (B, D), float32, of normalised images (B, 3, height, width)."""
+        return self.pool(self.backbone(images))
+
+    def forward(self, images: Tensor) -> HeadOutput:
+        """Runs everything on normalised images (B, 3, height, width)."""
+        output: HeadOutput = self.head(self.features(images))
+        return output
+
+    def infer(self, images: Tensor) -> Tensor:
+        """Logits (B, C) without the shared branch."""
+        return self.head.infer(self.features(images))
+
+    def inference_state(self) -> dict[str, Tensor]:
+        """The tensors that inference needs: a network with a plain head loads them."""
+        return {
+            k: v
+            for k, v in self.state_dict().items()
+            if not k.startswith("head.") or k.split(".")[1] in INFERENCE_PARTS
+        }

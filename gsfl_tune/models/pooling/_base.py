@@ -1,0 +1,43 @@
+"""What all poolings share."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+EPSILON = 1e-8
+
+
+class Pooling(nn.Module, ABC):
+    """Makes one vector of a feature map.
+
+    Attributes:
+        channels: C of the maps that come in.
+        dim: D of the vectors that come out.
+    """
+
+    channels: int
+    dim: int
+
+    @abstractmethod
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pools maps (B, C, h, w) to vectors (B, D), float32 or wider, not normalised."""
+
+
+def full_precision(maps: Tensor) -> Tensor:
+    """Half-precision maps as float32: squares and roots near zero need it."""
+    return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
+
+
+def gram(maps: Tensor) -> Tensor:
+    """Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, in full precision."""
+    with torch.autocast(maps.device.type, enabled=False):
+        descriptors = full_precision(maps).flatten(2)
+        return descriptors @ descriptors.transpose(1, 2) / descriptors.shape[2]
+
+
+def signed_sqrt(x: Tensor, epsilon: float = EPSILON) -> Tensor:
+    """x / (sqrt(|x| + epsilon) + sqrt(epsilon)): keeps the sign, has a bounded slope at 0."""
+    return x / ((x.abs() + epsilon).sqrt() + epsilon**0.5)

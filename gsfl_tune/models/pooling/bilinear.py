@@ -1,0 +1,24 @@
+"""Bilinear pooling.
+
+Source: Lin, RoyChowdhury and Maji, "Bilinear CNN Models for Fine-grained Visual
+Recognition", ICCV 2015.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from gsfl_tune.models.pooling._base import Pooling, gram, signed_sqrt
+
+
+class BilinearPooling(Pooling):
+    """Signed square root of the Gram matrix divided by h * w, flattened; D = C * C."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.dim = channels * channels
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pools maps (B, C, h, w) to (B, C * C)."""
+        return signed_sqrt(gram(maps).flatten(1))

@@ -1,0 +1,53 @@
+"""Compact bilinear pooling (Tensor Sketch).
+
+Source: Gao, Beijbom, Zhang and Darrell, "Compact Bilinear Pooling", CVPR 2016, algorithm 2.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gsfl_tune.models.pooling._base import Pooling, gram, signed_sqrt
+
+
+class CompactBilinearPooling(Pooling):
+    """Count sketch of the Gram matrix divided by h * w, then the signed square root.
+
+    The sketch of an outer product is the circular convolution of two count sketches, which
+    is usually taken by FFT at every position. The sum over positions of these outer products is
+    the Gram matrix, so that scattering its entries (i, j), with sign s1_i s2_j, into bin
+    (h1_i + h2_j) mod D gives the same vector with one small matrix product and one scatter.
+    The signed square root acts on the sketch, as in the source, not on the Gram matrix: it would
+    not commute with the sums that make a bin.
+
+    Args:
+        channels: C.
+        dim: D, number of bins.
+        seed: Of the hashes, which are saved buffers.
+    """
+
+    bins: Tensor
+    signs: Tensor
+
+    def __init__(self, channels: int, dim: int = 8192, seed: int = 0) -> None:
+        super().__init__()
+        self.channels = channels
+        self.dim = dim
+        generator = torch.Generator(device="cpu").manual_seed(seed)
+        bins = torch.randint(dim, (2, channels), generator=generator, device="cpu")
+        signs = torch.randint(2, (2, channels), generator=generator, device="cpu") * 2 - 1
+        self.register_buffer("bins", bins)
+        self.register_buffer("signs", signs.to(torch.int8))
+
+    def sketch(self, maps: Tensor) -> Tensor:
+        """The (B, D) sketch of maps (B, C, h, w), before the signed square root."""
+        matrix = gram(maps)
+        signs = self.signs.to(matrix.dtype)
+        values = (matrix * torch.outer(signs[0], signs[1])).flatten(1)
+        bins = ((self.bins[0, :, None] + self.bins[1]) % self.dim).flatten()
+        return values.new_zeros(len(values), self.dim).index_add(1, bins, values)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Pools maps (B, C, h, w) to (B, D)."""
+        return signed_sqrt(self.sketch(maps))

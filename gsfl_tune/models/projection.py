@@ -1,0 +1,84 @@
+"""A fixed PCA projection of the channels, in front of bilinear pooling."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class Projection(nn.Module):
+    """1x1 projection W (x - mean) of a feature map; buffers, never trained.
+
+    Centring changes what bilinear pooling sees from second moments to covariances, as if the
+    channels' common offset, which carries no class, were removed first.
+
+    Args:
+        weight: (channels out, channels in), rows are principal directions.
+        mean: (channels in,).
+    """
+
+    weight: Tensor
+    mean: Tensor
+
+    def __init__(self, weight: Tensor, mean: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.register_buffer("mean", mean)
+
+    @property
+    def channels(self) -> int:
+        """Channels that come out."""
+        return self.weight.shape[0]
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Projects (B, C, h, w) to (B, channels, h, w)."""
+        weight = self.weight.to(maps.dtype)
+        bias = -(self.weight @ self.mean).to(maps.dtype)
+        return F.conv2d(maps, weight[:, :, None, None], bias)
+
+
+@torch.no_grad()
+def fit_projection(maps: Iterable[Tensor], channels: int) -> Projection:
+    """Fits the PCA of local descriptors (every position of every map is one).
+
+    Covariances are summed in float64 batch by batch, so that memory does not grow with
+    the data. The sign of a direction makes its largest entry positive.
+
+    Args:
+        maps: Batches (B, C, h, w) of un-augmented training images, on any device.
+        channels: Directions to keep.
+
+    Returns:
+        The projection, float32, on the CPU.
+
+    Raises:
+        ValueError: If there are no maps or fewer input channels than asked for.
+    """
+    count = 0
+    shift: Tensor | None = None
+    total = outer = torch.zeros(0)
+    for batch in maps:
+        rows = batch.movedim(1, -1).reshape(-1, batch.shape[1]).double()
+        if shift is None:
+            shift = rows.mean(0)  # near the mean: sums of squares lose no digits
+            total = torch.zeros_like(shift)
+            outer = torch.zeros(len(shift), len(shift), dtype=rows.dtype, device=rows.device)
+        rows = rows - shift
+        count += len(rows)
+        total += rows.sum(0)
+        outer += rows.T @ rows
+    if shift is None:
+        raise ValueError("a projection cannot be fitted without feature maps")
+    if channels > len(shift):
+        raise ValueError(f"cannot keep {channels} of {len(shift)} channels")
+    offset = total / count
+    covariance = (outer / count - torch.outer(offset, offset)).cpu()
+    _, vectors = torch.linalg.eigh(covariance)
+    weight = vectors.flip(1)[:, :channels].T
+    largest = weight.gather(1, weight.abs().argmax(1, keepdim=True))
+    weight = weight * torch.where(largest < 0, -1.0, 1.0)
+    mean = (shift + offset).cpu()
+    return Projection(weight.float().contiguous(), mean.float())
