@@ -1,1 +1,22 @@
-"""Export."""
+"""The winner as something to deploy: write a bundle, load it, predict with it."""
+
+from gsfl_tune.export.architecture import Architecture, shared_tensors
+from gsfl_tune.export.bundle import bundle_from_network, load_bundle, write_bundle
+from gsfl_tune.export.files import BundleError
+from gsfl_tune.export.predictor import Bundle, ImageError, Prediction, Preprocessing
+from gsfl_tune.export.run import export_run, write_best_training
+
+__all__ = [
+    "Architecture",
+    "Bundle",
+    "BundleError",
+    "ImageError",
+    "Prediction",
+    "Preprocessing",
+    "bundle_from_network",
+    "export_run",
+    "load_bundle",
+    "shared_tensors",
+    "write_best_training",
+    "write_bundle",
+]

@@ -1,0 +1,77 @@
+"""``gsfl-tune evaluate``: a bundle on labelled images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsfl_tune.cli._base import FINISHED, Command
+
+if TYPE_CHECKING:
+    from gsfl_tune.data.evaluation import EvaluationData
+    from gsfl_tune.export import Bundle
+
+_PARTS = {
+    "test": "the test part of the data",
+    "all": "all images (the data has no test part of its own)",
+}
+
+
+class Evaluate(Command):
+    """Scores an exported bundle on images with labels."""
+
+    name = "evaluate"
+    help = "score a bundle on labelled images; classes are matched by name"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, such as RUN/best")
+        parser.add_argument(
+            "data",
+            metavar="DATA",
+            help="experiment file (its test split), folder of class folders, or Parquet; of the "
+            "latter two the test part if there is one, else everything",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Evaluates and prints the metrics."""
+        from gsfl_tune.export import load_bundle
+
+        bundle = load_bundle(args.bundle)
+        data = _open(args.data, bundle)
+        for image in data.broken:
+            print(f"{image.path}: left out ({image.reason})", file=sys.stderr)
+        metrics = bundle.evaluate(data.images, data.classes)
+        if args.json:
+            content = {
+                "part": data.part,
+                "images": len(data.images),
+                "classes": len(data.classes),
+                "broken": len(data.broken),
+                "metrics": metrics,
+            }
+            print(json.dumps(content, indent=2))
+            return FINISHED
+        print(f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}")
+        for name, value in metrics.items():
+            shown = f"{value:.4f}" if name in ("nll", "ece") else f"{100 * value:.2f} %"
+            print(f"  {name.replace('_', ' '):<20} {shown:>9}")
+        return FINISHED
+
+
+def _open(path: str, bundle: Bundle) -> EvaluationData:
+    from gsfl_tune.data.evaluation import EvaluationData, open_for_evaluation
+
+    side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
+    if not path.endswith((".yaml", ".yml")):
+        return open_for_evaluation(path, side, fit)
+    from gsfl_tune.data import prepare
+    from gsfl_tune.experiment import Experiment
+
+    config = Experiment.load(path).defaults().data.model_copy(update={"fit": fit})
+    dataset = prepare(config, side=side, parts=("test",))
+    return EvaluationData(dataset.test, dataset.classes, "test", [])

@@ -1,0 +1,109 @@
+"""Opens labelled images for an evaluation: no split is made, and none is required."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
+from gsfl_tune.data.digests import image_digests
+from gsfl_tune.data.locking import cache_directory
+from gsfl_tune.data.single import Fit
+from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.errors import UserError
+
+Sources = Literal["folder", "cub", "parquet"]
+
+
+@dataclass(frozen=True)
+class EvaluationData:
+    """Labelled images to evaluate on.
+
+    Attributes:
+        images: Decoded squares; their labels are positions in `classes`.
+        classes: Class names of the source.
+        part: ``test`` if the source has a test part, else ``all``.
+        broken: Images that could not be read; they are not in `images`.
+    """
+
+    images: DecodedImages
+    classes: list[str]
+    part: Literal["test", "all"]
+    broken: list[BrokenImage]
+
+
+def open_for_evaluation(
+    path: str | Path, side: int, fit: Fit, cache_dir: Path | None = None
+) -> EvaluationData:
+    """Opens a folder of class folders, a Parquet file or folder, or CUB's layout.
+
+    The test part where the source itself has one, everything otherwise.
+
+    Args:
+        path: A path, a pattern or URL of Parquet files.
+        side: Side of the decoded squares in pixels.
+        fit: How an image becomes a square.
+        cache_dir: Root of the node's caches.
+
+    Raises:
+        UserError: If there is nothing that can be read.
+    """
+    config = DataConfig(source=detect_source(str(path)), path=str(path))
+    cache = cache_dir or cache_directory()
+    source = create_source(config, cache)
+    # A test folder alone is enough here: what is missing for training is no problem.
+    if source.problems and not source.samples:
+        raise UserError("\n".join(source.problems))
+    part: Literal["test", "all"] = "all"
+    positions: Sequence[int] = range(len(source.samples))
+    if any(sample.part == "test" for sample in source.samples):
+        part = "test"
+        positions = [i for i in positions if source.samples[i].part == "test"]
+    return _decode(source, positions, Geometry(side, fit), cache, part)
+
+
+def detect_source(path: str) -> Sources:
+    """Which source reads a path: by its suffix, else by what the folder holds."""
+    folder = Path(path).expanduser()
+    if folder.is_dir():
+        if (folder / "images.txt").is_file() and (folder / "image_class_labels.txt").is_file():
+            return "cub"
+        has_parquet = any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
+        return "parquet" if has_parquet else "folder"
+    remote = "://" in path
+    return "parquet" if remote or path.endswith(".parquet") or "*" in path else "folder"
+
+
+def _decode(
+    source: Source,
+    positions: Sequence[int],
+    geometry: Geometry,
+    cache: Path,
+    part: Literal["test", "all"],
+) -> EvaluationData:
+    digests = image_digests(source, cache)
+    file = decode_once(source, positions, digests, geometry, cache)
+    rows = np.array(
+        [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64
+    )
+    if not len(rows):
+        raise UserError(f"none of {len(positions)} images can be read")
+    samples = [source.samples[position] for position in positions]
+    broken = [
+        BrokenImage(samples[row].path, reason)
+        for row, reason in enumerate(file.reasons)
+        if reason is not None
+    ]
+    images = DecodedImages(
+        file,
+        rows,
+        [samples[row].label for row in rows],
+        [samples[row].path for row in rows],
+        digest=f"evaluation {geometry.key}",
+    )
+    return EvaluationData(images, source.classes, part, broken)

@@ -1,0 +1,215 @@
+"""The bundle: the exported winner, written in one piece and loaded strictly."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from gsfl_tune.export import files
+from gsfl_tune.export.architecture import Architecture
+from gsfl_tune.export.card import model_card
+from gsfl_tune.export.files import BundleError
+from gsfl_tune.export.predictor import Bundle, Preprocessing
+
+if TYPE_CHECKING:
+    from gsfl_tune.experiment.config import Config
+    from gsfl_tune.models import Network
+
+
+def write_bundle(
+    directory: str | Path,
+    *,
+    network_state: Mapping[str, Tensor],
+    architecture: Architecture,
+    config: Mapping[str, Any],
+    classes: Sequence[str],
+    groups: Mapping[str, int],
+    preprocessing: Preprocessing,
+    metrics: Mapping[str, Any],
+    card: str | None = None,
+    shared: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """Writes a bundle: the whole directory appears at once, or nothing does.
+
+    Args:
+        directory: Where; a bundle that is already there is replaced.
+        network_state: Inference tensors alone, see `Network.inference_state`.
+        architecture: How to build the network around them.
+        config: The complete configuration, kept for people (``experiment`` in config.json).
+        classes: Class names, in the order of the outputs.
+        groups: Group of every class; empty for a plain head.
+        preprocessing: What training validated with.
+        metrics: Content of ``metrics.json``.
+        card: ``README.md``; default: written from the rest.
+        shared: Tensors of the shared branch; they are left out by default.
+
+    Returns:
+        The directory.
+
+    Raises:
+        ValueError: If classes, groups and architecture do not fit together.
+        OSError: If the directory cannot be written.
+    """
+    directory = Path(directory)
+    _check_classes(classes, groups, architecture.class_count)
+    weights = files.tensor_bytes(dict(network_state))
+    contents = {files.MODEL: weights}
+    if shared is not None:
+        contents[files.SHARED] = files.tensor_bytes(dict(shared))
+    description = {
+        "format": files.FORMAT,
+        "gsfl_tune": _own_version(),
+        "name": config["name"],
+        "architecture": asdict(architecture),
+        "preprocessing": asdict(preprocessing),
+        "sha256": {name: files.sha256(data) for name, data in contents.items()},
+        "experiment": dict(config),
+    }
+    text = card or model_card(
+        config,
+        classes=classes,
+        groups=groups,
+        preprocessing=asdict(preprocessing),
+        metrics=metrics,
+    )
+    contents |= {
+        files.CONFIG: files.json_bytes(description),
+        files.CLASSES: files.json_bytes(list(classes)),
+        files.GROUPS: files.json_bytes(dict(groups)),
+        files.METRICS: files.json_bytes(dict(metrics)),
+        files.CARD: text.encode(),
+    }
+
+    def fill(folder: Path) -> None:
+        for name, data in contents.items():
+            (folder / name).write_bytes(data)
+
+    files.replace_directory(directory, fill)
+    return directory
+
+
+def bundle_from_network(
+    directory: str | Path,
+    network: Network,
+    config: Config,
+    *,
+    classes: Sequence[str],
+    groups: Sequence[int] | None,
+    side: int,
+    metrics: Mapping[str, Any],
+) -> Path:
+    """Writes the bundle of a trained network.
+
+    Args:
+        directory: Where.
+        network: With either head; of a GSFL head only the discriminative path is written.
+        config: Its configuration.
+        classes: Class names, in the order of the outputs.
+        groups: (C,) group of every class, or None for a plain head.
+        side: Side of the decoded squares that it was validated on.
+        metrics: Content of ``metrics.json``.
+    """
+    statistics = network.backbone.preprocessing
+    return write_bundle(
+        directory,
+        network_state=network.inference_state(),
+        architecture=Architecture.of(config, network, len(classes)),
+        config=config.model_dump(mode="json"),
+        classes=classes,
+        groups={}
+        if groups is None
+        else {name: int(group) for name, group in zip(classes, groups, strict=True)},
+        preprocessing=Preprocessing(
+            image_size=config.data.image_size,
+            side=side,
+            fit=config.data.fit,
+            mean=[float(value) for value in statistics.mean],
+            std=[float(value) for value in statistics.std],
+        ),
+        metrics=metrics,
+    )
+
+
+def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
+    """Loads a bundle.
+
+    Args:
+        path: Its directory.
+        device: ``auto`` (a GPU if there is one) or a torch device.
+
+    Raises:
+        BundleError: If a file is missing, damaged, changed, or of another format.
+    """
+    from gsfl_tune.training.workspace import resolve_device
+
+    path = Path(path)
+    description = read_description(path)
+    state = files.read_tensors(path / files.MODEL, description["sha256"][files.MODEL])
+    classes, groups = (
+        files.read_json_file(path / files.CLASSES),
+        files.read_json_file(path / files.GROUPS),
+    )
+    try:
+        architecture = Architecture.from_json(description["architecture"])
+        preprocessing = Preprocessing(**description["preprocessing"])
+        _check_classes(classes, groups, architecture.class_count)
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f"{path}: the files do not fit together ({error})") from error
+    try:
+        network = architecture.build(state)
+    except (RuntimeError, ValueError, TypeError) as error:
+        raise BundleError(f"{path / files.MODEL}: does not fit {files.CONFIG} ({error})") from error
+    return Bundle(
+        path=path,
+        network=network.to(resolve_device(device)),
+        classes=classes,
+        groups=groups,
+        preprocessing=preprocessing,
+        config=description["experiment"],
+        metrics=files.read_json_file(path / files.METRICS),
+    )
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """Reads and checks ``config.json`` and that every file is there.
+
+    Raises:
+        BundleError: With what is wrong.
+    """
+    if not path.is_dir():
+        raise BundleError(f"{path}: no such bundle (a bundle is a directory, such as RUN/best)")
+    missing = [name for name in files.REQUIRED if not (path / name).is_file()]
+    if missing:
+        raise BundleError(f"{path}: not a complete bundle, missing {', '.join(missing)}")
+    description = files.read_json_file(path / files.CONFIG)
+    found = description.get("format") if isinstance(description, dict) else None
+    if found != files.FORMAT:
+        raise BundleError(
+            f"{path / files.CONFIG}: bundle format {found}, this version of gsfl-tune reads "
+            f"{files.FORMAT}"
+        )
+    lacking = {"architecture", "preprocessing", "sha256", "experiment"} - set(description)
+    if lacking or files.MODEL not in description["sha256"]:
+        raise BundleError(
+            f"{path / files.CONFIG}: lacks {', '.join(sorted(lacking)) or 'a digest'}"
+        )
+    return description
+
+
+def _check_classes(classes: Sequence[str], groups: Mapping[str, int], class_count: int) -> None:
+    if len(classes) != class_count or len(set(classes)) != class_count:
+        raise ValueError(f"{len(set(classes))} class names for {class_count} outputs")
+    if groups and set(groups) != set(classes):
+        raise ValueError("groups must name every class once")
+
+
+def _own_version() -> str:
+    try:
+        return version("gsfl-tune")
+    except PackageNotFoundError:
+        return "unknown"

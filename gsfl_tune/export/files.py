@@ -1,0 +1,135 @@
+"""The files of a bundle: names, format version, digests, and writing all of them at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from gsfl_tune.experiment.errors import UserError
+
+FORMAT = 1
+MODEL = "model.safetensors"
+SHARED = "shared.safetensors"
+CONFIG = "config.json"
+CLASSES = "classes.json"
+GROUPS = "groups.json"
+METRICS = "metrics.json"
+CARD = "README.md"
+REQUIRED = (MODEL, CONFIG, CLASSES, GROUPS, METRICS)
+
+
+class BundleError(UserError):
+    """A bundle that is missing, damaged, or of another version."""
+
+
+def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
+    """Safetensors of the tensors, on the CPU, each with memory of its own."""
+    # Cloned: safetensors refuses two names for one memory, which tied weights have.
+    plain = {
+        name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
+    }
+    return save_tensors(plain, metadata={"format": "pt"})
+
+
+def json_bytes(content: Any) -> bytes:
+    """Indented JSON, in UTF-8."""
+    return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def sha256(data: bytes) -> str:
+    """Hex digest."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
+    """Fills a temporary directory beside `directory` and renames it into place.
+
+    An older directory of that name is replaced; one that a crash leaves is a whole one.
+    """
+    directory = directory.absolute()
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(
+        tempfile.mkdtemp(prefix=f".{directory.name}.", suffix=".tmp", dir=directory.parent)
+    )
+    try:
+        new = temporary / "new"
+        new.mkdir()
+        fill(new)
+        _sync(new)
+        if directory.exists():
+            os.rename(directory, temporary / "old")
+        os.rename(new, directory)
+        _sync_folder(directory.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def read_checked(path: Path, digest: str | None) -> bytes:
+    """Reads a file of a bundle and compares its digest.
+
+    Raises:
+        BundleError: If it is missing or not the file that was written.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"{path}: cannot be read ({error.strerror})") from error
+    if digest is not None and sha256(data) != digest:
+        raise BundleError(
+            f"{path}: damaged or changed since it was exported "
+            f"(its SHA-256 is not the one in {CONFIG}); export the bundle again"
+        )
+    return data
+
+
+def read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
+    """Reads safetensors after checking their digest.
+
+    Raises:
+        BundleError: If the file is missing, changed or no safetensors file.
+    """
+    data = read_checked(path, digest)
+    try:
+        return load_tensors(data)
+    except SafetensorError as error:
+        raise BundleError(f"{path}: not a safetensors file ({error})") from error
+
+
+def read_json_file(path: Path) -> Any:
+    """Reads a JSON file of a bundle.
+
+    Raises:
+        BundleError: If it is missing or not JSON.
+    """
+    data = read_checked(path, None)
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BundleError(f"{path}: not JSON ({error})") from error
+
+
+def _sync(folder: Path) -> None:
+    for path in folder.iterdir():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())
+    _sync_folder(folder)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)

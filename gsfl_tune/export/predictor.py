@@ -1,0 +1,275 @@
+"""A loaded bundle: from images to classes, with the preprocessing that training validated with."""
+
+from __future__ import annotations
+
+import io
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.single import Fit, load_image, load_square, square
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import files
+from gsfl_tune.training.metrics import classification_metrics
+
+if TYPE_CHECKING:
+    from gsfl_tune.data import Dataset, DecodedImages
+    from gsfl_tune.models import Network
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
+
+
+class ImageError(UserError):
+    """An image that cannot be read; ``missing`` tells whether there is no such file."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """From an image to what the backbone sees.
+
+    Attributes:
+        image_size: Side of the centre crop in pixels.
+        side: Side of the square that an image is made first.
+        fit: How: crop, pad or squash.
+        mean: Of each channel, of values in 0..1.
+        std: Of each channel.
+    """
+
+    image_size: int
+    side: int
+    fit: Fit
+    mean: list[float]
+    std: list[float]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """The most probable classes of one image, most probable first."""
+
+    path: str
+    classes: list[str]
+    probabilities: list[float]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An exported winner, ready to predict. Made by `load_bundle`.
+
+    Attributes:
+        path: Its directory.
+        network: In eval mode, without gradients.
+        classes: Names, in the order of the outputs.
+        groups: Group of every class; empty for a plain head.
+        preprocessing: What happens to an image first.
+        config: The complete configuration of the experiment that made it.
+        metrics: What it reached, as in ``metrics.json``.
+    """
+
+    path: Path
+    network: Network
+    classes: list[str]
+    groups: dict[str, int]
+    preprocessing: Preprocessing
+    config: dict[str, Any]
+    metrics: dict[str, Any]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return next(self.network.parameters()).device
+
+    @property
+    def has_shared(self) -> bool:
+        """Whether it was exported with the shared branch."""
+        return (self.path / files.SHARED).is_file()
+
+    def shared_state(self) -> dict[str, torch.Tensor]:
+        """Tensors of shared encoder, decoder and class centres.
+
+        Raises:
+            BundleError: If the bundle was exported without them.
+        """
+        if not self.has_shared:
+            raise files.BundleError(
+                f"{self.path}: exported without the shared branch; export it again with "
+                "`gsfl-tune export RUN OUT --with-shared`"
+            )
+        digests = files.read_json_file(self.path / files.CONFIG)["sha256"]
+        return files.read_tensors(self.path / files.SHARED, digests.get(files.SHARED))
+
+    def predict(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        on_error: Callable[[ImageError], None] | None = None,
+    ) -> list[Prediction]:
+        """Names the most probable classes of each image.
+
+        Args:
+            images: Paths, file contents, Pillow images, or (H, W, 3) or (H, W) uint8 arrays.
+            top: Classes a prediction; all where there are fewer.
+            batch_size: Images a forward pass; only so many are held in memory.
+            on_error: Called with what is wrong with an image that cannot be read, which is
+                then left out; without it the first such image ends the prediction.
+
+        Raises:
+            ImageError: For an image that cannot be read, without `on_error`.
+            ValueError: If `top` or `batch_size` is below 1.
+        """
+        if top < 1 or batch_size < 1:
+            raise ValueError(f"top {top} and batch_size {batch_size} must be at least 1")
+        predictions: list[Prediction] = []
+        for names, squares in self._squares(images, batch_size, on_error):
+            probabilities = self._logits(squares).double().softmax(dim=1)
+            best = probabilities.topk(min(top, len(self.classes)), dim=1)
+            predictions += [
+                Prediction(name, [self.classes[index] for index in row], values)
+                for name, row, values in zip(
+                    names, best.indices.tolist(), best.values.tolist(), strict=True
+                )
+            ]
+        return predictions
+
+    def logits(self, images: DecodedImages, *, batch_size: int = 64) -> np.ndarray:
+        """(N, C) float32 logits of decoded images.
+
+        Raises:
+            UserError: If they were decoded to squares of another side.
+        """
+        if images.side != self.preprocessing.side:
+            raise UserError(
+                f"images decoded to {images.side} px squares, the bundle expects "
+                f"{self.preprocessing.side}"
+            )
+        out = np.empty((len(images), len(self.classes)), dtype=np.float32)
+        for start in range(0, len(images), batch_size):
+            index = np.arange(start, min(start + batch_size, len(images)))
+            out[index] = self._logits(images.gather(index)).numpy()
+        return out
+
+    def evaluate(
+        self,
+        data: Dataset | DecodedImages,
+        classes: Sequence[str] | None = None,
+        *,
+        batch_size: int = 64,
+    ) -> dict[str, float]:
+        """Scores the bundle on labelled images.
+
+        Args:
+            data: A data set, of which the test part is used, or decoded images.
+            classes: What the labels of decoded images stand for; default: the bundle's classes.
+                They are matched by name.
+            batch_size: Images a forward pass.
+
+        Returns:
+            Accuracy, balanced accuracy, top-5, NLL and ECE.
+
+        Raises:
+            UserError: If a class is unknown to the bundle, or there is no image.
+        """
+        if hasattr(data, "test"):
+            images, names = data.test, data.classes
+        else:
+            images, names = data, self.classes if classes is None else classes
+        labels = self.match_classes(names)[np.asarray(images.labels)]
+        if not len(labels):
+            raise UserError("no image to evaluate on")
+        return classification_metrics(self.logits(images, batch_size=batch_size), labels)
+
+    def match_classes(self, names: Sequence[str]) -> np.ndarray:
+        """(K,) positions of the names among the bundle's classes.
+
+        Raises:
+            UserError: That lists names unknown to the bundle.
+        """
+        position = {name: index for index, name in enumerate(self.classes)}
+        unknown = [name for name in names if name not in position]
+        if unknown:
+            raise UserError(
+                f"{len(unknown)} of {len(names)} classes are unknown to the bundle: "
+                f"{_some(unknown)}. It knows {_some(self.classes)}"
+            )
+        return np.array([position[name] for name in names], dtype=np.int64)
+
+    def _logits(self, squares: np.ndarray) -> torch.Tensor:
+        """(B, C) logits on the CPU of (B, side, side, 3) uint8 squares."""
+        with torch.inference_mode():
+            batch = center_crop(
+                torch.from_numpy(squares).to(self.device),
+                self.preprocessing.image_size,
+                self.preprocessing.mean,
+                self.preprocessing.std,
+            )
+            return self.network.infer(batch).float().cpu()
+
+    def _squares(
+        self,
+        images: Iterable[ImageSource],
+        batch_size: int,
+        on_error: Callable[[ImageError], None] | None,
+    ) -> Iterator[tuple[list[str], np.ndarray]]:
+        names: list[str] = []
+        squares: list[np.ndarray] = []
+        for number, image in enumerate(images):
+            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
+            try:
+                squares.append(_square(image, name, self.preprocessing))
+            except ImageError as error:
+                if on_error is None:
+                    raise
+                on_error(error)
+                continue
+            names.append(name)
+            if len(names) == batch_size:
+                yield names, np.stack(squares)
+                names, squares = [], []
+        if names:
+            yield names, np.stack(squares)
+
+
+def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.ndarray:
+    side, fit = preprocessing.side, preprocessing.fit
+    try:
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                raise ValueError(f"an array must be uint8, got {image.dtype}")
+            image = Image.fromarray(image)
+        if isinstance(image, Image.Image):
+            return square(_rgb(image), side, fit)
+        return load_square(image, side, fit)[0]
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file", missing=True) from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ImageError(f"{name}: cannot be read as an image ({reason})") from error
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    image = ImageOps.exif_transpose(image)
+    if image.mode == "RGB":
+        return image
+    # Through a file, so that grey, deep and transparent images become RGB as in training.
+    stream = io.BytesIO()
+    image.save(stream, "TIFF")
+    return load_image(stream.getvalue())
+
+
+def _some(names: Sequence[str], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{shown}, ... ({len(names)} in all)" if len(names) > limit else shown

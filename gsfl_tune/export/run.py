@@ -1,0 +1,114 @@
+"""Exports the winner of a run, and keeps beside it what only the evidence needs."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import Tensor
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import files
+from gsfl_tune.export.architecture import shared_tensors
+from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.run.layout import RunDirectory
+
+if TYPE_CHECKING:
+    from gsfl_tune.losses import ClassCenters
+    from gsfl_tune.models import Network
+
+
+def write_best_training(
+    directory: str | Path, network: Network, centers: ClassCenters | None
+) -> Path | None:
+    """Writes what the bundle leaves out: shared encoder, decoder and class centres.
+
+    Args:
+        directory: ``RUN/best-training``.
+        network: The network that the bundle was written from.
+        centers: Its class centres.
+
+    Returns:
+        The directory, or None for a plain head, which has nothing of the kind.
+    """
+    tensors: dict[str, Tensor] = shared_tensors(network)
+    if centers is not None:
+        tensors |= {f"centers.{name}": tensor for name, tensor in centers.state_dict().items()}
+    if not tensors:
+        return None
+    data = files.tensor_bytes(tensors)
+    directory = Path(directory)
+
+    def fill(folder: Path) -> None:
+        (folder / files.SHARED).write_bytes(data)
+        (folder / "sha256.json").write_bytes(files.json_bytes({files.SHARED: files.sha256(data)}))
+
+    files.replace_directory(directory, fill)
+    return directory
+
+
+def export_run(run: str | Path, out: str | Path, *, with_shared: bool = False) -> Path:
+    """Copies the bundle of a finished run, after checking that it loads.
+
+    Args:
+        run: The run directory.
+        out: Where to; it must not exist or be empty.
+        with_shared: Also export shared encoder, decoder and centres (``shared.safetensors``).
+
+    Returns:
+        The directory of the exported bundle.
+
+    Raises:
+        UserError: If the run has no bundle yet, it is damaged, `out` is not empty, or there is no
+            shared branch to export.
+    """
+    directory, out = RunDirectory(run), Path(out)
+    if not directory.path.is_dir():
+        raise UserError(f"{run}: no such run directory")
+    if not directory.best.is_dir():
+        raise UserError(_no_best(directory, run))
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out}: exists and is not an empty directory; choose another one")
+    load_bundle(directory.best, device="cpu")
+    shared = _shared_bytes(directory) if with_shared else None
+
+    def fill(folder: Path) -> None:
+        for path in sorted(directory.best.iterdir()):
+            if path.is_file():
+                shutil.copyfile(path, folder / path.name)
+        if shared is not None:
+            description = read_description(folder)
+            description["sha256"][files.SHARED] = files.sha256(shared)
+            (folder / files.SHARED).write_bytes(shared)
+            (folder / files.CONFIG).write_bytes(files.json_bytes(description))
+
+    files.replace_directory(out, fill)
+    return out
+
+
+def _shared_bytes(directory: RunDirectory) -> bytes:
+    source = directory.best_training
+    if not (source / files.SHARED).is_file():
+        raise UserError(
+            f"{source}: no shared branch to export (the winner has a plain head, or the "
+            "directory was removed)"
+        )
+    digest = files.read_json_file(source / "sha256.json")[files.SHARED]
+    return files.read_checked(source / files.SHARED, digest)
+
+
+def _no_best(directory: RunDirectory, given: str | Path) -> str:
+    if not directory.experiment_file.is_file():
+        return f"{given}: not a run directory (there is no {directory.experiment_file.name} in it)"
+    return (
+        f"{given}: the run has no winner yet. Finish it with\n"
+        f"  gsfl-tune search {_quoted(directory.experiment_file)} "
+        f"--run-dir {_quoted(Path(given))} --resume"
+    )
+
+
+def _quoted(path: Path) -> str:
+    import shlex
+
+    return shlex.quote(str(path))
