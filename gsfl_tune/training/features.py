@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.data import DecodedImages
@@ -20,12 +20,18 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.data.locking import build_once
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models import Backbone, Projection, create_pooling, fit_projection
+from gsfl_tune.models import (
+    Backbone,
+    Pooling,
+    Projection,
+    create_pooling,
+    fit_projection,
+    projection_channels,
+)
 
 # Part of every cache key: raise it when the numbers that this file computes change.
 CODE_VERSION = 1
 
-_DEFAULT_POOLING_CHANNELS = {"bilinear": 128, "compact_bilinear": 512}
 _BATCH = 64
 
 
@@ -44,17 +50,16 @@ class FeatureRecipe:
     def of(cls, config: Config) -> FeatureRecipe:
         """Recipe of a configuration; settings that its pooling ignores are left out."""
         model = config.model
-        channels = model.pooling_channels or _DEFAULT_POOLING_CHANNELS.get(model.pooling)
         return cls(
             backbone=model.backbone,
             weights=model.weights,
             image_size=config.data.image_size,
             pooling=model.pooling,
-            pooling_channels=channels if model.pooling != "average" else None,
+            pooling_channels=model.pooling_channels if model.pooling != "average" else None,
             pooling_dim=model.pooling_dim if model.pooling == "compact_bilinear" else None,
         )
 
-    def create_pooling(self, channels: int) -> nn.Module:
+    def create_pooling(self, channels: int) -> Pooling:
         """The pooling layer for a map of `channels` channels."""
         if self.pooling_dim is None:
             return create_pooling(self.pooling, channels)
@@ -90,12 +95,15 @@ class FeatureExtractor:
             index: Positions of the training images, (N,).
             cache_dir: Root of the node's caches.
         """
-        wanted = self.recipe.pooling_channels
-        if wanted is None or wanted >= self.backbone.channels:
+        recipe = self.recipe
+        wanted = projection_channels(
+            recipe.pooling, recipe.pooling_channels, self.backbone.channels
+        )
+        if wanted is None:
             return
         key = digest(
             "projection", CODE_VERSION, images.digest, index.tobytes(), self.backbone.digest,
-            self.recipe.image_size, wanted,
+            recipe.image_size, wanted,
         )  # fmt: skip
 
         def build(path: Path) -> None:
@@ -107,16 +115,13 @@ class FeatureExtractor:
             save_file(state, path)
 
         path = build_once(cache_dir / "projections" / f"{key}.safetensors", build)
-        self.projection = Projection(self.backbone.channels, wanted)
-        self.projection.load_state_dict(load_file(path))
+        self.projection = Projection(**load_file(path))
         self._projection_key = key
 
-    def pooling(self) -> nn.Module:
+    def pooling(self) -> Pooling:
         """A new pooling layer that fits the (projected) map."""
-        channels = self.backbone.channels
-        if self.projection is not None:
-            channels = self.recipe.pooling_channels or channels
-        return self.recipe.create_pooling(channels)
+        source = self.projection if self.projection is not None else self.backbone
+        return self.recipe.create_pooling(source.channels)
 
     def key(self, images: DecodedImages) -> str:
         """Cache key of the features of `images`."""
@@ -124,10 +129,10 @@ class FeatureExtractor:
         return digest("features", CODE_VERSION, images.digest, recipe, self._projection_key)
 
     def features(self, images: DecodedImages, cache_dir: Path) -> np.ndarray:
-        """Unit features of all images, (N, D) float32, memory-mapped."""
+        """Unit features of all images, (N, D) float32, memory-mapped (writes stay private)."""
         path = cache_dir / "features" / f"{self.key(images)}.npy"
         build_once(path, lambda temporary: self._build(images, temporary))
-        return np.load(path, mmap_mode="r")
+        return np.load(path, mmap_mode="c")
 
     def _build(self, images: DecodedImages, path: Path) -> None:
         pooling = self.pooling().to(self.device).eval()

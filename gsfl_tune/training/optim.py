@@ -21,7 +21,8 @@ def parameter_groups(
         learning_rate: Peak rate, kept as ``peak`` for `set_learning_rate`.
         weight_decay: Decay of tensors with more than one dimension.
     """
-    decayed, plain = [], []
+    decayed: list[nn.Parameter] = []
+    plain: list[nn.Parameter] = []
     for parameter in parameters:
         (decayed if parameter.ndim > 1 else plain).append(parameter)
     shared = {"lr": learning_rate, "peak": learning_rate}

@@ -14,7 +14,7 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters, GsflLoss
-from gsfl_tune.models import Backbone, GsflHead, Network, PlainHead
+from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.run import EpochLog
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.features import digest
@@ -100,26 +100,24 @@ class Training:
 
     def _create_head(self) -> None:
         model, loss = self.config.model, self.config.loss
-        feature_dim = int(self._extractor.pooling().dim)  # type: ignore[arg-type]
         classes = self.workspace.dataset.class_count
-        arguments: dict[str, Any] = {
-            "latent_dim": model.latent_dim,
-            "dropout": model.dropout,
-            "feature_scale": model.feature_scale,
-        }
         self.centers: ClassCenters | None = None
         self.groups: np.ndarray | None = None
         with torch.random.fork_rng(devices=self._rng_devices()):
             torch.manual_seed(self.seed)
-            if model.head == "plain":
-                self.head: GsflHead | PlainHead = PlainHead(feature_dim, classes, **arguments)
-            else:
-                self.head = GsflHead(feature_dim, classes, decoder=model.decoder, **arguments)
-                self.groups = self.workspace.groups(self.config)
-                self.centers = ClassCenters(
-                    classes, model.latent_dim, torch.from_numpy(self.groups)
-                ).to(self.device)
-        self.head.to(self.device)
+            self.head = create_head(
+                model.head,
+                self._extractor.pooling().dim,
+                classes,
+                latent_dim=model.latent_dim,
+                dropout=model.dropout,
+                feature_scale=model.feature_scale,
+                decoder=model.decoder,
+            ).to(self.device)
+        if model.head == "gsfl":
+            self.groups = self.workspace.groups(self.config)
+            self.centers = ClassCenters(torch.from_numpy(self.groups), model.latent_dim)
+            self.centers.to(self.device)
         self.loss = GsflLoss(
             reconstruction=loss.reconstruction,
             class_center=loss.class_center,
@@ -203,7 +201,6 @@ class Training:
         stage = self._current()
         if isinstance(stage, FinetuneStage):
             network = copy.deepcopy(stage.evaluated)
-            assert isinstance(network, Network)
         else:
             network = self.network(self.workspace.new_backbone(self.config))
             network.head = copy.deepcopy(stage.evaluated)

@@ -78,7 +78,7 @@ class Workspace:
 
     def new_backbone(self, config: Config) -> Backbone:
         """A copy of the pretrained backbone that a trial may change."""
-        return copy.deepcopy(self.backbone(config)).requires_grad_(True)
+        return copy.deepcopy(self.backbone(config))
 
     def extractor(self, config: Config) -> FeatureExtractor:
         """The frozen feature extractor of a configuration, its projection fitted."""
@@ -104,11 +104,7 @@ class Workspace:
         if key not in self._tensors:
             images = self.dataset.pool if part == "pool" else self.dataset.test
             array = self.extractor(config).features(images, self.cache_dir)
-            # Copy-on-write: torch has no read-only tensors, and nobody writes.
-            mapped = np.memmap(
-                array.filename, dtype=array.dtype, mode="c", offset=array.offset, shape=array.shape
-            )
-            self._tensors[key] = torch.from_numpy(mapped)
+            self._tensors[key] = torch.from_numpy(array)
         return self._tensors[key]
 
     def groups(self, config: Config) -> np.ndarray:
@@ -156,7 +152,8 @@ class Workspace:
         if settings.taxonomy is None:
             if self.dataset.known_groups is None:
                 raise UserError(
-                    "model.groups.taxonomy: found nothing, allowed: a CSV file with columns class, group"
+                    "model.groups.taxonomy: found nothing, "
+                    "allowed: a CSV file with columns class, group"
                 )
             return self.dataset.known_groups
         try:

@@ -1,0 +1,46 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Both make .venv and install
+# everything into it first; nothing outside this folder changes but the cache of decoded images
+# and features (GSFL_TUNE_CACHE, default ~/.cache/gsfl-tune).
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+DEMO := runs/demo
+RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
+
+.PHONY: demo test test-all lint format install clean
+
+install: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 14) else "gsfl-tune needs Python 3.11 to 3.13, found %d.%d: make PYTHON=python3.12 ..." % v)'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[offline,dev]'
+	touch $@
+
+demo: install
+	$(BIN)/gsfl-tune check search_spaces/typefaces.yaml
+	$(BIN)/gsfl-tune search search_spaces/typefaces.yaml --run-dir $(DEMO) $(RESUME)
+	$(BIN)/gsfl-tune results $(DEMO)
+	$(BIN)/gsfl-tune data search_spaces/typefaces.yaml --sheet $(DEMO)/contact-sheet.png --samples $(DEMO)/samples
+	$(BIN)/gsfl-tune predict $(DEMO)/best $(DEMO)/samples/*.png --top 3
+
+test: install lint
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+
+test-all: install lint
+	$(BIN)/python -m pytest $(PYTEST_ARGS)
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

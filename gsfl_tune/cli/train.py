@@ -1,0 +1,59 @@
+"""``gsfl-tune train``: one configuration, without Ray."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gsfl_tune.cli._base import (
+    FAILED,
+    FINISHED,
+    Command,
+    add_experiment_arguments,
+    load_experiment,
+)
+
+
+class Train(Command):
+    """Trains the default configuration of an experiment, or what --set makes of it."""
+
+    name = "train"
+    help = "train one configuration without Ray: the defaults of the distributions, or --set"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        add_experiment_arguments(parser)
+        parser.add_argument(
+            "--dir",
+            type=Path,
+            metavar="DIR",
+            help="where epochs and checkpoint go (default: runs/NAME-train); a training that is "
+            "already there is continued",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Trains and prints one line an epoch."""
+        experiment = load_experiment(args)
+        from gsfl_tune.pipeline import train
+        from gsfl_tune.training import NonFiniteLoss
+
+        directory = args.dir or Path("runs") / f"{experiment.name}-train"
+        print(f"training in {directory}")
+        try:
+            training = train(experiment, directory, on_epoch=_print_epoch)
+        except NonFiniteLoss as error:
+            print(f"failed: {error}")
+            return FAILED
+        metrics = training.predict("validation").metrics()
+        summary = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        print(f"finished: validation {summary}")
+        return FINISHED
+
+
+def _print_epoch(record: dict) -> None:
+    print(
+        f"epoch {record['epoch']:>3}  {record['stage']:<8}  loss {record['train/loss']:.4f}  "
+        f"validation accuracy {record['validation/accuracy']:.4f}  "
+        f"nll {record['validation/nll']:.4f}  {record['seconds']:.1f} s",
+        flush=True,
+    )

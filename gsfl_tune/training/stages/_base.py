@@ -1,0 +1,136 @@
+"""What both stages share: the update after a batch, the weight average, the means of the losses.
+
+No stage asks the device for a number before its epoch ends: the host runs ahead.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from gsfl_tune.experiment.config import OptimizerConfig
+from gsfl_tune.losses import LossTerms
+from gsfl_tune.models import HeadOutput
+from gsfl_tune.training.optim import learning_rate_factor, set_learning_rate
+
+if TYPE_CHECKING:
+    from gsfl_tune.data import DecodedImages
+    from gsfl_tune.training.trial import Training
+
+M = TypeVar("M", bound=nn.Module)
+C = TypeVar("C", bound=OptimizerConfig)
+
+
+class LossMeter:
+    """Sums of the loss terms, kept on the device until the epoch ends."""
+
+    def __init__(self) -> None:
+        self._sums: dict[str, Tensor] = {}
+        self._count = 0
+
+    def add(self, terms: LossTerms, size: int) -> None:
+        """Adds a batch of `size` images."""
+        for name, value in terms.detached().items():
+            total = value.double() * size
+            self._sums[name] = self._sums[name] + total if name in self._sums else total
+        self._count += size
+
+    def means(self) -> dict[str, float]:
+        """Mean of every term an image; the one synchronisation of an epoch."""
+        values = (torch.stack(list(self._sums.values())) / self._count).tolist()
+        return {f"train/{name}": value for name, value in zip(self._sums, values, strict=True)}
+
+
+class Stage(ABC, Generic[M, C]):
+    """One stage of one training.
+
+    Args:
+        training: The training that it belongs to.
+        config: The stage's section.
+        module: What is trained.
+        groups: Parameter groups of the optimiser, for `create_optimizer`.
+    """
+
+    def __init__(
+        self, training: Training, config: C, module: M, optimizer: torch.optim.Optimizer
+    ) -> None:
+        self.training = training
+        self.config = config
+        self.module = module
+        self.optimizer = optimizer
+        self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
+        self.averaged: AveragedModel | None = None
+        decay = training.config.training.ema
+        if decay > 0:
+            self.averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+
+    @property
+    def evaluated(self) -> M:
+        """The module whose weights are validated and exported: the average where there is one."""
+        if self.averaged is None:
+            return self.module
+        module: M = self.averaged.module  # type: ignore[assignment]
+        return module
+
+    @abstractmethod
+    def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
+        """Trains one epoch.
+
+        Args:
+            epoch: Epoch of the stage, from 0.
+            seed: Of the order and the augmentation.
+
+        Returns:
+            Mean of the loss and of its terms an image, as ``train/<term>``.
+        """
+
+    @abstractmethod
+    def rehearse(self) -> None:
+        """Takes one optimiser step on random input of full size: does the model fit?"""
+
+    @abstractmethod
+    def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
+        """Logits with the evaluated weights.
+
+        Args:
+            images: Decoded images of the part.
+            part: ``pool`` or ``test``.
+            index: (N,) positions.
+
+        Returns:
+            (N, C) float32 on the CPU.
+        """
+
+    @abstractmethod
+    def discriminative(self, index: np.ndarray) -> Tensor:
+        """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
+
+    def _step(
+        self, output: HeadOutput, features: Tensor, labels: Tensor, *, share: float = 1.0
+    ) -> LossTerms:
+        """Loss, gradients and what the centres see of a micro-batch."""
+        centers = self.training.centers
+        terms = self.training.loss(output, features, labels, centers)
+        (terms.total * share if share != 1.0 else terms.total).backward()
+        if centers is not None:
+            centers.accumulate(output.discriminative, labels)
+        return terms
+
+    def _update(self, step: int, total: int) -> None:
+        """The optimiser step, then the centres', then the average's."""
+        config = self.config
+        if config.clip_norm > 0:
+            torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
+        factor = learning_rate_factor(step, total, warmup=config.warmup, schedule=config.schedule)
+        set_learning_rate(self.optimizer, factor)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        if self.training.centers is not None:
+            self.training.centers.step(self.training.config.loss.center_rate)
+        if self.averaged is not None:
+            self.averaged.update_parameters(self.module)

@@ -1,0 +1,88 @@
+"""The head stage: the backbone is frozen, its features are cached."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from gsfl_tune.experiment.config import HeadStageConfig
+from gsfl_tune.models import PlainHead
+from gsfl_tune.training.optim import create_optimizer, parameter_groups
+from gsfl_tune.training.stages._base import LossMeter, Stage
+
+if TYPE_CHECKING:
+    from gsfl_tune.data import DecodedImages
+    from gsfl_tune.training.trial import Training
+
+_EVAL_BATCH = 512
+
+
+class HeadStage(Stage[PlainHead, HeadStageConfig]):
+    """Trains the head on cached features of the frozen backbone."""
+
+    def __init__(self, training: Training) -> None:
+        config = training.config.training.head
+        groups = parameter_groups(
+            training.head.parameters(),
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        super().__init__(training, config, training.head, create_optimizer(config, groups))
+
+    @cached_property
+    def _features(self) -> Tensor:
+        features = self.training.workspace.features(self.training.config)
+        return features if self.training.device.type == "cpu" else features.to(self.training.device)
+
+    def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
+        """Trains one epoch."""
+        training = self.training
+        size = self.config.batch_size
+        positions = training.train_positions
+        shuffle = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
+        order = positions[shuffle].to(training.device)
+        per_epoch = -(-len(order) // size)
+        total = per_epoch * self.config.epochs
+        meter = LossMeter()
+        self.module.train()
+        for step, batch in enumerate(order.split(size)):
+            features, labels = self._features[batch], training.labels[batch]
+            terms = self._step(self.module(features), features, labels)
+            self._update(epoch * per_epoch + step, total)
+            meter.add(terms, len(batch))
+        return meter.means()
+
+    def rehearse(self) -> None:
+        """Takes one optimiser step on random features."""
+        training = self.training
+        shape = (self.config.batch_size, self.module.feature_dim)
+        features = functional.normalize(torch.randn(shape, device=training.device), dim=1)
+        labels = torch.zeros(len(features), dtype=torch.int64, device=training.device)
+        self._step(self.module.train()(features), features, labels)
+        self._update(0, 1)
+
+    @torch.inference_mode()
+    def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
+        """Logits from cached features."""
+        training = self.training
+        features = (
+            self._features if part == "pool" else training.workspace.features(training.config, part)
+        )
+        head = self.evaluated.eval()
+        batches = torch.from_numpy(index).to(features.device).split(_EVAL_BATCH)
+        logits = [
+            head.infer(features[batch].to(training.device)).float().cpu() for batch in batches
+        ]
+        return torch.cat(logits)
+
+    @torch.inference_mode()
+    def discriminative(self, index: np.ndarray) -> Tensor:
+        """Discriminative parts from cached features."""
+        head = self.module.eval()
+        batches = torch.from_numpy(index).to(self.training.device).split(_EVAL_BATCH)
+        return torch.cat([head(self._features[batch]).discriminative for batch in batches])

@@ -1,0 +1,54 @@
+"""A reader sees the old file or the new one."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from gsfl_tune.run import read_json, write_bytes, write_json
+
+
+def test_json_round_trip_with_non_ascii(tmp_path):
+    write_json(tmp_path / "new" / "a.json", {"class": "Grünspecht", "value": 0.1})
+    assert read_json(tmp_path / "new" / "a.json") == {"class": "Grünspecht", "value": 0.1}
+
+
+def test_nan_is_refused_and_the_old_file_stays(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"value": 1})
+    with pytest.raises(ValueError):
+        write_json(path, {"value": float("nan")})
+    assert read_json(path) == {"value": 1}
+
+
+def test_a_failed_write_leaves_no_temporary_file(tmp_path):
+    target = tmp_path / "directory"
+    target.mkdir()
+    with pytest.raises(OSError):
+        write_bytes(target, b"x")
+    assert [entry.name for entry in tmp_path.iterdir()] == ["directory"]
+
+
+def test_a_killed_writer_leaves_whole_files(tmp_path):
+    path = tmp_path / "data"
+    code = (
+        "import sys, itertools\n"
+        "from pathlib import Path\n"
+        "from gsfl_tune.run import write_bytes\n"
+        "for n in itertools.count():\n"
+        "    write_bytes(Path(sys.argv[1]), bytes([n % 256]) * 200_000)\n"
+    )
+    writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
+    deadline = time.monotonic() + 30
+    while not path.exists() and time.monotonic() < deadline:
+        time.sleep(0.01)
+    for _ in range(50):
+        data = path.read_bytes()
+        assert len(data) == 200_000
+        assert len(set(data)) == 1
+    os.kill(writer.pid, signal.SIGKILL)
+    writer.wait()
+    assert len(path.read_bytes()) == 200_000

@@ -1,0 +1,52 @@
+"""Schedules and parameter groups."""
+
+import pytest
+import torch
+from torch import nn
+
+from gsfl_tune.experiment.config import HeadStageConfig
+from gsfl_tune.training.optim import (
+    create_optimizer,
+    learning_rate_factor,
+    parameter_groups,
+    set_learning_rate,
+)
+
+
+def test_warm_up_rises_to_the_peak_and_cosine_falls_to_zero():
+    factors = [learning_rate_factor(s, 100, warmup=0.1, schedule="cosine") for s in range(101)]
+    assert factors[:11] == sorted(factors[:11])
+    assert factors[10] == 1.0
+    assert factors[10:] == sorted(factors[10:], reverse=True)
+    assert factors[55] == pytest.approx(0.5)
+    assert factors[100] == pytest.approx(0.0)
+
+
+def test_constant_stays_at_the_peak_after_warm_up():
+    factors = [learning_rate_factor(s, 10, warmup=0.2, schedule="constant") for s in range(10)]
+    assert factors[2:] == [1.0] * 8
+    assert 0 < factors[0] < factors[1] < 1
+
+
+def test_no_weight_decay_on_biases_and_norms():
+    module = nn.Sequential(nn.Linear(4, 3), nn.BatchNorm1d(3))
+    groups = parameter_groups(module.parameters(), learning_rate=0.1, weight_decay=0.5)
+    decay = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert decay[id(module[0].weight)] == 0.5
+    assert decay[id(module[0].bias)] == decay[id(module[1].weight)] == 0.0
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_the_rate_of_every_group_follows_its_own_peak(name):
+    low, high = nn.Linear(2, 2), nn.Linear(2, 2)
+    optimizer = create_optimizer(
+        HeadStageConfig(optimizer=name),
+        parameter_groups(low.parameters(), learning_rate=0.01, weight_decay=0)
+        + parameter_groups(high.parameters(), learning_rate=0.1, weight_decay=0),
+    )
+    set_learning_rate(optimizer, 0.5)
+    assert {round(group["lr"], 6) for group in optimizer.param_groups} == {0.005, 0.05}
+    before = low.weight.detach().clone()
+    low(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    assert not torch.equal(before, low.weight)

@@ -1,0 +1,57 @@
+"""Rungs: where trials of one space are compared."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsfl_tune.training import Timeline
+
+
+def epochs(timeline, largest, **settings):
+    return [rung.epoch for rung in timeline.rungs(largest, **settings)]
+
+
+def test_head_rungs_are_grace_times_powers_and_the_end():
+    full = Timeline(30, 0)
+    assert epochs(full, full, grace=2, reduction=3) == [2, 6, 18, 30]
+
+
+def test_finetune_rungs_start_at_its_first_epoch():
+    full = Timeline(10, 6)
+    assert epochs(full, full, grace=1, reduction=3) == [1, 3, 9, 10, 11, 13, 16]
+    assert [rung.stage for rung in full.rungs(full)] == ["head"] * 4 + ["finetune"] * 3
+
+
+def test_a_shorter_stage_reports_its_end_at_its_remaining_rungs():
+    assert epochs(Timeline(5, 2), Timeline(30, 9)) == [1, 3, 5, 5, 5, 6, 7, 7]
+
+
+def test_a_trial_without_finetune_reports_the_end_of_its_head():
+    assert epochs(Timeline(3, 0), Timeline(3, 3)) == [1, 3, 3, 3, 3]
+
+
+def test_an_end_on_a_milestone_is_one_rung():
+    assert epochs(Timeline(9, 0), Timeline(9, 0)) == [1, 3, 9]
+
+
+@given(
+    head=st.integers(0, 40),
+    finetune=st.integers(0, 20),
+    more_head=st.integers(0, 40),
+    more_finetune=st.integers(0, 20),
+    grace=st.integers(1, 5),
+    reduction=st.integers(2, 4),
+)
+def test_every_trial_of_a_space_has_the_same_rungs_in_order(
+    head, finetune, more_head, more_finetune, grace, reduction
+):
+    if head + finetune == 0:
+        head = 1
+    own, largest = Timeline(head, finetune), Timeline(head + more_head, finetune + more_finetune)
+    rungs = own.rungs(largest, grace=grace, reduction=reduction)
+    reference = largest.rungs(largest, grace=grace, reduction=reduction)
+    assert len(rungs) == len(reference)
+    assert [rung.index for rung in rungs] == list(range(len(rungs)))
+    reached = [rung.epoch for rung in rungs]
+    assert reached == sorted(reached)
+    assert reached[0] >= 1
+    assert reached[-1] == own.total
