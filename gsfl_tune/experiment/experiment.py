@@ -1,0 +1,259 @@
+"""An experiment: one YAML file, checked, with its search space."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from gsfl_tune.experiment import edit, nodes
+from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
+from gsfl_tune.experiment.compile import compile_space
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
+from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
+from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.space import Space, bounds, ends
+
+
+class Experiment:
+    """What a user wrote, immutable; methods that change something return a new one.
+
+    Attributes:
+        name: Name of the experiment.
+        file: Where it was read from, for messages.
+        space: Its parameters.
+    """
+
+    name: str
+    file: str
+    space: Space
+
+    def __init__(
+        self, root: Node, file: str, problems: list[Problem], checks: Mapping[str, LeafCheck] | None
+    ) -> None:
+        """Use `load` or `parse`.
+
+        Args:
+            root: Nodes of the file, overrides applied.
+            file: Name of the file.
+            problems: What was already found; raised together with what is found here.
+            checks: Further checks by dotted path, None to leave out all checks of files.
+
+        Raises:
+            ExperimentError: With every problem.
+        """
+        self._root = root
+        self.file = file
+        edit.expand_files(root)
+        space = compile_space(root, problems)
+        if space is not None:
+            self.space = space
+            self.name = str(space.constants["name"])
+            if checks is not None:
+                Checks(space, root, problems).run(checks)
+            if not problems:
+                self._check_defaults(problems)
+        if problems:
+            raise ExperimentError(_sorted(problems, file))
+
+    @classmethod
+    def load(
+        cls,
+        path: str | Path,
+        overrides: Sequence[str] = (),
+        checks: Mapping[str, LeafCheck] | None = None,
+    ) -> Experiment:
+        """Reads an experiment file.
+
+        Args:
+            path: The YAML file.
+            overrides: ``path=value`` each, the value a piece of YAML.
+            checks: Functions by dotted path, called with every value that the leaf can take; they
+                return a complaint or None.
+
+        Raises:
+            ExperimentError: With every problem of the file.
+        """
+        name = str(path)
+        try:
+            with open(path, "rb") as stream:
+                data = stream.read(nodes.MAX_BYTES + 1)
+                size = os.fstat(stream.fileno()).st_size
+        except IsADirectoryError:
+            raise ExperimentError([Problem(name, 0, "", "is a directory, not a file")]) from None
+        except OSError as error:
+            reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
+            raise ExperimentError([Problem(name, 0, "", f"{reason}")]) from None
+        if len(data) > nodes.MAX_BYTES:
+            message = f"found {max(size, len(data)):,} bytes, allowed at most {nodes.MAX_BYTES:,}"
+            raise ExperimentError([Problem(name, 0, "", message)])
+        text = nodes.decode(data, name)
+        return cls.parse(text, file=name, overrides=overrides, checks=checks)
+
+    @classmethod
+    def parse(
+        cls,
+        text: str,
+        *,
+        file: str = "<string>",
+        overrides: Sequence[str] = (),
+        checks: Mapping[str, LeafCheck] | None = None,
+    ) -> Experiment:
+        """Reads an experiment from its text; see `load`."""
+        problems: list[Problem] = []
+        root = nodes.read_yaml(text, file, problems)
+        if root is not None and root.value is None:
+            problems.append(Problem(file, root.line, "", "found nothing, allowed a mapping"))
+        elif root is not None and root.readable and not isinstance(root.value, dict):
+            keys = ", ".join(sections()[""].model_fields)
+            found = show(root.plain())
+            message = f"found {found}, allowed a mapping with {keys}"
+            problems.append(Problem(file, root.line, "", message))
+        if root is None or not isinstance(root.value, dict):
+            raise ExperimentError(_sorted(problems, file))
+        for text_of_one in overrides:
+            edit.override(root, text_of_one, problems)
+        return cls(root, file, problems, checks or {})
+
+    def default_params(self) -> dict[str, Any]:
+        """The defaults of the parameters that are active on defaults."""
+        return self.space.default_params()
+
+    def defaults(self) -> Config:
+        """The configuration that the defaults of all distributions make."""
+        return self.configure(self.default_params())
+
+    def configure(self, params: Mapping[str, Any]) -> Config:
+        """The configuration that drawn values make.
+
+        Args:
+            params: Values by parameter name. Names of inactive parameters are ignored; an active
+                parameter that is missing takes its default.
+
+        Raises:
+            UserError: The values do not go together (such as no epochs in both stages).
+        """
+        try:
+            return self._configure(params)
+        except ValidationError as error:
+            drawn = ", ".join(f"{name}={value}" for name, value in params.items())
+            reasons = "; ".join(_reason(item) for item in error.errors())
+            raise UserError(f"{self.file}: {reasons} (with {drawn or 'the defaults'})") from None
+
+    def _configure(self, params: Mapping[str, Any]) -> Config:
+        tree: dict[str, Any] = {}
+        for path, value in self.space.leaf_values(params).items():
+            *above, key = path.split(".")
+            section = tree
+            for name in above:
+                section = section.setdefault(name, {})
+            section[key] = value
+        return Config.model_validate(tree)
+
+    def _check_defaults(self, problems: list[Problem]) -> None:
+        try:
+            self._configure(self.default_params())
+        except ValidationError as error:
+            for item in error.errors():
+                path = ".".join(str(part) for part in item["loc"])
+                file, line = locate(self._root, path) if path else (self.file, 0)
+                problems.append(Problem(file, line, path, _reason(item, place=False)))
+
+    def fixed(self, values: Mapping[str, Any]) -> Experiment:
+        """The same experiment with leaves replaced by constants.
+
+        Args:
+            values: Constants by dotted path; None removes what the file says, so that the schema
+                default holds. A choice of named mappings takes one of its names.
+
+        Raises:
+            ExperimentError: A path is unknown or a value not allowed.
+        """
+        root = self._root.copy()
+        problems = []
+        for path, value in values.items():
+            named = edit.named_choices(root)
+            if path not in leaves() and path not in named:
+                problems.append(Problem(self.file, 0, path, f"unknown key{did_you_mean(path)}"))
+            elif path in named and value not in (None, *named[path].value["choice"].value):
+                names = ", ".join(named[path].value["choice"].value)
+                problems.append(
+                    Problem(self.file, 0, path, f"found {show(value)}, allowed {names}")
+                )
+            else:
+                file, line = locate(root, path)
+                edit.put(root, path, None if value is None else nodes.as_node(value, file, line))
+        return Experiment(root, self.file, problems, None)
+
+    def clamp(self, path: str, high: float) -> Experiment:
+        """The same experiment with the upper bound of a leaf's distributions brought down.
+
+        Ranges end at ``high`` at most, larger choices are dropped (``high`` itself where none is
+        left), a larger schema default is replaced. A constant that the file gives stays.
+        """
+        root = self._root.copy()
+        edit.clamp(root, path, high)
+        unnamed = path not in self.space.merged and edit.find(root, path) is None
+        if unnamed and leaves()[path].default > high:
+            file, line = locate(root, path)
+            edit.put(root, path, Node(high, file, line))
+        return Experiment(root, self.file, [], None)
+
+    def bounds(self, path: str) -> Any:
+        """What a leaf can be.
+
+        Returns:
+            ``(low, high)`` for ranges (over all alternatives), a list of the values of a choice, or
+            the one value that it has.
+        """
+        return bounds(self._possible(path))
+
+    def values(self, path: str) -> list[Any]:
+        """Every constant and choice that a leaf may take; both ends of ranges."""
+        return ends(self._possible(path))
+
+    def _possible(self, path: str) -> Any:
+        if path not in leaves() and path not in self.space.alternatives:
+            raise UserError(f"{path}: unknown key{did_you_mean(path)}")
+        return self.space.possible(path)
+
+    @property
+    def largest_image_size(self) -> int:
+        """Largest side in pixels that any trial can use."""
+        return int(max(self.values("data.image_size")))
+
+    def to_yaml(self) -> str:
+        """The experiment with overrides applied and distributions kept; loads to an equal one."""
+        return nodes.write_yaml(self._root.plain())
+
+    def locate(self, path: str) -> tuple[str, int]:
+        """File and line of a leaf, or of the nearest section; line 0 for an override."""
+        return locate(self._root, path)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Experiment) and self._root.plain() == other._root.plain()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        return f"Experiment({self.name!r}, {len(self.space)} parameters, file={self.file!r})"
+
+
+def _reason(error: Any, *, place: bool = True) -> str:
+    message = str(error["msg"]).removeprefix("Value error, ")
+    path = ".".join(str(part) for part in error["loc"])
+    found = "" if error["type"] == "value_error" else f", found {show(error.get('input'))}"
+    leaf = leaves().get(path)
+    if leaf is not None:
+        message, found = f"found {show(error.get('input'))}, allowed {leaf.allowed}", ""
+    return f"{path}: {message}{found}" if place and path else f"{message}{found}"
+
+
+def _sorted(problems: list[Problem], file: str) -> list[Problem]:
+    # The file first, from top to bottom, then the command line.
+    unique = list(dict.fromkeys(problems))
+    return sorted(unique, key=lambda problem: (problem.file != file, problem.line))

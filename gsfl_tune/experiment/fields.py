@@ -1,0 +1,273 @@
+"""The leaves that an experiment may have, walked from the models of `config`."""
+
+from __future__ import annotations
+
+import difflib
+import types
+from collections.abc import Iterable
+from dataclasses import dataclass
+from enum import Enum
+from functools import cache, cached_property
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from annotated_types import Ge, Gt, Le, Lt
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from gsfl_tune.experiment.config import Config, Section
+
+
+class _Missing(Enum):
+    # An enum member stays one and the same object through pickle and copy.
+    MISSING = "missing"
+
+
+MISSING: Any = _Missing.MISSING
+"""No value at all, where None is one."""
+
+_NEVER_SEARCHED = {
+    "name": "it names the experiment",
+    "training.seed": "seeds belong to the protocol (search.final_seeds)",
+}
+_SEARCHED_DATA = ("data.image_size", "data.fit")
+
+
+@dataclass(frozen=True)
+class Leaf:
+    """One key that holds a value, not a section.
+
+    Attributes:
+        path: Dotted path.
+        field: The pydantic field.
+    """
+
+    path: str
+    field: FieldInfo
+
+    @property
+    def required(self) -> bool:
+        """Whether the file must give it."""
+        return self.field.is_required()
+
+    @cached_property
+    def default(self) -> Any:
+        """Schema default, `MISSING` where there is none."""
+        if self.required:
+            return MISSING
+        return self.field.get_default(call_default_factory=True)
+
+    @property
+    def takes_list(self) -> bool:
+        """Whether a plain list is a value of this leaf."""
+        return _takes_list(self.field.annotation)
+
+    @cached_property
+    def annotation(self) -> Any:
+        """Type with its constraints."""
+        metadata = tuple(self.field.metadata)
+        return Annotated[(self.field.annotation, *metadata)] if metadata else self.field.annotation
+
+    @cached_property
+    def _adapter(self) -> TypeAdapter[Any]:
+        return TypeAdapter(self.annotation, config=ConfigDict(allow_inf_nan=False))
+
+    @cached_property
+    def allowed(self) -> str:
+        """What it takes, in words."""
+        return _allowed(self.annotation)
+
+    def accepts(self, value: Any) -> bool:
+        """Whether the value is of the field's type and within its bounds."""
+        if isinstance(value, bool) and not _takes_bool(self.field.annotation):
+            return False
+        try:
+            self._adapter.validate_python(value, strict=True)
+        except ValidationError:
+            return False
+        return True
+
+    def complaint(self, value: Any) -> str | None:
+        """``found X, allowed Y``, or None for a good value."""
+        if self.accepts(value):
+            return None
+        return f"found {show(value)}, allowed {self.allowed}{_suggestion(self.annotation, value)}"
+
+    @property
+    def not_searched(self) -> str | None:
+        """Why this leaf cannot be a distribution, None where it can."""
+        if self.path in _NEVER_SEARCHED:
+            return _NEVER_SEARCHED[self.path]
+        if self.path.startswith("search."):
+            return "the section `search` says how trials are compared"
+        if self.path.startswith("data."):
+            searched = self.path in _SEARCHED_DATA or self.path.startswith("data.augment.")
+            if not searched:
+                return (
+                    "all trials must be compared on the same images (of `data`, only "
+                    "data.image_size, data.fit and data.augment.* can be searched)"
+                )
+        return None
+
+    @property
+    def numeric(self) -> bool:
+        """Whether it can hold a number."""
+        return self.accepts(1) or self.accepts(0.5) or self.accepts(64)
+
+
+@cache
+def leaves() -> dict[str, Leaf]:
+    """Every leaf by dotted path, in the order of the models."""
+    found: dict[str, Leaf] = {}
+    for prefix, model in sections().items():
+        for key, field in model.model_fields.items():
+            path = f"{prefix}.{key}" if prefix else key
+            if path not in sections():
+                found[path] = Leaf(path, field)
+    return found
+
+
+@cache
+def sections() -> dict[str, type[Section]]:
+    """Every section by dotted path; the root is the empty path."""
+    found: dict[str, type[Section]] = {}
+
+    def walk(prefix: str, model: type[Section]) -> None:
+        found[prefix] = model
+        for key, field in model.model_fields.items():
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                walk(f"{prefix}.{key}" if prefix else key, field.annotation)
+
+    walk("", Config)
+    return found
+
+
+def did_you_mean(path: str, also: Iterable[str] = ()) -> str:
+    """``; did you mean X?`` for an unknown path, or an empty string.
+
+    Args:
+        path: What was written.
+        also: Paths that exist beside the schema (names of mapping choices).
+    """
+    known = [*leaves(), *(section for section in sections() if section), *also]
+    prefix, _, key = path.rpartition(".")
+    siblings = [item for item in known if item.rpartition(".")[0] == prefix]
+    near = difflib.get_close_matches(path, siblings, n=1, cutoff=0.75)
+    if not near:
+        by_key = [item for item in known if item.rpartition(".")[2] == key]
+        near = sorted(by_key, key=lambda item: -_likeness(path, item))[:1]
+    if not near:
+        near = difflib.get_close_matches(path, known, n=1, cutoff=0.6)
+    if not near:
+        last = {item.rpartition(".")[2]: item for item in reversed(known)}
+        near = [last[word] for word in difflib.get_close_matches(key, last, n=1, cutoff=0.7)]
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def nearest(word: Any, known: Iterable[str]) -> str:
+    """``; did you mean X?`` for a word of a list, or an empty string."""
+    near = difflib.get_close_matches(str(word), [str(item) for item in known], n=1, cutoff=0.6)
+    return f"; did you mean {near[0]}?" if near else ""
+
+
+def show(value: Any) -> str:
+    """A value as a message shows it."""
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if isinstance(value, str):
+        text = value if len(value) <= 60 else value[:57] + "..."
+        return f"'{text}'"
+    return f"{value}"
+
+
+def number(value: float) -> str:
+    """A number as people write it."""
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _likeness(one: str, other: str) -> float:
+    return difflib.SequenceMatcher(None, one, other).ratio()
+
+
+def _parts(annotation: Any) -> list[Any]:
+    """Members of a union, with the constraints of the whole pushed down."""
+    metadata: tuple[Any, ...] = ()
+    if get_origin(annotation) is Annotated:
+        annotation, *rest = get_args(annotation)
+        metadata = tuple(rest)
+    if get_origin(annotation) in (Union, types.UnionType):
+        members = [part for item in get_args(annotation) for part in _parts(item)]
+    else:
+        members = [annotation]
+    return [Annotated[(member, *metadata)] if metadata else member for member in members]
+
+
+def _bare(annotation: Any) -> Any:
+    return get_args(annotation)[0] if get_origin(annotation) is Annotated else annotation
+
+
+def _takes_list(annotation: Any) -> bool:
+    return any(get_origin(_bare(part)) is list for part in _parts(annotation))
+
+
+def _takes_bool(annotation: Any) -> bool:
+    return any(_bare(part) is bool for part in _parts(annotation))
+
+
+def _words(annotation: Any) -> list[str]:
+    return [
+        str(word)
+        for part in _parts(annotation)
+        if get_origin(_bare(part)) is Literal
+        for word in get_args(_bare(part))
+    ]
+
+
+def _suggestion(annotation: Any, value: Any) -> str:
+    return nearest(value, _words(annotation)) if isinstance(value, str) else ""
+
+
+def _allowed(annotation: Any) -> str:
+    words = [_allowed_part(part) for part in _parts(annotation)]
+    return " or ".join(word for word in words if word)
+
+
+def _allowed_part(annotation: Any) -> str:
+    metadata = get_args(annotation)[1:] if get_origin(annotation) is Annotated else ()
+    bare = _bare(annotation)
+    if bare is type(None):
+        return "null"
+    if get_origin(bare) is Literal:
+        return ", ".join(str(word) for word in get_args(bare))
+    if get_origin(bare) is list:
+        return "a list"
+    if bare is bool:
+        return "true or false"
+    if bare is str:
+        pattern = [item.pattern for item in _flat(metadata) if getattr(item, "pattern", None)]
+        return f"text matching {pattern[0]}" if pattern else "text"
+    noun = "an integer" if bare is int else "a number"
+    bounds = []
+    for item in _flat(metadata):
+        if isinstance(item, Ge):
+            bounds.append(f"at least {item.ge:g}")
+        elif isinstance(item, Gt):
+            bounds.append(f"above {item.gt:g}")
+        elif isinstance(item, Le):
+            bounds.append(f"at most {item.le:g}")
+        elif isinstance(item, Lt):
+            bounds.append(f"below {item.lt:g}")
+    return f"{noun} {' and '.join(bounds)}" if bounds else noun
+
+
+def _flat(metadata: Iterable[Any]) -> Iterable[Any]:
+    for item in metadata:
+        if isinstance(item, FieldInfo):
+            yield from item.metadata
+        else:
+            yield item
