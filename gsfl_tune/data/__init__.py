@@ -1,1 +1,27 @@
-"""Data."""
+"""Images: sources, splits, the decoded-image cache, augmentation and loaders."""
+
+from gsfl_tune.data.augment import Augment, center_crop
+from gsfl_tune.data.dataset import Dataset, prepare
+from gsfl_tune.data.decoded import BrokenImage, DecodedImages
+from gsfl_tune.data.loader import epoch_batches, eval_batches
+from gsfl_tune.data.locking import build_once, cache_directory
+from gsfl_tune.data.single import load_image, load_square, square, square_side
+from gsfl_tune.data.splits import Duplicates
+
+__all__ = [
+    "Augment",
+    "BrokenImage",
+    "Dataset",
+    "DecodedImages",
+    "Duplicates",
+    "build_once",
+    "cache_directory",
+    "center_crop",
+    "epoch_batches",
+    "eval_batches",
+    "load_image",
+    "load_square",
+    "prepare",
+    "square",
+    "square_side",
+]

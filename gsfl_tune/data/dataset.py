@@ -1,0 +1,292 @@
+"""From a configuration to images that are listed, checked, divided and decoded."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import hashlib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.data.decoded import (
+    BrokenImage,
+    DecodedFile,
+    DecodedImages,
+    Geometry,
+    Progress,
+    decode_once,
+)
+from gsfl_tune.data.digests import image_digests
+from gsfl_tune.data.locking import cache_directory
+from gsfl_tune.data.single import square_side
+from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.data.splits import Duplicates, Split, divide, find_duplicates, size_problems
+from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.errors import UserError
+
+__all__ = ["Dataset", "prepare"]
+
+
+def prepare(
+    config: DataConfig,
+    *,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    parts: Sequence[str] = ("pool", "test"),
+    progress: Progress | None = None,
+) -> Dataset:
+    """Makes the images of a configuration ready: lists, hashes, divides, checks and decodes them.
+
+    What is decoded is cached for the node; of several processes that start together, one decodes.
+
+    Args:
+        config: The section ``data``.
+        side: Side of the decoded squares in pixels; default: 1.15 x ``config.image_size``, rounded up.
+        cache_dir: Where caches go; default `cache_directory`.
+        parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
+            decoded at its first use.
+        progress: Called with (images done, images in all) now and then while decoding.
+
+    Raises:
+        UserError: With everything that is wrong with the data.
+    """
+    cache = Path(cache_dir) if cache_dir is not None else cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        source = create_source(config, cache)
+        digests = image_digests(source, cache)
+    except OSError as error:
+        raise _cache_error(error, cache) from error
+    split = divide(
+        [sample.label for sample in source.samples],
+        [sample.part for sample in source.samples],
+        digests,
+        config.split,
+    )
+    problems = [*source.problems, *_size_problems(source, split, set())]
+    if problems:
+        raise UserError("\n".join(problems))
+    geometry = Geometry(side or square_side(config.image_size), config.fit)
+    dataset = Dataset(source, digests, split, geometry, config.max_broken, cache, progress)
+    for part in parts:
+        if part not in ("pool", "test"):
+            raise ValueError(f"parts may name pool and test, not {part!r}")
+        getattr(dataset, part)
+    return dataset
+
+
+class Dataset:
+    """Images of a configuration; made by `prepare`.
+
+    Attributes:
+        classes: Names of the classes, in the order of the labels.
+        known_groups: The true group of each class, where the source knows it.
+        duplicates: Byte-identical images.
+        given_validation: Whether the source has a validation part of its own.
+        given_test: Whether the source has a test part of its own.
+        split: Positions of the parts in the list of the source, broken images included.
+        digest: Digest of images, labels, classes and split (not of the geometry).
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        digests: list[bytes],
+        split: Split,
+        geometry: Geometry,
+        max_broken: float,
+        cache: Path,
+        progress: Progress | None = None,
+    ) -> None:
+        self.classes = list(source.classes)
+        self.known_groups = source.known_groups
+        self.given_validation = split.given_validation
+        self.given_test = split.given_test
+        self.split = split
+        self.duplicates: Duplicates = find_duplicates(
+            [sample.path for sample in source.samples],
+            [sample.label for sample in source.samples],
+            digests,
+            split,
+        )
+        self._source = source
+        self._digests = digests
+        self._geometry = geometry
+        self._max_broken = max_broken
+        self._cache = cache
+        self._progress = progress
+        self._broken: dict[int, BrokenImage] = {}
+        self._decoded_count = 0
+        self._files: dict[bool, tuple[DecodedFile, np.ndarray]] = {}
+        self.digest = self._content_digest()
+
+    @property
+    def class_count(self) -> int:
+        """Number of classes."""
+        return len(self.classes)
+
+    @functools.cached_property
+    def pool(self) -> DecodedImages:
+        """Training and validation images."""
+        return self._view(np.sort(np.concatenate([self.split.train, self.split.validation])))
+
+    @functools.cached_property
+    def test(self) -> DecodedImages:
+        """Test images; decoded or opened at the first access."""
+        return self._view(self.split.test)
+
+    @functools.cached_property
+    def train_index(self) -> np.ndarray:
+        """Positions of the training images in `pool`, ascending int64."""
+        return self._index(self.split.train)
+
+    @functools.cached_property
+    def validation_index(self) -> np.ndarray:
+        """Positions of the validation images in `pool`, ascending int64."""
+        return self._index(self.split.validation)
+
+    @property
+    def broken(self) -> list[BrokenImage]:
+        """Images that could not be read, of what has been decoded so far."""
+        return [self._broken[position] for position in sorted(self._broken)]
+
+    def summary(self) -> dict[str, Any]:
+        """Counts and findings, ready for JSON."""
+        parts = {
+            "train": self.pool.labels[self.train_index],
+            "validation": self.pool.labels[self.validation_index],
+            "test": self.test.labels,
+        }
+        counts = {
+            part: np.bincount(labels, minlength=self.class_count) for part, labels in parts.items()
+        }
+        return {
+            "classes": self.classes,
+            "counts": {part: int(count.sum()) for part, count in counts.items()},
+            "class_counts": {
+                name: {part: int(count[label]) for part, count in counts.items()}
+                for label, name in enumerate(self.classes)
+            },
+            "given_validation": self.given_validation,
+            "given_test": self.given_test,
+            "known_groups": self.known_groups,
+            "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],
+            "duplicates": {
+                "groups": self.duplicates.groups,
+                "dropped": self.duplicates.dropped,
+                "conflicting": self.duplicates.conflicting,
+            },
+            "side": self._geometry.side,
+            "fit": self._geometry.fit,
+            "digest": self.digest,
+        }
+
+    def _content_digest(self) -> str:
+        state = hashlib.blake2b(digest_size=16)
+        state.update("\n".join(self.classes).encode())
+        for part in (self.split.train, self.split.validation, self.split.test):
+            state.update(b"part")
+            for position in part.tolist():
+                state.update(self._digests[position])
+                state.update(self._source.samples[position].label.to_bytes(4, "little"))
+        return state.hexdigest()
+
+    def _index(self, positions: np.ndarray) -> np.ndarray:
+        pool = np.sort(np.concatenate([self.split.train, self.split.validation]))
+        self._open(tested=False)
+        pool = pool[[position not in self._broken for position in pool.tolist()]]
+        return np.flatnonzero(np.isin(pool, positions)).astype(np.int64)
+
+    def _view(self, positions: np.ndarray) -> DecodedImages:
+        """The readable ones of some positions of the list."""
+        file, listed = self._open(tested=positions is self.split.test)
+        good = np.asarray(
+            [position for position in positions.tolist() if position not in self._broken],
+            dtype=np.int64,
+        )
+        samples = [self._source.samples[position] for position in good.tolist()]
+        state = hashlib.blake2b(
+            f"{self._geometry.key} {self._source.revision}".encode(), digest_size=16
+        )
+        for position in good.tolist():
+            state.update(self._digests[position])
+        return DecodedImages(
+            file,
+            np.searchsorted(listed, good),
+            [sample.label for sample in samples],
+            [sample.path for sample in samples],
+            state.hexdigest(),
+        )
+
+    def _open(self, *, tested: bool) -> tuple[DecodedFile, np.ndarray]:
+        """The cache file that holds a part, and the positions of its rows.
+
+        A test part of the source has a file of its own. One that we choose shares the
+        file of the rest, so that another seed of the split decodes nothing again.
+        """
+        separate = self.given_test and tested
+        if separate not in self._files:
+            is_test = np.asarray([sample.part == "test" for sample in self._source.samples])
+            chosen = is_test if separate else ~is_test
+            listed = np.flatnonzero(chosen).astype(np.int64)
+            try:
+                file = decode_once(
+                    self._source,
+                    listed.tolist(),
+                    self._digests,
+                    self._geometry,
+                    self._cache,
+                    self._progress,
+                )
+            except OSError as error:
+                raise _cache_error(error, self._cache) from error
+            self._files[separate] = (file, listed)
+            self._check_broken(file, listed)
+        return self._files[separate]
+
+    def _check_broken(self, file: DecodedFile, listed: np.ndarray) -> None:
+        for position, reason in zip(listed.tolist(), file.reasons, strict=True):
+            if reason is not None:
+                path = self._source.samples[position].path
+                self._broken[position] = BrokenImage(path, reason)
+        self._decoded_count += len(listed)
+        if len(self._broken) > self._max_broken * self._decoded_count:
+            raise UserError(_broken_message(self.broken, self._decoded_count, self._max_broken))
+        problems = _size_problems(self._source, self.split, set(self._broken))
+        if problems:
+            skipped = f"after {len(self._broken)} broken image(s) were skipped: "
+            raise UserError("\n".join(skipped + problem for problem in problems))
+
+
+def _size_problems(source: Source, split: Split, broken: set[int]) -> list[str]:
+    if not source.samples and source.problems:
+        return []
+
+    def labels(positions: np.ndarray) -> list[int]:
+        return [source.samples[p].label for p in positions.tolist() if p not in broken]
+
+    test = None if split.given_test else labels(split.test)
+    return size_problems(source.classes, labels(split.train), labels(split.validation), test)
+
+
+def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:
+    lines = [
+        f"{len(broken)} of {count} images are broken, more than data.max_broken ({limit:.2%}) allows:"
+    ]
+    lines += [f"  {image.path}: {image.reason}" for image in broken[:10]]
+    if len(broken) > 10:
+        lines.append(f"  and {len(broken) - 10} more")
+    return "\n".join(lines)
+
+
+def _cache_error(error: OSError, cache: Path) -> Exception:
+    """Turns a full or read-only disk into words; anything else stays what it is."""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+        return UserError(
+            f"the cache directory {cache} cannot be written: {error.strerror} "
+            f"({error.filename or cache}); GSFL_TUNE_CACHE names another one"
+        )
+    return error

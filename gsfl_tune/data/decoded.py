@@ -1,0 +1,229 @@
+"""Decoded images: squares of bytes in one file, read by memory map, shared by all processes."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import PIL
+import pyarrow as pa
+from PIL import Image
+
+from gsfl_tune.data import single
+from gsfl_tune.data.digests import in_threads
+from gsfl_tune.data.locking import build_once
+from gsfl_tune.data.sources import Reader, Source
+
+# How many bytes of pixels a record batch holds at most; a batch has at most 256 images.
+_BATCH_BYTES = 64 << 20
+_BATCH_IMAGES = 256
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class BrokenImage:
+    """An image that could not be read, and why."""
+
+    path: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """How an image becomes a square."""
+
+    side: int
+    fit: single.Fit
+
+    @property
+    def key(self) -> str:
+        """Everything that the pixels depend on besides the images."""
+        return f"{self.side} {self.fit} bicubic {single.CODE_VERSION} pillow {PIL.__version__}"
+
+
+class DecodedFile:
+    """The cache file: one row for each image that was listed, broken ones included.
+
+    Attributes:
+        reasons: Why the image of a row is broken; None for a good one.
+        sizes: (N, 2) int32, width and height in pixels before decoding.
+    """
+
+    def __init__(self, path: Path, side: int) -> None:
+        self._reader = pa.ipc.open_file(pa.memory_map(str(path)))
+        self.side = side
+        batches = [self._reader.get_batch(i) for i in range(self._reader.num_record_batches)]
+        self._pixels = [
+            batch.column("pixels")
+            .values.to_numpy(zero_copy_only=True)
+            .reshape(batch.num_rows, side, side, 3)
+            for batch in batches
+        ]
+        self._batch_rows = batches[0].num_rows if batches else 1
+        self.reasons: list[str | None] = [
+            reason for batch in batches for reason in batch.column("broken").to_pylist()
+        ]
+        sizes = [
+            np.stack([batch.column("width"), batch.column("height")], axis=1) for batch in batches
+        ]
+        self.sizes: np.ndarray = (
+            np.concatenate(sizes) if sizes else np.zeros((0, 2), dtype=np.int32)
+        )
+
+    def read(self, rows: np.ndarray) -> np.ndarray:
+        """Copies squares out of the file: (B, side, side, 3) uint8."""
+        out = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
+        for place, row in enumerate(rows.tolist()):
+            out[place] = self._pixels[row // self._batch_rows][row % self._batch_rows]
+        return out
+
+
+class DecodedImages:
+    """Labelled squares, a selection of the rows of a cache file.
+
+    Attributes:
+        labels: (N,) int64.
+        paths: What messages call the images.
+        sizes: (N, 2) int32, width and height in pixels before decoding.
+        side: Side of the squares in pixels.
+        digest: Digest of the images and of how they were decoded, in this order.
+    """
+
+    def __init__(
+        self,
+        file: DecodedFile,
+        rows: np.ndarray,
+        labels: Sequence[int],
+        paths: Sequence[str],
+        digest: str,
+    ) -> None:
+        self._file = file
+        self._rows = np.asarray(rows, dtype=np.int64)
+        self.labels = np.asarray(labels, dtype=np.int64)
+        self.paths = list(paths)
+        self.sizes = file.sizes[self._rows]
+        self.side = file.side
+        self.digest = digest
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def gather(self, index: np.ndarray) -> np.ndarray:
+        """Copies the squares at ``index`` (positions 0..N-1): (B, side, side, 3) uint8."""
+        return self._file.read(self._rows[np.asarray(index, dtype=np.int64)])
+
+
+def decode_once(
+    source: Source,
+    positions: Sequence[int],
+    digests: Sequence[bytes],
+    geometry: Geometry,
+    cache: Path,
+    progress: Progress | None = None,
+) -> DecodedFile:
+    """Opens the cache file of some images of a source, decoding them if there is none.
+
+    Args:
+        source: Where to read them.
+        positions: Which ones, ascending.
+        digests: Digests of all images of the source.
+        geometry: How they become squares.
+        cache: The cache directory of this node.
+        progress: Called with (images done, images in all) now and then while decoding.
+
+    Raises:
+        OSError: If the disk is full, among others.
+    """
+    key = hashlib.blake2b(f"{geometry.key} {source.revision}\n".encode(), digest_size=16)
+    for position in positions:
+        key.update(digests[position])
+
+    def build(target: Path) -> None:
+        _decode(source, positions, geometry, target, progress)
+
+    path = build_once(cache / "decoded" / f"{key.hexdigest()}.arrow", build)
+    return DecodedFile(path, geometry.side)
+
+
+@dataclass(frozen=True)
+class _Decoded:
+    pixels: np.ndarray | None
+    size: tuple[int, int]
+    broken: str | None
+
+
+def _decode(
+    source: Source,
+    positions: Sequence[int],
+    geometry: Geometry,
+    target: Path,
+    progress: Progress | None,
+) -> None:
+    side = geometry.side
+    values = side * side * 3
+    rows = max(1, min(_BATCH_IMAGES, _BATCH_BYTES // values, len(positions)))
+    schema = pa.schema(
+        [
+            ("pixels", pa.list_(pa.uint8(), values)),
+            ("broken", pa.string()),
+            ("width", pa.int32()),
+            ("height", pa.int32()),
+        ]
+    )
+
+    def decode(reader: Reader) -> _Decoded:
+        try:
+            content = reader()
+            if isinstance(content, Image.Image):
+                pixels = single.square(content, side, geometry.fit)
+                return _Decoded(pixels, content.size, None)
+            pixels, size = single.load_square(content, side, geometry.fit)
+            return _Decoded(pixels, size, None)
+        except MemoryError:
+            raise
+        except Exception as error:  # decoders raise anything at all on damaged files
+            return _Decoded(None, (0, 0), _reason(error))
+
+    pixels = np.zeros((rows, values), dtype=np.uint8)
+    described: list[_Decoded] = []
+    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+
+        def flush() -> None:
+            count = len(described)
+            flat = pa.array(pixels[:count].reshape(-1))
+            arrays = [
+                pa.FixedSizeListArray.from_arrays(flat, values),
+                pa.array([image.broken for image in described], pa.string()),
+                pa.array([image.size[0] for image in described], pa.int32()),
+                pa.array([image.size[1] for image in described], pa.int32()),
+            ]
+            writer.write_batch(pa.record_batch(arrays, schema=schema))
+            described.clear()
+
+        for done, (position, image) in enumerate(
+            in_threads(source.readers(positions), decode), start=1
+        ):
+            assert position == positions[done - 1], "a source must read in the given order"
+            row = len(described)
+            pixels[row] = 0 if image.pixels is None else image.pixels.reshape(-1)
+            described.append(_Decoded(None, image.size, image.broken))
+            if len(described) == rows:
+                flush()
+            if progress is not None and (done % 64 == 0 or done == len(positions)):
+                progress(done, len(positions))
+        if described:
+            flush()
+
+
+def _reason(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    name = type(error).__name__
+    if name == "UnidentifiedImageError":
+        # Pillow's own message shows the address of a buffer.
+        return "not an image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        text = error.strerror
+    return text or name

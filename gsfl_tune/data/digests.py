@@ -1,0 +1,127 @@
+"""Content digests of images, remembered for files that have not changed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import pyarrow as pa
+from PIL import Image
+
+from gsfl_tune.data.locking import publish
+from gsfl_tune.data.sources import Reader, Source
+
+DIGEST_SIZE = 16
+# Stands for an image whose bytes cannot be read, together with its path.
+_UNREADABLE = b"unreadable"
+
+Work = TypeVar("Work")
+
+
+def image_digests(source: Source, cache: Path) -> list[bytes]:
+    """Digest of the bytes of every image of a source, in its order.
+
+    Digests are kept in ``cache`` under (path, size, time of change), so that a second start
+    reads no image.
+    """
+    known = source.known_digests()
+    if known is not None:
+        return known
+    paths = "\n".join(sample.path for sample in source.samples)
+    file = cache / "digests" / f"{_hash(paths.encode()).hex()}.arrow"
+    remembered = _load(file)
+    digests: list[bytes | None] = []
+    for sample in source.samples:
+        entry = remembered.get(sample.path)
+        fresh = entry is not None and sample.stamp is not None and entry[0] == sample.stamp
+        digests.append(entry[1] if fresh and entry is not None else None)
+    missing = [position for position, digest in enumerate(digests) if digest is None]
+    if missing:
+        for position, digest in in_threads(source.readers(missing), _digest):
+            digests[position] = digest or _hash(
+                _UNREADABLE + source.samples[position].path.encode()
+            )
+        _save(file, source, digests)
+    return [digest for digest in digests if digest is not None]
+
+
+def in_threads(
+    readers: Iterable[tuple[int, Reader]], work: Callable[[Reader], Work]
+) -> Iterator[tuple[int, Work]]:
+    """Applies ``work`` in as many threads as there are cores, in order, with bounded memory.
+
+    Threads and not processes: reading, hashing, decoding and resizing all release the
+    interpreter lock, and processes would have to send every square through a pipe.
+    """
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    waiting: deque[tuple[int, Future[Work]]] = deque()
+    with ThreadPoolExecutor(count, thread_name_prefix="images") as pool:
+        try:
+            for position, reader in readers:
+                waiting.append((position, pool.submit(work, reader)))
+                if len(waiting) >= 8 * (count or 1):
+                    first, future = waiting.popleft()
+                    yield first, future.result()
+            while waiting:
+                first, future = waiting.popleft()
+                yield first, future.result()
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _hash(data: bytes) -> bytes:
+    return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
+
+
+def _digest(reader: Reader) -> bytes | None:
+    try:
+        content = reader()
+    except (OSError, ValueError):
+        return None  # decoding will find it broken, and say why
+    return _hash(content.tobytes() if isinstance(content, Image.Image) else content)
+
+
+def _load(file: Path) -> dict[str, tuple[tuple[int, int], bytes]]:
+    if not file.exists():
+        return {}
+    try:
+        with pa.memory_map(str(file)) as mapped:
+            table = pa.ipc.open_file(mapped).read_all()
+            rows = zip(
+                *(table.column(name).to_pylist() for name in ("path", "size", "time", "digest")),
+                strict=True,
+            )
+            return {path: ((size, time), digest) for path, size, time, digest in rows}
+    except (pa.ArrowException, KeyError, OSError):
+        return {}
+
+
+def _save(file: Path, source: Source, digests: list[bytes | None]) -> None:
+    rows = [
+        (sample.path, *sample.stamp, digest)
+        for sample, digest in zip(source.samples, digests, strict=True)
+        if sample.stamp is not None
+    ]
+    if not rows:
+        return
+    columns = list(zip(*rows, strict=True))
+    table = pa.table(
+        {
+            "path": pa.array(columns[0], pa.string()),
+            "size": pa.array(columns[1], pa.int64()),
+            "time": pa.array(columns[2], pa.int64()),
+            "digest": pa.array(columns[3], pa.binary(DIGEST_SIZE)),
+        }
+    )
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Two processes may both write: the content is the same, and the rename is atomic.
+    temporary = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
+    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+        writer.write_table(table)
+    publish(temporary, file)

@@ -1,0 +1,218 @@
+"""Benchmarks in the layouts that torchvision downloads and reads.
+
+The lists are read here, because torchvision keeps the paths of its images private and
+opens a broken one without saying which; torchvision does the downloads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory, some
+from gsfl_tune.experiment.errors import UserError
+
+
+class _BenchmarkSource(FileSource):
+    """Finds the folder of a benchmark, downloading it if wanted."""
+
+    folder: str
+    torchvision_name: str
+    needed: tuple[str, ...]
+    help: str
+
+    def __init__(self, path: str | list[str] | None, *, download: bool = False) -> None:
+        super().__init__()
+        what = f"the folder that holds {self.folder}/"
+        if download and isinstance(path, str):
+            root = Path(expand(path))
+            if not self._complete(root / self.folder):
+                self._download(root)
+        elif path is not None and isinstance(path, str) and not Path(expand(path)).exists():
+            raise UserError(
+                f"data.path: {expand(path)} does not exist (looked in {Path.cwd()}). {self.help}"
+            )
+        root = local_directory(path, what)
+        # People name either folder.
+        self.root = root / self.folder
+        if not self.root.exists() and self._complete(root):
+            self.root = root
+        missing = [name for name in self.needed if not (self.root / name).exists()]
+        if missing:
+            raise UserError(f"data.path: {self.root} has no {', '.join(missing)}. {self.help}")
+        self._list()
+
+    def _complete(self, root: Path) -> bool:
+        return all((root / name).exists() for name in self.needed)
+
+    def _download(self, root: Path) -> None:
+        import torchvision.datasets
+
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+        except Exception as error:
+            raise UserError(
+                f"data.download: {self.torchvision_name} could not be downloaded into {root}: {error}"
+            ) from error
+
+    def _list(self) -> None:
+        raise NotImplementedError
+
+    def _add_labelled(self, file: Path, label: int, part: Part) -> None:
+        if 0 <= label < len(self.classes):
+            self.add(file, label, part)
+        else:
+            self.problems.append(
+                f"{file}: label {label + 1} is outside the {len(self.classes)} classes"
+            )
+
+
+class AircraftSource(_BenchmarkSource):
+    """FGVC Aircraft, 100 variants, with its train, val and test parts."""
+
+    folder = "fgvc-aircraft-2013b"
+    torchvision_name = "FGVCAircraft"
+    needed = ("data/variants.txt", "data/images", "data/images_variant_train.txt") + (
+        "data/images_variant_val.txt",
+        "data/images_variant_test.txt",
+    )
+    help = (
+        "Set data.download: true, or unpack "
+        "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz there."
+    )
+
+    def _list(self) -> None:
+        data = self.root / "data"
+        self.classes = [line.strip() for line in _lines(data / "variants.txt")]
+        label = {name: number for number, name in enumerate(self.classes)}
+        parts: tuple[tuple[str, Part], ...] = (
+            ("train", "train"),
+            ("val", "validation"),
+            ("test", "test"),
+        )
+        unknown: set[str] = set()
+        for name, part in parts:
+            for line in _lines(data / f"images_variant_{name}.txt"):
+                number, _, variant = line.strip().partition(" ")
+                if variant in label:
+                    self.add(data / "images" / f"{number}.jpg", label[variant], part)
+                else:
+                    unknown.add(variant)
+        if unknown:
+            self.problems.append(
+                f"{data}: variants that variants.txt does not have: {some(sorted(unknown))}"
+            )
+
+
+class FlowersSource(_BenchmarkSource):
+    """Oxford 102 Flowers with its train, validation and test parts."""
+
+    folder = "flowers-102"
+    torchvision_name = "Flowers102"
+    needed = ("jpg", "imagelabels.mat", "setid.mat")
+    help = (
+        "Set data.download: true, or put 102flowers.tgz (unpacked), imagelabels.mat and setid.mat of "
+        "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ there."
+    )
+
+    def _list(self) -> None:
+        from torchvision.datasets import Flowers102
+
+        self.classes = list(Flowers102.classes)
+        labels = _matrix(self.root / "imagelabels.mat", "labels")
+        sets: tuple[tuple[str, Part], ...] = (
+            ("trnid", "train"),
+            ("valid", "validation"),
+            ("tstid", "test"),
+        )
+        for key, part in sets:
+            for number in _matrix(self.root / "setid.mat", key):
+                if 1 <= number <= len(labels):
+                    file = self.root / "jpg" / f"image_{int(number):05d}.jpg"
+                    self._add_labelled(file, int(labels[int(number) - 1]) - 1, part)
+                else:
+                    self.problems.append(
+                        f"{self.root}/setid.mat: image {number} has no label in imagelabels.mat"
+                    )
+
+
+class PetsSource(_BenchmarkSource):
+    """Oxford-IIIT Pet, 37 breeds, with its trainval and test parts."""
+
+    folder = "oxford-iiit-pet"
+    torchvision_name = "OxfordIIITPet"
+    needed = ("images", "annotations/trainval.txt", "annotations/test.txt")
+    help = (
+        "Set data.download: true, or unpack images.tar.gz and annotations.tar.gz of "
+        "https://www.robots.ox.ac.uk/~vgg/data/pets/ there."
+    )
+
+    def _list(self) -> None:
+        names: dict[int, str] = {}
+        rows: list[tuple[str, int, Part]] = []
+        parts: tuple[tuple[str, Part], ...] = (("trainval", "train"), ("test", "test"))
+        for name, part in parts:
+            file = self.root / "annotations" / f"{name}.txt"
+            for number, line in enumerate(_lines(file), start=1):
+                pieces = line.split()
+                if len(pieces) < 2 or not pieces[1].isdigit():
+                    raise UserError(f"{file}:{number}: {line!r}: expected an image and its class")
+                rows.append((pieces[0], int(pieces[1]) - 1, part))
+                if part == "train":
+                    names.setdefault(int(pieces[1]) - 1, pieces[0].rsplit("_", 1)[0])
+        self.classes = [
+            " ".join(word.title() for word in names[label].split("_")) if label in names else "?"
+            for label in range(max(names, default=-1) + 1)
+        ]
+        for image, label, part in rows:
+            self._add_labelled(self.root / "images" / f"{image}.jpg", label, part)
+
+
+class CarsSource(_BenchmarkSource):
+    """Stanford Cars, 196 models, from an existing folder."""
+
+    folder = "stanford_cars"
+    torchvision_name = "StanfordCars"
+    needed = ("devkit/cars_meta.mat", "devkit/cars_train_annos.mat") + (
+        "cars_test_annos_withlabels.mat",
+        "cars_train",
+        "cars_test",
+    )
+    help = (
+        "The official download of Stanford Cars is gone: the folder stanford_cars/ has to come from a copy "
+        "(devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat); `data.source: parquet` "
+        "reads copies in the Hugging Face layout."
+    )
+
+    def _download(self, root: Path) -> None:
+        raise UserError(f"data.download: {self.help}")
+
+    def _list(self) -> None:
+        self.classes = [
+            str(name) for name in _matrix(self.root / "devkit" / "cars_meta.mat", "class_names")
+        ]
+        lists: tuple[tuple[str, str, Part], ...] = (
+            ("devkit/cars_train_annos.mat", "cars_train", "train"),
+            ("cars_test_annos_withlabels.mat", "cars_test", "test"),
+        )
+        for annotations, folder, part in lists:
+            for row in _matrix(self.root / annotations, "annotations"):
+                file = self.root / folder / str(row["fname"])
+                self._add_labelled(file, int(row["class"]) - 1, part)
+
+
+def _lines(file: Path) -> list[str]:
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def _matrix(file: Path, key: str) -> Sequence[Any]:
+    """A vector of a MATLAB file."""
+    import numpy as np
+    from scipy.io import loadmat
+
+    try:
+        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])  # type: ignore[no-any-return]
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read as a MATLAB file with {key!r}: {error}") from error
