@@ -1,1 +1,88 @@
-"""Grouping."""
+"""Grouping: which classes share features."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from gsfl_tune.grouping._base import (
+    Grouping,
+    GroupingInput,
+    Groups,
+    fill_empty_groups,
+    numbered_by_first_class,
+)
+from gsfl_tune.grouping.agglomerative import AgglomerativeGrouping
+from gsfl_tune.grouping.confusion import confusion_matrix, held_out_posteriors
+from gsfl_tune.grouping.kmeans import KMeansGrouping
+from gsfl_tune.grouping.random import RandomGrouping
+from gsfl_tune.grouping.single import SingleGrouping
+from gsfl_tune.grouping.spectral import SpectralGrouping
+from gsfl_tune.grouping.taxonomy import TaxonomyGrouping, load_taxonomy
+
+__all__ = [
+    "GROUPINGS",
+    "Grouping",
+    "confusion_matrix",
+    "held_out_posteriors",
+    "load_taxonomy",
+    "make_groups",
+]
+
+GROUPINGS: list[type[Grouping]] = [
+    KMeansGrouping,
+    SpectralGrouping,
+    AgglomerativeGrouping,
+    TaxonomyGrouping,
+    RandomGrouping,
+    SingleGrouping,
+]
+
+# Their groups are given, not counted.
+_UNCOUNTED = ("taxonomy", "single")
+
+
+def make_groups(
+    method: str,
+    count: int,
+    features: np.ndarray,
+    labels: np.ndarray,
+    class_count: int,
+    *,
+    seed: int = 0,
+    taxonomy: Sequence[str] | None = None,
+) -> Groups:
+    """Puts every class into a group.
+
+    Args:
+        method: Name of one of `GROUPINGS`.
+        count: Groups K; ``taxonomy`` and ``single`` decide themselves.
+        features: (N, D) unit features of un-augmented training images; ``taxonomy``, ``random`` and
+            ``single`` do not look at them.
+        labels: (N,) classes, 0 .. C - 1.
+        class_count: C.
+        seed: Of everything random.
+        taxonomy: Group name of every class, for ``taxonomy``: see `load_taxonomy`.
+
+    Returns:
+        (C,) group of every class, int64; groups are numbered in the order of their first classes
+        and none is empty.
+
+    Raises:
+        ValueError: If there is no such method, more groups than classes are asked for, or what the
+            method needs is missing.
+    """
+    known = {grouping.name: grouping for grouping in GROUPINGS}
+    if method not in known:
+        raise ValueError(f"grouping method is {method!r}, allowed are {', '.join(known)}")
+    counted = method not in _UNCOUNTED
+    if counted and not 1 <= count <= class_count:
+        raise ValueError(f"cannot make {count} groups of {class_count} classes")
+    if counted and count in (1, class_count):  # one way to do it
+        return (
+            np.arange(class_count, dtype=np.int64) if count > 1 else np.zeros(class_count, np.int64)
+        )
+    given = GroupingInput(count, features, labels, class_count, seed, taxonomy)
+    groups = known[method]().assign(given)
+    return fill_empty_groups(groups, count) if counted else numbered_by_first_class(groups)

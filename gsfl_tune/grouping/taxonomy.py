@@ -1,0 +1,70 @@
+"""Groups that people made."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups
+
+
+class TaxonomyGrouping(Grouping):
+    """Classes of one taxon share a group; how many there are is the taxonomy's choice."""
+
+    name = "taxonomy"
+
+    def assign(self, given: GroupingInput) -> Groups:
+        """Reads the groups off the taxonomy."""
+        if given.taxonomy is None:
+            raise ValueError("grouping by taxonomy needs a file: set model.groups.taxonomy")
+        if len(given.taxonomy) != given.class_count:
+            raise ValueError(
+                f"the taxonomy names {len(given.taxonomy)} classes, there are {given.class_count}"
+            )
+        return np.unique(list(given.taxonomy), return_inverse=True)[1].astype(np.int64)
+
+
+def load_taxonomy(path: str | Path, classes: Sequence[str]) -> list[str]:
+    """Reads the group of every class from a CSV file with the columns ``class`` and ``group``.
+
+    Args:
+        path: The file, UTF-8.
+        classes: Class names, in their order.
+
+    Returns:
+        The group name of every class, in the same order.
+
+    Raises:
+        ValueError: If the file cannot be read, or classes are missing, unknown, repeated or empty.
+    """
+    try:
+        with Path(path).expanduser().open(encoding="utf-8-sig", newline="") as file:
+            reader = csv.DictReader(file)
+            if not {"class", "group"} <= set(reader.fieldnames or ()):
+                raise ValueError(f"{path}: the first line must name the columns class and group")
+            rows = [((r["class"] or "").strip(), (r["group"] or "").strip()) for r in reader]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"the taxonomy {path} cannot be read: {error}") from error
+    groups = dict(rows)
+    names = [name for name, _ in rows]
+    problems = [
+        f"{what}: {_some(found)}"
+        for what, found in (
+            ("classes without a line", [c for c in classes if c not in groups]),
+            ("unknown classes", sorted(set(groups) - set(classes))),
+            ("classes with several lines", sorted({n for n in names if names.count(n) > 1})),
+            ("classes without a group", sorted(n for n, g in rows if not g)),
+        )
+        if found
+    ]
+    if problems:
+        raise ValueError(f"the taxonomy {path} does not fit the data; {'; '.join(problems)}")
+    return [groups[c] for c in classes]
+
+
+def _some(names: Sequence[str], most: int = 10) -> str:
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
