@@ -1,0 +1,154 @@
+"""Reads what a run has left so far: its results if it has finished, its trials in any case."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gsfl_tune.experiment.config import METRICS
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run.layout import RunDirectory
+from gsfl_tune.run.results import FORMAT, Results, read_results
+
+STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+PARAMETER = "params."
+
+
+@dataclass(frozen=True)
+class RunResults:
+    """A run as its files tell it.
+
+    Attributes:
+        run: The run directory.
+        name: Of the experiment.
+        metric: What the search compares, ``validation/...``.
+        results: The final results; None while the run is not finished.
+        trials: One row a trial, of both studies; see ``docs/results.md`` for the columns.
+    """
+
+    run: RunDirectory
+    name: str
+    metric: str
+    results: Results | None
+    trials: pd.DataFrame
+
+    @property
+    def finished(self) -> bool:
+        """Whether winner and control have been tested."""
+        return self.results is not None
+
+    @property
+    def bundle(self) -> Path | None:
+        """Where the bundle is, if it has been written."""
+        return self.run.best if self.run.best.is_dir() else None
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Trials of the search by state; all four states are there."""
+        if self.results is not None:
+            known = self.results.trials
+        else:
+            known = Counter(self.study("search")["state"])
+        return {state: int(known.get(state, 0)) for state in STATES} | {
+            state: int(count) for state, count in known.items() if state not in STATES
+        }
+
+    def study(self, name: str) -> pd.DataFrame:
+        """The trials of one study: ``search`` or ``control``."""
+        return self.trials[self.trials["study"] == name]
+
+    def leaderboard(self, top: int = 10) -> list[dict[str, Any]]:
+        """The best finished trials of the search: ``trial``, ``value``, ``params``."""
+        rows = self.study("search")
+        rows = rows[(rows["state"] == "COMPLETE") & rows["value"].notna()]
+        rows = rows.sort_values(
+            ["value", "number"], ascending=[METRICS[self.metric] == "minimize", True]
+        )
+        return [
+            {
+                "trial": int(row["number"]),
+                "value": float(row["value"]),
+                "params": {
+                    str(column).removeprefix(PARAMETER): _plain(row[column])
+                    for column in rows.columns
+                    if str(column).startswith(PARAMETER) and not pd.isna(row[column])
+                },
+            }
+            for _, row in rows.head(top).iterrows()
+        ]
+
+    def to_json(self) -> dict[str, Any]:
+        """``results.json`` and what is known besides; the same keys for an unfinished run."""
+        if self.results is not None:
+            content = self.results.to_json()
+        else:
+            content = {
+                "format": FORMAT,
+                "name": self.name,
+                "status": "unfinished",
+                "metric": self.metric,
+                "trials": self.counts,
+                "winner": None,
+                "control": None,
+                "difference": None,
+            }
+        bundle = str(self.bundle) if self.bundle else None
+        return content | {"leaderboard": self.leaderboard(), "bundle": bundle}
+
+
+def load_results(run: str | Path) -> RunResults:
+    """Reads a run directory, finished or not.
+
+    Raises:
+        UserError: If it is no run directory or its files are damaged.
+    """
+    directory = RunDirectory(run)
+    if not directory.path.is_dir():
+        raise UserError(f"{run}: no such run directory")
+    if not (directory.experiment_file.is_file() or directory.results_file.is_file()):
+        raise UserError(
+            f"{run}: not a run directory (there is no {directory.experiment_file.name} in it)"
+        )
+    try:
+        results = read_results(directory.results_file)
+    except FileNotFoundError:
+        results = None
+    if results is not None:
+        name, metric = results.name, results.metric
+    else:
+        name, metric = _from_experiment(directory.experiment_file)
+    return RunResults(directory, name, metric, results, _read_trials(directory.trials_parquet))
+
+
+def _from_experiment(path: Path) -> tuple[str, str]:
+    from gsfl_tune.experiment import Experiment
+
+    experiment = Experiment.load(path)
+    return experiment.name, experiment.defaults().search.metric
+
+
+def _read_trials(path: Path) -> pd.DataFrame:
+    required: Sequence[str] = ("study", "number", "state", "value")
+    if not path.is_file():
+        return pd.DataFrame({column: [] for column in required})
+    try:
+        trials = pq.read_table(path).to_pandas()
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{path}: cannot be read as Parquet ({error})") from error
+    missing = [column for column in required if column not in trials]
+    if missing:
+        raise UserError(f"{path}: lacks the columns {', '.join(missing)}")
+    return trials
+
+
+def _plain(value: Any) -> Any:
+    """A NumPy scalar as a Python one; whole numbers that pandas made floats stay what they are."""
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

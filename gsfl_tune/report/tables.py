@@ -1,0 +1,202 @@
+"""The answer of a run in a terminal, readable at 80 columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.table import Table
+from rich.text import Text
+
+from gsfl_tune.report.results import RunResults
+from gsfl_tune.run.results import Difference, Outcome, Results, Score
+
+
+class ResultsView:
+    """Renders a run: the answer first, then the configuration, the best trials and the rest."""
+
+    def __init__(self, run: RunResults) -> None:
+        self.run = run
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        """Yields the parts with an empty line between them."""
+        parts = self._finished(self.run.results) if self.run.results else self._unfinished()
+        for number, part in enumerate(parts):
+            if number:
+                yield Text("")
+            yield part
+
+    def _finished(self, results: Results) -> Iterator[RenderableType]:
+        yield _headline(results)
+        yield _test_table(results)
+        sentences = [
+            sentence(difference, other)
+            for difference, other in (
+                (results.difference, "control"),
+                (results.probe.difference if results.probe else None, "linear probe"),
+            )
+            if difference
+        ]
+        if sentences:
+            yield Text("\n".join(sentences))
+        yield _configuration(results.winner)
+        yield from self._rest()
+
+    def _unfinished(self) -> Iterator[RenderableType]:
+        yield Text(
+            f"{self.run.name}: not finished, so there is no tested winner yet. "
+            f"Continue with\n  gsfl-tune search {self.run.run.experiment_file} "
+            f"--run-dir {self.run.run.path} --resume",
+            overflow="fold",
+        )
+        yield from self._rest()
+
+    def _rest(self) -> Iterator[RenderableType]:
+        rows = self.run.leaderboard()
+        if rows:
+            yield _leaderboard(rows, self.run.metric)
+        counts = ", ".join(
+            f"{count} {_STATES.get(state, state.lower())}"
+            for state, count in self.run.counts.items()
+            if count
+        )
+        lines = [f"Trials: {counts or 'none yet'}"]
+        if self.run.results and self.run.results.cost.get("seconds"):
+            lines.append(f"Time: {_cost(self.run.results.cost['seconds'])}")
+        if self.run.bundle:
+            lines.append(f"Bundle: {self.run.bundle}")
+        yield Text("\n".join(lines), overflow="fold")
+
+
+_STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
+
+
+def print_results(run: RunResults, console: Console | None = None) -> None:
+    """Prints the view of a run."""
+    (console or Console(highlight=False)).print(ResultsView(run))
+
+
+def sentence(difference: Difference, other: str) -> str:
+    """A difference with its interval, and what follows from it.
+
+    Args:
+        difference: Winner minus another model.
+        other: What the other model is called.
+    """
+    interval = difference.interval
+    if interval.contains_zero:
+        verdict = "the interval contains 0: no difference shown"
+    elif difference.mean > 0:
+        verdict = f"the winner is better than its {other}"
+    else:
+        verdict = f"the winner is worse than its {other}"
+    return (
+        f"Winner minus {other}: {_points(difference.mean)} points, "
+        f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
+        f"{_points(interval.high)}; {verdict}."
+    )
+
+
+def percent(score: Score) -> str:
+    """A share as ``87.4 % ± 0.6``; without a deviation where there is one seed."""
+    spread = f" ± {100 * score.std:.1f}" if len(score.values) > 1 else ""
+    return f"{100 * score.mean:.1f} %{spread}"
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:+.1f}"
+
+
+def _headline(results: Results) -> Text:
+    text = f"{results.name}: test accuracy {percent(results.winner.test['accuracy'])}"
+    if results.control:
+        text += f", control {percent(results.control.test['accuracy'])}"
+    return Text(text, style="bold")
+
+
+def _test_table(results: Results) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("on the test images")
+    for title in ("accuracy", "balanced", "top-5", "NLL", "ECE"):
+        table.add_column(title, justify="right", no_wrap=True)
+    seeds = len(results.winner.seeds)
+    rows: list[tuple[str, Mapping[str, Score]]] = [
+        (f"winner ({seeds} seed{'s' if seeds > 1 else ''})", results.winner.test)
+    ]
+    if results.control:
+        kind = f", {results.control.kind}" if results.control.kind else ""
+        rows.append((f"control{kind}", results.control.test))
+    if results.probe:
+        rows.append(("linear probe", results.probe.test))
+    for title, test in rows:
+        cells = [
+            percent(test["accuracy"]),
+            *(_cell(test.get(name), 100) for name in ("balanced_accuracy", "top5")),
+            *(_cell(test.get(name), 1) for name in ("nll", "ece")),
+        ]
+        table.add_row(title, *cells)
+    return table
+
+
+def _cell(score: Score | None, factor: int) -> str:
+    if score is None:
+        return "-"
+    return f"{100 * score.mean:.1f} %" if factor == 100 else f"{score.mean:.3f}"
+
+
+def _configuration(winner: Outcome) -> RenderableType:
+    number = "" if winner.trial is None else f" (trial {winner.trial})"
+    if not winner.params:
+        return Text(f"Winner's configuration{number}: nothing was searched.")
+    table = Table(
+        title=f"Winner's configuration{number}",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        show_header=False,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    for name, value in winner.params.items():
+        table.add_row(name, show(value))
+    return table
+
+
+def _leaderboard(rows: list[dict[str, Any]], metric: str) -> Table:
+    table = Table(
+        title="Best trials",
+        title_justify="left",
+        title_style="bold",
+        box=None,
+        pad_edge=False,
+        padding=(0, 2, 0, 0),
+    )
+    table.add_column("trial", justify="right")
+    table.add_column(metric, justify="right", no_wrap=True)
+    table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
+    for row in rows:
+        parameters = ", ".join(
+            f"{name.rsplit('.', 1)[-1]} {show(value)}" for name, value in row["params"].items()
+        )
+        table.add_row(str(row["trial"]), f"{row['value']:.4f}", parameters)
+    return table
+
+
+def show(value: Any) -> str:
+    """A parameter's value with three significant digits."""
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+def _cost(seconds: Mapping[str, float]) -> str:
+    parts = [f"{name} {_duration(value)}" for name, value in seconds.items() if name != "total"]
+    total = seconds.get("total")
+    return ", ".join(parts + ([f"in all {_duration(total)}"] if total is not None else []))
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02d} min"
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
