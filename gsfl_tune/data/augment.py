@@ -16,7 +16,9 @@ _GREY = (0.299, 0.587, 0.114)
 
 
 def center_crop(images: Tensor, size: int, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Resizes squares to 1.15 x ``size`` and cuts out the centre: the same field of view at every size.
+    """Resizes squares to 1.15 x ``size`` and cuts out the centre.
+
+    The field of view is the same at every size.
 
     Args:
         images: (B, S, S, 3) uint8.

@@ -44,7 +44,7 @@ def prepare(
 
     Args:
         config: The section ``data``.
-        side: Side of the decoded squares in pixels; default: 1.15 x ``config.image_size``, rounded up.
+        side: Side of the decoded squares in pixels; default `square_side` of ``config.image_size``.
         cache_dir: Where caches go; default `cache_directory`.
         parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
             decoded at its first use.
@@ -274,7 +274,8 @@ def _size_problems(source: Source, split: Split, broken: set[int]) -> list[str]:
 
 def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:
     lines = [
-        f"{len(broken)} of {count} images are broken, more than data.max_broken ({limit:.2%}) allows:"
+        f"{len(broken)} of {count} images are broken, more than data.max_broken "
+        f"({limit:.2%}) allows:"
     ]
     lines += [f"  {image.path}: {image.reason}" for image in broken[:10]]
     if len(broken) > 10:

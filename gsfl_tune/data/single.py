@@ -19,7 +19,7 @@ CODE_VERSION = 1
 
 
 def square_side(image_size: int) -> int:
-    """Side of the decoded squares for a backbone that sees ``image_size`` pixels: 1.15 x, rounded up."""
+    """Side of the squares for a backbone that sees ``image_size`` pixels: 1.15 x, rounded up."""
     return (image_size * 115 + 99) // 100
 
 
@@ -39,8 +39,8 @@ def load_image(
         fit: How the square will be made.
 
     Raises:
-        OSError, ValueError, SyntaxError, ...: If Pillow cannot read it, it is truncated, or has more pixels
-            than ``PIL.Image.MAX_IMAGE_PIXELS``.
+        Exception: OSError, ValueError, SyntaxError and others, if Pillow cannot read it, it is
+            truncated, or has more pixels than ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     return _load(source, side, fit)[0]
 

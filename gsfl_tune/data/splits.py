@@ -115,7 +115,7 @@ def _take(
     seed: int,
     purpose: str,
 ) -> tuple[list[int], list[int]]:
-    """Takes a share of each class, at least one image, leaving at least ``reserve`` different ones."""
+    """Takes a share of each class, one image or more, leaving ``reserve`` different ones or more."""
     label_of: dict[bytes, int] = {}
     for position in free:
         label_of.setdefault(digests[position], labels[position])
@@ -166,16 +166,14 @@ def size_problems(
         what: np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(classes))
         for what, labels, _ in wanted
     }
-    total = sum(counts.values())
-    empty = [name for name, count in zip(classes, np.atleast_1d(total), strict=True) if not count]
+    total = np.sum(list(counts.values()), axis=0)
+    empty = [name for name, count in zip(classes, total, strict=True) if not count]
     if empty:
         problems.append(f"{_classes(len(empty))} no images: {some(empty)}")
     for what, _, least in wanted:
         short = [
             f"{name} ({count})"
-            for name, count, present in zip(
-                classes, counts[what], np.atleast_1d(total), strict=True
-            )
+            for name, count, present in zip(classes, counts[what], total, strict=True)
             if present and count < least
         ]
         if short:

@@ -26,8 +26,7 @@ PART_NAMES: dict[str, Part] = {
     "test": "test",
 }
 IMAGE_SUFFIXES = frozenset(
-    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff"]
-    + [".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"]
+    [".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif"]
 )
 
 
@@ -69,7 +68,7 @@ class Source(ABC):
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
-        """Yields (position, reader) for the samples at ``positions``, which ascend, in their order."""
+        """Yields (position, reader) for ``positions``, which ascend, in their order."""
 
     def known_digests(self) -> list[bytes] | None:
         """Digests of all samples where they are known without reading (None: read and hash)."""

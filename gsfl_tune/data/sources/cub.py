@@ -12,7 +12,7 @@ WHAT = f"the folder CUB_200_2011, which holds {', '.join(FILES)} and images/"
 
 
 class CubSource(FileSource):
-    """``images.txt``, ``image_class_labels.txt``, ``train_test_split.txt``, ``classes.txt``, ``images/``.
+    """The four lists and the folder ``images/`` as they come out of the official archive.
 
     Class names lose the number in front (``001.Black_footed_Albatross``) and their underscores.
 

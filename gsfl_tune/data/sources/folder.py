@@ -34,24 +34,17 @@ class FolderSource(FileSource):
         root = local_directory(path, WHAT)
         inside = _folders(root)
         parts: dict[Path, Part | None] = {root: None}
-        if any(
-            PART_NAMES.get(folder.name.lower()) == "train" and _folders(folder) for folder in inside
-        ):
-            strangers = [folder.name for folder in inside if folder.name.lower() not in PART_NAMES]
+        split = [folder for folder in inside if folder.name.lower() in PART_NAMES]
+        if any(PART_NAMES[folder.name.lower()] == "train" and _folders(folder) for folder in split):
+            strangers = [folder.name for folder in inside if folder not in split]
             if strangers:
                 self.problems.append(
                     f"{root}: folders beside train/ that are neither val/ nor test/: "
                     f"{some(strangers)}"
                 )
-            parts = {
-                folder: PART_NAMES[folder.name.lower()]
-                for folder in inside
-                if folder.name.lower() in PART_NAMES
-            }
-        elif inside and all(folder.name.lower() in PART_NAMES for folder in inside):
-            self.problems.append(
-                f"{root}: has split folders, but no train/ with class folders in it"
-            )
+            parts = {folder: PART_NAMES[folder.name.lower()] for folder in split}
+        elif split and len(split) == len(inside):
+            self.problems.append(f"{root}: split folders, but no train/ with class folders in it")
         self._list(parts)
         if not self.classes:
             self.problems.append(f"{root}: no class folders; expected {WHAT}")

@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsfl_tune.data.sources._base import Part, Reader, Sample, Source, some
+from gsfl_tune.data.sources._base import Reader, Sample, Source, some
 from gsfl_tune.data.sources._remote import ParquetFile, find_parquet
 from gsfl_tune.experiment.errors import UserError
 
@@ -86,18 +86,16 @@ class ParquetSource(Source):
                         f"{table.file.name}: its class names differ from those of {first.file.name}"
                     )
             return first.classes
-        parts: set[Part | None] = {table.file.part for table in self._tables}
-        # Labels that only validation or test have are outside the list.
-        training = [
-            table
-            for table in self._tables
-            if table.file.part in (None, "train") or parts == {"test"}
-        ]
-        values = {value for table in training for value in table.labels if value is not None}
-        return [
-            str(value)
-            for value in sorted(values, key=lambda value: (isinstance(value, str), value))
-        ]
+        # Labels that only validation or test files have are outside the list.
+        training = [table for table in self._tables if table.file.part in (None, "train")]
+        values = {
+            value
+            for table in training or self._tables
+            for value in table.labels
+            if value is not None
+        }
+        ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+        return [str(value) for value in ordered]
 
     def _label(self, table: _Table, value: int | str | None, index: dict[str, int]) -> int | None:
         if value is None:

@@ -6,7 +6,6 @@ opens a broken one without saying which; torchvision does the downloads.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +53,8 @@ class _BenchmarkSource(FileSource):
             getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
         except Exception as error:
             raise UserError(
-                f"data.download: {self.torchvision_name} could not be downloaded into {root}: {error}"
+                f"data.download: {self.torchvision_name} could not be downloaded into {root}: "
+                f"{error}"
             ) from error
 
     def _list(self) -> None:
@@ -74,13 +74,17 @@ class AircraftSource(_BenchmarkSource):
 
     folder = "fgvc-aircraft-2013b"
     torchvision_name = "FGVCAircraft"
-    needed = ("data/variants.txt", "data/images", "data/images_variant_train.txt") + (
+    needed = (
+        "data/variants.txt",
+        "data/images",
+        "data/images_variant_train.txt",
         "data/images_variant_val.txt",
         "data/images_variant_test.txt",
     )
     help = (
         "Set data.download: true, or unpack "
-        "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz there."
+        "https://www.robots.ox.ac.uk/~vgg/data/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz "
+        "there."
     )
 
     def _list(self) -> None:
@@ -113,7 +117,8 @@ class FlowersSource(_BenchmarkSource):
     torchvision_name = "Flowers102"
     needed = ("jpg", "imagelabels.mat", "setid.mat")
     help = (
-        "Set data.download: true, or put 102flowers.tgz (unpacked), imagelabels.mat and setid.mat of "
+        "Set data.download: true, or put 102flowers.tgz (unpacked), imagelabels.mat and "
+        "setid.mat of "
         "https://www.robots.ox.ac.uk/~vgg/data/flowers/102/ there."
     )
 
@@ -175,15 +180,17 @@ class CarsSource(_BenchmarkSource):
 
     folder = "stanford_cars"
     torchvision_name = "StanfordCars"
-    needed = ("devkit/cars_meta.mat", "devkit/cars_train_annos.mat") + (
+    needed = (
+        "devkit/cars_meta.mat",
+        "devkit/cars_train_annos.mat",
         "cars_test_annos_withlabels.mat",
         "cars_train",
         "cars_test",
     )
     help = (
-        "The official download of Stanford Cars is gone: the folder stanford_cars/ has to come from a copy "
-        "(devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat); `data.source: parquet` "
-        "reads copies in the Hugging Face layout."
+        "The official download of Stanford Cars is gone: the folder stanford_cars/ has to come "
+        "from a copy (devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat); "
+        "`data.source: parquet` reads copies in the Hugging Face layout."
     )
 
     def _download(self, root: Path) -> None:
@@ -197,8 +204,8 @@ class CarsSource(_BenchmarkSource):
             ("devkit/cars_train_annos.mat", "cars_train", "train"),
             ("cars_test_annos_withlabels.mat", "cars_test", "test"),
         )
-        for annotations, folder, part in lists:
-            for row in _matrix(self.root / annotations, "annotations"):
+        for table, folder, part in lists:
+            for row in _matrix(self.root / table, "annotations"):
                 file = self.root / folder / str(row["fname"])
                 self._add_labelled(file, int(row["class"]) - 1, part)
 
@@ -207,12 +214,12 @@ def _lines(file: Path) -> list[str]:
     return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
-def _matrix(file: Path, key: str) -> Sequence[Any]:
+def _matrix(file: Path, key: str) -> Any:
     """A vector of a MATLAB file."""
     import numpy as np
     from scipy.io import loadmat
 
     try:
-        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])  # type: ignore[no-any-return]
+        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
     except Exception as error:
         raise UserError(f"{file}: cannot be read as a MATLAB file with {key!r}: {error}") from error
