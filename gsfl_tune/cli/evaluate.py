@@ -74,4 +74,4 @@ def _open(path: str, bundle: Bundle) -> EvaluationData:
 
     config = Experiment.load(path).defaults().data.model_copy(update={"fit": fit})
     dataset = prepare(config, side=side, parts=("test",))
-    return EvaluationData(dataset.test, dataset.classes, "test", [])
+    return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken)

@@ -1,0 +1,116 @@
+"""A small real network with random weights, and the bundle of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.export import bundle_from_network
+from gsfl_tune.models import (
+    GsflHead,
+    Network,
+    PlainHead,
+    Projection,
+    create_backbone,
+    create_pooling,
+)
+
+CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
+GROUPS = [0, 0, 1, 1, 2, 1]
+SIDE = 37
+METRICS = {
+    "winner": {
+        "test": {
+            "accuracy": {"mean": 0.5, "std": 0.02, "values": [0.48, 0.5, 0.52]},
+            "nll": {"mean": 1.25, "std": 0.1, "values": [1.2, 1.2, 1.35]},
+        }
+    },
+    "control": {
+        "test": {
+            "accuracy": {"mean": 0.45, "std": 0.0, "values": [0.45]},
+            "nll": {"mean": 1.5, "std": 0.0, "values": [1.5]},
+        }
+    },
+    "difference": {
+        "metric": "test/accuracy",
+        "mean": 0.05,
+        "interval": {"low": -0.01, "high": 0.11, "level": 0.95, "method": "paired bootstrap"},
+    },
+}
+
+
+def make_config(**model: object) -> Config:
+    return Config.model_validate(
+        {
+            "name": "zoo",
+            "data": {"source": "typefaces", "image_size": 32},
+            "model": {"weights": "none", "latent_dim": 24, **model},
+        }
+    )
+
+
+def make_network(config: Config) -> Network:
+    """Untrained, with weights such that images differ in their logits."""
+    torch.manual_seed(3)
+    backbone = create_backbone(config.model.backbone, "none")
+    channels, projection = backbone.channels, None
+    if config.model.pooling_channels:
+        channels = config.model.pooling_channels
+        weight = torch.linalg.qr(torch.randn(backbone.channels, channels))[0].T.contiguous()
+        projection = Projection(weight, 0.1 * torch.randn(backbone.channels))
+    pooling = create_pooling(config.model.pooling, channels, dim=config.model.pooling_dim)
+    kind = GsflHead if config.model.head == "gsfl" else PlainHead
+    head = kind(
+        pooling.dim,
+        len(CLASSES),
+        latent_dim=config.model.latent_dim,
+        dropout=0.3,
+        feature_scale=config.model.feature_scale,
+    )
+    with torch.no_grad():
+        head.classifier.weight.mul_(40)
+    return Network(backbone, projection, pooling, head).eval()
+
+
+@pytest.fixture(scope="session")
+def config() -> Config:
+    return make_config()
+
+
+@pytest.fixture(scope="session")
+def network(config) -> Network:
+    return make_network(config)
+
+
+@pytest.fixture
+def bundle_path(tmp_path, config, network) -> Path:
+    return bundle_from_network(
+        tmp_path / "a bundle",
+        network,
+        config,
+        classes=CLASSES,
+        groups=GROUPS,
+        side=SIDE,
+        metrics=METRICS,
+    )
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory) -> list[Path]:
+    """Eight images of different sizes: JPEG, PNG, grey, palette and with transparency."""
+    folder = tmp_path_factory.mktemp("images")
+    generator = np.random.default_rng(0)
+    paths = []
+    kinds = [("RGB", "jpg"), ("RGB", "png"), ("L", "png"), ("P", "png"), ("RGBA", "png")]
+    for number in range(8):
+        mode, suffix = kinds[number % len(kinds)]
+        small = generator.integers(0, 256, size=(4, 5, 3), dtype=np.uint8)
+        image = Image.fromarray(small).resize((60 + 9 * number, 55), Image.Resampling.BICUBIC)
+        paths.append(folder / f"image {number}.{suffix}")
+        image.convert(mode).save(paths[-1])
+    return paths

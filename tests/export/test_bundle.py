@@ -1,0 +1,210 @@
+"""A bundle says what the network said, holds nothing else, and notices when it was changed."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gsfl_tune.data import center_crop, load_square
+from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
+from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
+
+
+def reference(network, paths):
+    """Probabilities without the code under test: decode, crop, forward in training's way."""
+    squares = np.stack([load_square(path, SIDE, "crop")[0] for path in paths])
+    statistics = network.backbone.preprocessing
+    batch = center_crop(torch.from_numpy(squares), 32, statistics.mean, statistics.std)
+    with torch.inference_mode():
+        return network(batch).logits.softmax(dim=1)
+
+
+def test_predicts_what_the_network_predicts(bundle_path, network, images):
+    bundle = load_bundle(bundle_path)
+    expected = reference(network, images)
+    predictions = bundle.predict(images, top=6, batch_size=3)
+    assert [prediction.path for prediction in predictions] == [str(path) for path in images]
+    for row, prediction in zip(expected, predictions, strict=True):
+        order = row.argsort(descending=True)
+        assert prediction.classes == [CLASSES[index] for index in order]
+        np.testing.assert_allclose(prediction.probabilities, row[order], atol=1e-6)
+    # The images are told apart, or the comparison above would say nothing.
+    assert expected.std(dim=0).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"head": "plain"},
+        {"pooling": "bilinear", "pooling_channels": 8},
+        {"pooling": "compact_bilinear", "pooling_channels": 16, "pooling_dim": 64},
+    ],
+    ids=["plain", "bilinear", "compact bilinear"],
+)
+def test_every_head_and_pooling_survives(tmp_path, images, model):
+    config = make_config(**model)
+    network = make_network(config)
+    with torch.no_grad():  # the hashes are those of training, not drawn anew
+        for name, buffer in network.pooling.named_buffers():
+            if name == "bins":
+                buffer.copy_(buffer.flip(1))
+    groups = GROUPS if config.model.head == "gsfl" else None
+    path = bundle_from_network(
+        tmp_path / "b", network, config, classes=CLASSES, groups=groups, side=SIDE, metrics={}
+    )
+    found = load_bundle(path).predict(images[:4], top=6)
+    for row, prediction in zip(reference(network, images[:4]), found, strict=True):
+        np.testing.assert_allclose(
+            prediction.probabilities, row.sort(descending=True)[0], atol=1e-6
+        )
+
+
+def test_buffers_that_a_model_computes_itself_are_there(tmp_path, images):
+    config = make_config(backbone="swin_s3_tiny_224")
+    config = config.model_copy(update={"data": config.data.model_copy(update={"image_size": 224})})
+    network = make_network(config)
+    path = bundle_from_network(
+        tmp_path / "b", network, config, classes=CLASSES, groups=GROUPS, side=258, metrics={}
+    )
+    bundle = load_bundle(path)
+    squares = load_square(images[0], 258)[0][None]
+    statistics = network.backbone.preprocessing
+    batch = center_crop(torch.from_numpy(squares), 224, statistics.mean, statistics.std)
+    with torch.inference_mode():
+        expected = network.infer(batch).softmax(dim=1).max().item()
+    assert bundle.predict(images[:1])[0].probabilities[0] == pytest.approx(expected, abs=1e-6)
+
+
+def test_carries_the_discriminative_path_alone(bundle_path, network):
+    from safetensors.torch import load_file
+
+    names = set(load_file(bundle_path / "model.safetensors"))
+    assert {name.split(".")[1] for name in names if name.startswith("head.")} == {
+        "discriminative",
+        "classifier",
+    }
+    everything = sum(t.numel() * t.element_size() for t in network.state_dict().values())
+    assert (bundle_path / "model.safetensors").stat().st_size < everything - 4 * 1280 * 24
+
+
+def test_files_are_data_and_nothing_that_runs(bundle_path):
+    assert {path.name for path in bundle_path.iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "classes.json",
+        "groups.json",
+        "metrics.json",
+        "README.md",
+    }
+    for path in bundle_path.glob("*.json"):
+        json.loads(path.read_text())
+    content = (bundle_path / "model.safetensors").read_bytes()
+    header = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])
+    assert all("dtype" in entry for name, entry in header.items() if name != "__metadata__")
+    bundle = load_bundle(bundle_path)
+    assert (bundle.classes, bundle.metrics) == (CLASSES, METRICS)
+    assert bundle.groups == dict(zip(CLASSES, GROUPS, strict=True))
+    assert bundle.config["model"]["latent_dim"] == 24
+
+
+def test_the_card_tells_the_result_and_its_doubt(bundle_path):
+    card = (bundle_path / "README.md").read_text()
+    assert "0.5000 ± 0.0200" in card
+    assert "+5.0 points, 95 % interval -1.0 to +11.0" in card
+    assert "group 1: cat, dog, fox" in card
+    assert "square of 37 px" in card
+    for title in ("Test", "Classes", "Training", "Preprocessing", "Loading", "Limits", "Licence"):
+        assert f"\n## {title}" in card
+
+
+@pytest.mark.parametrize("place", [0, 200, -1], ids=["length", "header", "weights"])
+def test_a_changed_byte_is_noticed(bundle_path, place):
+    path = bundle_path / "model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[place] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(BundleError, match=r"model\.safetensors: damaged or changed"):
+        load_bundle(bundle_path)
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "classes.json"])
+def test_a_missing_file_is_named(bundle_path, name):
+    (bundle_path / name).unlink()
+    with pytest.raises(BundleError, match=f"missing {name}"):
+        load_bundle(bundle_path)
+
+
+def test_other_damage_is_told_in_words(bundle_path, tmp_path):
+    with pytest.raises(BundleError, match="no such bundle"):
+        load_bundle(tmp_path / "nothing")
+    config = bundle_path / "config.json"
+    text = config.read_text()
+    config.write_text(text[:-20])
+    with pytest.raises(BundleError, match="not JSON"):
+        load_bundle(bundle_path)
+    config.write_text(json.dumps(json.loads(text) | {"format": 99}))
+    with pytest.raises(BundleError, match="format 99"):
+        load_bundle(bundle_path)
+    content = json.loads(text)
+    content["architecture"]["latent_dim"] = 25
+    config.write_text(json.dumps(content))
+    with pytest.raises(BundleError, match=r"does not fit config\.json"):
+        load_bundle(bundle_path)
+    config.write_text(text)
+    (bundle_path / "classes.json").write_text(json.dumps(CLASSES[:-1]))
+    with pytest.raises(BundleError, match="5 class names for 6 outputs"):
+        load_bundle(bundle_path)
+
+
+def test_writing_again_replaces_all_files_and_a_failure_none(bundle_path, config, network):
+    (bundle_path / "stray").write_text("left over")
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE}
+    with pytest.raises(ValueError, match="JSON"):
+        bundle_from_network(
+            bundle_path, network, config, **arguments, metrics={"bad": float("nan")}
+        )
+    assert (bundle_path / "stray").exists()
+    bundle_from_network(bundle_path, network, config, **arguments, metrics={})
+    assert not (bundle_path / "stray").exists()
+    assert load_bundle(bundle_path).metrics == {}
+    assert [path.name for path in bundle_path.parent.iterdir()] == [bundle_path.name]
+
+
+def test_images_of_every_kind_give_the_same_answer(bundle_path, images):
+    bundle = load_bundle(bundle_path)
+    for path in images[:5]:
+        with Image.open(path) as opened:
+            opened.load()
+        rgb = opened.convert("RGB")
+        sources = [path, str(path), path.read_bytes(), opened]
+        if opened.mode in ("RGB", "P"):
+            sources.append(np.asarray(rgb))
+        if opened.mode == "L":
+            sources.append(np.asarray(opened))
+        answers = [each.probabilities for each in bundle.predict(sources, top=6)]
+        np.testing.assert_allclose(answers, [answers[0]] * len(answers), atol=1e-6)
+
+
+def test_an_unreadable_image_ends_the_prediction_or_is_handed_over(bundle_path, images, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"not an image")
+    bundle = load_bundle(bundle_path)
+    with pytest.raises(ImageError, match=r"broken\.jpg: cannot be read"):
+        bundle.predict([images[0], broken])
+    errors = []
+    sources = [images[0], broken, tmp_path / "absent.png", images[1], np.zeros((4, 4, 3))]
+    found = bundle.predict(sources, on_error=errors.append)
+    assert [each.path for each in found] == [str(images[0]), str(images[1])]
+    assert [error.missing for error in errors] == [False, True, False]
+
+
+def test_fewer_classes_than_asked_for(bundle_path, images):
+    bundle = load_bundle(bundle_path)
+    assert len(bundle.predict(images[:1], top=50)[0].classes) == 6
+    assert bundle.predict([]) == []
+    with pytest.raises(ValueError, match="at least 1"):
+        bundle.predict(images, top=0)
