@@ -1,0 +1,84 @@
+"""The text is right, and fits into 80 columns."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gsfl_tune.report import load_results, print_results
+from gsfl_tune.report.tables import sentence
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.results import Difference, Interval, Score, write_results
+from tests.report.conftest import make_results
+
+
+def text_of(path) -> str:
+    stream = io.StringIO()
+    print_results(load_results(path), Console(file=stream, width=80, highlight=False))
+    return stream.getvalue()
+
+
+def test_the_answer_comes_first_and_says_what_it_means(finished):
+    text = text_of(finished)
+    lines = text.splitlines()
+    assert lines[0] == "birds: test accuracy 72.0 % ± 2.0, control 70.0 % ± 1.0"
+    flat = " ".join(text.split())
+    assert (
+        "Winner minus control: +2.0 points, 95 % interval -1.0 to +5.0; "
+        "the interval contains 0: no difference shown." in flat
+    )
+    assert "the winner is better than its linear probe" in flat
+    assert "control, tuned" in text
+    assert "2 finished, 1 stopped early, 1 failed" in text
+    assert "search 3 min 20 s, retrain 1 h 01 min, in all 1 h 05 min" in text
+
+
+def test_it_shows_the_searched_parameters_and_the_best_trials(finished):
+    lines = [line.rstrip() for line in text_of(finished).splitlines()]
+    assert any(line.split() == ["model.groups.count", "12"] for line in lines)
+    assert any(line.split() == ["loss.shared_center", "0.0751"] for line in lines)
+    start = lines.index("Best trials")
+    assert lines[start + 2].split()[:2] == ["1", "0.5000"]
+    assert lines[start + 3].split()[:2] == ["0", "1.5000"]
+
+
+@pytest.mark.parametrize("state", ["begun", "under_way", "finished"])
+def test_every_line_fits(state, request):
+    path = request.getfixturevalue(state)
+    assert max(len(line) for line in text_of(path).splitlines()) <= 80
+
+
+def test_an_unfinished_run_says_so_and_how_to_go_on(under_way):
+    text = text_of(under_way)
+    assert text.startswith("birds: not finished")
+    assert "--resume" in text
+    assert "Best trials" in text
+    assert "1 running" in text
+
+
+def test_one_seed_has_no_deviation_and_no_control_no_sentence(begun):
+    results = make_results(control=None, difference=None, probe=None)
+    single = {name: Score.of([0.5]) for name in results.winner.test}
+    winner = results.winner.__class__(config={}, validation=single, test=single, seeds=[0])
+    write_results(
+        RunDirectory(begun).results_file,
+        make_results(control=None, difference=None, probe=None, winner=winner),
+    )
+    text = text_of(begun)
+    assert text.splitlines()[0] == "birds: test accuracy 50.0 %"
+    assert "minus" not in text
+    assert "nothing was searched" in text
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "verdict"),
+    [
+        (0.1, 0.05, 0.15, "better than its control"),
+        (-0.1, -0.15, -0.05, "worse than its control"),
+        (0.1, -0.05, 0.25, "no difference shown"),
+    ],
+)
+def test_a_sentence_claims_what_the_interval_allows(mean, low, high, verdict):
+    assert verdict in sentence(Difference(mean, Interval(low, high)), "control")
