@@ -162,7 +162,7 @@ class FeatureExtractor:
         def transform(batch: Tensor) -> Tensor:
             return center_crop(batch, size, mean, std)
 
-        for batch, _ in eval_batches(
+        for batch, _, _ in eval_batches(
             images, index, _BATCH, transform=transform, device=self.device
         ):
             yield self.backbone(batch.to(memory_format=torch.channels_last))

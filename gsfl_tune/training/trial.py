@@ -255,7 +255,9 @@ class Training:
 
     def _current(self) -> Stage:
         """The stage that trained last (the first one, before any epoch)."""
-        return self._enter(self.timeline.stage(max(0, self.epoch - 1)), starting=False)
+        if self._stage is None:
+            return self._enter(self.timeline.stage(max(0, self.epoch - 1)), starting=False)
+        return self._stage
 
     def _enter(self, name: str, *, starting: bool = True) -> Stage:
         wanted = HeadStage if name == "head" else FinetuneStage

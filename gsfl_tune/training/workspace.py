@@ -127,23 +127,23 @@ class Workspace:
 
         def build(path: Path) -> None:
             train = dataset.train_index
-            groups = make_groups(
-                settings.method,
-                settings.count,
-                self.features(config).numpy()[train],
-                dataset.pool.labels[train],
-                dataset.class_count,
-                seed=config.data.split.seed,
-                taxonomy=taxonomy,
-            )
+            features = self.features(config).numpy()[train]
+            try:
+                groups = make_groups(
+                    settings.method,
+                    settings.count,
+                    features,
+                    dataset.pool.labels[train],
+                    dataset.class_count,
+                    seed=config.data.split.seed,
+                    taxonomy=taxonomy,
+                )
+            except ValueError as error:
+                raise UserError(f"model.groups: {error}") from error
             with path.open("wb") as file:
                 np.save(file, groups)
 
-        try:
-            path = build_once(self.cache_dir / "groups" / f"{key}.npy", build)
-        except ValueError as error:
-            raise UserError(f"model.groups: {error}") from error
-        return np.load(path)
+        return np.load(build_once(self.cache_dir / "groups" / f"{key}.npy", build))
 
     def _taxonomy(self, config: Config) -> list[str] | None:
         settings = config.model.groups

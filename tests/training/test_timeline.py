@@ -26,7 +26,7 @@ def test_a_shorter_stage_reports_its_end_at_its_remaining_rungs():
 
 
 def test_a_trial_without_finetune_reports_the_end_of_its_head():
-    assert epochs(Timeline(3, 0), Timeline(3, 3)) == [1, 3, 3, 3, 3]
+    assert epochs(Timeline(3, 0), Timeline(3, 3)) == [1, 3, 3, 3]
 
 
 def test_an_end_on_a_milestone_is_one_rung():

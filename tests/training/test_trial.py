@@ -139,6 +139,19 @@ def test_final_fit_trains_on_validation_images_too(workspace, tmp_path):
     assert not [key for key in record if key.startswith("validation/")]
 
 
+def test_finetune_is_validated_with_the_backbone_it_trained(workspace, tmp_path):
+    changes = {"finetune": {"epochs": 1, "batch_size": 24, "learning_rate": 0.05}}
+    config = tiny_config(training={"head": {"epochs": 1}, **changes})
+    training = run(Training(config, workspace, tmp_path))
+    assert [record["stage"] for record in training.log.read()] == ["head", "finetune"]
+    frozen = workspace.backbone(config).state_dict()
+    trained = training.trained_network().backbone.state_dict()
+    assert any(not torch.equal(frozen[name], trained[name]) for name in frozen)
+    assert training.predict("validation").metrics()["nll"] == pytest.approx(
+        training.log.read()[-1]["validation/nll"]
+    )
+
+
 def test_only_the_last_blocks_train(workspace, tmp_path):
     config = tiny_config(
         training={"head": {"epochs": 0}, "finetune": {"epochs": 1, "blocks": 1, "batch_size": 32}}

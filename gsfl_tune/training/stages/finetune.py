@@ -113,7 +113,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         batches = eval_batches(
             images, index, _EVAL_BATCH, transform=transform, device=self.training.device
         )
-        for batch, _ in batches:
+        for batch, _, _ in batches:
             with self._autocast():
                 features = network.features(batch.to(memory_format=torch.channels_last))
             yield features

@@ -1,0 +1,208 @@
+"""What a search costs at most, priced before anything is trained."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from gsfl_tune.experiment import Experiment, Problem
+from gsfl_tune.models import BackboneError, map_shape, pooling_dim, probe, projection_channels
+
+# fp32 weight and gradient, and the two moments of AdamW.
+_TRAINED_BYTES = 16
+_FROZEN_BYTES = 4
+# Where the classes are not known before the data is read: more than most have.
+_UNKNOWN_CLASSES = 1000
+_CLASSES = {
+    "typefaces": 21,
+    "cub": 200,
+    "aircraft": 100,
+    "flowers102": 102,
+    "pets": 37,
+    "cars": 196,
+}
+
+
+@dataclass(frozen=True)
+class LargestModel:
+    """The configuration of a space whose weights and optimiser state take most memory.
+
+    Attributes:
+        bytes: Weights, gradients and optimiser state; activations come on top.
+        parameters: Number of parameters, backbone and head.
+        backbone: Its backbone.
+        pooling: Its pooling.
+        feature_dim: D, size of its features.
+        latent_dim: H, size of its latent parts.
+        class_count: C, of the data or an upper estimate.
+    """
+
+    bytes: int
+    parameters: int
+    backbone: str
+    pooling: str
+    feature_dim: int
+    latent_dim: int
+    class_count: int
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Upper bounds for one search.
+
+    Attributes:
+        trials: Trials, with those of a tuned control.
+        search_epochs: Epochs of all trials if none is stopped early.
+        retrainings: Trainings after the search: finalists, winner, control.
+        final_epochs: Their epochs.
+    """
+
+    trials: int
+    search_epochs: int
+    retrainings: int
+    final_epochs: int
+
+    @property
+    def epochs(self) -> int:
+        """Epochs in total."""
+        return self.search_epochs + self.final_epochs
+
+
+def search_cost(experiment: Experiment) -> Cost:
+    """Trials and epochs that a search takes at most."""
+    search = experiment.defaults().search
+    longest = sum(
+        max(experiment.values(f"training.{stage}.epochs")) for stage in ("head", "finetune")
+    )
+    finals = search.finalists * search.final_seeds + search.final_seeds
+    searches = 2 if search.control == "tuned" else 1
+    retrainings = finals * searches + (search.final_seeds if search.control == "matched" else 0)
+    trials = search.trials * searches
+    return Cost(trials, trials * longest, retrainings, retrainings * longest)
+
+
+def largest_model(experiment: Experiment) -> LargestModel:
+    """The largest model that a trial of this experiment can be.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
+    classes = class_count(experiment)
+    return max(
+        (_price(case, classes) for case in _cases(experiment)), key=lambda model: model.bytes
+    )
+
+
+def head_parameters(feature_dim: int, latent_dim: int, class_count: int, *, plain: bool) -> int:
+    """Number of parameters of a head (weights and biases)."""
+    d, h = feature_dim, latent_dim
+    encoder = d * h + h + h * h + h
+    classifier = h * class_count + class_count
+    if plain:
+        return encoder + classifier
+    return 2 * encoder + classifier + h * h + h + h * d + d
+
+
+def class_count(experiment: Experiment) -> int:
+    """Classes of the data where they are known without reading it, else an upper estimate."""
+    data = experiment.defaults().data
+    if data.source in _CLASSES:
+        return _CLASSES[data.source]
+    if data.source == "folder" and isinstance(data.path, str) and Path(data.path).is_dir():
+        roots = [Path(data.path), Path(data.path) / "train"]
+        counts = [sum(item.is_dir() for item in root.iterdir()) for root in roots if root.is_dir()]
+        return max(2, *counts)
+    return _UNKNOWN_CLASSES
+
+
+def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
+    """Bytes that a trial can have on this machine, and whose memory that is."""
+    import psutil
+    import torch
+
+    config = experiment.defaults()
+    if config.training.device != "cpu" and torch.cuda.is_available():
+        total = torch.cuda.get_device_properties(0).total_memory
+        share = config.search.resources.gpu
+        share = 1.0 if share == "auto" or share <= 0 else min(1.0, share)
+        whose = "GPU memory" if share == 1.0 else f"{share:g} of the GPU memory"
+        return int(total * share), whose
+    return int(psutil.virtual_memory().total), "memory"
+
+
+def cost_problems(experiment: Experiment) -> list[Problem]:
+    """Models of the space that cannot fit, and backbones that cannot see the images."""
+    problems = []
+    for case in _cases(experiment):
+        backbone = case.values("model.backbone")[0]
+        for size in case.values("data.image_size"):
+            try:
+                map_shape(backbone, size)
+            except BackboneError as error:
+                file, line = experiment.locate("model.backbone")
+                problems.append(Problem(file, line, "model.backbone", str(error)))
+    if problems:
+        return list(dict.fromkeys(problems))
+    model = largest_model(experiment)
+    available, whose = memory_of_a_trial(experiment)
+    if model.bytes > available:
+        file, line = experiment.locate("model.pooling")
+        message = (
+            f"found a largest model of {gib(model.bytes)} ({model.backbone}, {model.pooling} "
+            f"pooling to {model.feature_dim:,} dimensions, latent_dim {model.latent_dim}), "
+            f"allowed {gib(available)}, the {whose} of a trial"
+        )
+        problems.append(Problem(file, line, "model", message))
+    return problems
+
+
+def gib(count: int) -> str:
+    """Bytes in words."""
+    return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
+
+
+def _cases(experiment: Experiment) -> Iterator[Experiment]:
+    """The experiment for every named mapping, backbone, pooling and head that a trial can have."""
+    named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
+    paths = [*named, "model.backbone", "model.pooling", "model.head"]
+
+    def fixed(one: Experiment, rest: list[str]) -> Iterator[Experiment]:
+        if not rest:
+            yield one
+            return
+        values = one.values(rest[0])
+        if len(values) == 1:
+            yield from fixed(one, rest[1:])
+            return
+        for value in values:
+            yield from fixed(one.fixed({rest[0]: value}), rest[1:])
+
+    return fixed(experiment, paths)
+
+
+def _price(case: Experiment, classes: int) -> LargestModel:
+    def highest(path: str) -> int:
+        return max(case.values(path))
+
+    backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
+    plain = case.values("model.head") == ["plain"]
+    facts = probe(backbone)
+    kept = [
+        projection_channels(pooling, requested, facts.channels) or facts.channels
+        for requested in case.values("model.pooling_channels")
+    ]
+    feature_dim = pooling_dim(pooling, max(kept), dim=highest("model.pooling_dim"))
+    latent_dim = highest("model.latent_dim")
+    head = head_parameters(feature_dim, latent_dim, classes, plain=plain)
+    trains_backbone = highest("training.finetune.epochs") > 0
+    per_parameter = _TRAINED_BYTES if trains_backbone else _FROZEN_BYTES
+    return LargestModel(
+        bytes=head * _TRAINED_BYTES + facts.parameters * per_parameter,
+        parameters=head + facts.parameters,
+        backbone=backbone,
+        pooling=pooling,
+        feature_dim=feature_dim,
+        latent_dim=latent_dim,
+        class_count=classes,
+    )
