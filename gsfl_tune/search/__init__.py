@@ -1,1 +1,30 @@
-"""Search."""
+"""Many trials: study, sampler, scheduler, Ray trainable, resume, and the retrains at the end."""
+
+from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.final import JobsOutcome, run_jobs
+from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.job import Job, load_predictions, load_result
+from gsfl_tune.search.progress import Progress
+from gsfl_tune.search.resume import run_lock
+from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
+from gsfl_tune.search.study import Study
+from gsfl_tune.search.table import write_trials
+from gsfl_tune.search.watcher import Watcher
+
+__all__ = [
+    "Asha",
+    "Interrupt",
+    "Job",
+    "JobsOutcome",
+    "Progress",
+    "Study",
+    "StudyOutcome",
+    "Watcher",
+    "load_predictions",
+    "load_result",
+    "open_study",
+    "run_jobs",
+    "run_lock",
+    "run_study",
+    "write_trials",
+]

@@ -1,0 +1,101 @@
+"""Asynchronous successive halving over rungs that are counted, not timed.
+
+No Ray and no Optuna here: the same object decides in a live search, when a search is
+resumed, and in a replay on a simulated clock.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+import numpy as np
+
+Direction = Literal["maximize", "minimize"]
+
+
+class Asha:
+    """Decides at every rung whether a trial goes on (Li et al., arXiv 1810.05934).
+
+    The rule is Ray's (``AsyncHyperBandScheduler``): a trial stops when its value is worse than
+    the ``1 - 1/reduction`` percentile of the values that other trials of its bracket have
+    recorded at this rung before it; the first trial at a rung always goes on. What Ray lacks:
+    a trial's bracket is drawn from (seed, trial number), and rungs can be rebuilt, so a
+    resumed search decides as an uninterrupted one.
+
+    Args:
+        rungs: Rungs of every trial, numbered from 0; the last is the end of a trial.
+        reduction: One in this many trials survives a rung.
+        brackets: Brackets; the b-th skips the first b rungs. At most as many as there are rungs.
+        direction: Whether larger values or smaller ones are better.
+        seed: Seed of the study.
+    """
+
+    def __init__(
+        self,
+        rungs: int,
+        *,
+        reduction: float = 3,
+        brackets: int = 1,
+        direction: Direction = "maximize",
+        seed: int = 0,
+    ) -> None:
+        if rungs < 1 or reduction <= 1 or brackets < 1:
+            raise ValueError(f"rungs {rungs}, reduction {reduction}, brackets {brackets}")
+        self.rungs = rungs
+        self.reduction = reduction
+        self.seed = seed
+        self._sign = 1.0 if direction == "maximize" else -1.0
+        # Shares as in Ray: a softmax over the number of rungs of each bracket.
+        sizes = np.array([rungs - b for b in range(min(brackets, rungs))], dtype=float)
+        shares = np.exp(sizes - sizes.max())
+        self._cumulative = np.cumsum(shares / shares.sum())
+        self._recorded: list[list[dict[int, float]]] = [
+            [{} for _ in range(rungs)] for _ in range(len(sizes))
+        ]
+
+    def bracket(self, number: int) -> int:
+        """Bracket of a trial, a function of (seed, trial number)."""
+        if len(self._cumulative) == 1:
+            return 0
+        draw = np.random.default_rng([self.seed, number]).random()
+        return min(int(np.searchsorted(self._cumulative, draw)), len(self._cumulative) - 1)
+
+    def cutoff(self, bracket: int, k: int) -> float | None:
+        """Value below which a trial stops at rung `k` now; None while nothing is recorded."""
+        values = list(self._recorded[bracket][k].values())
+        if not values:
+            return None
+        return self._sign * float(np.nanpercentile(values, (1 - 1 / self.reduction) * 100))
+
+    def record(self, number: int, k: int, value: float, *, protected: bool = False) -> bool:
+        """Records a value at rung `k` and decides.
+
+        Args:
+            number: Trial number.
+            k: Rung, from 0.
+            value: The objective there.
+            protected: The trial is compared with, but never stopped.
+
+        Returns:
+            Whether the trial stops. A rung that the trial recorded before does not stop it, nor
+            does the last one, where it ends anyway.
+        """
+        bracket = self.bracket(number)
+        recorded = self._recorded[bracket][k]
+        if k < bracket or number in recorded:
+            return False
+        cutoff = self.cutoff(bracket, k)
+        recorded[number] = self._sign * value
+        if protected or cutoff is None or k >= self.rungs - 1:
+            return False
+        # Written this way round, a value that is not a number stops nothing, as in Ray.
+        return self._sign * value < self._sign * cutoff
+
+    def rebuild(self, trials: Iterable[tuple[int, Mapping[int, float]]]) -> None:
+        """Records what a journal remembers: (trial number, values by rung), in any order."""
+        for number, values in trials:
+            for k, value in values.items():
+                if k < self.rungs and not math.isnan(value):
+                    self.record(number, k, value, protected=True)

@@ -1,0 +1,120 @@
+"""The retrains at the end of a run, side by side on the slots of the search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import RayError
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.job import Job, JobSetting, load_result, run_job
+from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.scheduler import reason
+from gsfl_tune.search.watcher import Watcher, Watchers
+from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class JobsOutcome:
+    """What became of jobs.
+
+    Attributes:
+        results: One per job, in order: the content of its ``result.json``; a mapping with
+            ``failed`` for one that broke; None for one that was interrupted.
+        interrupted: Whether some were.
+    """
+
+    results: list[dict[str, Any] | None]
+    interrupted: bool
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    run: RunDirectory,
+    *,
+    resources: Resources,
+    title: str = "retraining",
+    max_failures: int = 3,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    watchers: Sequence[Watcher] = (),
+    interrupt: Interrupt | None = None,
+    save_seconds: float = SECONDS_BETWEEN_SAVES,
+) -> JobsOutcome:
+    """Trains jobs to their ends; those that an earlier driver finished are not run again.
+
+    Args:
+        jobs: The jobs, each with a directory of its own.
+        run: The run directory.
+        resources: Of one job, and how many fit.
+        title: What a user reads while they run.
+        max_failures: Times a job is started again after a crash; it goes on from its
+            checkpoint.
+        side: Side of the decoded squares.
+        cache_dir: Root of the nodes' caches.
+        watchers: Are told of every change.
+        interrupt: Of the whole run; default one of its own.
+        save_seconds: Seconds between a job's checkpoints.
+
+    Returns:
+        The results in the order of the jobs.
+    """
+    interrupt = interrupt or Interrupt(run)
+    watcher = Watchers(*watchers)
+    setting = JobSetting(
+        interrupt=run.interrupt_file,
+        side=side,
+        cache_dir=cache_dir,
+        threads=resources.threads,
+        save_seconds=save_seconds,
+    ).model_dump_json()
+    remote = ray.remote(_run).options(
+        num_cpus=resources.cpu,
+        num_gpus=resources.gpu,
+        max_retries=max_failures,
+        retry_exceptions=True,
+    )
+    results = [load_result(job) for job in jobs]
+    waiting = [index for index, result in enumerate(results) if result is None]
+    watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
+    flying: dict[Any, int] = {}
+    with interrupt.listening():
+        while flying or (waiting and not interrupt.requested):
+            while waiting and len(flying) < resources.count and not interrupt.requested:
+                index = waiting.pop(0)
+                flying[remote.remote(jobs[index].model_dump_json(), setting)] = index
+            ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
+            for reference in ready:
+                index = flying.pop(reference)
+                results[index] = _result(reference)
+                if results[index] is not None:
+                    watcher.job_ended(jobs[index].name, results[index] or {})
+            if interrupt.overdue:
+                for reference in flying:
+                    ray.cancel(reference, force=True)
+                break
+            watcher.tick()
+    watcher.jobs_finish(interrupted=interrupt.requested)
+    return JobsOutcome(results, interrupted=any(result is None for result in results))
+
+
+def _run(job: str, setting: str) -> dict[str, Any] | None:
+    return run_job(Job.model_validate_json(job), JobSetting.model_validate_json(setting))
+
+
+def _result(reference: Any) -> dict[str, Any] | None:
+    try:
+        result: dict[str, Any] | None = ray.get(reference)
+    except RayError as error:
+        return {"failed": reason(str(error))}
+    except Exception as error:
+        # Ray raises a trial's own exception as a subclass of its class.
+        return {"failed": reason(str(error))}
+    return result

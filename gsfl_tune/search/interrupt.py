@@ -1,0 +1,79 @@
+"""Ctrl-C and SIGTERM: running trials save at their next epoch, and the run can be resumed."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+from gsfl_tune.run import RunDirectory
+
+GRACE_SECONDS = 8.0
+
+
+class Interrupt:
+    """Whether this run was asked to stop. One object for a whole run.
+
+    Workers see a request as the file ``RUN/.interrupt``.
+
+    Args:
+        run: The run.
+        grace: Seconds that trials have to come to the end of an epoch and save; then they are
+            ended, and a resume goes back to their last checkpoint. A second signal ends them
+            at once.
+    """
+
+    def __init__(self, run: RunDirectory, grace: float = GRACE_SECONDS) -> None:
+        self._file = run.interrupt_file
+        self._grace = grace
+        self._deadline: float | None = None
+        self._file.unlink(missing_ok=True)
+
+    @property
+    def requested(self) -> bool:
+        """Whether to stop."""
+        return self._deadline is not None
+
+    @property
+    def overdue(self) -> bool:
+        """Whether to wait no longer for trials that have not saved."""
+        return self._deadline is not None and time.monotonic() >= self._deadline
+
+    def request(self) -> None:
+        """Asks to stop; asked twice, stops at once."""
+        if self.requested:
+            self._deadline = time.monotonic()
+            return
+        self._deadline = time.monotonic() + self._grace
+        self._file.parent.mkdir(parents=True, exist_ok=True)
+        self._file.touch()
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Answers SIGINT and SIGTERM with `request`, in the main thread; may be nested.
+
+        Elsewhere (a notebook's worker thread) signals are left to whoever has them.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before: dict[int, Any] = {
+            number: signal.signal(number, self._handle)
+            for number in (signal.SIGINT, signal.SIGTERM)
+        }
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def clear(self) -> None:
+        """Removes the request's file; the run was left in order."""
+        self._file.unlink(missing_ok=True)
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        self.request()

@@ -1,0 +1,135 @@
+"""A training to its end, as a worker process sees it: the retrains that end a run."""
+
+from __future__ import annotations
+
+import io
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import read_json, write_bytes, write_json
+from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, restore, train_to
+from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
+
+RESULT_FILE = "result.json"
+
+
+class Job(BaseModel):
+    """One training to its end.
+
+    Attributes:
+        name: As a user reads it.
+        config: The configuration.
+        seed: Seed of weights, order, dropout and augmentation.
+        directory: Where its files go; ``result.json`` there means that it is done.
+        fit: Which images it is trained on.
+        test: Whether the test split is predicted at the end (``test.npz``).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    config: Config
+    seed: int
+    directory: Path
+    fit: FitOn = "train"
+    test: bool = False
+
+
+class JobSetting(BaseModel):
+    """What all jobs of a run share."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interrupt: Path
+    side: int | None = None
+    cache_dir: Path | None = None
+    threads: int = 1
+    save_seconds: float = SECONDS_BETWEEN_SAVES
+
+
+def load_result(job: Job) -> dict[str, Any] | None:
+    """The result that an earlier driver left."""
+    path = job.directory / RESULT_FILE
+    return read_json(path) if path.exists() else None
+
+
+def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+    """Trains a job to its end, from its checkpoint if it has one.
+
+    Returns:
+        What ``result.json`` holds: ``validation`` (metrics after the last epoch, with
+        ``fit="train"``), ``test`` (metrics, if asked for), ``epochs`` and ``seconds``; or
+        ``failed``, a reason. None when it was interrupted.
+    """
+    known = load_result(job)
+    if known is not None:
+        return known
+    if setting.interrupt.exists():
+        return None
+    try:
+        result = _train(job, setting)
+    except NonFiniteLoss as error:
+        result = {"failed": str(error)}
+    except UserError as error:
+        return {"failed": str(error)}
+    if result is not None:
+        write_json(job.directory / RESULT_FILE, result)
+    return result
+
+
+def _train(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+    torch.set_num_threads(setting.threads)
+    workspace = open_workspace(job.config.data, setting.side, setting.cache_dir)
+    training = Training(job.config, workspace, job.directory, seed=job.seed, fit=job.fit)
+    restore(training)
+    ending, _ = train_to(
+        training,
+        training.total_epochs,
+        interrupt=setting.interrupt,
+        save_seconds=setting.save_seconds,
+        last_save=time.monotonic(),
+    )
+    if ending == "interrupted":
+        return None
+    training.save()
+    records = training.log.read()
+    result: dict[str, Any] = {
+        "epochs": training.epoch,
+        "seconds": round(sum(record["seconds"] for record in records), 3),
+    }
+    if job.fit == "train":
+        result["validation"] = {
+            key.partition("/")[2]: value
+            for key, value in records[-1].items()
+            if key.startswith("validation/")
+        }
+    if job.test:
+        predictions = training.predict("test")
+        save_predictions(job.directory / "test.npz", predictions)
+        result["test"] = predictions.metrics()
+    return result
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes ``logits`` (N, C) float32, ``labels`` (N,) int64 and ``paths`` (N,), atomically."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        logits=predictions.logits.astype(np.float32),
+        labels=predictions.labels.astype(np.int64),
+        paths=np.asarray(predictions.paths, dtype=np.str_),
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Reads what `save_predictions` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return Predictions(file["logits"], file["labels"], [str(name) for name in file["paths"]])

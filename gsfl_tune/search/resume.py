@@ -1,0 +1,126 @@
+"""Taking up a run where a driver left it, however it went."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.searcher import STOPPED
+from gsfl_tune.search.study import Study
+
+# What a resume may change: how much is searched, on what, and what comes after.
+CHANGEABLE = (
+    "name",
+    "search.trials",
+    "search.resources",
+    "search.max_concurrent",
+    "search.max_failures",
+    "search.finalists",
+    "search.final_seeds",
+    "search.control",
+    "search.enqueue",
+)
+
+
+@contextmanager
+def run_lock(run: RunDirectory) -> Iterator[None]:
+    """Keeps a second driver off a run directory; the lock dies with the process.
+
+    Raises:
+        UserError: When another process has it.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
+            raise UserError(
+                f"{run.path}: another search works in this run directory"
+                + (f" (process {owner})" if owner else "")
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def fingerprint(experiment: Experiment) -> dict[str, str]:
+    """What must stay as it is while a study goes on: dotted path to a description.
+
+    The journal's trials are comparable, and its samplers know what they see, only as long as
+    parameters and constants stay the same.
+    """
+    constants = _flat(experiment.defaults().model_dump(mode="json"))
+    found = {path: str(value) for path, value in constants.items()}
+    for parameter in experiment.space.parameters:
+        text = parameter.distribution.describe()
+        if parameter.when:
+            text += f" when {parameter.when}"
+        found[parameter.path] = (
+            text
+            if parameter.name == parameter.path or parameter.name.endswith("@0")
+            else f"{found[parameter.path]} | {text}"
+        )
+    return {
+        path: text
+        for path, text in found.items()
+        if not any(path == open_ or path.startswith(f"{open_}.") for open_ in CHANGEABLE)
+    }
+
+
+@dataclass(frozen=True)
+class Reconciled:
+    """What an earlier driver left.
+
+    Attributes:
+        again: Trials that were under way, to be handed out again under their numbers.
+        settled: Trials whose end was decided but not written down; it is now.
+    """
+
+    again: list[int] = field(default_factory=list)
+    settled: list[int] = field(default_factory=list)
+
+
+def reconcile(study: Study, last_rung: int) -> Reconciled:
+    """Settles what was decided, and lists what was under way.
+
+    Args:
+        study: The study, just opened.
+        last_rung: Rung at which a trial is complete.
+    """
+    result = Reconciled()
+    for number in study.running():
+        trial = study.trials()[number]
+        values = trial.intermediate_values
+        if STOPPED in trial.user_attrs:
+            k, value = trial.user_attrs[STOPPED]
+            study.report(number, k, value)
+            study.prune(number)
+        elif "reason" in trial.user_attrs:
+            study.fail(number, trial.user_attrs["reason"])
+        elif last_rung in values:
+            study.complete(number, values[last_rung])
+        else:
+            result.again.append(number)
+            continue
+        result.settled.append(number)
+    return result
+
+
+def _flat(value: Any, path: str = "") -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {path: value}
+    flat: dict[str, Any] = {}
+    for key, item in value.items():
+        flat |= _flat(item, f"{path}.{key}" if path else key)
+    return flat

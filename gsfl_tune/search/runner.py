@@ -1,0 +1,293 @@
+"""Runs a study on Ray Tune, from its beginning or from where it was left."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.first_trials import enqueue_first_trials
+from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.resume import fingerprint, reconcile
+from gsfl_tune.search.scheduler import AshaScheduler
+from gsfl_tune.search.searcher import StudySearcher
+from gsfl_tune.search.study import Asked, Study
+from gsfl_tune.search.table import TrialTable
+from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.search.watcher import Watcher, Watchers
+from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, Task
+from gsfl_tune.training.timeline import Timeline
+
+# Ray's defaults write files and lines for people who look at Ray; a run has its own.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": str(10**9),
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": str(10**9),
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+class Resources(Protocol):
+    """What a trial occupies and how many fit, see `gsfl_tune.cluster.Slots`."""
+
+    @property
+    def cpu(self) -> float:
+        """CPU cores a trial."""
+        ...
+
+    @property
+    def gpu(self) -> float:
+        """GPUs a trial."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Trials at once."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads a trial."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What became of a study.
+
+    Attributes:
+        study: The study, for its trials, counts and ranking.
+        interrupted: Whether it was stopped before its budget was used.
+    """
+
+    study: Study
+    interrupted: bool
+
+
+def open_study(experiment: Experiment, run: RunDirectory, name: StudyName = "search") -> Study:
+    """Opens a study of a run, or creates it.
+
+    Raises:
+        UserError: When the run's study was begun with another experiment.
+    """
+    search = experiment.defaults().search
+    return Study(
+        run.journal,
+        name,
+        experiment.space,
+        metric=search.metric,
+        sampler=search.sampler,
+        seed=search.seed,
+        fingerprint=fingerprint(experiment),
+    )
+
+
+def run_study(
+    experiment: Experiment,
+    run: RunDirectory,
+    name: StudyName = "search",
+    *,
+    resources: Resources,
+    trials: int | None = None,
+    feature_dim: int | None = None,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    watchers: Sequence[Watcher] = (),
+    interrupt: Interrupt | None = None,
+    save_seconds: float = SECONDS_BETWEEN_SAVES,
+    trainable: type[tune.Trainable] = GsflTrainable,
+) -> StudyOutcome:
+    """Searches until the budget is used. What the journal has finished is never run again.
+
+    The caller holds the run's lock (`run_lock`) and is connected to Ray.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run directory.
+        name: ``search``, or ``control`` for the control's own study.
+        resources: Of one trial, and how many fit.
+        trials: Budget, finished trials included; default ``search.trials``.
+        feature_dim: Size of the default model's feature, for the published setting.
+        side: Side of the decoded squares, the same for all trials.
+        cache_dir: Root of the nodes' caches.
+        watchers: Are told of every change, in this thread.
+        interrupt: Of the whole run; default one of its own.
+        save_seconds: Seconds between a trial's checkpoints.
+        trainable: What Ray runs.
+
+    Returns:
+        The study, and whether it was interrupted.
+
+    Raises:
+        UserError: When the study cannot be continued with this experiment.
+    """
+    study = open_study(experiment, run, name)
+    search = experiment.defaults().search
+    largest = largest_timeline(experiment)
+    scheduler = search.scheduler
+    options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
+    last_rung = len(largest.rungs(largest, **options)) - 1
+    again = reconcile(study, last_rung).again
+    notices = enqueue_first_trials(study, experiment, feature_dim)
+    interrupt = interrupt or Interrupt(run)
+    table = TrialTable(run, study)
+    watcher = Watchers(table, *watchers)
+
+    def task(asked: Asked) -> Task:
+        config = experiment.configure(asked.params)
+        return Task(
+            number=asked.number,
+            config=config,
+            directory=run.trial(name, asked.number),
+            interrupt=run.interrupt_file,
+            metric=study.metric,
+            rungs=[rung.epoch for rung in Timeline.of(config).rungs(largest, **options)],
+            reduction=scheduler.reduction,
+            reported=len(asked.rungs),
+            side=side,
+            cache_dir=cache_dir,
+            threads=resources.threads,
+            params=asked.params,
+            save_seconds=save_seconds,
+        )
+
+    asha = None
+    if scheduler.name == "asha":
+        asha = Asha(
+            last_rung + 1,
+            reduction=scheduler.reduction,
+            brackets=scheduler.brackets,
+            direction=study.direction,
+            seed=study.seed,
+        )
+        asha.rebuild((trial.number, trial.intermediate_values) for trial in study.trials())
+    budget = trials or search.trials
+    watcher.begin(study, budget, resources.count)
+    for notice in notices:
+        watcher.notice(notice)
+    if not again and study.created() >= budget:
+        watcher.finish(interrupted=False)
+        return StudyOutcome(study, interrupted=False)
+    searcher = StudySearcher(
+        study, budget, task, again=again, watcher=watcher, closed=lambda: interrupt.requested
+    )
+    with interrupt.listening():
+        _fit(
+            tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+            searcher,
+            AshaScheduler(asha, searcher, study.metric),
+            _Stopper(interrupt, watcher.tick),
+            run=run,
+            concurrent=resources.count,
+            max_failures=search.max_failures,
+        )
+    watcher.finish(interrupted=interrupt.requested)
+    return StudyOutcome(study, interrupt.requested)
+
+
+def largest_timeline(experiment: Experiment) -> Timeline:
+    """The largest number of epochs of either stage in a space: every trial has its rungs."""
+    return Timeline(
+        max(experiment.values("training.head.epochs")),
+        max(experiment.values("training.finetune.epochs")),
+    )
+
+
+class _Stopper(tune.Stopper):
+    """Ray asks it after every event: the place to look at the clock."""
+
+    def __init__(self, interrupt: Interrupt, tick: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+        self._tick = tick
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        self._tick()
+        return self._interrupt.overdue
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _fit(
+    trainable: Any,
+    searcher: StudySearcher,
+    scheduler: AshaScheduler,
+    stopper: tune.Stopper,
+    *,
+    run: RunDirectory,
+    concurrent: int,
+    max_failures: int,
+) -> None:
+    # Ray wants a directory that every node sees; nothing in it outlives the fit.
+    parent = run.path / ".ray"
+    parent.mkdir(parents=True, exist_ok=True)
+    storage = tempfile.mkdtemp(dir=parent)
+    try:
+        with _quiet():
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    num_samples=-1,
+                    search_alg=searcher,
+                    scheduler=scheduler,
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=True,
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="fit",
+                    storage_path=storage,
+                    stop=stopper,
+                    verbose=0,
+                    failure_config=tune.FailureConfig(max_failures=max_failures),
+                    checkpoint_config=tune.CheckpointConfig(
+                        checkpoint_frequency=0, checkpoint_at_end=False
+                    ),
+                ),
+            ).fit()
+    finally:
+        shutil.rmtree(parent, ignore_errors=True)
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.config['number']}-{trial.trial_id}"
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Ray without its noise, and the process as it was afterwards."""
+    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

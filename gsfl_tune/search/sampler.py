@@ -1,0 +1,160 @@
+"""Who proposes configurations: Optuna's samplers, made to repeat and to know the whole space."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+)
+from optuna.samplers import (
+    BaseSampler,
+    CmaEsSampler,
+    GPSampler,
+    QMCSampler,
+    RandomSampler,
+    TPESampler,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.search.grid import GridSampler, grid_points
+
+Distributions = dict[str, BaseDistribution]
+
+# Their models need every parameter in every trial.
+FIXED_SPACE = {"gp", "cmaes", "sobol"}
+
+
+def create_sampler(config: SamplerConfig, space: Space, seed: int, number: int) -> BaseSampler:
+    """The sampler that proposes trial `number`.
+
+    A sampler is made anew for every trial and seeded from (study seed, trial number): a
+    resumed study does not repeat its draws, and equal histories give equal proposals.
+
+    Args:
+        config: Name and start-up trials.
+        space: The search space.
+        seed: Seed of the study.
+        number: Number of the trial to be proposed.
+
+    Raises:
+        UserError: For a grid over a continuous parameter, or a grid too large to walk.
+    """
+    draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    startup = config.startup_trials
+    if config.name == "grid":
+        return GridSampler(grid_points(space, seed))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        if config.name == "random":
+            return RandomSampler(seed=draw)
+        if config.name == "tpe":
+            return TPESampler(
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=startup,
+                seed=draw,
+            )
+        whole = whole_space(space)
+        if config.name == "gp":
+            return _Gp(whole, seed=draw, n_startup_trials=startup)
+        if config.name == "cmaes":
+            return _CmaEs(whole, seed=draw, n_startup_trials=startup)
+        # The sequence is one: its scrambling depends on the study's seed alone.
+        return _Sobol(
+            whole,
+            qmc_type="sobol",
+            scramble=True,
+            seed=seed,
+            independent_sampler=RandomSampler(seed=draw),
+        )
+
+
+def whole_space(space: Space) -> Distributions:
+    """Every parameter of a space with its Optuna distribution, active or not."""
+    recorder = _Recorder()
+    space.suggest(recorder, everything=True)
+    return recorder.distributions
+
+
+class _Recorder:
+    """Takes the place of an Optuna trial and notes what is asked of it."""
+
+    def __init__(self) -> None:
+        self.distributions: Distributions = {}
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        self.distributions[name] = CategoricalDistribution(choices)
+        return choices[0]
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        self.distributions[name] = IntDistribution(low, high, log=log, step=step)
+        return low
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        self.distributions[name] = FloatDistribution(low, high, log=log, step=step)
+        return low
+
+
+def _relative(whole: Distributions, kinds: tuple[type[BaseDistribution], ...]) -> Distributions:
+    return {
+        name: distribution
+        for name, distribution in sorted(whole.items())
+        if isinstance(distribution, kinds) and not distribution.single()
+    }
+
+
+class _Gp(GPSampler):
+    """A Gaussian process that knows the space before the first trial has ended."""
+
+    def __init__(self, whole: Distributions, **options: Any) -> None:
+        super().__init__(**options)
+        self._whole = _relative(
+            whole, (FloatDistribution, IntDistribution, CategoricalDistribution)
+        )
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
+        return self._whole if _complete(study) else {}
+
+
+class _CmaEs(CmaEsSampler):
+    """CMA-ES over the numeric parameters; categorical ones are drawn at random."""
+
+    def __init__(self, whole: Distributions, **options: Any) -> None:
+        super().__init__(**options)
+        self._whole = _relative(whole, (FloatDistribution, IntDistribution))
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
+        # The cmaes package handles two dimensions and more.
+        return self._whole if len(self._whole) > 1 and _complete(study) else {}
+
+
+class _Sobol(QMCSampler):
+    """A scrambled Sobol sequence from the first trial on."""
+
+    def __init__(self, whole: Distributions, **options: Any) -> None:
+        super().__init__(**options)
+        self._whole = _relative(
+            whole, (FloatDistribution, IntDistribution, CategoricalDistribution)
+        )
+
+    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
+        return self._whole
+
+
+def _complete(study: optuna.Study) -> bool:
+    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))

@@ -1,0 +1,71 @@
+"""Ray's view of ASHA."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+
+from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.searcher import StudySearcher
+
+
+class AshaScheduler(FIFOScheduler):
+    """Asks `Asha` at every rung, and tells the searcher why a trial broke.
+
+    Args:
+        asha: Who decides; None lets every trial go to its end.
+        searcher: Learns the reason of a crash, which Ray does not tell searchers.
+        metric: The objective.
+    """
+
+    def __init__(self, asha: Asha | None, searcher: StudySearcher, metric: str) -> None:
+        super().__init__()
+        self._asha = asha
+        self._searcher = searcher
+        self._objective = metric
+
+    def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
+        """Stops a trial or lets it go on."""
+        if self._asha is None or "rung" not in result:
+            return str(TrialScheduler.CONTINUE)
+        stop = self._asha.record(
+            trial.config["number"],
+            result["rung"],
+            result[self._objective],
+            protected=trial.config["protected"],
+        )
+        return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
+
+    def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
+        """Records the last rung too; a rung that is recorded already stays as it is."""
+        self.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
+        """Called before the searcher hears of the error."""
+        self._searcher.reasons[trial.trial_id] = reason(trial.get_error() or "")
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Any:
+        """The oldest pending trial; looks at live trials only, a search may have thousands."""
+        live = tune_controller.get_live_trials()
+        pending = [trial for trial in live if trial.status == "PENDING"]
+        return min(pending, key=lambda trial: trial.config["number"], default=None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def reason(text: str) -> str:
+    """The line of a traceback that says what happened.
+
+    Args:
+        text: What Ray wrote of a trial's failures, oldest first.
+    """
+    last = text.rpartition("Failure # ")[2]
+    lines = [line for line in last.splitlines() if line.strip()]
+    died = any(word in last for word in ("ActorDiedError", "actor died", "WorkerCrashedError"))
+    if died and "ray::" not in last:
+        return "the worker process died (killed, out of memory or crashed)"
+    # The exception is the last line that is not indented; details may follow it, indented.
+    flush = [line for line in lines if not line[0].isspace()]
+    return (flush[-1] if flush else "the worker process died").strip()

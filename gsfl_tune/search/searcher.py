@@ -1,0 +1,141 @@
+"""Between Ray Tune and the study: hands trials out, and writes down what becomes of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.study import Asked, Study
+from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.search.worker import Task
+
+STOPPED = "stopped"
+
+
+class StudySearcher(Searcher):
+    """Ray asks it for configurations and tells it of results; the study remembers.
+
+    Ray's own ``OptunaSearch`` tells trials that a scheduler stopped as COMPLETE with their
+    early value and loses its state when the driver dies.
+
+    Args:
+        study: The study.
+        budget: Trials in all, those of earlier drivers included.
+        task: Makes the worker's task of what the study proposes.
+        again: Numbers of the trials to be handed out once more, before new ones.
+        watcher: Is told of every change.
+        closed: Whether no more trials may begin.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        budget: int,
+        task: Callable[[Asked], Task],
+        *,
+        again: Sequence[int] = (),
+        watcher: Watcher | None = None,
+        closed: Callable[[], bool] = lambda: False,
+    ) -> None:
+        super().__init__()
+        self._study = study
+        self._budget = budget
+        self._task = task
+        self._again = list(again)
+        self._watcher = watcher or Watcher()
+        self._closed = closed
+        self._tasks: dict[str, Task] = {}
+        self.reasons: dict[str, str] = {}
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Metric and mode are the study's."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial: unfinished ones of an earlier driver first."""
+        while not self._closed():
+            again = bool(self._again)
+            if again:
+                asked: Asked | None = self._study.again(self._again.pop(0))
+            elif self._study.created() >= self._budget:
+                break
+            else:
+                asked = self._study.ask()
+            if asked is None:
+                self._watcher.notice("the grid has no more configurations")
+                break
+            self._watcher.started(asked.number, asked.params, again=again)
+            try:
+                task = self._task(asked)
+            except (UserError, ValueError) as error:
+                # A combination that the configuration itself refuses, such as 0 epochs in all.
+                self._study.fail(asked.number, _one_line(str(error)))
+                self._watcher.ended(asked.number)
+                continue
+            self._tasks[trial_id] = task
+            return {
+                "task": task.model_dump_json(),
+                "number": asked.number,
+                "protected": asked.protected,
+            }
+        return Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Reports the rung of a trial that goes on."""
+        self._report(self._tasks[trial_id], result)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Writes down how a trial ended; an interrupted one stays RUNNING."""
+        task = self._tasks.pop(trial_id)
+        number = task.number
+        if error:
+            reason = self.reasons.pop(trial_id, "the worker process died")
+            self._study.fail(number, reason)
+        elif not result or "interrupted" in result:
+            return
+        elif "failed" in result:
+            self._study.fail(number, result["failed"])
+        elif result["rung"] == len(task.rungs) - 1:
+            self._report(task, result)
+            self._study.complete(number, result[task.metric])
+        else:
+            # Written first, as one record: a driver killed after it knows what was decided.
+            self._study.mark(number, STOPPED, [result["rung"], result[task.metric]])
+            self._report(task, result)
+            self._study.prune(number)
+            # Nobody continues it.
+            Path(task.directory, "checkpoint.pt").unlink(missing_ok=True)
+        self._watcher.ended(number)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal is the state: nothing to save."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """A search is resumed from the journal, by a new searcher.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a search is resumed from its journal")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray pickles the searcher with its snapshot, which is never read.
+        return {}
+
+    def _report(self, task: Task, result: dict[str, Any]) -> None:
+        k, value = result["rung"], result[task.metric]
+        self._study.report(task.number, k, value)
+        self._watcher.rung(task.number, k, value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,137 @@
+"""``trials.parquet``: one row a trial, derived from the journal and the trials' own files."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import pandas
+from optuna.trial import FrozenTrial
+
+from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
+from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.watcher import Watcher
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study import Study
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+_COLUMNS = (
+    "study", "number", "state", "value", "reason", "origin", "epochs", "seconds", "started",
+    "finished",
+)  # fmt: skip
+
+
+def trial_rows(
+    run: RunDirectory, name: StudyName, trials: list[FrozenTrial]
+) -> list[dict[str, Any]]:
+    """One mapping a trial: state, value, parameters, and the numbers of its last epoch."""
+    return [_row(run, name, trial) for trial in trials]
+
+
+def write_trials(run: RunDirectory) -> None:
+    """Writes ``trials.parquet`` anew from the journal and the trials' files."""
+    rows: list[dict[str, Any]] = []
+    for name, trials in read_studies(run.journal).items():
+        rows += trial_rows(run, name, trials)
+    _write(run, rows)
+
+
+class TrialTable(Watcher):
+    """Keeps ``trials.parquet`` up to date while a study runs.
+
+    Rows of finished trials are read once; the file is written at most every few seconds, and
+    less often where writing is slow.
+
+    Args:
+        run: The run.
+        study: The study that runs.
+    """
+
+    def __init__(self, run: RunDirectory, study: Study) -> None:
+        self._run = run
+        self._study = study
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._others: list[dict[str, Any]] = []
+        self._due = 0.0
+        self._dirty = False
+
+    def begin(self, study: Study, budget: int, slots: int) -> None:
+        """Reads what other studies of the run left."""
+        for name, trials in read_studies(self._run.journal).items():
+            if name != self._study.name:
+                self._others += trial_rows(self._run, name, trials)
+        self._write()
+
+    def ended(self, number: int) -> None:
+        """There is a new row."""
+        self._dirty = True
+
+    def tick(self) -> None:
+        """Writes when there is something new and the last time is long enough ago."""
+        if self._dirty and time.monotonic() >= self._due:
+            self._write()
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Writes the final state."""
+        self._write()
+
+    def _write(self) -> None:
+        started = time.monotonic()
+        rows = []
+        for trial in self._study.trials():
+            row = self._rows.get(trial.number)
+            if row is None:
+                row = _row(self._run, self._study.name, trial)
+                if trial.state.is_finished():
+                    self._rows[trial.number] = row
+            rows.append(row)
+        _write(self._run, rows + self._others)
+        now = time.monotonic()
+        self._due = now + max(SECONDS_BETWEEN_WRITES, 30 * (now - started))
+        self._dirty = False
+
+
+def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, Any]:
+    epochs = EpochLog(run.trial(name, trial.number) / "epochs.jsonl").read()
+    last: Mapping[str, Any] = epochs[-1] if epochs else {}
+    row: dict[str, Any] = {
+        "study": name,
+        "number": trial.number,
+        "state": trial.state.name,
+        "value": trial.value if trial.state.name == "COMPLETE" else None,
+        "reason": trial.user_attrs.get("reason"),
+        "origin": trial.user_attrs.get("origin"),
+        "epochs": len(epochs),
+        "seconds": sum(record.get("seconds", 0.0) for record in epochs),
+        "started": trial.datetime_start,
+        "finished": trial.datetime_complete,
+    }
+    for key, value in last.items():
+        if "/" in key:
+            row[key] = value
+    for key, value in trial.params.items():
+        row[f"params.{key}"] = value
+    return row
+
+
+def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys([*_COLUMNS, *sorted({key for row in rows for key in row})]))
+    frame = pandas.DataFrame(rows, columns=names)
+    for name in names:
+        column = frame[name]
+        kinds = {type(value) for value in column.dropna()}
+        if len(kinds) > 1 and not kinds <= {int, float}:
+            # A choice of "all" and 2, say: Parquet columns have one type.
+            frame[name] = column.map(lambda value: None if value is None else str(value))
+    for name in ("started", "finished"):
+        frame[name] = pandas.to_datetime(frame[name])
+    for name in ("reason", "origin"):
+        frame[name] = frame[name].astype("string")
+    frame["value"] = frame["value"].astype("float64")
+    buffer = io.BytesIO()
+    frame.to_parquet(buffer, index=False)
+    write_bytes(run.trials_parquet, buffer.getvalue())

@@ -1,0 +1,202 @@
+"""One trial as a worker process sees it: plain values in and out, no Ray and no Optuna."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.events import EventWriter
+from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.workspace import Workspace
+
+# A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a
+# kill can cost at most is this time again: training is a function of the configuration.
+SECONDS_BETWEEN_SAVES = 20.0
+
+
+class Task(BaseModel):
+    """What a worker process is told about a trial.
+
+    Attributes:
+        number: Trial number.
+        config: The configuration.
+        directory: Where the trial's files go.
+        interrupt: File whose presence asks to save and stop.
+        metric: The objective.
+        rungs: Epoch of each rung.
+        reduction: Factor between rungs, for Ray's ``rung_time``.
+        reported: Rungs whose values the study has already.
+        side: Side of the decoded squares.
+        cache_dir: Root of the node's caches.
+        threads: CPU threads.
+        params: Searched parameters, for TensorBoard.
+        save_seconds: Seconds between checkpoints.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int
+    config: Config
+    directory: Path
+    interrupt: Path
+    metric: str
+    rungs: list[int]
+    reduction: int = 3
+    reported: int = 0
+    side: int | None = None
+    cache_dir: Path | None = None
+    threads: int = 1
+    params: dict[str, Any] = {}
+    save_seconds: float = SECONDS_BETWEEN_SAVES
+
+
+Ending = Literal["done", "interrupted"]
+
+_workspaces: dict[str, Workspace] = {}
+
+
+def open_workspace(config: DataConfig, side: int | None, cache_dir: Path | None) -> Workspace:
+    """The data of a configuration, kept for the next trial of this process."""
+    key = f"{config.model_dump_json()}|{side}|{cache_dir}"
+    if key not in _workspaces:
+        # One is enough: trials differ in models, hardly ever in data.
+        _workspaces.clear()
+        _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
+    return _workspaces[key]
+
+
+def restore(training: Training) -> None:
+    """Continues from the trial's checkpoint; one that cannot be read is thrown away."""
+    try:
+        training.restore()
+    except CheckpointError:
+        training.checkpoint_path.unlink(missing_ok=True)
+        training.restore()
+
+
+def train_to(
+    training: Training,
+    epoch: int,
+    *,
+    interrupt: Path,
+    save_seconds: float,
+    last_save: float,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> tuple[Ending, float]:
+    """Trains up to an epoch, looking for the interrupt and saving now and then.
+
+    Returns:
+        How it ended, and the time of the last checkpoint (`time.monotonic`).
+    """
+    while training.epoch < epoch:
+        if interrupt.exists():
+            training.save()
+            return "interrupted", time.monotonic()
+        on_epoch(training.run_epoch())
+        if time.monotonic() - last_save >= save_seconds:
+            training.save()
+            last_save = time.monotonic()
+    return "done", last_save
+
+
+class TrialWorker:
+    """Runs one trial from rung to rung.
+
+    Args:
+        task: The trial. Nothing happens before the first `step`.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._rung = task.reported
+        self._training: Training | None = None
+        self._events: EventWriter | None = None
+        self._values: dict[int, float] = {}
+        self._last_save = time.monotonic()
+
+    def step(self) -> dict[str, Any]:
+        """Trains to the next rung.
+
+        Returns:
+            ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
+            (reduction**k), ``epoch`` and the objective; or ``failed`` (a reason); or
+            ``interrupted``.
+        """
+        if self.task.interrupt.exists() and self._training is None:
+            return {"trial_number": self.task.number, "interrupted": True, "done": True}
+        try:
+            result = self._step()
+        except NonFiniteLoss as error:
+            result = {"failed": str(error), "done": True}
+        except UserError as error:
+            # Starting again would not help.
+            result = {"failed": str(error), "done": True}
+        if result["done"]:
+            self.close(ended="interrupted" not in result)
+        return {"trial_number": self.task.number, **result}
+
+    def close(self, *, ended: bool = True) -> None:
+        """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
+        if self._events is not None:
+            last = max(self._values, default=0)
+            self._events.close(self._values.get(last) if ended else None)
+        self._events = None
+        self._training = None
+
+    def _step(self) -> dict[str, Any]:
+        task = self.task
+        training = self._training or self._start()
+        epoch = task.rungs[self._rung]
+        ending, self._last_save = train_to(
+            training,
+            epoch,
+            interrupt=task.interrupt,
+            save_seconds=task.save_seconds,
+            last_save=self._last_save,
+            on_epoch=self._epoch,
+        )
+        if ending == "interrupted":
+            return {"interrupted": True, "done": True}
+        value = self._values[epoch]
+        if not math.isfinite(value):
+            return {"failed": f"{task.metric} is {value} after epoch {epoch}", "done": True}
+        k = self._rung
+        self._rung += 1
+        done = self._rung >= len(task.rungs)
+        if done:
+            training.save()
+        return {
+            "rung": k,
+            "rung_time": task.reduction**k,
+            "epoch": epoch,
+            task.metric: value,
+            "done": done,
+        }
+
+    def _start(self) -> Training:
+        task = self.task
+        torch.set_num_threads(task.threads)
+        workspace = open_workspace(task.config.data, task.side, task.cache_dir)
+        training = Training(task.config, workspace, task.directory)
+        restore(training)
+        self._training = training
+        self._last_save = time.monotonic()
+        # Rungs that a checkpoint is already past are answered from the trial's own log.
+        for record in training.log.read():
+            self._values[record["epoch"]] = float(record[task.metric])
+        self._events = EventWriter(task.directory, task.params, task.metric, training.epoch)
+        return training
+
+    def _epoch(self, record: dict[str, Any]) -> None:
+        self._values[record["epoch"]] = float(record[self.task.metric])
+        if self._events is not None:
+            self._events.epoch(record)
