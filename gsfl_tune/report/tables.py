@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
+from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
@@ -44,11 +45,13 @@ class ResultsView:
         yield from self._rest()
 
     def _unfinished(self) -> Iterator[RenderableType]:
-        yield Text(
-            f"{self.run.name}: not finished, so there is no tested winner yet. "
-            f"Continue with\n  gsfl-tune search {self.run.run.experiment_file} "
-            f"--run-dir {self.run.run.path} --resume",
-            overflow="fold",
+        file, path = (
+            shlex.quote(str(p)) for p in (self.run.run.experiment_file, self.run.run.path)
+        )
+        yield Group(
+            Text(f"{self.run.name}: not finished, so there is no tested winner yet.", "bold"),
+            "If it is not running, continue it with",
+            _whole(f"  gsfl-tune search {file} --run-dir {path} --resume"),
         )
         yield from self._rest()
 
@@ -66,7 +69,7 @@ class ResultsView:
             lines.append(f"Time: {_cost(self.run.results.cost['seconds'])}")
         if self.run.bundle:
             lines.append(f"Bundle: {self.run.bundle}")
-        yield Text("\n".join(lines), overflow="fold")
+        yield Group(*(_whole(line) for line in lines))
 
 
 _STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
@@ -74,7 +77,8 @@ _STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
 
 def print_results(run: RunResults, console: Console | None = None) -> None:
     """Prints the view of a run."""
-    (console or Console(highlight=False)).print(ResultsView(run))
+    # Paths and commands are left whole, to be copied; everything else is wrapped.
+    (console or Console(highlight=False)).print(ResultsView(run), crop=False)
 
 
 def sentence(difference: Difference, other: str) -> str:
@@ -88,9 +92,9 @@ def sentence(difference: Difference, other: str) -> str:
     if interval.contains_zero:
         verdict = "the interval contains 0: no difference shown"
     elif difference.mean > 0:
-        verdict = f"the winner is better than its {other}"
+        verdict = f"the winner is better than the {other}"
     else:
-        verdict = f"the winner is worse than its {other}"
+        verdict = f"the winner is worse than the {other}"
     return (
         f"Winner minus {other}: {_points(difference.mean)} points, "
         f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
@@ -102,6 +106,10 @@ def percent(score: Score) -> str:
     """A share as ``87.4 % ± 0.6``; without a deviation where there is one seed."""
     spread = f" ± {100 * score.std:.1f}" if len(score.values) > 1 else ""
     return f"{100 * score.mean:.1f} %{spread}"
+
+
+def _whole(line: str) -> Text:
+    return Text(line, no_wrap=True, overflow="ignore")
 
 
 def _points(value: float) -> str:
@@ -149,38 +157,23 @@ def _configuration(winner: Outcome) -> RenderableType:
     number = "" if winner.trial is None else f" (trial {winner.trial})"
     if not winner.params:
         return Text(f"Winner's configuration{number}: nothing was searched.")
-    table = Table(
-        title=f"Winner's configuration{number}",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        show_header=False,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     for name, value in winner.params.items():
         table.add_row(name, show(value))
-    return table
+    return Group(Text(f"Winner's configuration{number}", "bold"), table)
 
 
-def _leaderboard(rows: list[dict[str, Any]], metric: str) -> Table:
-    table = Table(
-        title="Best trials",
-        title_justify="left",
-        title_style="bold",
-        box=None,
-        pad_edge=False,
-        padding=(0, 2, 0, 0),
-    )
+def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right")
     table.add_column(metric, justify="right", no_wrap=True)
     table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
     for row in rows:
         parameters = ", ".join(
-            f"{name.rsplit('.', 1)[-1]} {show(value)}" for name, value in row["params"].items()
+            f"{name.split('.', 1)[-1]} {show(value)}" for name, value in row["params"].items()
         )
         table.add_row(str(row["trial"]), f"{row['value']:.4f}", parameters)
-    return table
+    return Group(Text("Best trials", "bold"), table)
 
 
 def show(value: Any) -> str:
