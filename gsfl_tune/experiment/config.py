@@ -79,7 +79,7 @@ class DataConfig(Section):
     ] = Field(description="Where the images come from.")
     path: str | list[str] | None = Field(
         None,
-        description="Folder, Parquet file(s) or URL of the images, seen from the current directory.",
+        description="Folder, Parquet file(s) or URL of the images, from the current directory.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(

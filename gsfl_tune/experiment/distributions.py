@@ -139,7 +139,8 @@ class Integer:
 
     def describe(self) -> str:
         """As the table of ``check`` shows it."""
-        return f"int {self.low} to {self.high}{_suffix(self.log, self.step if self.step > 1 else None)}"
+        step = self.step if self.step > 1 else None
+        return f"int {self.low} to {self.high}{_suffix(self.log, step)}"
 
     def suggest(self, trial: Suggests, name: str) -> Any:
         """Asks the trial for a value."""

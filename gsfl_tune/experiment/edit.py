@@ -126,8 +126,13 @@ def expand_files(root: Node) -> None:
     """Makes the paths of files absolute, with ``~`` and environment variables filled in."""
     for path in FILES:
         for scalar in _scalars(root, path):
-            if isinstance(scalar.value, str) and scalar.value not in NOT_FILES.get(path, ()):
+            if isinstance(scalar.value, str) and not _is_word(path, scalar.value):
                 scalar.value = absolute(scalar.value)
+
+
+def _is_word(path: str, text: str) -> bool:
+    # `imagenett` is a word spelt wrong, not a file: a message should show it as written.
+    return path in NOT_FILES and not any(mark in text for mark in "/\\.~$")
 
 
 def absolute(text: str) -> str:

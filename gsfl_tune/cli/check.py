@@ -1,0 +1,145 @@
+"""``gsfl-tune check``: every problem of an experiment file, or its parameters and its price."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from gsfl_tune.cli._base import FINISHED, Command, add_experiment_arguments, load_experiment
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from gsfl_tune.experiment import Experiment, Parameter
+
+# From this width on, long names need no folding.
+_WIDE = 120
+
+
+class Check(Command):
+    """Checks an experiment without reading images or training anything."""
+
+    name = "check"
+    help = "check an experiment file; show its parameters and what the search costs at most"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        add_experiment_arguments(parser)
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Prints the parameters and the price.
+
+        Raises:
+            ExperimentError: With every problem of the file.
+        """
+        from rich.console import Console
+
+        from gsfl_tune.experiment import ExperimentError
+        from gsfl_tune.training.cost import cost_problems
+
+        experiment = load_experiment(args)
+        problems = cost_problems(experiment)
+        if problems:
+            raise ExperimentError(problems)
+        console = Console(highlight=False, markup=False)
+        console.print(f"{experiment.file}: good, experiment {experiment.name}", soft_wrap=True)
+        if experiment.space.parameters:
+            console.print(parameter_table(experiment, console))
+        else:
+            console.print("No leaf is a distribution: there is nothing to search.")
+        _print_cost(experiment, console)
+        return FINISHED
+
+
+def parameter_table(experiment: Experiment, console: Console) -> Table:
+    """Name, distribution, default and condition of every parameter."""
+    from rich import box
+    from rich.table import Table
+
+    width = 200 if console.width >= _WIDE else 22
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
+    table.add_column("name", no_wrap=True)
+    for heading in ("distribution", "default", "condition"):
+        table.add_column(heading, overflow="fold")
+    for parameter in experiment.space.parameters:
+        table.add_row(
+            fold(parameter.name, width),
+            parameter.distribution.describe(),
+            _default(parameter),
+            fold(_condition(parameter), width),
+        )
+    return table
+
+
+def fold(text: str, width: int) -> str:
+    """Breaks dotted paths that are longer than ``width`` after a dot, indented from there on."""
+    words = []
+    for word in text.split(" "):
+        lines = [""]
+        for index, part in enumerate(word.split(".")):
+            piece = part if index == 0 else f".{part}"
+            # A dot between digits belongs to a number.
+            if lines[-1] and len(lines[-1]) + len(piece) > width and not part[:1].isdigit():
+                lines[-1] += "."
+                lines.append(f"  {part}")
+            else:
+                lines[-1] += piece
+        words.append("\n".join(lines))
+    return " ".join(words)
+
+
+def _default(parameter: Parameter) -> str:
+    from gsfl_tune.experiment.fields import show
+
+    default = parameter.distribution.default
+    return f"{default:.4g}" if isinstance(default, float) else show(default).strip("'")
+
+
+def _condition(parameter: Parameter) -> str:
+    from gsfl_tune.experiment.conditions import describe
+    from gsfl_tune.experiment.fields import MISSING, show
+
+    condition = describe(parameter.when)
+    if parameter.otherwise is not MISSING:
+        condition += ", else " + show(parameter.otherwise).strip("'")
+    return condition
+
+
+def _print_cost(experiment: Experiment, console: Console) -> None:
+    from rich.table import Table
+
+    from gsfl_tune.training.cost import gib, largest_model, memory_of_a_trial, search_cost
+
+    cost, model = search_cost(experiment), largest_model(experiment)
+    available, whose = memory_of_a_trial(experiment)
+    control = experiment.defaults().search.control
+    note = ", half of them for the tuned control" if control == "tuned" else ""
+    rows = {
+        "trials": f"{cost.trials:,}{note}",
+        "epochs": f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped "
+        f"early, {cost.final_epochs:,} in {cost.retrainings} trainings at the end",
+        "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
+        "state of the largest model; activations come on top",
+        "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
+        f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
+        f"{model.latent_dim}, {model.class_count} classes",
+    }
+    grid = Table.grid(padding=(0, 2))
+    for heading, text in rows.items():
+        grid.add_row(f"  {heading}", text)
+    console.print("What the search costs at most:")
+    console.print(grid)
+    for note in _notes(experiment):
+        console.print(f"Note: {note}")
+
+
+def _notes(experiment: Experiment) -> list[str]:
+    defaults = experiment.defaults()
+    notes = []
+    if defaults.search.trials > 1 and not experiment.space.parameters:
+        notes.append("every trial would be the same, as nothing is searched.")
+    for index, entry in enumerate(defaults.search.enqueue):
+        _, clipped = experiment.space.clip(entry)
+        notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
+    return notes
