@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from gsfl_tune.data import Dataset
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.single import Fit, load_image, load_square, square
 from gsfl_tune.experiment.errors import UserError
@@ -20,7 +21,7 @@ from gsfl_tune.export import files
 from gsfl_tune.training.metrics import classification_metrics
 
 if TYPE_CHECKING:
-    from gsfl_tune.data import Dataset, DecodedImages
+    from gsfl_tune.data import DecodedImages
     from gsfl_tune.models import Network
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
@@ -181,10 +182,10 @@ class Bundle:
         Raises:
             UserError: If a class is unknown to the bundle, or there is no image.
         """
-        if hasattr(data, "test"):
+        if isinstance(data, Dataset):
             images, names = data.test, data.classes
         else:
-            images, names = data, self.classes if classes is None else classes
+            images, names = data, self.classes if classes is None else list(classes)
         labels = self.match_classes(names)[np.asarray(images.labels)]
         if not len(labels):
             raise UserError("no image to evaluate on")

@@ -1,0 +1,52 @@
+"""The commands on real files: a bundle, images, and runs in several states."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import pytest
+
+from tests.export.conftest import bundle_path, config, images, network
+from tests.report.conftest import begun, finished, under_way
+
+__all__ = ["begun", "bundle_path", "config", "finished", "images", "network", "under_way"]
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def command(capsys) -> Callable[..., Answer]:
+    """Runs ``gsfl-tune ARGUMENTS`` in this process."""
+    from gsfl_tune.cli import main
+
+    def run(*arguments: object) -> Answer:
+        capsys.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capsys.readouterr()
+        return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def process() -> Callable[..., Answer]:
+    """Runs ``gsfl-tune ARGUMENTS`` as a process of its own."""
+
+    def run(*arguments: object) -> Answer:
+        done = subprocess.run(
+            [sys.executable, "-m", "gsfl_tune", *map(str, arguments)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
+
+    return run

@@ -1,0 +1,97 @@
+"""``gsfl-tune evaluate``."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from gsfl_tune.export import load_bundle
+from tests.export.conftest import CLASSES
+
+
+@pytest.fixture(autouse=True)
+def _cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """Ten images of each class but the last, without split folders."""
+    generator = np.random.default_rng(1)
+    for name in CLASSES[:-1]:
+        place = tmp_path / "some images" / name
+        place.mkdir(parents=True)
+        for number in range(10):
+            pixels = generator.integers(0, 256, size=(5, 4, 3), dtype=np.uint8)
+            Image.fromarray(pixels).resize((40, 50)).save(place / f"{number}.png")
+    return tmp_path / "some images"
+
+
+def accuracy(bundle_path, paths) -> float:
+    predictions = load_bundle(bundle_path).predict(paths, top=1)
+    return float(np.mean([each.classes[0] == Path(each.path).parent.name for each in predictions]))
+
+
+def test_a_folder_in_a_process(process, bundle_path, folder):
+    answer = process("evaluate", bundle_path, folder, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    content = json.loads(answer.out)
+    assert (content["part"], content["images"], content["classes"]) == ("all", 50, 5)
+    expected = accuracy(bundle_path, sorted(folder.rglob("*.png")))
+    assert content["metrics"]["accuracy"] == pytest.approx(expected)
+
+
+def test_text_says_which_images(command, bundle_path, folder):
+    answer = command("evaluate", bundle_path, folder)
+    assert answer.code == 0
+    assert answer.out.startswith("50 images of 5 classes: all images")
+    assert "balanced accuracy" in answer.out
+
+
+def test_parquet_gives_what_the_folder_gives(command, bundle_path, folder, tmp_path):
+    files = sorted(folder.rglob("*.png"), reverse=True)
+    table = pa.table(
+        {
+            "image": [{"bytes": file.read_bytes(), "path": file.name} for file in files],
+            "label": [file.parent.name for file in files],
+        }
+    )
+    pq.write_table(table, tmp_path / "test-0.parquet")
+    found = json.loads(command("evaluate", bundle_path, tmp_path / "test-0.parquet", "--json").out)
+    assert (found["part"], found["images"]) == ("test", 50)
+    expected = json.loads(command("evaluate", bundle_path, folder, "--json").out)["metrics"]
+    assert found["metrics"] == pytest.approx(expected, abs=1e-6)
+
+
+def test_an_experiment_means_its_test_split(command, bundle_path, folder, tmp_path):
+    file = tmp_path / "zoo.yaml"
+    file.write_text(
+        f"name: zoo\ndata:\n  source: folder\n  path: '{folder}'\n  fit: pad\n"
+        "  split: {validation: 0.25, test: 0.2, seed: 0}\n"
+    )
+    answer = command("evaluate", bundle_path, file, "--json")
+    content = json.loads(answer.out)
+    assert (content["part"], content["images"]) == ("test", 10)
+
+
+def test_a_broken_image_is_named_on_stderr(command, bundle_path, folder):
+    (folder / "ant" / "0.png").write_bytes(b"nothing")
+    answer = command("evaluate", bundle_path, folder, "--json")
+    assert answer.code == 0
+    assert json.loads(answer.out)["broken"] == 1
+    assert "0.png: left out" in answer.err
+
+
+def test_unknown_classes_and_missing_data_are_bad_input(command, bundle_path, folder, tmp_path):
+    (folder / "ant").rename(folder / "yak")
+    answer = command("evaluate", bundle_path, folder)
+    assert answer.code == 2
+    assert "yak" in answer.err
+    assert command("evaluate", bundle_path, tmp_path / "nothing").code == 2
+    assert command("evaluate", bundle_path, tmp_path / "nothing.yaml").code == 2

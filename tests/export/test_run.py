@@ -1,0 +1,119 @@
+"""Exporting the winner of a run, with and without what only the evidence needs."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import (
+    BundleError,
+    bundle_from_network,
+    export_run,
+    load_bundle,
+    write_best_training,
+)
+from gsfl_tune.losses import ClassCenters
+from gsfl_tune.run import RunDirectory
+from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
+
+
+@pytest.fixture
+def run(tmp_path, config, network) -> RunDirectory:
+    run = RunDirectory(tmp_path / "a run")
+    run.path.mkdir()
+    run.experiment_file.write_text("name: zoo\ndata: {source: typefaces}\n")
+    bundle_from_network(
+        run.best, network, config, classes=CLASSES, groups=GROUPS, side=SIDE, metrics=METRICS
+    )
+    centers = ClassCenters(torch.tensor(GROUPS), 24)
+    write_best_training(run.best_training, network, centers)
+    return run
+
+
+def test_the_copy_is_the_bundle(run, tmp_path, images):
+    out = export_run(run.path, tmp_path / "out")
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == {
+        path.name: path.read_bytes() for path in run.best.iterdir()
+    }
+    assert load_bundle(out).predict(images[:2]) == load_bundle(run.best).predict(images[:2])
+
+
+def test_the_shared_branch_comes_along_when_asked_for(run, tmp_path, network, images):
+    plain = export_run(run.path, tmp_path / "plain")
+    full = export_run(run.path, tmp_path / "full", with_shared=True)
+    sizes = [sum(path.stat().st_size for path in out.iterdir()) for out in (plain, full)]
+    assert sizes[0] < sizes[1]
+    bundle = load_bundle(full)
+    assert bundle.predict(images[:1]) == load_bundle(plain).predict(images[:1])
+    state = bundle.shared_state()
+    together = {**network.state_dict(), **state}
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(together[name], tensor)
+    assert {name for name in state if name.startswith("head.")} == {
+        name for name in network.state_dict() if name.startswith(("head.shared", "head.decoder"))
+    }
+    assert "centers.centers" in state
+    with pytest.raises(BundleError, match="--with-shared"):
+        load_bundle(plain).shared_state()
+
+
+def test_nothing_is_overwritten(run, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    export_run(run.path, out)
+    before = (out / "config.json").read_bytes()
+    with pytest.raises(UserError, match="not an empty directory"):
+        export_run(run.path, out)
+    assert (out / "config.json").read_bytes() == before
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="not an empty directory"):
+        export_run(run.path, tmp_path / "file")
+
+
+def test_a_damaged_bundle_is_not_exported(run, tmp_path):
+    content = bytearray((run.best / "model.safetensors").read_bytes())
+    content[-1] ^= 1
+    (run.best / "model.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match="damaged"):
+        export_run(run.path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_damaged_or_missing_shared_tensors_are_told(run, tmp_path):
+    content = bytearray((run.best_training / "shared.safetensors").read_bytes())
+    content[-1] ^= 1
+    (run.best_training / "shared.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match="damaged"):
+        export_run(run.path, tmp_path / "out", with_shared=True)
+    (run.best_training / "shared.safetensors").unlink()
+    with pytest.raises(UserError, match="no shared branch"):
+        export_run(run.path, tmp_path / "out", with_shared=True)
+
+
+def test_an_unfinished_run_says_how_to_finish_it(tmp_path):
+    run = RunDirectory(tmp_path / "a run")
+    run.path.mkdir()
+    with pytest.raises(UserError, match="not a run directory"):
+        export_run(run.path, tmp_path / "out")
+    run.experiment_file.write_text("name: zoo\n")
+    with pytest.raises(UserError, match=r"no winner yet(.|\n)*--resume"):
+        export_run(run.path, tmp_path / "out")
+    with pytest.raises(UserError, match="no such run"):
+        export_run(tmp_path / "nothing", tmp_path / "out")
+
+
+def test_a_plain_winner_leaves_centers_out(tmp_path, config):
+
+    assert (
+        write_best_training(tmp_path / "t", make_network(make_config(head="plain")), None) is None
+    )
+    assert not (tmp_path / "t").exists()
+
+
+def test_digests_of_both_files_are_in_the_configuration(run, tmp_path):
+    out = export_run(run.path, tmp_path / "out", with_shared=True)
+    digests = json.loads((out / "config.json").read_text())["sha256"]
+    assert set(digests) == {"model.safetensors", "shared.safetensors"}
