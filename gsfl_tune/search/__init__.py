@@ -5,6 +5,7 @@ from gsfl_tune.search.final import JobsOutcome, run_jobs
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, load_predictions, load_result
 from gsfl_tune.search.progress import Progress
+from gsfl_tune.search.rehearsal import rehearse_largest
 from gsfl_tune.search.resume import run_lock
 from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
 from gsfl_tune.search.study import Study
@@ -23,6 +24,7 @@ __all__ = [
     "load_predictions",
     "load_result",
     "open_study",
+    "rehearse_largest",
     "run_jobs",
     "run_lock",
     "run_study",

@@ -12,7 +12,6 @@ from typing import Any
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.searcher import STOPPED
 from gsfl_tune.search.study import Study
 
 # What a resume may change: how much is searched, on what, and what comes after.
@@ -102,11 +101,7 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
     for number in study.running():
         trial = study.trials()[number]
         values = trial.intermediate_values
-        if STOPPED in trial.user_attrs:
-            k, value = trial.user_attrs[STOPPED]
-            study.report(number, k, value)
-            study.prune(number)
-        elif "reason" in trial.user_attrs:
+        if "reason" in trial.user_attrs:
             study.fail(number, trial.user_attrs["reason"])
         elif last_rung in values:
             study.complete(number, values[last_rung])

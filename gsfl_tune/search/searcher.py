@@ -13,8 +13,6 @@ from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
 
-STOPPED = "stopped"
-
 
 class StudySearcher(Searcher):
     """Ray asks it for configurations and tells it of results; the study remembers.
@@ -88,7 +86,10 @@ class StudySearcher(Searcher):
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports the rung of a trial that goes on."""
-        self._report(self._tasks[trial_id], result)
+        task = self._tasks[trial_id]
+        k, value = result["rung"], result[task.metric]
+        self._study.report(task.number, k, value)
+        self._watcher.rung(task.number, k, value)
 
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
@@ -104,13 +105,11 @@ class StudySearcher(Searcher):
         elif "failed" in result:
             self._study.fail(number, result["failed"])
         elif result["rung"] == len(task.rungs) - 1:
-            self._report(task, result)
-            self._study.complete(number, result[task.metric])
+            self._watcher.rung(number, result["rung"], result[task.metric])
+            self._study.complete(number, result[task.metric], result["rung"])
         else:
-            # Written first, as one record: a driver killed after it knows what was decided.
-            self._study.mark(number, STOPPED, [result["rung"], result[task.metric]])
-            self._report(task, result)
-            self._study.prune(number)
+            self._watcher.rung(number, result["rung"], result[task.metric])
+            self._study.prune(number, result[task.metric], result["rung"])
             # Nobody continues it.
             Path(task.directory, "checkpoint.pt").unlink(missing_ok=True)
         self._watcher.ended(number)
@@ -130,11 +129,6 @@ class StudySearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles the searcher with its snapshot, which is never read.
         return {}
-
-    def _report(self, task: Task, result: dict[str, Any]) -> None:
-        k, value = result["rung"], result[task.metric]
-        self._study.report(task.number, k, value)
-        self._watcher.rung(task.number, k, value)
 
 
 def _one_line(text: str) -> str:

@@ -84,7 +84,7 @@ class Study:
         self.seed = seed
         self.direction = METRICS[metric]
         self._config = sampler or SamplerConfig()
-        storage = open_journal(journal)
+        storage, self._journal = open_journal(journal)
         # Refuses what cannot be sampled (grid over floats) before anything is written.
         first = self._sampler(0)
         self._study = optuna.create_study(
@@ -124,15 +124,17 @@ class Study:
             and self._study.sampler.exhausted(self._study)
         ):
             return None
-        return self._asked(self._study.ask())
+        with self._journal.batch():
+            return self._asked(self._study.ask())
 
     def again(self, number: int) -> Asked:
         """Hands out a RUNNING trial once more, under its number and with its parameters.
 
-        Parameters that a killed driver had not written yet are drawn as they would have been.
+        Parameters that a driver killed in the middle of a write left out are drawn now.
         """
         self._study.sampler = self._sampler(number)
-        return self._asked(optuna.Trial(self._study, self._frozen(number)._trial_id))
+        with self._journal.batch():
+            return self._asked(optuna.Trial(self._study, self._frozen(number)._trial_id))
 
     # --- telling --------------------------------------------------------------------------
 
@@ -143,28 +145,32 @@ class Study:
             return
         self._trial(number).report(value, step=k)
 
-    def complete(self, number: int, value: float) -> None:
-        """The trial came to its end; a value that is not finite makes it a failure."""
+    def complete(self, number: int, value: float, k: int | None = None) -> None:
+        """The trial came to its end, rung `k`; a value that is not finite makes it a failure."""
         if not math.isfinite(value):
             self.fail(number, f"{self.metric} is {value}")
         elif not self._finished(number):
-            self._tell(number, TrialState.COMPLETE, value)
+            with self._journal.batch():
+                if k is not None:
+                    self.report(number, k, value)
+                self._tell(number, TrialState.COMPLETE, value)
 
-    def prune(self, number: int) -> None:
-        """The scheduler stopped the trial; its rung values are reported already."""
+    def prune(self, number: int, value: float, k: int) -> None:
+        """The scheduler stopped the trial at rung `k`.
+
+        Value and state are one write: no driver finds the one without the other.
+        """
         if not self._finished(number):
-            self._tell(number, TrialState.PRUNED)
+            with self._journal.batch():
+                self.report(number, k, value)
+                self._tell(number, TrialState.PRUNED)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial broke; `reason` is kept in its user attributes."""
         if not self._finished(number):
-            self._trial(number).set_user_attr("reason", reason)
-            self._tell(number, TrialState.FAIL)
-
-    def mark(self, number: int, key: str, value: Any) -> None:
-        """Notes something JSON-able about an unfinished trial."""
-        if not self._finished(number):
-            self._trial(number).set_user_attr(key, value)
+            with self._journal.batch():
+                self._trial(number).set_user_attr("reason", reason)
+                self._tell(number, TrialState.FAIL)
 
     # --- looking --------------------------------------------------------------------------
 

@@ -1,0 +1,181 @@
+"""What happens to the best trials: trained again with several seeds, then retrained and tested."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.experiment import METRICS, Config
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.final import run_jobs
+from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.job import Job, load_predictions
+from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.training import FitOn, Predictions
+
+
+class SearchInterrupted(Exception):
+    """The search was asked to stop; a resume continues it."""
+
+
+class SearchFailed(Exception):
+    """No trial, or no retrain, came to its end; the message has the reasons."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration on its way to the end of the protocol.
+
+    Attributes:
+        label: Name of its directory below ``finals``.
+        config: The configuration.
+        trial: Number of the trial that it comes from.
+        params: Searched parameters that are active.
+        validation: Metrics on the validation part, one mapping a seed; empty until `validate`,
+            and for a candidate that failed with one of the seeds.
+        test: Metrics on the test split, one mapping a seed; empty until `test`.
+    """
+
+    label: str
+    config: Config
+    trial: int
+    params: dict[str, Any] = field(default_factory=dict)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    test: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of its retrains."""
+        first = self.config.training.seed
+        return [first + offset for offset in range(self.config.search.final_seeds)]
+
+    def score(self, metric: str) -> float:
+        """Mean of a validation metric over the seeds, turned so that larger is better."""
+        sign = 1.0 if METRICS[metric] == "maximize" else -1.0
+        name = metric.partition("/")[2]
+        return sign * float(np.mean([row[name] for row in self.validation]))
+
+    def plain(self) -> Candidate:
+        """The matched control: the same configuration with a plain head."""
+        model = self.config.model.model_copy(update={"head": "plain"})
+        config = self.config.model_copy(update={"model": model})
+        return Candidate(f"{self.label}-plain", config, self.trial, self.params)
+
+
+def best(candidates: Sequence[Candidate], metric: str) -> Candidate:
+    """The candidate with the best mean over its seeds.
+
+    Raises:
+        SearchFailed: When none could be trained with all seeds.
+    """
+    able = [candidate for candidate in candidates if candidate.validation]
+    if not able:
+        raise SearchFailed("none of the finalists could be trained again with every seed")
+    return max(able, key=lambda candidate: candidate.score(metric))
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The retrains of a run; those that are finished on disk are not run again.
+
+    Attributes:
+        run: The run directory.
+        resources: Of one retrain, and how many fit.
+        side: Side of the decoded squares.
+        cache_dir: Root of the nodes' caches.
+        max_failures: Times a retrain is started again after a crash.
+        watchers: Are told of every change.
+        interrupt: Of the whole run.
+    """
+
+    run: RunDirectory
+    resources: Resources
+    side: int
+    cache_dir: Path
+    max_failures: int
+    watchers: Sequence[Watcher]
+    interrupt: Interrupt
+
+    def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
+        """One job a seed; those on train + validation are tested."""
+        final = fit == "train+validation"
+        folder = self.run.finals / candidate.label / ("retrain" if final else "validate")
+        return [
+            Job(
+                name=f"{candidate.label} seed {seed}",
+                config=candidate.config,
+                seed=seed,
+                directory=folder / f"seed-{seed}",
+                fit=fit,
+                test=final,
+            )
+            for seed in candidate.seeds
+        ]
+
+    def validate(self, candidates: Sequence[Candidate], title: str) -> list[Candidate]:
+        """Trains candidates on the training part with every seed, side by side.
+
+        Raises:
+            SearchInterrupted: When the run was asked to stop.
+        """
+        rows = self._run(candidates, "train", title)
+        return [
+            replace(
+                candidate,
+                validation=[]
+                if any("failed" in row for row in own)
+                else [row["validation"] for row in own],
+            )
+            for candidate, own in zip(candidates, rows, strict=True)
+        ]
+
+    def test(self, candidates: Sequence[Candidate]) -> list[Candidate]:
+        """Retrains on train + validation with every seed, side by side, and tests once.
+
+        Raises:
+            SearchInterrupted: When the run was asked to stop.
+            SearchFailed: When a retrain failed.
+        """
+        rows = self._run(candidates, "train+validation", "retraining on train + validation")
+        failed = [
+            f"  {candidate.label} seed {seed}: {row['failed']}"
+            for candidate, own in zip(candidates, rows, strict=True)
+            for seed, row in zip(candidate.seeds, own, strict=True)
+            if "failed" in row
+        ]
+        if failed:
+            raise SearchFailed("\n".join(["the final retrain failed:", *failed]))
+        return [
+            replace(candidate, test=[row["test"] for row in own])
+            for candidate, own in zip(candidates, rows, strict=True)
+        ]
+
+    def predictions(self, candidate: Candidate) -> list[Predictions]:
+        """Predictions of the test split, one a seed."""
+        jobs = self.jobs(candidate, "train+validation")
+        return [load_predictions(job.directory / "test.npz") for job in jobs]
+
+    def _run(
+        self, candidates: Sequence[Candidate], fit: FitOn, title: str
+    ) -> list[list[dict[str, Any]]]:
+        jobs = [self.jobs(candidate, fit) for candidate in candidates]
+        outcome = run_jobs(
+            [job for own in jobs for job in own],
+            self.run,
+            resources=self.resources,
+            title=title,
+            max_failures=self.max_failures,
+            side=self.side,
+            cache_dir=self.cache_dir,
+            watchers=self.watchers,
+            interrupt=self.interrupt,
+        )
+        if outcome.interrupted:
+            raise SearchInterrupted
+        results = iter(outcome.results)
+        return [[next(results) or {} for _ in own] for own in jobs]

@@ -1,0 +1,68 @@
+"""The rehearsal where it counts: in the slot of a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, WorkerCrashedError
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.worker import open_workspace
+from gsfl_tune.training.rehearsal import largest_config, rehearse
+
+
+def rehearse_largest(
+    experiment: Experiment,
+    *,
+    resources: Resources,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+) -> None:
+    """Takes one optimiser step of the largest model of a space in the slot of a trial.
+
+    A space without a finetune stage has small models, which `check` has priced: on a CPU they
+    are not rehearsed.
+
+    Raises:
+        UserError: When the step does not fit.
+    """
+    if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
+        return
+    config = largest_config(experiment)
+    task = ray.remote(_rehearse).options(
+        num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
+    )
+    try:
+        complaint = ray.get(task.remote(config.model_dump_json(), side, cache_dir))
+    except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+        complaint = "its process was ended, most likely for want of memory"
+    except RayError as error:
+        lines = str(error).strip().splitlines()
+        complaint = lines[-1] if lines else repr(error)
+    if complaint:
+        model, training = config.model, config.training
+        stage = training.finetune if training.finetune.epochs else training.head
+        raise UserError(
+            f"the largest model of the space cannot take a step: {complaint}\n"
+            f"  {model.backbone} at {config.data.image_size} px, {model.pooling} pooling, "
+            f"latent_dim {model.latent_dim}, batch_size {stage.batch_size}\n"
+            "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
+            "size), images or models, or more resources a trial"
+        )
+
+
+def _rehearse(config: str, side: int | None, cache_dir: Path | None) -> str | None:
+    import torch
+
+    parsed = Config.model_validate_json(config)
+    try:
+        rehearse(parsed, open_workspace(parsed.data, side, cache_dir))
+    except UserError as error:
+        return str(error)
+    except (torch.OutOfMemoryError, MemoryError) as error:
+        return f"out of memory ({str(error).splitlines()[0]})"
+    return None

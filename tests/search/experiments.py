@@ -1,0 +1,44 @@
+"""Small real experiments: typefaces at 32 pixels on a small untrained backbone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gsfl_tune.experiment import Experiment
+
+YAML = """
+name: tiny
+data:
+  source: typefaces
+  image_size: 32
+  typefaces: {train: 6, test: 2, size: 32}
+model:
+  backbone: resnet10t
+  weights: none
+  head: {choice: [gsfl, plain]}
+  latent_dim: {int: [8, 32], step: 8}
+  dropout: {float: [0.0, 0.6], step: 0.3}
+  groups:
+    count: {int: [2, 4], when: {model.head: gsfl}}
+training:
+  head:
+    epochs: 4
+    learning_rate: {float: [1.0e-4, 1.0e-1], log: true}
+search:
+  trials: 8
+  seed: 3
+  metric: validation/nll
+  resources: {cpu: 1, gpu: 0}
+"""
+
+
+def experiment(*overrides: str, text: str = YAML) -> Experiment:
+    return Experiment.parse(text, overrides=overrides)
+
+
+def states(study: Any) -> list[tuple[int, str, dict[int, float]]]:
+    """What must not depend on interruptions."""
+    return [
+        (trial.number, trial.state.name, dict(trial.intermediate_values))
+        for trial in study.trials()
+    ]

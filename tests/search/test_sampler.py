@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import pytest
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Study, open_study
+from gsfl_tune.search.grid import grid_points
+from tests.search.experiments import experiment
+
+SAMPLERS = ["tpe", "random", "gp", "cmaes", "sobol", "grid"]
+DISCRETE = "training.head.learning_rate={choice: [0.01, 0.001]}"
+
+
+def _sampled(name: str, *overrides: str) -> Any:
+    return experiment(
+        f"search.sampler.name={name}", "search.sampler.startup_trials=3", DISCRETE, *overrides
+    )
+
+
+def _objective(params: dict[str, Any]) -> float:
+    return float(params["model.latent_dim"]) / 32 + float(params["model.dropout"])
+
+
+def _search(study: Study, trials: int) -> list[dict[str, Any]]:
+    seen = []
+    for _ in range(trials):
+        asked = study.ask()
+        if asked is None:
+            break
+        seen.append(asked.params)
+        if asked.number % 4 == 3:
+            study.prune(asked.number, _objective(asked.params), 0)
+        else:
+            study.complete(asked.number, _objective(asked.params), 0)
+    return seen
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samples_a_conditional_space(run: RunDirectory, name: str) -> None:
+    tried = _sampled(name)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        seen = _search(open_study(tried, run), 10)
+    assert len(seen) == 10
+    for params in seen:
+        # Everything that is proposed is a configuration, whatever is inactive in it.
+        config = tried.configure(params)
+        if params["model.head"] == "gsfl":
+            assert config.model.groups.count == params["model.groups.count"]
+    assert len({tuple(sorted(params.items())) for params in seen}) > 5
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_equal_histories_give_equal_proposals(tmp_path: Any, name: str) -> None:
+    whole = _search(open_study(_sampled(name), RunDirectory(tmp_path / "whole")), 9)
+    parts = []
+    for trials in (2, 3, 4):
+        # A new process each time, as after an interruption.
+        parts += _search(open_study(_sampled(name), RunDirectory(tmp_path / "parts")), trials)
+    assert parts == whole
+    other = open_study(_sampled(name, "search.seed=4"), RunDirectory(tmp_path / "other"))
+    assert _search(other, 9) != whole
+
+
+@pytest.mark.parametrize("name", ["gp", "cmaes", "sobol"])
+def test_samplers_of_a_fixed_space_get_every_parameter(run: RunDirectory, name: str) -> None:
+    study = open_study(_sampled(name), run)
+    _search(study, 6)
+    names = {parameter.name for parameter in study.space.parameters}
+    assert all(set(trial.params) == names for trial in study.trials())
+
+
+def test_sobol_covers_better_than_chance(run: RunDirectory) -> None:
+    text = "model.dropout={float: [0.0, 0.8]}"
+    study = open_study(_sampled("sobol", text), run)
+    values = [params["model.dropout"] for params in _search(study, 8)]
+    # A sequence with the (t, m, s) property: one point in each eighth.
+    assert sorted(int(value * 10) for value in values) == list(range(8))
+
+
+def test_grid_tries_each_configuration_once_and_ends(run: RunDirectory) -> None:
+    study = open_study(_sampled("grid"), run)
+    first = {
+        "model.head": "gsfl", "model.latent_dim": 8, "model.dropout": 0.3,
+        "model.groups.count": 2, "training.head.learning_rate": 0.01,
+    }  # fmt: skip
+    study.enqueue(first, "defaults")
+    seen = _search(study, 1000)
+    # 3 group counts with the GSFL head, none with the plain one: not 2 * 3 * 4 * 3 * 2.
+    assert len(seen) == (3 + 1) * 4 * 3 * 2
+    assert len({tuple(sorted(params.items())) for params in seen}) == len(seen)
+    assert study.ask() is None
+
+
+def test_grid_refuses_what_has_no_steps() -> None:
+    with pytest.raises(UserError, match=r"model\.dropout"):
+        grid_points(experiment("model.dropout={float: [0, 1]}", DISCRETE).space, 0)
+
+
+def test_grid_refuses_to_walk_for_ever() -> None:
+    huge = experiment(
+        DISCRETE, "model.latent_dim={int: [2, 4096]}", "model.dropout={float: [0, 0.9], step: 0.01}"
+    )
+    with pytest.raises(UserError, match="100000"):
+        grid_points(huge.space, 0)
+
+
+def test_a_study_that_cannot_be_sampled_leaves_no_journal(run: RunDirectory) -> None:
+    with pytest.raises(UserError, match="grid"):
+        open_study(experiment("search.sampler.name=grid"), run)
+    assert not run.journal.exists() or run.journal.stat().st_size == 0

@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import optuna
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import open_study
+from gsfl_tune.search.resume import reconcile
+from tests.search.experiments import experiment
+
+
+def _plain(run: RunDirectory) -> optuna.Study:
+    """The study as optuna-dashboard or anybody else opens it."""
+    storage = JournalStorage(JournalFileBackend(str(run.journal)))
+    return optuna.load_study(study_name="search", storage=storage)
+
+
+def test_states_as_another_program_reads_them(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    for _ in range(4):
+        assert study.ask() is not None
+    study.report(0, 0, 3.0)
+    study.report(0, 1, 2.5)
+    study.complete(0, 2.5)
+    study.prune(1, 4.0, 0)
+    study.fail(2, "non-finite train/loss in epoch 2")
+    trials = _plain(run).trials
+    assert [trial.state.name for trial in trials] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert trials[0].value == 2.5
+    assert trials[0].intermediate_values == {0: 3.0, 1: 2.5}
+    assert trials[1].intermediate_values == {0: 4.0}
+    assert trials[2].user_attrs["reason"] == "non-finite train/loss in epoch 2"
+    assert _plain(run).direction.name == "MINIMIZE"
+    assert study.counts() == {"COMPLETE": 1, "PRUNED": 1, "FAIL": 1, "RUNNING": 1, "WAITING": 0}
+    assert study.running() == [3]
+    assert study.best().number == 0  # type: ignore[union-attr]
+
+
+def test_everything_may_be_told_twice(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    study.ask()
+    study.report(0, 0, 3.0)
+    study.report(0, 0, 9.0)
+    study.complete(0, 3.0)
+    for again in (study, open_study(experiment(), run)):
+        again.complete(0, 1.0)
+        again.prune(0, 1.0, 1)
+        again.fail(0, "late")
+        again.report(0, 1, 1.0)
+    trial = _plain(run).trials[0]
+    assert trial.state.name == "COMPLETE"
+    assert trial.value == 3.0
+    assert trial.intermediate_values == {0: 3.0}
+    assert trial.user_attrs == {}
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_a_value_that_is_not_finite_fails_with_a_reason(run: RunDirectory, value: float) -> None:
+    study = open_study(experiment(), run)
+    study.ask()
+    study.complete(0, value)
+    trial = _plain(run).trials[0]
+    assert trial.state.name == "FAIL"
+    assert "validation/nll" in trial.user_attrs["reason"]
+
+
+def test_ranking_follows_the_direction_of_the_metric(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    for value in (0.2, 0.7, 0.7, 0.1):
+        asked = study.ask()
+        assert asked is not None
+        study.complete(asked.number, value)
+    study.ask()
+    study.prune(4, 0.9, 0)
+    assert [trial.number for trial in study.ranking()] == [1, 2, 0, 3]
+
+
+def test_a_trial_under_way_is_handed_out_again_with_its_parameters(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    first = study.ask()
+    assert first is not None
+    study.report(0, 0, 2.0)
+    again = open_study(experiment(), run).again(0)
+    assert again.params == first.params
+    assert again.rungs == {0: 2.0}
+
+
+def test_parameters_that_a_killed_driver_did_not_write_are_drawn_again(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    asked = study.ask()
+    assert asked is not None
+    lines = run.journal.read_bytes().splitlines(keepends=True)
+    params = [index for index, line in enumerate(lines) if b'"param_name"' in line]
+    assert len(params) >= 3
+    # Killed after the second parameter, in the middle of a write.
+    cut = params[2]
+    run.journal.write_bytes(b"".join(lines[:cut]) + lines[cut][:20])
+    left = {"model.head", "model.latent_dim"}
+    again = open_study(experiment(), run).again(0)
+    assert {name: again.params[name] for name in left} == {n: asked.params[n] for n in left}
+    assert experiment().configure(again.params)
+    assert _plain(run).trials[0].params == again.params
+
+
+def test_a_trial_is_written_whole(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    study.ask()
+    study.ask()
+    data = run.journal.read_bytes()
+    # Whatever another process sees at any moment: a trial has its parameters.
+    assert all(len(trial.params) >= 4 for trial in _plain(run).trials)
+    study.complete(0, 1.0, 3)
+    tail = run.journal.read_bytes()[len(data) :].splitlines()
+    assert len(tail) == 2
+
+
+def test_another_writer_of_the_journal_does_no_harm(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    study.ask()
+    other = _plain(run)
+    other.set_user_attr("note", "written by a dashboard")
+    study.ask()
+    other.set_user_attr("note", "again")
+    study.complete(0, 1.0, 3)
+    study.prune(1, 2.0, 0)
+    assert [trial.state.name for trial in _plain(run).trials] == ["COMPLETE", "PRUNED"]
+    assert study.counts()["COMPLETE"] == 1
+    assert study.counts()["PRUNED"] == 1
+
+
+def test_the_lock_of_a_dead_writer_does_not_stop_the_next(run: RunDirectory) -> None:
+    open_study(experiment(), run).ask()
+    Path(f"{run.journal}.lock").symlink_to(run.journal)
+    study = open_study(experiment(), run)
+    study.complete(0, 1.0)
+    assert study.counts()["COMPLETE"] == 1
+
+
+def test_reconcile_settles_what_was_decided(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    for _ in range(4):
+        study.ask()
+    study.report(0, 0, 1.0)
+    study.report(0, 1, 0.9)
+    study.report(0, 2, 0.8)
+    # Written by hand: a power cut between two records of one write.
+    _plain(run).ask()
+    storage = study._study._storage
+    storage.set_trial_user_attr(study.trials()[2]._trial_id, "reason", "broken")
+    study.prune(1, 5.0, 1)
+    study.report(3, 0, 1.0)
+    study = open_study(experiment(), run)
+    result = reconcile(study, last_rung=2)
+    assert result.again == [3, 4]
+    assert result.settled == [0, 2]
+    trials = _plain(run).trials
+    assert [trial.state.name for trial in trials[:4]] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
+    assert trials[0].value == 0.8
+    assert trials[1].intermediate_values == {1: 5.0}
+    assert reconcile(study, last_rung=2).settled == []
+
+
+def test_refuses_another_experiment_and_says_what_differs(run: RunDirectory) -> None:
+    open_study(experiment(), run).ask()
+    changed = experiment("model.latent_dim={int: [8, 64], step: 8}", "training.head.epochs=5")
+    with pytest.raises(UserError) as error:
+        open_study(changed, run)
+    lines = str(error.value).splitlines()
+    assert any("model.latent_dim" in line and "8 to 32" in line for line in lines)
+    assert any("training.head.epochs: was 4, found 5" in line for line in lines)
+    assert len(lines) == 4
+
+
+def test_more_trials_and_other_resources_are_no_other_experiment(run: RunDirectory) -> None:
+    open_study(experiment(), run).ask()
+    more = experiment("search.trials=99", "search.resources.cpu=2", "search.final_seeds=1")
+    assert open_study(more, run).created() == 1
+
+
+def test_a_journal_of_another_format_is_refused(run: RunDirectory) -> None:
+    open_study(experiment(), run)
+    text = run.journal.read_text()
+    assert '"format":1' in text
+    run.journal.write_text(text.replace('"format":1', '"format":99'))
+    with pytest.raises(UserError, match="99"):
+        open_study(experiment(), run)
+
+
+def test_two_studies_share_the_journal(run: RunDirectory) -> None:
+    search = open_study(experiment(), run)
+    control = open_study(experiment().fixed({"model.head": "plain"}), run, "control")
+    search.ask()
+    asked = control.ask()
+    assert asked is not None
+    assert asked.number == 0
+    assert "model.groups.count" not in asked.params
+    control.complete(0, 1.0)
+    assert search.counts()["RUNNING"] == 1
+    assert all(json.loads(line) for line in run.journal.read_text().splitlines())
