@@ -90,24 +90,23 @@ class GsflLoss:
             y: (B,) labels.
             centers: Class centres; a plain head needs none.
         """
-        with torch.autocast(f.device.type, enabled=False):
-            logits = _full(output.logits)
-            cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
-            if output.shared is None or output.reconstruction is None:
-                return LossTerms(cross_entropy, cross_entropy, None, None, None)
-            if centers is None:
-                raise ValueError("the GSFL loss needs class centres")
-            target = f.detach() if self.reconstruction_target == "detach" else f
-            terms = (
-                _squared(_full(output.reconstruction) / self.feature_scale, _full(target)),
-                _squared(_full(output.discriminative), centers.centers[y]),
-                _squared(_full(output.shared), centers.group_means()[centers.groups[y]]),
-            )
-            total = cross_entropy
-            weights = (self.reconstruction, self.class_center, self.shared_center)
-            for weight, term in zip(weights, terms, strict=True):
-                if weight:  # a term without weight must not spoil the total when it overflows
-                    total = total + weight * term
+        logits = _full(output.logits)
+        cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        if output.shared is None or output.reconstruction is None:
+            return LossTerms(cross_entropy, cross_entropy, None, None, None)
+        if centers is None:
+            raise ValueError("the GSFL loss needs class centres")
+        target = f.detach() if self.reconstruction_target == "detach" else f
+        terms = (
+            _squared(_full(output.reconstruction) / self.feature_scale, _full(target)),
+            _squared(_full(output.discriminative), centers.centers[y]),
+            _squared(_full(output.shared), centers.group_means()[centers.groups[y]]),
+        )
+        total = cross_entropy
+        weights = (self.reconstruction, self.class_center, self.shared_center)
+        for weight, term in zip(weights, terms, strict=True):
+            if weight:  # a term without weight must not spoil the total when it overflows
+                total = total + weight * term
         return LossTerms(total, cross_entropy, *terms)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -31,9 +32,16 @@ def full_precision(maps: Tensor) -> Tensor:
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 
+def _no_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Switches autocast off where there is any: the meta device, which prices models, has none."""
+    if torch.amp.is_autocast_available(device_type):
+        return torch.autocast(device_type, enabled=False)
+    return nullcontext()
+
+
 def gram(maps: Tensor) -> Tensor:
     """Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, in full precision."""
-    with torch.autocast(maps.device.type, enabled=False):
+    with _no_autocast(maps.device.type):
         descriptors = full_precision(maps).flatten(2)
         return descriptors @ descriptors.transpose(1, 2) / descriptors.shape[2]
 

@@ -1,0 +1,141 @@
+import math
+
+import pytest
+import torch
+from torch.autograd import gradcheck
+from torch.nn import functional as F
+
+from gsfl_tune.losses import ClassCenters, GsflLoss
+from gsfl_tune.models import GsflHead, HeadOutput, PlainHead
+
+CLASSES, LATENT, DIM, SCALE = 5, 3, 4, 2.5
+GROUPS = torch.tensor([0, 1, 0, 2, 1])
+WEIGHTS = {"reconstruction": 0.7, "class_center": 0.3, "shared_center": 0.2}
+
+
+def make_batch(size=7):
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    output = HeadOutput(
+        draw(size, CLASSES), draw(size, LATENT), draw(size, LATENT), draw(size, DIM)
+    )
+    f = F.normalize(draw(size, DIM), dim=1)
+    y = torch.randint(CLASSES, (size,), generator=generator)
+    centers = ClassCenters(GROUPS, LATENT).double()
+    centers.centers.copy_(draw(CLASSES, LATENT))
+    return output, f, y, centers
+
+
+def reference_loss(output, f, y, centers, smoothing):
+    """One sample, one dimension at a time; every sample with its own group's centre."""
+    centers, groups = centers.tolist(), GROUPS.tolist()
+    sums = [0.0, 0.0, 0.0, 0.0]
+    for i, k in enumerate(y.tolist()):
+        logits = output.logits[i].tolist()
+        log_total = math.log(sum(math.exp(v) for v in logits))
+        for j, v in enumerate(logits):
+            share = smoothing / CLASSES + (1 - smoothing if j == k else 0)
+            sums[0] -= share * (v - log_total)
+        for j in range(DIM):
+            sums[1] += (float(output.reconstruction[i, j]) / SCALE - float(f[i, j])) ** 2
+        members = [c for c in range(CLASSES) if groups[c] == groups[k]]
+        for j in range(LATENT):
+            sums[2] += (float(output.discriminative[i, j]) - centers[k][j]) ** 2
+            mean = sum(centers[c][j] for c in members) / len(members)
+            sums[3] += (float(output.shared[i, j]) - mean) ** 2
+    return [v / len(y) for v in sums]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_loss_equals_a_loop_over_samples(smoothing):
+    output, f, y, centers = make_batch()
+    loss = GsflLoss(**WEIGHTS, label_smoothing=smoothing, feature_scale=SCALE)
+    terms = loss(output, f, y, centers)
+    expected = reference_loss(output, f, y, centers.centers, smoothing)
+    assert [float(t) for t in terms[1:]] == pytest.approx(expected, abs=1e-12)
+    total = sum(w * v for w, v in zip((1.0, *WEIGHTS.values()), expected, strict=True))
+    assert float(terms.total) == pytest.approx(total, abs=1e-12)
+
+
+def test_gradients():
+    output, f, y, centers = make_batch(3)
+    loss = GsflLoss(**WEIGHTS, label_smoothing=0.1, feature_scale=SCALE)
+    inputs = tuple(t.clone().requires_grad_() for t in (*output, f))
+    assert gradcheck(lambda *t: loss(HeadOutput(*t[:4]), t[4], y, centers).total, inputs)
+
+
+def test_gradients_through_the_head():
+    _, f, y, centers = make_batch(3)
+    torch.manual_seed(0)
+    head = GsflHead(
+        DIM, CLASSES, latent_dim=LATENT, dropout=0.0, feature_scale=SCALE, decoder="sigmoid"
+    ).double()
+    loss = GsflLoss(**WEIGHTS, feature_scale=SCALE)
+    assert gradcheck(lambda x: loss(head(x), x, y, centers).total, (f.requires_grad_(),))
+
+
+def test_reconstruction_target_keeps_or_loses_its_gradient():
+    output, f, y, centers = make_batch()
+    gradients = {}
+    for target in ("keep", "detach"):
+        x = f.clone().requires_grad_()
+        r = output.reconstruction.clone().requires_grad_()
+        loss = GsflLoss(1.0, 0.0, 0.0, feature_scale=SCALE, reconstruction_target=target)
+        loss(output._replace(reconstruction=r), x, y, centers).total.backward()
+        gradients[target] = (x.grad, r.grad)
+    assert gradients["detach"][0] is None
+    expected = 2 * (f - output.reconstruction / SCALE) / len(y)
+    assert torch.allclose(gradients["keep"][0], expected)
+    assert torch.equal(gradients["keep"][1], gradients["detach"][1])
+
+
+def test_loss_changes_no_state():
+    output, f, y, centers = make_batch()
+    before = {k: v.clone() for k, v in centers.named_buffers()}
+    GsflLoss(**WEIGHTS, feature_scale=SCALE)(output, f, y, centers)
+    assert all(torch.equal(before[k], v) for k, v in centers.named_buffers())
+
+
+def test_plain_head_has_cross_entropy_only():
+    _, f, y, centers = make_batch()
+    head = PlainHead(DIM, CLASSES, latent_dim=LATENT, dropout=0.0, feature_scale=SCALE).double()
+    loss = GsflLoss(**WEIGHTS, feature_scale=SCALE)
+    terms = loss(head(f), f, y)
+    assert torch.equal(terms.total, F.cross_entropy(head(f).logits, y))
+    assert terms[2:] == (None, None, None)
+    assert set(terms.detached()) == {"loss", "cross_entropy"}
+    assert torch.equal(loss(head(f), f, y, centers).total, terms.total)
+
+
+def test_gsfl_head_without_centres_is_an_error():
+    output, f, y, _ = make_batch()
+    with pytest.raises(ValueError, match="class centres"):
+        GsflLoss(**WEIGHTS)(output, f, y)
+
+
+def test_terms_are_float32_under_autocast():
+    torch.manual_seed(0)
+    head = GsflHead(DIM, CLASSES, latent_dim=LATENT, dropout=0.0, feature_scale=SCALE)
+    f = F.normalize(torch.randn(6, DIM), dim=1)
+    y = torch.arange(6) % CLASSES
+    centers = ClassCenters(GROUPS, LATENT)
+    loss = GsflLoss(**WEIGHTS, feature_scale=SCALE)
+    with torch.autocast("cpu", torch.bfloat16):
+        output = head(f)
+        terms = loss(output, f, y, centers)
+    assert output.shared.dtype == torch.bfloat16
+    assert all(t.dtype == torch.float32 for t in terms)
+    full = HeadOutput(*(t.float() for t in output))
+    for ours, expected in zip(terms, loss(full, f, y, centers), strict=True):
+        assert torch.equal(ours, expected)
+
+
+def test_a_term_without_weight_cannot_spoil_the_total():
+    output, f, y, centers = make_batch()
+    broken = output._replace(reconstruction=output.reconstruction * math.inf)
+    terms = GsflLoss(0.0, 0.1, 0.1, feature_scale=SCALE)(broken, f, y, centers)
+    assert math.isfinite(terms.total)
+    assert not math.isfinite(terms.reconstruction)
