@@ -115,7 +115,7 @@ def _take(
     seed: int,
     purpose: str,
 ) -> tuple[list[int], list[int]]:
-    """Takes a share of each class, one image or more, leaving ``reserve`` different ones or more."""
+    """Takes a share of each class, one image or more, leaving at least ``reserve`` others."""
     label_of: dict[bytes, int] = {}
     for position in free:
         label_of.setdefault(digests[position], labels[position])

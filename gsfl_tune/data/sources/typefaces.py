@@ -96,6 +96,10 @@ class TypefacesSource(Source):
             )
 
 
+# The ranges below are chosen so that a linear classifier on frozen EfficientNet-Lite0 features
+# (96 px, 40 images a class) reaches about 30 %: hard, and with room to search in.
+
+
 def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
     """Renders one crop of text: random words, colours, rotation, blur and noise.
 
@@ -109,11 +113,11 @@ def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
     """
     random = np.random.default_rng(list(seed))
     background, ink = _colors(random)
-    # Large enough that no corner is bare after any rotation.
-    canvas = int(size * 1.5)
+    # Large enough that no corner is bare after any rotation: cos 15 + sin 15 is 1.22.
+    canvas = int(size * 1.25)
     image = Image.new("RGB", (canvas, canvas), background)
     draw = ImageDraw.Draw(image)
-    height = size * random.uniform(0.16, 0.36)
+    height = size * random.uniform(0.2, 0.3)
     font = _font(label, max(6, round(height)))
     line = height * random.uniform(1.1, 1.5)
     y = -line * random.uniform(0.0, 1.0)
@@ -125,12 +129,12 @@ def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
             draw.text((x, y), word, font=font, fill=ink)
             x += font.getlength(word) + 0.35 * height
         y += line
-    image = image.rotate(random.uniform(-20, 20), Image.Resampling.BICUBIC, fillcolor=background)
+    image = image.rotate(random.uniform(-15, 15), Image.Resampling.BICUBIC, fillcolor=background)
     corner = (canvas - size) // 2
     image = image.crop((corner, corner, corner + size, corner + size))
-    image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.0, 0.012) * size))
+    image = image.filter(ImageFilter.GaussianBlur(random.uniform(0.0, 0.005) * size))
     pixels = np.asarray(image, dtype=np.float32)
-    noise = random.standard_normal(pixels.shape, dtype=np.float32) * random.uniform(2.0, 24.0)
+    noise = random.standard_normal(pixels.shape, dtype=np.float32) * random.uniform(2.0, 10.0)
     return Image.fromarray(np.clip(pixels + noise, 0, 255).astype(np.uint8))
 
 
