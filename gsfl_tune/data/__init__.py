@@ -5,6 +5,7 @@ from gsfl_tune.data.dataset import Dataset, prepare
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.locking import build_once, cache_directory
+from gsfl_tune.data.sheet import contact_sheet
 from gsfl_tune.data.single import load_image, load_square, square, square_side
 from gsfl_tune.data.splits import Duplicates
 
@@ -17,6 +18,7 @@ __all__ = [
     "build_once",
     "cache_directory",
     "center_crop",
+    "contact_sheet",
     "epoch_batches",
     "eval_batches",
     "load_image",

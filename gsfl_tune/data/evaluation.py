@@ -10,14 +10,13 @@ from typing import Literal
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
+from gsfl_tune.data.detect import detect_source
 from gsfl_tune.data.digests import image_digests
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.single import Fit
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
-
-Sources = Literal["folder", "cub", "parquet"]
 
 
 @dataclass(frozen=True)
@@ -65,18 +64,6 @@ def open_for_evaluation(
         part = "test"
         positions = [i for i in positions if source.samples[i].part == "test"]
     return _decode(source, positions, Geometry(side, fit), cache, part)
-
-
-def detect_source(path: str) -> Sources:
-    """Which source reads a path: by its suffix, else by what the folder holds."""
-    folder = Path(path).expanduser()
-    if folder.is_dir():
-        if (folder / "images.txt").is_file() and (folder / "image_class_labels.txt").is_file():
-            return "cub"
-        has_parquet = any(folder.glob("*.parquet")) or any(folder.glob("*/*.parquet"))
-        return "parquet" if has_parquet else "folder"
-    remote = "://" in path
-    return "parquet" if remote or path.endswith(".parquet") or "*" in path else "folder"
 
 
 def _decode(

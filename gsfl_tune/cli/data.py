@@ -1,0 +1,170 @@
+"""``gsfl-tune data``: what a data set holds, and whether anything is wrong with it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gsfl_tune.data import Dataset
+    from gsfl_tune.experiment.config import DataConfig
+
+_MOST_LISTED = 20
+
+
+class Data(Command):
+    """Shows a data set."""
+
+    name = "data"
+    help = "show classes, counts, sizes, broken and duplicate images, and write a contact sheet"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "data",
+            metavar="EXPERIMENT_OR_PATH",
+            help="experiment file (.yaml), image folder, CUB folder, Parquet (file, folder, URL)",
+        )
+        parser.add_argument(
+            "--set",
+            dest="overrides",
+            metavar="PATH=VALUE",
+            action="append",
+            default=[],
+            help="override a leaf, for example --set data.fit=pad; may be given many times",
+        )
+        parser.add_argument(
+            "--sheet",
+            type=Path,
+            metavar="OUT.png",
+            help="where the contact sheet goes (default: NAME-contact-sheet.png here)",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Prepares the images, prints what they are and draws the sheet."""
+        from rich.console import Console
+
+        from gsfl_tune.data import contact_sheet, prepare
+
+        name, config = _config(args.data, args.overrides)
+        console = Console(highlight=False)
+        # All broken images are wanted here; the limit is applied at the end.
+        with console.status("decoding") as status:
+            dataset = prepare(
+                config.model_copy(update={"max_broken": 1.0}),
+                progress=lambda done, total: status.update(f"decoded {done} of {total} images"),
+            )
+        _print_counts(console, name, dataset)
+        _print_sizes(console, dataset)
+        _print_findings(console, dataset)
+        sheet, shown = contact_sheet(dataset)
+        target = args.sheet or Path(f"{name}-contact-sheet.png")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sheet.save(target, format="PNG")
+        some = (
+            "" if shown == dataset.class_count else f" ({shown} of {dataset.class_count} classes)"
+        )
+        _line(console, f"contact sheet: {target.resolve()}{some}")
+        total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
+        if len(dataset.broken) > config.max_broken * total:
+            _line(
+                console,
+                f"{len(dataset.broken)} of {total} images are broken, more than data.max_broken "
+                f"({config.max_broken:.2%}) allows: a search would refuse this data",
+                "bold red",
+            )
+            return BAD_INPUT
+        return FINISHED
+
+
+def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
+    """The name and the section ``data`` of an experiment, or of one made up for a path."""
+    from gsfl_tune.experiment import Experiment
+
+    if data.endswith((".yaml", ".yml")):
+        experiment = Experiment.load(data, overrides=overrides)
+        return experiment.name, experiment.defaults().data
+    from gsfl_tune.data.detect import detect_source
+
+    stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
+    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
+    name = name.lstrip("._-") or "data"
+    content = {"name": name, "data": {"source": detect_source(data), "path": data}}
+    # JSON is YAML; a path may hold anything.
+    experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
+    return name, experiment.defaults().data
+
+
+def _print_counts(console: Console, name: str, dataset: Dataset) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    summary = dataset.summary()
+    counts = summary["counts"]
+    table = Table(title=Text(f"{name}: {dataset.class_count} classes"), title_justify="left")
+    table.add_column("class", overflow="fold")
+    for part in counts:
+        table.add_column(part, justify="right")
+    if dataset.known_groups is not None:
+        table.add_column("group", overflow="fold")
+    for label, class_name in enumerate(dataset.classes):
+        row = [Text(class_name)]
+        row += [Text(str(count)) for count in summary["class_counts"][class_name].values()]
+        if dataset.known_groups is not None:
+            row.append(Text(dataset.known_groups[label]))
+        table.add_row(*row)
+    table.add_section()
+    table.add_row(Text("all"), *[Text(str(count)) for count in counts.values()])
+    console.print(table)
+    origin = {True: "given", False: "chosen by data.split"}
+    _line(
+        console,
+        f"validation part: {origin[dataset.given_validation]}; "
+        f"test part: {origin[dataset.given_test]}",
+    )
+
+
+def _print_sizes(console: Console, dataset: Dataset) -> None:
+    import numpy as np
+
+    sizes = np.concatenate([dataset.pool.sizes, dataset.test.sizes])
+    order = np.argsort(sizes.astype(np.int64).prod(axis=1), kind="stable")
+    named = {"smallest": 0, "median": len(order) // 2, "largest": -1}
+    shown = {what: sizes[order[place]] for what, place in named.items()}
+    text = ", ".join(f"{what} {width} x {height}" for what, (width, height) in shown.items())
+    _line(console, f"image sizes (width x height): {text}")
+    _line(console, f"decoded to {dataset.pool.side} x {dataset.pool.side}")
+
+
+def _print_findings(console: Console, dataset: Dataset) -> None:
+    broken = [f"{image.path}: {image.reason}" for image in dataset.broken]
+    _print_list(console, f"broken images: {len(broken)}", broken)
+    duplicates = dataset.duplicates
+    twins = [" = ".join(group) for group in duplicates.groups]
+    _print_list(console, f"sets of byte-identical images: {len(twins)}", twins)
+    if duplicates.conflicting:
+        conflicts = [" = ".join(group) for group in duplicates.conflicting]
+        _print_list(console, f"of them with different labels: {len(conflicts)}", conflicts)
+    if duplicates.dropped:
+        count = len(duplicates.dropped)
+        title = f"left out, as the test or validation part has the same image: {count}"
+        _print_list(console, title, duplicates.dropped)
+
+
+def _print_list(console: Console, title: str, items: list[str]) -> None:
+    _line(console, title, "bold yellow" if items else "")
+    for item in items[:_MOST_LISTED]:
+        _line(console, f"  {item}")
+    if len(items) > _MOST_LISTED:
+        _line(console, f"  and {len(items) - _MOST_LISTED} more")
+
+
+def _line(console: Console, text: str, style: str = "") -> None:
+    """Prints without markup (names may hold brackets) and without breaking paths."""
+    console.print(text, style=style, markup=False, soft_wrap=True)
