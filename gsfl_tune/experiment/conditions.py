@@ -20,7 +20,6 @@ from gsfl_tune.experiment.distributions import (
 from gsfl_tune.experiment.fields import number, show
 
 COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
-_ALL_OF_A_RANGE = 1000
 
 
 @dataclass(frozen=True)
@@ -86,8 +85,6 @@ def representatives(
 
 
 def _of_range(item: Integer | Float, conditions: Sequence[Condition]) -> list[Scalar]:
-    if isinstance(item, Integer) and (item.high - item.low) // item.step <= _ALL_OF_A_RANGE:
-        return list(range(item.low, item.high + 1, item.step))
     candidates: list[float] = [item.low, item.high]
     for bound in [at for condition in conditions for at in condition.numbers()]:
         if isinstance(item, Integer) or item.step is not None:

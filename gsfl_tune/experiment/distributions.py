@@ -196,7 +196,8 @@ class Float:
         """The nearest allowed number; the default for what is no number."""
         if not is_number(value) or math.isnan(value):
             return float(self.default)
-        return self._snap(value)
+        # A step that floating point missed by a hair stays what it is.
+        return float(value) if self.contains(value) else self._snap(value)
 
     def _snap(self, value: float) -> float:
         value = min(max(float(value), self.low), self.high)

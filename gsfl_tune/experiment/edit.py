@@ -180,13 +180,17 @@ def _in_conditions(node: Node, path: str) -> Iterator[Node]:
 
 
 def clamp(root: Node, path: str, high: float) -> None:
-    """Brings every distribution of a leaf down to ``high``; written constants stay."""
+    """Brings what a leaf can be down to ``high``; a constant that the file gives stays."""
+    default_too_large = leaves()[path].default > high
     node = find(root, path)
     if node is not None and isinstance(node.value, dict | list):
         items = [node] if isinstance(node.value, dict) else node.value
         for item in items:
-            if isinstance(item.value, dict):
-                _clamp(item.value, high)
+            _clamp(item.value, high)
+        conditional = all("when" in item.value for item in items)
+        if conditional and default_too_large and not any("else" in item.value for item in items):
+            items[0].value["else"] = Node(high, items[0].file, items[0].line)
+    merged = False
     for choice_path, choice in named_choices(root).items():
         section = choice_path.rpartition(".")[0]
         if path.startswith(f"{section}." if section else ""):
@@ -194,7 +198,10 @@ def clamp(root: Node, path: str, high: float) -> None:
             for option in choice.value["choice"].value.values():
                 leaf = find(option, inner)
                 if leaf is not None and is_number(leaf.value):
+                    merged = True
                     leaf.value = min(leaf.value, high)
+    if node is None and not merged and default_too_large:
+        put(root, path, Node(high, root.file, root.line))
 
 
 def _clamp(entries: dict[str, Node], high: float) -> None:

@@ -197,10 +197,6 @@ class Experiment:
         """
         root = self._root.copy()
         edit.clamp(root, path, high)
-        unnamed = path not in self.space.merged and edit.find(root, path) is None
-        if unnamed and leaves()[path].default > high:
-            file, line = locate(root, path)
-            edit.put(root, path, Node(high, file, line))
         return Experiment(root, self.file, [], None)
 
     def bounds(self, path: str) -> Any:

@@ -143,6 +143,9 @@ class Grammar:
                 found = f"a list of {len(body.value)}"
             self.complain(body, f"{name}.{kind}", f"found {found}, allowed [low, high]")
             return None
+        if not leaf.numeric:
+            self.complain(body, f"{name}.{kind}", f"found a range, allowed {leaf.allowed}")
+            return None
         for bound in body.value:
             number = bound.value
             right = is_number(number) and (kind == "float" or isinstance(number, int))

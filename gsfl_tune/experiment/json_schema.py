@@ -19,7 +19,12 @@ _COMMON = {
 
 def json_schema() -> dict[str, Any]:
     """The schema, draft 2020-12; every leaf that can be searched also takes distributions."""
-    definitions: dict[str, Any] = {**_when(), "named": _named()}
+    definitions: dict[str, Any] = {
+        **_when(),
+        "named": _named(),
+        "int": _range("int", "integer"),
+        "float": _range("float", "number"),
+    }
     searched = [leaf for leaf in leaves().values() if leaf.not_searched is None]
     definitions.update({leaf.path: _distribution(leaf) for leaf in searched})
     return {
@@ -80,7 +85,7 @@ def _scalar(leaf: Leaf) -> dict[str, Any]:
 
 def _distribution(leaf: Leaf) -> dict[str, Any]:
     scalar = _scalar(leaf)
-    kinds = [
+    kinds: list[dict[str, Any]] = [
         {
             "type": "object",
             "description": "One of these values.",
@@ -94,9 +99,9 @@ def _distribution(leaf: Leaf) -> dict[str, Any]:
     ]
     types = {part.get("type") for part in scalar.get("anyOf", [scalar])}
     if "integer" in types or "number" in types:
-        kinds.append(_range("int", "integer"))
+        kinds.append({"$ref": "#/$defs/int"})
     if "number" in types:
-        kinds.append(_range("float", "number"))
+        kinds.append({"$ref": "#/$defs/float"})
     return {"anyOf": kinds} if len(kinds) > 1 else kinds[0]
 
 

@@ -131,6 +131,13 @@ class _Dumper(yaml.SafeDumper):
         return True
 
 
+def _write_text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    # Other scalar styles write these line breaks as they are and read them back as spaces.
+    style = '"' if any(character in text for character in "\x85\u2028\u2029") else None
+    return dumper.represent_scalar(f"{_PREFIX}str", text, style=style)
+
+
+_Dumper.add_representer(str, _write_text)
 _add_resolvers(_Loader)
 _add_resolvers(_Dumper)
 
@@ -245,10 +252,10 @@ class _Builder:
         try:
             value: Any
             if isinstance(node, yaml.MappingNode):
-                value = self._mapping(node, path)
+                value = self._mapping(node, line, path)
             elif isinstance(node, yaml.SequenceNode):
                 value = [
-                    self._build(item, item.start_mark.line + 1, f"{path}[{index}]")
+                    self._build(item, max(line, item.start_mark.line + 1), f"{path}[{index}]")
                     for index, item in enumerate(node.value)
                 ]
             else:
@@ -257,11 +264,12 @@ class _Builder:
             self.open.discard(id(node))
         return Node(value, self.file, line)
 
-    def _mapping(self, node: yaml.MappingNode, path: str) -> dict[str, Node]:
+    def _mapping(self, node: yaml.MappingNode, outer: int, path: str) -> dict[str, Node]:
         entries: dict[str, Node] = {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            line = key_node.start_mark.line + 1
+            # What an alias repeats stands where the alias stands.
+            line = max(outer, key_node.start_mark.line + 1)
             if key_node.tag != f"{_PREFIX}str" or not isinstance(key_node, yaml.ScalarNode):
                 found = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"
                 self.complain(line, path, f"found the key {found or 'null'}, allowed are words")

@@ -21,7 +21,7 @@ from gsfl_tune.experiment.distributions import (
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, show
 
-_MOST_COMBINATIONS = 20_000
+_MOST_COMBINATIONS = 5_000
 _Items = list[Distribution | tuple[Scalar]]
 
 
@@ -114,6 +114,7 @@ class Space:
                 self.merged.update(dict.fromkeys(leaves_set, parameter))
         self.parameters: list[Parameter] = []
         self._reachable: set[str] = set()
+        self._possible: dict[str, _Items] = {}
         for parameter in parameters:
             if all(
                 any(condition.holds(value) for value in self._domain(path, [condition]))
@@ -233,6 +234,11 @@ class Space:
 
     def possible(self, path: str) -> _Items:
         """What a leaf can be: distributions, and constants as 1-tuples (no value: none)."""
+        if path not in self._possible:
+            self._possible[path] = self._find_possible(path)
+        return self._possible[path]
+
+    def _find_possible(self, path: str) -> _Items:
         if path in self.constants:
             return [(self.constants[path],)]
         fallback: _Items = []
