@@ -89,22 +89,63 @@ def start_ray(
     }
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None or address == "local":
-        ray.init(
-            address="local",
-            num_cpus=cpus,
-            num_gpus=gpus,
-            include_dashboard=False,
-            object_store_memory=_OBJECT_STORE_BYTES,
-            _node_ip_address="127.0.0.1",
-            **common,
-        )
+        with _loopback(), _no_error_listener():
+            ray.init(
+                address="local",
+                num_cpus=cpus,
+                num_gpus=gpus,
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **common,
+            )
         return True
     try:
-        ray.init(address=address, **common)
+        with _no_error_listener():
+            ray.init(address=address, **common)
     except (ConnectionError, ValueError, RuntimeError) as error:
         line = next((line for line in str(error).splitlines() if line.strip()), str(error))
         raise UserError(f"--address {address}: no Ray cluster answers ({line})") from error
     return True
+
+
+@contextmanager
+def _loopback() -> Iterator[None]:
+    """Makes a local Ray listen on 127.0.0.1 only.
+
+    Ray turns ``_node_ip_address="127.0.0.1"`` back into the address of the network card; it
+    listens on loopback where it thinks that there are no clusters, as on a Mac.
+    """
+    from ray._private import ray_constants
+
+    name = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
+    before = os.environ.get(name)
+    enabled = getattr(ray_constants, "ENABLE_RAY_CLUSTER", None)
+    os.environ[name] = "0"
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = enabled
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+@contextmanager
+def _no_error_listener() -> Iterator[None]:
+    """Keeps Ray from printing a paragraph into the live table whenever a worker dies.
+
+    The search says it in a line of its own; Ray has no switch for it.
+    """
+    from ray._private import worker
+
+    listener = getattr(worker, "listen_error_messages", None)
+    worker.listen_error_messages = lambda *arguments: None
+    try:
+        yield
+    finally:
+        worker.listen_error_messages = listener
 
 
 def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slots:

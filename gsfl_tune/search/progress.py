@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from gsfl_tune.search.study import Study
 
 REFRESH_SECONDS = 0.25
-# A rate of one or two trials says nothing.
-TRIALS_BEFORE_ESTIMATE = 3
+# A rate of one trial says nothing.
+TRIALS_BEFORE_ESTIMATE = 2
 
 
 def duration(seconds: float) -> str:
@@ -40,14 +40,22 @@ class _Clock:
     def __init__(self, total: int, done: int) -> None:
         self._start = time.monotonic()
         self._total = total
+        self._first: tuple[float, int] | None = None
         self._before = done
 
     def line(self, done: int) -> str:
-        elapsed = time.monotonic() - self._start
-        text = duration(elapsed)
-        fresh = done - self._before
+        """``2:03, about 4:10 left``, as soon as there is something to estimate from."""
+        now = time.monotonic()
+        text = duration(now - self._start)
+        if self._first is None:
+            # Worker processes that start and caches that fill are no measure of the rest.
+            if done > self._before:
+                self._first = (now, done)
+            return text
+        since, already = self._first
+        fresh = done - already
         if fresh >= TRIALS_BEFORE_ESTIMATE and done < self._total:
-            text += f", about {duration(elapsed / fresh * (self._total - done))} left"
+            text += f", about {duration((now - since) / fresh * (self._total - done))} left"
         return text
 
 

@@ -38,7 +38,7 @@ class Candidate:
         params: Searched parameters that are active.
         validation: Metrics on the validation part, one mapping a seed; empty until `validate`,
             and for a candidate that failed with one of the seeds.
-        test: Metrics on the test split, one mapping a seed; empty until `test`.
+        test: Metrics on the test split, likewise.
     """
 
     label: str
@@ -125,12 +125,7 @@ class Retraining:
         """
         rows = self._run(candidates, "train", title)
         return [
-            replace(
-                candidate,
-                validation=[]
-                if any("failed" in row for row in own)
-                else [row["validation"] for row in own],
-            )
+            replace(candidate, validation=_complete(own, "validation"))
             for candidate, own in zip(candidates, rows, strict=True)
         ]
 
@@ -139,19 +134,10 @@ class Retraining:
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
-            SearchFailed: When a retrain failed.
         """
         rows = self._run(candidates, "train+validation", "retraining on train + validation")
-        failed = [
-            f"  {candidate.label} seed {seed}: {row['failed']}"
-            for candidate, own in zip(candidates, rows, strict=True)
-            for seed, row in zip(candidate.seeds, own, strict=True)
-            if "failed" in row
-        ]
-        if failed:
-            raise SearchFailed("\n".join(["the final retrain failed:", *failed]))
         return [
-            replace(candidate, test=[row["test"] for row in own])
+            replace(candidate, test=_complete(own, "test"))
             for candidate, own in zip(candidates, rows, strict=True)
         ]
 
@@ -177,5 +163,9 @@ class Retraining:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        results = iter(outcome.results)
-        return [[next(results) or {} for _ in own] for own in jobs]
+        results = iter([result for result in outcome.results if result is not None])
+        return [[next(results) for _ in own] for own in jobs]
+
+
+def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float]]:
+    return [] if any("failed" in row for row in rows) else [row[part] for row in rows]

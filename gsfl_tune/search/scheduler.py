@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
@@ -43,7 +44,10 @@ class AshaScheduler(FIFOScheduler):
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
         """Called before the searcher hears of the error."""
-        self._searcher.reasons[trial.trial_id] = reason(trial.get_error() or "")
+        # Ray's own reader looks where the file is only copied to later.
+        path = Path(trial.error_file or "")
+        text = path.read_text(errors="replace") if path.is_file() else ""
+        self._searcher.reasons[trial.trial_id] = reason(text)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The oldest pending trial; looks at live trials only, a search may have thousands."""

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import psutil
+import pytest
+
+from gsfl_tune.cluster import Slots, fit, ray_session, slots
+from gsfl_tune.experiment.config import ResourcesConfig
+from gsfl_tune.experiment.errors import UserError
+
+TWO_CORES = {"CPU": 2.0, "memory": 1e9}
+FOUR_GPUS = {"CPU": 16.0, "GPU": 4.0}
+
+
+def _request(cpu: float = 1, gpu: Any = "auto") -> ResourcesConfig:
+    return ResourcesConfig(cpu=cpu, gpu=gpu)
+
+
+@pytest.mark.parametrize(
+    ("request_", "nodes", "expected"),
+    [
+        (_request(), [TWO_CORES], Slots(1, 0, 2)),
+        (_request(0.5), [TWO_CORES], Slots(0.5, 0, 4)),
+        (_request(), [FOUR_GPUS], Slots(1, 1, 4)),
+        (_request(), [TWO_CORES, FOUR_GPUS], Slots(1, 1, 4)),
+        (_request(gpu=0), [TWO_CORES, FOUR_GPUS], Slots(1, 0, 18)),
+        (_request(4, 0.25), [FOUR_GPUS], Slots(4, 0.25, 4)),
+        # Three thirds of each GPU, not 12.12 of all of them.
+        (_request(1, 0.33), [FOUR_GPUS], Slots(1, 0.33, 12)),
+        (_request(1, 0.1), [FOUR_GPUS], Slots(1, 0.1, 16)),
+        (_request(1, 0.6), [FOUR_GPUS], Slots(1, 0.6, 4)),
+        (_request(1, 3), [FOUR_GPUS, FOUR_GPUS], Slots(1, 3, 2)),
+    ],
+)
+def test_how_many_trials_fit(
+    request_: ResourcesConfig, nodes: list[dict[str, float]], expected: Slots
+) -> None:
+    assert fit(request_, nodes) == expected
+    assert fit(request_, nodes, max_concurrent=1).count == 1
+    assert fit(request_, nodes, max_concurrent=100).count == expected.count
+
+
+@pytest.mark.parametrize(
+    ("request_", "nodes", "message"),
+    [
+        (_request(gpu=1.5), [FOUR_GPUS], "whole number"),
+        (_request(gpu=1), [TWO_CORES], "2 CPU cores and no GPU"),
+        (_request(3), [TWO_CORES, TWO_CORES], "3 CPU cores and no GPU"),
+        (_request(gpu=5), [FOUR_GPUS, FOUR_GPUS], "5 GPUs.*16 CPU cores and 4 GPUs"),
+        (_request(), [], "nothing"),
+    ],
+)
+def test_what_can_never_run_is_refused(
+    request_: ResourcesConfig, nodes: list[dict[str, float]], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(request_, nodes)
+
+
+def test_threads_are_whole_and_at_least_one() -> None:
+    assert Slots(0.5, 0, 1).threads == 1
+    assert Slots(3.9, 0, 1).threads == 3
+
+
+def test_a_cluster_that_does_not_answer_is_the_users_error() -> None:
+    import ray
+
+    if ray.is_initialized():
+        pytest.skip("this process is connected already")
+    with pytest.raises(UserError, match=r"not-an-address"), ray_session("not-an-address"):
+        pass
+
+
+def test_a_local_ray_listens_on_loopback_only(ray_of_tests: None) -> None:
+    mine = psutil.Process(os.getpid())
+    listening = [
+        (process.name(), connection.laddr.ip.removeprefix("::ffff:"))
+        for process in [mine, *mine.children(recursive=True)]
+        for connection in process.net_connections("inet")
+        if connection.status == psutil.CONN_LISTEN
+    ]
+    assert listening
+    assert [entry for entry in listening if entry[1] not in ("127.0.0.1", "::1")] == []
+
+
+def test_slots_of_the_ray_that_runs(ray_of_tests: None) -> None:
+    assert slots(_request(gpu=0)) == Slots(1, 0, 2)
+    assert slots(_request(gpu=0), max_concurrent=1).count == 1
+    with ray_session():
+        # A Ray that was there before is used and left alone.
+        pass
+    assert slots(_request(0.5, 0)).count == 4
