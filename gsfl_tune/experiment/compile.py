@@ -98,20 +98,19 @@ class _Walk:
                     self.grammar.complain(home, path, f"is missing, allowed {leaf.allowed}")
 
     def conflicts(self) -> None:
+        """A leaf is set by the file itself or by one choice of named mappings, not by both."""
         setters: dict[str, str] = {}
         for parameter in self.parameters:
-            for path in {path for leaves_set in parameter.merges.values() for path in leaves_set}:
-                other = path if path in self.nodes else setters.get(path)
-                if other is not None:
-                    self.grammar.complain(
-                        self.nodes[parameter.path],
-                        parameter.path,
-                        f"sets {path}, which is also set by {'itself' if other == path else other}"
-                        if other != path
-                        else f"sets {path}, which the file also sets on line "
-                        f"{self.nodes[path].line}; allowed is one of them",
-                    )
-                setters[path] = parameter.path
+            for path in {path for mapping in parameter.merges.values() for path in mapping}:
+                if path in self.nodes:
+                    other = f"line {self.nodes[path].line}"
+                elif path in setters:
+                    other = setters[path]
+                else:
+                    setters[path] = parameter.path
+                    continue
+                message = f"sets {path}, as {other} does, allowed is one of them"
+                self.grammar.complain(self.nodes[parameter.path], parameter.path, message)
 
 
 def _place(parameter: Parameter, walk: _Walk) -> Node:

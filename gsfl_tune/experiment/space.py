@@ -211,26 +211,28 @@ class Space:
     def _notice(
         self, key: str, value: Any, params: Mapping[str, Any], values: _Values
     ) -> str | None:
-        used = params[key] if key in params else values[key.partition("@")[0]]
-        if key in params or "@" not in key:
-            if same(used, value):
-                return None
-            if is_number(used) and is_number(value) and math.isclose(used, value, rel_tol=1e-9):
-                return None
         path = key.partition("@")[0]
-        drawn = next((p for p in self.alternatives.get(path, []) if p.name in params), None)
-        shown = "nothing" if used is MISSING else show(used)
-        if drawn is not None and (key == path or key == drawn.name):
-            return f"{show(value)} is not in {drawn.distribution.describe()}; {shown} is used"
+        group = self.alternatives.get(path, [])
+        drawn = next((p for p in group if p.name in params and key in (path, p.name)), None)
+        if drawn is None and key != path:
+            return f"{show(value)} is left out, as its condition does not hold"
+        used = values[path] if drawn is None else params[drawn.name]
+        if same(used, value):
+            return None
+        if is_number(used) and is_number(value) and math.isclose(used, value, rel_tol=1e-9):
+            return None
+        if drawn is not None:
+            return f"{show(value)} is not in {drawn.distribution.describe()}; {show(used)} is used"
         if path in self.constants:
-            return f"{show(value)} is left out, as the experiment fixes it at {shown}"
-        if path in self.alternatives:
+            return f"{show(value)} is left out, as the experiment fixes it at {show(used)}"
+        if group:
             return f"{show(value)} is left out, as its condition does not hold"
         if path in self.merged:
-            return (
-                f"{show(value)} is left out, as {self.merged[path].path} decides; {shown} is used"
-            )
-        return f"{show(value)} is left out, as the experiment does not name it; {shown} is used"
+            chooser = self.merged[path].path
+            return f"{show(value)} is left out, as {chooser} decides; {show(used)} is used"
+        return (
+            f"{show(value)} is left out, as the experiment does not name it; {show(used)} is used"
+        )
 
     def possible(self, path: str) -> _Items:
         """What a leaf can be: distributions, and constants as 1-tuples (no value: none)."""

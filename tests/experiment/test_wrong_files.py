@@ -177,7 +177,7 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
     ),
     "set twice": (
         HEAD + "model:\n  latent_dim: 5\n  size: {choice: {a: {latent_dim: 64}, b: {}}}\n",
-        [(5, "model.size", ["model.latent_dim", "line 4"])],
+        [(5, "model.size", ["model.latent_dim", "as line 4 does"])],
     ),
     "when names nothing": (
         HEAD + "model:\n  dropout:\n    float: [0, 0.5]\n    when: {model.hed: gsfl}\n",

@@ -1,0 +1,106 @@
+from pathlib import Path
+
+import pytest
+
+from gsfl_tune.cli import main
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+TEXT = """name: t
+data: {source: typefaces, image_size: 64}
+model:
+  backbone: resnet18
+  weights: none
+  latent_dim: {int: [128, 512], log: true}
+training:
+  head:
+    epochs: 4
+    optimizer: {choice: [adamw, sgd]}
+    learning_rate:
+    - {float: [1e-4, 1e-2], log: true, when: {training.head.optimizer: adamw}}
+    - {float: [1e-2, 1], log: true, when: {training.head.optimizer: sgd}}
+search: {trials: 10, finalists: 2, final_seeds: 3, enqueue: [{model.latent_dim: 4096}]}
+"""
+
+
+@pytest.fixture
+def file(tmp_path):
+    path = tmp_path / "t.yaml"
+    path.write_text(TEXT)
+    return path
+
+
+def test_good_file_shows_parameters_and_price(file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["check", str(file)]) == 0
+    shown = capsys.readouterr().out
+    lines = shown.splitlines()
+    assert all(len(line) <= 80 for line in lines if not line.startswith(str(file)))
+    assert any("model.latent_dim" in line and "int 128 to 512, log" in line for line in lines)
+    assert any("learning_rate@1" in line and "optimizer = sgd" in line for line in lines)
+    # 10 trials of 4 epochs; 2 finalists, the winner and the control with 3 seeds each.
+    assert "trials         10" in shown
+    assert "88: 40 in the search" in shown
+    assert "12 trainings" in " ".join(shown.split())
+    assert "4096 is not in int 128 to 512" in " ".join(shown.split())
+
+
+def test_wide_terminals_show_whole_names(file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    assert main(["check", str(file)]) == 0
+    assert "training.head.learning_rate@1" in capsys.readouterr().out
+
+
+def test_every_problem_goes_to_stderr(file, capsys):
+    file.write_text(TEXT.replace("resnet18", "resnet81").replace("[128, 512]", "[512, 128]"))
+    assert main(["check", str(file)]) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith(f"{file}:6: model.latent_dim: found the bounds [512, 128]")
+
+
+def test_unknown_backbones_are_found_with_their_line(file, capsys):
+    file.write_text(TEXT.replace("resnet18", "{choice: [resnet18, resnet81]}"))
+    assert main(["check", str(file)]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"{file}:4: model.backbone: ")
+    assert "resnet18" in error
+
+
+def test_overrides(file, capsys):
+    assert (
+        main(["check", str(file), "--set", "model.latent_dim=64", "--set", "search.trials=3"]) == 0
+    )
+    shown = capsys.readouterr().out
+    assert "model.latent_dim" not in shown.partition("What the search costs")[0]
+    assert main(["check", str(file), "--set", "search.trails=3"]) == 2
+    expected = "--set search.trails: unknown key; did you mean search.trials?\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_what_cannot_fit_is_refused(file, capsys):
+    overrides = ["model.pooling=bilinear", "model.pooling_channels=512", "model.latent_dim=1000000"]
+    arguments = [part for override in overrides for part in ("--set", override)]
+    assert main(["check", str(file), *arguments]) == 2
+    error = capsys.readouterr().err
+    assert "model: found a largest model of" in error
+    assert "262,144 dimensions" in error
+
+
+def test_images_that_a_backbone_cannot_see(file, capsys):
+    arguments = ["--set", "model.backbone=beit_base_patch16_224"]
+    assert main(["check", str(file), *arguments, "--set", "data.image_size=100"]) == 2
+    assert "cannot see images of 100 px" in capsys.readouterr().err
+
+
+def test_template_and_demo_are_good(tmp_path, capsys):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "b").mkdir()
+    assert main(["check", str(FOLDER / "typefaces.yaml")]) == 0
+    assert main(["check", str(FOLDER / "image_folder.yaml"), "--set", f"data.path={tmp_path}"]) == 0
+    assert "2 classes" in capsys.readouterr().out
+
+
+def test_nothing_to_search(file, capsys):
+    file.write_text("name: t\ndata: {source: typefaces}\nmodel: {backbone: resnet18}\n")
+    assert main(["check", str(file)]) == 0
+    assert "nothing to search" in capsys.readouterr().out

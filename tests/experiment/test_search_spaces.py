@@ -1,0 +1,64 @@
+"""The files that the project ships."""
+
+from pathlib import Path
+
+import pytest
+
+from gsfl_tune.experiment import Experiment, ExperimentError
+
+FOLDER = Path(__file__).parents[2] / "search_spaces"
+EXPECTED = ["aircraft", "cars", "cub200", "flowers102", "image_folder", "pets", "typefaces"]
+SEARCHED_EVERYWHERE = [
+    "model.groups.count",
+    "model.feature_scale",
+    "model.dropout",
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+    "loss.label_smoothing",
+    "training.head.learning_rate",
+    "training.head.weight_decay",
+]
+
+
+def load(name, tmp_path, *overrides):
+    place = [] if name == "typefaces" else [f"data.path={tmp_path}"]
+    return Experiment.load(FOLDER / f"{name}.yaml", [*place, *overrides])
+
+
+def test_all_are_there():
+    assert sorted(file.stem for file in FOLDER.glob("*.yaml")) == EXPECTED
+
+
+@pytest.mark.parametrize("name", EXPECTED)
+def test_shipped_file_is_good(name, tmp_path):
+    experiment = load(name, tmp_path)
+    first = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8").splitlines()[0]
+    assert first == "# yaml-language-server: $schema=../docs/schema.json"
+    assert experiment.name == name
+    searched = {parameter.path for parameter in experiment.space.parameters}
+    assert searched >= set(SEARCHED_EVERYWHERE)
+    assert experiment.bounds("training.head.learning_rate") == (1e-4, 1e-2)
+    assert experiment.configure(experiment.default_params()).name == name
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "typefaces"])
+def test_backbone_and_fine_tuning_are_searched(name, tmp_path):
+    experiment = load(name, tmp_path, "training.finetune.epochs=10")
+    assert len(experiment.values("model.backbone")) > 1
+    low, high = experiment.bounds("training.finetune.learning_rate")
+    assert low == 1e-6
+    assert high >= 1e-3
+
+
+@pytest.mark.parametrize("name", ["image_folder", "cub200", "cars"])
+def test_missing_data_is_said(name, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ExperimentError, match=r"data\.path: found .* does not exist"):
+        Experiment.load(FOLDER / f"{name}.yaml")
+
+
+def test_some_file_shows_alternatives(tmp_path):
+    names = [parameter.name for parameter in load("cub200", tmp_path).space.parameters]
+    assert "training.finetune.learning_rate@1" in names

@@ -1,0 +1,60 @@
+import pytest
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.models import create_head
+from gsfl_tune.training.cost import class_count, head_parameters, largest_model, search_cost
+
+HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
+
+
+@pytest.mark.parametrize("kind", ["gsfl", "plain"])
+def test_head_parameters_are_those_of_the_head(kind):
+    head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
+    counted = sum(parameter.numel() for parameter in head.parameters())
+    assert head_parameters(48, 16, 7, plain=kind == "plain") == counted
+
+
+def test_largest_model_respects_conditions():
+    experiment = Experiment.parse(
+        HEAD + "model:\n  backbone: {choice: [resnet18, resnet50]}\n"
+        "  pooling: {choice: [average, bilinear], when: {model.backbone: resnet18}}\n"
+        "  latent_dim:\n"
+        "  - {int: [64, 128], when: {model.pooling: bilinear}}\n"
+        "  - {int: [64, 256], when: {model.pooling: average}}\n"
+    )
+    model = largest_model(experiment)
+    # 128 channels by default: 16,384 dimensions, with the small latent part only.
+    assert (model.backbone, model.pooling) == ("resnet18", "bilinear")
+    assert (model.feature_dim, model.latent_dim, model.class_count) == (128**2, 128, 21)
+    head = head_parameters(128**2, 128, 21, plain=False)
+    assert model.parameters == head + 11_176_512
+    assert model.bytes == 16 * head + 4 * 11_176_512
+
+
+def test_fine_tuning_pays_for_the_gradients_of_the_backbone():
+    text = HEAD + "model: {backbone: resnet18}\n"
+    frozen = largest_model(Experiment.parse(text))
+    trained = largest_model(Experiment.parse(text, overrides=["training.finetune.epochs=1"]))
+    assert trained.bytes - frozen.bytes == 12 * 11_176_512
+
+
+def test_cost_counts_the_protocol():
+    text = HEAD + (
+        "training: {head: {epochs: {choice: [3, 5]}}, finetune: {epochs: {int: [0, 2]}}}\n"
+        "search: {trials: 10, finalists: 2, final_seeds: 3, control: CONTROL}\n"
+    )
+    expected = {"off": (10, 70, 9), "matched": (10, 70, 12), "tuned": (20, 140, 18)}
+    for control, (trials, epochs, retrainings) in expected.items():
+        cost = search_cost(Experiment.parse(text.replace("CONTROL", control)))
+        assert (cost.trials, cost.search_epochs, cost.retrainings) == (trials, epochs, retrainings)
+        assert cost.final_epochs == 7 * retrainings
+
+
+def test_classes_of_a_folder(tmp_path):
+    for name in ("a", "b", "c"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+    text = f"name: t\ndata: {{source: folder, path: {tmp_path}}}\n"
+    assert class_count(Experiment.parse(text)) == 3
+    (tmp_path / "x.parquet").touch()
+    text = f"name: t\ndata: {{source: parquet, path: {tmp_path / 'x.parquet'}}}\n"
+    assert class_count(Experiment.parse(text)) == 1000
