@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -46,6 +47,7 @@ def process() -> Callable[..., Answer]:
             capture_output=True,
             text=True,
             check=False,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
         )
         return Answer(done.returncode, done.stdout, done.stderr)
 

@@ -84,6 +84,7 @@ def config() -> Config:
 
 @pytest.fixture(scope="session")
 def network(config) -> Network:
+    torch.set_num_threads(1)  # small batches: more threads only get in each other's way
     return make_network(config)
 
 

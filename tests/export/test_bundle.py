@@ -11,7 +11,9 @@ from PIL import Image
 
 from gsfl_tune.data import center_crop, load_square
 from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
+from gsfl_tune.run.results import Results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
+from tests.report.conftest import make_results
 
 
 def reference(network, paths):
@@ -119,6 +121,29 @@ def test_the_card_tells_the_result_and_its_doubt(bundle_path):
     assert "square of 37 px" in card
     for title in ("Test", "Classes", "Training", "Preprocessing", "Loading", "Limits", "Licence"):
         assert f"\n## {title}" in card
+
+
+def test_the_results_of_a_run_make_a_card(tmp_path, network, config):
+    results = make_results()
+    path = bundle_from_network(
+        tmp_path / "b",
+        network,
+        config,
+        classes=CLASSES,
+        groups=GROUPS,
+        side=SIDE,
+        metrics=results.to_json(),
+    )
+    lines = (path / "README.md").read_text().splitlines()
+    start = lines.index("| | accuracy | balanced accuracy | top5 | nll | ece |")
+    assert [line.split(" | ")[0] for line in lines[start + 2 : start + 5]] == [
+        "| **this configuration**",
+        "| control (plain head)",
+        "| linear probe",
+    ]
+    assert "0.7200 ± 0.0200" in lines[start + 2]
+    assert "first seed's (accuracy 0.7000)" in "\n".join(lines)
+    assert Results.from_json(load_bundle(path).metrics) == results
 
 
 @pytest.mark.parametrize("place", [0, 200, -1], ids=["length", "header", "weights"])
