@@ -1,1 +1,52 @@
-"""Search for the best GSFL-Net: one YAML file in, one checkpoint out."""
+"""Search for the best GSFL-Net: one YAML file in, one checkpoint out.
+
+`Experiment.load` reads a file, `search` goes the whole way, `train` trains one configuration,
+`load_bundle` loads what came out. Names are imported when they are first used, so that a command that
+only reads a file does not wait for torch and Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsfl_tune.experiment import Experiment, UserError
+    from gsfl_tune.export import Bundle, load_bundle
+    from gsfl_tune.pipeline import search, train
+    from gsfl_tune.run.results import Results
+    from gsfl_tune.search import SearchFailed, SearchInterrupted
+
+__all__ = [
+    "Bundle",
+    "Experiment",
+    "Results",
+    "SearchFailed",
+    "SearchInterrupted",
+    "UserError",
+    "load_bundle",
+    "search",
+    "train",
+]
+
+_HOMES = {
+    "Bundle": "gsfl_tune.export",
+    "Experiment": "gsfl_tune.experiment",
+    "Results": "gsfl_tune.run.results",
+    "SearchFailed": "gsfl_tune.search",
+    "SearchInterrupted": "gsfl_tune.search",
+    "UserError": "gsfl_tune.experiment",
+    "load_bundle": "gsfl_tune.export",
+    "search": "gsfl_tune.pipeline",
+    "train": "gsfl_tune.pipeline",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

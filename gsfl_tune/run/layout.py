@@ -48,6 +48,11 @@ class RunDirectory:
         return self.path / "results.json"
 
     @property
+    def evidence_file(self) -> Path:
+        """Accuracy by class, worst classes, confused pairs, errors inside and across groups."""
+        return self.path / "evidence.json"
+
+    @property
     def best(self) -> Path:
         """The bundle."""
         return self.path / "best"

@@ -1,6 +1,7 @@
 """One trial: stages, epochs, metrics, checkpoints, feature caches. Needs neither Ray nor Optuna."""
 
 from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.environment import environment
 from gsfl_tune.training.timeline import Rung, Timeline
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
 from gsfl_tune.training.workspace import Workspace, resolve_device
@@ -14,5 +15,6 @@ __all__ = [
     "Timeline",
     "Training",
     "Workspace",
+    "environment",
     "resolve_device",
 ]

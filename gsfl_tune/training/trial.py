@@ -107,7 +107,7 @@ class Training:
             torch.manual_seed(self.seed)
             self.head = create_head(
                 model.head,
-                self._extractor.pooling().dim,
+                self.workspace.feature_dim(self.config),
                 classes,
                 latent_dim=model.latent_dim,
                 dropout=model.dropout,

@@ -13,8 +13,10 @@ from gsfl_tune.data.locking import build_once
 from gsfl_tune.experiment.config import Config, DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
-from gsfl_tune.models import Backbone, WeightsError, create_backbone
+from gsfl_tune.models import Backbone, BackboneError, WeightsError, create_backbone
 from gsfl_tune.training.features import CODE_VERSION, FeatureExtractor, FeatureRecipe, digest
+
+_FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
 
 class Workspace:
@@ -71,6 +73,8 @@ class Workspace:
                 backbone = create_backbone(*key)
             except WeightsError as error:
                 raise UserError(f"model.weights: {error}") from error
+            except BackboneError as error:
+                raise UserError(f"model.backbone: {error}") from error
             # One is enough: trials of one process mostly share it, and a large one is gigabytes.
             self._backbones = {key: backbone}
             self._extractors = {}
@@ -89,6 +93,10 @@ class Workspace:
             extractor.prepare(self.dataset.pool, self.dataset.train_index, self.cache_dir)
             self._extractors[recipe] = extractor
         return self._extractors[recipe]
+
+    def feature_dim(self, config: Config) -> int:
+        """D, size of a configuration's feature."""
+        return self.extractor(config).pooling().dim
 
     def features(self, config: Config, part: str = "pool") -> torch.Tensor:
         """Unit features of the frozen pretrained backbone for all images of a part.
@@ -127,7 +135,9 @@ class Workspace:
 
         def build(path: Path) -> None:
             train = dataset.train_index
-            features = self.features(config).numpy()[train]
+            features = np.empty((len(train), 0), dtype=np.float32)
+            if settings.method in _FROM_FEATURES:
+                features = self.features(config).numpy()[train]
             try:
                 groups = make_groups(
                     settings.method,

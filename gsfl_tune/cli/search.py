@@ -1,0 +1,68 @@
+"""``gsfl-tune search``: the whole way, from a YAML file to the best checkpoint."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from gsfl_tune.cli._base import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    Command,
+    add_experiment_arguments,
+    load_experiment,
+)
+
+
+class Search(Command):
+    """Searches, retrains, tests and exports."""
+
+    name = "search"
+    help = "search a space, retrain and test the winner, export it"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        add_experiment_arguments(parser)
+        parser.add_argument(
+            "--run-dir", type=Path, metavar="DIR", help="run directory (default: runs/NAME)"
+        )
+        parser.add_argument(
+            "--trials", type=int, metavar="N", help="the same as --set search.trials=N"
+        )
+        parser.add_argument(
+            "--resume", action="store_true", help="continue the run that is in the directory"
+        )
+        parser.add_argument(
+            "--address",
+            metavar="ADDR",
+            help="of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Runs the pipeline and prints the answer."""
+        if args.trials is not None:
+            args.overrides = [*args.overrides, f"search.trials={args.trials}"]
+        experiment = load_experiment(args)
+        from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
+        from gsfl_tune.report import load_results, print_results
+
+        run_dir = args.run_dir or Path("runs") / experiment.name
+        print(f"run directory: {run_dir}", flush=True)
+        try:
+            search(experiment, run_dir, resume=args.resume, address=args.address)
+        except SearchInterrupted:
+            words = ["gsfl-tune", "search", args.file, "--run-dir", str(run_dir), "--resume"]
+            for override in args.overrides:
+                words += ["--set", override]
+            if args.address:
+                words += ["--address", args.address]
+            print(f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}")
+            return INTERRUPTED
+        except SearchFailed as error:
+            print(f"{run_dir}: {error}", file=sys.stderr)
+            return FAILED
+        print_results(load_results(run_dir))
+        return FINISHED

@@ -1,0 +1,380 @@
+"""The whole way in one file: preflight, search, retrain, test, evidence, export."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.cluster import Slots, ray_session, slots
+from gsfl_tune.data import square_side
+from gsfl_tune.evidence import confusion_report, linear_probe, paired_bootstrap
+from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.export import bundle_from_network, write_best_training
+from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
+from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.run.results import (
+    Difference,
+    Finalist,
+    Outcome,
+    Probe,
+    Results,
+    Score,
+    read_results,
+    write_results,
+)
+from gsfl_tune.search import (
+    Candidate,
+    Interrupt,
+    Progress,
+    Retraining,
+    SearchFailed,
+    SearchInterrupted,
+    Study,
+    Watcher,
+    best,
+    rehearse_largest,
+    run_lock,
+    run_study,
+    write_trials,
+)
+from gsfl_tune.training import Predictions, Training, Workspace, environment
+from gsfl_tune.training.metrics import classification_metrics
+
+# What a plain head has no use for: at the schema's defaults in the control's own search.
+_GSFL_ONLY = (
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+    "loss.center_init",
+    "loss.reconstruction_target",
+    "model.decoder",
+    "model.groups.count",
+    "model.groups.method",
+    "model.groups.taxonomy",
+)
+
+
+def train(
+    experiment: Experiment,
+    directory: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Training:
+    """Trains the default configuration of an experiment, without Ray.
+
+    Args:
+        experiment: The experiment; its distributions take their defaults.
+        directory: Where epochs and checkpoint go; a training that is there is continued.
+        cache_dir: Root of the node's caches.
+        on_epoch: Called with the record of every epoch.
+
+    Raises:
+        UserError: When the data or the configuration cannot be used.
+        NonFiniteLoss: When the training diverges.
+    """
+    workspace = _open(experiment, cache_dir)
+    experiment = _limit_groups(experiment, workspace)
+    training = Training(experiment.defaults(), workspace, Path(directory))
+    training.restore()
+    while not training.finished:
+        on_epoch(training.run_epoch())
+        training.save()
+    return training
+
+
+def search(
+    experiment: Experiment,
+    run_dir: str | Path | None = None,
+    *,
+    resume: bool = False,
+    address: str | None = None,
+    cache_dir: Path | None = None,
+    watchers: Sequence[Watcher] | None = None,
+) -> Results:
+    """Searches, retrains, tests and exports.
+
+    Args:
+        experiment: What to search.
+        run_dir: The run directory; default ``runs/NAME``.
+        resume: Continue the run that is there.
+        address: Of a Ray cluster; default: Ray starts in this process.
+        cache_dir: Root of the nodes' caches.
+        watchers: Are told of every change; default: a display on standard output.
+
+    Returns:
+        What ``results.json`` holds.
+
+    Raises:
+        UserError: For everything that the user can mend.
+        SearchInterrupted: After Ctrl-C or SIGTERM.
+        SearchFailed: When no trial came to its end.
+    """
+    run = RunDirectory(run_dir or Path("runs") / experiment.name)
+    manifest = Manifest(run)
+    manifest.check(resume=resume)
+    with run_lock(run):
+        if manifest.finished(experiment):
+            return read_results(run.results_file)
+        interrupt = Interrupt(run)
+        workspace = _open(experiment, cache_dir)
+        experiment = _limit_groups(experiment, workspace)
+        write_text(run.experiment_file, experiment.to_yaml())
+        write_json(run.data_file, workspace.dataset.summary())
+        manifest.begin(experiment, environment())
+        with ray_session(address):
+            config = experiment.defaults().search
+            _Search(
+                experiment=experiment,
+                run=run,
+                manifest=manifest,
+                workspace=workspace,
+                slots=slots(config.resources, config.max_concurrent),
+                interrupt=interrupt,
+                watchers=[Progress()] if watchers is None else watchers,
+            ).run_all()
+        interrupt.clear()
+    return read_results(run.results_file)
+
+
+@dataclass(frozen=True)
+class _Search:
+    """One search on the Ray that this process is connected to."""
+
+    experiment: Experiment
+    run: RunDirectory
+    manifest: Manifest
+    workspace: Workspace
+    slots: Slots
+    interrupt: Interrupt
+    watchers: Sequence[Watcher]
+
+    @property
+    def retraining(self) -> Retraining:
+        """The retrains at the end."""
+        return Retraining(
+            run=self.run,
+            resources=self.slots,
+            side=self.workspace.dataset.pool.side,
+            cache_dir=self.workspace.cache_dir,
+            max_failures=self.experiment.defaults().search.max_failures,
+            watchers=self.watchers,
+            interrupt=self.interrupt,
+        )
+
+    def run_all(self) -> None:
+        """Every step of the protocol; each finds what an earlier driver has finished."""
+        config = self.experiment.defaults().search
+        clock = self.manifest.clock
+        with clock("rehearsal"):
+            rehearse_largest(
+                self.experiment,
+                resources=self.slots,
+                side=self.workspace.dataset.pool.side,
+                cache_dir=self.workspace.cache_dir,
+            )
+        with clock("search"):
+            finalists = self._finalists(self.experiment, "search")
+        rivals: list[Candidate] = []
+        if config.control == "tuned" and "gsfl" in self.experiment.values("model.head"):
+            with clock("control search"):
+                rivals = self._rivals()
+        with clock("retraining"):
+            validated = self.retraining.validate([*finalists, *rivals], "training the finalists")
+            finalists, rivals = validated[: len(finalists)], validated[len(finalists) :]
+            winner = best(finalists, config.metric)
+            control = self._control(winner, rivals)
+            tested = self.retraining.test([winner, *([control] if control else [])])
+        winner = tested[0]
+        if not winner.test:
+            raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
+        control = tested[1] if control and tested[1].test else None
+        with clock("evidence"):
+            self._conclude(winner, control, "tuned" if rivals else "matched", finalists)
+
+    # --- search ---------------------------------------------------------------------------
+
+    def _finalists(self, experiment: Experiment, name: StudyName) -> list[Candidate]:
+        outcome = run_study(
+            experiment,
+            self.run,
+            name,
+            resources=self.slots,
+            feature_dim=self.workspace.feature_dim(experiment.defaults()),
+            side=self.workspace.dataset.pool.side,
+            cache_dir=self.workspace.cache_dir,
+            watchers=self.watchers,
+            interrupt=self.interrupt,
+        )
+        if outcome.interrupted:
+            raise SearchInterrupted
+        ranking = outcome.study.ranking()
+        if not ranking:
+            raise SearchFailed(
+                f"no trial of the {name} came to its end:\n{_reasons(outcome.study)}"
+            )
+        return [
+            Candidate(
+                label=f"{name}-{trial.number}",
+                config=experiment.configure(trial.params),
+                trial=trial.number,
+                params=_active(experiment, trial.params),
+            )
+            for trial in ranking[: experiment.defaults().search.finalists]
+        ]
+
+    def _rivals(self) -> list[Candidate]:
+        """Finalists of the control's own search; none if it came to nothing."""
+        plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
+        plain |= dict.fromkeys(_GSFL_ONLY)
+        try:
+            return self._finalists(self.experiment.fixed(plain), "control")
+        except SearchFailed as error:
+            self._notice(f"{error}\nthe control takes the winner's configuration instead")
+            return []
+
+    def _control(self, winner: Candidate, rivals: list[Candidate]) -> Candidate | None:
+        config = self.experiment.defaults().search
+        if any(rival.validation for rival in rivals):
+            return best(rivals, config.metric)
+        if config.control == "off" or winner.config.model.head == "plain":
+            return None
+        control = self.retraining.validate([winner.plain()], "training the control")[0]
+        if not control.validation:
+            self._notice("the control could not be trained with every seed; there is none")
+            return None
+        return control
+
+    def _notice(self, text: str) -> None:
+        for watcher in self.watchers:
+            watcher.notice(text)
+
+    # --- evidence and export --------------------------------------------------------------
+
+    def _conclude(
+        self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
+    ) -> None:
+        dataset = self.workspace.dataset
+        groups: np.ndarray | None = None
+        if winner.config.model.head == "gsfl":
+            groups = self.workspace.groups(winner.config)
+        predictions = self.retraining.predictions(winner)
+        correct = _correct(predictions)
+        write_trials(self.run)
+        results = Results(
+            name=self.experiment.name,
+            metric=self.experiment.defaults().search.metric,
+            trials=self._counts(),
+            winner=_outcome(winner),
+            control=_outcome(control, kind) if control else None,
+            difference=paired_bootstrap(correct, _correct(self.retraining.predictions(control)))
+            if control
+            else None,
+            probe=self._probe(winner.config, correct),
+            finalists=[
+                Finalist(each.trial, Score.table(each.validation))
+                for each in finalists
+                if each.validation
+            ],
+            groups={}
+            if groups is None
+            else dict(zip(dataset.classes, map(int, groups), strict=True)),
+            cost={"seconds": self.manifest.seconds(), "slots": self.slots.count},
+            environment=environment(),
+        )
+        logits = np.stack([each.logits for each in predictions])
+        evidence = confusion_report(logits, predictions[0].labels, dataset.classes, groups)
+        write_json(self.run.evidence_file, evidence)
+        self._export(winner, groups, results)
+        write_results(self.run.results_file, results)
+
+    def _probe(self, config: Config, correct: np.ndarray) -> Probe:
+        dataset = self.workspace.dataset
+        pool = self.workspace.features(config).numpy()
+        train, validation = dataset.train_index, dataset.validation_index
+        logits = linear_probe(
+            pool[train],
+            dataset.pool.labels[train],
+            self.workspace.features(config, "test").numpy(),
+            validation_features=pool[validation],
+            validation_labels=dataset.pool.labels[validation],
+            class_count=dataset.class_count,
+        )
+        labels = dataset.test.labels
+        difference: Difference = paired_bootstrap(correct, logits.argmax(axis=1) == labels)
+        return Probe(Score.table([classification_metrics(logits, labels)]), difference)
+
+    def _counts(self) -> dict[str, int]:
+        import pandas
+
+        table = pandas.read_parquet(self.run.trials_parquet, columns=["study", "state"])
+        states = table.loc[table["study"] == "search", "state"].value_counts()
+        return {
+            state: int(states.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
+        }
+
+    def _export(self, winner: Candidate, groups: np.ndarray | None, results: Results) -> None:
+        """The bundle is the first seed's model, never the best on the test split."""
+        job = self.retraining.jobs(winner, "train+validation")[0]
+        training = Training(
+            winner.config, self.workspace, job.directory, seed=job.seed, fit=job.fit
+        )
+        if not training.restore():
+            raise SearchFailed(f"{training.checkpoint_path}: the retrained model is gone")
+        network = training.trained_network()
+        bundle_from_network(
+            self.run.best,
+            network,
+            winner.config,
+            classes=self.workspace.dataset.classes,
+            groups=None if groups is None else [int(group) for group in groups],
+            side=self.workspace.dataset.pool.side,
+            metrics=results.to_json(),
+        )
+        write_best_training(self.run.best_training, network, training.centers)
+
+
+def _open(experiment: Experiment, cache_dir: Path | None) -> Workspace:
+    side = square_side(experiment.largest_image_size)
+    return Workspace.open(experiment.defaults().data, side=side, cache_dir=cache_dir)
+
+
+def _limit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
+    """A group needs classes to share among: at most half as many groups as classes."""
+    return experiment.clamp("model.groups.count", max(1, workspace.dataset.class_count // 2))
+
+
+def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:
+    return Outcome(
+        config=candidate.config.model_dump(mode="json"),
+        validation=Score.table(candidate.validation),
+        test=Score.table(candidate.test),
+        seeds=candidate.seeds,
+        params=candidate.params,
+        trial=candidate.trial,
+        kind=kind,
+    )
+
+
+def _correct(predictions: Sequence[Predictions]) -> np.ndarray:
+    """(seeds, test images) whether the prediction was right."""
+    return np.stack([each.logits.argmax(axis=1) == each.labels for each in predictions])
+
+
+def _active(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
+    active = experiment.space.active(params)
+    return {name: value for name, value in params.items() if name in active}
+
+
+def _reasons(study: Study) -> str:
+    reasons: dict[str, int] = {}
+    for trial in study.trials():
+        reason = str(trial.user_attrs.get("reason", trial.state.name.lower()))
+        reasons[reason] = reasons.get(reason, 0) + 1
+    lines = [f"  {count} x {reason}" for reason, count in reasons.items()]
+    return "\n".join(lines[:10]) or "  there were no trials"

@@ -1,0 +1,94 @@
+"""``run.json``: that a run is here, what made it, and what it has taken so far."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from typing import Any
+
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.run.atomic import read_json, write_json
+from gsfl_tune.run.layout import RunDirectory
+
+FORMAT = 1
+
+# What a user may change to continue a run that is finished.
+_SETTINGS = ("trials", "control", "finalists", "final_seeds")
+
+
+class Manifest:
+    """The manifest of a run.
+
+    Args:
+        run: The run directory; it need not exist yet.
+    """
+
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
+
+    def check(self, *, resume: bool) -> None:
+        """Refuses to begin a run over another, and to continue what is not there.
+
+        Raises:
+            UserError: With what to do instead.
+        """
+        path = self.run.path
+        if not self.run.manifest_file.exists():
+            if resume:
+                raise UserError(f"{path}: found no run to resume; leave out --resume to begin one")
+            return
+        if not resume:
+            raise UserError(
+                f"{path}: a run is there already; --resume continues it, --run-dir names another"
+            )
+        found = read_json(self.run.manifest_file).get("format")
+        if found != FORMAT:
+            raise UserError(
+                f"{path}: found a run of format {found}, this version reads {FORMAT}; "
+                "continue it with the version of gsfl-tune that began it"
+            )
+
+    def finished(self, experiment: Experiment) -> bool:
+        """Whether the run has its results, for these numbers of trials, finalists and seeds."""
+        if not self.run.results_file.exists():
+            return False
+        return bool(read_json(self.run.manifest_file).get("settings") == _settings(experiment))
+
+    def begin(self, experiment: Experiment, environment: dict[str, Any]) -> None:
+        """Writes the manifest; creation time and seconds of an earlier driver are kept."""
+        known = read_json(self.run.manifest_file) if self.run.manifest_file.exists() else {}
+        write_json(
+            self.run.manifest_file,
+            {
+                "format": FORMAT,
+                "name": experiment.name,
+                "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
+                "settings": _settings(experiment),
+                "environment": environment,
+                "seconds": known.get("seconds", {}),
+            },
+        )
+
+    @contextmanager
+    def clock(self, phase: str) -> Iterator[None]:
+        """Adds what a phase takes, also when it is interrupted; a resume adds to it."""
+        started = time.monotonic()
+        try:
+            yield
+        finally:
+            content = read_json(self.run.manifest_file)
+            seconds = content["seconds"]
+            seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - started, 2)
+            write_json(self.run.manifest_file, content)
+
+    def seconds(self) -> dict[str, float]:
+        """Seconds by phase, and their ``total``."""
+        seconds: dict[str, float] = read_json(self.run.manifest_file)["seconds"]
+        return {**seconds, "total": round(sum(seconds.values()), 2)}
+
+
+def _settings(experiment: Experiment) -> dict[str, Any]:
+    search = experiment.defaults().search
+    return {name: getattr(search, name) for name in _SETTINGS}
