@@ -121,7 +121,7 @@ class Checks:
                 complain(complaint)
         else:
             names = self._space.alternatives[path][0].merges
-            if entry.value not in names:
+            if not isinstance(entry.value, str) or entry.value not in names:
                 complain(f"found {show(entry.plain())}, allowed {', '.join(names)}")
 
 
