@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import errno
 import functools
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -23,8 +25,9 @@ from gsfl_tune.data.digests import image_digests
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.single import square_side
 from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.splits import Duplicates, Split, divide, find_duplicates, size_problems
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
 __all__ = ["Dataset", "prepare"]
@@ -59,18 +62,17 @@ def prepare(
         source = create_source(config, cache)
         digests = image_digests(source, cache)
     except OSError as error:
-        raise _cache_error(error, cache) from error
-    split = divide(
-        [sample.label for sample in source.samples],
-        [sample.part for sample in source.samples],
-        digests,
-        config.split,
-    )
-    problems = [*source.problems, *_size_problems(source, split, set())]
+        raise _disk_error(error, cache) from error
+    # Before anything is decoded, as if nothing were broken.
+    split = _divide(source, digests, config.split, range(len(source.samples)))
+    problems = [*source.problems, *_size_problems(source, split)]
+    twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
+    if twice:
+        problems.append(f"class names that appear more than once: {some(twice)}")
     if problems:
         raise UserError("\n".join(problems))
     geometry = Geometry(side or square_side(config.image_size), config.fit)
-    dataset = Dataset(source, digests, split, geometry, config.max_broken, cache, progress)
+    dataset = Dataset(source, digests, geometry, config, cache, progress)
     for part in parts:
         if part not in ("pool", "test"):
             raise ValueError(f"parts may name pool and test, not {part!r}")
@@ -84,44 +86,32 @@ class Dataset:
     Attributes:
         classes: Names of the classes, in the order of the labels.
         known_groups: The true group of each class, where the source knows it.
-        duplicates: Byte-identical images.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.
-        split: Positions of the parts in the list of the source, broken images included.
-        digest: Digest of images, labels, classes and split (not of the geometry).
     """
 
     def __init__(
         self,
         source: Source,
         digests: list[bytes],
-        split: Split,
         geometry: Geometry,
-        max_broken: float,
+        config: DataConfig,
         cache: Path,
         progress: Progress | None = None,
     ) -> None:
         self.classes = list(source.classes)
         self.known_groups = source.known_groups
-        self.given_validation = split.given_validation
-        self.given_test = split.given_test
-        self.split = split
-        self.duplicates: Duplicates = find_duplicates(
-            [sample.path for sample in source.samples],
-            [sample.label for sample in source.samples],
-            digests,
-            split,
-        )
+        self.given_validation = any(sample.part == "validation" for sample in source.samples)
+        self.given_test = any(sample.part == "test" for sample in source.samples)
         self._source = source
         self._digests = digests
         self._geometry = geometry
-        self._max_broken = max_broken
+        self._config = config
         self._cache = cache
         self._progress = progress
         self._broken: dict[int, BrokenImage] = {}
         self._decoded_count = 0
         self._files: dict[bool, tuple[DecodedFile, np.ndarray]] = {}
-        self.digest = self._content_digest()
 
     @property
     def class_count(self) -> int:
@@ -129,24 +119,77 @@ class Dataset:
         return len(self.classes)
 
     @functools.cached_property
+    def split(self) -> Split:
+        """Positions of the parts in the list of the source.
+
+        Broken images have no part, so that none of them can be the only validation image of
+        its class; those of a given test part are not known yet and keep theirs.
+        """
+        self._open(separate_test=False)
+        samples = self._source.samples
+        good = [
+            position
+            for position in range(len(samples))
+            if position not in self._broken
+            or (self.given_test and samples[position].part == "test")
+        ]
+        split = _divide(self._source, self._digests, self._config.split, good)
+        problems = _size_problems(self._source, split)
+        if problems:
+            skipped = f"after {len(self._broken)} broken image(s) were skipped: "
+            raise UserError("\n".join(skipped + problem for problem in problems))
+        return split
+
+    @functools.cached_property
     def pool(self) -> DecodedImages:
         """Training and validation images."""
-        return self._view(np.sort(np.concatenate([self.split.train, self.split.validation])))
+        return self._view(self._pool_positions(), separate_test=False)
 
     @functools.cached_property
     def test(self) -> DecodedImages:
         """Test images; decoded or opened at the first access."""
-        return self._view(self.split.test)
+        if not self.given_test:
+            return self._view(self.split.test, separate_test=False)
+        self._open(separate_test=True)
+        positions = [
+            position
+            for position, sample in enumerate(self._source.samples)
+            if sample.part == "test" and position not in self._broken
+        ]
+        return self._view(np.asarray(positions, dtype=np.int64), separate_test=True)
 
     @functools.cached_property
     def train_index(self) -> np.ndarray:
         """Positions of the training images in `pool`, ascending int64."""
-        return self._index(self.split.train)
+        return np.searchsorted(self._pool_positions(), self.split.train).astype(np.int64)
 
     @functools.cached_property
     def validation_index(self) -> np.ndarray:
         """Positions of the validation images in `pool`, ascending int64."""
-        return self._index(self.split.validation)
+        return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
+
+    @functools.cached_property
+    def duplicates(self) -> Duplicates:
+        """Byte-identical images of all parts."""
+        samples = self._source.samples
+        return find_duplicates(
+            [sample.path for sample in samples],
+            [sample.label for sample in samples],
+            self._digests,
+            self.split,
+        )
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """Digest of images, labels, classes and split (not of the geometry)."""
+        state = hashlib.blake2b(digest_size=16)
+        state.update("\n".join(self.classes).encode())
+        for part in (self.split.train, self.split.validation, self.split.test):
+            state.update(b"part")
+            for position in part.tolist():
+                state.update(self._digests[position])
+                state.update(self._source.samples[position].label.to_bytes(4, "little"))
+        return state.hexdigest()
 
     @property
     def broken(self) -> list[BrokenImage]:
@@ -184,54 +227,34 @@ class Dataset:
             "digest": self.digest,
         }
 
-    def _content_digest(self) -> str:
+    def _pool_positions(self) -> np.ndarray:
+        return np.sort(np.concatenate([self.split.train, self.split.validation]))
+
+    def _view(self, positions: np.ndarray, *, separate_test: bool) -> DecodedImages:
+        """Readable images at ascending positions of the list, all of them in one file."""
+        file, listed = self._open(separate_test=separate_test)
+        samples = [self._source.samples[position] for position in positions.tolist()]
         state = hashlib.blake2b(digest_size=16)
-        state.update("\n".join(self.classes).encode())
-        for part in (self.split.train, self.split.validation, self.split.test):
-            state.update(b"part")
-            for position in part.tolist():
-                state.update(self._digests[position])
-                state.update(self._source.samples[position].label.to_bytes(4, "little"))
-        return state.hexdigest()
-
-    def _index(self, positions: np.ndarray) -> np.ndarray:
-        pool = np.sort(np.concatenate([self.split.train, self.split.validation]))
-        self._open(tested=False)
-        pool = pool[[position not in self._broken for position in pool.tolist()]]
-        return np.flatnonzero(np.isin(pool, positions)).astype(np.int64)
-
-    def _view(self, positions: np.ndarray) -> DecodedImages:
-        """The readable ones of some positions of the list."""
-        file, listed = self._open(tested=positions is self.split.test)
-        good = np.asarray(
-            [position for position in positions.tolist() if position not in self._broken],
-            dtype=np.int64,
-        )
-        samples = [self._source.samples[position] for position in good.tolist()]
-        state = hashlib.blake2b(
-            f"{self._geometry.key} {self._source.revision}".encode(), digest_size=16
-        )
-        for position in good.tolist():
+        state.update(f"{self._geometry.key} {self._source.revision}".encode())
+        for position in positions.tolist():
             state.update(self._digests[position])
         return DecodedImages(
             file,
-            np.searchsorted(listed, good),
+            np.searchsorted(listed, positions),
             [sample.label for sample in samples],
             [sample.path for sample in samples],
             state.hexdigest(),
         )
 
-    def _open(self, *, tested: bool) -> tuple[DecodedFile, np.ndarray]:
-        """The cache file that holds a part, and the positions of its rows.
+    def _open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
+        """A cache file, decoded if need be, and the positions of its rows.
 
         A test part of the source has a file of its own. One that we choose shares the
         file of the rest, so that another seed of the split decodes nothing again.
         """
-        separate = self.given_test and tested
-        if separate not in self._files:
+        if separate_test not in self._files:
             is_test = np.asarray([sample.part == "test" for sample in self._source.samples])
-            chosen = is_test if separate else ~is_test
-            listed = np.flatnonzero(chosen).astype(np.int64)
+            listed = np.flatnonzero(is_test if separate_test else ~is_test)
             try:
                 file = decode_once(
                     self._source,
@@ -242,31 +265,49 @@ class Dataset:
                     self._progress,
                 )
             except OSError as error:
-                raise _cache_error(error, self._cache) from error
-            self._files[separate] = (file, listed)
-            self._check_broken(file, listed)
-        return self._files[separate]
+                raise _disk_error(error, self._cache) from error
+            self._files[separate_test] = (file, listed)
+            self._note_broken(file, listed)
+        return self._files[separate_test]
 
-    def _check_broken(self, file: DecodedFile, listed: np.ndarray) -> None:
+    def _note_broken(self, file: DecodedFile, listed: np.ndarray) -> None:
         for position, reason in zip(listed.tolist(), file.reasons, strict=True):
             if reason is not None:
                 path = self._source.samples[position].path
                 self._broken[position] = BrokenImage(path, reason)
         self._decoded_count += len(listed)
-        if len(self._broken) > self._max_broken * self._decoded_count:
-            raise UserError(_broken_message(self.broken, self._decoded_count, self._max_broken))
-        problems = _size_problems(self._source, self.split, set(self._broken))
-        if problems:
-            skipped = f"after {len(self._broken)} broken image(s) were skipped: "
-            raise UserError("\n".join(skipped + problem for problem in problems))
+        limit = self._config.max_broken
+        if len(self._broken) > limit * self._decoded_count:
+            raise UserError(_broken_message(self.broken, self._decoded_count, limit))
 
 
-def _size_problems(source: Source, split: Split, broken: set[int]) -> list[str]:
+def _divide(
+    source: Source, digests: Sequence[bytes], config: SplitConfig, positions: Sequence[int]
+) -> Split:
+    """Divides some of the images of a source."""
+    samples = [source.samples[position] for position in positions]
+    split = divide(
+        [sample.label for sample in samples],
+        [sample.part for sample in samples],
+        [digests[position] for position in positions],
+        config,
+    )
+    place = np.asarray(positions, dtype=np.int64)
+    return dataclasses.replace(
+        split,
+        train=place[split.train],
+        validation=place[split.validation],
+        test=place[split.test],
+        dropped=place[split.dropped],
+    )
+
+
+def _size_problems(source: Source, split: Split) -> list[str]:
     if not source.samples and source.problems:
         return []
 
     def labels(positions: np.ndarray) -> list[int]:
-        return [source.samples[p].label for p in positions.tolist() if p not in broken]
+        return [source.samples[position].label for position in positions.tolist()]
 
     test = None if split.given_test else labels(split.test)
     return size_problems(source.classes, labels(split.train), labels(split.validation), test)
@@ -283,11 +324,14 @@ def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> 
     return "\n".join(lines)
 
 
-def _cache_error(error: OSError, cache: Path) -> Exception:
-    """Turns a full or read-only disk into words; anything else stays what it is."""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM):
+def _disk_error(error: OSError, cache: Path) -> Exception:
+    """Turns what a user can mend about disks into words; anything else stays what it is."""
+    place = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (place and Path(place).is_relative_to(cache)):
         return UserError(
-            f"the cache directory {cache} cannot be written: {error.strerror} "
-            f"({error.filename or cache}); GSFL_TUNE_CACHE names another one"
+            f"the cache directory {cache} cannot be written: {error.strerror or error}; "
+            "GSFL_TUNE_CACHE names another one"
         )
+    if place and error.errno in (errno.EACCES, errno.EPERM):
+        return UserError(f"{place} cannot be read: {error.strerror}")
     return error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import TypeVar
@@ -133,7 +134,9 @@ def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
         # Wake a producer that waits for room, then wait for it: what it reads may be closed next.
         while not ready.empty():
             ready.get_nowait()
-        thread.join()
+        # When the interpreter ends, daemon threads stand still and could not be waited for.
+        if not sys.is_finalizing():
+            thread.join()
 
 
 def _load(

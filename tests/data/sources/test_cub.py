@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.data import prepare
+from gsfl_tune.data.sources import CubSource
+from gsfl_tune.experiment.errors import UserError
+from tests.data.conftest import configure, save
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Two birds, eight images each, every fourth for the test."""
+    root = tmp_path / "CUB_200_2011"
+    names = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
+    images, labels, training = [], [], []
+    for label, name in enumerate(names, start=1):
+        for index in range(8):
+            number = len(images) + 1
+            save(root / "images" / name / f"{index}.jpg", number)
+            images.append(f"{number} {name}/{index}.jpg")
+            labels.append(f"{number} {label}")
+            training.append(f"{number} {int(index % 4 != 0)}")
+    (root / "images.txt").write_text("\n".join(images) + "\n")
+    (root / "image_class_labels.txt").write_text("\n".join(labels) + "\n")
+    (root / "train_test_split.txt").write_text("\n".join(training) + "\n")
+    (root / "classes.txt").write_text("1 001.Black_footed_Albatross\n2 002.Laysan_Albatross\n")
+    return root
+
+
+@pytest.mark.parametrize("inside", [True, False])
+def test_the_official_layout(root, cache, inside):
+    path = root if inside else root.parent
+    dataset = prepare(configure("cub", path), cache_dir=cache)
+    assert dataset.classes == ["Black footed Albatross", "Laysan Albatross"]
+    assert len(dataset.test) == 4
+    assert len(dataset.pool) == 12
+    for images in (dataset.pool, dataset.test):
+        for path, label in zip(images.paths, images.labels, strict=True):
+            assert dataset.classes[label].replace(" ", "_") in path
+    assert all(path.endswith(("/0.jpg", "/4.jpg")) for path in dataset.test.paths)
+    assert dataset.given_test
+    assert not dataset.given_validation
+
+
+def test_missing_files_are_named(root):
+    (root / "classes.txt").unlink()
+    with pytest.raises(UserError, match=r"has no classes\.txt"):
+        CubSource(str(root))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("image_class_labels.txt", "3 1\n", "3 9\n", "label outside classes.txt: id 3"),
+        ("image_class_labels.txt", "3 1\n", "", "no line in image_class_labels.txt: id 3"),
+        ("train_test_split.txt", "3 1\n", "", "no line in train_test_split.txt: id 3"),
+        ("train_test_split.txt", "3 1\n", "3 x\n", "neither 0 nor 1 in train_test_split.txt: id 3"),
+    ],
+)
+def test_wrong_lists(root, cache, file, old, new, message):
+    path = root / file
+    path.write_text(path.read_text().replace(old, new, 1))
+    with pytest.raises(UserError, match=message):
+        prepare(configure("cub", root), cache_dir=cache)
+
+
+@pytest.mark.parametrize("line", ["17\n", "1 a.jpg\n"])
+def test_lines_that_cannot_be_read(root, line):
+    with (root / "images.txt").open("a") as file:
+        file.write(line)
+    with pytest.raises(UserError, match=r"images\.txt:17: "):
+        CubSource(str(root))
+
+
+def test_a_missing_image_is_broken(root, cache):
+    (root / "images" / "001.Black_footed_Albatross" / "1.jpg").unlink()
+    dataset = prepare(configure("cub", root, max_broken=0.2), cache_dir=cache)
+    assert [image.reason for image in dataset.broken] == ["No such file or directory"]

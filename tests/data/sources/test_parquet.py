@@ -1,0 +1,238 @@
+from __future__ import annotations
+
+import io
+import json
+
+import fsspec
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data.sources import ParquetSource
+from gsfl_tune.data.sources._remote import part_of
+from gsfl_tune.experiment.errors import UserError
+from tests.data.conftest import configure, picture
+
+
+def content(seed):
+    stream = io.BytesIO()
+    picture(seed).save(stream, format="PNG")
+    return stream.getvalue()
+
+
+def table(labels, *, seed=0, names=None, label="label", image="image"):
+    images = [
+        {"bytes": content(seed + number), "path": f"{seed + number}.png"}
+        for number in range(len(labels))
+    ]
+    columns = {image: images, label: labels}
+    result = pa.table(columns)
+    if names is not None:
+        features = {
+            image: {"_type": "Image"},
+            label: {"_type": "ClassLabel", "names": names},
+        }
+        metadata = {b"huggingface": json.dumps({"info": {"features": features}}).encode()}
+        result = result.replace_schema_metadata(metadata)
+    return result
+
+
+def write(path, *arguments, row_group_size=None, **values):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table(*arguments, **values), path, row_group_size=row_group_size)
+    return path
+
+
+NAMES = ["hat", "shoe"]
+LABELS = [0, 1] * 5
+
+
+@pytest.mark.parametrize("row_group_size", [None, 3])
+def test_one_file_without_split(tmp_path, cache, row_group_size):
+    file = write(tmp_path / "all.parquet", LABELS, names=NAMES, row_group_size=row_group_size)
+    dataset = prepare(configure("parquet", file), cache_dir=cache)
+    assert dataset.classes == NAMES
+    assert len(dataset.pool) + len(dataset.test) == 10
+    for images in (dataset.pool, dataset.test):
+        for position, (path, label) in enumerate(zip(images.paths, images.labels, strict=True)):
+            row = int(path.split("#")[1].split()[0])
+            assert f"({row}.png)" in path
+            assert label == LABELS[row]
+            np.testing.assert_array_equal(
+                images.gather(np.array([position]))[0], load_square(content(row), 19)[0]
+            )
+
+
+def test_many_files_tell_their_parts(tmp_path, cache):
+    write(tmp_path / "data" / "train-00000-of-00002.parquet", LABELS, names=NAMES)
+    write(tmp_path / "data" / "train-00001-of-00002.parquet", LABELS, names=NAMES, seed=100)
+    write(tmp_path / "data" / "validation-00000-of-00001.parquet", [0, 1], names=NAMES, seed=200)
+    write(tmp_path / "data" / "test-00000-of-00001.parquet", [0, 1, 1], names=NAMES, seed=300)
+    for path in (
+        str(tmp_path),
+        str(tmp_path / "data" / "*.parquet"),
+        [str(tmp_path / "data" / "t*.parquet"), str(tmp_path / "data" / "val*.parquet")],
+    ):
+        dataset = prepare(configure("parquet", path), cache_dir=cache)
+        counts = dataset.summary()["counts"]
+        assert counts == {"train": 20, "validation": 2, "test": 3}
+        assert dataset.given_validation
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        ("x/train.parquet", "train"),
+        ("x/train-00000-of-00001-abc.parquet", "train"),
+        ("x/validation_1.parquet", "validation"),
+        ("x/valid.parquet", "validation"),
+        ("x/val0.parquet", "validation"),
+        ("x/Test.parquet", "test"),
+        ("default/test/0000.parquet", "test"),
+        ("x/all.parquet", None),
+        ("x/trainers.parquet", None),
+        ("x/valleys.parquet", None),
+        ("x/latest.parquet", None),
+    ],
+)
+def test_which_part_a_name_tells(name, part):
+    assert part_of(name) == part
+
+
+def test_labels_without_names(tmp_path, cache):
+    file = write(tmp_path / "a.parquet", [7, 3] * 4)
+    dataset = prepare(configure("parquet", file), cache_dir=cache)
+    assert dataset.classes == ["3", "7"]
+    assert dataset.summary()["class_counts"]["7"].keys() == {"train", "validation", "test"}
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.dictionary(pa.int32(), pa.string())])
+def test_string_labels(tmp_path, cache, kind):
+    data = table(["b", "a"] * 4)
+    column = pa.array(["b", "a"] * 4).cast(kind) if kind == pa.string() else None
+    column = column if column is not None else pa.array(["b", "a"] * 4).dictionary_encode()
+    pq.write_table(data.set_column(1, "label", column), tmp_path / "a.parquet")
+    dataset = prepare(configure("parquet", tmp_path / "a.parquet"), cache_dir=cache)
+    assert dataset.classes == ["a", "b"]
+    assert len(dataset.pool) + len(dataset.test) == 8
+
+
+def test_a_plain_binary_column_and_other_names(tmp_path, cache):
+    data = pa.table({"img": [content(n) for n in range(8)], "fine_label": LABELS[:8]})
+    pq.write_table(data, tmp_path / "a.parquet")
+    dataset = prepare(configure("parquet", tmp_path / "a.parquet"), cache_dir=cache)
+    assert dataset.classes == ["0", "1"]
+
+
+def test_labels_outside_the_list(tmp_path, cache):
+    write(tmp_path / "a.parquet", [*LABELS, 2, -1, None], names=NAMES)
+    with pytest.raises(UserError) as error:
+        prepare(configure("parquet", tmp_path / "a.parquet"), cache_dir=cache)
+    assert "labels outside the 2 classes: row 10 (2), row 11 (-1), row 12 (None)" in str(
+        error.value
+    )
+
+
+def test_a_test_label_that_training_lacks(tmp_path, cache):
+    write(tmp_path / "train.parquet", ["a", "b"] * 4)
+    write(tmp_path / "test.parquet", ["a", "z"], seed=100)
+    with pytest.raises(UserError, match=r"labels outside the 2 classes: row 1 \('z'\)"):
+        prepare(configure("parquet", tmp_path), cache_dir=cache)
+
+
+def test_files_that_disagree(tmp_path, cache):
+    write(tmp_path / "train.parquet", LABELS, names=NAMES)
+    write(tmp_path / "test.parquet", [0], names=NAMES[::-1], seed=100)
+    write(tmp_path / "more.parquet", [0], names=NAMES, seed=200)
+    with pytest.raises(UserError) as error:
+        prepare(configure("parquet", tmp_path), cache_dir=cache)
+    assert "class names differ" in str(error.value)
+    assert "these do not" in str(error.value)
+    assert "more.parquet" in str(error.value)
+
+
+def test_rows_without_or_with_broken_images(tmp_path, cache):
+    data = table(LABELS, names=NAMES)
+    images = data.column("image").to_pylist()
+    images[3] = {"bytes": None, "path": "lost.png"}
+    images[4] = {"bytes": b"junk", "path": "junk.png"}
+    data = data.set_column(0, "image", pa.array(images, data.schema.field("image").type))
+    pq.write_table(data, tmp_path / "a.parquet")
+    config = configure("parquet", tmp_path / "a.parquet", max_broken=0.5)
+    dataset = prepare(config, cache_dir=cache)
+    found = {image.path.split("(")[1]: image.reason for image in dataset.broken}
+    assert found == {
+        "lost.png)": "the row has no image bytes",
+        "junk.png)": "not an image that Pillow can read",
+    }
+
+
+@pytest.mark.parametrize(
+    ("columns", "message"),
+    [
+        ({"label": [1]}, "expected a column `image`"),
+        ({"image": [{"bytes": b"x", "path": "p"}], "value": [1.0]}, "expected a column `label`"),
+        (
+            {"image": [{"bytes": b"x", "path": "p"}], "a": [1], "b": [2]},
+            "found the columns image, a",
+        ),
+    ],
+)
+def test_files_with_other_columns(tmp_path, columns, message):
+    pq.write_table(pa.table(columns), tmp_path / "a.parquet")
+    with pytest.raises(UserError, match=message):
+        ParquetSource(str(tmp_path / "a.parquet"), tmp_path)
+
+
+def test_wrong_paths(tmp_path):
+    with pytest.raises(UserError, match=r"data\.path is missing"):
+        ParquetSource(None, tmp_path)
+    with pytest.raises(UserError, match="does not exist"):
+        ParquetSource(str(tmp_path / "nothing.parquet"), tmp_path)
+    with pytest.raises(UserError, match="no Parquet files match"):
+        ParquetSource(str(tmp_path / "x*.parquet"), tmp_path)
+    with pytest.raises(UserError, match="no Parquet files match"):
+        ParquetSource(str(tmp_path), tmp_path)
+    (tmp_path / "a.parquet").write_bytes(b"not parquet")
+    with pytest.raises(UserError, match="cannot be read as Parquet"):
+        ParquetSource(str(tmp_path / "a.parquet"), tmp_path)
+    with pytest.raises(UserError, match="cannot be opened"):
+        ParquetSource("nosuchscheme://bucket/a.parquet", tmp_path)
+
+
+@pytest.fixture
+def memory():
+    system = fsspec.filesystem("memory")
+    yield system
+    system.rm("/gsfl-test", recursive=True)
+
+
+def test_other_file_systems(memory, cache):
+    for name, labels, seed in (("train", LABELS, 0), ("test", [0, 1], 100)):
+        with memory.open(f"/gsfl-test/data/{name}.parquet", "wb") as file:
+            pq.write_table(table(labels, names=NAMES, seed=seed), file)
+    for path in (
+        "memory://gsfl-test/data",
+        "memory://gsfl-test/data/*.parquet",
+        ["memory://gsfl-test/data/train.parquet", "memory://gsfl-test/data/test.parquet"],
+    ):
+        dataset = prepare(configure("parquet", path), cache_dir=cache)
+        assert dataset.classes == NAMES
+        assert len(dataset.pool) == 10
+        assert len(dataset.test) == 2
+        assert dataset.test.paths[0].startswith("memory://gsfl-test/data/test.parquet#0")
+    # One copy of each file, however often it is asked for.
+    assert len(list((cache / "remote").glob("*.parquet"))) == 2
+    with memory.open("/gsfl-test/data/test.parquet", "wb") as file:
+        pq.write_table(table([0, 1, 1], names=NAMES, seed=500), file)
+    assert len(prepare(configure("parquet", path), cache_dir=cache).test) == 3
+
+
+def test_a_file_url(tmp_path, cache):
+    file = write(tmp_path / "a.parquet", LABELS, names=NAMES)
+    dataset = prepare(configure("parquet", file.as_uri()), cache_dir=cache)
+    assert dataset.classes == NAMES
+    with pytest.raises(UserError, match="does not exist"):
+        ParquetSource((tmp_path / "b.parquet").as_uri(), cache)

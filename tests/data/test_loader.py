@@ -1,0 +1,205 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+import textwrap
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from gsfl_tune.data import Augment, center_crop, epoch_batches, eval_batches, prepare
+from gsfl_tune.data.loader import prefetch
+from gsfl_tune.experiment.config import AugmentConfig
+from tests.data.conftest import configure, fill
+
+MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory):
+    root = fill(tmp_path_factory.mktemp("images"), {"a": 30, "b": 30})
+    return prepare(configure("folder", root), cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def epoch(dataset, *, seed=0, number=1, batch_size=8, **values):
+    augment = Augment(AugmentConfig(), 16, MEAN, STD)
+    return list(
+        epoch_batches(
+            dataset.pool,
+            dataset.train_index,
+            batch_size,
+            seed=seed,
+            epoch=number,
+            transform=augment,
+            device="cpu",
+            **values,
+        )
+    )
+
+
+def fail_on(batches):
+    for _ in batches:
+        raise RuntimeError("of the consumer")
+
+
+def prefetching():
+    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+
+
+def test_an_epoch_sees_every_image_once(dataset):
+    batches = epoch(dataset, drop_last=False)
+    positions = np.concatenate([positions for _, _, positions in batches])
+    np.testing.assert_array_equal(np.sort(positions), dataset.train_index)
+    for images, labels, positions in batches:
+        assert images.shape == (len(positions), 3, 16, 16)
+        assert labels.dtype == torch.int64
+        np.testing.assert_array_equal(labels.numpy(), dataset.pool.labels[positions])
+
+
+def test_the_last_batch_is_dropped_unless_it_is_the_only_one(dataset):
+    count = len(dataset.train_index)
+    assert count % 8
+    assert [len(labels) for _, labels, _ in epoch(dataset)] == [8] * (count // 8)
+    assert [len(labels) for _, labels, _ in epoch(dataset, batch_size=1000)] == [count]
+
+
+def test_seed_and_epoch_decide_order_and_augmentation(dataset):
+    first, again = epoch(dataset), epoch(dataset)
+    for (images, _, positions), (same, _, same_positions) in zip(first, again, strict=True):
+        np.testing.assert_array_equal(positions, same_positions)
+        torch.testing.assert_close(images, same, rtol=0, atol=0)
+    for other in (epoch(dataset, number=2), epoch(dataset, seed=1)):
+        assert any((a[2] != b[2]).any() for a, b in zip(first, other, strict=True))
+        places = {int(p): (b, i) for b, batch in enumerate(other) for i, p in enumerate(batch[2])}
+        position = next(int(p) for p in first[0][2] if int(p) in places)
+        batch, place = places[position]
+        mine = first[0][0][first[0][2].tolist().index(position)]
+        assert not torch.equal(mine, other[batch][0][place])
+
+
+def test_the_order_does_not_depend_on_global_random_state(dataset):
+    torch.manual_seed(1)
+    first = [positions for _, _, positions in epoch(dataset)]
+    torch.manual_seed(2)
+    np.random.seed(3)
+    before = torch.random.get_rng_state()
+    second = [positions for _, _, positions in epoch(dataset)]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert torch.equal(before, torch.random.get_rng_state())
+
+
+def test_evaluation_keeps_the_order_and_leaves_nothing_out(dataset):
+    batches = list(
+        eval_batches(
+            dataset.pool,
+            dataset.validation_index,
+            5,
+            transform=lambda images: center_crop(images, 16, MEAN, STD),
+            device="cpu",
+        )
+    )
+    positions = np.concatenate([positions for _, _, positions in batches])
+    np.testing.assert_array_equal(positions, dataset.validation_index)
+    expected = center_crop(torch.from_numpy(dataset.pool.gather(positions)), 16, MEAN, STD)
+    torch.testing.assert_close(torch.cat([images for images, _, _ in batches]), expected)
+    assert not batches[0][0].requires_grad
+
+
+def test_errors_of_the_thread_reach_the_caller(dataset):
+    calls = []
+
+    def transform(images, generator):
+        calls.append(len(images))
+        if len(calls) == 3:
+            raise FloatingPointError("in the thread")
+        return images
+
+    batches = epoch_batches(
+        dataset.pool, dataset.train_index, 8, seed=0, epoch=1, transform=transform, device="cpu"
+    )
+    assert len(next(batches)[0]) == 8
+    assert len(next(batches)[0]) == 8
+    with pytest.raises(FloatingPointError, match="in the thread"):
+        next(batches)
+    assert not prefetching()
+
+
+@pytest.mark.parametrize("way", ["close", "forget", "exhaust", "error"])
+def test_the_thread_ends_with_the_iterator(dataset, way):
+    batches = epoch_batches(
+        dataset.pool,
+        dataset.train_index,
+        2,
+        seed=0,
+        epoch=1,
+        transform=lambda images, generator: images,
+        device="cpu",
+    )
+    assert not prefetching()
+    next(batches)
+    assert len(prefetching()) == 1
+    if way == "close":
+        batches.close()
+    elif way == "forget":
+        del batches
+    elif way == "error":
+        with pytest.raises(RuntimeError, match="of the consumer"):
+            fail_on(batches)
+        del batches
+    else:
+        assert list(batches)
+    assert not prefetching()
+
+
+def test_only_a_few_batches_are_made_ahead():
+    made = []
+
+    def produce():
+        for number in range(100):
+            made.append(number)
+            yield number
+
+    items = prefetch(produce)
+    assert next(items) == 0
+    items.close()
+    # One taken, two waiting, one in hand, and one put while the thread was told to stop.
+    assert len(made) <= 5
+
+
+def test_a_process_may_end_in_the_middle_of_an_epoch():
+    script = textwrap.dedent(
+        """
+        from gsfl_tune.data.loader import prefetch
+        items = prefetch(lambda: iter(range(1000)))
+        print(next(items))
+        """
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
+    )
+    assert done.stdout == "0\n"
+    assert done.stderr == ""
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_batches_on_a_gpu_equal_those_on_the_cpu(dataset):
+    def batches(device):
+        return epoch_batches(
+            dataset.pool,
+            dataset.train_index,
+            8,
+            seed=0,
+            epoch=1,
+            transform=Augment(AugmentConfig(color=0.2), 16, MEAN, STD),
+            device=device,
+        )
+
+    for (images, labels, _), (same, same_labels, _) in zip(
+        batches("cpu"), batches("cuda"), strict=True
+    ):
+        assert same.device.type == "cuda"
+        torch.testing.assert_close(images, same.cpu(), atol=1e-3, rtol=1e-3)
+        assert torch.equal(labels, same_labels.cpu())

@@ -1,0 +1,313 @@
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+
+import numpy as np
+import pytest
+
+from gsfl_tune.data import load_square, prepare
+from gsfl_tune.experiment.errors import UserError
+from tests.data.conftest import configure, fill, save
+
+
+def decoded_files(cache):
+    return sorted((cache / "decoded").glob("*.arrow"))
+
+
+def states(files):
+    return {file: (file.stat().st_ino, file.stat().st_mtime_ns) for file in files}
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "images", {"cat": 12, "dog": 10, "emu": 8})
+
+
+def test_images_labels_and_paths_belong_together(folder, cache):
+    dataset = prepare(configure("folder", folder), cache_dir=cache)
+    assert dataset.classes == ["cat", "dog", "emu"]
+    assert dataset.class_count == 3
+    assert dataset.known_groups is None
+    seen = set()
+    for images in (dataset.pool, dataset.test):
+        assert images.side == 19
+        squares = images.gather(np.arange(len(images)))
+        for pixels, path, label in zip(squares, images.paths, images.labels, strict=True):
+            np.testing.assert_array_equal(pixels, load_square(path, 19)[0])
+            assert dataset.classes[label] in path
+            seen.add(path)
+    assert len(seen) == 30
+    assert dataset.pool.labels.dtype == np.int64
+    index = np.concatenate([dataset.train_index, dataset.validation_index])
+    np.testing.assert_array_equal(np.sort(index), np.arange(len(dataset.pool)))
+    assert np.bincount(dataset.test.labels).tolist() == [2, 2, 2]
+
+
+def test_gather_takes_any_order_and_repeats(folder, cache):
+    pool = prepare(configure("folder", folder), cache_dir=cache).pool
+    every = pool.gather(np.arange(len(pool)))
+    index = np.array([5, 0, 5, len(pool) - 1])
+    np.testing.assert_array_equal(pool.gather(index), every[index])
+    assert pool.gather(np.array([], dtype=np.int64)).shape == (0, 19, 19, 3)
+    with pytest.raises(IndexError):
+        pool.gather(np.array([len(pool)]))
+
+
+def test_more_images_than_one_record_batch(tmp_path, cache):
+    root = fill(tmp_path / "many", {"a": 200, "b": 150})
+    pool = prepare(configure("folder", root), cache_dir=cache, side=4).pool
+    for position in (0, 255, 256, len(pool) - 1):
+        np.testing.assert_array_equal(
+            pool.gather(np.array([position]))[0], load_square(pool.paths[position], 4)[0]
+        )
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "squash"])
+def test_the_cache_holds_what_single_images_give(tmp_path, cache, fit):
+    root = fill(tmp_path / "images", {"a": 6, "b": 6})
+    dataset = prepare(configure("folder", root, fit=fit), cache_dir=cache)
+    for position, path in enumerate(dataset.pool.paths):
+        np.testing.assert_array_equal(
+            dataset.pool.gather(np.array([position]))[0], load_square(path, 19, fit)[0]
+        )
+
+
+def test_a_second_start_decodes_nothing(folder, cache):
+    first = prepare(configure("folder", folder), cache_dir=cache)
+    before = states(decoded_files(cache))
+    calls = []
+    second = prepare(
+        configure("folder", folder), cache_dir=cache, progress=lambda *counts: calls.append(counts)
+    )
+    assert not calls
+    assert states(decoded_files(cache)) == before
+    assert second.digest == first.digest
+    assert second.pool.digest == first.pool.digest
+    np.testing.assert_array_equal(second.train_index, first.train_index)
+
+
+def test_a_second_start_reads_no_image_whose_file_is_unchanged(folder, cache):
+    first = prepare(configure("folder", folder), cache_dir=cache)
+    for file in folder.rglob("*.png"):
+        status = file.stat()
+        file.write_bytes(b"x" * status.st_size)
+        os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+    second = prepare(configure("folder", folder), cache_dir=cache)
+    assert second.digest == first.digest
+    np.testing.assert_array_equal(
+        second.pool.gather(second.train_index), first.pool.gather(first.train_index)
+    )
+
+
+def test_a_changed_image_is_noticed(folder, cache):
+    first = prepare(configure("folder", folder), cache_dir=cache)
+    path = first.pool.paths[0]
+    save(folder / os.path.relpath(path, folder), 77777, (30, 30))
+    second = prepare(configure("folder", folder), cache_dir=cache)
+    assert second.digest != first.digest
+    for images in (second.pool, second.test):
+        if path in images.paths:
+            pixels = images.gather(np.array([images.paths.index(path)]))[0]
+            np.testing.assert_array_equal(pixels, load_square(path, 19)[0])
+            break
+    else:
+        pytest.fail("the changed image is gone")
+
+
+def test_moved_images_are_not_decoded_again(folder, cache, tmp_path):
+    first = prepare(configure("folder", folder), cache_dir=cache)
+    before = states(decoded_files(cache))
+    shutil.move(folder, tmp_path / "elsewhere")
+    second = prepare(configure("folder", tmp_path / "elsewhere"), cache_dir=cache)
+    assert states(decoded_files(cache)) == before
+    assert second.pool.digest == first.pool.digest
+
+
+def test_the_digest_tells_geometry_and_split(folder, cache):
+    digests = {
+        prepare(configure("folder", folder, **values), cache_dir=cache).pool.digest
+        for values in ({}, {"fit": "pad"}, {"image_size": 32}, {"split": {"seed": 1}})
+    }
+    assert len(digests) == 4
+    # Another seed of the split decodes nothing: three geometries, three files.
+    assert len(decoded_files(cache)) == 3
+
+
+def test_a_given_test_part_is_decoded_at_its_first_use(tmp_path, cache):
+    root = fill(tmp_path / "images", {f"{p}/{c}": 5 for p in ("train", "test") for c in "ab"})
+    dataset = prepare(configure("folder", root), cache_dir=cache, parts=("pool",))
+    assert len(decoded_files(cache)) == 1
+    assert len(dataset.test) == 10
+    assert len(decoded_files(cache)) == 2
+
+
+def test_broken_images_are_skipped_counted_and_listed(folder, cache):
+    (folder / "cat" / "999.jpg").write_bytes(b"no image")
+    whole = (folder / "dog" / "000.png").read_bytes()
+    (folder / "dog" / "half.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "emu" / "empty.jpg").touch()
+    (folder / "emu" / "gone.png").symlink_to(folder / "nowhere.png")
+    config = configure("folder", folder, max_broken=0.1)
+    for _ in range(2):  # decoded, and from the cache
+        dataset = prepare(config, cache_dir=cache)
+        broken = {os.path.basename(image.path): image.reason for image in dataset.broken}
+        assert set(broken) == {"999.jpg", "half.png", "empty.jpg"}
+        assert all(broken.values())
+        assert broken["999.jpg"] == "not an image that Pillow can read"
+        assert len(dataset.pool) + len(dataset.test) == 30
+        assert not {image.path for image in dataset.broken} & {
+            *dataset.pool.paths,
+            *dataset.test.paths,
+        }
+        index = np.concatenate([dataset.train_index, dataset.validation_index])
+        np.testing.assert_array_equal(np.sort(index), np.arange(len(dataset.pool)))
+        for position, path in enumerate(dataset.pool.paths):
+            np.testing.assert_array_equal(
+                dataset.pool.gather(np.array([position]))[0], load_square(path, 19)[0]
+            )
+
+
+def test_too_many_broken_images_are_an_error_that_lists_ten(folder, cache):
+    for number in range(12):
+        (folder / "cat" / f"broken{number:02d}.jpg").write_bytes(bytes([number]))
+    with pytest.raises(UserError) as error:
+        prepare(configure("folder", folder), cache_dir=cache)
+    lines = str(error.value).splitlines()
+    assert lines[0].startswith("12 of 42 images are broken")
+    assert "data.max_broken (1.00%)" in lines[0]
+    assert len(lines) == 12
+    assert lines[-1] == "  and 2 more"
+
+
+def test_a_class_that_broken_images_leave_too_small_is_an_error(folder, cache):
+    fill(folder, {"fox": 5}, seed=50_000)
+    for file in sorted((folder / "fox").iterdir())[:2]:
+        file.write_bytes(file.name.encode())
+    with pytest.raises(UserError, match=r"after 2 broken image.* were skipped: .*fox"):
+        prepare(configure("folder", folder, max_broken=0.5), cache_dir=cache)
+
+
+def test_broken_images_do_not_use_up_the_places_of_a_small_class(folder, cache):
+    fill(folder, {"fox": 9}, seed=50_000)
+    for file in sorted((folder / "fox").iterdir())[:5]:
+        file.write_bytes(file.name.encode())
+    dataset = prepare(configure("folder", folder, max_broken=0.5), cache_dir=cache)
+    counts = dataset.summary()["class_counts"]["fox"]
+    assert counts == {"train": 2, "validation": 1, "test": 1}
+
+
+def test_identical_images_stay_together_and_are_reported(folder, cache):
+    for number in range(5):
+        shutil.copy(folder / "cat" / "003.png", folder / "cat" / f"copy{number}.png")
+    dataset = prepare(configure("folder", folder), cache_dir=cache)
+    assert [len(group) for group in dataset.duplicates.groups] == [6]
+    parts = {
+        "train": {dataset.pool.paths[i] for i in dataset.train_index},
+        "validation": {dataset.pool.paths[i] for i in dataset.validation_index},
+        "test": set(dataset.test.paths),
+    }
+    holders = [p for p, paths in parts.items() if paths & set(dataset.duplicates.groups[0])]
+    assert len(holders) == 1
+
+
+def test_a_twin_of_a_given_test_image_leaves_training(tmp_path, cache):
+    root = fill(tmp_path / "images", {f"{p}/{c}": 6 for p in ("train", "test") for c in "ab"})
+    shutil.copy(root / "test" / "a" / "000.png", root / "train" / "a" / "twin.png")
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    assert [os.path.basename(path) for path in dataset.duplicates.dropped] == ["twin.png"]
+    assert not any(path.endswith("twin.png") for path in dataset.pool.paths)
+    assert len(dataset.test) == 12
+
+
+def test_all_problems_are_told_at_once(tmp_path, cache):
+    root = fill(tmp_path / "images", {"train/a": 5, "train/b": 1, "train/c": 0, "test/z": 2})
+    with pytest.raises(UserError) as error:
+        prepare(configure("folder", root), cache_dir=cache)
+    text = str(error.value)
+    assert "classes that train/ does not have: z" in text
+    assert "1 class has no images: c" in text
+    assert "fewer than 2 different training images: b" in text
+
+
+def test_a_given_validation_part_joins_the_pool(tmp_path, cache):
+    root = fill(
+        tmp_path / "images", {f"{p}/{c}": 4 for p in ("train", "val", "test") for c in "ab"}
+    )
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    assert dataset.given_validation
+    assert dataset.given_test
+    assert len(dataset.pool) == 16
+    assert all("/val/" in dataset.pool.paths[i] for i in dataset.validation_index)
+    assert all("/train/" in dataset.pool.paths[i] for i in dataset.train_index)
+
+
+def test_the_summary_is_json_and_counts_right(folder, cache):
+    (folder / "cat" / "bad.jpg").write_bytes(b"no")
+    config = configure("folder", folder, max_broken=0.5)
+    summary = json.loads(json.dumps(prepare(config, cache_dir=cache).summary()))
+    assert summary["classes"] == ["cat", "dog", "emu"]
+    assert sum(summary["counts"].values()) == 30
+    assert sum(summary["class_counts"]["emu"].values()) == 8
+    assert [entry["path"].endswith("bad.jpg") for entry in summary["broken"]] == [True]
+    assert summary["given_test"] is False
+
+
+def test_a_cache_directory_that_cannot_be_written_is_explained(folder, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="GSFL_TUNE_CACHE"):
+        prepare(configure("folder", folder), cache_dir=tmp_path / "file" / "cache")
+
+
+PREPARE = textwrap.dedent(
+    """
+    import os, sys
+    from pathlib import Path
+    from gsfl_tune.data import prepare, single
+    from gsfl_tune.experiment.config import DataConfig
+
+    root, cache, stop_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    decode, count = single.load_square, 0
+
+    def counted(*arguments):
+        global count
+        count += 1
+        if count == stop_after:
+            os.kill(os.getpid(), 9)
+        return decode(*arguments)
+
+    single.load_square = counted
+    dataset = prepare(DataConfig(source="folder", path=str(root), image_size=16), cache_dir=cache)
+    print(count, dataset.pool.digest)
+    """
+)
+
+
+def prepare_elsewhere(root, cache, stop_after=0):
+    return subprocess.Popen(
+        [sys.executable, "-c", PREPARE, str(root), str(cache), str(stop_after)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_two_processes_decode_once_between_them(folder, cache):
+    processes = [prepare_elsewhere(folder, cache) for _ in range(2)]
+    outputs = [process.communicate(timeout=300)[0].split() for process in processes]
+    assert sorted(int(count) for count, _ in outputs) == [0, 30]
+    assert outputs[0][1] == outputs[1][1]
+
+
+def test_kill_9_while_decoding_leaves_nothing_that_is_read(folder, cache):
+    process = prepare_elsewhere(folder, cache, stop_after=20)
+    process.communicate(timeout=300)
+    assert process.returncode == -signal.SIGKILL
+    assert not decoded_files(cache)
+    dataset = prepare(configure("folder", folder), cache_dir=cache)
+    assert len(dataset.pool) + len(dataset.test) == 30
+    assert not list(cache.rglob("*.tmp"))

@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gsfl_tune.data.splits import divide, find_duplicates, size_problems
+from gsfl_tune.experiment.config import SplitConfig
+
+
+def digest(number: int) -> bytes:
+    return f"{number:016d}".encode()
+
+
+def listing(per_class: int, classes: int = 3):
+    labels = [label for label in range(classes) for _ in range(per_class)]
+    return labels, [digest(number) for number in range(len(labels))]
+
+
+def of(positions, values):
+    return [values[position] for position in positions]
+
+
+def test_each_class_gives_its_share():
+    labels, digests = listing(50)
+    split = divide(labels, [None] * 150, digests, SplitConfig(validation=0.25, test=0.2))
+    np.testing.assert_array_equal(np.bincount(of(split.test, labels)), [10] * 3)
+    np.testing.assert_array_equal(np.bincount(of(split.validation, labels)), [10] * 3)
+    np.testing.assert_array_equal(np.bincount(of(split.train, labels)), [30] * 3)
+    assert not split.given_test
+    assert not split.given_validation
+
+
+def test_the_seed_alone_decides_and_not_the_order_of_the_files():
+    labels, digests = listing(30)
+    parts = [None] * len(labels)
+    first = divide(labels, parts, digests, SplitConfig(seed=1))
+    again = divide(labels, parts, digests, SplitConfig(seed=1))
+    other = divide(labels, parts, digests, SplitConfig(seed=2))
+    np.testing.assert_array_equal(first.validation, again.validation)
+    assert set(of(first.test, digests)) != set(of(other.test, digests))
+    assert set(of(first.validation, digests)) != set(of(other.validation, digests))
+    order = np.random.default_rng(0).permutation(len(labels))
+    shuffled = divide(of(order, labels), parts, of(order, digests), SplitConfig(seed=1))
+    for part in ("train", "validation", "test"):
+        assert set(of(getattr(shuffled, part), of(order, digests))) == set(
+            of(getattr(first, part), digests)
+        )
+
+
+def test_an_added_image_hardly_moves_the_others():
+    labels, digests = listing(50)
+    split = divide(labels, [None] * 150, digests, SplitConfig())
+    more = divide([*labels, 0], [None] * 151, [*digests, digest(999)], SplitConfig())
+    assert len(set(split.test.tolist()) ^ set(more.test.tolist())) <= 2
+
+
+PARTS = st.sampled_from([None, "train", "validation", "test"])
+
+
+@given(
+    images=st.lists(
+        st.tuples(st.integers(0, 3), st.integers(0, 12), PARTS), min_size=1, max_size=60
+    ),
+    seed=st.integers(0, 5),
+)
+def test_identical_images_never_straddle_a_split(images, seed):
+    labels, numbers, parts = zip(*images, strict=True)
+    digests = [digest(number) for number in numbers]
+    split = divide(labels, parts, digests, SplitConfig(seed=seed))
+    sets = [set(of(getattr(split, part), digests)) for part in ("train", "validation", "test")]
+    assert not sets[0] & sets[1]
+    assert not sets[0] & sets[2]
+    assert not sets[1] & sets[2]
+    every = np.concatenate([split.train, split.validation, split.test, split.dropped])
+    np.testing.assert_array_equal(np.sort(every), np.arange(len(images)))
+    # What the source gave as test stays test.
+    assert {i for i, part in enumerate(parts) if part == "test"} <= set(
+        split.test.tolist()
+    ) or not (split.given_test)
+    if not split.given_test and not split.given_validation:
+        assert not len(split.dropped)
+
+
+def test_a_training_image_that_a_given_test_part_has_too_is_dropped():
+    labels = [0, 0, 0, 0, 1, 1, 1, 0, 1]
+    parts = ["train"] * 7 + ["test"] * 2
+    digests = [digest(n) for n in (0, 1, 2, 3, 4, 5, 6, 2, 7)]
+    split = divide(labels, parts, digests, SplitConfig())
+    assert split.dropped.tolist() == [2]
+    assert split.test.tolist() == [7, 8]
+    assert split.given_test
+    found = find_duplicates([f"p{n}" for n in range(9)], labels, digests, split)
+    assert found.groups == [["p2", "p7"]]
+    assert found.dropped == ["p2"]
+    assert found.conflicting == []
+
+
+def test_a_given_validation_part_is_kept_and_loses_only_twins_of_the_test():
+    labels = [0, 0, 0, 0, 0, 0]
+    parts = ["train", "train", "validation", "validation", "test", "train"]
+    digests = [digest(n) for n in (0, 1, 0, 5, 5, 9)]
+    split = divide(labels, parts, digests, SplitConfig())
+    assert split.validation.tolist() == [2]
+    assert split.train.tolist() == [1, 5]
+    assert split.dropped.tolist() == [0, 3]
+    assert split.given_validation
+
+
+def test_a_given_validation_part_without_a_test_part():
+    labels, digests = listing(20)
+    parts = ["validation" if n % 20 < 4 else "train" for n in range(60)]
+    split = divide(labels, parts, digests, SplitConfig(test=0.25))
+    assert np.bincount(of(split.validation, labels)).tolist() == [4, 4, 4]
+    assert np.bincount(of(split.test, labels)).tolist() == [4, 4, 4]
+    assert np.bincount(of(split.train, labels)).tolist() == [12, 12, 12]
+
+
+def test_twins_with_different_labels_are_reported():
+    split = divide([0, 1, 0], [None] * 3, [digest(0), digest(0), digest(1)], SplitConfig())
+    found = find_duplicates(["a", "b", "c"], [0, 1, 0], [digest(0), digest(0), digest(1)], split)
+    assert found.conflicting == [["a", "b"]]
+
+
+@pytest.mark.parametrize("per_class", [4, 5, 6])
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.99])
+def test_small_classes_keep_what_training_needs(per_class, share):
+    labels, digests = listing(per_class)
+    config = SplitConfig(validation=share, test=share)
+    split = divide(labels, [None] * len(labels), digests, config)
+    assert not size_problems(
+        ["a", "b", "c"],
+        of(split.train, labels),
+        of(split.validation, labels),
+        of(split.test, labels),
+    )
+
+
+def test_classes_that_are_too_small_are_named():
+    names = [f"class {number}" for number in range(14)]
+    every = list(range(14))
+    assert size_problems(names, every * 2, every, None) == []
+    problems = size_problems(names, [0, 0, 1], [0, 1], [0])
+    assert problems == [
+        "12 classes have no images: class 2, class 3, class 4, class 5, class 6, class 7, class 8, "
+        "class 9, class 10, class 11 and 2 more",
+        "1 class has fewer than 2 different training images: class 1 (1)",
+        "1 class has fewer than 1 different test image: class 1 (0)",
+    ]
+    assert "at least 2 classes" in size_problems(["one"], [0, 0], [0], None)[0]
