@@ -1,0 +1,85 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+from PIL import Image
+
+from tests.data.conftest import fill
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    """The command writes into the current directory."""
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    return fill(tmp_path / "my birds", {"[red] robin": 10, "wren": 8})
+
+
+def test_a_folder(command, folder, tmp_path):
+    answer = command("data", folder)
+    assert answer.code == 0, answer.err
+    assert "my-birds: 2 classes" in answer.out
+    row = next(line for line in answer.out.splitlines() if "[red] robin" in line)
+    assert [int(word) for word in row.split() if word.isdigit()] == [6, 2, 2]
+    assert "smallest 20 x 16, median 20 x 16, largest 20 x 16" in answer.out
+    assert "validation part: chosen by data.split; test part: chosen by data.split" in answer.out
+    sheet = tmp_path / "here" / "my-birds-contact-sheet.png"
+    assert f"contact sheet: {sheet}" in answer.out
+    with Image.open(sheet) as image:
+        assert image.format == "PNG"
+    assert max(map(len, answer.out.split("contact sheet")[0].splitlines())) <= 80
+
+
+def test_findings_are_listed_by_path(command, folder):
+    broken = folder / "wren" / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    shutil.copy(folder / "wren" / "000.png", folder / "wren" / "copy.png")
+    answer = command("data", folder, "--sheet", "sheets/a.png")
+    assert answer.code == 2
+    assert "broken images: 1" in answer.out
+    assert f"{broken}: not an image that Pillow can read" in answer.out
+    assert "byte-identical images: 1" in answer.out
+    assert f"{folder / 'wren' / '000.png'} = {folder / 'wren' / 'copy.png'}" in answer.out
+    assert "data.max_broken (1.00%)" in answer.out
+    answer = command("data", folder, "--sheet", "sheets/a.png", "--set", "data.max_broken=0.2")
+    assert answer.code == 0
+    with Image.open("sheets/a.png") as image:
+        assert image.width > 96
+
+
+def test_an_experiment_and_overrides(command, tmp_path):
+    (tmp_path / "small.yaml").write_text(
+        "name: small\n"
+        "data: {source: typefaces, image_size: 32, typefaces: {train: 3, test: 1, size: 32}}\n"
+    )
+    answer = command("data", tmp_path / "small.yaml", "--set", "data.typefaces.train=4")
+    assert answer.code == 0, answer.err
+    assert "small: 21 classes" in answer.out
+    total = next(line for line in answer.out.splitlines() if "│ all" in line)
+    assert [int(word) for word in total.split() if word.isdigit()] == [63, 21, 21]
+    assert "Computer Modern" in answer.out
+    assert "decoded to 37 x 37" in answer.out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "does not exist"),
+        (["x.yaml"], "x.yaml"),
+        (["empty"], "no class folders"),
+        (["../my birds", "--set", "data.fit=stretch"], "data.fit"),
+        (["../my birds", "--set", "data.nope=1"], "data.nope"),
+    ],
+)
+def test_bad_input(command, folder, arguments, message):
+    (folder.parent / "here" / "empty").mkdir()
+    answer = command("data", *arguments)
+    assert answer.code == 2
+    assert message in answer.err
+    assert "Traceback" not in answer.err
