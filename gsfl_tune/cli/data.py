@@ -46,6 +46,13 @@ class Data(Command):
             help="where the contact sheet goes (default: NAME-contact-sheet.png here)",
         )
 
+        parser.add_argument(
+            "--samples",
+            type=Path,
+            metavar="DIR",
+            help="also write three images of the test part, as they are decoded, to DIR",
+        )
+
     def run(self, args: argparse.Namespace) -> int:
         """Prepares the images, prints what they are and draws the sheet."""
         from rich.console import Console
@@ -71,6 +78,9 @@ class Data(Command):
             "" if shown == dataset.class_count else f" ({shown} of {dataset.class_count} classes)"
         )
         _line(console, f"contact sheet: {target.resolve()}{some}")
+        if args.samples is not None:
+            _write_samples(args.samples, dataset)
+            _line(console, f"samples of the test part: {args.samples.resolve()}")
         total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
         if len(dataset.broken) > config.max_broken * total:
             _line(
@@ -99,6 +109,20 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
     return name, experiment.defaults().data
+
+
+def _write_samples(folder: Path, dataset: Dataset) -> None:
+    """Writes one test image of the first, the middle and the last class."""
+    import numpy as np
+    from PIL import Image
+
+    folder.mkdir(parents=True, exist_ok=True)
+    labels = dataset.test.labels
+    for label in sorted({0, dataset.class_count // 2, dataset.class_count - 1}):
+        position = np.flatnonzero(labels == label)[:1]
+        if position.size:
+            words = "".join(c if c.isalnum() else "-" for c in dataset.classes[label])
+            Image.fromarray(dataset.test.gather(position)[0]).save(folder / f"{words}.png")
 
 
 def _print_counts(console: Console, name: str, dataset: Dataset) -> None:

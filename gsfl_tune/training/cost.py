@@ -77,7 +77,9 @@ def search_cost(experiment: Experiment) -> Cost:
     )
     finals = search.finalists * search.final_seeds + search.final_seeds
     searches = 2 if search.control == "tuned" else 1
-    retrainings = finals * searches + (search.final_seeds if search.control == "matched" else 0)
+    retrainings = finals * searches
+    if search.control == "matched":  # trained on the training part, then retrained, as the winner
+        retrainings += 2 * search.final_seeds
     trials = search.trials * searches
     return Cost(trials, trials * longest, retrainings, retrainings * longest)
 

@@ -37,10 +37,11 @@ def test_good_file_shows_parameters_and_price(file, capsys, monkeypatch):
     assert all(len(line) <= 80 for line in lines if not line.startswith(str(file)))
     assert any("model.latent_dim" in line and "int 128 to 512, log" in line for line in lines)
     assert any("learning_rate@1" in line and "optimizer = sgd" in line for line in lines)
-    # 10 trials of 4 epochs; 2 finalists, the winner and the control with 3 seeds each.
+    # 10 trials of 4 epochs; with 3 seeds each: 2 finalists and the control on the training part,
+    # winner and control on training + validation.
     assert "trials         10" in shown
-    assert "88: 40 in the search" in shown
-    assert "12 trainings" in " ".join(shown.split())
+    assert "100: 40 in the search" in shown
+    assert "15 trainings" in " ".join(shown.split())
     assert "4096 is not in int 128 to 512" in " ".join(shown.split())
 
 

@@ -1,0 +1,302 @@
+"""The whole way, as a user goes it: real commands on real files."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import optuna
+import pandas
+import pytest
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
+
+from gsfl_tune.experiment import Experiment
+
+EXPERIMENT = """\
+name: tiny
+data:
+  source: typefaces
+  image_size: 32
+  augment: {flip: false}
+  typefaces: {train: 6, test: 3, size: 40}
+model:
+  backbone: test_efficientnet
+  weights: none
+  latent_dim: {choice: [8, 16]}
+  groups:
+    count: {int: [1, 20]}
+loss:
+  class_center: {float: [1e-4, 1e-1], log: true}
+training:
+  device: cpu
+  head: {epochs: 4, batch_size: 32, learning_rate: {float: [1e-3, 1e-2], log: true}}
+search:
+  trials: 5
+  control: tuned
+  finalists: 2
+  final_seeds: 2
+  resources: {cpu: 1, gpu: 0}
+"""
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A directory with an experiment, and a cache of its own."""
+    folder = tmp_path_factory.mktemp("home")
+    (folder / "tiny.yaml").write_text(EXPERIMENT)
+    return folder
+
+
+def command(home, *arguments):
+    return [sys.executable, "-m", "gsfl_tune", *map(str, arguments)]
+
+
+def environment(home):
+    return {**os.environ, "GSFL_TUNE_CACHE": str(home / "cache"), "COLUMNS": "80"}
+
+
+def gsfl_tune(home, *arguments):
+    return subprocess.run(
+        command(home, *arguments),
+        cwd=home,
+        env=environment(home),
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(home):
+    """A finished run and what the search printed."""
+    done = gsfl_tune(home, "search", "tiny.yaml")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return home / "runs" / "tiny", done.stdout
+
+
+def studies(run: Path):
+    storage = JournalStorage(JournalFileBackend(str(run / "study.journal")))
+    names = optuna.study.get_all_study_names(storage)
+    return {name: optuna.load_study(study_name=name, storage=storage) for name in names}
+
+
+def results(home, run):
+    done = gsfl_tune(home, "results", run, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_the_run_directory_holds_what_is_promised(finished):
+    run, _ = finished
+    for name in ("experiment.yaml", "study.journal", "trials.parquet", "results.json", "data.json"):
+        assert (run / name).is_file(), name
+    assert {path.name for path in (run / "best").iterdir()} == {
+        "model.safetensors",
+        "config.json",
+        "classes.json",
+        "groups.json",
+        "metrics.json",
+        "README.md",
+    }
+    assert (run / "best-training").is_dir()
+    for number in range(5):
+        trial = run / "trials" / str(number)
+        records = [json.loads(line) for line in (trial / "epochs.jsonl").read_text().splitlines()]
+        assert [record["epoch"] for record in records] == list(range(1, len(records) + 1))
+        assert list(trial.glob("events.out.tfevents.*")), f"no TensorBoard events in {trial}"
+    assert not (run / ".interrupt").exists()
+
+
+def test_the_journal_and_the_table_agree(finished):
+    run, _ = finished
+    found = studies(run)
+    assert set(found) == {"search", "control"}
+    table = pandas.read_parquet(run / "trials.parquet")
+    for name, study in found.items():
+        rows = table[table["study"] == name].set_index("number")
+        assert len(rows) == len(study.trials) == 5
+        for trial in study.trials:
+            assert trial.state.is_finished()
+            assert rows.loc[trial.number, "state"] == trial.state.name
+            if trial.state == optuna.trial.TrialState.COMPLETE:
+                assert rows.loc[trial.number, "value"] == trial.value
+    assert not any(name.startswith("loss.") for name in found["control"].best_trial.params)
+
+
+def test_first_trials_are_the_defaults_and_the_published_setting(finished):
+    run, output = finished
+    search = studies(run)["search"]
+    origins = {trial.user_attrs.get("origin") for trial in search.trials}
+    assert {"defaults", "published"} <= origins
+    for trial in search.trials:
+        if "origin" in trial.user_attrs:
+            assert trial.state == optuna.trial.TrialState.COMPLETE
+    # 0.1 * 42 / 4096 lies within the space, H 4096 does not.
+    published = next(t for t in search.trials if t.user_attrs.get("origin") == "published")
+    assert published.params["loss.class_center"] == pytest.approx(0.1 * 42 / 4096)
+    assert "model.latent_dim" in output
+
+
+def test_groups_are_at_most_half_the_classes(finished):
+    run, _ = finished
+    distribution = studies(run)["search"].best_trial.distributions["model.groups.count"]
+    assert distribution.high == 10
+
+
+def test_results_say_what_won_and_by_how_much(home, finished):
+    run, output = finished
+    found = results(home, run)
+    assert found["status"] == "finished"
+    assert sum(found["trials"].values()) == 5
+    for side in ("winner", "control"):
+        for part in ("validation", "test"):
+            score = found[side][part]["accuracy"]
+            assert len(score["values"]) == 2
+            assert score["mean"] == pytest.approx(np.mean(score["values"]))
+    assert found["winner"]["config"]["model"]["head"] == "gsfl"
+    assert found["control"]["config"]["model"]["head"] == "plain"
+    assert found["control"]["kind"] == "tuned"
+    difference = found["difference"]
+    assert difference["mean"] == pytest.approx(
+        found["winner"]["test"]["accuracy"]["mean"] - found["control"]["test"]["accuracy"]["mean"]
+    )
+    assert difference["interval"]["low"] <= difference["mean"] <= difference["interval"]["high"]
+    best = max(found["finalists"], key=lambda each: each["validation"]["accuracy"]["mean"])
+    assert best["trial"] == found["winner"]["trial"]
+    assert str(run.name) in output
+
+
+def test_the_bundle_is_the_first_seed_and_predicts_as_it_was_tested(home, finished):
+    from gsfl_tune import load_bundle
+    from gsfl_tune.data import prepare
+
+    run, _ = finished
+    found = results(home, run)
+    config = Experiment.load(run / "experiment.yaml").defaults()
+    dataset = prepare(config.data, cache_dir=home / "cache")
+    metrics = load_bundle(run / "best", device="cpu").evaluate(dataset.test)
+    values = found["winner"]["test"]["accuracy"]["values"]
+    assert metrics["accuracy"] == pytest.approx(values[0])
+
+
+def test_predict_evaluate_and_export_from_the_command_line(home, finished):
+    run, _ = finished
+    sheet = gsfl_tune(home, "data", "tiny.yaml", "--samples", "samples", "--sheet", "sheet.png")
+    assert sheet.returncode == 0, sheet.stderr
+    images = sorted((home / "samples").glob("*.png"))
+    assert images
+    predicted = gsfl_tune(home, "predict", run / "best", *images, "--json", "--top", "2")
+    assert predicted.returncode == 0, predicted.stderr
+    assert len(json.loads(predicted.stdout)) == len(images)
+    exported = gsfl_tune(home, "export", run, "out", "--with-shared")
+    assert exported.returncode == 0, exported.stderr
+    evaluated = gsfl_tune(home, "evaluate", "out", "tiny.yaml", "--json")
+    assert evaluated.returncode == 0, evaluated.stderr
+    first = results(home, run)["winner"]["test"]["accuracy"]["values"][0]
+    assert json.loads(evaluated.stdout)["accuracy"] == pytest.approx(first)
+
+
+def test_a_run_is_not_begun_twice(home, finished):
+    again = gsfl_tune(home, "search", "tiny.yaml")
+    assert again.returncode == 2
+    assert "--resume" in again.stderr
+    assert "Traceback" not in again.stderr
+
+
+def test_resuming_a_finished_run_changes_nothing(home, finished):
+    run, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    again = gsfl_tune(home, "search", "tiny.yaml", "--resume")
+    assert again.returncode == 0, again.stderr
+    after = {path: path.stat().st_mtime_ns for path in run.rglob("*") if path.is_file()}
+    before.pop(run / ".lock", None)
+    after.pop(run / ".lock", None)
+    assert before == after
+
+
+def test_a_changed_space_is_refused_with_the_difference(home, finished):
+    done = gsfl_tune(
+        home, "search", "tiny.yaml", "--resume", "--trials", "6", "--set", "model.dropout=0.4"
+    )
+    assert done.returncode == 2
+    assert "model.dropout" in done.stderr
+    assert "0.4" in done.stderr
+
+
+def test_nothing_to_resume_is_bad_input(home):
+    done = gsfl_tune(home, "search", "tiny.yaml", "--resume", "--run-dir", "nowhere")
+    assert done.returncode == 2
+    assert "no run to resume" in done.stderr
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
+    run = home / "runs" / f"dies-{how.name}"
+    arguments = ["search", "tiny.yaml", "--run-dir", run, "--set", "search.control=off"]
+    arguments += ["--set", "training.head.epochs=60", "--trials", "6"]
+    arguments += ["--set", "search.scheduler.grace=20"]
+    driver = subprocess.Popen(
+        command(home, *arguments),
+        cwd=home,
+        env=environment(home),
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    deadline = time.monotonic() + 200
+    while time.monotonic() < deadline and driver.poll() is None:
+        if (run / "study.journal").exists() and any(
+            trial.state.is_finished() for study in studies(run).values() for trial in study.trials
+        ):
+            break
+        time.sleep(0.2)
+    assert driver.poll() is None, "the search ended before it could be stopped"
+    os.kill(driver.pid, how)
+    code = driver.wait(timeout=60)
+    assert code == (3 if how == signal.SIGINT else -signal.SIGKILL)
+    before = {t.number: t for t in studies(run)["search"].trials if t.state.is_finished()}
+    assert before
+    epochs = {n: (run / f"trials/{n}/epochs.jsonl").read_text() for n in before}
+
+    resumed = gsfl_tune(home, *arguments, "--resume")
+    assert resumed.returncode == 0, resumed.stdout + resumed.stderr
+    after = {trial.number: trial for trial in studies(run)["search"].trials}
+    assert len(after) == 6
+    assert all(trial.state.is_finished() for trial in after.values())
+    for number, trial in before.items():
+        assert (after[number].state, after[number].values) == (trial.state, trial.values)
+        assert (run / f"trials/{number}/epochs.jsonl").read_text() == epochs[number]
+
+
+def test_asha_compares_across_both_stages(home, finished):
+    run = home / "runs" / "both"
+    changes = {
+        "training.finetune.epochs": 2,
+        "training.finetune.blocks": 1,
+        "training.finetune.learning_rate": "{float: [1e-5, 1e-2], log: true}",
+        "training.head.epochs": 3,
+        "search.control": "off",
+        "search.final_seeds": 1,
+        "search.finalists": 1,
+        "search.scheduler.reduction": 2,
+    }
+    words = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+    done = gsfl_tune(home, "search", "tiny.yaml", "--run-dir", run, "--trials", "6", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    search = studies(run)["search"]
+    # Head: epochs 1, 2, 3; finetune: 1, 2.
+    for trial in search.get_trials(states=[optuna.trial.TrialState.COMPLETE]):
+        assert sorted(trial.intermediate_values) == [0, 1, 2, 3, 4]
+        records = (run / f"trials/{trial.number}/epochs.jsonl").read_text().splitlines()
+        stages = [json.loads(record)["stage"] for record in records]
+        assert stages == ["head"] * 3 + ["finetune"] * 2
+    for trial in search.get_trials(states=[optuna.trial.TrialState.PRUNED]):
+        assert 0 < len(trial.intermediate_values) < 5
