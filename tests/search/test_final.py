@@ -1,0 +1,111 @@
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gsfl_tune.cluster import Slots
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.run import EpochLog, RunDirectory, read_json
+from gsfl_tune.search import Interrupt, Job, Watcher, load_predictions, load_result, run_jobs
+from gsfl_tune.search.job import JobSetting, run_job
+from tests.search.experiments import experiment
+
+
+def _job(run: RunDirectory, name: str, **options: Any) -> Job:
+    config = experiment("model.head=plain", "training.head.epochs=3").defaults()
+    known = {"name": name, "config": config, "directory": run.finals / name, "seed": 1}
+    return Job(**{**known, **options})
+
+
+def _without_weights() -> Config:
+    config = experiment("model.head=plain").defaults()
+    # The file was there when the search began.
+    model = config.model.model_copy(update={"weights": "/nowhere.safetensors"})
+    return config.model_copy(update={"model": model})
+
+
+def test_jobs_side_by_side(
+    ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
+) -> None:
+    jobs = [
+        _job(run, "seed-1"),
+        _job(run, "seed-2", seed=2),
+        _job(run, "whole", fit="train+validation", test=True),
+        _job(run, "broken", config=_without_weights()),
+    ]
+    ended: list[str] = []
+
+    class Listener(Watcher):
+        def job_ended(self, name: str, result: Any) -> None:
+            ended.append(name)
+
+    options: dict[str, Any] = {"resources": two_slots, "cache_dir": cache_dir}
+    outcome = run_jobs(jobs, run, watchers=[Listener()], **options)
+    assert not outcome.interrupted
+    first, second, whole, broken = outcome.results
+    assert first is not None
+    assert second is not None
+    assert whole is not None
+    assert broken is not None
+    assert sorted(ended) == ["broken", "seed-1", "seed-2", "whole"]
+    # What a result says is what the epochs say.
+    last = EpochLog(jobs[0].directory / "epochs.jsonl").read()[-1]
+    assert first["validation"]["accuracy"] == last["validation/accuracy"]
+    assert first["epochs"] == 3
+    assert first["validation"] != second["validation"]
+    assert "validation" not in whole
+    predictions = load_predictions(jobs[2].directory / "test.npz")
+    assert predictions.logits.dtype == "float32"
+    assert len(predictions.logits) == len(predictions.labels) == len(predictions.paths)
+    assert predictions.metrics() == pytest.approx(whole["test"])
+    assert "nowhere" in broken["failed"]
+    # A mistake of the user's can be mended: nothing is written that would keep it.
+    assert load_result(jobs[3]) is None
+    # Written once: a second call reads.
+    times = {job.name: (job.directory / "result.json").stat().st_mtime_ns for job in jobs[:3]}
+    again = run_jobs(jobs[:3], run, **options)
+    assert again.results == outcome.results[:3]
+    for job in jobs[:3]:
+        assert (job.directory / "result.json").stat().st_mtime_ns == times[job.name]
+
+
+def test_interrupted_jobs_go_on_where_they_were(
+    ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
+) -> None:
+    long = experiment("model.head=plain", "training.head.epochs=300").defaults()
+    job = _job(run, "long", config=long)
+
+    class Stopper(Watcher):
+        def tick(self) -> None:
+            if len(EpochLog(job.directory / "epochs.jsonl").read()) > 5:
+                interrupt.request()
+
+    interrupt = Interrupt(run)
+    options: dict[str, Any] = {"resources": two_slots, "cache_dir": cache_dir}
+    outcome = run_jobs([job], run, interrupt=interrupt, watchers=[Stopper()], **options)
+    assert outcome.interrupted
+    assert outcome.results == [None]
+    interrupt.clear()
+    done = len(EpochLog(job.directory / "epochs.jsonl").read())
+    assert 5 < done < 300
+    before = EpochLog(job.directory / "epochs.jsonl").read()
+    result = run_jobs([job], run, **options).results[0]
+    assert result is not None
+    assert result["epochs"] == 300
+    assert EpochLog(job.directory / "epochs.jsonl").read()[:done] == before
+
+
+def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None:
+    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir)
+    one, two = (_job(run, name) for name in ("one", "two"))
+    first = run_job(one, setting)
+    assert first is not None
+    second = run_job(two, setting)
+    assert second is not None
+    assert first["validation"] == second["validation"]
+    assert read_json(one.directory / "result.json") == first
+    run.interrupt_file.touch()
+    assert run_job(_job(run, "three"), setting) is None
+    assert run_job(one, setting) == first

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import open_study
+from gsfl_tune.search.first_trials import enqueue_first_trials, published_setting
+from tests.search.experiments import experiment
+
+
+def test_the_published_setting_in_these_units() -> None:
+    setting = published_setting(8192)
+    assert setting["loss.reconstruction"] == pytest.approx(1.2e-6, rel=0.02)
+    assert setting["loss.class_center"] == pytest.approx(1.0e-3, rel=0.03)
+    assert setting["model.latent_dim"] == 4096
+
+
+def test_first_come_the_users_own_then_defaults_then_the_published(run: RunDirectory) -> None:
+    tried = experiment("search.enqueue=[{model.dropout: 0.9, model.latent_dim: 16}]")
+    study = open_study(tried, run)
+    notices = enqueue_first_trials(study, tried, 512)
+    # Clipped into the space, with a notice.
+    assert any("enqueue[0]" in line and "0.9" in line and "0.6" in line for line in notices)
+    assert any("published" in line and "4096" in line and "32" in line for line in notices)
+    enqueue_first_trials(study, tried, 512)
+    asked = [study.ask() for _ in range(4)]
+    assert [one.protected for one in asked if one] == [True, True, True, False]
+    user, defaults, published = [one.params for one in asked[:3] if one]
+    assert user["model.dropout"] == 0.6
+    assert user["model.latent_dim"] == 16
+    assert defaults == tried.default_params()
+    assert published["model.latent_dim"] == 32
+    assert published["model.groups.count"] == 4
+    assert published["training.head.learning_rate"] == defaults["training.head.learning_rate"]
+
+
+def test_equal_configurations_are_tried_once(run: RunDirectory) -> None:
+    fixed = experiment().fixed(
+        {"model.head": "plain", "model.latent_dim": 16, "model.dropout": 0.5}
+    )
+    study = open_study(fixed, run)
+    # Nothing published is searched here: its setting is the defaults.
+    assert enqueue_first_trials(study, fixed, 512) == []
+    assert study.counts()["WAITING"] == 1
+
+
+def test_an_unknown_key_to_enqueue_is_the_users_error() -> None:
+    with pytest.raises(UserError, match="latent_dims"):
+        experiment("search.enqueue=[{model.latent_dims: 16}]")
