@@ -201,7 +201,7 @@ def test_predict_evaluate_and_export_from_the_command_line(home, finished):
     evaluated = gsfl_tune(home, "evaluate", "out", "tiny.yaml", "--json")
     assert evaluated.returncode == 0, evaluated.stderr
     first = results(home, run)["winner"]["test"]["accuracy"]["values"][0]
-    assert json.loads(evaluated.stdout)["accuracy"] == pytest.approx(first)
+    assert json.loads(evaluated.stdout)["metrics"]["accuracy"] == pytest.approx(first)
 
 
 def test_a_run_is_not_begun_twice(home, finished):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from sklearn.cluster import AgglomerativeClustering
 
 from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups
 from gsfl_tune.grouping.confusion import affinity, held_out_posteriors
@@ -26,5 +25,7 @@ class AgglomerativeGrouping(Grouping):
         graph = affinity(posteriors, given.labels)
         np.fill_diagonal(graph, graph.max())
         distances = np.log(graph.max()) - np.log(graph)
+        from sklearn.cluster import AgglomerativeClustering  # slow to import, seldom needed
+
         model = AgglomerativeClustering(given.count, metric="precomputed", linkage="average")
         return model.fit_predict(distances)

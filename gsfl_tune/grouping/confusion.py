@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import numpy as np
 from scipy.special import log_softmax, softmax
-from sklearn.decomposition import PCA
 
 from gsfl_tune.grouping._base import Matrix
 
@@ -89,6 +88,8 @@ def _reduced(features: np.ndarray, seed: int) -> Matrix:
     kept = min(COMPONENTS, len(rows) - 1)
     if rows.shape[1] <= kept:
         return rows.astype(np.float64)
+    from sklearn.decomposition import PCA  # slow to import, seldom needed
+
     pca = PCA(kept, svd_solver="randomized", iterated_power=2, random_state=seed)
     return pca.fit_transform(rows).astype(np.float64)
 

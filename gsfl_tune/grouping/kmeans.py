@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import warnings
 
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-
 from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups, Matrix, class_means
 
 
 def cluster_rows(rows: Matrix, count: int, seed: int) -> Groups:
     """k-means (10 starts) of the rows of a matrix."""
+    # scikit-learn takes two seconds to import, and most trials find their groups in the cache.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding rows: handled later
         return KMeans(count, n_init=10, random_state=seed).fit_predict(rows)
