@@ -1,8 +1,8 @@
 """Search for the best GSFL-Net: one YAML file in, one checkpoint out.
 
 `Experiment.load` reads a file, `search` goes the whole way, `train` trains one configuration,
-`load_bundle` loads what came out. Names are imported when they are first used, so that a command that
-only reads a file does not wait for torch and Ray.
+`load_bundle` loads what came out. Names are imported when they are first used, so that a command
+that only reads a file does not wait for torch and Ray.
 """
 
 from __future__ import annotations
