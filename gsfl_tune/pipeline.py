@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from gsfl_tune.cluster import Slots, ray_session, slots
 from gsfl_tune.data import square_side
-from gsfl_tune.evidence import confusion_report, linear_probe, paired_bootstrap
-from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.evidence import confusion_report, linear_probe_result, paired_bootstrap
+from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Manifest
@@ -20,7 +21,6 @@ from gsfl_tune.run.results import (
     Difference,
     Finalist,
     Outcome,
-    Probe,
     Results,
     Score,
     read_results,
@@ -36,13 +36,15 @@ from gsfl_tune.search import (
     Study,
     Watcher,
     best,
+    refuse_changes,
     rehearse_largest,
     run_lock,
     run_study,
     write_trials,
 )
-from gsfl_tune.training import Predictions, Training, Workspace, environment
-from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training import CheckpointError, Predictions, Training, Workspace, environment
+from gsfl_tune.training.cost import cost_problems
+from gsfl_tune.training.preflight import fit_groups
 
 # What a plain head has no use for: at the schema's defaults in the control's own search.
 _GSFL_ONLY = (
@@ -79,9 +81,9 @@ def train(
         NonFiniteLoss: When the training diverges.
     """
     workspace = _open(experiment, cache_dir)
-    experiment = _limit_groups(experiment, workspace)
+    experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, Path(directory))
-    training.restore()
+    _restored(training)
     while not training.finished:
         on_epoch(training.run_epoch())
         training.save()
@@ -119,22 +121,41 @@ def search(
     manifest = Manifest(run)
     manifest.check(resume=resume)
     with run_lock(run):
-        if manifest.finished(experiment):
-            return read_results(run.results_file)
+        # Everything that can be refused is, before the run directory is written to.
+        started = time.monotonic()
         interrupt = Interrupt(run)
         workspace = _open(experiment, cache_dir)
-        experiment = _limit_groups(experiment, workspace)
-        write_text(run.experiment_file, experiment.to_yaml())
-        write_json(run.data_file, workspace.dataset.summary())
-        manifest.begin(experiment, environment())
+        experiment = fit_groups(experiment, workspace)
+        refuse_changes(run, experiment)
+        manifest.refuse_other_data(workspace.dataset.digest)
+        if manifest.finished(experiment):
+            return read_results(run.results_file)
+        problems = cost_problems(experiment)
+        if problems:
+            raise ExperimentError(problems)
         with ray_session(address):
             config = experiment.defaults().search
+            resources = slots(config.resources, config.max_concurrent)
+            rehearse_largest(
+                experiment,
+                resources=resources,
+                side=workspace.dataset.pool.side,
+                cache_dir=workspace.cache_dir,
+            )
+            write_text(run.experiment_file, experiment.to_yaml())
+            write_json(run.data_file, workspace.dataset.summary())
+            manifest.begin(
+                experiment,
+                data=workspace.dataset.digest,
+                environment=environment(),
+                seconds=time.monotonic() - started,
+            )
             _Search(
                 experiment=experiment,
                 run=run,
                 manifest=manifest,
                 workspace=workspace,
-                slots=slots(config.resources, config.max_concurrent),
+                slots=resources,
                 interrupt=interrupt,
                 watchers=[Progress()] if watchers is None else watchers,
             ).run_all()
@@ -171,13 +192,6 @@ class _Search:
         """Every step of the protocol; each finds what an earlier driver has finished."""
         config = self.experiment.defaults().search
         clock = self.manifest.clock
-        with clock("rehearsal"):
-            rehearse_largest(
-                self.experiment,
-                resources=self.slots,
-                side=self.workspace.dataset.pool.side,
-                cache_dir=self.workspace.cache_dir,
-            )
         with clock("search"):
             finalists = self._finalists(self.experiment, "search")
         rivals: list[Candidate] = []
@@ -188,14 +202,14 @@ class _Search:
             validated = self.retraining.validate([*finalists, *rivals], "training the finalists")
             finalists, rivals = validated[: len(finalists)], validated[len(finalists) :]
             winner = best(finalists, config.metric)
-            control = self._control(winner, rivals)
-            tested = self.retraining.test([winner, *([control] if control else [])])
-        winner = tested[0]
+            control, kind = self._control(winner, rivals)
+            winner, *rest = self.retraining.test([winner, *([control] if control else [])])
         if not winner.test:
             raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
-        control = tested[1] if control and tested[1].test else None
-        with clock("evidence"):
-            self._conclude(winner, control, "tuned" if rivals else "matched", finalists)
+        control = rest[0] if rest and rest[0].test else None
+        if rest and control is None:
+            self._notice("the control could not be retrained with every seed; there is none")
+        self._conclude(winner, control, kind, finalists)
 
     # --- search ---------------------------------------------------------------------------
 
@@ -238,17 +252,19 @@ class _Search:
             self._notice(f"{error}\nthe control takes the winner's configuration instead")
             return []
 
-    def _control(self, winner: Candidate, rivals: list[Candidate]) -> Candidate | None:
+    def _control(
+        self, winner: Candidate, rivals: list[Candidate]
+    ) -> tuple[Candidate | None, Literal["tuned", "matched"]]:
         config = self.experiment.defaults().search
         if any(rival.validation for rival in rivals):
-            return best(rivals, config.metric)
+            return best(rivals, config.metric), "tuned"
         if config.control == "off" or winner.config.model.head == "plain":
-            return None
+            return None, "matched"
         control = self.retraining.validate([winner.plain()], "training the control")[0]
         if not control.validation:
             self._notice("the control could not be trained with every seed; there is none")
-            return None
-        return control
+            return None, "matched"
+        return control, "matched"
 
     def _notice(self, text: str) -> None:
         for watcher in self.watchers:
@@ -259,23 +275,36 @@ class _Search:
     def _conclude(
         self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
     ) -> None:
-        dataset = self.workspace.dataset
-        groups: np.ndarray | None = None
-        if winner.config.model.head == "gsfl":
-            groups = self.workspace.groups(winner.config)
-        predictions = self.retraining.predictions(winner)
-        correct = _correct(predictions)
-        write_trials(self.run)
+        # Another workspace than that of the preflight where the search chose how images are cut.
+        workspace = Workspace.open(
+            winner.config.data,
+            side=self.workspace.dataset.pool.side,
+            cache_dir=self.workspace.cache_dir,
+        )
+        dataset = workspace.dataset
+        difference: Difference | None = None
+        with self.manifest.clock("evidence"):
+            groups: np.ndarray | None = None
+            if winner.config.model.head == "gsfl":
+                groups = workspace.groups(winner.config)
+            predictions = self.retraining.predictions(winner)
+            correct = _correct(predictions)
+            if control is not None:
+                rival = _correct(self.retraining.predictions(control))
+                difference = paired_bootstrap(correct, rival)
+            probe = linear_probe_result(workspace, winner.config, correct)
+            logits = np.stack([each.logits for each in predictions])
+            evidence = confusion_report(logits, predictions[0].labels, dataset.classes, groups)
+            write_json(self.run.evidence_file, evidence)
+            write_trials(self.run)
         results = Results(
             name=self.experiment.name,
             metric=self.experiment.defaults().search.metric,
             trials=self._counts(),
             winner=_outcome(winner),
             control=_outcome(control, kind) if control else None,
-            difference=paired_bootstrap(correct, _correct(self.retraining.predictions(control)))
-            if control
-            else None,
-            probe=self._probe(winner.config, correct),
+            difference=difference,
+            probe=probe,
             finalists=[
                 Finalist(each.trial, Score.table(each.validation))
                 for each in finalists
@@ -287,27 +316,8 @@ class _Search:
             cost={"seconds": self.manifest.seconds(), "slots": self.slots.count},
             environment=environment(),
         )
-        logits = np.stack([each.logits for each in predictions])
-        evidence = confusion_report(logits, predictions[0].labels, dataset.classes, groups)
-        write_json(self.run.evidence_file, evidence)
-        self._export(winner, groups, results)
+        self._export(workspace, winner, groups, results)
         write_results(self.run.results_file, results)
-
-    def _probe(self, config: Config, correct: np.ndarray) -> Probe:
-        dataset = self.workspace.dataset
-        pool = self.workspace.features(config).numpy()
-        train, validation = dataset.train_index, dataset.validation_index
-        logits = linear_probe(
-            pool[train],
-            dataset.pool.labels[train],
-            self.workspace.features(config, "test").numpy(),
-            validation_features=pool[validation],
-            validation_labels=dataset.pool.labels[validation],
-            class_count=dataset.class_count,
-        )
-        labels = dataset.test.labels
-        difference: Difference = paired_bootstrap(correct, logits.argmax(axis=1) == labels)
-        return Probe(Score.table([classification_metrics(logits, labels)]), difference)
 
     def _counts(self) -> dict[str, int]:
         import pandas
@@ -318,22 +328,29 @@ class _Search:
             state: int(states.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
         }
 
-    def _export(self, winner: Candidate, groups: np.ndarray | None, results: Results) -> None:
+    def _export(
+        self,
+        workspace: Workspace,
+        winner: Candidate,
+        groups: np.ndarray | None,
+        results: Results,
+    ) -> None:
         """The bundle is the first seed's model, never the best on the test split."""
         job = self.retraining.jobs(winner, "train+validation")[0]
-        training = Training(
-            winner.config, self.workspace, job.directory, seed=job.seed, fit=job.fit
-        )
-        if not training.restore():
-            raise SearchFailed(f"{training.checkpoint_path}: the retrained model is gone")
+        training = Training(winner.config, workspace, job.directory, seed=job.seed, fit=job.fit)
+        if not _restored(training):
+            raise SearchFailed(
+                f"{training.checkpoint_path}: the retrained model is gone; remove "
+                f"{job.directory} and resume"
+            )
         network = training.trained_network()
         bundle_from_network(
             self.run.best,
             network,
             winner.config,
-            classes=self.workspace.dataset.classes,
+            classes=workspace.dataset.classes,
             groups=None if groups is None else [int(group) for group in groups],
-            side=self.workspace.dataset.pool.side,
+            side=workspace.dataset.pool.side,
             metrics=results.to_json(),
         )
         write_best_training(self.run.best_training, network, training.centers)
@@ -344,9 +361,11 @@ def _open(experiment: Experiment, cache_dir: Path | None) -> Workspace:
     return Workspace.open(experiment.defaults().data, side=side, cache_dir=cache_dir)
 
 
-def _limit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
-    """A group needs classes to share among: at most half as many groups as classes."""
-    return experiment.clamp("model.groups.count", max(1, workspace.dataset.class_count // 2))
+def _restored(training: Training) -> bool:
+    try:
+        return training.restore()
+    except CheckpointError as error:
+        raise UserError(f"{error}; remove the file to train from the beginning") from error
 
 
 def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:

@@ -16,6 +16,7 @@ import pandas
 import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
+from PIL import Image
 
 from gsfl_tune.experiment import Experiment
 
@@ -222,13 +223,35 @@ def test_resuming_a_finished_run_changes_nothing(home, finished):
     assert before == after
 
 
-def test_a_changed_space_is_refused_with_the_difference(home, finished):
+@pytest.mark.parametrize("trials", ["5", "6"])
+def test_a_changed_space_is_refused_with_the_difference(home, finished, trials):
+    run, _ = finished
+    before = (run / "experiment.yaml").read_text(), (run / "results.json").read_text()
     done = gsfl_tune(
-        home, "search", "tiny.yaml", "--resume", "--trials", "6", "--set", "model.dropout=0.4"
+        home, "search", "tiny.yaml", "--resume", "--trials", trials, "--set", "model.dropout=0.4"
     )
     assert done.returncode == 2
     assert "model.dropout" in done.stderr
     assert "0.4" in done.stderr
+    after = (run / "experiment.yaml").read_text(), (run / "results.json").read_text()
+    assert after == before
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ("model.groups.count=30", "found 30, allowed at most 21"),
+        ("search.resources.gpu=1.5", "search.resources.gpu"),
+        ("search.resources.cpu=4000", "4000 CPU cores"),
+    ],
+)
+def test_what_cannot_work_is_refused_and_leaves_no_run(home, change, complaint):
+    arguments = ["search", "tiny.yaml", "--run-dir", "refused", "--set", change]
+    for _ in range(2):
+        done = gsfl_tune(home, *arguments)
+        assert done.returncode == 2, done.stdout + done.stderr
+        assert complaint in done.stderr
+        assert "Traceback" not in done.stderr
 
 
 def test_nothing_to_resume_is_bad_input(home):
@@ -300,3 +323,54 @@ def test_asha_compares_across_both_stages(home, finished):
         assert stages == ["head"] * 3 + ["finetune"] * 2
     for trial in search.get_trials(states=[optuna.trial.TrialState.PRUNED]):
         assert 0 < len(trial.intermediate_values) < 5
+
+
+def test_more_trials_continue_a_finished_run(home, finished):
+    run = home / "runs" / "more"
+    arguments = ["search", "tiny.yaml", "--run-dir", run, "--set", "search.final_seeds=1"]
+    arguments += ["--set", "search.control=matched", "--set", "training.head.epochs=2"]
+    assert gsfl_tune(home, *arguments, "--trials", "3").returncode == 0
+    first = results(home, run)
+    assert first["control"]["kind"] == "matched"
+    assert gsfl_tune(home, *arguments, "--trials", "5", "--resume").returncode == 0
+    assert sum(results(home, run)["trials"].values()) == 5
+
+
+def test_the_bundle_cuts_images_as_the_winner_was_trained(home, finished):
+    """The search chose how images become squares; projection and bundle must follow."""
+    from gsfl_tune import load_bundle
+    from gsfl_tune.data import prepare
+    from gsfl_tune.experiment.config import Config
+
+    run = home / "runs" / "fit"
+    folder = home / "wide"
+    generator = np.random.default_rng(0)
+    for label in range(3):
+        (folder / f"class{label}").mkdir(parents=True)
+        for number in range(12):
+            pixels = generator.integers(0, 80, (40, 90, 3)) + 60 * label
+            image = Image.fromarray(pixels.astype(np.uint8))
+            image.save(folder / f"class{label}" / f"{number}.png")
+    changes = {
+        "data.source": "folder",
+        "data.path": str(folder),
+        "data.image_size": 32,
+        "data.fit": "{choice: [crop, squash]}",
+        "model.pooling": "bilinear",
+        "model.pooling_channels": 6,
+        "model.groups.count": 1,
+        "search.enqueue": "[{data.fit: squash}]",
+        "search.control": "off",
+        "search.finalists": 1,
+        "search.final_seeds": 1,
+        "search.metric": "validation/nll",
+    }
+    words = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
+    done = gsfl_tune(home, "search", "tiny.yaml", "--run-dir", run, "--trials", "1", *words)
+    assert done.returncode == 0, done.stdout + done.stderr
+    winner = results(home, run)["winner"]
+    assert winner["config"]["data"]["fit"] == "squash"
+    config = Config.model_validate(winner["config"])
+    dataset = prepare(config.data, cache_dir=home / "cache")
+    metrics = load_bundle(run / "best", device="cpu").evaluate(dataset.test)
+    assert metrics["nll"] == pytest.approx(winner["test"]["nll"]["values"][0], rel=1e-3)

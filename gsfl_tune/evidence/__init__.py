@@ -12,6 +12,7 @@ from gsfl_tune.evidence.confusions import (
     worst_classes,
 )
 from gsfl_tune.evidence.linear_probe import choose_strength, linear_probe
+from gsfl_tune.evidence.yardstick import linear_probe_result
 
 __all__ = [
     "ConfusedPair",
@@ -21,6 +22,7 @@ __all__ = [
     "confusion_report",
     "group_errors",
     "linear_probe",
+    "linear_probe_result",
     "most_confused",
     "paired_bootstrap",
     "per_class_accuracy",

@@ -50,15 +50,42 @@ class Manifest:
                 "continue it with the version of gsfl-tune that began it"
             )
 
+    def refuse_other_data(self, digest: str) -> None:
+        """Refuses to continue a run on other images, or on another split of them.
+
+        Raises:
+            UserError: When the data is not the data that the run began with.
+        """
+        known = self._read().get("data")
+        if known is not None and known != digest:
+            raise UserError(
+                f"{self.run.path}: the images or their split are not those that the run began "
+                f"with (digest {digest[:12]}, was {known[:12]}); trials on different images "
+                "cannot be compared: begin a new run"
+            )
+
     def finished(self, experiment: Experiment) -> bool:
         """Whether the run has its results, for these numbers of trials, finalists and seeds."""
         if not self.run.results_file.exists():
             return False
-        return bool(read_json(self.run.manifest_file).get("settings") == _settings(experiment))
+        return bool(self._read().get("settings") == _settings(experiment))
 
-    def begin(self, experiment: Experiment, environment: dict[str, Any]) -> None:
-        """Writes the manifest; creation time and seconds of an earlier driver are kept."""
-        known = read_json(self.run.manifest_file) if self.run.manifest_file.exists() else {}
+    def begin(
+        self, experiment: Experiment, *, data: str, environment: dict[str, Any], seconds: float
+    ) -> None:
+        """Writes the manifest; creation time and seconds of an earlier driver are kept.
+
+        Results of an earlier, smaller budget are taken away: they are not those of this run.
+
+        Args:
+            experiment: The experiment, bounds clamped to the data.
+            data: Digest of the images and their split.
+            environment: Versions and machine.
+            seconds: What the preflight took.
+        """
+        known = self._read()
+        self.run.results_file.unlink(missing_ok=True)
+        before = known.get("seconds", {})
         write_json(
             self.run.manifest_file,
             {
@@ -66,8 +93,12 @@ class Manifest:
                 "name": experiment.name,
                 "created": known.get("created", datetime.now(UTC).isoformat(timespec="seconds")),
                 "settings": _settings(experiment),
+                "data": data,
                 "environment": environment,
-                "seconds": known.get("seconds", {}),
+                "seconds": {
+                    **before,
+                    "preflight": round(before.get("preflight", 0.0) + seconds, 2),
+                },
             },
         )
 
@@ -78,15 +109,20 @@ class Manifest:
         try:
             yield
         finally:
-            content = read_json(self.run.manifest_file)
+            content = self._read()
             seconds = content["seconds"]
             seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - started, 2)
             write_json(self.run.manifest_file, content)
 
     def seconds(self) -> dict[str, float]:
         """Seconds by phase, and their ``total``."""
-        seconds: dict[str, float] = read_json(self.run.manifest_file)["seconds"]
+        seconds: dict[str, float] = self._read()["seconds"]
         return {**seconds, "total": round(sum(seconds.values()), 2)}
+
+    def _read(self) -> dict[str, Any]:
+        file = self.run.manifest_file
+        content: dict[str, Any] = read_json(file) if file.exists() else {}
+        return content
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:

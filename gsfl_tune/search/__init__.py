@@ -13,7 +13,7 @@ from gsfl_tune.search.protocol import (
     best,
 )
 from gsfl_tune.search.rehearsal import rehearse_largest
-from gsfl_tune.search.resume import run_lock
+from gsfl_tune.search.resume import refuse_changes, run_lock
 from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.table import write_trials
@@ -36,6 +36,7 @@ __all__ = [
     "load_predictions",
     "load_result",
     "open_study",
+    "refuse_changes",
     "rehearse_largest",
     "run_jobs",
     "run_lock",

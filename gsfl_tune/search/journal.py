@@ -111,6 +111,15 @@ def read_studies(path: Path) -> dict[StudyName, list[FrozenTrial]]:
     }
 
 
+def study_attributes(path: Path, name: StudyName) -> dict[str, Any]:
+    """User attributes of a study of a journal, empty if there is none; writes nothing."""
+    storage = JournalStorage(JournalFileBackend(str(path)))
+    for study in storage.get_all_studies():
+        if study.study_name == name:
+            return dict(study.user_attrs)
+    return {}
+
+
 def _cut_torn_line(path: Path) -> None:
     """Removes a last line without its end; the next append would make one broken line of two."""
     if not path.exists():

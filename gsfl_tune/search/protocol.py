@@ -50,8 +50,8 @@ class Candidate:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of its retrains."""
-        first = self.config.training.seed
+        """Seeds of its retrains. Fresh ones: it was chosen for what it did with the trial's."""
+        first = self.config.training.seed + 1
         return [first + offset for offset in range(self.config.search.final_seeds)]
 
     def score(self, metric: str) -> float:
@@ -163,7 +163,7 @@ class Retraining:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        results = iter([result for result in outcome.results if result is not None])
+        results = iter([result or {} for result in outcome.results])
         return [[next(results) for _ in own] for own in jobs]
 
 

@@ -10,6 +10,7 @@ from ray.exceptions import RayError, WorkerCrashedError
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import BackboneError
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.worker import open_workspace
 from gsfl_tune.training.rehearsal import largest_config, rehearse
@@ -32,7 +33,10 @@ def rehearse_largest(
     """
     if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
         return
-    config = largest_config(experiment)
+    try:
+        config = largest_config(experiment)
+    except BackboneError as error:
+        raise UserError(f"model.backbone: {error}") from error
     task = ray.remote(_rehearse).options(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )

@@ -12,7 +12,8 @@ from typing import Any
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.study import Study
+from gsfl_tune.search.journal import study_attributes
+from gsfl_tune.search.study import Study, check_fingerprint
 
 # What a resume may change: how much is searched, on what, and what comes after.
 CHANGEABLE = (
@@ -75,6 +76,18 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
         for path, text in found.items()
         if not any(path == open_ or path.startswith(f"{open_}.") for open_ in CHANGEABLE)
     }
+
+
+def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
+    """Refuses an experiment that is not the one that began a run; writes nothing.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    if run.journal.exists():
+        known = study_attributes(run.journal, "search").get("fingerprint")
+        if known is not None:
+            check_fingerprint("search", known, fingerprint(experiment))
 
 
 @dataclass(frozen=True)

@@ -250,19 +250,27 @@ class Study:
         if known is None:
             self._study.set_user_attr("fingerprint", dict(fingerprint))
             return
-        if not fingerprint:
-            return
-        lines = differences(known, fingerprint)
-        if lines:
-            raise UserError(
-                "\n".join(
-                    [
-                        f"study {self.name}: the experiment is not the one that began this run",
-                        *lines,
-                        "continue with the run's own experiment.yaml, or begin a new run",
-                    ]
-                )
+        if fingerprint:
+            check_fingerprint(self.name, known, fingerprint)
+
+
+def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Compares what a study was begun with to what it would be continued with.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    lines = differences(known, found)
+    if lines:
+        raise UserError(
+            "\n".join(
+                [
+                    f"study {name}: the experiment is not the one that began this run",
+                    *lines,
+                    "continue with the run's own experiment.yaml, or begin a new run",
+                ]
             )
+        )
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:

@@ -33,6 +33,7 @@ class LargestModel:
         parameters: Number of parameters, backbone and head.
         backbone: Its backbone.
         pooling: Its pooling.
+        channels: Channels of the maps that are pooled.
         feature_dim: D, size of its features.
         latent_dim: H, size of its latent parts.
         class_count: C, of the data or an upper estimate.
@@ -42,6 +43,7 @@ class LargestModel:
     parameters: int
     backbone: str
     pooling: str
+    channels: int
     feature_dim: int
     latent_dim: int
     class_count: int
@@ -90,10 +92,18 @@ def largest_model(experiment: Experiment) -> LargestModel:
     Raises:
         BackboneError: A backbone cannot be built.
     """
+    return largest_case(experiment)[1]
+
+
+def largest_case(experiment: Experiment) -> tuple[Experiment, LargestModel]:
+    """The part of the space that has the largest model (one backbone, pooling, head), and it.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
     classes = class_count(experiment)
-    return max(
-        (_price(case, classes) for case in _cases(experiment)), key=lambda model: model.bytes
-    )
+    priced = [(case, _price(case, classes)) for case in _cases(experiment)]
+    return max(priced, key=lambda each: each[1].bytes)
 
 
 def head_parameters(feature_dim: int, latent_dim: int, class_count: int, *, plain: bool) -> int:
@@ -190,11 +200,11 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
     plain = case.values("model.head") == ["plain"]
     facts = probe(backbone)
-    kept = [
+    channels = max(
         projection_channels(pooling, requested, facts.channels) or facts.channels
         for requested in case.values("model.pooling_channels")
-    ]
-    feature_dim = pooling_dim(pooling, max(kept), dim=highest("model.pooling_dim"))
+    )
+    feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"))
     latent_dim = highest("model.latent_dim")
     head = head_parameters(feature_dim, latent_dim, classes, plain=plain)
     trains_backbone = highest("training.finetune.epochs") > 0
@@ -204,6 +214,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         parameters=head + facts.parameters,
         backbone=backbone,
         pooling=pooling,
+        channels=channels,
         feature_dim=feature_dim,
         latent_dim=latent_dim,
         class_count=classes,

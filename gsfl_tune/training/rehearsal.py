@@ -8,7 +8,7 @@ from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.training.cost import largest_model
+from gsfl_tune.training.cost import largest_case
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
 from gsfl_tune.training.trial import Training
 from gsfl_tune.training.workspace import Workspace
@@ -21,25 +21,28 @@ _LARGEST = (
     "training.head.batch_size",
     "training.finetune.epochs",
     "training.finetune.batch_size",
+    "training.ema",
 )
 
 
 def largest_config(experiment: Experiment) -> Config:
-    """The configuration of a space that needs most memory for a step.
+    """The configuration of a space that needs most memory for a step: the one that is priced.
 
     Groups are `single`: they take no memory, and computing them needs all features.
     """
-    model = largest_model(experiment)
-    values: dict[str, Any] = {path: max(experiment.values(path)) for path in _LARGEST}
-    blocks = experiment.values("training.finetune.blocks")
+    case, model = largest_case(experiment)
+    values: dict[str, Any] = {path: max(case.values(path)) for path in _LARGEST}
+    blocks = case.values("training.finetune.blocks")
     values |= {
         "training.finetune.blocks": "all" if "all" in blocks else max(blocks),
-        "model.backbone": model.backbone,
-        "model.pooling": model.pooling,
+        # AdamW keeps two moments, SGD one.
+        "training.head.optimizer": min(case.values("training.head.optimizer")),
+        "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
+        "model.pooling_channels": None if model.pooling == "average" else model.channels,
         "model.groups.method": "single",
         "model.groups.count": 1,
     }
-    return experiment.fixed(values).defaults()
+    return case.fixed(values).defaults()
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:

@@ -1,0 +1,42 @@
+"""What only the data can tell of an experiment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gsfl_tune.experiment import Experiment, ExperimentError, Problem
+from gsfl_tune.grouping import load_taxonomy
+from gsfl_tune.training.workspace import Workspace
+
+# Methods that make as many groups as they find.
+_UNCOUNTED = {"taxonomy", "single"}
+
+
+def fit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
+    """Fits the groups to the classes: at most half as many, and only such as can be made.
+
+    A group needs classes to share features among, so the bound of a range is lowered.
+
+    Raises:
+        UserError: For a fixed count above the number of classes, or a taxonomy without some.
+    """
+    classes = workspace.dataset.classes
+    experiment = experiment.clamp("model.groups.count", max(1, len(classes) // 2))
+    if "gsfl" not in experiment.values("model.head"):
+        return experiment
+    problems: list[Problem] = []
+    largest = max(experiment.values("model.groups.count"))
+    if largest > len(classes) and set(experiment.values("model.groups.method")) - _UNCOUNTED:
+        path = "model.groups.count"
+        text = f"found {largest}, allowed at most {len(classes)}, the number of classes"
+        problems.append(Problem(*experiment.locate(path), path, text))
+    for file in experiment.values("model.groups.taxonomy"):
+        try:
+            if file is not None:
+                load_taxonomy(Path(file), classes)
+        except ValueError as error:
+            path = "model.groups.taxonomy"
+            problems.append(Problem(*experiment.locate(path), path, str(error)))
+    if problems:
+        raise ExperimentError(problems)
+    return experiment
