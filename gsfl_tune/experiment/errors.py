@@ -10,6 +10,13 @@ class UserError(Exception):
     """Something the user can mend; the command line prints it and exits with code 2."""
 
 
+class EnvironmentProblem(UserError):
+    """The machine failed, not the configuration: disk, network, or a file that is gone.
+
+    Once it is mended, the same work can go on.
+    """
+
+
 @dataclass(frozen=True, order=True)
 class Problem:
     """One complaint about one place.

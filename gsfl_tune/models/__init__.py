@@ -12,7 +12,7 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
-from gsfl_tune.models.weights import WeightsError, weights_problem
+from gsfl_tune.models.weights import WeightsError, WeightsUnavailable, weights_problem
 
 __all__ = [
     "POOLINGS",
@@ -27,6 +27,7 @@ __all__ = [
     "Preprocessing",
     "Projection",
     "WeightsError",
+    "WeightsUnavailable",
     "backbone_problem",
     "create_backbone",
     "create_head",

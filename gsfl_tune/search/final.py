@@ -10,6 +10,7 @@ from typing import Any
 import ray
 from ray.exceptions import RayError
 
+from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, JobSetting, load_result, run_job
@@ -50,6 +51,8 @@ def run_jobs(
 ) -> JobsOutcome:
     """Trains jobs to their ends; those that an earlier driver finished are not run again.
 
+    When the machine fails one (disk, network), the others are stopped as by an interrupt.
+
     Args:
         jobs: The jobs, each with a directory of its own.
         run: The run directory.
@@ -65,6 +68,9 @@ def run_jobs(
 
     Returns:
         The results in the order of the jobs.
+
+    Raises:
+        EnvironmentProblem: When the machine failed a job; a second call goes on.
     """
     interrupt = interrupt or Interrupt(run)
     watcher = Watchers(*watchers)
@@ -93,20 +99,28 @@ def run_jobs(
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
             for reference in ready:
                 index = flying.pop(reference)
-                results[index] = _result(reference)
-                if results[index] is not None:
-                    watcher.job_ended(jobs[index].name, results[index] or {})
+                result = _result(reference)
+                if result is not None and "environment" in result:
+                    interrupt.give_up(result["environment"])
+                elif result is not None:
+                    results[index] = result
+                    watcher.job_ended(jobs[index].name, result)
             if interrupt.overdue:
                 for reference in flying:
                     ray.cancel(reference, force=True)
                 break
             watcher.tick()
     watcher.jobs_finish(interrupted=interrupt.requested)
+    interrupt.raise_trouble()
     return JobsOutcome(results, interrupted=any(result is None for result in results))
 
 
 def _run(job: str, setting: str) -> dict[str, Any] | None:
-    return run_job(Job.model_validate_json(job), JobSetting.model_validate_json(setting))
+    try:
+        return run_job(Job.model_validate_json(job), JobSetting.model_validate_json(setting))
+    except EnvironmentProblem as problem:
+        # Told, not raised: Ray would try again at once.
+        return {"environment": str(problem)}
 
 
 def _result(reference: Any) -> dict[str, Any] | None:

@@ -6,10 +6,11 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
+from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 
 GRACE_SECONDS = 8.0
@@ -31,6 +32,7 @@ class Interrupt:
         self._file = run.interrupt_file
         self._grace = grace
         self._deadline: float | None = None
+        self._reasons: list[str] = []
         self._file.unlink(missing_ok=True)
 
     @property
@@ -49,8 +51,10 @@ class Interrupt:
             self._deadline = time.monotonic()
             return
         self._deadline = time.monotonic() + self._grace
-        self._file.parent.mkdir(parents=True, exist_ok=True)
-        self._file.touch()
+        # On a disk that is full, trials are not told: they end with the deadline.
+        with suppress(OSError):
+            self._file.parent.mkdir(parents=True, exist_ok=True)
+            self._file.touch()
 
     @contextmanager
     def listening(self) -> Iterator[None]:
@@ -70,6 +74,24 @@ class Interrupt:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+    def give_up(self, reason: str) -> None:
+        """Stops because the machine failed; the first reason counts."""
+        self._reasons.append(reason)
+        if not self.requested:
+            self.request()
+
+    def raise_trouble(self) -> None:
+        """Says why the run gave up, if it did.
+
+        Raises:
+            EnvironmentProblem: With the reason.
+        """
+        if self._reasons:
+            raise EnvironmentProblem(
+                f"{self._reasons[0]}\nthe search was stopped; what was under way is kept, and "
+                "--resume goes on with it when this is mended"
+            )
 
     def clear(self) -> None:
         """Removes the request's file; the run was left in order."""

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import read_json, write_bytes, write_json
+from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, restore, train_to
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
 
@@ -67,6 +68,9 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         What ``result.json`` holds: ``validation`` (metrics after the last epoch, with
         ``fit="train"``), ``test`` (metrics, if asked for), ``epochs`` and ``seconds``; or
         ``failed``, a reason. None when it was interrupted.
+
+    Raises:
+        EnvironmentProblem: When the machine failed it (disk, network); it can be run again.
     """
     known = load_result(job)
     if known is not None:
@@ -74,14 +78,22 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     if setting.interrupt.exists():
         return None
     try:
-        result = _train(job, setting)
-    except NonFiniteLoss as error:
-        result = {"failed": str(error)}
-    except UserError as error:
+        result = _attempt(job, setting)
+        if result is not None:
+            write_json(job.directory / RESULT_FILE, result)
+    except (UserError, OSError) as error:
+        problem = environment_problem(error)
+        if problem is not None:
+            raise problem from error
         return {"failed": str(error)}
-    if result is not None:
-        write_json(job.directory / RESULT_FILE, result)
     return result
+
+
+def _attempt(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+    try:
+        return _train(job, setting)
+    except NonFiniteLoss as error:
+        return {"failed": str(error)}
 
 
 def _train(job: Job, setting: JobSetting) -> dict[str, Any] | None:

@@ -134,6 +134,8 @@ def run_study(
         The study, and whether it was interrupted.
 
     Raises:
+        EnvironmentProblem: When the machine failed a trial (disk, network). What was under
+            way stays RUNNING in the study.
         UserError: When the study cannot be continued with this experiment.
     """
     study = open_study(experiment, run, name)
@@ -184,7 +186,13 @@ def run_study(
         watcher.finish(interrupted=False)
         return StudyOutcome(study, interrupted=False)
     searcher = StudySearcher(
-        study, budget, task, again=again, watcher=watcher, closed=lambda: interrupt.requested
+        study,
+        budget,
+        task,
+        again=again,
+        watcher=watcher,
+        closed=lambda: interrupt.requested,
+        on_trouble=interrupt.give_up,
     )
     with interrupt.listening():
         _fit(
@@ -197,6 +205,7 @@ def run_study(
             max_failures=search.max_failures,
         )
     watcher.finish(interrupted=interrupt.requested)
+    interrupt.raise_trouble()
     return StudyOutcome(study, interrupt.requested)
 
 

@@ -27,6 +27,7 @@ class StudySearcher(Searcher):
         again: Numbers of the trials to be handed out once more, before new ones.
         watcher: Is told of every change.
         closed: Whether no more trials may begin.
+        on_trouble: Is told when the machine failed a trial, which then stays RUNNING.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class StudySearcher(Searcher):
         again: Sequence[int] = (),
         watcher: Watcher | None = None,
         closed: Callable[[], bool] = lambda: False,
+        on_trouble: Callable[[str], None] = lambda reason: None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -46,6 +48,7 @@ class StudySearcher(Searcher):
         self._again = list(again)
         self._watcher = watcher or Watcher()
         self._closed = closed
+        self._on_trouble = on_trouble
         self._tasks: dict[str, Task] = {}
         self.reasons: dict[str, str] = {}
 
@@ -94,13 +97,16 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Writes down how a trial ended; an interrupted one stays RUNNING."""
+        """Writes down how a trial ended; one that can be taken up again stays RUNNING."""
         task = self._tasks.pop(trial_id)
         number = task.number
         if error:
             reason = self.reasons.pop(trial_id, "the worker process died")
             self._study.fail(number, reason)
         elif not result or "interrupted" in result:
+            return
+        elif "environment" in result:
+            self._on_trouble(result["environment"])
             return
         elif "failed" in result:
             self._study.fail(number, result["failed"])

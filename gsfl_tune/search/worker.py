@@ -5,14 +5,17 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from gsfl_tune.data import square_side
 from gsfl_tune.experiment.config import Config, DataConfig
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.trial import NonFiniteLoss, Training
@@ -65,12 +68,23 @@ _workspaces: dict[str, Workspace] = {}
 
 
 def open_workspace(config: DataConfig, side: int | None, cache_dir: Path | None) -> Workspace:
-    """The data of a configuration, kept for the next trial of this process."""
-    key = f"{config.model_dump_json()}|{side}|{cache_dir}"
+    """The data of a configuration, kept for the next trial of this process.
+
+    Raises:
+        EnvironmentProblem: When the data cannot be used. It is the same for all trials of a
+            run and could be when the run began: something has happened to it since.
+    """
+    side = side or square_side(config.image_size)
+    # What trials may differ in is read from their own configurations, at every use.
+    shared = config.model_dump_json(exclude={"augment", "image_size"})
+    key = f"{shared}|{side}|{cache_dir}"
     if key not in _workspaces:
-        # One is enough: trials differ in models, hardly ever in data.
+        # One is enough, and its backbone may be large.
         _workspaces.clear()
-        _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
+        try:
+            _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
+        except (UserError, OSError) as error:
+            raise EnvironmentProblem(str(error)) from error
     return _workspaces[key]
 
 
@@ -129,28 +143,33 @@ class TrialWorker:
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch`` and the objective; or ``failed`` (a reason); or
-            ``interrupted``.
+            ``environment`` (a reason that says nothing of the configuration: the trial can
+            be taken up again); or ``interrupted``.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
         try:
             result = self._step()
-        except NonFiniteLoss as error:
-            result = {"failed": str(error), "done": True}
-        except UserError as error:
-            # Starting again would not help.
-            result = {"failed": str(error), "done": True}
-        if result["done"]:
-            self.close(ended="interrupted" not in result)
+            if result["done"]:
+                self.close(ended="interrupted" not in result)
+        except (NonFiniteLoss, UserError, OSError) as error:
+            result = self._broken(error)
         return {"trial_number": self.task.number, **result}
 
     def close(self, *, ended: bool = True) -> None:
         """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
-        if self._events is not None:
+        events, self._events, self._training = self._events, None, None
+        if events is not None:
             last = max(self._values, default=0)
-            self._events.close(self._values.get(last) if ended else None)
-        self._events = None
-        self._training = None
+            events.close(self._values.get(last) if ended else None)
+
+    def _broken(self, error: Exception) -> dict[str, Any]:
+        problem = environment_problem(error)
+        # A disk that is full may refuse the last events too.
+        with suppress(OSError):
+            self.close(ended=problem is None)
+        # Starting the trial again would not help, unless it is not the trial that failed.
+        return {"failed" if problem is None else "environment": str(error), "done": True}
 
     def _step(self) -> dict[str, Any]:
         task = self.task

@@ -28,6 +28,7 @@ search:
   trials: 8
   seed: 3
   metric: validation/nll
+  scheduler: {grace: 1}
   resources: {cpu: 1, gpu: 0}
 """
 

@@ -4,9 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem
+from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.search import Interrupt, Job, Watcher, load_predictions, load_result, run_jobs
 from gsfl_tune.search.job import JobSetting, run_job
@@ -19,21 +22,23 @@ def _job(run: RunDirectory, name: str, **options: Any) -> Job:
     return Job(**{**known, **options})
 
 
-def _without_weights() -> Config:
+def _weights(file: Path) -> Config:
     config = experiment("model.head=plain").defaults()
-    # The file was there when the search began.
-    model = config.model.model_copy(update={"weights": "/nowhere.safetensors"})
+    model = config.model.model_copy(update={"weights": str(file)})
     return config.model_copy(update={"model": model})
 
 
 def test_jobs_side_by_side(
     ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> None:
+    other = run.path / "other.pt"
+    other.parent.mkdir(parents=True)
+    torch.save({"stem.weight": torch.zeros(3)}, other)
     jobs = [
         _job(run, "seed-1"),
         _job(run, "seed-2", seed=2),
         _job(run, "whole", fit="train+validation", test=True),
-        _job(run, "broken", config=_without_weights()),
+        _job(run, "broken", config=_weights(other)),
     ]
     ended: list[str] = []
 
@@ -60,7 +65,7 @@ def test_jobs_side_by_side(
     assert predictions.logits.dtype == "float32"
     assert len(predictions.logits) == len(predictions.labels) == len(predictions.paths)
     assert predictions.metrics() == pytest.approx(whole["test"])
-    assert "nowhere" in broken["failed"]
+    assert "other.pt does not fit" in broken["failed"]
     # A mistake of the user's can be mended: nothing is written that would keep it.
     assert load_result(jobs[3]) is None
     # Written once: a second call reads.
@@ -95,6 +100,27 @@ def test_interrupted_jobs_go_on_where_they_were(
     assert result is not None
     assert result["epochs"] == 300
     assert EpochLog(job.directory / "epochs.jsonl").read()[:done] == before
+
+
+def test_a_machine_that_fails_stops_the_jobs_which_then_go_on(
+    ray_of_tests: None, run: RunDirectory, one_slot: Slots, cache_dir: Path, tmp_path: Path
+) -> None:
+    weights = tmp_path / "gone.pt"
+    jobs = [
+        _job(run, "first"),
+        # The file was there when the search began.
+        _job(run, "second", config=_weights(weights)),
+        _job(run, "third"),
+    ]
+    options: dict[str, Any] = {"resources": one_slot, "cache_dir": cache_dir}
+    with pytest.raises(EnvironmentProblem, match=r"gone\.pt"):
+        run_jobs(jobs, run, **options)
+    assert [load_result(job) is not None for job in jobs] == [True, False, False]
+    model = create_backbone("resnet10t", "none").model
+    torch.save(model.state_dict(), weights)
+    outcome = run_jobs(jobs, run, **options)
+    assert not outcome.interrupted
+    assert all(result and "validation" in result for result in outcome.results)
 
 
 def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None:

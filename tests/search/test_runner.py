@@ -8,8 +8,9 @@ import pandas
 import pytest
 
 from gsfl_tune.cluster import Slots
+from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, run_study
+from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, open_study, run_study
 from tests.search.experiments import experiment, states
 from tests.search.trainables import Breaking
 
@@ -118,6 +119,36 @@ def test_a_trial_that_breaks_fails_with_its_reason_and_the_search_goes_on(
     assert len(trials) == 5
     log = EpochLog(run.trial("search", 2) / "epochs.jsonl").read()
     assert [record["epoch"] for record in log] == [1, 2, 3, 4]
+
+
+def test_a_machine_that_fails_ends_the_search_and_no_trial(
+    run: RunDirectory,
+    two_slots: Slots,
+    search: Callable[..., StudyOutcome],
+    tmp_path: Path,
+) -> None:
+    # Stands for a disk that is full.
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    (cache / "features").touch()
+    overrides = (*RandomSearch, "search.trials=6")
+    options: dict[str, Any] = {"feature_dim": None}
+
+    def again(cache: Path) -> StudyOutcome:
+        return run_study(
+            experiment(*overrides), run, resources=two_slots, cache_dir=cache, **options
+        )
+
+    with pytest.raises(EnvironmentProblem, match=r"features.*\n.*--resume"):
+        again(cache)
+    counts = open_study(experiment(*overrides), run).counts()
+    assert counts["FAIL"] == counts["COMPLETE"] == counts["PRUNED"] == 0
+    assert 1 <= counts["RUNNING"] <= 2
+    (cache / "features").unlink()
+    study = again(cache).study
+    counts = study.counts()
+    assert counts["COMPLETE"] + counts["PRUNED"] == 6
+    assert counts["FAIL"] == counts["RUNNING"] == 0
 
 
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.worker import Task, TrialWorker, open_workspace
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
 
@@ -102,13 +103,78 @@ def test_a_loss_that_explodes_ends_the_trial_with_a_reason(task: Task) -> None:
     assert "non-finite" in results[-1]["failed"]
 
 
-def test_weights_that_are_not_there_end_the_trial_with_a_reason(task: Task) -> None:
-    missing = task.config.model_copy(
-        update={"model": task.config.model.model_copy(update={"weights": "/nowhere.safetensors"})}
-    )
-    result = TrialWorker(task.model_copy(update={"config": missing})).step()
+def _with_weights(task: Task, weights: Path) -> Task:
+    model = task.config.model.model_copy(update={"weights": str(weights)})
+    config = task.config.model_copy(update={"model": model})
+    return task.model_copy(update={"config": config})
+
+
+def test_weights_that_do_not_fit_end_the_trial_with_a_reason(task: Task, tmp_path: Path) -> None:
+    weights = tmp_path / "other.pt"
+    torch.save({"stem.weight": torch.zeros(3)}, weights)
+    result = TrialWorker(_with_weights(task, weights)).step()
     assert result["done"]
-    assert "nowhere.safetensors" in result["failed"]
+    assert "other.pt does not fit" in result["failed"]
+
+
+def test_more_groups_than_classes_end_the_trial_with_a_reason(task: Task) -> None:
+    many = experiment("model.head=gsfl", "model.groups.count=500").defaults()
+    result = TrialWorker(task.model_copy(update={"config": many})).step()
+    assert "model.groups" in result["failed"]
+
+
+def test_what_the_machine_does_is_not_the_trials_failure(task: Task, tmp_path: Path) -> None:
+    """Places that cannot be written stand for a disk that is full."""
+    file = tmp_path / "file"
+    file.touch()
+    half = tmp_path / "half"
+    half.mkdir()
+    (half / "features").touch()
+    broken = {
+        "nowhere.safetensors": _with_weights(task, tmp_path / "nowhere.safetensors"),
+        str(file / "cache"): task.model_copy(update={"cache_dir": file / "cache"}),
+        str(half / "features"): task.model_copy(update={"cache_dir": half}),
+        str(file / "trial"): task.model_copy(update={"directory": file / "trial"}),
+    }
+    for place, one in broken.items():
+        result = TrialWorker(one).step()
+        assert result["done"]
+        assert "failed" not in result
+        assert place in result["environment"]
+
+
+def test_trials_that_differ_in_augmentation_and_size_share_a_workspace(
+    task: Task, cache_dir: Path
+) -> None:
+    data = task.config.data
+    first = open_workspace(data, 40, cache_dir)
+    augment = data.augment.model_copy(update={"flip": not data.augment.flip})
+    other = data.model_copy(update={"augment": augment, "image_size": 24})
+    assert open_workspace(other, 40, cache_dir) is first
+    # Without a side, the size decides how images are decoded.
+    assert open_workspace(other, None, cache_dir).dataset.pool.side < 40
+    assert open_workspace(data, 40, cache_dir) is not first
+
+
+def test_a_shared_workspace_serves_each_trial_its_own_size(task: Task, cache_dir: Path) -> None:
+    sizes = [
+        experiment("model.head=plain", f"data.image_size={size}").defaults() for size in (32, 24)
+    ]
+
+    def losses() -> list[float]:
+        workers = [
+            TrialWorker(task.model_copy(update={"config": config, "side": 40})) for config in sizes
+        ]
+        return [worker.step()["validation/nll"] for worker in workers]
+
+    shared = losses()
+    alone = []
+    for config in reversed(sizes):
+        directory = task.directory.with_name(f"alone-{config.data.image_size}")
+        update = {"config": config, "side": 40, "directory": directory}
+        alone.append(TrialWorker(task.model_copy(update=update)).step()["validation/nll"])
+    assert shared == alone[::-1]
+    assert shared[0] != shared[1]
 
 
 def test_a_task_travels_as_json(task: Task) -> None:
