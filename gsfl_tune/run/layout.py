@@ -24,7 +24,7 @@ class RunDirectory:
 
     @property
     def manifest_file(self) -> Path:
-        """Format version, versions of the libraries, clamped bounds, data summary's digest."""
+        """Format version, versions of the libraries, budget, digest of the data, seconds."""
         return self.path / "run.json"
 
     @property
