@@ -26,11 +26,14 @@ demo: install
 	$(BIN)/gsfl-tune data search_spaces/typefaces.yaml --sheet $(DEMO)/contact-sheet.png --samples $(DEMO)/samples
 	$(BIN)/gsfl-tune predict $(DEMO)/best $(DEMO)/samples/*.png --top 3
 
+# Two files at a time, one thread each: the tests wait for processes as much as for the CPU.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
+
 test: install lint
-	$(BIN)/python -m pytest -m 'not slow' $(PYTEST_ARGS)
+	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
 test-all: install lint
-	$(BIN)/python -m pytest $(PYTEST_ARGS)
+	$(PYTEST) $(PYTEST_ARGS)
 
 lint: install
 	$(BIN)/ruff check .
