@@ -9,10 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.distributions import Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.nodes import Node
-from gsfl_tune.experiment.space import Space, ends
+from gsfl_tune.experiment.space import Parameter, Space, ends
 
 LeafCheck = Callable[[Any], str | None]
 """Takes a value, returns a complaint or None."""
@@ -40,6 +41,7 @@ class Checks:
         self._taxonomy()
         refused = self._weights()
         self._enqueue()
+        self._grid()
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -94,6 +96,11 @@ class Checks:
                 refused.add(("model.weights", value))
         return refused
 
+    def _grid(self) -> None:
+        if "grid" in self._values("search.sampler.name"):
+            for parameter in continuous(self._space):
+                self._complain(parameter.path, no_grid(parameter))
+
     def _enqueue(self) -> None:
         node = edit.find(self._root, "search.enqueue")
         items = node.value if node is not None and isinstance(node.value, list) else []
@@ -123,6 +130,26 @@ class Checks:
             names = self._space.alternatives[path][0].merges
             if not isinstance(entry.value, str) or entry.value not in names:
                 complain(f"found {show(entry.plain())}, allowed {', '.join(names)}")
+
+
+def continuous(space: Space) -> list[Parameter]:
+    """Parameters that a grid cannot walk: ranges of floats without a step."""
+    return [
+        parameter
+        for parameter in space.parameters
+        if isinstance(draw := parameter.distribution, Float)
+        and draw.step is None
+        and draw.low < draw.high
+    ]
+
+
+def no_grid(parameter: Parameter) -> str:
+    """Why a grid cannot walk a parameter, and what it can."""
+    which = "" if parameter.name == parameter.path else f"{parameter.name} "
+    return (
+        f"found {which}{parameter.distribution.describe()} with search.sampler.name grid, "
+        "allowed choice, int, or float with a step"
+    )
 
 
 def missing_file(path: str) -> str | None:

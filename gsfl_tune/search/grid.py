@@ -12,6 +12,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial
 
+from gsfl_tune.experiment.checks import continuous, no_grid
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.space import Space
 
@@ -29,6 +30,9 @@ def grid_points(space: Space, seed: int) -> list[Point]:
     Raises:
         UserError: When a parameter is continuous, or there are too many points.
     """
+    endless = continuous(space)
+    if endless:
+        raise UserError("\n".join(f"{each.path}: {no_grid(each)}" for each in endless))
     points: list[Point] = []
     for point in _walk(space):
         points.append(point)
@@ -133,13 +137,8 @@ class _Odometer:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
-        if low == high:
+        if step is None:  # low == high: `grid_points` refuses ranges without steps
             return self._take(name, [low])
-        if step is None:
-            raise UserError(
-                f"{name}: found a continuous range with search.sampler.name grid, "
-                "allowed: choice, int, or float with a step"
-            )
         count = math.floor((high - low) / step + 1e-8) + 1
         return self._take(name, [low + i * step for i in range(count)])
 

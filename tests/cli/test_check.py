@@ -45,6 +45,20 @@ def test_good_file_shows_parameters_and_price(file, capsys, monkeypatch):
     assert "4096 is not in int 128 to 512" in " ".join(shown.split())
 
 
+def test_a_grid_over_continuous_parameters_names_each_with_its_line(capsys):
+    file = FOLDER / "typefaces.yaml"
+    assert main(["check", str(file), "--set", "search.sampler.name=grid"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert lines
+    text = file.read_text().splitlines()
+    for line in lines:
+        _, number, path = line.split(": found")[0].split(":")
+        assert path.strip().rpartition(".")[2] in text[int(number) - 1]
+        assert "with search.sampler.name grid, allowed choice, int, or float with a step" in line
+    assert any(": model.feature_scale: found float" in line for line in lines)
+    assert not any("model.latent_dim" in line for line in lines)
+
+
 def test_wide_terminals_show_whole_names(file, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "200")
     assert main(["check", str(file)]) == 0
