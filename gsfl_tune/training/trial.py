@@ -141,11 +141,11 @@ class Training:
         """Trains the next epoch, validates, and appends the record to ``epochs.jsonl``.
 
         Returns:
-            ``epoch`` (from 1), ``stage``, ``train/...`` mean losses, ``validation/...`` metrics
-            (with ``fit="train"``) and ``seconds``.
+            ``epoch`` (from 1), ``stage``, ``train/...`` mean losses that are finite,
+            ``validation/...`` metrics (with ``fit="train"``) and ``seconds``.
 
         Raises:
-            NonFiniteLoss: When a loss term is NaN or infinite; the epoch is not recorded.
+            NonFiniteLoss: When the loss is NaN or infinite; the epoch is not recorded.
             RuntimeError: When the training is finished.
         """
         if self.finished:
@@ -157,12 +157,12 @@ class Training:
             stage = self._enter(name)
             within = self.epoch - self.timeline.stage_start(name)
             losses = stage.train_epoch(within, _mix(self.seed, self.epoch))
-        bad = [key for key, value in losses.items() if not math.isfinite(value)]
-        if bad:
-            raise NonFiniteLoss(
-                f"non-finite {', '.join(bad)} in epoch {self.epoch + 1} ({name} stage)"
-            )
-        record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **losses}
+        finite = {key: value for key, value in losses.items() if math.isfinite(value)}
+        if "train/loss" not in finite:
+            bad = ", ".join(key for key in losses if key not in finite)
+            raise NonFiniteLoss(f"non-finite {bad} in epoch {self.epoch + 1} ({name} stage)")
+        # A term without weight may overflow: nothing is trained on it. JSON has no infinity.
+        record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
         if self.fit == "train":
             metrics = self.predict("validation").metrics()
             record |= {f"validation/{key}": value for key, value in metrics.items()}

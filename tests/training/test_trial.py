@@ -175,6 +175,28 @@ def test_a_non_finite_loss_is_named(workspace, tmp_path):
     assert all(np.isfinite(record["train/loss"]) for record in records)
 
 
+def test_a_term_without_weight_may_overflow(workspace, tmp_path):
+    config = tiny_config(loss={"reconstruction": 0}, model={"head": "gsfl"})
+    training = Training(config, workspace, tmp_path)
+    decoder = [
+        parameter for name, parameter in training.head.named_parameters() if "decoder" in name
+    ]
+    with torch.no_grad():
+        for parameter in decoder:
+            parameter.fill_(1e38)
+    record = training.run_epoch()
+    assert np.isfinite(record["train/loss"])
+    assert "train/reconstruction" not in record
+    assert training.log.read() == [record]
+    heavy = Training(tiny_config(loss={"reconstruction": 1}), workspace, tmp_path / "heavy")
+    with torch.no_grad():
+        for name, parameter in heavy.head.named_parameters():
+            if "decoder" in name:
+                parameter.fill_(1e38)
+    with pytest.raises(NonFiniteLoss, match=r"train/loss.*train/reconstruction"):
+        heavy.run_epoch()
+
+
 def test_checkpoint_of_another_configuration_is_not_used(workspace, tmp_path):
     training = Training(tiny_config(), workspace, tmp_path)
     training.run_epoch()

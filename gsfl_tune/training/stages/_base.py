@@ -53,7 +53,7 @@ class Stage(ABC, Generic[M, C]):
         training: The training that it belongs to.
         config: The stage's section.
         module: What is trained.
-        groups: Parameter groups of the optimiser, for `create_optimizer`.
+        optimizer: Of its trainable parameters; every group carries its ``peak`` learning rate.
     """
 
     def __init__(
