@@ -38,7 +38,7 @@ def enqueue_first_trials(
     """Enqueues the user's own configurations, the defaults and the published setting.
 
     They are clipped into the space, tried first and in this order, and never stopped early.
-    Calling it again changes nothing.
+    Calling it again adds what a user has added meanwhile and repeats nothing.
 
     Args:
         study: The study.

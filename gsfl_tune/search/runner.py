@@ -182,6 +182,9 @@ def run_study(
     watcher.begin(study, budget, resources.count)
     for notice in notices:
         watcher.notice(notice)
+    waiting = study.counts()["WAITING"] - max(0, budget - study.created())
+    if waiting > 0:
+        watcher.notice(f"{waiting} enqueued configuration(s) wait for more search.trials")
     if not again and study.created() >= budget:
         watcher.finish(interrupted=False)
         return StudyOutcome(study, interrupted=False)

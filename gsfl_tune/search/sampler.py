@@ -144,16 +144,42 @@ class _CmaEs(CmaEsSampler):
 
 
 class _Sobol(QMCSampler):
-    """A scrambled Sobol sequence from the first trial on."""
+    """A scrambled Sobol sequence: the n-th trial that is sampled gets its n-th point.
+
+    Optuna's counts how often it was asked, and so leaves out a point for every trial that is
+    enqueued, handed out again or merely looked at. The count comes from the trials here.
+    """
 
     def __init__(self, whole: Distributions, **options: Any) -> None:
         super().__init__(**options)
+        self._point = 0
         self._whole = _relative(
             whole, (FloatDistribution, IntDistribution, CategoricalDistribution)
         )
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
         return self._whole
+
+    def sample_relative(
+        self, study: optuna.Study, trial: FrozenTrial, search_space: Distributions
+    ) -> dict[str, Any]:
+        """The trial's point; none for an enqueued trial, which has its own."""
+        if fixed_params(trial) is not None:
+            return {}
+        self._point = sum(
+            earlier.number < trial.number and fixed_params(earlier) is None
+            for earlier in study.get_trials(deepcopy=False)
+        )
+        return super().sample_relative(study, trial, search_space)
+
+    def _find_sample_id(self, study: optuna.Study, search_space: Distributions) -> int:
+        return self._point
+
+
+def fixed_params(trial: FrozenTrial) -> dict[str, Any] | None:
+    """The parameters that a trial was enqueued with, None for one that a sampler proposed."""
+    found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
+    return found
 
 
 def _complete(study: optuna.Study) -> bool:

@@ -20,7 +20,7 @@ from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import open_journal
-from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params
 
 FORMAT = 1
 
@@ -106,10 +106,10 @@ class Study:
 
         Args:
             params: Active parameters by name.
-            origin: Who wants it: ``published``, ``defaults`` or ``enqueue[i]``. An origin that
-                the study has already is left alone.
+            origin: Who wants it: ``published``, ``defaults`` or ``enqueue[i]``. Parameters
+                that the study was given before are left alone, whoever wanted them.
         """
-        if any(trial.user_attrs.get("origin") == origin for trial in self.trials()):
+        if any(fixed_params(trial) == params for trial in self.trials()):
             return
         self._study.enqueue_trial(dict(params), user_attrs={"protected": True, "origin": origin})
 

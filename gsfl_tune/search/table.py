@@ -126,7 +126,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
         kinds = {type(value) for value in column.dropna()}
         if len(kinds) > 1 and not kinds <= {int, float}:
             # A choice of "all" and 2, say: Parquet columns have one type.
-            frame[name] = column.map(lambda value: None if value is None else str(value))
+            frame[name] = column.map(lambda value: None if pandas.isna(value) else str(value))
     for name in ("started", "finished"):
         frame[name] = pandas.to_datetime(frame[name])
     for name in ("reason", "origin"):

@@ -35,6 +35,27 @@ def test_first_come_the_users_own_then_defaults_then_the_published(run: RunDirec
     assert published["training.head.learning_rate"] == defaults["training.head.learning_rate"]
 
 
+def test_a_resume_adds_what_the_user_added_and_repeats_nothing(run: RunDirectory) -> None:
+    wanted = ["{model.latent_dim: 16}", "{model.latent_dim: 24}", "{model.latent_dim: 32}"]
+    before = experiment(f"search.enqueue=[{wanted[0]}, {wanted[1]}]")
+    study = open_study(before, run)
+    enqueue_first_trials(study, before, 512)
+    study.ask()
+    # The second is moved to the front, the first dropped, and there is a new one.
+    after = experiment(f"search.enqueue=[{wanted[1]}, {wanted[2]}]")
+    study = open_study(after, run)
+    enqueue_first_trials(study, after, 512)
+    study.ask()
+    enqueue_first_trials(study, after, 512)
+    assert study.counts()["WAITING"] == 2
+    asked = [study.ask() for _ in range(2)]
+    assert all(one and one.protected for one in asked)
+    # One of the user's is the defaults; the published setting was the last before.
+    origins = [trial.user_attrs["origin"] for trial in study.trials()]
+    assert origins == ["enqueue[0]", "enqueue[1]", "published", "enqueue[1]"]
+    assert [study.trials()[i].params["model.latent_dim"] for i in (0, 1, 3)] == [16, 24, 32]
+
+
 def test_equal_configurations_are_tried_once(run: RunDirectory) -> None:
     fixed = experiment().fixed(
         {"model.head": "plain", "model.latent_dim": 16, "model.dropout": 0.5}

@@ -82,6 +82,23 @@ def test_sobol_covers_better_than_chance(run: RunDirectory) -> None:
     assert sorted(int(value * 10) for value in values) == list(range(8))
 
 
+def test_sobol_leaves_no_point_out(tmp_path: Any) -> None:
+    tried = _sampled("sobol")
+    whole = _search(open_study(tried, RunDirectory(tmp_path / "whole")), 6)
+    run = RunDirectory(tmp_path / "parts")
+    study = open_study(tried, run)
+    study.enqueue(tried.default_params(), "defaults")
+    asked = [study.ask() for _ in range(3)]
+    # The driver was killed; its trials are handed out again, and some are told by number only.
+    study = open_study(tried, run)
+    assert [study.again(number) for number in range(3)] == asked
+    study = open_study(tried, run)
+    study.fail(0, "broken")
+    study.enqueue({**tried.default_params(), "model.latent_dim": 8}, "enqueue[0]")
+    parts = _search(study, 5)
+    assert [one.params for one in asked[1:] if one] + parts[1:] == whole
+
+
 def test_grid_tries_each_configuration_once_and_ends(run: RunDirectory) -> None:
     study = open_study(_sampled("grid"), run)
     first = {
@@ -111,5 +128,6 @@ def test_grid_refuses_to_walk_for_ever() -> None:
 
 def test_a_study_that_cannot_be_sampled_leaves_no_journal(run: RunDirectory) -> None:
     with pytest.raises(UserError, match="grid"):
-        open_study(experiment("search.sampler.name=grid"), run)
+        # Past the checks of a file, which refuse it sooner.
+        open_study(experiment().fixed({"search.sampler.name": "grid"}), run)
     assert not run.journal.exists() or run.journal.stat().st_size == 0

@@ -1,0 +1,28 @@
+from __future__ import annotations
+
+import pandas
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import open_study, write_trials
+from tests.search.experiments import experiment
+
+
+def test_a_parameter_that_was_not_active_is_null_among_words_and_numbers(
+    run: RunDirectory,
+) -> None:
+    tried = experiment(
+        "training.finetune.epochs={choice: [0, 1]}",
+        "training.finetune.blocks={choice: [all, 2], when: {training.finetune.epochs: 1}}",
+    )
+    study = open_study(tried, run)
+    for epochs, blocks in ((1, "all"), (1, 2), (0, None)):
+        params = {**tried.default_params(), "training.finetune.epochs": epochs}
+        params.pop("training.finetune.blocks", None)
+        if blocks is not None:
+            params["training.finetune.blocks"] = blocks
+        study.enqueue(params, "enqueue")
+        study.ask()
+    write_trials(run)
+    column = pandas.read_parquet(run.trials_parquet)["params.training.finetune.blocks"]
+    assert list(column[:2]) == ["all", "2"]
+    assert column[2:].isna().all()
