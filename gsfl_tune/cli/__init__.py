@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from importlib.metadata import version
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, INTERRUPTED, Command
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.evaluate import Evaluate
@@ -66,8 +66,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
+        # `search` answers it itself where there is something to resume.
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return FAILED
     except BrokenPipeError:
         # `gsfl-tune results RUN | head`: the reader has seen enough.
         sys.stderr.close()

@@ -35,13 +35,18 @@ def add_experiment_arguments(parser: argparse.ArgumentParser, *, required: bool 
     parser.add_argument(
         "file", metavar="FILE", nargs=None if required else "?", help="experiment file (YAML)"
     )
+    add_overrides(parser)
+
+
+def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.trials=10") -> None:
+    """Adds --set alone, for commands that take an experiment among other things."""
     parser.add_argument(
         "--set",
         dest="overrides",
         metavar="PATH=VALUE",
         action="append",
         default=[],
-        help="override a leaf, for example --set search.trials=10; may be given many times",
+        help=f"override a leaf, for example --set {example}; may be given many times",
     )
 
 

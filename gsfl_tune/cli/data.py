@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command
+from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -31,14 +31,7 @@ class Data(Command):
             metavar="EXPERIMENT_OR_PATH",
             help="experiment file (.yaml), image folder, CUB folder, Parquet (file, folder, URL)",
         )
-        parser.add_argument(
-            "--set",
-            dest="overrides",
-            metavar="PATH=VALUE",
-            action="append",
-            default=[],
-            help="override a leaf, for example --set data.fit=pad; may be given many times",
-        )
+        add_overrides(parser, example="data.fit=pad")
         parser.add_argument(
             "--sheet",
             type=Path,

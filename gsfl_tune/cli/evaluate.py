@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FINISHED, Command
+from gsfl_tune.cli._base import FINISHED, Command, add_overrides
 
 if TYPE_CHECKING:
     from gsfl_tune.data.evaluation import EvaluationData
@@ -35,6 +35,7 @@ class Evaluate(Command):
             help="experiment file (its test split), folder of class folders, or Parquet; of the "
             "latter two the test part if there is one, else everything",
         )
+        add_overrides(parser, example="data.path=/data/birds")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -42,7 +43,7 @@ class Evaluate(Command):
         from gsfl_tune.export import load_bundle
 
         bundle = load_bundle(args.bundle)
-        data = _open(args.data, bundle)
+        data = _open(args.data, args.overrides, bundle)
         for image in data.broken:
             print(f"{image.path}: left out ({image.reason})", file=sys.stderr)
         metrics = bundle.evaluate(data.images, data.classes)
@@ -63,15 +64,18 @@ class Evaluate(Command):
         return FINISHED
 
 
-def _open(path: str, bundle: Bundle) -> EvaluationData:
+def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
     from gsfl_tune.data.evaluation import EvaluationData, open_for_evaluation
+    from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
     if not path.endswith((".yaml", ".yml")):
+        if overrides:
+            raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
         return open_for_evaluation(path, side, fit)
     from gsfl_tune.data import prepare
     from gsfl_tune.experiment import Experiment
 
-    config = Experiment.load(path).defaults().data.model_copy(update={"fit": fit})
+    config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
     dataset = prepare(config, side=side, parts=("test",))
     return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken)

@@ -48,12 +48,15 @@ class Search(Command):
         experiment = load_experiment(args)
         from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
         from gsfl_tune.report import load_results, print_results
+        from gsfl_tune.run import RunDirectory
 
         run_dir = args.run_dir or Path("runs") / experiment.name
         print(f"run directory: {run_dir}", flush=True)
         try:
             search(experiment, run_dir, resume=args.resume, address=args.address)
-        except SearchInterrupted:
+        except (SearchInterrupted, KeyboardInterrupt):
+            if not RunDirectory(run_dir).manifest_file.exists():
+                raise  # nothing was begun that could be resumed
             words = ["gsfl-tune", "search", args.file, "--run-dir", str(run_dir), "--resume"]
             for override in args.overrides:
                 words += ["--set", override]

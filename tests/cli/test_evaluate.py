@@ -80,6 +80,16 @@ def test_an_experiment_means_its_test_split(command, bundle_path, folder, tmp_pa
     assert (content["part"], content["images"]) == ("test", 10)
 
 
+def test_an_experiment_takes_overrides_and_a_path_does_not(command, bundle_path, folder, tmp_path):
+    file = tmp_path / "zoo.yaml"
+    file.write_text(f"name: zoo\ndata:\n  source: folder\n  path: '{folder}'\n")
+    answer = command("evaluate", bundle_path, file, "--set", "data.split.test=0.4", "--json")
+    assert json.loads(answer.out)["images"] == 20
+    refused = command("evaluate", bundle_path, folder, "--set", "data.split.test=0.4")
+    assert refused.code == 2
+    assert "--set" in refused.err
+
+
 def test_a_broken_image_is_named_on_stderr(command, bundle_path, folder):
     (folder / "ant" / "0.png").write_bytes(b"nothing")
     answer = command("evaluate", bundle_path, folder, "--json")

@@ -1,0 +1,37 @@
+"""Ctrl-C: exit code 3 is for what can be resumed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gsfl_tune.cli import main
+from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run.manifest import FORMAT
+
+SPACE = str(Path(__file__).parents[2] / "search_spaces" / "typefaces.yaml")
+
+
+@pytest.fixture(autouse=True)
+def _pressed_while_images_are_listed(tmp_path, monkeypatch):
+    def pressed(*args, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("gsfl_tune.data.dataset.create_source", pressed)
+
+
+def test_before_there_is_a_run_nothing_can_be_resumed(tmp_path, capsys):
+    assert main(["search", SPACE, "--run-dir", str(tmp_path / "run")]) == 1
+    shown = capsys.readouterr()
+    assert "interrupted" in shown.err
+    assert "--resume" not in shown.out
+    assert main(["data", SPACE]) == 1
+
+
+def test_a_run_that_has_begun_can_be_resumed(tmp_path, capsys):
+    run = RunDirectory(tmp_path / "run")
+    write_json(run.manifest_file, {"format": FORMAT})
+    assert main(["search", SPACE, "--run-dir", str(run.path), "--resume"]) == 3
+    assert f"--run-dir {run.path} --resume" in capsys.readouterr().out
