@@ -128,17 +128,6 @@ class Space:
     def __len__(self) -> int:
         return len(self.parameters)
 
-    def parameter(self, name: str) -> Parameter:
-        """The parameter of that name.
-
-        Raises:
-            KeyError: There is none.
-        """
-        for parameter in self.parameters:
-            if parameter.name == name:
-                return parameter
-        raise KeyError(name)
-
     def active(self, params: Mapping[str, Any]) -> set[str]:
         """Names of the parameters that take part under these values (missing ones: defaults)."""
         values = _Values(self, params)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -44,57 +45,16 @@ class Watcher:
 
 
 class Watchers(Watcher):
-    """Several watchers as one."""
+    """Several watchers as one: each is told of everything, in order."""
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
-        """A study begins, or goes on."""
+    def _tell(self, event: str, *args: Any, **options: Any) -> None:
         for watcher in self._watchers:
-            watcher.begin(study, budget, slots)
+            getattr(watcher, event)(*args, **options)
 
-    def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """A trial was handed out."""
-        for watcher in self._watchers:
-            watcher.started(number, params, again=again)
 
-    def rung(self, number: int, k: int, value: float) -> None:
-        """A trial came to a rung."""
-        for watcher in self._watchers:
-            watcher.rung(number, k, value)
-
-    def ended(self, number: int) -> None:
-        """A trial is COMPLETE, PRUNED or FAIL."""
-        for watcher in self._watchers:
-            watcher.ended(number)
-
-    def notice(self, text: str) -> None:
-        """Something that a user should read."""
-        for watcher in self._watchers:
-            watcher.notice(text)
-
-    def tick(self) -> None:
-        """Called some times a second."""
-        for watcher in self._watchers:
-            watcher.tick()
-
-    def finish(self, *, interrupted: bool) -> None:
-        """The study ended or was interrupted."""
-        for watcher in self._watchers:
-            watcher.finish(interrupted=interrupted)
-
-    def jobs_begin(self, title: str, total: int, done: int) -> None:
-        """Retrains begin."""
-        for watcher in self._watchers:
-            watcher.jobs_begin(title, total, done)
-
-    def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
-        """A retrain is done, or failed."""
-        for watcher in self._watchers:
-            watcher.job_ended(name, result)
-
-    def jobs_finish(self, *, interrupted: bool) -> None:
-        """The retrains ended or were interrupted."""
-        for watcher in self._watchers:
-            watcher.jobs_finish(interrupted=interrupted)
+# Signatures, for readers and type checkers, are those of `Watcher`.
+for _event in [name for name in vars(Watcher) if not name.startswith("_")]:
+    setattr(Watchers, _event, partialmethod(Watchers._tell, _event))

@@ -136,9 +136,10 @@ def test_a_parameter_is_active_exactly_when_its_condition_holds(tree, seed):
 def test_clip_gives_allowed_values_and_says_what_it_changed(tree, wanted):
     experiment = experiment_of(tree)
     params, notices = experiment.space.clip(wanted)
+    distributions = {each.name: each.distribution for each in experiment.space.parameters}
     assert set(params) == experiment.space.active(params)
     for name, value in params.items():
-        assert experiment.space.parameter(name).distribution.contains(value)
+        assert distributions[name].contains(value)
     config = experiment.configure(params)
     changed = {path for path, value in wanted.items() if leaf(config, path) != value}
     noticed = {notice.partition(":")[0] for notice in notices}

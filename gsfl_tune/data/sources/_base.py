@@ -84,7 +84,6 @@ class FileSource(Source):
     def __init__(self) -> None:
         super().__init__()
         self.files: list[Path] = []
-        self._missing: list[Path] = []
 
     def add(self, file: Path, label: int, part: Part | None) -> None:
         """Lists a file; a missing one is kept and turns out to be broken when it is read."""
