@@ -146,8 +146,9 @@ class _CmaEs(CmaEsSampler):
 class _Sobol(QMCSampler):
     """A scrambled Sobol sequence: the n-th trial that is sampled gets its n-th point.
 
-    Optuna's counts how often it was asked, and so leaves out a point for every trial that is
-    enqueued, handed out again or merely looked at. The count comes from the trials here.
+    Optuna's counts how often it was asked, and so leaves a point out for every enqueued trial
+    that does not name all parameters, and for one that is handed out again before all its
+    parameters were written. The count comes from the trials here.
     """
 
     def __init__(self, whole: Distributions, **options: Any) -> None:
