@@ -64,6 +64,12 @@ class Search(Command):
                 words += ["--address", args.address]
             print(f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}")
             return INTERRUPTED
+        except OSError as error:
+            # What is in the run directory is whole: every write is atomic.
+            begun = RunDirectory(run_dir).manifest_file.exists()
+            what = "the run stopped, --resume continues it" if begun else "the run could not begin"
+            print(f"{run_dir}: {what}: {error}", file=sys.stderr)
+            return FAILED
         except SearchFailed as error:
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED

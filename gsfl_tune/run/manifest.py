@@ -15,7 +15,7 @@ from gsfl_tune.run.layout import RunDirectory
 FORMAT = 1
 
 # What a user may change to continue a run that is finished.
-_SETTINGS = ("trials", "control", "finalists", "final_seeds")
+_SETTINGS = ("trials", "control", "finalists", "final_seeds", "enqueue")
 
 
 class Manifest:

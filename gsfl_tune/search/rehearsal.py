@@ -9,11 +9,15 @@ from ray.exceptions import RayError, WorkerCrashedError
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import BackboneError
+from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.worker import open_workspace
 from gsfl_tune.training.rehearsal import largest_config, rehearse
+
+# Marks a complaint about the machine on its way back from the slot.
+_MACHINE = "machine: "
 
 
 def rehearse_largest(
@@ -30,6 +34,7 @@ def rehearse_largest(
 
     Raises:
         UserError: When the step does not fit.
+        EnvironmentProblem: When weights, caches or disk fail.
     """
     if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
         return
@@ -47,6 +52,8 @@ def rehearse_largest(
     except RayError as error:
         lines = str(error).strip().splitlines()
         complaint = lines[-1] if lines else repr(error)
+    if complaint and complaint.startswith(_MACHINE):
+        raise EnvironmentProblem(complaint.removeprefix(_MACHINE))
     if complaint:
         model, training = config.model, config.training
         stage = training.finetune if training.finetune.epochs else training.head
@@ -66,7 +73,12 @@ def _rehearse(config: str, side: int | None, cache_dir: Path | None) -> str | No
     try:
         rehearse(parsed, open_workspace(parsed.data, side, cache_dir))
     except UserError as error:
+        problem = environment_problem(error)
+        if problem is not None:
+            return _MACHINE + str(problem)
         return str(error)
+    except OSError as error:
+        return _MACHINE + str(error)
     except (torch.OutOfMemoryError, MemoryError) as error:
         return f"out of memory ({str(error).splitlines()[0]})"
     return None
