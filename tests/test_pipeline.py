@@ -309,6 +309,7 @@ def test_asha_compares_across_both_stages(home, finished):
         "search.control": "off",
         "search.final_seeds": 1,
         "search.finalists": 1,
+        "search.scheduler.grace": 1,
         "search.scheduler.reduction": 2,
     }
     words = [word for path, value in changes.items() for word in ("--set", f"{path}={value}")]
