@@ -22,7 +22,6 @@ $(VENV)/.installed: pyproject.toml
 demo: install
 	$(BIN)/gsfl-tune check search_spaces/typefaces.yaml
 	$(BIN)/gsfl-tune search search_spaces/typefaces.yaml --run-dir $(DEMO) $(RESUME)
-	$(BIN)/gsfl-tune results $(DEMO)
 	$(BIN)/gsfl-tune data search_spaces/typefaces.yaml --sheet $(DEMO)/contact-sheet.png --samples $(DEMO)/samples
 	$(BIN)/gsfl-tune predict $(DEMO)/best $(DEMO)/samples/*.png --top 3
 

@@ -64,12 +64,12 @@ class ResultsView:
             for state, count in self.run.counts.items()
             if count
         )
-        lines = [f"Trials: {counts or 'none yet'}"]
+        lines: list[RenderableType] = [Text(f"Trials: {counts or 'none yet'}")]
         if self.run.results and self.run.results.cost.get("seconds"):
-            lines.append(f"Time: {_cost(self.run.results.cost['seconds'])}")
+            lines.append(Text(f"Time: {_cost(self.run.results.cost['seconds'])}"))
         if self.run.bundle:
-            lines.append(f"Bundle: {self.run.bundle}")
-        yield Group(*(_whole(line) for line in lines))
+            lines.append(_whole(f"Bundle: {self.run.bundle}"))
+        yield Group(*lines)
 
 
 _STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
@@ -165,9 +165,11 @@ def _configuration(winner: Outcome) -> RenderableType:
 
 def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("trial", justify="right")
-    table.add_column(metric, justify="right", no_wrap=True)
-    table.add_column("parameters", no_wrap=True, overflow="ellipsis", ratio=1)
+    table.add_column("trial", justify="right", min_width=5)
+    name = metric.partition("/")[2] or metric
+    table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
+    # Folded, not cut: who compares trials wants to see what differs.
+    table.add_column("parameters", overflow="fold")
     for row in rows:
         parameters = ", ".join(
             f"{name.split('.', 1)[-1]} {show(value)}" for name, value in row["params"].items()
