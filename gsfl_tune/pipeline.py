@@ -275,12 +275,11 @@ class _Search:
     def _conclude(
         self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
     ) -> None:
-        # Another workspace than that of the preflight where the search chose how images are cut.
-        workspace = Workspace.open(
-            winner.config.data,
-            side=self.workspace.dataset.pool.side,
-            cache_dir=self.workspace.cache_dir,
-        )
+        workspace = self.workspace
+        if winner.config.data.fit != self.experiment.defaults().data.fit:
+            # The search chose how images are cut: features and groups are those of its choice.
+            chosen = self.experiment.fixed({"data.fit": winner.config.data.fit})
+            workspace = _open(chosen, self.workspace.cache_dir)
         dataset = workspace.dataset
         difference: Difference | None = None
         with self.manifest.clock("evidence"):
