@@ -8,6 +8,7 @@ from gsfl_tune.data.locking import build_once, cache_directory
 from gsfl_tune.data.sheet import contact_sheet
 from gsfl_tune.data.single import load_image, load_square, square, square_side
 from gsfl_tune.data.splits import Duplicates
+from gsfl_tune.data.views import Views
 
 __all__ = [
     "Augment",
@@ -15,6 +16,7 @@ __all__ = [
     "Dataset",
     "DecodedImages",
     "Duplicates",
+    "Views",
     "build_once",
     "cache_directory",
     "center_crop",

@@ -66,9 +66,24 @@ class Augment:
         Returns:
             (B, 3, size, size) float32, normalised.
         """
-        count = len(images)
+        return self.apply(images, self.draw(len(images), generator))
+
+    @staticmethod
+    def draw(count: int, generator: torch.Generator) -> Tensor:
+        """What decides how `count` images change: (count, 8), uniform in 0..1."""
         # One draw of fixed size, whatever is switched on: settings do not shift each other.
-        random = torch.rand((count, 8), generator=generator, device=generator.device)
+        return torch.rand((count, 8), generator=generator, device=generator.device)
+
+    def apply(self, images: Tensor, random: Tensor) -> Tensor:
+        """Changes a batch in a way that was drawn before.
+
+        Args:
+            images: (B, S, S, 3) uint8.
+            random: (B, 8), of `draw`.
+
+        Returns:
+            (B, 3, size, size) float32, normalised.
+        """
         random = random.to(images.device)
         # Shrink first where it is by much: sampling a grid alone would alias. A crop is at
         # most 1.15 x size then.

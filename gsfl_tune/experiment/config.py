@@ -92,6 +92,13 @@ class DataConfig(Section):
     augment: AugmentConfig = Field(
         default_factory=AugmentConfig, description="Augmentation of the finetune stage."
     )
+    views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Fixed augmented views of every training image, computed once; 0: the head "
+        "stage sees images as they are, the finetune stage augments anew every epoch.",
+    )
     max_broken: Fraction = Field(
         0.01, description="Share of unreadable images above which the data is refused."
     )
@@ -193,6 +200,9 @@ class FinetuneStageConfig(OptimizerConfig):
     blocks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="Train the last n blocks of the backbone, or `all`."
     )
+    compile: bool = Field(
+        False, description="torch.compile the network: minutes at the start, faster steps after."
+    )
 
 
 class TrainingConfig(Section):
@@ -208,6 +218,9 @@ class TrainingConfig(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto", description="`auto`: bf16 autocast in finetune where a GPU has it."
+    )
+    cache_precision: Literal["fp32", "fp16"] = Field(
+        "fp32", description="Of cached features and activations; fp16 takes half the space."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: a GPU if there is one."
