@@ -5,13 +5,14 @@ from __future__ import annotations
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.data.augment import Augment
 from gsfl_tune.data.decoded import DecodedImages
 
 Batch = tuple[Tensor, Tensor, np.ndarray]
@@ -21,6 +22,13 @@ Item = TypeVar("Item")
 _AHEAD = 2
 
 
+def epoch_order(index: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
+    """Positions of ``index`` in the order in which `epoch_batches` shows them, (N,) int64."""
+    order_seed, _ = _seeds(seed, epoch)
+    order = torch.randperm(len(index), generator=_generator(order_seed)).numpy()
+    return np.asarray(index, dtype=np.int64)[order]
+
+
 def epoch_batches(
     images: DecodedImages,
     index: np.ndarray,
@@ -28,9 +36,10 @@ def epoch_batches(
     *,
     seed: int,
     epoch: int,
-    transform: Callable[[Tensor, torch.Generator], Tensor],
+    transform: Augment,
     device: torch.device | str,
     drop_last: bool = True,
+    random: Tensor | None = None,
 ) -> Iterator[Batch]:
     """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
 
@@ -40,31 +49,64 @@ def epoch_batches(
         batch_size: Images a batch.
         seed: Seed of the training.
         epoch: Which epoch.
-        transform: `Augment`: (B, S, S, 3) uint8 and a generator to (B, 3, h, w) float32.
+        transform: How images change.
         device: Where batches go.
         drop_last: Leave out the last batch if it is not full. If there are fewer images than
             one batch holds, they make one batch all the same.
+        random: Fixed changes instead of those of (seed, epoch), as of `view_batches`.
 
     Yields:
-        Images, labels (B,) int64, and their positions in ``images`` (B,) int64.
+        Images (B, 3, h, w) float32, labels (B,) int64, and their positions in ``images`` (B,)
+        int64.
     """
-    # Two streams, so that the order does not depend on what the augmentation draws.
-    order_seed, change_seed = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
-    order = torch.randperm(len(index), generator=_generator(order_seed)).numpy()
-    shuffled = np.asarray(index, dtype=np.int64)[order]
-    generator = _generator(change_seed)
+    shuffled = epoch_order(index, seed=seed, epoch=epoch)
     stop = len(shuffled)
     if drop_last and stop >= batch_size:
         stop -= stop % batch_size
+    if random is not None:
+        return view_batches(
+            images, shuffled[:stop], batch_size, random=random, transform=transform, device=device
+        )
+    # Another stream than the order's, so that the order does not depend on what is drawn here.
+    generator = _generator(_seeds(seed, epoch)[1])
+    parts = _parts(shuffled[:stop], batch_size)
+    draws = ((positions, transform.draw(len(positions), generator)) for positions in parts)
+    return _augmented(images, draws, transform, torch.device(device))
 
-    def batches() -> Iterator[Batch]:
-        for start in range(0, stop, batch_size):
-            positions = shuffled[start : min(start + batch_size, stop)]
-            squares, labels = _load(images, positions, torch.device(device))
-            with torch.no_grad():
-                yield transform(squares, generator), labels, positions
 
-    return prefetch(batches)
+def view_batches(
+    images: DecodedImages,
+    index: np.ndarray,
+    batch_size: int,
+    *,
+    random: Tensor,
+    transform: Augment,
+    device: torch.device | str,
+) -> Iterator[Batch]:
+    """All images of ``index`` in its order, changed in a way that is given for every image.
+
+    What an image becomes depends on its row alone, and not on its batch or on the order.
+
+    Args:
+        images: Where the squares are.
+        index: Positions in ``images``, in the order wanted.
+        batch_size: Images a batch; the last one may hold fewer.
+        random: (len(images), 8) as of `Augment.draw`: row i changes the image at position i.
+            `Views.draw` is such a table, and so is a mixture of rows of several views.
+        transform: How images change.
+        device: Where batches go.
+
+    Yields:
+        As `epoch_batches`.
+
+    Raises:
+        ValueError: If the table has another number of rows than there are images.
+    """
+    if len(random) != len(images):
+        raise ValueError(f"random has {len(random)} rows, there are {len(images)} images")
+    parts = _parts(np.ascontiguousarray(index, dtype=np.int64), batch_size)
+    draws = ((positions, random[torch.from_numpy(positions)]) for positions in parts)
+    return _augmented(images, draws, transform, torch.device(device))
 
 
 def eval_batches(
@@ -139,6 +181,25 @@ def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
             thread.join()
 
 
+def _augmented(
+    images: DecodedImages,
+    draws: Iterable[tuple[np.ndarray, Tensor]],
+    transform: Augment,
+    device: torch.device,
+) -> Iterator[Batch]:
+    def batches() -> Iterator[Batch]:
+        for positions, random in draws:
+            squares, labels = _load(images, positions, device)
+            with torch.no_grad():
+                yield transform.apply(squares, random), labels, positions
+
+    return prefetch(batches)
+
+
+def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
+    return [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
+
+
 def _load(
     images: DecodedImages, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
@@ -147,6 +208,11 @@ def _load(
     if device.type == "cuda":
         squares = squares.pin_memory()
     return squares.to(device, non_blocking=True), labels.to(device)
+
+
+def _seeds(seed: int, epoch: int) -> tuple[np.uint64, np.uint64]:
+    order, change = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
+    return order, change
 
 
 def _generator(seed: np.uint64) -> torch.Generator:

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from gsfl_tune.data import Augment, center_crop, epoch_batches, eval_batches, prepare
-from gsfl_tune.data.loader import prefetch
+from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
+from gsfl_tune.data.loader import epoch_order, prefetch, view_batches
 from gsfl_tune.experiment.config import AugmentConfig
 from tests.data.conftest import configure, fill
 
@@ -37,6 +37,11 @@ def epoch(dataset, *, seed=0, number=1, batch_size=8, **values):
             **values,
         )
     )
+
+
+def expected_with(dataset, config, random):
+    squares = torch.from_numpy(dataset.pool.gather(np.arange(len(dataset.pool))))
+    return Augment(config, 16, MEAN, STD).apply(squares, random)
 
 
 def fail_on(batches):
@@ -91,6 +96,43 @@ def test_the_order_does_not_depend_on_global_random_state(dataset):
     assert torch.equal(before, torch.random.get_rng_state())
 
 
+def test_a_view_of_an_image_depends_on_its_row_alone(dataset):
+    pool = dataset.pool
+    augment = Augment(AugmentConfig(color=0.2), 16, MEAN, STD)
+    random = Views(count=2, images=len(pool), seed=3).draw(1)
+    expected = expected_with(dataset, AugmentConfig(color=0.2), random)
+
+    def views(index, batch_size):
+        return view_batches(pool, index, batch_size, random=random, transform=augment, device="cpu")
+
+    for index, batch_size in ((np.arange(len(pool)), 7), (dataset.train_index[::-1], 64)):
+        batches = list(views(index, batch_size))
+        positions = np.concatenate([positions for _, _, positions in batches])
+        np.testing.assert_array_equal(positions, index)
+        got = torch.cat([images for images, _, _ in batches])
+        torch.testing.assert_close(got, expected[torch.from_numpy(positions)], rtol=0, atol=0)
+    for images, labels, positions in epoch(dataset, random=random):
+        np.testing.assert_array_equal(labels.numpy(), pool.labels[positions])
+        torch.testing.assert_close(
+            images, expected_with(dataset, AugmentConfig(), random)[torch.from_numpy(positions)]
+        )
+
+
+def test_fixed_views_come_in_the_order_of_the_epoch(dataset):
+    random = Views(count=1, images=len(dataset.pool)).draw(0)
+    fixed = [positions for _, _, positions in epoch(dataset, random=random)]
+    fresh = [positions for _, _, positions in epoch(dataset)]
+    order = epoch_order(dataset.train_index, seed=0, epoch=1)
+    for a, b in zip(fixed, fresh, strict=True):
+        np.testing.assert_array_equal(a, b)
+    np.testing.assert_array_equal(np.concatenate(fixed), order[: 8 * len(fixed)])
+
+
+def test_a_table_of_another_size_is_refused(dataset):
+    with pytest.raises(ValueError, match=f"3 rows, there are {len(dataset.pool)} images"):
+        epoch(dataset, random=torch.zeros((3, 8)))
+
+
 def test_evaluation_keeps_the_order_and_leaves_nothing_out(dataset):
     batches = list(
         eval_batches(
@@ -111,14 +153,21 @@ def test_evaluation_keeps_the_order_and_leaves_nothing_out(dataset):
 def test_errors_of_the_thread_reach_the_caller(dataset):
     calls = []
 
-    def transform(images, generator):
-        calls.append(len(images))
-        if len(calls) == 3:
-            raise FloatingPointError("in the thread")
-        return images
+    class Failing(Augment):
+        def apply(self, images, random):
+            calls.append(len(images))
+            if len(calls) == 3:
+                raise FloatingPointError("in the thread")
+            return super().apply(images, random)
 
     batches = epoch_batches(
-        dataset.pool, dataset.train_index, 8, seed=0, epoch=1, transform=transform, device="cpu"
+        dataset.pool,
+        dataset.train_index,
+        8,
+        seed=0,
+        epoch=1,
+        transform=Failing(AugmentConfig(), 16, MEAN, STD),
+        device="cpu",
     )
     assert len(next(batches)[0]) == 8
     assert len(next(batches)[0]) == 8
@@ -135,7 +184,7 @@ def test_the_thread_ends_with_the_iterator(dataset, way):
         2,
         seed=0,
         epoch=1,
-        transform=lambda images, generator: images,
+        transform=Augment(AugmentConfig(), 16, MEAN, STD),
         device="cpu",
     )
     assert not prefetching()
