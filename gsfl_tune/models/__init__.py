@@ -1,5 +1,6 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
+from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
 from gsfl_tune.models.heads import GsflHead, HeadOutput, PlainHead, create_head
@@ -12,6 +13,7 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
+from gsfl_tune.models.split import SplitBackbone, boundary_shape
 from gsfl_tune.models.weights import WeightsError, WeightsUnavailable, weights_problem
 
 __all__ = [
@@ -19,6 +21,7 @@ __all__ = [
     "Backbone",
     "BackboneError",
     "BackboneFacts",
+    "CannotCut",
     "GsflHead",
     "HeadOutput",
     "Network",
@@ -26,9 +29,11 @@ __all__ = [
     "Pooling",
     "Preprocessing",
     "Projection",
+    "SplitBackbone",
     "WeightsError",
     "WeightsUnavailable",
     "backbone_problem",
+    "boundary_shape",
     "create_backbone",
     "create_head",
     "create_pooling",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from timm.models import group_parameters
 from timm.models.vgg import VGG
@@ -33,6 +33,15 @@ def parameter_blocks(model: Any, unused: frozenset[str] = frozenset()) -> list[l
     if len(groups) > 1 and all(parameters[n].ndim <= 1 for n in groups[-1]):
         groups[-2:] = [groups[-2] + groups[-1]]
     return groups
+
+
+def trained_names(
+    model: Any, blocks: int | Literal["all"], unused: frozenset[str] = frozenset()
+) -> list[str]:
+    """Names of the parameters of the last blocks; more blocks than there are mean all."""
+    groups = parameter_blocks(model, unused)
+    count = len(groups) if blocks == "all" else min(blocks, len(groups))
+    return [name for group in groups[len(groups) - count :] for name in group]
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:

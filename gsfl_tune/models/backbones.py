@@ -9,8 +9,9 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models._blocks import frozen_modules, parameter_blocks
+from gsfl_tune.models._blocks import frozen_modules, parameter_blocks, trained_names
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.weights import (
     PACKAGE_MEAN,
     PACKAGE_STD,
@@ -40,7 +41,8 @@ class Backbone(nn.Module):
         channels: C of the feature map.
         preprocessing: How inputs are normalised.
         digest: Content digest (hex) of name, code version, preprocessing and weights as created.
-        block_count: Number of blocks that `train_last` counts.
+        block_count: Number of blocks that `train_last` counts; the stem belongs to the first, a
+            last norm to the last.
     """
 
     def __init__(
@@ -53,15 +55,10 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.digest = _digest(model, name, preprocessing)
         self._facts = facts
-        self._blocks = parameter_blocks(model, facts.unused)
+        self.block_count = len(parameter_blocks(model, facts.unused))
         self._frozen: list[nn.Module] = []
         self.train_last(0)
         self.eval()
-
-    @property
-    def block_count(self) -> int:
-        """Number of blocks; the stem belongs to the first, a last norm to the last."""
-        return len(self._blocks)
 
     def forward(self, images: Tensor) -> Tensor:
         """Feature map of a batch.
@@ -92,13 +89,20 @@ class Backbone(nn.Module):
         """
         if n != "all" and n < 0:
             raise ValueError(f"cannot train the last {n} blocks")
-        count = self.block_count if n == "all" else min(n, self.block_count)
-        trained = {name for block in self._blocks[self.block_count - count :] for name in block}
+        trained = set(trained_names(self.model, n, self._facts.unused))
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         self._frozen = frozen_modules(self.model)
         self.train(self.training)
         return [p for p in self.model.parameters() if p.requires_grad]
+
+    def split(self, image_size: int) -> SplitBackbone:
+        """Cuts the backbone in front of its first trainable block, for images of one size.
+
+        Raises:
+            CannotCut: If it cannot be cut there, or nothing is frozen.
+        """
+        return SplitBackbone(self, image_size, self._facts)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the trainable blocks; frozen ones stay in evaluation mode."""

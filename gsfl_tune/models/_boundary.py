@@ -1,0 +1,191 @@
+"""Cuts a timm model in front of its trained blocks: a frozen prefix and a trained suffix.
+
+Nothing is known about families of models. One run shows which modules are done when the first
+trained one is entered; in the suffix these pass on what they get. Where a model does more between
+its modules than that (adds an embedding, hands on a second tensor), the two parts do not make up
+the whole, which is found out here, and the model cannot be cut at this place.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+import torch
+from torch import Tensor, nn
+
+_NO_CHAIN = "its blocks do not simply follow each other"
+
+
+class CannotCut(ValueError):
+    """A model that cannot be cut in front of its trained blocks; the message says why."""
+
+
+@dataclass(frozen=True)
+class Halves:
+    """Two models that share the modules of the whole one.
+
+    Attributes:
+        prefix: For `run_prefix`.
+        suffix: Its ``forward_features`` takes activations in place of images.
+        activations: At the boundary, of the example.
+        features: Of the example, by the whole model.
+    """
+
+    prefix: Any
+    suffix: Any
+    activations: Tensor
+    features: Any
+
+
+def cut_in_front(model: Any, example: Tensor) -> Halves:
+    """Cuts a model in front of the first module whose parameters are all trained.
+
+    Args:
+        model: A timm model; ``requires_grad`` says which of its parameters are trained.
+        example: (B, 3, height, width) images of the size to cut for.
+
+    Raises:
+        CannotCut: If nothing is frozen or trained, or there is no single tensor at the boundary.
+    """
+    boundary, done, activations, features = _trace(model, example)
+    suffix = _with(model, dict.fromkeys(done, _Pass()))
+    if hasattr(suffix, "_pos_embed"):
+        # Position embeddings of vision transformers are a method between two modules.
+        suffix.__dict__["_pos_embed"] = _same
+    return Halves(
+        prefix=_with(model, {boundary: _Stop()}),
+        suffix=suffix,
+        activations=activations,
+        features=features,
+    )
+
+
+def run_prefix(prefix: Any, images: Tensor) -> Tensor:
+    """Activations at the boundary of a batch of images."""
+    try:
+        prefix.forward_features(images)
+    except _Reached as reached:
+        return reached.activations
+    raise CannotCut("the boundary was not reached")
+
+
+def require_clean_cut(model: Any, halves: Halves) -> None:
+    """Looks at shapes and at the flow of gradients: works on the meta device too.
+
+    Raises:
+        CannotCut: If the suffix gives another shape, or depends on weights of the prefix.
+    """
+    trained = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    model.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            features = halves.suffix.forward_features(halves.activations.detach())
+            names, parameters = zip(*model.named_parameters(), strict=True)
+            gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+    except Exception as error:  # models raise anything at all on input that they do not expect
+        raise CannotCut(_NO_CHAIN) from error
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(name in trained)
+    if features.shape != halves.features.shape:
+        raise CannotCut(_NO_CHAIN)
+    used = {n for n, gradient in zip(names, gradients, strict=True) if gradient is not None}
+    if used - trained:
+        raise CannotCut(f"{min(used - trained)} is used behind the boundary")
+
+
+def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:
+    """Name of the first trained module, outermost modules done before it, its input, the output."""
+    done: list[str] = []
+    entered: list[str] = []
+    found: dict[str, Tensor] = {}
+
+    def enter(name: str) -> Any:
+        def hook(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if found:
+                entered.append(name)
+            elif _all_trained(module):
+                found[name] = _single_tensor(args, kwargs)
+
+        return hook
+
+    def leave(name: str) -> Any:
+        def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not found:
+                done.append(name)
+
+        return hook
+
+    handles = []
+    for name, module in model.named_modules():
+        if name:
+            handles.append(module.register_forward_pre_hook(enter(name), with_kwargs=True))
+            handles.append(module.register_forward_hook(leave(name)))
+    try:
+        with torch.no_grad():
+            features = model.forward_features(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    if not found or not any(True for name in done for _ in model.get_submodule(name).parameters()):
+        raise CannotCut("nothing is frozen in front of what is trained")
+    ((boundary, activations),) = found.items()
+    again = set(entered) & {*done, boundary}
+    if again:
+        raise CannotCut(f"{min(again)} is used on both sides of the boundary")
+    outermost = [n for n in done if not any(n.startswith(f"{other}.") for other in done)]
+    return boundary, outermost, activations, features
+
+
+def _all_trained(module: nn.Module) -> bool:
+    parameters = list(module.parameters())
+    return bool(parameters) and all(parameter.requires_grad for parameter in parameters)
+
+
+def _single_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
+    tensors = [value for value in (*args, *kwargs.values()) if value is not None]
+    tensors = [value for value in tensors if not isinstance(value, bool)]
+    if len(tensors) != 1 or not args or not isinstance(args[0], Tensor):
+        raise CannotCut("more than one tensor crosses the boundary")
+    return args[0]
+
+
+def _with(module: nn.Module, replacements: Mapping[str, nn.Module], path: str = "") -> Any:
+    """The module with some of its descendants replaced; all others are shared, not copied."""
+    if path in replacements:
+        return replacements[path]
+    if not any(name.startswith(f"{path}." if path else "") for name in replacements):
+        return module
+    twin = copy.copy(module)
+    twin.__dict__["_modules"] = {
+        name: child and _with(child, replacements, f"{path}.{name}" if path else name)
+        for name, child in module._modules.items()
+    }
+    return twin
+
+
+class _Reached(Exception):
+    def __init__(self, activations: Tensor) -> None:
+        super().__init__()
+        self.activations = activations
+
+
+class _Stop(nn.Module):
+    """Ends a forward pass with what it gets."""
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> NoReturn:
+        raise _Reached(x)
+
+
+class _Pass(nn.Module):
+    """Passes on what it gets."""
+
+    def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
+        return x
+
+
+def _same(x: Tensor) -> Tensor:
+    return x

@@ -1,0 +1,129 @@
+"""A backbone in two parts: the frozen prefix, run once an image, and the suffix that is trained."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+import timm
+import torch
+from torch import Tensor
+
+from gsfl_tune.models._blocks import trained_names
+from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
+from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+
+if TYPE_CHECKING:
+    from gsfl_tune.models.backbones import Backbone
+
+# Largest deviation of the suffix from the whole model, relative to the largest value of the map.
+_TOLERANCE = 1e-5
+
+
+class SplitBackbone:
+    """The frozen and the trained part of a backbone: ``suffix(prefix(images))`` is its map.
+
+    Both parts share the modules of the backbone, so they follow its mode and its training. Made
+    for one size of images; moving the backbone to another device afterwards is an error.
+
+    Args:
+        backbone: Its trainable parameters decide where it is cut: in front of the first block
+            that has any.
+        image_size: Side of the images in pixels.
+
+    Attributes:
+        shape: Of one image's activations at the boundary.
+        channels_last: Whether they come as (C, h, w) maps with the channels last in memory.
+
+    Raises:
+        CannotCut: If the parts do not give what the whole backbone gives.
+    """
+
+    shape: tuple[int, ...]
+    channels_last: bool
+
+    def __init__(self, backbone: Backbone, image_size: int, facts: BackboneFacts) -> None:
+        self._facts = facts
+        self._size = image_size
+        device = next(backbone.parameters()).device
+        example = torch.randn(
+            (2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0)
+        ).to(device)
+        example = example.contiguous(memory_format=torch.channels_last)
+        was_training = backbone.training
+        backbone.eval()
+        try:
+            halves = cut_in_front(backbone.model, example)
+            self._prefix, self._suffix = halves.prefix, halves.suffix
+            self._require_same(example, halves.features)
+        finally:
+            backbone.train(was_training)
+        activations = halves.activations
+        self.shape = tuple(activations.shape[1:])
+        self.channels_last = (
+            activations.ndim == 4
+            and not activations.is_contiguous()
+            and activations.is_contiguous(memory_format=torch.channels_last)
+        )
+
+    def prefix(self, images: Tensor) -> Tensor:
+        """Activations at the boundary, (B, *shape), of normalised images (B, 3, side, side)."""
+        return run_prefix(self._prefix, images)
+
+    def suffix(self, activations: Tensor) -> Tensor:
+        """Feature map (B, C, h, w) of activations at the boundary (B, *shape)."""
+        features = self._suffix.forward_features(activations)
+        return to_map(features, self._facts, self._size, self._size)
+
+    def _require_same(self, example: Tensor, expected: Any) -> None:
+        with torch.no_grad():
+            try:
+                found = self._suffix.forward_features(self.prefix(example))
+            except Exception as error:  # models raise anything at all
+                raise CannotCut("its blocks do not simply follow each other") from error
+        if found.shape != expected.shape:
+            raise CannotCut("its blocks do not simply follow each other")
+        scale = expected.abs().max().clamp(min=torch.finfo(torch.float32).tiny)
+        deviation = float((found - expected).abs().max() / scale)
+        if not deviation <= _TOLERANCE:
+            raise CannotCut(f"its two parts deviate by {deviation:.1e} from the whole")
+
+
+@lru_cache(maxsize=64)
+def boundary_shape(name: str, blocks: int, image_size: int) -> tuple[int, ...]:
+    """Shape of one image's activations in front of the last blocks, without weights.
+
+    Args:
+        name: Name of a timm model.
+        blocks: How many of the last blocks are trained.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+        CannotCut: If it cannot be cut there, as far as shapes and gradients tell: with weights,
+            `SplitBackbone` compares numbers.
+    """
+    facts = probe(name)
+    failure: Exception | None = None
+    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+        try:
+            with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+                warnings.simplefilter("ignore")
+                with torch.device(device):
+                    model: Any = timm.create_model(
+                        name, pretrained=False, num_classes=0, **dict(facts.options)
+                    )
+                    model = cut(model.eval())
+                    example = torch.zeros(1, 3, image_size, image_size)
+                    trained = set(trained_names(model, blocks, facts.unused))
+                    for key, parameter in model.named_parameters():
+                        parameter.requires_grad_(key in trained)
+                    halves = cut_in_front(model, example)
+                    require_clean_cut(model, halves)
+            return tuple(halves.activations.shape[1:])
+        except CannotCut:
+            raise
+        except Exception as error:
+            failure = error
+    raise CannotCut(str(failure).strip()[:120]) from failure
