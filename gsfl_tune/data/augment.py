@@ -1,10 +1,11 @@
-"""From squares of bytes to what a backbone sees, a batch at a time, on any device."""
+"""From squares of bytes to what a backbone sees, on any device."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -29,17 +30,30 @@ def center_crop(images: Tensor, size: int, mean: Sequence[float], std: Sequence[
     Returns:
         (B, 3, size, size) float32, normalised.
     """
-    values = _resized(_channels_first(images), square_side(size))
-    start = (values.shape[-1] - size) // 2
-    values = values[:, :, start : start + size, start : start + size]
-    return _normalised(values, mean, std)
+    side = square_side(size)
+    start = (side - size) // 2
+    if images.shape[1] == side:
+        # Nothing to resize: cut while the pixels are bytes.
+        images = images[:, start : start + size, start : start + size]
+        values = _channels_first(images)
+    else:
+        values = _resized(_channels_first(images), side)
+        values = values[:, :, start : start + size, start : start + size].contiguous()
+    # In place: fresh memory costs more than the arithmetic.
+    center = torch.tensor(mean, device=values.device).view(1, 3, 1, 1)
+    spread = torch.tensor(std, device=values.device).view(1, 3, 1, 1)
+    return values.sub_(center).div_(spread)
 
 
 class Augment:
-    """Random resized crop, flip and colour jitter, different for every image of a batch.
+    """Random resized crop, flip and colour jitter, different for every image.
 
-    Everything random is drawn from the generator of the call, on its device, so that the
-    same generator gives the same images on every device.
+    What an image becomes depends on its pixels and its own row of random numbers alone. The crop
+    is resized bilinearly with antialiasing, as torchvision's ``resized_crop`` does.
+
+    On the CPU images go one by one through torch's vectorised resize of bytes. Other devices
+    resize the whole batch by matrix products in float32. The two agree to about one level of 255
+    (the CPU rounds to bytes after resizing), not bit by bit.
 
     Args:
         config: How strong.
@@ -55,6 +69,11 @@ class Augment:
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)
+        # Normalising is value * scale + shift. For a whole row of pixels at a time, so that the
+        # innermost loop is long.
+        spread = torch.tensor(self.std)
+        self._scale = (1 / (255 * spread)).repeat(size)
+        self._shift = (-torch.tensor(self.mean) / spread).repeat(size)
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augments a batch.
@@ -64,7 +83,7 @@ class Augment:
             generator: Source of everything random.
 
         Returns:
-            (B, 3, size, size) float32, normalised.
+            As of `apply`.
         """
         return self.apply(images, self.draw(len(images), generator))
 
@@ -82,37 +101,72 @@ class Augment:
             random: (B, 8), of `draw`.
 
         Returns:
-            (B, 3, size, size) float32, normalised.
+            (B, 3, size, size) float32, normalised, in the channels_last memory format.
         """
-        random = random.to(images.device)
-        # Shrink first where it is by much: sampling a grid alone would alias. A crop is at
-        # most 1.15 x size then.
-        values = _channels_first(images)
-        if values.shape[-1] > square_side(self.size):
-            values = _resized(values, square_side(self.size))
-        boxes = crop_boxes(random[:, :4], self.config.scale, self.config.ratio)
-        values = self._crop(values, boxes, random[:, 4] < 0.5 if self.config.flip else None)
-        if self.config.color > 0:
-            values = _jitter(values, random[:, 5:8], self.config.color)
-        return _normalised(values, self.mean, self.std)
+        if images.device.type == "cpu":
+            out = np.empty((len(images), self.size, self.size, 3), dtype=np.float32)
+            self.fill(out, images.numpy(), random)
+            values = torch.from_numpy(out)
+        else:
+            with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
+                values = self._resample(images, random.to(images.device))
+        return values.permute(0, 3, 1, 2)
 
-    def _crop(self, values: Tensor, boxes: Tensor, flip: Tensor | None) -> Tensor:
-        left, top, width, height = boxes.unbind(1)
-        direction = torch.ones_like(width)
-        if flip is not None:
-            direction = torch.where(flip, -direction, direction)
-        # Grid coordinates run from -1 to 1 over the image.
-        theta = torch.zeros((len(values), 2, 3), device=values.device)
-        theta[:, 0, 0] = width * direction
-        theta[:, 1, 1] = height
-        theta[:, 0, 2] = 2 * left + width - 1
-        theta[:, 1, 2] = 2 * top + height - 1
-        grid = functional.affine_grid(
-            theta, [len(values), 3, self.size, self.size], align_corners=False
-        )
-        return functional.grid_sample(
-            values, grid, mode="bilinear", padding_mode="border", align_corners=False
-        )
+    @torch.no_grad()
+    def fill(
+        self, out: np.ndarray, squares: Sequence[np.ndarray] | np.ndarray, random: Tensor
+    ) -> None:
+        """Changes images on the CPU, one after the other, and writes them where they belong.
+
+        Args:
+            out: (B, size, size, 3) float32, contiguous; overwritten.
+            squares: B times (S, S, 3) uint8; may be views of a memory map.
+            random: (B, 8), of `draw`.
+        """
+        boxes = self._pixels(random, len(squares[0])).tolist()
+        flips = (random[:, 4] < 0.5).tolist() if self.config.flip else [False] * len(out)
+        rows = torch.from_numpy(out).view(len(out), self.size, self.size * 3)
+        for place, (left, top, right, bottom) in enumerate(boxes):
+            crop = torch.from_numpy(squares[place][top:bottom, left:right].copy())
+            # Written in this way the crop counts as channels_last, for which there is a fast path.
+            pixels = functional.interpolate(
+                crop[None].permute(0, 3, 1, 2),
+                size=(self.size, self.size),
+                mode="bilinear",
+                align_corners=False,
+                antialias=True,
+            ).permute(0, 2, 3, 1)
+            if flips[place]:
+                pixels = pixels.flip(2)
+            row = rows[place]
+            row.copy_(pixels.reshape(row.shape))
+            if self.config.color > 0:
+                _jitter(row.view(1, -1, 3), random[place : place + 1, 5:8], self.config.color)
+            torch.addcmul(self._shift, row, self._scale, out=row)
+
+    def _pixels(self, random: Tensor, side: int) -> Tensor:
+        """(B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
+        # In double precision: how a logarithm is rounded may depend on an image's place in the
+        # batch, and must not decide between two pixels.
+        boxes = crop_boxes(random[:, :4].double(), self.config.scale, self.config.ratio)
+        start = (boxes[:, :2] * side).round().clamp(max=side - 1)
+        stop = ((boxes[:, :2] + boxes[:, 2:]) * side).round().clamp(max=side)
+        return torch.cat([start, torch.maximum(stop, start + 1)], dim=1).long()
+
+    def _resample(self, images: Tensor, random: Tensor) -> Tensor:
+        """`fill` for a batch on any device: (B, size, size, 3) float32."""
+        boxes = self._pixels(random, images.shape[1]).float()
+        across = _filters(boxes[:, 0], boxes[:, 2], images.shape[2], self.size)
+        down = _filters(boxes[:, 1], boxes[:, 3], images.shape[1], self.size)
+        if self.config.flip:
+            across = torch.where((random[:, 4] < 0.5)[:, None, None], across.flip(1), across)
+        values = torch.einsum("bijc,bxj->bixc", images.float(), across)
+        values = torch.einsum("bixc,byi->byxc", values, down).contiguous()
+        if self.config.color > 0:
+            _jitter(values.view(len(values), -1, 3), random[:, 5:8], self.config.color)
+        rows = values.view(len(values), self.size, -1)
+        scale, shift = self._scale.to(rows.device), self._shift.to(rows.device)
+        return torch.addcmul(shift, rows, scale).view_as(values)
 
 
 def crop_boxes(random: Tensor, scale: float, ratio: float) -> Tensor:
@@ -139,30 +193,43 @@ def crop_boxes(random: Tensor, scale: float, ratio: float) -> Tensor:
 
 def _channels_first(images: Tensor) -> Tensor:
     """(B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..1."""
-    return images.permute(0, 3, 1, 2).to(torch.float32, memory_format=torch.contiguous_format) / 255
+    values = images.permute(0, 3, 1, 2)
+    return values.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
 
 def _resized(values: Tensor, side: int) -> Tensor:
-    if values.shape[-1] == side:
-        return values
     values = functional.interpolate(
         values, size=(side, side), mode="bicubic", align_corners=False, antialias=True
     )
-    return values.clamp(0, 1)
+    return values.clamp_(0, 1)
 
 
-def _normalised(values: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    center = torch.tensor(mean, device=values.device).view(1, 3, 1, 1)
-    spread = torch.tensor(std, device=values.device).view(1, 3, 1, 1)
-    return ((values - center) / spread).contiguous()
+def _filters(start: Tensor, stop: Tensor, side: int, size: int) -> Tensor:
+    """Weights (B, size, side) that resize the pixels from start to stop, (B,) each, to `size`."""
+    pixel = torch.arange(side, device=start.device) + 0.5
+    scale = ((stop - start) / size)[:, None]
+    center = start[:, None] + scale * (torch.arange(size, device=start.device) + 0.5)
+    distance = (pixel - center[:, :, None]).abs() / scale.clamp(min=1)[:, :, None]
+    weights = (1 - distance).clamp(min=0)
+    inside = (pixel > start[:, None]) & (pixel < stop[:, None])
+    weights = weights * inside[:, None, :]
+    return weights / weights.sum(2, keepdim=True)
 
 
-def _jitter(values: Tensor, random: Tensor, strength: float) -> Tensor:
-    """Brightness, contrast and saturation, each by a factor of 1 - strength to 1 + strength."""
-    factor = (1 + strength * (2 * random - 1)).view(-1, 3, 1, 1, 1)
-    weights = torch.tensor(_GREY, device=values.device).view(1, 3, 1, 1)
-    values = (values * factor[:, 0]).clamp(0, 1)
-    mean = (values * weights).sum(1, keepdim=True).mean((2, 3), keepdim=True)
-    values = (mean + (values - mean) * factor[:, 1]).clamp(0, 1)
-    grey = (values * weights).sum(1, keepdim=True)
-    return (grey + (values - grey) * factor[:, 2]).clamp(0, 1)
+def _jitter(values: Tensor, random: Tensor, strength: float) -> None:
+    """Brightness, contrast and saturation, each by a factor of 1 - strength to 1 + strength.
+
+    Args:
+        values: (B, pixels, 3) float32 in 0..255; changed in place.
+        random: (B, 3), uniform in 0..1.
+        strength: 0..1.
+    """
+    factor = (1 + strength * (2 * random - 1))[:, :, None, None]
+    weights = torch.tensor(_GREY, device=values.device)
+    values.mul_(factor[:, 0]).clamp_(0, 255)
+    mean = (values.mean(1) @ weights)[:, None, None]
+    values.mul_(factor[:, 1]).add_((1 - factor[:, 1]) * mean).clamp_(0, 255)
+    # value * factor + grey * (1 - factor) for the three channels of a pixel, as one product.
+    keep = factor[:, 2] * torch.eye(3, device=values.device)
+    mix = keep + (1 - factor[:, 2]) * weights[:, None]
+    values.copy_((values @ mix).clamp_(0, 255))

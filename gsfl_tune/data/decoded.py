@@ -73,12 +73,11 @@ class DecodedFile:
             np.concatenate(sizes) if sizes else np.zeros((0, 2), dtype=np.int32)
         )
 
-    def read(self, rows: np.ndarray) -> np.ndarray:
-        """Copies squares out of the file: (B, side, side, 3) uint8."""
-        out = np.empty((len(rows), self.side, self.side, 3), dtype=np.uint8)
-        for place, row in enumerate(rows.tolist()):
-            out[place] = self._pixels[row // self._batch_rows][row % self._batch_rows]
-        return out
+    def squares(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Squares as read-only views of the file, (side, side, 3) uint8 each."""
+        return [
+            self._pixels[row // self._batch_rows][row % self._batch_rows] for row in rows.tolist()
+        ]
 
 
 class DecodedImages:
@@ -111,9 +110,27 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def gather(self, index: np.ndarray) -> np.ndarray:
-        """Copies the squares at ``index`` (positions 0..N-1): (B, side, side, 3) uint8."""
-        return self._file.read(self._rows[np.asarray(index, dtype=np.int64)])
+    def squares(self, index: np.ndarray) -> list[np.ndarray]:
+        """The squares at ``index`` (positions 0..N-1) without a copy.
+
+        Returns:
+            B times (side, side, 3) uint8: read-only views of the memory map.
+        """
+        return self._file.squares(self._rows[np.asarray(index, dtype=np.int64)])
+
+    def gather(self, index: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+        """Copies the squares at ``index`` (positions 0..N-1): (B, side, side, 3) uint8.
+
+        Args:
+            index: Which ones, (B,).
+            out: Where to write them; default: new memory.
+        """
+        squares = self.squares(index)
+        if out is None:
+            out = np.empty((len(squares), self.side, self.side, 3), dtype=np.uint8)
+        for place, square in enumerate(squares):
+            out[place] = square
+        return out
 
 
 def decode_once(

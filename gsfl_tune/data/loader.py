@@ -1,11 +1,21 @@
-"""Batches of decoded images, prefetched by one background thread."""
+"""Batches of decoded images, made in background threads while the consumer is busy.
+
+On the CPU a few threads share the images of a batch, each of which goes from the memory map of the
+cache to its place in the batch without the others. On a GPU one thread uploads bytes from pinned
+memory, and the batch is changed there. `view_batches` is for changes that are fixed image by image.
+"""
 
 from __future__ import annotations
 
+import itertools
 import queue
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator
+import weakref
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from typing import TypeVar
 
 import numpy as np
@@ -20,6 +30,7 @@ Item = TypeVar("Item")
 
 # Batches that wait while the consumer is busy.
 _AHEAD = 2
+_starting = threading.Lock()
 
 
 def epoch_order(index: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
@@ -40,6 +51,7 @@ def epoch_batches(
     device: torch.device | str,
     drop_last: bool = True,
     random: Tensor | None = None,
+    threads: int | None = None,
 ) -> Iterator[Batch]:
     """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
 
@@ -54,10 +66,14 @@ def epoch_batches(
         drop_last: Leave out the last batch if it is not full. If there are fewer images than
             one batch holds, they make one batch all the same.
         random: Fixed changes instead of those of (seed, epoch), as of `view_batches`.
+        threads: How many change images on the CPU; default: ``torch.get_num_threads()``, so
+            that trials that share a machine do not take each other's cores. The images are the
+            same for every number.
 
     Yields:
-        Images (B, 3, h, w) float32, labels (B,) int64, and their positions in ``images`` (B,)
-        int64.
+        Images (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64, and
+        their positions in ``images`` (B,) int64. The two devices agree to about one level of
+        255, see `Augment`.
     """
     shuffled = epoch_order(index, seed=seed, epoch=epoch)
     stop = len(shuffled)
@@ -65,13 +81,19 @@ def epoch_batches(
         stop -= stop % batch_size
     if random is not None:
         return view_batches(
-            images, shuffled[:stop], batch_size, random=random, transform=transform, device=device
+            images,
+            shuffled[:stop],
+            batch_size,
+            random=random,
+            transform=transform,
+            device=device,
+            threads=threads,
         )
     # Another stream than the order's, so that the order does not depend on what is drawn here.
     generator = _generator(_seeds(seed, epoch)[1])
     parts = _parts(shuffled[:stop], batch_size)
     draws = ((positions, transform.draw(len(positions), generator)) for positions in parts)
-    return _augmented(images, draws, transform, torch.device(device))
+    return _augmented(images, draws, transform, torch.device(device), threads)
 
 
 def view_batches(
@@ -82,6 +104,7 @@ def view_batches(
     random: Tensor,
     transform: Augment,
     device: torch.device | str,
+    threads: int | None = None,
 ) -> Iterator[Batch]:
     """All images of ``index`` in its order, changed in a way that is given for every image.
 
@@ -95,6 +118,7 @@ def view_batches(
             `Views.draw` is such a table, and so is a mixture of rows of several views.
         transform: How images change.
         device: Where batches go.
+        threads: As of `epoch_batches`.
 
     Yields:
         As `epoch_batches`.
@@ -106,7 +130,7 @@ def view_batches(
         raise ValueError(f"random has {len(random)} rows, there are {len(images)} images")
     parts = _parts(np.ascontiguousarray(index, dtype=np.int64), batch_size)
     draws = ((positions, random[torch.from_numpy(positions)]) for positions in parts)
-    return _augmented(images, draws, transform, torch.device(device))
+    return _augmented(images, draws, transform, torch.device(device), threads)
 
 
 def eval_batches(
@@ -183,17 +207,117 @@ def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
 
 def _augmented(
     images: DecodedImages,
-    draws: Iterable[tuple[np.ndarray, Tensor]],
+    draws: Iterator[tuple[np.ndarray, Tensor]],
     transform: Augment,
     device: torch.device,
+    threads: int | None,
 ) -> Iterator[Batch]:
+    if device.type == "cpu":
+        return _in_threads(images, draws, transform, threads or torch.get_num_threads())
+
     def batches() -> Iterator[Batch]:
         for positions, random in draws:
             squares, labels = _load(images, positions, device)
-            with torch.no_grad():
-                yield transform.apply(squares, random), labels, positions
+            yield transform.apply(squares, random), labels, positions
 
     return prefetch(batches)
+
+
+def _in_threads(
+    images: DecodedImages,
+    draws: Iterator[tuple[np.ndarray, Tensor]],
+    transform: Augment,
+    threads: int,
+) -> Iterator[Batch]:
+    """`Augment` on the CPU: every thread takes a part of each batch, two batches ahead.
+
+    An exception of a thread is raised where the batches are consumed. The threads end when the
+    iterator is exhausted, closed or forgotten.
+    """
+    memory = _Memory((transform.size, transform.size, 3))
+
+    def work(out: np.ndarray, positions: np.ndarray, random: Tensor) -> None:
+        transform.fill(out, images.squares(positions), random)
+
+    with _workers(threads) as pool:
+
+        def start() -> Iterator[tuple[list[Future[None]], Batch]]:
+            for positions, random in draws:
+                out = memory.take(len(positions))
+                edges = np.linspace(0, len(out), min(threads, len(out)) + 1).astype(int).tolist()
+                jobs = [
+                    pool.submit(work, out[a:b], positions[a:b], random[a:b])
+                    for a, b in itertools.pairwise(edges)
+                ]
+                # Not an inference tensor, whatever the caller is doing: it may train on it.
+                with torch.inference_mode(False):
+                    values = torch.from_numpy(out).permute(0, 3, 1, 2)
+                    labels = torch.from_numpy(images.labels[positions])
+                yield jobs, (values, labels, positions)
+
+        started = start()
+        waiting = deque(itertools.islice(started, _AHEAD))
+        while waiting:
+            jobs, batch = waiting.popleft()
+            for job in jobs:
+                job.result()
+            waiting.extend(itertools.islice(started, 1))
+            # What is still referred to here could not be used again.
+            del jobs
+            yield batch
+            del batch
+
+
+class _Memory:
+    """Arrays for batches, used again as soon as nothing refers to their last content.
+
+    New memory of this size comes from the system and is cleared page by page when it is first
+    written, which takes longer than to fill it with images.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._shape = shape
+        self._free: list[np.ndarray] = []
+
+    def take(self, count: int) -> np.ndarray:
+        """(count, *shape) float32 with any content."""
+        # The callback of a garbage collection may append at any time; only this method pops.
+        while self._free:
+            array = self._free.pop()
+            if len(array) >= count:
+                break
+        else:
+            array = np.empty((count, *self._shape), dtype=np.float32)
+        # Tensors and views of what is lent keep it alive, in Python and in autograd's graph.
+        lent = array[:count]
+        weakref.finalize(lent, self._free.append, array).atexit = False
+        return lent
+
+
+@contextmanager
+def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
+    """Threads in which torch's operations do not start threads of their own."""
+    ready = threading.Barrier(count + 1)
+
+    def start() -> None:
+        torch.set_num_threads(1)
+        ready.wait()
+
+    pool = ThreadPoolExecutor(count, thread_name_prefix="prefetch", initializer=start)
+    try:
+        with _starting:
+            before = torch.get_num_threads()
+            for _ in range(count):
+                pool.submit(int)  # starts a thread, as no other is idle yet
+            ready.wait()
+            # The setting is one of each thread, but also what threads start with later.
+            torch.set_num_threads(before)
+        yield pool
+    except BaseException:
+        ready.abort()  # else threads that did start would wait for the others
+        raise
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
@@ -203,10 +327,10 @@ def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def _load(
     images: DecodedImages, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    squares = torch.from_numpy(images.gather(positions))
     labels = torch.from_numpy(images.labels[positions])
-    if device.type == "cuda":
-        squares = squares.pin_memory()
+    shape = (len(positions), images.side, images.side, 3)
+    squares = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+    images.gather(positions, out=squares.numpy())
     return squares.to(device, non_blocking=True), labels.to(device)
 
 

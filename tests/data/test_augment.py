@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torch.nn import functional
+from torchvision.transforms.v2 import functional as reference
 
 from gsfl_tune.data import Augment, center_crop, square_side
 from gsfl_tune.data.augment import crop_boxes
@@ -62,12 +64,85 @@ def test_shrinking_does_not_alias():
         assert (out - 0.5).abs().max() < 0.1
 
 
+@pytest.mark.parametrize("side", [58, 75])
+def test_center_crop_is_what_features_were_cached_with(side):
+    images = noise(3, side, seed=1)
+    values = images.permute(0, 3, 1, 2).float().contiguous() / 255
+    if side != square_side(50):
+        values = functional.interpolate(
+            values, size=(58, 58), mode="bicubic", align_corners=False, antialias=True
+        ).clamp(0, 1)
+    values = values[:, :, 4:54, 4:54]
+    expected = (values - torch.tensor(MEAN).view(3, 1, 1)) / torch.tensor(STD).view(3, 1, 1)
+    assert torch.equal(center_crop(images, 50, MEAN, STD), expected)
+
+
 def test_center_crop_agrees_with_pillow():
     images = noise(1, 115, seed=3)
     resized = Image.fromarray(images[0].numpy()).resize((58, 58), Image.Resampling.BICUBIC)
     expected = torch.from_numpy(np.array(resized)[4:54, 4:54]).permute(2, 0, 1) / 255
     out = center_crop(images, 50, **PLAIN)[0]
     assert (out - expected).abs().mean() < 0.01
+
+
+def pixel_boxes(random, config, side):
+    """Left, top, right and bottom of every image's crop."""
+    left, top, width, height = (crop_boxes(random[:, :4], config.scale, config.ratio) * side).T
+    boxes = torch.stack([left, top, left + width, top + height], dim=1).round().int()
+    return boxes.tolist()
+
+
+@pytest.mark.parametrize(("size", "side"), [(32, 37), (64, 74), (24, 100), (32, 21)])
+@pytest.mark.parametrize("way", ["fill", "_resample"])
+def test_crops_are_those_of_torchvision(size, side, way):
+    config = AugmentConfig(scale=0.2, ratio=2.0)
+    augment = Augment(config, size, **PLAIN)
+    images = noise(40, side)
+    random = Augment.draw(40, generator(3))
+    if way == "fill":
+        out = augment.apply(images, random)
+    else:  # what other devices do
+        out = augment._resample(images, random).permute(0, 3, 1, 2)
+    for index, (left, top, right, bottom) in enumerate(pixel_boxes(random, config, side)):
+        image = images[index].permute(2, 0, 1) / 255
+        expected = reference.resized_crop(
+            image, top, left, bottom - top, right - left, [size, size], antialias=True
+        )
+        if random[index, 4] < 0.5:
+            expected = reference.horizontal_flip(expected)
+        # Bytes are rounded after each of the two directions.
+        torch.testing.assert_close(out[index], expected, atol=1.6 / 255, rtol=0)
+
+
+@pytest.mark.parametrize("config", [AugmentConfig(), AugmentConfig(color=0.4, flip=False)])
+def test_other_devices_make_the_same_images(config):
+    augment = Augment(config, 32, MEAN, STD)
+    images = noise(20, 50)
+    random = Augment.draw(20, generator(8))
+    there = augment._resample(images, random).permute(0, 3, 1, 2)
+    torch.testing.assert_close(
+        augment.apply(images, random), there, atol=2.5 / 255 / min(STD), rtol=0
+    )
+
+
+def test_colours_change_as_in_torchvision():
+    images = noise(10, 32)
+    config = AugmentConfig(scale=1.0, ratio=1.0, color=0.5, flip=False)
+    random = Augment.draw(10, generator(4))
+    out = Augment(config, 32, **PLAIN).apply(images, random)
+    for index, factors in enumerate((1 + 0.5 * (2 * random[:, 5:] - 1)).tolist()):
+        expected = reference.adjust_brightness(images[index].permute(2, 0, 1) / 255, factors[0])
+        expected = reference.adjust_contrast(expected, factors[1])
+        expected = reference.adjust_saturation(expected, factors[2])
+        torch.testing.assert_close(out[index], expected, atol=1e-3, rtol=0)
+
+
+def test_a_crop_has_pixels_even_in_the_smallest_square():
+    images = noise(200, 2)
+    out = Augment(AugmentConfig(scale=0.01, ratio=4.0), 8, **PLAIN)(images, generator())
+    assert out.isfinite().all()
+    assert out.min() >= 0
+    assert out.max() <= 1
 
 
 @pytest.mark.parametrize("color", [0.0, 0.4])
@@ -77,6 +152,7 @@ def test_augmentation_follows_from_the_generator(color):
     first = augment(images, generator(1))
     assert first.shape == (6, 3, 32, 32)
     assert first.dtype == torch.float32
+    assert first.is_contiguous(memory_format=torch.channels_last)
     torch.testing.assert_close(first, augment(images, generator(1)), rtol=0, atol=0)
     assert not torch.equal(first, augment(images, generator(2)))
     source = generator(1)
@@ -94,9 +170,11 @@ def test_every_image_of_a_batch_is_changed_in_its_own_way():
 def test_what_an_image_becomes_does_not_depend_on_its_neighbours():
     images = noise(5, 37)
     augment = Augment(AugmentConfig(color=0.3), 32, MEAN, STD)
-    together = augment(images, generator(4))
+    random = Augment.draw(5, generator(4))
+    together = augment.apply(images, random)
     others = torch.cat([images[:1], noise(4, 37, seed=9)])
-    torch.testing.assert_close(augment(others, generator(4))[0], together[0])
+    assert torch.equal(augment.apply(others, random)[0], together[0])
+    assert torch.equal(augment.apply(images[3:4], random[3:4])[0], together[3])
 
 
 def test_crops_show_a_part_of_the_image_mirrored_or_not():

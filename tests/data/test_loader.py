@@ -18,25 +18,32 @@ MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
 
 
 @pytest.fixture(scope="module")
-def dataset(tmp_path_factory):
+def folders(tmp_path_factory):
     root = fill(tmp_path_factory.mktemp("images"), {"a": 30, "b": 30})
-    return prepare(configure("folder", root), cache_dir=tmp_path_factory.mktemp("cache"))
+    return root, tmp_path_factory.mktemp("cache")
 
 
-def epoch(dataset, *, seed=0, number=1, batch_size=8, **values):
-    augment = Augment(AugmentConfig(), 16, MEAN, STD)
-    return list(
-        epoch_batches(
-            dataset.pool,
-            dataset.train_index,
-            batch_size,
-            seed=seed,
-            epoch=number,
-            transform=augment,
-            device="cpu",
-            **values,
-        )
+@pytest.fixture(scope="module")
+def dataset(folders):
+    root, cache = folders
+    return prepare(configure("folder", root), cache_dir=cache)
+
+
+def epoch_iterator(dataset, *, seed=0, number=1, batch_size=8, **values):
+    return epoch_batches(
+        dataset.pool,
+        dataset.train_index,
+        batch_size,
+        seed=seed,
+        epoch=number,
+        transform=Augment(AugmentConfig(), 16, MEAN, STD),
+        device="cpu",
+        **values,
     )
+
+
+def epoch(dataset, **values):
+    return list(epoch_iterator(dataset, **values))
 
 
 def expected_with(dataset, config, random):
@@ -50,7 +57,7 @@ def fail_on(batches):
 
 
 def prefetching():
-    return [thread for thread in threading.enumerate() if thread.name == "prefetch"]
+    return [thread for thread in threading.enumerate() if thread.name.startswith("prefetch")]
 
 
 def test_an_epoch_sees_every_image_once(dataset):
@@ -151,14 +158,15 @@ def test_evaluation_keeps_the_order_and_leaves_nothing_out(dataset):
 
 
 def test_errors_of_the_thread_reach_the_caller(dataset):
-    calls = []
+    third = epoch(dataset)[2][2]
 
     class Failing(Augment):
-        def apply(self, images, random):
-            calls.append(len(images))
-            if len(calls) == 3:
+        def fill(self, out, squares, random):
+            if any(np.array_equal(square, failing) for square in squares):
                 raise FloatingPointError("in the thread")
-            return super().apply(images, random)
+            super().fill(out, squares, random)
+
+    failing = dataset.pool.gather(third[-1:])[0]
 
     batches = epoch_batches(
         dataset.pool,
@@ -177,19 +185,20 @@ def test_errors_of_the_thread_reach_the_caller(dataset):
 
 
 @pytest.mark.parametrize("way", ["close", "forget", "exhaust", "error"])
-def test_the_thread_ends_with_the_iterator(dataset, way):
+def test_the_threads_end_with_the_iterator(dataset, way):
     batches = epoch_batches(
         dataset.pool,
         dataset.train_index,
-        2,
+        4,
         seed=0,
         epoch=1,
         transform=Augment(AugmentConfig(), 16, MEAN, STD),
         device="cpu",
+        threads=3,
     )
     assert not prefetching()
     next(batches)
-    assert len(prefetching()) == 1
+    assert len(prefetching()) == 3
     if way == "close":
         batches.close()
     elif way == "forget":
@@ -201,6 +210,58 @@ def test_the_thread_ends_with_the_iterator(dataset, way):
     else:
         assert list(batches)
     assert not prefetching()
+
+
+def test_images_do_not_depend_on_the_number_of_threads(dataset):
+    alone = epoch(dataset, threads=1)
+    for threads in (2, 5):
+        for (a, _, _), (b, _, _) in zip(alone, epoch(dataset, threads=threads), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
+
+
+def test_the_threads_leave_the_number_of_threads_of_torch_alone(dataset):
+    def seen():
+        numbers = []
+        thread = threading.Thread(target=lambda: numbers.append(torch.get_num_threads()))
+        thread.start()
+        thread.join()
+        return numbers[0], torch.get_num_threads()
+
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(3)
+        batches = epoch_iterator(dataset)
+        next(batches)
+        assert len(prefetching()) == 3
+        assert seen() == (3, 3)
+        batches.close()
+        assert seen() == (3, 3)
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_a_batch_stays_what_it_was_while_any_part_of_it_is_in_use(dataset):
+    whole = epoch(dataset, batch_size=4)
+    copies = [images.clone() for images, _, _ in whole]
+    kept = [images[1:2, :, 3:] for images, _, _ in epoch_iterator(dataset, batch_size=4)]
+    for copy, (images, _, _), part in zip(copies, whole, kept, strict=True):
+        assert torch.equal(copy, images)
+        assert torch.equal(copy[1:2, :, 3:], part)
+
+
+def test_the_memory_of_batches_is_used_again(dataset):
+    # As a training loop holds them: the last batch, until the next one is there.
+    places = [images.data_ptr() for images, _, _ in epoch_iterator(dataset, batch_size=4)]
+    assert len(places) > 8
+    assert len(set(places)) <= 5
+
+
+def test_batches_made_in_inference_mode_can_be_trained_on(dataset):
+    with torch.inference_mode():
+        images = next(epoch_iterator(dataset))[0]
+    layer = torch.nn.Conv2d(3, 1, 3)
+    layer(images).sum().backward()
+    assert layer.weight.grad.abs().sum() > 0
 
 
 def test_only_a_few_batches_are_made_ahead():
@@ -218,18 +279,28 @@ def test_only_a_few_batches_are_made_ahead():
     assert len(made) <= 5
 
 
-def test_a_process_may_end_in_the_middle_of_an_epoch():
+def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
+    root, cache = folders
     script = textwrap.dedent(
-        """
+        f"""
+        from gsfl_tune.data import Augment, epoch_batches, prepare
         from gsfl_tune.data.loader import prefetch
+        from gsfl_tune.experiment.config import AugmentConfig, DataConfig
+        data = prepare(
+            DataConfig(source="folder", path={str(root)!r}, image_size=16), cache_dir={str(cache)!r}
+        )
+        batches = epoch_batches(
+            data.pool, data.train_index, 2, seed=0, epoch=0, device="cpu", threads=2,
+            transform=Augment(AugmentConfig(), 16, (0, 0, 0), (1, 1, 1)),
+        )
         items = prefetch(lambda: iter(range(1000)))
-        print(next(items))
+        print(len(next(batches)[1]), next(items))
         """
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=300, check=True
     )
-    assert done.stdout == "0\n"
+    assert done.stdout == "2 0\n"
     assert done.stderr == ""
 
 
