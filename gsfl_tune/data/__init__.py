@@ -3,8 +3,8 @@
 from gsfl_tune.data.augment import Augment, center_crop
 from gsfl_tune.data.dataset import Dataset, prepare
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages
-from gsfl_tune.data.loader import epoch_batches, eval_batches
-from gsfl_tune.data.locking import build_once, cache_directory
+from gsfl_tune.data.loader import epoch_batches, eval_batches, view_batches
+from gsfl_tune.data.locking import acquire, build_once, cache_directory
 from gsfl_tune.data.sheet import contact_sheet
 from gsfl_tune.data.single import load_image, load_square, square, square_side
 from gsfl_tune.data.splits import Duplicates
@@ -17,6 +17,7 @@ __all__ = [
     "DecodedImages",
     "Duplicates",
     "Views",
+    "acquire",
     "build_once",
     "cache_directory",
     "center_crop",
@@ -28,4 +29,5 @@ __all__ = [
     "prepare",
     "square",
     "square_side",
+    "view_batches",
 ]

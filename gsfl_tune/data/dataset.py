@@ -84,6 +84,7 @@ class Dataset:
     """Images of a configuration; made by `prepare`.
 
     Attributes:
+        name: What people call it: the last part of its path, else its source.
         classes: Names of the classes, in the order of the labels.
         known_groups: The true group of each class, where the source knows it.
         given_validation: Whether the source has a validation part of its own.
@@ -99,6 +100,7 @@ class Dataset:
         cache: Path,
         progress: Progress | None = None,
     ) -> None:
+        self.name = _name(config)
         self.classes = list(source.classes)
         self.known_groups = source.known_groups
         self.given_validation = any(sample.part == "validation" for sample in source.samples)
@@ -244,6 +246,7 @@ class Dataset:
             [sample.label for sample in samples],
             [sample.path for sample in samples],
             state.hexdigest(),
+            self.name,
         )
 
     def _open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
@@ -263,6 +266,7 @@ class Dataset:
                     self._geometry,
                     self._cache,
                     self._progress,
+                    self.name,
                 )
             except OSError as error:
                 raise _disk_error(error, self._cache) from error
@@ -279,6 +283,11 @@ class Dataset:
         limit = self._config.max_broken
         if len(self._broken) > limit * self._decoded_count:
             raise UserError(_broken_message(self.broken, self._decoded_count, limit))
+
+
+def _name(config: DataConfig) -> str:
+    path = config.path[0] if isinstance(config.path, list) and config.path else config.path
+    return (Path(path).name if isinstance(path, str) else "") or config.source
 
 
 def _divide(

@@ -14,7 +14,7 @@ from PIL import Image
 
 from gsfl_tune.data import single
 from gsfl_tune.data.digests import in_threads
-from gsfl_tune.data.locking import build_once
+from gsfl_tune.data.locking import acquire
 from gsfl_tune.data.sources import Reader, Source
 
 # How many bytes of pixels a record batch holds at most; a batch has at most 256 images.
@@ -89,6 +89,7 @@ class DecodedImages:
         sizes: (N, 2) int32, width and height in pixels before decoding.
         side: Side of the squares in pixels.
         digest: Digest of the images and of how they were decoded, in this order.
+        name: What people call the data set.
     """
 
     def __init__(
@@ -98,6 +99,7 @@ class DecodedImages:
         labels: Sequence[int],
         paths: Sequence[str],
         digest: str,
+        name: str = "",
     ) -> None:
         self._file = file
         self._rows = np.asarray(rows, dtype=np.int64)
@@ -106,6 +108,7 @@ class DecodedImages:
         self.sizes = file.sizes[self._rows]
         self.side = file.side
         self.digest = digest
+        self.name = name
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -140,6 +143,7 @@ def decode_once(
     geometry: Geometry,
     cache: Path,
     progress: Progress | None = None,
+    name: str = "",
 ) -> DecodedFile:
     """Opens the cache file of some images of a source, decoding them if there is none.
 
@@ -150,9 +154,10 @@ def decode_once(
         geometry: How they become squares.
         cache: The cache directory of this node.
         progress: Called with (images done, images in all) now and then while decoding.
+        name: What people call the data set.
 
     Raises:
-        OSError: If the disk is full, among others.
+        EnvironmentProblem: If the disk is full, among others.
     """
     key = hashlib.blake2b(f"{geometry.key} {source.revision}\n".encode(), digest_size=16)
     for position in positions:
@@ -161,8 +166,15 @@ def decode_once(
     def build(target: Path) -> None:
         _decode(source, positions, geometry, target, progress)
 
-    path = build_once(cache / "decoded" / f"{key.hexdigest()}.arrow", build)
-    return DecodedFile(path, geometry.side)
+    lease = acquire(
+        cache / "decoded" / f"{key.hexdigest()}.arrow",
+        build,
+        what=f"{name or 'images'}, {len(positions):,} images, {geometry.side} px, {geometry.fit}",
+        size=len(positions) * geometry.side**2 * 3,
+    )
+    file = DecodedFile(lease.path, geometry.side)
+    lease.keep_with(file)
+    return file
 
 
 @dataclass(frozen=True)

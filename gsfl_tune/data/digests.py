@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -14,7 +13,8 @@ from typing import TypeVar
 import pyarrow as pa
 from PIL import Image
 
-from gsfl_tune.data.locking import publish
+from gsfl_tune.data.cache import lock_file, touch
+from gsfl_tune.data.locking import file_lock, publish
 from gsfl_tune.data.sources import Reader, Source
 
 DIGEST_SIZE = 16
@@ -97,9 +97,11 @@ def _load(file: Path) -> dict[str, tuple[tuple[int, int], bytes]]:
                 *(table.column(name).to_pylist() for name in ("path", "size", "time", "digest")),
                 strict=True,
             )
-            return {path: ((size, time), digest) for path, size, time, digest in rows}
+            found = {path: ((size, time), digest) for path, size, time, digest in rows}
     except (pa.ArrowException, KeyError, OSError):
         return {}
+    touch(file, f"digests of {len(found):,} images")
+    return found
 
 
 def _save(file: Path, source: Source, digests: list[bytes | None]) -> None:
@@ -119,9 +121,10 @@ def _save(file: Path, source: Source, digests: list[bytes | None]) -> None:
             "digest": pa.array(columns[3], pa.binary(DIGEST_SIZE)),
         }
     )
-    file.parent.mkdir(parents=True, exist_ok=True)
-    # Two processes may both write: the content is the same, and the rename is atomic.
-    temporary = file.with_name(f"{file.name}.{os.getpid()}-{threading.get_ident()}.tmp")
-    with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
-        writer.write_table(table)
-    publish(temporary, file)
+    # Under the lock of its builder: temporary files that nobody holds are swept away.
+    with file_lock(lock_file(file), "writes digests of images"):
+        temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        publish(temporary, file)
+    touch(file, f"digests of {len(rows):,} images")

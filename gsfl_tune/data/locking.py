@@ -4,70 +4,80 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
+import glob
 import os
-import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gsfl_tune.data.cache import (
+    DIRECTORY_VARIABLE,
+    LIMIT_VARIABLE,
+    cache_directory,
+    cache_of,
+    describe,
+    forget,
+    lock_file,
+    make_room,
+    parse_limit,
+    remove_path,
+    touch,
+)
+from gsfl_tune.data.leases import Lease, file_lock, open_lease
+from gsfl_tune.experiment.errors import EnvironmentProblem
 
-def cache_directory() -> Path:
-    """Where caches of this node live: ``$GSFL_TUNE_CACHE``, else ``~/.cache/gsfl-tune``."""
-    given = os.environ.get("GSFL_TUNE_CACHE")
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "gsfl-tune"
+__all__ = ["acquire", "build_once", "cache_directory", "file_lock", "publish"]
 
+# EFBIG: a quota of the process (ulimit -f) is as full as a disk can be.
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-@contextlib.contextmanager
-def file_lock(path: Path) -> Iterator[None]:
-    """Holds an exclusive lock on ``path`` (created if missing), waiting for it if need be.
-
-    The kernel releases the lock when the holder dies, however it dies. The lock file
-    stays: removing it would let two processes hold locks on two files of one name.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            # Some network file systems have no locks. Then several processes may build the
-            # same file; the rename still keeps half-written ones out of sight.
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS):
-                raise
-        yield
-    finally:
-        os.close(descriptor)
+_held: dict[Path, Lease] = {}
 
 
-def build_once(path: Path, build: Callable[[Path], None]) -> Path:
-    """Returns ``path``, building it first if it does not exist.
+def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0) -> Lease:
+    """Takes ``path`` into use, building it first if it does not exist.
 
     Of several processes that ask at once, one builds and the others wait. What a crashed
-    builder left behind is never read and is removed by the next builder.
+    builder left behind is never read and is removed by the next builder. In a folder of a
+    cache, what was not used for longest is evicted where the cache would outgrow its limit.
 
     Args:
         path: File (or directory) to have. Its name must change whenever its content would.
         build: Writes the content to the path that it is given, a file or a directory.
+        what: What it is, for people.
+        size: Bytes that it will have, 0 if unknown: the disk is looked at before anything is
+            written.
+
+    Returns:
+        The lease: until it is closed, the entry is there. Give it to what reads the file with
+        `Lease.keep_with`, or read inside a ``with`` block.
 
     Raises:
+        EnvironmentProblem: If the cache cannot be written.
+        UserError: If the limit of the cache is no limit.
         Exception: Whatever ``build`` raises; nothing is left behind then.
     """
     path = Path(path)
-    if path.exists():
-        return path
-    with file_lock(path.with_name(path.name + ".lock")):
-        if path.exists():
-            return path
-        # We hold the lock, so temporary files of this name have no living writer here.
-        for leftover in path.parent.glob(f"{_escape(path.name)}.*.tmp"):
-            _remove(leftover)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-        try:
-            build(temporary)
-            publish(temporary, path)
-        except BaseException:
-            _remove(temporary)
-            raise
+    # Before hours of work, and also where nothing is built today.
+    parse_limit(os.environ.get(LIMIT_VARIABLE))
+    cache = cache_of(path)
+    with _explained(cache or path.parent, what):
+        lease = open_lease(path)
+        if lease is None:
+            computes = f"builds {what}" if what else ""
+            with file_lock(lock_file(path), computes):
+                lease = open_lease(path) or _build(path, build, cache, what, size)
+        if cache is not None:
+            touch(path, what)
+    return lease
+
+
+def build_once(path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0) -> Path:
+    """Returns ``path``, building it first if it does not exist; in use until the process ends.
+
+    For files that are read again and again by name. See `acquire`.
+    """
+    path = Path(path)
+    _held[path] = acquire(path, build, what=what, size=size)
     return path
 
 
@@ -82,20 +92,60 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
+def _build(
+    path: Path, build: Callable[[Path], None], cache: Path | None, what: str, size: int
+) -> Lease:
+    # We hold the lock, so temporary files of this name have no living writer here.
+    for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
+        remove_path(leftover)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        if cache is not None:
+            make_room(cache, size, what)
+            describe(path, what)
+        build(temporary)
+        # In use before anyone can see it, so that nobody can evict it in between.
+        lease = open_lease(temporary)
+        if lease is None:
+            raise FileNotFoundError(errno.ENOENT, "nothing was built", str(temporary))
+        lease.path = path
+        publish(temporary, path)
+    except BaseException:
+        remove_path(temporary)
+        if cache is not None:
+            forget(path)
+        raise
+    if cache is not None:
+        make_room(cache)
+    return lease
+
+
+@contextlib.contextmanager
+def _explained(cache: Path, what: str) -> Iterator[None]:
+    """Puts errors of the cache's disk into words; those of other files stay what they are."""
+    try:
+        yield
+    except OSError as error:
+        place = str(error.filename or "")
+        if place and not Path(place).is_relative_to(cache):
+            raise
+        if error.errno in _FULL:
+            wanted = f" for {what}" if what else ""
+            raise EnvironmentProblem(
+                f"the cache directory {cache} has no room{wanted}: {error.strerror}; "
+                f"{DIRECTORY_VARIABLE} names another one, `gsfl-tune cache clear` empties this one"
+            ) from error
+        if place:
+            raise EnvironmentProblem(
+                f"the cache directory {cache} cannot be used: {error.strerror or error} "
+                f"({place}); {DIRECTORY_VARIABLE} names another one"
+            ) from error
+        raise
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _remove(path: Path) -> None:
-    if path.is_dir():
-        shutil.rmtree(path, ignore_errors=True)
-    else:
-        path.unlink(missing_ok=True)
-
-
-def _escape(name: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in name)

@@ -21,12 +21,12 @@ def linear_probe_result(workspace: Workspace, config: Config, correct: np.ndarra
         correct: (seeds, test images) whether the winner was right.
     """
     dataset = workspace.dataset
-    pool = workspace.features(config).numpy()
+    pool = workspace.features(config).float().numpy()
     train, validation = dataset.train_index, dataset.validation_index
     logits = linear_probe(
         pool[train],
         dataset.pool.labels[train],
-        workspace.features(config, "test").numpy(),
+        workspace.features(config, "test").float().numpy(),
         validation_features=pool[validation],
         validation_labels=dataset.pool.labels[validation],
         class_count=dataset.class_count,

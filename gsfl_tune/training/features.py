@@ -8,18 +8,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
-from gsfl_tune.data import DecodedImages
+from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.loader import eval_batches
-from gsfl_tune.data.locking import build_once
-from gsfl_tune.experiment.config import Config
+from gsfl_tune.data.loader import eval_batches, view_batches
+from gsfl_tune.data.locking import acquire
+from gsfl_tune.experiment.config import AugmentConfig, Config
 from gsfl_tune.models import (
     Backbone,
     Pooling,
@@ -32,7 +33,10 @@ from gsfl_tune.models import (
 # Part of every cache key: raise it when the numbers that this file computes change.
 CODE_VERSION = 1
 
+Precision = Literal["fp32", "fp16"]
+
 _BATCH = 64
+_NUMPY: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,26 @@ class FeatureRecipe:
         if self.pooling_dim is None:
             return create_pooling(self.pooling, channels)
         return create_pooling(self.pooling, channels, dim=self.pooling_dim)
+
+
+@dataclass(frozen=True)
+class View:
+    """One fixed augmented view of every image of the pool.
+
+    Attributes:
+        views: The set that it belongs to.
+        number: Which of them, 0..count-1.
+        augment: How strong changes are.
+    """
+
+    views: Views
+    number: int
+    augment: AugmentConfig
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What decides its pixels; how many other views there are does not."""
+        return (self.views.seed, self.number, sorted(self.augment.model_dump().items()))
 
 
 def digest(*parts: object) -> str:
@@ -114,8 +138,10 @@ class FeatureExtractor:
             }
             save_file(state, path)
 
-        path = build_once(cache_dir / "projections" / f"{key}.safetensors", build)
-        self.projection = Projection(**load_file(path))
+        file = cache_dir / "projections" / f"{key}.safetensors"
+        what = f"projection of {recipe.backbone}, {recipe.image_size} px, to {wanted} channels"
+        with acquire(file, build, what=what) as path:
+            self.projection = Projection(**load_file(path))
         self._projection_key = key
 
     def pooling(self) -> Pooling:
@@ -123,49 +149,113 @@ class FeatureExtractor:
         source = self.projection if self.projection is not None else self.backbone
         return self.recipe.create_pooling(source.channels)
 
-    def key(self, images: DecodedImages) -> str:
+    def key(
+        self, images: DecodedImages, precision: Precision = "fp32", view: View | None = None
+    ) -> str:
         """Cache key of the features of `images`."""
         recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
-        return digest("features", CODE_VERSION, images.digest, recipe, self._projection_key)
+        further = [] if precision == "fp32" else [precision]
+        return digest(
+            "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
+            *(view.key if view is not None else ()),
+        )  # fmt: skip
 
-    def features(self, images: DecodedImages, cache_dir: Path) -> np.ndarray:
-        """Unit features of all images, (N, D) float32, memory-mapped (writes stay private)."""
-        path = cache_dir / "features" / f"{self.key(images)}.npy"
-        build_once(path, lambda temporary: self._build(images, temporary))
-        return np.load(path, mmap_mode="c")
+    def features(
+        self,
+        images: DecodedImages,
+        cache_dir: Path,
+        *,
+        precision: Precision = "fp32",
+        view: View | None = None,
+    ) -> Tensor:
+        """Unit features of all images.
 
-    def _build(self, images: DecodedImages, path: Path) -> None:
+        Args:
+            images: Decoded images.
+            cache_dir: Root of the node's caches.
+            precision: In which they are kept.
+            view: The view to compute, None for the images as they are.
+
+        Returns:
+            (N, D) float32 or float16 on the CPU, memory-mapped (writes stay private). The cache
+            keeps the file while the tensor lives.
+
+        Raises:
+            EnvironmentProblem: If the cache cannot be written.
+        """
+        dim = self.pooling().dim
+        lease = acquire(
+            cache_dir / "features" / f"{self.key(images, precision, view)}.npy",
+            lambda path: self._build(images, path, (len(images), dim), precision, view),
+            what=self._words(images, precision, view),
+            size=len(images) * dim * _NUMPY[precision].itemsize,
+        )
+        array = np.load(lease.path, mmap_mode="c")
+        lease.keep_with(array)
+        return torch.from_numpy(array)
+
+    def _build(
+        self,
+        images: DecodedImages,
+        path: Path,
+        shape: tuple[int, int],
+        precision: Precision,
+        view: View | None,
+    ) -> None:
+        if not len(images):
+            raise ValueError("no images to compute features of")
         pooling = self.pooling().to(self.device).eval()
         if self.projection is not None:
             self.projection.to(self.device)
-        out: np.memmap | None = None
-        start = 0
-        with all_cores(self.device), torch.inference_mode():
-            for maps in self._maps(images, np.arange(len(images))):
+        dtype = _NUMPY[precision]
+        header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
+        # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
+        with path.open("wb") as file, all_cores(self.device), torch.inference_mode():
+            np.lib.format.write_array_header_1_0(file, header)
+            for maps in self._maps(images, np.arange(len(images)), view):
                 if self.projection is not None:
                     maps = self.projection(maps)
                 batch = functional.normalize(pooling(maps).float(), dim=1).cpu().numpy()
-                if out is None:
-                    shape = (len(images), batch.shape[1])
-                    out = np.lib.format.open_memmap(path, mode="w+", dtype=np.float32, shape=shape)
-                out[start : start + len(batch)] = batch
-                start += len(batch)
-        if out is None:
-            raise ValueError("no images to compute features of")
-        out.flush()
+                file.write(np.ascontiguousarray(batch, dtype=dtype).data)
 
-    def _maps(self, images: DecodedImages, index: np.ndarray) -> Iterator[Tensor]:
-        self.backbone.to(self.device).eval()
+    def _maps(
+        self, images: DecodedImages, index: np.ndarray, view: View | None = None
+    ) -> Iterator[Tensor]:
         mean, std = self.backbone.preprocessing.mean, self.backbone.preprocessing.std
         size = self.recipe.image_size
 
         def transform(batch: Tensor) -> Tensor:
             return center_crop(batch, size, mean, std)
 
-        for batch, _, _ in eval_batches(
-            images, index, _BATCH, transform=transform, device=self.device
-        ):
-            yield self.backbone(batch.to(memory_format=torch.channels_last))
+        if view is None:
+            batches = eval_batches(images, index, _BATCH, transform=transform, device=self.device)
+        else:
+            batches = view_batches(
+                images,
+                index,
+                _BATCH,
+                random=view.views.draw(view.number),
+                transform=Augment(view.augment, size, mean, std),
+                device=self.device,
+            )
+        forward = self._forward()
+        for batch, _, _ in batches:
+            yield forward(batch.to(memory_format=torch.channels_last))
+
+    def _forward(self) -> nn.Module:
+        """What maps images to feature maps: the one place where the frozen backbone runs."""
+        return self.backbone.to(self.device).eval()
+
+    def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
+        recipe = self.recipe
+        parts = [recipe.backbone, recipe.weights, f"{recipe.image_size} px", images.name]
+        if recipe.pooling != "average":
+            parts.append(recipe.pooling)
+        if view is not None:
+            parts.append(f"view {view.number}")
+        if precision != "fp32":
+            parts.append(precision)
+        return "features: " + ", ".join(part for part in parts if part)
 
 
 @contextmanager

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import copy
+import resource
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
 
-from gsfl_tune.data import Dataset, cache_directory, prepare
-from gsfl_tune.data.locking import build_once
+from gsfl_tune.data import Dataset, Views, cache_directory, prepare
+from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config, DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
 from gsfl_tune.models import Backbone, BackboneError, WeightsError, create_backbone
-from gsfl_tune.training.features import CODE_VERSION, FeatureExtractor, FeatureRecipe, digest
+from gsfl_tune.training.feature_table import FeatureTable
+from gsfl_tune.training.features import CODE_VERSION, FeatureExtractor, FeatureRecipe, View, digest
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
@@ -36,7 +39,10 @@ class Workspace:
         self.device = device or resolve_device("auto")
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
-        self._tensors: dict[tuple[FeatureRecipe, str], torch.Tensor] = {}
+        # Of one recipe: what another one needs is mapped again in no time.
+        self._recipe: tuple[object, ...] = ()
+        self._tensors: dict[tuple[str, View | None], torch.Tensor] = {}
+        self._tables: dict[tuple[str, str, int], FeatureTable] = {}
 
     @classmethod
     def open(
@@ -106,14 +112,66 @@ class Workspace:
             part: ``pool`` (training and validation) or ``test``.
 
         Returns:
-            (N, D) float32 tensor on the CPU that shares memory with the node's cache.
+            (N, D) tensor on the CPU that shares memory with the node's cache, float32 or, with
+            ``training.cache_precision: fp16``, float16.
         """
-        key = (FeatureRecipe.of(config), part)
-        if key not in self._tensors:
+        return self._mapped(config, part, None)
+
+    def views(self, config: Config) -> Views | None:
+        """The fixed views of the pool that a configuration trains on; None without any."""
+        data = config.data
+        if not data.views:
+            return None
+        return Views(data.views, len(self.dataset.pool), data.split.seed)
+
+    def view_features(self, config: Config) -> list[torch.Tensor]:
+        """Unit features of every fixed view of the pool, each as of `features`."""
+        views = self.views(config)
+        if views is None:
+            return []
+        augment = config.data.augment
+        numbers = range(views.count)
+        return [self._mapped(config, "pool", View(views, i, augment)) for i in numbers]
+
+    def table(
+        self, config: Config, name: Literal["features", "views"], device: torch.device
+    ) -> FeatureTable:
+        """Features of the pool for training, kept on a GPU for the next trial of this process.
+
+        Only those of the latest recipe are kept.
+
+        Args:
+            config: As of `features`.
+            name: ``features``, or ``views`` for all of `view_features`.
+            device: Where the trial computes.
+        """
+        tensors = [self.features(config)] if name == "features" else self.view_features(config)
+        key = (name, str(device), len(tensors))
+        if key not in self._tables:
+            self._tables[key] = FeatureTable(tensors, device)
+        return self._tables[key]
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of GPU memory that features take between trials."""
+        return sum(table.device_bytes for table in self._tables.values())
+
+    def _mapped(self, config: Config, part: str, view: View | None) -> torch.Tensor:
+        precision = config.training.cache_precision
+        augment = config.data.augment if config.data.views else None
+        recipe = (FeatureRecipe.of(config), precision, augment)
+        if recipe != self._recipe:
+            self._recipe = recipe
+            self._tensors.clear()
+            self._tables.clear()
+        if (part, view) not in self._tensors:
+            if view is not None:
+                _allow_open_files(2 * view.views.count)
             images = self.dataset.pool if part == "pool" else self.dataset.test
-            array = self.extractor(config).features(images, self.cache_dir)
-            self._tensors[key] = torch.from_numpy(array)
-        return self._tensors[key]
+            self._tensors[part, view] = self.extractor(config).features(
+                images, self.cache_dir, precision=precision, view=view
+            )
+        return self._tensors[part, view]
 
     def groups(self, config: Config) -> np.ndarray:
         """Which group each class belongs to, (C,) int64.
@@ -129,7 +187,8 @@ class Workspace:
         dataset = self.dataset
         extractor = self.extractor(config)
         key = digest(
-            "groups", CODE_VERSION, extractor.key(dataset.pool), dataset.train_index.tobytes(),
+            "groups", CODE_VERSION, extractor.key(dataset.pool, config.training.cache_precision),
+            dataset.train_index.tobytes(),
             settings.method, settings.count, taxonomy, config.data.split.seed,
         )  # fmt: skip
 
@@ -137,7 +196,7 @@ class Workspace:
             train = dataset.train_index
             features = np.empty((len(train), 0), dtype=np.float32)
             if settings.method in _FROM_FEATURES:
-                features = self.features(config).numpy()[train]
+                features = self.features(config)[torch.from_numpy(train)].float().numpy()
             try:
                 groups = make_groups(
                     settings.method,
@@ -153,7 +212,9 @@ class Workspace:
             with path.open("wb") as file:
                 np.save(file, groups)
 
-        return np.load(build_once(self.cache_dir / "groups" / f"{key}.npy", build))
+        what = f"groups: {settings.method}, {settings.count}, {config.model.backbone}"
+        with acquire(self.cache_dir / "groups" / f"{key}.npy", build, what=what) as path:
+            return np.load(path)
 
     def _taxonomy(self, config: Config) -> list[str] | None:
         settings = config.model.groups
@@ -170,6 +231,15 @@ class Workspace:
             return load_taxonomy(Path(settings.taxonomy), self.dataset.classes)
         except ValueError as error:
             raise UserError(f"model.groups.taxonomy: {error}") from error
+
+
+def _allow_open_files(count: int) -> None:
+    """Raises the limit of open files, as every view is a file that stays open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = count + 512
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def resolve_device(name: str) -> torch.device:

@@ -99,6 +99,8 @@ def _remote(url: str, cache: Path) -> list[ParquetFile]:
         name = f"{scheme}://{info.path.lstrip('/')}"
         try:
             local = _fetch(system, info, name, cache)
+        except UserError:
+            raise
         except Exception as error:
             raise UserError(f"data.path: {name} cannot be read: {error}") from error
         files.append(ParquetFile(name, local, part_of(info.path)))
@@ -149,7 +151,8 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path) -> Path:
         with system.open_input_stream(info.path) as source, target.open("wb") as sink:
             shutil.copyfileobj(source, sink, 1 << 20)
 
-    return build_once(cache / "remote" / f"{key}.parquet", build)
+    file = cache / "remote" / f"{key}.parquet"
+    return build_once(file, build, what=name, size=info.size or 0)
 
 
 def _fingerprint(system: fs.FileSystem, path: str) -> str:

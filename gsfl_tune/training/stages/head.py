@@ -1,4 +1,4 @@
-"""The head stage: the backbone is frozen, its features are cached."""
+"""The head stage: the backbone is frozen, its features (or those of fixed views) are cached."""
 
 from __future__ import annotations
 
@@ -12,11 +12,12 @@ from torch.nn import functional
 
 from gsfl_tune.experiment.config import HeadStageConfig
 from gsfl_tune.models import PlainHead
+from gsfl_tune.training.feature_table import FeatureTable
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
 
 if TYPE_CHECKING:
-    from gsfl_tune.data import DecodedImages
+    from gsfl_tune.data import DecodedImages, Views
     from gsfl_tune.training.trial import Training
 
 _EVAL_BATCH = 512
@@ -35,9 +36,21 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         super().__init__(training, config, training.head, create_optimizer(config, groups))
 
     @cached_property
-    def _features(self) -> Tensor:
-        features = self.training.workspace.features(self.training.config)
-        return features if self.training.device.type == "cpu" else features.to(self.training.device)
+    def _features(self) -> FeatureTable:
+        training = self.training
+        return training.workspace.table(training.config, "features", training.device)
+
+    @cached_property
+    def _views(self) -> Views | None:
+        return self.training.workspace.views(self.training.config)
+
+    @cached_property
+    def _trained(self) -> FeatureTable:
+        """What is trained on: the views where there are some."""
+        training = self.training
+        if self._views is None:
+            return self._features
+        return training.workspace.table(training.config, "views", training.device)
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch."""
@@ -45,13 +58,14 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         size = self.config.batch_size
         positions = training.train_positions
         shuffle = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
-        order = positions[shuffle].to(training.device)
+        order = positions[shuffle]
+        shown = None if self._views is None else self._views.shown(epoch, order)
         per_epoch = -(-len(order) // size)
         total = per_epoch * self.config.epochs
         meter = LossMeter()
         self.module.train()
-        for step, batch in enumerate(order.split(size)):
-            features, labels = self._features[batch], training.labels[batch]
+        for step, (features, batch) in enumerate(self._trained.batches(order, size, shown)):
+            labels = training.labels[batch]
             terms = self._step(self.module(features), features, labels)
             self._update(epoch * per_epoch + step, total)
             meter.add(terms, len(batch))
@@ -70,19 +84,18 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Logits from cached features."""
         training = self.training
-        features = (
-            self._features if part == "pool" else training.workspace.features(training.config, part)
-        )
+        table = self._features
+        if part != "pool":
+            # Read once, at the end: no copy of it stays on a GPU.
+            features = training.workspace.features(training.config, part)
+            table = FeatureTable([features], training.device)
         head = self.evaluated.eval()
-        batches = torch.from_numpy(index).to(features.device).split(_EVAL_BATCH)
-        logits = [
-            head.infer(features[batch].to(training.device)).float().cpu() for batch in batches
-        ]
-        return torch.cat(logits)
+        batches = table.batches(torch.from_numpy(index), _EVAL_BATCH)
+        return torch.cat([head.infer(features).float().cpu() for features, _ in batches])
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts from cached features."""
         head = self.module.eval()
-        batches = torch.from_numpy(index).to(self.training.device).split(_EVAL_BATCH)
-        return torch.cat([head(self._features[batch]).discriminative for batch in batches])
+        batches = self._features.batches(torch.from_numpy(index), _EVAL_BATCH)
+        return torch.cat([head(features).discriminative for features, _ in batches])

@@ -1,0 +1,79 @@
+"""Cached features as the head stage reads them, a batch at a time, on its device."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+class FeatureTable:
+    """Features of the same images in one or several views.
+
+    A GPU gets a copy of its own, in the precision of the cache, unless it would take more than
+    half of the memory that is free there; then every batch is copied.
+
+    Args:
+        tensors: (N, D) float32 or float16 on the CPU, one for each view.
+        device: Where batches go.
+    """
+
+    def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
+        self.device = device
+        self._tensors = list(tensors)
+        self._copy: Tensor | None = None
+        if device.type != "cpu" and _fits(self._tensors, device):
+            shape = (len(self._tensors), *self._tensors[0].shape)
+            self._copy = torch.empty(shape, dtype=self._tensors[0].dtype, device=device)
+            for view, tensor in enumerate(self._tensors):
+                self._copy[view].copy_(tensor)
+
+    @property
+    def device_bytes(self) -> int:
+        """Bytes of the device's memory that the copy takes."""
+        return 0 if self._copy is None else self._copy.numel() * self._copy.element_size()
+
+    def batches(
+        self, order: Tensor, size: int, shown: Tensor | None = None
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Batches of features.
+
+        Args:
+            order: (M,) positions, on the CPU.
+            size: Images a batch; the last one may hold fewer.
+            shown: (M,) view of each position. A batch then holds the same images, but in the
+                order of their views.
+
+        Yields:
+            Features (B, D) float32 and their positions (B,), both on the device.
+        """
+        if shown is None or len(self._tensors) == 1:
+            shown = torch.zeros_like(order)
+        else:
+            batch = torch.arange(len(order)) // size
+            by_view = (batch * len(self._tensors) + shown).argsort(stable=True)
+            order, shown = order[by_view], shown[by_view]
+        # One transfer an epoch: another one in every step would wait for the device.
+        positions = order.to(self.device).split(size)
+        if self._copy is not None:
+            for view, batch in zip(shown.to(self.device).split(size), positions, strict=True):
+                yield self._copy[view, batch].float(), batch
+            return
+        for place, batch in enumerate(positions):
+            part = slice(place * size, (place + 1) * size)
+            yield self._gather(order[part], shown[part]).to(self.device).float(), batch
+
+    def _gather(self, positions: Tensor, shown: Tensor) -> Tensor:
+        """Rows of the tensors, (B, D), of positions that are sorted by their views."""
+        if len(self._tensors) == 1:
+            return self._tensors[0][positions]
+        counts = torch.bincount(shown, minlength=len(self._tensors)).tolist()
+        parts = zip(self._tensors, positions.split(counts), strict=True)
+        return torch.cat([tensor[part] for tensor, part in parts if len(part)])
+
+
+def _fits(tensors: Sequence[Tensor], device: torch.device) -> bool:
+    wanted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    free, _ = torch.cuda.mem_get_info(device)
+    return 2 * wanted <= free
