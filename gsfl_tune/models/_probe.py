@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any
 
@@ -14,6 +14,7 @@ import torch
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
+from gsfl_tune.models._blocks import parameter_blocks
 from gsfl_tune.models.weights import architecture
 
 # Lets transformers see images of another size than they were trained on; tried in this order.
@@ -42,6 +43,7 @@ class BackboneFacts:
         std: Of its inputs, per channel.
         parameters: Count of the parameters that the map depends on.
         unused: Names of the parameters that it does not depend on.
+        blocks: Number of blocks, of which the last ones can be trained alone.
     """
 
     options: tuple[tuple[str, Any], ...]
@@ -53,6 +55,7 @@ class BackboneFacts:
     std: tuple[float, ...]
     parameters: int
     unused: frozenset[str]
+    blocks: int
 
 
 def backbone_problem(name: Any) -> str | None:
@@ -187,10 +190,12 @@ def _read_off(
         std=tuple(config.std),
         parameters=0,
         unused=frozenset(),
+        blocks=0,
     )
     with torch.enable_grad():
         to_map(features, facts, side, side).sum().backward()
     named = list(model.named_parameters())
     unused = frozenset(k for k, p in named if p.grad is None)
     parameters = sum(p.numel() for k, p in named if k not in unused)
-    return BackboneFacts(**{**vars(facts), "parameters": parameters, "unused": unused})
+    blocks = len(parameter_blocks(model, unused))
+    return replace(facts, parameters=parameters, unused=unused, blocks=blocks)

@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models._blocks import frozen_modules, parameter_blocks, trained_names
+from gsfl_tune.models._blocks import frozen_modules, trained_names
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.weights import (
@@ -55,7 +55,7 @@ class Backbone(nn.Module):
         self.preprocessing = preprocessing
         self.digest = _digest(model, name, preprocessing)
         self._facts = facts
-        self.block_count = len(parameter_blocks(model, facts.unused))
+        self.block_count = facts.blocks
         self._frozen: list[nn.Module] = []
         self.train_last(0)
         self.eval()

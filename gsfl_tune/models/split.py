@@ -48,7 +48,7 @@ class SplitBackbone:
         self._size = image_size
         device = next(backbone.parameters()).device
         example = torch.randn(
-            (2, 3, image_size, image_size), generator=torch.Generator().manual_seed(0)
+            (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0)
         ).to(device)
         example = example.contiguous(memory_format=torch.channels_last)
         was_training = backbone.training

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.experiment import Experiment, Problem
-from gsfl_tune.models import BackboneError, map_shape, pooling_dim, probe, projection_channels
+from gsfl_tune.models import (
+    BackboneError,
+    CannotCut,
+    boundary_shape,
+    map_shape,
+    pooling_dim,
+    probe,
+    projection_channels,
+)
 
 # fp32 weight and gradient, and the two moments of AdamW.
 _TRAINED_BYTES = 16
 _FROZEN_BYTES = 4
+_BYTES = {"fp32": 4, "fp16": 2}
 # Where the classes are not known before the data is read: more than most have.
 _UNKNOWN_CLASSES = 1000
 _CLASSES = {
@@ -47,6 +57,27 @@ class LargestModel:
     feature_dim: int
     latent_dim: int
     class_count: int
+
+
+@dataclass(frozen=True)
+class PrefixCache:
+    """Where the activations in front of trained blocks are cached, and what they take.
+
+    Attributes:
+        backbone: The backbone.
+        blocks: How many of its last blocks are trained.
+        image_size: Side of the images in pixels.
+        views: Fixed views of an image; the cache holds its centre besides.
+        image_bytes: Bytes of one image in all views.
+        problem: Why the backbone cannot be cut there; it is run as a whole then.
+    """
+
+    backbone: str
+    blocks: int
+    image_size: int
+    views: int
+    image_bytes: int
+    problem: str | None = None
 
 
 @dataclass(frozen=True)
@@ -126,6 +157,34 @@ def class_count(experiment: Experiment) -> int:
         counts = [sum(item.is_dir() for item in root.iterdir()) for root in roots if root.is_dir()]
         return max(2, *counts)
     return _UNKNOWN_CLASSES
+
+
+def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
+    """Every cache of activations that trials of a space may fill, the largest first.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
+    caches: dict[tuple[str, int, int], PrefixCache] = {}
+    for case in _cases(experiment):
+        views = max(case.values("data.views"))
+        if views == 0 or max(case.values("training.finetune.epochs")) == 0:
+            continue
+        each = max(_BYTES[name] for name in case.values("training.cache_precision"))
+        backbone = case.values("model.backbone")[0]
+        for size in case.values("data.image_size"):
+            for blocks in case.values("training.finetune.blocks"):
+                if blocks == "all" or blocks >= probe(backbone).blocks:
+                    continue
+                count, problem = 0, None
+                try:
+                    count = math.prod(boundary_shape(backbone, blocks, size))
+                except CannotCut as error:
+                    problem = str(error)
+                caches[backbone, blocks, size] = PrefixCache(
+                    backbone, blocks, size, views, count * each * (views + 1), problem
+                )
+    return sorted(caches.values(), key=lambda cache: -cache.image_bytes)
 
 
 def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:

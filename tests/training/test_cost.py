@@ -2,7 +2,13 @@ import pytest
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import create_head
-from gsfl_tune.training.cost import class_count, head_parameters, largest_model, search_cost
+from gsfl_tune.training.cost import (
+    class_count,
+    head_parameters,
+    largest_model,
+    prefix_caches,
+    search_cost,
+)
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
 
@@ -58,3 +64,20 @@ def test_classes_of_a_folder(tmp_path):
     (tmp_path / "x.parquet").touch()
     text = f"name: t\ndata: {{source: parquet, path: {tmp_path / 'x.parquet'}}}\n"
     assert class_count(Experiment.parse(text)) == 1000
+
+
+def test_activations_are_priced_where_they_are_cached():
+    text = (
+        "name: t\ndata: {source: typefaces, image_size: 64, views: 3}\n"
+        "model: {backbone: {choice: [resnet18, levit_128s]}}\n"
+        "training:\n  cache_precision: fp16\n"
+        "  finetune: {epochs: 1, blocks: {choice: [1, 2, 4, all]}}\n"
+    )
+    found = prefix_caches(Experiment.parse(text))
+    priced = [(c.backbone, c.blocks, c.image_bytes) for c in found if c.problem is None]
+    # Four blocks are the whole of resnet18: nothing is frozen. Three views and the centre.
+    two, one = 128 * 8 * 8 * 2 * 4, 256 * 4 * 4 * 2 * 4
+    assert priced == [("resnet18", 2, two), ("resnet18", 1, one)]
+    assert {(c.backbone, c.blocks) for c in found if c.problem} >= {("levit_128s", 1)}
+    for off in ("data.views=0", "training.finetune.epochs=0", "training.finetune.blocks=all"):
+        assert prefix_caches(Experiment.parse(text, overrides=[off])) == []

@@ -27,23 +27,26 @@ C = TypeVar("C", bound=OptimizerConfig)
 
 
 class LossMeter:
-    """Sums of the loss terms, kept on the device until the epoch ends."""
+    """The loss terms of every batch, kept on the device until the epoch ends."""
 
     def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._count = 0
+        self._names: list[str] = []
+        self._values: list[Tensor] = []
+        self._sizes: list[int] = []
 
     def add(self, terms: LossTerms, size: int) -> None:
         """Adds a batch of `size` images."""
-        for name, value in terms.detached().items():
-            total = value.double() * size
-            self._sums[name] = self._sums[name] + total if name in self._sums else total
-        self._count += size
+        named = terms.detached()
+        self._names = list(named)
+        self._values.append(torch.stack(list(named.values())))
+        self._sizes.append(size)
 
     def means(self) -> dict[str, float]:
         """Mean of every term an image; the one synchronisation of an epoch."""
-        values = (torch.stack(list(self._sums.values())) / self._count).tolist()
-        return {f"train/{name}": value for name, value in zip(self._sums, values, strict=True)}
+        values = torch.stack(self._values).cpu().double()
+        sizes = torch.tensor(self._sizes, dtype=torch.float64)
+        means = (sizes @ values / sizes.sum()).tolist()
+        return {f"train/{name}": value for name, value in zip(self._names, means, strict=True)}
 
 
 class Stage(ABC, Generic[M, C]):

@@ -2,30 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, nullcontext
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from gsfl_tune.data.augment import Augment, center_crop
-from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.experiment.config import FinetuneStageConfig
-from gsfl_tune.models import Network
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import CannotCut, HeadOutput, Network
+from gsfl_tune.training.inputs import ImageInputs, Inputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
+from gsfl_tune.training.prefix import PrefixInputs
 from gsfl_tune.training.stages._base import LossMeter, Stage
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
     from gsfl_tune.training.trial import Training
 
-_EVAL_BATCH = 64
+log = logging.getLogger("gsfl_tune.training")
 
 
 class FinetuneStage(Stage[Network, FinetuneStageConfig]):
-    """Trains a copy of the pretrained backbone together with the head."""
+    """Trains a copy of the pretrained backbone together with the head.
+
+    Where only the last blocks are trained, on fixed views, the others are never run again: what
+    they give is cached.
+    """
 
     def __init__(self, training: Training) -> None:
         config = training.config.training.finetune
@@ -40,85 +47,112 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             network.head.parameters(), learning_rate=config.head_learning_rate, weight_decay=decay
         )
         super().__init__(training, config, network, create_optimizer(config, groups))
-        data = training.config.data
-        self._size = data.image_size
-        self._mean, self._std = network.backbone.preprocessing
-        self._augment = Augment(data.augment, self._size, self._mean, self._std)
+        self._inputs = _inputs(training, network)
+
+    @cached_property
+    def _features(self) -> Callable[[Tensor], Tensor]:
+        """Inputs to unit features, with the weights that are trained."""
+        features = self._inputs.features(self.module)
+        if not self.config.compile:
+            return features
+        # What earlier trials of this process compiled is of no use and counts against a limit.
+        torch.compiler.reset()
+        compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
+        return compiled
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""
-        training, config = self.training, self.config
-        index = training.train_positions.numpy()
-        micro_batches = max(1, len(index) // config.batch_size)
+        config = self.config
+        micro_batches = max(1, len(self.training.train_positions) // config.batch_size)
         per_epoch = -(-micro_batches // config.accumulate)
         total = per_epoch * config.epochs
         meter = LossMeter()
+        batches = self._inputs.train_batches(epoch, seed)
         self.module.train()
-        batches = epoch_batches(
-            training.workspace.dataset.pool,
-            index,
-            config.batch_size,
-            seed=seed,
-            epoch=epoch,
-            transform=self._augment,
-            device=training.device,
-            drop_last=len(index) >= config.batch_size,
-        )
-        for number, (images, labels, _) in enumerate(batches):
-            step, place = divmod(number, config.accumulate)
-            # The last step of an epoch may hold fewer micro-batches than the others.
-            held = min(config.accumulate, micro_batches - step * config.accumulate)
-            with self._autocast():
-                features = self.module.features(images.to(memory_format=torch.channels_last))
-                output = self.module.head(features)
-            terms = self._step(output, features, labels, share=1 / held)
-            if place + 1 == held:
-                self._update(epoch * per_epoch + step, total)
-            meter.add(terms, len(labels))
+        with _explained():
+            for number, (inputs, labels) in enumerate(batches):
+                step, place = divmod(number, config.accumulate)
+                # The last step of an epoch may hold fewer micro-batches than the others.
+                held = min(config.accumulate, micro_batches - step * config.accumulate)
+                features, output = self._forward(inputs)
+                terms = self._step(output, features, labels, share=1 / held)
+                if place + 1 == held:
+                    self._update(epoch * per_epoch + step, total)
+                meter.add(terms, len(labels))
         return meter.means()
 
     def rehearse(self) -> None:
         """Takes one optimiser step on random images."""
         training = self.training
-        shape = (self.config.batch_size, 3, self._size, self._size)
-        images = torch.randn(shape, device=training.device)
+        side = training.config.data.image_size
+        images = torch.randn((self.config.batch_size, 3, side, side), device=training.device)
         labels = torch.zeros(len(images), dtype=torch.int64, device=training.device)
         self.module.train()
-        with self._autocast():
-            features = self.module.features(images.to(memory_format=torch.channels_last))
-            output = self.module.head(features)
-        self._step(output, features, labels)
+        with _explained():
+            features, output = self._forward(self._inputs.of_images(images))
+            self._step(output, features, labels)
         self._update(0, 1)
 
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Logits of whole images through the network."""
         network = self.evaluated.eval()
-        features = self._features(network, images, index)
+        features = self._evaluate(network, images, part, index)
         return torch.cat([network.head.infer(batch).float().cpu() for batch in features])
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images."""
         network = self.module.eval()
-        features = self._features(network, self.training.workspace.dataset.pool, index)
+        features = self._evaluate(network, self.training.workspace.dataset.pool, "pool", index)
         return torch.cat([network.head(batch).discriminative.float() for batch in features])
 
-    def _features(
-        self, network: Network, images: DecodedImages, index: np.ndarray
-    ) -> Iterator[Tensor]:
-        def transform(batch: Tensor) -> Tensor:
-            return center_crop(batch, self._size, self._mean, self._std)
+    def _forward(self, inputs: Tensor) -> tuple[Tensor, HeadOutput]:
+        with self._autocast():
+            features = self._features(inputs)
+            return features, self.module.head(features)
 
-        batches = eval_batches(
-            images, index, _EVAL_BATCH, transform=transform, device=self.training.device
-        )
-        for batch, _, _ in batches:
+    def _evaluate(
+        self, network: Network, images: DecodedImages, part: str, index: np.ndarray
+    ) -> Iterator[Tensor]:
+        features = self._inputs.features(network)
+        for batch in self._inputs.eval_batches(images, part, index):
             with self._autocast():
-                features = network.features(batch.to(memory_format=torch.channels_last))
-            yield features
+                unit = features(batch)
+            yield unit
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.training.autocast:
             return torch.autocast(self.training.device.type, dtype=torch.bfloat16)
         return nullcontext()
+
+
+def _inputs(training: Training, network: Network) -> Inputs:
+    config = training.config
+    blocks = config.training.finetune.blocks
+    if config.data.views and blocks != "all" and blocks < network.backbone.block_count:
+        try:
+            return PrefixInputs(training, network)
+        except CannotCut as error:
+            log.warning(
+                "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
+                config.model.backbone,
+                blocks,
+                error,
+            )
+    return ImageInputs(training, network)
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    """Puts failures of the compiler into words."""
+    try:
+        yield
+    except Exception as error:
+        if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
+            reason = str(error).strip().splitlines()[0]
+            raise UserError(
+                f"training.finetune.compile: found true, but torch.compile fails here ({reason}); "
+                "allowed: false"
+            ) from error
+        raise
