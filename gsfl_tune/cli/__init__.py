@@ -8,14 +8,19 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
+from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.export import Export
+from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
 from gsfl_tune.cli.results import Results
 from gsfl_tune.cli.schema import Schema
 from gsfl_tune.cli.search import Search
+from gsfl_tune.cli.status import Status
+from gsfl_tune.cli.stop import Stop
+from gsfl_tune.cli.submit import Submit
 from gsfl_tune.cli.train import Train
 from gsfl_tune.experiment.errors import UserError
 
@@ -31,6 +36,7 @@ COMMANDS: list[type[Command]] = [
     Export,
     Evaluate,
     Predict,
+    Cache,
 ]
 
 

@@ -187,7 +187,7 @@ def sweep(cache: Path) -> None:
             _tidy(target, temporary)
 
 
-def make_room(cache: Path, wanted: int = 0, what: str = "") -> None:
+def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
     """Evicts what was not used for longest until a cache is within its limit.
 
     Args:
@@ -214,12 +214,12 @@ def make_room(cache: Path, wanted: int = 0, what: str = "") -> None:
     free = shutil.disk_usage(cache).free
     if free < wanted:
         raise EnvironmentProblem(
-            f"the cache directory {cache} has {size_text(free)} free, {what or 'what is needed'} "
-            f"takes {size_text(wanted)}; {DIRECTORY_VARIABLE} names another one"
+            f"the cache directory {cache} has {size_text(free)} free, but {what} takes "
+            f"{size_text(wanted)}; {DIRECTORY_VARIABLE} names another one"
         )
     if limit is not None and wanted > limit:
         _say_once(
-            f"{what or 'an entry'} takes {size_text(wanted)}, more than the whole cache may hold "
+            f"{what} takes {size_text(wanted)}, more than the whole cache may hold "
             f"({LIMIT_VARIABLE}: {size_text(limit)}); it is kept until something else is built"
         )
     elif limit is not None and total + wanted > limit:

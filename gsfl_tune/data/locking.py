@@ -60,12 +60,16 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
     # Before hours of work, and also where nothing is built today.
     parse_limit(os.environ.get(LIMIT_VARIABLE))
     cache = cache_of(path)
-    with _explained(cache or path.parent, what):
+    words = f"{path.parent.name} ({what})" if what else "what is needed here"
+    with _explained(cache or path.parent, words):
         lease = open_lease(path)
         if lease is None:
-            computes = f"builds {what}" if what else ""
-            with file_lock(lock_file(path), computes):
-                lease = open_lease(path) or _build(path, build, cache, what, size)
+            with file_lock(lock_file(path), f"builds {words}"):
+                lease = open_lease(path)
+                if lease is None and cache is None:
+                    lease = _build(path, build)
+                elif lease is None:
+                    lease = _build_cached(path, build, cache, what, words, size)
         if cache is not None:
             touch(path, what)
     return lease
@@ -92,17 +96,26 @@ def publish(temporary: Path, path: Path) -> None:
     _sync(path.parent)
 
 
-def _build(
-    path: Path, build: Callable[[Path], None], cache: Path | None, what: str, size: int
+def _build_cached(
+    path: Path, build: Callable[[Path], None], cache: Path, what: str, words: str, size: int
 ) -> Lease:
+    make_room(cache, size, words)
+    describe(path, what)
+    try:
+        lease = _build(path, build)
+    except BaseException:
+        forget(path)
+        raise
+    make_room(cache)
+    return lease
+
+
+def _build(path: Path, build: Callable[[Path], None]) -> Lease:
     # We hold the lock, so temporary files of this name have no living writer here.
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         remove_path(leftover)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        if cache is not None:
-            make_room(cache, size, what)
-            describe(path, what)
         build(temporary)
         # In use before anyone can see it, so that nobody can evict it in between.
         lease = open_lease(temporary)
@@ -112,16 +125,12 @@ def _build(
         publish(temporary, path)
     except BaseException:
         remove_path(temporary)
-        if cache is not None:
-            forget(path)
         raise
-    if cache is not None:
-        make_room(cache)
     return lease
 
 
 @contextlib.contextmanager
-def _explained(cache: Path, what: str) -> Iterator[None]:
+def _explained(cache: Path, words: str) -> Iterator[None]:
     """Puts errors of the cache's disk into words; those of other files stay what they are."""
     try:
         yield
@@ -130,9 +139,8 @@ def _explained(cache: Path, what: str) -> Iterator[None]:
         if place and not Path(place).is_relative_to(cache):
             raise
         if error.errno in _FULL:
-            wanted = f" for {what}" if what else ""
             raise EnvironmentProblem(
-                f"the cache directory {cache} has no room{wanted}: {error.strerror}; "
+                f"the cache directory {cache} has no room for {words}: {error.strerror}; "
                 f"{DIRECTORY_VARIABLE} names another one, `gsfl-tune cache clear` empties this one"
             ) from error
         if place:

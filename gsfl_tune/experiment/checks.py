@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
-from gsfl_tune.experiment.distributions import Float
+from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.nodes import Node
@@ -42,6 +42,7 @@ class Checks:
         refused = self._weights()
         self._enqueue()
         self._grid()
+        self._views()
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -100,6 +101,19 @@ class Checks:
         if "grid" in self._values("search.sampler.name"):
             for parameter in continuous(self._space):
                 self._complain(parameter.path, no_grid(parameter))
+
+    def _views(self) -> None:
+        if not self._space.constants.get("data.views"):
+            return
+        for parameter in self._space.parameters:
+            draw = parameter.distribution
+            if parameter.path.startswith("data.augment.") and not isinstance(draw, Categorical):
+                which = "" if parameter.name == parameter.path else f"{parameter.name} "
+                self._complain(
+                    parameter.path,
+                    f"found {which}{draw.describe()} with data.views, allowed one value or a "
+                    "choice: every value needs features of its own, computed once",
+                )
 
     def _enqueue(self) -> None:
         node = edit.find(self._root, "search.enqueue")

@@ -139,7 +139,7 @@ class FeatureExtractor:
             save_file(state, path)
 
         file = cache_dir / "projections" / f"{key}.safetensors"
-        what = f"projection of {recipe.backbone}, {recipe.image_size} px, to {wanted} channels"
+        what = f"{recipe.backbone}, {recipe.weights}, {recipe.image_size} px, {wanted} channels"
         with acquire(file, build, what=what) as path:
             self.projection = Projection(**load_file(path))
         self._projection_key = key
@@ -255,7 +255,7 @@ class FeatureExtractor:
             parts.append(f"view {view.number}")
         if precision != "fp32":
             parts.append(precision)
-        return "features: " + ", ".join(part for part in parts if part)
+        return ", ".join(part for part in parts if part)
 
 
 @contextmanager

@@ -212,7 +212,7 @@ class Workspace:
             with path.open("wb") as file:
                 np.save(file, groups)
 
-        what = f"groups: {settings.method}, {settings.count}, {config.model.backbone}"
+        what = f"{settings.method}, {settings.count}, {config.model.backbone}, {dataset.name}"
         with acquire(self.cache_dir / "groups" / f"{key}.npy", build, what=what) as path:
             return np.load(path)
 

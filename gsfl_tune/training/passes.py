@@ -1,0 +1,47 @@
+"""How often a search sends the images through a frozen backbone."""
+
+from __future__ import annotations
+
+import math
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.distributions import Categorical, Integer
+from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.training.cost import search_cost
+
+
+def feature_passes(experiment: Experiment) -> tuple[int, int]:
+    """How often the images go through a frozen backbone, whatever the number of trials.
+
+    Returns:
+        At most so many passes over all images as they are, and over one augmented view of them.
+    """
+    trials = search_cost(experiment).trials
+    paths = [f"model.{key}" for key in ("backbone", "weights", "pooling")]
+    paths += ["data.image_size", "data.fit", "training.cache_precision"]
+    if set(experiment.values("model.pooling")) != {"average"}:
+        paths += ["model.pooling_channels", "model.pooling_dim"]
+    recipes = math.prod(_values_of(experiment, path) for path in paths)
+    augment = [path for path in leaves() if path.startswith("data.augment.")]
+    strengths = math.prod(_values_of(experiment, path) for path in augment)
+    views = experiment.defaults().data.views
+    if max(experiment.values("training.head.epochs")) == 0:
+        views = 0
+    return int(min(recipes, trials)), views * int(min(recipes * strengths, trials))
+
+
+def _values_of(experiment: Experiment, path: str) -> float:
+    """How many values a leaf can take; infinite for a range of floats."""
+    count = 0.0
+    for item in experiment.space.possible(path):
+        if isinstance(item, tuple):
+            count += 1
+        elif isinstance(item, Categorical):
+            count += len(item.choices)
+        elif isinstance(item, Integer):
+            count += (item.high - item.low) // item.step + 1
+        elif item.step is not None or item.low == item.high:
+            count += round((item.high - item.low) / (item.step or 1)) + 1
+        else:
+            return math.inf
+    return count
