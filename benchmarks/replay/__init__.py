@@ -1,0 +1,1 @@
+"""Samplers and schedulers against each other, on recorded learning curves in simulated time."""
