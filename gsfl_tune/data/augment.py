@@ -72,8 +72,9 @@ class Augment:
         # Normalising is value * scale + shift. For a whole row of pixels at a time, so that the
         # innermost loop is long.
         spread = torch.tensor(self.std)
-        self._scale = (1 / (255 * spread)).repeat(size)
-        self._shift = (-torch.tensor(self.mean) / spread).repeat(size)
+        scale = (1 / (255 * spread)).repeat(size)
+        shift = (-torch.tensor(self.mean) / spread).repeat(size)
+        self._normaliser = {torch.device("cpu"): (scale, shift)}
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
         """Augments a batch.
@@ -105,11 +106,11 @@ class Augment:
         """
         if images.device.type == "cpu":
             out = np.empty((len(images), self.size, self.size, 3), dtype=np.float32)
-            self.fill(out, images.numpy(), random)
+            self.fill(out, images.numpy(), random.cpu())
             values = torch.from_numpy(out)
         else:
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                values = self._resample(images, random.to(images.device))
+                values = self._resample(images, random)
         return values.permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -125,6 +126,7 @@ class Augment:
         """
         boxes = self._pixels(random, len(squares[0])).tolist()
         flips = (random[:, 4] < 0.5).tolist() if self.config.flip else [False] * len(out)
+        scale, shift = self._normaliser[torch.device("cpu")]
         rows = torch.from_numpy(out).view(len(out), self.size, self.size * 3)
         for place, (left, top, right, bottom) in enumerate(boxes):
             crop = torch.from_numpy(squares[place][top:bottom, left:right].copy())
@@ -142,7 +144,7 @@ class Augment:
             row.copy_(pixels.reshape(row.shape))
             if self.config.color > 0:
                 _jitter(row.view(1, -1, 3), random[place : place + 1, 5:8], self.config.color)
-            torch.addcmul(self._shift, row, self._scale, out=row)
+            torch.addcmul(shift, row, scale, out=row)
 
     def _pixels(self, random: Tensor, side: int) -> Tensor:
         """(B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
@@ -155,17 +157,26 @@ class Augment:
 
     def _resample(self, images: Tensor, random: Tensor) -> Tensor:
         """`fill` for a batch on any device: (B, size, size, 3) float32."""
-        boxes = self._pixels(random, images.shape[1]).float()
-        across = _filters(boxes[:, 0], boxes[:, 2], images.shape[2], self.size)
-        down = _filters(boxes[:, 1], boxes[:, 3], images.shape[1], self.size)
+        pixels = self._pixels(random, images.shape[1])
+        # One upload, which does not wait for what the GPU is doing, of boxes, flips and colours.
+        plan = torch.cat([pixels.float(), random[:, 4:]], dim=1)
+        if images.device.type == "cuda" and plan.device.type == "cpu":
+            plan = plan.pin_memory()
+        plan = plan.to(images.device, non_blocking=True)
+        left, top, right, bottom = plan[:, :4].unbind(1)
+        across = _filters(left, right, images.shape[2], self.size)
+        down = _filters(top, bottom, images.shape[1], self.size)
         if self.config.flip:
-            across = torch.where((random[:, 4] < 0.5)[:, None, None], across.flip(1), across)
+            across = torch.where((plan[:, 4] < 0.5)[:, None, None], across.flip(1), across)
         values = torch.einsum("bijc,bxj->bixc", images.float(), across)
         values = torch.einsum("bixc,byi->byxc", values, down).contiguous()
         if self.config.color > 0:
-            _jitter(values.view(len(values), -1, 3), random[:, 5:8], self.config.color)
+            _jitter(values.view(len(values), -1, 3), plan[:, 5:], self.config.color)
         rows = values.view(len(values), self.size, -1)
-        scale, shift = self._scale.to(rows.device), self._shift.to(rows.device)
+        if rows.device not in self._normaliser:
+            scale, shift = self._normaliser[torch.device("cpu")]
+            self._normaliser[rows.device] = (scale.to(rows.device), shift.to(rows.device))
+        scale, shift = self._normaliser[rows.device]
         return torch.addcmul(shift, rows, scale).view_as(values)
 
 

@@ -262,9 +262,8 @@ def _in_threads(
             for job in jobs:
                 job.result()
             waiting.extend(itertools.islice(started, 1))
-            # What is still referred to here could not be used again.
-            del jobs
             yield batch
+            # Until the next one is there, memory that is referred to cannot be used again.
             del batch
 
 
@@ -327,11 +326,18 @@ def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def _load(
     images: DecodedImages, positions: np.ndarray, device: torch.device
 ) -> tuple[Tensor, Tensor]:
-    labels = torch.from_numpy(images.labels[positions])
     shape = (len(positions), images.side, images.side, 3)
     squares = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
     images.gather(positions, out=squares.numpy())
-    return squares.to(device, non_blocking=True), labels.to(device)
+    labels = torch.from_numpy(images.labels[positions])
+    return squares.to(device, non_blocking=True), _upload(labels, device)
+
+
+def _upload(values: Tensor, device: torch.device) -> Tensor:
+    # A copy from memory that is not pinned would wait for all that the GPU has to do.
+    if device.type == "cuda":
+        values = values.pin_memory()
+    return values.to(device, non_blocking=True)
 
 
 def _seeds(seed: int, epoch: int) -> tuple[np.uint64, np.uint64]:
