@@ -111,7 +111,7 @@ def size_text(count: float) -> str:
         # What would be rounded to 1000 of a unit is 1 of the next.
         if count >= 10**power * 0.9995:
             value = count / 10**power
-            return f"{value:.0f} {unit}" if value >= 99.95 else f"{value:.1f} {unit}"
+            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
     return f"{count:.0f} B"
 
 

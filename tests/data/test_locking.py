@@ -3,7 +3,6 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
-import sys
 import textwrap
 from pathlib import Path
 
@@ -11,14 +10,17 @@ import pytest
 
 from gsfl_tune.data import build_once, cache_directory
 
+from .processes import python
+
 # Builds slowly and counts itself in a file; says when it has begun.
 BUILDER = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    sys.path.insert(0, sys.argv[3])
+    from gsfl_tune.data import leases
     from gsfl_tune.data.locking import build_once
 
+    leases.NOTICE_SECONDS = 0.2
     target, pause = Path(sys.argv[1]), float(sys.argv[2])
 
     def build(path):
@@ -36,13 +38,7 @@ BUILDER = textwrap.dedent(
 
 
 def start(target: Path, pause: float) -> subprocess.Popen[str]:
-    # The module alone, without the package's __init__, so that a process starts fast.
-    root = Path(__file__).parents[2]
-    return subprocess.Popen(
-        [sys.executable, "-c", BUILDER, str(target), str(pause), str(root)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    return python(BUILDER, target, pause)
 
 
 def test_two_processes_that_start_together_build_once(tmp_path):
@@ -53,6 +49,21 @@ def test_two_processes_that_start_together_build_once(tmp_path):
     assert [process.returncode for process in processes] == [0, 0]
     assert (target.parent / "builders").read_text() == "x"
     assert all(output.endswith("first half, second half\n") for output in outputs)
+
+
+def test_a_waiting_process_builds_when_the_builder_is_killed(tmp_path):
+    target = tmp_path / "thing"
+    builder = start(target, 600)
+    assert builder.stdout is not None
+    assert builder.stdout.readline() == "begun\n"
+    waiter = start(target, 0)
+    assert waiter.stderr is not None
+    assert waiter.stderr.readline().startswith("waiting for another process")
+    builder.kill()
+    builder.wait(timeout=60)
+    output, _ = waiter.communicate(timeout=60)
+    assert output == "begun\nfirst half, second half\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"thing", "thing.lock", "builders"}
 
 
 def test_a_killed_builder_leaves_nothing_that_is_read(tmp_path):

@@ -57,6 +57,14 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD + "model:\n  latent_dimm: 5\n",
         [(4, "model.latent_dimm", ["unknown key", "did you mean model.latent_dim?"])],
     ),
+    "ranges of augmentation with views": (
+        HEAD.replace("typefaces}", "typefaces, views: 4, augment: {scale: {float: [0.1, 1]}}}"),
+        [(2, "data.augment.scale", ["float 0.1 to 1", "data.views", "one value or a choice"])],
+    ),
+    "searched views": (
+        HEAD.replace("typefaces}", "typefaces, views: {int: [0, 4]}}"),
+        [(2, "data.views", ["the same images"])],
+    ),
     "wrong section": (
         HEAD + "loss:\n  latent_dim: 5\n",
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],

@@ -1,0 +1,28 @@
+"""Processes that use the cache without importing what it is for, so that they start fast."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+
+_PACKAGES_ALONE = """
+import sys, types
+for name in ("gsfl_tune", "gsfl_tune.data", "gsfl_tune.experiment"):
+    package = types.ModuleType(name)
+    package.__path__ = [name.replace(".", "/")]
+    sys.modules[name] = package
+"""
+
+
+def python(script: str, *arguments: object) -> subprocess.Popen[str]:
+    """Starts a script that may import `gsfl_tune.data.locking`, `.cache` and `.leases`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", _PACKAGES_ALONE + script, *map(str, arguments)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+    )
