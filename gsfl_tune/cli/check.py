@@ -119,6 +119,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         "trials": f"{cost.trials:,}{note}",
         "epochs": f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped "
         f"early, {cost.final_epochs:,} in {cost.retrainings} trainings at the end",
+        "features": _features(experiment),
         "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
         "state of the largest model; activations come on top",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
@@ -134,6 +135,17 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         console.print(f"Note: {note}")
 
 
+def _features(experiment: Experiment) -> str:
+    from gsfl_tune.training.passes import feature_passes
+
+    plain, augmented = feature_passes(experiment)
+    views = experiment.defaults().data.views
+    text = f"{plain:,} pass{'es' if plain > 1 else ''} of all images through a frozen backbone"
+    if augmented:
+        text += f" and {augmented:,} of augmented training images (data.views: {views})"
+    return f"{text}, computed once for all trials"
+
+
 def _notes(experiment: Experiment) -> list[str]:
     defaults = experiment.defaults()
     notes = []
@@ -142,4 +154,36 @@ def _notes(experiment: Experiment) -> list[str]:
     for index, entry in enumerate(defaults.search.enqueue):
         _, clipped = experiment.space.clip(entry)
         notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
+    return notes + _prefix_notes(experiment)
+
+
+def _prefix_notes(experiment: Experiment) -> list[str]:
+    """What trials that train only the last blocks cache, and where they cannot."""
+    from gsfl_tune.training.cost import gib, prefix_caches
+
+    notes: list[str] = []
+    if max(experiment.values("training.finetune.epochs")) == 0:
+        return notes
+    partial = any(blocks != "all" for blocks in experiment.values("training.finetune.blocks"))
+    if partial and 0 in experiment.values("data.views"):
+        notes.append(
+            "data.views: 0 augments anew in every epoch, so the frozen blocks in front of the "
+            "last training.finetune.blocks are run again in every epoch; fixed views are cached."
+        )
+    caches = prefix_caches(experiment)
+    cut = [cache for cache in caches if cache.problem is None]
+    if cut:
+        largest = cut[0]
+        notes.append(
+            f"activations in front of trained blocks take up to {gib(1000 * largest.image_bytes)} "
+            f"of the cache for 1,000 images ({largest.backbone}, last {largest.blocks} blocks, "
+            f"{largest.image_size} px, {largest.views} views and the centre); other backbones, "
+            "blocks and sizes have files of their own."
+        )
+    for cache in caches:
+        if cache.problem is not None:
+            notes.append(
+                f"{cache.backbone} cannot be cut in front of its last {cache.blocks} blocks "
+                f"({cache.problem}): it is run as a whole in every epoch."
+            )
     return notes
