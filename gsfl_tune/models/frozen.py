@@ -1,0 +1,194 @@
+"""The forward pass of frozen modules, made fast: norms and activations go into the convolutions.
+
+Nothing is known about families of models. One run on random input shows which norms and activations
+are the only users of what a convolution gives; they are folded into it. On the CPU such a
+convolution is one oneDNN call with prepacked weights. A last run compares the result with the
+given module; what deviates is not used.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Literal, Self, cast
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.models._fused import FusedConv, Link, Trace
+
+Precision = Literal["fp32", "bf16"]
+
+# Largest distance between the map and that of the given module, relative to the length of the
+# latter, an image at a time. Feature maps of trained networks deviate by about 1e-6.
+TOLERANCE: dict[Precision, float] = {"fp32": 1e-5, "bf16": 5e-2}
+
+# Bytes of the largest activation of one part of a batch. The C library gives memory blocks of more
+# than 32 MB back to the system at once: every layer would wait for fresh pages.
+_ACTIVATION_BYTES = 28 * 2**20
+# Each part pays a fixed price for every layer: smaller ones are not worth a thread.
+_SMALLEST_PART = 4
+
+_log = logging.getLogger(__name__)
+
+
+class FrozenForward(nn.Module):
+    """A fast copy of a frozen module; made by `frozen_forward`.
+
+    Gradients do not flow through it. On the CPU it takes a batch in parts, one for each of torch's
+    threads: layers of small parts stay in the processor's caches, and threads do not wait for each
+    other after every layer.
+
+    Attributes:
+        fused: Number of convolutions that took over a norm or an activation, or became oneDNN
+            calls; 0 if the copy runs as the given module does.
+    """
+
+    def __init__(self, module: nn.Module, fused: int, image_bytes: int, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.module = module
+        self.fused = fused
+        self._image_bytes = image_bytes
+        self._dtype = dtype
+
+    def forward(self, images: Tensor) -> Tensor:
+        """What the given module gives back for a batch, float32.
+
+        Args:
+            images: (B, ...), of any size that the module takes.
+        """
+        if images.device.type != "cpu":
+            return self._run(images)
+        parts, workers = self._parts(images)
+        if workers == 1:
+            outputs = [self._run(part) for part in parts]
+            return outputs[0] if len(outputs) == 1 else torch.cat(outputs)
+        threads = torch.get_num_threads()
+        inference = torch.is_inference_mode_enabled()
+
+        def work(part: Tensor) -> Tensor:
+            # The mode and the number of threads belong to the thread that sets them.
+            torch.set_num_threads(max(1, threads // workers))
+            with torch.inference_mode(inference):
+                return self._run(part)
+
+        try:
+            with ThreadPoolExecutor(workers, thread_name_prefix="frozen") as pool:
+                return torch.cat(list(pool.map(work, parts)))
+        finally:
+            # Threads that start from now on take over the number that was set last.
+            torch.set_num_threads(threads)
+
+    def train(self, mode: bool = True) -> Self:
+        """Stays in evaluation mode, whatever `mode` says."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def _run(self, images: Tensor) -> Tensor:
+        images = images.to(self._dtype)
+        if images.ndim == 4:
+            images = images.contiguous(memory_format=torch.channels_last)
+        return cast(Tensor, self.module(images)).float()
+
+    def _parts(self, images: Tensor) -> tuple[Sequence[Tensor], int]:
+        """Parts of a batch, about as large as each other, and how many threads take them."""
+        count = max(1, len(images))
+        workers = max(1, min(torch.get_num_threads(), count // _SMALLEST_PART))
+        fitting = max(1, _ACTIVATION_BYTES // max(1, self._image_bytes))
+        rounds = math.ceil(count / (max(fitting, _SMALLEST_PART) * workers))
+        return images.tensor_split(min(count, rounds * workers)), workers
+
+
+def frozen_forward(
+    module: nn.Module, input_shape: Sequence[int] = (3, 64, 64), *, precision: Precision = "fp32"
+) -> FrozenForward:
+    """A fast copy of a frozen module: same input, same output to about 1e-6.
+
+    The given module is not changed, and later changes of it do not reach the copy. What cannot be
+    made faster, or deviates by more than `TOLERANCE`, runs as it does in the given module.
+
+    Args:
+        module: For instance a `Backbone`; one batch (B, ...) in, one tensor (B, ...) out.
+        input_shape: Of one input, without B. Other sizes work too, but this one is checked.
+        precision: ``bf16`` computes in bfloat16: several times faster on a CPU with AMX, and
+            different by up to a percent.
+
+    Returns:
+        The copy, in evaluation mode, on the device of the module.
+    """
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    plain = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+    example = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
+    if example.ndim == 4:
+        example = example.contiguous(memory_format=torch.channels_last)
+    with torch.no_grad(), torch.autocast("cpu", enabled=False):
+        frozen = _fastest(plain, example, precision)
+    if not frozen.fused:
+        _log.info("the frozen %s runs as it is", type(module).__name__)
+    return frozen.to(device).eval()
+
+
+def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenForward:
+    """The fastest copy that agrees with a module on the CPU."""
+    try:
+        expected, trace = _traced(plain, example)
+    except Exception:  # models raise anything at all on input that they do not expect
+        return FrozenForward(plain, 0, 0, torch.float32)
+    image_bytes = trace.largest // len(example)
+    fast, fused = plain, 0
+    for onednn in (True, False) if torch.backends.mkldnn.is_available() else (False,):
+        candidate, count = _fused(plain, trace.links(), onednn)
+        if _agrees(candidate, example, expected, "fp32"):
+            fast, fused = candidate, count
+            break
+    if precision == "bf16":
+        lower = copy.deepcopy(fast).to(torch.bfloat16)
+        if _agrees(lower, example, expected, precision):
+            return FrozenForward(lower, fused, image_bytes // 2, torch.bfloat16)
+    return FrozenForward(fast, fused, image_bytes, torch.float32)
+
+
+def _fused(model: nn.Module, links: Sequence[Link], onednn: bool) -> tuple[nn.Module, int]:
+    """A copy with convolutions replaced, and how many."""
+    memo: dict[int, Any] = {}
+    model = copy.deepcopy(model, memo)
+    replacements: dict[nn.Module, nn.Module] = {}
+    for conv, norm, activation in links:
+        if not onednn and norm is None:
+            continue
+        fused = FusedConv(conv, norm, activation or nn.Identity(), onednn)
+        replacements[memo[id(conv)]] = fused
+        if norm is not None:
+            own = nn.Identity() if activation else getattr(norm, "act", nn.Identity())
+            replacements[memo[id(norm)]] = own
+        if activation is not None:
+            replacements[memo[id(activation)]] = nn.Identity()
+    for parent in list(model.modules()):
+        for name, child in parent.named_children():
+            if child in replacements:
+                setattr(parent, name, replacements[child])
+    return model, sum(isinstance(module, FusedConv) for module in model.modules())
+
+
+def _traced(model: nn.Module, example: Tensor) -> tuple[Tensor, Trace]:
+    trace = Trace(model)
+    with trace.watching():
+        expected = model(example)
+    return expected, trace
+
+
+def _agrees(model: nn.Module, example: Tensor, expected: Tensor, precision: Precision) -> bool:
+    dtype = torch.bfloat16 if precision == "bf16" else torch.float32
+    try:
+        found = model(example.to(dtype)).float()
+    except Exception:  # models raise anything at all where a layer is not what they expect
+        return False
+    if found.shape != expected.shape:
+        return False
+    size = expected.flatten(1).norm(dim=1)
+    distance = (found - expected).flatten(1).norm(dim=1)
+    # Written so that what is not finite does not agree.
+    return bool((distance <= TOLERANCE[precision] * size).all())
