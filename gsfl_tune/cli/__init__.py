@@ -37,6 +37,10 @@ COMMANDS: list[type[Command]] = [
     Evaluate,
     Predict,
     Cache,
+    Submit,
+    Status,
+    Logs,
+    Stop,
 ]
 
 

@@ -1,0 +1,32 @@
+"""``python -m gsfl_tune.cluster.loopback start ...``: the ``ray`` command, on loopback only.
+
+Ray turns ``--node-ip-address 127.0.0.1`` back into the address of the network card, and then most
+of its servers listen on every interface. Where it thinks that there are no clusters (as on a Mac)
+it stays on loopback, but refuses to add a node. Here it does both, for several raylets on one
+machine; see ``clusters/local.sh``.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+# Inherited by agents, workers and jobs, so that they find their node under its address.
+ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+
+
+def main() -> None:
+    """Runs ``ray`` with the arguments of this process."""
+    os.environ.update(ENVIRONMENT)
+    from ray._private import ray_constants, services
+
+    services.get_node_ip_address = lambda address=None: "127.0.0.1"
+    ray_constants.ENABLE_RAY_CLUSTER = True
+    from ray.scripts import scripts
+
+    sys.argv[0] = "ray"
+    scripts.main()
+
+
+if __name__ == "__main__":
+    main()
