@@ -66,10 +66,10 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
         if lease is None:
             with file_lock(lock_file(path), f"builds {words}"):
                 lease = open_lease(path)
-                if lease is None and cache is None:
-                    lease = _build(path, build)
-                elif lease is None:
+                if lease is None and cache is not None:
                     lease = _build_cached(path, build, cache, what, words, size)
+                elif lease is None:
+                    lease = _build(path, build)
         if cache is not None:
             touch(path, what)
     return lease

@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.data import Augment, DecodedImages, Views
@@ -29,9 +29,10 @@ from gsfl_tune.models import (
     fit_projection,
     projection_channels,
 )
+from gsfl_tune.models.frozen import FrozenForward, frozen_forward
 
 # Part of every cache key: raise it when the numbers that this file computes change.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 Precision = Literal["fp32", "fp16"]
 
@@ -100,7 +101,7 @@ class FeatureExtractor:
 
     Args:
         recipe: What to compute.
-        backbone: The pretrained backbone; put into eval mode.
+        backbone: The pretrained backbone; it stays as and where it is.
         device: Where to compute.
     """
 
@@ -110,6 +111,7 @@ class FeatureExtractor:
         self.device = device
         self.projection: Projection | None = None
         self._projection_key: str | None = None
+        self._fast: FrozenForward | None = None
 
     def prepare(self, images: DecodedImages, index: np.ndarray, cache_dir: Path) -> None:
         """Fits the projection on training images, or reads it from the cache.
@@ -238,13 +240,15 @@ class FeatureExtractor:
                 transform=Augment(view.augment, size, mean, std),
                 device=self.device,
             )
-        forward = self._forward()
-        for batch, _, _ in batches:
-            yield forward(batch.to(memory_format=torch.channels_last))
-
-    def _forward(self) -> nn.Module:
-        """What maps images to feature maps: the one place where the frozen backbone runs."""
-        return self.backbone.to(self.device).eval()
+        if self._fast is None:
+            self._fast = frozen_forward(self.backbone, (3, size, size))
+        forward = self._fast.to(self.device)
+        try:
+            for batch, _, _ in batches:
+                yield forward(batch.to(memory_format=torch.channels_last))
+        finally:
+            # A GPU's memory is for the trials that follow.
+            forward.cpu()
 
     def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
         recipe = self.recipe
