@@ -181,7 +181,7 @@ def rate(batches: Iterator[Tensor], device: torch.device) -> float:
 
 def statistics_of(batches: Iterator[Tensor]) -> tuple[float, float]:
     """Mean and standard deviation of the pixels in 0..1, over channels."""
-    values = torch.cat([images[:, :, ::7, ::7] for images in batches])
+    values = torch.cat([images[:, :, ::7, ::7].clone() for images in batches])
     values = values * torch.tensor(STD).view(3, 1, 1) + torch.tensor(MEAN).view(3, 1, 1)
     return values.mean().item(), values.std(dim=(0, 2, 3)).mean().item()
 
