@@ -12,7 +12,8 @@ class FeatureTable:
     """Features of the same images in one or several views.
 
     A GPU gets a copy of its own, in the precision of the cache, unless it would take more than
-    half of the memory that is free there; then every batch is copied.
+    an eighth of the memory that is free there (the trials need it too, and several processes may
+    share the card); then every batch is copied.
 
     Args:
         tensors: (N, D) float32 or float16 on the CPU, one for each view.
@@ -76,4 +77,4 @@ class FeatureTable:
 def _fits(tensors: Sequence[Tensor], device: torch.device) -> bool:
     wanted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     free, _ = torch.cuda.mem_get_info(device)
-    return 2 * wanted <= free
+    return 8 * wanted <= free

@@ -263,6 +263,9 @@ class Training:
         wanted = HeadStage if name == "head" else FinetuneStage
         if not isinstance(self._stage, wanted):
             self._stage = None
+            if wanted is FinetuneStage:
+                # It needs the memory, and only the next trial needs the head's features again.
+                self.workspace.free_device()
             self._stage = wanted(self)
         if starting and self.epoch == 0 and self.config.loss.center_init == "class_mean":
             self._start_centers()

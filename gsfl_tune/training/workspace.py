@@ -151,6 +151,10 @@ class Workspace:
             self._tables[key] = FeatureTable(tensors, device)
         return self._tables[key]
 
+    def free_device(self) -> None:
+        """Gives back the GPU memory of `table`; what trials still hold stays until they let go."""
+        self._tables.clear()
+
     @property
     def device_bytes(self) -> int:
         """Bytes of GPU memory that features take between trials."""
