@@ -13,11 +13,11 @@ trial is as good. Both clocks start with the first epoch of the first trial; wha
 the whole of its time counts and the seed is a miss. Also shown: what ours has after as many
 *trials* as the expert, and how much of the time its processes trained.
 
-The default configuration is among the first trials of ours and not of the expert's;
-``--expert-defaults`` runs a second expert that tries it first, to tell the worth of good
+The default and the published configuration are among the first trials of ours and not of the
+expert's; ``--expert-defaults`` runs a second expert that tries the default first, to tell the worth of good
 defaults from the worth of the machinery.
 
-    python benchmarks/expert.py                     # 10 seeds: about 20 minutes on two cores
+    python benchmarks/expert.py                     # 10 seeds: about 25 minutes on two cores
     python benchmarks/expert.py --expert-defaults   # half as long again
     python benchmarks/expert.py --data typefaces    # no files needed; clothing, omniglot
     python benchmarks/expert.py --quick             # a smoke run: a minute
@@ -219,13 +219,13 @@ def main() -> None:
         "--data", choices=DATA_SETS, default="clothing" if real_data() else "typefaces"
     )
     parser.add_argument("--seeds", type=int, default=10)
-    parser.add_argument("--trials", type=int, help="of the expert (default: 40; typefaces 100)")
+    parser.add_argument("--trials", type=int, help="of the expert (default: 30; typefaces 100)")
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--expert-defaults", action="store_true", help="a second expert")
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is saved")
     parser.add_argument("--keep", type=Path, help="leave records and run directories here")
     args = parser.parse_args()
-    trials = args.trials or (100 if args.data == "typefaces" else 40)
+    trials = args.trials or (100 if args.data == "typefaces" else 30)
     data = data_section(args.data)
     if args.quick:
         data = {"source": "typefaces", "image_size": 64, "typefaces": {"train": 8, "test": 2}}

@@ -29,7 +29,7 @@ def suggest(trial: optuna.Trial, most_groups: int) -> dict[str, Any]:
     """One configuration; `expert.py` verifies that the space is that of the other side."""
     return {
         "dropout": trial.suggest_float("dropout", 0.0, 0.7),
-        "latent_dim": trial.suggest_int("latent_dim", 64, 512, log=True),
+        "latent_dim": trial.suggest_int("latent_dim", 64, 256, log=True),
         "feature_scale": trial.suggest_float("feature_scale", 1.0, 64.0, log=True),
         "count": trial.suggest_int("count", 1, most_groups),
         "reconstruction": trial.suggest_float("reconstruction", 1e-6, 10.0, log=True),

@@ -5,7 +5,9 @@ trainable, `OptunaSearch`, `ASHAScheduler`, images through `ImageFolder` and `Da
 frozen backbone (channels_last, no_grad) every epoch. Ours is the command ``gsfl-tune search``
 with an empty cache: decoding and feature extraction count. Both get the same folder of image
 files with the same parts, space, model, epochs, trials, rungs, seeds, one core a trial and as many
-trials at once; both try the default configuration first.
+trials at once; both try the default configuration first. Not the same: ours tries the published
+setting second, and neither of the two is stopped early; the script's trials start in processes of
+their own, as function trainables do; its shuffling draws from another generator.
 
 Time is from the start of the process, imports and the start of Ray included, to the end of the
 last trial. Ours then retrains a winner, tests it and exports it; the whole command is in a column

@@ -133,7 +133,7 @@ def main():
     groups = class_groups(args.folder, args.size, args.most_groups)
     space = {
         "dropout": tune.uniform(0.0, 0.7),
-        "latent_dim": tune.lograndint(64, 513),
+        "latent_dim": tune.lograndint(64, 257),
         "feature_scale": tune.loguniform(1.0, 64.0),
         "groups": tune.randint(1, args.most_groups + 1),
         "reconstruction": tune.loguniform(1e-6, 10.0),
