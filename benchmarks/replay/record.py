@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -153,7 +154,8 @@ def run(work: Path, shard: int, shards: int, configs: int) -> None:
     work.mkdir(parents=True, exist_ok=True)
     done = {(row["dataset"], row["index"], row["seed"]) for row in read(work)}
     out = work / f"curves-{shard}.jsonl"
-    spaces = {name: experiment(name) for name in DATASETS}
+    real = Path(os.environ.get("GSFL_TUNE_REAL_DATA", "data"))
+    spaces = {name: experiment(name, real) for name in DATASETS}
     workspaces: dict[str, SmallWorkspace] = {}
     for number, job in enumerate(jobs(configs)):
         if number % shards != shard or job in done:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from gsfl_tune.experiment import Experiment
 
 DATASETS = ("clothing", "omniglot", "typefaces")
 EPOCHS = 27
+VALIDATION_IMAGES = {"clothing": 341, "omniglot": 726, "typefaces": 252}
 
 _DATA = {
     "clothing": "{source: parquet, path: %s/clothing/*.parquet, image_size: 224}",
@@ -48,15 +48,22 @@ training:
 """
 
 
-def experiment(dataset: str) -> Experiment:
+def experiment(dataset: str, real: Path | None = None) -> Experiment:
     """The experiment whose random configurations are recorded.
 
     The ranges are those of ``search_spaces/typefaces.yaml``, but for smaller latent sizes (as the
-    features are smaller, see `record.py`) and learning rates that suit the larger batch. The folder of the real images,
-    ``GSFL_TUNE_REAL_DATA``, matters only to who trains: the space is the same without it.
+    features are smaller, see `record.py`) and learning rates that suit the larger batch.
+
+    Args:
+        dataset: One of `DATASETS`.
+        real: Folder of the real images, for who trains. Without it the data are others, and the
+            space is the same.
     """
-    real = Path(os.environ.get("GSFL_TUNE_REAL_DATA", "data"))
-    data, groups = (text.replace("%s", str(real)) for text in (_DATA[dataset], _GROUPS[dataset]))
+    data, groups = _DATA["typefaces"], _GROUPS[dataset]
+    if real is not None:
+        data = _DATA[dataset].replace("%s", str(real))
+        groups = groups.replace("%s", str(real))
+    groups = "\n".join(line for line in groups.split("\n") if "%s" not in line)
     model = (
         f"\nname: replay-{dataset}\ndata: {data}\nmodel:\n  weights: package\n"
         "  dropout: {float: [0, 0.7], default: 0.28}\n"
@@ -64,6 +71,4 @@ def experiment(dataset: str) -> Experiment:
         "  feature_scale: {float: [1, 64], log: true, default: 11.8}\n"
         f"  groups: {groups}"
     )
-    return Experiment.parse(
-        model + _REST % _BATCH[dataset], file=f"replay-{dataset}.yaml", checks=None
-    )
+    return Experiment.parse(model + _REST % _BATCH[dataset], file=f"replay-{dataset}.yaml")

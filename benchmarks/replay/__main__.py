@@ -1,0 +1,188 @@
+"""Samplers and schedulers against each other, on recorded learning curves in simulated time.
+
+    python -m benchmarks.replay            # all of it
+    python -m benchmarks.replay --quick    # a smoke run: a few searches, nothing is written
+
+The curves in ``tables/`` were recorded once (`record.py`). A surrogate (`surrogate.py`) says what
+training would give between the recorded configurations; 1, 4, 16 or 64 simulated workers
+take up to 100 trials (`simulate.py`) that a sampler of the product proposes and a scheduler
+stops. All settings get five seeds, the best six twenty. Regret is the difference between the
+highest accuracy there is to find and that of the best finished trial, both without chance; it
+is given in % of the difference between the best and the median configuration of a data set,
+against the training that was spent, in full trainings of an average configuration (the
+simulated time is that divided by the workers).
+
+What is fair: all settings of one seed share the chance in their trials and the first ten random
+ones of every TPE; the sampler is the product's own (`create_sampler`), and so is ASHA.
+
+The results are kept in ``results.parquet``, and a run that was stopped goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from pathlib import Path
+
+# Before numpy is loaded: a process each, and small matrices.
+os.environ["OMP_NUM_THREADS"] = "1"
+
+from benchmarks._report import publish, table
+from benchmarks.replay import report
+from benchmarks.replay.fit import cross_validate, early_ranks
+from benchmarks.replay.runs import (
+    PRODUCT,
+    WORKERS,
+    finals,
+    gp_settings,
+    runs,
+    screening,
+    simulate_all,
+    write,
+)
+from benchmarks.replay.schedulers import SchedulerName
+from benchmarks.replay.simulate import Setting
+from benchmarks.replay.spaces import DATASETS
+from benchmarks.replay.surrogate import Processes, Surrogate
+from benchmarks.replay.tables import Curves
+
+HERE = Path(__file__).parent
+PLOT = HERE.parents[1] / "docs" / "images" / "replay.png"
+BEST = 6
+
+
+def open_surrogates(work: Path) -> dict[str, Surrogate]:
+    """Surrogates of all data sets; fits are kept in `work`."""
+    found = {}
+    for name in DATASETS:
+        curves = Curves.load(name)
+        path = work / f"{name}-{len(curves.index)}.npz"
+        processes = Processes.load(path) if path.exists() else None
+        found[name] = Surrogate(name, curves, processes=processes)
+        if processes is None:
+            work.mkdir(parents=True, exist_ok=True)
+            found[name].processes.save(path)
+    return found
+
+
+def fit_tables(surrogates: dict[str, Surrogate]) -> str:
+    """How well the surrogate fits."""
+    lines, ranks = [], []
+    for name, surrogate in surrogates.items():
+        for model, epoch, *values in cross_validate(surrogate):
+            r2, error, rank, top = (f"{value:.3f}" for value in values)
+            lines.append([name, model, epoch, r2, error, rank, top])
+        for epoch, recorded, simulated in early_ranks(surrogate):
+            ranks.append([name, epoch, f"{recorded:.2f}", f"{simulated:.2f}"])
+    header = [
+        "data",
+        "model",
+        "epoch",
+        "R2",
+        "mean error",
+        "rank correlation",
+        "in the better half",
+    ]
+    early = table(["data", "epoch", "recorded", "simulated"], ranks)
+    return f"{table(header, lines)}\n\n{early}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is written")
+    parser.add_argument("--work", type=Path, default=Path(tempfile.gettempdir()) / "gsfl-replay")
+    parser.add_argument("--processes", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--seeds", type=int, default=5, help="of every setting")
+    parser.add_argument("--final-seeds", type=int, default=20, help="of the best six")
+    parser.add_argument("--no-fit", action="store_true", help="leave out the cross-validation")
+    parser.add_argument("--no-gp", action="store_true", help="leave out the GP sampler")
+    args = parser.parse_args()
+    surrogates = open_surrogates(args.work)
+    log = args.work / "runs.jsonl"
+    if args.quick:
+        chosen = [Setting(s, PRODUCT, trials=20) for s in ("random", "mtpe")]
+        jobs = list(runs(chosen, range(1)))
+        rows = simulate_all(jobs, surrogates, args.work / "quick.jsonl", args.processes)
+        publish("replay", "Replay (smoke run)", report.main_table(rows, (4,)), save=False)
+        return
+    jobs = list(runs(screening(), range(args.seeds)))
+    rows = simulate_all(jobs, surrogates, log, args.processes)
+    best = report.ranking(rows)[:BEST]
+    names = {one.scheduler.text: one.scheduler for one in screening()}
+    again = [(sampler, names[text]) for sampler, text in best]
+    product = ("mtpe", PRODUCT.text)
+    if product not in best:
+        again.append(("mtpe", PRODUCT))
+    extra = list(runs(finals(again), range(args.seeds, args.final_seeds)))
+    rows += simulate_all(extra, surrogates, log, args.processes)
+    gp = (
+        []
+        if args.no_gp
+        else simulate_all(list(runs(gp_settings(), range(3))), surrogates, log, args.processes)
+    )
+    write(rows + gp, HERE / "results.parquet")
+    shown = [*best, *(c for c in _landmarks() if c not in best)]
+    report.plot(rows, shown, PLOT)
+    publish("replay", "Replay: samplers and schedulers", _page(rows, gp, best, surrogates, args))
+
+
+def _landmarks() -> list[report.Combination]:
+    product = PRODUCT.text
+    return [("mtpe", product), ("random", product), ("mtpe", "none"), ("random", "none")]
+
+
+def _page(rows, gp, best, surrogates, args) -> str:  # type: ignore[no-untyped-def]
+    parts = [
+        "Regret in % of (best - median), after so many full trainings; means ± standard errors.",
+        "## The best six, with more seeds",
+        report.main_table(
+            [r for r in rows if report.combination(r) in [*best, *_landmarks()[:1]]], WORKERS
+        ),
+        "## By workers, by data set (5 to 100 trainings spent; last three: points, at the end)",
+        report.workers_table(rows, [*best, *(c for c in _landmarks() if c not in best)]),
+        "## One thing changed at a time",
+        report.pairs_table(rows, _pairs()),
+        "## All combinations, five seeds",
+        report.main_table([r for r in rows if r["seed"] < args.seeds], WORKERS),
+    ]
+    if gp:
+        same = [r for r in rows if r["workers"] == 4 and r["seed"] < 3]
+        names = {report.combination(r) for r in gp}
+        names |= {(s, text) for _, text in names for s in ("mtpe", "random", "tpe")}
+        parts += [
+            "## The GP sampler, 4 workers, three seeds",
+            report.main_table([*same, *gp], (4,), sorted(names)),
+        ]
+    if not args.no_fit:
+        parts += [
+            "## The surrogate (five-fold cross-validation), and how early ranks tell the end",
+            fit_tables(surrogates),
+        ]
+    return "\n\n".join(parts)
+
+
+def _pairs() -> list[tuple[str, report.Row, report.Row]]:
+    product = {"sampler": "mtpe", "scheduler": PRODUCT.text}
+    early = {"sampler": "mtpe", "scheduler": SchedulerName("asha", 1, 3).text}
+    none = {"sampler": "mtpe", "scheduler": "none"}
+    chance = {"sampler": "random", "scheduler": PRODUCT.text}
+    return [
+        ("stopped trials told COMPLETE, not PRUNED", product | {"told": "complete"}, product),
+        ("stopped trials not told, not PRUNED", product | {"told": "nothing"}, product),
+        ("COMPLETE, not PRUNED (grace 1)", early | {"told": "complete"}, early),
+        ("not told, not PRUNED (grace 1)", early | {"told": "nothing"}, early),
+        ("multivariate TPE, not TPE alone", product, product | {"sampler": "tpe"}),
+        ("multivariate TPE, not random", product, chance),
+        ("ASHA, not none", product, none),
+        ("grace 1, not 3", early, product),
+        ("no protected defaults", product | {"protected": False}, product),
+        ("no protected defaults (random)", chance | {"protected": False}, chance),
+        ("no protected defaults (no scheduler)", none | {"protected": False}, none),
+        ("asked one trial ahead", product | {"ahead": True}, product),
+        ("history of 30 trials", product | {"history": 30}, product),
+    ]
+
+
+if __name__ == "__main__":
+    main()

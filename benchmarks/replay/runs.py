@@ -1,0 +1,141 @@
+"""Which searches are simulated, and the table of their results."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from benchmarks.replay.schedulers import ASHA, HYPERBAND, MEDIAN, NONE, SchedulerName
+from benchmarks.replay.simulate import Setting, simulate
+from benchmarks.replay.spaces import DATASETS, EPOCHS
+from benchmarks.replay.surrogate import Surrogate
+
+WORKERS = (1, 4, 16, 64)
+# Training spent, in full trainings: the clock times the workers.
+SPENT = np.round(np.geomspace(1, 128, 43), 3)
+PRODUCT = SchedulerName("asha", 3, 3)
+Run = tuple[str, Setting, int]
+
+
+def screening() -> list[Setting]:
+    """Every setting that gets five seeds, the ones that the product needs first."""
+    found: list[Setting] = []
+    some = (NONE, PRODUCT, SchedulerName("asha", 1, 3), MEDIAN)
+    for scheduler in some:
+        found += [Setting(sampler, scheduler) for sampler in ("mtpe", "random", "tpe")]
+    every = (NONE, MEDIAN, *ASHA, *HYPERBAND)
+    found += [Setting(sampler, one) for one in every for sampler in ("random", "mtpe")]
+    for scheduler in some[1:3]:
+        found += [Setting("mtpe", scheduler, told=told) for told in ("complete", "nothing")]
+    found = [replace(setting, workers=w) for setting in found for w in WORKERS]
+    for scheduler in (PRODUCT, NONE):
+        found += [Setting(s, scheduler, protected=False) for s in ("mtpe", "random")]
+    found += [Setting("mtpe", PRODUCT, workers=w, ahead=True) for w in (1, 4, 16)]
+    found += [Setting("mtpe", PRODUCT, history=30)]
+    return list(dict.fromkeys(found))
+
+
+def finals(best: list[tuple[str, SchedulerName]]) -> list[Setting]:
+    """The best combinations again, with all numbers of workers."""
+    return [Setting(sampler, one, workers=w) for sampler, one in best for w in WORKERS]
+
+
+def gp_settings() -> list[Setting]:
+    """The GP sampler thinks for up to a second a trial: few settings."""
+    return [Setting("gp", scheduler, workers=4) for scheduler in (PRODUCT, NONE)]
+
+
+def runs(settings: list[Setting], seeds: range) -> Iterator[Run]:
+    """Every setting on every data set with every seed."""
+    for setting in settings:
+        for name in DATASETS:
+            yield from ((name, setting, seed) for seed in seeds)
+
+
+def key(run: Run) -> str:
+    """A run as text."""
+    return json.dumps([run[0], asdict(run[1]), run[2]])
+
+
+_surrogates: dict[str, Surrogate] = {}
+_scales: dict[str, tuple[float, float]] = {}
+
+
+def _begin(surrogates: dict[str, Surrogate], scales: dict[str, tuple[float, float]]) -> None:
+    _surrogates.update(surrogates)
+    _scales.update(scales)
+
+
+def _simulate(run: Run) -> dict[str, Any]:
+    name, setting, seed = run
+    trace = simulate(_surrogates[name], setting, seed)
+    best, median = _scales[name]
+    found = trace.incumbent(SPENT / setting.workers)
+    # Before any trial has ended, a search has nothing better than a guess.
+    regret = best - np.where(np.isnan(found), median, found)
+    last = trace.incumbent(np.array([np.inf]))[0]
+    return {
+        "run": key(run),
+        "dataset": name,
+        "sampler": setting.sampler,
+        "scheduler": setting.scheduler.text,
+        "workers": setting.workers,
+        "told": setting.told,
+        "protected": setting.protected,
+        "ahead": setting.ahead,
+        "history": setting.history,
+        "seed": seed,
+        "finished": len(trace.ends),
+        "spent": round(sum(trace.epochs) / EPOCHS, 4),
+        "duration": round(trace.duration, 4),
+        "scale": best - median,
+        "final": round(float(best - last), 6),
+        "regret": [round(float(value), 6) for value in regret],
+    }
+
+
+def simulate_all(
+    chosen: list[Run], surrogates: dict[str, Surrogate], log: Path, processes: int
+) -> list[dict[str, Any]]:
+    """Results of the runs; what `log` has already is read from there.
+
+    Returns:
+        One row a run, in the order of the runs.
+    """
+    done: dict[str, dict[str, Any]] = {}
+    if log.exists():
+        done = {row["run"]: row for row in map(json.loads, log.read_text().splitlines())}
+    scales = {name: surrogate.best() for name, surrogate in surrogates.items()}
+    missing = [run for run in chosen if key(run) not in done]
+    if missing:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        os.environ["OMP_NUM_THREADS"] = "1"
+        with (
+            ProcessPoolExecutor(
+                processes, initializer=_begin, initargs=(surrogates, scales)
+            ) as pool,
+            log.open("a") as file,
+        ):
+            for row in pool.map(_simulate, missing, chunksize=5):
+                file.write(json.dumps(row) + "\n")
+                file.flush()
+                done[row["run"]] = row
+    return [done[key(run)] for run in chosen]
+
+
+def write(rows: list[dict[str, Any]], path: Path) -> None:
+    """Writes results as a small Parquet file."""
+    columns = {
+        name: [row[name] for row in rows] for name in rows[0] if name not in ("run", "regret")
+    }
+    curves = pa.array([row["regret"] for row in rows], pa.list_(pa.float32(), len(SPENT)))
+    pq.write_table(pa.table(columns | {"regret": curves}), path, compression="zstd")

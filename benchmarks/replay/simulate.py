@@ -1,0 +1,239 @@
+"""A search on a simulated clock: workers take trials, epochs take time, nothing is trained."""
+
+from __future__ import annotations
+
+import heapq
+import warnings
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import optuna
+from optuna.samplers import BaseSampler, TPESampler
+from optuna.trial import TrialState
+
+from benchmarks.replay.schedulers import NONE, SchedulerName
+from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+
+optuna.logging.set_verbosity(optuna.logging.ERROR)
+warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way to search.
+
+    Attributes:
+        sampler: ``random``, ``tpe`` (each parameter alone), ``mtpe`` (the product's: multivariate,
+            group; both with constant liar) or ``gp``.
+        scheduler: Who stops trials.
+        workers: Trials at once.
+        told: What the sampler hears of a stopped trial: ``pruned`` (with its rung values, as the
+            product does), ``complete`` (finished with the value it had when it was stopped, as
+            Ray's OptunaSearch does) or ``nothing``.
+        protected: Whether the first trial has the defaults and is never stopped, as in the product.
+        ahead: Whether a suggestion is made when the one before it is taken, so that it does not
+            know what has ended since.
+        history: Finished trials that the sampler sees, half of them the best and half the
+            latest; 0: all.
+        trials: Trials of the search.
+    """
+
+    sampler: str = "mtpe"
+    scheduler: SchedulerName = NONE
+    workers: int = 4
+    told: str = "pruned"
+    protected: bool = True
+    ahead: bool = False
+    history: int = 0
+    trials: int = 100
+
+
+class Objective(Protocol):
+    """What is searched."""
+
+    space: Space
+    defaults: dict[str, Any]
+
+    def trial(self, params: dict[str, Any], draw: tuple[int, int]) -> Outcome:
+        """What training these parameters would give; `draw` seeds the chance in it."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A training that can be looked up.
+
+    Attributes:
+        curve: (epochs,) what is observed after each epoch.
+        truth: The last value without chance.
+        epoch_time: Time of one epoch; 1 / epochs is that of an average configuration.
+    """
+
+    curve: np.ndarray
+    truth: float
+    epoch_time: float
+
+
+@dataclass
+class Trace:
+    """What came of a search.
+
+    Attributes:
+        ends: (time, observed value, truth) of every trial that came to its end, in time.
+        epochs: Epochs that each trial was given, by number.
+        duration: When the last trial ended.
+    """
+
+    ends: list[tuple[float, float, float]] = field(default_factory=list)
+    epochs: list[int] = field(default_factory=list)
+    duration: float = 0.0
+
+    def incumbent(self, times: np.ndarray) -> np.ndarray:
+        """Truth of the trial with the best observed value so far; NaN before there is one."""
+        best, found = -np.inf, np.nan
+        steps, values = [-np.inf], [np.nan]
+        for time, observed, truth in self.ends:
+            if observed > best:
+                best, found = observed, truth
+                steps.append(time)
+                values.append(found)
+        return np.array(values)[np.searchsorted(steps, times, side="right") - 1]
+
+
+def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
+    """Runs a search; the same arguments give the same trace."""
+    study = _Study(objective, setting, seed)
+    scheduler = setting.scheduler.create(seed)
+    rungs = scheduler.rungs
+    trace = Trace(epochs=[0] * setting.trials)
+    outcomes: dict[int, Outcome] = {}
+    # (time, order of creation, trial, rung): ties go to what was scheduled first.
+    events: list[tuple[float, int, int, int]] = []
+    order = 0
+
+    def schedule(now: float, number: int, k: int) -> None:
+        nonlocal order
+        epochs = rungs[k] - (rungs[k - 1] if k else 0)
+        heapq.heappush(events, (now + epochs * outcomes[number].epoch_time, order, number, k))
+        order += 1
+
+    def start(now: float) -> None:
+        taken = study.take()
+        if taken is not None:
+            number, params = taken
+            outcomes[number] = objective.trial(params, (seed, number))
+            schedule(now, number, 0)
+
+    for _ in range(setting.workers):
+        start(0.0)
+    while events:
+        now, _, number, k = heapq.heappop(events)
+        outcome = outcomes[number]
+        value = float(outcome.curve[rungs[k] - 1])
+        trace.epochs[number] = rungs[k]
+        study.report(number, k, value)
+        stops = scheduler.record(number, k, value, protected=setting.protected and number == 0)
+        if k == len(rungs) - 1:
+            trace.ends.append((now, value, outcome.truth))
+            study.finish(number, value)
+        elif stops:
+            study.stop(number, value)
+        else:
+            schedule(now, number, k + 1)
+            continue
+        trace.duration = now
+        start(now)
+    return trace
+
+
+class _Study:
+    """An Optuna study in memory, asked as the product asks its own."""
+
+    def __init__(self, objective: Objective, setting: Setting, seed: int) -> None:
+        self.setting = setting
+        self.space = objective.space
+        self.seed = seed
+        self._study = optuna.create_study(direction="maximize")
+        if setting.protected:
+            self._study.enqueue_trial(objective.defaults)
+        self._live: dict[int, optuna.Trial] = {}
+        self._ended: list[int] = []
+        self._asked = 0
+        self._waiting: list[tuple[int, dict[str, Any]]] = []
+
+    def take(self) -> tuple[int, dict[str, Any]] | None:
+        """The next trial; with `ahead`, one that was proposed when the last one was taken."""
+        if not self.setting.ahead:
+            return self._ask()
+        taken = self._waiting.pop() if self._waiting else self._ask()
+        following = self._ask()
+        if following is not None:
+            self._waiting.append(following)
+        return taken
+
+    def report(self, number: int, k: int, value: float) -> None:
+        self._live[number].report(value, k)
+
+    def finish(self, number: int, value: float) -> None:
+        self._ended.append(number)
+        self._study.tell(self._live.pop(number), value)
+
+    def stop(self, number: int, value: float) -> None:
+        trial = self._live.pop(number)
+        self._ended.append(number)
+        if self.setting.told == "pruned":
+            self._study.tell(trial, state=TrialState.PRUNED)
+        elif self.setting.told == "complete":
+            self._study.tell(trial, value)
+        else:
+            self._study.tell(trial, state=TrialState.FAIL)
+
+    def _ask(self) -> tuple[int, dict[str, Any]] | None:
+        number = self._asked
+        if number >= self.setting.trials:
+            return None
+        self._asked += 1
+        sampler = _sampler(self.setting.sampler, self.space, self.seed, number)
+        everything = self.setting.sampler in FIXED_SPACE
+        self._study.sampler = sampler
+        if not self.setting.history or number == 0:
+            trial = self._study.ask()
+            self._live[number] = trial
+            return number, self.space.suggest(trial, everything=everything)
+        # What is proposed from a part of the history is then written into the whole one.
+        part = optuna.create_study(direction="maximize", sampler=sampler)
+        part.add_trials(self._part())
+        params = self.space.suggest(part.ask(), everything=everything)
+        self._study.enqueue_trial(params)
+        trial = self._study.ask()
+        self._live[number] = trial
+        return number, self.space.suggest(trial, everything=everything)
+
+    def _part(self) -> list[optuna.trial.FrozenTrial]:
+        trials = self._study.get_trials(deepcopy=False)
+        ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
+        half = self.setting.history // 2
+        latest = [self._ended[-1 - i] for i in range(min(half, len(self._ended)))]
+        others = sorted((t for t in ended if t.number not in latest), key=_rank)
+        kept = {*latest, *(t.number for t in others[:half])}
+        return [t for t in trials if t.number in kept or not t.state.is_finished()]
+
+
+def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
+    """TPE's order: the finished ones, then the stopped ones by how far they came."""
+    if trial.state == TrialState.COMPLETE:
+        return (-np.inf, -float(trial.value or 0.0))
+    step = max(trial.intermediate_values)
+    return (-step, -trial.intermediate_values[step])
+
+
+def _sampler(name: str, space: Space, seed: int, number: int) -> BaseSampler:
+    if name != "tpe":
+        product = {"mtpe": "tpe"}.get(name, name)
+        return create_sampler(SamplerConfig(name=product), space, seed, number)
+    draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    return TPESampler(
+        multivariate=False, group=False, constant_liar=True, n_startup_trials=10, seed=draw
+    )
