@@ -1,23 +1,33 @@
-"""Many trials: study, sampler, scheduler, Ray trainable, resume, and the retrains at the end."""
+"""Many trials: study, sampler, scheduler, Ray trainable, resume, and the retrains at the end.
 
-from gsfl_tune.search.asha import Asha
-from gsfl_tune.search.final import JobsOutcome, run_jobs
-from gsfl_tune.search.interrupt import Interrupt
-from gsfl_tune.search.job import Job, load_predictions, load_result
-from gsfl_tune.search.progress import Progress
-from gsfl_tune.search.protocol import (
-    Candidate,
-    Retraining,
-    SearchFailed,
-    SearchInterrupted,
-    best,
-)
-from gsfl_tune.search.rehearsal import rehearse_largest
-from gsfl_tune.search.resume import refuse_changes, run_lock
-from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
-from gsfl_tune.search.study import Study
-from gsfl_tune.search.table import write_trials
-from gsfl_tune.search.watcher import Watcher
+Names are imported when they are first used: a worker process does not wait for what only the
+driver needs, and the process that proposes does without torch and Ray.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.asha import Asha
+    from gsfl_tune.search.final import JobsOutcome, run_jobs
+    from gsfl_tune.search.interrupt import Interrupt
+    from gsfl_tune.search.job import Job, load_predictions, load_result
+    from gsfl_tune.search.progress import Progress
+    from gsfl_tune.search.protocol import (
+        Candidate,
+        Retraining,
+        SearchFailed,
+        SearchInterrupted,
+        best,
+    )
+    from gsfl_tune.search.rehearsal import rehearse_largest
+    from gsfl_tune.search.resume import refuse_changes, run_lock
+    from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
+    from gsfl_tune.search.study import Study
+    from gsfl_tune.search.table import write_trials
+    from gsfl_tune.search.watcher import Watcher
 
 __all__ = [
     "Asha",
@@ -43,3 +53,38 @@ __all__ = [
     "run_study",
     "write_trials",
 ]
+
+_HOMES = {
+    "Asha": "asha",
+    "Candidate": "protocol",
+    "Interrupt": "interrupt",
+    "Job": "job",
+    "JobsOutcome": "final",
+    "Progress": "progress",
+    "Retraining": "protocol",
+    "SearchFailed": "protocol",
+    "SearchInterrupted": "protocol",
+    "Study": "study",
+    "StudyOutcome": "runner",
+    "Watcher": "watcher",
+    "best": "protocol",
+    "load_predictions": "job",
+    "load_result": "job",
+    "open_study": "runner",
+    "refuse_changes": "resume",
+    "rehearse_largest": "rehearsal",
+    "run_jobs": "final",
+    "run_lock": "resume",
+    "run_study": "runner",
+    "write_trials": "table",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"gsfl_tune.search.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -4,32 +4,96 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import optuna
 from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileSymlinkLock
+from optuna.storages.journal import (
+    BaseJournalBackend,
+    JournalFileBackend,
+    JournalFileSymlinkLock,
+)
 from optuna.trial import FrozenTrial
 
 from gsfl_tune.run import StudyName
 
+# Optuna's number of the record of a drawn parameter.
+_SET_TRIAL_PARAM = 5
 
-class BatchingBackend(JournalFileBackend):
-    """Optuna's journal file, where several changes can become one write.
 
-    Optuna writes (and syncs to disk) every parameter of a trial on its own. In one write, a
-    trial is there with all its parameters or not at all, and asking is several times faster.
+class FollowedJournal(BaseJournalBackend):
+    """A journal file that somebody else writes, read up to a place that is named.
+
+    Args:
+        path: The file.
+
+    Attributes:
+        until: Bytes of the file that are read.
     """
 
     def __init__(self, path: Path) -> None:
-        lock = JournalFileSymlinkLock(str(path))
-        super().__init__(str(path), lock_obj=lock)
-        self._writers_lock = lock
-        self._batch: list[dict[str, Any]] | None = None
-        self._in_file: int | None = None
+        self._path = path
+        # Records that were handed to the reader, and the bytes of the file that they took.
+        self._known = 0
+        self._offset = 0
+        self.until = 0
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        """It is not ours.
+
+        Raises:
+            RuntimeError: Always.
+        """
+        raise RuntimeError(f"{self._path}: read only")
+
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The records that end before ``until``."""
+        yield from self._from_file(log_number_from, self.until)
+
+    def _from_file(self, log_number_from: int, until: int) -> Iterator[dict[str, Any]]:
+        if log_number_from < self._known:
+            # A second storage on this file begins anew.
+            self._known = self._offset = 0
+        if until <= self._offset:
+            return
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            for line in file:
+                # What another process has not finished to write is read the next time.
+                if self._offset + len(line) > until or not line.endswith(b"\n"):
+                    return
+                record = json.loads(line)
+                self._offset += len(line)
+                self._known += 1
+                if self._known > log_number_from:
+                    yield record
+
+
+class BatchingBackend(FollowedJournal):
+    """A journal file as Optuna writes it, where several changes can become one write.
+
+    Optuna writes (and syncs to disk) every parameter of a trial on its own. In one write, a
+    trial is there with all its parameters or not at all, and asking is several times faster.
+    What was read before is not read again: a change costs the same in a file of any length.
+
+    Args:
+        path: The file, made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        path.touch()
+        self._lock = JournalFileSymlinkLock(str(path))
+        self._batch: list[bytes] | None = None
+        self._taken = 0
+
+    @property
+    def end(self) -> int:
+        """Bytes of the file up to the last record that this process has read."""
+        return self._offset
 
     @contextmanager
     def batch(self) -> Iterator[None]:
@@ -40,45 +104,65 @@ class BatchingBackend(JournalFileBackend):
         if self._batch is not None:
             yield
             return
-        self._writers_lock.acquire()
-        self._batch, self._in_file = [], None
+        self._lock.acquire()
+        self._batch, self._taken = [], 0
         try:
             yield
         finally:
-            logs, self._batch = self._batch, None
+            batch, self._batch = self._batch, None
             try:
-                self._write(logs)
+                self._append(batch)
+                # What was read from the batch is not read again from the file.
+                self._known += self._taken
+                self._offset += sum(map(len, batch[: self._taken]))
             finally:
-                self._writers_lock.release()
+                self._lock.release()
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
         """Appends to the file, or to the batch."""
-        if self._batch is None:
-            super().append_logs(logs)
-        else:
-            # As they will be read from the file.
-            self._batch += [json.loads(json.dumps(log)) for log in logs]
-
-    def read_logs(self, log_number_from: int) -> Generator[dict[str, Any], None, None]:
-        """The file's records, then the batch's."""
-        if self._batch is None:
-            yield from super().read_logs(log_number_from)
+        lines = [json.dumps(log, separators=(",", ":")).encode() + b"\n" for log in logs]
+        if self._batch is not None:
+            self._batch += lines
             return
-        if self._in_file is None:
-            count = log_number_from
-            for log in super().read_logs(log_number_from):
-                count += 1
-                yield log
-            self._in_file = count
-        yield from self._batch[max(0, log_number_from - self._in_file) :]
+        self._lock.acquire()
+        try:
+            self._append(lines)
+        finally:
+            self._lock.release()
 
-    def _write(self, logs: list[dict[str, Any]]) -> None:
-        if logs:
-            data = "".join(json.dumps(log, separators=(",", ":")) + "\n" for log in logs)
-            with open(self._file_path, "ab") as file:
-                file.write(data.encode())
+    def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
+        """The file's records, then the batch's."""
+        if self._batch is None or not self._taken:
+            yield from self._from_file(log_number_from, os.stat(self._path).st_size)
+        while self._batch is not None and self._taken < len(self._batch):
+            self._taken += 1
+            # As it will be read from the file.
+            yield json.loads(self._batch[self._taken - 1])
+
+    def _append(self, lines: Sequence[bytes]) -> None:
+        if lines:
+            with self._path.open("ab") as file:
+                file.write(b"".join(lines))
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def end_of_proposals(path: Path, trial_ids: Container[int]) -> int:
+    """Bytes of a journal up to the last parameter that was drawn for some trials.
+
+    Args:
+        path: The journal.
+        trial_ids: Optuna's ids of the trials.
+    """
+    end = offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            offset += len(line)
+            if b'"param_name"' in line:
+                record = json.loads(line)
+                if record["op_code"] == _SET_TRIAL_PARAM and record["trial_id"] in trial_ids:
+                    end = offset
+    return end
 
 
 def open_journal(path: Path) -> tuple[JournalStorage, BatchingBackend]:

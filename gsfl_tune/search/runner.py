@@ -7,7 +7,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,6 +16,7 @@ from ray import tune
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
@@ -79,8 +80,16 @@ class StudyOutcome:
     interrupted: bool
 
 
-def open_study(experiment: Experiment, run: RunDirectory, name: StudyName = "search") -> Study:
+def open_study(
+    experiment: Experiment, run: RunDirectory, name: StudyName = "search", *, ahead: bool = False
+) -> Study:
     """Opens a study of a run, or creates it.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run.
+        name: ``search`` or ``control``.
+        ahead: Whether a process of its own computes proposals ahead; then `Study.close` it.
 
     Raises:
         UserError: When the run's study was begun with another experiment.
@@ -94,6 +103,9 @@ def open_study(experiment: Experiment, run: RunDirectory, name: StudyName = "sea
         sampler=search.sampler,
         seed=search.seed,
         fingerprint=fingerprint(experiment),
+        ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
+        if ahead
+        else None,
     )
 
 
@@ -138,7 +150,7 @@ def run_study(
             way stays RUNNING in the study.
         UserError: When the study cannot be continued with this experiment.
     """
-    study = open_study(experiment, run, name)
+    study = open_study(experiment, run, name, ahead=True)
     search = experiment.defaults().search
     largest = largest_timeline(experiment)
     scheduler = search.scheduler
@@ -197,7 +209,8 @@ def run_study(
         closed=lambda: interrupt.requested,
         on_trouble=interrupt.give_up,
     )
-    with interrupt.listening():
+    study.on_loss(watcher.notice)
+    with interrupt.listening(), closing(study):
         _fit(
             tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
             searcher,

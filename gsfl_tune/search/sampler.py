@@ -20,13 +20,13 @@ from optuna.samplers import (
     GPSampler,
     QMCSampler,
     RandomSampler,
-    TPESampler,
 )
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.grid import GridSampler, grid_points
+from gsfl_tune.search.tpe import Memory, Tpe
 
 Distributions = dict[str, BaseDistribution]
 
@@ -34,7 +34,9 @@ Distributions = dict[str, BaseDistribution]
 FIXED_SPACE = {"gp", "cmaes", "sobol"}
 
 
-def create_sampler(config: SamplerConfig, space: Space, seed: int, number: int) -> BaseSampler:
+def create_sampler(
+    config: SamplerConfig, space: Space, seed: int, number: int, memory: Memory | None = None
+) -> BaseSampler:
     """The sampler that proposes trial `number`.
 
     A sampler is made anew for every trial and seeded from (study seed, trial number): a
@@ -45,6 +47,7 @@ def create_sampler(config: SamplerConfig, space: Space, seed: int, number: int) 
         space: The search space.
         seed: Seed of the study.
         number: Number of the trial to be proposed.
+        memory: What TPE has seen of the study's trials before; spares it to look again.
 
     Raises:
         UserError: For a grid over a continuous parameter, or a grid too large to walk.
@@ -58,13 +61,7 @@ def create_sampler(config: SamplerConfig, space: Space, seed: int, number: int) 
         if config.name == "random":
             return RandomSampler(seed=draw)
         if config.name == "tpe":
-            return TPESampler(
-                multivariate=True,
-                group=True,
-                constant_liar=True,
-                n_startup_trials=startup,
-                seed=draw,
-            )
+            return Tpe(seed=draw, startup_trials=startup, memory=memory)
         whole = whole_space(space)
         if config.name == "gp":
             return _Gp(whole, seed=draw, n_startup_trials=startup)

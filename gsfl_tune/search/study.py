@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,15 @@ from gsfl_tune.experiment.config import METRICS, SamplerConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
+from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.grid import GridSampler
-from gsfl_tune.search.journal import open_journal
-from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params
+from gsfl_tune.search.journal import end_of_proposals, open_journal
+from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params, whole_space
+from gsfl_tune.search.tpe import Memory
 
 FORMAT = 1
 
-FINISHED = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL)
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class Study:
         seed: Seed of the study.
         fingerprint: What must not change while the study goes on, by dotted path; see
             `gsfl_tune.search.resume.fingerprint`.
+        ahead: Computes proposals before they are asked for; default: nobody does.
 
     Raises:
         UserError: When the journal's study was made from something else: one line per
@@ -76,6 +79,7 @@ class Study:
         sampler: SamplerConfig | None = None,
         seed: int = 0,
         fingerprint: Mapping[str, Any] | None = None,
+        ahead: Ahead | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name: StudyName = name
@@ -84,11 +88,14 @@ class Study:
         self.seed = seed
         self.direction = METRICS[metric]
         self._config = sampler or SamplerConfig()
-        storage, self._journal = open_journal(journal)
+        self._path = journal
+        self._ahead = ahead
+        self._memory: Memory = {}
+        self._storage, self._journal = open_journal(journal)
         # Refuses what cannot be sampled (grid over floats) before anything is written.
         first = self._sampler(0)
         self._study = optuna.create_study(
-            storage=storage,
+            storage=self._storage,
             study_name=name,
             direction=self.direction,
             sampler=first,
@@ -97,7 +104,15 @@ class Study:
         )
         self._sign()
         self._check(fingerprint or {})
-        self._live: dict[int, optuna.Trial] = {}
+        self._id = self._storage.get_study_id_from_name(name)
+        self._distributions = whole_space(space)
+        # What would else be counted anew at every event.
+        self._states: list[TrialState] = []
+        self._counts: Counter[TrialState] = Counter()
+        self._waiting: list[int] = []
+        self._best: FrozenTrial | None = None
+        self._handed_out: int | None = None
+        self._look()
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -112,20 +127,16 @@ class Study:
         if any(fixed_params(trial) == params for trial in self.trials()):
             return
         self._study.enqueue_trial(dict(params), user_attrs={"protected": True, "origin": origin})
+        self._look()
 
     def ask(self) -> Asked | None:
         """Creates the next trial; None when a grid has been walked to its end."""
-        waiting = [t.number for t in self.trials() if t.state == TrialState.WAITING]
-        number = min(waiting) if waiting else len(self.trials())
-        self._study.sampler = self._sampler(number)
-        if (
-            not waiting
-            and isinstance(self._study.sampler, GridSampler)
-            and self._study.sampler.exhausted(self._study)
-        ):
-            return None
-        with self._journal.batch():
-            return self._asked(self._study.ask())
+        self._look()
+        asked = self._waited_for() or self._proposed_ahead() or self._proposed()
+        if asked is not None:
+            self._handed_out = self._journal.end
+            self._prepare()
+        return asked
 
     def again(self, number: int) -> Asked:
         """Hands out a RUNNING trial once more, under its number and with its parameters.
@@ -133,17 +144,33 @@ class Study:
         Parameters that a driver killed in the middle of a write left out are drawn now.
         """
         self._study.sampler = self._sampler(number)
+        before = self._journal.end
         with self._journal.batch():
-            return self._asked(optuna.Trial(self._study, self._frozen(number)._trial_id))
+            asked = self._asked(optuna.Trial(self._study, self._trial_id(number)))
+        if self._journal.end != before:
+            self._handed_out = self._journal.end
+        self._prepare()
+        return asked
+
+    def on_loss(self, notice: Callable[[str], None]) -> None:
+        """Names who is told when proposals can no longer be computed ahead."""
+        if self._ahead is not None:
+            self._ahead.on_loss = notice
+
+    def close(self) -> None:
+        """Ends what runs beside the study; it can still be read."""
+        if self._ahead is not None:
+            self._ahead.close()
 
     # --- telling --------------------------------------------------------------------------
 
     def report(self, number: int, k: int, value: float) -> None:
         """Stores the objective at rung `k`, once."""
-        frozen = self._frozen(number)
+        frozen = self.trial(number)
         if frozen.state.is_finished() or k in frozen.intermediate_values:
             return
-        self._trial(number).report(value, step=k)
+        with self._journal.batch():
+            self._storage.set_trial_intermediate_value(frozen._trial_id, k, float(value))
 
     def complete(self, number: int, value: float, k: int | None = None) -> None:
         """The trial came to its end, rung `k`; a value that is not finite makes it a failure."""
@@ -169,7 +196,7 @@ class Study:
         """The trial broke; `reason` is kept in its user attributes."""
         if not self._finished(number):
             with self._journal.batch():
-                self._trial(number).set_user_attr("reason", reason)
+                self._storage.set_trial_user_attr(self._trial_id(number), "reason", reason)
                 self._tell(number, TrialState.FAIL)
 
     # --- looking --------------------------------------------------------------------------
@@ -178,59 +205,134 @@ class Study:
         """All trials by number. They are the study's own objects: read only."""
         return self._study.get_trials(deepcopy=False)
 
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial, the study's own object: read only."""
+        return self._storage.get_trial(self._trial_id(number))
+
     def running(self) -> list[int]:
         """Numbers of the trials that are under way, oldest first."""
-        return [trial.number for trial in self.trials() if trial.state == TrialState.RUNNING]
+        return [n for n, state in enumerate(self._states) if state == TrialState.RUNNING]
 
     def counts(self) -> dict[str, int]:
         """Trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
-        found = Counter(trial.state.name for trial in self.trials())
-        return {name: found[name] for name in ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")}
+        return {name: self._counts[TrialState[name]] for name in _STATES}
 
     def created(self) -> int:
         """Trials that were handed out, finished or not: what counts against the budget."""
-        return sum(trial.state != TrialState.WAITING for trial in self.trials())
+        return len(self._states) - self._counts[TrialState.WAITING]
 
     def ranking(self) -> list[FrozenTrial]:
         """COMPLETE trials, best first; equal values in the order of their numbers."""
-        sign = -1.0 if self.direction == "maximize" else 1.0
         complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
-        return sorted(complete, key=lambda t: (sign * float(t.value or 0.0), t.number))
+        return sorted(complete, key=self._key)
 
     def best(self) -> FrozenTrial | None:
         """The best COMPLETE trial."""
-        ranking = self.ranking()
-        return ranking[0] if ranking else None
+        return self._best
 
     # --- inside ---------------------------------------------------------------------------
 
     def _sampler(self, number: int) -> BaseSampler:
-        return create_sampler(self._config, self.space, self.seed, number)
+        return create_sampler(self._config, self.space, self.seed, number, self._memory)
+
+    def _waited_for(self) -> Asked | None:
+        if not self._waiting:
+            return None
+        number = self._waiting[0]
+        self._study.sampler = self._sampler(number)
+        with self._journal.batch():
+            trial = self._study.ask()
+            self._look()
+            self._set(trial.number, TrialState.RUNNING)
+            return self._asked(trial)
+
+    def _proposed_ahead(self) -> Asked | None:
+        number = len(self._states)
+        if self._ahead is None or not self._ahead.covers(number):
+            return None
+        params = self._ahead.take(number, self._until())
+        if params is None:
+            return None
+        with self._journal.batch():
+            trial_id = self._storage.create_new_trial(self._id)
+            for name, value in params.items():
+                distribution = self._distributions[name]
+                internal = distribution.to_internal_repr(value)
+                self._storage.set_trial_param(trial_id, name, internal, distribution)
+            self._look()
+        return Asked(number=number, params=params, protected=False, rungs={})
+
+    def _proposed(self) -> Asked | None:
+        sampler = self._study.sampler = self._sampler(len(self._states))
+        if isinstance(sampler, GridSampler) and sampler.exhausted(self._study):
+            return None
+        with self._journal.batch():
+            asked = self._asked(self._study.ask())
+            self._look()
+            return asked
+
+    def _prepare(self) -> None:
+        """Has the next proposal computed, unless a configuration waits to be tried first."""
+        if self._ahead is not None and not self._waiting:
+            self._ahead.prepare(len(self._states), self._until())
+
+    def _until(self) -> int:
+        """Bytes of the journal up to the trial that was handed out last, by whatever driver."""
+        if self._handed_out is None:
+            ids = {trial._trial_id for trial in self.trials()}
+            self._handed_out = end_of_proposals(self._path, ids)
+        return self._handed_out
 
     def _asked(self, trial: optuna.Trial) -> Asked:
-        self._live[trial.number] = trial
         params = self.space.suggest(trial, everything=self._config.name in FIXED_SPACE)
+        frozen = self.trial(trial.number)
         return Asked(
             number=trial.number,
             params=params,
-            protected=bool(trial.user_attrs.get("protected", False)),
-            rungs=dict(self._frozen(trial.number).intermediate_values),
+            protected=bool(frozen.user_attrs.get("protected", False)),
+            rungs=dict(frozen.intermediate_values),
         )
 
-    def _trial(self, number: int) -> optuna.Trial:
-        if number not in self._live:
-            self._live[number] = optuna.Trial(self._study, self._frozen(number)._trial_id)
-        return self._live[number]
-
-    def _frozen(self, number: int) -> FrozenTrial:
-        return self.trials()[number]
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
 
     def _finished(self, number: int) -> bool:
-        return self._frozen(number).state.is_finished()
+        return self.trial(number).state.is_finished()
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
         self._study.tell(number, value, state=state)
-        self._live.pop(number, None)
+        self._set(number, state)
+
+    def _set(self, number: int, state: TrialState) -> None:
+        if self._states[number] == TrialState.WAITING:
+            self._waiting.remove(number)
+        self._counts[self._states[number]] -= 1
+        self._counts[state] += 1
+        self._states[number] = state
+        if state == TrialState.COMPLETE:
+            trial = self.trial(number)
+            if self._best is None or self._key(trial) < self._key(self._best):
+                self._best = trial
+
+    def _look(self) -> None:
+        """Takes note of trials that are new."""
+        while True:
+            number = len(self._states)
+            try:
+                trial = self.trial(number)
+            except KeyError:
+                return
+            # So that `_set` has something to count from.
+            self._states.append(TrialState.RUNNING)
+            self._counts[TrialState.RUNNING] += 1
+            self._set(number, trial.state)
+            if trial.state == TrialState.WAITING:
+                self._waiting.append(number)
+
+    def _key(self, trial: FrozenTrial) -> tuple[float, int]:
+        """Sorts the best first."""
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        return sign * float(trial.value or 0.0), trial.number
 
     def _sign(self) -> None:
         attributes = self._study.user_attrs

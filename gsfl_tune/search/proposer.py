@@ -1,0 +1,79 @@
+"""The process that computes proposals ahead: ``python -m gsfl_tune.search.proposer``.
+
+It reads the study's journal and writes nothing. One line of JSON a question on standard input,
+one an answer on standard output; it ends when standard input does, as when the driver is killed.
+It imports Optuna and the search space, and neither torch nor Ray.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any, TextIO
+
+import optuna
+from optuna.storages import JournalStorage
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.nodes import read_yaml
+from gsfl_tune.search.journal import FollowedJournal
+from gsfl_tune.search.proposal import propose
+from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+from gsfl_tune.search.tpe import Memory
+
+
+class Proposer:
+    """Answers what the next trial of a study should be.
+
+    Args:
+        experiment: The experiment as YAML, its bounds clamped to the data.
+        journal: File of the run's journal.
+        study: Name of the study.
+    """
+
+    def __init__(self, experiment: str, journal: str, study: str) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        # Checked by whoever wrote it: files that it names need not be looked at again.
+        root = read_yaml(experiment, "experiment", [])
+        if root is None:
+            raise ValueError("no experiment")
+        read = Experiment(root, "experiment", [], None)
+        search = read.defaults().search
+        self._space, self._config, self._seed = read.space, search.sampler, search.seed
+        self._journal = FollowedJournal(Path(journal))
+        self._storage = JournalStorage(self._journal)
+        self._name = study
+        self._study: optuna.Study | None = None
+        self._memory: Memory = {}
+
+    def propose(self, number: int, until: int) -> dict[str, Any]:
+        """Parameters for trial `number` from the first `until` bytes of the journal."""
+        self._journal.until = until
+        sampler = create_sampler(self._config, self._space, self._seed, number, self._memory)
+        if self._study is None:
+            self._study = optuna.load_study(
+                study_name=self._name, storage=self._storage, sampler=sampler
+            )
+        everything = self._config.name in FIXED_SPACE
+        return propose(self._study, sampler, self._space, number, everything=everything)
+
+
+def serve(questions: TextIO, answers: TextIO) -> None:
+    """Answers until there are no more questions; the first line says what is searched."""
+    proposer: Proposer | None = None
+    for line in questions:
+        question = json.loads(line)
+        try:
+            if proposer is None:
+                proposer = Proposer(**question)
+                continue
+            answer = {"number": question["number"], "params": proposer.propose(**question)}
+        except Exception as error:
+            # Told, not raised: the driver asks itself, and a user sees why it does.
+            answer = {"error": f"{type(error).__name__}: {error}"}
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    serve(sys.stdin, sys.stdout)

@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Study, open_study
+from gsfl_tune.search import ahead as ahead_module
+from tests.search.experiments import experiment
+
+FIRST = 6
+
+
+@pytest.fixture(autouse=True)
+def _ahead_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ahead_module, "FIRST", {"tpe": FIRST, "gp": FIRST})
+
+
+@pytest.fixture
+def opened() -> Iterator[Any]:
+    studies: list[Study] = []
+
+    def open_it(run: RunDirectory, *overrides: str) -> Study:
+        tried = experiment("search.sampler.startup_trials=3", *overrides)
+        studies.append(open_study(tried, run, ahead=True))
+        return studies[-1]
+
+    yield open_it
+    for study in studies:
+        study.close()
+
+
+def _objective(params: dict[str, Any]) -> float:
+    return float(params["model.latent_dim"]) / 32 + float(params["model.dropout"])
+
+
+def _end(study: Study, number: int, params: dict[str, Any]) -> None:
+    if number % 4 == 3:
+        study.prune(number, _objective(params), 0)
+    else:
+        study.complete(number, _objective(params), 0)
+
+
+def _search(study: Study, trials: int) -> list[dict[str, Any]]:
+    seen = []
+    for _ in range(trials):
+        asked = study.ask()
+        assert asked is not None
+        seen.append(asked.params)
+        _end(study, asked.number, asked.params)
+    return seen
+
+
+def _child(study: Study) -> subprocess.Popen[str]:
+    process = study._ahead._process  # type: ignore[union-attr]
+    assert process is not None
+    return process
+
+
+@pytest.mark.parametrize("sampler", ["tpe", "gp"])
+def test_an_interrupted_study_gets_the_proposals_of_an_uninterrupted_one(
+    tmp_path: Path, opened: Any, sampler: str
+) -> None:
+    name = f"search.sampler.name={sampler}"
+    whole = _search(opened(RunDirectory(tmp_path / "whole"), name), 12)
+    run = RunDirectory(tmp_path / "parts")
+    study = opened(run, name)
+    parts = _search(study, 8)
+    # Killed while trial 8 was under way, after its first rung.
+    asked = study.ask()
+    parts.append(asked.params)
+    study.report(8, 0, 1.0)
+    study.close()
+    study = opened(run, name)
+    assert study.again(8).params == parts[8]
+    _end(study, 8, parts[8])
+    parts += _search(study, 2)
+    # Killed between the end of a trial and the next one.
+    study.close()
+    parts += _search(opened(run, name), 1)
+    assert parts == whole
+
+
+def test_a_proposal_is_decided_when_the_trial_before_it_is_handed_out(
+    tmp_path: Path, opened: Any
+) -> None:
+    next_ones = []
+    for value in (0.1, 0.9):
+        study = opened(RunDirectory(tmp_path / str(value)))
+        _search(study, FIRST)
+        last = study.ask()
+        # What becomes of this trial comes too late for the next, and not for the one after.
+        study.complete(last.number, value, 0)
+        next_ones.append([study.ask().params, study.ask().params])
+    assert next_ones[0][0] == next_ones[1][0]
+    assert next_ones[0][1] != next_ones[1][1]
+
+
+def test_enqueued_configurations_still_come_first(run: RunDirectory, opened: Any) -> None:
+    study = opened(run)
+    _search(study, FIRST + 2)
+    params = experiment().default_params() | {"model.latent_dim": 8}
+    study.enqueue(params, "enqueue[0]")
+    asked = study.ask()
+    assert asked.params == params
+    assert asked.protected
+    assert study.ask().number == asked.number + 1
+    assert not study.trials()[-1].user_attrs
+
+
+def test_when_the_process_dies_the_driver_asks_itself_and_says_so(
+    run: RunDirectory, opened: Any
+) -> None:
+    study = opened(run)
+    notices: list[str] = []
+    study.on_loss(notices.append)
+    _search(study, FIRST + 2)
+    os.kill(_child(study).pid, signal.SIGKILL)
+    seen = _search(study, 4)
+    assert len(seen) == 4
+    assert len(study.trials()) == FIRST + 6
+    assert study.counts()["RUNNING"] == 0
+    assert len(notices) == 1
+    assert "no longer" in notices[0]
+
+
+def test_a_journal_has_the_same_records_however_a_trial_was_proposed(
+    run: RunDirectory, opened: Any
+) -> None:
+    study = opened(run)
+    _search(study, FIRST)
+    before = run.journal.stat().st_size
+    study.ask()
+    study.close()
+    records = [json.loads(line) for line in run.journal.read_bytes()[before:].splitlines()]
+    names = [record["param_name"] for record in records if "param_name" in record]
+    trial = study.trials()[-1]
+    assert names == list(trial.params)
+    assert len(records) == 1 + len(names)
+    assert open_study(experiment("search.sampler.startup_trials=3"), run).trials()[-1] == trial
+
+
+def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> None:
+    code = (
+        "import sys, time\n"
+        "from gsfl_tune.run import RunDirectory\n"
+        "from gsfl_tune.search import ahead, open_study\n"
+        "from tests.search.experiments import experiment\n"
+        "ahead.FIRST = {'tpe': 1}\n"
+        "study = open_study(experiment(), RunDirectory(sys.argv[1]), ahead=True)\n"
+        "study.ask(); study.ask()\n"
+        "print(study._ahead._process.pid, flush=True)\n"
+        "time.sleep(60)\n"
+    )
+    driver = subprocess.Popen(
+        [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
+    )
+    assert driver.stdout is not None
+    child = psutil.Process(int(driver.stdout.readline()))
+    assert child.is_running()
+    driver.kill()
+    driver.communicate()
+    deadline = time.monotonic() + 10
+    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_the_process_imports_neither_torch_nor_ray() -> None:
+    code = (
+        "import sys, gsfl_tune.search.proposer\n"
+        "print(sorted({'torch', 'ray', 'timm', 'pandas', 'sklearn'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,141 @@
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import optuna
+import pytest
+from optuna.trial import TrialState
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.search.proposal import propose
+from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+from gsfl_tune.search.tpe import Tpe
+from tests.search.experiments import experiment
+
+SPACE = experiment(
+    "model.feature_scale={float: [1, 64], log: true}",
+    "model.dropout={float: [0, 0.7]}",
+    "model.latent_dim={int: [8, 512], log: true}",
+)
+
+
+@pytest.fixture(autouse=True)
+def _no_warnings() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        yield
+
+
+def _value(params: dict[str, Any]) -> float:
+    return float(np.log(params["model.feature_scale"]) - (params["model.dropout"] - 0.3) ** 2)
+
+
+def _study(trials: int, tried: Experiment = SPACE, direction: str = "maximize") -> optuna.Study:
+    """Complete, pruned, failed and running trials, drawn at random."""
+    sampler = optuna.samplers.RandomSampler(seed=1)
+    study = optuna.create_study(direction=direction, sampler=sampler)
+    for number in range(trials):
+        trial = study.ask()
+        value = _value(tried.space.suggest(trial))
+        if number % 7 == 5:
+            continue
+        if number % 7 == 6:
+            study.tell(trial, state=TrialState.FAIL)
+        elif number % 7 > 2:
+            trial.report(value, number % 3)
+            study.tell(trial, state=TrialState.PRUNED)
+        else:
+            study.tell(trial, value)
+    return study
+
+
+def _asked(study: optuna.Study, sampler: optuna.samplers.BaseSampler) -> dict[str, Any]:
+    study.sampler = sampler
+    trial = study.ask()
+    params = SPACE.space.suggest(trial)
+    study.tell(trial, state=TrialState.FAIL)
+    return params
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+def test_proposes_what_optuna_does(direction: str) -> None:
+    theirs, ours = _study(90, direction=direction), _study(90, direction=direction)
+    memory: dict[int, Any] = {}
+    for seed in range(10):
+        expected = _asked(
+            theirs,
+            optuna.samplers.TPESampler(
+                multivariate=True, group=True, constant_liar=True, seed=seed
+            ),
+        )
+        found = _asked(ours, Tpe(seed=seed, memory=memory))
+        assert found.keys() == expected.keys()
+        for name, value in expected.items():
+            if isinstance(value, float):
+                assert found[name] == pytest.approx(value, rel=1e-9)
+            else:
+                assert found[name] == value
+
+
+def test_of_a_long_history_the_best_the_newest_and_the_running_count() -> None:
+    study = _study(140)
+    ours = Tpe(seed=0, history=60)
+    frozen = study.trials[0]
+    view = ours._see(study, optuna.trial.FrozenTrial(**{**_fields(frozen), "number": 140}))
+    numbers = {trial.number for trial in view.trials}
+    finished = [t for t in study.trials if t.state.name in ("COMPLETE", "PRUNED")]
+    running = {t.number for t in study.trials if t.state == TrialState.RUNNING}
+    assert len(numbers) == 60 + len(running)
+    assert running <= numbers
+    assert {t.number for t in finished[-8:]} <= numbers
+    complete = [t for t in finished if t.state == TrialState.COMPLETE]
+    best = sorted(complete, key=lambda trial: -trial.value)[:25]  # type: ignore[operator]
+    assert {trial.number for trial in best} <= numbers
+
+
+def test_learns_from_a_bounded_history() -> None:
+    study = _study(30)
+    for seed in range(60):
+        study.sampler = Tpe(seed=seed, history=20)
+        trial = study.ask()
+        study.tell(trial, _value(SPACE.space.suggest(trial)))
+    values = [trial.value for trial in study.trials if trial.value is not None]
+    # Uniform draws have a mean of 2 with this objective, and a best of about 4.
+    assert np.mean(values[-30:]) > 3
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "random", "sobol"])
+def test_a_proposal_without_a_trial_is_the_one_of_a_trial(name: str) -> None:
+    config = SamplerConfig(name=name, startup_trials=5)  # type: ignore[arg-type]
+    everything = name in FIXED_SPACE
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
+    for number in range(12):
+        sampler = create_sampler(config, SPACE.space, 3, number)
+        before = len(study.trials)
+        proposed = propose(study, sampler, SPACE.space, number, everything=everything)
+        assert len(study.trials) == before
+        study.sampler = create_sampler(config, SPACE.space, 3, number)
+        trial = study.ask()
+        params = SPACE.space.suggest(trial, everything=everything)
+        assert proposed == params
+        if number % 4 != 1:
+            study.tell(trial, _value(params))
+
+
+def _fields(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:
+    return {
+        "state": trial.state,
+        "value": trial.value,
+        "datetime_start": trial.datetime_start,
+        "datetime_complete": trial.datetime_complete,
+        "params": trial.params,
+        "distributions": trial.distributions,
+        "user_attrs": {},
+        "system_attrs": {},
+        "intermediate_values": {},
+        "trial_id": trial._trial_id,
+    }
