@@ -14,8 +14,8 @@ the whole of its time counts and the seed is a miss. Also shown: what ours has a
 *trials* as the expert, and how much of the time its processes trained.
 
 The default and the published configuration are among the first trials of ours and not of the
-expert's; ``--expert-defaults`` runs a second expert that tries the default first, to tell the worth of good
-defaults from the worth of the machinery.
+expert's; ``--expert-defaults`` runs a second expert that tries the default first, to tell the
+worth of good defaults from the worth of the machinery.
 
     python benchmarks/expert.py                     # 10 seeds: about 25 minutes on two cores
     python benchmarks/expert.py --expert-defaults   # half as long again
