@@ -150,6 +150,8 @@ def entries(cache: Path) -> list[Entry]:
                 if target.exists() or not _is_locked(target):
                     continue
             size = disk_size(path)
+            if not size and not path.exists():
+                continue  # evicted meanwhile
             found[target] = Entry(kind, target, size, _last_use(target, path), _what(target), state)
     return sorted(found.values(), key=lambda entry: -entry.used)
 
@@ -205,6 +207,8 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
         listed = entries(cache)
         total = sum(entry.size for entry in listed)
         free = shutil.disk_usage(cache).free
+        if wanted > free + sum(entry.size for entry in listed if entry.state == "free"):
+            raise EnvironmentProblem(_too_small(cache, free, wanted, what))
         for entry in reversed(listed):
             if (limit is None or total + wanted <= limit) and free >= wanted:
                 break
@@ -213,10 +217,7 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
                 free += entry.size
     free = shutil.disk_usage(cache).free
     if free < wanted:
-        raise EnvironmentProblem(
-            f"the cache directory {cache} has {size_text(free)} free, but {what} takes "
-            f"{size_text(wanted)}; {DIRECTORY_VARIABLE} names another one"
-        )
+        raise EnvironmentProblem(_too_small(cache, free, wanted, what))
     if limit is not None and wanted > limit:
         _say_once(
             f"{what} takes {size_text(wanted)}, more than the whole cache may hold "
@@ -308,6 +309,13 @@ def _what(path: Path) -> str:
         return str(json.loads(_sidecar(path).read_text())["what"])
     except (OSError, ValueError, KeyError, TypeError):
         return ""
+
+
+def _too_small(cache: Path, free: int, wanted: int, what: str) -> str:
+    return (
+        f"the cache directory {cache} has {size_text(free)} free, but {what} takes "
+        f"{size_text(wanted)}; {DIRECTORY_VARIABLE} names another one"
+    )
 
 
 def _existing(path: Path) -> Path:
