@@ -16,6 +16,7 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+from gsfl_tune.search.tpe import Memory, _whole_arrays
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -160,6 +161,7 @@ class _Study:
             self._study.enqueue_trial(objective.defaults)
         self._live: dict[int, optuna.Trial] = {}
         self._ended: list[int] = []
+        self._memory: Memory = {}
         self._asked = 0
         self._waiting: list[tuple[int, dict[str, Any]]] = []
 
@@ -195,7 +197,8 @@ class _Study:
         if number >= self.setting.trials:
             return None
         self._asked += 1
-        sampler = _sampler(self.setting.sampler, self.space, self.seed, number)
+        memory = None if self.setting.history else self._memory
+        sampler = _sampler(self.setting.sampler, self.space, self.seed, number, memory)
         everything = self.setting.sampler in FIXED_SPACE
         self._study.sampler = sampler
         if not self.setting.history or number == 0:
@@ -229,11 +232,19 @@ def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
     return (-step, -trial.intermediate_values[step])
 
 
-def _sampler(name: str, space: Space, seed: int, number: int) -> BaseSampler:
+class _Alone(TPESampler):
+    """Optuna's TPE of each parameter alone, with the product's faster arithmetic."""
+
+    def sample_independent(self, *args: Any, **kwargs: Any) -> Any:
+        with _whole_arrays():
+            return super().sample_independent(*args, **kwargs)
+
+
+def _sampler(name: str, space: Space, seed: int, number: int, memory: Memory | None) -> BaseSampler:
     if name != "tpe":
         product = {"mtpe": "tpe"}.get(name, name)
-        return create_sampler(SamplerConfig(name=product), space, seed, number)
+        return create_sampler(SamplerConfig(name=product), space, seed, number, memory)
     draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return TPESampler(
+    return _Alone(
         multivariate=False, group=False, constant_liar=True, n_startup_trials=10, seed=draw
     )

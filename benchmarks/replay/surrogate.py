@@ -9,8 +9,9 @@ far above everything that was recorded.
 
 What a search observes has chance in it: whole difference curves of recorded pairs (one
 configuration, two seeds), so that noise has the size that it has at each epoch and is
-correlated over epochs as it is; on request a share of what the process could not explain; and
-the result is rounded to whole validation images.
+correlated over epochs as it is; half of a curve that the process could not explain, with which
+early epochs tell the order at the end as well (and as badly) as they do in the recording
+(`fit.early_ranks`); and the result is rounded to whole validation images.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class Surrogate:
         self,
         name: str,
         curves: Curves,
-        misfit: float = 0.0,
+        misfit: float = 0.5,
         processes: Processes | None = None,
     ) -> None:
         found = experiment(name)
