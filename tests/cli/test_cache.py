@@ -91,8 +91,8 @@ def test_clear_keeps_what_is_in_use(cache, command):
     assert left(cache) == {"g.npy"}
 
 
-def test_clear_does_not_guess_without_a_terminal(cache, process):
-    answer = process("cache", "clear")
+def test_clear_does_not_guess_without_a_terminal(cache, command):
+    answer = command("cache", "clear")
     assert answer.code == 2
     assert "remove 3 entries (3.0 MB)" in answer.err
     assert "--yes" in answer.err
