@@ -3,16 +3,20 @@
 Ray turns ``--node-ip-address 127.0.0.1`` back into the address of the network card, and then most
 of its servers listen on every interface. Where it thinks that there are no clusters (as on a Mac)
 it stays on loopback, but refuses to add a node. Here it does both, for several raylets on one
-machine; see ``clusters/local.sh``.
+machine; see ``clusters/local.sh``. A node also gets longer than Ray's 30 s to start: several of
+them on a busy machine need it.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+import time
+from typing import Any
 
 # Inherited by agents, workers and jobs, so that they find their node under its address.
 ENVIRONMENT = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "RAY_USAGE_STATS_ENABLED": "0"}
+_START_SECONDS = 150.0
 
 
 def main() -> None:
@@ -21,11 +25,26 @@ def main() -> None:
     from ray._private import ray_constants, services
 
     services.get_node_ip_address = lambda address=None: "127.0.0.1"
+    services.get_node = _patient(services.get_node)
     ray_constants.ENABLE_RAY_CLUSTER = True
     from ray.scripts import scripts
 
     sys.argv[0] = "ray"
     scripts.main()
+
+
+def _patient(get_node: Any) -> Any:
+    def get(*arguments: Any) -> Any:
+        deadline = time.monotonic() + _START_SECONDS
+        while True:
+            try:
+                return get_node(*arguments)
+            except RuntimeError:
+                if time.monotonic() > deadline:
+                    raise
+                time.sleep(0.2)
+
+    return get
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 
 from gsfl_tune.experiment import Experiment, edit
@@ -15,6 +16,10 @@ from gsfl_tune.experiment.errors import UserError
 
 # The dashboard refuses packages over 100 MiB; the archive's own headers need some of it.
 MAX_BYTES = 90 * 1024**2
+_SECRETS = (
+    *(".env", ".env.*", ".netrc", ".pgpass", "auth_token", "credentials", "credentials.json"),
+    *("*.pem", "*.key", "*.p12", "*.pfx", "id_rsa", "id_ed25519", "id_ecdsa", "kubeconfig"),
+)
 _IGNORE_FILES = (".gitignore", ".rayignore")
 
 
@@ -106,6 +111,15 @@ def missing_files(package: Package, experiment: Experiment) -> list[str]:
         for leaf in edit.FILES
         for value in _named_files(experiment, leaf)
         if (problem := _problem(package, value))
+    ]
+
+
+def secret_files(package: Package) -> list[str]:
+    """Files of the upload that look like secrets, one line each."""
+    return [
+        f"{path} looks like a secret and would be uploaded; leave it out with a line in .rayignore"
+        for path in sorted(package.sizes)
+        if any(fnmatch(path.rpartition("/")[2].lower(), pattern) for pattern in _SECRETS)
     ]
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from gsfl_tune.cluster.jobs import Jobs
-from gsfl_tune.cluster.package import Package, missing_files, refuse_without, survey
+from gsfl_tune.cluster.package import Package, missing_files, refuse_without, secret_files, survey
 from gsfl_tune.experiment import Experiment, ExperimentError, LeafCheck, Problem, edit, nodes
 from gsfl_tune.experiment.errors import UserError
 
@@ -135,7 +135,7 @@ def prepare(
             "that every node mounts"
         )
     package = survey(Path.cwd())
-    warnings = missing_files(package, experiment)
+    warnings = [*missing_files(package, experiment), *secret_files(package)]
     if _SHADOW in package.sizes:
         warnings.append(
             "the upload holds a folder gsfl_tune: its code runs, not what the cluster has installed"

@@ -344,19 +344,19 @@ def test_a_search_on_two_raylets_is_stopped_and_resumed(tmp_path, monkeypatch, c
         while not list(run_dir.glob("trials/*/epochs.jsonl")):
             assert time.monotonic() - started < 240
             time.sleep(0.1)
-        while len(_ended(run_dir)) < 4:
+        while len(ended_trials(run_dir)) < 4:
             time.sleep(0.2)
         stopped = command("stop")
         assert stopped.code == 0
         assert "stopped, exit code 3" in stopped.out
-        kept = _ended(run_dir)
+        kept = ended_trials(run_dir)
         assert 4 <= len(kept) < 40
         assert not (run_dir / "results.json").exists()
 
         options[-1] = f"search.trials={len(kept) + 4}"
         resumed = command("submit", "tiny.yaml", *options, "--resume", "--follow")
         assert resumed.code == 0, resumed.out + resumed.err
-        after = _ended(run_dir)
+        after = ended_trials(run_dir)
         assert len(after) == len(kept) + 4
         assert {number: after[number] for number in kept} == kept
         assert json.loads((run_dir / "results.json").read_text())
@@ -367,12 +367,15 @@ def test_a_search_on_two_raylets_is_stopped_and_resumed(tmp_path, monkeypatch, c
     assert not pair.directory.exists()
 
 
-def _ended(run_dir: Path) -> dict[int, float]:
-    """Values of finished trials, from the journal."""
+def ended_trials(run_dir: Path) -> dict[int, float]:
+    """Values of finished trials, from the journal; none before there is one."""
     from optuna import load_study
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    storage = JournalStorage(JournalFileBackend(str(run_dir / "study.journal")))
+    journal = run_dir / "study.journal"
+    if not journal.exists():
+        return {}
+    storage = JournalStorage(JournalFileBackend(str(journal)))
     trials = load_study(study_name="search", storage=storage).trials
     return {trial.number: trial.value for trial in trials if trial.state.is_finished()}

@@ -198,6 +198,14 @@ def test_code_in_the_upload_is_said(project: Path) -> None:
     assert any("its code runs" in warning for warning in _prepare().warnings)
 
 
+def test_secrets_in_the_upload_are_said(project: Path) -> None:
+    assert _prepare().warnings == []
+    (project / ".env").write_text("KEY=1")
+    (project / "notes" / "head.pem").touch()
+    said = [warning.split()[0] for warning in _prepare().warnings]
+    assert said == [".env", "notes/head.pem"]
+
+
 @pytest.mark.parametrize("entry", ["AWS_SECRET_ACCESS_KEY=x", "RAY_AUTH_TOKEN", "my_password=1"])
 def test_secrets_do_not_travel_as_variables(entry: str) -> None:
     with pytest.raises(UserError, match="looks like a secret"):
