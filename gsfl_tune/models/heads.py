@@ -10,6 +10,8 @@ from typing import Literal, NamedTuple
 
 from torch import Tensor, nn
 
+from gsfl_tune.models.dropout import Dropout
+
 INFERENCE_PARTS = ("discriminative", "classifier")
 
 
@@ -32,9 +34,9 @@ class HeadOutput(NamedTuple):
 def encoder(feature_dim: int, latent_dim: int, dropout: float) -> nn.Sequential:
     """Dropout, linear D->H, dropout, linear H->H, ReLU."""
     return nn.Sequential(
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(feature_dim, latent_dim),
-        nn.Dropout(dropout),
+        Dropout(dropout),
         nn.Linear(latent_dim, latent_dim),
         nn.ReLU(),
     )
