@@ -76,7 +76,9 @@ class ClassCenters(nn.Module):
     def step(self, rate: float) -> None:
         """Moves the centres of the classes seen since the last step, and forgets what was seen."""
         counts = self.pending_count[:, None]
-        self.centers.sub_((counts * self.centers - self.pending_sum) / (1 + counts), alpha=rate)
+        share = rate / (1 + counts)
+        # c - rate * (n * c - sum) / (1 + n), in two passes over the centres.
+        self.centers.mul_(1 - share * counts).addcmul_(self.pending_sum, share)
         self.pending_sum.zero_()
         self.pending_count.zero_()
 

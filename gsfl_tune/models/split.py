@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+from gsfl_tune.models.frozen import FrozenForward, frozen_forward
 
 if TYPE_CHECKING:
     from gsfl_tune.models.backbones import Backbone
@@ -71,6 +72,10 @@ class SplitBackbone:
         """Activations at the boundary, (B, *shape), of normalised images (B, 3, side, side)."""
         return run_prefix(self._prefix, images)
 
+    def frozen_prefix(self) -> FrozenForward:
+        """A fast copy of the prefix: for weights that stay what they are."""
+        return frozen_forward(_Prefix(self._prefix), (3, self._size, self._size))
+
     def suffix(self, activations: Tensor) -> Tensor:
         """Feature map (B, C, h, w) of activations at the boundary (B, *shape)."""
         features = self._suffix.forward_features(activations)
@@ -88,6 +93,17 @@ class SplitBackbone:
         deviation = float((found - expected).abs().max() / scale)
         if not deviation <= _TOLERANCE:
             raise CannotCut(f"its two parts deviate by {deviation:.1e} from the whole")
+
+
+class _Prefix(nn.Module):
+    """The prefix as a module of its own."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: Tensor) -> Tensor:
+        return run_prefix(self.model, images)
 
 
 @lru_cache(maxsize=64)

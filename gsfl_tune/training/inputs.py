@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gsfl_tune.data.augment import Augment, center_crop
 from gsfl_tune.data.loader import epoch_batches, eval_batches
-from gsfl_tune.models import Network
+from gsfl_tune.models import Network, SplitBackbone
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
@@ -108,3 +108,30 @@ class ImageInputs(Inputs):
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """The whole network without its head."""
         return network.features
+
+
+class SplitInputs(ImageInputs):
+    """Images through a fast copy of the frozen blocks, then through the trained ones.
+
+    Args:
+        training: The training that it belongs to.
+        network: On the device, its last blocks trainable.
+        split: Its backbone, cut in front of them.
+    """
+
+    def __init__(self, training: Training, network: Network, split: SplitBackbone) -> None:
+        super().__init__(training, network)
+        # The weight average is a network of its own; its frozen blocks are the same.
+        self._splits = {network.backbone: split}
+        self._prefix = split.frozen_prefix()
+
+    def features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """The frozen copy, the trained blocks of the network, its pooling."""
+        backbone = network.backbone
+        split = self._splits.get(backbone) or backbone.split(self._size)
+        self._splits[backbone] = split
+
+        def features(images: Tensor) -> Tensor:
+            return network.pool(split.suffix(self._prefix(images)))
+
+        return features

@@ -19,6 +19,7 @@ from gsfl_tune.data.loader import epoch_order, eval_batches, prefetch, view_batc
 from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
+from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.features import View, all_cores, digest
 from gsfl_tune.training.inputs import EVAL_BATCH, Inputs
 
@@ -38,17 +39,16 @@ class PrefixInputs(Inputs):
     Args:
         training: The training that it belongs to; its configuration has fixed views.
         network: On the device, its last blocks trainable.
-
-    Raises:
-        CannotCut: If its backbone cannot be cut there.
+        split: Its backbone, cut in front of them.
     """
 
-    def __init__(self, training: Training, network: Network) -> None:
+    def __init__(self, training: Training, network: Network, split: SplitBackbone) -> None:
         config = training.config
         self._training = training
         self._backbone = network.backbone
         self._size = config.data.image_size
-        self._split = network.backbone.split(self._size)
+        self._split = split
+        self._frozen: FrozenForward | None = None
         # The weight average is a network of its own.
         self._splits = {network.backbone: self._split}
         self._precision = config.training.cache_precision
@@ -101,6 +101,7 @@ class PrefixInputs(Inputs):
 
     def _batches(self, rows: list[list[tuple[np.ndarray, int]]]) -> Iterator[Tensor]:
         """Batches of single rows of memory maps, float32 on the device."""
+        self._frozen = None  # what has to be built is
         device = self._training.device
         dtype = torch.from_numpy(np.empty(0, _NUMPY[self._precision])).dtype
         shape = stored_shape(self._split)
@@ -163,24 +164,21 @@ class PrefixInputs(Inputs):
         dtype = _NUMPY[self._precision]
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         device = self._training.device
-        was_training = self._backbone.training
-        self._backbone.eval()
-        try:
-            # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
-            with path.open("wb") as file, all_cores(device):
-                np.lib.format.write_array_header_1_0(file, header)
-                for batch in self._images(images, view):
-                    activations = self.of_images(batch)
-                    if self._split.channels_last:
-                        activations = activations.permute(0, 2, 3, 1)
-                    values = activations.cpu().numpy()
-                    with np.errstate(over="ignore"):
-                        values = np.ascontiguousarray(values, dtype=dtype)
-                    if not np.isfinite(values).all():
-                        raise self._out_of_range()
-                    file.write(values.data)
-        finally:
-            self._backbone.train(was_training)
+        if self._frozen is None:
+            self._frozen = self._split.frozen_prefix()
+        # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
+        with path.open("wb") as file, all_cores(device), torch.inference_mode():
+            np.lib.format.write_array_header_1_0(file, header)
+            for batch in self._images(images, view):
+                activations = self._frozen(batch)
+                if self._split.channels_last:
+                    activations = activations.permute(0, 2, 3, 1)
+                values = activations.cpu().numpy()
+                with np.errstate(over="ignore"):
+                    values = np.ascontiguousarray(values, dtype=dtype)
+                if not np.isfinite(values).all():
+                    raise self._out_of_range()
+                file.write(values.data)
 
     def _images(self, images: DecodedImages, view: View | None) -> Iterator[Tensor]:
         mean, std = self._backbone.preprocessing

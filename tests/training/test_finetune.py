@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training
 from gsfl_tune.training.stages import FinetuneStage
 
@@ -46,6 +47,23 @@ def test_a_compiler_that_fails_is_the_users_error(workspace, tmp_path, monkeypat
     with pytest.raises(UserError, match=r"finetune\.compile: found true.*allowed: false"):
         FinetuneStage(training).rehearse()  # before a search is paid for
     torch.compiler.reset()
+
+
+def test_the_fast_copy_of_frozen_blocks_trains_as_the_whole_does(workspace, tmp_path, monkeypatch):
+    settings = config(blocks=2).model_dump(mode="json")
+    settings["training"]["ema"] = 0.5
+    settings = type(config()).model_validate(settings)
+    parts = run(Training(settings, workspace, tmp_path / "parts"))
+
+    def refuse(self, image_size):
+        raise CannotCut("no place to cut")
+
+    monkeypatch.setattr(Backbone, "split", refuse)
+    whole = run(Training(settings, workspace, tmp_path / "whole"))
+    for ours, theirs in zip(parts.log.read(), whole.log.read(), strict=True):
+        for key in ("train/loss", "train/cross_entropy", "validation/nll"):
+            assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
+    assert state_of(parts)["module"].keys() == state_of(whole)["module"].keys()
 
 
 @pytest.mark.parametrize("views", [0, 1])

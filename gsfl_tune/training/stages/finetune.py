@@ -15,7 +15,7 @@ from torch import Tensor
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
-from gsfl_tune.training.inputs import ImageInputs, Inputs
+from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.prefix import PrefixInputs
 from gsfl_tune.training.stages._base import LossMeter, Stage
@@ -30,8 +30,8 @@ log = logging.getLogger("gsfl_tune.training")
 class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     """Trains a copy of the pretrained backbone together with the head.
 
-    Where only the last blocks are trained, on fixed views, the others are never run again: what
-    they give is cached.
+    Where only the last blocks are trained, the others run as a fast copy, or never again: on fixed
+    views, what they give is cached.
     """
 
     def __init__(self, training: Training) -> None:
@@ -130,17 +130,23 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 def _inputs(training: Training, network: Network) -> Inputs:
     config = training.config
     blocks = config.training.finetune.blocks
-    if config.data.views and blocks != "all" and blocks < network.backbone.block_count:
-        try:
-            return PrefixInputs(training, network)
-        except CannotCut as error:
-            log.warning(
-                "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
-                config.model.backbone,
-                blocks,
-                error,
-            )
-    return ImageInputs(training, network)
+    if blocks == "all" or blocks >= network.backbone.block_count:
+        return ImageInputs(training, network)
+    try:
+        split = network.backbone.split(config.data.image_size)
+    except CannotCut as error:
+        log.warning(
+            "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
+            config.model.backbone,
+            blocks,
+            error,
+        )
+        return ImageInputs(training, network)
+    if config.data.views:
+        return PrefixInputs(training, network, split)
+    # The fast copy is nothing for the compiler, which makes its own.
+    whole = config.training.finetune.compile
+    return ImageInputs(training, network) if whole else SplitInputs(training, network, split)
 
 
 @contextmanager
