@@ -43,7 +43,7 @@ class SplitConfig(Section):
 
 
 class AugmentConfig(Section):
-    """Random changes of training images in the finetune stage."""
+    """Random changes of training images: in the finetune stage, and of fixed views."""
 
     scale: float = Field(
         0.35, gt=0.0, le=1.0, description="Smallest area of a random crop, as a share of the image."
@@ -90,7 +90,7 @@ class DataConfig(Section):
     )
     split: SplitConfig = Field(default_factory=SplitConfig, description="Shares and seed.")
     augment: AugmentConfig = Field(
-        default_factory=AugmentConfig, description="Augmentation of the finetune stage."
+        default_factory=AugmentConfig, description="Augmentation of the finetune stage and of `views`."
     )
     views: int = Field(
         0,
