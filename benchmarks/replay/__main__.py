@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from pathlib import Path
 
@@ -35,7 +36,8 @@ from benchmarks.replay.runs import (
     PRODUCT,
     WORKERS,
     finals,
-    gp_settings,
+    finished,
+    gp_runs,
     runs,
     screening,
     simulate_all,
@@ -97,14 +99,25 @@ def main() -> None:
     parser.add_argument("--final-seeds", type=int, default=20, help="of the best six")
     parser.add_argument("--no-fit", action="store_true", help="leave out the cross-validation")
     parser.add_argument("--no-gp", action="store_true", help="leave out the GP sampler")
+    parser.add_argument(
+        "--so-far", action="store_true", help="report the runs that there are, simulate nothing"
+    )
     args = parser.parse_args()
+    # What the report says was run.
+    sys.argv = ["-m", "benchmarks.replay"]
     surrogates = open_surrogates(args.work)
     log = args.work / "runs.jsonl"
     if args.quick:
         chosen = [Setting(s, PRODUCT, trials=20) for s in ("random", "mtpe")]
         jobs = list(runs(chosen, range(1)))
         rows = simulate_all(jobs, surrogates, args.work / "quick.jsonl", args.processes)
-        publish("replay", "Replay (smoke run)", report.main_table(rows, (4,)), save=False)
+        publish("replay", "Replay (smoke run)", report.main_table(rows, 4), save=False)
+        return
+    if args.so_far:
+        rows = finished(log)
+        gp = [row for row in rows if row["sampler"] == "gp"]
+        rows = [row for row in rows if row["sampler"] != "gp"]
+        _publish(rows, gp, report.ranking(rows, (4,))[:BEST], surrogates, args)
         return
     jobs = list(runs(screening(), range(args.seeds)))
     rows = simulate_all(jobs, surrogates, log, args.processes)
@@ -116,14 +129,19 @@ def main() -> None:
         again.append(("mtpe", PRODUCT))
     extra = list(runs(finals(again), range(args.seeds, args.final_seeds)))
     rows += simulate_all(extra, surrogates, log, args.processes)
-    gp = (
-        []
-        if args.no_gp
-        else simulate_all(list(runs(gp_settings(), range(3))), surrogates, log, args.processes)
-    )
+    gp = [] if args.no_gp else simulate_all(gp_runs(), surrogates, log, args.processes)
+    _publish(rows, gp, best, surrogates, args)
+
+
+def _publish(
+    rows: list[report.Row],
+    gp: list[report.Row],
+    best: list[report.Combination],
+    surrogates: dict[str, Surrogate],
+    args: argparse.Namespace,
+) -> None:
     write(rows + gp, HERE / "results.parquet")
-    shown = [*best, *(c for c in _landmarks() if c not in best)]
-    report.plot(rows, shown, PLOT)
+    report.plot(rows, [*best, *(c for c in _landmarks() if c not in best)], PLOT)
     publish("replay", "Replay: samplers and schedulers", _page(rows, gp, best, surrogates, args))
 
 
@@ -132,31 +150,38 @@ def _landmarks() -> list[report.Combination]:
     return [("mtpe", product), ("random", product), ("mtpe", "none"), ("random", "none")]
 
 
-def _page(rows, gp, best, surrogates, args) -> str:  # type: ignore[no-untyped-def]
+def _page(
+    rows: list[report.Row],
+    gp: list[report.Row],
+    best: list[report.Combination],
+    surrogates: dict[str, Surrogate],
+    args: argparse.Namespace,
+) -> str:
+    few = [row for row in rows if row["seed"] < args.seeds]
+    shown = [*best, *(name for name in _landmarks() if name not in best)]
     parts = [
-        "Regret in % of (best - median), after so many full trainings; means ± standard errors.",
-        "## The best six, with more seeds",
-        report.main_table(
-            [r for r in rows if report.combination(r) in [*best, *_landmarks()[:1]]], WORKERS
-        ),
-        "## By workers, by data set (5 to 100 trainings spent; last three: points, at the end)",
-        report.workers_table(rows, [*best, *(c for c in _landmarks() if c not in best)]),
+        f"{len(rows) + len(gp):,} simulated searches. "
+        "Regret in % of (best - median), means ± standard errors: the mean from 5 (or the first "
+        "finished trials) to 100 full trainings spent, at some of these, and at the end of 100 "
+        "trials; `spent` is the training that these took, `finished` how many trials came to "
+        "their end, `time` how long it took, in full trainings.",
+        "## The best, by workers and by data set",
+        "The last three columns are regret at the end in points of accuracy.",
+        report.workers_table(rows, shown),
         "## One thing changed at a time",
         report.pairs_table(rows, _pairs()),
-        "## All combinations, five seeds",
-        report.main_table([r for r in rows if r["seed"] < args.seeds], WORKERS),
     ]
+    for workers in WORKERS:
+        parts += [f"## {workers} workers: all combinations", report.main_table(few, workers)]
     if gp:
-        same = [r for r in rows if r["workers"] == 4 and r["seed"] < 3]
-        names = {report.combination(r) for r in gp}
+        names = {report.combination(row) for row in gp}
         names |= {(s, text) for _, text in names for s in ("mtpe", "random", "tpe")}
-        parts += [
-            "## The GP sampler, 4 workers, three seeds",
-            report.main_table([*same, *gp], (4,), sorted(names)),
-        ]
+        parts += ["## The GP sampler", report.main_table([*few, *gp], 4, sorted(names))]
     if not args.no_fit:
         parts += [
-            "## The surrogate (five-fold cross-validation), and how early ranks tell the end",
+            "## The surrogate",
+            "Five-fold cross-validation; then the rank correlation of early epochs with the last, "
+            "in the better half of the configurations.",
             fit_tables(surrogates),
         ]
     return "\n\n".join(parts)
@@ -166,6 +191,10 @@ def _pairs() -> list[tuple[str, report.Row, report.Row]]:
     product = {"sampler": "mtpe", "scheduler": PRODUCT.text}
     early = {"sampler": "mtpe", "scheduler": SchedulerName("asha", 1, 3).text}
     none = {"sampler": "mtpe", "scheduler": "none"}
+
+    def asha(*settings: int) -> str:
+        return SchedulerName("asha", *settings).text
+
     chance = {"sampler": "random", "scheduler": PRODUCT.text}
     return [
         ("stopped trials told COMPLETE, not PRUNED", product | {"told": "complete"}, product),
@@ -176,10 +205,20 @@ def _pairs() -> list[tuple[str, report.Row, report.Row]]:
         ("multivariate TPE, not random", product, chance),
         ("ASHA, not none", product, none),
         ("grace 1, not 3", early, product),
+        ("reduction 2, not 3", product | {"scheduler": asha(3, 2)}, product),
+        ("grace 5 and reduction 2", product | {"scheduler": asha(5, 2)}, product),
+        ("grace 5, not 3", product | {"scheduler": asha(5, 3)}, product),
+        ("2 brackets, not 1", product | {"scheduler": asha(3, 3, 2)}, product),
+        ("median rule, not ASHA", product | {"scheduler": "median"}, product),
+        ("random and grace 1, not random", chance | {"scheduler": asha(1, 3)}, chance),
+        ("ASHA, not none (random)", chance, chance | {"scheduler": "none"}),
         ("no protected defaults", product | {"protected": False}, product),
         ("no protected defaults (random)", chance | {"protected": False}, chance),
         ("no protected defaults (no scheduler)", none | {"protected": False}, none),
         ("asked one trial ahead", product | {"ahead": True}, product),
+        ("240 trials, not 100", product | {"trials": 240}, product),
+        ("240 trials, not 100 without ASHA", product | {"trials": 240}, none | {"workers": 4}),
+        ("240 trials, not 100 (random)", chance | {"trials": 240}, chance),
         ("history of 30 trials", product | {"history": 30}, product),
     ]
 

@@ -35,7 +35,7 @@ import torch
 from torch import nn
 
 from benchmarks.replay.spaces import DATASETS, EPOCHS, experiment
-from gsfl_tune.data import square_side
+from gsfl_tune.data import prepare, square_side
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config, SamplerConfig
 from gsfl_tune.search.sampler import create_sampler
@@ -163,9 +163,9 @@ def run(work: Path, shard: int, shards: int, configs: int) -> None:
         found = spaces[job[0]]
         if job[0] not in workspaces:
             side = square_side(found.largest_image_size)
-            workspaces[job[0]] = SmallWorkspace.open(
-                found.defaults().data, side=side, cache_dir=work / "cache"
-            )
+            data, cache = found.defaults().data, work / "cache"
+            dataset = prepare(data, side=side, cache_dir=cache)
+            workspaces[job[0]] = SmallWorkspace(dataset, cache)
         row = record(job, found, workspaces[job[0]], work / f"scratch-{shard}")
         with out.open("a") as file:
             file.write(json.dumps(row) + "\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +14,20 @@ from benchmarks._report import table
 from benchmarks.replay.runs import SPENT, WORKERS
 from benchmarks.replay.spaces import DATASETS
 
-SHOWN = (5, 10, 20, 40)
+SHOWN = (10, 20, 40, 80)
+# Full trainings until the first trials have ended: the slowest take 1.4 times the average.
+FIRST = 1.4
 NAMES = {"random": "random", "tpe": "TPE", "mtpe": "multivariate TPE", "gp": "GP"}
 Row = dict[str, Any]
 Combination = tuple[str, str]
 
 
+_PLAIN = {"told": "pruned", "protected": True, "ahead": False, "history": 0, "trials": 100}
+
+
 def plain(row: Row) -> bool:
     """Whether a run has the product's ways in all but sampler and scheduler."""
-    return row["told"] == "pruned" and row["protected"] and not row["ahead"] and not row["history"]
+    return all(row[name] == value for name, value in _PLAIN.items())
 
 
 def combination(row: Row) -> Combination:
@@ -35,9 +41,15 @@ def at(row: Row, spent: float) -> float:
 
 
 def anytime(row: Row) -> float:
-    """Mean regret from 5 to 100 full trainings spent, every doubling counted alike."""
-    chosen = (SPENT >= 5) & (SPENT <= 100)
-    return 100 * float(np.mean(np.array(row["regret"])[chosen])) / row["scale"]
+    """Mean regret from 5 to 100 full trainings spent, every doubling counted alike.
+
+    It begins later where many workers have to end their first trials.
+    """
+    low, high = max(5.0, FIRST * row["workers"]), max(100.0, 2.0 * row["workers"])
+    chosen = [
+        value for spent, value in zip(SPENT, row["regret"], strict=True) if low <= spent <= high
+    ]
+    return 100 * float(np.mean(chosen)) / row["scale"]
 
 
 def last(row: Row) -> float:
@@ -50,8 +62,8 @@ def mean_error(rows: Iterable[Row], measure: Callable[[Row], float]) -> tuple[fl
     groups: dict[tuple[str, int], list[float]] = defaultdict(list)
     for row in rows:
         groups[row["dataset"], row["workers"]].append(measure(row))
-    means = [np.mean(values) for values in groups.values()]
-    errors = [np.var(v, ddof=1) / len(v) if len(v) > 1 else np.nan for v in groups.values()]
+    means = [float(np.mean(values)) for values in groups.values()]
+    errors = [float(np.var(v, ddof=1)) / len(v) if len(v) > 1 else np.nan for v in groups.values()]
     return float(np.mean(means)), float(np.sqrt(np.nanmean(errors) / len(groups)))
 
 
@@ -69,19 +81,16 @@ def ranking(rows: Sequence[Row], workers: Sequence[int] = WORKERS) -> list[Combi
     return sorted(whole, key=lambda c: mean_error(whole[c], anytime)[0])
 
 
-def main_table(
-    rows: Sequence[Row], workers: Sequence[int], only: Sequence[Combination] = ()
-) -> str:
-    """Regret of every combination, best first."""
-    chosen = [row for row in rows if plain(row) and row["workers"] in workers]
+def main_table(rows: Sequence[Row], workers: int, only: Sequence[Combination] = ()) -> str:
+    """Regret of every combination with so many workers, best first."""
     by: dict[Combination, list[Row]] = defaultdict(list)
-    for row in chosen:
-        if not only or combination(row) in only:
+    for row in rows:
+        if plain(row) and row["workers"] == workers and (not only or combination(row) in only):
             by[combination(row)].append(row)
     ranks = _ranks([row for found in by.values() for row in found])
-    order = sorted(by, key=lambda c: mean_error(by[c], anytime)[0])
+    shown = [spent for spent in SHOWN if spent >= FIRST * workers]
     lines = []
-    for name in order:
+    for name in sorted(by, key=lambda c: mean_error(by[c], anytime)[0]):
         found = by[name]
         lines.append(
             [
@@ -89,15 +98,16 @@ def main_table(
                 name[1],
                 len({row["seed"] for row in found}),
                 _text(mean_error(found, anytime)),
-                *(_text(mean_error(found, lambda row, s=s: at(row, s))) for s in SHOWN),  # type: ignore[misc]
+                f"{ranks[name]:.1f}",
+                *(_text(mean_error(found, partial(at, spent=spent))) for spent in shown),
                 _text(mean_error(found, last)),
                 f"{np.mean([row['spent'] for row in found]):.0f}",
                 f"{np.mean([row['finished'] for row in found]):.0f}",
-                f"{ranks[name]:.1f}",
+                f"{np.mean([row['duration'] for row in found]):.1f}",
             ]
         )
-    header = ["sampler", "scheduler", "seeds", "5 to 100", *map(str, SHOWN), "end"]
-    return table([*header, "spent", "finished", "rank"], lines)
+    header = ["sampler", "scheduler", "seeds", "mean", "rank", *(f"at {s}" for s in shown)]
+    return table([*header, "end", "spent", "finished", "time"], lines)
 
 
 def _ranks(rows: Sequence[Row]) -> dict[Combination, float]:
@@ -144,7 +154,7 @@ def pairs_table(rows: Sequence[Row], pairs: Sequence[tuple[str, Row, Row]]) -> s
     for text, one, other in pairs:
         cells: list[dict[tuple[Any, ...], Row]] = []
         for wanted in (one, other):
-            fixed = {"told": "pruned", "protected": True, "ahead": False, "history": 0} | wanted
+            fixed = _PLAIN | wanted
             cells.append(
                 {
                     (row["dataset"], row["workers"], row["seed"]): row
@@ -157,11 +167,15 @@ def pairs_table(rows: Sequence[Row], pairs: Sequence[tuple[str, Row, Row]]) -> s
             continue
         columns = []
         for measure in (anytime, last, lambda row: row["spent"]):
-            values = np.array([measure(cells[0][k]) - measure(cells[1][k]) for k in both])
+            # One seed has the same chance whatever the workers: it counts once a data set.
+            differences: dict[tuple[str, int], list[float]] = defaultdict(list)
+            for k in both:
+                differences[k[0], k[2]].append(measure(cells[0][k]) - measure(cells[1][k]))
+            values = np.array([np.mean(found) for found in differences.values()])
             error = values.std(ddof=1) / np.sqrt(len(values))
             columns.append(f"{values.mean():+.1f} ± {error:.1f}")
         lines.append([text, len(both), *columns])
-    return table(["", "pairs", "5 to 100", "end", "trainings spent"], lines)
+    return table(["", "pairs", "mean", "end", "trainings spent"], lines)
 
 
 def plot(rows: Sequence[Row], only: Sequence[Combination], path: Path) -> None:
@@ -173,7 +187,7 @@ def plot(rows: Sequence[Row], only: Sequence[Combination], path: Path) -> None:
 
     figure, axes = plt.subplots(1, len(WORKERS), figsize=(15, 4), sharey=True)
     for workers, axis in zip(WORKERS, axes, strict=True):
-        for name in only:
+        for position, name in enumerate(only):
             found = [
                 row
                 for row in rows
@@ -183,15 +197,23 @@ def plot(rows: Sequence[Row], only: Sequence[Combination], path: Path) -> None:
                 continue
             curves = np.array([100 * np.array(row["regret"]) / row["scale"] for row in found])
             label = f"{NAMES[name[0]]}, {name[1]}"
-            (line,) = axis.plot(SPENT / workers, curves.mean(0), label=label, linewidth=1.4)
+            (line,) = axis.plot(
+                SPENT / workers, curves.mean(0), label=label, linewidth=1.4, color=f"C{position}"
+            )
             end = float(np.mean([row["duration"] for row in found]))
             value = np.interp(end, SPENT / workers, curves.mean(0))
             axis.plot([end], [value], "o", color=line.get_color(), markersize=4)
-        axis.set(xscale="log", yscale="log", title=f"{workers} worker{'s' * (workers > 1)}")
+        axis.set(xscale="log", yscale="log", xlim=(0.8, 130 / workers), ylim=(9, 120))
+        axis.set(title=f"{workers} worker{'s' * (workers > 1)}")
         axis.set_xlabel("simulated time, in full trainings")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("regret, % of (best - median)")
-    axes[-1].legend(fontsize=7)
+    handles = {
+        label: line
+        for axis in axes
+        for line, label in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
+    axes[0].legend(handles.values(), handles.keys(), fontsize=6, loc="upper right")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=80)

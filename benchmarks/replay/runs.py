@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -36,12 +37,17 @@ def screening() -> list[Setting]:
     found += [Setting(sampler, one) for one in every for sampler in ("random", "mtpe")]
     for scheduler in some[1:3]:
         found += [Setting("mtpe", scheduler, told=told) for told in ("complete", "nothing")]
-    found = [replace(setting, workers=w) for setting in found for w in WORKERS]
-    for scheduler in (PRODUCT, NONE):
-        found += [Setting(s, scheduler, protected=False) for s in ("mtpe", "random")]
-    found += [Setting("mtpe", PRODUCT, workers=w, ahead=True) for w in (1, 4, 16)]
-    found += [Setting("mtpe", PRODUCT, history=30)]
-    return list(dict.fromkeys(found))
+    single = [Setting(s, o, protected=False) for o in (PRODUCT, NONE) for s in ("mtpe", "random")]
+    single += [Setting("mtpe", PRODUCT, workers=w, ahead=True) for w in (1, 4, 16)]
+    single += [Setting("mtpe", PRODUCT, history=30)]
+    # What the time that ASHA saves could buy.
+    single += [Setting(sampler, PRODUCT, trials=240) for sampler in ("mtpe", "random")]
+    # What tells most comes first.
+    first, second = (
+        [replace(setting, workers=w) for w in pair for setting in found]
+        for pair in ((4, 16), (1, 64))
+    )
+    return list(dict.fromkeys([*first, *single, *second]))
 
 
 def finals(best: list[tuple[str, SchedulerName]]) -> list[Setting]:
@@ -49,16 +55,20 @@ def finals(best: list[tuple[str, SchedulerName]]) -> list[Setting]:
     return [Setting(sampler, one, workers=w) for sampler, one in best for w in WORKERS]
 
 
-def gp_settings() -> list[Setting]:
-    """The GP sampler thinks for up to a second a trial: few settings."""
-    return [Setting("gp", scheduler, workers=4) for scheduler in (PRODUCT, NONE)]
-
-
 def runs(settings: list[Setting], seeds: range) -> Iterator[Run]:
     """Every setting on every data set with every seed."""
     for setting in settings:
         for name in DATASETS:
             yield from ((name, setting, seed) for seed in seeds)
+
+
+def gp_runs() -> list[Run]:
+    """The GP sampler thinks for more than a second a trial: few settings and seeds.
+
+    With ASHA it is quicker, as it learns from finished trials alone.
+    """
+    found = list(runs([Setting("gp", PRODUCT)], range(5)))
+    return found + list(runs([Setting("gp", NONE)], range(2)))
 
 
 def key(run: Run) -> str:
@@ -93,6 +103,7 @@ def _simulate(run: Run) -> dict[str, Any]:
         "protected": setting.protected,
         "ahead": setting.ahead,
         "history": setting.history,
+        "trials": setting.trials,
         "seed": seed,
         "finished": len(trace.ends),
         "spent": round(sum(trace.epochs) / EPOCHS, 4),
@@ -103,6 +114,15 @@ def _simulate(run: Run) -> dict[str, Any]:
     }
 
 
+def finished(log: Path) -> list[dict[str, Any]]:
+    """Results that are written; a last line that was cut short is not."""
+    rows = []
+    for line in log.read_text().splitlines() if log.exists() else []:
+        with suppress(json.JSONDecodeError):
+            rows.append(json.loads(line))
+    return rows
+
+
 def simulate_all(
     chosen: list[Run], surrogates: dict[str, Surrogate], log: Path, processes: int
 ) -> list[dict[str, Any]]:
@@ -111,9 +131,7 @@ def simulate_all(
     Returns:
         One row a run, in the order of the runs.
     """
-    done: dict[str, dict[str, Any]] = {}
-    if log.exists():
-        done = {row["run"]: row for row in map(json.loads, log.read_text().splitlines())}
+    done = {row["run"]: row for row in finished(log)}
     scales = {name: surrogate.best() for name, surrogate in surrogates.items()}
     missing = [run for run in chosen if key(run) not in done]
     if missing:

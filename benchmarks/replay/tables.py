@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
 from benchmarks.replay.spaces import experiment
 from gsfl_tune.experiment.space import Space
@@ -90,7 +90,8 @@ class Encoder:
             if isinstance(distribution, CategoricalDistribution):
                 parts += [float(value == choice) for choice in distribution.choices]
                 continue
-            ends = np.array([distribution.low, distribution.high, value], dtype=float)
+            assert isinstance(distribution, FloatDistribution | IntDistribution)
+            ends = np.array([distribution.low, distribution.high, value], dtype=np.float64)
             low, high, x = np.log(ends) if distribution.log else ends
             parts.append(float((x - low) / (high - low)))
         return np.array(parts)
