@@ -16,11 +16,12 @@ from optuna.storages.journal import (
     JournalFileBackend,
     JournalFileSymlinkLock,
 )
-from optuna.trial import FrozenTrial
+from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.run import StudyName
 
-# Optuna's number of the record of a drawn parameter.
+# Optuna's numbers of records.
+_CREATE_TRIAL = 4
 _SET_TRIAL_PARAM = 5
 
 
@@ -147,12 +148,13 @@ class BatchingBackend(FollowedJournal):
                 os.fsync(file.fileno())
 
 
-def end_of_proposals(path: Path, trial_ids: Container[int]) -> int:
-    """Bytes of a journal up to the last parameter that was drawn for some trials.
+def end_of_proposals(path: Path, study_id: int, trial_ids: Container[int]) -> int:
+    """Bytes of a journal up to the last parameter that was drawn for a trial of a study.
 
     Args:
         path: The journal.
-        trial_ids: Optuna's ids of the trials.
+        study_id: Optuna's id of the study.
+        trial_ids: Optuna's ids of its trials.
     """
     end = offset = 0
     with path.open("rb") as file:
@@ -160,8 +162,18 @@ def end_of_proposals(path: Path, trial_ids: Container[int]) -> int:
             offset += len(line)
             if b'"param_name"' in line:
                 record = json.loads(line)
-                if record["op_code"] == _SET_TRIAL_PARAM and record["trial_id"] in trial_ids:
-                    end = offset
+                drawn = record["op_code"] == _SET_TRIAL_PARAM and record["trial_id"] in trial_ids
+            elif b'"params"' in line:
+                record = json.loads(line)
+                drawn = (
+                    record["op_code"] == _CREATE_TRIAL
+                    and record["study_id"] == study_id
+                    and record["state"] == TrialState.RUNNING
+                )
+            else:
+                continue
+            if drawn:
+                end = offset
     return end
 
 

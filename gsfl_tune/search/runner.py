@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
+from ray.tune.execution.tune_controller import TuneController
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, StudyName
@@ -211,15 +212,19 @@ def run_study(
     )
     study.on_loss(watcher.notice)
     with interrupt.listening(), closing(study):
-        _fit(
-            tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
-            searcher,
-            AshaScheduler(asha, searcher, study.metric),
-            _Stopper(interrupt, watcher.tick),
-            run=run,
-            concurrent=resources.count,
-            max_failures=search.max_failures,
-        )
+        begun = False
+        # Once more for a trial that came back when Ray had been told that there are no more.
+        while not begun or searcher.unfinished:
+            begun = True
+            _fit(
+                tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+                searcher,
+                AshaScheduler(asha, searcher, study.metric),
+                _Stopper(interrupt, watcher.tick),
+                run=run,
+                concurrent=resources.count,
+                max_failures=search.max_failures,
+            )
     watcher.finish(interrupted=interrupt.requested)
     interrupt.raise_trouble()
     return StudyOutcome(study, interrupt.requested)
@@ -266,7 +271,7 @@ def _fit(
     parent.mkdir(parents=True, exist_ok=True)
     storage = tempfile.mkdtemp(dir=parent)
     try:
-        with _quiet():
+        with _quiet(), _light_snapshots():
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -295,6 +300,24 @@ def _fit(
 
 def _name(trial: Any) -> str:
     return f"trial-{trial.config['number']}-{trial.trial_id}"
+
+
+@contextmanager
+def _light_snapshots() -> Iterator[None]:
+    """Keeps trials out of Ray's snapshots, which are never read: that of the end has them all.
+
+    Ray wants a snapshot to be there when it ends, and has no switch for what is in it.
+    """
+    name = "_get_trial_checkpoints"
+    before = getattr(TuneController, name, None)
+    if before is None:  # another version of Ray
+        yield
+        return
+    setattr(TuneController, name, lambda self: {})
+    try:
+        yield
+    finally:
+        setattr(TuneController, name, before)
 
 
 @contextmanager

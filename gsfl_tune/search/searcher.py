@@ -13,6 +13,9 @@ from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
 
+# Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
+_SPENT = "WorkerSpent"
+
 
 class StudySearcher(Searcher):
     """Ray asks it for configurations and tells it of results; the study remembers.
@@ -51,6 +54,11 @@ class StudySearcher(Searcher):
         self._on_trouble = on_trouble
         self._tasks: dict[str, Task] = {}
         self.reasons: dict[str, str] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are trials to be handed out once more."""
+        return bool(self._again) and not self._closed()
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -102,6 +110,11 @@ class StudySearcher(Searcher):
         number = task.number
         if error:
             reason = self.reasons.pop(trial_id, "the worker process died")
+            if _SPENT in reason:
+                # The process refused the trial, which has not begun.
+                self._watcher.notice(f"a worker process was started anew: {reason}")
+                self._again.append(number)
+                return
             self._study.fail(number, reason)
         elif not result or "interrupted" in result:
             return

@@ -12,7 +12,7 @@ from typing import Any
 
 import optuna
 from optuna.samplers import BaseSampler
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gsfl_tune.experiment.config import METRICS, SamplerConfig
 from gsfl_tune.experiment.errors import UserError
@@ -190,7 +190,10 @@ class Study:
         if not self._finished(number):
             with self._journal.batch():
                 self.report(number, k, value)
-                self._tell(number, TrialState.PRUNED)
+                # As Optuna has it, the value of a pruned trial is that of its last rung.
+                trial = self.trial(number)
+                last = trial.intermediate_values[trial.last_step or 0]
+                self._tell(number, TrialState.PRUNED, None if math.isnan(last) else last)
 
     def fail(self, number: int, reason: str) -> None:
         """The trial broke; `reason` is kept in its user attributes."""
@@ -254,11 +257,11 @@ class Study:
         if params is None:
             return None
         with self._journal.batch():
-            trial_id = self._storage.create_new_trial(self._id)
-            for name, value in params.items():
-                distribution = self._distributions[name]
-                internal = distribution.to_internal_repr(value)
-                self._storage.set_trial_param(trial_id, name, internal, distribution)
+            distributions = {each: self._distributions[each] for each in params}
+            self._storage.create_new_trial(
+                self._id,
+                create_trial(state=TrialState.RUNNING, params=params, distributions=distributions),
+            )
             self._look()
         return Asked(number=number, params=params, protected=False, rungs={})
 
@@ -280,7 +283,7 @@ class Study:
         """Bytes of the journal up to the trial that was handed out last, by whatever driver."""
         if self._handed_out is None:
             ids = {trial._trial_id for trial in self.trials()}
-            self._handed_out = end_of_proposals(self._path, ids)
+            self._handed_out = end_of_proposals(self._path, self._id, ids)
         return self._handed_out
 
     def _asked(self, trial: optuna.Trial) -> Asked:
@@ -300,7 +303,9 @@ class Study:
         return self.trial(number).state.is_finished()
 
     def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
-        self._study.tell(number, value, state=state)
+        # What `optuna.Study.tell` does, but for a deep copy of the trial.
+        values = None if value is None else [float(value)]
+        self._storage.set_trial_state_values(self._trial_id(number), state, values)
         self._set(number, state)
 
     def _set(self, number: int, state: TrialState) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.memory import GpuMemory, spent
+from gsfl_tune.search.worker import Task, TrialWorker, shared
 
 
 class GsflTrainable(Trainable):
@@ -17,15 +18,26 @@ class GsflTrainable(Trainable):
     """
 
     worker: TrialWorker
+    memory: GpuMemory
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial; `config` has its task as JSON."""
-        self.worker = TrialWorker(Task.model_validate_json(config["task"]))
+        self.memory = GpuMemory()
+        self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial."""
+        """Takes the next trial.
+
+        Raises:
+            WorkerSpent: When earlier trials left too much on the GPU. The searcher hands the
+                trial out again, and Ray starts another process for it. (False would not do:
+                Ray drops the trial then, and tells nobody.)
+        """
         self.worker.close()
-        self.setup(new_config)
+        left = self.memory.left_behind(shared())
+        if left:
+            raise spent(left)
+        self._take(new_config)
         return True
 
     def step(self) -> dict[str, Any]:
@@ -51,3 +63,6 @@ class GsflTrainable(Trainable):
             NotImplementedError: Always.
         """
         raise NotImplementedError("a trial keeps its checkpoint in its own directory")
+
+    def _take(self, config: dict[str, Any]) -> None:
+        self.worker = TrialWorker(Task.model_validate_json(config["task"]))

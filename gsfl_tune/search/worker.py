@@ -88,6 +88,11 @@ def open_workspace(config: DataConfig, side: int | None, cache_dir: Path | None)
     return _workspaces[key]
 
 
+def shared() -> object:
+    """What the trials of this process keep for each other."""
+    return _workspaces
+
+
 def restore(training: Training) -> None:
     """Continues from the trial's checkpoint; one that cannot be read is thrown away."""
     try:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pandas
 import pytest
@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, open_study, run_study
 from tests.search.experiments import experiment, states
-from tests.search.trainables import Breaking
+from tests.search.trainables import Breaking, Spent
 
 pytestmark = pytest.mark.usefixtures("ray_of_tests")
 
@@ -119,6 +119,29 @@ def test_a_trial_that_breaks_fails_with_its_reason_and_the_search_goes_on(
     assert len(trials) == 5
     log = EpochLog(run.trial("search", 2) / "epochs.jsonl").read()
     assert [record["epoch"] for record in log] == [1, 2, 3, 4]
+
+
+def test_a_worker_that_is_spent_is_started_anew_and_no_trial_is_lost(
+    run: RunDirectory, one_slot: Slots, search: Callable[..., StudyOutcome]
+) -> None:
+    class Notices(Watcher):
+        texts: ClassVar[list[str]] = []
+
+        def notice(self, text: str) -> None:
+            self.texts.append(text)
+
+    # The last trial is the one that is refused: Ray has been told that there are no more.
+    study = search(
+        run,
+        one_slot,
+        *RandomSearch,
+        "search.trials=2",
+        "search.max_failures=0",
+        watchers=[Notices()],
+        trainable=Spent,
+    ).study
+    assert [trial.state.name for trial in study.trials()] == ["COMPLETE", "COMPLETE"]
+    assert any("300 MiB" in text for text in Notices.texts)
 
 
 def test_a_machine_that_fails_ends_the_search_and_no_trial(

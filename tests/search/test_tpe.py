@@ -113,7 +113,7 @@ def test_a_proposal_without_a_trial_is_the_one_of_a_trial(name: str) -> None:
     config = SamplerConfig(name=name, startup_trials=5)  # type: ignore[arg-type]
     everything = name in FIXED_SPACE
     study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for number in range(12):
+    for number in range(8):
         sampler = create_sampler(config, SPACE.space, 3, number)
         before = len(study.trials)
         proposed = propose(study, sampler, SPACE.space, number, everything=everything)

@@ -7,7 +7,20 @@ import signal
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.search.memory import spent
 from gsfl_tune.search.trainable import GsflTrainable
+
+
+class Spent(GsflTrainable):
+    """Refuses its second trial, as a process does whose GPU is full of leftovers."""
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        mark = Path(self.worker.task.directory).parent / "refused"
+        self.worker.close()
+        if not mark.exists():
+            mark.touch()
+            raise spent(300 * 2**20)
+        return super().reset_config(new_config)
 
 
 class Breaking(GsflTrainable):
