@@ -265,10 +265,10 @@ def prefix(bench: Bench, rounds: int) -> str:
         return spread([a / b for a, b in pairs], ".2f")
 
     pool = len(bench.workspace.dataset.pool)
+    blocks = bench.workspace.backbone(bench.config("gsfl")).block_count
     files = [path.stat().st_size for path in (bench.folder / "cache" / "prefix").glob("*.npy")]
     return (
-        f"Training the last {BLOCKS} of {bench.workspace.backbone(bench.config('gsfl')).block_count} "
-        f"blocks, GSFL-Net, {VIEWS} fixed views:\n\n"
+        f"Training the last {BLOCKS} of {blocks} blocks, GSFL-Net, {VIEWS} fixed views:\n\n"
         f"{table(['side', 'images/s'], rows)}\n\n"
         f"- cached prefix / whole network with the same blocks trained: {times(frozen)} times the "
         "images/s (target: at least 3)\n"

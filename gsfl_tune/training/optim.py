@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 
@@ -43,6 +44,36 @@ def create_optimizer(
     return torch.optim.SGD(
         groups, lr=1e-3, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
     )
+
+
+class WeightAverage(AveragedModel):
+    """Exponential moving average of the trained weights of a module, with its latest buffers.
+
+    What torch's own class computes with ``get_ema_multi_avg_fn``, whose update waits for a GPU in
+    every step.
+
+    Args:
+        module: What is trained; it is copied.
+        decay: Share of the average that a step keeps.
+    """
+
+    def __init__(self, module: nn.Module, decay: float) -> None:
+        super().__init__(module)
+        self._decay = decay
+
+    @torch.no_grad()
+    def update_parameters(self, model: nn.Module) -> None:
+        """Moves the average towards the weights of a module; the first time, to them."""
+        pairs = zip(self.module.parameters(), model.parameters(), strict=True)
+        averages, weights = zip(*((a, w) for a, w in pairs if w.requires_grad), strict=True)
+        if self.n_averaged == 0:  # on the CPU, wherever the weights are
+            torch._foreach_copy_(averages, weights)
+        else:
+            torch._foreach_lerp_(averages, weights, 1 - self._decay)
+        buffers = list(model.buffers())
+        if buffers:
+            torch._foreach_copy_(list(self.module.buffers()), buffers)
+        self.n_averaged += 1
 
 
 def learning_rate_factor(step: int, total: int, *, warmup: float, schedule: str) -> float:

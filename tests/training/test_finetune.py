@@ -10,7 +10,8 @@ import torch
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training
-from gsfl_tune.training.stages import FinetuneStage
+from gsfl_tune.training.stages import FinetuneStage, HeadStage
+from gsfl_tune.training.stages._base import LossMeter
 
 from .conftest import tiny_config
 from .test_trial import assert_equal_states, run, state_of
@@ -81,3 +82,31 @@ def test_a_rehearsal_takes_a_step_and_caches_nothing(workspace, tmp_path, views)
     assert any(name.startswith("backbone.model.blocks") for name in changed)
     assert any(name.startswith("head.") for name in changed)
     assert (set(folder.iterdir()) if folder.exists() else set()) == files
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("name", ["head", "finetune"])
+def test_a_step_does_not_wait_for_the_gpu(workspace, tmp_path, name):
+    settings = config(blocks=2).model_dump(mode="json")
+    settings["training"] |= {"device": "cuda", "ema": 0.5}
+    settings["training"][name] |= {"epochs": 1, "clip_norm": 1.0}
+    training = Training(type(config()).model_validate(settings), workspace, tmp_path)
+    stage = (FinetuneStage if name == "finetune" else HeadStage)(training)
+    stage.rehearse()  # kernels are loaded, the state of the optimiser is there
+    labels = torch.zeros(24, dtype=torch.int64, device="cuda")
+    if name == "finetune":
+        inputs = stage._inputs.of_images(torch.randn(24, 3, 32, 32, device="cuda"))
+    else:
+        inputs = torch.randn(24, stage.module.feature_dim, device="cuda")
+    meter = LossMeter()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for step in range(3):
+            features, output = (
+                stage._forward(inputs) if name == "finetune" else (inputs, stage.module(inputs))
+            )
+            meter.add(stage._step(output, features, labels), len(labels))
+            stage._update(step, 10)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert meter.means()["train/loss"] > 0

@@ -3,9 +3,11 @@
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gsfl_tune.experiment.config import HeadStageConfig
 from gsfl_tune.training.optim import (
+    WeightAverage,
     create_optimizer,
     learning_rate_factor,
     parameter_groups,
@@ -50,3 +52,25 @@ def test_the_rate_of_every_group_follows_its_own_peak(name):
     low(torch.ones(1, 2)).sum().backward()
     optimizer.step()
     assert not torch.equal(before, low.weight)
+
+
+def test_weight_average_is_that_of_torch():
+    torch.manual_seed(0)
+    module = torch.nn.Sequential(
+        torch.nn.Linear(5, 4), torch.nn.Linear(4, 4), torch.nn.BatchNorm1d(4)
+    )
+    module[0].requires_grad_(False)
+    ours = WeightAverage(module, 0.8)
+    theirs = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(0.8))
+    assert ours.state_dict().keys() == theirs.state_dict().keys()
+    optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=0.1)
+    for _ in range(4):
+        module(torch.randn(8, 5)).square().sum().backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        ours.update_parameters(module)
+        theirs.update_parameters(module)
+    for name, expected in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], expected, msg=name)
+    assert not torch.equal(ours.module[1].weight, module[1].weight)
+    assert torch.equal(ours.module[2].running_mean, module[2].running_mean)

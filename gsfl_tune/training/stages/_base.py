@@ -11,12 +11,11 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from gsfl_tune.experiment.config import OptimizerConfig
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.models import HeadOutput
-from gsfl_tune.training.optim import learning_rate_factor, set_learning_rate
+from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
@@ -67,10 +66,10 @@ class Stage(ABC, Generic[M, C]):
         self.module = module
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
-        self.averaged: AveragedModel | None = None
+        self.averaged: WeightAverage | None = None
         decay = training.config.training.ema
         if decay > 0:
-            self.averaged = AveragedModel(module, multi_avg_fn=get_ema_multi_avg_fn(decay))
+            self.averaged = WeightAverage(module, decay)
 
     @property
     def evaluated(self) -> M:
