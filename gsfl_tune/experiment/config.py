@@ -90,7 +90,8 @@ class DataConfig(Section):
     )
     split: SplitConfig = Field(default_factory=SplitConfig, description="Shares and seed.")
     augment: AugmentConfig = Field(
-        default_factory=AugmentConfig, description="Augmentation of the finetune stage and of `views`."
+        default_factory=AugmentConfig,
+        description="Augmentation of the finetune stage and of `views`.",
     )
     views: int = Field(
         0,
