@@ -22,6 +22,7 @@ from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.features import View, all_cores, digest
 from gsfl_tune.training.inputs import EVAL_BATCH, Inputs
+from gsfl_tune.training.workspace import allow_open_files
 
 if TYPE_CHECKING:
     from gsfl_tune.training.trial import Training
@@ -60,6 +61,7 @@ class PrefixInputs(Inputs):
         pool = training.workspace.dataset.pool
         views = training.workspace.views(training.config)
         assert views is not None, "without fixed views there is no cache"
+        allow_open_files(4 * views.count)  # those of the head stage's features may be open too
         maps = [self._map(pool, "pool", view) for view in range(views.count)]
         size = training.config.training.finetune.batch_size
         order = epoch_order(training.train_positions.numpy(), seed=seed, epoch=epoch)

@@ -21,6 +21,7 @@ _LARGEST = (
     "training.head.batch_size",
     "training.finetune.epochs",
     "training.finetune.batch_size",
+    "training.finetune.compile",
     "training.ema",
 )
 

@@ -170,7 +170,7 @@ class Workspace:
             self._tables.clear()
         if (part, view) not in self._tensors:
             if view is not None:
-                _allow_open_files(2 * view.views.count)
+                allow_open_files(2 * view.views.count)
             images = self.dataset.pool if part == "pool" else self.dataset.test
             self._tensors[part, view] = self.extractor(config).features(
                 images, self.cache_dir, precision=precision, view=view
@@ -237,7 +237,7 @@ class Workspace:
             raise UserError(f"model.groups.taxonomy: {error}") from error
 
 
-def _allow_open_files(count: int) -> None:
+def allow_open_files(count: int) -> None:
     """Raises the limit of open files, as every view is a file that stays open."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = count + 512

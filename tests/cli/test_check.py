@@ -119,3 +119,18 @@ def test_nothing_to_search(file, capsys):
     file.write_text("name: t\ndata: {source: typefaces}\nmodel: {backbone: resnet18}\n")
     assert main(["check", str(file)]) == 0
     assert "nothing to search" in capsys.readouterr().out
+
+
+def test_what_the_last_blocks_cache_is_said(tmp_path, capsys):
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        "name: t\ndata: {source: typefaces, image_size: 64, views: 3}\n"
+        "model: {backbone: resnet18}\ntraining: {finetune: {epochs: 1, blocks: 1}}\n"
+    )
+    assert main(["check", str(file)]) == 0
+    # 256 x 4 x 4 float32, three views and the centre, 1,000 images: 62.5 MiB.
+    assert "take up to 62 MiB of the cache for 1,000 images" in " ".join(
+        capsys.readouterr().out.split()
+    )
+    assert main(["check", str(file), "--set", "data.views=0"]) == 0
+    assert "augments anew in every epoch" in " ".join(capsys.readouterr().out.split())
