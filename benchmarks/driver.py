@@ -26,9 +26,10 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from ray import tune
+
 from benchmarks._report import publish, table
 from benchmarks._space import experiment
-from ray import tune
 
 RESULTS = 3
 
@@ -118,11 +119,6 @@ def plain(trials: int, slots: int, directory: Path, stamps: Stamps) -> None:
         def on_trial_result(self, *arguments: Any, **options: Any) -> None:
             stamps.add()
 
-    space = experiment().space
-
-    def define(trial: optuna.Trial) -> None:
-        space.suggest(trial)
-
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -144,6 +140,14 @@ def plain(trials: int, slots: int, directory: Path, stamps: Stamps) -> None:
             name="plain", storage_path=str(directory), verbose=0, callbacks=[Count()]
         ),
     ).fit()
+
+
+SPACE = experiment().space
+
+
+def define(trial: Any) -> None:
+    """The space, for OptunaSearch, which pickles it by name."""
+    SPACE.suggest(trial)
 
 
 def halves(stamps: Sequence[float]) -> tuple[float, float, float]:

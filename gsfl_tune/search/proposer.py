@@ -45,7 +45,7 @@ class Proposer:
         self._storage = JournalStorage(self._journal)
         self._name = study
         self._study: optuna.Study | None = None
-        self._memory: Memory = {}
+        self._memory = Memory()
 
     def propose(self, number: int, until: int) -> dict[str, Any]:
         """Parameters for trial `number` from the first `until` bytes of the journal."""

@@ -90,7 +90,7 @@ class Study:
         self._config = sampler or SamplerConfig()
         self._path = journal
         self._ahead = ahead
-        self._memory: Memory = {}
+        self._memory = Memory()
         self._storage, self._journal = open_journal(journal)
         # Refuses what cannot be sampled (grid over floats) before anything is written.
         first = self._sampler(0)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, MutableMapping
+from bisect import insort
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -12,7 +13,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import TPESampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
-from scipy.special import log_ndtr
+from scipy.special import log_ndtr, ndtr
 
 from gsfl_tune.search.proposal import ReadOnlyStudy
 
@@ -22,22 +23,21 @@ HISTORY = 1000
 # Of them, those that are kept for being the best. More than the 25 that TPE would ever take.
 BEST = 50
 
-_SEEN = (TrialState.COMPLETE, TrialState.PRUNED, TrialState.RUNNING)
-
 
 class SeenTrial:
     """A trial as TPE needs it; Optuna's own looks up every attribute in several dictionaries.
 
     Args:
         trial: The trial.
+        sign: -1 where larger values are better, else 1.
     """
 
     __slots__ = (
         "constraints", "distributions", "intermediate_values", "internal", "names", "number",
-        "params", "score", "state", "system_attrs", "value", "values",
+        "params", "rank", "state", "system_attrs", "value", "values",
     )  # fmt: skip
 
-    def __init__(self, trial: FrozenTrial) -> None:
+    def __init__(self, trial: FrozenTrial, sign: float) -> None:
         self.number = trial.number
         self.state = trial.state
         self.values = trial.values
@@ -53,10 +53,71 @@ class SeenTrial:
         # A trial is written with all its parameters at once: nothing else is to be known of it.
         self.system_attrs: dict[str, Any] = {}
         self.constraints: dict[str, float] = {}
-        self.score = _score(trial)
+        self.rank = (*_rank(trial, sign), trial.number)
 
 
-Memory = MutableMapping[int, SeenTrial]
+class Memory:
+    """The trials of one study, each looked at until it is finished and not again.
+
+    Attributes:
+        shapes: The first finished trial of each set of parameters.
+    """
+
+    def __init__(self) -> None:
+        self._trials: dict[int, SeenTrial] = {}
+        self._numbers: list[int] = []
+        self._ranked: list[SeenTrial] = []
+        self._open: set[int] = set()
+        self._looked = 0
+        self.shapes: dict[frozenset[str], SeenTrial] = {}
+
+    def look(self, study: Any, number: int) -> list[SeenTrial]:
+        """Takes in what has happened.
+
+        Args:
+            study: The study.
+            number: The trial that is being proposed, which does not count.
+
+        Returns:
+            Running trials, by number.
+        """
+        trials = study.get_trials(deepcopy=False)
+        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+        self._open.update(range(self._looked, len(trials)))
+        self._looked = len(trials)
+        running = []
+        for each in sorted(self._open):
+            trial = trials[each]
+            if trial.state == TrialState.RUNNING and each != number:
+                running.append(SeenTrial(trial, sign))
+            elif trial.state.is_finished():
+                self._open.remove(each)
+                if trial.state != TrialState.FAIL:
+                    self._add(SeenTrial(trial, sign))
+        return running
+
+    def best(self, count: int) -> list[SeenTrial]:
+        """The best finished trials, best first."""
+        return self._ranked[:count]
+
+    def history(self, most: int) -> list[SeenTrial]:
+        """Finished trials by number: the best and the newest where there are too many."""
+        if len(self._numbers) <= most:
+            return [self._trials[number] for number in self._numbers]
+        kept = {trial.number for trial in self.best(min(BEST, most))}
+        for number in reversed(self._numbers):
+            if len(kept) >= most:
+                break
+            kept.add(number)
+        return [self._trials[number] for number in sorted(kept)]
+
+    def _add(self, trial: SeenTrial) -> None:
+        self._trials[trial.number] = trial
+        insort(self._numbers, trial.number)
+        insort(self._ranked, trial, key=lambda each: each.rank)
+        first = self.shapes.get(trial.names)
+        if first is None or trial.number < first.number:
+            self.shapes[trial.names] = trial
 
 
 class Tpe(TPESampler):
@@ -64,15 +125,14 @@ class Tpe(TPESampler):
 
     It proposes what Optuna's does from the same trials, up to rounding, at a fraction of the
     cost: normal distribution functions of whole arrays instead of one number at a time, and
-    trials that are looked up once. Of a study with more than `history` finished trials it sees
-    the best (so that the good ones are the same), the newest, and all that are running.
+    trials that are looked up and sorted once. Of a study with more than `history` finished
+    trials it sees the best (so that the good ones are the same), the newest, and all that run.
 
     Args:
         seed: Seed of this proposal.
         startup_trials: Finished trials before which it draws at random.
         history: Finished trials that it looks at, at most.
-        memory: Finished trials of the study that were seen before; of one study, for all its
-            proposals.
+        memory: What was seen before, of one study and for all its proposals.
     """
 
     def __init__(
@@ -91,7 +151,7 @@ class Tpe(TPESampler):
             seed=seed,
         )
         self._history = history
-        self._memory: Memory = {} if memory is None else memory
+        self._memory = memory or Memory()
         self._view: _View | None = None
 
     def infer_relative_search_space(
@@ -105,7 +165,7 @@ class Tpe(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draws them jointly."""
-        with _whole_arrays():
+        with _quickly():
             return super().sample_relative(self._see(study, trial), trial, search_space)  # type: ignore[arg-type]
 
     def sample_independent(
@@ -117,13 +177,12 @@ class Tpe(TPESampler):
     ) -> Any:
         """Draws a parameter that no trial had before."""
         view = self._see(study, trial)
-        with _whole_arrays():
+        with _quickly():
             return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
 
     def _see(self, study: optuna.Study, trial: FrozenTrial) -> _View:
         if self._view is None or self._view.number != trial.number:
-            trials = _seen(study, trial.number, self._memory)
-            self._view = _View(study, trial.number, trials, self._history)
+            self._view = _View(study, trial.number, self._memory, self._history)
         return self._view
 
     def _get_internal_repr(
@@ -137,16 +196,14 @@ class Tpe(TPESampler):
 class _View(ReadOnlyStudy):
     """The study as TPE sees it."""
 
-    def __init__(
-        self, study: optuna.Study, number: int, trials: list[SeenTrial], history: int
-    ) -> None:
+    def __init__(self, study: optuna.Study, number: int, memory: Memory, history: int) -> None:
         super().__init__(study)
         self.direction = study.direction
         self.directions = study.directions
         self.number = number
-        self.all = trials
-        sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-        self.trials = _bounded(trials, sign, history)
+        self._memory = memory
+        running = memory.look(study, number)
+        self.trials = sorted([*memory.history(history), *running], key=lambda each: each.number)
 
     def _get_trials(
         self,
@@ -156,69 +213,54 @@ class _View(ReadOnlyStudy):
     ) -> list[SeenTrial]:
         return [trial for trial in self.trials if states is None or trial.state in states]
 
+    def split(self, n_below: int) -> tuple[list[SeenTrial], list[SeenTrial]]:
+        """The good trials and all others, each by number."""
+        good = {trial.number for trial in self._memory.best(n_below)}
+        below = [trial for trial in self.trials if trial.number in good]
+        return below, [trial for trial in self.trials if trial.number not in good]
+
     def of_each_shape(self) -> _View:
         """The same study with one trial of each set of parameters, the first of each.
 
         The spaces that TPE models jointly depend on these sets alone.
         """
-        shapes: dict[frozenset[str], SeenTrial] = {}
-        for trial in self.all:
-            if trial.state != TrialState.RUNNING:
-                shapes.setdefault(trial.names, trial)
         view = object.__new__(_View)
-        view.__dict__ = {**self.__dict__, "trials": list(shapes.values())}
+        first = sorted(self._memory.shapes.values(), key=lambda each: each.number)
+        view.__dict__ = {**self.__dict__, "trials": first}
         return view
 
 
-def _seen(study: optuna.Study, number: int, memory: Memory) -> list[SeenTrial]:
-    seen = []
-    for trial in study.get_trials(deepcopy=False, states=_SEEN):
-        if trial.number == number:
-            continue
-        known = memory.get(trial.number)
-        if known is None:
-            known = SeenTrial(trial)
-            if trial.state.is_finished():
-                memory[trial.number] = known
-        seen.append(known)
-    return seen
-
-
-def _bounded(trials: list[SeenTrial], sign: float, history: int) -> list[SeenTrial]:
-    """All running trials, the best finished ones, and the newest of the rest, by number."""
-    finished = [trial for trial in trials if trial.state != TrialState.RUNNING]
-    if len(finished) <= history:
-        return trials
-    best = sorted(finished, key=lambda trial: (trial.score[0], sign * trial.score[1]))[:BEST]
-    kept = {trial.number for trial in best}
-    for trial in reversed(finished):
-        if len(kept) >= history:
-            break
-        kept.add(trial.number)
-    return [t for t in trials if t.number in kept or t.state == TrialState.RUNNING]
-
-
-def _score(trial: FrozenTrial) -> tuple[float, float]:
+def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:
     """TPE's order: complete trials by value, then pruned ones by how far they came."""
     if trial.state == TrialState.COMPLETE and trial.values:
-        return (-np.inf, trial.values[0])
+        return -np.inf, sign * trial.values[0]
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
         step, value = max(trial.intermediate_values.items())
-        return (-step, value)
-    return (np.inf, 0.0)
+        return -step, np.inf if np.isnan(value) else sign * value
+    return np.inf, 0.0
 
 
 @contextmanager
-def _whole_arrays() -> Iterator[None]:
-    """Optuna computes log Phi number by number, in Python: most of the time of a proposal."""
-    from optuna.samplers._tpe import _truncnorm
+def _quickly() -> Iterator[None]:
+    """Puts whole arrays where Optuna computes number by number, most of a proposal's time.
 
-    before = getattr(_truncnorm, "_log_ndtr", None)
-    if before is None:  # another version of Optuna, which may do better
-        yield
-        return
-    _truncnorm._log_ndtr = log_ndtr
+    What another version of Optuna does not have is left as it is.
+    """
+    from optuna.samplers._tpe import _truncnorm, sampler
+
+    quick = [
+        (_truncnorm, "_log_ndtr", log_ndtr),
+        (_truncnorm, "_ndtr", ndtr),
+        (sampler, "_split_trials", lambda study, trials, n_below: study.split(n_below)),
+    ]
+    before = [
+        (module, name, getattr(module, name)) for module, name, _ in quick if hasattr(module, name)
+    ]
+    for module, name, function in quick:
+        if hasattr(module, name):
+            setattr(module, name, function)
     try:
         yield
     finally:
-        _truncnorm._log_ndtr = before
+        for module, name, function in before:
+            setattr(module, name, function)

@@ -13,7 +13,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.search.proposal import propose
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Tpe
+from gsfl_tune.search.tpe import Memory, Tpe
 from tests.search.experiments import experiment
 
 SPACE = experiment(
@@ -64,7 +64,7 @@ def _asked(study: optuna.Study, sampler: optuna.samplers.BaseSampler) -> dict[st
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_proposes_what_optuna_does(direction: str) -> None:
     theirs, ours = _study(90, direction=direction), _study(90, direction=direction)
-    memory: dict[int, Any] = {}
+    memory = Memory()
     for seed in range(10):
         expected = _asked(
             theirs,
