@@ -16,7 +16,7 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Memory, _whole_arrays
+from gsfl_tune.search.tpe import Memory, whole_arrays
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -161,7 +161,7 @@ class _Study:
             self._study.enqueue_trial(objective.defaults)
         self._live: dict[int, optuna.Trial] = {}
         self._ended: list[int] = []
-        self._memory: Memory = {}
+        self._memory = Memory()
         self._asked = 0
         self._waiting: list[tuple[int, dict[str, Any]]] = []
 
@@ -236,7 +236,7 @@ class _Alone(TPESampler):
     """Optuna's TPE of each parameter alone, with the product's faster arithmetic."""
 
     def sample_independent(self, *args: Any, **kwargs: Any) -> Any:
-        with _whole_arrays():
+        with whole_arrays():
             return super().sample_independent(*args, **kwargs)
 
 

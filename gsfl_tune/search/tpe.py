@@ -5,6 +5,7 @@ from __future__ import annotations
 from bisect import insort
 from collections.abc import Container, Iterator
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -241,26 +242,37 @@ def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:
 
 
 @contextmanager
-def _quickly() -> Iterator[None]:
-    """Puts whole arrays where Optuna computes number by number, most of a proposal's time.
+def whole_arrays() -> Iterator[None]:
+    """Puts whole arrays where Optuna's TPE computes number by number, most of a proposal's time.
 
     What another version of Optuna does not have is left as it is.
     """
-    from optuna.samplers._tpe import _truncnorm, sampler
+    from optuna.samplers._tpe import _truncnorm
 
-    quick = [
-        (_truncnorm, "_log_ndtr", log_ndtr),
-        (_truncnorm, "_ndtr", ndtr),
-        (sampler, "_split_trials", lambda study, trials, n_below: study.split(n_below)),
-    ]
-    before = [
-        (module, name, getattr(module, name)) for module, name, _ in quick if hasattr(module, name)
-    ]
-    for module, name, function in quick:
-        if hasattr(module, name):
-            setattr(module, name, function)
+    with _instead(_truncnorm, "_log_ndtr", log_ndtr), _instead(_truncnorm, "_ndtr", ndtr):
+        yield
+
+
+@contextmanager
+def _quickly() -> Iterator[None]:
+    """The same, and the good trials of a `_View` from its memory."""
+    from optuna.samplers._tpe import sampler
+
+    def split(study: _View, trials: object, n_below: int) -> object:
+        return study.split(n_below)
+
+    with whole_arrays(), _instead(sampler, "_split_trials", split):
+        yield
+
+
+@contextmanager
+def _instead(module: ModuleType, name: str, function: object) -> Iterator[None]:
+    before = getattr(module, name, None)
+    if before is None:
+        yield
+        return
+    setattr(module, name, function)
     try:
         yield
     finally:
-        for module, name, function in before:
-            setattr(module, name, function)
+        setattr(module, name, before)
