@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,19 @@ class EpochLog:
 
     A line that a crash cut short is not an epoch: it is ignored when read and removed
     before the next append.
+
+    Args:
+        path: The file.
+        check: Called before every write; what it raises keeps the file as it is. See `Claim`.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
         self.path = path
+        self._check = check
 
     def append(self, record: dict[str, Any]) -> None:
         """Adds an epoch; `record` has a key ``epoch`` counted from 1."""
+        self._check()
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(record) + "\n")
@@ -41,5 +48,6 @@ class EpochLog:
 
     def truncate(self, epoch: int) -> None:
         """Keeps the epochs up to `epoch`, so that a restored trial does not write them twice."""
+        self._check()
         kept = [record for record in self.read() if record["epoch"] <= epoch]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

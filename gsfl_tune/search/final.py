@@ -12,10 +12,10 @@ from ray.exceptions import RayError
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.failure import failure
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, JobSetting, load_result, run_job
 from gsfl_tune.search.runner import Resources
-from gsfl_tune.search.scheduler import reason
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
 
@@ -127,8 +127,8 @@ def _result(reference: Any) -> dict[str, Any] | None:
     try:
         result: dict[str, Any] | None = ray.get(reference)
     except RayError as error:
-        return {"failed": reason(str(error))}
+        return {"failed": failure(str(error)).reason}
     except Exception as error:
         # Ray raises a trial's own exception as a subclass of its class.
-        return {"failed": reason(str(error))}
+        return {"failed": failure(str(error)).reason}
     return result

@@ -13,9 +13,9 @@ from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import read_json, write_bytes, write_json
+from gsfl_tune.run import ClaimLost, read_json, write_bytes, write_json
 from gsfl_tune.search.environment import environment_problem
-from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, restore, train_to
+from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
 
 RESULT_FILE = "result.json"
@@ -94,23 +94,27 @@ def _attempt(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         return _train(job, setting)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
+    except ClaimLost:
+        # Nobody listens: whoever has the training now was told that this process is dead.
+        return None
 
 
 def _train(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     torch.set_num_threads(setting.threads)
     workspace = open_workspace(job.config.data, setting.side, setting.cache_dir)
     training = Training(job.config, workspace, job.directory, seed=job.seed, fit=job.fit)
-    restore(training)
+    claim = take(training)
     ending, _ = train_to(
         training,
         training.total_epochs,
+        claim,
         interrupt=setting.interrupt,
         save_seconds=setting.save_seconds,
         last_save=time.monotonic(),
     )
     if ending == "interrupted":
         return None
-    training.save()
+    save(training, claim)
     records = training.log.read()
     result: dict[str, Any] = {
         "epochs": training.epoch,

@@ -206,6 +206,7 @@ def run_study(
         budget,
         task,
         again=again,
+        max_failures=search.max_failures,
         watcher=watcher,
         closed=lambda: interrupt.requested,
         on_trouble=interrupt.give_up,
@@ -223,7 +224,6 @@ def run_study(
                 _Stopper(interrupt, watcher.tick),
                 run=run,
                 concurrent=resources.count,
-                max_failures=search.max_failures,
             )
     watcher.finish(interrupted=interrupt.requested)
     interrupt.raise_trouble()
@@ -264,7 +264,6 @@ def _fit(
     *,
     run: RunDirectory,
     concurrent: int,
-    max_failures: int,
 ) -> None:
     # Ray wants a directory that every node sees; nothing in it outlives the fit.
     parent = run.path / ".ray"
@@ -288,7 +287,8 @@ def _fit(
                     storage_path=storage,
                     stop=stopper,
                     verbose=0,
-                    failure_config=tune.FailureConfig(max_failures=max_failures),
+                    # The searcher hands out again what was lost.
+                    failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(
                         checkpoint_frequency=0, checkpoint_at_end=False
                     ),

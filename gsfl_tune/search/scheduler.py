@@ -8,6 +8,7 @@ from typing import Any
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
 from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.failure import failure
 from gsfl_tune.search.searcher import StudySearcher
 
 
@@ -47,7 +48,7 @@ class AshaScheduler(FIFOScheduler):
         # Ray's own reader looks where the file is only copied to later.
         path = Path(trial.error_file or "")
         text = path.read_text(errors="replace") if path.is_file() else ""
-        self._searcher.reasons[trial.trial_id] = reason(text)
+        self._searcher.failures[trial.trial_id] = failure(text)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
         """The oldest pending trial; looks at live trials only, a search may have thousands."""
@@ -57,19 +58,3 @@ class AshaScheduler(FIFOScheduler):
 
     def __getstate__(self) -> dict[str, Any]:
         return {}
-
-
-def reason(text: str) -> str:
-    """The line of a traceback that says what happened.
-
-    Args:
-        text: What Ray wrote of a trial's failures, oldest first.
-    """
-    last = text.rpartition("Failure # ")[2]
-    lines = [line for line in last.splitlines() if line.strip()]
-    died = any(word in last for word in ("ActorDiedError", "actor died", "WorkerCrashedError"))
-    if died and "ray::" not in last:
-        return "the worker process died (killed, out of memory or crashed)"
-    # The exception is the last line that is not indented; details may follow it, indented.
-    flush = [line for line in lines if not line[0].isspace()]
-    return (flush[-1] if flush else "the worker process died").strip()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.failure import Failure
 from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
 
-# Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
-_SPENT = "WorkerSpent"
+# A trial of a week on spot machines loses many nodes. One that takes its node down every time must
+# not go on for ever.
+NODES_PER_TRIAL = 100
 
 
 class StudySearcher(Searcher):
@@ -28,6 +31,8 @@ class StudySearcher(Searcher):
         budget: Trials in all, those of earlier drivers included.
         task: Makes the worker's task of what the study proposes.
         again: Numbers of the trials to be handed out once more, before new ones.
+        max_failures: Times that a trial whose process crashed is handed out once more. The
+            loss of a node is none of the trial's failures, and does not count.
         watcher: Is told of every change.
         closed: Whether no more trials may begin.
         on_trouble: Is told when the machine failed a trial, which then stays RUNNING.
@@ -40,6 +45,7 @@ class StudySearcher(Searcher):
         task: Callable[[Asked], Task],
         *,
         again: Sequence[int] = (),
+        max_failures: int = 0,
         watcher: Watcher | None = None,
         closed: Callable[[], bool] = lambda: False,
         on_trouble: Callable[[str], None] = lambda reason: None,
@@ -49,11 +55,14 @@ class StudySearcher(Searcher):
         self._budget = budget
         self._task = task
         self._again = list(again)
+        self._max_failures = max_failures
         self._watcher = watcher or Watcher()
         self._closed = closed
         self._on_trouble = on_trouble
         self._tasks: dict[str, Task] = {}
-        self.reasons: dict[str, str] = {}
+        self._lost: Counter[tuple[int, bool]] = Counter()
+        self._exhausted = False
+        self.failures: dict[str, Failure] = {}
 
     @property
     def unfinished(self) -> bool:
@@ -72,13 +81,15 @@ class StudySearcher(Searcher):
             again = bool(self._again)
             if again:
                 asked: Asked | None = self._study.again(self._again.pop(0))
-            elif self._study.created() >= self._budget:
-                break
+            elif self._exhausted or self._study.created() >= self._budget:
+                # While trials run, one may be lost: Ray must not close the search before.
+                return None if self._tasks else Searcher.FINISHED
             else:
                 asked = self._study.ask()
             if asked is None:
                 self._watcher.notice("the grid has no more configurations")
-                break
+                self._exhausted = True
+                continue
             self._watcher.started(asked.number, asked.params, again=again)
             try:
                 task = self._task(asked)
@@ -109,13 +120,12 @@ class StudySearcher(Searcher):
         task = self._tasks.pop(trial_id)
         number = task.number
         if error:
-            reason = self.reasons.pop(trial_id, "the worker process died")
-            if _SPENT in reason:
-                # The process refused the trial, which has not begun.
-                self._watcher.notice(f"a worker process was started anew: {reason}")
+            unknown = Failure("process", "the worker process died")
+            failure = self.failures.pop(trial_id, unknown)
+            if self._begins_again(number, failure):
                 self._again.append(number)
                 return
-            self._study.fail(number, reason)
+            self._study.fail(number, failure.reason)
         elif not result or "interrupted" in result:
             return
         elif "environment" in result:
@@ -132,6 +142,23 @@ class StudySearcher(Searcher):
             # Nobody continues it.
             Path(task.directory, "checkpoint.pt").unlink(missing_ok=True)
         self._watcher.ended(number)
+
+    def _begins_again(self, number: int, failure: Failure) -> bool:
+        """Whether a trial whose worker is gone is handed out once more, and says so."""
+        if failure.kind == "spent":
+            # The process refused the trial, which has not begun.
+            self._watcher.notice(f"a worker process was started anew: {failure.reason}")
+            return True
+        if self._closed():
+            return True  # by a resume
+        node = failure.kind == "node"
+        self._lost[number, node] += 1
+        times, limit = self._lost[number, node], NODES_PER_TRIAL if node else self._max_failures
+        if times > limit:
+            return False
+        count = "" if node else f" ({times} of at most {limit} times)"
+        self._watcher.notice(f"trial {number}: {failure.reason}; it is started again{count}")
+        return True
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is the state: nothing to save."""

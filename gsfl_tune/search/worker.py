@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.data import square_side
 from gsfl_tune.experiment.config import Config, DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
 from gsfl_tune.training.checkpoint import CheckpointError
@@ -93,18 +94,39 @@ def shared() -> object:
     return _workspaces
 
 
-def restore(training: Training) -> None:
-    """Continues from the trial's checkpoint; one that cannot be read is thrown away."""
+def take(training: Training) -> Claim:
+    """Takes a training's directory from any process that still works in it, and continues there.
+
+    A checkpoint that cannot be read is thrown away.
+
+    Returns:
+        What says whether somebody else has taken it since; ``epochs.jsonl`` asks by itself.
+    """
+    claim = Claim(training.directory)
+    claim.take()
+    training.log = EpochLog(training.log.path, claim.check)
     try:
         training.restore()
     except CheckpointError:
         training.checkpoint_path.unlink(missing_ok=True)
         training.restore()
+    return claim
+
+
+def save(training: Training, claim: Claim) -> None:
+    """Writes the checkpoint.
+
+    Raises:
+        ClaimLost: When another process has taken the training over.
+    """
+    claim.check()
+    training.save()
 
 
 def train_to(
     training: Training,
     epoch: int,
+    claim: Claim,
     *,
     interrupt: Path,
     save_seconds: float,
@@ -115,14 +137,17 @@ def train_to(
 
     Returns:
         How it ended, and the time of the last checkpoint (`time.monotonic`).
+
+    Raises:
+        ClaimLost: When another process has taken the training over.
     """
     while training.epoch < epoch:
         if interrupt.exists():
-            training.save()
+            save(training, claim)
             return "interrupted", time.monotonic()
         on_epoch(training.run_epoch())
         if time.monotonic() - last_save >= save_seconds:
-            training.save()
+            save(training, claim)
             last_save = time.monotonic()
     return "done", last_save
 
@@ -138,6 +163,7 @@ class TrialWorker:
         self.task = task
         self._rung = task.reported
         self._training: Training | None = None
+        self._claim = Claim(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
         self._last_save = time.monotonic()
@@ -157,6 +183,10 @@ class TrialWorker:
             result = self._step()
             if result["done"]:
                 self.close(ended="interrupted" not in result)
+        except ClaimLost:
+            # Nobody listens: whoever has the trial now was told that this process is dead.
+            self.close(ended=False)
+            result = {"interrupted": True, "done": True}
         except (NonFiniteLoss, UserError, OSError) as error:
             result = self._broken(error)
         return {"trial_number": self.task.number, **result}
@@ -183,6 +213,7 @@ class TrialWorker:
         ending, self._last_save = train_to(
             training,
             epoch,
+            self._claim,
             interrupt=task.interrupt,
             save_seconds=task.save_seconds,
             last_save=self._last_save,
@@ -196,8 +227,9 @@ class TrialWorker:
         k = self._rung
         self._rung += 1
         done = self._rung >= len(task.rungs)
-        if done:
-            training.save()
+        # Before anybody hears of the rung: whatever dies later, the trial goes on from here.
+        save(training, self._claim)
+        self._last_save = time.monotonic()
         return {
             "rung": k,
             "rung_time": task.reduction**k,
@@ -211,7 +243,7 @@ class TrialWorker:
         torch.set_num_threads(task.threads)
         workspace = open_workspace(task.config.data, task.side, task.cache_dir)
         training = Training(task.config, workspace, task.directory)
-        restore(training)
+        self._claim = take(training)
         self._training = training
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.

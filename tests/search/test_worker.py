@@ -180,3 +180,33 @@ def test_a_shared_workspace_serves_each_trial_its_own_size(task: Task, cache_dir
 def test_a_task_travels_as_json(task: Task) -> None:
     assert Task.model_validate_json(task.model_dump_json()) == task
     assert json.loads(task.model_dump_json())["number"] == 7
+
+
+def test_goes_on_from_its_last_rung_however_seldom_it_saves(task: Task) -> None:
+    task = task.model_copy(update={"save_seconds": 1e9})
+    lost = TrialWorker(task)
+    assert [lost.step()["epoch"] for _ in range(2)] == [1, 3]
+    trained: list[int] = []
+
+    class Watched(TrialWorker):
+        def _epoch(self, record: dict[str, Any]) -> None:
+            trained.append(record["epoch"])
+            super()._epoch(record)
+
+    _steps(Watched(task.model_copy(update={"reported": 2})))
+    assert trained == [4, 5]
+
+
+def test_a_worker_that_was_given_up_for_dead_leaves_the_trial_to_its_heir(task: Task) -> None:
+    lost = TrialWorker(task)
+    lost.step()
+    heir = TrialWorker(task.model_copy(update={"reported": 1}))
+    heir.step()
+    files = {path: path.read_bytes() for path in task.directory.glob("[!e.]*")}
+    log = EpochLog(task.directory / "epochs.jsonl")
+    known = log.read()
+    assert lost.step() == {"trial_number": 7, "interrupted": True, "done": True}
+    assert {path: path.read_bytes() for path in files} == files
+    assert log.read() == known
+    assert _steps(heir)[-1]["done"]
+    assert [record["epoch"] for record in log.read()] == [1, 2, 3, 4, 5]

@@ -1,0 +1,56 @@
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.search.failure import Kind, failure
+
+# As Ray 2.60 writes them.
+PROCESS = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+The actor died unexpectedly before finishing this task.
+	class_name: GsflTrainable
+	actor_id: c2d3
+	pid: 4711
+	namespace: 3d0e
+	ip: 127.0.0.1
+The actor is dead because its worker process has died. Worker exit type: SYSTEM_ERROR Worker exit \
+detail: Worker unexpectedly exits with a connection error code 2. End of file.
+"""
+NODE = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+The actor died unexpectedly before finishing this task.
+	class_name: GsflTrainable
+	actor_id: c2d3
+The actor died because its node has died. Node Id: 8a2f
+	the actor's node was terminated unexpectedly: health check failed due to missing too many \
+heartbeats
+"""
+RAISED = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+ray::Breaking.train() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
+  File "trainables.py", line 30, in step
+    raise RuntimeError("the GPU is on fire")
+RuntimeError: the GPU is on fire
+"""
+SPENT = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+ray::Spent.reset() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
+  File "trainable.py", line 50, in reset_config
+    raise spent(left)
+gsfl_tune.search.memory.WorkerSpent: 300 MiB of its GPU's memory were not given back
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "reason"),
+    [
+        (PROCESS, "process", "the worker process died"),
+        (NODE, "node", "its node was lost"),
+        (RAISED, "error", "RuntimeError: the GPU is on fire"),
+        (SPENT, "spent", "300 MiB"),
+        (PROCESS + RAISED, "error", "RuntimeError: the GPU is on fire"),
+        (RAISED + NODE, "node", "its node was lost"),
+        ("", "process", "the worker process died"),
+    ],
+)
+def test_reads_what_happened_to_a_worker(text: str, kind: Kind, reason: str) -> None:
+    found = failure(text)
+    assert found.kind == kind
+    assert reason in found.reason
+    assert "\n" not in found.reason
