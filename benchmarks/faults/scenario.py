@@ -18,7 +18,6 @@ from optuna.trial import FrozenTrial
 from benchmarks.faults.driver import Stage, experiment, trained_log
 from benchmarks.faults.nodes import ROOT, Nodes, kill
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import Asha
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.runner import largest_timeline
 from gsfl_tune.training.timeline import Timeline
@@ -293,21 +292,6 @@ def disagreements(search: Search, reference: list[FrozenTrial] | None = None) ->
     if reference is not None and states(trials) != states(reference):
         problems.append(f"{states(trials)} and undisturbed {states(reference)}")
     return problems
-
-
-def asha_of(search: Search) -> Asha:
-    """ASHA as a driver that resumes the run rebuilds it."""
-    searched = experiment(search.stage, *search.overrides)
-    scheduler = searched.defaults().search.scheduler
-    largest = largest_timeline(searched)
-    options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
-    asha = Asha(
-        len(largest.rungs(largest, **options)),
-        reduction=scheduler.reduction,
-        direction="minimize",
-    )
-    asha.rebuild((trial.number, trial.intermediate_values) for trial in search.trials())
-    return asha
 
 
 # --- what is killed -----------------------------------------------------------------------

@@ -1,9 +1,14 @@
-"""Why a worker came to nothing, read from what Ray says of it."""
+"""Why a worker came to nothing, read from what Ray says of it, and whether to begin again."""
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
+
+# A trial of a week on spot machines loses many nodes. One that takes its node down every time must
+# not go on for ever.
+NODES_PER_TRIAL = 100
 
 # Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
@@ -16,7 +21,7 @@ _DEAD = (
     "WorkerCrashedError",
     "NodeDiedError",
 )
-_NODE = ("node has died", "node died", "node is dead", "node failure", "NodeDiedError")
+_NODE = ("node has died", "node died", "node is dead", "NodeDiedError", "is unavailable")
 
 Kind = Literal["node", "process", "error", "spent"]
 
@@ -43,7 +48,7 @@ def failure(text: str) -> Failure:
     """
     last = text.rpartition("Failure # ")[2]
     if any(word in last for word in _DEAD) and "ray::" not in last:
-        if any(word in last for word in (*_NODE, "is unavailable")):
+        if any(word in last for word in _NODE):
             return Failure("node", "its node was lost")
         return Failure("process", "the worker process died (killed, out of memory or crashed)")
     # The exception is the last line that is not indented; details may follow it, indented.
@@ -52,3 +57,38 @@ def failure(text: str) -> Failure:
         return Failure("process", "the worker process died")
     reason = flush[-1].strip()
     return Failure("spent" if _SPENT in reason else "error", reason)
+
+
+class Losses:
+    """Counts what trials, or retrains, have lost.
+
+    The loss of a node is none of the trial's failures and is not counted with them.
+
+    Args:
+        max_failures: Times that one is begun again after a crash or an error of its own.
+    """
+
+    def __init__(self, max_failures: int) -> None:
+        self._max_failures = max_failures
+        self._counts: Counter[tuple[int, bool]] = Counter()
+
+    def again(self, number: int, failure: Failure) -> str | None:
+        """Counts a loss.
+
+        Args:
+            number: Whose.
+            failure: What happened.
+
+        Returns:
+            What to tell the user when it is begun again; None when it must not be.
+        """
+        if failure.kind == "spent":
+            # The process refused the trial, which has not begun.
+            return f"a worker process was started anew: {failure.reason}"
+        node = failure.kind == "node"
+        self._counts[number, node] += 1
+        count, limit = self._counts[number, node], NODES_PER_TRIAL if node else self._max_failures
+        if count > limit:
+            return None
+        times = "" if node else f" ({count} of at most {limit} times)"
+        return f"{failure.reason}; it is started again{times}"

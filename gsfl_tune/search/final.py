@@ -8,13 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import ray
-from ray.exceptions import RayError
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.failure import failure
+from gsfl_tune.search.failure import Failure, Losses, failure
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, JobSetting, load_result, run_job
+from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
@@ -59,7 +59,7 @@ def run_jobs(
         resources: Of one job, and how many fit.
         title: What a user reads while they run.
         max_failures: Times a job is started again after a crash; it goes on from its
-            checkpoint.
+            checkpoint. The loss of a node does not count.
         side: Side of the decoded squares.
         cache_dir: Root of the nodes' caches.
         watchers: Are told of every change.
@@ -84,14 +84,14 @@ def run_jobs(
     remote = ray.remote(_run).options(
         num_cpus=resources.cpu,
         num_gpus=resources.gpu,
-        max_retries=max_failures,
-        retry_exceptions=True,
+        max_retries=0,
     )
+    losses = Losses(max_failures)
     results = [load_result(job) for job in jobs]
     waiting = [index for index, result in enumerate(results) if result is None]
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
     flying: dict[Any, int] = {}
-    with interrupt.listening():
+    with interrupt.listening(), lifeline(interrupt, watcher.notice):
         while flying or (waiting and not interrupt.requested):
             while waiting and len(flying) < resources.count and not interrupt.requested:
                 index = waiting.pop(0)
@@ -100,6 +100,13 @@ def run_jobs(
             for reference in ready:
                 index = flying.pop(reference)
                 result = _result(reference)
+                if isinstance(result, Failure):
+                    text = losses.again(index, result)
+                    if text is not None:
+                        waiting.insert(0, index)
+                        watcher.notice(f"{jobs[index].name}: {text}")
+                        continue
+                    result = {"failed": result.reason}
                 if result is not None and "environment" in result:
                     interrupt.give_up(result["environment"])
                 elif result is not None:
@@ -123,12 +130,10 @@ def _run(job: str, setting: str) -> dict[str, Any] | None:
         return {"environment": str(problem)}
 
 
-def _result(reference: Any) -> dict[str, Any] | None:
+def _result(reference: Any) -> dict[str, Any] | Failure | None:
     try:
         result: dict[str, Any] | None = ray.get(reference)
-    except RayError as error:
-        return {"failed": failure(str(error)).reason}
     except Exception as error:
-        # Ray raises a trial's own exception as a subclass of its class.
-        return {"failed": failure(str(error)).reason}
+        # Ray's own, or a training's as a subclass of its class.
+        return failure(f"{type(error).__name__}: {error}")
     return result

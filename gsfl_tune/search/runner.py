@@ -21,6 +21,7 @@ from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.scheduler import AshaScheduler
 from gsfl_tune.search.searcher import StudySearcher
@@ -212,7 +213,7 @@ def run_study(
         on_trouble=interrupt.give_up,
     )
     study.on_loss(watcher.notice)
-    with interrupt.listening(), closing(study):
+    with interrupt.listening(), closing(study), lifeline(interrupt, watcher.notice):
         begun = False
         # Once more for a trial that came back when Ray had been told that there are no more.
         while not begun or searcher.unfinished:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,14 +9,10 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.search.failure import Failure
+from gsfl_tune.search.failure import Failure, Losses
 from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
-
-# A trial of a week on spot machines loses many nodes. One that takes its node down every time must
-# not go on for ever.
-NODES_PER_TRIAL = 100
 
 
 class StudySearcher(Searcher):
@@ -55,12 +50,11 @@ class StudySearcher(Searcher):
         self._budget = budget
         self._task = task
         self._again = list(again)
-        self._max_failures = max_failures
+        self._losses = Losses(max_failures)
         self._watcher = watcher or Watcher()
         self._closed = closed
         self._on_trouble = on_trouble
         self._tasks: dict[str, Task] = {}
-        self._lost: Counter[tuple[int, bool]] = Counter()
         self._exhausted = False
         self.failures: dict[str, Failure] = {}
 
@@ -145,20 +139,12 @@ class StudySearcher(Searcher):
 
     def _begins_again(self, number: int, failure: Failure) -> bool:
         """Whether a trial whose worker is gone is handed out once more, and says so."""
-        if failure.kind == "spent":
-            # The process refused the trial, which has not begun.
-            self._watcher.notice(f"a worker process was started anew: {failure.reason}")
-            return True
         if self._closed():
             return True  # by a resume
-        node = failure.kind == "node"
-        self._lost[number, node] += 1
-        times, limit = self._lost[number, node], NODES_PER_TRIAL if node else self._max_failures
-        if times > limit:
-            return False
-        count = "" if node else f" ({times} of at most {limit} times)"
-        self._watcher.notice(f"trial {number}: {failure.reason}; it is started again{count}")
-        return True
+        text = self._losses.again(number, failure)
+        if text is not None:
+            self._watcher.notice(f"trial {number}: {text}")
+        return text is not None
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is the state: nothing to save."""

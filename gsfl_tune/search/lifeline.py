@@ -1,0 +1,87 @@
+"""Notices when the head of the cluster is gone, and ends the driver while it can still say so."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import ray
+
+from gsfl_tune.search.interrupt import Interrupt
+
+# A head that keeps its state in Redis may come back; without it, Ray itself ends the driver after
+# 60 s, from within and without a word.
+PATIENCE_SECONDS = 25.0
+_POLL_SECONDS = 2.0
+# After the time that trials have to save: for what may hang while there is no head.
+_EXIT_SECONDS = 10.0
+_INTERRUPTED = 3
+
+
+@contextmanager
+def lifeline(
+    interrupt: Interrupt,
+    notice: Callable[[str], None],
+    patience: float = PATIENCE_SECONDS,
+) -> Iterator[None]:
+    """Watches the head of the cluster that this process is connected to.
+
+    When it has not answered for a while, the run is interrupted: trials that still live save, and
+    the caller ends as after Ctrl-C. Calls of Ray may never return then: where the caller
+    does not come to its end in time, the process is ended with exit code 3.
+
+    Args:
+        interrupt: Of the run.
+        notice: Is told what happened, in a thread of its own.
+        patience: Seconds without an answer.
+    """
+    address = ray.get_runtime_context().gcs_address
+    over = threading.Event()
+
+    def watch() -> None:
+        seen = time.monotonic()
+        while not over.wait(_POLL_SECONDS):
+            if _answers(address):
+                seen = time.monotonic()
+            elif time.monotonic() - seen >= patience:
+                lost()
+                return
+
+    def lost() -> None:
+        text = (
+            f"the head of the cluster ({address}) has not answered for {patience:g} s: the search "
+            "ends here. Nothing finished is lost; start a cluster and continue with --resume"
+        )
+        notice(text)
+        if not interrupt.requested:
+            interrupt.request()
+        while not interrupt.overdue:
+            time.sleep(_POLL_SECONDS)
+        time.sleep(_EXIT_SECONDS)
+        # The caller, where it came to its end, has ended the process by now.
+        print(text, file=sys.stderr)
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(_INTERRUPTED)
+
+    # An address that only the cluster itself can reach says nothing.
+    if _answers(address):
+        threading.Thread(target=watch, name="lifeline", daemon=True).start()
+    try:
+        yield
+    finally:
+        over.set()
+
+
+def _answers(address: str) -> bool:
+    host, _, port = address.rpartition(":")
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=_POLL_SECONDS):
+            return True
+    except OSError:
+        return False
