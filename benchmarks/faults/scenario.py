@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from benchmarks.faults.nodes import ROOT, Nodes, kill
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.runner import largest_timeline
-from gsfl_tune.training.timeline import Timeline
 
 FINISHED = {"COMPLETE", "PRUNED", "FAIL"}
 Killer = Callable[["Search", dict[str, Any]], None]
@@ -87,7 +87,7 @@ class Search:
             code = self.process.poll()
             if code is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"it did not happen (driver: {code}):\n{self.text()}")
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     # --- what is on disk ------------------------------------------------------------------
 
@@ -111,13 +111,14 @@ class Search:
         lines = path.read_text().splitlines(keepends=True)
         return [json.loads(line) for line in lines if line.endswith("\n")]
 
-    def rungs(self, trial: FrozenTrial) -> list[int]:
-        """Epochs of a trial's rungs."""
+    @cached_property
+    def rungs(self) -> list[int]:
+        """Epochs of the rungs, the same for all trials of these spaces."""
         searched = experiment(self.stage, *self.overrides)
         scheduler = searched.defaults().search.scheduler
-        timeline = Timeline.of(searched.configure(trial.params))
         options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
-        return [rung.epoch for rung in timeline.rungs(largest_timeline(searched), **options)]
+        largest = largest_timeline(searched)
+        return [rung.epoch for rung in largest.rungs(largest, **options)]
 
     # --- the moment -----------------------------------------------------------------------
 
@@ -136,8 +137,7 @@ class Search:
             trials = self.trials()
             finished = sum(trial.state.name in FINISHED for trial in trials)
             last, trial = lines[-1], trials[lines[-1]["trial"]]
-            rungs = self.rungs(trial)
-            past = last["epoch"] - max((e for e in rungs if e <= last["epoch"]), default=0)
+            past = last["epoch"] - max((e for e in self.rungs if e <= last["epoch"]), default=0)
             in_stage = last["stage"] == self.stage
             if trial.state.name == "RUNNING" and finished >= done and past >= beyond and in_stage:
                 found[:] = [last]
@@ -205,7 +205,7 @@ def strike(
     finished = search.finished()
     before = counts(search.trials())
     reported = search.trials()[victim["trial"]].last_step
-    rung = search.rungs(search.trials()[victim["trial"]])[reported] if reported is not None else 0
+    rung = search.rungs[reported] if reported is not None else 0
     killed = time.time()
     killer(search, victim)
     code = search.end()
@@ -273,7 +273,7 @@ def disagreements(search: Search, reference: list[FrozenTrial] | None = None) ->
         row = table.loc[trial.number]
         log = EpochLog(search.run.trial("search", trial.number) / "epochs.jsonl").read()
         epochs = [record["epoch"] for record in log]
-        rungs = search.rungs(trial)
+        rungs = search.rungs
         if state not in ("COMPLETE", "PRUNED"):
             problems.append(f"trial {trial.number} is {state}: {trial.user_attrs.get('reason')}")
             continue

@@ -1,0 +1,78 @@
+"""Parts of a real three-node cluster die in the middle of a search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import pytest
+from optuna.trial import FrozenTrial
+
+from benchmarks.faults.__main__ import FAULTS, STAGES, killers
+from benchmarks.faults.driver import Stage
+from benchmarks.faults.nodes import Nodes, kill
+from benchmarks.faults.scenario import Search, disagreements, states, strike
+from tests.faults.conftest import ONE_WORKER
+
+
+def test_a_search_outlives_a_node_a_trial_and_its_driver(search: Callable[..., Search]) -> None:
+    one = search("head", *ONE_WORKER, "search.trials=3", "training.head.epochs=18")
+    one.start()
+    first = one.hit(done=0)
+    kill(first["raylet"])
+    one.wait(lambda: one.trained()[-1]["pid"] != first["pid"])
+    # On the other node, from its last rung; a second driver is refused meanwhile.
+    assert one.trained()[-1]["trial"] == first["trial"]
+    assert one.trained()[-1]["raylet"] != first["raylet"]
+    second = Search(one.nodes, one.run, one.cache, one.stage, one.overrides)
+    second.output = list(one.output)
+    second.start()
+    assert second.end() == 2
+    assert f"process {one.process.pid}" in second.text()
+    kill(one.trained()[-1]["pid"])
+    one.hit(done=1)
+    finished = one.finished()
+    one.stop()
+    one.start()
+    assert one.end() == 0, one.text()
+    assert disagreements(one) == []
+    assert {number: one.finished()[number] for number in finished} == finished
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_ends_as_if_nothing_had_happened(
+    fault: str,
+    stage: Stage,
+    search: Callable[..., Search],
+    fresh: Callable[[], Nodes],
+    undisturbed: Callable[[Stage, Nodes], list[FrozenTrial]],
+) -> None:
+    cluster = fresh()
+    reference = undisturbed(stage, cluster)
+    assert {trial.state.name for trial in reference} == {"COMPLETE", "PRUNED"}
+    one = search(stage, *ONE_WORKER, on=cluster)
+    result = strike(fault, one, killers(fresh)[fault], reference)
+    assert result.problems == []
+    assert states(one.trials()) == states(reference)
+    assert result.before["RUNNING"] == 1
+    assert result.recovered < 90
+
+
+@pytest.mark.slow
+def test_a_cluster_without_workers_waits_for_one(
+    search: Callable[..., Search],
+) -> None:
+    one = search("head", *ONE_WORKER, "search.trials=2", "training.head.epochs=18")
+    one.start()
+    one.hit(done=0)
+    for raylet in one.nodes.raylets:
+        kill(raylet)
+    time.sleep(10)
+    assert one.process.poll() is None, one.text()
+    trained = len(one.trained())
+    one.nodes.add()
+    assert one.end() == 0, one.text()
+    assert len(one.trained()) > trained
+    assert disagreements(one) == []
