@@ -292,7 +292,12 @@ class SearchConfig(Section):
     max_concurrent: int | None = Field(
         None, ge=1, description="Trials at once; default: as many as the resources hold."
     )
-    max_failures: int = Field(3, ge=0, description="Times a trial is started again after a crash.")
+    max_failures: int = Field(
+        3,
+        ge=0,
+        description="Times a trial is started again after a crash of its own; the loss of its node "
+        "does not count.",
+    )
 
 
 class Config(Section):
