@@ -94,6 +94,7 @@ class Nodes:
         self.address: str = state["address"]
         self.head: list[int] = state["head"]
         self.gcs: int = state["gcs"]
+        self.head_raylet: int = state["head_raylet"]
         self.raylets: list[int] = state["raylets"]
         self.environment["RAY_ADDRESS"] = self.address
 
@@ -149,6 +150,7 @@ def serve(folder: Path, workers: int) -> None:
             "address": cluster.address,
             "head": [pid for pids in processes.values() for pid in pids],
             "gcs": processes["gcs_server"][0],
+            "head_raylet": processes["raylet"][0],
             "raylets": [
                 node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes
             ],

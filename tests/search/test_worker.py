@@ -184,17 +184,24 @@ def test_a_task_travels_as_json(task: Task) -> None:
 
 def test_goes_on_from_its_last_rung_however_seldom_it_saves(task: Task) -> None:
     task = task.model_copy(update={"save_seconds": 1e9})
-    lost = TrialWorker(task)
-    assert [lost.step()["epoch"] for _ in range(2)] == [1, 3]
     trained: list[int] = []
+
+    class Killed(BaseException):
+        pass
 
     class Watched(TrialWorker):
         def _epoch(self, record: dict[str, Any]) -> None:
             trained.append(record["epoch"])
             super()._epoch(record)
+            if len(trained) == 4:
+                raise Killed
 
+    lost = Watched(task)
+    assert [lost.step()["epoch"] for _ in range(2)] == [1, 3]
+    with pytest.raises(Killed):
+        lost.step()
     _steps(Watched(task.model_copy(update={"reported": 2})))
-    assert trained == [4, 5]
+    assert trained == [1, 2, 3, 4, 4, 5]
 
 
 def test_a_worker_that_was_given_up_for_dead_leaves_the_trial_to_its_heir(task: Task) -> None:
