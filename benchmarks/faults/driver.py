@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 from typing import Any, Literal
 
+import ray
+
 from gsfl_tune.cluster import ray_session, slots
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
@@ -80,7 +82,7 @@ class LoggedWorker(TrialWorker):
             "epoch": record["epoch"],
             "stage": record["stage"],
             "pid": os.getpid(),
-            "raylet": os.getppid(),
+            "node": ray.get_runtime_context().get_node_id(),
         }
         with trained_log(Path(self.task.directory).parents[1]).open("a") as file:
             file.write(json.dumps(line) + "\n")

@@ -95,7 +95,7 @@ class Nodes:
         self.head: list[int] = state["head"]
         self.gcs: int = state["gcs"]
         self.head_raylet: int = state["head_raylet"]
-        self.raylets: list[int] = state["raylets"]
+        self.raylets: dict[str, int] = state["raylets"]
         self.environment["RAY_ADDRESS"] = self.address
 
 
@@ -112,6 +112,8 @@ def nodes(workers: int = 2, **variables: str) -> Iterator[Nodes]:
 
 def kill(pid: int) -> None:
     """``kill -9``; a process that is gone already is fine."""
+    if pid <= 1:
+        raise ValueError(f"process {pid} is not ours")
     with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
 
@@ -151,9 +153,10 @@ def serve(folder: Path, workers: int) -> None:
             "head": [pid for pids in processes.values() for pid in pids],
             "gcs": processes["gcs_server"][0],
             "head_raylet": processes["raylet"][0],
-            "raylets": [
-                node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes
-            ],
+            "raylets": {
+                node.node_id: node.all_processes["raylet"][0].process.pid
+                for node in cluster.worker_nodes
+            },
         }
         said.write(json.dumps(state) + "\n")
         said.flush()

@@ -126,7 +126,7 @@ class Search:
         """Waits until some trials are done and another is well between two rungs.
 
         Returns:
-            Its newest line in the log: trial, epoch, pid, raylet.
+            Its newest line in the log: trial, epoch, pid, node.
         """
         found: list[dict[str, Any]] = []
 
@@ -304,7 +304,7 @@ def kill_trial(search: Search, victim: dict[str, Any]) -> None:
 
 def kill_raylet(search: Search, victim: dict[str, Any]) -> None:
     """The raylet of the node that the trial is on; a new node comes, as on spot machines."""
-    kill(victim["raylet"])
+    kill(search.nodes.raylets[victim["node"]])
     search.nodes.add()
 
 

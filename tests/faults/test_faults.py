@@ -19,11 +19,11 @@ def test_a_search_outlives_a_node_a_trial_and_its_driver(search: Callable[..., S
     one = search("head", *ONE_WORKER, "search.trials=3", "training.head.epochs=18")
     one.start()
     first = one.hit(done=0)
-    kill(first["raylet"])
+    kill(one.nodes.raylets[first["node"]])
     one.wait(lambda: one.trained()[-1]["pid"] != first["pid"])
     # On the other node, from its last rung; a second driver is refused meanwhile.
     assert one.trained()[-1]["trial"] == first["trial"]
-    assert one.trained()[-1]["raylet"] != first["raylet"]
+    assert one.trained()[-1]["node"] != first["node"]
     second = Search(one.nodes, one.run, one.cache, one.stage, one.overrides)
     second.output = list(one.output)
     second.start()
@@ -67,7 +67,7 @@ def test_a_cluster_without_workers_waits_for_one(
     one = search("head", *ONE_WORKER, "search.trials=2", "training.head.epochs=18")
     one.start()
     one.hit(done=0)
-    for raylet in one.nodes.raylets:
+    for raylet in one.nodes.raylets.values():
         kill(raylet)
     time.sleep(10)
     assert one.process.poll() is None, one.text()

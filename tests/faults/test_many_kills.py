@@ -18,7 +18,7 @@ def _strike(victim: str, one: Search, chance: random.Random) -> None:
         # The newest processes; one of them may be between two trials.
         kill(chance.choice(sorted({line["pid"] for line in one.trained()[-6:]})))
     elif victim == "raylet":
-        living = [pid for pid in one.nodes.raylets if alive(pid)]
+        living = [pid for pid in one.nodes.raylets.values() if alive(pid)]
         kill(chance.choice(living))
         one.nodes.add()
     else:
