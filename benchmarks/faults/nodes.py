@@ -125,10 +125,12 @@ def _family(pid: int) -> list[psutil.Process]:
 
 
 def serve(folder: Path, workers: int) -> None:
-    from ray._private import ray_constants
+    from ray._private import ray_constants, utils
     from ray.cluster_utils import Cluster
 
     ray_constants.ENABLE_RAY_CLUSTER = False
+    # Where every other `ray.init()` on this machine would look for a cluster to join.
+    utils.write_ray_address = lambda *arguments: None
     said = sys.stdout
     sys.stdout = sys.stderr
     common = {"node_ip_address": "127.0.0.1", "object_store_memory": 80 * 2**20}

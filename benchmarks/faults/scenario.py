@@ -122,7 +122,7 @@ class Search:
 
     # --- the moment -----------------------------------------------------------------------
 
-    def hit(self, done: int = 3, beyond: int = 2) -> dict[str, Any]:
+    def hit(self, done: int = 2, beyond: int = 2) -> dict[str, Any]:
         """Waits until some trials are done and another is well between two rungs.
 
         Returns:
