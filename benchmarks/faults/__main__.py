@@ -20,7 +20,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
@@ -64,9 +64,8 @@ def killers(fresh: Callable[[], Nodes]) -> dict[str, Killer]:
     }
 
 
-def measure(stage: Stage, faults: list[str], folder: Path) -> list[Result]:
+def measure(stage: Stage, faults: list[str], folder: Path) -> Iterator[Result]:
     """One stage, on as few clusters as the faults leave."""
-    found = []
     one = ("search.max_concurrent=1",)
     with ExitStack() as stack:
 
@@ -79,11 +78,16 @@ def measure(stage: Stage, faults: list[str], folder: Path) -> list[Result]:
         for fault in faults:
             run = RunDirectory(folder / fault)
             search = Search(cluster, run, folder / "cache", stage, one)
-            result = strike(fault, search, killers(fresh)[fault], reference)
-            print(result, file=sys.stderr, flush=True)
-            found.append(result)
-            cluster = search.nodes
-    return found
+            try:
+                yield strike(fault, search, killers(fresh)[fault], reference)
+                cluster = search.nodes
+            except RuntimeError as error:
+                print(f"{fault}: {error}", file=sys.stderr, flush=True)
+                search.stop()
+                nothing: dict[str, int] = {}
+                problem = str(error).splitlines()[0]
+                yield Result(fault, stage, "", nothing, nothing, 0, float("nan"), [problem])
+                cluster = fresh()
 
 
 def page(results: list[Result]) -> str:
@@ -134,9 +138,10 @@ def main() -> None:
     for stage in stages:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
             for result in measure(stage, faults, Path(folder)):
+                print(result, file=sys.stderr, flush=True)
                 known[f"{stage} {result.fault}"] = asdict(result)
-        if not options.quick:
-            file.write_text(json.dumps(known, indent=1) + "\n")
+                if not options.quick:
+                    file.write_text(json.dumps(known, indent=1) + "\n")
     order = [f"{stage} {fault}" for stage in STAGES for fault in FAULTS]
     results = [Result(**known[key]) for key in order if key in known]
     publish("faults", "What survives kill -9", page(results), save=not options.quick)

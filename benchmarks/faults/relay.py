@@ -1,4 +1,4 @@
-"""What stands between a search and its storage, to be killed: ``python -m benchmarks.faults.relay``.
+"""Stands between a search and its storage, to be killed: ``python -m benchmarks.faults.relay``.
 
 A storage server that keeps its objects in memory would lose them with its process; one that does
 not is back with them. So the way to it is killed: to clients it is the same.
