@@ -93,6 +93,8 @@ def write_folder(data: dict[str, Any], folder: Path, per_class: int | None) -> d
 def process(*words: object, cache: Path | None = None) -> tuple[float, float]:
     """Runs a command; returns the clock time of its start and its seconds."""
     environment = {k: v for k, v in os.environ.items() if k != "OMP_NUM_THREADS"}
+    # Both sides start a Ray of their own, whatever else runs on this machine.
+    environment["RAY_ADDRESS"] = "local"
     if cache is not None:
         environment["GSFL_TUNE_CACHE"] = str(cache)
     started = time.time()
