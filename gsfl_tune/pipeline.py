@@ -16,7 +16,7 @@ from gsfl_tune.evidence import confusion_report, linear_probe_result, paired_boo
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
-from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import (
     Difference,
     Finalist,
@@ -37,6 +37,7 @@ from gsfl_tune.search import (
     Watcher,
     best,
     refuse_changes,
+    refuse_small_disk,
     rehearse_largest,
     run_lock,
     run_study,
@@ -130,12 +131,12 @@ def search(
         manifest.refuse_other_data(workspace.dataset.digest)
         if manifest.finished(experiment):
             return read_results(run.results_file)
-        problems = cost_problems(experiment)
-        if problems:
+        if problems := cost_problems(experiment):
             raise ExperimentError(problems)
         with ray_session(address):
             config = experiment.defaults().search
             resources = slots(config.resources, config.max_concurrent)
+            refuse_small_disk(experiment, resources.count)
             rehearse_largest(
                 experiment,
                 resources=resources,
@@ -192,12 +193,12 @@ class _Search:
         """Every step of the protocol; each finds what an earlier driver has finished."""
         config = self.experiment.defaults().search
         clock = self.manifest.clock
-        with clock("search"):
-            finalists = self._finalists(self.experiment, "search")
+        with clock("search") as spent:
+            finalists = self._finalists(self.experiment, "search", spent)
         rivals: list[Candidate] = []
         if config.control == "tuned" and "gsfl" in self.experiment.values("model.head"):
-            with clock("control search"):
-                rivals = self._rivals()
+            with clock("control search") as spent:
+                rivals = self._rivals(spent)
         with clock("retraining"):
             validated = self.retraining.validate([*finalists, *rivals], "training the finalists")
             finalists, rivals = validated[: len(finalists)], validated[len(finalists) :]
@@ -213,7 +214,7 @@ class _Search:
 
     # --- search ---------------------------------------------------------------------------
 
-    def _finalists(self, experiment: Experiment, name: StudyName) -> list[Candidate]:
+    def _finalists(self, experiment: Experiment, name: StudyName, clock: Clock) -> list[Candidate]:
         outcome = run_study(
             experiment,
             self.run,
@@ -224,14 +225,13 @@ class _Search:
             cache_dir=self.workspace.cache_dir,
             watchers=self.watchers,
             interrupt=self.interrupt,
+            clock=clock,
         )
         if outcome.interrupted:
             raise SearchInterrupted
         ranking = outcome.study.ranking()
         if not ranking:
-            raise SearchFailed(
-                f"no trial of the {name} came to its end:\n{_reasons(outcome.study)}"
-            )
+            raise SearchFailed(f"no {name} trial came to its end:\n{_reasons(outcome.study)}")
         return [
             Candidate(
                 label=f"{name}-{trial.number}",
@@ -242,12 +242,12 @@ class _Search:
             for trial in ranking[: experiment.defaults().search.finalists]
         ]
 
-    def _rivals(self) -> list[Candidate]:
+    def _rivals(self, clock: Clock) -> list[Candidate]:
         """Finalists of the control's own search; none if it came to nothing."""
         plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
         plain |= dict.fromkeys(_GSFL_ONLY)
         try:
-            return self._finalists(self.experiment.fixed(plain), "control")
+            return self._finalists(self.experiment.fixed(plain), "control", clock)
         except SearchFailed as error:
             self._notice(f"{error}\nthe control takes the winner's configuration instead")
             return []
@@ -392,7 +392,8 @@ def _active(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]
 def _reasons(study: Study) -> str:
     reasons: dict[str, int] = {}
     for trial in study.trials():
-        reason = str(trial.user_attrs.get("reason", trial.state.name.lower()))
+        attributes = {"reason": trial.state.name.lower(), **trial.user_attrs}
+        reason = str(attributes.get("ended", attributes["reason"]))
         reasons[reason] = reasons.get(reason, 0) + 1
     lines = [f"  {count} x {reason}" for reason, count in reasons.items()]
     return "\n".join(lines[:10]) or "  there were no trials"

@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from gsfl_tune.experiment.units import Duration, Size
+
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "validation/accuracy": "maximize",
     "validation/balanced_accuracy": "maximize",
@@ -297,6 +299,23 @@ class SearchConfig(Section):
         ge=0,
         description="Times a trial is started again after a crash of its own; the loss of its node "
         "does not count.",
+    )
+    time_budget: Duration | None = Field(
+        None,
+        description="Time for the trials over all resumes (90s, 20m, 6h, 2d); what runs then is "
+        "stopped, and the best are retrained as ever.",
+    )
+    target: float | None = Field(
+        None, description="Value of the metric at which a finished trial ends the search."
+    )
+    trial_timeout: Duration | None = Field(
+        None, description="Longest time of one trial, which fails then (90s, 20m, 6h, 2d)."
+    )
+    keep_checkpoints: int = Field(
+        3, ge=0, description="Checkpoints of the best finished trials that are kept."
+    )
+    disk_budget: Size | None = Field(
+        None, description="What the checkpoints of the run may take (500MB, 50GB)."
     )
 
 

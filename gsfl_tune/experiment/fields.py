@@ -249,6 +249,9 @@ def _allowed_part(annotation: Any) -> str:
     if bare is bool:
         return "true or false"
     if bare is str:
+        described = [each.description for each in metadata if isinstance(each, FieldInfo)]
+        if described and described[0]:
+            return str(described[0])
         pattern = [item.pattern for item in _flat(metadata) if getattr(item, "pattern", None)]
         return f"text matching {pattern[0]}" if pattern else "text"
     noun = "an integer" if bare is int else "a number"

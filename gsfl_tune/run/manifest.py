@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
 
@@ -15,7 +15,10 @@ from gsfl_tune.run.layout import RunDirectory
 FORMAT = 1
 
 # What a user may change to continue a run that is finished.
-_SETTINGS = ("trials", "control", "finalists", "final_seeds", "enqueue")
+_SETTINGS = ("trials", "control", "finalists", "final_seeds", "enqueue", "time_budget", "target")
+
+# What a driver that is killed may lose of the time it has taken.
+SECONDS_BETWEEN_WRITES = 15.0
 
 
 class Manifest:
@@ -43,7 +46,10 @@ class Manifest:
             raise UserError(
                 f"{path}: a run is there already; --resume continues it, --run-dir names another"
             )
-        found = read_json(self.run.manifest_file).get("format")
+        try:
+            found = dict(read_json(self.run.manifest_file)).get("format")
+        except (ValueError, TypeError) as error:
+            raise UserError(f"{self.run.manifest_file}: cannot be read ({error})") from error
         if found != FORMAT:
             raise UserError(
                 f"{path}: found a run of format {found}, this version reads {FORMAT}; "
@@ -68,7 +74,9 @@ class Manifest:
         """Whether the run has its results, for these numbers of trials, finalists and seeds."""
         if not self.run.results_file.exists():
             return False
-        return bool(self._read().get("settings") == _settings(experiment))
+        # Runs of earlier versions lack the settings that came since: they were unset.
+        known = {**dict.fromkeys(_SETTINGS), **self._read().get("settings", {})}
+        return bool(known == _settings(experiment))
 
     def begin(
         self, experiment: Experiment, *, data: str, environment: dict[str, Any], seconds: float
@@ -103,26 +111,61 @@ class Manifest:
         )
 
     @contextmanager
-    def clock(self, phase: str) -> Iterator[None]:
+    def clock(self, phase: str) -> Iterator[Clock]:
         """Adds what a phase takes, also when it is interrupted; a resume adds to it."""
-        started = time.monotonic()
+        clock = Clock(self, phase)
         try:
-            yield
+            yield clock
         finally:
-            content = self._read()
-            seconds = content["seconds"]
-            seconds[phase] = round(seconds.get(phase, 0.0) + time.monotonic() - started, 2)
-            write_json(self.run.manifest_file, content)
+            clock.write()
 
     def seconds(self) -> dict[str, float]:
         """Seconds by phase, and their ``total``."""
         seconds: dict[str, float] = self._read()["seconds"]
         return {**seconds, "total": round(sum(seconds.values()), 2)}
 
+    def set_seconds(self, phase: str, seconds: float) -> None:
+        """Writes what a phase has taken so far, over all drivers."""
+        content = self._read()
+        content["seconds"][phase] = round(seconds, 2)
+        write_json(self.run.manifest_file, content)
+
     def _read(self) -> dict[str, Any]:
         file = self.run.manifest_file
         content: dict[str, Any] = read_json(file) if file.exists() else {}
         return content
+
+
+class Clock:
+    """What a phase of a run has taken, over all drivers.
+
+    Args:
+        manifest: Has the time of earlier drivers.
+        phase: Name of the phase.
+    """
+
+    def __init__(self, manifest: Manifest, phase: str) -> None:
+        self._manifest = manifest
+        self._phase = phase
+        self._before = float(manifest.seconds().get(phase, 0.0))
+        self._started = self._written = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds, those of earlier drivers included."""
+        return self._before + time.monotonic() - self._started
+
+    def keep(self) -> None:
+        """Writes now and then, for the case that this process is killed; called often."""
+        if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
+            # A disk that is full ends the search elsewhere, with words.
+            with suppress(OSError):
+                self.write()
+
+    def write(self) -> None:
+        """Writes the time to the manifest."""
+        self._written = time.monotonic()
+        self._manifest.set_seconds(self._phase, self.seconds)
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:

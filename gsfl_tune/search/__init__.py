@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.interrupt import Interrupt
     from gsfl_tune.search.job import Job, load_predictions, load_result
+    from gsfl_tune.search.keeper import refuse_small_disk
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
         Candidate,
@@ -47,6 +48,7 @@ __all__ = [
     "load_result",
     "open_study",
     "refuse_changes",
+    "refuse_small_disk",
     "rehearse_largest",
     "run_jobs",
     "run_lock",
@@ -72,6 +74,7 @@ _HOMES = {
     "load_result": "job",
     "open_study": "runner",
     "refuse_changes": "resume",
+    "refuse_small_disk": "keeper",
     "rehearse_largest": "rehearsal",
     "run_jobs": "final",
     "run_lock": "resume",

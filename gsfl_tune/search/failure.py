@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
@@ -23,7 +24,11 @@ _DEAD = (
 )
 _NODE = ("node has died", "node died", "node is dead", "NodeDiedError", "is unavailable")
 
-Kind = Literal["node", "process", "error", "spent"]
+# How Ray says that its memory monitor ended a process.
+_MEMORY = "due to the node running low on memory"
+_USED = re.compile(r"was ([0-9.]+ ?[A-Z]*B) used / ([0-9.]+ ?[A-Z]*B) limit")
+
+Kind = Literal["node", "process", "memory", "error", "spent"]
 
 
 @dataclass(frozen=True)
@@ -32,7 +37,8 @@ class Failure:
 
     Attributes:
         kind: ``node``: its machine or raylet was lost, or cannot be reached; ``process``: it
-            died alone; ``error``: it raised; ``spent``: it refused a trial before it began.
+            died alone; ``memory``: Ray ended it as its node ran low; ``error``: it raised;
+            ``spent``: it refused a trial before it began.
         reason: One line for a user.
     """
 
@@ -47,6 +53,12 @@ def failure(text: str) -> Failure:
         text: Ray's text; of several failures of one trial, oldest first, the last one counts.
     """
     last = text.rpartition("Failure # ")[2]
+    if _MEMORY in last:
+        used = _USED.search(last)
+        more = f" ({used[1]} of {used[2]} used)" if used else ""
+        return Failure(
+            "memory", f"the worker process was ended as its node ran low on memory{more}"
+        )
     if any(word in last for word in _DEAD) and "ray::" not in last:
         if any(word in last for word in _NODE):
             return Failure("node", "its node was lost")

@@ -18,6 +18,7 @@ from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
+from gsfl_tune.training.memory import HALVED
 
 _POLL_SECONDS = 0.2
 
@@ -87,6 +88,7 @@ def run_jobs(
         max_retries=0,
     )
     losses = Losses(max_failures)
+    jobs = list(jobs)
     results = [load_result(job) for job in jobs]
     waiting = [index for index, result in enumerate(results) if result is None]
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
@@ -104,6 +106,8 @@ def run_jobs(
                     text = losses.again(index, result)
                     if text is not None:
                         waiting.insert(0, index)
+                        if result.kind == "memory":
+                            jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
                         watcher.notice(f"{jobs[index].name}: {text}")
                         continue
                     result = {"failed": result.reason}

@@ -31,13 +31,19 @@ class Interrupt:
     def __init__(self, run: RunDirectory, grace: float = GRACE_SECONDS) -> None:
         self._file = run.interrupt_file
         self._grace = grace
+        self._requested = False
         self._deadline: float | None = None
         self._reasons: list[str] = []
         self._file.unlink(missing_ok=True)
 
     @property
     def requested(self) -> bool:
-        """Whether to stop."""
+        """Whether the run is to stop."""
+        return self._requested
+
+    @property
+    def stopping(self) -> bool:
+        """Whether running trials are to stop, and no more may begin."""
         return self._deadline is not None
 
     @property
@@ -47,14 +53,27 @@ class Interrupt:
 
     def request(self) -> None:
         """Asks to stop; asked twice, stops at once."""
-        if self.requested:
+        if self._requested:
             self._deadline = time.monotonic()
+            return
+        self._requested = True
+        self.end_trials()
+
+    def end_trials(self) -> None:
+        """Stops the trials that run, as `request` does, but not the run, see `reopen`."""
+        if self._deadline is not None:
             return
         self._deadline = time.monotonic() + self._grace
         # On a disk that is full, trials are not told: they end with the deadline.
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch()
+
+    def reopen(self) -> None:
+        """Takes `end_trials` back when they have ended; a run that was asked to stop does."""
+        if not self._requested:
+            self._deadline = None
+            self.clear()
 
     @contextmanager
     def listening(self) -> Iterator[None]:

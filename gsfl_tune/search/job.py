@@ -16,6 +16,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import ClaimLost, read_json, write_bytes, write_json
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
 
 RESULT_FILE = "result.json"
@@ -31,6 +32,7 @@ class Job(BaseModel):
         directory: Where its files go; ``result.json`` there means that it is done.
         fit: Which images it is trained on.
         test: Whether the test split is predicted at the end (``test.npz``).
+        pieces: Parts that a batch is trained in, where memory ran out before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +43,7 @@ class Job(BaseModel):
     directory: Path
     fit: FitOn = "train"
     test: bool = False
+    pieces: int = 1
 
 
 class JobSetting(BaseModel):
@@ -78,9 +81,12 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     if setting.interrupt.exists():
         return None
     try:
-        result = _attempt(job, setting)
+        result = _attempt_that_fits(job, setting, job.pieces)
         if result is not None:
             write_json(job.directory / RESULT_FILE, result)
+            if not job.test:
+                # It was compared; only models that are tested are ever used.
+                (job.directory / "checkpoint.pt").unlink(missing_ok=True)
     except (UserError, OSError) as error:
         problem = environment_problem(error)
         if problem is not None:
@@ -89,9 +95,25 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     return result
 
 
-def _attempt(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+def _attempt_that_fits(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
+    """Trains; where memory runs out, once more from the checkpoint with half the batch."""
     try:
-        return _train(job, setting)
+        return _attempt(job, setting, pieces)
+    except Exception as error:
+        complaint = out_of_memory(error)
+        if complaint is None:
+            raise
+    # Only here has the error let go of what it held.
+    free_memory()
+    if pieces > 1:
+        # Not a result: another machine may have more.
+        raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
+    return _attempt_that_fits(job, setting, HALVED)
+
+
+def _attempt(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
+    try:
+        return _train(job, setting, pieces)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
     except ClaimLost:
@@ -99,10 +121,12 @@ def _attempt(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         return None
 
 
-def _train(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+def _train(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
     torch.set_num_threads(setting.threads)
     workspace = open_workspace(job.config.data, setting.side, setting.cache_dir)
-    training = Training(job.config, workspace, job.directory, seed=job.seed, fit=job.fit)
+    training = Training(
+        job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=pieces
+    )
     claim = take(training)
     ending, _ = train_to(
         training,

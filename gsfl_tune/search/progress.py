@@ -116,6 +116,8 @@ class Progress(Watcher):
             text = f"complete, {self._study.metric} {trial.value:.4f}" + (
                 " (best so far)" if is_best else ""
             )
+        elif state == "PRUNED" and trial.value is None:
+            text = "stopped before its first rung"
         elif state == "PRUNED":
             text = f"pruned at rung {trial.last_step}, {self._study.metric} {trial.value:.4f}"
         else:

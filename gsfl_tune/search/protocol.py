@@ -14,6 +14,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.final import run_jobs
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, load_predictions
+from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training import FitOn, Predictions
@@ -149,6 +150,7 @@ class Retraining:
     def _run(
         self, candidates: Sequence[Candidate], fit: FitOn, title: str
     ) -> list[list[dict[str, Any]]]:
+        make_room(self.run, candidates[0].config.search)
         jobs = [self.jobs(candidate, fit) for candidate in candidates]
         outcome = run_jobs(
             [job for own in jobs for job in own],

@@ -14,6 +14,7 @@ from gsfl_tune.models import BackboneError
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.worker import open_workspace
+from gsfl_tune.training.memory import out_of_memory
 from gsfl_tune.training.rehearsal import largest_config, rehearse
 
 # Marks a complaint about the machine on its way back from the slot.
@@ -67,18 +68,15 @@ def rehearse_largest(
 
 
 def _rehearse(config: str, side: int | None, cache_dir: Path | None) -> str | None:
-    import torch
-
     parsed = Config.model_validate_json(config)
     try:
         rehearse(parsed, open_workspace(parsed.data, side, cache_dir))
-    except UserError as error:
+    except Exception as error:
+        complaint = out_of_memory(error)
+        if complaint is not None:
+            return f"out of memory ({complaint})"
+        if not isinstance(error, UserError | OSError):
+            raise
         problem = environment_problem(error)
-        if problem is not None:
-            return _MACHINE + str(problem)
-        return str(error)
-    except OSError as error:
-        return _MACHINE + str(error)
-    except (torch.OutOfMemoryError, MemoryError) as error:
-        return f"out of memory ({str(error).splitlines()[0]})"
+        return str(error) if problem is None else _MACHINE + str(problem)
     return None

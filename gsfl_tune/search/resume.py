@@ -12,8 +12,9 @@ from typing import Any
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.fingerprint import check_fingerprint
 from gsfl_tune.search.journal import study_attributes
-from gsfl_tune.search.study import Study, check_fingerprint
+from gsfl_tune.search.study import Study
 
 # What a resume may change: how much is searched, on what, and what comes after.
 CHANGEABLE = (
@@ -26,6 +27,11 @@ CHANGEABLE = (
     "search.final_seeds",
     "search.control",
     "search.enqueue",
+    "search.time_budget",
+    "search.target",
+    "search.trial_timeout",
+    "search.keep_checkpoints",
+    "search.disk_budget",
 )
 
 
@@ -116,6 +122,8 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
         values = trial.intermediate_values
         if "reason" in trial.user_attrs:
             study.fail(number, trial.user_attrs["reason"])
+        elif "ended" in trial.user_attrs:
+            study.cut(number, trial.user_attrs["ended"])
         elif last_rung in values:
             study.complete(number, values[last_rung])
         else:

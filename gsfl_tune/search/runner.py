@@ -2,47 +2,38 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from ray import tune
-from ray.tune.execution.tune_controller import TuneController
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.keeper import CheckpointKeeper
 from gsfl_tune.search.lifeline import lifeline
+from gsfl_tune.search.limits import Clock, Limits, Stopwatch
 from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.scheduler import AshaScheduler
 from gsfl_tune.search.searcher import StudySearcher
 from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.table import TrialTable
 from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, quiet
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, Task
+from gsfl_tune.training.memory import HALVED
 from gsfl_tune.training.timeline import Timeline
-
-# Ray's defaults write files and lines for people who look at Ray; a run has its own.
-_ENVIRONMENT = {
-    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
-    "TUNE_DISABLE_SIGINT_HANDLER": "1",
-    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
-    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
-    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
-    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": str(10**9),
-    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": str(10**9),
-    "RAY_AIR_NEW_OUTPUT": "0",
-}
 
 
 class Resources(Protocol):
@@ -76,10 +67,12 @@ class StudyOutcome:
     Attributes:
         study: The study, for its trials, counts and ranking.
         interrupted: Whether it was stopped before its budget was used.
+        ended: The limit that ended it early, in words.
     """
 
     study: Study
     interrupted: bool
+    ended: str | None = None
 
 
 def open_study(
@@ -123,6 +116,7 @@ def run_study(
     cache_dir: Path | None = None,
     watchers: Sequence[Watcher] = (),
     interrupt: Interrupt | None = None,
+    clock: Clock | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
 ) -> StudyOutcome:
@@ -141,6 +135,8 @@ def run_study(
         cache_dir: Root of the nodes' caches.
         watchers: Are told of every change, in this thread.
         interrupt: Of the whole run; default one of its own.
+        clock: What the study has taken with earlier drivers, for ``search.time_budget``;
+            default: this call's time alone.
         save_seconds: Seconds between a trial's checkpoints.
         trainable: What Ray runs.
 
@@ -154,6 +150,7 @@ def run_study(
     """
     study = open_study(experiment, run, name, ahead=True)
     search = experiment.defaults().search
+    timeout = None if search.trial_timeout is None else seconds(search.trial_timeout)
     largest = largest_timeline(experiment)
     scheduler = search.scheduler
     options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
@@ -162,7 +159,26 @@ def run_study(
     notices = enqueue_first_trials(study, experiment, feature_dim)
     interrupt = interrupt or Interrupt(run)
     table = TrialTable(run, study)
-    watcher = Watchers(table, *watchers)
+    keeper = CheckpointKeeper(
+        run,
+        study,
+        search.keep_checkpoints,
+        None if search.disk_budget is None else byte_count(search.disk_budget),
+        interrupt.give_up,
+    )
+    watcher = Watchers(keeper, table, *watchers)
+    limits = Limits(search, study, clock or Stopwatch(), interrupt)
+
+    def over() -> StudyOutcome:
+        stopped = limits.settle()
+        for number in stopped:
+            watcher.ended(number)
+        if limits.reason is not None:
+            more = f"; {len(stopped)} running trial(s) stopped" if stopped else ""
+            watcher.notice(f"{study.name}: {limits.reason}{more}")
+        watcher.finish(interrupted=interrupt.requested)
+        interrupt.raise_trouble()
+        return StudyOutcome(study, interrupt.requested, limits.reason)
 
     def task(asked: Asked) -> Task:
         config = experiment.configure(asked.params)
@@ -180,6 +196,8 @@ def run_study(
             threads=resources.threads,
             params=asked.params,
             save_seconds=save_seconds,
+            pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
+            timeout=timeout,
         )
 
     asha = None
@@ -200,8 +218,11 @@ def run_study(
     if waiting > 0:
         watcher.notice(f"{waiting} enqueued configuration(s) wait for more search.trials")
     if not again and study.created() >= budget:
-        watcher.finish(interrupted=False)
-        return StudyOutcome(study, interrupted=False)
+        return over()
+    limits.look()
+    if limits.reason is not None:
+        with closing(study):
+            return over()
     searcher = StudySearcher(
         study,
         budget,
@@ -209,7 +230,7 @@ def run_study(
         again=again,
         max_failures=search.max_failures,
         watcher=watcher,
-        closed=lambda: interrupt.requested,
+        closed=lambda: interrupt.stopping,
         on_trouble=interrupt.give_up,
     )
     study.on_loss(watcher.notice)
@@ -222,13 +243,12 @@ def run_study(
                 tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
                 searcher,
                 AshaScheduler(asha, searcher, study.metric),
-                _Stopper(interrupt, watcher.tick),
+                _Stopper(interrupt, watcher.tick, limits.look),
+                Deadlines(timeout, searcher),
                 run=run,
                 concurrent=resources.count,
             )
-    watcher.finish(interrupted=interrupt.requested)
-    interrupt.raise_trouble()
-    return StudyOutcome(study, interrupt.requested)
+        return over()
 
 
 def largest_timeline(experiment: Experiment) -> Timeline:
@@ -242,15 +262,16 @@ def largest_timeline(experiment: Experiment) -> Timeline:
 class _Stopper(tune.Stopper):
     """Ray asks it after every event: the place to look at the clock."""
 
-    def __init__(self, interrupt: Interrupt, tick: Callable[[], None]) -> None:
+    def __init__(self, interrupt: Interrupt, *ticks: Callable[[], None]) -> None:
         self._interrupt = interrupt
-        self._tick = tick
+        self._ticks = ticks
 
     def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
         return False
 
     def stop_all(self) -> bool:
-        self._tick()
+        for tick in self._ticks:
+            tick()
         return self._interrupt.overdue
 
     def __getstate__(self) -> dict[str, Any]:
@@ -262,6 +283,7 @@ def _fit(
     searcher: StudySearcher,
     scheduler: AshaScheduler,
     stopper: tune.Stopper,
+    deadlines: Deadlines,
     *,
     run: RunDirectory,
     concurrent: int,
@@ -271,7 +293,7 @@ def _fit(
     parent.mkdir(parents=True, exist_ok=True)
     storage = tempfile.mkdtemp(dir=parent)
     try:
-        with _quiet(), _light_snapshots():
+        with quiet(), light_snapshots(), memory_monitor():
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(
@@ -287,6 +309,7 @@ def _fit(
                     name="fit",
                     storage_path=storage,
                     stop=stopper,
+                    callbacks=[deadlines],
                     verbose=0,
                     # The searcher hands out again what was lost.
                     failure_config=tune.FailureConfig(max_failures=0),
@@ -301,42 +324,3 @@ def _fit(
 
 def _name(trial: Any) -> str:
     return f"trial-{trial.config['number']}-{trial.trial_id}"
-
-
-@contextmanager
-def _light_snapshots() -> Iterator[None]:
-    """Keeps trials out of Ray's snapshots, which are never read: that of the end has them all.
-
-    Ray wants a snapshot to be there when it ends, and has no switch for what is in it.
-    """
-    name = "_get_trial_checkpoints"
-    before = getattr(TuneController, name, None)
-    if before is None:  # another version of Ray
-        yield
-        return
-    setattr(TuneController, name, lambda self: {})
-    try:
-        yield
-    finally:
-        setattr(TuneController, name, before)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Ray without its noise, and the process as it was afterwards."""
-    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
-    os.environ.update(_ENVIRONMENT)
-    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-        for key, value in before.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value

@@ -44,7 +44,7 @@ class AshaScheduler(FIFOScheduler):
         self.on_trial_result(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Called before the searcher hears of the error."""
+        """Called at every failure, before the searcher hears of the last one."""
         # Ray's own reader looks where the file is only copied to later.
         path = Path(trial.error_file or "")
         text = path.read_text(errors="replace") if path.is_file() else ""

@@ -9,10 +9,12 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import EpochLog
 from gsfl_tune.search.failure import Failure, Losses
 from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
+from gsfl_tune.training.memory import STILL_TOO_MUCH
 
 
 class StudySearcher(Searcher):
@@ -56,12 +58,22 @@ class StudySearcher(Searcher):
         self._on_trouble = on_trouble
         self._tasks: dict[str, Task] = {}
         self._exhausted = False
+        self._condemned: dict[str, str] = {}
         self.failures: dict[str, Failure] = {}
 
     @property
     def unfinished(self) -> bool:
         """Whether there are trials to be handed out once more."""
         return bool(self._again) and not self._closed()
+
+    def seconds_before(self, trial_id: str) -> float:
+        """What a trial's epochs took in processes before the one that it starts in."""
+        log = EpochLog(Path(self._tasks[trial_id].directory, "epochs.jsonl"))
+        return float(sum(record["seconds"] for record in log.read()))
+
+    def condemn(self, trial_id: str, reason: str) -> None:
+        """Says why a trial's process is about to be ended for good."""
+        self._condemned[trial_id] = reason
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -104,6 +116,8 @@ class StudySearcher(Searcher):
         """Reports the rung of a trial that goes on."""
         task = self._tasks[trial_id]
         k, value = result["rung"], result[task.metric]
+        if "batch_halved" in result:
+            self._note_half(task.number)
         self._study.report(task.number, k, value)
         self._watcher.rung(task.number, k, value)
 
@@ -113,10 +127,17 @@ class StudySearcher(Searcher):
         """Writes down how a trial ended; one that can be taken up again stays RUNNING."""
         task = self._tasks.pop(trial_id)
         number = task.number
+        if result and "batch_halved" in result:
+            self._note_half(number)
         if error:
             unknown = Failure("process", "the worker process died")
             failure = self.failures.pop(trial_id, unknown)
-            if self._begins_again(number, failure):
+            condemned = self._condemned.pop(trial_id, None)
+            if condemned is not None:
+                failure = Failure("error", condemned)
+            elif failure.kind == "memory" and task.pieces > 1:
+                failure = Failure("error", f"{STILL_TOO_MUCH}: {failure.reason}")
+            elif self._begins_again(number, failure):
                 self._again.append(number)
                 return
             self._study.fail(number, failure.reason)
@@ -133,18 +154,28 @@ class StudySearcher(Searcher):
         else:
             self._watcher.rung(number, result["rung"], result[task.metric])
             self._study.prune(number, result[task.metric], result["rung"])
-            # Nobody continues it.
-            Path(task.directory, "checkpoint.pt").unlink(missing_ok=True)
         self._watcher.ended(number)
 
     def _begins_again(self, number: int, failure: Failure) -> bool:
         """Whether a trial whose worker is gone is handed out once more, and says so."""
+        if failure.kind == "memory":
+            # The task that it gets next is told so.
+            self._note_half(number)
+            return True
         if self._closed():
             return True  # by a resume
         text = self._losses.again(number, failure)
         if text is not None:
             self._watcher.notice(f"trial {number}: {text}")
         return text is not None
+
+    def _note_half(self, number: int) -> None:
+        trial = self._study.trial(number)
+        if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
+            self._study.note(number, "batch_halved", True)
+            self._watcher.notice(
+                f"trial {number} ran out of memory: it goes on with batches in two halves"
+            )
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is the state: nothing to save."""

@@ -19,6 +19,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead
+from gsfl_tune.search.fingerprint import check_fingerprint
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params, whole_space
@@ -195,11 +196,30 @@ class Study:
                 last = trial.intermediate_values[trial.last_step or 0]
                 self._tell(number, TrialState.PRUNED, None if math.isnan(last) else last)
 
+    def cut(self, number: int, reason: str) -> None:
+        """The search ended before the trial did: PRUNED, at whatever rung it had come to.
+
+        Args:
+            number: Trial number.
+            reason: Kept in the user attribute ``ended``.
+        """
+        if not self._finished(number):
+            with self._journal.batch():
+                self.note(number, "ended", reason)
+                trial = self.trial(number)
+                values = trial.intermediate_values
+                last = values[max(values)] if values else math.nan
+                self._tell(number, TrialState.PRUNED, last if math.isfinite(last) else None)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keeps something that is worth knowing of a trial in its user attributes."""
+        self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
     def fail(self, number: int, reason: str) -> None:
         """The trial broke; `reason` is kept in its user attributes."""
         if not self._finished(number):
             with self._journal.batch():
-                self._storage.set_trial_user_attr(self._trial_id(number), "reason", reason)
+                self.note(number, "reason", reason)
                 self._tell(number, TrialState.FAIL)
 
     # --- looking --------------------------------------------------------------------------
@@ -359,32 +379,3 @@ class Study:
             return
         if fingerprint:
             check_fingerprint(self.name, known, fingerprint)
-
-
-def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
-    """Compares what a study was begun with to what it would be continued with.
-
-    Raises:
-        UserError: With one line per difference.
-    """
-    lines = differences(known, found)
-    if lines:
-        raise UserError(
-            "\n".join(
-                [
-                    f"study {name}: the experiment is not the one that began this run",
-                    *lines,
-                    "continue with the run's own experiment.yaml, or begin a new run",
-                ]
-            )
-        )
-
-
-def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What changed between two fingerprints, one line per dotted path."""
-    lines = []
-    for path in sorted({*known, *found}):
-        before, after = known.get(path, "nothing"), found.get(path, "nothing")
-        if before != after:
-            lines.append(f"  {path}: was {before}, found {after}")
-    return lines

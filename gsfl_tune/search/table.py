@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_WRITES = 5.0
 
 _COLUMNS = (
-    "study", "number", "state", "value", "reason", "origin", "epochs", "seconds", "started",
-    "finished",
+    "study", "number", "state", "value", "reason", "ended", "batch_halved", "origin", "epochs",
+    "seconds", "started", "finished",
 )  # fmt: skip
 
 
@@ -104,6 +104,8 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
         "state": trial.state.name,
         "value": trial.value if trial.state.name == "COMPLETE" else None,
         "reason": trial.user_attrs.get("reason"),
+        "ended": trial.user_attrs.get("ended"),
+        "batch_halved": bool(trial.user_attrs.get("batch_halved", False)),
         "origin": trial.user_attrs.get("origin"),
         "epochs": len(epochs),
         "seconds": sum(record.get("seconds", 0.0) for record in epochs),
@@ -129,7 +131,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
             frame[name] = column.map(lambda value: None if pandas.isna(value) else str(value))
     for name in ("started", "finished"):
         frame[name] = pandas.to_datetime(frame[name])
-    for name in ("reason", "origin"):
+    for name in ("reason", "ended", "origin"):
         frame[name] = frame[name].astype("string")
     frame["value"] = frame["value"].astype("float64")
     buffer = io.BytesIO()

@@ -19,6 +19,7 @@ from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
 from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.trial import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -44,6 +45,9 @@ class Task(BaseModel):
         threads: CPU threads.
         params: Searched parameters, for TensorBoard.
         save_seconds: Seconds between checkpoints.
+        pieces: Parts that a batch is trained in, more than one where the trial ran out of
+            memory before.
+        timeout: Seconds that the trial may take, those before a restart included.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +65,12 @@ class Task(BaseModel):
     threads: int = 1
     params: dict[str, Any] = {}
     save_seconds: float = SECONDS_BETWEEN_SAVES
+    pieces: int = 1
+    timeout: float | None = None
+
+
+class TrialTimeout(Exception):
+    """The trial took longer than it may."""
 
 
 Ending = Literal["done", "interrupted"]
@@ -152,6 +162,11 @@ def train_to(
     return "done", last_save
 
 
+def too_long(timeout: float) -> str:
+    """Why a trial is ended that took longer than `timeout` seconds."""
+    return f"longer than search.trial_timeout ({timeout:g} s)"
+
+
 class TrialWorker:
     """Runs one trial from rung to rung.
 
@@ -167,6 +182,10 @@ class TrialWorker:
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
         self._last_save = time.monotonic()
+        self._pieces = task.pieces
+        self._begun = time.monotonic()
+        # Seconds of the epochs that an earlier process trained.
+        self._before: float | None = None
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung.
@@ -175,20 +194,23 @@ class TrialWorker:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch`` and the objective; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
-            be taken up again); or ``interrupted``.
+            be taken up again); or ``interrupted``. With ``batch_halved`` where the trial ran
+            out of memory and trains its batches in two parts.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
         try:
-            result = self._step()
+            result = self._step_that_fits()
             if result["done"]:
                 self.close(ended="interrupted" not in result)
         except ClaimLost:
             # Nobody listens: whoever has the trial now was told that this process is dead.
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
-        except (NonFiniteLoss, UserError, OSError) as error:
+        except (NonFiniteLoss, TrialTimeout, UserError, OSError) as error:
             result = self._broken(error)
+        if self._pieces > 1:
+            result["batch_halved"] = True
         return {"trial_number": self.task.number, **result}
 
     def close(self, *, ended: bool = True) -> None:
@@ -205,6 +227,26 @@ class TrialWorker:
             self.close(ended=problem is None)
         # Starting the trial again would not help, unless it is not the trial that failed.
         return {"failed" if problem is None else "environment": str(error), "done": True}
+
+    def _step_that_fits(self) -> dict[str, Any]:
+        """A step; where memory runs out, once more from the checkpoint with half the batch."""
+        complaint = None
+        try:
+            return self._step()
+        except Exception as error:
+            complaint = out_of_memory(error)
+            if complaint is None:
+                raise
+        # Only here has the error let go of what it held.
+        with suppress(OSError):
+            self.close(ended=False)
+        for workspace in _workspaces.values():
+            workspace.free_device()
+        free_memory()
+        if self._pieces > 1:
+            return {"failed": f"{STILL_TOO_MUCH}: {complaint}", "done": True}
+        self._pieces = HALVED
+        return self._step_that_fits()
 
     def _step(self) -> dict[str, Any]:
         task = self.task
@@ -228,8 +270,9 @@ class TrialWorker:
         self._rung += 1
         done = self._rung >= len(task.rungs)
         # Before anybody hears of the rung: whatever dies later, the trial goes on from here.
-        save(training, self._claim)
-        self._last_save = time.monotonic()
+        if training.saved < training.epoch:
+            save(training, self._claim)
+            self._last_save = time.monotonic()
         return {
             "rung": k,
             "rung_time": task.reduction**k,
@@ -242,12 +285,15 @@ class TrialWorker:
         task = self.task
         torch.set_num_threads(task.threads)
         workspace = open_workspace(task.config.data, task.side, task.cache_dir)
-        training = Training(task.config, workspace, task.directory)
+        training = Training(task.config, workspace, task.directory, pieces=self._pieces)
         self._claim = take(training)
         self._training = training
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.
-        for record in training.log.read():
+        records = training.log.read()
+        if self._before is None:
+            self._before = sum(record["seconds"] for record in records)
+        for record in records:
             self._values[record["epoch"]] = float(record[task.metric])
         self._events = EventWriter(task.directory, task.params, task.metric, training.epoch)
         return training
@@ -256,3 +302,9 @@ class TrialWorker:
         self._values[record["epoch"]] = float(record[self.task.metric])
         if self._events is not None:
             self._events.epoch(record)
+        timeout, epoch = self.task.timeout, record["epoch"]
+        if timeout is None or epoch >= self.task.rungs[-1]:
+            return
+        taken = (self._before or 0.0) + time.monotonic() - self._begun
+        if taken > timeout:
+            raise TrialTimeout(f"{too_long(timeout)}: {taken:.0f} s after epoch {epoch}")

@@ -137,6 +137,23 @@ def largest_case(experiment: Experiment) -> tuple[Experiment, LargestModel]:
     return max(priced, key=lambda each: each[1].bytes)
 
 
+def checkpoint_bytes(experiment: Experiment) -> int:
+    """Bytes of the largest checkpoint that a trial of this experiment writes, about.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
+    case, model = largest_case(experiment)
+    plain = case.values("model.head") == ["plain"]
+    weights = head_parameters(model.feature_dim, model.latent_dim, model.class_count, plain=plain)
+    if max(case.values("training.finetune.epochs")) > 0:
+        # The whole network, and what the optimiser keeps of it.
+        weights = model.parameters
+    # Weights and the two moments of AdamW, and the average where there is one.
+    copies = 3 + (max(case.values("training.ema")) > 0)
+    return 4 * (copies * weights + model.class_count * model.latent_dim)
+
+
 def head_parameters(feature_dim: int, latent_dim: int, class_count: int, *, plain: bool) -> int:
     """Number of parameters of a head (weights and biases)."""
     d, h = feature_dim, latent_dim

@@ -62,6 +62,8 @@ class Training:
         directory: Where ``epochs.jsonl`` and ``checkpoint.pt`` go.
         seed: Overrides ``training.seed``.
         fit: Which images are trained on; with ``train+validation`` nothing is validated.
+        pieces: Parts that a batch is trained in, one after the other, for want of memory; the
+            optimiser sees the same batches. What is in a checkpoint does not depend on it.
 
     Raises:
         UserError: When weights, device, groups or taxonomy cannot be had.
@@ -75,14 +77,18 @@ class Training:
         *,
         seed: int | None = None,
         fit: FitOn = "train",
+        pieces: int = 1,
     ) -> None:
         self.config = config
+        self.pieces = pieces
         self.workspace = workspace
         self.directory = Path(directory)
         self.seed = config.training.seed if seed is None else seed
         self.fit: FitOn = fit
         self.timeline = Timeline.of(config)
         self.epoch = 0
+        # Epoch of the checkpoint that is on disk.
+        self.saved = 0
         self.log = EpochLog(self.directory / "epochs.jsonl")
         self.device = resolve_device(config.training.device)
         self.autocast = _autocast(config, self.device)
@@ -222,6 +228,7 @@ class Training:
                 "centers": self.centers.state_dict() if self.centers is not None else None,
             },
         )
+        self.saved = self.epoch
 
     def restore(self) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
@@ -237,7 +244,7 @@ class Training:
         if state is None or state["fingerprint"] != self._fingerprint:
             self.log.truncate(0)
             return False
-        self.epoch = state["epoch"]
+        self.epoch = self.saved = state["epoch"]
         stage = self._current()
         stage.module.load_state_dict(state["module"])
         stage.optimizer.load_state_dict(state["optimizer"])

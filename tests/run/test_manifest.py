@@ -1,5 +1,7 @@
 """A run is continued only as what it is."""
 
+import json
+
 import pytest
 
 from gsfl_tune.experiment import Experiment, UserError
@@ -8,8 +10,9 @@ from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 
 
-def experiment(trials=3):
-    return Experiment.parse(f"name: t\ndata: {{source: typefaces}}\nsearch: {{trials: {trials}}}\n")
+def experiment(trials=3, *overrides):
+    text = f"name: t\ndata: {{source: typefaces}}\nsearch: {{trials: {trials}}}\n"
+    return Experiment.parse(text, overrides=overrides)
 
 
 @pytest.fixture
@@ -56,3 +59,53 @@ def test_seconds_add_up_over_drivers(manifest):
     seconds = manifest.seconds()
     assert seconds["preflight"] == 3.0
     assert seconds["total"] == pytest.approx(seconds["preflight"] + seconds["search"])
+
+
+def test_what_a_killed_driver_has_taken_counts(manifest, monkeypatch):
+    monkeypatch.setattr("gsfl_tune.run.manifest.SECONDS_BETWEEN_WRITES", 0.0)
+    running = manifest.clock("search")
+    clock = running.__enter__()
+    while clock.seconds < 0.02:
+        pass
+    clock.keep()
+    # Killed here: nothing of what comes at the end of the phase happens.
+    known = Manifest(manifest.run).seconds()["search"]
+    assert known >= 0.02
+    with Manifest(manifest.run).clock("search") as after:
+        assert after.seconds >= known
+
+
+def test_limits_make_another_run_of_it(manifest):
+    score = {"accuracy": Score.of([0.5])}
+    outcome = Outcome(config={}, validation=score, test=score, seeds=[1])
+    write_results(manifest.run.results_file, Results("t", "validation/accuracy", {}, outcome))
+    assert not manifest.finished(experiment(3, "search.time_budget=6h"))
+    assert not manifest.finished(experiment(3, "search.target=0.9"))
+    # How long a trial may take and what is kept has nothing to do with results that are there.
+    assert manifest.finished(experiment(3, "search.trial_timeout=1h", "search.keep_checkpoints=0"))
+
+
+def test_results_from_before_there_were_limits_are_results(manifest):
+    score = {"accuracy": Score.of([0.5])}
+    outcome = Outcome(config={}, validation=score, test=score, seeds=[1])
+    write_results(manifest.run.results_file, Results("t", "validation/accuracy", {}, outcome))
+    content = json.loads(manifest.run.manifest_file.read_text())
+    del content["settings"]["time_budget"], content["settings"]["target"]
+    manifest.run.manifest_file.write_text(json.dumps(content))
+    assert manifest.finished(experiment())
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ('{"format": 0}', "found a run of format 0, this version reads 1; continue it with"),
+        ('{"format": 99}', "found a run of format 99"),
+        ("{}", "found a run of format None"),
+        ('{"format": 1', "cannot be read"),
+        ("[]", "format None"),
+    ],
+)
+def test_a_run_of_another_format_is_refused_with_a_sentence(manifest, content, words):
+    manifest.run.manifest_file.write_text(content)
+    with pytest.raises(UserError, match=words):
+        manifest.check(resume=True)

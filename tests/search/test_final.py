@@ -14,6 +14,7 @@ from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.search import Interrupt, Job, Watcher, load_predictions, load_result, run_jobs
 from gsfl_tune.search.job import JobSetting, run_job
 from tests.search.experiments import experiment
+from tests.search.starvation import starved
 
 
 def _job(run: RunDirectory, name: str, **options: Any) -> Job:
@@ -135,3 +136,24 @@ def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None
     run.interrupt_file.touch()
     assert run_job(_job(run, "three"), setting) is None
     assert run_job(one, setting) == first
+
+
+def test_a_job_out_of_memory_goes_on_with_half_the_batch(
+    run: RunDirectory, cache_dir: Path
+) -> None:
+    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir)
+    with starved(40):
+        result = run_job(_job(run, "halved"), setting)
+    assert result is not None
+    assert result["epochs"] == 3
+    # It is compared by its numbers alone; the models of the end are kept.
+    assert not (run.finals / "halved" / "checkpoint.pt").exists()
+    last = _job(run, "last", fit="train+validation", test=True)
+    run_job(last, setting)
+    assert (last.directory / "checkpoint.pt").exists()
+    with starved(0):
+        result = run_job(_job(run, "starved"), setting)
+    assert result is not None
+    assert "out of memory, at half the batch too" in result["failed"]
+    # Another machine may have more.
+    assert load_result(_job(run, "starved")) is None

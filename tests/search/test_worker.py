@@ -11,6 +11,7 @@ from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.worker import Task, TrialWorker, open_workspace
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
+from tests.search.starvation import starved
 
 
 @pytest.fixture
@@ -217,3 +218,77 @@ def test_a_worker_that_was_given_up_for_dead_leaves_the_trial_to_its_heir(task: 
     assert log.read() == known
     assert _steps(heir)[-1]["done"]
     assert [record["epoch"] for record in log.read()] == [1, 2, 3, 4, 5]
+
+
+def test_a_slow_trial_fails_at_the_end_of_an_epoch(task: Task) -> None:
+    slow = TrialWorker(task.model_copy(update={"timeout": 0.0}))
+    result = slow.step()
+    assert result["done"]
+    assert "longer than search.trial_timeout (0 s)" in result["failed"]
+    assert "after epoch 1" in result["failed"]
+    # One that has come to its end was fast enough.
+    short = task.model_copy(
+        update={"timeout": 0.0, "rungs": [1], "directory": task.directory / "1"}
+    )
+    assert "failed" not in TrialWorker(short).step()
+
+
+def test_epochs_of_an_earlier_process_count_for_the_timeout(task: Task) -> None:
+    TrialWorker(task).step()
+    path = task.directory / "epochs.jsonl"
+    record = json.loads(path.read_text())
+    path.write_text(json.dumps({**record, "seconds": 7200.0}) + "\n")
+    result = TrialWorker(task.model_copy(update={"timeout": 3600.0, "reported": 1})).step()
+    assert "after epoch 2" in result["failed"]
+
+
+def test_a_trial_out_of_memory_goes_on_with_half_the_batch(task: Task) -> None:
+    """The optimiser sees the same batches: without dropout, the same comes out."""
+    model = task.config.model.model_copy(update={"dropout": 0.0, "head": "gsfl"})
+    task = task.model_copy(update={"config": task.config.model_copy(update={"model": model})})
+    whole = _steps(TrialWorker(task))
+    other = task.model_copy(update={"directory": task.directory / "halved"})
+    worker = TrialWorker(other)
+    first = worker.step()
+    with starved(40):  # as if another process took the memory now
+        rest = _steps(worker)
+    assert "batch_halved" not in first
+    assert all(result["batch_halved"] for result in rest)
+    halves = [first, *rest]
+    assert [result["epoch"] for result in halves] == [result["epoch"] for result in whole]
+    for ours, theirs in zip(halves, whole, strict=True):
+        assert ours["validation/nll"] == pytest.approx(theirs["validation/nll"], rel=1e-4)
+    # Where it is known beforehand, nothing runs out.
+    known = other.model_copy(update={"directory": task.directory / "known", "pieces": 2})
+    with starved(40):
+        assert _steps(TrialWorker(known))[-1]["rung"] == 3
+
+
+def test_a_trial_that_half_the_batch_does_not_help_fails_with_the_reason(task: Task) -> None:
+    with starved(0):
+        results = _steps(TrialWorker(task))
+    assert len(results) == 1
+    assert results[0]["batch_halved"]
+    assert "out of memory, at half the batch too" in results[0]["failed"]
+    assert "can't allocate memory" in results[0]["failed"]
+
+
+def test_an_error_of_a_gpu_counts_as_that_of_a_cpu(
+    task: Task, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from gsfl_tune.training.stages import HeadStage
+
+    original = HeadStage._update
+    raised = []
+
+    def update(self: Any, step: int, total: int) -> None:
+        if not raised:
+            raised.append(step)
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.\nGPU 0")
+        original(self, step, total)
+
+    monkeypatch.setattr(HeadStage, "_update", update)
+    results = _steps(TrialWorker(task))
+    assert raised == [0]
+    assert results[-1]["batch_halved"]
+    assert results[-1]["rung"] == 3

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import time
 from pathlib import Path
 from typing import Any
 
 from gsfl_tune.search.memory import spent
 from gsfl_tune.search.trainable import GsflTrainable
+from tests.search.starvation import starved
 
 
 class Spent(GsflTrainable):
@@ -36,3 +38,29 @@ class Breaking(GsflTrainable):
             mark.touch()
             os.kill(os.getpid(), signal.SIGKILL)
         return result
+
+
+class Troubled(GsflTrainable):
+    """Hangs inside trial 1; trial 2 has memory for half a batch, and trial 3 for none."""
+
+    def step(self) -> dict[str, Any]:
+        number = self.worker.task.number
+        if number == 1:
+            time.sleep(3600)
+        with starved({2: 40, 3: 0}.get(number)):
+            return super().step()
+
+
+class Hungry(GsflTrainable):
+    """Takes memory until its process is ended: trial 1 with whole batches, trial 2 always."""
+
+    def step(self) -> dict[str, Any]:
+        task = self.worker.task
+        whole = task.number == 1 and task.pieces == 1
+        if whole or task.number == 2:
+            eaten = []
+            for _ in range(80):
+                eaten.append(b"x" * (100 * 2**20))
+                time.sleep(0.05)
+            raise RuntimeError("nobody ended this process")
+        return super().step()

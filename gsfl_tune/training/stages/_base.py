@@ -6,6 +6,7 @@ No stage asks the device for a number before its epoch ends: the host runs ahead
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -111,6 +112,15 @@ class Stage(ABC, Generic[M, C]):
     @abstractmethod
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
+
+    def _micro_batches(self, inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """A batch in the pieces that fit the memory, see `Training.pieces`.
+
+        Their gradients add up to those of the whole batch, up to rounding. Batch norm sees the
+        pieces: at least two images each, so that it has something to normalise.
+        """
+        count = min(self.training.pieces, max(1, len(labels) // 2))
+        yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
 
     def _step(
         self, output: HeadOutput, features: Tensor, labels: Tensor, *, share: float = 1.0

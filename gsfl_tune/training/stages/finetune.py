@@ -74,11 +74,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
-                features, output = self._forward(inputs)
-                terms = self._step(output, features, labels, share=1 / held)
+                for part, own in self._micro_batches(inputs, labels):
+                    features, output = self._forward(part)
+                    share = len(own) / len(labels) / held
+                    meter.add(self._step(output, features, own, share=share), len(own))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
-                meter.add(terms, len(labels))
         return meter.means()
 
     def rehearse(self) -> None:
@@ -117,9 +118,10 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     ) -> Iterator[Tensor]:
         features = self._inputs.features(network)
         for batch in self._inputs.eval_batches(images, part, index):
-            with self._autocast():
-                unit = features(batch)
-            yield unit
+            for piece in batch.chunk(self.training.pieces):
+                with self._autocast():
+                    unit = features(piece)
+                yield unit
 
     def _autocast(self) -> AbstractContextManager[object]:
         if self.training.autocast:

@@ -1,0 +1,70 @@
+"""Durations and sizes as people write them: ``20m``, ``50GB``."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_BYTES = {
+    **{unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))},
+    **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
+}
+
+# Above 0, in the language of both regular expressions and JSON schema.
+_NUMBER = r"([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)"
+
+Duration = (
+    Annotated[
+        str,
+        Field(pattern=rf"^{_NUMBER} ?[smhd]$", description="a duration such as 90s, 20m, 6h or 2d"),
+    ]
+    | Annotated[float, Field(gt=0.0)]
+)
+"""``90s``, ``20m``, ``6h``, ``2d``, or a number of seconds."""
+
+Size = (
+    Annotated[
+        str,
+        Field(
+            pattern=rf"^{_NUMBER} ?([kMGT]?B|[KMGT]iB)$",
+            description="a size such as 500MB, 50GB or 2TiB",
+        ),
+    ]
+    | Annotated[int, Field(gt=0)]
+)
+"""``500MB`` (millions), ``50GiB`` (powers of 1,024), or a number of bytes."""
+
+
+def seconds(duration: str | float) -> float:
+    """Seconds of a `Duration`."""
+    number, factor = _parse(duration, _SECONDS)
+    return number * factor
+
+
+def byte_count(size: str | float) -> int:
+    """Bytes of a `Size`."""
+    number, factor = _parse(size, _BYTES)
+    return int(number * factor)
+
+
+def size_text(count: int) -> str:
+    """Bytes as a `Size`, rounded: ``3.2GB``."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        if count >= _BYTES[unit]:
+            return f"{count / _BYTES[unit]:.3g}{unit}"
+    return f"{count}B"
+
+
+def duration_text(duration: str | float) -> str:
+    """A `Duration` as it was written; a plain number as seconds."""
+    return duration if isinstance(duration, str) else f"{duration:g}s"
+
+
+def _parse(text: str | float, factors: dict[str, int]) -> tuple[float, int]:
+    if not isinstance(text, str):
+        return float(text), 1
+    number, unit = re.fullmatch(r"([0-9.]+) ?([a-zA-Z]+)", text).groups()  # type: ignore[union-attr]
+    return float(number), factors[unit]

@@ -1,0 +1,82 @@
+"""Where Ray Tune is not what a search needs: its noise, its snapshots, its view of memory."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from ray.air.execution._internal import actor_manager
+from ray.exceptions import OutOfMemoryError, RayActorError
+from ray.tune.execution import tune_controller
+from ray.tune.execution.tune_controller import TuneController
+
+# Ray's defaults write files and lines for people who look at Ray; a run has its own.
+_ENVIRONMENT = {
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": str(10**9),
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": str(10**9),
+    "TUNE_WARN_SLOW_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": str(10**9),
+    "RAY_AIR_NEW_OUTPUT": "0",
+}
+
+
+@contextmanager
+def light_snapshots() -> Iterator[None]:
+    """Keeps trials out of Ray's snapshots, which are never read: that of the end has them all.
+
+    Ray wants a snapshot to be there when it ends, and has no switch for what is in it.
+    """
+    name = "_get_trial_checkpoints"
+    before = getattr(TuneController, name, None)
+    if before is None:  # another version of Ray
+        yield
+        return
+    setattr(TuneController, name, lambda self: {})
+    try:
+        yield
+    finally:
+        setattr(TuneController, name, before)
+
+
+@contextmanager
+def memory_monitor() -> Iterator[None]:
+    """Lets a search outlive trials whose processes Ray's memory monitor ends.
+
+    The error has a class of its own, which Tune takes for a fault of its own: it gives up. To it,
+    the process died like any other.
+    """
+    modules: tuple[Any, ...] = (actor_manager, tune_controller)
+    for module in modules:
+        module.RayActorError = (RayActorError, OutOfMemoryError)
+    try:
+        yield
+    finally:
+        for module in modules:
+            module.RayActorError = RayActorError
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Ray without its noise, and the process as it was afterwards."""
+    before = {key: os.environ.get(key) for key in _ENVIRONMENT}
+    os.environ.update(_ENVIRONMENT)
+    loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        for key, value in before.items():
+            if value is None:
+                os.environ.pop(key, None)
+            else:
+                os.environ[key] = value

@@ -1,0 +1,129 @@
+"""Which checkpoints stay on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gsfl_tune.experiment import ExperimentError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Study, refuse_small_disk
+from gsfl_tune.search.keeper import CheckpointKeeper, make_room
+from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.training.cost import checkpoint_bytes
+from tests.search.experiments import experiment
+
+SIZE = 1000
+
+
+@pytest.fixture
+def study(run: RunDirectory) -> Study:
+    made = Study(run.journal, "search", experiment().space, metric="validation/accuracy")
+    for _ in range(6):
+        made.ask()
+    return made
+
+
+def _write(run: RunDirectory, *numbers: int) -> None:
+    for number in numbers:
+        directory = run.trial("search", number)
+        directory.mkdir(parents=True, exist_ok=True)
+        (directory / "checkpoint.pt").write_bytes(bytes(SIZE))
+
+
+def _there(run: RunDirectory) -> list[int]:
+    return sorted(int(path.parent.name) for path in run.trials().rglob("checkpoint.pt"))
+
+
+def test_what_is_kept_are_running_trials_and_the_best(run: RunDirectory, study: Study) -> None:
+    _write(run, *range(6))
+    keeper = CheckpointKeeper(run, study, keep=2)
+    keeper.begin(study, 6, 2)
+    assert _there(run) == [0, 1, 2, 3, 4, 5]
+    for number, value in enumerate([0.5, 0.9, 0.7]):
+        study.complete(number, value)
+        keeper.ended(number)
+    assert _there(run) == [1, 2, 3, 4, 5]
+    study.prune(3, 0.99, 0)
+    keeper.ended(3)
+    study.fail(4, "broke")
+    keeper.ended(4)
+    assert _there(run) == [1, 2, 5]
+
+
+def test_a_new_driver_tidies_up_after_one_that_was_killed(run: RunDirectory, study: Study) -> None:
+    _write(run, *range(6))
+    for number, value in enumerate([0.5, 0.9, 0.7]):
+        study.complete(number, value)
+    study.prune(3, 0.99, 0)
+    torn = run.trial("search", 5) / ".checkpoint.pt.abc.tmp"
+    torn.write_bytes(bytes(10))
+    CheckpointKeeper(run, study, keep=1).begin(study, 6, 2)
+    assert _there(run) == [1, 4, 5]
+    assert not torn.exists()
+
+
+def test_a_budget_takes_the_worst_first_and_then_gives_up(run: RunDirectory, study: Study) -> None:
+    retrain = run.finals / "search-0" / "retrain" / "seed-1" / "checkpoint.pt"
+    retrain.parent.mkdir(parents=True)
+    retrain.write_bytes(bytes(SIZE))
+    _write(run, *range(5))
+    for number, value in enumerate([0.5, 0.9, 0.7]):
+        study.complete(number, value)
+    complaints: list[str] = []
+    keeper = CheckpointKeeper(run, study, keep=3, budget=4 * SIZE, on_full=complaints.append)
+    keeper.begin(study, 6, 2)
+    keeper.tick()
+    # Two running ones, a retrained model, and the best.
+    assert _there(run) == [1, 3, 4]
+    assert keeper.used() == 4 * SIZE
+    assert complaints == []
+    _write(run, 5)
+    keeper._looked = 0.0
+    keeper.tick()
+    assert _there(run) == [3, 4, 5]
+    assert complaints == []
+    big = run.trial("search", 5) / "checkpoint.pt"
+    big.write_bytes(bytes(2 * SIZE))
+    keeper._looked = 0.0
+    keeper.tick()
+    assert _there(run) == [3, 4, 5]
+    assert "take 5kB, search.disk_budget allows 4kB" in complaints[0]
+
+
+def test_retrains_have_room(run: RunDirectory) -> None:
+    _write(run, 0, 1, 2)
+    search = experiment("search.disk_budget=7kB", "search.final_seeds=3").defaults().search
+    make_room(run, search)
+    # Six models will come: winner and control with three seeds each.
+    assert len(_there(run)) == 1
+    make_room(run, experiment().defaults().search)
+    assert len(_there(run)) == 1
+
+
+def test_a_budget_that_is_too_small_is_refused_before_the_search(tmp_path: Path) -> None:
+    refuse_small_disk(experiment(), 4)
+    refuse_small_disk(experiment("search.disk_budget=50GB"), 4)
+    with pytest.raises(
+        ExperimentError, match=r"found 10kB, allowed at least .*4 trial\(s\) at once"
+    ):
+        refuse_small_disk(experiment("search.disk_budget=10kB"), 4)
+
+
+def test_the_estimate_of_a_checkpoint_is_one(run: RunDirectory, cache_dir: Path) -> None:
+    largest = experiment("model.latent_dim=64", "model.head=gsfl")
+    worker = TrialWorker(
+        Task(
+            number=0,
+            config=largest.defaults(),
+            directory=run.trial("search", 0),
+            interrupt=run.interrupt_file,
+            metric="validation/nll",
+            rungs=[1],
+            cache_dir=cache_dir,
+        )
+    )
+    worker.step()
+    size = (run.trial("search", 0) / "checkpoint.pt").stat().st_size
+    assert checkpoint_bytes(largest) == pytest.approx(size, rel=0.1)
