@@ -32,6 +32,8 @@ class CheckpointKeeper(Watcher):
         budget: Bytes that all checkpoints of the run may take; None for no limit. The worst of
             the finished trials give theirs up first.
         on_full: Is told when what runs takes more than that.
+        discard: Is told of every trial's checkpoint that is not wanted any more, once, for
+            whoever keeps a copy of it.
     """
 
     def __init__(
@@ -41,23 +43,28 @@ class CheckpointKeeper(Watcher):
         keep: int,
         budget: int | None = None,
         on_full: Callable[[str], None] = lambda reason: None,
+        discard: Callable[[Path], None] = lambda path: None,
     ) -> None:
         self._run = run
         self._study = study
         self._keep = keep
         self._budget = budget
         self._on_full = on_full
+        self._discard = discard
         self._sign = -1.0 if study.direction == "maximize" else 1.0
         # (turned so that smaller is better, number), the best first.
         self._kept: list[tuple[float, int]] = []
         self._others: list[Path] = []
         self._looked = 0.0
+        self._tidying = False
 
     def begin(self, study: Study, budget: int, slots: int) -> None:
         """Tidies up what an earlier driver had no time for."""
+        self._tidying = True
         for trial in self._study.trials():
             if trial.state.is_finished():
                 self.ended(trial.number)
+        self._tidying = False
         for number in self._study.running():
             for torn in self._directory(number).glob(f".{CHECKPOINT}.*.tmp"):
                 torn.unlink(missing_ok=True)
@@ -108,9 +115,13 @@ class CheckpointKeeper(Watcher):
         self._delete(number)
 
     def _delete(self, number: int) -> None:
+        path = self._directory(number) / CHECKPOINT
         # A checkpoint that stays costs space and nothing else.
         with suppress(OSError):
-            (self._directory(number) / CHECKPOINT).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
+        # A resume of ten thousand trials does not ask a storage about each.
+        if not self._tidying:
+            self._discard(path)
 
     def _directory(self, number: int) -> Path:
         return self._run.trial(self._study.name, number)

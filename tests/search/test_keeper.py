@@ -38,7 +38,8 @@ def _there(run: RunDirectory) -> list[int]:
 
 def test_what_is_kept_are_running_trials_and_the_best(run: RunDirectory, study: Study) -> None:
     _write(run, *range(6))
-    keeper = CheckpointKeeper(run, study, keep=2)
+    discarded: list[Path] = []
+    keeper = CheckpointKeeper(run, study, keep=2, discard=discarded.append)
     keeper.begin(study, 6, 2)
     assert _there(run) == [0, 1, 2, 3, 4, 5]
     for number, value in enumerate([0.5, 0.9, 0.7]):
@@ -50,6 +51,8 @@ def test_what_is_kept_are_running_trials_and_the_best(run: RunDirectory, study: 
     study.fail(4, "broke")
     keeper.ended(4)
     assert _there(run) == [1, 2, 5]
+    assert [path.parent.name for path in discarded] == ["0", "3", "4"]
+    assert {path.name for path in discarded} == {"checkpoint.pt"}
 
 
 def test_a_new_driver_tidies_up_after_one_that_was_killed(run: RunDirectory, study: Study) -> None:
