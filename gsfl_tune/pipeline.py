@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -26,6 +26,7 @@ from gsfl_tune.run.results import (
     read_results,
     write_results,
 )
+from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
 from gsfl_tune.search import (
     Candidate,
     Interrupt,
@@ -33,33 +34,24 @@ from gsfl_tune.search import (
     Retraining,
     SearchFailed,
     SearchInterrupted,
-    Study,
+    StorageWatcher,
     Watcher,
+    Watchers,
+    active_params,
     best,
+    plain_space,
+    reasons,
     refuse_changes,
     refuse_small_disk,
     rehearse_largest,
     run_lock,
     run_study,
+    stored_run,
     write_trials,
 )
 from gsfl_tune.training import CheckpointError, Predictions, Training, Workspace, environment
 from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
-
-# What a plain head has no use for: at the schema's defaults in the control's own search.
-_GSFL_ONLY = (
-    "loss.reconstruction",
-    "loss.class_center",
-    "loss.shared_center",
-    "loss.center_rate",
-    "loss.center_init",
-    "loss.reconstruction_target",
-    "model.decoder",
-    "model.groups.count",
-    "model.groups.method",
-    "model.groups.taxonomy",
-)
 
 
 def train(
@@ -120,10 +112,15 @@ def search(
     """
     run = RunDirectory(run_dir or Path("runs") / experiment.name)
     manifest = Manifest(run)
-    manifest.check(resume=resume)
-    with run_lock(run):
+    watchers = [Progress()] if watchers is None else watchers
+    notice = Watchers(*watchers).notice
+    if experiment.defaults().storage is None:
+        manifest.check(resume=resume)
+    stored = stored_run(experiment, run, notice, resume=resume, address=address)
+    with run_lock(run), stored as storage:
         # Everything that can be refused is, before the run directory is written to.
         started = time.monotonic()
+        manifest.check(resume=resume)
         interrupt = Interrupt(run)
         workspace = _open(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
@@ -142,6 +139,7 @@ def search(
                 resources=resources,
                 side=workspace.dataset.pool.side,
                 cache_dir=workspace.cache_dir,
+                storage=storage.place if storage is not None else None,
             )
             write_text(run.experiment_file, experiment.to_yaml())
             write_json(run.data_file, workspace.dataset.summary())
@@ -151,6 +149,10 @@ def search(
                 environment=environment(),
                 seconds=time.monotonic() - started,
             )
+            if storage is not None:
+                watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
+                storage.storage.hopeless = lambda: interrupt.overdue
+                storage.start()
             _Search(
                 experiment=experiment,
                 run=run,
@@ -158,7 +160,8 @@ def search(
                 workspace=workspace,
                 slots=resources,
                 interrupt=interrupt,
-                watchers=[Progress()] if watchers is None else watchers,
+                watchers=watchers,
+                storage=storage,
             ).run_all()
         interrupt.clear()
     return read_results(run.results_file)
@@ -175,6 +178,7 @@ class _Search:
     slots: Slots
     interrupt: Interrupt
     watchers: Sequence[Watcher]
+    storage: RunStorage | None = None
 
     @property
     def retraining(self) -> Retraining:
@@ -187,6 +191,7 @@ class _Search:
             max_failures=self.experiment.defaults().search.max_failures,
             watchers=self.watchers,
             interrupt=self.interrupt,
+            storage=self.storage,
         )
 
     def run_all(self) -> None:
@@ -226,28 +231,27 @@ class _Search:
             watchers=self.watchers,
             interrupt=self.interrupt,
             clock=clock,
+            storage=self.storage,
         )
         if outcome.interrupted:
             raise SearchInterrupted
         ranking = outcome.study.ranking()
         if not ranking:
-            raise SearchFailed(f"no {name} trial came to its end:\n{_reasons(outcome.study)}")
+            raise SearchFailed(f"no {name} trial came to its end:\n{reasons(outcome.study)}")
         return [
             Candidate(
                 label=f"{name}-{trial.number}",
                 config=experiment.configure(trial.params),
                 trial=trial.number,
-                params=_active(experiment, trial.params),
+                params=active_params(experiment, trial.params),
             )
             for trial in ranking[: experiment.defaults().search.finalists]
         ]
 
     def _rivals(self, clock: Clock) -> list[Candidate]:
         """Finalists of the control's own search; none if it came to nothing."""
-        plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
-        plain |= dict.fromkeys(_GSFL_ONLY)
         try:
-            return self._finalists(self.experiment.fixed(plain), "control", clock)
+            return self._finalists(plain_space(self.experiment), "control", clock)
         except SearchFailed as error:
             self._notice(f"{error}\nthe control takes the winner's configuration instead")
             return []
@@ -295,6 +299,8 @@ class _Search:
             logits = np.stack([each.logits for each in predictions])
             evidence = confusion_report(logits, predictions[0].labels, dataset.classes, groups)
             write_json(self.run.evidence_file, evidence)
+            if self.storage is not None:
+                self.storage.settle()
             write_trials(self.run)
         results = Results(
             name=self.experiment.name,
@@ -336,6 +342,8 @@ class _Search:
     ) -> None:
         """The bundle is the first seed's model, never the best on the test split."""
         job = self.retraining.jobs(winner, "train+validation")[0]
+        if self.storage is not None:
+            self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
         training = Training(winner.config, workspace, job.directory, seed=job.seed, fit=job.fit)
         if not _restored(training):
             raise SearchFailed(
@@ -382,18 +390,3 @@ def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:
 def _correct(predictions: Sequence[Predictions]) -> np.ndarray:
     """(seeds, test images) whether the prediction was right."""
     return np.stack([each.logits.argmax(axis=1) == each.labels for each in predictions])
-
-
-def _active(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    active = experiment.space.active(params)
-    return {name: value for name, value in params.items() if name in active}
-
-
-def _reasons(study: Study) -> str:
-    reasons: dict[str, int] = {}
-    for trial in study.trials():
-        attributes = {"reason": trial.state.name.lower(), **trial.user_attrs}
-        reason = str(attributes.get("ended", attributes["reason"]))
-        reasons[reason] = reasons.get(reason, 0) + 1
-    lines = [f"  {count} x {reason}" for reason, count in reasons.items()]
-    return "\n".join(lines[:10]) or "  there were no trials"

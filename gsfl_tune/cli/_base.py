@@ -58,9 +58,14 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     """
     from gsfl_tune.experiment import Experiment
     from gsfl_tune.models import backbone_problem, weights_problem
+    from gsfl_tune.run.storage import storage_problem
 
     return Experiment.load(
         args.file,
         overrides=args.overrides,
-        checks={"model.backbone": backbone_problem, "model.weights": weights_problem},
+        checks={
+            "model.backbone": backbone_problem,
+            "model.weights": weights_problem,
+            "storage": storage_problem,
+        },
     )

@@ -30,6 +30,11 @@ class Search(Command):
             "--run-dir", type=Path, metavar="DIR", help="run directory (default: runs/NAME)"
         )
         parser.add_argument(
+            "--storage",
+            metavar="URL",
+            help="a path, s3://, gs://, ... that keeps the run too; the same as --set storage=URL",
+        )
+        parser.add_argument(
             "--trials", type=int, metavar="N", help="the same as --set search.trials=N"
         )
         parser.add_argument(
@@ -45,13 +50,19 @@ class Search(Command):
         """Runs the pipeline and prints the answer."""
         if args.trials is not None:
             args.overrides = [*args.overrides, f"search.trials={args.trials}"]
+        if args.storage is not None:
+            args.overrides = [*args.overrides, f"storage={args.storage}"]
         experiment = load_experiment(args)
         from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
         from gsfl_tune.report import load_results, print_results
         from gsfl_tune.run import RunDirectory
+        from gsfl_tune.run.storage import run_url
 
         run_dir = args.run_dir or Path("runs") / experiment.name
         print(f"run directory: {run_dir}", flush=True)
+        storage = experiment.defaults().storage
+        if storage is not None:
+            print(f"storage: {run_url(storage, experiment.name)}", flush=True)
         try:
             search(experiment, run_dir, resume=args.resume, address=args.address)
         except (SearchInterrupted, KeyboardInterrupt):

@@ -25,9 +25,9 @@ class Submit(Command):
         add_address(parser)
         parser.add_argument(
             "--run-dir",
-            required=True,
             metavar="DIR",
-            help="run directory on storage that every node mounts, an absolute path",
+            help="run directory on storage that every node mounts, an absolute path; not needed "
+            "with --set storage=URL",
         )
         parser.add_argument(
             "--env",
@@ -52,11 +52,16 @@ class Submit(Command):
         """Checks, uploads, starts, follows."""
         from gsfl_tune.cluster import load_for_cluster, parse_environment, prepare
         from gsfl_tune.models import backbone_problem
+        from gsfl_tune.run.storage import storage_problem
 
         environment = parse_environment(args.env)
         jobs = jobs_at(args.address)
         submission = prepare(
-            load_for_cluster(args.file, args.overrides, {"model.backbone": backbone_problem}),
+            load_for_cluster(
+                args.file,
+                args.overrides,
+                {"model.backbone": backbone_problem, "storage": storage_problem},
+            ),
             args.file,
             run_dir=args.run_dir,
             overrides=args.overrides,

@@ -15,6 +15,8 @@ from gsfl_tune.cluster.package import Package, missing_files, refuse_without, se
 from gsfl_tune.experiment import Experiment, ExperimentError, LeafCheck, Problem, edit, nodes
 from gsfl_tune.experiment.errors import UserError
 
+# A run directory that may be lost: the run is kept in a storage.
+_HEADS_OWN = "/tmp/gsfl-tune-runs"
 _SHADOW = "gsfl_tune/__init__.py"
 
 
@@ -110,7 +112,7 @@ def prepare(
     experiment: Experiment,
     file: str,
     *,
-    run_dir: str,
+    run_dir: str | None,
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     resume: bool = False,
@@ -120,14 +122,29 @@ def prepare(
     Args:
         experiment: What `file` holds.
         file: The experiment file.
-        run_dir: Where the run goes, as the cluster's nodes see it.
+        run_dir: Where the run goes, as the cluster's nodes see it; None for a directory of
+            the head's own, where the experiment has a storage.
         overrides: ``path=value`` each, passed on.
         environment: Variables of driver and workers.
         resume: Continue the run that is there.
 
     Raises:
-        UserError: When the upload is too large or lacks the file, or `run_dir` is relative.
+        UserError: When the upload is too large or lacks the file, `run_dir` or a storage that is
+            a path is relative, or there is neither.
     """
+    storage = experiment.space.constants.get("storage")
+    if storage is not None and "://" not in storage and not PurePosixPath(storage).is_absolute():
+        raise UserError(
+            f"storage: found the relative path {storage}; allowed for a job: an absolute path that "
+            "every node mounts, or a URL"
+        )
+    if run_dir is None and storage is None:
+        raise UserError(
+            "--run-dir is missing; allowed: an absolute path on storage that every node mounts, or "
+            "none with --set storage=URL"
+        )
+    if run_dir is None:
+        run_dir = f"{_HEADS_OWN}/{experiment.name}"
     if not PurePosixPath(run_dir).is_absolute():
         raise UserError(
             f"--run-dir {run_dir}: found a relative path; a job runs in a copy of the working "

@@ -23,6 +23,7 @@ from gsfl_tune.data.cache import (
     touch,
 )
 from gsfl_tune.data.leases import Lease, file_lock, open_lease
+from gsfl_tune.data.sharing import shared_build
 from gsfl_tune.experiment.errors import EnvironmentProblem
 
 __all__ = ["acquire", "build_once", "cache_directory", "file_lock", "publish"]
@@ -67,7 +68,8 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
             with file_lock(lock_file(path), f"builds {words}"):
                 lease = open_lease(path)
                 if lease is None and cache is not None:
-                    lease = _build_cached(path, build, cache, what, words, size)
+                    shared = shared_build(path, build)
+                    lease = _build_cached(path, shared, cache, what, words, size)
                 elif lease is None:
                     lease = _build(path, build)
         if cache is not None:

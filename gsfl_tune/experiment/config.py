@@ -325,6 +325,11 @@ class Config(Section):
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", description="Name of the experiment and its runs."
     )
+    storage: str | None = Field(
+        None,
+        description="Where the run is kept beside the run directory: a path, s3://, gs:// or any "
+        "URL that pyarrow or fsspec opens; credentials come from the environment.",
+    )
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=LossConfig)

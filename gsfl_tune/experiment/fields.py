@@ -27,6 +27,7 @@ MISSING: Any = _Missing.MISSING
 
 _NEVER_SEARCHED = {
     "name": "it names the experiment",
+    "storage": "all trials of a run are kept in one place",
     "training.seed": "seeds belong to the protocol (search.final_seeds)",
 }
 _SEARCHED_DATA = ("data.image_size", "data.fit")

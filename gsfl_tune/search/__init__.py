@@ -21,14 +21,18 @@ if TYPE_CHECKING:
         Retraining,
         SearchFailed,
         SearchInterrupted,
+        active_params,
         best,
+        plain_space,
+        reasons,
     )
     from gsfl_tune.search.rehearsal import rehearse_largest
     from gsfl_tune.search.resume import refuse_changes, run_lock
     from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
+    from gsfl_tune.search.stored import StorageWatcher, stored_run
     from gsfl_tune.search.study import Study
     from gsfl_tune.search.table import write_trials
-    from gsfl_tune.search.watcher import Watcher
+    from gsfl_tune.search.watcher import Watcher, Watchers
 
 __all__ = [
     "Asha",
@@ -40,19 +44,25 @@ __all__ = [
     "Retraining",
     "SearchFailed",
     "SearchInterrupted",
+    "StorageWatcher",
     "Study",
     "StudyOutcome",
     "Watcher",
+    "Watchers",
+    "active_params",
     "best",
     "load_predictions",
     "load_result",
     "open_study",
+    "plain_space",
+    "reasons",
     "refuse_changes",
     "refuse_small_disk",
     "rehearse_largest",
     "run_jobs",
     "run_lock",
     "run_study",
+    "stored_run",
     "write_trials",
 ]
 
@@ -66,19 +76,25 @@ _HOMES = {
     "Retraining": "protocol",
     "SearchFailed": "protocol",
     "SearchInterrupted": "protocol",
+    "StorageWatcher": "stored",
     "Study": "study",
     "StudyOutcome": "runner",
     "Watcher": "watcher",
+    "Watchers": "watcher",
+    "active_params": "protocol",
     "best": "protocol",
     "load_predictions": "job",
     "load_result": "job",
     "open_study": "runner",
+    "plain_space": "protocol",
+    "reasons": "protocol",
     "refuse_changes": "resume",
     "refuse_small_disk": "keeper",
     "rehearse_largest": "rehearsal",
     "run_jobs": "final",
     "run_lock": "resume",
     "run_study": "runner",
+    "stored_run": "stored",
     "write_trials": "table",
 }
 

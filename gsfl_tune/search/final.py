@@ -11,9 +11,17 @@ import ray
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import EPOCHS, RunStorage, storage_of
 from gsfl_tune.search.failure import Failure, Losses, failure
 from gsfl_tune.search.interrupt import Interrupt
-from gsfl_tune.search.job import Job, JobSetting, load_result, run_job
+from gsfl_tune.search.job import (
+    RESULT_FILE,
+    TEST_FILE,
+    Job,
+    JobSetting,
+    load_result,
+    run_job,
+)
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher, Watchers
@@ -49,6 +57,7 @@ def run_jobs(
     watchers: Sequence[Watcher] = (),
     interrupt: Interrupt | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
+    storage: RunStorage | None = None,
 ) -> JobsOutcome:
     """Trains jobs to their ends; those that an earlier driver finished are not run again.
 
@@ -66,6 +75,7 @@ def run_jobs(
         watchers: Are told of every change.
         interrupt: Of the whole run; default one of its own.
         save_seconds: Seconds between a job's checkpoints.
+        storage: Where the run is kept beside its directory.
 
     Returns:
         The results in the order of the jobs.
@@ -77,6 +87,7 @@ def run_jobs(
     watcher = Watchers(*watchers)
     setting = JobSetting(
         interrupt=run.interrupt_file,
+        storage=storage.place if storage is not None else None,
         side=side,
         cache_dir=cache_dir,
         threads=resources.threads,
@@ -101,7 +112,9 @@ def run_jobs(
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
             for reference in ready:
                 index = flying.pop(reference)
-                result = _result(reference)
+                result, news = _result(reference)
+                if news is not None:
+                    watcher.notice(f"{jobs[index].name}: {news}")
                 if isinstance(result, Failure):
                     text = losses.again(index, result)
                     if text is not None:
@@ -111,6 +124,8 @@ def run_jobs(
                         watcher.notice(f"{jobs[index].name}: {text}")
                         continue
                     result = {"failed": result.reason}
+                elif result is not None and "environment" not in result and storage is not None:
+                    result = _brought(storage, jobs[index], result)
                 if result is not None and "environment" in result:
                     interrupt.give_up(result["environment"])
                 elif result is not None:
@@ -126,18 +141,33 @@ def run_jobs(
     return JobsOutcome(results, interrupted=any(result is None for result in results))
 
 
-def _run(job: str, setting: str) -> dict[str, Any] | None:
+_Told = tuple[dict[str, Any] | None, str | None]
+"""What became of a job, and what its storage did meanwhile."""
+
+
+def _run(job: str, setting: str) -> _Told:
+    known = JobSetting.model_validate_json(setting)
     try:
-        return run_job(Job.model_validate_json(job), JobSetting.model_validate_json(setting))
+        result = run_job(Job.model_validate_json(job), known)
     except EnvironmentProblem as problem:
         # Told, not raised: Ray would try again at once.
-        return {"environment": str(problem)}
+        return {"environment": str(problem)}, None
+    return result, storage_of(known.storage).news() if known.storage is not None else None
 
 
-def _result(reference: Any) -> dict[str, Any] | Failure | None:
+def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None]:
     try:
-        result: dict[str, Any] | None = ray.get(reference)
+        told: _Told = ray.get(reference)
     except Exception as error:
         # Ray's own, or a training's as a subclass of its class.
-        return failure(f"{type(error).__name__}: {error}")
+        return failure(f"{type(error).__name__}: {error}"), None
+    return told
+
+
+def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """The result once the job's files are in the run directory."""
+    try:
+        storage.bring(*(job.directory / name for name in (RESULT_FILE, TEST_FILE, EPOCHS)))
+    except EnvironmentProblem as problem:
+        return {"environment": str(problem)}
     return result

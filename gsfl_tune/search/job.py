@@ -14,12 +14,14 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import ClaimLost, read_json, write_bytes, write_json
+from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
+from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training, fingerprint
 
 RESULT_FILE = "result.json"
+TEST_FILE = "test.npz"
 
 
 class Job(BaseModel):
@@ -47,11 +49,12 @@ class Job(BaseModel):
 
 
 class JobSetting(BaseModel):
-    """What all jobs of a run share."""
+    """What all jobs of a run share; see `Task`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interrupt: Path
+    storage: Place | None = None
     side: int | None = None
     cache_dir: Path | None = None
     threads: int = 1
@@ -80,25 +83,41 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         return known
     if setting.interrupt.exists():
         return None
+    workplace: Workplace | None = None
     try:
-        result = _attempt_that_fits(job, setting, job.pieces)
+        if setting.storage is not None:
+            key = fingerprint(job.config, job.seed, job.fit)
+            workplace = Workplace(setting.storage, job.directory, key)
+            job = job.model_copy(update={"directory": workplace.directory})
+        result = _attempt_that_fits(job, setting, job.pieces, workplace)
         if result is not None:
             write_json(job.directory / RESULT_FILE, result)
-            if not job.test:
-                # It was compared; only models that are tested are ever used.
-                (job.directory / "checkpoint.pt").unlink(missing_ok=True)
+        if workplace is not None:
+            workplace.finish(TEST_FILE, RESULT_FILE)
+        if result is not None and not job.test:
+            # It was compared; only models that are tested are ever used.
+            (job.directory / CHECKPOINT).unlink(missing_ok=True)
+            if workplace is not None:
+                workplace.discard(CHECKPOINT)
+    except ClaimLost:
+        return None
     except (UserError, OSError) as error:
         problem = environment_problem(error)
         if problem is not None:
             raise problem from error
         return {"failed": str(error)}
+    finally:
+        if workplace is not None:
+            workplace.close()
     return result
 
 
-def _attempt_that_fits(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
+def _attempt_that_fits(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
     """Trains; where memory runs out, once more from the checkpoint with half the batch."""
     try:
-        return _attempt(job, setting, pieces)
+        return _attempt(job, setting, pieces, workplace)
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is None:
@@ -108,12 +127,14 @@ def _attempt_that_fits(job: Job, setting: JobSetting, pieces: int) -> dict[str, 
     if pieces > 1:
         # Not a result: another machine may have more.
         raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
-    return _attempt_that_fits(job, setting, HALVED)
+    return _attempt_that_fits(job, setting, HALVED, workplace)
 
 
-def _attempt(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
+def _attempt(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
     try:
-        return _train(job, setting, pieces)
+        return _train(job, setting, pieces, workplace)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
     except ClaimLost:
@@ -121,18 +142,22 @@ def _attempt(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | Non
         return None
 
 
-def _train(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
+def _train(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
     torch.set_num_threads(setting.threads)
-    workspace = open_workspace(job.config.data, setting.side, setting.cache_dir)
+    workspace = open_workspace(job.config.data, setting.side, setting.cache_dir, setting.storage)
     training = Training(
         job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=pieces
     )
     claim = take(training)
+    if workplace is not None:
+        training.on_save = workplace.saved
     ending, _ = train_to(
         training,
         training.total_epochs,
         claim,
-        interrupt=setting.interrupt,
+        interrupt=workplace.interrupt if workplace else setting.interrupt,
         save_seconds=setting.save_seconds,
         last_save=time.monotonic(),
     )
@@ -152,7 +177,7 @@ def _train(job: Job, setting: JobSetting, pieces: int) -> dict[str, Any] | None:
         }
     if job.test:
         predictions = training.predict("test")
-        save_predictions(job.directory / "test.npz", predictions)
+        save_predictions(job.directory / TEST_FILE, predictions)
         result["test"] = predictions.metrics()
     return result
 

@@ -142,10 +142,15 @@ class BatchingBackend(FollowedJournal):
 
     def _append(self, lines: Sequence[bytes]) -> None:
         if lines:
-            with self._path.open("ab") as file:
+            with open(self._path, "ab", opener=_open_existing) as file:
                 file.write(b"".join(lines))
                 file.flush()
                 os.fsync(file.fileno())
+
+
+def _open_existing(path: str, flags: int) -> int:
+    """Below a mount point whose mount is gone, a new journal would hide the real one."""
+    return os.open(path, flags & ~os.O_CREAT)
 
 
 def end_of_proposals(path: Path, study_id: int, trial_ids: Container[int]) -> int:

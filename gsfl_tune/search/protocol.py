@@ -2,22 +2,38 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gsfl_tune.experiment import METRICS, Config
+from gsfl_tune.experiment import METRICS, Config, Experiment
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.final import run_jobs
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job, load_predictions
 from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training import FitOn, Predictions
+
+# What a plain head has no use for: at the schema's defaults in the control's own search.
+_GSFL_ONLY = (
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+    "loss.center_init",
+    "loss.reconstruction_target",
+    "model.decoder",
+    "model.groups.count",
+    "model.groups.method",
+    "model.groups.taxonomy",
+)
 
 
 class SearchInterrupted(Exception):
@@ -92,6 +108,7 @@ class Retraining:
         max_failures: Times a retrain is started again after a crash.
         watchers: Are told of every change.
         interrupt: Of the whole run.
+        storage: Where the run is kept beside its directory.
     """
 
     run: RunDirectory
@@ -101,6 +118,7 @@ class Retraining:
     max_failures: int
     watchers: Sequence[Watcher]
     interrupt: Interrupt
+    storage: RunStorage | None = None
 
     def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
         """One job a seed; those on train + validation are tested."""
@@ -162,6 +180,7 @@ class Retraining:
             cache_dir=self.cache_dir,
             watchers=self.watchers,
             interrupt=self.interrupt,
+            storage=self.storage,
         )
         if outcome.interrupted:
             raise SearchInterrupted
@@ -171,3 +190,26 @@ class Retraining:
 
 def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float]]:
     return [] if any("failed" in row for row in rows) else [row[part] for row in rows]
+
+
+def active_params(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that a configuration has use for, of all that were drawn."""
+    active = experiment.space.active(params)
+    return {name: value for name, value in params.items() if name in active}
+
+
+def reasons(study: Study) -> str:
+    """Why the trials of a study did not come to their ends, one line a reason."""
+    found: dict[str, int] = {}
+    for trial in study.trials():
+        attributes = {"reason": trial.state.name.lower(), **trial.user_attrs}
+        reason = str(attributes.get("ended", attributes["reason"]))
+        found[reason] = found.get(reason, 0) + 1
+    lines = [f"  {count} x {reason}" for reason, count in found.items()]
+    return "\n".join(lines[:10]) or "  there were no trials"
+
+
+def plain_space(experiment: Experiment) -> Experiment:
+    """The space of the control's own search: a plain head, and nothing that it has no use for."""
+    plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
+    return experiment.fixed(plain | dict.fromkeys(_GSFL_ONLY))

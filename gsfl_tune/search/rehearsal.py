@@ -11,6 +11,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import BackboneError
+from gsfl_tune.run.storage import Place
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.worker import open_workspace
@@ -27,6 +28,7 @@ def rehearse_largest(
     resources: Resources,
     side: int | None = None,
     cache_dir: Path | None = None,
+    storage: Place | None = None,
 ) -> None:
     """Takes one optimiser step of the largest model of a space in the slot of a trial.
 
@@ -47,7 +49,7 @@ def rehearse_largest(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )
     try:
-        complaint = ray.get(task.remote(config.model_dump_json(), side, cache_dir))
+        complaint = ray.get(task.remote(config.model_dump_json(), side, cache_dir, storage))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         complaint = "its process was ended, most likely for want of memory"
     except RayError as error:
@@ -67,10 +69,12 @@ def rehearse_largest(
         )
 
 
-def _rehearse(config: str, side: int | None, cache_dir: Path | None) -> str | None:
+def _rehearse(
+    config: str, side: int | None, cache_dir: Path | None, storage: Place | None
+) -> str | None:
     parsed = Config.model_validate_json(config)
     try:
-        rehearse(parsed, open_workspace(parsed.data, side, cache_dir))
+        rehearse(parsed, open_workspace(parsed.data, side, cache_dir, storage))
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is not None:

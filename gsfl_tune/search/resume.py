@@ -19,6 +19,7 @@ from gsfl_tune.search.study import Study
 # What a resume may change: how much is searched, on what, and what comes after.
 CHANGEABLE = (
     "name",
+    "storage",
     "search.trials",
     "search.resources",
     "search.max_concurrent",

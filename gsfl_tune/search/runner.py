@@ -15,6 +15,7 @@ from ray import tune
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.deadlines import Deadlines
@@ -26,6 +27,7 @@ from gsfl_tune.search.limits import Clock, Limits, Stopwatch
 from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.scheduler import AshaScheduler
 from gsfl_tune.search.searcher import StudySearcher
+from gsfl_tune.search.stored import largest_timeline, tell_finished
 from gsfl_tune.search.study import Asked, Study
 from gsfl_tune.search.table import TrialTable
 from gsfl_tune.search.trainable import GsflTrainable
@@ -119,6 +121,7 @@ def run_study(
     clock: Clock | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
+    storage: RunStorage | None = None,
 ) -> StudyOutcome:
     """Searches until the budget is used. What the journal has finished is never run again.
 
@@ -139,6 +142,7 @@ def run_study(
             default: this call's time alone.
         save_seconds: Seconds between a trial's checkpoints.
         trainable: What Ray runs.
+        storage: Where the run is kept beside its directory.
 
     Returns:
         The study, and whether it was interrupted.
@@ -155,16 +159,19 @@ def run_study(
     scheduler = search.scheduler
     options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
     last_rung = len(largest.rungs(largest, **options)) - 1
+    if storage is not None:
+        tell_finished(study, experiment, run, storage)
     again = reconcile(study, last_rung).again
     notices = enqueue_first_trials(study, experiment, feature_dim)
     interrupt = interrupt or Interrupt(run)
-    table = TrialTable(run, study)
+    table = TrialTable(run, study, storage)
     keeper = CheckpointKeeper(
         run,
         study,
         search.keep_checkpoints,
         None if search.disk_budget is None else byte_count(search.disk_budget),
         interrupt.give_up,
+        storage.discard if storage is not None else lambda path: None,
     )
     watcher = Watchers(keeper, table, *watchers)
     limits = Limits(search, study, clock or Stopwatch(), interrupt)
@@ -198,6 +205,7 @@ def run_study(
             save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
+            storage=storage.place if storage is not None else None,
         )
 
     asha = None
@@ -249,14 +257,6 @@ def run_study(
                 concurrent=resources.count,
             )
         return over()
-
-
-def largest_timeline(experiment: Experiment) -> Timeline:
-    """The largest number of epochs of either stage in a space: every trial has its rungs."""
-    return Timeline(
-        max(experiment.values("training.head.epochs")),
-        max(experiment.values("training.finetune.epochs")),
-    )
 
 
 class _Stopper(tune.Stopper):

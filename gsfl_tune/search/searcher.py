@@ -115,6 +115,7 @@ class StudySearcher(Searcher):
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports the rung of a trial that goes on."""
         task = self._tasks[trial_id]
+        self._tell_news(task.number, result)
         k, value = result["rung"], result[task.metric]
         if "batch_halved" in result:
             self._note_half(task.number)
@@ -127,6 +128,7 @@ class StudySearcher(Searcher):
         """Writes down how a trial ended; one that can be taken up again stays RUNNING."""
         task = self._tasks.pop(trial_id)
         number = task.number
+        self._tell_news(number, result or {})
         if result and "batch_halved" in result:
             self._note_half(number)
         if error:
@@ -168,6 +170,10 @@ class StudySearcher(Searcher):
         if text is not None:
             self._watcher.notice(f"trial {number}: {text}")
         return text is not None
+
+    def _tell_news(self, number: int, result: dict[str, Any]) -> None:
+        if "storage" in result:
+            self._watcher.notice(f"trial {number}: {result['storage']}")
 
     def _note_half(self, number: int) -> None:
         trial = self._study.trial(number)

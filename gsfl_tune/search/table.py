@@ -5,12 +5,16 @@ from __future__ import annotations
 import io
 import time
 from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas
 from optuna.trial import FrozenTrial
 
+from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
+from gsfl_tune.run.storage import EPOCHS, RunStorage
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.watcher import Watcher
 
@@ -49,10 +53,12 @@ class TrialTable(Watcher):
     Args:
         run: The run.
         study: The study that runs.
+        storage: Where trials that ran elsewhere have left their files.
     """
 
-    def __init__(self, run: RunDirectory, study: Study) -> None:
+    def __init__(self, run: RunDirectory, study: Study, storage: RunStorage | None = None) -> None:
         self._run = run
+        self._storage = storage
         self._study = study
         self._rows: dict[int, dict[str, Any]] = {}
         self._others: list[dict[str, Any]] = []
@@ -69,6 +75,8 @@ class TrialTable(Watcher):
     def ended(self, number: int) -> None:
         """There is a new row."""
         self._dirty = True
+        if self._storage is not None:
+            self._storage.want(self._epochs(number))
 
     def tick(self) -> None:
         """Writes when there is something new and the last time is long enough ago."""
@@ -77,26 +85,39 @@ class TrialTable(Watcher):
 
     def finish(self, *, interrupted: bool) -> None:
         """Writes the final state."""
+        if self._storage is not None:
+            # If it does not answer, a resume asks again.
+            with suppress(EnvironmentProblem):
+                self._storage.settle()
         self._write()
+
+    def _epochs(self, number: int) -> Path:
+        return self._run.trial(self._study.name, number) / EPOCHS
+
+    def _on_its_way(self, number: int) -> bool:
+        return self._storage is not None and self._storage.is_wanted(self._epochs(number))
 
     def _write(self) -> None:
         started = time.monotonic()
         rows = []
+        missing = False
         for trial in self._study.trials():
             row = self._rows.get(trial.number)
             if row is None:
                 row = _row(self._run, self._study.name, trial)
-                if trial.state.is_finished():
+                if self._on_its_way(trial.number):
+                    missing = True
+                elif trial.state.is_finished():
                     self._rows[trial.number] = row
             rows.append(row)
         _write(self._run, rows + self._others)
         now = time.monotonic()
         self._due = now + max(SECONDS_BETWEEN_WRITES, 30 * (now - started))
-        self._dirty = False
+        self._dirty = missing
 
 
 def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, Any]:
-    epochs = EpochLog(run.trial(name, trial.number) / "epochs.jsonl").read()
+    epochs = EpochLog(run.trial(name, trial.number) / EPOCHS).read()
     last: Mapping[str, Any] = epochs[-1] if epochs else {}
     row: dict[str, Any] = {
         "study": name,

@@ -13,14 +13,16 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.data import square_side
+from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment.config import Config, DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import Claim, ClaimLost, EpochLog
+from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.trial import NonFiniteLoss, Training, fingerprint
 from gsfl_tune.training.workspace import Workspace
 
 # A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a
@@ -48,6 +50,7 @@ class Task(BaseModel):
         pieces: Parts that a batch is trained in, more than one where the trial ran out of
             memory before.
         timeout: Seconds that the trial may take, those before a restart included.
+        storage: Where the run is kept; default: in the run directory alone.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,6 +70,7 @@ class Task(BaseModel):
     save_seconds: float = SECONDS_BETWEEN_SAVES
     pieces: int = 1
     timeout: float | None = None
+    storage: Place | None = None
 
 
 class TrialTimeout(Exception):
@@ -78,8 +82,16 @@ Ending = Literal["done", "interrupted"]
 _workspaces: dict[str, Workspace] = {}
 
 
-def open_workspace(config: DataConfig, side: int | None, cache_dir: Path | None) -> Workspace:
+def open_workspace(
+    config: DataConfig, side: int | None, cache_dir: Path | None, storage: Place | None = None
+) -> Workspace:
     """The data of a configuration, kept for the next trial of this process.
+
+    Args:
+        config: The section `data`.
+        side: Side of the decoded squares.
+        cache_dir: Root of the node's caches.
+        storage: Where the run is kept; nodes may share their caches there.
 
     Raises:
         EnvironmentProblem: When the data cannot be used. It is the same for all trials of a
@@ -89,6 +101,7 @@ def open_workspace(config: DataConfig, side: int | None, cache_dir: Path | None)
     # What trials may differ in is read from their own configurations, at every use.
     shared = config.model_dump_json(exclude={"augment", "image_size"})
     key = f"{shared}|{side}|{cache_dir}"
+    share_cache(shared_cache(storage))
     if key not in _workspaces:
         # One is enough, and its backbone may be large.
         _workspaces.clear()
@@ -138,7 +151,7 @@ def train_to(
     epoch: int,
     claim: Claim,
     *,
-    interrupt: Path,
+    interrupt: Signal,
     save_seconds: float,
     last_save: float,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
@@ -181,6 +194,7 @@ class TrialWorker:
         self._claim = Claim(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
+        self._workplace: Workplace | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
         self._begun = time.monotonic()
@@ -194,8 +208,9 @@ class TrialWorker:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch`` and the objective; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
-            be taken up again); or ``interrupted``. With ``batch_halved`` where the trial ran
-            out of memory and trains its batches in two parts.
+            be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
+            out of memory and trains its batches in two parts, and ``storage`` where that made
+            trouble.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
@@ -211,6 +226,9 @@ class TrialWorker:
             result = self._broken(error)
         if self._pieces > 1:
             result["batch_halved"] = True
+        news = self._workplace.news() if self._workplace is not None else None
+        if news is not None:
+            result["storage"] = news
         return {"trial_number": self.task.number, **result}
 
     def close(self, *, ended: bool = True) -> None:
@@ -219,6 +237,8 @@ class TrialWorker:
         if events is not None:
             last = max(self._values, default=0)
             events.close(self._values.get(last) if ended else None)
+        if self._workplace is not None:
+            self._workplace.close()
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)
@@ -256,12 +276,14 @@ class TrialWorker:
             training,
             epoch,
             self._claim,
-            interrupt=task.interrupt,
+            interrupt=self._workplace.interrupt if self._workplace else task.interrupt,
             save_seconds=task.save_seconds,
             last_save=self._last_save,
             on_epoch=self._epoch,
         )
         if ending == "interrupted":
+            if self._workplace is not None:
+                self._workplace.finish()
             return {"interrupted": True, "done": True}
         value = self._values[epoch]
         if not math.isfinite(value):
@@ -273,6 +295,8 @@ class TrialWorker:
         if training.saved < training.epoch:
             save(training, self._claim)
             self._last_save = time.monotonic()
+        if self._workplace is not None:
+            self._workplace.finish()
         return {
             "rung": k,
             "rung_time": task.reduction**k,
@@ -284,9 +308,15 @@ class TrialWorker:
     def _start(self) -> Training:
         task = self.task
         torch.set_num_threads(task.threads)
-        workspace = open_workspace(task.config.data, task.side, task.cache_dir)
-        training = Training(task.config, workspace, task.directory, pieces=self._pieces)
+        workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
+        directory = task.directory
+        if task.storage is not None:
+            self._workplace = Workplace(task.storage, directory, fingerprint(task.config))
+            directory = self._workplace.directory
+        training = Training(task.config, workspace, directory, pieces=self._pieces)
         self._claim = take(training)
+        if self._workplace is not None:
+            training.on_save = self._workplace.saved
         self._training = training
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.
@@ -295,7 +325,7 @@ class TrialWorker:
             self._before = sum(record["seconds"] for record in records)
         for record in records:
             self._values[record["epoch"]] = float(record[task.metric])
-        self._events = EventWriter(task.directory, task.params, task.metric, training.epoch)
+        self._events = EventWriter(directory, task.params, task.metric, training.epoch)
         return training
 
     def _epoch(self, record: dict[str, Any]) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -28,6 +29,18 @@ FitOn = Literal["train", "train+validation"]
 
 class NonFiniteLoss(Exception):
     """The loss of an epoch was NaN or infinite; the message names the terms."""
+
+
+def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -> str:
+    """What a training computes: two with the same fingerprint are the same training.
+
+    Args:
+        config: The configuration.
+        seed: Overrides ``training.seed``.
+        fit: Which images are trained on.
+    """
+    seed = config.training.seed if seed is None else seed
+    return digest(config.model_dump(exclude={"search", "name", "storage"}), seed, fit)
 
 
 @dataclass(frozen=True)
@@ -64,6 +77,9 @@ class Training:
         fit: Which images are trained on; with ``train+validation`` nothing is validated.
         pieces: Parts that a batch is trained in, one after the other, for want of memory; the
             optimiser sees the same batches. What is in a checkpoint does not depend on it.
+
+    Attributes:
+        on_save: Called after every checkpoint.
 
     Raises:
         UserError: When weights, device, groups or taxonomy cannot be had.
@@ -102,7 +118,8 @@ class Training:
         self._extractor = workspace.extractor(config)
         self._create_head()
         self._stage: Stage | None = None
-        self._fingerprint = digest(config.model_dump(exclude={"search", "name"}), self.seed, fit)
+        self._fingerprint = fingerprint(config, self.seed, fit)
+        self.on_save: Callable[[], None] = lambda: None
 
     def _create_head(self) -> None:
         model, loss = self.config.model, self.config.loss
@@ -229,6 +246,7 @@ class Training:
             },
         )
         self.saved = self.epoch
+        self.on_save()
 
     def restore(self) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
@@ -241,7 +259,12 @@ class Training:
             CheckpointError: When the file is broken.
         """
         state = load_checkpoint(self.checkpoint_path)
-        if state is None or state["fingerprint"] != self._fingerprint:
+        if (
+            state is None
+            or state["fingerprint"] != self._fingerprint
+            # A power cut may keep the one file and lose the end of the other.
+            or len(self.log.read()) < state["epoch"]
+        ):
             self.log.truncate(0)
             return False
         self.epoch = self.saved = state["epoch"]

@@ -289,8 +289,13 @@ def test_nothing_is_started_when_something_is_wrong(home: Path, command, jobs: J
     assert answer.code == 2
     assert "Connection refused" in answer.err
     assert "Traceback" not in answer.err
+    assert "--run-dir is missing" in command("submit", "tiny.yaml").err
+    assert "absolute path" in command("submit", "tiny.yaml", "--set", "storage=runs").err
     checked = command("submit", "tiny.yaml", "--run-dir", "/r", "--dry-run")
     assert checked.code == 0
+    stored = command("submit", "tiny.yaml", "--set", "storage=s3://bucket/runs", "--dry-run")
+    assert stored.code == 0
+    assert "--set storage=s3://bucket/runs" in stored.out
     assert len(jobs.all()) == before
 
 

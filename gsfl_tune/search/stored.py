@@ -1,0 +1,174 @@
+"""What a search does where its run is kept in a storage."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import EPOCHS, RunStorage, shared_cache
+from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.study import Study
+from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.trial import fingerprint
+
+SHARE_VARIABLE = "GSFL_TUNE_CACHE_SHARE"
+_LOOK_SECONDS = 1.0
+
+
+class StorageWatcher(Watcher):
+    """Says what the storage did, and stops a search that cannot be published.
+
+    Args:
+        storage: Where the run is kept.
+        interrupt: Of the run.
+        notice: Where to say it.
+    """
+
+    def __init__(
+        self, storage: RunStorage, interrupt: Interrupt, notice: Callable[[str], None]
+    ) -> None:
+        self._storage = storage
+        self._interrupt = interrupt
+        self._notice = notice
+        self._due = 0.0
+        self._over = False
+
+    def tick(self) -> None:
+        """Looks about once a second."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + _LOOK_SECONDS
+        news = self._storage.news()
+        if news is not None:
+            self._notice(news)
+        trouble = self._storage.trouble()
+        if trouble is not None and not self._over:
+            self._over = True
+            self._interrupt.give_up(trouble)
+
+
+@contextmanager
+def stored_run(
+    experiment: Experiment,
+    run: RunDirectory,
+    notice: Callable[[str], None],
+    *,
+    resume: bool,
+    address: str | None = None,
+) -> Iterator[RunStorage | None]:
+    """Where a run is kept beside its directory: brought back before, up to date after the block.
+
+    Args:
+        experiment: The experiment.
+        run: The run directory; its lock is held.
+        notice: Told what a user should read.
+        resume: Whether to continue the run that is there.
+        address: Of a Ray cluster, whose nodes share their caches; None for the one at
+            RAY_ADDRESS, else for this machine alone.
+
+    Yields:
+        None where ``storage`` names nothing.
+
+    Raises:
+        UserError: When the storage cannot be used, or has a run that is not to be resumed.
+        EnvironmentProblem: When it does not answer.
+    """
+    url = experiment.defaults().storage
+    if url is None:
+        yield None
+        return
+    share = bool(address or os.environ.get("RAY_ADDRESS"))
+    share &= os.environ.get(SHARE_VARIABLE, "on") != "off"
+    storage = RunStorage(url, run, experiment.name, share_cache=share, notice=notice)
+    cache = shared_cache(storage.place)
+    share_cache(cache)
+    try:
+        if storage.has_run and not resume:
+            raise UserError(
+                f"{storage.url}: a run is there already; --resume continues it, another name or "
+                "storage begins a new one"
+            )
+        if storage.bring_back():
+            notice(f"brought back from {storage.url} what {run.path} did not have")
+        yield storage
+    except BaseException:
+        try:
+            storage.close(hurry=True)
+        except EnvironmentProblem as problem:
+            notice(f"{problem}\n--resume in {run.path} publishes what is missing there")
+        raise
+    finally:
+        share_cache(None)
+    if cache is not None:
+        cache.settle()
+    storage.close()
+
+
+def largest_timeline(experiment: Experiment) -> Timeline:
+    """The largest number of epochs of either stage in a space: every trial has its rungs."""
+    return Timeline(
+        max(experiment.values("training.head.epochs")),
+        max(experiment.values("training.finetune.epochs")),
+    )
+
+
+def tell_finished(
+    study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage
+) -> list[int]:
+    """Tells a study of trials whose end the storage has and the journal has not.
+
+    The journal is published about once a second, a trial's epochs before they are reported: a
+    driver that died with its disk may have known of an end that its journal there does not.
+
+    Args:
+        study: The study, just opened.
+        experiment: The experiment.
+        run: The run directory.
+        storage: Where the run is kept.
+
+    Returns:
+        Numbers of the trials; they are COMPLETE now.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
+    """
+    scheduler = experiment.defaults().search.scheduler
+    largest = largest_timeline(experiment)
+    told = []
+    for number in study.running():
+        try:
+            config = experiment.configure(study.trial(number).params)
+        except (UserError, ValueError, KeyError):
+            # A driver that died in the middle of a write; or a combination that is refused.
+            continue
+        timeline = Timeline.of(config)
+        directory = run.trial(study.name, number)
+        values = _values(storage.epochs(directory, fingerprint(config)), study.metric)
+        if len(values) < timeline.total or not all(map(math.isfinite, values)):
+            continue
+        rungs = timeline.rungs(largest, grace=scheduler.grace, reduction=scheduler.reduction)
+        for rung in rungs:
+            study.report(number, rung.index, values[rung.epoch - 1])
+        study.complete(number, values[rungs[-1].epoch - 1])
+        storage.want(directory / EPOCHS)
+        told.append(number)
+    return told
+
+
+def _values(data: bytes | None, metric: str) -> list[float]:
+    """The objective after every epoch, empty for a log that is none."""
+    try:
+        records = [json.loads(line) for line in (data or b"").splitlines()]
+        return [float(record[metric]) for record in records]
+    except (ValueError, KeyError, TypeError):
+        return []

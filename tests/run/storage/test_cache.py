@@ -1,0 +1,115 @@
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from gsfl_tune.data.locking import acquire
+from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.run.storage import Storage, open_storage
+from gsfl_tune.run.storage.cache import StoredCache
+from tests.s3 import S3Server
+
+
+@pytest.fixture(autouse=True)
+def _alone_afterwards() -> Iterator[None]:
+    yield
+    share_cache(None)
+
+
+class Node:
+    """A node with a cache of its own; counts what it builds."""
+
+    def __init__(self, folder: Path, storage: Storage) -> None:
+        self.cache = folder
+        self.built = 0
+        self.shared = StoredCache(storage, beat_seconds=0.2, dead_seconds=1.5)
+        self.pause = 0.0
+        self.data = b"features" * 200_000
+
+    def build(self, target: Path) -> None:
+        self.built += 1
+        time.sleep(self.pause)
+        target.write_bytes(self.data)
+
+    def get(self, kind: str = "features") -> bytes:
+        share_cache(self.shared)
+        with acquire(self.cache / kind / "0123.npy", self.build, what="x") as path:
+            return path.read_bytes()
+
+    def take(self) -> bytes:
+        """As `get` in a process of its own."""
+        target = self.cache / "target"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        self.shared.through(self.cache / "features" / "0123.npy", self.build)(target)
+        return target.read_bytes()
+
+
+@pytest.fixture(params=["folder", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    url = str(tmp_path / "kept") if request.param == "folder" else request.getfixturevalue("s3")
+    return open_storage(f"{url}/.cache", create=True)
+
+
+def test_one_node_builds_and_the_others_take(storage: Storage, tmp_path: Path) -> None:
+    one, two = Node(tmp_path / "1", storage), Node(tmp_path / "2", storage)
+    assert one.get() == one.data
+    one.shared.settle()
+    assert two.get() == one.data
+    assert (one.built, two.built) == (1, 0)
+    assert sorted(storage.list()) == ["features/0123.npy", "features/0123.npy.json"]
+    # In the node's own cache now: nobody asks again.
+    two.shared = None  # type: ignore[assignment]
+    assert two.get() == one.data
+    # Each node's own.
+    two.get("digests")
+    assert two.built == 1
+
+
+def test_who_comes_while_another_node_builds_waits_for_it(storage: Storage, tmp_path: Path) -> None:
+    nodes = [Node(tmp_path / str(number), storage) for number in range(3)]
+    found: list[bytes] = []
+    for node in nodes:
+        node.pause = 2.5
+    threads = [threading.Thread(target=lambda n=node: found.append(n.take())) for node in nodes]  # type: ignore[misc]
+    for thread in threads:
+        thread.start()
+        time.sleep(0.7)
+    for thread in threads:
+        thread.join()
+    assert [node.built for node in nodes] == [1, 0, 0]
+    assert found == [nodes[0].data] * 3
+
+
+def test_a_builder_that_died_is_not_waited_for(storage: Storage, tmp_path: Path) -> None:
+    storage.put("features/0123.npy.builder", b"somebody 7")
+    node = Node(tmp_path / "1", storage)
+    assert node.take() == node.data
+    assert node.built == 1
+
+
+def test_what_is_not_what_its_digest_says_is_not_used(storage: Storage, tmp_path: Path) -> None:
+    one, two = Node(tmp_path / "1", storage), Node(tmp_path / "2", storage)
+    one.get()
+    one.shared.settle()
+    storage.put("features/0123.npy", os.urandom(len(one.data)))
+    assert two.get() == one.data
+    assert two.built == 1
+    two.shared.settle()
+    three = Node(tmp_path / "3", storage)
+    assert three.get() == one.data
+    assert three.built == 0
+
+
+def test_a_storage_that_does_not_answer_costs_a_build(
+    server: S3Server, s3: str, tmp_path: Path
+) -> None:
+    node = Node(tmp_path / "1", open_storage(f"{s3}/.cache"))
+    with server.feeling("500"):
+        assert node.get() == node.data
+        node.shared.settle()
+    assert node.built == 1

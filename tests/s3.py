@@ -1,0 +1,74 @@
+"""An S3 server in a process of its own, to be frozen, spoilt and killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+BUCKET = "bucket"
+
+
+@dataclass
+class S3Server:
+    process: subprocess.Popen[str]
+    endpoint: str
+    mood: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        return {
+            "AWS_ENDPOINT_URL": self.endpoint,
+            "AWS_ACCESS_KEY_ID": "testing",
+            "AWS_SECRET_ACCESS_KEY": "testing",
+            "AWS_REGION": "us-east-1",
+            "AWS_EC2_METADATA_DISABLED": "true",
+        }
+
+    @contextmanager
+    def feeling(self, mood: str) -> Iterator[None]:
+        self.mood.write_text(mood)
+        try:
+            yield
+        finally:
+            self.mood.write_text("")
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        os.kill(self.process.pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            os.kill(self.process.pid, signal.SIGCONT)
+
+
+@contextmanager
+def s3_server(folder: Path) -> Iterator[S3Server]:
+    mood = folder / "mood"
+    mood.write_text("")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.s3_server", str(mood)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        server = S3Server(process, f"http://127.0.0.1:{int(process.stdout.readline())}", mood)
+        from pyarrow import fs
+
+        system = fs.S3FileSystem(
+            access_key="testing",
+            secret_key="testing",
+            region="us-east-1",
+            endpoint_override=server.endpoint.removeprefix("http://"),
+            scheme="http",
+            allow_bucket_creation=True,
+        )
+        system.create_dir(BUCKET)
+        yield server
+    finally:
+        process.kill()
+        process.wait()

@@ -1,0 +1,252 @@
+"""Trials whose node does not see the run directory: all that is left of them is in the storage."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import DriverLease, Place, RunStorage
+from gsfl_tune.search import Job, load_predictions, load_result, open_study
+from gsfl_tune.search.job import JobSetting, run_job
+from gsfl_tune.search.resume import reconcile
+from gsfl_tune.search.stored import largest_timeline, tell_finished
+from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.trial import fingerprint
+from tests.search.experiments import experiment
+from tests.search.test_worker import _steps
+
+PLAIN = ("model.head=plain", "training.head.epochs=5")
+
+
+@pytest.fixture
+def storage(run: RunDirectory, tmp_path: Path) -> Iterator[RunStorage]:
+    def lease(storage: Any, **options: Any) -> DriverLease:
+        return DriverLease(storage, beat_seconds=0.1, **options)
+
+    run.path.mkdir()
+    kept = RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
+    yield kept
+    kept.close()
+
+
+@pytest.fixture
+def away(storage: RunStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    """As a node is told that does not see the run directory."""
+    _other_node(tmp_path, monkeypatch, "node-1")
+    return storage.place.model_copy(update={"token": "of another machine", "patience": 0.5})
+
+
+def _other_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    (tmp_path / name).mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
+
+
+def _task(run: RunDirectory, place: Place, cache_dir: Path, **changes: Any) -> Task:
+    config = experiment(*PLAIN).defaults()
+    known: dict[str, Any] = {
+        "number": 7,
+        "config": config,
+        "directory": run.trial("search", 7),
+        "interrupt": run.interrupt_file,
+        "metric": "validation/nll",
+        "rungs": [rung.epoch for rung in Timeline.of(config).rungs(Timeline(12, 0))],
+        "cache_dir": cache_dir,
+        "save_seconds": 0,
+        "storage": place,
+    }
+    return Task(**{**known, **changes})
+
+
+def test_a_trial_goes_on_where_another_node_left_it(
+    run: RunDirectory,
+    away: Place,
+    storage: RunStorage,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = _task(run, away, cache_dir)
+    alone = task.model_copy(update={"storage": None, "directory": tmp_path / "alone"})
+    whole = _steps(TrialWorker(alone))
+    worker = TrialWorker(task)
+    before = [worker.step(), worker.step()]
+    worker._workplace.finish()  # type: ignore[union-attr]
+    records = storage.storage.get("trials/7/epochs.jsonl")
+    # The node is lost here; the same task on another one.
+    _other_node(tmp_path, monkeypatch, "node-2")
+    after = _steps(TrialWorker(task))
+    assert before == whole[:2]
+    assert after == whole
+    kept = storage.storage.list("trials/7")
+    assert {"trials/7/checkpoint.pt", "trials/7/epochs.jsonl"} < set(kept)
+    log = storage.storage.get("trials/7/epochs.jsonl")
+    assert records is not None
+    assert log is not None
+    assert log.startswith(records), "epochs were trained again"
+    assert [json.loads(line)["epoch"] for line in log.splitlines()] == [1, 2, 3, 4, 5]
+    assert any("events.out" in name for name in kept)
+    # Nothing of it in the driver's directory, nothing left on the node.
+    assert not run.trials().exists()
+    assert [path for path in (tmp_path / "node-2").rglob("*") if path.is_file()] == []
+    # A third time: everything is answered from the log.
+    assert _steps(TrialWorker(task)) == whole
+    assert storage.storage.get("trials/7/epochs.jsonl") == log
+
+
+def test_a_rung_is_reported_when_its_epochs_are_in_the_storage(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    worker = TrialWorker(_task(run, away, cache_dir, save_seconds=99))
+    for _ in range(2):
+        result = worker.step()
+        log = storage.storage.get("trials/7/epochs.jsonl") or b""
+        last = json.loads(log.splitlines()[-1])
+        assert last["epoch"] == result["epoch"]
+        assert last["validation/nll"] == result["validation/nll"]
+    worker.close()
+
+
+def test_what_another_configuration_left_under_the_number_is_thrown_away(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    other = experiment(*PLAIN, "model.latent_dim=8").defaults()
+    first = _steps(TrialWorker(_task(run, away, cache_dir, config=other)))
+    second = _steps(TrialWorker(_task(run, away, cache_dir)))
+    assert second != first
+    log = storage.storage.get("trials/7/epochs.jsonl") or b""
+    assert json.loads(log.splitlines()[-1])["validation/nll"] == second[-1]["validation/nll"]
+
+
+def test_a_storage_that_stays_away_is_no_failure_of_the_trial(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path, tmp_path: Path
+) -> None:
+    worker = TrialWorker(_task(run, away, cache_dir))
+    assert worker.step()["rung"] == 0
+    kept = tmp_path / "kept" / "tiny"
+    kept.rename(tmp_path / "away")
+    result = worker.step()
+    assert "failed" not in result
+    assert "storage" in result["environment"]
+    (tmp_path / "away").rename(kept)
+    assert _steps(TrialWorker(_task(run, away, cache_dir)))[-1]["rung"] == 3
+
+
+def test_an_interrupt_reaches_a_trial_elsewhere(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    long = experiment("model.head=plain", "training.head.epochs=5000").defaults()
+    storage.start()
+    run.interrupt_file.touch()
+    # Its own path is not to be seen there.
+    task = _task(run, away, cache_dir, config=long, rungs=[5000], interrupt=run.path / "no-file")
+    assert TrialWorker(task).step()["interrupted"]
+    assert "trials/7/checkpoint.pt" in storage.storage.list("trials/7")
+
+
+def test_a_retrain_elsewhere_comes_to_the_driver(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    config = experiment(*PLAIN).defaults()
+    directory = run.finals / "search-1" / "retrain" / "seed-1"
+    job = Job(
+        name="seed 1",
+        config=config,
+        directory=directory,
+        seed=1,
+        fit="train+validation",
+        test=True,
+    )
+    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir, storage=away)
+    result = run_job(job, setting)
+    assert result is not None
+    assert load_result(job) is None
+    storage.bring(*(directory / name for name in ("result.json", "test.npz", "checkpoint.pt")))
+    assert load_result(job) == result
+    assert load_predictions(directory / "test.npz").metrics() == pytest.approx(result["test"])
+    assert (directory / "checkpoint.pt").exists()
+
+
+def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    tiny = experiment("search.sampler.name=random")
+    study = open_study(tiny, run)
+    results = []
+    for position in range(3):
+        asked = study.ask()
+        assert asked is not None
+        config = tiny.configure(asked.params)
+        rungs = Timeline.of(config).rungs(largest_timeline(tiny))
+        task = _task(
+            run,
+            away,
+            cache_dir,
+            number=asked.number,
+            config=config,
+            directory=run.trial("search", asked.number),
+            rungs=[rung.epoch for rung in rungs],
+        )
+        worker = TrialWorker(task)
+        # The first comes to its end, the second to its first rung, the third never begins.
+        if position == 0:
+            results = _steps(worker)
+        elif position == 1:
+            worker.step()
+            worker.close()
+    assert study.running() == [0, 1, 2]
+    assert tell_finished(study, tiny, run, storage) == [0]
+    trial = study.trials()[0]
+    assert trial.state.name == "COMPLETE"
+    assert trial.value == results[-1]["validation/nll"]
+    assert trial.intermediate_values == {
+        result["rung"]: result["validation/nll"] for result in results
+    }
+    assert reconcile(study, len(results) - 1).again == [1, 2]
+    storage.settle()
+    assert (run.trial("search", 0) / "epochs.jsonl").exists()
+    # Another configuration's epochs are not this trial's.
+    assert storage.epochs(run.trial("search", 0), fingerprint(experiment().defaults())) is None
+
+
+def test_a_worker_that_sees_the_run_directory_works_there(
+    run: RunDirectory, storage: RunStorage, cache_dir: Path
+) -> None:
+    task = _task(run, storage.place, cache_dir)
+    results = _steps(TrialWorker(task))
+    assert results[-1]["done"]
+    local = (task.directory / "epochs.jsonl").read_bytes()
+    assert storage.storage.get("trials/7/epochs.jsonl") == local
+    assert storage.storage.get("trials/7/checkpoint.pt") is not None
+    # Ahead of the storage, as after a kill: it is the node's own file that counts.
+    storage.storage.put("trials/7/epochs.jsonl", local.splitlines(keepends=True)[0])
+    storage.storage.delete("trials/7/checkpoint.pt")
+    assert _steps(TrialWorker(task)) == results
+    assert (task.directory / "epochs.jsonl").read_bytes() == local
+
+
+def test_a_process_that_was_given_up_for_dead_publishes_no_more(
+    run: RunDirectory,
+    away: Place,
+    storage: RunStorage,
+    cache_dir: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    task = _task(run, away, cache_dir)
+    ghost = TrialWorker(task)
+    assert ghost.step()["rung"] == 0
+    _other_node(tmp_path, monkeypatch, "node-2")
+    heir = TrialWorker(task)
+    _steps(heir)
+    before = {name: storage.storage.get(name) for name in storage.storage.list("trials/7")}
+    assert ghost.step()["interrupted"]
+    for name, data in before.items():
+        if not name.startswith("trials/7/events.out"):
+            assert storage.storage.get(name) == data
