@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from gsfl_tune.cluster import Slots, ray_session, slots
+from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.data import square_side
 from gsfl_tune.evidence import confusion_report, linear_probe_result, paired_bootstrap
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
@@ -35,6 +35,7 @@ from gsfl_tune.search import (
     SearchFailed,
     SearchInterrupted,
     StorageWatcher,
+    Utilisation,
     Watcher,
     Watchers,
     active_params,
@@ -134,6 +135,7 @@ def search(
             config = experiment.defaults().search
             resources = slots(config.resources, config.max_concurrent)
             refuse_small_disk(experiment, resources.count)
+            refuse_unfit_nodes(experiment, run.path, workspace.cache_dir, notice)
             rehearse_largest(
                 experiment,
                 resources=resources,
@@ -160,7 +162,7 @@ def search(
                 workspace=workspace,
                 slots=resources,
                 interrupt=interrupt,
-                watchers=watchers,
+                watchers=[*watchers, Utilisation(run, resources.count)],
                 storage=storage,
             ).run_all()
         interrupt.clear()

@@ -11,6 +11,7 @@ from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
 from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
+from gsfl_tune.cli.doctor import Doctor
 from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.export import Export
 from gsfl_tune.cli.logs import Logs
@@ -37,6 +38,7 @@ COMMANDS: list[type[Command]] = [
     Evaluate,
     Predict,
     Cache,
+    Doctor,
     Submit,
     Status,
     Logs,

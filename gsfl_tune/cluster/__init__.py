@@ -2,30 +2,48 @@
 
 from gsfl_tune.cluster.connection import Connection, connect
 from gsfl_tune.cluster.jobs import Job, Jobs, table
+from gsfl_tune.cluster.node_table import node_table
 from gsfl_tune.cluster.package import Package, missing_files, size, survey
+from gsfl_tune.cluster.preflight import (
+    Inspection,
+    Question,
+    data_paths,
+    inspect_cluster,
+    inspect_here,
+    refuse_unfit_nodes,
+    stored_at,
+)
 from gsfl_tune.cluster.resources import Slots, fit, ray_session, slots, start_ray
 from gsfl_tune.cluster.submit import Submission, load_for_cluster, parse_environment, prepare
 from gsfl_tune.cluster.token import Token, find_token
 
 __all__ = [
     "Connection",
+    "Inspection",
     "Job",
     "Jobs",
     "Package",
+    "Question",
     "Slots",
     "Submission",
     "Token",
     "connect",
+    "data_paths",
     "find_token",
     "fit",
+    "inspect_cluster",
+    "inspect_here",
     "load_for_cluster",
     "missing_files",
+    "node_table",
     "parse_environment",
     "prepare",
     "ray_session",
+    "refuse_unfit_nodes",
     "size",
     "slots",
     "start_ray",
+    "stored_at",
     "survey",
     "table",
 ]

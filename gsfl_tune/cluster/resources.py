@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
-from collections.abc import Iterator, Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gsfl_tune.cluster.placement import capacity, spread
+from gsfl_tune.cluster.room import wait_for_room
+from gsfl_tune.cluster.token import HINT
 from gsfl_tune.experiment.config import ResourcesConfig
 from gsfl_tune.experiment.errors import UserError
 
 # Trials share images and features by memory map, not through Ray.
 _OBJECT_STORE_BYTES = 128 * 1024**2
-_EPSILON = 1e-6
+# Ray counts in ten-thousandths, and nobody trains on less than a hundredth of a GPU.
+_LEAST_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -24,18 +28,30 @@ class Slots:
 
     Attributes:
         cpu: CPU cores a trial.
-        gpu: GPUs a trial; a share of one below 1.
+        gpu: GPUs a trial; a share of one below 1. As large as the number of trials allows, so that
+            Ray cannot put several on one GPU while another idles.
         count: Trials at once.
+        asked: The least GPUs that a trial can do with.
+        nodes: Resources of the nodes that they were computed for.
     """
 
     cpu: float
     gpu: float
     count: int
+    asked: float = field(default=0.0, compare=False, repr=False)
+    nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def threads(self) -> int:
         """CPU threads of a trial."""
         return max(1, int(self.cpu))
+
+    def at_most(self, count: int) -> Slots:
+        """The same for no more than `count` at once, each with as much of a GPU as there is."""
+        if not self.nodes or not 0 < self.asked < 1:
+            return replace(self, count=min(self.count, count))
+        gpu, fitting = spread(self.cpu, self.asked, self.nodes, count)
+        return replace(self, gpu=gpu, count=fitting)
 
 
 @contextmanager
@@ -102,8 +118,12 @@ def start_ray(
     try:
         with _no_error_listener():
             ray.init(address=address, **common)
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         line = next((line for line in str(error).splitlines() if line.strip()), str(error))
+        if isinstance(error, ray.exceptions.AuthenticationError):
+            raise UserError(
+                f"--address {address}: the cluster does not let this process in ({line}); {HINT}"
+            ) from None
         raise UserError(f"--address {address}: no Ray cluster answers ({line})") from error
     return True
 
@@ -151,18 +171,29 @@ def _no_error_listener() -> Iterator[None]:
 def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slots:
     """How many trials fit on the Ray that this process is connected to.
 
+    Where ``resources.wait`` allows it, a cluster that has no room yet is given time to grow.
+
+    Args:
+        resources: What a trial asks for.
+        max_concurrent: Upper limit. With ``resources.wait`` it is also the number: trials that do
+            not fit yet wait for nodes that come later.
+
     Raises:
         UserError: When no node can hold one trial; the message says what the nodes have.
     """
-    import ray
-
-    nodes = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return fit(resources, nodes, max_concurrent)
+    if resources.wait > 0:
+        refuse_impossible(resources)
+        gpu = _gpus(resources, _alive())
+        wait_for_room(float(resources.cpu), gpu, max_concurrent or 1, resources.wait)
+    found = fit(resources, _alive(), max_concurrent)
+    if resources.wait > 0 and max_concurrent:
+        return replace(found, count=max_concurrent, nodes=())
+    return found
 
 
 def fit(
     resources: ResourcesConfig,
-    nodes: list[Mapping[str, float]],
+    nodes: Sequence[Mapping[str, float]],
     max_concurrent: int | None = None,
 ) -> Slots:
     """How many trials fit on nodes.
@@ -175,43 +206,56 @@ def fit(
     Raises:
         UserError: When no node can hold one trial, or more than one GPU is not a whole number.
     """
-    cpu = float(resources.cpu)
-    if resources.gpu == "auto":
-        gpu = 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    else:
-        gpu = float(resources.gpu)
-    if gpu > 1 and gpu != int(gpu):
-        raise UserError(
-            f"search.resources.gpu: found {gpu:g}, allowed: below 1 (several trials share a GPU) "
-            "or a whole number"
-        )
-    count = sum(_on_node(cpu, gpu, node) for node in nodes)
+    refuse_impossible(resources)
+    cpu, gpu = float(resources.cpu), _gpus(resources, nodes)
+    count = sum(capacity(cpu, gpu, node) for node in nodes)
     if count == 0:
         raise UserError(
-            f"search.resources: a trial asks for {_amount(cpu, gpu)}, "
-            f"the largest node has {_largest(nodes)}; found no node that holds one"
+            f"search.resources: a trial asks for {_amount(cpu, gpu)}; found no node that holds "
+            f"one, the cluster has {describe(nodes)}"
+            + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
         )
-    return Slots(cpu, gpu, min(count, max_concurrent or count))
+    whole = Slots(cpu, gpu, count, asked=gpu, nodes=tuple(dict(node) for node in nodes))
+    return whole.at_most(max_concurrent or count)
 
 
-def _on_node(cpu: float, gpu: float, node: Mapping[str, float]) -> int:
-    by_cpu = math.floor(node.get("CPU", 0.0) / cpu + _EPSILON)
-    if gpu == 0:
-        return by_cpu
-    whole = node.get("GPU", 0.0)
-    if gpu < 1:
-        # Shares of one GPU: what is left of each is lost.
-        by_gpu = int(whole) * math.floor(1 / gpu + _EPSILON)
-    else:
-        by_gpu = math.floor(whole / gpu + _EPSILON)
-    return min(by_cpu, by_gpu)
+def refuse_impossible(resources: ResourcesConfig) -> None:
+    """Refuses what no cluster can give.
+
+    Raises:
+        UserError: When more than one GPU is not a whole number, or a share is next to nothing.
+    """
+    if resources.gpu == "auto":
+        return
+    gpu = float(resources.gpu)
+    if (gpu > 1 and gpu != int(gpu)) or 0 < gpu < _LEAST_SHARE:
+        raise UserError(
+            f"search.resources.gpu: found {gpu:g}, allowed: {_LEAST_SHARE:g} to 1 (several trials "
+            "share a GPU), a whole number, or 0"
+        )
 
 
-def _largest(nodes: list[Mapping[str, float]]) -> str:
+def describe(nodes: Sequence[Mapping[str, float]]) -> str:
+    """What nodes have, in words: ``2 nodes of 8 CPU cores and 1 GPU``; largest first."""
     if not nodes:
         return "nothing"
-    best = max(nodes, key=lambda node: (node.get("GPU", 0.0), node.get("CPU", 0.0)))
-    return _amount(best.get("CPU", 0.0), best.get("GPU", 0.0))
+    kinds = Counter((node.get("GPU", 0.0), node.get("CPU", 0.0)) for node in nodes)
+    return ", ".join(
+        f"{count} node{'s' if count > 1 else ''} of {_amount(cpu, gpu)}"
+        for (gpu, cpu), count in sorted(kinds.items(), reverse=True)
+    )
+
+
+def _alive() -> list[Mapping[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _gpus(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> float:
+    if resources.gpu == "auto":
+        return 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    return float(resources.gpu)
 
 
 def _amount(cpu: float, gpu: float) -> str:

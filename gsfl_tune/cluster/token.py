@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import UserError
 
 VALUE_VARIABLE = "RAY_AUTH_TOKEN"
 PATH_VARIABLE = "RAY_AUTH_TOKEN_PATH"
-_COPY = "copy the head's: (umask 077; ssh HEAD cat .ray/auth_token > ~/.ray/auth_token)"
+HINT = "copy the head's: (umask 077; ssh HEAD cat .ray/auth_token > ~/.ray/auth_token)"
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,7 @@ class Token:
     def refused(self, address: str) -> UserError:
         """What to say when the cluster does not accept it."""
         return UserError(
-            f"--address {address}: the cluster does not accept the token from {self.source}; "
-            f"{_COPY}"
+            f"--address {address}: the cluster does not accept the token from {self.source}; {HINT}"
         )
 
 
@@ -65,7 +64,7 @@ def find_token(environment: Mapping[str, str] | None = None, home: Path | None =
         reason = "does not exist" if isinstance(error, FileNotFoundError) else error.strerror
         raise UserError(
             f"the cluster asks for a token and there is none: {VALUE_VARIABLE} is not set and "
-            f"{source} {reason}; {_COPY}"
+            f"{source} {reason}; {HINT}"
         ) from None
     if mode & 0o077:
         raise UserError(
@@ -78,10 +77,10 @@ def find_token(environment: Mapping[str, str] | None = None, home: Path | None =
 def _checked(value: str, source: str) -> Token:
     value = value.strip()
     if not value:
-        raise UserError(f"{source}: the token is empty; {_COPY}")
+        raise UserError(f"{source}: the token is empty; {HINT}")
     if not (value.isascii() and value.isprintable()) or " " in value:
         raise UserError(
             f"{source}: this is no token: found spaces, line breaks or characters beyond ASCII; "
-            f"{_COPY}"
+            f"{HINT}"
         )
     return Token(value, source)

@@ -261,6 +261,11 @@ class ResourcesConfig(Section):
     gpu: NonNegative | Literal["auto"] = Field(
         "auto", description="GPUs a trial, fractions below 1 share one; `auto`: 1 if there are any."
     )
+    wait: NonNegative = Field(
+        0.0,
+        description="Seconds that a cluster may take to grow, by its autoscaler or as nodes start: "
+        "to room for `max_concurrent` trials, else for one. The search begins with what is there.",
+    )
 
 
 class SearchConfig(Section):

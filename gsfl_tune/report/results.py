@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from gsfl_tune.experiment.config import METRICS
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import FORMAT, Results, read_results
+from gsfl_tune.run.utilisation import read_sessions, summary
 
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 PARAMETER = "params."
@@ -31,6 +32,7 @@ class RunResults:
         metric: What the search compares, ``validation/...``.
         results: The final results; None while the run is not finished.
         trials: One row a trial, of both studies; see ``docs/results.md`` for the columns.
+        utilisation: How busy slots and GPUs were, see `gsfl_tune.run.utilisation.summary`.
     """
 
     run: RunDirectory
@@ -38,6 +40,7 @@ class RunResults:
     metric: str
     results: Results | None
     trials: pd.DataFrame
+    utilisation: dict[str, Any] = field(default_factory=lambda: summary([]))
 
     @property
     def finished(self) -> bool:
@@ -100,7 +103,11 @@ class RunResults:
                 "difference": None,
             }
         bundle = str(self.bundle) if self.bundle else None
-        return content | {"leaderboard": self.leaderboard(), "bundle": bundle}
+        return content | {
+            "leaderboard": self.leaderboard(),
+            "bundle": bundle,
+            "utilisation": self.utilisation,
+        }
 
 
 def load_results(run: str | Path) -> RunResults:
@@ -124,7 +131,14 @@ def load_results(run: str | Path) -> RunResults:
         name, metric = results.name, results.metric
     else:
         name, metric = _from_experiment(directory.experiment_file)
-    return RunResults(directory, name, metric, results, _read_trials(directory.trials_parquet))
+    return RunResults(
+        directory,
+        name,
+        metric,
+        results,
+        _read_trials(directory.trials_parquet),
+        summary(read_sessions(directory)),
+    )
 
 
 def _from_experiment(path: Path) -> tuple[str, str]:

@@ -67,6 +67,7 @@ class ResultsView:
         lines: list[RenderableType] = [Text(f"Trials: {counts or 'none yet'}")]
         if self.run.results and self.run.results.cost.get("seconds"):
             lines.append(Text(f"Time: {_cost(self.run.results.cost['seconds'])}"))
+        lines += [Text(line) for line in utilisation_lines(self.run.utilisation)]
         if self.run.bundle:
             lines.append(_whole(f"Bundle: {self.run.bundle}"))
         yield Group(*lines)
@@ -79,6 +80,30 @@ def print_results(run: RunResults, console: Console | None = None) -> None:
     """Prints the view of a run."""
     # Paths and commands are left whole, to be copied; everything else is wrapped.
     (console or Console(highlight=False)).print(ResultsView(run), crop=False)
+
+
+def utilisation_lines(utilisation: Mapping[str, Any]) -> list[str]:
+    """How busy slots were, and GPUs node by node; none of what was not measured."""
+    lines = []
+    if utilisation["slots_busy"] is not None:
+        lines.append(f"Slots: busy {_share(utilisation['slots_busy'])} of the time")
+    nodes: dict[str, list[Mapping[str, Any]]] = {}
+    for gpu in utilisation["gpus"]:
+        nodes.setdefault(gpu["node"], []).append(gpu)
+    for node, gpus in nodes.items():
+        parts = []
+        for name, verb in (("occupied", "with a trial"), ("busy", "busy")):
+            shares = [gpu[name] for gpu in gpus]
+            if any(share is not None for share in shares):
+                parts.append(f"{verb} {', '.join(map(_share, shares))}")
+        if parts:
+            plural = "s" if len(gpus) > 1 else ""
+            lines.append(f"GPU{plural} of {node}: {'; '.join(parts)} of the time")
+    return lines
+
+
+def _share(value: float | None) -> str:
+    return "?" if value is None else f"{100 * value:.0f} %"
 
 
 def sentence(difference: Difference, other: str) -> str:

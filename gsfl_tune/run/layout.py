@@ -53,6 +53,11 @@ class RunDirectory:
         return self.path / "evidence.json"
 
     @property
+    def utilisation_file(self) -> Path:
+        """How busy slots and GPUs were, see `gsfl_tune.run.utilisation`."""
+        return self.path / "utilisation.json"
+
+    @property
     def best(self) -> Path:
         """The bundle."""
         return self.path / "best"

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.stored import StorageWatcher, stored_run
     from gsfl_tune.search.study import Study
     from gsfl_tune.search.table import write_trials
+    from gsfl_tune.search.utilisation import Utilisation
     from gsfl_tune.search.watcher import Watcher, Watchers
 
 __all__ = [
@@ -47,6 +48,7 @@ __all__ = [
     "StorageWatcher",
     "Study",
     "StudyOutcome",
+    "Utilisation",
     "Watcher",
     "Watchers",
     "active_params",
@@ -79,6 +81,7 @@ _HOMES = {
     "StorageWatcher": "stored",
     "Study": "study",
     "StudyOutcome": "runner",
+    "Utilisation": "utilisation",
     "Watcher": "watcher",
     "Watchers": "watcher",
     "active_params": "protocol",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,7 @@ from gsfl_tune.search.job import (
     run_job,
 )
 from gsfl_tune.search.lifeline import lifeline
+from gsfl_tune.search.place import place
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
@@ -85,6 +87,10 @@ def run_jobs(
     """
     interrupt = interrupt or Interrupt(run)
     watcher = Watchers(*watchers)
+    jobs = list(jobs)
+    results = [load_result(job) for job in jobs]
+    waiting = [index for index, result in enumerate(results) if result is None]
+    resources = resources.at_most(max(1, len(waiting)))
     setting = JobSetting(
         interrupt=run.interrupt_file,
         storage=storage.place if storage is not None else None,
@@ -99,9 +105,6 @@ def run_jobs(
         max_retries=0,
     )
     losses = Losses(max_failures)
-    jobs = list(jobs)
-    results = [load_result(job) for job in jobs]
-    waiting = [index for index, result in enumerate(results) if result is None]
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
     flying: dict[Any, int] = {}
     with interrupt.listening(), lifeline(interrupt, watcher.notice):
@@ -124,8 +127,11 @@ def run_jobs(
                         watcher.notice(f"{jobs[index].name}: {text}")
                         continue
                     result = {"failed": result.reason}
-                elif result is not None and "environment" not in result and storage is not None:
-                    result = _brought(storage, jobs[index], result)
+                elif result is not None:
+                    where = result.pop("place", {})
+                    watcher.occupied(where, where.get("seconds", 0.0))
+                    if "environment" not in result and storage is not None:
+                        result = _brought(storage, jobs[index], result)
                 if result is not None and "environment" in result:
                     interrupt.give_up(result["environment"])
                 elif result is not None:
@@ -147,11 +153,14 @@ _Told = tuple[dict[str, Any] | None, str | None]
 
 def _run(job: str, setting: str) -> _Told:
     known = JobSetting.model_validate_json(setting)
+    begun = time.monotonic()
     try:
         result = run_job(Job.model_validate_json(job), known)
     except EnvironmentProblem as problem:
         # Told, not raised: Ray would try again at once.
         return {"environment": str(problem)}, None
+    if result is not None:
+        result["place"] = place() | {"seconds": time.monotonic() - begun}
     return result, storage_of(known.storage).news() if known.storage is not None else None
 
 

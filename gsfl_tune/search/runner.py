@@ -61,6 +61,10 @@ class Resources(Protocol):
         """CPU threads a trial."""
         ...
 
+    def at_most(self, count: int) -> Resources:
+        """The same for no more than `count` at once."""
+        ...
+
 
 @dataclass(frozen=True)
 class StudyOutcome:
@@ -219,6 +223,8 @@ def run_study(
         )
         asha.rebuild((trial.number, trial.intermediate_values) for trial in study.trials())
     budget = trials or search.trials
+    # The last trials get what there is of GPUs, and not what many would have to share.
+    resources = resources.at_most(max(1, len(again) + budget - study.created()))
     watcher.begin(study, budget, resources.count)
     for notice in notices:
         watcher.notice(notice)

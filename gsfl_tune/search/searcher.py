@@ -116,6 +116,7 @@ class StudySearcher(Searcher):
         """Reports the rung of a trial that goes on."""
         task = self._tasks[trial_id]
         self._tell_news(task.number, result)
+        self._occupied(result)
         k, value = result["rung"], result[task.metric]
         if "batch_halved" in result:
             self._note_half(task.number)
@@ -131,6 +132,8 @@ class StudySearcher(Searcher):
         self._tell_news(number, result or {})
         if result and "batch_halved" in result:
             self._note_half(number)
+        if result and not error:
+            self._occupied(result)
         if error:
             unknown = Failure("process", "the worker process died")
             failure = self.failures.pop(trial_id, unknown)
@@ -182,6 +185,9 @@ class StudySearcher(Searcher):
             self._watcher.notice(
                 f"trial {number} ran out of memory: it goes on with batches in two halves"
             )
+
+    def _occupied(self, result: dict[str, Any]) -> None:
+        self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is the state: nothing to save."""

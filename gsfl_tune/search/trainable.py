@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from gsfl_tune.search.memory import GpuMemory, spent
+from gsfl_tune.search.place import place
 from gsfl_tune.search.worker import Task, TrialWorker, shared
 
 
@@ -42,7 +43,7 @@ class GsflTrainable(Trainable):
 
     def step(self) -> dict[str, Any]:
         """Trains to the next rung."""
-        return self.worker.step()
+        return self.worker.step() | place()
 
     def cleanup(self) -> None:
         """Closes the files of the last trial."""

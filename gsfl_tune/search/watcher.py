@@ -25,6 +25,9 @@ class Watcher:
     def ended(self, number: int) -> None:
         """A trial is COMPLETE, PRUNED or FAIL."""
 
+    def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
+        """A trial or retrain used its slot for so long; `result` tells where, if it knows."""
+
     def notice(self, text: str) -> None:
         """Something that a user should read."""
 

@@ -1,12 +1,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 
 from gsfl_tune.cluster import Slots, fit, ray_session, slots
+from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.config import ResourcesConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -26,11 +30,12 @@ def _request(cpu: float = 1, gpu: Any = "auto") -> ResourcesConfig:
         (_request(), [FOUR_GPUS], Slots(1, 1, 4)),
         (_request(), [TWO_CORES, FOUR_GPUS], Slots(1, 1, 4)),
         (_request(gpu=0), [TWO_CORES, FOUR_GPUS], Slots(1, 0, 18)),
-        (_request(4, 0.25), [FOUR_GPUS], Slots(4, 0.25, 4)),
+        # The cores are for four trials: each has a GPU to itself.
+        (_request(4, 0.25), [FOUR_GPUS], Slots(4, 1, 4)),
         # Three thirds of each GPU, not 12.12 of all of them.
-        (_request(1, 0.33), [FOUR_GPUS], Slots(1, 0.33, 12)),
-        (_request(1, 0.1), [FOUR_GPUS], Slots(1, 0.1, 16)),
-        (_request(1, 0.6), [FOUR_GPUS], Slots(1, 0.6, 4)),
+        (_request(1, 0.33), [FOUR_GPUS], Slots(1, 0.3333, 12)),
+        (_request(1, 0.1), [FOUR_GPUS], Slots(1, 0.25, 16)),
+        (_request(1, 0.6), [FOUR_GPUS], Slots(1, 1, 4)),
         (_request(1, 3), [FOUR_GPUS, FOUR_GPUS], Slots(1, 3, 2)),
     ],
 )
@@ -50,6 +55,12 @@ def test_how_many_trials_fit(
         (_request(3), [TWO_CORES, TWO_CORES], "3 CPU cores and no GPU"),
         (_request(gpu=5), [FOUR_GPUS, FOUR_GPUS], "5 GPUs.*16 CPU cores and 4 GPUs"),
         (_request(), [], "nothing"),
+        (_request(gpu=0.001), [FOUR_GPUS], "0.01 to 1"),
+        (
+            _request(8, 2),
+            [TWO_CORES, FOUR_GPUS | {"CPU": 4.0}, TWO_CORES],
+            "1 node of 4 CPU cores and 4 GPUs, 2 nodes of 2 CPU cores and no GPU",
+        ),
     ],
 )
 def test_what_can_never_run_is_refused(
@@ -57,6 +68,20 @@ def test_what_can_never_run_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         fit(request_, nodes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("search.resources.gpu=-1", "at least 0"),
+        ("search.resources.cpu=0", "above 0"),
+        ("search.resources.cpu=-2", "above 0"),
+        ("search.resources.wait=-1", "at least 0"),
+    ],
+)
+def test_negative_requests_are_refused_by_the_file(entry: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=f"--set {entry.partition('=')[0]}: .*{message}"):
+        Experiment.parse("name: x\ndata: {source: typefaces}", overrides=[entry])
 
 
 def test_threads_are_whole_and_at_least_one() -> None:
@@ -83,6 +108,34 @@ def test_a_local_ray_listens_on_loopback_only(ray_of_tests: None) -> None:
     ]
     assert listening
     assert [entry for entry in listening if entry[1] not in ("127.0.0.1", "::1")] == []
+
+
+@pytest.mark.parametrize("token", [None, "0" * 64])
+def test_a_local_ray_lets_nobody_in_without_its_token(
+    ray_of_tests: None, token: str | None, tmp_path: Path
+) -> None:
+    import ray
+
+    address = ray.get_runtime_context().gcs_address
+    environment = {
+        **{key: value for key, value in os.environ.items() if not key.startswith("RAY_AUTH")},
+        "HOME": str(tmp_path),
+        "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",
+        "RAY_AUTH_MODE": "token" if token else "disabled",
+        **({"RAY_AUTH_TOKEN": token} if token else {}),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "gsfl_tune", "doctor", "--address", address],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert done.returncode == 2, done.stdout + done.stderr
+    assert "does not let this process in" in done.stderr
+    assert "copy the head's" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 def test_slots_of_the_ray_that_runs(ray_of_tests: None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
+from gsfl_tune.data.sources._remote import list_url
 from gsfl_tune.data.sources.cub import CubSource
 from gsfl_tune.data.sources.folder import FolderSource
 from gsfl_tune.data.sources.parquet import ParquetSource
@@ -31,6 +32,7 @@ __all__ = [
     "Source",
     "TypefacesSource",
     "create_source",
+    "list_url",
 ]
 
 

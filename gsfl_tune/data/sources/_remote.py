@@ -59,6 +59,16 @@ def find_parquet(path: str | list[str] | None, cache: Path) -> list[ParquetFile]
     return list(files.values())
 
 
+def list_url(url: str) -> list[tuple[str, int]]:
+    """Path and size in bytes of every file that a URL names; reads none of them.
+
+    Raises:
+        UserError: If it cannot be opened, or there is nothing.
+    """
+    system, root = _file_system(url)
+    return [(info.path, info.size or 0) for info in _select(system, root)]
+
+
 def part_of(name: str) -> Part | None:
     """The part that the name of a file tells, else that of its folder."""
     path = Path(name)

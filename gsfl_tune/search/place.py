@@ -1,0 +1,14 @@
+"""Where a worker process is, for the record of what was busy when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ray
+
+
+def place() -> dict[str, Any]:
+    """As part of a result: ``place_node`` (Ray's id), ``place_gpus`` (ids between commas)."""
+    context = ray.get_runtime_context()
+    gpus = context.get_accelerator_ids().get("GPU", [])
+    return {"place_node": context.get_node_id(), "place_gpus": ",".join(gpus)}
