@@ -124,7 +124,10 @@ def start_ray(
             raise UserError(
                 f"--address {address}: the cluster does not let this process in ({line}); {HINT}"
             ) from None
-        raise UserError(f"--address {address}: no Ray cluster answers ({line})") from error
+        raise UserError(
+            f"--address {address}: no Ray cluster answers ({line}); is it up, and is the token "
+            f"its own? {HINT}"
+        ) from error
     return True
 
 
