@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
+from math import isfinite
 from pathlib import Path
 
 from benchmarks._report import RESULTS, publish, table
@@ -100,7 +101,7 @@ def page(results: list[Result]) -> str:
             _states(result.before),
             _states(result.after),
             result.redone,
-            f"{result.recovered:.1f} s",
+            f"{result.recovered:.1f} s" if isfinite(result.recovered) else "its process lived on",
             "yes" if not result.problems else "NO",
         ]
         for result in results

@@ -158,7 +158,8 @@ class Result:
         before: Trials by state at the kill.
         after: Trials by state at the end.
         redone: Epochs that were trained more than once, over all trials.
-        recovered: Seconds from the kill to the next epoch of the trial that was hit.
+        recovered: Seconds from the kill to the next epoch of the trial that was hit; NaN where its
+            process lived on.
         problems: What is not as if nothing had happened; empty if all is well.
     """
 
@@ -229,7 +230,7 @@ def strike(
     ]
     if later and later[0]["epoch"] <= rung:
         problems.append(f"redone from epoch {later[0]['epoch']}, the last rung was {rung}")
-    if not later:
+    if not again:
         problems.append("the trial that was hit was not continued")
     return Result(
         fault,
