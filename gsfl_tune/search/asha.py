@@ -7,6 +7,7 @@ resumed, and in a replay on a simulated clock.
 from __future__ import annotations
 
 import math
+from bisect import insort
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -51,9 +52,7 @@ class Asha:
         sizes = np.array([rungs - b for b in range(min(brackets, rungs))], dtype=float)
         shares = np.exp(sizes - sizes.max())
         self._cumulative = np.cumsum(shares / shares.sum())
-        self._recorded: list[list[dict[int, float]]] = [
-            [{} for _ in range(rungs)] for _ in range(len(sizes))
-        ]
+        self._recorded = [[_Rung() for _ in range(rungs)] for _ in range(len(sizes))]
 
     def bracket(self, number: int) -> int:
         """Bracket of a trial, a function of (seed, trial number)."""
@@ -64,10 +63,8 @@ class Asha:
 
     def cutoff(self, bracket: int, k: int) -> float | None:
         """Value below which a trial stops at rung `k` now; None while nothing is recorded."""
-        values = list(self._recorded[bracket][k].values())
-        if not values:
-            return None
-        return self._sign * float(np.nanpercentile(values, (1 - 1 / self.reduction) * 100))
+        found = self._recorded[bracket][k].percentile((1 - 1 / self.reduction) * 100)
+        return None if found is None else self._sign * found
 
     def record(self, number: int, k: int, value: float, *, protected: bool = False) -> bool:
         """Records a value at rung `k` and decides.
@@ -87,7 +84,7 @@ class Asha:
         if k < bracket or number in recorded:
             return False
         cutoff = self.cutoff(bracket, k)
-        recorded[number] = self._sign * value
+        recorded.add(number, self._sign * value)
         if protected or cutoff is None or k >= self.rungs - 1:
             return False
         # Written this way round, a value that is not a number stops nothing, as in Ray.
@@ -99,3 +96,34 @@ class Asha:
             for k, value in values.items():
                 if k < self.rungs and not math.isnan(value):
                     self.record(number, k, value, protected=True)
+
+
+class _Rung:
+    """Values that trials recorded at a rung, kept sorted: a decision costs the same after 10
+    trials and after 10,000.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+        self._values: list[float] = []
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._numbers
+
+    def add(self, number: int, value: float) -> None:
+        """Records a trial's value; what is not a number is no value to compare with."""
+        self._numbers.add(number)
+        if not math.isnan(value):
+            insort(self._values, value)
+
+    def percentile(self, percent: float) -> float | None:
+        """What ``numpy.percentile`` gives, to the last bit; None where there are no values."""
+        if not self._values:
+            return None
+        position = percent / 100 * (len(self._values) - 1)
+        below = math.floor(position)
+        low, high = self._values[below], self._values[min(below + 1, len(self._values) - 1)]
+        part = position - below
+        if part >= 0.5:
+            return high - (high - low) * (1 - part)
+        return low + (high - low) * part

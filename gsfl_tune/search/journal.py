@@ -19,6 +19,7 @@ from optuna.storages.journal import (
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.run import StudyName
+from gsfl_tune.search.sync import Syncer
 
 # Optuna's numbers of records.
 _CREATE_TRIAL = 4
@@ -79,6 +80,7 @@ class BatchingBackend(FollowedJournal):
     Optuna writes (and syncs to disk) every parameter of a trial on its own. In one write, a
     trial is there with all its parameters or not at all, and asking is several times faster.
     What was read before is not read again: a change costs the same in a file of any length.
+    Nobody waits for the disk: see `Syncer`.
 
     Args:
         path: The file, made if it is not there.
@@ -88,6 +90,7 @@ class BatchingBackend(FollowedJournal):
         super().__init__(path)
         path.touch()
         self._lock = JournalFileSymlinkLock(str(path))
+        self._disk = Syncer(path)
         self._batch: list[bytes] | None = None
         self._taken = 0
 
@@ -144,8 +147,15 @@ class BatchingBackend(FollowedJournal):
         if lines:
             with open(self._path, "ab", opener=_open_existing) as file:
                 file.write(b"".join(lines))
-                file.flush()
-                os.fsync(file.fileno())
+            self._disk.begin()
+
+    def close(self) -> None:
+        """Waits until the disk has everything; the journal can be used on.
+
+        Raises:
+            OSError: When it could not be brought there.
+        """
+        self._disk.close()
 
 
 def _open_existing(path: str, flags: int) -> int:

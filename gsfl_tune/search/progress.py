@@ -110,7 +110,7 @@ class Progress(Watcher):
         if self._live is not None:
             self._refresh(force=True)
             return
-        trial = self._study.trials()[number]
+        trial = self._study.trial(number)
         state = trial.state.name
         if state == "COMPLETE":
             text = f"complete, {self._study.metric} {trial.value:.4f}" + (

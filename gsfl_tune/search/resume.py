@@ -119,7 +119,7 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
     """
     result = Reconciled()
     for number in study.running():
-        trial = study.trials()[number]
+        trial = study.trial(number)
         values = trial.intermediate_values
         if "reason" in trial.user_attrs:
             study.fail(number, trial.user_attrs["reason"])

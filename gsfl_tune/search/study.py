@@ -51,8 +51,10 @@ class Asked:
 class Study:
     """An Optuna study in the run's journal.
 
-    Every change is on disk when the method returns, and every change may be made twice: a
-    driver that is killed between a change and its consequence does both again.
+    Every change is in the journal when the method returns, where it survives the driver, and
+    may be made twice: a driver that is killed between a change and its consequence does both
+    again. The disk has it some milliseconds later. If the power fails in between, the last
+    changes are made once more: a trial's own files say how far it is.
 
     Args:
         journal: File of the run's journal.
@@ -159,9 +161,10 @@ class Study:
             self._ahead.on_loss = notice
 
     def close(self) -> None:
-        """Ends what runs beside the study; it can still be read."""
+        """Ends what runs beside the study, when the disk has it; it can still be read."""
         if self._ahead is not None:
             self._ahead.close()
+        self._journal.close()
 
     # --- telling --------------------------------------------------------------------------
 

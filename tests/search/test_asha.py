@@ -115,3 +115,15 @@ def test_more_brackets_than_rungs_are_cut_down() -> None:
 def test_refuses_numbers_that_make_no_sense(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError):
         Asha(**{"rungs": 3, **arguments})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("reduction", [2, 2.5, 3, 4])
+def test_the_cutoff_is_the_percentile_of_all_numbers_that_were_recorded(reduction: float) -> None:
+    asha = Asha(2, reduction=reduction)
+    rng = np.random.default_rng(0)
+    values = [round(float(value), 2) for value in rng.normal(size=200)]
+    values[3] = values[50] = float("nan")
+    for number, value in enumerate(values):
+        asha.record(number, 0, value)
+        seen = values[: number + 1]
+        assert asha.cutoff(0, 0) == np.nanpercentile(seen, (1 - 1 / reduction) * 100)
