@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -24,6 +24,8 @@ HISTORY = 1000
 # Of them, those that are kept for being the best. More than the 25 that TPE would ever take.
 BEST = 50
 
+_HALF_LOG_2_PI = 0.5 * float(np.log(2 * np.pi))
+
 
 class SeenTrial:
     """A trial as TPE needs it; Optuna's own looks up every attribute in several dictionaries.
@@ -34,8 +36,8 @@ class SeenTrial:
     """
 
     __slots__ = (
-        "constraints", "distributions", "intermediate_values", "internal", "names", "number",
-        "params", "rank", "state", "system_attrs", "value", "values",
+        "constraints", "distributions", "intermediate_values", "names", "number", "params",
+        "rank", "state", "system_attrs", "value", "values",
     )  # fmt: skip
 
     def __init__(self, trial: FrozenTrial, sign: float) -> None:
@@ -46,10 +48,6 @@ class SeenTrial:
         self.params = trial.params
         self.distributions = trial.distributions
         self.intermediate_values = trial.intermediate_values
-        self.internal = {
-            name: distribution.to_internal_repr(trial.params[name])
-            for name, distribution in trial.distributions.items()
-        }
         self.names = frozenset(trial.distributions)
         # A trial is written with all its parameters at once: nothing else is to be known of it.
         self.system_attrs: dict[str, Any] = {}
@@ -69,7 +67,11 @@ class Memory:
         self._numbers: list[int] = []
         self._ranked: list[SeenTrial] = []
         self._open: set[int] = set()
+        self._running: dict[int, SeenTrial] = {}
         self._looked = 0
+        # Parameters as numbers, a row a trial and a column a parameter; NaN: not active.
+        self._columns: dict[str, int] = {}
+        self._table = np.full((256, 0), np.nan)
         self.shapes: dict[frozenset[str], SeenTrial] = {}
 
     def look(self, study: Any, number: int) -> list[SeenTrial]:
@@ -90,12 +92,30 @@ class Memory:
         for each in sorted(self._open):
             trial = trials[each]
             if trial.state == TrialState.RUNNING and each != number:
-                running.append(SeenTrial(trial, sign))
+                running.append(self._see_running(trial, sign))
             elif trial.state.is_finished():
                 self._open.remove(each)
+                self._running.pop(each, None)
                 if trial.state != TrialState.FAIL:
                     self._add(SeenTrial(trial, sign))
         return running
+
+    def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
+        """Parameters as numbers.
+
+        Args:
+            trials: N trials that were looked at.
+            names: P parameters.
+
+        Returns:
+            (n, P), a row for each of the trials that has all of them.
+        """
+        if any(name not in self._columns for name in names):
+            return np.empty((0, len(names)))
+        numbers = np.fromiter((trial.number for trial in trials), dtype=np.intp, count=len(trials))
+        rows = self._table[numbers][:, [self._columns[name] for name in names]]
+        found: np.ndarray = rows[~np.isnan(rows).any(axis=1)]
+        return found
 
     def best(self, count: int) -> list[SeenTrial]:
         """The best finished trials, best first."""
@@ -112,7 +132,31 @@ class Memory:
             kept.add(number)
         return [self._trials[number] for number in sorted(kept)]
 
+    def _see_running(self, trial: FrozenTrial, sign: float) -> SeenTrial:
+        """A running trial has nothing that changes and that TPE looks at, but that one whose
+        driver was killed in the middle of a write gets the rest of its parameters.
+        """
+        seen = self._running.get(trial.number)
+        if seen is None or len(seen.names) != len(trial.distributions):
+            seen = self._running[trial.number] = SeenTrial(trial, sign)
+            self._note(seen)
+        return seen
+
+    def _note(self, trial: SeenTrial) -> None:
+        for name in trial.names - self._columns.keys():
+            self._columns[name] = len(self._columns)
+        rows, columns = self._table.shape
+        if trial.number >= rows or len(self._columns) > columns:
+            size = (max(rows, 2 * trial.number), len(self._columns))
+            table = np.full(size, np.nan)
+            table[:rows, :columns] = self._table
+            self._table = table
+        for name, distribution in trial.distributions.items():
+            value = distribution.to_internal_repr(trial.params[name])
+            self._table[trial.number, self._columns[name]] = value
+
     def _add(self, trial: SeenTrial) -> None:
+        self._note(trial)
         self._trials[trial.number] = trial
         insort(self._numbers, trial.number)
         insort(self._ranked, trial, key=lambda each: each.rank)
@@ -189,9 +233,8 @@ class Tpe(TPESampler):
     def _get_internal_repr(
         self, trials: list[Any], search_space: dict[str, BaseDistribution], study: Any
     ) -> dict[str, np.ndarray]:
-        names = search_space.keys()
-        rows = [trial.internal for trial in trials if names <= trial.names]
-        return {name: np.array([row[name] for row in rows], dtype=float) for name in names}
+        names = list(search_space)
+        return dict(zip(names, study.internal(trials, names).T, strict=True))
 
 
 class _View(ReadOnlyStudy):
@@ -204,7 +247,8 @@ class _View(ReadOnlyStudy):
         self.number = number
         self._memory = memory
         running = memory.look(study, number)
-        self.trials = sorted([*memory.history(history), *running], key=lambda each: each.number)
+        self._finished = memory.history(history)
+        self.trials = sorted([*self._finished, *running], key=lambda each: each.number)
 
     def _get_trials(
         self,
@@ -212,7 +256,13 @@ class _View(ReadOnlyStudy):
         states: Container[TrialState] | None = None,
         use_cache: bool = False,
     ) -> list[SeenTrial]:
-        return [trial for trial in self.trials if states is None or trial.state in states]
+        if states is None or TrialState.RUNNING in states:
+            return self.trials
+        return self._finished
+
+    def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
+        """See `Memory.internal`."""
+        return self._memory.internal(trials, names)
 
     def split(self, n_below: int) -> tuple[list[SeenTrial], list[SeenTrial]]:
         """The good trials and all others, each by number."""
@@ -227,7 +277,7 @@ class _View(ReadOnlyStudy):
         """
         view = object.__new__(_View)
         first = sorted(self._memory.shapes.values(), key=lambda each: each.number)
-        view.__dict__ = {**self.__dict__, "trials": first}
+        view.__dict__ = {**self.__dict__, "trials": first, "_finished": first}
         return view
 
 
@@ -249,8 +299,51 @@ def whole_arrays() -> Iterator[None]:
     """
     from optuna.samplers._tpe import _truncnorm
 
-    with _instead(_truncnorm, "_log_ndtr", log_ndtr), _instead(_truncnorm, "_ndtr", ndtr):
+    general = getattr(_truncnorm, "_log_gauss_mass", None)
+
+    def mass(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        # Kernels lie within their bounds, and then this is all that is computed.
+        if (a <= 0).all() and (b > 0).all():
+            return np.asarray(np.log1p(-ndtr(a) - ndtr(-b)))
+        return np.asarray(general(a, b))  # type: ignore[misc]
+
+    with (
+        _instead(_truncnorm, "_log_ndtr", log_ndtr),
+        _instead(_truncnorm, "_ndtr", ndtr),
+        _instead(_truncnorm, "_log_gauss_mass", mass),
+        _instead(_truncnorm, "logpdf", _log_pdf),
+    ):
         yield
+
+
+def _log_pdf(
+    x: np.ndarray, a: np.ndarray, b: np.ndarray, loc: np.ndarray, scale: np.ndarray
+) -> np.ndarray:
+    """Log density of truncated normal distributions: Optuna's, with fewer arrays on the way.
+
+    Args:
+        x: (S, 1, P) where.
+        a: (K, P) lower bounds, in standard deviations from the mean; smaller than `b`.
+        b: (K, P) upper bounds.
+        loc: (K, P) means.
+        scale: (K, P) standard deviations.
+
+    Returns:
+        (S, K, P).
+    """
+    from optuna.samplers._tpe import _truncnorm
+
+    out: np.ndarray = x - loc
+    out /= scale
+    outside = (out < a) | (out > b)
+    out *= out
+    out /= -2.0
+    out -= _HALF_LOG_2_PI
+    out -= _truncnorm._log_gauss_mass(a, b)
+    out -= np.log(scale)
+    if outside.any():
+        out[outside] = -np.inf
+    return out
 
 
 @contextmanager
