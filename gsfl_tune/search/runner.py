@@ -22,6 +22,7 @@ from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.keeper import CheckpointKeeper
+from gsfl_tune.search.lean import lean_ray
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.limits import Clock, Limits, Stopwatch
 from gsfl_tune.search.resume import fingerprint, reconcile
@@ -299,7 +300,7 @@ def _fit(
     parent.mkdir(parents=True, exist_ok=True)
     storage = tempfile.mkdtemp(dir=parent)
     try:
-        with quiet(), light_snapshots(), memory_monitor():
+        with quiet(), light_snapshots(), memory_monitor(), lean_ray():
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(

@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, open_study, run_study
 from tests.search.experiments import experiment, states
-from tests.search.trainables import Breaking, Spent
+from tests.search.trainables import Breaking, Instant, Spent
 
 pytestmark = pytest.mark.usefixtures("ray_of_tests")
 
@@ -201,3 +201,14 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     assert states(outcome.study) == states(whole)
     assert outcome.study.ranking()[0].number == whole.ranking()[0].number
     assert {trial.state.name for trial in whole.trials()} == {"COMPLETE", "PRUNED"}
+
+
+def test_trials_that_are_shorter_than_the_start_of_a_process_use_every_slot(
+    run: RunDirectory, two_slots: Slots, search: Callable[..., StudyOutcome]
+) -> None:
+    short = ("search.trials=100", "training.head.epochs=1", *RandomSearch)
+    outcome = search(run, two_slots, *short, trainable=Instant)
+    assert outcome.study.counts()["COMPLETE"] == 100
+    processes = list(run.trials().rglob("process-*"))
+    # Ray alone would give every trial to the first, and never let the second come up.
+    assert len(processes) == 2

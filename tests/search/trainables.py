@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import time
 from pathlib import Path
 from typing import Any
+
+from ray.tune import Trainable
 
 from gsfl_tune.search.memory import spent
 from gsfl_tune.search.trainable import GsflTrainable
@@ -64,3 +67,24 @@ class Hungry(GsflTrainable):
                 time.sleep(0.05)
             raise RuntimeError("nobody ended this process")
         return super().step()
+
+
+class Instant(Trainable):
+    """Trials of one rung that take no time, in a process that takes a second to start."""
+
+    def setup(self, config: dict[str, Any]) -> None:
+        time.sleep(1)
+        self.reset_config(config)
+
+    def reset_config(self, new_config: dict[str, Any]) -> bool:
+        self.task = json.loads(new_config["task"])
+        return True
+
+    def step(self) -> dict[str, Any]:
+        time.sleep(0.03)
+        mark = Path(self.task["directory"]).parent / f"process-{os.getpid()}"
+        mark.parent.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        number = self.task["number"]
+        result = {"trial_number": number, "rung": 0, "rung_time": 1, "epoch": 1}
+        return {**result, self.task["metric"]: float(number), "done": True}
