@@ -105,7 +105,7 @@ class Trace:
 
 def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
     """Runs a search; the same arguments give the same trace."""
-    study = _Study(objective, setting, seed)
+    study = SimulatedStudy(objective, setting, seed)
     scheduler = setting.scheduler.create(seed)
     rungs = scheduler.rungs
     trace = Trace(epochs=[0] * setting.trials)
@@ -149,7 +149,7 @@ def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
     return trace
 
 
-class _Study:
+class SimulatedStudy:
     """An Optuna study in memory, asked as the product asks its own."""
 
     def __init__(self, objective: Objective, setting: Setting, seed: int) -> None:
@@ -191,6 +191,9 @@ class _Study:
             self._study.tell(trial, value)
         else:
             self._study.tell(trial, state=TrialState.FAIL)
+
+    def fail(self, number: int) -> None:
+        self._study.tell(self._live.pop(number), state=TrialState.FAIL)
 
     def _ask(self) -> tuple[int, dict[str, Any]] | None:
         number = self._asked
