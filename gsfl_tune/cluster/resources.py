@@ -31,6 +31,7 @@ class Slots:
         gpu: GPUs a trial; a share of one below 1. As large as the number of trials allows, so that
             Ray cannot put several on one GPU while another idles.
         count: Trials at once.
+        workers: Processes of a trial, one for each GPU where it has several.
         asked: The least GPUs that a trial can do with.
         nodes: Resources of the nodes that they were computed for.
     """
@@ -38,13 +39,14 @@ class Slots:
     cpu: float
     gpu: float
     count: int
+    workers: int = 1
     asked: float = field(default=0.0, compare=False, repr=False)
     nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
 
     @property
     def threads(self) -> int:
-        """CPU threads of a trial."""
-        return max(1, int(self.cpu))
+        """CPU threads of a process of a trial."""
+        return max(1, int(self.cpu / self.workers))
 
     def at_most(self, count: int) -> Slots:
         """The same for no more than `count` at once, each with as much of a GPU as there is."""
@@ -207,10 +209,12 @@ def fit(
         max_concurrent: Upper limit.
 
     Raises:
-        UserError: When no node can hold one trial, or more than one GPU is not a whole number.
+        UserError: When no node can hold one trial, more than one GPU is not a whole number, or
+            the keys contradict each other.
     """
     refuse_impossible(resources)
     cpu, gpu = float(resources.cpu), _gpus(resources, nodes)
+    workers = _workers(resources, gpu)
     count = sum(capacity(cpu, gpu, node) for node in nodes)
     if count == 0:
         raise UserError(
@@ -218,8 +222,37 @@ def fit(
             f"one, the cluster has {describe(nodes)}"
             + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
         )
-    whole = Slots(cpu, gpu, count, asked=gpu, nodes=tuple(dict(node) for node in nodes))
+    known = tuple(dict(node) for node in nodes)
+    whole = Slots(cpu, gpu, count, workers, asked=gpu, nodes=known)
     return whole.at_most(max_concurrent or count)
+
+
+def _gpus(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> float:
+    several = resources.gpus_per_trial
+    if several is not None:
+        if resources.gpu not in ("auto", several):
+            raise UserError(
+                f"search.resources.gpu: found {resources.gpu:g} beside gpus_per_trial {several}, "
+                "allowed: one of the two"
+            )
+        return float(several)
+    if resources.gpu == "auto":
+        return 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    return float(resources.gpu)
+
+
+def _workers(resources: ResourcesConfig, gpu: float) -> int:
+    wanted = resources.workers_per_trial
+    if gpu == 0:
+        return wanted or 1
+    workers = max(1, int(gpu))
+    if wanted not in (None, workers):
+        raise UserError(
+            f"search.resources.workers_per_trial: found {wanted} with {gpu:g} GPU"
+            f"{'s' if gpu != 1 else ''} a trial, allowed: {workers}, one process for each GPU "
+            "(search.resources.gpus_per_trial)"
+        )
+    return workers
 
 
 def refuse_impossible(resources: ResourcesConfig) -> None:
@@ -253,12 +286,6 @@ def _alive() -> list[Mapping[str, float]]:
     import ray
 
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
-
-
-def _gpus(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> float:
-    if resources.gpu == "auto":
-        return 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
-    return float(resources.gpu)
 
 
 def _amount(cpu: float, gpu: float) -> str:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gsfl_tune.data.augment import Augment
 from gsfl_tune.data.decoded import DecodedImages
+from gsfl_tune.data.share import WHOLE, Share
 
 Batch = tuple[Tensor, Tensor, np.ndarray]
 Item = TypeVar("Item")
@@ -52,6 +53,7 @@ def epoch_batches(
     drop_last: bool = True,
     random: Tensor | None = None,
     threads: int | None = None,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
 
@@ -69,6 +71,8 @@ def epoch_batches(
         threads: How many change images on the CPU; default: ``torch.get_num_threads()``, so
             that trials that share a machine do not take each other's cores. The images are the
             same for every number.
+        share: Of every batch, the part that is given out. An image changes in the same way
+            whoever gets it.
 
     Yields:
         Images (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64, and
@@ -88,11 +92,14 @@ def epoch_batches(
             transform=transform,
             device=device,
             threads=threads,
+            share=share,
         )
     # Another stream than the order's, so that the order does not depend on what is drawn here.
     generator = _generator(_seeds(seed, epoch)[1])
     parts = _parts(shuffled[:stop], batch_size)
     draws = ((positions, transform.draw(len(positions), generator)) for positions in parts)
+    if share.size > 1:
+        draws = ((p[share.of(len(p))], random[share.of(len(p))]) for p, random in draws)
     return _augmented(images, draws, transform, torch.device(device), threads)
 
 
@@ -105,6 +112,7 @@ def view_batches(
     transform: Augment,
     device: torch.device | str,
     threads: int | None = None,
+    share: Share = WHOLE,
 ) -> Iterator[Batch]:
     """All images of ``index`` in its order, changed in a way that is given for every image.
 
@@ -119,6 +127,7 @@ def view_batches(
         transform: How images change.
         device: Where batches go.
         threads: As of `epoch_batches`.
+        share: As of `epoch_batches`.
 
     Yields:
         As `epoch_batches`.
@@ -129,6 +138,7 @@ def view_batches(
     if len(random) != len(images):
         raise ValueError(f"random has {len(random)} rows, there are {len(images)} images")
     parts = _parts(np.ascontiguousarray(index, dtype=np.int64), batch_size)
+    parts = [positions[share.of(len(positions))] for positions in parts]
     draws = ((positions, random[torch.from_numpy(positions)]) for positions in parts)
     return _augmented(images, draws, transform, torch.device(device), threads)
 

@@ -43,6 +43,7 @@ class Checks:
         self._enqueue()
         self._grid()
         self._views()
+        self._processes()
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -113,6 +114,19 @@ class Checks:
                     parameter.path,
                     f"found {which}{draw.describe()} with data.views, allowed one value or a "
                     "choice: every value needs features of its own, computed once",
+                )
+
+    def _processes(self) -> None:
+        if max(self._values("training.finetune.epochs"), default=0) > 0:
+            return
+        for key in ("gpus_per_trial", "workers_per_trial"):
+            path = f"search.resources.{key}"
+            value = self._space.constants.get(path) or 1
+            if value > 1:
+                self._complain(
+                    path,
+                    f"found {value} without a finetune stage, allowed 1: one process trains the "
+                    "head, the others would wait",
                 )
 
     def _enqueue(self) -> None:

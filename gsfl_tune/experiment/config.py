@@ -266,6 +266,18 @@ class ResourcesConfig(Section):
         description="Seconds that a cluster may take to grow, by its autoscaler or as nodes start: "
         "to room for `max_concurrent` trials, else for one. The search begins with what is there.",
     )
+    gpus_per_trial: int | None = Field(
+        None,
+        ge=1,
+        description="Whole GPUs over which a trial divides every batch of its finetune stage, in "
+        "place of `gpu`.",
+    )
+    workers_per_trial: int | None = Field(
+        None,
+        ge=1,
+        description="Processes of a trial that divide every batch of its finetune stage; default: "
+        "one for each GPU. To be set where there are no GPUs.",
+    )
 
 
 class SearchConfig(Section):

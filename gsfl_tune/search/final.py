@@ -97,6 +97,7 @@ def run_jobs(
         side=side,
         cache_dir=cache_dir,
         threads=resources.threads,
+        workers=resources.workers,
         save_seconds=save_seconds,
     ).model_dump_json()
     remote = ray.remote(_run).options(

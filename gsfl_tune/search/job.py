@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import ClaimLost, read_json, write_bytes, write_json
 from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
 from gsfl_tune.search.environment import environment_problem
+from gsfl_tune.search.team import team_of
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training, fingerprint
@@ -58,6 +60,7 @@ class JobSetting(BaseModel):
     side: int | None = None
     cache_dir: Path | None = None
     threads: int = 1
+    workers: int = 1
     save_seconds: float = SECONDS_BETWEEN_SAVES
 
 
@@ -147,9 +150,23 @@ def _train(
 ) -> dict[str, Any] | None:
     torch.set_num_threads(setting.threads)
     workspace = open_workspace(job.config.data, setting.side, setting.cache_dir, setting.storage)
+    team = team_of(setting.workers, setting.threads)
     training = Training(
-        job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=pieces
+        job.config,
+        workspace,
+        job.directory,
+        seed=job.seed,
+        fit=job.fit,
+        pieces=pieces,
+        team=team,
     )
+    with closing(training):
+        return _to_the_end(training, job, setting, workplace)
+
+
+def _to_the_end(
+    training: Training, job: Job, setting: JobSetting, workplace: Workplace | None
+) -> dict[str, Any] | None:
     claim = take(training)
     if workplace is not None:
         training.on_save = workplace.saved

@@ -49,7 +49,8 @@ def rehearse_largest(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )
     try:
-        complaint = ray.get(task.remote(config.model_dump_json(), side, cache_dir, storage))
+        own = _of_a_process(config, resources.workers).model_dump_json()
+        complaint = ray.get(task.remote(own, side, cache_dir, storage))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         complaint = "its process was ended, most likely for want of memory"
     except RayError as error:
@@ -67,6 +68,14 @@ def rehearse_largest(
             "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
             "size), images or models, or more resources a trial"
         )
+
+
+def _of_a_process(config: Config, workers: int) -> Config:
+    """With batches of the finetune stage as one of several processes sees them."""
+    size = max(2, -(-config.training.finetune.batch_size // workers))
+    finetune = config.training.finetune.model_copy(update={"batch_size": size})
+    training = config.training.model_copy(update={"finetune": finetune})
+    return config.model_copy(update={"training": training})
 
 
 def _rehearse(

@@ -59,7 +59,12 @@ class Resources(Protocol):
 
     @property
     def threads(self) -> int:
-        """CPU threads a trial."""
+        """CPU threads of a process of a trial."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial."""
         ...
 
     def at_most(self, count: int) -> Resources:
@@ -206,6 +211,7 @@ def run_study(
             side=side,
             cache_dir=cache_dir,
             threads=resources.threads,
+            workers=resources.workers,
             params=asked.params,
             save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,

@@ -20,6 +20,7 @@ from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
+from gsfl_tune.search.team import team_of
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.trial import NonFiniteLoss, Training, fingerprint
@@ -44,7 +45,8 @@ class Task(BaseModel):
         reported: Rungs whose values the study has already.
         side: Side of the decoded squares.
         cache_dir: Root of the node's caches.
-        threads: CPU threads.
+        threads: CPU threads of a process.
+        workers: Processes that train it together.
         params: Searched parameters, for TensorBoard.
         save_seconds: Seconds between checkpoints.
         pieces: Parts that a batch is trained in, more than one where the trial ran out of
@@ -66,6 +68,7 @@ class Task(BaseModel):
     side: int | None = None
     cache_dir: Path | None = None
     threads: int = 1
+    workers: int = 1
     params: dict[str, Any] = {}
     save_seconds: float = SECONDS_BETWEEN_SAVES
     pieces: int = 1
@@ -233,7 +236,10 @@ class TrialWorker:
 
     def close(self, *, ended: bool = True) -> None:
         """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
-        events, self._events, self._training = self._events, None, None
+        events, self._events = self._events, None
+        if self._training is not None:
+            training, self._training = self._training, None
+            training.close()
         if events is not None:
             last = max(self._values, default=0)
             events.close(self._values.get(last) if ended else None)
@@ -313,7 +319,8 @@ class TrialWorker:
         if task.storage is not None:
             self._workplace = Workplace(task.storage, directory, fingerprint(task.config))
             directory = self._workplace.directory
-        training = Training(task.config, workspace, directory, pieces=self._pieces)
+        team = team_of(task.workers, task.threads)
+        training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
         self._claim = take(training)
         if self._workplace is not None:
             training.on_save = self._workplace.saved

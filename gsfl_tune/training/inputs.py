@@ -33,7 +33,7 @@ class Inputs(ABC):
             seed: Of the order, and of the augmentation unless views are fixed.
 
         Yields:
-            Inputs, and labels (B,) int64.
+            Inputs, and labels (B,) int64: of a batch that several processes share, this one's.
         """
 
     @abstractmethod
@@ -85,6 +85,7 @@ class ImageInputs(Inputs):
             transform=self._augment,
             device=training.device,
             random=random,
+            share=training.share,
         )
         for images, labels, _ in batches:
             yield self.of_images(images), labels

@@ -17,6 +17,7 @@ from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import epoch_order, eval_batches, prefetch, view_batches
 from gsfl_tune.data.locking import acquire
+from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward
@@ -69,7 +70,8 @@ class PrefixInputs(Inputs):
             order = order[: len(order) - len(order) % size]
         shown = views.shown(epoch, torch.from_numpy(order)).numpy()
         labels = training.labels[torch.from_numpy(order).to(training.device)]
-        parts = [slice(start, start + size) for start in range(0, len(order), size)]
+        starts = range(0, len(order), size)
+        parts = [_part(start, min(size, len(order) - start), training.share) for start in starts]
         activations = self._batches(
             [[(maps[v], p) for v, p in zip(shown[s], order[s], strict=True)] for s in parts]
         )
@@ -220,6 +222,12 @@ class PrefixInputs(Inputs):
         parts += [f"view {view.number}"] if view is not None else []
         parts += [self._precision] if self._precision != "fp32" else []
         return "prefix: " + ", ".join(parts)
+
+
+def _part(start: int, count: int, share: Share) -> slice:
+    """A process' share of the `count` images that begin at `start`."""
+    own = share.of(count)
+    return slice(start + own.start, start + own.stop)
 
 
 def stored_shape(split: SplitBackbone) -> tuple[int, ...]:

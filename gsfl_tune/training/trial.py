@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters, GsflLoss
 from gsfl_tune.models import Backbone, Network, create_head
@@ -20,8 +21,9 @@ from gsfl_tune.run import EpochLog
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.features import digest
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.ranks import Ranks, Team
 from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
-from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.timeline import StageName, Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
 FitOn = Literal["train", "train+validation"]
@@ -77,6 +79,8 @@ class Training:
         fit: Which images are trained on; with ``train+validation`` nothing is validated.
         pieces: Parts that a batch is trained in, one after the other, for want of memory; the
             optimiser sees the same batches. What is in a checkpoint does not depend on it.
+        team: Processes that train the finetune stage with this one. The head stage is too small to
+            be divided: this process trains it alone.
 
     Attributes:
         on_save: Called after every checkpoint.
@@ -94,6 +98,7 @@ class Training:
         seed: int | None = None,
         fit: FitOn = "train",
         pieces: int = 1,
+        team: Team | None = None,
     ) -> None:
         self.config = config
         self.pieces = pieces
@@ -118,6 +123,8 @@ class Training:
         self._extractor = workspace.extractor(config)
         self._create_head()
         self._stage: Stage | None = None
+        self._team = team
+        self.ranks: Ranks | None = None
         self._fingerprint = fingerprint(config, self.seed, fit)
         self.on_save: Callable[[], None] = lambda: None
 
@@ -173,13 +180,30 @@ class Training:
         """
         if self.finished:
             raise RuntimeError(f"all {self.total_epochs} epochs are trained")
-        started = time.perf_counter()
         name = self.timeline.stage(self.epoch)
+        if self._team is None or name == "head":
+            record = self._epoch(name)
+        else:
+            with self._team.watching():
+                if self.ranks is None:
+                    self.ranks = self._gather(self._team)
+                self._team.next_epoch()
+                record = self._epoch(name)
+        self.epoch += 1
+        if self.share.rank == 0:
+            self.log.append(record)
+        return record
+
+    def _epoch(self, name: StageName) -> dict[str, Any]:
+        started = time.perf_counter()
+        seed = _mix(self.seed, self.epoch)
         with torch.random.fork_rng(devices=self._rng_devices()):
-            torch.manual_seed(_mix(self.seed, self.epoch))
-            stage = self._enter(name)
+            torch.manual_seed(seed)
+            stage = self._enter(name, starting=self.ranks is None)
+            if self.share.rank:  # masks of dropout of its own
+                torch.manual_seed(_mix(seed, self.share.rank))
             within = self.epoch - self.timeline.stage_start(name)
-            losses = stage.train_epoch(within, _mix(self.seed, self.epoch))
+            losses = stage.train_epoch(within, seed)
         finite = {key: value for key, value in losses.items() if math.isfinite(value)}
         if "train/loss" not in finite:
             bad = ", ".join(key for key in losses if key not in finite)
@@ -187,14 +211,44 @@ class Training:
         # A term without weight may overflow: nothing is trained on it. JSON has no infinity.
         record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
         if self.fit == "train":
-            metrics = self.predict("validation").metrics()
+            metrics = self._predict("validation", self.ranks).metrics()
             record |= {f"validation/{key}": value for key, value in metrics.items()}
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
         record["seconds"] = round(time.perf_counter() - started, 4)
-        self.epoch += 1
-        self.log.append(record)
         return record
+
+    @property
+    def share(self) -> Share:
+        """This process' part of every batch."""
+        return WHOLE if self.ranks is None else self.ranks.share
+
+    def _gather(self, team: Team) -> Ranks:
+        """Starts the other ranks, which take over the state of this one."""
+        with torch.random.fork_rng(devices=self._rng_devices()):
+            torch.manual_seed(_mix(self.seed, self.epoch))
+            self._divide("finetune", team.size, starting=True)
+        ranks = team.start(self)
+        ranks.send(self._state())
+        return ranks
+
+    def follow(self, ranks: Ranks) -> None:
+        """Becomes one of several: takes over the state of rank 0, which decides from now on."""
+        self.ranks = ranks
+        state = ranks.receive()
+        self.epoch = state["epoch"]
+        self._load(self._divide("finetune", ranks.share.size, starting=False), state)
+
+    def close(self) -> None:
+        """Lets go of those that train it too."""
+        self.ranks = None
+        if self._team is not None:
+            self._team.leave()
+
+    def _divide(self, name: StageName, size: int, *, starting: bool) -> Stage:
+        stage = self._enter(name, starting=starting)
+        stage.divide(size)
+        return stage
 
     def predict(self, part: Literal["validation", "test"]) -> Predictions:
         """Logits with the weights that are validated (the average, where there is one).
@@ -202,6 +256,10 @@ class Training:
         Args:
             part: ``test`` opens the test split: for the end of a run only.
         """
+        return self._predict(part, None)
+
+    def _predict(self, part: Literal["validation", "test"], ranks: Ranks | None) -> Predictions:
+        """As `predict`; with `ranks`, all of them do their share and have the result."""
         dataset = self.workspace.dataset
         images = dataset.pool if part == "validation" else dataset.test
         index = (
@@ -210,7 +268,12 @@ class Training:
             else np.arange(len(dataset.test), dtype=np.int64)
         )
         stage = self._current()
-        logits = stage.logits(images, "pool" if part == "validation" else "test", index)
+        if ranks is not None and len(index) < ranks.share.size:
+            ranks = None
+        own = index if ranks is None else index[ranks.share.of(len(index))]
+        logits = stage.logits(images, "pool" if part == "validation" else "test", own)
+        if ranks is not None:
+            logits = ranks.gather(logits, len(index))
         paths = [images.paths[position] for position in index]
         return Predictions(logits.numpy(), np.asarray(images.labels)[index], paths)
 
@@ -233,18 +296,7 @@ class Training:
         """Writes ``checkpoint.pt``; nothing before the first epoch."""
         if self._stage is None:
             return
-        stage = self._stage
-        save_checkpoint(
-            self.checkpoint_path,
-            {
-                "fingerprint": self._fingerprint,
-                "epoch": self.epoch,
-                "module": stage.module.state_dict(),
-                "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
-                "optimizer": stage.optimizer.state_dict(),
-                "centers": self.centers.state_dict() if self.centers is not None else None,
-            },
-        )
+        save_checkpoint(self.checkpoint_path, self._state())
         self.saved = self.epoch
         self.on_save()
 
@@ -268,15 +320,29 @@ class Training:
             self.log.truncate(0)
             return False
         self.epoch = self.saved = state["epoch"]
+        self._load(self._current(), state)
+        self.log.truncate(self.epoch)
+        return True
+
+    def _state(self) -> dict[str, Any]:
+        """All that `restore` needs; the same whatever the number of ranks."""
         stage = self._current()
+        return {
+            "fingerprint": self._fingerprint,
+            "epoch": self.epoch,
+            "module": stage.module.state_dict(),
+            "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
+            "optimizer": stage.optimizer.state_dict(),
+            "centers": self.centers.state_dict() if self.centers is not None else None,
+        }
+
+    def _load(self, stage: Stage, state: dict[str, Any]) -> None:
         stage.module.load_state_dict(state["module"])
         stage.optimizer.load_state_dict(state["optimizer"])
         if stage.averaged is not None:
             stage.averaged.load_state_dict(state["averaged"])
         if self.centers is not None:
             self.centers.load_state_dict(state["centers"])
-        self.log.truncate(self.epoch)
-        return True
 
     @property
     def checkpoint_path(self) -> Path:

@@ -36,7 +36,11 @@ def _request(cpu: float = 1, gpu: Any = "auto") -> ResourcesConfig:
         (_request(1, 0.33), [FOUR_GPUS], Slots(1, 0.3333, 12)),
         (_request(1, 0.1), [FOUR_GPUS], Slots(1, 0.25, 16)),
         (_request(1, 0.6), [FOUR_GPUS], Slots(1, 1, 4)),
-        (_request(1, 3), [FOUR_GPUS, FOUR_GPUS], Slots(1, 3, 2)),
+        (_request(1, 3), [FOUR_GPUS, FOUR_GPUS], Slots(1, 3, 2, 3)),
+        (ResourcesConfig(cpu=4, gpus_per_trial=2), [FOUR_GPUS, TWO_CORES], Slots(4, 2, 2, 2)),
+        (ResourcesConfig(gpus_per_trial=1), [FOUR_GPUS], Slots(1, 1, 4)),
+        (ResourcesConfig(cpu=2, workers_per_trial=2), [TWO_CORES], Slots(2, 0, 1, 2)),
+        (ResourcesConfig(gpu=2, workers_per_trial=2), [FOUR_GPUS], Slots(1, 2, 2, 2)),
     ],
 )
 def test_how_many_trials_fit(
@@ -52,6 +56,10 @@ def test_how_many_trials_fit(
     [
         (_request(gpu=1.5), [FOUR_GPUS], "whole number"),
         (_request(gpu=1), [TWO_CORES], "2 CPU cores and no GPU"),
+        (ResourcesConfig(gpus_per_trial=2), [TWO_CORES], "2 GPUs.*2 CPU cores and no GPU"),
+        (ResourcesConfig(gpus_per_trial=8), [FOUR_GPUS] * 2, "8 GPUs.*16 CPU cores and 4 GPUs"),
+        (ResourcesConfig(gpu=0.5, gpus_per_trial=2), [FOUR_GPUS], "0.5 beside gpus_per_trial 2"),
+        (ResourcesConfig(workers_per_trial=2), [FOUR_GPUS], "found 2 with 1 GPU a trial"),
         (_request(3), [TWO_CORES, TWO_CORES], "3 CPU cores and no GPU"),
         (_request(gpu=5), [FOUR_GPUS, FOUR_GPUS], "5 GPUs.*16 CPU cores and 4 GPUs"),
         (_request(), [], "nothing"),
@@ -87,6 +95,7 @@ def test_negative_requests_are_refused_by_the_file(entry: str, message: str) -> 
 def test_threads_are_whole_and_at_least_one() -> None:
     assert Slots(0.5, 0, 1).threads == 1
     assert Slots(3.9, 0, 1).threads == 3
+    assert Slots(8, 2, 1, workers=2).threads == 4
 
 
 def test_a_cluster_that_does_not_answer_is_the_users_error() -> None:

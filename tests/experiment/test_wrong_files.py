@@ -65,6 +65,10 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD.replace("typefaces}", "typefaces, views: {int: [0, 4]}}"),
         [(2, "data.views", ["the same images"])],
     ),
+    "several GPUs for heads alone": (
+        HEAD + "search:\n  resources: {gpus_per_trial: 2}\n",
+        [(4, "search.resources.gpus_per_trial", ["found 2 without a finetune stage", "allowed 1"])],
+    ),
     "wrong section": (
         HEAD + "loss:\n  latent_dim: 5\n",
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],

@@ -20,6 +20,7 @@ from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_le
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
+    from gsfl_tune.training.ranks import Ranks
     from gsfl_tune.training.trial import Training
 
 M = TypeVar("M", bound=nn.Module)
@@ -41,11 +42,14 @@ class LossMeter:
         self._values.append(torch.stack(list(named.values())))
         self._sizes.append(size)
 
-    def means(self) -> dict[str, float]:
-        """Mean of every term an image; the one synchronisation of an epoch."""
+    def means(self, ranks: Ranks | None = None) -> dict[str, float]:
+        """Mean of every term an image, of all ranks; the one synchronisation of an epoch."""
         values = torch.stack(self._values).cpu().double()
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
-        means = (sizes @ values / sizes.sum()).tolist()
+        sums, count = sizes @ values, sizes.sum()
+        if ranks is not None:
+            ranks.add_up([sums, count])
+        means = (sums / count).tolist()
         return {f"train/{name}": value for name, value in zip(self._names, means, strict=True)}
 
 
@@ -92,6 +96,14 @@ class Stage(ABC, Generic[M, C]):
             Mean of the loss and of its terms an image, as ``train/<term>``.
         """
 
+    def divide(self, size: int) -> None:
+        """Prepares for batches that are divided over `size` ranks.
+
+        Raises:
+            NotImplementedError: When one process trains this stage alone.
+        """
+        raise NotImplementedError(f"{type(self).__name__} is not divided")
+
     @abstractmethod
     def rehearse(self) -> None:
         """Takes one optimiser step on random input of full size: does the model fit?"""
@@ -113,13 +125,20 @@ class Stage(ABC, Generic[M, C]):
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
 
-    def _micro_batches(self, inputs: Tensor, labels: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    def _micro_batches(
+        self, inputs: Tensor, labels: Tensor, images: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         """A batch in the pieces that fit the memory, see `Training.pieces`.
 
         Their gradients add up to those of the whole batch, up to rounding. Batch norm sees the
         pieces: at least two images each, so that it has something to normalise.
+
+        Args:
+            inputs: (B, ...).
+            labels: (B,).
+            images: Decides, with `Training.pieces`, how many pieces; at most B.
         """
-        count = min(self.training.pieces, max(1, len(labels) // 2))
+        count = min(self.training.pieces, max(1, images // 2))
         yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
 
     def _step(
@@ -136,6 +155,8 @@ class Stage(ABC, Generic[M, C]):
     def _update(self, step: int, total: int) -> None:
         """The optimiser step, then the centres', then the average's."""
         config = self.config
+        if self.training.ranks is not None:
+            self._add_up(self.training.ranks)
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         factor = learning_rate_factor(step, total, warmup=config.warmup, schedule=config.schedule)
@@ -146,3 +167,11 @@ class Stage(ABC, Generic[M, C]):
             self.training.centers.step(self.training.config.loss.center_rate)
         if self.averaged is not None:
             self.averaged.update_parameters(self.module)
+
+    def _add_up(self, ranks: Ranks) -> None:
+        """Gradients, and what the centres have seen, of all ranks."""
+        sums = [p.grad for p in self.parameters if p.grad is not None]
+        centers = self.training.centers
+        if centers is not None:
+            sums += [centers.pending_sum, centers.pending_count]
+        ranks.add_up(sums)

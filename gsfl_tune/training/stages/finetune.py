@@ -15,6 +15,7 @@ from torch import Tensor
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
+from gsfl_tune.training.batch_norm import synchronise_batch_norms
 from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.prefix import PrefixInputs
@@ -63,7 +64,10 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""
         config = self.config
-        micro_batches = max(1, len(self.training.train_positions) // config.batch_size)
+        images = len(self.training.train_positions)
+        micro_batches = max(1, images // config.batch_size)
+        # A rank sees its share of it.
+        whole, ranks = min(images, config.batch_size), self.training.share.size
         per_epoch = -(-micro_batches // config.accumulate)
         total = per_epoch * config.epochs
         meter = LossMeter()
@@ -74,13 +78,28 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
-                for part, own in self._micro_batches(inputs, labels):
+                # On every rank as many pieces: those of the smallest share.
+                for part, own in self._micro_batches(inputs, labels, whole // ranks):
                     features, output = self._forward(part)
-                    share = len(own) / len(labels) / held
+                    share = len(own) / whole / held
                     meter.add(self._step(output, features, own, share=share), len(own))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
-        return meter.means()
+        return meter.means(self.training.ranks)
+
+    def divide(self, size: int) -> None:
+        """Every batch is divided over `size` ranks, one image at least for each.
+
+        Raises:
+            UserError: When a batch has fewer.
+        """
+        if min(len(self.training.train_positions), self.config.batch_size) < size:
+            raise UserError(
+                f"training.finetune.batch_size: found {self.config.batch_size} for "
+                f"{len(self.training.train_positions)} images, allowed at least one image for "
+                f"each of the {size} processes of a trial (search.resources)"
+            )
+        synchronise_batch_norms(self.module.train())
 
     def rehearse(self) -> None:
         """Takes one optimiser step on random images."""

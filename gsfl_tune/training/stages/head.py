@@ -66,7 +66,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         self.module.train()
         for step, (features, batch) in enumerate(self._trained.batches(order, size, shown)):
             labels = training.labels[batch]
-            for part, own in self._micro_batches(features, labels):
+            for part, own in self._micro_batches(features, labels, len(labels)):
                 share = len(own) / len(labels)
                 meter.add(self._step(self.module(part), part, own, share=share), len(own))
             self._update(epoch * per_epoch + step, total)

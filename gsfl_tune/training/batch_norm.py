@@ -1,0 +1,124 @@
+"""Batch norms of several processes that see one batch: what torch has for GPUs alone."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.nn.modules.batchnorm import _BatchNorm
+
+if TYPE_CHECKING:
+    _Base = _BatchNorm
+else:
+    _Base = object
+
+
+def synchronise_batch_norms(module: nn.Module) -> int:
+    """Makes the batch norms that are in training mode see the batches of all processes.
+
+    Frozen ones, which use their running statistics, stay as they are. Parameters, buffers and
+    their names do not change. Call it once torch.distributed has its process group.
+
+    Returns:
+        How many.
+    """
+    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    for one in found:
+        if not isinstance(one, _Synchronised):
+            kind: Any = _synchronised(type(one))
+            one.__class__ = kind
+    return len(found)
+
+
+@cache
+def _synchronised(base: type) -> type:
+    return type(f"Synchronised{base.__name__}", (_Synchronised, base), {})
+
+
+class _Synchronised(_Base):
+    """In front of a class of batch norms."""
+
+    @torch.compiler.disable
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalises by mean and variance of all processes' batches together."""
+        if not self.training:
+            return super().forward(x)
+        y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
+        self._track(mean, variance, count)
+        # A norm of timm may bring its activation along.
+        for name in ("drop", "act"):
+            step = getattr(self, name, None)
+            if step is not None:
+                y = step(y)
+        return cast(Tensor, y)
+
+    @torch.no_grad()
+    def _track(self, mean: Tensor, variance: Tensor, count: Tensor) -> None:
+        if self.running_mean is None or self.running_var is None:
+            return
+        factor: Any = self.momentum
+        if self.num_batches_tracked is not None:
+            self.num_batches_tracked.add_(1)
+            if factor is None:
+                factor = 1 / self.num_batches_tracked.float()
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), factor)
+        unbiased = variance * (count / (count - 1).clamp(min=1))
+        self.running_var.lerp_(unbiased.to(self.running_var.dtype), factor)
+
+
+class _Normalise(torch.autograd.Function):
+    """(x - mean) / deviation * weight + bias, mean and deviation over all processes.
+
+    Gradients of x take the way through the statistics into account; those of weight and bias
+    are this process' part, to be added up with all others.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor | None, bias: Tensor | None, eps: float
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        variance, mean = torch.var_mean(x.float(), _all_but_channels(x), correction=0)
+        channels = len(mean)
+        own = torch.cat([mean, variance, mean.new_tensor([x.numel() / channels])])
+        gathered = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+        dist.all_gather(gathered, own)
+        means, variances, counts = torch.stack(gathered).split([channels, channels, 1], dim=1)
+        count = counts.sum()
+        share = counts / count
+        mean = (share * means).sum(0)
+        variance = (share * (variances + (means - mean).square())).sum(0)
+        ctx.save_for_backward(x, weight, mean, (variance + eps).rsqrt(), count)
+        ctx.mark_non_differentiable(mean, variance, count)
+        y = functional.batch_norm(x, mean, variance, weight, bias, training=False, eps=eps)
+        return y, mean, variance, count
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Any) -> tuple[Tensor | None, ...]:
+        x, weight, mean, inverse, count = ctx.saved_tensors
+        shape = [1, -1, *[1] * (x.ndim - 2)]
+        dims = _all_but_channels(x)
+        given = gradients[0].float()
+        normal = (x.float() - mean.view(shape)) * inverse.view(shape)
+        own = torch.cat([given.sum(dims), (given * normal).sum(dims)])
+        everywhere = own.clone()
+        dist.all_reduce(everywhere)
+        channels = len(mean)
+        shift, slope = (everywhere / count).split(channels)
+        scale = inverse if weight is None else inverse * weight
+        back = (given - shift.view(shape) - normal * slope.view(shape)) * scale.view(shape)
+        by_bias, by_weight = own.split(channels)
+        needed = ctx.needs_input_grad
+        return (
+            back.to(x.dtype) if needed[0] else None,
+            by_weight if needed[1] else None,
+            by_bias if needed[2] else None,
+            None,
+        )
+
+
+def _all_but_channels(x: Tensor) -> list[int]:
+    return [dim for dim in range(x.ndim) if dim != 1]

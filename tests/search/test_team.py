@@ -1,0 +1,304 @@
+"""Trials of several processes: as good as one, and they fail as one."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import torch
+
+from gsfl_tune.cluster import Slots
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.models import create_backbone
+from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.search import Job, Watcher, run_jobs, run_study
+from gsfl_tune.search.job import JobSetting, run_job
+from gsfl_tune.search.team import RankLost, RankProcesses, team_of
+from gsfl_tune.search.worker import Task, TrialWorker, open_workspace
+from gsfl_tune.training import Training
+from tests.search.experiments import experiment
+
+# A batch that cannot be halved, and an epoch whose last step has fewer micro-batches than the
+# others. Without dropout, the masks of which every rank draws for itself.
+FINETUNE = (
+    "model.dropout=0",
+    "training.head.epochs=1",
+    "training.head.learning_rate=0.01",
+    "training.finetune.epochs=2",
+    "training.finetune.batch_size=21",
+    "training.finetune.accumulate=2",
+    "training.finetune.optimizer=sgd",
+    "training.finetune.learning_rate=0.01",
+    "training.finetune.head_learning_rate=0.01",
+)
+
+
+@pytest.fixture(scope="module")
+def team() -> Iterator[RankProcesses]:
+    """Two ranks; their processes serve all tests of this file."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    team = team_of(2)
+    assert team is not None
+    yield team
+    team_of(1)
+    torch.set_num_threads(threads)
+
+
+def _config(*overrides: str) -> Config:
+    return experiment("model.head=gsfl", *FINETUNE, *overrides).defaults()
+
+
+def _trained(
+    config: Config, directory: Path, cache_dir: Path, team: RankProcesses | None, **options: Any
+) -> Training:
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = Training(config, workspace, directory, team=team, **options)
+    training.restore()
+    while not training.finished:
+        training.run_epoch()
+    training.save()
+    return training
+
+
+def _assert_same(one: Training, other: Training) -> None:
+    """Weights, statistics, centres and everything reported, up to 1e-5."""
+    records = [training.log.read() for training in (one, other)]
+    for ours, theirs in zip(*records, strict=True):
+        numbers = {key: value for key, value in ours.items() if key not in ("stage", "seconds")}
+        assert numbers == pytest.approx({key: theirs[key] for key in numbers}, rel=1e-5, abs=1e-6)
+    states = [torch.load(training.checkpoint_path, weights_only=True) for training in (one, other)]
+    for part in ("module", "averaged", "centers"):
+        ours, theirs = (state[part] or {} for state in states)
+        assert ours.keys() == theirs.keys()
+        for name in ours:
+            assert torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6), name
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ("loss.center_init=class_mean", "training.finetune.clip_norm=1", "training.ema=0.5"),
+        ("model.head=plain", "training.finetune.blocks=2"),
+        # No head stage, cached activations, centres that start from one process' features.
+        (
+            "training.head.epochs=0",
+            "loss.center_init=class_mean",
+            "training.finetune.blocks=1",
+            "data.views=2",
+        ),
+    ],
+    ids=["gsfl-all", "plain-blocks", "gsfl-views"],
+)
+def test_two_processes_train_as_one(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]
+) -> None:
+    config = _config(*overrides)
+    alone = _trained(config, tmp_path / "alone", cache_dir, None)
+    together = _trained(config, tmp_path / "together", cache_dir, team)
+    assert together.ranks is not None
+    _assert_same(alone, together)
+    together.close()
+
+
+def test_a_checkpoint_is_the_same_for_any_number_of_processes(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    config = _config("training.ema=0.5")
+    workspace = open_workspace(config.data, None, cache_dir)
+    whole = _trained(config, tmp_path / "whole", cache_dir, None, fit="train+validation")
+    for first, second in ((None, team), (team, None)):
+        directory = tmp_path / ("one-two" if first is None else "two-one")
+        begun = Training(config, workspace, directory, fit="train+validation", team=first)
+        begun.run_epoch()
+        begun.run_epoch()
+        begun.save()
+        begun.close()
+        _assert_same(whole, _trained(config, directory, cache_dir, second, fit="train+validation"))
+        team.leave()
+
+
+def test_fewer_images_in_a_batch_than_processes_are_refused(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    config = _config("training.finetune.batch_size=2", "training.head.epochs=0")
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = Training(config, workspace, tmp_path, team=RankProcesses(3))
+    with pytest.raises(UserError, match=r"batch_size: found 2 .* each of the 3 processes"):
+        training.run_epoch()
+
+
+def test_what_breaks_in_another_process_is_said_here(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    weights = tmp_path / "weights.pt"
+    torch.save(create_backbone("resnet10t", "none").model.state_dict(), weights)
+    config = _config(f"model.weights={weights}", "training.head.epochs=0")
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = Training(config, workspace, tmp_path, team=team)
+    weights.unlink()  # read by this process, not yet by the other one
+    with pytest.raises(EnvironmentProblem, match=r"rank 1: .*weights\.pt"):
+        training.run_epoch()
+    training.close()
+
+
+def test_kill_9_of_another_process_ends_the_training_at_once(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    config = _config("training.finetune.epochs=200")
+    workspace = open_workspace(config.data, None, cache_dir)
+    training = Training(config, workspace, tmp_path, team=team)
+    for _ in range(3):
+        training.run_epoch()
+    training.save()
+    (rank,) = _ranks(psutil.Process())
+    rank.kill()
+    with pytest.raises(RankLost, match=r"rank 1, a process of the trial, died \(signal 9\)"):
+        training.run_epoch()
+    training.close()
+    # And this process can go on with a new one.
+    again = Training(config, workspace, tmp_path, team=team)
+    assert again.restore()
+    assert again.run_epoch()["epoch"] == 4
+    again.close()
+
+
+def _task(run: RunDirectory, cache_dir: Path, **changes: Any) -> Task:
+    known: dict[str, Any] = {
+        "number": 0,
+        "config": _config(),
+        "directory": run.trial("search", 0),
+        "interrupt": run.interrupt_file,
+        "metric": "validation/nll",
+        "rungs": [1, 2, 3],
+        "cache_dir": cache_dir,
+        "workers": 2,
+    }
+    return Task(**{**known, **changes})
+
+
+def test_an_interrupt_between_rungs_saves_and_one_process_can_go_on(
+    team: RankProcesses, run: RunDirectory, cache_dir: Path
+) -> None:
+    alone = TrialWorker(_task(run, cache_dir, workers=1, directory=run.trial("search", 1)))
+    expected = [alone.step()["validation/nll"] for _ in range(3)]
+    task = _task(run, cache_dir)
+    worker = TrialWorker(task)
+    found = [worker.step()["validation/nll"] for _ in range(2)]
+    task.interrupt.touch()
+    assert worker.step() == {"trial_number": 0, "interrupted": True, "done": True}
+    task.interrupt.unlink()
+    rest = TrialWorker(task.model_copy(update={"reported": 2, "workers": 1}))
+    assert [*found, rest.step()["validation/nll"]] == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_retrain_of_two_processes_predicts_what_one_does(
+    team: RankProcesses, run: RunDirectory, cache_dir: Path
+) -> None:
+    results = []
+    for workers in (1, 2):
+        name = f"with-{workers}"
+        job = Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
+        setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir, workers=workers)
+        results.append(run_job(job, setting))
+    one, two = results
+    assert one is not None
+    assert two is not None
+    for part in ("validation", "test"):
+        assert one[part] == pytest.approx(two[part], rel=1e-5, abs=1e-6)
+
+
+def _ranks(root: psutil.Process) -> list[psutil.Process]:
+    found = []
+    for process in root.children(recursive=True):
+        try:
+            if "gsfl_tune.search.rank" in process.cmdline():
+                found.append(process)
+        except psutil.NoSuchProcess:
+            continue
+    return found
+
+
+class Killer(Watcher):
+    """Kills -9 once an epoch of the finetune stage is trained by two: first rank 1, then rank 0.
+
+    Waits until a rank is there which it has not met, and one more epoch.
+    """
+
+    def __init__(self, log: Path, victims: list[Callable[[psutil.Process], psutil.Process]]):
+        self._log = EpochLog(log)
+        self._victims = victims
+        self._seen: dict[int, int] = {}
+        self.epochs: list[int] = []
+        self.killed: list[psutil.Process] = []
+        self.orphans: list[psutil.Process] = []
+
+    def tick(self) -> None:
+        if not self._victims:
+            return
+        for rank in _ranks(psutil.Process()):
+            count = len(self._log.read())
+            if count > self._seen.setdefault(rank.pid, count) + 1:
+                victim = self._victims.pop(0)(rank)
+                victim.send_signal(signal.SIGKILL)
+                self.epochs.append(count)
+                self.killed.append(victim)
+                self.orphans.append(rank)
+                # Not once more in the time that it takes to notice.
+                self._seen[rank.pid] = 10**9
+                return
+
+
+def test_a_trial_whose_processes_are_killed_ends_as_if_they_had_not_been(
+    ray_of_tests: None, run: RunDirectory, cache_dir: Path
+) -> None:
+    epochs = 12
+    chosen = experiment(
+        "model.head=gsfl", *FINETUNE, f"training.finetune.epochs={epochs}", "search.trials=1",
+        "search.scheduler.name=none",
+    )  # fmt: skip
+    team_of(1)  # that of other tests would be found too
+    killer = Killer(
+        run.trial("search", 0) / "epochs.jsonl",
+        [lambda rank: rank, lambda rank: psutil.Process(rank.ppid())],
+    )
+    outcome = run_study(
+        chosen,
+        run,
+        resources=Slots(cpu=1, gpu=0, count=1, workers=2),
+        cache_dir=cache_dir,
+        watchers=[killer],
+        save_seconds=0,
+    )
+    assert len(killer.killed) == 2
+    assert not outcome.interrupted
+    (trial,) = outcome.study.trials()
+    assert trial.state.name == "COMPLETE"
+    log = EpochLog(run.trial("search", 0) / "epochs.jsonl").read()
+    assert [record["epoch"] for record in log] == list(range(1, epochs + 2))
+    config = chosen.configure(trial.params)
+    whole = _trained(config, run.path / "alone", cache_dir, None)
+    for ours, theirs in zip(log, whole.log.read(), strict=True):
+        assert ours["validation/nll"] == pytest.approx(theirs["validation/nll"], rel=1e-5)
+    # A rank does not outlive the trial's worker.
+    _, left = psutil.wait_procs(killer.orphans, timeout=30)
+    assert left == []
+
+
+@pytest.mark.slow
+def test_retrains_on_ray(ray_of_tests: None, run: RunDirectory, cache_dir: Path) -> None:
+    slots = Slots(cpu=1, gpu=0, count=1, workers=2)
+    jobs = [
+        Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
+        for name in ("first", "second")
+    ]
+    outcome = run_jobs(jobs, run, resources=slots, cache_dir=cache_dir)
+    first, second = outcome.results
+    assert first is not None
+    assert second is not None
+    assert first["test"] == pytest.approx(second["test"])
