@@ -13,7 +13,9 @@ decision to the end of its first step; `again` the same for the next trial of th
 which keeps its processes where it can; `end` the time from the last step to the result in the
 trial's hands. A step of one process is timed beside them, of the whole batch and of half of it.
 
-The second table is a step of the head alone, by one process and by two.
+The second table is a step of the head alone, by one process and by two. The third is an epoch of
+the finetune stage as a search trains it (augmentation, GSFL terms, centres, synchronised batch norms,
+validation), by one process and by two, in turn.
 
 Four minutes on two cores.
 """
@@ -39,6 +41,7 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks._report import publish, table
+from benchmarks._space import experiment
 from gsfl_tune.cluster import ray_session
 from gsfl_tune.training.ranks import Ranks
 
@@ -272,6 +275,42 @@ def heads(count: int) -> str:
     return table(["head, D and H", "one process, ms", "two, ms", "ratio"], rows)
 
 
+def epochs(rounds: int, count: int) -> str:
+    """Finetune epochs of the product, of one process and of two in turn."""
+    from gsfl_tune.search.team import RankProcesses
+    from gsfl_tune.training import Training, Workspace
+
+    torch.set_num_threads(1)
+    config = experiment(
+        "model.backbone=resnet10t",
+        "model.weights=none",
+        f"data.image_size={SIDE}",
+        "data.typefaces.train=20",
+        "training.head.epochs=0",
+        f"training.finetune.epochs={2 * rounds * count + 2}",
+        f"training.finetune.batch_size={BATCH}",
+    ).defaults()
+    team = RankProcesses(2)
+    seconds: dict[bool, list[float]] = {False: [], True: []}
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        workspace = Workspace.open(config.data, cache_dir=folder / "cache", device=CPU)
+        trainings = {
+            False: Training(config, workspace, folder / "one"),
+            True: Training(config, workspace, folder / "two", team=team),
+        }
+        for training in trainings.values():
+            training.run_epoch()
+        for _ in range(rounds):
+            for together, training in trainings.items():
+                seconds[together] += [training.run_epoch()["seconds"] for _ in range(count)]
+        trainings[True].close()
+    team.dismiss()
+    one, two = (1000 * statistics.median(values) for values in seconds.values())
+    row = [len(workspace.dataset.train_index), f"{one:.0f}", f"{two:.0f}", f"{one / two:.2f}"]
+    return table(["images an epoch", "one process, ms", "two, ms", "times as fast"], [row])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one round, nothing saved")
@@ -288,6 +327,7 @@ def main() -> None:
 
     with ray_session(cpus=4):
         text = f"{ways(rounds, count)}\n\n{heads(count)}"
+    text += f"\n\n{epochs(rounds, 1 if options.quick else 5)}"
     publish("ranks", "A trial of two processes", text, save=not options.quick)
 
 

@@ -32,7 +32,7 @@ from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training
 
 # What ended a rank is known this long after another one was left alone, at the latest.
 _CAUSE_SECONDS = 5.0
-# A GPU's collective waits for a rank that is gone; gloo's notices.
+# Gloo notices that a rank is gone; a GPU's collective, or a group that forms, waits for it.
 _HANG_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
@@ -87,7 +87,6 @@ class RankProcesses:
         self._processes: list[_RankProcess] = []
         self._meeting: tempfile.TemporaryDirectory[str] | None = None
         self._ranks: Ranks | None = None
-        self._lock = threading.Lock()
         self._working = False
 
     def start(self, training: Training) -> Ranks:
@@ -201,9 +200,7 @@ class RankProcesses:
         return min(ended, key=lambda each: isinstance(each, RankLost))
 
     def _ended(self) -> None:
-        """Called by the thread of a rank that is gone."""
-        if self._ranks is None or self._ranks.backend == "gloo":
-            return
+        """Called by the thread of a rank that is gone: ends this one if nobody notices."""
         ranks, deadline = self._ranks, time.monotonic() + _HANG_SECONDS
         while self._working and self._ranks is ranks:
             if time.monotonic() > deadline:
@@ -213,8 +210,7 @@ class RankProcesses:
             time.sleep(_POLL_SECONDS)
 
     def _kill(self) -> None:
-        with self._lock:
-            processes, self._processes = self._processes, []
+        processes, self._processes = self._processes, []
         self._working = False
         for process in processes:
             process.kill()
@@ -325,9 +321,10 @@ _team: RankProcesses | None = None
 def team_of(size: int, threads: int = 1) -> RankProcesses | None:
     """The team of this process, kept from trial to trial; None for a trial of one process."""
     global _team
-    if _team is not None and (_team.size, _team.threads) != (size, threads):
-        _team.dismiss()
-        _team = None
-    if _team is None and size > 1:
+    if size == 1:
+        return None
+    if _team is None or (_team.size, _team.threads) != (size, threads):
+        if _team is not None:
+            _team.dismiss()
         _team = RankProcesses(size, threads)
     return _team

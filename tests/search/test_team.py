@@ -46,7 +46,7 @@ def team() -> Iterator[RankProcesses]:
     team = team_of(2)
     assert team is not None
     yield team
-    team_of(1)
+    team.dismiss()
     torch.set_num_threads(threads)
 
 
@@ -255,14 +255,14 @@ class Killer(Watcher):
 
 
 def test_a_trial_whose_processes_are_killed_ends_as_if_they_had_not_been(
-    ray_of_tests: None, run: RunDirectory, cache_dir: Path
+    ray_of_tests: None, team: RankProcesses, run: RunDirectory, cache_dir: Path
 ) -> None:
-    epochs = 12
+    epochs = 20
     chosen = experiment(
         "model.head=gsfl", *FINETUNE, f"training.finetune.epochs={epochs}", "search.trials=1",
         "search.scheduler.name=none",
     )  # fmt: skip
-    team_of(1)  # that of other tests would be found too
+    team.dismiss()  # else its process would be found too
     killer = Killer(
         run.trial("search", 0) / "epochs.jsonl",
         [lambda rank: rank, lambda rank: psutil.Process(rank.ppid())],
