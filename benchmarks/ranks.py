@@ -14,7 +14,7 @@ which keeps its processes where it can; `end` the time from the last step to the
 trial's hands. A step of one process is timed beside them, of the whole batch and of half of it.
 
 The second table is a step of the head alone, by one process and by two. The third is an epoch of
-the finetune stage as a search trains it (augmentation, GSFL terms, centres, synchronised batch norms,
+the finetune stage as a search trains it (augmentation, GSFL terms, centres, shared batch norms,
 validation), by one process and by two, in turn.
 
 Four minutes on two cores.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cache
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -29,14 +28,17 @@ def synchronise_batch_norms(module: nn.Module) -> int:
     found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
     for one in found:
         if not isinstance(one, _Synchronised):
-            kind: Any = _synchronised(type(one))
-            one.__class__ = kind
+            one.__class__ = _synchronised(type(one))
     return len(found)
 
 
-@cache
-def _synchronised(base: type) -> type:
-    return type(f"Synchronised{base.__name__}", (_Synchronised, base), {})
+_classes: dict[Any, Any] = {}
+
+
+def _synchronised(base: Any) -> Any:
+    if base not in _classes:
+        _classes[base] = type(f"Synchronised{base.__name__}", (_Synchronised, base), {})
+    return _classes[base]
 
 
 class _Synchronised(_Base):
