@@ -313,13 +313,14 @@ def epochs(rounds: int, count: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--quick", action="store_true", help="one round, nothing saved")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
         child()
         return
-    rounds, count = (1, 5) if options.quick else (4, 20)
+    rounds, count = (1, 5) if options.quick else (options.rounds, 20)
     # What actors run must be importable for them: Ray would pickle `__main__` by value.
     root = str(Path(__file__).resolve().parents[1])
     os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
