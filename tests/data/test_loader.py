@@ -11,6 +11,7 @@ import torch
 
 from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
 from gsfl_tune.data.loader import epoch_order, prefetch, view_batches
+from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.config import AugmentConfig
 from tests.data.conftest import configure, fill
 
@@ -89,6 +90,20 @@ def test_seed_and_epoch_decide_order_and_augmentation(dataset):
         batch, place = places[position]
         mine = first[0][0][first[0][2].tolist().index(position)]
         assert not torch.equal(mine, other[batch][0][place])
+
+
+@pytest.mark.parametrize("size", [2, 3])
+def test_shares_of_a_batch_make_up_the_batch(dataset, size):
+    views = Views(1, len(dataset.pool)).draw(0)
+    for options in ({"color": 0.4}, {"random": views}):
+        whole = epoch(dataset, **options)
+        shares = [epoch(dataset, share=Share(rank, size), **options) for rank in range(size)]
+        for batch, *parts in zip(whole, *shares, strict=True):
+            images, labels, positions = zip(*parts, strict=True)
+            assert max(map(len, labels)) - min(map(len, labels)) <= 1
+            assert torch.equal(torch.cat(images), batch[0])
+            assert torch.equal(torch.cat(labels), batch[1])
+            np.testing.assert_array_equal(np.concatenate(positions), batch[2])
 
 
 def test_the_order_does_not_depend_on_global_random_state(dataset):
