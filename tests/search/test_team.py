@@ -33,8 +33,8 @@ FINETUNE = (
     "training.finetune.batch_size=21",
     "training.finetune.accumulate=2",
     "training.finetune.optimizer=sgd",
-    "training.finetune.learning_rate=0.01",
-    "training.finetune.head_learning_rate=0.01",
+    "training.finetune.learning_rate=0.001",
+    "training.finetune.head_learning_rate=0.005",
 )
 
 
@@ -86,11 +86,14 @@ def _assert_same(one: Training, other: Training) -> None:
         ("loss.center_init=class_mean", "training.finetune.clip_norm=1", "training.ema=0.5"),
         ("model.head=plain", "training.finetune.blocks=2"),
         # No head stage, cached activations, centres that start from one process' features.
-        (
-            "training.head.epochs=0",
-            "loss.center_init=class_mean",
-            "training.finetune.blocks=1",
-            "data.views=2",
+        pytest.param(
+            (
+                "training.head.epochs=0",
+                "loss.center_init=class_mean",
+                "training.finetune.blocks=1",
+                "data.views=2",
+            ),
+            marks=pytest.mark.slow,
         ),
     ],
     ids=["gsfl-all", "plain-blocks", "gsfl-views"],
@@ -106,6 +109,7 @@ def test_two_processes_train_as_one(
     together.close()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_is_the_same_for_any_number_of_processes(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
@@ -182,6 +186,7 @@ def _task(run: RunDirectory, cache_dir: Path, **changes: Any) -> Task:
     return Task(**{**known, **changes})
 
 
+@pytest.mark.slow
 def test_an_interrupt_between_rungs_saves_and_one_process_can_go_on(
     team: RankProcesses, run: RunDirectory, cache_dir: Path
 ) -> None:
@@ -197,6 +202,7 @@ def test_an_interrupt_between_rungs_saves_and_one_process_can_go_on(
     assert [*found, rest.step()["validation/nll"]] == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_retrain_of_two_processes_predicts_what_one_does(
     team: RankProcesses, run: RunDirectory, cache_dir: Path
 ) -> None:
@@ -254,6 +260,7 @@ class Killer(Watcher):
                 return
 
 
+@pytest.mark.slow
 def test_a_trial_whose_processes_are_killed_ends_as_if_they_had_not_been(
     ray_of_tests: None, team: RankProcesses, run: RunDirectory, cache_dir: Path
 ) -> None:
