@@ -148,6 +148,7 @@ def test_trials_that_hang_or_want_too_much_memory_end_and_the_search_goes_on(
     assert kept == [str(best.number)]
 
 
+@pytest.mark.slow
 def test_a_disk_budget_that_is_used_up_ends_the_search_and_no_trial(
     search: Callable[..., tuple[StudyOutcome, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -19,8 +19,8 @@ from gsfl_tune.search.journal import read_studies
 from tests.search.experiments import experiment
 from tests.search.trainables import Hungry
 
-# What other programs may take meanwhile before they are noticed.
-MARGIN = 3 * 2**30
+# What Ray, its workers and other programs may take before anybody is ended.
+MARGIN = 6 * 2**30
 
 
 def main(path: str, cache: str) -> None:
@@ -52,7 +52,7 @@ def test_what_the_memory_monitor_says() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(psutil.virtual_memory().available < 3 * MARGIN, reason="needs memory to waste")
+@pytest.mark.skipif(psutil.virtual_memory().available < 2 * MARGIN, reason="needs memory to waste")
 def test_a_trial_that_takes_its_nodes_memory_is_tried_with_half_the_batch(
     run: RunDirectory, cache_dir: Path
 ) -> None:

@@ -62,7 +62,7 @@ class Hungry(GsflTrainable):
         whole = task.number == 1 and task.pieces == 1
         if whole or task.number == 2:
             eaten = []
-            for _ in range(80):
+            for _ in range(120):
                 eaten.append(b"x" * (100 * 2**20))
                 time.sleep(0.05)
             raise RuntimeError("nobody ended this process")
