@@ -260,7 +260,13 @@ def test_nothing_to_resume_is_bad_input(home):
     assert "no run to resume" in done.stderr
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGKILL], ids=["ctrl-c", "kill -9"])
+@pytest.mark.parametrize(
+    "how",
+    [
+        pytest.param(signal.SIGINT, id="ctrl-c", marks=pytest.mark.slow),
+        pytest.param(signal.SIGKILL, id="kill -9"),
+    ],
+)
 def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
     run = home / "runs" / f"dies-{how.name}"
     arguments = ["search", "tiny.yaml", "--run-dir", run, "--set", "search.control=off"]
@@ -299,6 +305,7 @@ def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
         assert (run / f"trials/{number}/epochs.jsonl").read_text() == epochs[number]
 
 
+@pytest.mark.slow
 def test_asha_compares_across_both_stages(home, finished):
     run = home / "runs" / "both"
     changes = {
@@ -326,6 +333,7 @@ def test_asha_compares_across_both_stages(home, finished):
         assert 0 < len(trial.intermediate_values) < 5
 
 
+@pytest.mark.slow
 def test_more_trials_continue_a_finished_run(home, finished):
     run = home / "runs" / "more"
     arguments = ["search", "tiny.yaml", "--run-dir", run, "--set", "search.final_seeds=1"]
@@ -337,6 +345,7 @@ def test_more_trials_continue_a_finished_run(home, finished):
     assert sum(results(home, run)["trials"].values()) == 5
 
 
+@pytest.mark.slow
 def test_the_bundle_cuts_images_as_the_winner_was_trained(home, finished):
     """The search chose how images become squares; projection and bundle must follow."""
     from gsfl_tune import load_bundle

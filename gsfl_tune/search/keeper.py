@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -34,6 +34,7 @@ class CheckpointKeeper(Watcher):
         on_full: Is told when what runs takes more than that.
         discard: Is told of every trial's checkpoint that is not wanted any more, once, for
             whoever keeps a copy of it.
+        copies: Which checkpoints there are copies of; asked once, at the beginning.
     """
 
     def __init__(
@@ -44,6 +45,7 @@ class CheckpointKeeper(Watcher):
         budget: int | None = None,
         on_full: Callable[[str], None] = lambda reason: None,
         discard: Callable[[Path], None] = lambda path: None,
+        copies: Callable[[], Iterable[Path]] = tuple,
     ) -> None:
         self._run = run
         self._study = study
@@ -51,6 +53,7 @@ class CheckpointKeeper(Watcher):
         self._budget = budget
         self._on_full = on_full
         self._discard = discard
+        self._copies = copies
         self._sign = -1.0 if study.direction == "maximize" else 1.0
         # (turned so that smaller is better, number), the best first.
         self._kept: list[tuple[float, int]] = []
@@ -65,6 +68,10 @@ class CheckpointKeeper(Watcher):
             if trial.state.is_finished():
                 self.ended(trial.number)
         self._tidying = False
+        # An earlier driver may have died between a deletion and that of the copy.
+        wanted = [*self._study.running(), *(number for _, number in self._kept)]
+        for path in {*self._copies()} - {self._directory(n) / CHECKPOINT for n in wanted}:
+            self._discard(path)
         for number in self._study.running():
             for torn in self._directory(number).glob(f".{CHECKPOINT}.*.tmp"):
                 torn.unlink(missing_ok=True)
@@ -119,7 +126,7 @@ class CheckpointKeeper(Watcher):
         # A checkpoint that stays costs space and nothing else.
         with suppress(OSError):
             path.unlink(missing_ok=True)
-        # A resume of ten thousand trials does not ask a storage about each.
+        # A resume of ten thousand trials does not ask a storage about each: see `begin`.
         if not self._tidying:
             self._discard(path)
 

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +22,7 @@ from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
-from gsfl_tune.search.keeper import CheckpointKeeper
+from gsfl_tune.search.keeper import CHECKPOINT, CheckpointKeeper
 from gsfl_tune.search.lean import lean_ray
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.limits import Clock, Limits, Stopwatch
@@ -182,6 +183,7 @@ def run_study(
         None if search.disk_budget is None else byte_count(search.disk_budget),
         interrupt.give_up,
         storage.discard if storage is not None else lambda path: None,
+        partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
     )
     watcher = Watchers(keeper, table, *watchers)
     limits = Limits(search, study, clock or Stopwatch(), interrupt)

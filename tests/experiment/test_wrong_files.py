@@ -12,7 +12,7 @@ HEAD = "name: t\ndata: {source: typefaces}\n"
 WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
     "empty file": ("", [(1, "", ["nothing", "mapping"])]),
     "only comments": ("# nothing here\n", [(1, "", ["nothing"])]),
-    "a list": ("- name: t\n", [(1, "", ["a list", "mapping with name, data"])]),
+    "a list": ("- name: t\n", [(1, "", ["a list", "mapping with name, storage, data"])]),
     "a word": ("hello", [(1, "", ["'hello'", "mapping"])]),
     "not yaml": ("name: [t\n", [(2, "", ["not YAML"])]),
     "a tab": ("name: t\ndata:\n\tsource: typefaces\n", [(3, "", ["a tab", "spaces"])]),
@@ -74,7 +74,7 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],
     ),
     "unknown section": (HEAD + "modle: {dropout: 0}\n", [(3, "modle", ["did you mean model?"])]),
-    "unlike anything": (HEAD + "zzz: 1\n", [(3, "zzz", ["allowed name, data, model"])]),
+    "unlike anything": (HEAD + "zzz: 1\n", [(3, "zzz", ["allowed name, storage, data, model"])]),
     "section is a number": (
         HEAD + "model: 5\n",
         [(3, "model", ["found 5", "mapping with backbone"])],

@@ -122,6 +122,7 @@ def test_kill_9_of_the_driver_loses_no_finished_trial(run: RunDirectory, start: 
     assert "goes on where it was" in output
 
 
+@pytest.mark.slow
 def test_signals_save_what_runs_and_a_second_driver_is_refused(
     run: RunDirectory, start: Start
 ) -> None:

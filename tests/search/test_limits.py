@@ -65,6 +65,7 @@ def _ended(outcome: StudyOutcome) -> list[Any]:
     return [t for t in outcome.study.trials() if "ended" in t.user_attrs]
 
 
+@pytest.mark.slow
 def test_a_time_budget_ends_a_search_over_all_resumes(
     run: RunDirectory, search: Callable[..., tuple[StudyOutcome, list[str]]]
 ) -> None:

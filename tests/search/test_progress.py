@@ -8,7 +8,7 @@ from rich.console import Console
 
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Progress, Study, open_study, write_trials
-from gsfl_tune.search.scheduler import reason
+from gsfl_tune.search.failure import failure
 from tests.search.experiments import experiment
 
 
@@ -120,7 +120,7 @@ def test_the_reason_of_a_crash_is_its_last_line(tmp_path: Path) -> None:
         "Failure # 2 (occurred at 2026-11-21_21-00-09)\n\x1b[36mray::Trainable.train()\x1b[39m\n"
         '  File "x.py", line 1, in step\n    raise RuntimeError("boom")\nRuntimeError: boom\n'
     )
-    assert reason(python) == "RuntimeError: boom"
+    assert failure(python).reason == "RuntimeError: boom"
     died = "Failure # 1 (occurred at t)\nThe actor died unexpectedly before finishing this task.\n"
-    assert reason(died).startswith("the worker process died")
-    assert reason("") == "the worker process died"
+    assert failure(died).reason.startswith("the worker process died")
+    assert failure("").reason == "the worker process died"

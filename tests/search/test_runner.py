@@ -80,6 +80,7 @@ def test_a_search_from_beginning_to_end(
     assert not (run.path / ".ray").exists()
 
 
+@pytest.mark.slow
 def test_a_finished_search_is_not_run_again_and_may_be_extended(
     run: RunDirectory, two_slots: Slots, search: Callable[..., StudyOutcome]
 ) -> None:
@@ -144,6 +145,7 @@ def test_a_worker_that_is_spent_is_started_anew_and_no_trial_is_lost(
     assert any("300 MiB" in text for text in Notices.texts)
 
 
+@pytest.mark.slow
 def test_a_machine_that_fails_ends_the_search_and_no_trial(
     run: RunDirectory,
     two_slots: Slots,

@@ -105,6 +105,7 @@ def undisturbed(
     return states(run_study(experiment(*OVERRIDES), run, resources=slot, cache_dir=cache_dir).study)
 
 
+@pytest.mark.slow
 def test_a_search_that_loses_its_machine_and_its_storage_for_a_while_ends_as_if_it_had_not(
     undisturbed: Any, server: S3Server, url: str, tmp_path: Path, cache_dir: Path
 ) -> None:

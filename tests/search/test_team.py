@@ -290,8 +290,9 @@ def test_a_trial_whose_processes_are_killed_ends_as_if_they_had_not_been(
     assert [record["epoch"] for record in log] == list(range(1, epochs + 2))
     config = chosen.configure(trial.params)
     whole = _trained(config, run.path / "alone", cache_dir, None)
+    # The sums of a step differ in their last digits, and many epochs make more of it.
     for ours, theirs in zip(log, whole.log.read(), strict=True):
-        assert ours["validation/nll"] == pytest.approx(theirs["validation/nll"], rel=1e-5)
+        assert ours["validation/nll"] == pytest.approx(theirs["validation/nll"], rel=1e-4)
     # A rank does not outlive the trial's worker.
     _, left = psutil.wait_procs(killer.orphans, timeout=30)
     assert left == []

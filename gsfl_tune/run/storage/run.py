@@ -185,6 +185,19 @@ class RunStorage:
         # The worker may be about to publish it.
         self._doomed[self.place.name(path)] = time.monotonic() + _DISCARD_SECONDS
 
+    def copies(self, folder: Path, file: str) -> list[Path]:
+        """Where workers' copies of a file lie in the storage, as paths of the run directory.
+
+        Args:
+            folder: A folder of the run directory.
+            file: Name of the file in any folder below it.
+
+        Raises:
+            EnvironmentProblem: When the storage does not answer.
+        """
+        names = self.storage.list(self.place.name(folder))
+        return [self.place.run / name for name in names if name.endswith(f"/{file}")]
+
     def epochs(self, directory: Path, key: str) -> bytes | None:
         """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
         return stored_epochs(self.storage, self.place.name(directory), key)
