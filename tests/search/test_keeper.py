@@ -62,7 +62,12 @@ def test_a_new_driver_tidies_up_after_one_that_was_killed(run: RunDirectory, stu
     study.prune(3, 0.99, 0)
     torn = run.trial("search", 5) / ".checkpoint.pt.abc.tmp"
     torn.write_bytes(bytes(10))
-    CheckpointKeeper(run, study, keep=1).begin(study, 6, 2)
+    copies = [run.trial("search", number) / "checkpoint.pt" for number in (0, 1, 4)]
+    discarded: list[Path] = []
+    keeper = CheckpointKeeper(run, study, keep=1, discard=discarded.append, copies=lambda: copies)
+    keeper.begin(study, 6, 2)
+    # Of what somebody has copies of: 1 is the best, 4 runs.
+    assert discarded == [copies[0]]
     assert _there(run) == [1, 4, 5]
     assert not torn.exists()
 
