@@ -121,7 +121,7 @@ def test_a_search_that_loses_its_machine_and_its_storage_for_a_while_ends_as_if_
     # Another machine; the storage freezes, fails and refuses while it works.
     other = RunDirectory(tmp_path / "other")
     driver = Driver(other, cache_dir, url)
-    driver.wait_for(lambda: other.trials_parquet.exists())
+    driver.wait_for(lambda: len(_finished(other)) > len(known))
     for spoil in (server.frozen(), server.feeling("500"), server.feeling("refuse")):
         with spoil:
             time.sleep(4)
