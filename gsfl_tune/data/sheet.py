@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,19 +18,23 @@ _MOST_CLASSES = 120
 _WIDTH = 1600
 
 
-def contact_sheet(dataset: Dataset, *, images_per_class: int = 4) -> tuple[Image.Image, int]:
+def contact_sheet(
+    dataset: Dataset, *, images_per_class: int = 4, classes: Sequence[int] | None = None
+) -> tuple[Image.Image, int]:
     """Draws training images as they are decoded.
 
     Args:
         dataset: Where the images are.
         images_per_class: Images of each class, spread over the class.
+        classes: Which classes, by number; default: all of them.
 
     Returns:
         The sheet, RGB, and the number of classes on it: of more than 120 classes, as many as
         that are shown, spread over the list.
     """
-    count = min(dataset.class_count, _MOST_CLASSES)
-    shown = np.unique(np.linspace(0, dataset.class_count - 1, count).round().astype(int))
+    listed = np.arange(dataset.class_count) if classes is None else np.asarray(classes)
+    count = min(len(listed), _MOST_CLASSES)
+    shown = listed[np.unique(np.linspace(0, len(listed) - 1, count).round().astype(int))]
     cell_width = images_per_class * (_THUMBNAIL + _GAP) + 3 * _GAP
     cell_height = _TITLE + _THUMBNAIL + 3 * _GAP
     # About as many columns as fit the width, no more than the classes need.

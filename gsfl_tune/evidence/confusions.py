@@ -10,6 +10,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+# A matrix of more classes is too large to look at.
+MOST_CLASSES = 200
+
 
 @dataclass(frozen=True)
 class ConfusedPair:
@@ -147,3 +150,31 @@ def confusion_report(
         ],
         "group_errors": None if groups is None else asdict(group_errors(matrix, groups)),
     }
+
+
+def confusion_table(
+    logits: ArrayLike, labels: ArrayLike, class_count: int, groups: ArrayLike | None = None
+) -> dict[str, Any]:
+    """The confusion matrix, and how to order it so that classes of a group lie side by side.
+
+    Args:
+        logits: (N, C), or (seeds, N, C): the confusions of all seeds are then counted together.
+        labels: (N,) classes.
+        class_count: C.
+        groups: (C,) group of every class, if there are groups.
+
+    Returns:
+        ``confusion``: ``order``, the classes by group, then by number, and ``matrix``, counts by
+        true class (row) and predicted class (column), both by class number; of more than 200
+        classes only ``order``. With groups also ``confusion_groups``, the counts by group.
+    """
+    predicted = np.atleast_2d(np.asarray(logits).argmax(axis=-1))
+    matrix = np.sum([confusion_matrix(row, labels, class_count) for row in predicted], axis=0)
+    group = np.zeros(class_count, np.int64) if groups is None else np.asarray(groups, np.int64)
+    table: dict[str, Any] = {"order": np.argsort(group, kind="stable").tolist()}
+    if class_count <= MOST_CLASSES:
+        table["matrix"] = matrix.tolist()
+    if groups is None:
+        return {"confusion": table}
+    member = np.eye(int(group.max()) + 1, dtype=np.int64)[group]
+    return {"confusion": table, "confusion_groups": (member.T @ matrix @ member).tolist()}

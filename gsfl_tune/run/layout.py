@@ -49,8 +49,13 @@ class RunDirectory:
 
     @property
     def evidence_file(self) -> Path:
-        """Accuracy by class, worst classes, confused pairs, errors inside and across groups."""
+        """What the winner shows on test images, see ``docs/evidence.md``."""
         return self.path / "evidence.json"
+
+    @property
+    def evidence(self) -> Path:
+        """Pictures that `evidence_file` names."""
+        return self.path / "evidence"
 
     @property
     def utilisation_file(self) -> Path:

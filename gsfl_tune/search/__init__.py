@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.asha import Asha
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.interrupt import Interrupt
-    from gsfl_tune.search.job import Job, load_predictions, load_result
+    from gsfl_tune.search.job import Job, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
@@ -53,7 +53,6 @@ __all__ = [
     "Watchers",
     "active_params",
     "best",
-    "load_predictions",
     "load_result",
     "open_study",
     "plain_space",
@@ -86,7 +85,6 @@ _HOMES = {
     "Watchers": "watcher",
     "active_params": "protocol",
     "best": "protocol",
-    "load_predictions": "job",
     "load_result": "job",
     "open_study": "runner",
     "plain_space": "protocol",

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import time
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import ClaimLost, read_json, write_bytes, write_json
+from gsfl_tune.run import ClaimLost, read_json, write_json
 from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.team import team_of
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training, fingerprint
+from gsfl_tune.training.predictions import save_predictions
+from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training, fingerprint
 
 RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"
@@ -197,21 +196,3 @@ def _to_the_end(
         save_predictions(job.directory / TEST_FILE, predictions)
         result["test"] = predictions.metrics()
     return result
-
-
-def save_predictions(path: Path, predictions: Predictions) -> None:
-    """Writes ``logits`` (N, C) float32, ``labels`` (N,) int64 and ``paths`` (N,), atomically."""
-    buffer = io.BytesIO()
-    np.savez(
-        buffer,
-        logits=predictions.logits.astype(np.float32),
-        labels=predictions.labels.astype(np.int64),
-        paths=np.asarray(predictions.paths, dtype=np.str_),
-    )
-    write_bytes(path, buffer.getvalue())
-
-
-def load_predictions(path: Path) -> Predictions:
-    """Reads what `save_predictions` wrote."""
-    with np.load(path, allow_pickle=False) as file:
-        return Predictions(file["logits"], file["labels"], [str(name) for name in file["paths"]])

@@ -14,12 +14,12 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.final import run_jobs
 from gsfl_tune.search.interrupt import Interrupt
-from gsfl_tune.search.job import Job, load_predictions
+from gsfl_tune.search.job import Job
 from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
-from gsfl_tune.training import FitOn, Predictions
+from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 # What a plain head has no use for: at the schema's defaults in the control's own search.
 _GSFL_ONLY = (

@@ -2,8 +2,9 @@
 
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.environment import environment
+from gsfl_tune.training.predictions import Predictions, load_predictions
 from gsfl_tune.training.timeline import Rung, Timeline
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Predictions, Training
+from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "Training",
     "Workspace",
     "environment",
+    "load_predictions",
     "resolve_device",
 ]

@@ -6,7 +6,6 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -20,7 +19,7 @@ from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.run import EpochLog
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.features import digest
-from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
 from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
@@ -43,25 +42,6 @@ def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -
     """
     seed = config.training.seed if seed is None else seed
     return digest(config.model_dump(exclude={"search", "name", "storage"}), seed, fit)
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """What a model says of a set of images.
-
-    Attributes:
-        logits: (N, C) float32.
-        labels: (N,) int64 true classes.
-        paths: N names of the images.
-    """
-
-    logits: np.ndarray
-    labels: np.ndarray
-    paths: list[str]
-
-    def metrics(self) -> dict[str, float]:
-        """Accuracy, balanced accuracy, top-5, NLL and ECE."""
-        return classification_metrics(self.logits, self.labels)
 
 
 class Training:
@@ -310,6 +290,12 @@ class Training:
         Raises:
             CheckpointError: When the file is broken.
         """
+        found = self.look()
+        self.log.truncate(self.epoch if found else 0)
+        return found
+
+    def look(self) -> bool:
+        """As `restore`, for who only wants the model: every file stays as it is."""
         state = load_checkpoint(self.checkpoint_path)
         if (
             state is None
@@ -317,11 +303,9 @@ class Training:
             # A power cut may keep the one file and lose the end of the other.
             or len(self.log.read()) < state["epoch"]
         ):
-            self.log.truncate(0)
             return False
         self.epoch = self.saved = state["epoch"]
         self._load(self._current(), state)
-        self.log.truncate(self.epoch)
         return True
 
     def _state(self) -> dict[str, Any]:

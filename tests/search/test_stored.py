@@ -12,11 +12,12 @@ import pytest
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverLease, Place, RunStorage
-from gsfl_tune.search import Job, load_predictions, load_result, open_study
+from gsfl_tune.search import Job, load_result, open_study
 from gsfl_tune.search.job import JobSetting, run_job
 from gsfl_tune.search.resume import reconcile
 from gsfl_tune.search.stored import largest_timeline, tell_finished
 from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.training import load_predictions
 from gsfl_tune.training.timeline import Timeline
 from gsfl_tune.training.trial import fingerprint
 from tests.search.experiments import experiment

@@ -1,0 +1,57 @@
+"""Whether a classifier is right as often as it says."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from gsfl_tune.training.metrics import ECE_BINS, classification_metrics, log_softmax
+
+
+def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> dict[str, Any]:
+    """ECE, NLL, and what both models and their confidence are worth, bin by bin.
+
+    Bins are those of the ECE in ``results.json``: equal width, upper bound included (Guo et al.,
+    "On Calibration of Modern Neural Networks", ICML 2017).
+
+    Args:
+        logits: (N, C), or (seeds, N, C): the answers of all seeds are then counted together.
+        labels: (N,) classes.
+        bins: Number of bins.
+
+    Returns:
+        ``ece``, ``nll`` (nats), and ``bins``: ``low``, ``high``, ``count``, mean ``confidence``
+        and ``accuracy`` of each bin that has an answer in it, by rising confidence.
+
+    Raises:
+        ValueError: If shapes do not fit or there is no image.
+    """
+    scores = np.asarray(logits, dtype=np.float64)
+    seeds = 1 if scores.ndim == 2 else len(scores)
+    scores = scores.reshape(-1, scores.shape[-1])
+    truth = np.tile(np.asarray(labels, dtype=np.int64), seeds)
+    metrics = classification_metrics(scores, truth)
+    confidence = np.exp(log_softmax(scores).max(axis=1))
+    correct = scores.argmax(axis=1) == truth
+    place = np.clip(np.ceil(confidence * bins).astype(np.int64) - 1, 0, bins - 1)
+    count = np.bincount(place, minlength=bins)
+    held = np.maximum(count, 1)
+    mean = np.bincount(place, weights=confidence, minlength=bins) / held
+    accuracy = np.bincount(place, weights=correct, minlength=bins) / held
+    return {
+        # Not `metrics["ece"]`, which has its own number of bins.
+        "ece": float((count * np.abs(accuracy - mean)).sum() / len(truth)),
+        "nll": metrics["nll"],
+        "bins": [
+            {
+                "low": each / bins,
+                "high": (each + 1) / bins,
+                "count": int(count[each]),
+                "confidence": float(mean[each]),
+                "accuracy": float(accuracy[each]),
+            }
+            for each in np.flatnonzero(count).tolist()
+        ],
+    }

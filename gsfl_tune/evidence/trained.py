@@ -1,0 +1,257 @@
+"""The networks of a run's retrains, and what they make of its images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from gsfl_tune.data import center_crop, eval_batches
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import GsflHead, Network
+from gsfl_tune.training import (
+    CheckpointError,
+    Predictions,
+    Training,
+    Workspace,
+    load_predictions,
+)
+from gsfl_tune.training.features import all_cores
+
+Part = Literal["pool", "test"]
+
+_HEAD_BATCH = 512
+_IMAGE_BATCH = 32
+_INFERENCE, _REST = "model.safetensors", "shared.safetensors"
+
+
+class ModelGone(UserError):
+    """A retrained model that is not on disk any more."""
+
+
+@dataclass(frozen=True)
+class Retrained:
+    """A configuration that was retrained with several seeds: where its models lie.
+
+    Attributes:
+        config: The configuration.
+        directories: By seed, where the retrain left ``checkpoint.pt`` and ``test.npz``.
+        bundle: ``RUN/best`` and ``RUN/best-training``, which hold the first seed's model too.
+    """
+
+    config: Config
+    directories: dict[int, Path]
+    bundle: tuple[Path, Path] | None = None
+
+    def predictions(self) -> list[Predictions]:
+        """Predictions of the test images that are on disk, one a seed."""
+        files = [directory / "test.npz" for directory in self.directories.values()]
+        return [load_predictions(file) for file in files if file.is_file()]
+
+    def missing(self) -> list[Path]:
+        """Directories whose model is gone, and is not in the bundle either."""
+        gone = [
+            directory
+            for directory in self.directories.values()
+            if not (directory / "checkpoint.pt").is_file()
+        ]
+        first = next(iter(self.directories.values()))
+        if first in gone and self.bundle is not None and (self.bundle[0] / _INFERENCE).is_file():
+            gone.remove(first)
+        return gone
+
+    def models(self, workspace: Workspace, most: int) -> Iterator[TrainedModel]:
+        """The models that are there, in the order of the seeds, one at a time.
+
+        Args:
+            workspace: Data and caches.
+            most: No more than so many seeds.
+
+        Raises:
+            ModelGone: When there is none, or a checkpoint is that of another training.
+        """
+        found = 0
+        for place, (seed, directory) in enumerate(self.directories.items()):
+            if found == most or directory in self.missing():
+                continue
+            found += 1
+            yield self._model(workspace, seed, directory, first=place == 0)
+        if not found:
+            raise ModelGone(
+                f"{next(iter(self.directories.values())).parent}: the retrained models "
+                "(checkpoint.pt) are gone"
+            )
+
+    def _model(
+        self, workspace: Workspace, seed: int, directory: Path, *, first: bool
+    ) -> TrainedModel:
+        config = self.config
+        training = Training(config, workspace, directory, seed=seed, fit="train+validation")
+        try:
+            found = training.look() and training.finished
+        except CheckpointError as error:
+            raise ModelGone(f"{error}; the evidence needs it") from error
+        finetuned = config.training.finetune.epochs > 0
+        if found:
+            return TrainedModel(workspace, config, training.trained_network(), finetuned)
+        if not first or self.bundle is None:
+            raise ModelGone(f"{training.checkpoint_path}: not the model of this run's retrain")
+        network = training.network(workspace.new_backbone(config)).cpu()
+        load_exported(network, *self.bundle)
+        return TrainedModel(
+            workspace, config, network.eval().requires_grad_(False), finetuned
+        )
+
+
+def load_exported(network: Network, best: Path, best_training: Path) -> None:
+    """Loads the weights of ``RUN/best`` and ``RUN/best-training`` into a network.
+
+    Raises:
+        ModelGone: When a file is missing, damaged, or does not fit.
+    """
+    files = [best / _INFERENCE]
+    if isinstance(network.head, GsflHead):
+        files.append(best_training / _REST)
+    state: dict[str, Tensor] = {}
+    for file in files:
+        try:
+            state |= load_file(file)
+        except (OSError, SafetensorError) as error:
+            raise ModelGone(f"{file}: cannot be read ({error})") from error
+    kept = {name: value for name, value in state.items() if not name.startswith("centers.")}
+    try:
+        network.load_state_dict(kept, strict=True)
+    except RuntimeError as error:
+        raise ModelGone(f"{files[0]}: not the model of this run's winner ({error})") from error
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What a network makes of images.
+
+    Attributes:
+        features: (N, D) unit features f.
+        discriminative: (N, H) parts d.
+        shared: (N, H) parts s; None for a plain head.
+    """
+
+    features: NDArray[np.float32]
+    discriminative: NDArray[np.float32]
+    shared: NDArray[np.float32] | None
+
+
+class TrainedModel:
+    """One seed's retrained network, on the device of a workspace.
+
+    Args:
+        workspace: Data and caches.
+        config: The network's configuration.
+        network: In eval mode.
+        finetuned: Whether its backbone was trained; if not, cached features are its own.
+    """
+
+    def __init__(
+        self, workspace: Workspace, config: Config, network: Network, finetuned: bool
+    ) -> None:
+        self.config = config
+        self.network = network.to(workspace.device).eval()
+        self.finetuned = finetuned
+        self._workspace = workspace
+        self._device = workspace.device
+
+    def features(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Unit features (N, D) of the images at positions of a part."""
+        if not self.finetuned:
+            cached = self._workspace.features(self.config, part)
+            return np.asarray(cached[torch.from_numpy(index)].float().numpy())
+        with torch.inference_mode(), all_cores(self._device):
+            rows = [self.network.features(batch).cpu() for batch in self.images(part, index)]
+        return np.asarray(torch.cat(rows).numpy())
+
+    def latents(self, part: Part, index: NDArray[np.int64]) -> Latents:
+        """Features and both parts of the images at positions of a part."""
+        features = self.features(part, index)
+        head = self.network.head
+        discriminative, shared = [], []
+        with torch.inference_mode(), all_cores(self._device):
+            for batch in torch.from_numpy(features).split(_HEAD_BATCH):
+                scaled = head.feature_scale * batch.to(self._device)
+                discriminative.append(head.discriminative(scaled).cpu())
+                if isinstance(head, GsflHead):
+                    shared.append(head.shared(scaled).cpu())
+        return Latents(
+            features,
+            np.asarray(torch.cat(discriminative).numpy()),
+            np.asarray(torch.cat(shared).numpy()) if shared else None,
+        )
+
+    def decode(self, sums: NDArray[np.floating]) -> NDArray[np.float32]:
+        """Features (M, D) that the decoder makes of sums s + d (M, H).
+
+        Raises:
+            ValueError: For a plain head, which has no decoder.
+        """
+        head = self.network.head
+        if not isinstance(head, GsflHead):
+            raise ValueError("a plain head has no decoder")
+        rows = []
+        with torch.inference_mode(), all_cores(self._device):
+            for batch in torch.from_numpy(np.asarray(sums, dtype=np.float32)).split(_HEAD_BATCH):
+                rows.append((head.decoder(batch.to(self._device)) / head.feature_scale).cpu())
+        return np.asarray(torch.cat(rows).numpy())
+
+    def predictions(self) -> Predictions:
+        """Predictions of all test images."""
+        images = self._workspace.dataset.test
+        features = self.features("test", np.arange(len(images), dtype=np.int64))
+        rows = []
+        with torch.inference_mode(), all_cores(self._device):
+            for batch in torch.from_numpy(features).split(_HEAD_BATCH):
+                rows.append(self.network.head.infer(batch.to(self._device)).cpu())
+        logits = np.asarray(torch.cat(rows).numpy())
+        return Predictions(logits, np.asarray(images.labels), list(images.paths))
+
+    def images(self, part: Part, index: NDArray[np.int64]) -> Iterator[Tensor]:
+        """Batches (B, 3, side, side) as the network sees them, on its device."""
+        dataset = self._workspace.dataset
+        size = self.config.data.image_size
+        mean, std = self.network.backbone.preprocessing
+
+        def transform(batch: Tensor) -> Tensor:
+            return center_crop(batch, size, mean, std)
+
+        images = dataset.pool if part == "pool" else dataset.test
+        batches = eval_batches(
+            images, index, _IMAGE_BATCH, transform=transform, device=self._device
+        )
+        for batch, _, _ in batches:
+            yield batch.contiguous(memory_format=torch.channels_last)
+
+
+def spread_index(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.int64]:
+    """Positions of at most so many images, of every class about as many; ascending.
+
+    Args:
+        labels: (N,) classes.
+        most: Largest number of positions.
+        seed: Of the choice inside a class.
+    """
+    classes = np.asarray(labels, dtype=np.int64)
+    if len(classes) <= most:
+        return np.arange(len(classes), dtype=np.int64)
+    draws = np.random.default_rng(seed).random(len(classes))
+    order = np.lexsort((draws, classes))
+    starts = np.searchsorted(classes[order], classes[order])
+    rank = np.empty(len(classes), dtype=np.int64)
+    rank[order] = np.arange(len(classes)) - starts
+    # The first of every class, then the second, ...; the draws break ties.
+    return np.sort(np.lexsort((draws, rank))[:most])

@@ -1,0 +1,54 @@
+"""What a model says of a set of images, in memory and on disk."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from gsfl_tune.run import write_bytes
+from gsfl_tune.training.metrics import classification_metrics
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of a set of images.
+
+    Attributes:
+        logits: (N, C) float32.
+        labels: (N,) int64 true classes.
+        paths: N names of the images.
+    """
+
+    logits: np.ndarray
+    labels: np.ndarray
+    paths: list[str]
+
+    @property
+    def correct(self) -> np.ndarray:
+        """(N,) whether the largest logit is that of the true class."""
+        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+
+    def metrics(self) -> dict[str, float]:
+        """Accuracy, balanced accuracy, top-5, NLL and ECE."""
+        return classification_metrics(self.logits, self.labels)
+
+
+def save_predictions(path: Path, predictions: Predictions) -> None:
+    """Writes ``logits`` (N, C) float32, ``labels`` (N,) int64 and ``paths`` (N,), atomically."""
+    buffer = io.BytesIO()
+    np.savez(
+        buffer,
+        logits=predictions.logits.astype(np.float32),
+        labels=predictions.labels.astype(np.int64),
+        paths=np.asarray(predictions.paths, dtype=np.str_),
+    )
+    write_bytes(path, buffer.getvalue())
+
+
+def load_predictions(path: Path) -> Predictions:
+    """Reads what `save_predictions` wrote."""
+    with np.load(path, allow_pickle=False) as file:
+        return Predictions(file["logits"], file["labels"], [str(name) for name in file["paths"]])
