@@ -12,7 +12,7 @@ import numpy as np
 
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.data import square_side
-from gsfl_tune.evidence import confusion_report, linear_probe_result, paired_bootstrap
+from gsfl_tune.evidence import Retrained, linear_probe_result, paired_bootstrap, write_evidence
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
@@ -50,7 +50,7 @@ from gsfl_tune.search import (
     stored_run,
     write_trials,
 )
-from gsfl_tune.training import CheckpointError, Predictions, Training, Workspace, environment
+from gsfl_tune.training import CheckpointError, Training, Workspace, environment
 from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
 
@@ -286,21 +286,24 @@ class _Search:
             # The search chose how images are cut: features and groups are those of its choice.
             chosen = self.experiment.fixed({"data.fit": winner.config.data.fit})
             workspace = _open(chosen, self.workspace.cache_dir)
-        dataset = workspace.dataset
         difference: Difference | None = None
         with self.manifest.clock("evidence"):
-            groups: np.ndarray | None = None
-            if winner.config.model.head == "gsfl":
-                groups = workspace.groups(winner.config)
+            groups = workspace.groups(winner.config) if winner.config.model.head == "gsfl" else None
             predictions = self.retraining.predictions(winner)
-            correct = _correct(predictions)
+            correct = np.stack([each.correct for each in predictions])
             if control is not None:
-                rival = _correct(self.retraining.predictions(control))
+                rival = [each.correct for each in self.retraining.predictions(control)]
                 difference = paired_bootstrap(correct, rival)
             probe = linear_probe_result(workspace, winner.config, correct)
-            logits = np.stack([each.logits for each in predictions])
-            evidence = confusion_report(logits, predictions[0].labels, dataset.classes, groups)
-            write_json(self.run.evidence_file, evidence)
+            write_evidence(
+                self.run,
+                workspace,
+                self._retrained(winner),
+                self._retrained(control) if control else None,
+                predictions=predictions,
+                groups=groups,
+                notice=self._notice,
+            )
             if self.storage is not None:
                 self.storage.settle()
             write_trials(self.run)
@@ -319,12 +322,20 @@ class _Search:
             ],
             groups={}
             if groups is None
-            else dict(zip(dataset.classes, map(int, groups), strict=True)),
+            else dict(zip(workspace.dataset.classes, map(int, groups), strict=True)),
             cost={"seconds": self.manifest.seconds(), "slots": self.slots.count},
             environment=environment(),
         )
         self._export(workspace, winner, groups, results)
         write_results(self.run.results_file, results)
+
+    def _retrained(self, candidate: Candidate) -> Retrained:
+        """Where the retrained models lie; a storage may have kept them until now."""
+        jobs = self.retraining.jobs(candidate, "train+validation")
+        if self.storage is not None:
+            for job in jobs:
+                self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
+        return Retrained(candidate.config, {job.seed: job.directory for job in jobs})
 
     def _counts(self) -> dict[str, int]:
         import pandas
@@ -344,8 +355,6 @@ class _Search:
     ) -> None:
         """The bundle is the first seed's model, never the best on the test split."""
         job = self.retraining.jobs(winner, "train+validation")[0]
-        if self.storage is not None:
-            self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
         training = Training(winner.config, workspace, job.directory, seed=job.seed, fit=job.fit)
         if not _restored(training):
             raise SearchFailed(
@@ -387,8 +396,3 @@ def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:
         trial=candidate.trial,
         kind=kind,
     )
-
-
-def _correct(predictions: Sequence[Predictions]) -> np.ndarray:
-    """(seeds, test images) whether the prediction was right."""
-    return np.stack([each.logits.argmax(axis=1) == each.labels for each in predictions])

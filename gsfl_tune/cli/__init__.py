@@ -13,6 +13,7 @@ from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.doctor import Doctor
 from gsfl_tune.cli.evaluate import Evaluate
+from gsfl_tune.cli.evidence import Evidence
 from gsfl_tune.cli.export import Export
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
@@ -34,6 +35,7 @@ COMMANDS: list[type[Command]] = [
     Train,
     Search,
     Results,
+    Evidence,
     Export,
     Evaluate,
     Predict,

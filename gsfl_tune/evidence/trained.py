@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +28,7 @@ from gsfl_tune.training import (
 from gsfl_tune.training.features import all_cores
 
 Part = Literal["pool", "test"]
+Decode = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 _HEAD_BATCH = 512
 _IMAGE_BATCH = 32
@@ -194,20 +195,24 @@ class TrainedModel:
             np.asarray(torch.cat(shared).numpy()) if shared else None,
         )
 
-    def decode(self, sums: NDArray[np.floating]) -> NDArray[np.float32]:
-        """Features (M, D) that the decoder makes of sums s + d (M, H).
+    @property
+    def decode(self) -> Decode:
+        """Makes features (M, D) of sums s + d (M, H); holds on to the head alone.
 
         Raises:
             ValueError: For a plain head, which has no decoder.
         """
-        head = self.network.head
+        head, device = self.network.head, self._device
         if not isinstance(head, GsflHead):
             raise ValueError("a plain head has no decoder")
-        rows = []
-        with torch.inference_mode(), all_cores(self._device):
-            for batch in torch.from_numpy(np.asarray(sums, dtype=np.float32)).split(_HEAD_BATCH):
-                rows.append((head.decoder(batch.to(self._device)) / head.feature_scale).cpu())
-        return np.asarray(torch.cat(rows).numpy())
+
+        def decode(sums: NDArray[np.floating]) -> NDArray[np.floating]:
+            table = torch.from_numpy(np.asarray(sums, dtype=np.float32))
+            with torch.inference_mode(), all_cores(device):
+                rows = [head.decoder(each.to(device)).cpu() for each in table.split(_HEAD_BATCH)]
+            return np.asarray((torch.cat(rows) / head.feature_scale).numpy())
+
+        return decode
 
     def predictions(self) -> Predictions:
         """Predictions of all test images."""

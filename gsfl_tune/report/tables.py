@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
 from gsfl_tune.run.results import Difference, Outcome, Results, Score
 
@@ -42,6 +43,7 @@ class ResultsView:
         if sentences:
             yield Text("\n".join(sentences))
         yield _configuration(results.winner)
+        yield from evidence_parts(load_evidence(self.run.run.evidence_file))
         yield from self._rest()
 
     def _unfinished(self) -> Iterator[RenderableType]:

@@ -1,0 +1,42 @@
+"""``gsfl-tune evidence``: what the winner of a run shows, computed again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from gsfl_tune.cli._base import FAILED, FINISHED, Command
+
+
+class Evidence(Command):
+    """Computes the evidence of a finished run again."""
+
+    name = "evidence"
+    help = (
+        "compute the evidence of a finished run again (a search does at its end): calibration, "
+        "confusions, probes, swap test, Grad-CAM; the exit code is 1 if a part of it failed"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("run_dir", metavar="RUN", type=Path, help="run directory")
+        parser.add_argument("--json", action="store_true", help="print what evidence.json holds")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Computes, writes and prints."""
+        from gsfl_tune.evidence import recompute_evidence
+        from gsfl_tune.report import print_evidence
+
+        content = recompute_evidence(
+            args.run_dir, notice=lambda text: print(text, file=sys.stderr, flush=True)
+        )
+        if args.json:
+            print(json.dumps(content, indent=2, ensure_ascii=False))
+        else:
+            print_evidence(content)
+            print(f"\nevidence: {args.run_dir / 'evidence.json'}")
+            print(f"pictures: {len(content['pictures'])} in {args.run_dir / 'evidence'}")
+        failed = any(isinstance(part, dict) and "error" in part for part in content.values())
+        return FAILED if failed else FINISHED

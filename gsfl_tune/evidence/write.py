@@ -1,0 +1,317 @@
+"""Everything that a run can show about its winner, part by part: a part that fails loses itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsfl_tune.data import Dataset
+from gsfl_tune.evidence.calibration import calibration
+from gsfl_tune.evidence.cams import look
+from gsfl_tune.evidence.confusions import confusion_report, confusion_table
+from gsfl_tune.evidence.embedding import plane
+from gsfl_tune.evidence.gradcam import NoMaps
+from gsfl_tune.evidence.group_probes import group_probes
+from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictures
+from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
+from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.training import Predictions, Workspace
+
+# What bounds the time: a search sends all images through its networks many times.
+MOST_SEEDS = 3
+MOST_TEST_IMAGES = 2000
+MOST_POOL_IMAGES = 2048
+
+Positions = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Seed:
+    """One retrained model, as far as probes, swap test and map need it."""
+
+    latents: Latents
+    pool: NDArray[np.float32]
+    decode: Decode | None
+
+
+@dataclass(frozen=True)
+class _Studied:
+    """What the networks make of the images.
+
+    Attributes:
+        index: (N,) positions of the test images that are looked at.
+        pool_index: (M,) positions of the training images that the judge of the swap test sees.
+        seeds: The winner's models.
+        control: The control's models.
+        first: The winner's first model, whole.
+    """
+
+    index: Positions
+    pool_index: Positions
+    seeds: list[_Seed]
+    control: list[Latents]
+    first: TrainedModel
+
+
+class _Attempts:
+    """Computes parts; what fails is told and written down in place of the part."""
+
+    def __init__(self, notice: Callable[[str], None]) -> None:
+        self._notice = notice
+        self.notes: list[str] = []
+
+    def __call__(self, what: str, compute: Callable[[], Any]) -> Any:
+        try:
+            part = compute()
+            json.dumps(part, allow_nan=False)
+        except Exception as error:
+            return self.failed(what, error)
+        return part
+
+    def failed(self, what: str, error: Exception) -> dict[str, str]:
+        """Tells what could not be computed; a run never fails for want of a picture."""
+        reason = f"{type(error).__name__}: {error}"
+        self._notice(f"evidence: {what} could not be computed ({reason}); the rest is there")
+        return {"error": reason}
+
+
+def write_evidence(
+    run: RunDirectory,
+    workspace: Workspace,
+    winner: Retrained,
+    control: Retrained | None,
+    *,
+    predictions: Sequence[Predictions],
+    groups: NDArray[np.int64] | None,
+    notice: Callable[[str], None] = lambda text: None,
+) -> dict[str, Any]:
+    """Computes ``evidence.json`` and draws the pictures that it names.
+
+    The same models and images give the same numbers. Of a plain winner there are no groups, no
+    shared part, and so neither probes nor swap test.
+
+    Args:
+        run: Where to write; pictures of an earlier call are replaced.
+        workspace: Data and caches, cut as the winner's.
+        winner: The winner's retrained models.
+        control: The control's, if there is one.
+        predictions: Of the winner on the test images, one a seed.
+        groups: (C,) group of every class; None for a plain winner.
+        notice: Told of every part that could not be computed.
+
+    Returns:
+        The content of the file, described in ``docs/evidence.md``.
+    """
+    folder = run.evidence
+    dataset = workspace.dataset
+    logits = np.stack([each.logits for each in predictions])
+    labels = np.asarray(predictions[0].labels)
+    attempt = _Attempts(notice)
+    content = confusion_report(logits, labels, dataset.classes, groups)
+    content |= confusion_table(logits, labels, dataset.class_count, groups)
+    content["calibration"] = attempt("calibration", lambda: calibration(logits, labels))
+    pictures: list[Picture] = []
+    draw = _Drawing(attempt, pictures)
+    draw("confused pairs", lambda: confused_pictures(folder, dataset.test, logits, dataset.classes))
+    if groups is not None:
+        draw("class groups", lambda: group_pictures(folder, dataset, groups))
+    try:
+        studied = _study(workspace, winner, control, labels, groups, attempt)
+    except Exception as error:
+        failed = attempt.failed("what needs the retrained models", error)
+        parts = ["map", "gradcam", *(["probes", "swap"] if groups is not None else [])]
+        content |= dict.fromkeys(parts, failed)
+    else:
+        content |= _from_models(studied, dataset, labels, logits[0], groups, folder, attempt, draw)
+    content["pictures"] = [picture.to_json() for picture in pictures]
+    if attempt.notes:
+        content["notes"] = attempt.notes
+    write_json(run.evidence_file, content)
+    _remove_others(folder, pictures)
+    return content
+
+
+class _Drawing:
+    """Collects pictures; a kind that fails is a note and a notice."""
+
+    def __init__(self, attempt: _Attempts, pictures: list[Picture]) -> None:
+        self._attempt = attempt
+        self._pictures = pictures
+
+    def __call__(self, what: str, draw: Callable[[], list[Picture]]) -> None:
+        try:
+            self._pictures += draw()
+        except Exception as error:
+            reason = self._attempt.failed(f"pictures of {what}", error)["error"]
+            self._attempt.notes.append(f"no pictures of {what}: {reason}")
+
+
+def _study(
+    workspace: Workspace,
+    winner: Retrained,
+    control: Retrained | None,
+    labels: Positions,
+    groups: NDArray[np.int64] | None,
+    attempt: _Attempts,
+) -> _Studied:
+    index = spread_index(labels, MOST_TEST_IMAGES)
+    most = _most_pool_images(workspace, winner.config)
+    pool_index = spread_index(workspace.dataset.pool.labels, most)
+    seeds: list[_Seed] = []
+    first: TrainedModel | None = None
+    for model in winner.models(workspace, MOST_SEEDS):
+        first = first or model
+        decode = None
+        pool = np.zeros((0, 0), np.float32)
+        if groups is not None:
+            decode = model.decode
+            # Cached features are the same for all seeds, and then so is the judge.
+            fresh = model.finetuned or not seeds
+            pool = model.features("pool", pool_index) if fresh else seeds[0].pool
+        seeds.append(_Seed(model.latents("test", index), pool, decode))
+    assert first is not None, "Retrained.models raises where there is none"
+    wanted = min(MOST_SEEDS, len(winner.directories))
+    if len(seeds) < wanted:
+        attempt.notes.append(f"{len(seeds)} of {wanted} retrained models are still on disk")
+    others: list[Latents] = []
+    if control is not None and groups is not None:
+        try:
+            others = _latents_of_control(workspace, control, winner, index)
+        except Exception as error:
+            reason = attempt.failed("the probe of the control", error)["error"]
+            attempt.notes.append(f"no probe of the control: {reason}")
+    return _Studied(index, pool_index, seeds, others, first)
+
+
+def _most_pool_images(workspace: Workspace, config: Config) -> int:
+    """Training images for the judge: cached features cost little, the judge grows with both."""
+    if config.training.finetune.epochs > 0 or workspace.feature_dim(config) > MOST_POOL_IMAGES:
+        return MOST_POOL_IMAGES
+    return 2 * MOST_POOL_IMAGES
+
+
+def _latents_of_control(
+    workspace: Workspace, control: Retrained, winner: Retrained, index: Positions
+) -> list[Latents]:
+    dataset = workspace.dataset
+    if control.config.data.fit != winner.config.data.fit:
+        side = dataset.pool.side
+        workspace = Workspace.open(
+            control.config.data, side=side, cache_dir=workspace.cache_dir, device=workspace.device
+        )
+        if workspace.dataset.test.paths != dataset.test.paths:
+            raise ValueError("the control was tested on other images")
+    models = control.models(workspace, MOST_SEEDS)
+    return [model.latents("test", index) for model in models]
+
+
+def _from_models(
+    studied: _Studied,
+    dataset: Dataset,
+    labels: Positions,
+    logits: NDArray[np.floating],
+    groups: NDArray[np.int64] | None,
+    folder: Path,
+    attempt: _Attempts,
+    draw: _Drawing,
+) -> dict[str, Any]:
+    content: dict[str, Any] = {}
+    own = labels[studied.index]
+    if groups is not None and int(groups.max()) > 0:
+        content["probes"] = attempt("probes", lambda: _probes(studied, own, groups))
+    elif groups is not None:
+        attempt.notes.append("no probes for the group: there is a single group")
+    if groups is not None:
+        pool_labels = dataset.pool.labels[studied.pool_index]
+        content["swap"] = attempt(
+            "the swap test", lambda: _swap(studied.seeds, own, pool_labels, groups)
+        )
+    content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
+    try:
+        cams = look(
+            studied.first,
+            logits,
+            labels,
+            index=studied.index,
+            shared=studied.seeds[0].latents.shared,
+            groups=groups,
+        )
+    except NoMaps as error:
+        attempt.notes.append(f"no Grad-CAM: {error}")
+    except Exception as error:
+        content["gradcam"] = attempt.failed("Grad-CAM", error)
+    else:
+        if (numbers := cams.numbers()) is not None:
+            content["gradcam"] = numbers
+        draw("Grad-CAM", lambda: cams.pictures(folder, dataset))
+    return content
+
+
+def _probes(studied: _Studied, labels: Positions, groups: NDArray[np.int64]) -> dict[str, Any]:
+    latents = [seed.latents for seed in studied.seeds]
+    # Features of a frozen backbone are the same for all seeds.
+    distinct = latents if studied.first.finetuned else latents[:1]
+    parts: dict[str, list[NDArray[np.floating]]] = {"f": [each.features for each in distinct]}
+    shared = [each.shared for each in latents if each.shared is not None]
+    if shared:
+        parts["s"] = list(shared)
+    parts["d"] = [each.discriminative for each in latents]
+    if studied.control:
+        parts["d of the control"] = [each.discriminative for each in studied.control]
+    return group_probes(parts, labels, groups)
+
+
+def _swap(
+    seeds: Sequence[_Seed],
+    labels: Positions,
+    pool_labels: Positions,
+    groups: NDArray[np.int64],
+) -> dict[str, Any]:
+    networks: list[Swappable] = []
+    judge: Judge | None = None
+    known: NDArray[np.float32] | None = None
+    for seed in seeds:
+        if judge is None or seed.pool is not known:
+            judge, known = Judge(seed.pool, pool_labels, groups), seed.pool
+        latents = seed.latents
+        assert seed.decode is not None
+        assert latents.shared is not None
+        networks.append(
+            Swappable(judge, latents.features, latents.shared, latents.discriminative, seed.decode)
+        )
+    return swap_test(networks, labels, groups)
+
+
+def _map(studied: _Studied, labels: Positions, predicted: Positions) -> dict[str, Any]:
+    latents = studied.seeds[0].latents
+    planes = {"discriminative": plane(latents.discriminative)}
+    if latents.shared is not None:
+        planes["shared"] = plane(latents.shared)
+    methods = {name: method for name, (_, method) in planes.items()}
+    same = len(set(methods.values())) == 1
+    return {
+        "method": methods["discriminative"]
+        if same
+        else ", ".join(f"{name} part: {method}" for name, method in methods.items()),
+        "points": [
+            {"image": int(image), "label": int(label), "predicted": int(predicted[image])}
+            | {name: [round(float(x), 4) for x in at[row]] for name, (at, _) in planes.items()}
+            for row, (image, label) in enumerate(zip(studied.index, labels, strict=True))
+        ],
+    }
+
+
+def _remove_others(folder: Path, pictures: Sequence[Picture]) -> None:
+    """Takes away pictures of an earlier winner."""
+    kept = {Path(picture.file).name for picture in pictures}
+    for path in folder.glob("*.jpg"):
+        if path.name not in kept:
+            path.unlink(missing_ok=True)
