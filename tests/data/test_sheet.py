@@ -50,3 +50,13 @@ def test_many_classes_with_long_names_and_few_images(tmp_path, cache):
     assert shown == 120
     assert sheet.width <= 1700
     assert sheet.height < 8000
+
+
+def test_chosen_classes_alone(tmp_path, cache):
+    colors = {"a": (255, 0, 0), "b": (0, 255, 0), "c": (0, 0, 255)}
+    dataset = prepare(configure("folder", paint(tmp_path / "images", colors)), cache_dir=cache)
+    sheet, shown = contact_sheet(dataset, images_per_class=2, classes=[2, 0])
+    assert shown == 2
+    assert share(sheet, colors["a"]) > 0.1
+    assert share(sheet, colors["c"]) > 0.1
+    assert share(sheet, colors["b"]) == 0

@@ -1,0 +1,101 @@
+"""``gsfl-tune evidence RUN``: from a finished run's files, whole and with files gone."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+
+from gsfl_tune.cli import main
+from gsfl_tune.evidence import recompute_evidence
+from gsfl_tune.experiment import UserError
+from gsfl_tune.run import read_json, write_json
+
+
+@pytest.fixture(scope="module")
+def complete(finished_run, cache_dir):
+    """The evidence with every file there."""
+    notices: list[str] = []
+    content = recompute_evidence(finished_run, cache_dir=cache_dir, notice=notices.append)
+    assert notices == []
+    return content
+
+
+def test_a_finished_run_has_every_part(finished_run, complete):
+    assert read_json(finished_run / "evidence.json") == complete
+    assert [row["part"] for row in complete["probes"]["parts"]][-1] == "d of the control"
+    assert {"swap", "map", "calibration", "gradcam", "confusion"} <= set(complete)
+    assert "notes" not in complete
+
+
+def test_the_bundle_stands_in_for_the_first_seed(run_copy, cache_dir, complete):
+    shutil.rmtree(run_copy / "finals")
+    notices: list[str] = []
+    content = recompute_evidence(run_copy, cache_dir=cache_dir, notice=notices.append)
+    text = "\n".join(notices)
+    assert "1 of 2 retrained models are gone" in text
+    assert "control's models" in text
+    assert "predictions of the retrains" in text
+    # Of the first seed alone, and that is the same model.
+    assert content["map"] == complete["map"]
+    assert [row["part"] for row in content["probes"]["parts"]] == ["f", "s", "d"]
+    assert content["probes"]["parts"][0] == complete["probes"]["parts"][0]
+
+
+def test_nothing_else_in_the_run_changes(run_copy, cache_dir, complete):
+    def state():
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes())
+            for path in run_copy.rglob("*")
+            if path.is_file() and "evidence" not in path.relative_to(run_copy).parts[0]
+        }
+
+    before = state()
+    recompute_evidence(run_copy, cache_dir=cache_dir)
+    assert state() == before
+
+
+def test_says_what_is_gone(run_copy, cache_dir, tmp_path):
+    for path in run_copy.rglob("checkpoint.pt"):
+        path.unlink()
+    shutil.rmtree(run_copy / "best")
+    with pytest.raises(UserError, match=r"(?s)checkpoint\.pt.*best/model\.safetensors"):
+        recompute_evidence(run_copy, cache_dir=cache_dir)
+    (run_copy / "results.json").unlink()
+    with pytest.raises(UserError, match="not finished"):
+        recompute_evidence(run_copy)
+    (run_copy / "experiment.yaml").unlink()
+    with pytest.raises(UserError, match="not a run directory"):
+        recompute_evidence(run_copy)
+    with pytest.raises(UserError, match="no such run"):
+        recompute_evidence(tmp_path / "nowhere")
+
+
+def test_other_or_missing_images_are_refused(run_copy, cache_dir):
+    manifest = read_json(run_copy / "run.json")
+    write_json(run_copy / "run.json", manifest | {"data": "0123456789abcdef"})
+    with pytest.raises(UserError, match="not those of the run"):
+        recompute_evidence(run_copy, cache_dir=cache_dir)
+    results = read_json(run_copy / "results.json")
+    results["winner"]["config"]["data"] |= {"source": "folder", "path": str(run_copy / "gone")}
+    write_json(run_copy / "results.json", results)
+    with pytest.raises(UserError, match=r"(?s)needs the images of the run.*gone"):
+        recompute_evidence(run_copy, cache_dir=cache_dir)
+
+
+def test_the_command_prints_numbers_and_exits_with_2_for_bad_input(
+    run_copy, cache_dir, capsys, monkeypatch, tmp_path
+):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
+    monkeypatch.setenv("COLUMNS", "80")
+    assert main(["evidence", str(run_copy)]) == 0
+    out = capsys.readouterr().out
+    for words in ("Swap test", "Which group?", "shared part s", "worst tenth", "pictures: "):
+        assert words in out
+    lines = [line for line in out.splitlines() if str(run_copy) not in line]
+    assert max(map(len, lines)) <= 80
+    assert main(["evidence", str(run_copy), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out) == read_json(run_copy / "evidence.json")
+    assert main(["evidence", str(tmp_path / "nowhere")]) == 2
+    assert "no such run directory" in capsys.readouterr().err

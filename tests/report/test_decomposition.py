@@ -1,0 +1,76 @@
+"""The evidence in a terminal."""
+
+from __future__ import annotations
+
+import io
+
+import pytest
+from rich.console import Console
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.report import load_evidence, load_results, print_evidence, print_results
+from gsfl_tune.run import RunDirectory, write_json
+
+EVIDENCE = {
+    "worst_tenth": {"mean": 0.25, "classes": ["gull", "tern", "auk", "skua", "noddy"]},
+    "most_confused": [{"classes": ["gull", "tern"], "counts": [4, 2], "share": 0.1}],
+    "group_errors": {"inside": 0.2, "across": 0.1, "share_inside": 0.667, "expected_inside": 0.3},
+    "probes": {
+        "chance": 0.125,
+        "parts": [
+            {
+                "part": part,
+                "groups": {"mean": mean, "std": 0.01},
+                "random_groups": {"mean": 0.5, "std": 0.02},
+            }
+            for part, mean in (("f", 0.8), ("s", 0.9), ("d", 0.7), ("d of the control", 0.75))
+        ],
+    },
+    "swap": {
+        "pairs": 4000,
+        "group_follows_shared": 0.9012,
+        "class_follows_discriminative": None,
+        "chance_group": 0.13,
+        "chance_class": None,
+        "judge_accuracy": 0.71,
+    },
+}
+
+
+def text_of(evidence) -> str:
+    stream = io.StringIO()
+    print_evidence(evidence, Console(file=stream, width=80, highlight=False))
+    return stream.getvalue()
+
+
+def test_shows_the_numbers_within_80_columns():
+    text = text_of(EVIDENCE)
+    assert max(map(len, text.splitlines())) <= 80
+    flat = " ".join(text.split())
+    assert "worst tenth of the classes: 25.0 % right (gull, tern, auk and 2 more)" in flat
+    assert "inside the true class's group: 66.7 % (by chance 30.0 %)" in flat
+    assert "gull / tern 6" in flat
+    assert "shared part s 90.0 % ± 1.0 50.0 % ± 2.0" in flat
+    assert "the group of a, of pairs across groups 90.1 % 13.0 %" in flat
+    assert "the class of b, of pairs inside a group - -" in flat
+
+
+def test_what_could_not_be_computed_says_why():
+    text = text_of({"swap": {"error": "ValueError: no decoder"}, "notes": ["no Grad-CAM: tiny"]})
+    assert "swap: ValueError: no decoder" in text
+    assert "no Grad-CAM: tiny" in text
+
+
+def test_results_show_the_evidence_of_a_finished_run(finished):
+    run = RunDirectory(finished)
+    write_json(run.evidence_file, EVIDENCE)
+    stream = io.StringIO()
+    print_results(load_results(finished), Console(file=stream, width=80, highlight=False))
+    assert "Swap test" in stream.getvalue()
+
+
+def test_no_file_is_no_evidence_and_a_broken_one_an_error(tmp_path):
+    assert load_evidence(tmp_path / "evidence.json") == {}
+    (tmp_path / "evidence.json").write_text("{")
+    with pytest.raises(UserError, match="cannot be read"):
+        load_evidence(tmp_path / "evidence.json")
