@@ -116,6 +116,16 @@ def test_the_run_directory_holds_what_is_promised(finished):
     assert not (run / ".interrupt").exists()
 
 
+def test_the_winner_comes_with_its_evidence(finished):
+    run, output = finished
+    evidence = json.loads((run / "evidence.json").read_text())
+    assert {row["part"] for row in evidence["probes"]["parts"]} >= {"f", "s", "d"}
+    assert evidence["swap"]["pairs"] > 0
+    assert evidence["calibration"]["bins"]
+    assert all((run / picture["file"]).is_file() for picture in evidence["pictures"])
+    assert "Swap test" in output
+
+
 def test_the_journal_and_the_table_agree(finished):
     run, _ = finished
     found = studies(run)

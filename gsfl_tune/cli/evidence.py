@@ -27,7 +27,7 @@ class Evidence(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Computes, writes and prints."""
         from gsfl_tune.evidence import recompute_evidence
-        from gsfl_tune.report import print_evidence
+        from gsfl_tune.report.decomposition import print_evidence
 
         content = recompute_evidence(
             args.run_dir, notice=lambda text: print(text, file=sys.stderr, flush=True)

@@ -8,7 +8,8 @@ import pytest
 from rich.console import Console
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.report import load_evidence, load_results, print_evidence, print_results
+from gsfl_tune.report import load_results, print_results
+from gsfl_tune.report.decomposition import load_evidence, print_evidence
 from gsfl_tune.run import RunDirectory, write_json
 
 EVIDENCE = {
