@@ -71,46 +71,48 @@ class Retrained:
         return gone
 
     def models(self, workspace: Workspace, most: int) -> Iterator[TrainedModel]:
-        """The models that are there, in the order of the seeds, one at a time.
+        """The models that can be loaded, in the order of the seeds, one at a time.
 
         Args:
             workspace: Data and caches.
             most: No more than so many seeds.
 
         Raises:
-            ModelGone: When there is none, or a checkpoint is that of another training.
+            ModelGone: When there is none, with the reasons.
         """
         found = 0
+        troubles: list[str] = []
         for place, (seed, directory) in enumerate(self.directories.items()):
-            if found == most or directory in self.missing():
+            if found == most:
+                return
+            try:
+                model = self._model(workspace, seed, directory, first=place == 0)
+            except ModelGone as error:
+                troubles.append(str(error))
                 continue
             found += 1
-            yield self._model(workspace, seed, directory, first=place == 0)
+            yield model
         if not found:
-            raise ModelGone(
-                f"{next(iter(self.directories.values())).parent}: the retrained models "
-                "(checkpoint.pt) are gone"
-            )
+            raise ModelGone("\n".join(troubles))
 
     def _model(
         self, workspace: Workspace, seed: int, directory: Path, *, first: bool
     ) -> TrainedModel:
         config = self.config
-        training = Training(config, workspace, directory, seed=seed, fit="train+validation")
-        try:
-            found = training.look() and training.finished
-        except CheckpointError as error:
-            raise ModelGone(f"{error}; the evidence needs it") from error
         finetuned = config.training.finetune.epochs > 0
-        if found:
-            return TrainedModel(workspace, config, training.trained_network(), finetuned)
+        training = Training(config, workspace, directory, seed=seed, fit="train+validation")
+        path = training.checkpoint_path
+        trouble = f"{path}: is gone" if not path.is_file() else f"{path}: of another training"
+        try:
+            if training.look() and training.finished:
+                return TrainedModel(workspace, config, training.trained_network(), finetuned)
+        except CheckpointError as error:
+            trouble = str(error)
         if not first or self.bundle is None:
-            raise ModelGone(f"{training.checkpoint_path}: not the model of this run's retrain")
+            raise ModelGone(trouble)
         network = training.network(workspace.new_backbone(config)).cpu()
         load_exported(network, *self.bundle)
-        return TrainedModel(
-            workspace, config, network.eval().requires_grad_(False), finetuned
-        )
+        return TrainedModel(workspace, config, network.requires_grad_(False), finetuned)
 
 
 def load_exported(network: Network, best: Path, best_training: Path) -> None:

@@ -180,7 +180,7 @@ def _study(
     assert first is not None, "Retrained.models raises where there is none"
     wanted = min(MOST_SEEDS, len(winner.directories))
     if len(seeds) < wanted:
-        attempt.notes.append(f"{len(seeds)} of {wanted} retrained models are still on disk")
+        attempt.notes.append(f"{len(seeds)} of {wanted} retrained models could be loaded")
     others: list[Latents] = []
     if control is not None and groups is not None:
         try:
