@@ -24,6 +24,7 @@ demo: install
 	$(BIN)/gsfl-tune search search_spaces/typefaces.yaml --run-dir $(DEMO) $(RESUME)
 	$(BIN)/gsfl-tune data search_spaces/typefaces.yaml --sheet $(DEMO)/contact-sheet.png --samples $(DEMO)/samples
 	$(BIN)/gsfl-tune predict $(DEMO)/best $(DEMO)/samples/*.png --top 3
+	$(BIN)/gsfl-tune report $(DEMO)
 
 # Two files at a time, one thread each: the tests wait for processes as much as for the CPU.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile

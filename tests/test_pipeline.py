@@ -143,6 +143,34 @@ def test_the_journal_and_the_table_agree(finished):
     assert not any(name.startswith("loss.") for name in found["control"].best_trial.params)
 
 
+def test_rungs_and_workers_are_written_down(finished):
+    run, _ = finished
+    table = pandas.read_parquet(run / "trials.parquet")
+    stretches = [json.loads(line) for line in (run / "workers.jsonl").read_text().splitlines()]
+    for name, study in studies(run).items():
+        rows = table[table["study"] == name].set_index("number")
+        for trial in study.trials:
+            row = rows.loc[trial.number].filter(like="rungs.").dropna()
+            assert {int(key[6:]): value for key, value in row.items()} == trial.intermediate_values
+            own = [s for s in stretches if (s.get("study"), s.get("trial")) == (name, trial.number)]
+            assert [s["rung"] for s in own] == sorted(trial.intermediate_values)
+            assert own[-1]["epoch"] == rows.loc[trial.number, "epochs"]
+    retrains = [stretch["job"] for stretch in stretches if "job" in stretch]
+    # Two finalists and two rivals are validated, winner and control tested: two seeds each.
+    assert len(retrains) == 12
+    assert all(s["begin"] < s["end"] and s["worker"] for s in stretches)
+
+
+def test_the_search_names_the_report_and_the_report_shows_the_search(home, finished):
+    run, output = finished
+    assert output.splitlines()[-1].endswith("gsfl-tune report runs/tiny --open")
+    done = gsfl_tune(home, "report", "runs/tiny")
+    assert done.returncode == 0, done.stderr
+    page = (run / "report.html").read_text(encoding="utf-8")
+    for id_of_chart in ("curves", "best", "parallel", "slices", "rungs", "timeline", "classes"):
+        assert f'data-chart="{id_of_chart}"' in page, id_of_chart
+
+
 def test_first_trials_are_the_defaults_and_the_published_setting(finished):
     run, output = finished
     search = studies(run)["search"]

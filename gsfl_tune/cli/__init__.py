@@ -17,6 +17,7 @@ from gsfl_tune.cli.evidence import Evidence
 from gsfl_tune.cli.export import Export
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
+from gsfl_tune.cli.report import Report
 from gsfl_tune.cli.results import Results
 from gsfl_tune.cli.schema import Schema
 from gsfl_tune.cli.search import Search
@@ -24,6 +25,7 @@ from gsfl_tune.cli.status import Status
 from gsfl_tune.cli.stop import Stop
 from gsfl_tune.cli.submit import Submit
 from gsfl_tune.cli.train import Train
+from gsfl_tune.cli.watch import Watch
 from gsfl_tune.experiment.errors import UserError
 
 __all__ = ["COMMANDS", "main"]
@@ -35,6 +37,8 @@ COMMANDS: list[type[Command]] = [
     Train,
     Search,
     Results,
+    Report,
+    Watch,
     Export,
     Evaluate,
     Evidence,

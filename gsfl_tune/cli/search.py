@@ -85,4 +85,6 @@ class Search(Command):
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
         print_results(load_results(run_dir))
+        words = ["gsfl-tune", "report", str(run_dir), "--open"]
+        print(f"Charts and evidence: {shlex.join(words)}")
         return FINISHED

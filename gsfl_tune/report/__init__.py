@@ -1,6 +1,15 @@
 """What a run shows, from its files alone."""
 
+from gsfl_tune.report.page import write_report
 from gsfl_tune.report.results import RunResults, load_results
 from gsfl_tune.report.tables import ResultsView, print_results
+from gsfl_tune.report.watch import WatchServer
 
-__all__ = ["ResultsView", "RunResults", "load_results", "print_results"]
+__all__ = [
+    "ResultsView",
+    "RunResults",
+    "WatchServer",
+    "load_results",
+    "print_results",
+    "write_report",
+]

@@ -211,12 +211,13 @@ def show(value: Any) -> str:
 
 
 def _cost(seconds: Mapping[str, float]) -> str:
-    parts = [f"{name} {_duration(value)}" for name, value in seconds.items() if name != "total"]
+    parts = [f"{name} {duration(value)}" for name, value in seconds.items() if name != "total"]
     total = seconds.get("total")
-    return ", ".join(parts + ([f"in all {_duration(total)}"] if total is not None else []))
+    return ", ".join(parts + ([f"in all {duration(total)}"] if total is not None else []))
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
+    """Seconds as ``1 h 05 min``, ``3 min 20 s`` or ``7 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

@@ -4,6 +4,7 @@ from gsfl_tune.run.atomic import read_json, write_bytes, write_json, write_text
 from gsfl_tune.run.claim import Claim, ClaimLost
 from gsfl_tune.run.epochs import EpochLog
 from gsfl_tune.run.layout import RunDirectory, StudyName
+from gsfl_tune.run.workers import WorkerLog
 
 __all__ = [
     "Claim",
@@ -11,6 +12,7 @@ __all__ = [
     "EpochLog",
     "RunDirectory",
     "StudyName",
+    "WorkerLog",
     "read_json",
     "write_bytes",
     "write_json",

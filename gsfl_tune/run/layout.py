@@ -63,6 +63,11 @@ class RunDirectory:
         return self.path / "utilisation.json"
 
     @property
+    def workers_file(self) -> Path:
+        """What every worker did when, see `gsfl_tune.run.workers`."""
+        return self.path / "workers.jsonl"
+
+    @property
     def best(self) -> Path:
         """The bundle."""
         return self.path / "best"

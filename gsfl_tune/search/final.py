@@ -130,6 +130,7 @@ def run_jobs(
                     result = {"failed": result.reason}
                 elif result is not None:
                     where = result.pop("place", {})
+                    where["job"] = jobs[index].name
                     watcher.occupied(where, where.get("seconds", 0.0))
                     if "environment" not in result and storage is not None:
                         result = _brought(storage, jobs[index], result)

@@ -136,6 +136,8 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
     for key, value in last.items():
         if "/" in key:
             row[key] = value
+    for k, value in sorted(trial.intermediate_values.items()):
+        row[f"rungs.{k}"] = value
     for key, value in trial.params.items():
         row[f"params.{key}"] = value
     return row

@@ -12,7 +12,7 @@ import ray
 from ray.exceptions import RayError
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-from gsfl_tune.run import RunDirectory
+from gsfl_tune.run import RunDirectory, WorkerLog
 from gsfl_tune.run.gpus import number, read_gpus
 from gsfl_tune.run.utilisation import read_sessions, write_sessions
 from gsfl_tune.search.watcher import Watcher
@@ -99,6 +99,8 @@ class Utilisation(Watcher):
         self._all_slots = slots
         self._slots = slots
         self._before = read_sessions(run)
+        self._log = WorkerLog(run)
+        self._study_name: str | None = None
         self._sample_seconds = sample_seconds
         self._nodes: dict[str, _Node] = {}
         self._gone: list[_Node] = []
@@ -113,6 +115,7 @@ class Utilisation(Watcher):
 
     def begin(self, study: Study, budget: int, slots: int) -> None:
         """Starts the clock of a study."""
+        self._study_name = study.name
         self._start(slots)
 
     def jobs_begin(self, title: str, total: int, done: int) -> None:
@@ -122,14 +125,15 @@ class Utilisation(Watcher):
     def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
         """A trial or retrain has used its slot for so long, until now."""
         self._trial_seconds += seconds
-        identity, gpus = str(result.get("place_node")), str(result.get("place_gpus") or "")
-        if not gpus:
+        if "place_node" not in result:
             return
+        identity, gpus = str(result.get("place_node")), str(result.get("place_gpus") or "")
         if identity not in self._nodes:
             with suppress(RayError, RuntimeError, OSError):
                 self._look_at_nodes()
         node = self._nodes.get(identity)
-        if node is None:
+        self._note(result, seconds, identity[:6] if node is None else node.name)
+        if node is None or not gpus:
             return
         now = time.monotonic()
         for gpu in gpus.split(","):
@@ -159,6 +163,22 @@ class Utilisation(Watcher):
     @property
     def _has_gpus(self) -> bool:
         return any(node.count for node in self._nodes.values())
+
+    def _note(self, result: Mapping[str, Any], seconds: float, node: str) -> None:
+        end = time.time()
+        what = {"job": result["job"]} if "job" in result else {
+            "study": self._study_name,
+            "trial": result.get("trial_number"),
+            "rung": result.get("rung"),
+            "epoch": result.get("epoch"),
+        }
+        where = {
+            "node": node,
+            "worker": result.get("place_worker"),
+            "gpus": str(result.get("place_gpus") or ""),
+        }
+        times = {"begin": round(end - seconds, 3), "end": round(end, 3)}
+        self._log.append(what | where | times)
 
     # --- time -----------------------------------------------------------------------------
 

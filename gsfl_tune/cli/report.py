@@ -1,0 +1,49 @@
+"""``gsfl-tune report``: a run as one HTML file."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from gsfl_tune.cli._base import FINISHED, Command
+
+
+class Report(Command):
+    """Writes the page of a run."""
+
+    name = "report"
+    help = "write what a run found, and why to trust it, as one HTML file"
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument(
+            "run_dir", metavar="RUN", type=Path, help="run directory; the run may be under way"
+        )
+        parser.add_argument(
+            "-o",
+            "--output",
+            type=Path,
+            metavar="FILE",
+            help="where the page goes (default: RUN/report.html)",
+        )
+        parser.add_argument("--open", action="store_true", help="open it in a browser")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Writes it and says where it is."""
+        from gsfl_tune.experiment.errors import UserError
+        from gsfl_tune.report import write_report
+
+        if args.output is not None and args.output.is_dir():
+            raise UserError(f"{args.output}: is a directory, allowed is the name of a file")
+        try:
+            target = write_report(args.run_dir, args.output)
+        except OSError as error:
+            where = args.output or args.run_dir
+            raise UserError(f"{where}: the page cannot be written ({error.strerror})") from error
+        print(f"report: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+        if args.open:
+            import webbrowser
+
+            if not webbrowser.open(target.resolve().as_uri()):
+                print("there is no browser here; open the file yourself")
+        return FINISHED

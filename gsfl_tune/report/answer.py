@@ -1,0 +1,394 @@
+"""The first thing on the page: what came out, whether to believe it, what it cost, how to repeat it."""
+
+from __future__ import annotations
+
+import math
+import shlex
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from gsfl_tune.experiment import METRICS, Categorical, Distribution
+from gsfl_tune.report.files import SEARCH, RunFiles
+from gsfl_tune.report.tables import duration, percent, sentence, show
+from gsfl_tune.run.results import Outcome, Results, Score
+
+# A winner this close to the end of a range (in shares of it) may want to go further.
+_EDGE = 0.03
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One row of the table of tested models."""
+
+    name: str
+    scores: list[str]
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One searched parameter of the winner.
+
+    Attributes:
+        name: Of the parameter.
+        value: The winner's, as text.
+        drawn_from: What it was drawn from, as text.
+        edge: ``lower`` or ``upper`` where it lies at the end of its range, else empty.
+    """
+
+    name: str
+    value: str
+    drawn_from: str
+    edge: str
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page begins with.
+
+    Attributes:
+        finished: Whether there is a tested winner.
+        headline: The number.
+        unit: What the number is.
+        sentences: What it means.
+        models: Winner, control, probe.
+        settings: The winner's searched parameters (the best trial's, while there is no winner).
+        settings_title: Whose they are.
+        config: Its complete configuration, dotted paths.
+        facts: Label and value: what it cost, on what.
+        seconds: Phase and how long it took.
+        looks: Things to look at before believing the number.
+        commands: What to do with it, and the command.
+        versions: Library and version.
+    """
+
+    finished: bool
+    headline: str
+    unit: str
+    sentences: list[str] = field(default_factory=list)
+    models: list[ModelRow] = field(default_factory=list)
+    settings: list[Setting] = field(default_factory=list)
+    settings_title: str = ""
+    config: list[tuple[str, str]] = field(default_factory=list)
+    facts: list[tuple[str, str]] = field(default_factory=list)
+    seconds: list[tuple[str, str]] = field(default_factory=list)
+    looks: list[str] = field(default_factory=list)
+    commands: list[tuple[str, str]] = field(default_factory=list)
+    versions: list[tuple[str, str]] = field(default_factory=list)
+
+
+SCORES = ("accuracy", "balanced_accuracy", "top5", "nll", "ece")
+SCORE_TITLES = ("accuracy", "balanced", "top-5", "NLL", "ECE")
+
+
+def answer(files: RunFiles) -> Answer:
+    """The answer of a run, or how far it is."""
+    results = files.results.results
+    return _finished(files, results) if results else _unfinished(files)
+
+
+def format_metric(metric: str, value: float | None) -> str:
+    """A value of the search metric as people write it."""
+    if value is None:
+        return "–"
+    if metric.rpartition("/")[2] in ("accuracy", "balanced_accuracy", "top5"):
+        return f"{100 * value:.1f} %"
+    return f"{value:.4g}"
+
+
+def _finished(files: RunFiles, results: Results) -> Answer:
+    winner, control, probe = results.winner, results.control, results.probe
+    sentences = []
+    if control is not None:
+        kind = {
+            "tuned": "a plain head with a search of its own, of the same budget",
+            "matched": "the same configuration with a plain head",
+        }.get(control.kind or "", "a plain head")
+        sentences.append(f"The control ({kind}) has {percent(control.test['accuracy'])}.")
+    else:
+        sentences.append(
+            "There is no control, so this run does not say whether the shared features help: "
+            "search.control was off, the winner is a plain head itself, or the control failed."
+        )
+    if results.difference:
+        sentences.append(sentence(results.difference, "control"))
+    if probe and probe.difference:
+        sentences.append(sentence(probe.difference, "linear probe"))
+    trial = "" if winner.trial is None else f" (trial {winner.trial})"
+    return Answer(
+        finished=True,
+        headline=percent(winner.test["accuracy"]),
+        unit="test accuracy of the winner" + _seeds(winner),
+        sentences=sentences,
+        models=list(_models(results)),
+        settings=_settings(files, winner.params),
+        settings_title=f"The winner's configuration{trial}",
+        config=list(_flat(winner.config)),
+        facts=_facts(files),
+        seconds=_seconds(results.cost.get("seconds") or {}),
+        looks=list(_looks(files, results)),
+        commands=_commands(files, winner),
+        versions=_versions(results.environment),
+    )
+
+
+def _unfinished(files: RunFiles) -> Answer:
+    run = files.results
+    board = run.leaderboard(1)
+    best = board[0] if board else None
+    sentences = ["There is no tested winner yet: test images are looked at once, at the end."]
+    running = sum(trial.state == "RUNNING" for trial in files.trials)
+    if running:
+        plural = "trials are" if running > 1 else "trial is"
+        sentences.append(f"{running} {plural} under way, or were when the search was stopped.")
+    directory = str(run.run.path)
+    words = ["gsfl-tune", "search", str(run.run.experiment_file), "--run-dir", directory]
+    return Answer(
+        finished=False,
+        headline=format_metric(run.metric, best["value"]) if best else "–",
+        unit=f"best {run.metric} so far (trial {best['trial']})"
+        if best
+        else f"{run.metric}: no trial has come to its end yet",
+        sentences=sentences,
+        settings=_settings(files, best["params"]) if best else [],
+        settings_title=f"The best finished trial so far (trial {best['trial']})" if best else "",
+        facts=_facts(files),
+        seconds=_seconds(files.manifest.get("seconds") or {}),
+        looks=list(_common_looks(files)),
+        commands=[("Continue it, if it is not running", shlex.join([*words, "--resume"]))],
+        versions=_versions(files.manifest.get("environment") or {}),
+    )
+
+
+def _seeds(outcome: Outcome) -> str:
+    count = len(outcome.seeds)
+    return f", mean and deviation over {count} seeds" if count > 1 else ", one seed"
+
+
+def _models(results: Results) -> Iterator[ModelRow]:
+    yield ModelRow("winner", _cells(results.winner.test))
+    if results.control:
+        kind = f", {results.control.kind}" if results.control.kind else ""
+        yield ModelRow(f"control{kind}", _cells(results.control.test))
+    if results.probe:
+        yield ModelRow("linear probe", _cells(results.probe.test))
+
+
+def _cells(test: Mapping[str, Score]) -> list[str]:
+    cells = []
+    for name in SCORES:
+        score = test.get(name)
+        if score is None:
+            cells.append("–")
+        elif name in ("nll", "ece"):
+            spread = f" ± {score.std:.3f}" if len(score.values) > 1 else ""
+            cells.append(f"{score.mean:.3f}{spread}")
+        else:
+            cells.append(percent(score))
+    return cells
+
+
+def models_chart(results: Results) -> list[dict[str, Any]]:
+    """Test accuracy of every tested model, one value a seed, for the script."""
+    tested: list[tuple[str, Mapping[str, Score]]] = [("winner", results.winner.test)]
+    if results.control:
+        tested.append(("control", results.control.test))
+    if results.probe:
+        tested.append(("linear probe", results.probe.test))
+    return [
+        {"name": name, "mean": test["accuracy"].mean, "values": test["accuracy"].values}
+        for name, test in tested
+    ]
+
+
+# --- configuration ------------------------------------------------------------------------
+
+
+def _settings(files: RunFiles, params: Mapping[str, Any]) -> list[Setting]:
+    known: dict[str, Distribution] = {}
+    if files.experiment is not None:
+        known = {each.name: each.distribution for each in files.experiment.space.parameters}
+    return [
+        Setting(
+            name,
+            show(value),
+            known[name].describe() if name in known else "",
+            _edge(known[name], value) if name in known else "",
+        )
+        for name, value in params.items()
+    ]
+
+
+def _edge(drawn_from: Distribution, value: Any) -> str:
+    if isinstance(drawn_from, Categorical) or not isinstance(value, int | float):
+        return ""
+    low, high, at = float(drawn_from.low), float(drawn_from.high), float(value)
+    if drawn_from.log and low > 0 and at > 0:
+        low, high, at = math.log(low), math.log(high), math.log(at)
+    if high <= low:
+        return ""
+    place = (at - low) / (high - low)
+    return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else ""
+
+
+def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    for key, value in content.items():
+        path = f"{prefix}.{key}" if prefix else str(key)
+        if isinstance(value, Mapping):
+            yield from _flat(value, path)
+        else:
+            yield path, "null" if value is None else str(value)
+
+
+# --- cost ---------------------------------------------------------------------------------
+
+
+def _facts(files: RunFiles) -> list[tuple[str, str]]:
+    run = files.results
+    counts = run.counts
+    names = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
+    shown = [f"{n} {names.get(s, s.lower())}" for s, n in counts.items() if n]
+    facts = [("Trials", f"{sum(counts.values())}: {', '.join(shown)}" if shown else "none yet")]
+    spent = sum(trial.seconds for trial in files.trials)
+    if spent:
+        facts.append(("Training time of all trials", duration(spent)))
+    total = (run.results.cost if run.results else {}).get("seconds", {}).get("total")
+    if total:
+        facts.append(("Time in all", duration(total)))
+    if run.results and run.results.cost.get("slots"):
+        facts.append(("Trials at once", str(run.results.cost["slots"])))
+    busy = run.utilisation.get("slots_busy")
+    if busy is not None:
+        facts.append(("Slots busy", f"{100 * busy:.0f} % of the time"))
+    for gpu in run.utilisation.get("gpus") or ():
+        share = gpu["busy"] if gpu["busy"] is not None else gpu["occupied"]
+        if share is not None:
+            facts.append((f"GPU {gpu['gpu']} of {gpu['node']} busy", f"{100 * share:.0f} %"))
+    parts = files.data.get("counts") or {}
+    if parts:
+        text = ", ".join(f"{count} {part}" for part, count in parts.items())
+        facts.append(("Images", f"{text}, in {len(files.data.get('classes') or ())} classes"))
+    return facts
+
+
+def _seconds(seconds: Mapping[str, float]) -> list[tuple[str, str]]:
+    return [(name, duration(value)) for name, value in seconds.items()]
+
+
+def _versions(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
+    if not environment:
+        return []
+    rows = [("Python", str(environment.get("python", "?")))]
+    rows += [(str(k), str(v)) for k, v in (environment.get("packages") or {}).items()]
+    rows.append(("system", f"{environment.get('system', '?')}, {environment.get('cpus')} CPUs"))
+    rows += [("GPU", str(gpu)) for gpu in environment.get("gpus") or ()]
+    return rows
+
+
+# --- what to look at, what to do ----------------------------------------------------------
+
+
+def _looks(files: RunFiles, results: Results) -> Iterator[str]:
+    if results.difference and results.difference.interval.contains_zero:
+        yield (
+            "The interval of the difference to the control contains 0: on these test images GSFL "
+            "is not shown to help. More test images, not more trials, would narrow it."
+        )
+    if len(results.winner.seeds) == 1:
+        yield "One seed only: how much another training would differ is unknown."
+    images = (files.data.get("counts") or {}).get("test")
+    if images and images < 200:
+        width = 100 * 0.98 / math.sqrt(images)
+        yield (
+            f"Only {images} test images: an accuracy measured on them is uncertain by up to "
+            f"{width:.0f} points either way."
+        )
+    edges = [s for s in _settings(files, results.winner.params) if s.edge]
+    for setting in edges:
+        yield (
+            f"{setting.name} = {setting.value} lies at the {setting.edge} end of its range "
+            f"({setting.drawn_from}): better values may lie outside."
+        )
+    chosen = results.winner.validation.get("accuracy")
+    if chosen and chosen.mean - results.winner.test["accuracy"].mean > 0.05:
+        yield (
+            f"Validation accuracy ({percent(chosen)}) is clearly above test accuracy: the test "
+            "images are harder, or the search has fitted the validation images."
+        )
+    yield from _common_looks(files)
+
+
+def _common_looks(files: RunFiles) -> Iterator[str]:
+    trials = files.study(SEARCH)
+    failed = sum(trial.state == "FAIL" for trial in trials)
+    if failed and failed * 5 >= len(trials):
+        yield f"{failed} of {len(trials)} trials failed: see the reasons under Search."
+    elif failed:
+        yield f"{failed} trial{'s' if failed > 1 else ''} failed: see the reasons under Search."
+    broken = len(files.data.get("broken") or ())
+    if broken:
+        yield f"{broken} images could not be read and were left out."
+    conflicting = (files.data.get("duplicates") or {}).get("conflicting") or ()
+    if conflicting:
+        yield f"{len(conflicting)} sets of identical images have different labels."
+    yield from files.problems
+
+
+def _commands(files: RunFiles, winner: Outcome) -> list[tuple[str, str]]:
+    run = files.results.run
+    experiment, best = str(run.experiment_file), str(run.best)
+    commands = [
+        (
+            "Search again, the same way (same seeds, space and protocol)",
+            ["gsfl-tune", "search", experiment, "--run-dir", f"{run.path}-again"],
+        )
+    ]
+    overrides = list(_overrides(files, winner))
+    if overrides:
+        words = ["gsfl-tune", "train", experiment]
+        for path, value in overrides:
+            words += ["--set", f"{path}={value}"]
+        commands.append(("Train the winner's configuration alone", words))
+    commands += [
+        ("Use the winner", ["gsfl-tune", "predict", best, "IMAGE"]),
+        ("Measure it on other images", ["gsfl-tune", "evaluate", best, "FOLDER"]),
+    ]
+    return [(title, shlex.join(words)) for title, words in commands]
+
+
+def _overrides(files: RunFiles, winner: Outcome) -> Iterator[tuple[str, str]]:
+    """The leaves that the winner's parameters decide, with its values."""
+    if files.experiment is None:
+        return
+    known = {each.name: each for each in files.experiment.space.parameters}
+    for name in winner.params:
+        parameter = known.get(name)
+        if parameter is None:
+            continue
+        if parameter.merges:
+            yield parameter.path, str(winner.params[name])
+            continue
+        value = _leaf(winner.config, parameter.path.split("."))
+        if value is not None:
+            yield parameter.path, f"{value}"
+
+
+def _leaf(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
+    found: Any = config
+    for key in keys:
+        if not isinstance(found, Mapping) or key not in found:
+            return None
+        found = found[key]
+    return found
+
+
+def maximizes(metric: str) -> bool:
+    """Whether larger values of a metric are better."""
+    return METRICS.get(metric, "maximize") == "maximize"
+
+
+def listed(words: Iterable[Any], most: int = 12) -> str:
+    """Words with commas between them, not too many."""
+    all_words = [str(word) for word in words]
+    more = len(all_words) - most
+    return ", ".join(all_words[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,0 +1,153 @@
+"""Which parameters the result depends on, measured with a random forest, and how far to trust it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from gsfl_tune.report.trials import TrialRecord
+
+# Fewer trials than this, and a forest explains noise.
+FEWEST = 10
+# More than these add time and nothing to see.
+MOST = 1000
+TREES = 200
+# A forest that explains less of what it has not seen should not be read.
+RELIABLE, USABLE = 0.5, 0.15
+
+
+@dataclass(frozen=True)
+class Importances:
+    """How much of the trials' result each parameter explains.
+
+    Attributes:
+        trials: Trials that the forest learned from.
+        explained: Out-of-bag R^2: the share of the variance of trials that a tree has not seen
+            which the forest predicts. 1 is all, 0 or less is none.
+        shares: Parameter and what R^2 loses when its values are shuffled, most first.
+    """
+
+    trials: int
+    explained: float
+    shares: list[tuple[str, float]]
+
+    @property
+    def verdict(self) -> str:
+        """Whether to read them."""
+        if self.explained >= RELIABLE:
+            return "reliable enough to read"
+        if self.explained >= USABLE:
+            return "a hint at most"
+        return "not to be read: the forest cannot predict trials that it has not seen"
+
+
+def importances(
+    trials: Sequence[TrialRecord], rung: int | None = None, *, seed: int = 0
+) -> Importances | None:
+    """Permutation importances on out-of-bag trials (Breiman 2001), one value a parameter.
+
+    Each tree of the forest predicts the trials that it was not grown from, with the true values
+    and with one parameter's values shuffled among them. Conditional parameters are missing
+    where they were not active, which a tree can split on; the choices of a categorical one
+    are shuffled together.
+
+    Args:
+        trials: Of one study.
+        rung: Explain the value at this rung; default: the final value of finished trials.
+        seed: Of the forest and the shuffling.
+
+    Returns:
+        None with fewer than 10 trials, or when neither results nor parameters differ.
+    """
+    pairs = [(trial, _target(trial, rung)) for trial in trials]
+    known = [(trial, value) for trial, value in pairs if value is not None]
+    if len(known) < FEWEST:
+        return None
+    random = np.random.default_rng(seed)
+    if len(known) > MOST:
+        known = [known[each] for each in sorted(random.choice(len(known), MOST, replace=False))]
+    target = np.array([value for _, value in known])
+    blocks = _encode([trial for trial, _ in known])
+    if not blocks or np.ptp(target) == 0:
+        return None
+    return _measure(blocks, target, random, seed)
+
+
+def _target(trial: TrialRecord, rung: int | None) -> float | None:
+    return trial.value if rung is None else trial.rungs.get(rung)
+
+
+def _encode(trials: Sequence[TrialRecord]) -> dict[str, NDArray[np.float32]]:
+    """Parameter to its (trials, columns); those that never differ are left out."""
+    names = dict.fromkeys(name for trial in trials for name in trial.params)
+    blocks: dict[str, NDArray[np.float32]] = {}
+    for name in names:
+        column = pd.Series([trial.params.get(name) for trial in trials], dtype=object)
+        if column.map(str).nunique() < 2:
+            continue
+        numeric = column.dropna().map(lambda v: isinstance(v, int | float)).all() and not (
+            column.dropna().map(lambda v: isinstance(v, bool)).any()
+        )
+        if numeric:
+            block = pd.to_numeric(column).to_numpy(dtype=np.float32)[:, None]
+        else:
+            block = pd.get_dummies(column.map(str)).to_numpy(dtype=np.float32)
+        blocks[name] = block
+    return blocks
+
+
+def _measure(
+    blocks: dict[str, NDArray[np.float32]],
+    target: NDArray[np.float64],
+    random: np.random.Generator,
+    seed: int,
+) -> Importances:
+    # Takes a second to import: only when there is something to measure.
+    from sklearn.ensemble import RandomForestRegressor
+
+    features = np.ascontiguousarray(np.hstack(list(blocks.values())))
+    starts = np.cumsum([0, *(block.shape[1] for block in blocks.values())])
+    forest = RandomForestRegressor(
+        TREES, min_samples_leaf=2, max_features=1 / 3, random_state=seed, n_jobs=1
+    ).fit(features, target)
+    rows = np.arange(len(target))
+    plain = _Votes(len(target))
+    shuffled = {name: _Votes(len(target)) for name in blocks}
+    for tree, drawn in zip(forest.estimators_, forest.estimators_samples_, strict=True):
+        unseen = np.setdiff1d(rows, drawn)
+        if not len(unseen):
+            continue
+        own = features[unseen]
+        plain.add(unseen, tree.predict(own, check_input=False))
+        for position, name in enumerate(blocks):
+            columns = slice(starts[position], starts[position + 1])
+            changed = own.copy()
+            changed[:, columns] = own[random.permutation(len(unseen))][:, columns]
+            shuffled[name].add(unseen, tree.predict(changed, check_input=False))
+    explained = plain.explained(target)
+    shares = [(name, explained - votes.explained(target)) for name, votes in shuffled.items()]
+    return Importances(len(target), explained, sorted(shares, key=lambda each: -each[1]))
+
+
+class _Votes:
+    """Mean prediction of a trial by the trees that have not seen it."""
+
+    def __init__(self, trials: int) -> None:
+        self._sum = np.zeros(trials)
+        self._count = np.zeros(trials)
+
+    def add(self, rows: NDArray[np.int64], predicted: NDArray[np.float64]) -> None:
+        self._sum[rows] += predicted
+        self._count[rows] += 1
+
+    def explained(self, target: NDArray[np.float64]) -> float:
+        """R^2 over the trials that some tree has not seen."""
+        known = self._count > 0
+        truth = target[known]
+        residual = truth - self._sum[known] / self._count[known]
+        spread = float(np.square(truth - truth.mean()).sum())
+        return 0.0 if spread == 0 else 1.0 - float(np.square(residual).sum()) / spread

@@ -1,0 +1,189 @@
+"""What the page says of the winner: where it errs, whether its confidence can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gsfl_tune.report.files import RunFiles
+from gsfl_tune.report.pictures import Picture, Pictures
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """One class on the test images."""
+
+    name: str
+    group: int | None
+    images: int | None
+    accuracy: float | None
+    worst: bool
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two classes taken for each other."""
+
+    first: str
+    second: str
+    first_as_second: int
+    second_as_first: int
+    share: float
+    same_group: bool | None
+    picture: Picture | None
+
+
+@dataclass(frozen=True)
+class Group:
+    """Classes that share features."""
+
+    number: int
+    classes: list[str]
+    pictures: list[Picture]
+    accuracy: float | None
+
+
+def class_names(files: RunFiles) -> list[str]:
+    """The classes in the order of their numbers."""
+    evidence = files.evidence or {}
+    return list(evidence.get("per_class_accuracy") or files.data.get("classes") or ())
+
+
+def groups_of(files: RunFiles) -> dict[str, int]:
+    """Class to group; empty for a plain winner."""
+    return files.results.results.groups if files.results.results else {}
+
+
+def class_rows(files: RunFiles) -> list[ClassRow]:
+    """All classes, the worst first; those without test images last."""
+    accuracy, _ = files.part("per_class_accuracy")
+    worst, _ = files.part("worst_tenth")
+    groups = groups_of(files)
+    counts = files.data.get("class_counts") or {}
+    rows = [
+        ClassRow(
+            name=name,
+            group=groups.get(name),
+            images=(counts.get(name) or {}).get("test"),
+            accuracy=value,
+            worst=name in ((worst or {}).get("classes") or ()),
+        )
+        for name, value in (accuracy or {}).items()
+    ]
+    return sorted(rows, key=lambda row: (row.accuracy is None, row.accuracy, row.name))
+
+
+def pairs(files: RunFiles, pictures: Pictures) -> list[Pair]:
+    """The most confused pairs, most first."""
+    found, _ = files.part("most_confused")
+    groups = groups_of(files)
+    return [
+        Pair(
+            *each["classes"],
+            *each["counts"],
+            share=each["share"],
+            same_group=groups.get(each["classes"][0]) == groups.get(each["classes"][1])
+            if groups
+            else None,
+            picture=pictures.pair(each["classes"]),
+        )
+        for each in found or ()
+    ]
+
+
+def class_groups(files: RunFiles, pictures: Pictures) -> list[Group]:
+    """The groups with their classes and contact sheets."""
+    members: dict[int, list[str]] = {}
+    for name, group in groups_of(files).items():
+        members.setdefault(group, []).append(name)
+    accuracy = (files.evidence or {}).get("per_class_accuracy") or {}
+    sheets = pictures.of("group")
+    return [
+        Group(
+            number,
+            names,
+            [s for s in sheets if s.group == number or (s.classes and set(s.classes) <= set(names))],
+            _mean([accuracy.get(name) for name in names]),
+        )
+        for number, names in sorted(members.items())
+    ]
+
+
+def confusion_chart(files: RunFiles) -> dict[str, Any] | None:
+    """The matrix for the script: classes in order, cells that are not empty, where groups begin."""
+    found, _ = files.part("confusion")
+    if found is None:
+        return None
+    names = class_names(files)
+    matrix: Sequence[Sequence[int]] | None = found.get("matrix")
+    if matrix is not None:
+        order = [int(each) for each in found.get("order") or range(len(matrix))]
+        labels = [names[each] if each < len(names) else f"class {each}" for each in order]
+        cells = [
+            [row, column, int(matrix[true][guess])]
+            for row, true in enumerate(order)
+            for column, guess in enumerate(order)
+            if matrix[true][guess]
+        ]
+        known = groups_of(files)
+        groups = [known.get(label) for label in labels]
+        edges = [at for at in range(1, len(groups)) if groups[at] != groups[at - 1]]
+        return {"labels": labels, "cells": cells, "edges": edges, "groups": groups}
+    return None
+
+
+def group_confusion_chart(files: RunFiles) -> dict[str, Any] | None:
+    """The same of groups, where there are too many classes, or beside them."""
+    found, _ = files.part("confusion_groups")
+    if found is None:
+        found = (files.part("confusion")[0] or {}).get("confusion_groups")
+    if isinstance(found, Mapping):
+        found = found.get("matrix")
+    if not found:
+        return None
+    cells = [
+        [row, column, int(count)]
+        for row, counts in enumerate(found)
+        for column, count in enumerate(counts)
+        if count
+    ]
+    return {
+        "labels": [f"group {number}" for number in range(len(found))],
+        "cells": cells,
+        "edges": [],
+        "groups": list(range(len(found))),
+    }
+
+
+def map_chart(files: RunFiles) -> dict[str, Any] | None:
+    """Points of both maps for the script, each map in its own square of 0 to 1000."""
+    found, _ = files.part("map")
+    points = (found or {}).get("points") or []
+    if not points:
+        return None
+    chart: dict[str, Any] = {
+        "labels": [int(point["label"]) for point in points],
+        "predicted": [int(point["predicted"]) for point in points],
+    }
+    for part in ("shared", "discriminative"):
+        if all(part in point for point in points):
+            chart[part] = _square([point[part] for point in points])
+    return chart if "shared" in chart or "discriminative" in chart else None
+
+
+def _square(points: Sequence[Sequence[float]]) -> list[int]:
+    """x and y in turn, scaled alike so that distances keep their meaning."""
+    xs, ys = [float(p[0]) for p in points], [float(p[1]) for p in points]
+    span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
+    left = (min(xs) + max(xs) - span) / 2
+    bottom = (min(ys) + max(ys) - span) / 2
+    flat: list[int] = []
+    for x, y in zip(xs, ys, strict=True):
+        flat += [round(1000 * (x - left) / span), round(1000 * (y - bottom) / span)]
+    return flat
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

@@ -1,0 +1,112 @@
+"""What the rungs decided, and whether an early rung says anything about a late one."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from gsfl_tune.report.trials import TrialRecord
+
+# A rank correlation of fewer trials than this says nothing.
+FEWEST = 5
+
+
+@dataclass(frozen=True)
+class Rung:
+    """One rung.
+
+    Attributes:
+        index: From 0.
+        label: For an axis: its epoch where that is known.
+        reached: Trials that have a value there.
+        stopped: Trials that ASHA stopped there.
+        median: Of the values; None without any.
+        best: The best value; None without any.
+    """
+
+    index: int
+    label: str
+    reached: int
+    stopped: int
+    median: float | None
+    best: float | None
+
+
+@dataclass(frozen=True)
+class RankCorrelation:
+    """Spearman's correlation of the values that the same trials had at two rungs.
+
+    Attributes:
+        value: None where the trials are too few or all alike.
+        trials: Trials that reached both.
+    """
+
+    value: float | None
+    trials: int
+
+
+def rung_epochs(stretches: Iterable[Mapping[str, Any]]) -> dict[int, int]:
+    """The epoch at which most trials came to each rung, from what workers wrote down."""
+    seen: dict[int, Counter[int]] = {}
+    for stretch in stretches:
+        rung, epoch = stretch.get("rung"), stretch.get("epoch")
+        if isinstance(rung, int) and isinstance(epoch, int) and stretch.get("study") == "search":
+            seen.setdefault(rung, Counter())[epoch] += 1
+    return {rung: counts.most_common(1)[0][0] for rung, counts in sorted(seen.items())}
+
+
+def rungs(
+    trials: Sequence[TrialRecord], epochs: Mapping[int, int], *, maximize: bool
+) -> list[Rung]:
+    """The rungs that trials of a study reached, first to last."""
+    table = values_by_rung(trials)
+    ends = Counter(
+        max(trial.rungs)
+        for trial in trials
+        if trial.state == "PRUNED" and trial.rungs and trial.ended is None
+    )
+    found = []
+    for index in table.columns:
+        values = table[index].dropna()
+        known = len(values) > 0
+        found.append(
+            Rung(
+                index=int(index),
+                label=f"epoch {epochs[index]}" if index in epochs else f"rung {index + 1}",
+                reached=len(values),
+                stopped=ends[index],
+                median=float(values.median()) if known else None,
+                best=float(values.max() if maximize else values.min()) if known else None,
+            )
+        )
+    return found
+
+
+def values_by_rung(trials: Sequence[TrialRecord]) -> pd.DataFrame:
+    """One row a trial, one column a rung; NaN where a trial did not get."""
+    last = max((max(trial.rungs) for trial in trials if trial.rungs), default=-1)
+    rows = [[trial.rungs.get(k, np.nan) for k in range(last + 1)] for trial in trials]
+    return pd.DataFrame(rows, index=[t.number for t in trials], columns=range(last + 1), dtype=float)
+
+
+def rank_correlations(table: pd.DataFrame) -> list[list[RankCorrelation]]:
+    """Between every pair of rungs, over the trials that reached both.
+
+    Args:
+        table: See `values_by_rung`.
+    """
+    there = table.notna().to_numpy(dtype=int)
+    counts = there.T @ there
+    values = table.corr(method="spearman", min_periods=FEWEST).to_numpy()
+    return [
+        [
+            RankCorrelation(None if np.isnan(value) else float(value), int(count))
+            for value, count in zip(row, row_counts, strict=True)
+        ]
+        for row, row_counts in zip(values, counts, strict=True)
+    ]

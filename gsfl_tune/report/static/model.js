@@ -1,0 +1,252 @@
+// Charts of the winner: classes, confusions, calibration, maps, decomposition.
+
+charts.classes = (host, data) => {
+  const rows = data.accuracy; // the worst first
+  const frame = canvasFor(host, 240, { left: 52, right: 12, top: 22, bottom: 34 });
+  const x = linear(0, rows.length, frame.left, frame.right);
+  const y = linear(0, 1, frame.bottom, frame.top);
+  axes(frame, { scale: x, ticks: [], label: `${rows.length} classes, the worst first` },
+    { scale: y, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${100 * v} %`, label: "test accuracy" });
+  const width = (frame.right - frame.left) / rows.length;
+  rows.forEach(([name, accuracy, worst, group], index) => {
+    const bar = svg("rect", { x: x(index) + width * 0.08, width: Math.max(0.7, width * 0.84), y: y(accuracy),
+      height: Math.max(1.5, frame.bottom - y(accuracy)), fill: worst ? "var(--failed)" : "var(--finished)" }, frame.root);
+    tooltip(bar, `${name}: ${percentText(accuracy)}${group === null ? "" : `, group ${group}`}${worst ? "\nin the worst tenth" : ""}`);
+  });
+  legend(host, [
+    [(root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: "var(--failed)" }, root), "worst tenth"],
+    [(root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: "var(--finished)" }, root), "others"],
+  ]);
+};
+
+function matrixChart(host, matrix) {
+  host.replaceChildren();
+  const count = matrix.labels.length;
+  const side = Math.min(host.clientWidth, 620);
+  const named = count <= 26 && side >= 420;
+  const margin = named ? Math.min(170, 12 + 6.4 * Math.max(...matrix.labels.map((label) => label.length))) : 16;
+  const cell = (side - margin) / count;
+  const box = html("div", { class: "matrix" }, host);
+  box.style.width = `${side}px`;
+  box.style.height = `${side}px`;
+  const canvas = html("canvas", {}, box);
+  const density = Math.min(3, window.devicePixelRatio || 1);
+  canvas.width = side * density;
+  canvas.height = side * density;
+  canvas.style.width = `${side}px`;
+  canvas.style.height = `${side}px`;
+  const paint = canvas.getContext("2d");
+  paint.scale(density, density);
+  const css = getComputedStyle(document.documentElement);
+  const colour = (name) => css.getPropertyValue(name).trim();
+  const totals = new Array(count).fill(0);
+  for (const [row, , number] of matrix.cells) totals[row] += number;
+  paint.fillStyle = colour("--empty");
+  paint.fillRect(margin, margin, side - margin, side - margin);
+  for (const [row, column, number] of matrix.cells) {
+    const share = number / totals[row];
+    // The square root shows single confusions beside a full diagonal.
+    paint.globalAlpha = 0.12 + 0.88 * Math.sqrt(share);
+    paint.fillStyle = colour(row === column ? "--finished" : "--failed");
+    paint.fillRect(margin + column * cell, margin + row * cell, Math.max(1, cell - (cell > 6 ? 1 : 0)),
+      Math.max(1, cell - (cell > 6 ? 1 : 0)));
+  }
+  paint.globalAlpha = 1;
+  paint.strokeStyle = colour("--text");
+  paint.lineWidth = 1;
+  for (const edge of matrix.edges) {
+    const at = Math.round(margin + edge * cell) + 0.5;
+    paint.beginPath();
+    paint.moveTo(margin, at);
+    paint.lineTo(side, at);
+    paint.moveTo(at, margin);
+    paint.lineTo(at, side);
+    paint.stroke();
+  }
+  paint.fillStyle = colour("--text");
+  paint.font = `${Math.min(12, Math.max(8, cell * 0.75))}px system-ui, sans-serif`;
+  if (named) {
+    matrix.labels.forEach((label, index) => {
+      paint.textAlign = "right";
+      paint.fillText(label, margin - 5, margin + (index + 0.72) * cell, margin - 8);
+      paint.save();
+      paint.translate(margin + (index + 0.72) * cell, margin - 5);
+      paint.rotate(-Math.PI / 2);
+      paint.textAlign = "left";
+      paint.fillText(label, 0, 0, margin - 8);
+      paint.restore();
+    });
+  } else {
+    paint.font = "12px system-ui, sans-serif";
+    paint.fillText("predicted →", margin, 11);
+    paint.save();
+    paint.translate(11, margin + 74);
+    paint.rotate(-Math.PI / 2);
+    paint.fillText("← true", 0, 0);
+    paint.restore();
+  }
+  const counts = new Map(matrix.cells.map(([row, column, number]) => [row * count + column, number]));
+  canvas.addEventListener("pointermove", (event) => {
+    const bounds = canvas.getBoundingClientRect();
+    const column = Math.floor((event.clientX - bounds.left - margin) / cell);
+    const row = Math.floor((event.clientY - bounds.top - margin) / cell);
+    if (row < 0 || column < 0 || row >= count || column >= count) return hideTip();
+    const number = counts.get(row * count + column) || 0;
+    const share = totals[row] ? ` (${percentText(number / totals[row], 0)})` : "";
+    return showTip(event, row === column
+      ? `${matrix.labels[row]}: right ${number} of ${totals[row]}${share}`
+      : `${matrix.labels[row]} taken for ${matrix.labels[column]}: ${number} of ${totals[row]}${share}`);
+  });
+  canvas.addEventListener("pointerleave", hideTip);
+}
+
+charts.confusion = (host, data) => matrixChart(host, data.confusion);
+charts.confusion_groups = (host, data) => matrixChart(host, data.confusion_groups);
+
+charts.calibration = (host, data) => {
+  const bins = data.calibration.bins.filter((bin) => bin.count > 0);
+  const total = bins.reduce((sum, bin) => sum + bin.count, 0);
+  const frame = canvasFor(host, 340, { left: 52, right: 14, top: 22, bottom: 38 });
+  const side = Math.min(frame.right - frame.left, 460);
+  const x = linear(0, 1, frame.left, frame.left + side);
+  const y = linear(0, 1, frame.bottom, frame.top);
+  const tenth = (v) => `${numberText(100 * v)} %`;
+  axes({ ...frame, right: frame.left + side }, { scale: x, ticks: [0, 0.25, 0.5, 0.75, 1], format: tenth, label: "confidence" },
+    { scale: y, ticks: [0, 0.25, 0.5, 0.75, 1], format: tenth, label: "accuracy" });
+  svg("line", { x1: x(0), y1: y(0), x2: x(1), y2: y(1), class: "mark" }, frame.root);
+  for (const bin of bins) {
+    const height = 46 * (bin.count / Math.max(...bins.map((each) => each.count)));
+    svg("rect", { x: x(bin.low) + 1, width: Math.max(1, x(bin.high) - x(bin.low) - 2), y: frame.bottom - height,
+      height, fill: "var(--muted)", opacity: 0.3 }, frame.root);
+  }
+  const path = bins.map((bin, index) => `${index ? "L" : "M"}${x(bin.confidence)},${y(bin.accuracy)}`).join("");
+  svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.6 }, frame.root);
+  for (const bin of bins) {
+    svg("line", { x1: x(bin.confidence), x2: x(bin.confidence), y1: y(bin.confidence), y2: y(bin.accuracy),
+      stroke: "var(--failed)", "stroke-width": 2, opacity: 0.7 }, frame.root);
+    const dot = mark(frame.root, 0, x(bin.confidence), y(bin.accuracy), 3 + 5 * Math.sqrt(bin.count / total),
+      { fill: "var(--finished)" });
+    tooltip(dot, `confidence ${percentText(bin.confidence)}, right ${percentText(bin.accuracy)}\n${bin.count} predictions`);
+  }
+};
+
+// Okabe and Ito's colours; groups beyond them differ by shape too.
+const HUES = ["#0072b2", "#e69f00", "#009e73", "#cc79a7", "#d55e00", "#56b4e9", "#8f8f00", "#7a5195"];
+
+charts.map = (host, data) => {
+  const { map } = data;
+  host.replaceChildren();
+  const setting = memory.map || (memory.map = { colour: "group", only: "" });
+  const bar = html("div", { class: "controls" }, host);
+  const grouped = data.groups.some((group) => group !== null);
+  if (!grouped && setting.colour === "group") setting.colour = "class";
+  const choose = (label, key, options) => {
+    const box = html("label", {}, bar, `${label} `);
+    const select = html("select", { id: `map-${key}` }, box);
+    for (const [value, text] of options) {
+      const option = html("option", { value }, select, text);
+      option.selected = setting[key] === value;
+    }
+    select.addEventListener("change", () => {
+      setting[key] = select.value;
+      charts.map(host, data);
+      host.querySelector(`#map-${key}`).focus();
+    });
+  };
+  choose("Colour by", "colour", [...(grouped ? [["group", "group"]] : []), ["class", "class"], ["right", "right or wrong"]]);
+  choose("Only", "only", [["", "all classes"], ...data.classes.map((name, index) => [String(index), name])]);
+  const grid = html("div", { class: "grid-wide" }, host);
+  for (const part of ["shared", "discriminative"]) {
+    if (!map[part]) continue;
+    const cell = html("div", { class: "cell" }, grid);
+    html("h4", {}, cell, part === "shared" ? "shared part s" : "discriminative part d");
+    const inner = html("div", {}, cell);
+    const side = Math.min(inner.clientWidth, 520);
+    const frame = canvasFor(inner, side, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
+    const x = linear(0, 1000, frame.left + 6, frame.right - 6);
+    const y = linear(0, 1000, frame.bottom - 6, frame.top + 6);
+    svg("rect", { x: frame.left, y: frame.top, width: frame.right - frame.left, height: frame.bottom - frame.top,
+      class: "idle" }, frame.root);
+    map.labels.forEach((label, index) => {
+      const wrong = map.predicted[index] !== label;
+      const chosen = setting.only === "" || Number(setting.only) === label;
+      const number = setting.colour === "group" ? data.groups[label] : setting.colour === "class" ? label : wrong ? 4 : 0;
+      const shape = setting.colour === "right" ? (wrong ? 4 : 0) : Math.floor(number / HUES.length);
+      const colour = setting.colour === "right" ? (wrong ? "var(--failed)" : "var(--finished)") : HUES[number % HUES.length];
+      const dot = mark(frame.root, shape, x(map[part][2 * index]), y(map[part][2 * index + 1]), chosen ? 3.1 : 2, {
+        fill: shape % SHAPES.length === 4 ? "none" : colour, stroke: colour, "stroke-width": 1.1, opacity: chosen ? 0.8 : 0.1 });
+      if (chosen) {
+        tooltip(dot, () => {
+          const group = data.groups[label] === null ? "" : ` (group ${data.groups[label]})`;
+          return `${data.classes[label]}${group}${wrong ? `\ntaken for ${data.classes[map.predicted[index]]}` : "\nright"}`;
+        });
+      }
+    });
+  }
+  const present = [...new Set(data.groups)].filter((group) => group !== null).sort((a, b) => a - b);
+  if (setting.colour === "group") {
+    legend(host, present.map((group) => [
+      (root) => mark(root, Math.floor(group / HUES.length), 13, 6, 4, { fill: HUES[group % HUES.length],
+        stroke: HUES[group % HUES.length] }),
+      `group ${group}`,
+    ]));
+  } else if (setting.colour === "right") {
+    legend(host, [
+      [(root) => mark(root, 0, 13, 6, 4, { fill: "var(--finished)" }), "right"],
+      [(root) => mark(root, 4, 13, 6, 4, { stroke: "var(--failed)", "stroke-width": 1.6 }), "wrong"],
+    ]);
+  }
+};
+
+// Pairs of bars with a line for chance.
+function barPairs(host, rows, chanceOf, series) {
+  const longest = Math.max(...rows.map((row) => row.name.length));
+  const left = Math.min(host.clientWidth * 0.4, longest * 7 + 14);
+  const frame = canvasFor(host, rows.length * (22 * series.length + 16) + 40, { left, right: 56, top: 6, bottom: 36 });
+  const x = linear(0, 1, frame.left, frame.right);
+  axes(frame, { scale: x, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${100 * v} %`, label: "share" },
+    { scale: (v) => v, ticks: [] });
+  rows.forEach((row, index) => {
+    const top = frame.top + index * (22 * series.length + 16) + 6;
+    svg("text", { x: frame.left - 8, y: top + 11 * series.length + 4, "text-anchor": "end", class: "label" }, frame.root,
+      clipped(row.name, left - 8));
+    series.forEach(([key, name, colour], position) => {
+      const found = row[key];
+      if (!found) return;
+      const y = top + position * 22;
+      const bar = svg("rect", { x: frame.left, y, width: Math.max(1, x(found.mean) - frame.left), height: 18, rx: 2,
+        fill: colour }, frame.root);
+      tooltip(bar, `${row.name}, ${name}: ${percentText(found.mean)}${found.std ? ` ± ${(100 * found.std).toFixed(1)}` : ""}`);
+      if (found.std) {
+        svg("line", { x1: x(Math.max(0, found.mean - found.std)), x2: x(Math.min(1, found.mean + found.std)), y1: y + 9, y2: y + 9,
+          stroke: "var(--text)", "stroke-width": 1.4 }, frame.root);
+      }
+      svg("text", { x: x(Math.min(1, found.mean + (found.std || 0))) + 6, y: y + 13 }, frame.root, percentText(found.mean, 0));
+    });
+    const chance = chanceOf(row);
+    if (chance !== null && chance !== undefined) {
+      const line = svg("line", { x1: x(chance), x2: x(chance), y1: top - 4, y2: top + 22 * series.length, stroke: "var(--failed)",
+        "stroke-width": 2, "stroke-dasharray": "4 3" }, frame.root);
+      tooltip(line, `chance: ${percentText(chance)}`);
+    }
+  });
+  const marks = series.filter(([key]) => rows.some((row) => row[key])).map(([, name, colour]) => [
+    (root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: colour }, root), name]);
+  legend(host, [...marks, [(root) => svg("line", { x1: 2, x2: 24, y1: 6, y2: 6, stroke: "var(--failed)", "stroke-width": 2,
+    "stroke-dasharray": "4 3" }, root), "chance"]]);
+}
+
+charts.probes = (host, data) => {
+  const names = { f: "feature f", s: "shared s", d: "discriminative d" };
+  const rows = data.probes.parts.map((part) => ({ ...part, name: names[part.part] || part.part }));
+  barPairs(host, rows, () => data.probes.chance,
+    [["groups", "the groups", "var(--finished)"], ["random_groups", "random groups of the same sizes", "var(--pruned)"]]);
+};
+
+charts.swap = (host, data) => {
+  const { swap } = data;
+  barPairs(host, [
+    { name: "group follows s", value: { mean: swap.group_follows_shared }, chance: swap.chance_group },
+    { name: "class follows d", value: { mean: swap.class_follows_discriminative }, chance: swap.chance_class },
+  ], (row) => row.chance, [["value", "of the swapped pairs", "var(--finished)"]]);
+};

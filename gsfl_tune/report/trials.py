@@ -1,0 +1,216 @@
+"""The trials of a run: what they were, how they went, why they failed."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import pandas as pd
+
+from gsfl_tune.report.results import PARAMETER
+from gsfl_tune.run import StudyName
+
+RUNG = "rungs."
+# Points of a curve beyond which some are left out: what a screen can show.
+MOST_POINTS = 120
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The search metric after every epoch.
+
+    Attributes:
+        values: One an epoch; None where it is missing.
+        head: Epochs of the head stage among them.
+    """
+
+    values: tuple[float | None, ...] = ()
+    head: int = 0
+
+    @classmethod
+    def of(cls, records: Iterable[Mapping[str, Any]], metric: str) -> Curve:
+        """From the lines of ``epochs.jsonl``."""
+        listed = list(records)
+        head = sum(record.get("stage") == "head" for record in listed)
+        return cls(tuple(_finite(record.get(metric)) for record in listed), head)
+
+    def thinned(self, keep: Iterable[int] = ()) -> list[tuple[int, float]]:
+        """Epochs (from 1) with their values, no more than a chart can show.
+
+        Args:
+            keep: Epochs that must stay.
+        """
+        step = max(1, math.ceil(len(self.values) / MOST_POINTS))
+        wanted = {*range(1, len(self.values) + 1, step), len(self.values), *keep}
+        return [(e, v) for e, v in enumerate(self.values, 1) if v is not None and e in wanted]
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial.
+
+    Attributes:
+        study: ``search`` or ``control``.
+        number: Of the trial.
+        state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
+        value: The metric at the end of a COMPLETE trial.
+        reason: Why it failed.
+        ended: The limit of the search that stopped it.
+        origin: Who asked for it, None for the sampler.
+        halved: Whether its batches were trained in two halves.
+        epochs: Trained so far.
+        seconds: Of training so far.
+        begin: Seconds since 1970, None if unknown.
+        end: Likewise.
+        params: Searched parameters that were active.
+        rungs: The metric at every rung that it reached.
+        curve: The metric by epoch.
+    """
+
+    study: str
+    number: int
+    state: str
+    value: float | None = None
+    reason: str | None = None
+    ended: str | None = None
+    origin: str | None = None
+    halved: bool = False
+    epochs: int = 0
+    seconds: float = 0.0
+    begin: float | None = None
+    end: float | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+    rungs: Mapping[int, float] = field(default_factory=dict)
+    curve: Curve = field(default_factory=Curve)
+
+    @property
+    def last(self) -> float | None:
+        """The last value that is known of it: at its end, its last rung, or its last epoch."""
+        if self.value is not None:
+            return self.value
+        if self.rungs:
+            return self.rungs[max(self.rungs)]
+        known = [value for value in self.curve.values if value is not None]
+        return known[-1] if known else None
+
+
+def trial_records(
+    table: pd.DataFrame, curve: Callable[[StudyName, int], Curve]
+) -> list[TrialRecord]:
+    """The rows of ``trials.parquet``, those of an older version too.
+
+    Args:
+        table: The rows.
+        curve: The learning curve of a trial.
+    """
+    rows = [_record(row, curve) for row in table.to_dict("records")]
+    return sorted(rows, key=lambda trial: (trial.study, trial.number))
+
+
+def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) -> TrialRecord:
+    study: StudyName = "control" if row["study"] == "control" else "search"
+    number = int(row["number"])
+    found = curve(study, number)
+    return TrialRecord(
+        study=study,
+        number=number,
+        state=str(row["state"]),
+        value=_finite(row.get("value")),
+        reason=_text(row.get("reason")),
+        ended=_text(row.get("ended")),
+        origin=_text(row.get("origin")),
+        halved=row.get("batch_halved") is True,
+        epochs=int(_finite(row.get("epochs")) or len(found.values)),
+        seconds=_finite(row.get("seconds")) or 0.0,
+        begin=_instant(row.get("started")),
+        end=_instant(row.get("finished")),
+        params={
+            str(key).removeprefix(PARAMETER): _plain(value)
+            for key, value in row.items()
+            if str(key).startswith(PARAMETER) and not _missing(value)
+        },
+        rungs=dict(sorted(_rungs(row))),
+        curve=found,
+    )
+
+
+def _rungs(row: Mapping[Any, Any]) -> Iterable[tuple[int, float]]:
+    for key, value in row.items():
+        number = str(key).removeprefix(RUNG)
+        known = _finite(value) if str(key).startswith(RUNG) and number.isdigit() else None
+        if known is not None:
+            yield int(number), known
+
+
+@dataclass(frozen=True)
+class Failures:
+    """Trials that failed for one reason.
+
+    Attributes:
+        reason: Of the first of them, in its words.
+        trials: Their numbers.
+        study: Whose trials they are.
+    """
+
+    reason: str
+    trials: list[int]
+    study: str
+
+
+def failures(trials: Sequence[TrialRecord]) -> list[Failures]:
+    """Failed trials by reason, the most frequent first; numbers in a reason do not matter."""
+    found: dict[tuple[str, str], Failures] = {}
+    for trial in trials:
+        if trial.state != "FAIL":
+            continue
+        reason = trial.reason or "no reason was recorded"
+        key = trial.study, re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "#", reason)
+        found.setdefault(key, Failures(reason, [], trial.study)).trials.append(trial.number)
+    return sorted(found.values(), key=lambda each: -len(each.trials))
+
+
+def best_so_far(
+    trials: Sequence[TrialRecord], *, maximize: bool
+) -> list[tuple[float, float, TrialRecord]]:
+    """Finished trials that were better than all before: (time of its end, value, trial)."""
+    finished = [t for t in trials if t.state == "COMPLETE" and t.value is not None and t.end]
+    best: list[tuple[float, float, TrialRecord]] = []
+    for trial in sorted(finished, key=lambda each: each.end or 0.0):
+        value = trial.value or 0.0
+        if not best or (value > best[-1][1] if maximize else value < best[-1][1]):
+            best.append((trial.end or 0.0, value, trial))
+    return best
+
+
+def _missing(value: Any) -> bool:
+    return value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)) or (
+        value is pd.NA
+    )
+
+
+def _finite(value: Any) -> float | None:
+    if _missing(value) or isinstance(value, str | bytes):
+        return None
+    number = float(value)
+    return number if math.isfinite(number) else None
+
+
+def _text(value: Any) -> str | None:
+    return None if _missing(value) else str(value)
+
+
+def _instant(value: Any) -> float | None:
+    """Local time without a zone, as Optuna writes it."""
+    if _missing(value):
+        return None
+    moment = value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
+    return moment.timestamp() if isinstance(moment, datetime) else None
+
+
+def _plain(value: Any) -> Any:
+    value = value.item() if hasattr(value, "item") else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value

@@ -1,0 +1,221 @@
+"""Serves the page of a run, made anew when the run's files have changed."""
+
+from __future__ import annotations
+
+import hashlib
+import ipaddress
+import json
+import os
+import socketserver
+import threading
+import time
+from collections.abc import Iterator
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from socket import AF_INET6
+
+from gsfl_tune.experiment import UserError
+from gsfl_tune.report.files import EPOCHS, CurveReader, read_run
+from gsfl_tune.report.page import render
+from gsfl_tune.run import RunDirectory
+
+# The page is not made more often than this, nor for more than a tenth of the time: the cores are
+# the search's.
+_SECONDS_BETWEEN_PAGES = 2.0
+_PAGE_FACTOR = 10.0
+_LOCAL = {"localhost", "127.0.0.1", "::1"}
+
+
+class LivePage:
+    """The page of a run as of its last change; safe to use from several threads.
+
+    Args:
+        run: The run directory.
+
+    Raises:
+        UserError: If it is no run directory, or its files are damaged.
+    """
+
+    def __init__(self, run: str | Path) -> None:
+        self._run = RunDirectory(run)
+        self._curves = CurveReader()
+        self._lock = threading.Lock()
+        self._due = 0.0
+        self._page = b""
+        self._version = ""
+        self._problem: str | None = None
+        self._make(self._fingerprint())
+
+    def look(self) -> tuple[str, str | None]:
+        """The version of the page, made anew if there is news; and what is wrong with the run."""
+        with self._lock:
+            now = self._fingerprint()
+            if now != self._version and time.monotonic() >= self._due:
+                try:
+                    self._make(now)
+                    self._problem = None
+                except (UserError, OSError) as error:
+                    # The last page stays: a file may be there again the next time.
+                    self._problem = str(error).splitlines()[0]
+            return self._version, self._problem
+
+    def page(self) -> bytes:
+        """The page, UTF-8."""
+        self.look()
+        return self._page
+
+    def _make(self, version: str) -> None:
+        started = time.monotonic()
+        files = read_run(self._run.path, self._curves)
+        self._page = render(files, live=True, version_of_run=version).encode()
+        self._version = version
+        taken = time.monotonic() - started
+        self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
+
+    def _fingerprint(self) -> str:
+        """Changes when a file that the page is made of does."""
+        state = hashlib.blake2b(digest_size=8)
+        for path in self._sources():
+            try:
+                stat = os.stat(path)
+            except OSError:
+                continue
+            state.update(f"{path}|{stat.st_mtime_ns}|{stat.st_size}\n".encode())
+        return state.hexdigest()
+
+    def _sources(self) -> Iterator[str]:
+        run = self._run
+        own = (
+            run.experiment_file, run.manifest_file, run.data_file, run.trials_parquet,
+            run.results_file, run.evidence_file, run.utilisation_file, run.workers_file,
+        )  # fmt: skip
+        yield from map(str, own)
+        for folder in (run.trials("search"), run.trials("control")):
+            try:
+                names = sorted(os.listdir(folder))
+            except OSError:
+                continue
+            yield from (f"{folder}/{name}/{EPOCHS}" for name in names)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    server: _Server
+    server_version = "gsfl-tune"
+    sys_version = ""
+    timeout = 20  # a client that says nothing does not keep its thread
+
+    def do_GET(self) -> None:  # noqa: N802
+        """Answers ``/`` and ``/version``."""
+        if not self._is_for_us():
+            # Else a foreign page could read this one by a name that points here.
+            self._answer(HTTPStatus.FORBIDDEN, b"this server answers to its own address only\n")
+            return
+        path = self.path.partition("?")[0]
+        if path == "/":
+            self._answer(HTTPStatus.OK, self.server.live.page(), "text/html; charset=utf-8")
+        elif path == "/version":
+            version, problem = self.server.live.look()
+            body = json.dumps({"version": version, "problem": problem}).encode()
+            self._answer(HTTPStatus.OK, body, "application/json")
+        else:
+            self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n")
+
+    do_HEAD = do_GET  # noqa: N815
+
+    def _answer(
+        self, status: HTTPStatus, body: bytes, kind: str = "text/plain; charset=utf-8"
+    ) -> None:
+        self.send_response(status)
+        self.send_header("Content-Type", kind)
+        self.send_header("Content-Length", str(len(body)))
+        self.send_header("Cache-Control", "no-store")
+        self.send_header("X-Content-Type-Options", "nosniff")
+        self.send_header("X-Frame-Options", "DENY")
+        self.send_header("Referrer-Policy", "no-referrer")
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def _is_for_us(self) -> bool:
+        if self.server.public:
+            return True
+        name = self.headers.get("Host", "").rpartition("@")[2]
+        host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
+        return host in _LOCAL or host == self.server.host
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Requests are not news."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def __init__(self, live: LivePage, host: str, port: int) -> None:
+        self.live = live
+        self.host = host
+        self.public = not _is_loopback(host)
+        if ":" in host:
+            self.address_family = AF_INET6
+        super().__init__((host, port), _Handler)
+
+    def server_bind(self) -> None:
+        # HTTPServer would ask a name server for this machine's name, which may take long.
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = self.host, self.server_address[1]
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A browser that went away in the middle of an answer is no error."""
+
+
+class WatchServer:
+    """Serves the page of a run, which asks for news while it is open.
+
+    Args:
+        run: The run directory.
+        host: Address to listen at.
+        port: Port; 0 takes one that is free.
+
+    Raises:
+        UserError: If there is no such run, or the address cannot be used.
+    """
+
+    def __init__(self, run: str | Path, host: str = "127.0.0.1", port: int = 0) -> None:
+        live = LivePage(run)
+        try:
+            self._server = _Server(live, host, port)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or str(error)
+            raise UserError(
+                f"{host}:{port}: cannot listen there ({reason}); --port names another port "
+                "(0: any that is free), --host another address of this machine"
+            ) from error
+
+    @property
+    def url(self) -> str:
+        """Where a browser finds the page."""
+        host = self._server.host
+        if host in ("0.0.0.0", "::"):
+            host = "127.0.0.1"
+        return f"http://{f'[{host}]' if ':' in host else host}:{self._server.server_port}/"
+
+    @property
+    def public(self) -> bool:
+        """Whether other machines can read the page."""
+        return self._server.public
+
+    def serve(self) -> None:
+        """Answers until `close` is called, or KeyboardInterrupt."""
+        self._server.serve_forever(poll_interval=0.2)
+
+    def close(self) -> None:
+        """Stops `serve`, from another thread, and gives the port back."""
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

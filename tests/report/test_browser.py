@@ -1,0 +1,184 @@
+"""The page in a real browser: it draws everything, its tabs and tables work, it fetches nothing."""
+
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.report import write_report
+from tests.report.browser import Visit, launched
+from tests.report.runs import RunMaker
+from tests.report.test_page import EVIL
+
+TABS = ("answer", "search", "trials", "model", "decomposition")
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    names = (*(f"gull {n}" for n in range(11)), EVIL)
+    maker = RunMaker(tmp_path_factory.mktemp("browser") / "run", names=names)
+    return write_report(maker.begin().search(running=1).finish().evidence().path)
+
+
+@pytest.fixture
+def visit(browser):
+    visits = []
+
+    def go(url, **options):
+        visits.append(Visit(browser, url if "://" in str(url) else url.as_uri(), **options))
+        return visits[-1]
+
+    yield go
+    for each in visits:
+        each.close()
+
+
+def open_tab(page, name):
+    page.click(f"#tab-{name}")
+    page.wait_for_selector(f"#{name}.open")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 390])
+def test_every_chart_is_drawn_without_a_complaint(visit, whole, theme, width):
+    here = visit(whole, color_scheme=theme, viewport={"width": width, "height": 800})
+    drawn = 0
+    for name in TABS:
+        open_tab(here.page, name)
+        for chart in here.page.query_selector_all(f"#{name} [data-chart]"):
+            box = chart.query_selector("svg, canvas")
+            assert box, chart.get_attribute("data-chart")
+            assert box.bounding_box()["height"] > 20
+            drawn += 1
+        # Nothing sticks out: wide tables scroll by themselves.
+        assert here.page.evaluate("document.documentElement.scrollWidth") <= width
+    assert drawn == 14
+    assert here.complaints == []
+    assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
+    assert here.page.evaluate("document.images.length") == 6
+    assert here.page.evaluate("[...document.images].every((each) => each.complete)")
+
+
+def test_tabs_follow_the_address_and_the_keyboard(visit, whole):
+    here = visit(f"{whole.as_uri()}#model")
+    assert here.page.is_visible("#model")
+    assert not here.page.is_visible("#answer")
+    here.page.focus("#tab-model")
+    here.page.keyboard.press("ArrowRight")
+    assert here.page.is_visible("#decomposition")
+    assert here.page.evaluate("location.hash") == "#decomposition"
+    assert here.page.evaluate("document.activeElement.id") == "tab-decomposition"
+    here.page.keyboard.press("ArrowRight")
+    assert here.page.get_attribute("#tab-answer", "aria-selected") == "true"
+    here.page.goto(f"{whole.as_uri()}#fig-swap")
+    assert here.page.is_visible("#fig-swap")
+    assert here.complaints == []
+
+
+def column(page, index):
+    cells = page.query_selector_all(f"#trials-table tbody tr > :nth-child({index})")
+    return [cell.inner_text() for cell in cells]
+
+
+def test_tables_sort_by_click_and_by_keyboard(visit, whole):
+    page = visit(f"{whole.as_uri()}#trials").page
+    assert [int(text) for text in column(page, 1)] == list(range(30))
+    value = "#trials-table thead th:nth-child(3)"
+    page.click(f"{value} button")
+    percents = [float(text.split()[0]) for text in column(page, 3) if text != "–"]
+    assert percents == sorted(percents, reverse=True)
+    assert page.get_attribute(value, "aria-sort") == "descending"
+    page.focus(f"{value} button")
+    page.keyboard.press("Enter")
+    percents = [float(text.split()[0]) for text in column(page, 3) if text != "–"]
+    assert percents == sorted(percents)
+    count = page.locator("#trials-table thead th", has_text="model.groups.count")
+    position = count.evaluate("(head) => [...head.parentElement.children].indexOf(head) + 1")
+    count.locator("button").click()
+    texts = column(page, position)
+    known = [int(text) for text in texts if text != "–"]
+    assert known == sorted(known)
+    # What was not active comes last.
+    assert set(texts[len(known) :]) == {"–"}
+
+
+def test_a_picture_tells_what_is_under_the_pointer(visit, whole):
+    page = visit(f"{whole.as_uri()}#fig-classes").page
+    bar = page.query_selector("#fig-classes svg rect[fill='var(--failed)']")
+    bar.hover()
+    assert "in the worst tenth" in page.inner_text("#tip")
+    open_tab(page, "search")
+    page.query_selector("#fig-timeline svg rect:not(.idle)").hover()
+    assert "process 10" in page.inner_text("#tip")
+
+
+def test_dragging_along_an_axis_keeps_the_trials_that_pass(visit, whole):
+    here = visit(f"{whole.as_uri()}#fig-parallel")
+    page = here.page
+    all_lines = page.locator("#fig-parallel .series").count()
+    handle = page.locator("#fig-parallel .handle").last
+    handle.scroll_into_view_if_needed()
+    box = handle.bounding_box()
+    x = box["x"] + box["width"] / 2
+    page.mouse.move(x, box["y"] + 2)
+    page.mouse.down()
+    page.mouse.move(x, box["y"] + box["height"] / 3, steps=4)
+    page.mouse.up()
+    out = page.locator("#fig-parallel .series.out").count()
+    assert 0 < out < all_lines
+    assert f"{all_lines - out} of {all_lines} trials pass" in page.inner_text("#fig-parallel")
+    page.mouse.click(x, box["y"] + 30)
+    assert page.locator("#fig-parallel .series.out").count() == 0
+    assert here.complaints == []
+
+
+def test_maps_can_be_coloured_and_one_class_chosen(visit, whole):
+    here = visit(f"{whole.as_uri()}#fig-map")
+    page = here.page
+    faded = "#fig-map svg path[opacity='0.1']"
+    assert page.locator("#fig-map .cell svg").count() == 2
+    assert page.locator(faded).count() == 0
+    page.select_option("#map-only", label="gull 3")
+    assert page.locator(faded).count() == 2 * 20 * 11
+    page.select_option("#map-colour", "right")
+    assert "wrong" in page.inner_text("#fig-map .legend")
+    assert here.complaints == []
+
+
+def test_what_is_printed_has_every_tab_and_chart(visit, whole):
+    page = visit(whole).page
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    for name in TABS:
+        assert page.is_visible(f"#{name}")
+    charts = page.query_selector_all("[data-chart]")
+    assert all(chart.query_selector("svg, canvas") for chart in charts)
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert not page.is_visible("#model")
+    assert len(page.pdf()) > 20_000
+
+
+@pytest.mark.parametrize("state", ["begun", "failed", "one", "plain"])
+def test_pages_of_other_states_draw_too(visit, tmp_path, state):
+    maker = RunMaker(tmp_path / "run", groups=0 if state == "plain" else 3).begin()
+    if state != "begun":
+        maker.search({"failed": 3, "one": 1, "plain": 30}[state], failed=3 * (state == "failed"))
+    if state == "plain":
+        maker.finish(control=False, seeds=1)
+        maker.evidence(probes=None, swap=None, group_errors=None, pictures=None)
+    here = visit(write_report(maker.path), viewport={"width": 390, "height": 800})
+    for name in TABS:
+        open_tab(here.page, name)
+        assert here.page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert here.complaints == []
+
+
+def test_without_scripts_words_and_tables_are_all_there(visit, whole):
+    page = visit(whole, java_script_enabled=False).page
+    for name in TABS:
+        assert page.is_visible(f"#{name}")
+    assert "best so far" in page.inner_text("#fig-best").lower()

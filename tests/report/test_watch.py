@@ -1,0 +1,171 @@
+"""`gsfl-tune watch`: the server, and a page that follows a run without losing a person's place."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from contextlib import contextmanager
+
+import pytest
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.report import WatchServer
+from tests.report.browser import Visit, launched
+from tests.report.runs import RunMaker
+
+
+@contextmanager
+def serving(path):
+    server = WatchServer(path)
+    thread = threading.Thread(target=server.serve)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.close()
+        thread.join()
+
+
+def get(server, path, host=None, method="GET"):
+    address = server.url.removeprefix("http://").rstrip("/")
+    connection = http.client.HTTPConnection(address, timeout=10)
+    connection.request(method, path, headers={"Host": host} if host else {})
+    answer = connection.getresponse()
+    return answer.status, answer.read().decode(), dict(answer.getheaders())
+
+
+@pytest.fixture
+def impatient(monkeypatch):
+    """Pages are made as soon as there is news."""
+    from gsfl_tune.report import watch
+
+    monkeypatch.setattr(watch, "_SECONDS_BETWEEN_PAGES", 0.0)
+    monkeypatch.setattr(watch, "_PAGE_FACTOR", 0.0)
+
+
+def test_it_serves_the_page_and_nothing_else(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(12, running=2)
+    with serving(maker.path) as server:
+        status, page, headers = get(server, "/")
+        assert (status, headers["Cache-Control"]) == (200, "no-store")
+        assert "2 trials are under way" in page
+        assert get(server, "/", method="HEAD")[:2] == (200, "")
+        for path in ("/experiment.yaml", "/../run.json", "//etc/passwd", "/%2e%2e/run.json"):
+            assert get(server, path)[0] == 404
+        assert get(server, "/", method="POST")[0] == 501
+        assert not server.public
+
+
+def test_it_answers_to_its_own_address_only(tmp_path):
+    """A foreign page whose name was made to point here must not read the run."""
+    maker = RunMaker(tmp_path / "run").begin()
+    with serving(maker.path) as server:
+        for host in ("evil.example", "evil.example:80", "127.0.0.1.evil.example", ""):
+            assert get(server, "/", host=host or "x")[0] == 403
+        for host in ("localhost", "127.0.0.1:1", "[::1]:8642"):
+            assert get(server, "/", host=host)[0] == 200
+
+
+def test_the_version_changes_with_the_files_and_the_page_with_it(tmp_path, impatient):
+    maker = RunMaker(tmp_path / "run").begin().search(12, running=2)
+    with serving(maker.path) as server:
+        first = json.loads(get(server, "/version")[1])
+        assert json.loads(get(server, "/version")[1]) == first
+        maker.epochs(11, [0.1, 0.2, 0.3, 0.4, 0.5, 0.6])
+        second = json.loads(get(server, "/version")[1])
+        assert second["version"] != first["version"]
+        assert f'data-version="{second["version"]}"' in get(server, "/")[1]
+
+
+def test_a_file_that_is_broken_for_a_while_keeps_the_last_page(tmp_path, impatient):
+    maker = RunMaker(tmp_path / "run").begin().search(12)
+    whole = maker.run.trials_parquet.read_bytes()
+    with serving(maker.path) as server:
+        maker.run.trials_parquet.write_bytes(b"PAR1")
+        told = json.loads(get(server, "/version")[1])
+        assert "cannot be read as Parquet" in told["problem"]
+        assert "All trials" in get(server, "/")[1]
+        maker.run.trials_parquet.write_bytes(whole)
+        assert json.loads(get(server, "/version")[1])["problem"] is None
+
+
+def test_what_cannot_be_served_is_told(tmp_path):
+    with pytest.raises(UserError, match="no such run"):
+        WatchServer(tmp_path / "none")
+    maker = RunMaker(tmp_path / "run").begin()
+    with serving(maker.path) as server:
+        port = int(server.url.rstrip("/").rpartition(":")[2])
+        with pytest.raises(UserError, match="--port names another"):
+            WatchServer(maker.path, port=port)
+    for host, port in (("127.0.0.1", 70_000), ("203.0.113.7", 0)):
+        with pytest.raises(UserError, match="cannot listen there"):
+            WatchServer(maker.path, host, port)
+
+
+@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_ends_when_it_is_told_to(tmp_path, word):
+    maker = RunMaker(tmp_path / "run").begin()
+    watch = subprocess.Popen(
+        [sys.executable, "-m", "gsfl_tune", "watch", str(maker.path), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert watch.stdout
+    line = watch.stdout.readline()
+    assert "http://127.0.0.1:" in line
+    watch.send_signal(word)
+    _, errors = watch.communicate(timeout=30)
+    assert (watch.returncode, errors) == (0, "")
+
+
+def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient):
+    maker = RunMaker(tmp_path / "run").begin().search(40, running=2)
+    with serving(maker.path) as server, launched() as browser:
+        here = Visit(browser, f"{server.url}#trials", viewport={"width": 1000, "height": 700})
+        page = here.page
+        page.click("#trials-table thead th:nth-child(4) button")
+        page.evaluate("document.getElementById('trials-scroll').scrollTop = 200")
+        page.click("#tab-search")
+        page.check("#fig-curves input")
+        page.locator("#fig-rungs").scroll_into_view_if_needed()
+        top = page.evaluate("document.getElementById('fig-rungs').getBoundingClientRect().top")
+        maker.search(40, running=0)
+        maker.finish().evidence()
+        page.wait_for_selector("#head .badge.done", timeout=15_000)
+        assert page.is_visible("#search")
+        assert page.evaluate("location.hash") == "#search"
+        after = page.evaluate("document.getElementById('fig-rungs').getBoundingClientRect().top")
+        assert abs(after - top) < 3
+        assert page.is_checked("#fig-curves input")
+        page.click("#tab-trials")
+        head = "#trials-table thead th:nth-child(4)"
+        assert page.get_attribute(head, "aria-sort") == "descending"
+        assert page.evaluate("document.getElementById('trials-scroll').scrollTop") == 200
+        assert "running" not in page.inner_text("#trials-table")
+        page.click("#tab-answer")
+        assert "72.3 %" in page.inner_text("#headline")
+        assert page.query_selector("#fig-models svg")
+        assert here.complaints == []
+        assert all(url.startswith((server.url, "data:")) for url in here.requests)
+        here.close()
+
+
+def test_an_open_page_says_when_its_server_is_gone(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(12)
+    with launched() as browser:
+        with serving(maker.path) as server:
+            here = Visit(browser, server.url)
+            here.page.wait_for_function(
+                "document.getElementById('live').textContent.startsWith('as of')"
+            )
+        here.page.wait_for_selector("#live.trouble", timeout=15_000)
+        assert "no news" in here.page.inner_text("#live")
+        assert here.page.is_visible("#headline")
+        here.close()
