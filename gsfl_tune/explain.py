@@ -1,0 +1,216 @@
+"""What in an image a bundle looks at: Grad-CAM maps laid over images."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+from torch.nn import functional
+
+from gsfl_tune.data import square_side
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.single import load_square
+from gsfl_tune.evidence.gradcam import gradcam
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import Bundle, ImageError, Prediction
+from gsfl_tune.models import GsflHead, Network
+from gsfl_tune.run import write_bytes
+
+Part = Literal["discriminative", "shared"]
+
+# Small inputs are drawn larger: a picture of 96 pixels shows little.
+_LEAST_SIDE = 448
+_CAPTION = 24
+_OPACITY = 0.6
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The pictures of one image.
+
+    Attributes:
+        path: Of the image.
+        explained: The class whose maps they are.
+        prediction: The most probable classes.
+        files: Picture of each part.
+    """
+
+    path: str
+    explained: str
+    prediction: Prediction
+    files: dict[Part, str] = field(default_factory=dict)
+
+
+def explain(
+    bundle: Bundle,
+    images: Sequence[str | os.PathLike[str]],
+    out: str | Path,
+    *,
+    explained: str | None = None,
+    on_error: Callable[[ImageError], None] | None = None,
+) -> list[Explanation]:
+    """Writes Grad-CAM overlays of images.
+
+    The discriminative part is always shown, the shared part where the bundle has it
+    (`Bundle.has_shared`).
+
+    Args:
+        bundle: The bundle.
+        images: Paths.
+        out: Directory of the pictures, ``NAME.discriminative.jpg`` and ``NAME.shared.jpg``; made
+            if need be, pictures of the same names are replaced.
+        explained: The class to explain; default: of each image the most probable one.
+        on_error: Called with what is wrong with an image that cannot be read, which is then left
+            out; without it the first such image ends the work.
+
+    Returns:
+        One explanation an image that could be read.
+
+    Raises:
+        UserError: When the class is unknown, the bundle cannot be looked into, or the directory
+            cannot be written.
+    """
+    network = whole_network(bundle)
+    parts: list[Part] = ["discriminative", *(["shared"] if bundle.has_shared else [])]  # type: ignore[list-item]
+    if explained is not None:
+        bundle.match_classes([explained])
+    out = Path(out)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be made a directory ({error.strerror})") from error
+    names = _picture_names(images)
+    explanations = []
+    for path, name in zip(images, names, strict=True):
+        found = bundle.predict([path], on_error=on_error)
+        if not found:
+            continue
+        target = explained or found[0].classes[0]
+        label = torch.tensor([bundle.classes.index(target)], device=bundle.device)
+        batch = _normalised(bundle, path)
+        canvas = _canvas(bundle, path)
+        files: dict[Part, str] = {}
+        for part in parts:
+            heat = _as_map(gradcam(network, batch, label, part), canvas.width)
+            picture = overlay(canvas, heat, f"{part} part: {target}")
+            file = out / f"{name}.{part}.jpg"
+            _write(file, picture)
+            files[part] = str(file)
+        explanations.append(Explanation(os.fspath(path), target, found[0], files))
+    return explanations
+
+
+def whole_network(bundle: Bundle) -> Network:
+    """The network of a bundle, with the shared branch where it was exported with it.
+
+    Raises:
+        UserError: When the bundle has no PyTorch network, or its shared branch does not fit.
+    """
+    network = getattr(bundle, "network", None)
+    if not isinstance(network, Network):
+        raise UserError(
+            f"{bundle.path}: maps need the gradients of the PyTorch network; explain a bundle in "
+            "the format safetensors, such as RUN/best"
+        )
+    if not bundle.has_shared:
+        return network
+    plain = network.head
+    decoder = bundle.config.get("model", {}).get("decoder", "linear")
+    head = GsflHead(
+        plain.feature_dim,
+        plain.class_count,
+        latent_dim=plain.latent_dim,
+        dropout=0.0,
+        feature_scale=plain.feature_scale,
+        decoder=decoder,
+    ).to(bundle.device)
+    shared = {
+        name.removeprefix("head."): tensor.to(bundle.device)
+        for name, tensor in bundle.shared_state().items()
+        if name.startswith("head.")
+    }
+    try:
+        head.load_state_dict({**plain.state_dict(), **shared})
+    except RuntimeError as error:
+        raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
+    whole = Network(network.backbone, network.projection, network.pooling, head)
+    return whole.eval().requires_grad_(False)
+
+
+def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
+    """Lays a map over an image, above a line of text.
+
+    Args:
+        image: RGB, square.
+        heat: (side, side) in 0..1: what is 0 stays as it is.
+        caption: The text.
+    """
+    import matplotlib
+
+    colors = matplotlib.colormaps["turbo"](heat)[..., :3]
+    pixels = np.asarray(image, dtype=np.float64) / 255
+    # A map of nothing but small values leaves the image alone.
+    weight = _OPACITY * np.sqrt(heat)[..., None]
+    mixed = np.rint(255 * ((1 - weight) * pixels + weight * colors)).astype(np.uint8)
+    picture = Image.new("RGB", (image.width, image.height + _CAPTION), "white")
+    picture.paste(Image.fromarray(mixed), (0, 0))
+    file = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    font = ImageFont.truetype(str(file), 14)
+    while caption and font.getlength(caption) > image.width - 8:
+        caption = caption.removesuffix("…")[:-1] + "…"
+    ImageDraw.Draw(picture).text((4, image.height + 3), caption, "black", font)
+    return picture
+
+
+def _normalised(bundle: Bundle, path: str | os.PathLike[str]) -> Tensor:
+    """(1, 3, size, size), as the network sees the image."""
+    how = bundle.preprocessing
+    square = torch.from_numpy(load_square(path, how.side, how.fit)[0])[None]
+    return center_crop(square.to(bundle.device), how.image_size, how.mean, how.std)
+
+
+def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
+    """The part of the image that the network sees, large enough to look at."""
+    how = bundle.preprocessing
+    size = how.image_size * max(1, math.ceil(_LEAST_SIDE / how.image_size))
+    side = square_side(size)
+    square = load_square(path, side, how.fit)[0]
+    start = (side - size) // 2
+    return Image.fromarray(square[start : start + size, start : start + size])
+
+
+def _as_map(maps: Tensor | np.ndarray, side: int) -> np.ndarray:
+    """(side, side) in 0..1 of the (1, h, w) maps of one image."""
+    heat = torch.as_tensor(maps).detach().float().cpu()[None]
+    heat = functional.interpolate(heat, size=(side, side), mode="bilinear", align_corners=False)
+    return heat[0, 0].clamp(0, 1).double().numpy()
+
+
+def _picture_names(images: Sequence[str | os.PathLike[str]]) -> list[str]:
+    """Names without suffix; images of the same name in several folders are numbered."""
+    stems = [Path(image).stem for image in images]
+    counts, seen, names = Counter(stems), Counter[str](), []
+    for stem in stems:
+        seen[stem] += 1
+        names.append(stem if counts[stem] == 1 else f"{stem}-{seen[stem]}")
+    return names
+
+
+def _write(file: Path, picture: Image.Image) -> None:
+    import io
+
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=90)
+    try:
+        write_bytes(file, buffer.getvalue())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be written ({error.strerror})") from error
