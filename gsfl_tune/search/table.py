@@ -9,8 +9,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas
+import pyarrow
 from optuna.trial import FrozenTrial
+from pyarrow import parquet
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
@@ -23,10 +24,22 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_WRITES = 5.0
 
-_COLUMNS = (
-    "study", "number", "state", "value", "reason", "ended", "batch_halved", "origin", "epochs",
-    "seconds", "started", "finished",
-)  # fmt: skip
+FORMAT = 1
+# The columns that every file has, in their order; docs/ecosystem.md describes them.
+SCHEMA = {
+    "study": pyarrow.string(),
+    "number": pyarrow.int64(),
+    "state": pyarrow.string(),
+    "value": pyarrow.float64(),
+    "reason": pyarrow.string(),
+    "ended": pyarrow.string(),
+    "batch_halved": pyarrow.bool_(),
+    "origin": pyarrow.string(),
+    "epochs": pyarrow.int64(),
+    "seconds": pyarrow.float64(),
+    "started": pyarrow.timestamp("us"),
+    "finished": pyarrow.timestamp("us"),
+}
 
 
 def trial_rows(
@@ -142,19 +155,27 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
 
 
 def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys([*_COLUMNS, *sorted({key for row in rows for key in row})]))
-    frame = pandas.DataFrame(rows, columns=names)
+    names = list(dict.fromkeys([*SCHEMA, *sorted({key for row in rows for key in row})]))
+    fields, columns = [], []
     for name in names:
-        column = frame[name]
-        kinds = {type(value) for value in column.dropna()}
-        if len(kinds) > 1 and not kinds <= {int, float}:
+        values = [row.get(name) for row in rows]
+        kind = SCHEMA.get(name) or _kind(name, values)
+        if kind == pyarrow.string():
             # A choice of "all" and 2, say: Parquet columns have one type.
-            frame[name] = column.map(lambda value: None if pandas.isna(value) else str(value))
-    for name in ("started", "finished"):
-        frame[name] = pandas.to_datetime(frame[name])
-    for name in ("reason", "ended", "origin"):
-        frame[name] = frame[name].astype("string")
-    frame["value"] = frame["value"].astype("float64")
+            values = [None if value is None else str(value) for value in values]
+        fields.append(pyarrow.field(name, kind))
+        columns.append(pyarrow.array(values, kind))
+    schema = pyarrow.schema(fields, metadata={"gsfl_tune.trials": str(FORMAT)})
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
+    parquet.write_table(pyarrow.table(columns, schema=schema), buffer)
     write_bytes(run.trials_parquet, buffer.getvalue())
+
+
+def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
+    """The type of a column that depends on the experiment."""
+    kinds = {type(value) for value in values if value is not None}
+    if not name.startswith("params.") or (kinds == {int, float} or kinds == {float}):
+        return pyarrow.float64()
+    if kinds == {int}:
+        return pyarrow.int64()
+    return pyarrow.bool_() if kinds == {bool} else pyarrow.string()
