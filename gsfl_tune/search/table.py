@@ -6,6 +6,7 @@ import io
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -173,9 +174,13 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
 
 def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
     """The type of a column that depends on the experiment."""
-    kinds = {type(value) for value in values if value is not None}
-    if not name.startswith("params.") or (kinds == {int, float} or kinds == {float}):
+    if not name.startswith("params."):
         return pyarrow.float64()
-    if kinds == {int}:
-        return pyarrow.int64()
-    return pyarrow.bool_() if kinds == {bool} else pyarrow.string()
+    known = [value for value in values if value is not None]
+    if not known or any(isinstance(value, str) for value in known):
+        return pyarrow.string()
+    flags = [isinstance(value, bool) for value in known]
+    if any(flags):
+        return pyarrow.bool_() if all(flags) else pyarrow.string()
+    whole = all(isinstance(value, Integral) for value in known)
+    return pyarrow.int64() if whole else pyarrow.float64()
