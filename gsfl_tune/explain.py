@@ -1,7 +1,8 @@
-"""What in an image a bundle looks at: Grad-CAM maps laid over images."""
+"""What in an image a bundle looks at: maps of either part, laid over images."""
 
 from __future__ import annotations
 
+import io
 import math
 import os
 from collections import Counter
@@ -14,12 +15,18 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
-from torch.nn import functional
 
 from gsfl_tune.data import square_side
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.single import load_square
-from gsfl_tune.evidence.gradcam import gradcam
+from gsfl_tune.evidence.gradcam import (
+    NoMaps,
+    activation_maps,
+    class_score,
+    enlarged,
+    group_directions,
+    shared_score,
+)
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, Prediction
 from gsfl_tune.models import GsflHead, Network
@@ -58,10 +65,11 @@ def explain(
     explained: str | None = None,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> list[Explanation]:
-    """Writes Grad-CAM overlays of images.
+    """Writes maps over images: what speaks for a class, and for its group.
 
-    The discriminative part is always shown, the shared part where the bundle has it
-    (`Bundle.has_shared`).
+    The discriminative part is always shown: what speaks for the class. The shared part is shown
+    where the bundle has it (`Bundle.has_shared`): what moves it from the mean of all groups'
+    centres towards that of the class's group.
 
     Args:
         bundle: The bundle.
@@ -79,8 +87,7 @@ def explain(
         UserError: When the class is unknown, the bundle cannot be looked into, or the directory
             cannot be written.
     """
-    network = whole_network(bundle)
-    parts: list[Part] = ["discriminative", *(["shared"] if bundle.has_shared else [])]  # type: ignore[list-item]
+    view = _View.of(bundle)
     if explained is not None:
         bundle.match_classes([explained])
     out = Path(out)
@@ -88,62 +95,101 @@ def explain(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a directory ({error.strerror})") from error
-    names = _picture_names(images)
     explanations = []
-    for path, name in zip(images, names, strict=True):
+    for path, name in zip(images, _picture_names(images), strict=True):
         found = bundle.predict([path], on_error=on_error)
         if not found:
             continue
         target = explained or found[0].classes[0]
-        label = torch.tensor([bundle.classes.index(target)], device=bundle.device)
-        batch = _normalised(bundle, path)
         canvas = _canvas(bundle, path)
         files: dict[Part, str] = {}
-        for part in parts:
-            heat = _as_map(gradcam(network, batch, label, part), canvas.width)
-            picture = overlay(canvas, heat, f"{part} part: {target}")
+        for part, heat in view.maps(path, target, canvas.width).items():
             file = out / f"{name}.{part}.jpg"
-            _write(file, picture)
+            _write(file, overlay(canvas, heat, f"{part} part: {target}"))
             files[part] = str(file)
         explanations.append(Explanation(os.fspath(path), target, found[0], files))
     return explanations
 
 
-def whole_network(bundle: Bundle) -> Network:
-    """The network of a bundle, with the shared branch where it was exported with it.
+@dataclass(frozen=True)
+class _View:
+    """A bundle's network with all of its parts.
 
-    Raises:
-        UserError: When the bundle has no PyTorch network, or its shared branch does not fit.
+    Attributes:
+        bundle: The bundle.
+        network: With the shared branch where the bundle has it.
+        directions: (C, H) where the group of each class lies; None without the shared branch.
     """
-    network = getattr(bundle, "network", None)
-    if not isinstance(network, Network):
-        raise UserError(
-            f"{bundle.path}: maps need the gradients of the PyTorch network; explain a bundle in "
-            "the format safetensors, such as RUN/best"
-        )
-    if not bundle.has_shared:
-        return network
+
+    bundle: Bundle
+    network: Network
+    directions: Tensor | None
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> _View:
+        """Puts the shared branch back.
+
+        Raises:
+            UserError: When the bundle has no PyTorch network, or its shared branch does not fit.
+        """
+        network = getattr(bundle, "network", None)
+        if not isinstance(network, Network):
+            raise UserError(
+                f"{bundle.path}: maps need the gradients of the PyTorch network; explain a bundle "
+                "in the format safetensors, such as RUN/best"
+            )
+        if not bundle.has_shared:
+            return cls(bundle, network, None)
+        state = bundle.shared_state()
+        try:
+            groups = np.array([bundle.groups[name] for name in bundle.classes])
+            table = group_directions(state["centers.centers"].numpy(), groups, int(groups.max()) + 1)
+            directions = torch.from_numpy(table[groups]).to(bundle.device)
+            return cls(bundle, _with_shared(bundle, network, state), directions)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
+
+    def maps(
+        self, path: str | os.PathLike[str], target: str, side: int
+    ) -> dict[Part, np.ndarray]:
+        """(side, side) in 0..1 for each part.
+
+        Raises:
+            UserError: When the network has no map to look at.
+        """
+        bundle = self.bundle
+        label = torch.tensor([bundle.classes.index(target)], device=bundle.device)
+        scores = {"discriminative": class_score(label)}
+        if self.directions is not None:
+            scores["shared"] = shared_score(self.directions[label])
+        try:
+            found = activation_maps(self.network, _normalised(bundle, path), list(scores.values()))
+        except NoMaps as error:
+            raise UserError(f"{bundle.path}: {error}") from error
+        parts: tuple[Part, ...] = ("discriminative", "shared")
+        return {
+            part: enlarged(heat, side)[0] for part, heat in zip(parts, found, strict=False)
+        }
+
+
+def _with_shared(bundle: Bundle, network: Network, state: dict[str, Tensor]) -> Network:
     plain = network.head
-    decoder = bundle.config.get("model", {}).get("decoder", "linear")
     head = GsflHead(
         plain.feature_dim,
         plain.class_count,
         latent_dim=plain.latent_dim,
         dropout=0.0,
         feature_scale=plain.feature_scale,
-        decoder=decoder,
-    ).to(bundle.device)
+        decoder=bundle.config.get("model", {}).get("decoder", "linear"),
+    )
     shared = {
-        name.removeprefix("head."): tensor.to(bundle.device)
-        for name, tensor in bundle.shared_state().items()
+        name.removeprefix("head."): tensor
+        for name, tensor in state.items()
         if name.startswith("head.")
     }
-    try:
-        head.load_state_dict({**plain.state_dict(), **shared})
-    except RuntimeError as error:
-        raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
+    head.load_state_dict({**plain.state_dict(), **shared})
     whole = Network(network.backbone, network.projection, network.pooling, head)
-    return whole.eval().requires_grad_(False)
+    return whole.to(bundle.device).eval().requires_grad_(False)
 
 
 def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
@@ -188,13 +234,6 @@ def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
     return Image.fromarray(square[start : start + size, start : start + size])
 
 
-def _as_map(maps: Tensor | np.ndarray, side: int) -> np.ndarray:
-    """(side, side) in 0..1 of the (1, h, w) maps of one image."""
-    heat = torch.as_tensor(maps).detach().float().cpu()[None]
-    heat = functional.interpolate(heat, size=(side, side), mode="bilinear", align_corners=False)
-    return heat[0, 0].clamp(0, 1).double().numpy()
-
-
 def _picture_names(images: Sequence[str | os.PathLike[str]]) -> list[str]:
     """Names without suffix; images of the same name in several folders are numbered."""
     stems = [Path(image).stem for image in images]
@@ -206,8 +245,6 @@ def _picture_names(images: Sequence[str | os.PathLike[str]]) -> list[str]:
 
 
 def _write(file: Path, picture: Image.Image) -> None:
-    import io
-
     buffer = io.BytesIO()
     picture.save(buffer, "JPEG", quality=90)
     try:

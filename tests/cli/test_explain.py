@@ -24,7 +24,7 @@ def whole_bundle(tmp_path_factory):
             folder / "plain", network, config, classes=CLASSES, groups=GROUPS, side=SIDE, metrics={}
         )
     )
-    centers = {"centers.centers": network.head.classifier.weight.clone()}
+    centers = {"centers.centers": network.head.classifier.weight.detach().clone()}
     return write_bundle(
         folder / "whole",
         network_state=network.inference_state(),

@@ -165,7 +165,9 @@ def _pictures(run: RunDirectory) -> dict[str, np.ndarray]:
     found: dict[str, np.ndarray] = {}
     confusion = evidence.get("confusion") or {}
     if isinstance(confusion, Mapping) and confusion.get("matrix"):
-        found["winner/confusion"] = matrix_picture(np.array(confusion["matrix"], dtype=np.float64))
+        matrix = np.array(confusion["matrix"], dtype=np.float64)
+        order = confusion.get("order", range(len(matrix)))
+        found["winner/confusion"] = matrix_picture(matrix[np.ix_(order, order)])
     for number, picture in enumerate(_listed(evidence.get("pictures"))):
         # A picture that is gone or damaged is no reason to lose the others.
         with suppress(OSError, ValueError, KeyError, TypeError):
