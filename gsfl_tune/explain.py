@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -235,13 +234,16 @@ def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _picture_names(images: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Names without suffix; images of the same name in several folders are numbered."""
-    stems = [Path(image).stem for image in images]
-    counts, seen, names = Counter(stems), Counter[str](), []
-    for stem in stems:
-        seen[stem] += 1
-        names.append(stem if counts[stem] == 1 else f"{stem}-{seen[stem]}")
-    return names
+    """Names without suffix; what has the name of an earlier image is numbered."""
+    names: dict[str, None] = {}
+    for image in images:
+        stem = name = Path(image).stem
+        number = 1
+        while name in names:
+            number += 1
+            name = f"{stem}-{number}"
+        names[name] = None
+    return list(names)
 
 
 def _write(file: Path, picture: Image.Image) -> None:
