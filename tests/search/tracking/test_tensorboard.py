@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
 
-from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run import EpochLog, RunDirectory, write_json
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.tracking import write_tensorboard
 from tests.search.tracking.conftest import TRIALS, Followed
@@ -106,6 +107,14 @@ def test_what_is_missing_is_written_from_the_other_files(
     shutil.copytree(
         followed.run.path, run.path, ignore=shutil.ignore_patterns("events.out.*", "tensorboard")
     )
+    Image.new("RGB", (40, 30), "red").save(run.path / "sheet.jpg")
+    pictures = [
+        {"kind": "group", "file": "sheet.jpg"},
+        {"kind": "group", "file": "gone.jpg"},
+        {"kind": "group", "file": "../outside.jpg"},
+    ]
+    confusion = {"order": [1, 0], "matrix": [[3, 1], [0, 4]]}
+    write_json(run.evidence_file, {"confusion": confusion, "pictures": pictures})
     folder = write_tensorboard(run)
     assert folder == write_tensorboard(run)
     for trial in read_studies(run.journal)["search"]:
@@ -116,6 +125,10 @@ def test_what_is_missing_is_written_from_the_other_files(
         assert [(point.step, point.value) for point in points] == [
             (epoch["epoch"], pytest.approx(epoch["validation/nll"])) for epoch in epochs
         ]
+    winner = EventAccumulator(str(folder / "winner"))
+    winner.Reload()
+    assert winner.Tags()["images"] == ["winner/confusion", "group/0"]
+    assert (winner.Images("group/0")[0].width, winner.Images("group/0")[0].height) == (40, 30)
     assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == []
 
 
