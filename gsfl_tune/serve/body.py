@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import ClientDisconnect, Request
@@ -105,6 +106,8 @@ class Body:
                     413, "too_many_images", f"more than {most} images in one request"
                 ) from error
             raise Problem(400, "malformed_body", error.message) from error
+        except FormParserError as error:
+            raise Problem(400, "malformed_body", str(error)) from error
         try:
             parts = [
                 Part(value.filename or name, await value.read())

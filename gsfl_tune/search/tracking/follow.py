@@ -103,7 +103,7 @@ class Tracking(Watcher):
         self._pass_on()
 
     def _tell(self, *numbers: int) -> None:
-        if self._study is None:
+        if self._study is None or not self._followers:
             return
         # What Optuna holds may change under a thread; a record does not.
         records = [
