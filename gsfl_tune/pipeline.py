@@ -50,6 +50,7 @@ from gsfl_tune.search import (
     stored_run,
     write_trials,
 )
+from gsfl_tune.search.tracking import TensorBoard, show_winner
 from gsfl_tune.training import CheckpointError, Training, Workspace, environment
 from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
@@ -155,6 +156,7 @@ def search(
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
                 storage.storage.hopeless = lambda: interrupt.overdue
                 storage.start()
+            watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
             _Search(
                 experiment=experiment,
                 run=run,
@@ -162,9 +164,10 @@ def search(
                 workspace=workspace,
                 slots=resources,
                 interrupt=interrupt,
-                watchers=[*watchers, Utilisation(run, resources.count)],
+                watchers=watchers,
                 storage=storage,
             ).run_all()
+            show_winner(run)
         interrupt.clear()
     return read_results(run.results_file)
 

@@ -244,6 +244,27 @@ def test_predict_evaluate_and_export_from_the_command_line(home, finished):
     assert json.loads(evaluated.stdout)["metrics"]["accuracy"] == pytest.approx(first)
 
 
+def test_a_finished_run_is_tracked_with_its_answer(home, finished):
+    from mlflow.tracking import MlflowClient
+
+    run, _ = finished
+    uri = f"sqlite:///{home / 'mlflow.db'}"
+    done = gsfl_tune(home, "track", run, "--mlflow", uri, "--tensorboard")
+    assert done.returncode == 0, done.stderr
+    assert "MLflow: 10 trials are up to date" in done.stdout
+    client = MlflowClient(uri)
+    runs = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    (parent,) = [each for each in runs if "mlflow.parentRunId" not in each.data.tags]
+    assert len(runs) == 11
+    assert parent.info.status == "FINISHED"
+    found = results(home, run)
+    for prefix, side in (("", "winner"), ("control/", "control")):
+        mean = found[side]["test"]["accuracy"]["mean"]
+        assert parent.data.metrics[f"{prefix}test/accuracy"] == pytest.approx(mean)
+    kept = {file.path for file in client.list_artifacts(parent.info.run_id)}
+    assert kept == {"experiment.yaml", "results.json"}
+
+
 def test_a_run_is_not_begun_twice(home, finished):
     again = gsfl_tune(home, "search", "tiny.yaml")
     assert again.returncode == 2

@@ -14,6 +14,7 @@ from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.doctor import Doctor
 from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.evidence import Evidence
+from gsfl_tune.cli.explain import Explain
 from gsfl_tune.cli.export import Export
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
@@ -21,9 +22,11 @@ from gsfl_tune.cli.report import Report
 from gsfl_tune.cli.results import Results
 from gsfl_tune.cli.schema import Schema
 from gsfl_tune.cli.search import Search
+from gsfl_tune.cli.serve import Serve
 from gsfl_tune.cli.status import Status
 from gsfl_tune.cli.stop import Stop
 from gsfl_tune.cli.submit import Submit
+from gsfl_tune.cli.track import Track
 from gsfl_tune.cli.train import Train
 from gsfl_tune.cli.watch import Watch
 from gsfl_tune.experiment.errors import UserError
@@ -43,6 +46,9 @@ COMMANDS: list[type[Command]] = [
     Evaluate,
     Evidence,
     Predict,
+    Explain,
+    Serve,
+    Track,
     Cache,
     Doctor,
     Submit,

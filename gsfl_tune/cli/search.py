@@ -6,6 +6,7 @@ import argparse
 import shlex
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import (
     FAILED,
@@ -15,6 +16,9 @@ from gsfl_tune.cli._base import (
     add_experiment_arguments,
     load_experiment,
 )
+
+if TYPE_CHECKING:
+    from gsfl_tune.run.results import Results
 
 
 class Search(Command):
@@ -45,6 +49,7 @@ class Search(Command):
             metavar="ADDR",
             help="of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
         )
+        add_trackers(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the pipeline and prints the answer."""
@@ -57,14 +62,26 @@ class Search(Command):
         from gsfl_tune.report import load_results, print_results
         from gsfl_tune.run import RunDirectory
         from gsfl_tune.run.storage import run_url
+        from gsfl_tune.search import Progress
+        from gsfl_tune.search.tracking import Tracking, open_trackers, redacted
 
         run_dir = args.run_dir or Path("runs") / experiment.name
+        trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
+        progress = Progress()
+        tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
+        results: Results | None = None
         print(f"run directory: {run_dir}", flush=True)
         storage = experiment.defaults().storage
         if storage is not None:
             print(f"storage: {run_url(storage, experiment.name)}", flush=True)
         try:
-            search(experiment, run_dir, resume=args.resume, address=args.address)
+            results = search(
+                experiment,
+                run_dir,
+                resume=args.resume,
+                address=args.address,
+                watchers=[progress, tracking],
+            )
         except (SearchInterrupted, KeyboardInterrupt):
             if not RunDirectory(run_dir).manifest_file.exists():
                 raise  # nothing was begun that could be resumed
@@ -73,6 +90,10 @@ class Search(Command):
                 words += ["--set", override]
             if args.address:
                 words += ["--address", args.address]
+            if args.mlflow:
+                words += ["--mlflow", redacted(args.mlflow)]
+            if args.wandb:
+                words += ["--wandb", args.wandb]
             print(f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}")
             return INTERRUPTED
         except OSError as error:
@@ -84,7 +105,23 @@ class Search(Command):
         except SearchFailed as error:
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
+        finally:
+            tracking.close(results)
         print_results(load_results(run_dir))
         words = ["gsfl-tune", "report", str(run_dir), "--open"]
         print(f"Charts and evidence: {shlex.join(words)}")
         return FINISHED
+
+
+def add_trackers(parser: argparse.ArgumentParser) -> None:
+    """Adds --mlflow and --wandb, which `search` and `track` have."""
+    parser.add_argument(
+        "--mlflow",
+        metavar="URI",
+        help="log every trial to MLflow too, such as http://HOST:5000 or sqlite:///mlflow.db",
+    )
+    parser.add_argument(
+        "--wandb",
+        metavar="PROJECT",
+        help="log every trial to Weights & Biases too: PROJECT or ENTITY/PROJECT",
+    )

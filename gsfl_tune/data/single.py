@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import math
 import os
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -76,9 +77,19 @@ def square(image: Image.Image, side: int, fit: Fit = "crop") -> np.ndarray:
 
 
 def load_square(
-    source: str | os.PathLike[str] | bytes, side: int, fit: Fit = "crop"
+    source: str | os.PathLike[str] | bytes,
+    side: int,
+    fit: Fit = "crop",
+    *,
+    formats: Sequence[str] | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Reads an image file as a square, exactly as the decoded-image cache does.
+
+    Args:
+        source: A path, or the content of a file.
+        side: Side of the square in pixels.
+        fit: How it is made, see `square`.
+        formats: Names of Pillow's formats that are read; default: all.
 
     Returns:
         The square, (side, side, 3) uint8, and the (width, height) of the upright file in pixels.
@@ -86,15 +97,18 @@ def load_square(
     Raises:
         Exception: As `load_image`.
     """
-    image, size = _load(source, side, fit)
+    image, size = _load(source, side, fit, formats)
     return square(image, side, fit), size
 
 
 def _load(
-    source: str | os.PathLike[str] | bytes, side: int | None, fit: Fit
+    source: str | os.PathLike[str] | bytes,
+    side: int | None,
+    fit: Fit,
+    formats: Sequence[str] | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
-    with Image.open(stream) as image:
+    with Image.open(stream, formats=formats) as image:
         width, height = image.size
         limit = Image.MAX_IMAGE_PIXELS
         if limit is not None and width * height > limit:

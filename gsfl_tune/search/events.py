@@ -6,9 +6,19 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+_PLUGIN = "hparams"
+# Larger pictures show no more and make files large.
+_LEAST_SIDE, _MOST_SIDE = 256, 768
+
 
 class EventWriter:
-    """Scalars of every epoch, and the searched parameters with the objective at the end.
+    """Scalars of every epoch, the searched parameters, and a confusion matrix at the end.
+
+    What parameters and metrics there are is written once for the whole run, see
+    `gsfl_tune.search.tracking.tensorboard`: TensorBoard believes the first such list that it
+    finds, and that of one trial lacks the parameters that were not active in it.
 
     Args:
         directory: Directory of the trial; the event file goes there.
@@ -24,10 +34,11 @@ class EventWriter:
         self._params = dict(params)
         self._metric = metric
         self._start = epoch
+        self._epoch = epoch
         self._writer: Any = None
 
-    def epoch(self, record: Mapping[str, Any]) -> None:
-        """Adds the numbers of an epoch's record."""
+    def epoch(self, record: Mapping[str, Any], wall_time: float | None = None) -> None:
+        """Adds the numbers of an epoch's record; `wall_time` is when it ended, default now."""
         if self._writer is None:
             # Takes half a second the first time: not before there is something to write.
             from tensorboardX import SummaryWriter
@@ -38,23 +49,110 @@ class EventWriter:
                 flush_secs=30,
                 write_to_disk=True,
             )
+            self._writer.file_writer.add_summary(_session_start(self._params))
+        self._epoch = record["epoch"]
         for key, value in record.items():
             if isinstance(value, int | float) and key != "epoch":
-                self._writer.add_scalar(key, value, record["epoch"])
+                self._writer.add_scalar(key, value, self._epoch, walltime=wall_time)
 
-    def close(self, value: float | None = None) -> None:
-        """Ends the file; with the trial's last value, its parameters go into the hparams view."""
+    def confusion(
+        self, predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray | None
+    ) -> None:
+        """Adds the confusion matrix of the last epoch as an image.
+
+        Args:
+            predicted: (N,) classes.
+            labels: (N,) true classes.
+            groups: (C,) group of every class, or None: classes in their own order.
+        """
+        if self._writer is not None:
+            picture = confusion_picture(predicted, labels, groups)
+            self._writer.add_image(
+                "validation/confusion", picture, self._epoch, dataformats="HWC"
+            )
+
+    def close(self, value: float | None = None, *, failed: bool = False) -> None:
+        """Ends the file; with the trial's last value the trial has ended."""
         if self._writer is None:
             return
         if value is not None:
-            from tensorboardX.summary import hparams
-
-            known = {
-                key: item if isinstance(item, bool | int | float | str) else str(item)
-                for key, item in self._params.items()
-            }
-            for summary in hparams(known, {f"final/{self._metric}": value}):
-                self._writer.file_writer.add_summary(summary)
-            self._writer.add_scalar(f"final/{self._metric}", value)
+            self._writer.file_writer.add_summary(_session_end(failed=failed))
+            self._writer.add_scalar(f"final/{self._metric}", value, self._epoch)
         self._writer.close()
         self._writer = None
+
+
+def confusion_picture(
+    predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
+) -> np.ndarray:
+    """(side, side, 3) uint8: rows are true classes, dark where a class is often taken for another.
+
+    Rows are shares of the class; with groups, classes stand by group, so that errors inside a
+    group lie in squares along the diagonal.
+    """
+    count = int(max(predicted.max(), labels.max())) + 1
+    count = max(count, len(groups) if groups is not None else 0)
+    matrix = np.bincount(labels * count + predicted, minlength=count * count)
+    matrix = matrix.reshape(count, count)
+    if groups is not None:
+        order = np.argsort(groups, kind="stable")
+        matrix = matrix[np.ix_(order, order)]
+    return matrix_picture(matrix)
+
+
+def matrix_picture(matrix: np.ndarray) -> np.ndarray:
+    """(side, side, 3) uint8 of a (C, C) matrix of counts, each row as shares of its sum."""
+    shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
+    count = len(shares)
+    if count > _MOST_SIDE:
+        # The largest share of a block: a mean would hide single confusions.
+        size = -(-count // _MOST_SIDE)
+        padded = np.zeros((-(-count // size) * size,) * 2)
+        padded[:count, :count] = shares
+        blocks = padded.reshape(len(padded) // size, size, -1, size)
+        shares = blocks.max(axis=(1, 3))
+    scale = max(1, _LEAST_SIDE // len(shares))
+    shares = np.kron(np.sqrt(shares), np.ones((scale, scale)))[..., None]
+    white, dark = np.array([255.0, 255.0, 255.0]), np.array([8.0, 48.0, 107.0])
+    return np.rint(white + shares * (dark - white)).astype(np.uint8)
+
+
+def _session_start(params: Mapping[str, Any]) -> Any:
+    from tensorboardX.proto.plugin_hparams_pb2 import SessionStartInfo
+
+    info = SessionStartInfo()
+    for key, value in params.items():
+        if isinstance(value, bool):
+            info.hparams[key].bool_value = value
+        elif isinstance(value, int | float):
+            info.hparams[key].number_value = float(value)
+        else:
+            info.hparams[key].string_value = str(value)
+    return hparams_summary("session_start_info", info)
+
+
+def _session_end(*, failed: bool) -> Any:
+    from tensorboardX.proto.api_pb2 import Status
+    from tensorboardX.proto.plugin_hparams_pb2 import SessionEndInfo
+
+    status = Status.Value("STATUS_FAILURE" if failed else "STATUS_SUCCESS")
+    return hparams_summary("session_end_info", SessionEndInfo(status=status))
+
+
+def hparams_summary(kind: str, content: Any) -> Any:
+    """A summary of TensorBoard's hparams plugin.
+
+    Args:
+        kind: ``experiment``, ``session_start_info`` or ``session_end_info``.
+        content: The protocol buffer of that kind.
+    """
+    from tensorboardX.proto.plugin_hparams_pb2 import HParamsPluginData
+    from tensorboardX.proto.summary_pb2 import Summary, SummaryMetadata
+
+    data = HParamsPluginData(version=0, **{kind: content})
+    metadata = SummaryMetadata(
+        plugin_data=SummaryMetadata.PluginData(
+            plugin_name=_PLUGIN, content=data.SerializeToString()
+        )
+    )
+    return Summary(value=[Summary.Value(tag=f"_hparams_/{kind}", metadata=metadata)])

@@ -6,11 +6,13 @@ import io
 import time
 from collections.abc import Mapping
 from contextlib import suppress
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pandas
+import pyarrow
 from optuna.trial import FrozenTrial
+from pyarrow import parquet
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
@@ -23,10 +25,22 @@ if TYPE_CHECKING:
 
 SECONDS_BETWEEN_WRITES = 5.0
 
-_COLUMNS = (
-    "study", "number", "state", "value", "reason", "ended", "batch_halved", "origin", "epochs",
-    "seconds", "started", "finished",
-)  # fmt: skip
+FORMAT = 1
+# The columns that every file has, in their order; docs/ecosystem.md describes them.
+SCHEMA = {
+    "study": pyarrow.string(),
+    "number": pyarrow.int64(),
+    "state": pyarrow.string(),
+    "value": pyarrow.float64(),
+    "reason": pyarrow.string(),
+    "ended": pyarrow.string(),
+    "batch_halved": pyarrow.bool_(),
+    "origin": pyarrow.string(),
+    "epochs": pyarrow.int64(),
+    "seconds": pyarrow.float64(),
+    "started": pyarrow.timestamp("us"),
+    "finished": pyarrow.timestamp("us"),
+}
 
 
 def trial_rows(
@@ -144,19 +158,31 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
 
 
 def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
-    names = list(dict.fromkeys([*_COLUMNS, *sorted({key for row in rows for key in row})]))
-    frame = pandas.DataFrame(rows, columns=names)
+    names = list(dict.fromkeys([*SCHEMA, *sorted({key for row in rows for key in row})]))
+    fields, columns = [], []
     for name in names:
-        column = frame[name]
-        kinds = {type(value) for value in column.dropna()}
-        if len(kinds) > 1 and not kinds <= {int, float}:
+        values = [row.get(name) for row in rows]
+        kind = SCHEMA.get(name) or _kind(name, values)
+        if kind == pyarrow.string():
             # A choice of "all" and 2, say: Parquet columns have one type.
-            frame[name] = column.map(lambda value: None if pandas.isna(value) else str(value))
-    for name in ("started", "finished"):
-        frame[name] = pandas.to_datetime(frame[name])
-    for name in ("reason", "ended", "origin"):
-        frame[name] = frame[name].astype("string")
-    frame["value"] = frame["value"].astype("float64")
+            values = [None if value is None else str(value) for value in values]
+        fields.append(pyarrow.field(name, kind))
+        columns.append(pyarrow.array(values, kind))
+    schema = pyarrow.schema(fields, metadata={"gsfl_tune.trials": str(FORMAT)})
     buffer = io.BytesIO()
-    frame.to_parquet(buffer, index=False)
+    parquet.write_table(pyarrow.table(columns, schema=schema), buffer)
     write_bytes(run.trials_parquet, buffer.getvalue())
+
+
+def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
+    """The type of a column that depends on the experiment."""
+    if not name.startswith("params."):
+        return pyarrow.float64()
+    known = [value for value in values if value is not None]
+    if not known or any(isinstance(value, str) for value in known):
+        return pyarrow.string()
+    flags = [isinstance(value, bool) for value in known]
+    if any(flags):
+        return pyarrow.bool_() if all(flags) else pyarrow.string()
+    whole = all(isinstance(value, Integral) for value in known)
+    return pyarrow.int64() if whole else pyarrow.float64()

@@ -220,7 +220,7 @@ class TrialWorker:
         try:
             result = self._step_that_fits()
             if result["done"]:
-                self.close(ended="interrupted" not in result)
+                self.close(ended="interrupted" not in result, failed="failed" in result)
         except ClaimLost:
             # Nobody listens: whoever has the trial now was told that this process is dead.
             self.close(ended=False)
@@ -234,15 +234,18 @@ class TrialWorker:
             result["storage"] = news
         return {"trial_number": self.task.number, **result}
 
-    def close(self, *, ended: bool = True) -> None:
+    def close(self, *, ended: bool = True, failed: bool = False) -> None:
         """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
         events, self._events = self._events, None
-        if self._training is not None:
-            training, self._training = self._training, None
+        training, self._training = self._training, None
+        if training is not None:
             training.close()
         if events is not None:
+            seen = training.validated if training is not None and ended else None
+            if training is not None and seen is not None:
+                events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
             last = max(self._values, default=0)
-            events.close(self._values.get(last) if ended else None)
+            events.close(self._values.get(last) if ended else None, failed=failed)
         if self._workplace is not None:
             self._workplace.close()
 
@@ -250,7 +253,7 @@ class TrialWorker:
         problem = environment_problem(error)
         # A disk that is full may refuse the last events too.
         with suppress(OSError):
-            self.close(ended=problem is None)
+            self.close(ended=problem is None, failed=True)
         # Starting the trial again would not help, unless it is not the trial that failed.
         return {"failed" if problem is None else "environment": str(error), "done": True}
 

@@ -64,6 +64,7 @@ class Training:
 
     Attributes:
         on_save: Called after every checkpoint.
+        validated: Predictions of the last epoch that this process validated.
 
     Raises:
         UserError: When weights, device, groups or taxonomy cannot be had.
@@ -105,6 +106,7 @@ class Training:
         self._stage: Stage | None = None
         self._team = team
         self.ranks: Ranks | None = None
+        self.validated: Predictions | None = None
         self._fingerprint = fingerprint(config, self.seed, fit)
         self.on_save: Callable[[], None] = lambda: None
 
@@ -191,7 +193,8 @@ class Training:
         # A term without weight may overflow: nothing is trained on it. JSON has no infinity.
         record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
         if self.fit == "train":
-            metrics = self._predict("validation", self.ranks).metrics()
+            self.validated = self._predict("validation", self.ranks)
+            metrics = self.validated.metrics()
             record |= {f"validation/{key}": value for key, value in metrics.items()}
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")

@@ -1,0 +1,89 @@
+"""``gsfl-tune explain``: where in an image a bundle looks."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command
+
+if TYPE_CHECKING:
+    from gsfl_tune.explain import Explanation
+    from gsfl_tune.export import ImageError
+
+
+class Explain(Command):
+    """Writes Grad-CAM overlays of images."""
+
+    name = "explain"
+    help = (
+        "write Grad-CAM overlays of images: of the discriminative part, and of the shared part of "
+        "a bundle that was exported --with-shared; an unreadable image is reported on stderr, and "
+        "the exit code is 1 (2 if no image exists)"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, such as RUN/best")
+        parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+        parser.add_argument(
+            "-o", "--out", metavar="DIR", type=Path, required=True, help="where the pictures go"
+        )
+        parser.add_argument(
+            "--class",
+            dest="explained",
+            metavar="NAME",
+            help="class to explain (default: the most probable one of each image)",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Writes the pictures and says where they are."""
+        from gsfl_tune.explain import explain
+        from gsfl_tune.export import load_bundle
+
+        errors: list[ImageError] = []
+
+        def on_error(error: ImageError) -> None:
+            errors.append(error)
+            print(error, file=sys.stderr)
+
+        bundle = load_bundle(args.bundle)
+        explanations = explain(
+            bundle, args.images, args.out, explained=args.explained, on_error=on_error
+        )
+        if args.json:
+            content = [asdict(explanation) for explanation in explanations]
+            print(json.dumps(content, indent=2, ensure_ascii=False))
+        elif explanations:
+            print("\n\n".join(_text(explanation) for explanation in explanations))
+        if not bundle.has_shared:
+            print(_why_no_shared(bool(bundle.groups)), file=sys.stderr)
+        if len(errors) == len(args.images) and all(error.missing for error in errors):
+            return BAD_INPUT
+        return FAILED if errors else FINISHED
+
+
+def _text(explanation: Explanation) -> str:
+    predicted = explanation.prediction
+    lines = [
+        explanation.path,
+        f"  predicted {predicted.classes[0]}, {100 * predicted.probabilities[0]:.1f} %",
+    ]
+    if explanation.explained != predicted.classes[0]:
+        lines.append(f"  explained {explanation.explained}")
+    lines += [f"  {part:<15} {file}" for part, file in explanation.files.items()]
+    return "\n".join(lines)
+
+
+def _why_no_shared(grouped: bool) -> str:
+    if not grouped:
+        return "no maps of the shared part: the bundle has a plain head, without one"
+    return (
+        "no maps of the shared part: the bundle was exported without it; export it again with\n"
+        "  gsfl-tune export RUN OUT --with-shared"
+    )

@@ -1,0 +1,60 @@
+"""``gsfl-tune track``: a run that is there already, in MLflow, W&B or TensorBoard."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from gsfl_tune.cli._base import FAILED, FINISHED, Command
+from gsfl_tune.cli.search import add_trackers
+from gsfl_tune.experiment.errors import UserError
+
+
+class Track(Command):
+    """Sends a run to other programs."""
+
+    name = "track"
+    help = (
+        "log a run to MLflow or W&B afterwards, or what was missed of it; nothing is logged twice. "
+        "--tensorboard completes what `tensorboard --logdir RUN` shows"
+    )
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        """Declares the arguments."""
+        parser.add_argument("run_dir", metavar="RUN", type=Path, help="run directory")
+        add_trackers(parser)
+        parser.add_argument(
+            "--tensorboard",
+            action="store_true",
+            help="write RUN/tensorboard anew: the table of parameters, pictures of the winner, and "
+            "trials whose events are not in the run directory",
+        )
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Sends and says how much."""
+        from gsfl_tune.run import RunDirectory
+        from gsfl_tune.search import run_lock
+        from gsfl_tune.search.tracking import open_trackers, track_run, write_tensorboard
+
+        if not (args.mlflow or args.wandb or args.tensorboard):
+            raise UserError("nothing to do: give --mlflow URI, --wandb PROJECT or --tensorboard")
+        run = RunDirectory(args.run_dir)
+        if not run.manifest_file.is_file():
+            raise UserError(f"{args.run_dir}: no such run directory")
+        trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
+        with run_lock(run):
+            if args.tensorboard:
+                folder = write_tensorboard(run)
+                print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
+            for tracker in trackers:
+                try:
+                    count = track_run(run, [tracker])
+                except Exception as error:  # whatever a client raises
+                    text = str(error).strip() or type(error).__name__
+                    for secret in tracker.secrets:
+                        text = text.replace(secret, "***")
+                    print(f"{tracker.name}: {text.splitlines()[0]}", file=sys.stderr)
+                    return FAILED
+                print(f"{tracker.name}: {count} trials are up to date")
+        return FINISHED

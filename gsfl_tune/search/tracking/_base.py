@@ -1,0 +1,163 @@
+"""What a tracker is told, and what it must be able to do."""
+
+from __future__ import annotations
+
+import secrets
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, ClassVar
+
+from optuna.trial import FrozenTrial
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory, StudyName, read_json, write_json
+from gsfl_tune.run.results import Results
+
+FILE = "tracking.json"
+_lock = threading.RLock()
+
+
+@dataclass(frozen=True)
+class TrialRecord:
+    """One trial as a tracker sees it.
+
+    Attributes:
+        study: ``search`` or ``control``.
+        number: Trial number.
+        state: ``RUNNING``, ``COMPLETE``, ``PRUNED`` or ``FAIL``.
+        params: Active parameters by dotted path.
+        value: The objective, of a trial that came to its end.
+        attributes: ``origin``, ``reason`` and ``ended``, those that there are.
+        started: When it was handed out.
+        finished: When it ended.
+    """
+
+    study: StudyName
+    number: int
+    state: str
+    params: dict[str, Any]
+    value: float | None = None
+    attributes: dict[str, str] = field(default_factory=dict)
+    started: datetime | None = None
+    finished: datetime | None = None
+
+    @classmethod
+    def of(cls, study: StudyName, trial: FrozenTrial) -> TrialRecord:
+        """What the study says of a trial."""
+        values = trial.values
+        return cls(
+            study=study,
+            number=trial.number,
+            state=trial.state.name,
+            # `path@1` is the second alternative for `path`; of them one is active.
+            params={name.partition("@")[0]: value for name, value in trial.params.items()},
+            value=float(values[0]) if trial.state.name == "COMPLETE" and values else None,
+            attributes={
+                name: str(trial.user_attrs[name])
+                for name in ("origin", "reason", "ended")
+                if name in trial.user_attrs
+            },
+            started=trial.datetime_start,
+            finished=trial.datetime_complete,
+        )
+
+    @property
+    def key(self) -> str:
+        """``search-12``."""
+        return f"{self.study}-{self.number}"
+
+    @property
+    def done(self) -> bool:
+        """Whether it has come to an end, of whatever kind."""
+        return self.state in ("COMPLETE", "PRUNED", "FAIL")
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """The run that is tracked.
+
+    Attributes:
+        run: Its directory.
+        id: Belongs to this run for ever, wherever its directory is copied.
+        name: Of the experiment.
+        metric: The objective.
+    """
+
+    run: RunDirectory
+    id: str
+    name: str
+    metric: str
+
+    @classmethod
+    def of(cls, run: RunDirectory, experiment: Experiment) -> RunInfo:
+        """Reads the run's id, or gives it one."""
+        metric = experiment.defaults().search.metric
+        return cls(run, str(memory(run)["id"]), experiment.name, metric)
+
+
+def memory(run: RunDirectory) -> dict[str, Any]:
+    """What the run remembers of its trackers: its ``id``, and a section a tracker.
+
+    Raises:
+        OSError: When the run directory cannot be written.
+    """
+    file = run.path / FILE
+    with _lock:
+        try:
+            content = dict(read_json(file))
+        except (OSError, ValueError, TypeError):
+            content = {}
+        if not isinstance(content.get("id"), str):
+            content["id"] = secrets.token_hex(6)
+            write_json(file, content)
+    return content
+
+
+def remember(run: RunDirectory, section: str, content: Mapping[str, Any]) -> None:
+    """Replaces a tracker's section.
+
+    Raises:
+        OSError: When the run directory cannot be written.
+    """
+    with _lock:
+        write_json(run.path / FILE, {**memory(run), section: dict(content)})
+
+
+class Tracker(ABC):
+    """A program that is told of the trials of a run.
+
+    A tracker is told the same things again after a failure and in a resumed search: whatever it
+    does must be the same when it is done twice. All methods are called in one thread, and none of
+    them in that of the search.
+    """
+
+    name: ClassVar[str]
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """What must not appear in any message."""
+        return ()
+
+    @abstractmethod
+    def open(self, info: RunInfo) -> None:
+        """Connects, and learns what is there of this run already."""
+
+    @abstractmethod
+    def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Brings one trial up to date.
+
+        Args:
+            record: The trial.
+            epochs: All its epochs so far.
+        """
+
+    @abstractmethod
+    def conclude(self, results: Results) -> None:
+        """The run has its results."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Leaves what is open; unfinished trials may be continued by another driver."""

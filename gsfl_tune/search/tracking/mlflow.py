@@ -1,0 +1,237 @@
+"""MLflow: one run for the search, and under it one for every trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+from gsfl_tune.run.results import Results
+from gsfl_tune.search.tracking._base import RunInfo, Tracker, TrialRecord
+
+# Tags by which a driver finds again what an earlier one has made.
+_RUN, _TRIAL, _STATE, _EPOCHS = (
+    f"gsfl_tune.{name}" for name in ("run", "trial", "state", "epochs")
+)
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+# What the server takes at a time.
+_METRICS, _PARAMS = 900, 90
+_PARAM_LENGTH = 6000
+
+
+class MlflowTracker(Tracker):
+    """Logs to a tracking server or a database.
+
+    The experiment of MLflow has the name of ours. What was logged is asked of the server itself:
+    runs of this search carry its id as a tag, and every trial how many epochs were logged, in the
+    same request as the epochs.
+
+    Args:
+        uri: Tracking URI.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client: Any = None
+        self._info: RunInfo | None = None
+        self._experiment = ""
+        self._parent = ""
+        self._runs: dict[str, str] = {}
+        self._logged: dict[str, tuple[str, int]] = {}
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Passwords and tokens that a message of the client might repeat."""
+        names = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+        found = [os.environ.get(name) for name in names]
+        found.append(urlsplit(self._uri).password if "@" in self._uri else None)
+        return [secret for secret in found if secret]
+
+    def open(self, info: RunInfo) -> None:
+        """Finds the experiment and the runs of this search, or makes them."""
+        # A search waits for nobody: the client's own defaults try for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        # Ours must not tell others what a user does.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        client = MlflowClient(tracking_uri=self._uri)
+        self._experiment = _experiment(client, info.name)
+        for run in _runs(client, self._experiment, info.id):
+            tags = run.data.tags
+            key = tags.get(_TRIAL, "")
+            self._runs[key] = run.info.run_id
+            self._logged[key] = (tags.get(_STATE, ""), int(tags.get(_EPOCHS, 0)))
+        self._client, self._info = client, info
+        if "" not in self._runs:
+            created = client.create_run(
+                self._experiment,
+                run_name=f"{info.name} {info.id[:6]}",
+                tags={
+                    _RUN: info.id,
+                    _TRIAL: "",
+                    "gsfl_tune.metric": info.metric,
+                    "gsfl_tune.version": version("gsfl-tune"),
+                },
+            )
+            self._runs[""] = created.info.run_id
+            client.log_artifact(created.info.run_id, str(info.run.experiment_file))
+        self._parent = self._runs[""]
+        client.update_run(self._parent, status="RUNNING")
+
+    def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Logs what is new of a trial."""
+        run = self._runs.get(record.key) or self._create(record)
+        state, logged = self._logged.get(record.key, ("", 0))
+        if (state, logged) == (record.state, len(epochs)):
+            return
+        self._log_epochs(run, record, epochs, logged)
+        self._logged[record.key] = (state, len(epochs))
+        if record.done and state != record.state:
+            self._end(run, record)
+        self._logged[record.key] = (record.state, len(epochs))
+
+    def conclude(self, results: Results) -> None:
+        """The answer goes to the run of the search."""
+        from mlflow.entities import Metric
+
+        client = self._client
+        now = int(datetime.now().timestamp() * 1000)
+        metrics = [Metric(name, value, now, 0) for name, value in answer(results).items()]
+        client.log_batch(self._parent, metrics=metrics)
+        client.set_tag(self._parent, "gsfl_tune.winner", str(results.winner.trial))
+        assert self._info is not None
+        client.log_artifact(self._parent, str(self._info.run.results_file))
+        client.set_terminated(self._parent, "FINISHED")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+        self._client = None
+
+    def _create(self, record: TrialRecord) -> str:
+        from mlflow.entities import Param
+
+        assert self._info is not None
+        created = self._client.create_run(
+            self._experiment,
+            start_time=_milliseconds(record.started),
+            run_name=record.key.replace("-", " "),
+            tags={
+                _RUN: self._info.id,
+                _TRIAL: record.key,
+                "gsfl_tune.study": record.study,
+                "mlflow.parentRunId": self._parent,
+            },
+        )
+        run = str(created.info.run_id)
+        self._runs[record.key] = run
+        params = [Param(name, str(each)[:_PARAM_LENGTH]) for name, each in record.params.items()]
+        for piece in _pieces(params, _PARAMS):
+            self._client.log_batch(run, params=piece)
+        return run
+
+    def _log_epochs(
+        self,
+        run: str,
+        record: TrialRecord,
+        epochs: Sequence[Mapping[str, Any]],
+        logged: int,
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        # Times follow from the records, so that what is sent twice is the same row twice.
+        at = float(_milliseconds(record.started))
+        metrics: list[Any] = []
+        for number, epoch in enumerate(epochs):
+            at += 1000 * float(epoch.get("seconds", 0.0))
+            if number < logged:
+                continue
+            new = [
+                Metric(name, float(value), int(at), int(epoch["epoch"]))
+                for name, value in epoch.items()
+                if isinstance(value, int | float) and name != "epoch"
+            ]
+            if len(metrics) + len(new) > _METRICS:
+                self._client.log_batch(run, metrics=metrics, tags=[RunTag(_EPOCHS, str(number))])
+                metrics = []
+            metrics += new
+        if metrics:
+            tags = [RunTag(_EPOCHS, str(len(epochs)))]
+            self._client.log_batch(run, metrics=metrics, tags=tags)
+
+    def _end(self, run: str, record: TrialRecord) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        assert self._info is not None
+        end = _milliseconds(record.finished)
+        metrics = []
+        if record.value is not None:
+            metrics.append(Metric(f"final/{self._info.metric}", record.value, end, 0))
+        tags = [RunTag(f"gsfl_tune.{name}", text) for name, text in record.attributes.items()]
+        tags.append(RunTag(_STATE, record.state))
+        self._client.log_batch(run, metrics=metrics, tags=tags)
+        self._client.set_terminated(run, _STATUS[record.state], end)
+
+
+def answer(results: Results) -> dict[str, float]:
+    """The numbers of a finished run that are worth a column."""
+    numbers: dict[str, float] = {}
+    for prefix, outcome in (("", results.winner), ("control/", results.control)):
+        for name, score in (outcome.test if outcome is not None else {}).items():
+            numbers[f"{prefix}test/{name}"] = score.mean
+            numbers[f"{prefix}test/{name}_std"] = score.std
+    if results.difference is not None:
+        numbers["difference"] = results.difference.mean
+        numbers["difference_low"] = results.difference.interval.low
+        numbers["difference_high"] = results.difference.interval.high
+    return numbers
+
+
+def _experiment(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except Exception:
+            # Another search of that name may have been faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise RuntimeError(f"MLflow's experiment {name!r} was deleted; restore or rename it")
+    return str(found.experiment_id)
+
+
+def _runs(client: Any, experiment: str, run_id: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            filter_string=f"tags.`{_RUN}` = '{run_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _pieces(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while piece := list(islice(rest, size)):
+        yield piece
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    return int((moment or datetime.now()).timestamp() * 1000)

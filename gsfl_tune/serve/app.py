@@ -1,0 +1,270 @@
+"""The routes of the server, as an ASGI application."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from gsfl_tune.export import Bundle, Prediction
+from gsfl_tune.serve.admission import Admission, Ticket
+from gsfl_tune.serve.batcher import Batcher
+from gsfl_tune.serve.body import Body, Part
+from gsfl_tune.serve.images import FORMATS, decode
+from gsfl_tune.serve.limits import Limits
+from gsfl_tune.serve.metrics import Metrics
+from gsfl_tune.serve.model import Model, Question, Threads
+from gsfl_tune.serve.problems import Problem
+
+_TOP = 5
+_ROUTES = frozenset({"/", "/predict", "/health", "/metrics"})
+_log = logging.getLogger("gsfl_tune.serve")
+
+
+class Service:
+    """What all requests share: the model, its batcher, decoding threads, limits and counters.
+
+    Args:
+        bundle: What is served.
+        limits: How much is taken on.
+        threads: Who computes on how many cores.
+    """
+
+    def __init__(self, bundle: Bundle, limits: Limits, threads: Threads) -> None:
+        self.bundle = bundle
+        self.limits = limits
+        self.admission = Admission(limits.queue, limits.memory)
+        self.metrics = Metrics(_ROUTES, lambda: self.admission.taken)
+        self.model = Model(bundle, self.metrics.batch)
+        self._threads = threads
+        self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
+        self._batcher: Batcher[Question, Prediction] | None = None
+
+    def start(self) -> None:
+        """Begins to batch, in the running event loop."""
+        self._batcher = Batcher(
+            self.model.answer,
+            most=self.limits.max_batch,
+            wait=self.limits.max_wait,
+            at_once=self._threads.batches,
+        )
+        self._batcher.start()
+
+    async def stop(self) -> None:
+        """Ends the threads."""
+        if self._batcher is not None:
+            await self._batcher.stop()
+        self._decoders.shutdown()
+
+    async def predict(self, part: Part, top: int) -> dict[str, Any]:
+        """Decodes and predicts one image.
+
+        Raises:
+            Problem: When it cannot be read.
+        """
+        assert self._batcher is not None
+        loop = asyncio.get_running_loop()
+        try:
+            square = await loop.run_in_executor(
+                self._decoders,
+                decode,
+                part.data,
+                self.bundle.preprocessing,
+                self.limits.max_pixels,
+            )
+            prediction = await self._batcher.submit(Question(square, top))
+        except Problem as problem:
+            self.metrics.image(problem.error)
+            raise
+        except Exception:
+            self.metrics.image("failed")
+            raise
+        self.metrics.image("predicted")
+        return {
+            "name": part.name,
+            "classes": prediction.classes,
+            "probabilities": prediction.probabilities,
+        }
+
+
+def create_app(
+    service: Service, on_start: Callable[[], None] = lambda: None
+) -> Callable[..., Any]:
+    """The ASGI application of a service.
+
+    Args:
+        service: What answers.
+        on_start: Called when it is ready.
+    """
+
+    @asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        service.start()
+        on_start()
+        yield
+        await service.stop()
+
+    async def predict(request: Request) -> Response:
+        return await _predict(service, request)
+
+    async def index(request: Request) -> Response:
+        return JSONResponse(_description(service))
+
+    async def health(request: Request) -> Response:
+        trouble = service.model.trouble
+        if trouble is not None:
+            return JSONResponse({"status": "failing", "reason": trouble}, 503)
+        return JSONResponse({"status": "ok"})
+
+    async def metrics(request: Request) -> Response:
+        return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+    app = Starlette(
+        routes=[
+            Route("/", index),
+            Route("/predict", predict, methods=["POST"]),
+            Route("/health", health),
+            Route("/metrics", metrics),
+        ],
+        lifespan=lifespan,
+        exception_handlers={Problem: _refused, HTTPException: _http, Exception: _failed},
+    )
+    return _Measured(app, service.metrics)
+
+
+async def _predict(service: Service, request: Request) -> Response:
+    with Ticket(service.admission) as ticket:
+        body = Body(request, service.limits, ticket)
+        try:
+            ticket.take()
+            top = _top(request)
+            parts = await body.images()
+            ticket.take(len(parts) - 1)
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Problem:
+            await body.discard()
+            raise
+        answers = await asyncio.gather(
+            *(service.predict(part, top) for part in parts), return_exceptions=True
+        )
+        return _answer(parts, answers)
+
+
+def _answer(parts: list[Part], answers: list[Any]) -> Response:
+    """200 where an image was predicted; else the first image's problem is the status."""
+    predictions: list[dict[str, Any]] = []
+    problems: list[Problem] = []
+    for part, answer in zip(parts, answers, strict=True):
+        if isinstance(answer, Problem):
+            problems.append(answer)
+            predictions.append({"name": part.name, **answer.to_json()})
+        elif isinstance(answer, BaseException):
+            if not isinstance(answer, Exception):
+                raise answer
+            _log.error("an image could not be predicted", exc_info=answer)
+            problems.append(Problem(500, "internal", "the model failed; see the server's log"))
+            predictions.append({"name": part.name, **problems[-1].to_json()})
+        else:
+            predictions.append(answer)
+    content: dict[str, Any] = {"predictions": predictions, "refused": len(problems)}
+    if len(problems) < len(parts):
+        return JSONResponse(content)
+    first = problems[0]
+    if len(parts) > 1:
+        return JSONResponse({**first.to_json(), **content}, first.status)
+    raise first
+
+
+def _top(request: Request) -> int:
+    text = request.query_params.get("top", str(_TOP))
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= 10_000:
+        raise Problem(400, "bad_parameter", f"top is {text[:20]!r}, allowed are 1 to 10000")
+    return int(text)
+
+
+def _description(service: Service) -> dict[str, Any]:
+    """What is served, for whoever looks at the root."""
+    bundle, limits = service.bundle, service.limits
+    winner = bundle.metrics.get("winner") or {}
+    return {
+        "name": bundle.config.get("name"),
+        "gsfl_tune": version("gsfl-tune"),
+        "classes": bundle.classes,
+        "image_size": bundle.preprocessing.image_size,
+        "test": winner.get("test"),
+        "limits": {
+            "max_bytes": limits.max_bytes,
+            "max_pixels": limits.max_pixels,
+            "max_images": limits.max_images,
+            "formats": list(FORMATS),
+        },
+        "routes": {
+            "POST /predict?top=5": "an image as the body, or several as multipart/form-data",
+            "GET /health": "200 while the model answers, else 503",
+            "GET /metrics": "counters for Prometheus",
+        },
+    }
+
+
+async def _refused(request: Request, problem: Exception) -> Response:
+    assert isinstance(problem, Problem)
+    headers = {} if problem.retry_after is None else {"Retry-After": str(problem.retry_after)}
+    return JSONResponse(problem.to_json(), problem.status, headers)
+
+
+async def _http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    reasons = {
+        404: f"no such route; there are {', '.join(sorted(_ROUTES))}",
+        405: f"{request.method} is not what {request.url.path} answers",
+    }
+    content = {
+        "error": str(error.detail).lower().replace(" ", "_"),
+        "reason": reasons.get(error.status_code, str(error.detail)),
+    }
+    return JSONResponse(content, error.status_code, error.headers)
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # The server logs it.
+    reason = "this request failed; see the server's log"
+    return JSONResponse({"error": "internal", "reason": reason}, 500)
+
+
+class _Measured:
+    """Counts requests and their time, whatever answers them."""
+
+    def __init__(self, app: Callable[..., Any], metrics: Metrics) -> None:
+        self._app = app
+        self._metrics = metrics
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        started = time.perf_counter()
+        status = 500
+
+        async def noted(message: Any) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+            await send(message)
+
+        try:
+            await self._app(scope, receive, noted)
+        finally:
+            self._metrics.request(scope["path"], status, time.perf_counter() - started)

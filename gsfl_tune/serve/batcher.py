@@ -1,0 +1,99 @@
+"""Puts images of different requests into one forward pass."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Generic, TypeVar
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+class Batcher(Generic[Item, Result]):
+    """Collects items while the model works, and hands them to it together.
+
+    An item that finds the model idle waits `wait` seconds for others; while it works, they gather
+    by themselves. Nothing is bounded here, see `Admission`.
+
+    Args:
+        work: Called in a thread with up to `most` items; has a result for each.
+        most: Items a call.
+        wait: Seconds.
+        at_once: Calls that run side by side.
+    """
+
+    def __init__(
+        self,
+        work: Callable[[Sequence[Item]], Sequence[Result]],
+        *,
+        most: int,
+        wait: float,
+        at_once: int = 1,
+    ) -> None:
+        self._work = work
+        self._most = most
+        self._wait = wait
+        self._idle = asyncio.Semaphore(at_once)
+        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="model")
+        self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue()
+        self._calls: set[asyncio.Task[None]] = set()
+        self._collector: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        """Begins to collect, in the running event loop."""
+        self._collector = asyncio.create_task(self._collect())
+
+    async def stop(self) -> None:
+        """Ends; whoever still waits is told that it was cancelled."""
+        if self._collector is not None:
+            self._collector.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+        while not self._queue.empty():
+            self._queue.get_nowait()[1].cancel()
+        self._pool.shutdown()
+
+    async def submit(self, item: Item) -> Result:
+        """The result of one item.
+
+        Raises:
+            Exception: Whatever the call with this item in it raised.
+        """
+        future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self._queue.put_nowait((item, future))
+        return await future
+
+    async def _collect(self) -> None:
+        while True:
+            await self._idle.acquire()
+            batch = [await self._queue.get()]
+            try:
+                async with asyncio.timeout(self._wait):
+                    while len(batch) < self._most:
+                        batch.append(await self._queue.get())
+            except TimeoutError:
+                while len(batch) < self._most and not self._queue.empty():
+                    batch.append(self._queue.get_nowait())
+            # Whose client has gone away by now needs no answer.
+            batch = [(item, future) for item, future in batch if not future.done()]
+            call = asyncio.create_task(self._call(batch))
+            self._calls.add(call)
+            call.add_done_callback(self._calls.discard)
+
+    async def _call(self, batch: list[tuple[Item, asyncio.Future[Result]]]) -> None:
+        try:
+            if not batch:
+                return
+            items = [item for item, _ in batch]
+            loop = asyncio.get_running_loop()
+            results = await loop.run_in_executor(self._pool, self._work, items)
+            for (_, future), result in zip(batch, results, strict=True):
+                if not future.done():
+                    future.set_result(result)
+        except Exception as error:  # each of them is told; the server goes on
+            for _, future in batch:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            self._idle.release()

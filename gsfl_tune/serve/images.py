@@ -1,0 +1,61 @@
+"""From the bytes of a stranger to a square, or to a reason why not."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gsfl_tune.data.single import load_square
+from gsfl_tune.export import Preprocessing
+from gsfl_tune.serve.problems import Problem
+
+# Of what Pillow reads, what cameras and browsers write. Others start programs (EPS) or have
+# readers that few people look at.
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+
+
+def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.ndarray:
+    """Makes the square that the bundle's network was validated on.
+
+    Args:
+        data: Content of an image file.
+        preprocessing: Of the bundle.
+        max_pixels: Width times height above which nothing is decoded.
+
+    Returns:
+        (side, side, 3) uint8.
+
+    Raises:
+        Problem: 413 for too many pixels, 415 for what is no image, 422 for a damaged one, 400 for
+            nothing at all.
+    """
+    if not data:
+        raise Problem(400, "no_image", "there is no image: its bytes are the body, or a file part")
+    try:
+        # Reads the header alone.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except UnidentifiedImageError as error:
+        known = ", ".join(FORMATS)
+        raise Problem(415, "not_an_image", f"not an image in one of the formats {known}") from error
+    except Image.DecompressionBombError as error:
+        raise Problem(413, "too_many_pixels", f"more than {max_pixels} pixels") from error
+    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+        raise _damaged(error) from error
+    if width * height > max_pixels:
+        raise Problem(
+            413, "too_many_pixels", f"{width} x {height} pixels are more than {max_pixels}"
+        )
+    try:
+        return load_square(data, preprocessing.side, preprocessing.fit, formats=FORMATS)[0]
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise _damaged(error) from error
+
+
+def _damaged(error: Exception) -> Problem:
+    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return Problem(422, "damaged_image", f"cannot be read as an image ({reason})")

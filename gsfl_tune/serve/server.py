@@ -1,0 +1,147 @@
+"""Runs the application: a socket, signals, and threads that do not fight."""
+
+from __future__ import annotations
+
+import ipaddress
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.serve.limits import Limits
+
+_BACKLOG = 1024
+
+
+def serve(
+    path: str | Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    limits: Limits | None = None,
+    device: str = "auto",
+    threads: int | None = None,
+    announce: Callable[[str], None] = lambda text: print(text, flush=True),
+) -> bool:
+    """Serves a bundle until SIGTERM or SIGINT; requests under way are answered first.
+
+    Called in the main thread of a process that does nothing else.
+
+    Args:
+        path: The bundle.
+        host: Where to listen; whoever reaches it can use the model.
+        port: Of it; 0 takes a free one.
+        limits: How much is taken on.
+        device: ``auto`` or a torch device.
+        threads: CPU threads of a forward pass; default: see `Threads`.
+        announce: Told where it listens, and at the end how much it answered.
+
+    Returns:
+        Whether it began to serve.
+
+    Raises:
+        UserError: When the extra is missing, the bundle cannot be loaded, or the port cannot be
+            listened on.
+    """
+    uvicorn = _uvicorn()
+    import torch
+    from PIL import Image
+
+    from gsfl_tune.export import load_bundle
+    from gsfl_tune.serve.app import Service, create_app
+    from gsfl_tune.serve.model import Threads, cores
+
+    limits = limits or Limits()
+    if Image.MAX_IMAGE_PIXELS is not None and limits.max_pixels > Image.MAX_IMAGE_PIXELS:
+        raise UserError(
+            f"--max-pixels is {limits.max_pixels}, allowed are 1 to {Image.MAX_IMAGE_PIXELS}"
+        )
+    with listen(host, port) as listener:
+        bundle = load_bundle(path, device)
+        shared = Threads.of(bundle.device, cores(), threads)
+        torch.set_num_threads(shared.model)
+        # An image between our limit and Pillow's is answered, not warned of.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        service = Service(bundle, limits, shared)
+        service.model.warm_up(limits.max_batch)
+        where = url(listener)
+
+        def ready() -> None:
+            announce(
+                f"{bundle.config.get('name', bundle.path)} ({len(bundle.classes)} classes, "
+                f"{bundle.device}) on {where}\n"
+                f"  curl --data-binary @IMAGE {where}/predict\n"
+                "Ctrl-C or SIGTERM stops it."
+            )
+            if not _is_loopback(host):
+                announce(
+                    f"Listening on {host}: whoever reaches it can use the model; there is no "
+                    "password and no encryption."
+                )
+
+        config = uvicorn.Config(
+            create_app(service, ready),
+            log_level="warning",
+            access_log=False,
+            lifespan="on",
+            ws="none",
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_graceful_shutdown=int(limits.stop_seconds),
+        )
+        server = uvicorn.Server(config)
+        # uvicorn gives back the handlers that it finds and raises the signal once more, which
+        # would end this process with an error.
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, lambda *_: None)
+        server.run(sockets=[listener])
+    if not server.started:
+        print("the server could not start", file=sys.stderr)
+        return False
+    announce(f"stopped after {service.metrics.answered} answers")
+    return True
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        UserError: When the address cannot be had.
+    """
+    try:
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    except (OSError, OverflowError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise UserError(f"cannot listen on {host}, port {port}: {reason}") from error
+
+
+def url(listener: socket.socket) -> str:
+    """Where a socket listens."""
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def _uvicorn() -> Any:
+    try:
+        import prometheus_client  # noqa: F401
+        import python_multipart  # noqa: F401
+        import starlette  # noqa: F401
+        import uvicorn
+    except ImportError as error:
+        raise UserError(
+            f"serving needs more packages ({error}): pip install 'gsfl-tune[serve]'"
+        ) from error
+    return uvicorn

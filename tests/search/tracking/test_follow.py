@@ -1,0 +1,145 @@
+"""Trackers that do not answer."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import RunDirectory, write_json, write_text
+from gsfl_tune.run.results import Results
+from gsfl_tune.search import Study, open_study
+from gsfl_tune.search.tracking import (
+    RunInfo,
+    Tracker,
+    Tracking,
+    TrialRecord,
+    open_trackers,
+    redacted,
+    track_run,
+)
+from tests.search.experiments import experiment
+
+
+@pytest.fixture
+def study(run: RunDirectory) -> Study:
+    """Three trials: complete, failed, running."""
+    tried = experiment()
+    write_text(run.experiment_file, tried.to_yaml())
+    write_json(run.manifest_file, {"format": 1, "seconds": {}})
+    study = open_study(tried, run)
+    for _ in range(3):
+        study.ask()
+    for number in range(3):
+        log = run.trial("search", number) / "epochs.jsonl"
+        log.parent.mkdir(parents=True)
+        log.write_text('{"epoch": 1, "validation/nll": 2.5, "seconds": 0.5}\n')
+    study.complete(0, 2.5)
+    study.fail(1, "non-finite train/loss in epoch 2")
+    return study
+
+
+class Unreliable(Tracker):
+    """Fails as often as it is told to; remembers what it was told."""
+
+    name = "Unreliable"
+    secrets = ("hunter2",)
+
+    def __init__(self, failures: int) -> None:
+        self.failures = failures
+        self.told: dict[str, tuple[str, int]] = {}
+        self.closed = False
+
+    def open(self, info: RunInfo) -> None:
+        if self.failures > 0:
+            self.failures -= 1
+            raise ConnectionError("no route to http://me:hunter2@host\nsecond line")
+
+    def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
+        self.told[record.key] = (record.state, len(epochs))
+
+    def conclude(self, results: Results) -> None:
+        raise AssertionError("there are no results")
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def _until(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < end
+        time.sleep(0.02)
+
+
+def test_a_tracker_that_fails_is_told_again_and_the_user_once(
+    study: Study, run: RunDirectory
+) -> None:
+    notices: list[str] = []
+    tracker = Unreliable(failures=1)
+    tracking = Tracking([tracker], run, notices.append, patience=30)
+    tracking.begin(study, 3, 1)
+    _until(lambda: len(tracker.told) == 3)
+    study.complete(2, 1.5)
+    tracking.ended(2)
+    tracking.finish(interrupted=False)
+    tracking.close()
+    assert tracker.told == {
+        "search-0": ("COMPLETE", 1),
+        "search-1": ("FAIL", 1),
+        "search-2": ("COMPLETE", 1),
+    }
+    assert tracker.closed
+    (notice,) = notices
+    assert "Unreliable is not up to date (ConnectionError: no route to" in notice
+    assert "hunter2" not in notice
+
+
+def test_a_server_that_is_away_is_one_notice_and_can_be_told_later(
+    study: Study, run: RunDirectory, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    notices: list[str] = []
+    # Nobody listens on port 9 of this machine.
+    trackers = open_trackers(mlflow="http://me:hunter2@127.0.0.1:9")
+    tracking = Tracking(trackers, run, notices.append, patience=60)
+    tracking.begin(study, 3, 1)
+    tracking.started(2, {}, again=False)
+    tracking.finish(interrupted=True)
+    tracking.close()
+    (notice,) = notices
+    assert "MLflow is not up to date" in notice
+    assert "gsfl-tune track" in notice
+    assert "hunter2" not in notice
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    assert track_run(run, open_trackers(mlflow=uri)) == 3
+    client = MlflowClient(uri)
+    found = client.search_runs([client.get_experiment_by_name("tiny").experiment_id])
+    states = {each.data.tags["gsfl_tune.trial"]: each.info.status for each in found}
+    assert states == {
+        "": "RUNNING",
+        "search-0": "FINISHED",
+        "search-1": "FAILED",
+        "search-2": "RUNNING",
+    }
+
+
+@pytest.mark.parametrize("uri", ["mlruns", "/data/mlruns", "file:///data", "ftp://host", "http//x"])
+def test_what_mlflow_cannot_log_to_is_bad_input(uri: str) -> None:
+    with pytest.raises(UserError, match="not a tracking URI"):
+        open_trackers(mlflow=uri)
+
+
+def test_passwords_are_not_shown() -> None:
+    assert redacted("https://me:hunter2@host/x") == "https://me:***@host/x"
+    assert redacted("https://me@host:5000") == "https://me@host:5000"
+    assert redacted("sqlite:///a.db") == "sqlite:///a.db"
+    with pytest.raises(UserError) as refused:
+        open_trackers(mlflow="ftp://me:hunter2@host")
+    assert "hunter2" not in str(refused.value)

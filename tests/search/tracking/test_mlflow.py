@@ -1,0 +1,59 @@
+"""What MLflow's own client finds after a search and its resume."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from mlflow.tracking import MlflowClient
+
+from gsfl_tune.run import EpochLog
+from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.tracking import open_trackers, track_run
+from tests.search.tracking.conftest import TRIALS, Followed
+
+STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+
+
+def _runs(client: MlflowClient) -> Sequence[Any]:
+    experiment = client.get_experiment_by_name("tiny")
+    return client.search_runs([experiment.experiment_id], max_results=1000)
+
+
+def test_every_trial_is_one_run_under_that_of_the_search(followed: Followed) -> None:
+    assert followed.notices == []
+    client = MlflowClient(followed.mlflow)
+    runs = _runs(client)
+    (parent,) = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    children = {run.data.tags["gsfl_tune.trial"]: run for run in runs if run is not parent}
+    assert len(runs) == TRIALS + 1
+    for trial in read_studies(followed.run.journal)["search"]:
+        run = children[f"search-{trial.number}"]
+        assert run.data.tags["mlflow.parentRunId"] == parent.info.run_id
+        assert run.info.status == STATUS[trial.state.name]
+        assert run.data.tags["gsfl_tune.state"] == trial.state.name
+        assert run.data.params == {name: str(value) for name, value in trial.params.items()}
+        if trial.state.name == "COMPLETE":
+            assert run.data.metrics["final/validation/nll"] == pytest.approx(trial.value)
+
+
+def test_every_epoch_is_logged_once_in_its_order(followed: Followed) -> None:
+    client = MlflowClient(followed.mlflow)
+    for run in _runs(client):
+        study, _, number = run.data.tags["gsfl_tune.trial"].partition("-")
+        if not study:
+            continue
+        epochs = EpochLog(followed.run.trial("search", int(number)) / "epochs.jsonl").read()
+        history = client.get_metric_history(run.info.run_id, "validation/accuracy")
+        assert [point.step for point in history] == [epoch["epoch"] for epoch in epochs]
+        assert [point.value for point in history] == pytest.approx(
+            [epoch["validation/accuracy"] for epoch in epochs]
+        )
+
+
+def test_tracking_again_adds_nothing(followed: Followed) -> None:
+    client = MlflowClient(followed.mlflow)
+    before = {run.info.run_id: run.data.metrics for run in _runs(client)}
+    assert track_run(followed.run, open_trackers(mlflow=followed.mlflow)) == TRIALS
+    assert {run.info.run_id: run.data.metrics for run in _runs(client)} == before

@@ -1,0 +1,144 @@
+"""What TensorBoard itself says of a run: the program, asked as its pages ask it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from gsfl_tune.run import EpochLog, RunDirectory, write_json
+from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.tracking import write_tensorboard
+from tests.search.tracking.conftest import TRIALS, Followed
+
+
+@contextmanager
+def _program(module: str, *arguments: object) -> Iterator[str]:
+    """A program with a web page, at a free port."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    words = [sys.executable, "-m", module, *map(str, arguments), "--port", str(port)]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    try:
+        for _ in range(600):
+            if process.poll() is not None:
+                raise AssertionError(process.communicate()[0])
+            try:
+                socket.create_connection(("127.0.0.1", port), 1).close()
+                break
+            except OSError:
+                time.sleep(0.1)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.communicate()
+
+
+def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(url, data, {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request, timeout=60) as response:
+        return json.load(response)
+
+
+def _until_loaded(url: str, runs: int) -> dict[str, Any]:
+    """Its data is read by a thread of its own."""
+    for _ in range(600):
+        tags = _ask(f"{url}/data/plugin/scalars/tags")
+        if sum("validation/nll" in tags[run] for run in tags) >= runs:
+            return tags
+        time.sleep(0.1)
+    raise AssertionError(tags)
+
+
+def test_every_trial_has_scalars_parameters_and_a_picture(followed: Followed) -> None:
+    trials = read_studies(followed.run.journal)["search"]
+    with _program("tensorboard.main", "--logdir", followed.run.path) as url:
+        tags = _until_loaded(url, TRIALS)
+        for trial in trials:
+            name = f"trials/{trial.number}"
+            epochs = EpochLog(followed.run.trial("search", trial.number) / "epochs.jsonl").read()
+            assert {"train/loss", "validation/nll", "final/validation/nll"} <= set(tags[name])
+            points = _ask(f"{url}/data/plugin/scalars/scalars?run={name}&tag=validation%2Fnll")
+            assert [step for _, step, _ in points] == [epoch["epoch"] for epoch in epochs]
+        pictures = _ask(f"{url}/data/plugin/images/tags")
+        shown = [name for name in pictures if "validation/confusion" in pictures[name]]
+        assert sorted(shown) == sorted(f"trials/{number}" for number in range(TRIALS))
+        table = _ask(f"{url}/data/plugin/hparams/experiment", {"experimentName": ""})
+        columns = {info["name"] for info in table["hparamInfos"]}
+        assert columns == {
+            "model.head", "model.latent_dim", "model.dropout", "model.groups.count",
+            "training.head.learning_rate",
+        }  # fmt: skip
+        wanted = {
+            "experimentName": "", "startIndex": 0, "sliceSize": 100,
+            "allowedStatuses": ["STATUS_UNKNOWN", "STATUS_SUCCESS", "STATUS_FAILURE"],
+            "colParams": [],
+        }  # fmt: skip
+        rows = _ask(f"{url}/data/plugin/hparams/session_groups", wanted)["sessionGroups"]
+        found = {row["sessions"][0]["name"]: row["hparams"] for row in rows}
+    for trial in trials:
+        row = found[f"trials/{trial.number}"]
+        assert row["training.head.learning_rate"] == pytest.approx(
+            trial.params["training.head.learning_rate"]
+        )
+        assert row["model.head"] == trial.params["model.head"]
+    # A parameter that was not active in the first trial is a column all the same.
+    assert any("model.groups.count" in row for row in found.values())
+
+
+def test_what_is_missing_is_written_from_the_other_files(
+    followed: Followed, tmp_path: Path
+) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    run = RunDirectory(tmp_path / "copy")
+    shutil.copytree(
+        followed.run.path, run.path, ignore=shutil.ignore_patterns("events.out.*", "tensorboard")
+    )
+    Image.new("RGB", (40, 30), "red").save(run.path / "sheet.jpg")
+    pictures = [
+        {"kind": "group", "file": "sheet.jpg"},
+        {"kind": "group", "file": "gone.jpg"},
+        {"kind": "group", "file": "../outside.jpg"},
+    ]
+    confusion = {"order": [1, 0], "matrix": [[3, 1], [0, 4]]}
+    write_json(run.evidence_file, {"confusion": confusion, "pictures": pictures})
+    folder = write_tensorboard(run)
+    assert folder == write_tensorboard(run)
+    for trial in read_studies(run.journal)["search"]:
+        epochs = EpochLog(run.trial("search", trial.number) / "epochs.jsonl").read()
+        events = EventAccumulator(str(folder / "trials" / str(trial.number)))
+        events.Reload()
+        points = events.Scalars("validation/nll")
+        assert [(point.step, point.value) for point in points] == [
+            (epoch["epoch"], pytest.approx(epoch["validation/nll"])) for epoch in epochs
+        ]
+    winner = EventAccumulator(str(folder / "winner"))
+    winner.Reload()
+    assert winner.Tags()["images"] == ["winner/confusion", "group/0"]
+    assert (winner.Images("group/0")[0].width, winner.Images("group/0")[0].height) == (40, 30)
+    assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == []
+
+
+def test_optuna_dashboard_opens_the_study(followed: Followed) -> None:
+    with _program("optuna_dashboard._cli", followed.run.journal) as url:
+        studies = _ask(f"{url}/api/studies")["study_summaries"]
+        (summary,) = studies
+        assert summary["study_name"] == "search"
+        detail = _ask(f"{url}/api/studies/{summary['study_id']}?after=0")
+    assert len(detail["trials"]) == TRIALS
+    states = [trial["state"].upper() for trial in sorted(detail["trials"], key=lambda t: t["number"])]
+    expected = [trial.state.name for trial in read_studies(followed.run.journal)["search"]]
+    assert states == expected
