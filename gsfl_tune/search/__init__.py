@@ -10,6 +10,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsfl_tune.search.added import SamplerFactory, SamplerRequest
     from gsfl_tune.search.asha import Asha
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.interrupt import Interrupt
@@ -43,6 +44,8 @@ __all__ = [
     "JobsOutcome",
     "Progress",
     "Retraining",
+    "SamplerFactory",
+    "SamplerRequest",
     "SearchFailed",
     "SearchInterrupted",
     "StorageWatcher",
@@ -76,6 +79,8 @@ _HOMES = {
     "JobsOutcome": "final",
     "Progress": "progress",
     "Retraining": "protocol",
+    "SamplerFactory": "added",
+    "SamplerRequest": "added",
     "SearchFailed": "protocol",
     "SearchInterrupted": "protocol",
     "StorageWatcher": "stored",

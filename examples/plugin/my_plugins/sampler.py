@@ -8,7 +8,7 @@ from optuna.distributions import BaseDistribution
 from optuna.samplers import BaseSampler, RandomSampler
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.search.added import SamplerFactory, SamplerRequest
+from gsfl_tune.search import SamplerFactory, SamplerRequest
 
 
 class Inherit(SamplerFactory):
