@@ -6,7 +6,9 @@ driver needs, and the process that proposes does without torch and Ray.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -115,3 +117,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Room(ModuleType):
+    """Lets users call what `from gsfl_tune import search` gives them.
+
+    The function has the name of this room, and Python puts a package that is imported in the place
+    of whatever its parent had under that name.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """See `gsfl_tune.pipeline.search`."""
+        return import_module("gsfl_tune.pipeline").search(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Room

@@ -90,3 +90,42 @@ def test_programs_on_the_page_of_extensions_are_those_of_the_example():
     toml = (example / "pyproject.toml").read_text(encoding="utf-8")
     assert toml in blocks(ROOT / "docs" / "extending.md", "toml")
     assert "pip install ./examples/plugin" in page
+
+
+# Of programs that are not ours.
+FOREIGN = ("No module named venv", "command not found", "No space left on device")
+
+
+def source() -> str:
+    """All of the package's text, with strings that go on in the next line put together."""
+    files = [*(ROOT / "gsfl_tune").rglob("*.py"), ROOT / "Makefile"]
+    text = "\n".join(path.read_text(encoding="utf-8") for path in files)
+    return re.sub(r"[\"']\s*\n\s*f?[\"']", "", text)
+
+
+def quoted() -> list[str]:
+    rows = re.findall(
+        r"^\| ((?:`[^`]+`(?:, )?)+)[^|]*\| [^|]+ \| [^|]* \|$",
+        (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8"),
+        re.MULTILINE,
+    )
+    said = [message for row in rows for message in re.findall(r"`([^`]+)`", row)]
+    return [message for message in said if not any(word in message for word in FOREIGN)]
+
+
+def test_there_are_messages_to_look_up():
+    assert len(quoted()) > 50
+
+
+@pytest.fixture(scope="module")
+def whole_source() -> str:
+    return source()
+
+
+@pytest.mark.parametrize("message", quoted())
+def test_messages_are_those_of_the_code(message, whole_source):
+    # What stands for a value is not in the code: words between such must be.
+    pieces = re.split(r"\.\.\.|'[^']*'|\S*\d\S*|[()`]", message)
+    longest = max((piece.strip(" ;:,") for piece in pieces), key=len)
+    assert len(longest) >= 8, f"nothing to look up in {message}"
+    assert longest in whole_source, f"the code never says {longest!r}"
