@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
 
-.PHONY: demo test test-all lint format install clean
+.PHONY: demo docs test test-all lint format install clean
 
 install: $(VENV)/.installed
 
@@ -41,9 +41,13 @@ lint: install
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# The site, in site/index.html. `make test` builds it too, and looks for broken links.
+docs: install
+	$(BIN)/mkdocs build --strict
+
 format: install
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) build *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache
+	rm -rf $(VENV) build site *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache

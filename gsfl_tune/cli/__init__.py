@@ -30,6 +30,7 @@ from gsfl_tune.cli.track import Track
 from gsfl_tune.cli.train import Train
 from gsfl_tune.cli.watch import Watch
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.plugins import PluginError
 
 __all__ = ["COMMANDS", "main"]
 
@@ -86,7 +87,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
-    except UserError as error:
+    except (UserError, PluginError) as error:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:

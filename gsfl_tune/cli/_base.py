@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, ClassVar
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
@@ -51,13 +52,13 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.tri
 
 
 def load_experiment(args: argparse.Namespace) -> Experiment:
-    """Loads FILE with its overrides, checking backbones and weights too.
+    """Loads FILE with its overrides, checking backbones, weights and plugins too.
 
     Raises:
         ExperimentError: With every problem of the file.
     """
     from gsfl_tune.experiment import Experiment
-    from gsfl_tune.models import backbone_problem, weights_problem
+    from gsfl_tune.models import backbone_problem, pooling_problem, weights_problem
     from gsfl_tune.run.storage import storage_problem
 
     return Experiment.load(
@@ -65,7 +66,32 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
         overrides=args.overrides,
         checks={
             "model.backbone": backbone_problem,
+            "model.pooling": pooling_problem,
             "model.weights": weights_problem,
             "storage": storage_problem,
+            **_plugin_checks(),
         },
     )
+
+
+def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
+    """Checks of what packages add; nothing is imported for an experiment that names none of it."""
+    from gsfl_tune.plugins import plugins
+
+    def sampler(name: Any) -> str | None:
+        if name not in plugins("sampler"):
+            return None
+        from gsfl_tune.search.added import sampler_problem
+
+        return sampler_problem(name)
+
+    def term(name: str) -> Callable[[Any], str | None]:
+        def check(weight: Any) -> str | None:
+            from gsfl_tune.losses import term_problem
+
+            return term_problem(name) if weight else None
+
+        return check
+
+    terms = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
+    return {"search.sampler.name": sampler, **terms}

@@ -115,8 +115,10 @@ def _versions(name: str, answer: Mapping[str, Any], driver: Mapping[str, Any]) -
             f"start its Ray with Python {'.'.join(ours)}",
         )
     same = True
-    for package, version in (answer.get("packages") or {}).items():
-        expected = driver["packages"][package]
+    # What a node has besides does no harm.
+    installed = answer.get("packages")
+    for package, expected in (driver.get("packages") or {}).items() if installed else ():
+        version = installed.get(package)
         if version == expected:
             continue
         public, wanted = ((text or "").partition("+")[0] for text in (version, expected))

@@ -21,6 +21,7 @@ import uuid
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
+from gsfl_tune import plugins
 from gsfl_tune.run.gpus import number, read_gpus
 
 PACKAGES = ("gsfl-tune", "ray", "torch", "torchvision", "timm")
@@ -44,7 +45,7 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
     }
     if not question.get("quick"):
-        answer["packages"] = {name: _version(name) for name in PACKAGES}
+        answer["packages"] = {name: _version(name) for name in (*PACKAGES, *plugins.packages())}
         answer["code"] = code_digest()
         answer["torch_cuda"] = torch_cuda()
         answer["gpus"] = gpus()

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from gsfl_tune.experiment.conditions import Condition
 from gsfl_tune.experiment.errors import Problem
-from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
+from gsfl_tune.experiment.fields import did_you_mean, keys_of, leaves, sections, show
 from gsfl_tune.experiment.grammar import KINDS, Grammar, is_named_choice
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
@@ -50,7 +50,7 @@ class _Walk:
             return
         if not isinstance(node.value, dict):
             if node.readable:
-                keys = ", ".join(sections()[path].model_fields)
+                keys = keys_of(path)
                 found = show(node.plain())
                 message = f"found {found}, allowed a mapping with {keys}"
                 self.grammar.complain(node, path, message)
@@ -86,8 +86,9 @@ class _Walk:
             self.grammar.complain(node, path, message)
             return
         named = [name for name, item in self.nodes.items() if is_named_choice(item)]
-        hint = did_you_mean(path, named)
-        allowed = "" if hint else f", allowed {', '.join(sections()[section].model_fields)}"
+        # What packages add has a place of its own: a key elsewhere is not what was meant.
+        hint = "" if section == "loss.terms" else did_you_mean(path, named)
+        allowed = "" if hint else f", allowed {keys_of(section)}"
         self.grammar.complain(node, path, f"unknown key{hint or allowed}")
 
     def required(self, root: Node) -> None:

@@ -7,11 +7,13 @@ not part of these models: `gsfl_tune.experiment.space` puts values in their plac
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
 
+from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.units import Duration, Size
+from gsfl_tune.plugins import plugins
 
 METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "validation/accuracy": "maximize",
@@ -134,7 +136,7 @@ class ModelConfig(Section):
         "gsfl",
         description="GSFL-Net, or the discriminative encoder and classifier alone (control).",
     )
-    pooling: Literal["average", "bilinear", "compact_bilinear"] = Field(
+    pooling: Annotated[str, Named("pooling")] = Field(
         "average", description="How the feature map becomes one vector."
     )
     pooling_channels: int | None = Field(
@@ -157,6 +159,24 @@ class ModelConfig(Section):
     groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
 
 
+if TYPE_CHECKING:
+
+    class LossTermsConfig(Section):
+        """Weights of loss terms that installed packages add; 0 leaves a term out."""
+
+else:
+    LossTermsConfig = create_model(
+        "LossTermsConfig",
+        __base__=Section,
+        __module__=__name__,
+        __doc__="Weights of loss terms that installed packages add; 0 leaves a term out.",
+        **{
+            name: (NonNegative, Field(0.0, description=f"Weight of a term of {term.package}."))
+            for name, term in plugins("loss_term").items()
+        },
+    )
+
+
 class LossConfig(Section):
     """Weights of the loss terms: squared norms summed over dimensions, averaged over the batch."""
 
@@ -171,6 +191,10 @@ class LossConfig(Section):
         "keep", description="Whether the reconstruction target keeps its gradient in finetune."
     )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="Of the cross-entropy.")
+    terms: LossTermsConfig = Field(
+        default_factory=LossTermsConfig,
+        description="Weights of loss terms that installed packages add (docs/extending.md).",
+    )
 
 
 class OptimizerConfig(Section):
@@ -239,7 +263,7 @@ class TrainingConfig(Section):
 class SamplerConfig(Section):
     """Who proposes configurations."""
 
-    name: Literal["tpe", "gp", "cmaes", "random", "sobol", "grid"] = Field(
+    name: Annotated[str, Named("sampler")] = Field(
         "tpe", description="tpe: multivariate, grouped, with constant liar."
     )
     startup_trials: int = Field(10, ge=0, description="Random trials before the model takes over.")

@@ -17,6 +17,7 @@ from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
 from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Space, bounds, ends
+from gsfl_tune.plugins import complaints
 
 
 class Experiment:
@@ -104,7 +105,7 @@ class Experiment:
         checks: Mapping[str, LeafCheck] | None = None,
     ) -> Experiment:
         """Reads an experiment from its text; see `load`."""
-        problems: list[Problem] = []
+        problems = [Problem(package, 0, "", message) for package, message in complaints()]
         root = nodes.read_yaml(text, file, problems)
         if root is not None and root.value is None:
             problems.append(Problem(file, root.line, "", "found nothing, allowed a mapping"))

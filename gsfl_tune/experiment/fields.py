@@ -15,6 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from gsfl_tune.experiment.config import Config, Section
+from gsfl_tune.experiment.names import Named
 
 
 class _Missing(Enum):
@@ -142,6 +143,11 @@ def sections() -> dict[str, type[Section]]:
     return found
 
 
+def keys_of(section: str) -> str:
+    """The keys of a section, for messages."""
+    return ", ".join(sections()[section].model_fields) or "none: no installed package adds any"
+
+
 def did_you_mean(path: str, also: Iterable[str] = ()) -> str:
     """``; did you mean X?`` for an unknown path, or an empty string.
 
@@ -221,12 +227,19 @@ def _takes_bool(annotation: Any) -> bool:
 
 
 def _words(annotation: Any) -> list[str]:
-    return [
-        str(word)
-        for part in _parts(annotation)
-        if get_origin(_bare(part)) is Literal
-        for word in get_args(_bare(part))
-    ]
+    words: list[str] = []
+    for part in _parts(annotation):
+        if get_origin(_bare(part)) is Literal:
+            words += map(str, get_args(_bare(part)))
+        elif _bare(part) is str:
+            words += _named(part)
+    return words
+
+
+def _named(part: Any) -> list[str]:
+    """Names that a text may be, where it is a name."""
+    metadata = get_args(part)[1:] if get_origin(part) is Annotated else ()
+    return [word for item in _flat(metadata) if isinstance(item, Named) for word in item.words]
 
 
 def _suggestion(annotation: Any, value: Any) -> str:
@@ -249,6 +262,8 @@ def _allowed_part(annotation: Any) -> str:
         return "a list"
     if bare is bool:
         return "true or false"
+    if bare is str and _named(annotation):
+        return ", ".join(_named(annotation))
     if bare is str:
         described = [each.description for each in metadata if isinstance(each, FieldInfo)]
         if described and described[0]:

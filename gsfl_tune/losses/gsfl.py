@@ -6,7 +6,9 @@ each sample's own group centre.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
 import torch
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsfl_tune.losses.centers import ClassCenters
+from gsfl_tune.losses.terms import Batch, WeightedTerm
 
 
 class Output(Protocol):
@@ -39,7 +42,7 @@ class Output(Protocol):
 class LossTerms(NamedTuple):
     """The weighted total and its terms before weighting, all scalars of a batch mean.
 
-    The three GSFL terms are None for a plain head.
+    The three GSFL terms are None for a plain head; `further` holds the terms of packages.
     """
 
     total: Tensor
@@ -47,11 +50,12 @@ class LossTerms(NamedTuple):
     reconstruction: Tensor | None
     class_center: Tensor | None
     shared_center: Tensor | None
+    further: Mapping[str, Tensor] = MappingProxyType({})
 
     def detached(self) -> dict[str, Tensor]:
         """Total and terms by name (total as ``loss``), detached, without those that are None."""
-        named = {"loss": self.total, **self._asdict()}
-        del named["total"]
+        named = {"loss": self.total, **self._asdict(), **self.further}
+        del named["total"], named["further"]
         return {k: v.detach() for k, v in named.items() if v is not None}
 
 
@@ -70,6 +74,7 @@ class GsflLoss:
         label_smoothing: Of the cross-entropy.
         reconstruction_target: ``keep`` lets the gradient flow into the target f too.
         feature_scale: Scale of the features that the encoders see.
+        further: Terms of packages, with their weights.
     """
 
     reconstruction: float
@@ -78,6 +83,7 @@ class GsflLoss:
     label_smoothing: float = 0.0
     reconstruction_target: Literal["keep", "detach"] = "keep"
     feature_scale: float = 1.0
+    further: tuple[WeightedTerm, ...] = ()
 
     def __call__(
         self, output: Output, f: Tensor, y: Tensor, centers: ClassCenters | None = None
@@ -107,7 +113,28 @@ class GsflLoss:
         for weight, term in zip(weights, terms, strict=True):
             if weight:  # a term without weight must not spoil the total when it overflows
                 total = total + weight * term
-        return LossTerms(total, cross_entropy, *terms)
+        further = self._further(output, f, y, centers)
+        for each in self.further:
+            total = total + each.weight * further[each.name]
+        return LossTerms(total, cross_entropy, *terms, further)
+
+    def _further(
+        self, output: Output, f: Tensor, y: Tensor, centers: ClassCenters
+    ) -> dict[str, Tensor]:
+        if not self.further or output.shared is None or output.reconstruction is None:
+            return {}
+        batch = Batch(
+            features=_full(f),
+            discriminative=_full(output.discriminative),
+            shared=_full(output.shared),
+            reconstruction=_full(output.reconstruction) / self.feature_scale,
+            logits=_full(output.logits),
+            labels=y,
+            groups=centers.groups[y],
+            class_centers=centers.centers,
+            group_means=centers.group_means(),
+        )
+        return {each.name: each(batch) for each in self.further}
 
 
 def _full(x: Tensor) -> Tensor:

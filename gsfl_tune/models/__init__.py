@@ -9,7 +9,10 @@ from gsfl_tune.models.pooling import (
     POOLINGS,
     Pooling,
     create_pooling,
+    pooling_class,
     pooling_dim,
+    pooling_package,
+    pooling_problem,
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
@@ -39,7 +42,10 @@ __all__ = [
     "create_pooling",
     "fit_projection",
     "map_shape",
+    "pooling_class",
     "pooling_dim",
+    "pooling_package",
+    "pooling_problem",
     "probe",
     "projection_channels",
     "weights_problem",

@@ -14,8 +14,10 @@ import torch
 from timm.models.vgg import VGG
 from torch import Tensor, nn
 
+from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import parameter_blocks
 from gsfl_tune.models.weights import architecture
+from gsfl_tune.plugins import PluginError, names
 
 # Lets transformers see images of another size than they were trained on; tried in this order.
 _SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
@@ -62,15 +64,20 @@ def backbone_problem(name: Any) -> str | None:
     """What is wrong with a value of ``model.backbone``, or None.
 
     Args:
-        name: Name of a timm model, with or without a pretrained tag.
+        name: Name of a timm model, with or without a pretrained tag, or of an installed package's.
 
     Returns:
         A complaint that names the nearest models, or None.
     """
     if not isinstance(name, str):
         return f"{name!r} is not the name of a timm model"
+    try:
+        _ = register(architecture(name))
+    except PluginError as error:
+        return str(error)
     if not timm.is_model(architecture(name)):
-        near = difflib.get_close_matches(architecture(name), timm.list_models(), n=3, cutoff=0.5)
+        known = [*names("backbone"), *timm.list_models()]
+        near = difflib.get_close_matches(architecture(name), known, n=3, cutoff=0.5)
         hint = f", did you mean {', '.join(near)}?" if near else ""
         return f"{name!r} is not a timm model{hint}"
     if "." in name:

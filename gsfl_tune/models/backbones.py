@@ -9,6 +9,7 @@ import timm
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import frozen_modules, trained_names
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
 from gsfl_tune.models.split import SplitBackbone
@@ -152,7 +153,10 @@ def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> B
 def _digest(model: nn.Module, name: str, preprocessing: Preprocessing) -> str:
     """Hex digest of what decides a backbone's output. A tag only names weights: it is left out."""
     digest = hashlib.blake2b(digest_size=16)
-    digest.update(repr((CODE_VERSION, architecture(name), *preprocessing)).encode())
+    # Of a package's backbone the version counts too: its code is not ours.
+    added = register(architecture(name))
+    package = () if added is None else (added.package,)
+    digest.update(repr((CODE_VERSION, architecture(name), *preprocessing, *package)).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         if not tensor.is_meta:

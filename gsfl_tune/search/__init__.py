@@ -6,10 +6,13 @@ driver needs, and the process that proposes does without torch and Ray.
 
 from __future__ import annotations
 
+import sys
 from importlib import import_module
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsfl_tune.search.added import SamplerFactory, SamplerRequest
     from gsfl_tune.search.asha import Asha
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.interrupt import Interrupt
@@ -43,6 +46,8 @@ __all__ = [
     "JobsOutcome",
     "Progress",
     "Retraining",
+    "SamplerFactory",
+    "SamplerRequest",
     "SearchFailed",
     "SearchInterrupted",
     "StorageWatcher",
@@ -75,6 +80,8 @@ _HOMES = {
     "JobsOutcome": "final",
     "Progress": "progress",
     "Retraining": "protocol",
+    "SamplerFactory": "added",
+    "SamplerRequest": "added",
     "SearchFailed": "protocol",
     "SearchInterrupted": "protocol",
     "StorageWatcher": "stored",
@@ -108,3 +115,18 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return sorted([*globals(), *__all__])
+
+
+class _Room(ModuleType):
+    """Lets users call what `from gsfl_tune import search` gives them.
+
+    The function has the name of this room, and Python puts a package that is imported in the place
+    of whatever its parent had under that name.
+    """
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        """See `gsfl_tune.pipeline.search`."""
+        return import_module("gsfl_tune.pipeline").search(*args, **options)
+
+
+sys.modules[__name__].__class__ = _Room

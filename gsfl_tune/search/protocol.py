@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gsfl_tune.experiment import METRICS, Config, Experiment
+from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.final import run_jobs
@@ -212,4 +213,5 @@ def reasons(study: Study) -> str:
 def plain_space(experiment: Experiment) -> Experiment:
     """The space of the control's own search: a plain head, and nothing that it has no use for."""
     plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
-    return experiment.fixed(plain | dict.fromkeys(_GSFL_ONLY))
+    terms = [path for path in leaves() if path.startswith("loss.terms.")]
+    return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))

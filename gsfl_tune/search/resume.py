@@ -68,6 +68,12 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
     parameters and constants stay the same.
     """
     constants = _flat(experiment.defaults().model_dump(mode="json"))
+    # A package that is installed meanwhile changes nothing as long as its terms are left out.
+    constants = {
+        path: value
+        for path, value in constants.items()
+        if value or not path.startswith("loss.terms.")
+    }
     found = {path: str(value) for path, value in constants.items()}
     for parameter in experiment.space.parameters:
         text = parameter.distribution.describe()

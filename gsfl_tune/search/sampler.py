@@ -25,6 +25,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
+from gsfl_tune.plugins import PluginError
+from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory
 from gsfl_tune.search.grid import GridSampler, grid_points
 from gsfl_tune.search.tpe import Memory, Tpe
 
@@ -51,6 +53,7 @@ def create_sampler(
 
     Raises:
         UserError: For a grid over a continuous parameter, or a grid too large to walk.
+        PluginError: For a sampler of a package that cannot be had.
     """
     draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
     startup = config.startup_trials
@@ -58,6 +61,10 @@ def create_sampler(
         return GridSampler(grid_points(space, seed))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        factory = sampler_factory(config.name)
+        if factory is not None:
+            request = SamplerRequest(draw, seed, number, startup, whole_space(space))
+            return _made(factory, config.name, request)
         if config.name == "random":
             return RandomSampler(seed=draw)
         if config.name == "tpe":
@@ -75,6 +82,20 @@ def create_sampler(
             seed=seed,
             independent_sampler=RandomSampler(seed=draw),
         )
+
+
+def draws_everything(name: str) -> bool:
+    """Whether a sampler is to draw inactive parameters too."""
+    factory = sampler_factory(name)
+    return name in FIXED_SPACE if factory is None else factory.whole_space
+
+
+def _made(factory: SamplerFactory, name: str, request: SamplerRequest) -> BaseSampler:
+    sampler = factory.create(request)
+    if not isinstance(sampler, BaseSampler):
+        found = type(sampler).__name__
+        raise PluginError(f"sampler {name} is made as {found}, which is no sampler of Optuna's")
+    return sampler
 
 
 def whole_space(space: Space) -> Distributions:

@@ -22,7 +22,7 @@ from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.fingerprint import check_fingerprint
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
-from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params, whole_space
+from gsfl_tune.search.sampler import create_sampler, draws_everything, fixed_params, whole_space
 from gsfl_tune.search.tpe import Memory
 
 FORMAT = 1
@@ -310,7 +310,7 @@ class Study:
         return self._handed_out
 
     def _asked(self, trial: optuna.Trial) -> Asked:
-        params = self.space.suggest(trial, everything=self._config.name in FIXED_SPACE)
+        params = self.space.suggest(trial, everything=draws_everything(self._config.name))
         frozen = self.trial(trial.number)
         return Asked(
             number=trial.number,

@@ -9,13 +9,18 @@ from typing import Any
 
 import torch
 
+from gsfl_tune.plugins import packages as plugin_packages
+
 _PACKAGES = ("gsfl-tune", "torch", "torchvision", "timm", "ray", "optuna", "numpy")
 
 
 def environment() -> dict[str, Any]:
-    """Python, packages, system, cores and GPUs of this process, as JSON."""
+    """Python, packages, system, cores and GPUs of this process, as JSON.
+
+    Packages that add backbones and the like are among them.
+    """
     packages = {}
-    for name in _PACKAGES:
+    for name in (*_PACKAGES, *plugin_packages()):
         try:
             packages[name] = version(name)
         except PackageNotFoundError:

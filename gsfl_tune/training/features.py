@@ -27,6 +27,8 @@ from gsfl_tune.models import (
     Projection,
     create_pooling,
     fit_projection,
+    pooling_class,
+    pooling_package,
     projection_channels,
 )
 from gsfl_tune.models.frozen import FrozenForward, frozen_forward
@@ -55,13 +57,14 @@ class FeatureRecipe:
     def of(cls, config: Config) -> FeatureRecipe:
         """Recipe of a configuration; settings that its pooling ignores are left out."""
         model = config.model
+        pooling = pooling_class(model.pooling)
         return cls(
             backbone=model.backbone,
             weights=model.weights,
             image_size=config.data.image_size,
             pooling=model.pooling,
-            pooling_channels=model.pooling_channels if model.pooling != "average" else None,
-            pooling_dim=model.pooling_dim if model.pooling == "compact_bilinear" else None,
+            pooling_channels=model.pooling_channels if pooling.projected_channels else None,
+            pooling_dim=model.pooling_dim if pooling.takes_dim else None,
         )
 
     def create_pooling(self, channels: int) -> Pooling:
@@ -159,7 +162,7 @@ class FeatureExtractor:
         further = [] if precision == "fp32" else [precision]
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
-            *(view.key if view is not None else ()),
+            *(view.key if view is not None else ()), *pooling_package(self.recipe.pooling),
         )  # fmt: skip
 
     def features(

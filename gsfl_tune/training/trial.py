@@ -14,7 +14,7 @@ import torch
 
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.losses import ClassCenters, GsflLoss
+from gsfl_tune.losses import ClassCenters, GsflLoss, create_terms
 from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.run import EpochLog
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
@@ -41,7 +41,12 @@ def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -
         fit: Which images are trained on.
     """
     seed = config.training.seed if seed is None else seed
-    return digest(config.model_dump(exclude={"search", "name", "storage"}), seed, fit)
+    dumped = config.model_dump(exclude={"search", "name", "storage"})
+    # Terms of packages that take no part: the training is what it is without those packages.
+    terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
+    if terms:
+        dumped["loss"]["terms"] = terms
+    return digest(dumped, seed, fit)
 
 
 class Training:
@@ -137,6 +142,7 @@ class Training:
             label_smoothing=loss.label_smoothing,
             reconstruction_target=loss.reconstruction_target,
             feature_scale=model.feature_scale,
+            further=create_terms(loss.terms.model_dump()),
         )
 
     @property

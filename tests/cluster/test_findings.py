@@ -87,6 +87,16 @@ def test_versions_are_compared_by_release(answer: dict[str, Any]) -> None:
     assert said(None)[0].startswith("10.0.0.7: torch is not installed, the driver has 2.15.0")
 
 
+
+def test_packages_that_add_something_must_be_on_every_node(answer: dict[str, Any]) -> None:
+    answer["run"]["locks"] = True
+    driver = answer | {"packages": answer["packages"] | {"my-plugins": "0.1.0"}}
+    [said] = _said(answer, driver)
+    assert said.startswith("10.0.0.7: my-plugins is not installed, the driver has 0.1.0; install")
+    # What a node has besides is nobody's concern.
+    assert _said(driver, answer) == []
+
+
 def test_a_clock_within_the_round_trip_is_no_difference(answer: dict[str, Any]) -> None:
     answer["run"]["locks"] = True
     assert _said(answer, answer, skew=30.0, skew_bound=40.0) == []

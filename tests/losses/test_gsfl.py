@@ -5,8 +5,9 @@ import torch
 from torch.autograd import gradcheck
 from torch.nn import functional as F
 
-from gsfl_tune.losses import ClassCenters, GsflLoss
+from gsfl_tune.losses import Batch, ClassCenters, GsflLoss, LossTerm, WeightedTerm
 from gsfl_tune.models import GsflHead, HeadOutput, PlainHead
+from gsfl_tune.plugins import PluginError
 
 CLASSES, LATENT, DIM, SCALE = 5, 3, 4, 2.5
 GROUPS = torch.tensor([0, 1, 0, 2, 1])
@@ -55,7 +56,7 @@ def test_loss_equals_a_loop_over_samples(smoothing):
     loss = GsflLoss(**WEIGHTS, label_smoothing=smoothing, feature_scale=SCALE)
     terms = loss(output, f, y, centers)
     expected = reference_loss(output, f, y, centers.centers, smoothing)
-    assert [float(t) for t in terms[1:]] == pytest.approx(expected, abs=1e-12)
+    assert [float(t) for t in terms[1:5]] == pytest.approx(expected, abs=1e-12)
     total = sum(w * v for w, v in zip((1.0, *WEIGHTS.values()), expected, strict=True))
     assert float(terms.total) == pytest.approx(total, abs=1e-12)
 
@@ -105,7 +106,7 @@ def test_plain_head_has_cross_entropy_only():
     loss = GsflLoss(**WEIGHTS, feature_scale=SCALE)
     terms = loss(head(f), f, y)
     assert torch.equal(terms.total, F.cross_entropy(head(f).logits, y))
-    assert terms[2:] == (None, None, None)
+    assert terms[2:5] == (None, None, None)
     assert set(terms.detached()) == {"loss", "cross_entropy"}
     assert torch.equal(loss(head(f), f, y, centers).total, terms.total)
 
@@ -127,9 +128,9 @@ def test_terms_are_float32_under_autocast():
         output = head(f)
         terms = loss(output, f, y, centers)
     assert output.shared.dtype == torch.bfloat16
-    assert all(t.dtype == torch.float32 for t in terms)
+    assert all(t.dtype == torch.float32 for t in terms[:5])
     full = HeadOutput(*(t.float() for t in output))
-    for ours, expected in zip(terms, loss(full, f, y, centers), strict=True):
+    for ours, expected in zip(terms[:5], loss(full, f, y, centers)[:5], strict=True):
         assert torch.equal(ours, expected)
 
 
@@ -139,3 +140,33 @@ def test_a_term_without_weight_cannot_spoil_the_total():
     terms = GsflLoss(0.0, 0.1, 0.1, feature_scale=SCALE)(broken, f, y, centers)
     assert math.isfinite(terms.total)
     assert not math.isfinite(terms.reconstruction)
+
+
+class Gap(LossTerm):
+    """Half the distance of both parts from each other."""
+
+    def __call__(self, batch: Batch) -> torch.Tensor:
+        return (batch.shared - batch.discriminative).square().sum(dim=1).mean() / 2
+
+
+def test_a_further_term_is_weighted_and_learned_from():
+    output, f, y, centers = make_batch()
+    plain = GsflLoss(**WEIGHTS, feature_scale=SCALE)(output, f, y, centers)
+    loss = GsflLoss(**WEIGHTS, feature_scale=SCALE, further=(WeightedTerm("gap", 0.5, Gap()),))
+    terms = loss(output, f, y, centers)
+    gap = sum(
+        float((s - d).square().sum()) / 2 for s, d in zip(output.shared, output.discriminative, strict=True)
+    ) / len(y)
+    assert float(terms.total - plain.total) == pytest.approx(0.5 * gap, rel=1e-4)
+    assert float(terms.detached()["gap"]) == pytest.approx(gap, rel=1e-5)
+
+
+def test_a_further_term_must_be_a_number():
+    class Rows(LossTerm):
+        def __call__(self, batch: Batch) -> torch.Tensor:
+            return batch.logits.sum(dim=1)
+
+    output, f, y, centers = make_batch()
+    loss = GsflLoss(**WEIGHTS, feature_scale=SCALE, further=(WeightedTerm("rows", 1.0, Rows()),))
+    with pytest.raises(PluginError, match=r"loss term rows gave \(\d+,\), allowed is a scalar"):
+        loss(output, f, y, centers)

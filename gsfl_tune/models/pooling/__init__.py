@@ -2,66 +2,126 @@
 
 from __future__ import annotations
 
+import torch
+
 from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
 from gsfl_tune.models.pooling.compact_bilinear import CompactBilinearPooling
+from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
 __all__ = [
     "POOLINGS",
-    "POOLING_CHANNELS",
     "AveragePooling",
     "BilinearPooling",
     "CompactBilinearPooling",
     "Pooling",
     "create_pooling",
+    "pooling_class",
     "pooling_dim",
+    "pooling_package",
+    "pooling_problem",
     "projection_channels",
     "signed_sqrt",
 ]
 
-POOLINGS = ("average", "bilinear", "compact_bilinear")
+POOLINGS = BUILT_IN["pooling"]
 
-# Bilinear features explode (2048 channels give 4.2 M dimensions): by default a projection in
-# front keeps so many channels.
-POOLING_CHANNELS = {"bilinear": 128, "compact_bilinear": 512}
+_CLASSES: dict[str, type[Pooling]] = {
+    "average": AveragePooling,
+    "bilinear": BilinearPooling,
+    "compact_bilinear": CompactBilinearPooling,
+}
+
+
+def pooling_class(name: str) -> type[Pooling]:
+    """The class of a pooling, built in or of an installed package.
+
+    Raises:
+        ValueError: If there is no such pooling.
+        PluginError: If the one of a package cannot be loaded.
+    """
+    if name in _CLASSES:
+        return _CLASSES[name]
+    added = plugins("pooling").get(name)
+    if added is None:
+        raise ValueError(
+            f"pooling is {name!r}, allowed are {', '.join(names('pooling'))} "
+            "(a pooling of another package needs that package installed)"
+        )
+    found: type[Pooling] = added.load_class(Pooling)
+    return found
+
+
+def pooling_problem(name: str) -> str | None:
+    """What is wrong with a value of ``model.pooling``, or None."""
+    try:
+        _ = pooling_class(name)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
+def pooling_package(name: str) -> tuple[str, ...]:
+    """The package that a pooling is from, with its version; nothing for one that is built in."""
+    added = plugins("pooling").get(name)
+    return () if added is None else (added.package,)
 
 
 def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) -> Pooling:
     """Creates the pooling that ``model.pooling`` names.
 
     Args:
-        name: One of `POOLINGS`.
+        name: One of `POOLINGS`, or of an installed package.
         channels: C of the maps, after a projection.
-        dim: D of compact bilinear pooling; the others have no choice.
+        dim: D of compact bilinear pooling, and of others that take one.
         seed: Of the hashes of compact bilinear pooling.
 
     Raises:
         ValueError: If there is no such pooling.
+        PluginError: If the one of a package cannot be used.
     """
-    if name == "average":
-        return AveragePooling(channels)
-    if name == "bilinear":
-        return BilinearPooling(channels)
-    if name == "compact_bilinear":
+    kind = pooling_class(name)
+    if kind is CompactBilinearPooling:
         return CompactBilinearPooling(channels, dim, seed)
-    raise ValueError(f"pooling is {name!r}, allowed are {', '.join(POOLINGS)}")
+    pooling = kind(channels, dim) if kind.takes_dim else kind(channels)
+    added = plugins("pooling").get(name)
+    if added is not None:
+        _check(pooling, str(added))
+    return pooling
 
 
 def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
-    """D of a pooling of maps with so many channels, without creating it."""
-    return {"average": channels, "bilinear": channels**2, "compact_bilinear": dim}[name]
+    """D of a pooling of maps with so many channels, without memory for it."""
+    if name in _CLASSES:
+        return {"average": channels, "bilinear": channels**2, "compact_bilinear": dim}[name]
+    with torch.device("meta"):
+        return create_pooling(name, channels, dim=dim).dim
 
 
 def projection_channels(pooling: str, requested: int | None, channels: int) -> int | None:
     """Channels that a projection in front of the pooling keeps, or None for no projection.
 
     Args:
-        pooling: One of `POOLINGS`.
+        pooling: One of `POOLINGS`, or of an installed package.
         requested: ``model.pooling_channels``; None takes the default of the pooling.
         channels: C of the backbone; a projection never adds channels.
     """
-    kept = requested if requested is not None else POOLING_CHANNELS.get(pooling)
-    if pooling == "average" or kept is None or kept >= channels:
+    default = pooling_class(pooling).projected_channels
+    if default is None:
         return None
-    return kept
+    kept = requested if requested is not None else default
+    return None if kept >= channels else kept
+
+
+def _check(pooling: Pooling, what: str) -> None:
+    """Refuses what would break later, or be silently left as it was."""
+    for key in ("channels", "dim"):
+        if not isinstance(getattr(pooling, key, None), int):
+            raise PluginError(f"{what} has no attribute {key!r} (an integer)")
+    learned = [name for name, _ in pooling.named_parameters()]
+    if learned:
+        raise PluginError(
+            f"{what} has parameters ({', '.join(learned[:3])}), allowed are buffers: features of "
+            "a frozen backbone are computed once, so a pooling cannot learn"
+        )

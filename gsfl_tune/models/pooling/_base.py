@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from contextlib import AbstractContextManager, nullcontext
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -14,13 +15,21 @@ EPSILON = 1e-8
 class Pooling(nn.Module, ABC):
     """Makes one vector of a feature map.
 
+    It is made with the number of channels (and, if it takes one, the wanted D), and has buffers at
+    most: features of a frozen backbone are computed once, so that a pooling cannot learn.
+
     Attributes:
         channels: C of the maps that come in.
         dim: D of the vectors that come out.
+        projected_channels: Channels that a PCA projection in front keeps where
+            ``model.pooling_channels`` does not say; None: there never is a projection.
+        takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
     """
 
     channels: int
     dim: int
+    projected_channels: ClassVar[int | None] = None
+    takes_dim: ClassVar[bool] = False
 
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:

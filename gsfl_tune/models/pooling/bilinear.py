@@ -14,6 +14,9 @@ from gsfl_tune.models.pooling._base import Pooling, gram, signed_sqrt
 class BilinearPooling(Pooling):
     """Signed square root of the Gram matrix divided by h * w, flattened; D = C * C."""
 
+    # Without a projection 2,048 channels would give 4.2 M dimensions.
+    projected_channels = 128
+
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.channels = channels

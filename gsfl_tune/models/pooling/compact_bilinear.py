@@ -30,6 +30,9 @@ class CompactBilinearPooling(Pooling):
     bins: Tensor
     signs: Tensor
 
+    projected_channels = 512
+    takes_dim = True
+
     def __init__(self, channels: int, dim: int = 8192, seed: int = 0) -> None:
         super().__init__()
         self.channels = channels

@@ -1,0 +1,37 @@
+"""Leaves whose words are not all known to the schema: installed packages add to them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic_core import core_schema
+
+from gsfl_tune.plugins import Kind, names
+
+
+@dataclass(frozen=True)
+class Named:
+    """Marks a text as the name of something that is built in or that a package adds.
+
+    Attributes:
+        kind: Of what.
+    """
+
+    kind: Kind
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The names."""
+        return names(self.kind)
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
+        return core_schema.no_info_after_validator_function(self._known, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: Any, handler: Any) -> dict[str, Any]:
+        return {"enum": list(self.words), "type": "string"}
+
+    def _known(self, value: str) -> str:
+        if value not in self.words:
+            raise ValueError(f"allowed {', '.join(self.words)}")
+        return value

@@ -1,0 +1,152 @@
+"""The reference of experiment files, in Markdown, made of the schema itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
+
+_HEADER = """\
+# The YAML reference
+
+Every key of an experiment file. This page is made of the schema (`gsfl-tune schema --markdown`), as
+[schema.json](../schema.json) is, which editors use. [The experiment file](../experiment.md) explains
+how a file is put together; [the template](../../search_spaces/image_folder.yaml) is one to begin with.
+
+*Searched* says whether the key may be a [distribution](#what-may-stand-in-place-of-a-value). *When*
+says under which conditions a key has an effect; elsewhere it is ignored.
+"""
+
+_GRAMMAR = """\
+## What may stand in place of a value
+
+Where *searched* says yes, a value may be one of these mappings.
+
+| form | example | meaning |
+| --- | --- | --- |
+| choice | `backbone: {choice: [resnet50, convnext_tiny]}` | one of the values |
+| int | `count: {int: [1, 20]}` | an integer, both ends included |
+| float | `dropout: {float: [0, 0.7]}` | a number, both ends included |
+| named mappings | `size: {choice: {small: {latent_dim: 128}, large: {latent_dim: 1024, dropout: 0.5}}}` | \
+one of the mappings, merged into the section; the key (`size`) is free |
+| alternatives | `learning_rate: [{float: [1e-4, 1e-2], log: true, when: {training.head.optimizer: adamw}}, \
+{float: [1e-3, 1], log: true, when: {training.head.optimizer: sgd}}]` | the distribution whose condition \
+holds; the conditions must exclude each other; the parameters are called `PATH@0`, `PATH@1` |
+
+Each of them takes more keys:
+
+| key | with | example | meaning |
+| --- | --- | --- | --- |
+| `log` | int, float | `learning_rate: {float: [1e-4, 1e-2], log: true}` | draw evenly on a logarithmic \
+scale; the lower end must be above 0; not with `step` |
+| `step` | int, float | `latent_dim: {int: [128, 1024], step: 128}` | the distance of values |
+| `default` | all | `dropout: {float: [0, 0.7], default: 0.28}` | what `train` and the first trial use; \
+else the first choice, or the middle of the range (the geometric one with `log`) |
+| `when` | all | `blocks: {choice: [all, 2], when: {training.finetune.epochs: {gt: 0}}}` | the condition \
+under which it is drawn; all that are named must hold |
+| `else` | with `when` | `count: {int: [2, 20], when: {model.groups.method: kmeans}, else: 8}` | the value \
+while the condition does not hold; without it the key's default |
+
+A condition names a key by its dotted path, fixed or searched. Its value is a scalar (equals), a list (any of them),
+or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not go in a circle.
+"""
+
+# Where a key has an effect, for keys (or sections, with a dot at the end) that do not always.
+CONDITIONS = {
+    "data.path": "all sources but `typefaces`",
+    "data.download": "sources `aircraft`, `flowers102`, `pets`",
+    "data.split.": "where the source has no such part of its own",
+    "data.augment.": "in the finetune stage, and with `data.views`",
+    "data.typefaces.": "source `typefaces`",
+    "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`",
+    "model.pooling_dim": "pooling `compact_bilinear`",
+    "model.decoder": "head `gsfl`",
+    "model.groups.": "head `gsfl`",
+    "model.groups.count": "head `gsfl`; not with `taxonomy` and `single`; at most half of the classes "
+    "are searched",
+    "model.groups.taxonomy": "method `taxonomy`; `typefaces` brings one along",
+    "loss.reconstruction": "head `gsfl`",
+    "loss.class_center": "head `gsfl`",
+    "loss.shared_center": "head `gsfl`",
+    "loss.center_rate": "head `gsfl`",
+    "loss.center_init": "head `gsfl`",
+    "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
+    "loss.terms.": "head `gsfl`",
+    "training.head.momentum": "optimizer `sgd`",
+    "training.finetune.": "`training.finetune.epochs` above 0",
+    "training.finetune.momentum": "optimizer `sgd`",
+    "search.sampler.startup_trials": "samplers `tpe`, `gp`, `cmaes`",
+    "search.scheduler.grace": "scheduler `asha`",
+    "search.scheduler.reduction": "scheduler `asha`",
+    "search.scheduler.brackets": "scheduler `asha`",
+    "search.resources.wait": "on a cluster",
+    "search.resources.gpus_per_trial": "needs a finetune stage",
+    "search.resources.workers_per_trial": "needs a finetune stage",
+}
+
+
+def yaml_reference() -> str:
+    """The page: the grammar, then a table a section, keys in the order of the schema."""
+    parts = [_HEADER, *_sections(), _GRAMMAR]
+    return "\n".join(parts)
+
+
+def condition_of(path: str) -> str:
+    """When a key has an effect, in Markdown; an empty string where it always has."""
+    if path in CONDITIONS:
+        return CONDITIONS[path]
+    inside = [prefix for prefix in CONDITIONS if prefix.endswith(".") and path.startswith(prefix)]
+    if path.endswith(".epochs") or not inside:
+        return ""
+    return CONDITIONS[max(inside, key=len)]
+
+
+def _sections() -> Iterator[str]:
+    for path, model in sections().items():
+        own = [leaf for leaf in leaves().values() if leaf.path.rpartition(".")[0] == path]
+        title = f"`{path}`" if path else "The file"
+        level = "#" * (2 + path.count("."))
+        yield f"{level} {title}\n\n{_about(path, model)}\n"
+        if own:
+            rows = ["| key | allowed | default | searched | meaning |", "| --- | --- | --- | --- | --- |"]
+            yield "\n".join([*rows, *map(_row, own)]) + "\n"
+
+
+def _about(path: str, model: Any) -> str:
+    if not path:
+        inside = ", ".join(f"[`{name}`](#{name})" for name in sections() if name and "." not in name)
+        return f"Besides these keys a file has the sections {inside}; of them only `data` must be there."
+    about = _text(model.__doc__ or "")
+    return about if model.model_fields else f"{about} [How to add one](../extending.md)."
+
+
+def _row(leaf: Leaf) -> str:
+    key = leaf.path.rpartition(".")[2]
+    meaning = _text(leaf.field.description or "")
+    if condition := condition_of(leaf.path):
+        meaning += f" *When:* {condition}."
+    searched = "yes" if leaf.not_searched is None else "no"
+    cells = [f"`{key}`", _allowed(leaf), _default(leaf), searched, meaning]
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+
+
+def _allowed(leaf: Leaf) -> str:
+    return _text(leaf.allowed)
+
+
+def _default(leaf: Leaf) -> str:
+    if leaf.default is MISSING:
+        return "must be given"
+    default = leaf.default
+    if default is None:
+        return "none"
+    if isinstance(default, float):
+        return f"`{number(default)}`"
+    return f"`{default if isinstance(default, str) else json.dumps(default)}`"
+
+
+def _text(text: str) -> str:
+    """Plain text of the code as Markdown in one line; what would be markup there is not."""
+    return " ".join(text.split()).replace("<", "&lt;").replace("*", "\\*")
