@@ -8,10 +8,11 @@ from collections.abc import Callable
 import pytest
 from optuna.trial import FrozenTrial
 
-from benchmarks.faults.__main__ import FAULTS, STAGES, killers
+from benchmarks.faults.__main__ import FAULTS, STAGES, killers, overrides
 from benchmarks.faults.driver import Stage
 from benchmarks.faults.nodes import Nodes, kill
 from benchmarks.faults.scenario import Search, disagreements, states, strike
+from benchmarks.faults.storage import StorageServer
 from tests.faults.conftest import ONE_WORKER
 
 
@@ -51,17 +52,19 @@ def test_ends_as_if_nothing_had_happened(
     search: Callable[..., Search],
     fresh: Callable[[], Nodes],
     undisturbed: Callable[[Stage, Nodes], list[FrozenTrial]],
+    server: StorageServer,
 ) -> None:
     cluster = fresh()
     reference = undisturbed(stage, cluster)
     assert {trial.state.name for trial in reference} == {"COMPLETE", "PRUNED"}
-    one = search(stage, *ONE_WORKER, on=cluster)
-    result = strike(fault, one, killers(fresh)[fault], reference)
+    one = search(stage, *overrides(fault, server, f"{stage}-{fault}"), on=cluster)
+    result = strike(fault, one, killers(fresh, server)[fault], reference)
     assert result.problems == []
     assert states(one.trials()) == states(reference)
     assert result.before["RUNNING"] == 1
-    # A worker may outlive its raylet for as long as the search takes.
-    assert result.recovered < 90 or fault == "raylet"
+    # A worker outlives a storage that is away, and its raylet for as long as the search takes.
+    assert result.recovered < 90 or fault in ("raylet", "storage")
+    assert "repeated" in one.text() or fault != "storage"
 
 
 @pytest.mark.slow
