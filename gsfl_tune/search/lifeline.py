@@ -93,7 +93,7 @@ def _session(address: str) -> bytes | None:
     """Name of what the head has run since it was first started; None if it does not say."""
     try:
         from ray._private import ray_constants
-        from ray._raylet import GcsClient
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
 
         found: bytes | None = GcsClient(address=address).internal_kv_get(
             b"session_name", ray_constants.KV_NAMESPACE_SESSION, timeout=_POLL_SECONDS
