@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
@@ -25,14 +26,17 @@ def test_a_search_outlives_a_node_a_trial_and_its_driver(search: Callable[..., S
     # As on a machine that is gone: a worker may outlive its raylet for a while.
     kill(first["pid"])
     one.wait(lambda: one.trained()[-1]["pid"] != first["pid"])
-    # On the other node, from its last rung; a second driver is refused meanwhile.
+    # On the other node, from its last rung.
     assert one.trained()[-1]["trial"] == first["trial"]
     assert one.trained()[-1]["node"] != first["node"]
+    # A second driver is refused; the first one waits, lest it end before the second has begun.
+    one.process.send_signal(signal.SIGSTOP)
     second = Search(one.nodes, one.run, one.cache, one.stage, one.overrides)
     second.output = list(one.output)
     second.start()
     assert second.end() == 2
     assert f"process {one.process.pid}" in second.text()
+    one.process.send_signal(signal.SIGCONT)
     kill(one.trained()[-1]["pid"])
     one.hit(done=1)
     finished = one.finished()
