@@ -5,20 +5,18 @@ Prints its port. Every request looks at the mood: ``500`` fails all, ``refuse`` 
 
 from __future__ import annotations
 
-import logging
 import sys
 from pathlib import Path
 from typing import Any
 
-from moto.server import DomainDispatcherApplication, create_backend_app
-from werkzeug.serving import make_server
+from benchmarks.faults.moto_s3 import application, serve
 
 _ERROR = "<?xml version='1.0'?><Error><Code>{}</Code><Message>a bad day</Message></Error>"
 
 
 class Moody:
     def __init__(self, mood: Path) -> None:
-        self._app = DomainDispatcherApplication(create_backend_app)
+        self._app = application()
         self._mood = mood
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
@@ -36,12 +34,5 @@ class Moody:
         return self._app(environ, start_response)
 
 
-def main(mood: str) -> None:
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server = make_server("127.0.0.1", 0, Moody(Path(mood)), threaded=True)
-    print(server.server_port, flush=True)
-    server.serve_forever()
-
-
 if __name__ == "__main__":
-    main(sys.argv[1])
+    serve(Moody(Path(sys.argv[1])))

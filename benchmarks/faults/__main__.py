@@ -8,7 +8,7 @@ in it twice was trained twice. The time to recover is that from the kill to the 
 trial that was hit; where the driver died too, it is started again at once, with a new cluster
 where the head died, so the starts of processes are in it and the time of a human is not.
 
-    python -m benchmarks.faults                     all faults in both stages, about 10 minutes
+    python -m benchmarks.faults                     all faults in both stages, about 12 minutes
     python -m benchmarks.faults --stage head --fault raylet
 
 What a run does not measure is kept from the last one (benchmarks/results/faults.json).
@@ -38,10 +38,12 @@ from benchmarks.faults.scenario import (
     kill_gcs,
     kill_head,
     kill_raylet,
+    kill_storage,
     kill_trial,
     strike,
     whole,
 )
+from benchmarks.faults.storage import StorageServer, storage_server
 from gsfl_tune.run import RunDirectory
 
 FAULTS: dict[str, str] = {
@@ -49,38 +51,48 @@ FAULTS: dict[str, str] = {
     "raylet": "a raylet (a new node joins)",
     "driver": "the driver (started again)",
     "head": "the head with everything, driver included (new cluster, started again)",
+    "storage": "the storage server (back after 8 s)",
     "gcs": "the head under a driver elsewhere, which ends by itself (new cluster, started again)",
 }
 STAGES: tuple[Stage, ...] = ("head", "finetune")
 
 
-def killers(fresh: Callable[[], Nodes]) -> dict[str, Killer]:
+def killers(fresh: Callable[[], Nodes], server: StorageServer) -> dict[str, Killer]:
     """What does it, by name."""
     return {
         "trial": kill_trial,
         "raylet": kill_raylet,
         "driver": kill_driver,
         "head": partial(kill_head, fresh=fresh),
+        "storage": partial(kill_storage, server=server),
         "gcs": partial(kill_gcs, fresh=fresh),
     }
 
 
+def overrides(fault: str, server: StorageServer, name: str) -> tuple[str, ...]:
+    """Of the experiment that a fault hits: one trial at a time, kept where the fault is."""
+    stored = (f"storage={server.url(name)}",) if fault == "storage" else ()
+    return ("search.max_concurrent=1", *stored)
+
+
 def measure(stage: Stage, faults: list[str], folder: Path) -> Iterator[Result]:
     """One stage, on as few clusters as the faults leave."""
-    one = ("search.max_concurrent=1",)
     with ExitStack() as stack:
+        server = stack.enter_context(storage_server(folder))
 
         def fresh() -> Nodes:
-            return stack.enter_context(nodes())
+            return stack.enter_context(nodes(**server.environment))
+
+        def of(fault: str) -> Search:
+            run, more = RunDirectory(folder / fault), overrides(fault, server, f"{stage}-{fault}")
+            return Search(cluster, run, folder / "cache", stage, more)
 
         cluster = fresh()
-        search = Search(cluster, RunDirectory(folder / "whole"), folder / "cache", stage, one)
-        reference = whole(search)
+        reference = whole(of("whole"))
         for fault in faults:
-            run = RunDirectory(folder / fault)
-            search = Search(cluster, run, folder / "cache", stage, one)
+            search = of(fault)
             try:
-                yield strike(fault, search, killers(fresh)[fault], reference)
+                yield strike(fault, search, killers(fresh, server)[fault], reference)
                 cluster = search.nodes
             except RuntimeError as error:
                 print(f"{fault}: {error}", file=sys.stderr, flush=True)

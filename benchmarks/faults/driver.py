@@ -20,8 +20,17 @@ import ray
 from gsfl_tune.cluster import ray_session, slots
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Interrupt, Progress, SearchInterrupted, run_lock, run_study
+from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.search import (
+    Interrupt,
+    Progress,
+    SearchInterrupted,
+    StorageWatcher,
+    Watcher,
+    run_lock,
+    run_study,
+    stored_run,
+)
 from gsfl_tune.search.trainable import GsflTrainable
 from gsfl_tune.search.worker import Task, TrialWorker
 
@@ -113,9 +122,17 @@ def main() -> int:
     options = parser.parse_args()
     run = RunDirectory(options.run)
     searched = experiment(options.stage, *options.overrides)
+    progress = Progress()
+    watchers: list[Watcher] = [progress]
+    stored = stored_run(searched, run, progress.notice, resume=True)
     try:
-        with run_lock(run), ray_session():
+        with run_lock(run), stored as storage, ray_session():
             interrupt = Interrupt(run)
+            if storage is not None:
+                write_json(run.manifest_file, {"format": 1})
+                watchers.append(StorageWatcher(storage, interrupt, progress.notice))
+                storage.storage.hopeless = lambda: interrupt.overdue
+                storage.start()
             config = searched.defaults().search
             outcome = run_study(
                 searched,
@@ -123,9 +140,10 @@ def main() -> int:
                 resources=slots(config.resources, config.max_concurrent),
                 feature_dim=512,
                 cache_dir=options.cache,
-                watchers=[Progress()],
+                watchers=watchers,
                 interrupt=interrupt,
                 trainable=Logged,
+                storage=storage,
             )
             interrupt.clear()
     except SearchInterrupted as error:

@@ -23,7 +23,8 @@ async def serve(port: int, target: int) -> None:
         up, down = await asyncio.open_connection("127.0.0.1", target)
         await asyncio.gather(copy(reader, down), copy(up, writer))
 
-    server = await asyncio.start_server(relay, "127.0.0.1", port)
+    # The port of a relay that was killed a moment ago: its connections are still closing.
+    server = await asyncio.start_server(relay, "127.0.0.1", port, reuse_address=True)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
         await server.serve_forever()

@@ -18,11 +18,14 @@ from optuna.trial import FrozenTrial
 
 from benchmarks.faults.driver import Stage, experiment, trained_log
 from benchmarks.faults.nodes import ROOT, Nodes, kill
+from benchmarks.faults.storage import StorageServer
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.runner import largest_timeline
 
 FINISHED = {"COMPLETE", "PRUNED", "FAIL"}
+# Long enough for a trial to come to a rung, which it may not report until it is stored.
+AWAY_SECONDS = 8.0
 Killer = Callable[["Search", dict[str, Any]], None]
 
 
@@ -334,6 +337,13 @@ def kill_gcs(search: Search, victim: dict[str, Any], fresh: Callable[[], Nodes])
         raise RuntimeError(f"the driver ended with {code}:\n{search.text()}")
     search.nodes = fresh()
     search.start()
+
+
+def kill_storage(search: Search, victim: dict[str, Any], server: StorageServer) -> None:
+    """The server that the run is kept on; it comes back after a while."""
+    server.kill()
+    time.sleep(AWAY_SECONDS)
+    server.revive()
 
 
 def alive(pid: int) -> bool:

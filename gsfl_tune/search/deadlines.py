@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,7 @@ class _Running:
     trial: Any
     since: float
     until: float
+    away: float
 
 
 class Deadlines(tune.Callback):
@@ -29,11 +31,19 @@ class Deadlines(tune.Callback):
     Args:
         timeout: Seconds a trial; None watches nothing.
         searcher: Knows what a trial took before, and writes down why it failed.
+        away: Seconds, up to now, in which the run's storage has not answered: trials wait for
+            it then, and it is not their fault.
     """
 
-    def __init__(self, timeout: float | None, searcher: StudySearcher) -> None:
+    def __init__(
+        self,
+        timeout: float | None,
+        searcher: StudySearcher,
+        away: Callable[[], float] = lambda: 0.0,
+    ) -> None:
         self._timeout = timeout
         self._searcher = searcher
+        self._away = away
         self._running: dict[str, _Running] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -42,7 +52,7 @@ class Deadlines(tune.Callback):
             now = time.monotonic()
             left = self._timeout - self._searcher.seconds_before(trial.trial_id)
             until = now + max(0.0, left) + GRACE_SECONDS
-            self._running[trial.trial_id] = _Running(trial, now, until)
+            self._running[trial.trial_id] = _Running(trial, now, until, self._away())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """It needs no deadline any more."""
@@ -58,8 +68,8 @@ class Deadlines(tune.Callback):
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called some times a second, whatever trials do."""
-        now = time.monotonic()
-        late = [each for each in self._running.values() if now >= each.until]
+        now, away = time.monotonic(), self._away()
+        late = [each for each in self._running.values() if now >= each.until + away - each.away]
         for each in late:
             del self._running[each.trial.trial_id]
             self._end(each, now)

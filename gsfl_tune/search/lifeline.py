@@ -31,9 +31,10 @@ def lifeline(
 ) -> Iterator[None]:
     """Watches the head of the cluster that this process is connected to.
 
-    When it has not answered for a while, the run is interrupted: trials that still live save, and
-    the caller ends as after Ctrl-C. Calls of Ray may never return then: where the caller
-    does not come to its end in time, the process is ended with exit code 3.
+    When it has not answered for a while, or another head answers at its address, the run is
+    interrupted: trials that still live save, and the caller ends as after Ctrl-C. Calls of Ray
+    may never return then: where the caller does not come to its end in time, the process is
+    ended with exit code 3.
 
     Args:
         interrupt: Of the run.
@@ -41,21 +42,31 @@ def lifeline(
         patience: Seconds without an answer.
     """
     address = ray.get_runtime_context().gcs_address
+    session = _session(address)
     over = threading.Event()
 
     def watch() -> None:
-        seen = time.monotonic()
+        seen, away = time.monotonic(), False
         while not over.wait(_POLL_SECONDS):
-            if _answers(address):
+            answers = _answers(address)
+            if answers and away and session is not None:
+                # A head that keeps its state in Redis is the same one when it is back.
+                now = _session(address)
+                if now is not None and now != session:
+                    lost(f"a new head answers at the address of the cluster ({address})")
+                    return
+                answers = now is not None
+            away = not answers
+            if answers:
                 seen = time.monotonic()
             elif time.monotonic() - seen >= patience:
-                lost()
+                lost(f"the head of the cluster ({address}) has not answered for {patience:g} s")
                 return
 
-    def lost() -> None:
+    def lost(what: str) -> None:
         text = (
-            f"the head of the cluster ({address}) has not answered for {patience:g} s: the search "
-            "ends here. Nothing finished is lost; start a cluster and continue with --resume"
+            f"{what}: the search ends here. Nothing finished is lost; start a cluster and "
+            "continue with --resume"
         )
         notice(text)
         if not interrupt.requested:
@@ -76,6 +87,21 @@ def lifeline(
         yield
     finally:
         over.set()
+
+
+def _session(address: str) -> bytes | None:
+    """Name of what the head has run since it was first started; None if it does not say."""
+    try:
+        from ray._private import ray_constants
+        from ray._raylet import GcsClient  # type: ignore[attr-defined]
+
+        found: bytes | None = GcsClient(address=address).internal_kv_get(
+            b"session_name", ray_constants.KV_NAMESPACE_SESSION, timeout=_POLL_SECONDS
+        )
+    except Exception:
+        # Another token, a head that is still starting, a Ray that has moved this.
+        return None
+    return found
 
 
 def _answers(address: str) -> bool:

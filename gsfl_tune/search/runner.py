@@ -257,6 +257,10 @@ def run_study(
         on_trouble=interrupt.give_up,
     )
     study.on_loss(watcher.notice)
+
+    def away() -> float:
+        return storage.storage.away_seconds if storage is not None else 0.0
+
     with interrupt.listening(), closing(study), lifeline(interrupt, watcher.notice):
         begun = False
         # Once more for a trial that came back when Ray had been told that there are no more.
@@ -267,7 +271,7 @@ def run_study(
                 searcher,
                 AshaScheduler(asha, searcher, study.metric),
                 _Stopper(interrupt, watcher.tick, limits.look),
-                Deadlines(timeout, searcher),
+                Deadlines(timeout, searcher, away),
                 run=run,
                 concurrent=resources.count,
             )

@@ -291,8 +291,7 @@ class TrialWorker:
             on_epoch=self._epoch,
         )
         if ending == "interrupted":
-            if self._workplace is not None:
-                self._workplace.finish()
+            self._publish()
             return {"interrupted": True, "done": True}
         value = self._values[epoch]
         if not math.isfinite(value):
@@ -304,8 +303,7 @@ class TrialWorker:
         if training.saved < training.epoch:
             save(training, self._claim)
             self._last_save = time.monotonic()
-        if self._workplace is not None:
-            self._workplace.finish()
+        self._publish()
         return {
             "rung": k,
             "rung_time": task.reduction**k,
@@ -313,6 +311,13 @@ class TrialWorker:
             task.metric: value,
             "done": done,
         }
+
+    def _publish(self) -> None:
+        """Waits until the storage has everything; the trial's time limit waits too."""
+        if self._workplace is not None:
+            begun = time.monotonic()
+            self._workplace.finish()
+            self._begun += time.monotonic() - begun
 
     def _start(self) -> Training:
         task = self.task

@@ -12,6 +12,7 @@ from optuna.trial import FrozenTrial
 from benchmarks.faults.driver import Stage
 from benchmarks.faults.nodes import Nodes, nodes
 from benchmarks.faults.scenario import Search, whole
+from benchmarks.faults.storage import StorageServer, storage_server
 from gsfl_tune.run import RunDirectory
 
 ONE_WORKER = ("search.max_concurrent=1",)
@@ -22,11 +23,17 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[StorageServer]:
+    with storage_server(tmp_path_factory.mktemp("storage")) as server:
+        yield server
+
+
 @pytest.fixture
-def fresh() -> Iterator[Callable[[], Nodes]]:
+def fresh(server: StorageServer) -> Iterator[Callable[[], Nodes]]:
     """Starts a cluster of three nodes; all of them end with the test."""
     with ExitStack() as stack:
-        yield lambda: stack.enter_context(nodes())
+        yield lambda: stack.enter_context(nodes(**server.environment))
 
 
 @pytest.fixture

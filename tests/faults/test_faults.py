@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 
 import pytest
 from optuna.trial import FrozenTrial
 
-from benchmarks.faults.__main__ import FAULTS, STAGES, killers
+from benchmarks.faults.__main__ import FAULTS, STAGES, killers, overrides
 from benchmarks.faults.driver import Stage
 from benchmarks.faults.nodes import Nodes, kill
 from benchmarks.faults.scenario import Search, disagreements, states, strike
+from benchmarks.faults.storage import StorageServer
 from tests.faults.conftest import ONE_WORKER
 
 
@@ -24,14 +26,17 @@ def test_a_search_outlives_a_node_a_trial_and_its_driver(search: Callable[..., S
     # As on a machine that is gone: a worker may outlive its raylet for a while.
     kill(first["pid"])
     one.wait(lambda: one.trained()[-1]["pid"] != first["pid"])
-    # On the other node, from its last rung; a second driver is refused meanwhile.
+    # On the other node, from its last rung.
     assert one.trained()[-1]["trial"] == first["trial"]
     assert one.trained()[-1]["node"] != first["node"]
+    # A second driver is refused; the first one waits, lest it end before the second has begun.
+    one.process.send_signal(signal.SIGSTOP)
     second = Search(one.nodes, one.run, one.cache, one.stage, one.overrides)
     second.output = list(one.output)
     second.start()
     assert second.end() == 2
     assert f"process {one.process.pid}" in second.text()
+    one.process.send_signal(signal.SIGCONT)
     kill(one.trained()[-1]["pid"])
     one.hit(done=1)
     finished = one.finished()
@@ -51,17 +56,19 @@ def test_ends_as_if_nothing_had_happened(
     search: Callable[..., Search],
     fresh: Callable[[], Nodes],
     undisturbed: Callable[[Stage, Nodes], list[FrozenTrial]],
+    server: StorageServer,
 ) -> None:
     cluster = fresh()
     reference = undisturbed(stage, cluster)
     assert {trial.state.name for trial in reference} == {"COMPLETE", "PRUNED"}
-    one = search(stage, *ONE_WORKER, on=cluster)
-    result = strike(fault, one, killers(fresh)[fault], reference)
+    one = search(stage, *overrides(fault, server, f"{stage}-{fault}"), on=cluster)
+    result = strike(fault, one, killers(fresh, server)[fault], reference)
     assert result.problems == []
     assert states(one.trials()) == states(reference)
     assert result.before["RUNNING"] == 1
-    # A worker may outlive its raylet for as long as the search takes.
-    assert result.recovered < 90 or fault == "raylet"
+    # A worker outlives a storage that is away, and its raylet for as long as the search takes.
+    assert result.recovered < 90 or fault in ("raylet", "storage")
+    assert "repeated" in one.text() or fault != "storage"
 
 
 @pytest.mark.slow

@@ -35,10 +35,13 @@ SETTINGS = (
 class Started:
     """A head without slots and two workers with one each."""
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+    def __init__(self, folder: Path, environment: dict[str, str], port: int | None) -> None:
+        if port is None:
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                port = probe.getsockname()[1]
+        assert port is not None
+        self.port = port
         self.address = f"127.0.0.1:{port}"
         self._environment = environment
         self._folder = folder
@@ -99,9 +102,9 @@ def environment(tmp_path: Path) -> dict[str, str]:
 
 
 @contextmanager
-def _started(environment: dict[str, str]) -> Iterator[Started]:
+def _started(environment: dict[str, str], port: int | None = None) -> Iterator[Started]:
     with tempfile.TemporaryDirectory(prefix="r", dir="/tmp", ignore_cleanup_errors=True) as folder:
-        cluster = Started(Path(folder), environment)
+        cluster = Started(Path(folder), environment, port)
         try:
             yield cluster
         finally:
@@ -172,3 +175,38 @@ def test_a_search_that_loses_a_node_and_then_its_head(
     winner = min(after, key=lambda number: (after[number], number))
     assert read_json(run.results_file)["winner"]["trial"] == winner
     assert list(run.best.iterdir())
+
+
+@pytest.mark.slow
+def test_another_head_at_the_old_address_is_not_taken_for_the_first(
+    tmp_path: Path, environment: dict[str, str]
+) -> None:
+    run = RunDirectory(tmp_path / "run")
+    file = tmp_path / "tiny.yaml"
+    file.write_text(YAML)
+    settings = [word for setting in SETTINGS for word in ("--set", setting)]
+    with ExitStack() as stack:
+        first = stack.enter_context(_started(environment))
+        output = stack.enter_context((tmp_path / "output.txt").open("w+"))
+        driver = subprocess.Popen(
+            [
+                *(sys.executable, "-m", "gsfl_tune", "search", str(file), "--run-dir"),
+                *(str(run.path), "--address", first.address, *settings),
+            ],
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )
+        deadline = time.monotonic() + 120
+        while not EpochLog(run.trial("search", 0) / "epochs.jsonl").read():
+            assert driver.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
+        first.kill(0)
+        stack.enter_context(_started(environment, first.port))
+        assert driver.wait(120) == 3
+        output.seek(0)
+        said = output.read()
+    assert "a new head answers" in said or "has not answered" in said
+    assert "--resume" in said
+    assert "Traceback" not in said

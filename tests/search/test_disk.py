@@ -81,7 +81,7 @@ def disk(tmp_path: Path) -> Iterator[Disk]:
     [
         pytest.param("fill", "empty", "No space left", marks=pytest.mark.slow),
         pytest.param("write_protect", "allow_writing", "Read-only", marks=pytest.mark.slow),
-        ("vanish", "come_back", "No such file"),
+        pytest.param("vanish", "come_back", "No such file", marks=pytest.mark.slow),
     ],
 )
 def test_a_search_on_a_disk_that_fails_stops_and_goes_on_when_it_is_mended(

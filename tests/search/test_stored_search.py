@@ -48,11 +48,13 @@ def url(server: S3Server, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> st
 
 
 class Driver:
-    def __init__(self, run: RunDirectory, cache_dir: Path, url: str, **variables: str) -> None:
+    def __init__(
+        self, run: RunDirectory, cache_dir: Path, url: str, *overrides: str, **variables: str
+    ) -> None:
         environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
         command = [sys.executable, "-m", "tests.search.stored_driver", str(run.path)]
         self.process = subprocess.Popen(
-            [*command, str(cache_dir), url, *OVERRIDES],
+            [*command, str(cache_dir), url, *OVERRIDES, *overrides],
             env={**environment, **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -183,7 +185,8 @@ def test_an_endpoint_frozen_for_half_a_minute_and_a_second_driver(
     server: S3Server, url: str, tmp_path: Path, cache_dir: Path, undisturbed: Any
 ) -> None:
     run = RunDirectory(tmp_path / "run")
-    driver = Driver(run, cache_dir, url)
+    # A trial that waits for the storage does not use up its own time.
+    driver = Driver(run, cache_dir, url, "search.trial_timeout=12 s")
     driver.wait_for(lambda: run.journal.exists() and len(_finished(run)) >= 1)
     second = Driver(RunDirectory(tmp_path / "second"), cache_dir, url)
     assert "another search works on this run" in second.end(2)

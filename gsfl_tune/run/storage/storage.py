@@ -117,6 +117,11 @@ class Storage:
         """
         return call(self._backend)
 
+    @property
+    def away_seconds(self) -> float:
+        """Seconds in which the storage has not answered, up to now."""
+        return self._troubles.seconds
+
     def news(self) -> str | None:
         """What went wrong since the last time, None where nothing is worth a word."""
         text = self._troubles.news()
@@ -153,6 +158,7 @@ class Troubles:
         self._lock = threading.Lock()
         self._since: float | None = None
         self._seconds = 0.0
+        self._told = 0.0
         self._repeated = {"read": 0, "write": 0}
         self._error = ""
         self._announced = False
@@ -175,6 +181,13 @@ class Troubles:
                 self._seconds += time.monotonic() - self._since
                 self._since = None
 
+    @property
+    def seconds(self) -> float:
+        """How long it took until operations that failed succeeded, what lasts still included."""
+        with self._lock:
+            lasting = 0.0 if self._since is None else time.monotonic() - self._since
+            return self._seconds + lasting
+
     def news(self) -> str | None:
         """What is new and worth a word."""
         with self._lock:
@@ -184,12 +197,12 @@ class Troubles:
                     return None
                 self._announced = True
                 return f"does not answer ({self._error}); it is asked again and again"
-            counts, seconds = dict(self._repeated), self._seconds
+            counts, seconds = dict(self._repeated), self._seconds - self._told
             worth = self._announced or seconds >= WORTH_A_WORD
             if not worth:
                 return None
             self._repeated = {"read": 0, "write": 0}
-            self._seconds, self._announced = 0.0, False
+            self._told, self._announced = self._seconds, False
             words = [f"{n} {kind}{'s' * (n != 1)}" for kind, n in counts.items() if n]
             were = "was" if sum(counts.values()) == 1 else "were"
             return (
