@@ -1,4 +1,4 @@
-"""Grad-CAM of both parts on test images: those that are shown, and a sample to compare the parts."""
+"""Grad-CAM of both parts on test images: some that are shown, and a sample to compare them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Where in an image a network finds what it says: Grad-CAM of either part.
 
-Sources: Selvaraju et al., "Grad-CAM", ICCV 2017; Draelos and Carin, "Use HiResCAM instead of Grad-CAM
-for faithful explanations of convolutional neural networks", arXiv 2011.08891.
+Sources: Selvaraju et al., "Grad-CAM", ICCV 2017; Draelos and Carin, "Use HiResCAM instead of
+Grad-CAM for faithful explanations of convolutional neural networks", arXiv 2011.08891.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """The swap test: what becomes of an image when its shared part is another image's.
 
-decoder(s of image a + d of image b) is a feature like f, which a judge looks at: a linear classifier
-that was fitted on the f of training images. If the parts hold what they are named for,
+decoder(s of image a + d of image b) is a feature like f, which a judge looks at: a linear
+classifier that was fitted on the f of training images. If the parts hold what they are named for,
 
 - with a and b of different groups, the judge sees the group of a, which gave the shared part;
 - with a and b of different classes of one group, it sees the class of b, which gave the
   discriminative part: there the shared parts are interchangeable.
 
-The two questions need different pairs: where the groups differ, a judge that sees the class of b sees
-its group too.
+The two questions need different pairs: where the groups differ, a judge that sees the class of b
+sees its group too.
 """
 
 from __future__ import annotations

@@ -98,7 +98,8 @@ def finished_run(workspace, tmp_path_factory) -> Path:
     run.experiment_file.write_text("name: tiny\ndata: {source: typefaces}\n")
     write_json(run.manifest_file, {"format": 1, "data": dataset.digest})
     write_json(run.data_file, dataset.summary())
-    first = Training(winner.config, workspace, winner.directories[1], seed=1, fit="train+validation")
+    directory = winner.directories[1]
+    first = Training(winner.config, workspace, directory, seed=1, fit="train+validation")
     assert first.look()
     network = first.trained_network()
     bundle_from_network(
