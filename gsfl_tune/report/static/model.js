@@ -245,8 +245,14 @@ charts.probes = (host, data) => {
 
 charts.swap = (host, data) => {
   const { swap } = data;
-  barPairs(host, [
-    { name: "group follows s", value: { mean: swap.group_follows_shared }, chance: swap.chance_group },
-    { name: "class follows d", value: { mean: swap.class_follows_discriminative }, chance: swap.chance_class },
-  ], (row) => row.chance, [["value", "of the swapped pairs", "var(--finished)"]]);
+  const share = (value) => (value === null || value === undefined ? null : { mean: value });
+  const rows = [
+    { name: "the group", own: share(swap.group_follows_shared), other: share(swap.group_follows_discriminative),
+      chance: swap.chance_group },
+    { name: "the class", own: share(swap.class_follows_discriminative), other: share(swap.class_follows_shared),
+      chance: swap.chance_class },
+  ].filter((row) => row.own);
+  const series = [["own", "follows the part that should carry it (group: s, class: d)", "var(--finished)"]];
+  if (rows.some((row) => row.other)) series.push(["other", "follows the other part", "var(--pruned)"]);
+  barPairs(host, rows, (row) => row.chance, series);
 };
