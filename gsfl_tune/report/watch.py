@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_for_us(self) -> bool:
         if self.server.public:
             return True
-        name = self.headers.get("Host", "").rpartition("@")[2]
+        name = self.headers.get("Host", "")
         host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         return host in _LOCAL or host == self.server.host
 

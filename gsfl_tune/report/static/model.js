@@ -200,6 +200,10 @@ charts.map = (host, data) => {
 
 // Pairs of bars with a line for chance.
 function barPairs(host, rows, chanceOf, series) {
+  if (!rows.length) {
+    host.textContent = "There were no images to measure it on.";
+    return;
+  }
   const longest = Math.max(...rows.map((row) => row.name.length));
   const left = Math.min(host.clientWidth * 0.4, longest * 7 + 14);
   const frame = canvasFor(host, rows.length * (22 * series.length + 16) + 40, { left, right: 56, top: 6, bottom: 36 });
