@@ -60,6 +60,7 @@ class Search(Command):
 
         run_dir = args.run_dir or Path("runs") / experiment.name
         print(f"run directory: {run_dir}", flush=True)
+        print(f"watch it: {shlex.join(['gsfl-tune', 'watch', str(run_dir)])}", flush=True)
         storage = experiment.defaults().storage
         if storage is not None:
             print(f"storage: {run_url(storage, experiment.name)}", flush=True)
