@@ -15,8 +15,14 @@ from gsfl_tune.report.rungs import Rung, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
 from gsfl_tune.report.trials import TrialRecord, best_so_far
 
-_FIRST = ("model.groups.count", "model.groups.method", "loss.reconstruction", "loss.class_center")
-_FIRST += ("loss.shared_center", "loss.center_rate")
+_FIRST = (
+    "model.groups.count",
+    "model.groups.method",
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+)
 
 
 class SearchCharts:

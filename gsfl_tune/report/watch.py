@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 20  # a client that says nothing does not keep its thread
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answers ``/`` and ``/version``."""
         if not self._is_for_us():
             # Else a foreign page could read this one by a name that points here.

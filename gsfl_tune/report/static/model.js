@@ -156,11 +156,13 @@ charts.map = (host, data) => {
   choose("Colour by", "colour", [...(grouped ? [["group", "group"]] : []), ["class", "class"], ["right", "right or wrong"]]);
   choose("Only", "only", [["", "all classes"], ...data.classes.map((name, index) => [String(index), name])]);
   const grid = html("div", { class: "grid-wide" }, host);
-  for (const part of ["shared", "discriminative"]) {
-    if (!map[part]) continue;
+  // All cells first: they share the width.
+  const cells = ["shared", "discriminative"].filter((part) => map[part]).map((part) => {
     const cell = html("div", { class: "cell" }, grid);
     html("h4", {}, cell, part === "shared" ? "shared part s" : "discriminative part d");
-    const inner = html("div", {}, cell);
+    return [part, html("div", {}, cell)];
+  });
+  for (const [part, inner] of cells) {
     const side = Math.min(inner.clientWidth, 520);
     const frame = canvasFor(inner, side, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
     const x = linear(0, 1000, frame.left + 6, frame.right - 6);

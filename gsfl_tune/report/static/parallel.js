@@ -118,8 +118,8 @@ const RAMP = [[0, 34, 78], [42, 63, 109], [87, 93, 109], [124, 123, 120], [165, 
   [254, 232, 56]];
 
 function ramp(share) {
-  // The dark end vanishes on a dark page, the light end on a light one.
-  const inner = isDark() ? 0.25 + 0.75 * share : 0.92 * share;
+  // The best stand out: bright on a dark page, dark on a light one.
+  const inner = isDark() ? 0.25 + 0.75 * share : 0.9 * (1 - share);
   const place = Math.min(0.9999, Math.max(0, inner)) * (RAMP.length - 1);
   const index = Math.floor(place);
   const part = place - index;
