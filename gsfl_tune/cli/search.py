@@ -71,6 +71,7 @@ class Search(Command):
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
         results: Results | None = None
         print(f"run directory: {run_dir}", flush=True)
+        print(f"watch it: {shlex.join(['gsfl-tune', 'watch', str(run_dir)])}", flush=True)
         storage = experiment.defaults().storage
         if storage is not None:
             print(f"storage: {run_url(storage, experiment.name)}", flush=True)

@@ -39,11 +39,11 @@ class Watch(Command):
         from gsfl_tune.report import WatchServer
 
         server = WatchServer(args.run_dir, args.host, args.port)
-        print(f"watching {args.run_dir} at {server.url}; Ctrl-C ends it", flush=True)
-        if server.public:
-            print("everybody who reaches this machine can read the page", flush=True)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
+            print(f"watching {args.run_dir} at {server.url}; Ctrl-C ends it", flush=True)
+            if server.public:
+                print("everybody who reaches this machine can read the page", flush=True)
             if args.open:
                 import webbrowser
 

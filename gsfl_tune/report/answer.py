@@ -1,4 +1,4 @@
-"""The first thing on the page: what came out, whether to believe it, what it cost, how to repeat it."""
+"""What came out, whether to believe it, what it cost, and how to repeat it."""
 
 from __future__ import annotations
 

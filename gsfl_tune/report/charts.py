@@ -15,8 +15,14 @@ from gsfl_tune.report.rungs import Rung, rung_epochs, rungs
 from gsfl_tune.report.slots import Timeline, timeline
 from gsfl_tune.report.trials import TrialRecord, best_so_far
 
-_FIRST = ("model.groups.count", "model.groups.method", "loss.reconstruction", "loss.class_center")
-_FIRST += ("loss.shared_center", "loss.center_rate")
+_FIRST = (
+    "model.groups.count",
+    "model.groups.method",
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+)
 
 
 class SearchCharts:
@@ -215,11 +221,11 @@ def _axis(name: str, parameter: Parameter | None, trials: Sequence[TrialRecord])
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     drawn = None if parameter is None else parameter.distribution
     if isinstance(drawn, Categorical):
-        axis["choices"] = list(dict.fromkeys(map(str, [*drawn.choices, *values])))
+        axis["choices"] = list(dict.fromkeys(map(_word, [*drawn.choices, *values])))
     elif drawn is not None:
         axis |= {"low": drawn.low, "high": drawn.high, "log": drawn.log}
     elif len(numbers) < len(values):
-        axis["choices"] = sorted({str(value) for value in values})
+        axis["choices"] = sorted({_word(value) for value in values})
     else:
         low, high = min(numbers), max(numbers)
         axis |= {"low": low, "high": high, "log": low > 0 and high / low > 100}
@@ -230,7 +236,12 @@ def _place(value: Any, axis: dict[str, Any]) -> float | None:
     """The number of a choice, the value of anything else; None where it was not active."""
     if value is None:
         return None
-    return axis["choices"].index(str(value)) if "choices" in axis else _short(value)
+    return axis["choices"].index(_word(value)) if "choices" in axis else _short(value)
+
+
+def _word(choice: Any) -> str:
+    """A choice as text; 1.0 and 1 are the same to Parquet."""
+    return f"{choice:g}" if isinstance(choice, float) else str(choice)
 
 
 def _pareto(files: RunFiles) -> list[dict[str, Any]]:

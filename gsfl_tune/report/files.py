@@ -165,6 +165,9 @@ _REQUIRED = {
     "map": ("points",),
 }
 
+# By which word a note of the evidence tells of a part.
+_NOTED = {"pictures": "no pictures", "map": "no map", "probes": "no probe", "swap": "swap"}
+
 _GROUPED = {
     "group_errors": "errors inside and across groups",
     "probes": "group probes",
@@ -177,6 +180,10 @@ def _absent(files: RunFiles, key: str) -> str:
     plain = winner and winner.config.get("model", {}).get("head") == "plain"
     if plain and key in _GROUPED:
         return f"The winner has a plain head: without groups there are no {_GROUPED[key]}."
+    notes = (files.evidence or {}).get("notes") or ()
+    told = [str(note) for note in notes if _NOTED.get(key, key) in str(note)]
+    if told:
+        return f"It was left out: {'; '.join(told)}."
     return (
         "evidence.json has no such part: the run was made by an older version, or the part does "
         "not apply to its winner. `gsfl-tune evidence RUN` computes what is missing."

@@ -1,4 +1,4 @@
-"""Which parameters the result depends on, measured with a random forest, and how far to trust it."""
+"""Which parameters the result depends on, by a random forest, and how far to trust it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsfl_tune.report.trials import TrialRecord
 FEWEST = 10
 # More than these add time and nothing to see.
 MOST = 1000
-TREES = 200
+TREES = 128
 # A forest that explains less of what it has not seen should not be read.
 RELIABLE, USABLE = 0.5, 0.15
 

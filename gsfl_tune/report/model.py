@@ -80,8 +80,10 @@ def pairs(files: RunFiles, pictures: Pictures) -> list[Pair]:
     groups = groups_of(files)
     return [
         Pair(
-            *each["classes"],
-            *each["counts"],
+            first=each["classes"][0],
+            second=each["classes"][1],
+            first_as_second=each["counts"][0],
+            second_as_first=each["counts"][1],
             share=each["share"],
             same_group=groups.get(each["classes"][0]) == groups.get(each["classes"][1])
             if groups
@@ -103,7 +105,11 @@ def class_groups(files: RunFiles, pictures: Pictures) -> list[Group]:
         Group(
             number,
             names,
-            [s for s in sheets if s.group == number or (s.classes and set(s.classes) <= set(names))],
+            [
+                s
+                for s in sheets
+                if s.group == number or (s.classes and set(s.classes) <= set(names))
+            ],
             _mean([accuracy.get(name) for name in names]),
         )
         for number, names in sorted(members.items())
@@ -182,6 +188,11 @@ def _square(points: Sequence[Sequence[float]]) -> list[int]:
     for x, y in zip(xs, ys, strict=True):
         flat += [round(1000 * (x - left) / span), round(1000 * (y - bottom) / span)]
     return flat
+
+
+def _shows(sheet: Picture, group: int, names: Sequence[str]) -> bool:
+    inside = bool(sheet.classes) and set(sheet.classes) <= set(names)
+    return sheet.group == group if sheet.group is not None else inside
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -59,35 +59,39 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
     style, script = _static("report.css"), "\n".join(map(_static, SCRIPTS))
     search = SearchCharts(files)
     pictures = load_pictures(files.run.path, files.part("pictures")[0])
-    return _environment().get_template("page.html").render(
-        name=files.results.name,
-        finished=files.results.finished,
-        metric=files.results.metric,
-        live=live,
-        version_of_run=version_of_run,
-        policy=_policy(script, live=live),
-        style=Markup(style),
-        script=Markup(script),
-        data=_embedded(page_data(files, search)),
-        made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
-        version=version("gsfl-tune"),
-        run_path=str(files.run.path),
-        answer=answer(files),
-        score_titles=SCORE_TITLES,
-        search=search,
-        correlations=rank_correlations(values_by_rung(search.trials)) if search.rungs else [],
-        failures=failures(files.trials),
-        trials=files.trials,
-        parameters=[axis["name"] for axis in search.axes],
-        part=files.part,
-        classes=model.class_rows(files),
-        pairs=model.pairs(files, pictures),
-        class_groups=model.class_groups(files, pictures),
-        pictures=pictures,
-        grouped=bool(model.groups_of(files)),
-        confusion=model.confusion_chart(files) is not None,
-        confusion_groups=model.group_confusion_chart(files) is not None,
-        map=model.map_chart(files),
+    return (
+        _environment()
+        .get_template("page.html")
+        .render(
+            name=files.results.name,
+            finished=files.results.finished,
+            metric=files.results.metric,
+            live=live,
+            version_of_run=version_of_run,
+            policy=_policy(script, live=live),
+            style=Markup(style),
+            script=Markup(script),
+            data=_embedded(page_data(files, search)),
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
+            version=version("gsfl-tune"),
+            run_path=str(files.run.path),
+            answer=answer(files),
+            score_titles=SCORE_TITLES,
+            search=search,
+            correlations=rank_correlations(values_by_rung(search.trials)) if search.rungs else [],
+            failures=failures(files.trials),
+            trials=files.trials,
+            parameters=[axis["name"] for axis in search.axes],
+            part=files.part,
+            classes=model.class_rows(files),
+            pairs=model.pairs(files, pictures),
+            class_groups=model.class_groups(files, pictures),
+            pictures=pictures,
+            grouped=bool(model.groups_of(files)),
+            confusion=model.confusion_chart(files) is not None,
+            confusion_groups=model.group_confusion_chart(files) is not None,
+            map=model.map_chart(files),
+        )
     )
 
 

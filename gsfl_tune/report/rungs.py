@@ -91,7 +91,9 @@ def values_by_rung(trials: Sequence[TrialRecord]) -> pd.DataFrame:
     """One row a trial, one column a rung; NaN where a trial did not get."""
     last = max((max(trial.rungs) for trial in trials if trial.rungs), default=-1)
     rows = [[trial.rungs.get(k, np.nan) for k in range(last + 1)] for trial in trials]
-    return pd.DataFrame(rows, index=[t.number for t in trials], columns=range(last + 1), dtype=float)
+    return pd.DataFrame(
+        rows, index=[t.number for t in trials], columns=range(last + 1), dtype=float
+    )
 
 
 def rank_correlations(table: pd.DataFrame) -> list[list[RankCorrelation]]:

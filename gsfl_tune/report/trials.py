@@ -187,8 +187,11 @@ def best_so_far(
 
 
 def _missing(value: Any) -> bool:
-    return value is None or value is pd.NaT or (isinstance(value, float) and math.isnan(value)) or (
-        value is pd.NA
+    return (
+        value is None
+        or value is pd.NaT
+        or (isinstance(value, float) and math.isnan(value))
+        or (value is pd.NA)
     )
 
 
@@ -207,7 +210,7 @@ def _instant(value: Any) -> float | None:
     """Local time without a zone, as Optuna writes it."""
     if _missing(value):
         return None
-    moment = value.to_pydatetime() if hasattr(value, "to_pydatetime") else value
+    moment = value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
     return moment.timestamp() if isinstance(moment, datetime) else None
 
 

@@ -105,7 +105,7 @@ class _Handler(BaseHTTPRequestHandler):
     sys_version = ""
     timeout = 20  # a client that says nothing does not keep its thread
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         """Answers ``/`` and ``/version``."""
         if not self._is_for_us():
             # Else a foreign page could read this one by a name that points here.
@@ -140,7 +140,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _is_for_us(self) -> bool:
         if self.server.public:
             return True
-        name = self.headers.get("Host", "").rpartition("@")[2]
+        name = self.headers.get("Host", "")
         host = name[1:].partition("]")[0] if name.startswith("[") else name.partition(":")[0]
         return host in _LOCAL or host == self.server.host
 

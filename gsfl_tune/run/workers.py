@@ -1,4 +1,4 @@
-"""``workers.jsonl``: which worker was busy with what, one line a stretch, appended by the driver."""
+"""``workers.jsonl``: which worker was busy with what, one line a stretch, by the driver."""
 
 from __future__ import annotations
 

@@ -166,12 +166,16 @@ class Utilisation(Watcher):
 
     def _note(self, result: Mapping[str, Any], seconds: float, node: str) -> None:
         end = time.time()
-        what = {"job": result["job"]} if "job" in result else {
-            "study": self._study_name,
-            "trial": result.get("trial_number"),
-            "rung": result.get("rung"),
-            "epoch": result.get("epoch"),
-        }
+        what = (
+            {"job": result["job"]}
+            if "job" in result
+            else {
+                "study": self._study_name,
+                "trial": result.get("trial_number"),
+                "rung": result.get("rung"),
+                "epoch": result.get("epoch"),
+            }
+        )
         where = {
             "node": node,
             "worker": result.get("place_worker"),

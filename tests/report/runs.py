@@ -39,6 +39,7 @@ training:
 search: {trials: 30}
 """
 RUNGS = (3, 9, 27)
+PROBED = {"f": 0.9, "s": 0.8, "d": 0.85, "d of the control": 0.86}
 
 
 @dataclass(frozen=True)
@@ -211,7 +212,7 @@ class RunMaker:
                 "parts": [
                     {"part": part, "groups": {"mean": mean, "std": 0.02},
                      "random_groups": {"mean": mean - 0.2, "std": 0.03}}
-                    for part, mean in (("f", 0.9), ("s", 0.8), ("d", 0.85), ("d of the control", 0.86))
+                    for part, mean in PROBED.items()
                 ],
             },
             "swap": {

@@ -40,6 +40,8 @@ class Reader(HTMLParser):
             if known.get(name):
                 self.loads.append(known[name])
         assert not any(name.startswith("on") for name in known), known
+        if tag in ("td", "th", "li", "p", "dd", "dt"):
+            self.handle_data(" ")
         if tag not in self.VOID:
             self._stack.append((tag, known.get("id")))
 

@@ -11,9 +11,7 @@ from gsfl_tune.report.trials import TrialRecord
 
 
 def trial(number, *values, state="COMPLETE", ended=None):
-    return TrialRecord(
-        "search", number, state, rungs=dict(enumerate(values)), ended=ended
-    )
+    return TrialRecord("search", number, state, rungs=dict(enumerate(values)), ended=ended)
 
 
 def test_counts_and_labels():
@@ -48,7 +46,8 @@ def test_rank_correlations_are_those_of_scipy_over_the_trials_that_reached_both(
     random = np.random.default_rng(0)
     first = random.normal(size=40)
     second = first + random.normal(size=40)
-    trials = [trial(n, *([a, b] if n % 2 else [a])) for n, (a, b) in enumerate(zip(first, second))]
+    pairs = zip(first, second, strict=True)
+    trials = [trial(n, *([a, b] if n % 2 else [a])) for n, (a, b) in enumerate(pairs)]
     found = rank_correlations(values_by_rung(trials))
     assert found[0][1].trials == 20
     assert found[0][1].value == pytest.approx(spearmanr(first[1::2], second[1::2]).statistic)

@@ -36,7 +36,9 @@ def test_a_worker_keeps_its_lane_and_its_rungs_become_one_bar():
 
 
 def test_short_trials_side_by_side_are_not_squeezed_into_one_lane():
-    bars = [stretch(w, 100 + 0.3 * k, 100.29 + 0.3 * k, 2 * k + w) for k in range(9) for w in (0, 1)]
+    bars = [
+        stretch(w, 100 + 0.3 * k, 100.29 + 0.3 * k, 2 * k + w) for k in range(9) for w in (0, 1)
+    ]
     found = timeline(bars, [])
     assert len(found.lanes) == 2
     assert all(bar.end - bar.begin > 0.25 for lane in found.lanes for bar in lane.bars)

@@ -162,9 +162,7 @@ def test_an_open_page_says_when_its_server_is_gone(tmp_path):
     with launched() as browser:
         with serving(maker.path) as server:
             here = Visit(browser, server.url)
-            here.page.wait_for_function(
-                "document.getElementById('live').textContent.startsWith('as of')"
-            )
+            here.page.wait_for_selector("#live:has-text('as of')")
         here.page.wait_for_selector("#live.trouble", timeout=15_000)
         assert "no news" in here.page.inner_text("#live")
         assert here.page.is_visible("#headline")

@@ -156,11 +156,13 @@ charts.map = (host, data) => {
   choose("Colour by", "colour", [...(grouped ? [["group", "group"]] : []), ["class", "class"], ["right", "right or wrong"]]);
   choose("Only", "only", [["", "all classes"], ...data.classes.map((name, index) => [String(index), name])]);
   const grid = html("div", { class: "grid-wide" }, host);
-  for (const part of ["shared", "discriminative"]) {
-    if (!map[part]) continue;
+  // All cells first: they share the width.
+  const cells = ["shared", "discriminative"].filter((part) => map[part]).map((part) => {
     const cell = html("div", { class: "cell" }, grid);
     html("h4", {}, cell, part === "shared" ? "shared part s" : "discriminative part d");
-    const inner = html("div", {}, cell);
+    return [part, html("div", {}, cell)];
+  });
+  for (const [part, inner] of cells) {
     const side = Math.min(inner.clientWidth, 520);
     const frame = canvasFor(inner, side, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
     const x = linear(0, 1000, frame.left + 6, frame.right - 6);
@@ -200,6 +202,10 @@ charts.map = (host, data) => {
 
 // Pairs of bars with a line for chance.
 function barPairs(host, rows, chanceOf, series) {
+  if (!rows.length) {
+    host.textContent = "There were no images to measure it on.";
+    return;
+  }
   const longest = Math.max(...rows.map((row) => row.name.length));
   const left = Math.min(host.clientWidth * 0.4, longest * 7 + 14);
   const frame = canvasFor(host, rows.length * (22 * series.length + 16) + 40, { left, right: 56, top: 6, bottom: 36 });
@@ -245,8 +251,14 @@ charts.probes = (host, data) => {
 
 charts.swap = (host, data) => {
   const { swap } = data;
-  barPairs(host, [
-    { name: "group follows s", value: { mean: swap.group_follows_shared }, chance: swap.chance_group },
-    { name: "class follows d", value: { mean: swap.class_follows_discriminative }, chance: swap.chance_class },
-  ], (row) => row.chance, [["value", "of the swapped pairs", "var(--finished)"]]);
+  const share = (value) => (value === null || value === undefined ? null : { mean: value });
+  const rows = [
+    { name: "the group", own: share(swap.group_follows_shared), other: share(swap.group_follows_discriminative),
+      chance: swap.chance_group },
+    { name: "the class", own: share(swap.class_follows_discriminative), other: share(swap.class_follows_shared),
+      chance: swap.chance_class },
+  ].filter((row) => row.own);
+  const series = [["own", "follows the part that should carry it (group: s, class: d)", "var(--finished)"]];
+  if (rows.some((row) => row.other)) series.push(["other", "follows the other part", "var(--pruned)"]);
+  barPairs(host, rows, (row) => row.chance, series);
 };

@@ -32,7 +32,7 @@ function redraw(scope) {
 const tabs = () => [...document.querySelectorAll("[role=tab]")];
 
 function openTab(name, { scroll = false } = {}) {
-  const target = name && document.getElementById(name);
+  const target = name ? document.getElementById(name) : null;
   const panel = target ? target.closest(".panel") : document.querySelector(".panel");
   if (!panel) return;
   for (const each of document.querySelectorAll(".panel")) each.classList.toggle("open", each === panel);
@@ -43,7 +43,23 @@ function openTab(name, { scroll = false } = {}) {
     if (chosen) tab.parentElement.scrollLeft = Math.max(0, tab.offsetLeft - 40);
   }
   draw(panel);
-  if (scroll && target !== panel) target.scrollIntoView();
+  restore(panel);
+  if (scroll && target && target !== panel) target.scrollIntoView();
+}
+
+// What is hidden forgets how far it was scrolled; every tab has its own place on the page too.
+const places = new Map(); // id of what scrolls -> [left, top]
+const tops = new Map(); // id of a panel -> top of the window
+
+document.addEventListener("scroll", (event) => {
+  const { id, clientHeight, scrollLeft, scrollTop } = event.target;
+  if (id && clientHeight) places.set(id, [scrollLeft, scrollTop]);
+}, { capture: true, passive: true });
+
+function restore(scope) {
+  for (const each of scope.querySelectorAll("[id].scroll-x, [id].scroll-y")) {
+    if (places.has(each.id)) [each.scrollLeft, each.scrollTop] = places.get(each.id);
+  }
 }
 
 document.addEventListener("click", (event) => {
@@ -52,7 +68,12 @@ document.addEventListener("click", (event) => {
     event.preventDefault();
     // Not by assigning the hash: the browser would jump.
     history.replaceState(null, "", tab.getAttribute("href"));
-    openTab(tab.getAttribute("aria-controls"));
+    const next = tab.getAttribute("aria-controls");
+    const before = document.querySelector(".panel.open");
+    if (before) tops.set(before.id, scrollY);
+    openTab(next);
+    const top = tops.get(next) ?? Math.min(scrollY, document.getElementById("head").offsetHeight);
+    if (!before || before.id !== next) window.scrollTo({ top, behavior: "instant" });
     return;
   }
   const copy = event.target.closest("[data-copy]");
@@ -170,8 +191,6 @@ function replacePage(text) {
   const next = new DOMParser().parseFromString(text, "text/html");
   const anchor = onScreen();
   const unfolded = new Map([...document.querySelectorAll("details[id]")].map((each) => [each.id, each.open]));
-  const scrolled = new Map([...document.querySelectorAll("[id].scroll-x, [id].scroll-y")].map(
-    (each) => [each.id, [each.scrollLeft, each.scrollTop]]));
   const focus = document.activeElement && document.activeElement.id;
   const heights = new Map([...document.querySelectorAll("[data-chart]")].map(
     (each) => [each.dataset.chart, each.offsetHeight]));
@@ -198,10 +217,7 @@ function replacePage(text) {
     if (height) host.style.minHeight = `${height}px`;
   }
   draw(document);
-  for (const [id, [left, top]] of scrolled) {
-    const each = document.getElementById(id);
-    if (each) [each.scrollLeft, each.scrollTop] = [left, top];
-  }
+  restore(document);
   if (focus && document.getElementById(focus)) document.getElementById(focus).focus({ preventScroll: true });
   if (anchor && document.getElementById(anchor.id)) {
     const now = document.getElementById(anchor.id).getBoundingClientRect().top;

@@ -6,12 +6,12 @@ charts.parallel = (host, data) => {
   const shown = search.trials.filter((trial) => trial.v !== null);
   const values = shown.map((trial) => trial.v);
   const known = [...search.axes];
-  const step = Math.max(64, Math.floor((host.clientWidth - 70) / Math.max(1, known.length)));
+  const step = Math.max(64, Math.floor((host.clientWidth - 104) / Math.max(1, known.length)));
   host.replaceChildren();
   const scroller = html("div", { class: "scroll-x", id: "parallel-scroll", tabindex: "0" }, host);
   const inner = html("div", {}, scroller);
-  inner.style.width = `${Math.max(host.clientWidth, step * known.length + 70)}px`;
-  const frame = canvasFor(inner, 400, { left: 34, right: 40, top: 92, bottom: 24 });
+  inner.style.width = `${Math.max(host.clientWidth, step * known.length + 104)}px`;
+  const frame = canvasFor(inner, 400, { left: 34, right: 70, top: 92, bottom: 24 });
   const place = linear(0, known.length, frame.left, frame.right);
   const ranks = [...values].sort((a, b) => a - b);
   const rank = (value) => ranks.indexOf(value) / Math.max(1, ranks.length - 1);
@@ -118,8 +118,8 @@ const RAMP = [[0, 34, 78], [42, 63, 109], [87, 93, 109], [124, 123, 120], [165, 
   [254, 232, 56]];
 
 function ramp(share) {
-  // The dark end vanishes on a dark page, the light end on a light one.
-  const inner = isDark() ? 0.25 + 0.75 * share : 0.92 * share;
+  // The best stand out: bright on a dark page, dark on a light one.
+  const inner = isDark() ? 0.25 + 0.75 * share : 0.9 * (1 - share);
   const place = Math.min(0.9999, Math.max(0, inner)) * (RAMP.length - 1);
   const index = Math.floor(place);
   const part = place - index;
