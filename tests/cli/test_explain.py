@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,7 +89,7 @@ def test_images_of_one_name_do_not_overwrite_each_other(command, bundle_path, im
     answer = command("explain", bundle_path, images[0], twin, "-o", tmp_path / "maps", "--json")
     files = [each["files"]["discriminative"] for each in json.loads(answer.out)]
     assert len(set(files)) == 2
-    contents = [open(file, "rb").read() for file in files]
+    contents = [Path(file).read_bytes() for file in files]
     assert contents[0] != contents[1]
 
 
