@@ -142,15 +142,15 @@ class _View:
         state = bundle.shared_state()
         try:
             groups = np.array([bundle.groups[name] for name in bundle.classes])
-            table = group_directions(state["centers.centers"].numpy(), groups, int(groups.max()) + 1)
+            table = group_directions(
+                state["centers.centers"].numpy(), groups, int(groups.max()) + 1
+            )
             directions = torch.from_numpy(table[groups]).to(bundle.device)
             return cls(bundle, _with_shared(bundle, network, state), directions)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
 
-    def maps(
-        self, path: str | os.PathLike[str], target: str, side: int
-    ) -> dict[Part, np.ndarray]:
+    def maps(self, path: str | os.PathLike[str], target: str, side: int) -> dict[Part, np.ndarray]:
         """(side, side) in 0..1 for each part.
 
         Raises:
@@ -166,9 +166,7 @@ class _View:
         except NoMaps as error:
             raise UserError(f"{bundle.path}: {error}") from error
         parts: tuple[Part, ...] = ("discriminative", "shared")
-        return {
-            part: enlarged(heat, side)[0] for part, heat in zip(parts, found, strict=False)
-        }
+        return {part: enlarged(heat, side)[0] for part, heat in zip(parts, found, strict=False)}
 
 
 def _with_shared(bundle: Bundle, network: Network, state: dict[str, Tensor]) -> Network:

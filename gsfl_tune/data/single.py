@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
@@ -81,7 +80,7 @@ def load_square(
     side: int,
     fit: Fit = "crop",
     *,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Reads an image file as a square, exactly as the decoded-image cache does.
 
@@ -105,7 +104,7 @@ def _load(
     source: str | os.PathLike[str] | bytes,
     side: int | None,
     fit: Fit,
-    formats: Sequence[str] | None = None,
+    formats: tuple[str, ...] | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(stream, formats=formats) as image:

@@ -67,9 +67,7 @@ class EventWriter:
         """
         if self._writer is not None:
             picture = confusion_picture(predicted, labels, groups)
-            self._writer.add_image(
-                "validation/confusion", picture, self._epoch, dataformats="HWC"
-            )
+            self._writer.add_image("validation/confusion", picture, self._epoch, dataformats="HWC")
 
     def close(self, value: float | None = None, *, failed: bool = False) -> None:
         """Ends the file; with the trial's last value the trial has ended."""

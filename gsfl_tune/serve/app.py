@@ -99,9 +99,7 @@ class Service:
         }
 
 
-def create_app(
-    service: Service, on_start: Callable[[], None] = lambda: None
-) -> Callable[..., Any]:
+def create_app(service: Service, on_start: Callable[[], None] = lambda: None) -> Callable[..., Any]:
     """The ASGI application of a service.
 
     Args:

@@ -103,4 +103,4 @@ class Model:
         side = self.bundle.preprocessing.side
         square = np.zeros((side, side, 3), dtype=np.uint8)
         for size in (1, batch):
-            self.answer([Question(square, 1)] * size)
+            self.bundle.predict([square] * size, batch_size=size)

@@ -3,30 +3,45 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle, shared_tensors, write_bundle
 from gsfl_tune.export.architecture import Architecture
-from tests.export.conftest import CLASSES, GROUPS, SIDE, make_config, make_network
+from tests.export.conftest import CLASSES, GROUPS, make_config, make_network
 
 
 @pytest.fixture(scope="session")
-def whole_bundle(tmp_path_factory):
-    """A bundle with the shared branch."""
-    config = make_config(head="gsfl")
-    network = make_network(config)
-    folder = tmp_path_factory.mktemp("whole")
-    plain = load_bundle(
-        bundle_from_network(
-            folder / "plain", network, config, classes=CLASSES, groups=GROUPS, side=SIDE, metrics={}
-        )
+def large():
+    """Configuration and network at 96 pixels: at 32 a map has one position."""
+    content = make_config(head="gsfl").model_dump(mode="json")
+    content["data"]["image_size"] = 96
+    config = Config.model_validate(content)
+    return config, make_network(config)
+
+
+@pytest.fixture(scope="session")
+def half_bundle(tmp_path_factory, large):
+    """A bundle as a search leaves it."""
+    config, network = large
+    folder = tmp_path_factory.mktemp("half") / "bundle"
+    return bundle_from_network(
+        folder, network, config, classes=CLASSES, groups=GROUPS, side=111, metrics={}
     )
+
+
+@pytest.fixture(scope="session")
+def whole_bundle(tmp_path_factory, large, half_bundle):
+    """A bundle with the shared branch."""
+    config, network = large
+    plain = load_bundle(half_bundle)
     centers = {"centers.centers": network.head.classifier.weight.detach().clone()}
     return write_bundle(
-        folder / "whole",
+        tmp_path_factory.mktemp("whole") / "bundle",
         network_state=network.inference_state(),
         architecture=Architecture.of(config, network, len(CLASSES)),
         config=config.model_dump(mode="json"),
@@ -57,8 +72,8 @@ def test_pictures_of_both_parts_of_a_whole_bundle(command, whole_bundle, images,
     assert found[0]["explained"] == predicted
 
 
-def test_says_why_there_is_no_shared_part(command, bundle_path, images, tmp_path):
-    answer = command("explain", bundle_path, images[0], "-o", tmp_path / "maps")
+def test_says_why_there_is_no_shared_part(command, half_bundle, images, tmp_path):
+    answer = command("explain", half_bundle, images[0], "-o", tmp_path / "maps")
     assert answer.code == 0
     assert "export it again" in answer.err
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [
@@ -66,42 +81,48 @@ def test_says_why_there_is_no_shared_part(command, bundle_path, images, tmp_path
     ]
 
 
-def test_a_class_can_be_chosen(command, bundle_path, images, tmp_path):
+def test_a_class_can_be_chosen(command, half_bundle, images, tmp_path):
     out = tmp_path / "maps"
-    (predicted,) = load_bundle(bundle_path).predict(images[:1])
+    (predicted,) = load_bundle(half_bundle).predict(images[:1])
     other = predicted.classes[-1]
-    first = command("explain", bundle_path, images[0], "-o", out / "a")
-    answer = command("explain", bundle_path, images[0], "-o", out / "b", "--class", other)
+    first = command("explain", half_bundle, images[0], "-o", out / "a")
+    answer = command("explain", half_bundle, images[0], "-o", out / "b", "--class", other)
     assert (first.code, answer.code) == (0, 0)
     assert f"explained {other}" in answer.out
     a, b = (next((out / name).iterdir()).read_bytes() for name in "ab")
     assert a != b
-    answer = command("explain", bundle_path, images[0], "-o", out, "--class", "unicorn")
+    answer = command("explain", half_bundle, images[0], "-o", out, "--class", "unicorn")
     assert answer.code == 2
     assert "unicorn" in answer.err
 
 
-def test_images_of_one_name_do_not_overwrite_each_other(command, bundle_path, images, tmp_path):
+def test_images_of_one_name_do_not_overwrite_each_other(command, half_bundle, images, tmp_path):
     twin = tmp_path / "other" / images[0].name
     twin.parent.mkdir()
     twin.write_bytes(images[1].read_bytes())
-    answer = command("explain", bundle_path, images[0], twin, "-o", tmp_path / "maps", "--json")
+    answer = command("explain", half_bundle, images[0], twin, "-o", tmp_path / "maps", "--json")
     files = [each["files"]["discriminative"] for each in json.loads(answer.out)]
     assert len(set(files)) == 2
-    contents = [open(file, "rb").read() for file in files]
+    contents = [Path(file).read_bytes() for file in files]
     assert contents[0] != contents[1]
 
 
-def test_bad_input(command, bundle_path, images, tmp_path):
+def test_bad_input(command, half_bundle, images, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     out = tmp_path / "maps"
-    answer = command("explain", bundle_path, broken, images[0], "-o", out)
+    answer = command("explain", half_bundle, broken, images[0], "-o", out)
     assert answer.code == 1
     assert "broken.jpg: cannot be read as an image" in answer.err
     assert len(list(out.iterdir())) == 1
-    assert command("explain", bundle_path, tmp_path / "absent.jpg", "-o", out).code == 2
+    assert command("explain", half_bundle, tmp_path / "absent.jpg", "-o", out).code == 2
     assert command("explain", tmp_path / "nothing", images[0], "-o", out).code == 2
-    answer = command("explain", bundle_path, images[0], "-o", broken)
+    answer = command("explain", half_bundle, images[0], "-o", broken)
     assert answer.code == 2
     assert "cannot be made a directory" in answer.err
+
+
+def test_a_map_of_one_position_is_refused(command, bundle_path, images, tmp_path):
+    answer = command("explain", bundle_path, images[0], "-o", tmp_path / "maps")
+    assert answer.code == 2
+    assert "one position" in answer.err

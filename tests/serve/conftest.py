@@ -44,9 +44,7 @@ class Server:
         self.process = process
         self.port = port
 
-    def send(
-        self, method: str, path: str, body: bytes | None = None, **headers: str
-    ) -> Answer:
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
         connection = HTTPConnection("127.0.0.1", self.port, timeout=60)
         try:
             names = {name.replace("_", "-"): value for name, value in headers.items()}

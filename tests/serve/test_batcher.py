@@ -49,9 +49,7 @@ def test_a_failure_is_told_to_all_of_its_batch_and_to_no_other():
     async def scenario() -> None:
         batcher: Batcher[int, int] = Batcher(work, most=2, wait=0.2)
         batcher.start()
-        bad = await asyncio.gather(
-            batcher.submit(13), batcher.submit(1), return_exceptions=True
-        )
+        bad = await asyncio.gather(batcher.submit(13), batcher.submit(1), return_exceptions=True)
         assert all(isinstance(each, RuntimeError) for each in bad)
         assert await batcher.submit(2) == 2
         await batcher.stop()

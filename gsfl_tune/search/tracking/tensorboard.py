@@ -154,7 +154,7 @@ def _write_trial(directory: Path, target: Path, trial: FrozenTrial, metric: str)
         at += float(epoch.get("seconds", 0.0))
         events.epoch(epoch, at)
     last = epochs[-1].get(metric) if trial.state.is_finished() else None
-    events.close(None if last is None else float(last), failed=trial.state == TrialState.FAIL)
+    events.close(last, failed=trial.state == TrialState.FAIL)
 
 
 def _pictures(run: RunDirectory) -> dict[str, np.ndarray]:

@@ -139,6 +139,8 @@ def test_optuna_dashboard_opens_the_study(followed: Followed) -> None:
         assert summary["study_name"] == "search"
         detail = _ask(f"{url}/api/studies/{summary['study_id']}?after=0")
     assert len(detail["trials"]) == TRIALS
-    states = [trial["state"].upper() for trial in sorted(detail["trials"], key=lambda t: t["number"])]
+    states = [
+        trial["state"].upper() for trial in sorted(detail["trials"], key=lambda t: t["number"])
+    ]
     expected = [trial.state.name for trial in read_studies(followed.run.journal)["search"]]
     assert states == expected

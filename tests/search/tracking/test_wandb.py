@@ -37,9 +37,7 @@ def _history(folder: Path) -> list[dict[str, float]]:
         record.ParseFromString(data)
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
-            rows.append(
-                {"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items}
-            )
+            rows.append({"/".join(i.nested_key) or i.key: json.loads(i.value_json) for i in items})
     return rows
 
 
@@ -58,9 +56,7 @@ def test_every_trial_is_one_run_with_all_its_epochs(followed: Followed) -> None:
         )
 
 
-def test_tracking_again_writes_nothing(
-    followed: Followed, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_tracking_again_writes_nothing(followed: Followed, monkeypatch: pytest.MonkeyPatch) -> None:
     before = _folders(followed.wandb)
     monkeypatch.setenv("WANDB_MODE", "offline")
     assert track_run(followed.run, open_trackers(wandb="tests")) == TRIALS
