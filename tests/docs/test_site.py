@@ -87,9 +87,13 @@ def test_links_lead_to_files_and_headings(site, pages):
             target = (path.parent / unquote(parts.path)).resolve() if parts.path else path
             if not target.is_file():
                 missing.append(f"{path.relative_to(site)}: {link}")
-            elif parts.fragment and target.suffix == ".html":
-                if unquote(parts.fragment) not in pages[target].ids:
-                    missing.append(f"{path.relative_to(site)}: {link}")
+            elif target.suffix == ".html" and parts.fragment:
+                anchors = pages[target].ids
+                missing += [
+                    f"{path.relative_to(site)}: {link}"
+                    for fragment in [unquote(parts.fragment)]
+                    if fragment not in anchors
+                ]
     assert missing == []
 
 
