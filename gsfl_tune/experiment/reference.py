@@ -130,7 +130,8 @@ def _row(leaf: Leaf) -> str:
 
 
 def _allowed(leaf: Leaf) -> str:
-    return _text(leaf.allowed)
+    text, matching, pattern = leaf.allowed.partition("text matching ")
+    return f"{matching}`{pattern}`" if matching and not text else _text(leaf.allowed)
 
 
 def _default(leaf: Leaf) -> str:

@@ -98,7 +98,5 @@ def test_links_lead_to_files_and_headings(site, pages):
 
 
 def test_programs_that_pages_mention_come_along(site):
-    shown = (site / "repository" / "examples" / "plugin" / "my_plugins" / "loss.py.html").read_text(
-        encoding="utf-8"
-    )
-    assert "Decorrelation" in shown
+    shown = (site / "repository" / "search_spaces" / "image_folder.yaml.html").read_text("utf-8")
+    assert "feature_scale" in shown

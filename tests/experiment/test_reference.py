@@ -65,5 +65,7 @@ def test_there_is_an_example_of_every_form():
 
 @pytest.mark.parametrize(("key", "value"), examples())
 def test_examples_are_good(key, value):
-    experiment = Experiment.parse(BASE, overrides=[f"{PLACES[key]}.{key}={value}"])
+    experiment = Experiment.parse(
+        BASE, overrides=["training.finetune.epochs=1", f"{PLACES[key]}.{key}={value}"]
+    )
     assert len(experiment.space)
