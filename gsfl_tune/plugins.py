@@ -32,8 +32,10 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
 
 # Numbers of an epoch that are called so already, and what a section of a file cannot be called.
 _TAKEN = {
-    "loss_term": ("loss", "cross_entropy", "reconstruction", "class_center", "shared_center")
-    + ("copy", "json", "dict", "construct", "schema", "validate"),
+    "loss_term": (
+        *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
+        *("copy", "json", "dict", "construct", "schema", "validate"),
+    ),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
@@ -104,7 +106,9 @@ def complaints() -> tuple[tuple[str, str], ...]:
 
 def packages() -> tuple[str, ...]:
     """Names of the packages that add something."""
-    found = {plugin.package.partition(" ")[0] for kind in GROUPS for plugin in plugins(kind).values()}
+    found = {
+        plugin.package.partition(" ")[0] for kind in GROUPS for plugin in plugins(kind).values()
+    }
     return tuple(sorted(found))
 
 

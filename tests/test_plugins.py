@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pandas
@@ -16,6 +18,7 @@ from gsfl_tune import plugins
 from gsfl_tune.models import POOLINGS, create_pooling
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
+FILE = str(EXAMPLE / "search.yaml")
 
 BROKEN = """\
 [gsfl_tune.poolings]
@@ -45,13 +48,66 @@ class Learns(Pooling):
     def __init__(self, channels):
         super().__init__()
         self.channels = self.dim = channels
-        self.power = nn.Parameter(nn.init.ones_(nn.Linear(1, 1).weight))
+        self.power = nn.Parameter(nn.Linear(1, 1).weight)
     def forward(self, maps):
         return maps.mean((2, 3))
 
 def resnet18(**options): ...
 def unregistered(**options): ...
 """
+
+# One process for many commands: most of the time of a command goes into importing torch.
+COMMANDS = """\
+import contextlib, io, json, sys
+from gsfl_tune.cli import main
+for arguments in json.loads(sys.argv[1]):
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = main(arguments)
+    print(json.dumps([code, out.getvalue(), err.getvalue()]))
+"""
+
+PROPOSALS = """\
+import sys
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search.runner import open_study
+run = RunDirectory(sys.argv[2])
+run.path.mkdir()
+study = open_study(Experiment.load(sys.argv[1]), run)
+for value in (0.2, 0.9, 0.4, *[0.1] * 12):
+    asked = study.ask()
+    study.complete(asked.number, value)
+print(*[trial.params["loss.terms.decorrelation"] for trial in study.trials()])
+"""
+
+
+@dataclass(frozen=True)
+class Answer:
+    code: int
+    out: str
+    err: str
+
+
+def python(code: str, *arguments: str, packages: Path | None = None) -> str:
+    """Runs a program in a process that has the packages; gives what it prints."""
+    root = str(Path(plugins.__file__).parents[1])
+    paths = [*([str(packages)] if packages else []), root]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def run(*commands: Sequence[str], packages: Path | None = None) -> list[Answer]:
+    """Calls gsfl-tune so many times."""
+    printed = python(COMMANDS, json.dumps(commands), packages=packages)
+    return [Answer(*json.loads(line)) for line in printed.splitlines()[-len(commands) :]]
 
 
 @pytest.fixture(scope="session")
@@ -60,24 +116,13 @@ def installed(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("plugin")
     source = shutil.copytree(EXAMPLE, folder / "source")
     subprocess.run(
-        [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation"]
-        + ["--no-index", "--target", str(folder / "site"), str(source)],
+        [
+            *(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index"),
+            *("--no-build-isolation", "--target", folder / "site", source),
+        ],
         check=True,
     )
     return folder / "site"
-
-
-def run(*arguments: object, packages: Path | None = None, cwd: Path | None = None):
-    paths = [str(packages)] if packages else []
-    root = str(Path(plugins.__file__).parents[1])
-    return subprocess.run(
-        [sys.executable, "-m", "gsfl_tune", *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([*paths, root]), "OMP_NUM_THREADS": "1"},
-    )
 
 
 def test_every_pooling_that_is_named_can_be_made():
@@ -86,80 +131,50 @@ def test_every_pooling_that_is_named_can_be_made():
         assert create_pooling(name, 4, dim=16).channels == 4
 
 
-def test_files_editors_and_messages_know_what_is_installed(installed, tmp_path):
-    done = run("check", EXAMPLE / "search.yaml", packages=installed)
-    assert done.returncode == 0, done.stderr
-    assert "loss.terms" in done.stdout
-    assert "choice of gem3, gem5" in " ".join(done.stdout.split())
-    schema = json.loads(run("schema", packages=installed).stdout)
-    assert schema["properties"]["model"]["properties"]["pooling"]["anyOf"][0]["enum"] == [
-        *POOLINGS, "gem3", "gem5",
-    ]  # fmt: skip
-    assert "decorrelation" in schema["properties"]["loss"]["properties"]["terms"]["properties"]
-    wrong = run(
-        "check", EXAMPLE / "search.yaml", "--set", "model.pooling=gem4",
-        "--set", "model.backbone=textur_net", packages=installed,
-    )  # fmt: skip
-    assert wrong.returncode == 2
-    assert "found 'gem4', allowed average, bilinear, compact_bilinear, gem3, gem5" in wrong.stderr
-    wrong = run(
-        "check", EXAMPLE / "search.yaml", "--set", "model.backbone=textur_net", packages=installed
+def test_commands_know_what_is_installed_and_train_with_it(installed, tmp_path):
+    trained = tmp_path / "trained"
+    check, schema, unknown, misspelt, train = run(
+        ["check", FILE],
+        ["schema"],
+        ["check", FILE, "--set", "model.pooling=gem4"],
+        ["check", FILE, "--set", "model.backbone=textur_net"],
+        ["train", FILE, "--dir", str(trained)],
+        packages=installed,
     )
-    assert "did you mean texture_net" in wrong.stderr
+    assert (check.code, check.err) == (0, "")
+    assert "choice of gem3, gem5" in " ".join(check.out.split())
+    keys = json.loads(schema.out)["properties"]
+    assert keys["model"]["properties"]["pooling"]["anyOf"][0]["enum"] == [*POOLINGS, "gem3", "gem5"]
+    assert "decorrelation" in keys["loss"]["properties"]["terms"]["properties"]
+    assert unknown.code == misspelt.code == 2
+    assert "found 'gem4', allowed average, bilinear, compact_bilinear, gem3, gem5" in unknown.err
+    assert "did you mean texture_net" in misspelt.err
+    # Through both stages, with the term in the loss.
+    assert train.code == 0, train.err
+    epochs = [json.loads(line) for line in (trained / "epochs.jsonl").open()]
+    assert [epoch["stage"] for epoch in epochs] == ["head", "head", "head", "finetune"]
+    weights = {"cross_entropy": 1, "reconstruction": 0.17, "class_center": 0.005}
+    weights |= {"shared_center": 0.075, "decorrelation": 0.1}  # the middle of its range
+    for epoch in epochs:
+        assert 0 < epoch["train/decorrelation"] < 1
+        total = sum(weight * epoch[f"train/{name}"] for name, weight in weights.items())
+        assert epoch["train/loss"] == pytest.approx(total, rel=1e-4)
+
+
+def test_the_sampler_of_a_package_proposes(installed, tmp_path):
+    printed = python(PROPOSALS, FILE, str(tmp_path / "run"), packages=installed)
+    values = printed.split()
+    # It inherits from the best trial half of the time, and draws at random otherwise.
+    assert values.count(values[1]) > 3
+    assert len(set(values)) > 4
 
 
 def test_without_the_package_every_name_is_a_problem():
-    done = run("check", EXAMPLE / "search.yaml")
-    assert done.returncode == 2
-    assert "model.pooling" in done.stderr
-    assert "found 'gem3', allowed average, bilinear, compact_bilinear\n" in done.stderr
-    assert "unknown key, allowed none: no installed package adds any" in done.stderr
-    assert "found 'inherit', allowed tpe, gp, cmaes, random, sobol, grid" in done.stderr
-    assert "Traceback" not in done.stderr
-
-
-def test_one_configuration_is_trained_through_both_stages(installed, tmp_path):
-    done = run("train", EXAMPLE / "search.yaml", "--dir", tmp_path / "t", packages=installed)
-    assert done.returncode == 0, done.stderr
-    epochs = [json.loads(line) for line in (tmp_path / "t" / "epochs.jsonl").open()]
-    assert [epoch["stage"] for epoch in epochs] == ["head", "head", "head", "finetune"]
-    for epoch in epochs:
-        assert 0 < epoch["train/decorrelation"] < 1
-        weighted = sum(
-            weight * epoch[f"train/{name}"]
-            for name, weight in (
-                ("cross_entropy", 1), ("reconstruction", 0.17), ("class_center", 0.005),
-                ("shared_center", 0.075), ("decorrelation", 0.1),
-            )
-        )  # fmt: skip
-        assert epoch["train/loss"] == pytest.approx(weighted, rel=1e-4)
-
-
-def test_a_search_uses_them_in_its_workers_and_its_bundle_too(installed, tmp_path):
-    done = run("search", EXAMPLE / "search.yaml", "--run-dir", tmp_path / "run", packages=installed)
-    assert done.returncode == 0, done.stderr + done.stdout
-    trials = pandas.read_parquet(tmp_path / "run" / "trials.parquet")
-    assert len(trials) == 4
-    assert trials["params.loss.terms.decorrelation"].nunique() > 1
-    assert (trials["train/decorrelation"] > 0).all()
-    results = json.loads((tmp_path / "run" / "results.json").read_text())
-    assert results["environment"]["packages"]["my-plugins"] == "0.1.0"
-    assert results["winner"]["config"]["model"]["backbone"] == "texture_net"
-    best = tmp_path / "run" / "best"
-    data = tmp_path / "samples"
-    run("data", EXAMPLE / "search.yaml", "--samples", data, "--sheet", tmp_path / "s.png")
-    image = next(iter(data.glob("*.png")), None)
-    if image is None:  # `data` needs the package to read the file
-        run(
-            "data", EXAMPLE / "search.yaml", "--samples", data, "--sheet", tmp_path / "s.png",
-            packages=installed,
-        )  # fmt: skip
-        image = next(data.glob("*.png"))
-    assert run("predict", best, image, packages=installed).returncode == 0
-    lacking = run("predict", best, image)
-    assert lacking.returncode == 2
-    assert "texture_net" in lacking.stderr
-    assert "Traceback" not in lacking.stderr
+    [done] = run(["check", FILE])
+    assert done.code == 2
+    assert "model.pooling: found 'gem3', allowed average, bilinear, compact_bilinear\n" in done.err
+    assert "unknown key, allowed none: no installed package adds any" in done.err
+    assert "found 'inherit', allowed tpe, gp, cmaes, random, sobol, grid" in done.err
 
 
 def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
@@ -170,27 +185,57 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     (info / "entry_points.txt").write_text(BROKEN)
     (folder / "my_broken.py").write_text(BROKEN_CODE)
     file = tmp_path / "x.yaml"
-    file.write_text("name: x\ndata: {source: typefaces}\n")
-    done = run("check", file, packages=folder)
-    assert done.returncode == 2
-    said = done.stderr.splitlines()
+    file.write_text("name: x\ndata: {source: typefaces}\nmodel: {weights: none}\n")
+    [done] = run(["check", str(file)], packages=folder)
+    assert done.code == 2
+    said = done.err.splitlines()
     assert all(line.startswith("my-broken 2.0: entry point gsfl_tune.") for line in said)
-    assert [line.partition("found ")[2].partition(",")[0] for line in said] == [
-        "Gem", "average", "reconstruction",
-    ]  # fmt: skip
+    found = [line.partition("found ")[2].partition(",")[0] for line in said]
+    assert sorted(found) == ["Gem", "average", "reconstruction"]
     # Without those: what is only found out when it is used.
     lines = [line for line in BROKEN.splitlines() if not line.startswith(("Gem", "average", "rec"))]
     (info / "entry_points.txt").write_text("\n".join(lines))
-    assert run("check", file, packages=folder).returncode == 0
-    for override, reason in [
-        ("model.pooling=gone", "pooling gone of my-broken 2.0 cannot be loaded (ModuleNotFound"),
-        ("model.pooling=wrong", "which is no subclass of gsfl_tune.models.pooling.Pooling"),
-        ("model.pooling=learns", "has parameters (power), allowed are buffers"),
-        ("model.backbone=resnet18", "timm has a model of this name"),
-        ("model.backbone=unregistered", "timm.models.register_model decorates"),
-        ("loss.terms.halves=0.5", "which is no subclass of gsfl_tune.losses.terms.LossTerm"),
-        ("search.sampler.name=wrong_sampler", "no subclass of gsfl_tune.search.added.Sampler"),
-    ]:
-        done = run("check", file, "--set", override, "--set", "model.weights=none", packages=folder)
-        assert (done.returncode, reason in done.stderr) == (2, True), done.stderr
-        assert len(done.stderr.splitlines()) == 1
+    expected = {
+        "model.pooling=gone": "pooling gone of my-broken 2.0 cannot be loaded (ModuleNotFound",
+        "model.pooling=wrong": "which is no subclass of gsfl_tune.models.pooling.Pooling",
+        "model.pooling=learns": "has parameters (power), allowed are buffers",
+        "model.backbone=resnet18": "timm has a model of this name",
+        "model.backbone=unregistered": "timm.models.register_model decorates",
+        "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.terms.LossTerm",
+        "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.added.Sampler",
+    }
+    unused, *used = run(
+        ["check", str(file)],
+        *[["check", str(file), "--set", override] for override in expected],
+        packages=folder,
+    )
+    assert unused.code == 0, unused.err
+    for answer, reason in zip(used, expected.values(), strict=True):
+        assert answer.code == 2
+        assert reason in answer.err
+        assert len(answer.err.splitlines()) == 1
+
+
+@pytest.mark.slow
+def test_a_search_uses_them_in_its_workers_and_its_bundle_too(installed, tmp_path):
+    run_dir, samples = tmp_path / "run", tmp_path / "samples"
+    sheet = str(tmp_path / "sheet.png")
+    search, data = run(
+        ["search", FILE, "--run-dir", str(run_dir)],
+        ["data", FILE, "--samples", str(samples), "--sheet", sheet],
+        packages=installed,
+    )
+    assert search.code == 0, search.err + search.out
+    assert data.code == 0, data.err
+    trials = pandas.read_parquet(run_dir / "trials.parquet")
+    assert len(trials) == 4
+    assert trials["params.loss.terms.decorrelation"].nunique() > 1
+    assert (trials["train/decorrelation"] > 0).all()
+    results = json.loads((run_dir / "results.json").read_text())
+    assert results["environment"]["packages"]["my-plugins"] == "0.1.0"
+    assert results["winner"]["config"]["model"]["backbone"] == "texture_net"
+    predict = ["predict", str(run_dir / "best"), str(next(samples.glob("*.png")))]
+    assert run(predict, packages=installed)[0].code == 0
+    [lacking] = run(predict)
+    assert lacking.code == 2
+    assert "texture_net" in lacking.err

@@ -116,7 +116,7 @@ def _versions(name: str, answer: Mapping[str, Any], driver: Mapping[str, Any]) -
         )
     same = True
     # What a node has besides does no harm.
-    installed = answer.get("packages")
+    installed = answer.get("packages") or {}
     for package, expected in (driver.get("packages") or {}).items() if installed else ():
         version = installed.get(package)
         if version == expected:

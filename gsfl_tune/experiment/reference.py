@@ -93,16 +93,6 @@ def yaml_reference() -> str:
     return "\n".join(parts)
 
 
-def condition_of(path: str) -> str:
-    """When a key has an effect, in Markdown; an empty string where it always has."""
-    if path in CONDITIONS:
-        return CONDITIONS[path]
-    inside = [prefix for prefix in CONDITIONS if prefix.endswith(".") and path.startswith(prefix)]
-    if path.endswith(".epochs") or not inside:
-        return ""
-    return CONDITIONS[max(inside, key=len)]
-
-
 def _sections() -> Iterator[str]:
     for path, model in sections().items():
         own = [leaf for leaf in leaves().values() if leaf.path.rpartition(".")[0] == path]
@@ -110,30 +100,38 @@ def _sections() -> Iterator[str]:
         level = "#" * (2 + path.count("."))
         yield f"{level} {title}\n\n{_about(path, model)}\n"
         if own:
-            rows = ["| key | allowed | default | searched | meaning |", "| --- | --- | --- | --- | --- |"]
+            rows = [
+                "| key | allowed | default | searched | meaning |",
+                "| --- | --- | --- | --- | --- |",
+            ]
             yield "\n".join([*rows, *map(_row, own)]) + "\n"
 
 
 def _about(path: str, model: Any) -> str:
     if not path:
-        inside = ", ".join(f"[`{name}`](#{name})" for name in sections() if name and "." not in name)
+        inside = ", ".join(
+            f"[`{name}`](#{name})" for name in sections() if name and "." not in name
+        )
         return f"Besides these keys a file has the sections {inside}; of them only `data` must be there."
     about = _text(model.__doc__ or "")
+    if f"{path}." in CONDITIONS:
+        about += f" *When:* {CONDITIONS[f'{path}.']}."
     return about if model.model_fields else f"{about} [How to add one](../extending.md)."
 
 
 def _row(leaf: Leaf) -> str:
     key = leaf.path.rpartition(".")[2]
     meaning = _text(leaf.field.description or "")
-    if condition := condition_of(leaf.path):
-        meaning += f" *When:* {condition}."
+    if leaf.path in CONDITIONS:
+        meaning += f" *When:* {CONDITIONS[leaf.path]}."
     searched = "yes" if leaf.not_searched is None else "no"
     cells = [f"`{key}`", _allowed(leaf), _default(leaf), searched, meaning]
     return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
 
 def _allowed(leaf: Leaf) -> str:
-    return _text(leaf.allowed)
+    text, matching, pattern = leaf.allowed.partition("text matching ")
+    return f"{matching}`{pattern}`" if matching and not text else _text(leaf.allowed)
 
 
 def _default(leaf: Leaf) -> str:

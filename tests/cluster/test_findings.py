@@ -87,7 +87,6 @@ def test_versions_are_compared_by_release(answer: dict[str, Any]) -> None:
     assert said(None)[0].startswith("10.0.0.7: torch is not installed, the driver has 2.15.0")
 
 
-
 def test_packages_that_add_something_must_be_on_every_node(answer: dict[str, Any]) -> None:
     answer["run"]["locks"] = True
     driver = answer | {"packages": answer["packages"] | {"my-plugins": "0.1.0"}}

@@ -155,7 +155,8 @@ def test_a_further_term_is_weighted_and_learned_from():
     loss = GsflLoss(**WEIGHTS, feature_scale=SCALE, further=(WeightedTerm("gap", 0.5, Gap()),))
     terms = loss(output, f, y, centers)
     gap = sum(
-        float((s - d).square().sum()) / 2 for s, d in zip(output.shared, output.discriminative, strict=True)
+        float((s - d).square().sum()) / 2
+        for s, d in zip(output.shared, output.discriminative, strict=True)
     ) / len(y)
     assert float(terms.total - plain.total) == pytest.approx(0.5 * gap, rel=1e-4)
     assert float(terms.detached()["gap"]) == pytest.approx(gap, rel=1e-5)
