@@ -40,6 +40,7 @@ from gsfl_tune.search import (
     Watchers,
     active_params,
     best,
+    pareto_entries,
     plain_space,
     reasons,
     refuse_changes,
@@ -237,7 +238,7 @@ class _Search:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        ranking = outcome.study.ranking()
+        ranking = outcome.study.candidates()
         if not ranking:
             raise SearchFailed(f"no {name} trial came to its end:\n{reasons(outcome.study)}")
         return [
@@ -317,6 +318,7 @@ class _Search:
                 for each in finalists
                 if each.validation
             ],
+            pareto=pareto_entries(self.experiment, self.run),
             groups={}
             if groups is None
             else dict(zip(dataset.classes, map(int, groups), strict=True)),

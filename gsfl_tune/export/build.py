@@ -13,7 +13,6 @@ import torch
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import exported_file, files, onnx_file
 from gsfl_tune.export.architecture import Architecture
-from gsfl_tune.export.extras import require
 from gsfl_tune.export.graph import Deployed
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.options import Options, Precision
@@ -86,20 +85,6 @@ class Builder:
         self.images = images
         self._architecture = architecture
         self._folder = folder
-
-    @staticmethod
-    def require(options: Options) -> None:
-        """Asks for the packages before any work is done.
-
-        Raises:
-            UserError: With the command that installs what is missing.
-        """
-        if options.format == "onnx":
-            require("--format onnx", "onnx", "onnxscript", "onnxruntime")
-        elif options.format == "torch-export" and options.precision == "int8":
-            require("--format torch-export --precision int8", "torchao")
-        if options.prune:
-            require("--prune", "torch_pruning")
 
     def build(self, network: Network, precision: Precision, name: str | None = None) -> Built:
         """Writes the file of a network.

@@ -182,12 +182,15 @@ def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
 
 
-def export_section(info: Mapping[str, Any], rows: Sequence[Measurement]) -> str:
+def export_section(
+    info: Mapping[str, Any], rows: Sequence[Measurement], program: str | None = None
+) -> str:
     """What an export adds to the card: the table, and how to read the file.
 
     Args:
         info: ``export`` of ``config.json``.
         rows: What was measured.
+        program: Reads the file without this package.
     """
     conditions, parity = info["conditions"], info["parity"]
     parts = [
@@ -202,4 +205,6 @@ def export_section(info: Mapping[str, Any], rows: Sequence[Measurement]) -> str:
         + " The winner was trained on the validation images too: what counts there is the "
         "difference. Test images decided nothing.",
     ]
+    if program:
+        parts += ["Reading it without gsfl-tune:", f"```python\n{program.rstrip()}\n```"]
     return "\n\n".join(parts) + "\n"

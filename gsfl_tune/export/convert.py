@@ -23,6 +23,7 @@ from gsfl_tune.export.measure import Measurement
 from gsfl_tune.export.options import Options
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.prune import prune
+from gsfl_tune.export.readers import reader
 from gsfl_tune.export.refine import refine
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.models import Network
@@ -93,7 +94,7 @@ def convert(
         UserError: If packages or images are missing, the network cannot be exported or pruned, or
             an fp32 file does not compute what PyTorch does.
     """
-    Builder.require(options)
+    options.require()
     bundle = load_bundle(source, device="cpu")
     description = read_description(source)
     architecture = Architecture.from_json(description["architecture"])
@@ -224,12 +225,22 @@ def _write(
     }
     card = (source / files.CARD).read_text() if (source / files.CARD).is_file() else ""
 
+    program = None
+    if info["format"] != "safetensors":
+        program = reader(
+            info["format"],
+            preprocess=info["preprocess"],
+            fit=description["preprocessing"]["fit"],
+            quantised=info["precision"] == "int8",
+        )
+    section = export_section(info, rows, program)
+
     def fill(folder: Path) -> None:
         shutil.copyfile(built.path, folder / model)
         for name in (files.CLASSES, files.GROUPS, files.METRICS):
             shutil.copyfile(source / name, folder / name)
         (folder / files.CONFIG).write_bytes(files.json_bytes(content))
-        (folder / files.CARD).write_text(f"{card.rstrip()}\n\n{export_section(info, rows)}")
+        (folder / files.CARD).write_text(f"{card.rstrip()}\n\n{section}")
 
     files.replace_directory(out, fill)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,6 +58,11 @@ class Measurement:
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
         return asdict(self)
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> Measurement:
+        """The inverse of `to_json`."""
+        return cls(**{**content, "latency": [Latency(**each) for each in content["latency"]]})
 
 
 def cores() -> int:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.extras import require
 
 Format = Literal["safetensors", "onnx", "torch-export"]
 Precision = Literal["fp32", "fp16", "int8"]
@@ -83,3 +84,16 @@ class Options:
             )
         if problems:
             raise UserError("\n".join(problems))
+
+    def require(self) -> None:
+        """Asks for the packages that are needed, before any work is done.
+
+        Raises:
+            UserError: With the command that installs what is missing.
+        """
+        if self.format == "onnx":
+            require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+        elif self.format == "torch-export" and self.precision == "int8":
+            require("--format torch-export --precision int8", "torchao")
+        if self.prune:
+            require("--prune", "torch_pruning")

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         SearchInterrupted,
         active_params,
         best,
+        pareto_entries,
         plain_space,
         reasons,
     )
@@ -56,6 +57,7 @@ __all__ = [
     "load_predictions",
     "load_result",
     "open_study",
+    "pareto_entries",
     "plain_space",
     "reasons",
     "refuse_changes",
@@ -89,6 +91,7 @@ _HOMES = {
     "load_predictions": "job",
     "load_result": "job",
     "open_study": "runner",
+    "pareto_entries": "protocol",
     "plain_space": "protocol",
     "reasons": "protocol",
     "refuse_changes": "resume",
