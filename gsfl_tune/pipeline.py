@@ -40,6 +40,7 @@ from gsfl_tune.search import (
     Watchers,
     active_params,
     best,
+    candidates,
     pareto_entries,
     plain_space,
     reasons,
@@ -238,7 +239,7 @@ class _Search:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        ranking = outcome.study.candidates()
+        ranking = candidates(outcome.study)
         if not ranking:
             raise SearchFailed(f"no {name} trial came to its end:\n{reasons(outcome.study)}")
         return [

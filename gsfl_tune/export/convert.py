@@ -146,20 +146,19 @@ def _prune(work: _Work) -> None:
     if options.format != "safetensors" or options.precision != "fp32":
         size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
         runtime = TorchRuntime(work.network, work.images.preprocessing)
-        work.measure(f"pruned {options.prune:g}", runtime, size)
+        work.measure(f"PyTorch fp32, pruned {options.prune:g}", runtime, size)
 
 
 def _build(work: _Work) -> tuple[Built, Parity]:
     """The file; its measurement is the last row."""
     options, builder = work.options, work.builder
-    name = f"{options.format} {options.precision}"
-    if options.prune:
-        name += f", pruned {options.prune:g}"
+    pruned = f", pruned {options.prune:g}" if options.prune else ""
+    name = f"{options.format} {options.precision}{pruned}"
     if options.format == "onnx" and options.precision != "fp32":
         plain = builder.build(work.network, "fp32", "plain.onnx")
         runtime = builder.runtime(plain, "fp32")
         require_parity(compare(runtime, work.network, work.images), options)
-        work.measure("onnx fp32", runtime, plain.bytes)
+        work.measure(f"onnx fp32{pruned}", runtime, plain.bytes)
     work.say(f"writing {name}")
     built = builder.build(work.network, options.precision)
     runtime = builder.runtime(built, options.precision)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.interrupt import Interrupt
     from gsfl_tune.search.job import Job, load_predictions, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
+    from gsfl_tune.search.pareto import candidates
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
         Candidate,
@@ -54,6 +55,7 @@ __all__ = [
     "Watchers",
     "active_params",
     "best",
+    "candidates",
     "load_predictions",
     "load_result",
     "open_study",
@@ -88,6 +90,7 @@ _HOMES = {
     "Watchers": "watcher",
     "active_params": "protocol",
     "best": "protocol",
+    "candidates": "pareto",
     "load_predictions": "job",
     "load_result": "job",
     "open_study": "runner",

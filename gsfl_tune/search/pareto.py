@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
 from optuna.trial import FrozenTrial, TrialState
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study import Study
 
 
 def front(trials: Iterable[FrozenTrial], direction: str) -> list[FrozenTrial]:
@@ -24,3 +28,12 @@ def front(trials: Iterable[FrozenTrial], direction: str) -> list[FrozenTrial]:
         if not found or sign * trial.values[0] < sign * found[-1].values[0]:
             found.append(trial)
     return found
+
+
+def candidates(study: Study) -> list[FrozenTrial]:
+    """COMPLETE trials that can win, best first: with two objectives those of the front."""
+    ranking = study.ranking()
+    if not study.latency:
+        return ranking
+    numbers = {trial.number for trial in front(ranking, study.direction)}
+    return [trial for trial in ranking if trial.number in numbers]

@@ -20,7 +20,6 @@ from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.fingerprint import sign_study
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
-from gsfl_tune.search.pareto import front
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler, fixed_params, whole_space
 from gsfl_tune.search.tpe import Memory
 
@@ -275,12 +274,6 @@ class Study:
     def value(self, trial: FrozenTrial) -> float | None:
         """The objective (the first of two) of a finished trial, None where there is none."""
         return float(trial.values[0]) if trial.values else None
-
-    def candidates(self) -> list[FrozenTrial]:
-        """COMPLETE trials that can win, best first: with two objectives those of the front."""
-        if not self.latency:
-            return self.ranking()
-        return sorted(front(self.trials(), self.direction), key=self._key)
 
     def ranking(self) -> list[FrozenTrial]:
         """COMPLETE trials, best first; equal values in the order of their numbers."""
