@@ -1,6 +1,6 @@
 """The winner of a search in every format and precision: accuracy, size, latency.
 
-A short search on clothing photographs (``GSFL_TUNE_REAL_DATA``, see tests/data), then every export that
+A short search on clothing photographs (in ``GSFL_TUNE_REAL_DATA``), then every export that
 `gsfl-tune export` knows. Training after pruning and with int8's rounding goes through the whole
 network, on a GPU if there is one; everything is measured on the CPU.
 
@@ -83,7 +83,9 @@ def search(run: Path, trials: int) -> Path:
 
     home = os.environ.get("GSFL_TUNE_REAL_DATA")
     if not home:
-        raise SystemExit("GSFL_TUNE_REAL_DATA: not set, allowed the folder with clothing/, or --run")
+        raise SystemExit(
+            "GSFL_TUNE_REAL_DATA: not set, allowed the folder with clothing/, or --run"
+        )
     text = TEXT.replace("PATH", str(Path(home) / "clothing" / "*.parquet"))
     run_search(Experiment.parse(text, overrides=[f"search.trials={trials}"]), run)
     return run

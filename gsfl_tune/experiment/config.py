@@ -297,8 +297,8 @@ class SearchConfig(Section):
     ] = Field("validation/accuracy", description="Objective: a trial's value at its last epoch.")
     objectives: list[str] | None = Field(
         None,
-        description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA and "
-        "the winner go by the first; the Pareto front of both is in results.json.",
+        description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "
+        "and the winner go by the first; the Pareto front of both is in results.json.",
     )
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")

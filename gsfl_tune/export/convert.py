@@ -51,7 +51,7 @@ class _Work:
 
     def measure(self, name: str, runtime: Runtime, size: int) -> Measurement:
         self.say(f"measuring {name}")
-        row = measure.measure(name, runtime, self.images, size)
+        row = measure.measure(name, runtime, self.images, size, self.options.seconds)
         self.rows.append(row)
         return row
 

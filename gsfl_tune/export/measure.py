@@ -17,7 +17,7 @@ from gsfl_tune.export.runtimes import Runtime
 
 BATCHES = (1, 32)
 _WARM_UP = 3
-_FEWEST, _MOST, _SECONDS = 20, 200, 5.0
+_FEWEST, _MOST = 20, 200
 
 
 @dataclass(frozen=True)
@@ -74,13 +74,17 @@ def processor() -> str:
     """What the CPU calls itself."""
     try:
         with open("/proc/cpuinfo") as file:
-            names = [line.split(":", 1)[1].strip() for line in file if line.startswith("model name")]
+            names = [
+                line.split(":", 1)[1].strip() for line in file if line.startswith("model name")
+            ]
     except OSError:
         names = []
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def measure(name: str, runtime: Runtime, images: RunImages, size: int) -> Measurement:
+def measure(
+    name: str, runtime: Runtime, images: RunImages, size: int, seconds: float
+) -> Measurement:
     """Measures one model.
 
     Args:
@@ -88,6 +92,7 @@ def measure(name: str, runtime: Runtime, images: RunImages, size: int) -> Measur
         runtime: The model; it computes with as many threads as it was given.
         images: Of the run.
         size: Bytes of its file.
+        seconds: See `latency`.
     """
     squares = images.examples(max(BATCHES))
     return Measurement(
@@ -95,26 +100,25 @@ def measure(name: str, runtime: Runtime, images: RunImages, size: int) -> Measur
         validation=images.accuracy(runtime, "validation"),
         test=images.accuracy(runtime, "test"),
         bytes=size,
-        latency=[latency(runtime, squares, batch) for batch in BATCHES],
+        latency=[latency(runtime, squares, batch, seconds) for batch in BATCHES],
     )
 
 
-def latency(runtime: Runtime, squares: np.ndarray, batch: int) -> Latency:
-    """Times a batch: at least 20 runs, then up to 200 or five seconds.
+def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -> Latency:
+    """Times a batch: at least 20 runs, then up to 200 while there is time.
 
     Args:
         runtime: The model.
         squares: (N, side, side, 3) uint8, repeated where a batch needs more.
         batch: Images at once.
+        seconds: After which no more than the fewest runs are made.
     """
     inputs = np.ascontiguousarray(np.resize(squares, (batch, *squares.shape[1:])))
     for _ in range(_WARM_UP):
         runtime.logits(inputs)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < _FEWEST or (
-        len(times) < _MOST and time.perf_counter() - began < _SECONDS
-    ):
+    while len(times) < _FEWEST or (len(times) < _MOST and time.perf_counter() - began < seconds):
         started = time.perf_counter()
         runtime.logits(inputs)
         times.append(1000 * (time.perf_counter() - started))

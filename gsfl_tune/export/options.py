@@ -28,6 +28,7 @@ class Options:
         epochs: Of training after pruning, and of training with int8's rounding; 0 for none.
         calibration: Training images that int8 takes its ranges from.
         threads: CPU threads of the measurements; default: as many as there are cores.
+        seconds: Of a measurement of latency, at least 20 runs in any case.
         data: Where the run's images are now; default: where they were.
     """
 
@@ -39,6 +40,7 @@ class Options:
     epochs: int = 3
     calibration: int = 256
     threads: int | None = None
+    seconds: float = 4.0
     data: str | None = None
 
     @property

@@ -68,5 +68,7 @@ def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool 
     else:
         lines += "outputs = model(torch.from_numpy(images))[0].detach().numpy()\n"
     if not preprocess:
-        lines += "outputs = np.exp(outputs - outputs.max()) / np.exp(outputs - outputs.max()).sum()\n"
+        lines += (
+            "outputs = np.exp(outputs - outputs.max()) / np.exp(outputs - outputs.max()).sum()\n"
+        )
     return lines + "print(classes[outputs.argmax()], outputs.max())\n"

@@ -69,9 +69,7 @@ def refine(
     transform = Augment(augment, p.image_size, p.mean, p.std)
     train = images.dataset.train_index
     steps = max(1, len(train) // _BATCH)
-    rounding: AbstractContextManager[None] = (
-        fake_quantised(student) if quantised else nullcontext()
-    )
+    rounding: AbstractContextManager[None] = fake_quantised(student) if quantised else nullcontext()
     with rounding, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         # Made inside: rounding puts other parameters in the place of the weights.

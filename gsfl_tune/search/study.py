@@ -47,8 +47,8 @@ class Asked:
 class Study:
     """An Optuna study in the run's journal.
 
-    Every change is in the journal when the method returns, where it survives the driver, and
-    may be made twice: a driver that is killed between a change and its consequence does both
+    Every change is in the journal when the method returns, where it survives the driver, and may
+    be made twice: a driver that is killed between a change and its consequence does both
     again. The disk has it some milliseconds later. If the power fails in between, the last
     changes are made once more: a trial's own files say how far it is.
 
@@ -100,7 +100,7 @@ class Study:
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
-            directions=[self.direction, *(["minimize"] if latency else [])],
+            directions=[self.direction, "minimize"] if latency else [self.direction],
             sampler=first,
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
@@ -359,13 +359,13 @@ class Study:
         """PRUNED, with the value of the last rung; none where Optuna wants two."""
         rungs = self.rungs(self.trial(number))
         last = rungs[max(rungs)] if rungs else math.nan
-        known = math.isfinite(last) and not self.latency
-        self._tell(number, TrialState.PRUNED, *([last] if known else []))
+        one = [last] if math.isfinite(last) and not self.latency else []
+        self._tell(number, TrialState.PRUNED, *one)
 
     def _tell(self, number: int, state: TrialState, *found: float) -> None:
         # What `optuna.Study.tell` does, but for a deep copy of the trial.
-        values = [float(value) for value in found]
-        self._storage.set_trial_state_values(self._trial_id(number), state, values or None)
+        values = [float(value) for value in found] or None
+        self._storage.set_trial_state_values(self._trial_id(number), state, values)
         self._set(number, state)
 
     def _set(self, number: int, state: TrialState) -> None:

@@ -28,7 +28,7 @@ def exports(trained_run, cache_dir, tmp_path_factory):
     made = {}
 
     def export(**options):
-        options = {"threads": 1, "calibration": 64, "epochs": 1, **options}
+        options = {"threads": 1, "calibration": 64, "epochs": 1, "seconds": 0.0, **options}
         key = json.dumps(options)
         if key not in made:
             out = tmp_path_factory.mktemp("exports") / "out"
@@ -243,9 +243,7 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
     config["experiment"]["data"] |= {"source": "folder", "path": str(tmp_path / "gone")}
     (run.best / "config.json").write_text(json.dumps(config))
     with pytest.raises(UserError, match=r"gone(.|\n)*--data PATH"):
-        export_run(
-            run.path, tmp_path / "out", options=Options(format="onnx"), cache_dir=cache_dir
-        )
+        export_run(run.path, tmp_path / "out", options=Options(format="onnx"), cache_dir=cache_dir)
     assert not (tmp_path / "out").exists()
 
 

@@ -73,7 +73,9 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     assert len(bundle.predict(list(squares[:2]))) == 2
     # The second time it is there.
     said.clear()
-    again = export_run(run.path, tmp_path / "again", pick=50.0, cache_dir=cache_dir, say=said.append)
+    again = export_run(
+        run.path, tmp_path / "again", pick=50.0, cache_dir=cache_dir, say=said.append
+    )
     assert len(said) == 1
     assert (again / "model.safetensors").read_bytes() == (out / "model.safetensors").read_bytes()
     best = export_run(run.path, tmp_path / "best", pick=0.0, cache_dir=cache_dir)

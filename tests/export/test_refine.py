@@ -92,14 +92,12 @@ def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
     [{}, {"precision": "fp16"}, {"format": "onnx", "precision": "int8", "max_loss": 0.0}],
     ids=["safetensors", "fp16", "onnx int8"],
 )
-def test_a_pruned_export_loads_and_is_measured(
-    trained_run, cache_dir, tmp_path, squares, options
-):
+def test_a_pruned_export_loads_and_is_measured(trained_run, cache_dir, tmp_path, squares, options):
     said = []
     out = export_run(
         trained_run.path,
         tmp_path / "out",
-        options=Options(prune=0.3, epochs=1, threads=1, **options),
+        options=Options(prune=0.3, epochs=1, threads=1, seconds=0.0, **options),
         cache_dir=cache_dir,
         say=said.append,
     )
@@ -117,5 +115,5 @@ def test_a_pruned_export_loads_and_is_measured(
 
 def test_a_backbone_that_cannot_be_pruned_is_named():
     config = make_config(backbone="test_vit")
-    with pytest.raises(UserError, match="--prune: (test_vit|found nothing)"):
+    with pytest.raises(UserError, match=r"--prune: (test_vit|found nothing)"):
         prune(make_network(config), 0.5, 32)
