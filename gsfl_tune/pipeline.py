@@ -40,6 +40,8 @@ from gsfl_tune.search import (
     Watchers,
     active_params,
     best,
+    candidates,
+    pareto_entries,
     plain_space,
     reasons,
     refuse_changes,
@@ -240,7 +242,7 @@ class _Search:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        ranking = outcome.study.ranking()
+        ranking = candidates(outcome.study)
         if not ranking:
             raise SearchFailed(f"no {name} trial came to its end:\n{reasons(outcome.study)}")
         return [
@@ -323,6 +325,7 @@ class _Search:
                 for each in finalists
                 if each.validation
             ],
+            pareto=pareto_entries(self.experiment, self.run),
             groups={}
             if groups is None
             else dict(zip(workspace.dataset.classes, map(int, groups), strict=True)),

@@ -9,10 +9,13 @@ from gsfl_tune.cli._base import FINISHED, Command
 
 
 class Export(Command):
-    """Copies the bundle of a finished run."""
+    """Exports the winner of a finished run, in the format that a deployment needs."""
 
     name = "export"
-    help = "copy the bundle of a finished run to a directory of its own"
+    help = (
+        "export the winner of a finished run to a directory of its own: safetensors, ONNX or "
+        "torch.export, in fp32, fp16 or int8, pruned or not, measured before and after"
+    )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
@@ -21,20 +24,111 @@ class Export(Command):
             "out", metavar="OUT", type=Path, help="where the bundle goes; new or empty"
         )
         parser.add_argument(
+            "--format",
+            default="safetensors",
+            metavar="FORMAT",
+            help="safetensors (default), onnx or torch-export",
+        )
+        parser.add_argument(
+            "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or int8"
+        )
+        parser.add_argument(
+            "--prune",
+            type=float,
+            default=0.0,
+            metavar="RATIO",
+            help="remove this share of the backbone's channels, and train what is left",
+        )
+        parser.add_argument(
+            "--preprocess",
+            action="store_true",
+            help="put the preprocessing into the file: uint8 squares in, probabilities out",
+        )
+        parser.add_argument(
+            "--pick",
+            nargs=2,
+            metavar=("RULE", "POINTS"),
+            help="`fastest-within 0.5`: of the Pareto front, the fastest trial that is at most so "
+            "many points of accuracy below the best",
+        )
+        parser.add_argument(
+            "--max-loss",
+            type=float,
+            default=0.5,
+            metavar="POINTS",
+            help="points of validation accuracy that int8 may cost before it is trained on "
+            "(default 0.5)",
+        )
+        parser.add_argument(
+            "--epochs",
+            type=int,
+            default=3,
+            metavar="N",
+            help="epochs of training after --prune, and for int8 if it costs more than --max-loss "
+            "(default 3; 0: none)",
+        )
+        parser.add_argument(
+            "--calibration",
+            type=int,
+            default=256,
+            metavar="N",
+            help="training images that int8 takes its ranges from (default 256)",
+        )
+        parser.add_argument(
+            "--threads",
+            type=int,
+            metavar="N",
+            help="CPU threads of the measurements (default: all cores)",
+        )
+        parser.add_argument(
+            "--data", metavar="PATH", help="where the images of the run are now, if not where then"
+        )
+        parser.add_argument(
             "--with-shared",
             action="store_true",
             help="include shared encoder, decoder and class centres",
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Exports and lists what was written."""
-        from gsfl_tune.export import export_run
+        """Exports, prints the table and lists what was written."""
+        from gsfl_tune.export import Options, export_run
+        from gsfl_tune.export.bundle import read_description
+        from gsfl_tune.export.pick import parse_rule
 
-        out = export_run(args.run_dir, args.out, with_shared=args.with_shared)
+        options = Options(
+            format=args.format,
+            precision=args.precision,
+            prune=args.prune,
+            preprocess=args.preprocess,
+            max_loss=args.max_loss,
+            epochs=args.epochs,
+            calibration=args.calibration,
+            threads=args.threads,
+            data=args.data,
+        )
+        out = export_run(
+            args.run_dir,
+            args.out,
+            with_shared=args.with_shared,
+            options=options,
+            pick=None if args.pick is None else parse_rule(args.pick),
+            say=lambda text: print(text, flush=True),
+        )
+        info = read_description(out).get("export")
+        if info:
+            print(f"\n{_table(info)}\n")
         print(f"exported to {out}")
         for path in sorted(out.iterdir()):
             print(f"  {path.name:<20} {_size(path.stat().st_size):>10}")
         return FINISHED
+
+
+def _table(info: dict) -> str:
+    from gsfl_tune.export.measure import Measurement, legend, text_table
+
+    rows = [Measurement.from_json(row) for row in info["table"]]
+    conditions = info["conditions"]
+    return f"{text_table(rows)}\n{legend(conditions['threads'], conditions['cpu'])}"
 
 
 def _size(count: int) -> str:

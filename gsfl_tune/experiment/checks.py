@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.config import LATENCY, SHARES
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
@@ -44,6 +45,7 @@ class Checks:
         self._grid()
         self._views()
         self._processes()
+        self._objectives()
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -128,6 +130,29 @@ class Checks:
                     f"found {value} without a finetune stage, allowed 1: one process trains the "
                     "head, the others would wait",
                 )
+
+    def _objectives(self) -> None:
+        found = self._space.constants.get("search.objectives")
+        if found is None:
+            return
+        if not (len(found) == 2 and found[0] in SHARES and found[1] == LATENCY):
+            self._complain(
+                "search.objectives",
+                f"found [{', '.join(map(str, found))}], allowed [METRIC, {LATENCY}] with one of "
+                f"{', '.join(SHARES)} as METRIC",
+            )
+            return
+        metric = self._space.constants.get("search.metric", found[0])
+        if metric != found[0]:
+            self._complain(
+                "search.metric",
+                f"found {metric} with search.objectives, allowed {found[0]} (its first) or nothing",
+            )
+        if "cmaes" in self._values("search.sampler.name"):
+            self._complain(
+                "search.sampler.name",
+                "found cmaes with two objectives, allowed tpe, gp, random, sobol, grid",
+            )
 
     def _enqueue(self) -> None:
         node = edit.find(self._root, "search.enqueue")

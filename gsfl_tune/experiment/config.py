@@ -23,6 +23,10 @@ METRICS: dict[str, Literal["maximize", "minimize"]] = {
     "validation/ece": "minimize",
 }
 
+# What may be searched together with a latency: shares, of which points can be given away.
+SHARES = ("validation/accuracy", "validation/balanced_accuracy", "validation/top5")
+LATENCY = "latency_ms"
+
 Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 NonNegative = Annotated[float, Field(ge=0.0)]
@@ -315,6 +319,11 @@ class SearchConfig(Section):
         "validation/nll",
         "validation/ece",
     ] = Field("validation/accuracy", description="Objective: a trial's value at its last epoch.")
+    objectives: list[str] | None = Field(
+        None,
+        description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "
+        "and the winner go by the first; the Pareto front of both is in results.json.",
+    )
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")
     resources: ResourcesConfig = Field(
@@ -358,6 +367,15 @@ class SearchConfig(Section):
     disk_budget: Size | None = Field(
         None, description="What the checkpoints of the run may take (500MB, 50GB)."
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_objective(cls, values: Any) -> Any:
+        """`metric` is the first objective, for all that compare trials by one number."""
+        found = values.get("objectives") if isinstance(values, dict) else None
+        if isinstance(found, list) and found and "metric" not in values:
+            return {**values, "metric": found[0]}
+        return values
 
 
 class Config(Section):

@@ -3,14 +3,19 @@
 from gsfl_tune.export.architecture import Architecture, shared_tensors
 from gsfl_tune.export.bundle import bundle_from_network, load_bundle, write_bundle
 from gsfl_tune.export.files import BundleError
-from gsfl_tune.export.predictor import Bundle, ImageError, Prediction, Preprocessing
+from gsfl_tune.export.options import FORMATS, PRECISIONS, Options
+from gsfl_tune.export.predictor import Bundle, ImageError, Prediction
+from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.run import export_run, write_best_training
 
 __all__ = [
+    "FORMATS",
+    "PRECISIONS",
     "Architecture",
     "Bundle",
     "BundleError",
     "ImageError",
+    "Options",
     "Prediction",
     "Preprocessing",
     "bundle_from_network",

@@ -61,8 +61,12 @@ class Architecture:
         projection = content["projection"]
         return cls(**{**content, "projection": tuple(projection) if projection else None})
 
-    def build(self, state: Mapping[str, Tensor]) -> Network:
+    def build(self, state: Mapping[str, Tensor], *, pruned: bool = False) -> Network:
         """The network with `state`, in eval mode on the CPU.
+
+        Args:
+            state: Tensors by name.
+            pruned: Whether the backbone has lost channels: layers take the sizes of their tensors.
 
         Raises:
             RuntimeError: If a tensor is missing, left over, or of another shape.
@@ -72,10 +76,14 @@ class Architecture:
         # cover (buffers that a model computes itself) needs the real device.
         with torch.device("meta"):
             network = self._create()
+        if pruned:
+            take_sizes(network.backbone, state, "backbone.")
         network.load_state_dict(dict(state), strict=True, assign=True)
         if _has_meta(network):
             with torch.random.fork_rng(devices=[]):
                 network = self._create()
+            if pruned:
+                take_sizes(network.backbone, state, "backbone.")
             network.load_state_dict(dict(state), strict=True)
         return network.eval().requires_grad_(False)
 
@@ -95,6 +103,39 @@ class Architecture:
             feature_scale=self.feature_scale,
         )
         return Network(backbone, projection, pooling, head)
+
+
+def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
+    """Makes layers as small as the tensors that they are about to load.
+
+    Args:
+        module: What lost channels; changed in place.
+        state: The tensors, by name.
+        prefix: In front of the module's names in `state`.
+    """
+    for name, layer in module.named_modules():
+        for own in (layer._parameters, layer._buffers):
+            for key, tensor in own.items():
+                found = state.get(f"{prefix}{name}.{key}" if name else f"{prefix}{key}")
+                if tensor is None or found is None or tensor.shape == found.shape:
+                    continue
+                empty = torch.empty(found.shape, dtype=tensor.dtype, device=tensor.device)
+                is_parameter = isinstance(tensor, nn.Parameter)
+                own[key] = nn.Parameter(empty, requires_grad=False) if is_parameter else empty
+        _say_sizes(layer)
+
+
+def _say_sizes(layer: nn.Module) -> None:
+    """Brings what a layer says of its sizes in line with its tensors."""
+    if isinstance(layer, nn.Conv2d):
+        count, per_group = layer.weight.shape[:2]
+        if layer.groups > 1 and layer.groups == layer.in_channels:
+            layer.groups = count  # depthwise
+        layer.out_channels, layer.in_channels = count, per_group * layer.groups
+    elif isinstance(layer, nn.Linear):
+        layer.out_features, layer.in_features = layer.weight.shape
+    elif isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
+        layer.num_features = len(layer.running_mean)
 
 
 def _has_meta(network: nn.Module) -> bool:

@@ -8,13 +8,16 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from gsfl_tune.export import files
 from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.card import model_card
 from gsfl_tune.export.files import BundleError
-from gsfl_tune.export.predictor import Bundle, Preprocessing
+from gsfl_tune.export.predictor import Bundle
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment.config import Config
@@ -149,7 +152,7 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
 
     path = Path(path)
     description = read_description(path)
-    state = files.read_tensors(path / files.MODEL, description["sha256"][files.MODEL])
+    export = description.get("export", {})
     classes, groups = (
         files.read_json_file(path / files.CLASSES),
         files.read_json_file(path / files.GROUPS),
@@ -160,18 +163,52 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         _check_classes(classes, groups, architecture.class_count)
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f"{path}: the files do not fit together ({error})") from error
-    try:
-        network = architecture.build(state)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise BundleError(f"{path / files.MODEL}: does not fit {files.CONFIG} ({error})") from error
     return Bundle(
         path=path,
-        network=network.to(resolve_device(device)),
+        runtime=_runtime(path, description, architecture, preprocessing, resolve_device(device)),
         classes=classes,
         groups=groups,
         preprocessing=preprocessing,
         config=description["experiment"],
         metrics=files.read_json_file(path / files.METRICS),
+        export=export,
+    )
+
+
+def _runtime(
+    path: Path,
+    description: Mapping[str, Any],
+    architecture: Architecture,
+    preprocessing: Preprocessing,
+    device: torch.device,
+) -> Runtime:
+    export = description.get("export", {})
+    name = files.MODELS[export.get("format", "safetensors")]
+    file, digest = path / name, description["sha256"][name]
+    inside = bool(export.get("preprocess"))
+    if name == files.MODEL:
+        # Stored as fp16 or not, it is computed in fp32.
+        state = {
+            key: tensor.float() if tensor.is_floating_point() else tensor
+            for key, tensor in files.read_tensors(file, digest).items()
+        }
+        try:
+            network = architecture.build(state, pruned=bool(export.get("prune")))
+        except (RuntimeError, ValueError, TypeError) as error:
+            raise BundleError(f"{file}: does not fit {files.CONFIG} ({error})") from error
+        return TorchRuntime(network.to(device), preprocessing)
+    files.read_checked(file, digest)
+    if export["format"] == "onnx":
+        gpu = device.type == "cuda"
+        return OnnxRuntime(file, preprocessing, inside=inside, gpu=gpu)
+    quantised = export["precision"] == "int8"
+    return ExportedRuntime(
+        file,
+        preprocessing,
+        inside=inside,
+        quantised=quantised,
+        # What int8 operations there are compute on the CPU.
+        device=torch.device("cpu") if quantised else device,
     )
 
 
@@ -183,9 +220,7 @@ def read_description(path: Path) -> dict[str, Any]:
     """
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a bundle is a directory, such as RUN/best)")
-    missing = [name for name in files.REQUIRED if not (path / name).is_file()]
-    if missing:
-        raise BundleError(f"{path}: not a complete bundle, missing {', '.join(missing)}")
+    _require_files(path, files.REQUIRED)
     description = files.read_json_file(path / files.CONFIG)
     found = description.get("format") if isinstance(description, dict) else None
     if found != files.FORMAT:
@@ -194,11 +229,24 @@ def read_description(path: Path) -> dict[str, Any]:
             f"{files.FORMAT}"
         )
     lacking = {"architecture", "preprocessing", "sha256", "experiment"} - set(description)
-    if lacking or files.MODEL not in description["sha256"]:
+    model = files.MODELS.get(description.get("export", {}).get("format", "safetensors"))
+    if model is None:
+        raise BundleError(
+            f"{path / files.CONFIG}: exported as {description['export']['format']}, this version "
+            f"reads {', '.join(files.MODELS)}"
+        )
+    _require_files(path, [model])
+    if lacking or model not in description["sha256"]:
         raise BundleError(
             f"{path / files.CONFIG}: lacks {', '.join(sorted(lacking)) or 'a digest'}"
         )
     return description
+
+
+def _require_files(path: Path, names: Sequence[str]) -> None:
+    missing = [name for name in names if not (path / name).is_file()]
+    if missing:
+        raise BundleError(f"{path}: not a complete bundle, missing {', '.join(missing)}")
 
 
 def _check_classes(classes: Sequence[str], groups: Mapping[str, int], class_count: int) -> None:

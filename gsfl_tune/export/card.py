@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gsfl_tune.export.measure import Measurement, legend, markdown_table
+
 _CLASSES_LISTED = 60
 
 _LOADING = """\
@@ -178,3 +180,31 @@ def _weights(weights: str) -> str:
 
 def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
+
+
+def export_section(
+    info: Mapping[str, Any], rows: Sequence[Measurement], program: str | None = None
+) -> str:
+    """What an export adds to the card: the table, and how to read the file.
+
+    Args:
+        info: ``export`` of ``config.json``.
+        rows: What was measured.
+        program: Reads the file without this package.
+    """
+    conditions, parity = info["conditions"], info["parity"]
+    parts = [
+        "## This export",
+        f"`{info['format']}`, {info['precision']}"
+        + (f", {100 * info['prune']:.0f} % of the channels pruned" if info["prune"] else "")
+        + f". Takes `{info['input']}`, gives {info['output']} in the order of `classes.json`. On "
+        f"{parity['images']} validation images no probability differs by more than "
+        f"{parity['probabilities']:.1e} from PyTorch's with the same weights in fp32.",
+        markdown_table(rows),
+        legend(conditions["threads"], conditions["cpu"])
+        + " The winner was trained on the validation images too: what counts there is the "
+        "difference. Test images decided nothing.",
+    ]
+    if program:
+        parts += ["Reading it without gsfl-tune:", f"```python\n{program.rstrip()}\n```"]
+    return "\n\n".join(parts) + "\n"

@@ -20,13 +20,15 @@ from gsfl_tune.experiment.errors import UserError
 
 FORMAT = 1
 MODEL = "model.safetensors"
+# What holds the model, by export format.
+MODELS = {"safetensors": MODEL, "onnx": "model.onnx", "torch-export": "model.pt2"}
 SHARED = "shared.safetensors"
 CONFIG = "config.json"
 CLASSES = "classes.json"
 GROUPS = "groups.json"
 METRICS = "metrics.json"
 CARD = "README.md"
-REQUIRED = (MODEL, CONFIG, CLASSES, GROUPS, METRICS)
+REQUIRED = (CONFIG, CLASSES, GROUPS, METRICS)
 
 
 class BundleError(UserError):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,10 +14,11 @@ import torch
 from PIL import Image, ImageOps
 
 from gsfl_tune.data import Dataset
-from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.single import Fit, load_image, load_square, square
+from gsfl_tune.data.single import load_image, load_square, square
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.training.metrics import classification_metrics
 
 if TYPE_CHECKING:
@@ -36,25 +37,6 @@ class ImageError(UserError):
 
 
 @dataclass(frozen=True)
-class Preprocessing:
-    """From an image to what the backbone sees.
-
-    Attributes:
-        image_size: Side of the centre crop in pixels.
-        side: Side of the square that an image is made first.
-        fit: How: crop, pad or squash.
-        mean: Of each channel, of values in 0..1.
-        std: Of each channel.
-    """
-
-    image_size: int
-    side: int
-    fit: Fit
-    mean: list[float]
-    std: list[float]
-
-
-@dataclass(frozen=True)
 class Prediction:
     """The most probable classes of one image, most probable first."""
 
@@ -69,26 +51,43 @@ class Bundle:
 
     Attributes:
         path: Its directory.
-        network: In eval mode, without gradients.
+        runtime: Runs the model: PyTorch, ONNX Runtime or a program of `torch.export`.
         classes: Names, in the order of the outputs.
         groups: Group of every class; empty for a plain head.
         preprocessing: What happens to an image first.
         config: The complete configuration of the experiment that made it.
         metrics: What it reached, as in ``metrics.json``.
+        export: How it was exported, empty for the bundle of a run: ``format``, ``precision``,
+            ``preprocess``, ``prune``, ``parity``, ``table``.
     """
 
     path: Path
-    network: Network
+    runtime: Runtime
     classes: list[str]
     groups: dict[str, int]
     preprocessing: Preprocessing
     config: dict[str, Any]
     metrics: dict[str, Any]
+    export: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def network(self) -> Network:
+        """The PyTorch module, in eval mode, without gradients.
+
+        Raises:
+            BundleError: If the bundle was exported to a format that has none.
+        """
+        if isinstance(self.runtime, TorchRuntime):
+            return self.runtime.network
+        raise files.BundleError(
+            f"{self.path}: exported as {self.export['format']}, which holds no PyTorch network; "
+            "use the run's own bundle (RUN/best), or export with --format safetensors"
+        )
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives."""
-        return next(self.network.parameters()).device
+        """Where the model computes."""
+        return self.runtime.device
 
     @property
     def has_shared(self) -> bool:
@@ -208,14 +207,7 @@ class Bundle:
 
     def _logits(self, squares: np.ndarray) -> torch.Tensor:
         """(B, C) logits on the CPU of (B, side, side, 3) uint8 squares."""
-        with torch.inference_mode():
-            batch = center_crop(
-                torch.from_numpy(squares).to(self.device),
-                self.preprocessing.image_size,
-                self.preprocessing.mean,
-                self.preprocessing.std,
-            )
-            return self.network.infer(batch).float().cpu()
+        return self.runtime.logits(squares)
 
     def _squares(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.architecture import shared_tensors
 from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.export.options import Options
 from gsfl_tune.run.layout import RunDirectory
 
 if TYPE_CHECKING:
@@ -48,21 +50,42 @@ def write_best_training(
     return directory
 
 
-def export_run(run: str | Path, out: str | Path, *, with_shared: bool = False) -> Path:
-    """Copies the bundle of a finished run, after checking that it loads.
+def export_run(
+    run: str | Path,
+    out: str | Path,
+    *,
+    with_shared: bool = False,
+    options: Options | None = None,
+    pick: float | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    cache_dir: Path | None = None,
+) -> Path:
+    """Exports the winner of a finished run, or another trial of its Pareto front.
+
+    As safetensors in fp32 it is a copy of the run's bundle, after checking that it loads. Anything
+    else is converted and measured, see `gsfl_tune.export.convert`.
 
     Args:
         run: The run directory.
         out: Where to; it must not exist or be empty.
         with_shared: Also export shared encoder, decoder and centres (``shared.safetensors``).
+        options: Format, precision and size; default: a copy.
+        pick: Points of accuracy that the fastest trial of the front may give away; default: the
+            winner.
+        say: Told what is being done.
+        cache_dir: Root of the node's caches.
 
     Returns:
-        The directory of the exported bundle.
+        The directory of the exported bundle; what was measured is in its ``config.json``.
 
     Raises:
         UserError: If the run has no bundle yet, it is damaged, `out` is not empty, or there is no
-            shared branch to export.
+            shared branch to export; or if something in `options` is not possible.
     """
+    options = options or Options()
+    options.check(with_shared=with_shared)
+    if with_shared and pick is not None:
+        raise UserError("--with-shared: found with --pick, allowed for the winner of a run")
     directory, out = RunDirectory(run), Path(out)
     if not directory.path.is_dir():
         raise UserError(f"{run}: no such run directory")
@@ -70,11 +93,22 @@ def export_run(run: str | Path, out: str | Path, *, with_shared: bool = False) -
         raise UserError(_no_best(directory, run))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an empty directory; choose another one")
-    load_bundle(directory.best, device="cpu")
+    source = directory.best
+    if pick is not None:
+        from gsfl_tune.export.pick import picked_bundle
+
+        options.require()
+        source = picked_bundle(directory, pick, data=options.data, cache_dir=cache_dir, say=say)
+    if not options.is_copy:
+        from gsfl_tune.export.convert import convert
+
+        convert(source, out, options, say=say, cache_dir=cache_dir)
+        return out
+    load_bundle(source, device="cpu")
     shared = _shared_bytes(directory) if with_shared else None
 
     def fill(folder: Path) -> None:
-        for path in sorted(directory.best.iterdir()):
+        for path in sorted(source.iterdir()):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
         if shared is not None:

@@ -113,6 +113,9 @@ class Results:
     difference: Difference | None = None  # winner minus control
     probe: Probe | None = None
     finalists: list[Finalist] = field(default_factory=list)
+    # Of a search with two objectives, the fastest first: trial, accuracy (the first objective),
+    # latency_ms, params, config.
+    pareto: list[dict[str, Any]] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
     environment: dict[str, Any] = field(default_factory=dict)
@@ -147,6 +150,7 @@ class Results:
                 Finalist(each["trial"], _scores(each["validation"]))
                 for each in content.get("finalists") or []
             ],
+            pareto=[dict(each) for each in content.get("pareto") or []],
             groups=dict(content.get("groups") or {}),
             cost=dict(content.get("cost") or {}),
             environment=dict(content.get("environment") or {}),

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.interrupt import Interrupt
     from gsfl_tune.search.job import Job, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
+    from gsfl_tune.search.pareto import candidates
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
         Candidate,
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
         SearchInterrupted,
         active_params,
         best,
+        pareto_entries,
         plain_space,
         reasons,
     )
@@ -58,8 +60,10 @@ __all__ = [
     "Watchers",
     "active_params",
     "best",
+    "candidates",
     "load_result",
     "open_study",
+    "pareto_entries",
     "plain_space",
     "reasons",
     "refuse_changes",
@@ -92,8 +96,10 @@ _HOMES = {
     "Watchers": "watcher",
     "active_params": "protocol",
     "best": "protocol",
+    "candidates": "pareto",
     "load_result": "job",
     "open_study": "runner",
+    "pareto_entries": "protocol",
     "plain_space": "protocol",
     "reasons": "protocol",
     "refuse_changes": "resume",

@@ -2,10 +2,48 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.experiment.errors import UserError
+
+if TYPE_CHECKING:
+    import optuna
+
+FORMAT = 1
+
+
+def sign_study(
+    study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
+) -> None:
+    """Notes in a new study what it was begun as; refuses one that was begun as something else.
+
+    Args:
+        study: New, or of an earlier driver.
+        metric: The objective.
+        seed: Of the study.
+        fingerprint: See `gsfl_tune.search.resume.fingerprint`; empty to accept anything.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    attributes = study.user_attrs
+    if "format" not in attributes:
+        study.set_user_attr("format", FORMAT)
+        study.set_user_attr("seed", seed)
+        study.set_user_attr("metric", metric)
+        study.set_user_attr("created", time.time())
+    elif attributes["format"] != FORMAT:
+        raise UserError(
+            f"study {study.study_name}: found format {attributes['format']}, this version reads "
+            f"{FORMAT}; continue with the version of gsfl-tune that began the run"
+        )
+    known = study.user_attrs.get("fingerprint")
+    if known is None:
+        study.set_user_attr("fingerprint", dict(fingerprint))
+    elif fingerprint:
+        check_fingerprint(study.study_name, known, fingerprint)
 
 
 def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:

@@ -85,7 +85,7 @@ class CheckpointKeeper(Watcher):
         """Keeps or deletes the checkpoint of a trial that ended."""
         trial = self._study.trial(number)
         if trial.state.name == "COMPLETE":
-            value = self._sign * float(trial.value or 0.0)
+            value = self._sign * (self._study.value(trial) or 0.0)
             self._kept = sorted({*self._kept, (value, number)})
             while len(self._kept) > self._keep:
                 self._drop_worst()

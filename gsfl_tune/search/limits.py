@@ -95,9 +95,10 @@ class Limits:
 
     def _target(self) -> str | None:
         target, best = self._search.target, self._study.best()
-        if target is None or best is None or best.value is None:
+        value = None if best is None else self._study.value(best)
+        if target is None or best is None or value is None:
             return None
         sign = 1.0 if self._study.direction == "maximize" else -1.0
-        if sign * best.value < sign * target:
+        if sign * value < sign * target:
             return None
-        return f"search.target of {target:g} is reached by trial {best.number} ({best.value:.4f})"
+        return f"search.target of {target:g} is reached by trial {best.number} ({value:.4f})"

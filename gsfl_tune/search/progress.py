@@ -15,6 +15,8 @@ from rich.text import Text
 from gsfl_tune.search.watcher import Watcher
 
 if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
+
     from gsfl_tune.search.study import Study
 
 REFRESH_SECONDS = 0.25
@@ -112,14 +114,14 @@ class Progress(Watcher):
             return
         trial = self._study.trial(number)
         state = trial.state.name
+        rungs = self._study.rungs(trial)
         if state == "COMPLETE":
-            text = f"complete, {self._study.metric} {trial.value:.4f}" + (
-                " (best so far)" if is_best else ""
-            )
-        elif state == "PRUNED" and trial.value is None:
+            text = f"complete, {self._numbers(trial)}" + (" (best so far)" if is_best else "")
+        elif state == "PRUNED" and not rungs:
             text = "stopped before its first rung"
         elif state == "PRUNED":
-            text = f"pruned at rung {trial.last_step}, {self._study.metric} {trial.value:.4f}"
+            last = max(rungs)
+            text = f"pruned at rung {last}, {self._study.metric} {rungs[last]:.4f}"
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()
@@ -189,7 +191,8 @@ class Progress(Watcher):
         if best is not None:
             parts.append(
                 Text.from_markup(
-                    f"best [bold]{best.value:.4f}[/bold] {self._study.metric}, trial {best.number}"
+                    f"best [bold]{self._study.value(best):.4f}[/bold] {self._study.metric}, "
+                    f"trial {best.number}"
                 )
             )
             parts.append(_params(best.params, self.console.width))
@@ -223,9 +226,14 @@ class Progress(Watcher):
     def _say_best(self) -> None:
         best = self._study.best() if self._study else None
         if best is not None and self._study is not None:
-            self._say(f"best: trial {best.number}, {self._study.metric} {best.value:.4f}")
+            self._say(f"best: trial {best.number}, {self._numbers(best)}")
             for name, value in best.params.items():
                 self._say(f"  {name}: {shown(value)}")
+
+    def _numbers(self, trial: FrozenTrial) -> str:
+        assert self._study is not None
+        text = f"{self._study.metric} {self._study.value(trial):.4f}"
+        return f"{text}, {trial.values[1]:.2f} ms an image" if self._study.latency else text
 
     def _ended_count(self) -> int:
         counts = self._study.counts() if self._study else {}

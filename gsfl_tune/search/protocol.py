@@ -16,7 +16,9 @@ from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.final import run_jobs
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import Job
+from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.keeper import make_room
+from gsfl_tune.search.pareto import front
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
@@ -197,6 +199,28 @@ def active_params(experiment: Experiment, params: Mapping[str, Any]) -> dict[str
     """The parameters that a configuration has use for, of all that were drawn."""
     active = experiment.space.active(params)
     return {name: value for name, value in params.items() if name in active}
+
+
+def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
+    """What ``results.json`` says of the front; empty for a search with one objective.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run.
+    """
+    search = experiment.defaults().search
+    if not search.objectives:
+        return []
+    return [
+        {
+            "trial": trial.number,
+            "accuracy": trial.values[0],
+            "latency_ms": trial.values[1],
+            "params": active_params(experiment, trial.params),
+            "config": experiment.configure(trial.params).model_dump(mode="json"),
+        }
+        for trial in front(read_studies(run.journal).get("search", []), METRICS[search.metric])
+    ]
 
 
 def reasons(study: Study) -> str:

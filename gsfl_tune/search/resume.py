@@ -74,6 +74,9 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
         for path, value in constants.items()
         if value or not path.startswith("loss.terms.")
     }
+    if constants["search.objectives"] is None:
+        # Runs that were begun before there were several do not know the key.
+        del constants["search.objectives"]
     found = {path: str(value) for path, value in constants.items()}
     for parameter in experiment.space.parameters:
         text = parameter.distribution.describe()
@@ -126,12 +129,12 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
     result = Reconciled()
     for number in study.running():
         trial = study.trial(number)
-        values = trial.intermediate_values
+        values = study.rungs(trial)
         if "reason" in trial.user_attrs:
             study.fail(number, trial.user_attrs["reason"])
         elif "ended" in trial.user_attrs:
             study.cut(number, trial.user_attrs["ended"])
-        elif last_rung in values:
+        elif last_rung in values and not study.latency:
             study.complete(number, values[last_rung])
         else:
             result.again.append(number)

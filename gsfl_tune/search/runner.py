@@ -108,11 +108,12 @@ def open_study(
         name,
         experiment.space,
         metric=search.metric,
+        latency=bool(search.objectives),
         sampler=search.sampler,
         seed=search.seed,
         fingerprint=fingerprint(experiment),
         ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
-        if ahead
+        if ahead and not search.objectives
         else None,
     )
 
@@ -207,9 +208,11 @@ def run_study(
             directory=run.trial(name, asked.number),
             interrupt=run.interrupt_file,
             metric=study.metric,
+            latency=study.latency,
             rungs=[rung.epoch for rung in Timeline.of(config).rungs(largest, **options)],
             reduction=scheduler.reduction,
-            reported=len(asked.rungs),
+            # The last rung is not told without its trial's end.
+            reported=min(len(asked.rungs), last_rung),
             side=side,
             cache_dir=cache_dir,
             threads=resources.threads,
@@ -230,7 +233,7 @@ def run_study(
             direction=study.direction,
             seed=study.seed,
         )
-        asha.rebuild((trial.number, trial.intermediate_values) for trial in study.trials())
+        asha.rebuild((trial.number, study.rungs(trial)) for trial in study.trials())
     budget = trials or search.trials
     # The last trials get what there is of GPUs, and not what many would have to share.
     resources = resources.at_most(max(1, len(again) + budget - study.created()))

@@ -20,6 +20,7 @@ from optuna.samplers import (
     GPSampler,
     QMCSampler,
     RandomSampler,
+    TPESampler,
 )
 from optuna.trial import FrozenTrial, TrialState
 
@@ -37,7 +38,13 @@ FIXED_SPACE = {"gp", "cmaes", "sobol"}
 
 
 def create_sampler(
-    config: SamplerConfig, space: Space, seed: int, number: int, memory: Memory | None = None
+    config: SamplerConfig,
+    space: Space,
+    seed: int,
+    number: int,
+    memory: Memory | None = None,
+    *,
+    several: bool = False,
 ) -> BaseSampler:
     """The sampler that proposes trial `number`.
 
@@ -50,6 +57,7 @@ def create_sampler(
         seed: Seed of the study.
         number: Number of the trial to be proposed.
         memory: What TPE has seen of the study's trials before; spares it to look again.
+        several: Whether the study has two objectives.
 
     Raises:
         UserError: For a grid over a continuous parameter, or a grid too large to walk.
@@ -67,6 +75,15 @@ def create_sampler(
             return _made(factory, config.name, request)
         if config.name == "random":
             return RandomSampler(seed=draw)
+        if config.name == "tpe" and several:
+            # Optuna's own: ours knows one objective.
+            return TPESampler(
+                multivariate=True,
+                group=True,
+                constant_liar=True,
+                n_startup_trials=startup,
+                seed=draw,
+            )
         if config.name == "tpe":
             return Tpe(seed=draw, startup_trials=startup, memory=memory)
         whole = whole_space(space)

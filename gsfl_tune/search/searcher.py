@@ -155,7 +155,9 @@ class StudySearcher(Searcher):
             self._study.fail(number, result["failed"])
         elif result["rung"] == len(task.rungs) - 1:
             self._watcher.rung(number, result["rung"], result[task.metric])
-            self._study.complete(number, result[task.metric], result["rung"])
+            self._study.complete(
+                number, result[task.metric], result["rung"], latency=result.get("latency")
+            )
         else:
             self._watcher.rung(number, result["rung"], result[task.metric])
             self._study.prune(number, result[task.metric], result["rung"])

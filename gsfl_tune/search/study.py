@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,17 +14,14 @@ from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gsfl_tune.experiment.config import METRICS, SamplerConfig
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead
-from gsfl_tune.search.fingerprint import check_fingerprint
+from gsfl_tune.search.fingerprint import sign_study
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
 from gsfl_tune.search.sampler import create_sampler, draws_everything, fixed_params, whole_space
 from gsfl_tune.search.tpe import Memory
-
-FORMAT = 1
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
@@ -51,8 +47,8 @@ class Asked:
 class Study:
     """An Optuna study in the run's journal.
 
-    Every change is in the journal when the method returns, where it survives the driver, and
-    may be made twice: a driver that is killed between a change and its consequence does both
+    Every change is in the journal when the method returns, where it survives the driver, and may
+    be made twice: a driver that is killed between a change and its consequence does both
     again. The disk has it some milliseconds later. If the power fails in between, the last
     changes are made once more: a trial's own files say how far it is.
 
@@ -61,6 +57,8 @@ class Study:
         name: ``search`` or ``control``.
         space: The search space.
         metric: The objective, a key of METRICS.
+        latency: Whether latency is a second objective. Optuna takes no rung values of such a study:
+            they are kept in the user attribute ``rungs`` of a trial.
         sampler: Who proposes.
         seed: Seed of the study.
         fingerprint: What must not change while the study goes on, by dotted path; see
@@ -79,6 +77,7 @@ class Study:
         space: Space,
         *,
         metric: str,
+        latency: bool = False,
         sampler: SamplerConfig | None = None,
         seed: int = 0,
         fingerprint: Mapping[str, Any] | None = None,
@@ -90,6 +89,7 @@ class Study:
         self.metric = metric
         self.seed = seed
         self.direction = METRICS[metric]
+        self.latency = latency
         self._config = sampler or SamplerConfig()
         self._path = journal
         self._ahead = ahead
@@ -100,13 +100,12 @@ class Study:
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
-            direction=self.direction,
+            directions=[self.direction, "minimize"] if latency else [self.direction],
             sampler=first,
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        self._sign()
-        self._check(fingerprint or {})
+        sign_study(self._study, metric=metric, seed=seed, fingerprint=fingerprint or {})
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = whole_space(space)
         # What would else be counted anew at every event.
@@ -171,20 +170,44 @@ class Study:
     def report(self, number: int, k: int, value: float) -> None:
         """Stores the objective at rung `k`, once."""
         frozen = self.trial(number)
-        if frozen.state.is_finished() or k in frozen.intermediate_values:
+        if frozen.state.is_finished() or k in self.rungs(frozen):
             return
         with self._journal.batch():
+            if self.latency:
+                rungs = {str(rung): known for rung, known in self.rungs(frozen).items()}
+                self.note(number, "rungs", rungs | {str(k): float(value)})
+                return
             self._storage.set_trial_intermediate_value(frozen._trial_id, k, float(value))
 
-    def complete(self, number: int, value: float, k: int | None = None) -> None:
-        """The trial came to its end, rung `k`; a value that is not finite makes it a failure."""
+    def complete(
+        self,
+        number: int,
+        value: float,
+        k: int | None = None,
+        *,
+        latency: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The trial came to its end, rung `k`; a value that is not finite makes it a failure.
+
+        Args:
+            number: Trial number.
+            value: The objective.
+            k: Rung at which it ended.
+            latency: What `measure_latency` says, where it is an objective.
+        """
         if not math.isfinite(value):
             self.fail(number, f"{self.metric} is {value}")
+        elif self.latency and latency is None:
+            self.fail(number, "its latency was not measured")
         elif not self._finished(number):
             with self._journal.batch():
                 if k is not None:
                     self.report(number, k, value)
-                self._tell(number, TrialState.COMPLETE, value)
+                values = [value]
+                if self.latency and latency is not None:
+                    self.note(number, "latency", dict(latency))
+                    values.append(latency["latency_ms"])
+                self._tell(number, TrialState.COMPLETE, *values)
 
     def prune(self, number: int, value: float, k: int) -> None:
         """The scheduler stopped the trial at rung `k`.
@@ -195,9 +218,7 @@ class Study:
             with self._journal.batch():
                 self.report(number, k, value)
                 # As Optuna has it, the value of a pruned trial is that of its last rung.
-                trial = self.trial(number)
-                last = trial.intermediate_values[trial.last_step or 0]
-                self._tell(number, TrialState.PRUNED, None if math.isnan(last) else last)
+                self._tell_last(number)
 
     def cut(self, number: int, reason: str) -> None:
         """The search ended before the trial did: PRUNED, at whatever rung it had come to.
@@ -209,10 +230,7 @@ class Study:
         if not self._finished(number):
             with self._journal.batch():
                 self.note(number, "ended", reason)
-                trial = self.trial(number)
-                values = trial.intermediate_values
-                last = values[max(values)] if values else math.nan
-                self._tell(number, TrialState.PRUNED, last if math.isfinite(last) else None)
+                self._tell_last(number)
 
     def note(self, number: int, key: str, value: Any) -> None:
         """Keeps something that is worth knowing of a trial in its user attributes."""
@@ -247,6 +265,16 @@ class Study:
         """Trials that were handed out, finished or not: what counts against the budget."""
         return len(self._states) - self._counts[TrialState.WAITING]
 
+    def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
+        """The objective at every rung that a trial has come to."""
+        if not self.latency:
+            return trial.intermediate_values
+        return {int(k): value for k, value in trial.user_attrs.get("rungs", {}).items()}
+
+    def value(self, trial: FrozenTrial) -> float | None:
+        """The objective (the first of two) of a finished trial, None where there is none."""
+        return float(trial.values[0]) if trial.values else None
+
     def ranking(self) -> list[FrozenTrial]:
         """COMPLETE trials, best first; equal values in the order of their numbers."""
         complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
@@ -259,7 +287,9 @@ class Study:
     # --- inside ---------------------------------------------------------------------------
 
     def _sampler(self, number: int) -> BaseSampler:
-        return create_sampler(self._config, self.space, self.seed, number, self._memory)
+        return create_sampler(
+            self._config, self.space, self.seed, number, self._memory, several=self.latency
+        )
 
     def _waited_for(self) -> Asked | None:
         if not self._waiting:
@@ -316,7 +346,7 @@ class Study:
             number=trial.number,
             params=params,
             protected=bool(frozen.user_attrs.get("protected", False)),
-            rungs=dict(frozen.intermediate_values),
+            rungs=dict(self.rungs(frozen)),
         )
 
     def _trial_id(self, number: int) -> int:
@@ -325,9 +355,16 @@ class Study:
     def _finished(self, number: int) -> bool:
         return self.trial(number).state.is_finished()
 
-    def _tell(self, number: int, state: TrialState, value: float | None = None) -> None:
+    def _tell_last(self, number: int) -> None:
+        """PRUNED, with the value of the last rung; none where Optuna wants two."""
+        rungs = self.rungs(self.trial(number))
+        last = rungs[max(rungs)] if rungs else math.nan
+        one = [last] if math.isfinite(last) and not self.latency else []
+        self._tell(number, TrialState.PRUNED, *one)
+
+    def _tell(self, number: int, state: TrialState, *found: float) -> None:
         # What `optuna.Study.tell` does, but for a deep copy of the trial.
-        values = None if value is None else [float(value)]
+        values = [float(value) for value in found] or None
         self._storage.set_trial_state_values(self._trial_id(number), state, values)
         self._set(number, state)
 
@@ -360,25 +397,4 @@ class Study:
     def _key(self, trial: FrozenTrial) -> tuple[float, int]:
         """Sorts the best first."""
         sign = -1.0 if self.direction == "maximize" else 1.0
-        return sign * float(trial.value or 0.0), trial.number
-
-    def _sign(self) -> None:
-        attributes = self._study.user_attrs
-        if "format" not in attributes:
-            self._study.set_user_attr("format", FORMAT)
-            self._study.set_user_attr("seed", self.seed)
-            self._study.set_user_attr("metric", self.metric)
-            self._study.set_user_attr("created", time.time())
-        elif attributes["format"] != FORMAT:
-            raise UserError(
-                f"study {self.name}: found format {attributes['format']}, this version reads "
-                f"{FORMAT}; continue with the version of gsfl-tune that began the run"
-            )
-
-    def _check(self, fingerprint: Mapping[str, Any]) -> None:
-        known = self._study.user_attrs.get("fingerprint")
-        if known is None:
-            self._study.set_user_attr("fingerprint", dict(fingerprint))
-            return
-        if fingerprint:
-            check_fingerprint(self.name, known, fingerprint)
+        return sign * (self.value(trial) or 0.0), trial.number

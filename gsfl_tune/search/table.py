@@ -137,7 +137,7 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
         "study": name,
         "number": trial.number,
         "state": trial.state.name,
-        "value": trial.value if trial.state.name == "COMPLETE" else None,
+        "value": trial.values[0] if trial.state.name == "COMPLETE" and trial.values else None,
         "reason": trial.user_attrs.get("reason"),
         "ended": trial.user_attrs.get("ended"),
         "batch_halved": bool(trial.user_attrs.get("batch_halved", False)),
@@ -147,6 +147,8 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
     }
+    if trial.values and len(trial.values) > 1:
+        row["latency_ms"] = trial.values[1]
     for key, value in last.items():
         if "/" in key:
             row[key] = value

@@ -20,6 +20,7 @@ from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
+from gsfl_tune.search.latency import measure_latency
 from gsfl_tune.search.team import team_of
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
@@ -40,6 +41,7 @@ class Task(BaseModel):
         directory: Where the trial's files go.
         interrupt: File whose presence asks to save and stop.
         metric: The objective.
+        latency: Whether the latency of the trained network is to be measured.
         rungs: Epoch of each rung.
         reduction: Factor between rungs, for Ray's ``rung_time``.
         reported: Rungs whose values the study has already.
@@ -62,6 +64,7 @@ class Task(BaseModel):
     directory: Path
     interrupt: Path
     metric: str
+    latency: bool = False
     rungs: list[int]
     reduction: int = 3
     reported: int = 0
@@ -209,7 +212,8 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch`` and the objective; or ``failed`` (a reason); or
+            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` where that is an
+            objective too; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
             be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
             out of memory and trains its batches in two parts, and ``storage`` where that made
@@ -304,13 +308,14 @@ class TrialWorker:
             save(training, self._claim)
             self._last_save = time.monotonic()
         self._publish()
-        return {
+        result = {
             "rung": k,
             "rung_time": task.reduction**k,
             "epoch": epoch,
             task.metric: value,
             "done": done,
         }
+        return result | {"latency": measure_latency(training)} if done and task.latency else result
 
     def _publish(self) -> None:
         """Waits until the storage has everything; the trial's time limit waits too."""

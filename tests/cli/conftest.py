@@ -10,10 +10,27 @@ from dataclasses import dataclass
 
 import pytest
 
-from tests.export.conftest import bundle_path, config, images, network
+from tests.export.conftest import (
+    bundle_path,
+    cache_dir,
+    config,
+    images,
+    network,
+    trained_run,
+)
 from tests.report.conftest import begun, finished, under_way
 
-__all__ = ["begun", "bundle_path", "config", "finished", "images", "network", "under_way"]
+__all__ = [
+    "begun",
+    "bundle_path",
+    "cache_dir",
+    "config",
+    "finished",
+    "images",
+    "network",
+    "trained_run",
+    "under_way",
+]
 
 
 @dataclass(frozen=True)

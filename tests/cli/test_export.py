@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 
 import pytest
@@ -37,3 +38,36 @@ def test_refusals_are_bad_input(command, run, begun, tmp_path):
     assert answer.code == 2
     assert "--resume" in answer.err
     assert not (tmp_path / "out").exists()
+
+
+def test_the_table_fits_a_terminal(process, trained_run, cache_dir, tmp_path, monkeypatch):
+    pytest.importorskip("onnxruntime")
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
+    out = tmp_path / "onnx"
+    arguments = ["--format", "onnx", "--precision", "int8", "--threads", 1, "--epochs", 0]
+    answer = process("export", trained_run.path, out, *arguments)
+    assert answer.code == 0, answer.err
+    assert "Traceback" not in answer.err
+    lines = answer.out.splitlines()
+    start = next(number for number, line in enumerate(lines) if "32 images" in line)
+    assert [line.split("  ")[0] for line in lines[start + 1 : start + 4]] == [
+        "PyTorch fp32",
+        "onnx fp32",
+        "onnx int8",
+    ]
+    assert max(map(len, lines[start : start + 4])) <= 80
+    evaluated = process("evaluate", out, trained_run.experiment_file, "--json")
+    assert evaluated.code == 0, evaluated.err
+    assert 0 <= json.loads(evaluated.out)["metrics"]["accuracy"] <= 1
+
+
+def test_what_does_not_go_together_is_one_line_each(command, trained_run, tmp_path):
+    answer = command(
+        "export", trained_run.path, tmp_path / "out", "--precision", "int8", "--preprocess",
+        "--prune", "2",
+    )  # fmt: skip
+    assert answer.code == 2
+    assert len(answer.err.splitlines()) == 3
+    answer = command("export", trained_run.path, tmp_path / "out", "--pick", "best", "0.5")
+    assert answer.code == 2
+    assert "allowed fastest-within POINTS" in answer.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gsfl_tune.data import prepare
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.export import bundle_from_network
+from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import (
     GsflHead,
     Network,
@@ -19,6 +21,8 @@ from gsfl_tune.models import (
     create_backbone,
     create_pooling,
 )
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.training import Training, Workspace
 
 CLASSES = ["ant", "bee", "cat", "dog", "eel", "fox"]
 GROUPS = [0, 0, 1, 1, 2, 1]
@@ -115,3 +119,66 @@ def images(tmp_path_factory) -> list[Path]:
         paths.append(folder / f"image {number}.{suffix}")
         image.convert(mode).save(paths[-1])
     return paths
+
+
+RUN_DATA = {
+    "source": "typefaces",
+    "image_size": 32,
+    "augment": {"flip": False},
+    "typefaces": {"train": 12, "test": 4, "size": 40},
+}
+
+
+@pytest.fixture(scope="session")
+def cache_dir(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def trained_run(tmp_path_factory, cache_dir) -> RunDirectory:
+    """A run directory with the bundle of a small network that was really trained."""
+    torch.set_num_threads(1)
+    content = {
+        "name": "faces",
+        "data": RUN_DATA,
+        "model": {
+            "backbone": "test_efficientnet",
+            "weights": "none",
+            "latent_dim": 32,
+            "dropout": 0.0,
+            "groups": {"count": 3, "method": "random"},
+        },
+        "training": {
+            "device": "cpu",
+            "head": {"epochs": 0},
+            "finetune": {"epochs": 12, "learning_rate": 3e-3, "head_learning_rate": 3e-3},
+        },
+    }
+    config = Config.model_validate(content)
+    run = RunDirectory(tmp_path_factory.mktemp("run"))
+    run.experiment_file.write_text(json.dumps(content))
+    # A side that is not 1.15 times the image size: the preprocessing has something to resize.
+    workspace = Workspace.open(config.data, side=40, cache_dir=cache_dir)
+    training = Training(config, workspace, run.path / "training", fit="train+validation")
+    while not training.finished:
+        training.run_epoch()
+    network = training.trained_network()
+    bundle_from_network(
+        run.best,
+        network,
+        config,
+        classes=workspace.dataset.classes,
+        groups=[int(group) for group in training.groups],
+        side=40,
+        metrics={},
+    )
+    write_best_training(run.best_training, network, training.centers)
+    return run
+
+
+@pytest.fixture(scope="session")
+def squares(trained_run, cache_dir) -> np.ndarray:
+    """Decoded test images of the run."""
+    config = Config.model_validate(json.loads(trained_run.experiment_file.read_text()))
+    test = prepare(config.data, side=40, cache_dir=cache_dir).test
+    return test.gather(np.arange(24))

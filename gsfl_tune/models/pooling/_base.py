@@ -43,7 +43,8 @@ def full_precision(maps: Tensor) -> Tensor:
 
 def _no_autocast(device_type: str) -> AbstractContextManager[object]:
     """Switches autocast off where there is any: the meta device, which prices models, has none."""
-    if torch.amp.is_autocast_available(device_type):
+    # Nor has a program that is being exported: its types are written down.
+    if torch.amp.is_autocast_available(device_type) and not torch.compiler.is_exporting():
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 

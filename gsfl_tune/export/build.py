@@ -1,0 +1,180 @@
+"""Model files of every format and precision, and whether they compute what the network does."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import exported_file, files, onnx_file
+from gsfl_tune.export.architecture import Architecture
+from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.images import RunImages
+from gsfl_tune.export.options import Options, Precision
+from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
+from gsfl_tune.models import Network
+
+PARITY = 1e-4
+_PARITY_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the outputs of a file are from those of PyTorch.
+
+    Attributes:
+        images: Validation images that were compared.
+        probabilities: Largest difference of a probability.
+        logits: Largest difference of a logit, as a share of the largest logit where that is
+            above 1; None where the file gives probabilities.
+        limit: Largest difference that is allowed of fp32 files.
+    """
+
+    images: int
+    probabilities: float
+    logits: float | None
+    limit: float = PARITY
+
+    @property
+    def holds(self) -> bool:
+        """Whether both are within the limit."""
+        return max(self.probabilities, self.logits or 0.0) <= self.limit
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A model file that is not yet in its place.
+
+    Attributes:
+        path: The file.
+        program: What a ``.pt2`` file was written from.
+    """
+
+    path: Path
+    program: Any = None
+
+    @property
+    def bytes(self) -> int:
+        """Size on disk."""
+        return self.path.stat().st_size
+
+
+class Builder:
+    """Makes model files of one format.
+
+    Args:
+        options: What is exported.
+        architecture: Of the run's bundle.
+        images: Of the run.
+        folder: Where files go.
+    """
+
+    def __init__(
+        self, options: Options, architecture: Architecture, images: RunImages, folder: Path
+    ) -> None:
+        self.options = options
+        self.images = images
+        self._architecture = architecture
+        self._folder = folder
+
+    def build(self, network: Network, precision: Precision, name: str | None = None) -> Built:
+        """Writes the file of a network.
+
+        Args:
+            network: The network.
+            precision: Of the file.
+            name: Of the file; default: that of the format.
+        """
+        path = self._folder / (name or files.MODELS[self.options.format])
+        if self.options.format == "safetensors":
+            state = network.inference_state()
+            if precision == "fp16":
+                state = {k: t.half() if t.is_floating_point() else t for k, t in state.items()}
+            path.write_bytes(files.tensor_bytes(dict(state)))
+            return Built(path)
+        inside = self.options.preprocess
+        module = Deployed(
+            network, self.images.preprocessing, inside=inside, half=precision == "fp16"
+        )
+        batches = self.images.calibration(self.options.calibration, inside=inside)
+        if self.options.format == "onnx":
+            if precision != "int8":
+                onnx_file.write_onnx(module, path)
+                return Built(path)
+            whole = self._folder / "fp32.onnx"
+            onnx_file.write_onnx(module, whole)
+            onnx_file.quantise_onnx(whole, path, (batch.numpy() for batch in batches))
+            return Built(path)
+        if precision == "int8":
+            program = exported_file.quantise(module, batches)
+        else:
+            program = exported_file.capture(module, module.example())
+        exported_file.write_program(program, path, {})
+        return Built(path, program)
+
+    def runtime(self, built: Built, precision: Precision) -> Runtime:
+        """What runs a file."""
+        preprocessing, inside = self.images.preprocessing, self.options.preprocess
+        if self.options.format == "onnx":
+            return OnnxRuntime(built.path, preprocessing, inside=inside)
+        if self.options.format == "torch-export":
+            return ExportedRuntime(
+                built.path, preprocessing, inside=inside, quantised=precision == "int8"
+            )
+        state = {
+            key: tensor.float() if tensor.is_floating_point() else tensor
+            for key, tensor in files.read_tensors(built.path, None).items()
+        }
+        network = self._architecture.build(state, pruned=bool(self.options.prune))
+        return TorchRuntime(network, preprocessing)
+
+    def finish(self, built: Built, entries: Mapping[str, Any]) -> None:
+        """Writes into the file what a reader must know, where the format has a place for it."""
+        if self.options.format == "onnx":
+            onnx_file.write_metadata(built.path, entries)
+        elif self.options.format == "torch-export":
+            exported_file.write_program(built.program, built.path, entries)
+
+
+def compare(runtime: Runtime, network: Network, images: RunImages) -> Parity:
+    """Compares a file with PyTorch on validation images.
+
+    Args:
+        runtime: Runs the file.
+        network: What it was made from.
+        images: Of the run.
+    """
+    squares = images.examples(_PARITY_IMAGES)
+    found, wanted = (
+        torch.cat([each.logits(squares[i : i + 8]) for i in range(0, len(squares), 8)]).double()
+        for each in (runtime, TorchRuntime(network, images.preprocessing))
+    )
+    logits = None
+    if not runtime.inside:
+        scale = max(1.0, float(wanted.abs().max()))
+        logits = float((found - wanted).abs().max()) / scale
+    difference = (found.softmax(dim=1) - wanted.softmax(dim=1)).abs().max()
+    return Parity(len(squares), float(np.float64(difference)), logits)
+
+
+def require_parity(parity: Parity, options: Options) -> None:
+    """Refuses a file that computes something else.
+
+    Raises:
+        UserError: With the difference that was found.
+    """
+    if not parity.holds:
+        largest = max(parity.probabilities, parity.logits or 0.0)
+        raise UserError(
+            f"--format {options.format}: outputs differ by {largest:.1e} from PyTorch's on "
+            f"{parity.images} validation images, allowed {parity.limit:.0e}; nothing was written"
+        )

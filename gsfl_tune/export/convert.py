@@ -1,0 +1,262 @@
+"""From the bundle of a run to another format, precision or size, measured before and after."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.export import files, measure
+from gsfl_tune.export.architecture import Architecture
+from gsfl_tune.export.build import Builder, Built, Parity, compare, require_parity
+from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.export.card import export_section
+from gsfl_tune.export.images import RunImages
+from gsfl_tune.export.measure import Measurement
+from gsfl_tune.export.options import Options
+from gsfl_tune.export.predictor import Bundle
+from gsfl_tune.export.prune import prune
+from gsfl_tune.export.readers import reader
+from gsfl_tune.export.refine import refine
+from gsfl_tune.export.runtimes import Runtime, TorchRuntime
+from gsfl_tune.models import Network
+from gsfl_tune.training.workspace import resolve_device
+
+Say = Callable[[str], None]
+
+# Peak learning rates of the epochs after pruning, and of those with int8's rounding.
+_PRUNED_RATE = 5e-4
+_QUANTISED_RATE = 5e-5
+
+
+@dataclass
+class _Work:
+    """What becomes of the network on its way."""
+
+    bundle: Bundle
+    options: Options
+    images: RunImages
+    builder: Builder
+    say: Say
+    network: Network
+    rows: list[Measurement] = field(default_factory=list)
+    refined: dict[str, int] = field(default_factory=dict)
+
+    def measure(self, name: str, runtime: Runtime, size: int) -> Measurement:
+        self.say(f"measuring {name}")
+        row = measure.measure(name, runtime, self.images, size, self.options.seconds)
+        self.rows.append(row)
+        return row
+
+    def train(self, learning_rate: float, *, quantised: bool) -> Network:
+        epochs = self.options.epochs
+        return refine(
+            self.network,
+            self.bundle.network,
+            self.images,
+            AugmentConfig.model_validate(self.bundle.config["data"]["augment"]),
+            epochs=epochs,
+            learning_rate=learning_rate,
+            quantised=quantised,
+            device=resolve_device("auto"),
+            on_epoch=lambda epoch, loss: self.say(f"  epoch {epoch}/{epochs}  loss {loss:.4f}"),
+        )
+
+
+def convert(
+    source: Path,
+    out: Path,
+    options: Options,
+    *,
+    say: Say = lambda text: None,
+    cache_dir: Path | None = None,
+) -> list[Measurement]:
+    """Exports a bundle to another format, precision or size.
+
+    Args:
+        source: The bundle.
+        out: The directory to write; it appears at once, with everything in it.
+        options: What is wanted; checked.
+        say: Told what is being done.
+        cache_dir: Root of the node's caches.
+
+    Returns:
+        What was measured, the run's bundle first.
+
+    Raises:
+        UserError: If packages or images are missing, the network cannot be exported or pruned, or
+            an fp32 file does not compute what PyTorch does.
+    """
+    options.require()
+    bundle = load_bundle(source, device="cpu")
+    description = read_description(source)
+    architecture = Architecture.from_json(description["architecture"])
+    say("opening the images of the run")
+    images = RunImages.open(bundle, options.data, cache_dir)
+    threads = options.threads or measure.cores()
+    with _threads(threads), tempfile.TemporaryDirectory() as folder:
+        builder = Builder(options, architecture, images, Path(folder))
+        work = _Work(bundle, options, images, builder, say, bundle.network)
+        size = (source / files.MODEL).stat().st_size
+        work.measure("PyTorch fp32", TorchRuntime(bundle.network, bundle.preprocessing), size)
+        if options.prune:
+            _prune(work)
+        built, parity = _build(work)
+        info = {
+            "format": options.format,
+            "precision": options.precision,
+            "preprocess": options.preprocess,
+            "prune": options.prune,
+            "input": _input(bundle, options),
+            "output": "probabilities" if options.preprocess else "logits",
+            "parity": parity.to_json(),
+            "refined": work.refined,
+            "conditions": measure.conditions(threads),
+            "table": [row.to_json() for row in work.rows],
+        }
+        builder.finish(
+            built,
+            {
+                "name": bundle.config["name"],
+                "classes": bundle.classes,
+                "groups": bundle.groups,
+                "preprocessing": asdict(bundle.preprocessing),
+                "export": info,
+            },
+        )
+        _write(source, out, built, description, info, work.rows)
+    return work.rows
+
+
+def _prune(work: _Work) -> None:
+    options = work.options
+    work.say(f"removing {100 * options.prune:.0f} % of the channels")
+    work.network = prune(work.network, options.prune, work.images.preprocessing.image_size)
+    if options.epochs:
+        work.say(f"training what is left for {options.epochs} epochs")
+        work.network = work.train(_PRUNED_RATE, quantised=False)
+        work.refined["pruned"] = options.epochs
+    if options.format != "safetensors" or options.precision != "fp32":
+        size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
+        runtime = TorchRuntime(work.network, work.images.preprocessing)
+        work.measure(f"PyTorch fp32, pruned {options.prune:g}", runtime, size)
+
+
+def _build(work: _Work) -> tuple[Built, Parity]:
+    """The file; its measurement is the last row."""
+    options, builder = work.options, work.builder
+    pruned = f", pruned {options.prune:g}" if options.prune else ""
+    name = f"{options.format} {options.precision}{pruned}"
+    if options.format == "onnx" and options.precision != "fp32":
+        plain = builder.build(work.network, "fp32", "plain.onnx")
+        runtime = builder.runtime(plain, "fp32")
+        require_parity(compare(runtime, work.network, work.images), options)
+        work.measure(f"onnx fp32{pruned}", runtime, plain.bytes)
+    work.say(f"writing {name}")
+    built = builder.build(work.network, options.precision)
+    runtime = builder.runtime(built, options.precision)
+    if options.precision == "int8":
+        built, runtime = _quantised(work, built, runtime)
+    parity = compare(runtime, work.network, work.images)
+    work.say(
+        f"largest difference from PyTorch on {parity.images} validation images: "
+        f"{parity.probabilities:.1e} of a probability"
+        + ("" if parity.logits is None else f", {parity.logits:.1e} of a logit")
+    )
+    if options.precision == "fp32":
+        require_parity(parity, options)
+    work.measure(name, runtime, built.bytes)
+    return built, parity
+
+
+def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runtime]:
+    """Trains with int8's rounding where that is needed, and keeps it where it helps."""
+    options, builder = work.options, work.builder
+    before = work.rows[-1].validation
+    accuracy = work.images.accuracy(runtime, "validation")
+    lost = 100 * (before - accuracy)
+    if lost <= options.max_loss:
+        work.say(f"int8 costs {max(0.0, lost):.2f} points on the validation images")
+        return built, runtime
+    text = f"int8 costs {lost:.2f} points on the validation images, more than {options.max_loss:g}"
+    if not options.epochs:
+        work.say(f"{text}; --epochs 0 leaves it there")
+        return built, runtime
+    work.say(f"{text}: training {options.epochs} epochs with its rounding")
+    # The file of before must stay as it is, should it be the better one.
+    kept = built.path.rename(built.path.with_name(f"kept-{built.path.name}"))
+    trained = work.train(_QUANTISED_RATE, quantised=True)
+    again = builder.build(trained, options.precision)
+    second = builder.runtime(again, options.precision)
+    found = work.images.accuracy(second, "validation")
+    if found <= accuracy:
+        work.say("training did not help: the weights stay what they were")
+        kept.replace(built.path)
+        return built, runtime
+    work.refined["int8"] = options.epochs
+    work.network = trained
+    lost = 100 * (before - found)
+    verdict = "still more than wanted" if lost > options.max_loss else "within the limit"
+    work.say(f"after training it costs {max(0.0, lost):.2f} points: {verdict}")
+    return again, second
+
+
+def _write(
+    source: Path,
+    out: Path,
+    built: Built,
+    description: dict[str, Any],
+    info: dict[str, Any],
+    rows: list[Measurement],
+) -> None:
+    model = files.MODELS[info["format"]]
+    content = {
+        **description,
+        "export": info,
+        "sha256": {model: files.sha256(built.path.read_bytes())},
+    }
+    card = (source / files.CARD).read_text() if (source / files.CARD).is_file() else ""
+
+    program = None
+    if info["format"] != "safetensors":
+        program = reader(
+            info["format"],
+            preprocess=info["preprocess"],
+            fit=description["preprocessing"]["fit"],
+            quantised=info["precision"] == "int8",
+        )
+    section = export_section(info, rows, program)
+
+    def fill(folder: Path) -> None:
+        shutil.copyfile(built.path, folder / model)
+        for name in (files.CLASSES, files.GROUPS, files.METRICS):
+            shutil.copyfile(source / name, folder / name)
+        (folder / files.CONFIG).write_bytes(files.json_bytes(content))
+        (folder / files.CARD).write_text(f"{card.rstrip()}\n\n{section}")
+
+    files.replace_directory(out, fill)
+
+
+def _input(bundle: Bundle, options: Options) -> str:
+    if options.preprocess:
+        side = bundle.preprocessing.side
+        return f"images: uint8 (batch, {side}, {side}, 3), RGB squares"
+    size = bundle.preprocessing.image_size
+    return f"images: float32 (batch, 3, {size}, {size}), RGB, (value / 255 - mean) / std"
+
+
+@contextmanager
+def _threads(count: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,84 @@
+"""``torch.export``: a program that torch runs and compiles without the code that made it."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.graph import Deployed
+
+METADATA = "metadata.json"
+
+
+def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
+    """The program of a module, with a dynamic batch.
+
+    Args:
+        module: What is exported.
+        example: Inputs of two images.
+
+    Raises:
+        UserError: If torch cannot capture it.
+    """
+    try:
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            return torch.export.export(
+                module,
+                (example,),
+                dynamic_shapes=({0: Dim("batch", min=1, max=2**16)},),
+            )
+    except Exception as error:  # whatever torch stumbles over
+        raise UserError(
+            f"--format torch-export: this network cannot be exported ({_first(error)}); allowed: "
+            "safetensors"
+        ) from error
+
+
+def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:
+    """Post-training static quantisation by torchao (PT2E), for inductor on x86.
+
+    Args:
+        module: In fp32.
+        batches: Inputs of training images; the ranges of activations are taken from them.
+    """
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
+
+    quantizer = x86.X86InductorQuantizer()
+    quantizer.set_global(x86.get_default_x86_inductor_quantization_config())
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")
+        graph: Any = capture(module, module.example()).module()
+        prepared = prepare_pt2e(graph, quantizer)
+        for batch in batches:
+            prepared(batch)
+        converted = convert_pt2e(prepared)
+    return capture(converted, module.example())
+
+
+def write_program(program: ExportedProgram, path: Path, entries: Mapping[str, Any]) -> None:
+    """Writes a ``.pt2`` file.
+
+    Args:
+        program: The program.
+        path: The file.
+        entries: Kept inside as ``metadata.json``, see `torch.export.load` (``extra_files``).
+    """
+    content = json.dumps(dict(entries), ensure_ascii=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.export.save(program, path, extra_files={METADATA: content})
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

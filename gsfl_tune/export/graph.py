@@ -1,0 +1,107 @@
+"""The module that is exported: the network, with its preprocessing inside or not."""
+
+from __future__ import annotations
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gsfl_tune.data.single import square_side
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.models import Network
+
+INPUT = "images"
+
+
+class Prepare(nn.Module):
+    """Squares of bytes to what the backbone sees, in operations that every format knows.
+
+    The same as `gsfl_tune.data.augment.center_crop`, up to rounding. Resizing is a product with
+    one matrix from each side, whose rows are those of the centre alone.
+
+    Args:
+        preprocessing: What happens to a square.
+    """
+
+    mean: Tensor
+    std: Tensor
+    resize: Tensor | None
+
+    def __init__(self, preprocessing: Preprocessing) -> None:
+        super().__init__()
+        size = preprocessing.image_size
+        whole = square_side(size)
+        self.start = (whole - size) // 2
+        self.size = size
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        matrix = None
+        if preprocessing.side != whole:
+            matrix = resize_matrix(preprocessing.side, whole)[self.start : self.start + size]
+        self.register_buffer("resize", matrix)
+
+    def forward(self, squares: Tensor) -> Tensor:
+        """(B, side, side, 3) uint8 to (B, 3, size, size) float32, normalised."""
+        values = squares.permute(0, 3, 1, 2)
+        if self.resize is None:
+            stop = self.start + self.size
+            values = values[:, :, self.start : stop, self.start : stop].float() / 255
+        else:
+            values = values.float() / 255
+            values = (self.resize @ values @ self.resize.T).clamp(0, 1)
+        return (values - self.mean) / self.std
+
+
+def resize_matrix(side: int, new: int) -> Tensor:
+    """(new, side) weights of torch's bicubic resizing with antialiasing."""
+    rows = torch.eye(side)[None, None]
+    return F.interpolate(
+        rows, size=(new, side), mode="bicubic", align_corners=False, antialias=True
+    )[0, 0]
+
+
+class Deployed(nn.Module):
+    """A network as it is deployed.
+
+    Args:
+        network: The network; it is copied.
+        preprocessing: What happens to a square first.
+        inside: With the preprocessing inside it takes squares of bytes and gives probabilities;
+            without, normalised images and logits.
+        half: Weights and arithmetic in float16; inputs and outputs stay float32.
+    """
+
+    def __init__(
+        self, network: Network, preprocessing: Preprocessing, *, inside: bool, half: bool = False
+    ) -> None:
+        super().__init__()
+        self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
+        if half:
+            self.network.half()
+        self.dtype = torch.float16 if half else torch.float32
+        self.prepare = Prepare(preprocessing) if inside else None
+        self.preprocessing = preprocessing
+        self.eval()
+
+    @property
+    def output(self) -> str:
+        """Name of what comes out."""
+        return "logits" if self.prepare is None else "probabilities"
+
+    def example(self, count: int = 2) -> Tensor:
+        """Inputs of the right shape and type."""
+        if self.prepare is None:
+            size = self.preprocessing.image_size
+            return torch.zeros(count, 3, size, size)
+        side = self.preprocessing.side
+        return torch.zeros(count, side, side, 3, dtype=torch.uint8)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits or probabilities (B, C) of a batch."""
+        if self.prepare is not None:
+            images = self.prepare(images)
+        features = self.network.features(images.to(self.dtype))
+        logits = self.network.head.infer(features.to(self.dtype)).float()
+        return logits if self.prepare is None else logits.softmax(dim=1)

@@ -1,0 +1,123 @@
+"""The images of a run, for what an export must look at: calibration, parity, accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsfl_tune.data import Dataset, DecodedImages, prepare
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.predictor import Bundle
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes import Runtime
+from gsfl_tune.training.metrics import classification_metrics
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class RunImages:
+    """Decoded images of a run, divided as in the run.
+
+    Attributes:
+        dataset: All of them.
+        preprocessing: What happens to a square.
+    """
+
+    dataset: Dataset
+    preprocessing: Preprocessing
+
+    @classmethod
+    def open(
+        cls, bundle: Bundle, path: str | None = None, cache_dir: Path | None = None
+    ) -> RunImages:
+        """Opens the images that a bundle was trained on.
+
+        Args:
+            bundle: Of the run.
+            path: Where they are now; default: where they were.
+            cache_dir: Root of the node's caches.
+
+        Raises:
+            UserError: If they are not there any more, or are other ones.
+        """
+        section: dict[str, Any] = dict(bundle.config["data"])
+        if path is not None:
+            section["path"] = path
+        try:
+            dataset = prepare(
+                DataConfig.model_validate(section),
+                side=bundle.preprocessing.side,
+                cache_dir=cache_dir,
+            )
+        except (UserError, OSError) as error:
+            raise UserError(
+                f"{error}\nthe images of the run are needed to compare and to calibrate what is "
+                "exported: --data PATH says where they are now"
+            ) from error
+        if dataset.classes != bundle.classes:
+            raise UserError(
+                f"{section.get('path')}: other classes than those of the bundle; allowed: the "
+                "images of the run"
+            )
+        return cls(dataset, bundle.preprocessing)
+
+    @property
+    def validation(self) -> np.ndarray:
+        """Positions of validation images in the pool."""
+        return self.dataset.validation_index
+
+    def calibration(self, count: int, *, inside: bool, batch: int = 8) -> Iterator[Tensor]:
+        """Inputs of training images, evenly spread, in batches of one size.
+
+        Args:
+            count: Images, at most.
+            inside: Whether the model does the preprocessing itself.
+            batch: Images a batch; what does not fill one is left out.
+        """
+        train = self.dataset.train_index
+        picked = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)]
+        batch = min(batch, len(picked))
+        for start in range(0, len(picked) - batch + 1, batch):
+            squares = self.dataset.pool.gather(picked[start : start + batch])
+            yield self.inputs(squares, inside=inside)
+
+    def inputs(self, squares: np.ndarray, *, inside: bool) -> Tensor:
+        """What a model takes for some squares."""
+        images = torch.from_numpy(squares)
+        if inside:
+            return images
+        p = self.preprocessing
+        return center_crop(images, p.image_size, p.mean, p.std)
+
+    def examples(self, count: int) -> np.ndarray:
+        """(B, side, side, 3) uint8 squares of validation images."""
+        return self.dataset.pool.gather(self.validation[:count])
+
+    def logits(self, runtime: Runtime, part: str) -> np.ndarray:
+        """(N, C) logits of a part: ``validation`` or ``test``."""
+        images, index = self._part(part)
+        rows = [
+            runtime.logits(images.gather(index[start : start + _BATCH])).numpy()
+            for start in range(0, len(index), _BATCH)
+        ]
+        return np.concatenate(rows)
+
+    def accuracy(self, runtime: Runtime, part: str) -> float:
+        """Top-1 accuracy on a part."""
+        images, index = self._part(part)
+        labels = np.asarray(images.labels)[index]
+        return classification_metrics(self.logits(runtime, part), labels)["accuracy"]
+
+    def _part(self, part: str) -> tuple[DecodedImages, np.ndarray]:
+        if part == "validation":
+            return self.dataset.pool, self.validation
+        return self.dataset.test, np.arange(len(self.dataset.test), dtype=np.int64)

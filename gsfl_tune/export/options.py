@@ -1,0 +1,101 @@
+"""What an export may be asked for, and what does not go together."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.extras import require
+
+Format = Literal["safetensors", "onnx", "torch-export"]
+Precision = Literal["fp32", "fp16", "int8"]
+
+FORMATS: tuple[Format, ...] = get_args(Format)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a winner is exported.
+
+    Attributes:
+        format: Kind of file.
+        precision: Of its weights, and of its arithmetic where the format says so.
+        prune: Share of the backbone's channels to remove; 0 leaves all.
+        preprocess: Whether the file takes squares of bytes and gives probabilities.
+        max_loss: Points of validation accuracy that int8 may cost before it is trained on.
+        epochs: Of training after pruning, and of training with int8's rounding; 0 for none.
+        calibration: Training images that int8 takes its ranges from.
+        threads: CPU threads of the measurements; default: as many as there are cores.
+        seconds: Of a measurement of latency, at least 20 runs in any case.
+        data: Where the run's images are now; default: where they were.
+    """
+
+    format: Format = "safetensors"
+    precision: Precision = "fp32"
+    prune: float = 0.0
+    preprocess: bool = False
+    max_loss: float = 0.5
+    epochs: int = 3
+    calibration: int = 256
+    threads: int | None = None
+    seconds: float = 4.0
+    data: str | None = None
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the bundle of the run is exported as it is."""
+        return self.format == "safetensors" and self.precision == "fp32" and not self.prune
+
+    def check(self, *, with_shared: bool = False) -> None:
+        """Refuses what does not go together.
+
+        Raises:
+            UserError: With one line a problem.
+        """
+        problems = []
+        if self.format not in FORMATS:
+            problems.append(f"--format: found {self.format}, allowed {', '.join(FORMATS)}")
+        if self.precision not in PRECISIONS:
+            problems.append(f"--precision: found {self.precision}, allowed {', '.join(PRECISIONS)}")
+        if self.format == "safetensors" and self.precision == "int8":
+            problems.append(
+                "--precision: found int8 with --format safetensors, allowed fp32, fp16 (int8 "
+                "needs a format that holds operations: onnx, torch-export)"
+            )
+        if self.format == "safetensors" and self.preprocess:
+            problems.append(
+                "--preprocess: found with --format safetensors, allowed with onnx, torch-export "
+                "(weights alone cannot hold it)"
+            )
+        if self.prune and not 0.05 <= self.prune <= 0.9:
+            problems.append(f"--prune: found {self.prune:g}, allowed 0.05 to 0.9")
+        if self.max_loss < 0:
+            problems.append(f"--max-loss: found {self.max_loss:g}, allowed at least 0")
+        if self.epochs < 0:
+            problems.append(f"--epochs: found {self.epochs}, allowed at least 0")
+        if self.calibration < 1:
+            problems.append(f"--calibration: found {self.calibration}, allowed at least 1")
+        if self.threads is not None and self.threads < 1:
+            problems.append(f"--threads: found {self.threads}, allowed at least 1")
+        if with_shared and not self.is_copy:
+            problems.append(
+                "--with-shared: found with another format, precision or --prune, allowed with "
+                "--format safetensors --precision fp32 (it belongs to the weights as trained)"
+            )
+        if problems:
+            raise UserError("\n".join(problems))
+
+    def require(self) -> None:
+        """Asks for the packages that are needed, before any work is done.
+
+        Raises:
+            UserError: With the command that installs what is missing.
+        """
+        if self.format == "onnx":
+            require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+        elif self.format == "torch-export" and self.precision == "int8":
+            require("--format torch-export --precision int8", "torchao")
+        if self.prune:
+            require("--prune", "torch_pruning")

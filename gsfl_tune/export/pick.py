@@ -1,0 +1,142 @@
+"""Chooses from the Pareto front of a run, and trains the choice to its end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.bundle import bundle_from_network, read_description
+from gsfl_tune.run.layout import RunDirectory
+from gsfl_tune.run.results import Outcome, Results, Score, read_results
+from gsfl_tune.training import CheckpointError, Training, Workspace
+
+RULE = "fastest-within"
+
+
+def parse_rule(words: list[str]) -> float:
+    """Points of accuracy that a choice may give away: ``fastest-within 0.5``.
+
+    Raises:
+        UserError: If it is no such rule.
+    """
+    try:
+        name, text = words
+        points = float(text)
+    except ValueError:
+        name, points = "", -1.0
+    if name != RULE or not 0 <= points <= 100:
+        raise UserError(f"--pick: found {' '.join(words)}, allowed {RULE} POINTS, such as 0.5")
+    return points
+
+
+def choose(results: Results, points: float) -> dict[str, Any]:
+    """The fastest trial of the front that is at most so many points less accurate than the best.
+
+    Args:
+        results: Of a finished run.
+        points: In percent.
+
+    Raises:
+        UserError: If the search had one objective.
+    """
+    if not results.pareto:
+        raise UserError(
+            f"--pick: found a search with one objective ({results.metric}), allowed after a "
+            "search with search.objectives: [validation/accuracy, latency_ms]"
+        )
+    best = max(entry["accuracy"] for entry in results.pareto)
+    # Rounding must not decide about a trial that is exactly as much worse as is allowed.
+    able = [each for each in results.pareto if each["accuracy"] >= best - points / 100 - 1e-9]
+    return min(able, key=lambda each: (each["latency_ms"], -each["accuracy"], each["trial"]))
+
+
+def picked_bundle(
+    run: RunDirectory,
+    points: float,
+    *,
+    data: str | None = None,
+    cache_dir: Path | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Path:
+    """The bundle of a choice; the first time it is trained on train + validation and tested once.
+
+    Trials of the front are not retrained by the search, which retrains its winner. The choice gets
+    the first of the protocol's seeds; ``RUN/picks/N`` keeps its bundle for the next export.
+
+    Args:
+        run: A finished run.
+        points: See `choose`.
+        data: Where the run's images are now; default: where they were.
+        cache_dir: Root of the node's caches.
+        say: Told what is being done.
+
+    Returns:
+        A directory with a bundle.
+
+    Raises:
+        UserError: If there is no front, or the images are gone.
+    """
+    results = read_results(run.results_file)
+    entry = choose(results, points)
+    number = int(entry["trial"])
+    say(
+        f"picked trial {number}: validation accuracy {entry['accuracy']:.4f}, "
+        f"{entry['latency_ms']:.2f} ms an image"
+    )
+    if number == results.winner.trial:
+        return run.best
+    target = run.path / "picks" / str(number)
+    if target.is_dir():
+        return target
+    config = Config.model_validate(entry["config"])
+    if data is not None:
+        section = config.data.model_copy(update={"path": data})
+        config = config.model_copy(update={"data": section})
+    side = read_description(run.best)["preprocessing"]["side"]
+    workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
+    training = _trained(run, number, config, workspace, say)
+    metrics = training.predict("test").metrics()
+    outcome = Outcome(
+        config=config.model_dump(mode="json"),
+        validation={"accuracy": Score.of([entry["accuracy"]])},
+        test=Score.table([metrics]),
+        seeds=[training.seed],
+        params=dict(entry["params"]),
+        trial=number,
+    )
+    said = replace(results, winner=outcome, control=None, difference=None, probe=None)
+    return bundle_from_network(
+        target,
+        training.trained_network(),
+        config,
+        classes=workspace.dataset.classes,
+        groups=None if training.groups is None else [int(group) for group in training.groups],
+        side=side,
+        metrics=said.to_json(),
+    )
+
+
+def _trained(
+    run: RunDirectory,
+    number: int,
+    config: Config,
+    workspace: Workspace,
+    say: Callable[[str], None],
+) -> Training:
+    seed = config.training.seed + 1
+    # Where the search would retrain it: what is there already is not trained again.
+    directory = run.finals / f"search-{number}" / "retrain" / f"seed-{seed}"
+    training = Training(config, workspace, directory, seed=seed, fit="train+validation")
+    try:
+        training.restore()
+    except CheckpointError as error:
+        raise UserError(f"{error}; remove the file to train from the beginning") from error
+    say(f"training it on train + validation for {training.total_epochs} epochs")
+    while not training.finished:
+        training.run_epoch()
+    training.save()
+    return training

@@ -1,0 +1,105 @@
+"""Structured channel pruning: whole channels of the backbone, so that every format gets faster.
+
+Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, by torch-pruning.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.extras import require
+from gsfl_tune.models import Network
+
+# Vector units like multiples of it; narrow networks would lose too much.
+_ROUND_TO = 8
+_WIDE = 64
+
+
+def prune(network: Network, ratio: float, image_size: int) -> Network:
+    """Removes the least important channels of every group of layers that depend on each other.
+
+    Importance is the group's L2 norm. The channels of the feature map stay: pooling and head
+    are untouched.
+
+    Args:
+        network: Stays as it is.
+        ratio: Share of the channels to remove.
+        image_size: Side of the images in pixels.
+
+    Returns:
+        A smaller copy, to be trained on, in eval mode on the CPU.
+
+    Raises:
+        UserError: If torch-pruning is not installed, or the backbone cannot be pruned.
+    """
+    require("--prune", "torch_pruning")
+    pruned = copy.deepcopy(network).cpu().eval()
+    pruned.requires_grad_(True)  # torch-pruning follows gradients through the network
+    name = pruned.backbone.name
+    before = sum(p.numel() for p in pruned.backbone.parameters())
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            _prune(pruned.backbone, ratio, image_size)
+        with torch.no_grad():
+            maps = pruned.backbone(torch.zeros(1, 3, image_size, image_size))
+    except Exception as error:  # of a network that torch-pruning cannot follow, anything
+        raise UserError(
+            f"--prune: {name} cannot be pruned ({_first(error)}); allowed: convolutional backbones"
+        ) from error
+    after = sum(p.numel() for p in pruned.backbone.parameters())
+    if maps.shape[1] != pruned.backbone.channels or after >= before:
+        raise UserError(
+            f"--prune: found nothing to remove in {name} at a ratio of {ratio:g}; allowed: "
+            "convolutional backbones, and a larger ratio"
+        )
+    return pruned.eval().requires_grad_(False)
+
+
+class _Marked(nn.Module):
+    """A backbone with a layer behind it, which shows what its feature map depends on."""
+
+    def __init__(self, backbone: Any) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.marker = nn.Conv2d(backbone.channels, 1, 1)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps: Tensor = self.marker(self.backbone(images))
+        return maps
+
+
+def _prune(backbone: Any, ratio: float, image_size: int) -> None:
+    import torch_pruning as tp
+
+    marked = _Marked(backbone)
+    example = torch.zeros(1, 3, image_size, image_size)
+    kinds = [nn.Conv2d, nn.Linear]
+    graph = tp.DependencyGraph().build_dependency(marked, example_inputs=example)
+    kept: set[nn.Module] = {marked.marker}
+    narrowest = min(m.out_channels for m in backbone.modules() if isinstance(m, nn.Conv2d))
+    for group in graph.get_all_groups(ignored_layers=[marked.marker], root_module_types=kinds):
+        layers = [dependency.target.module for dependency, _ in group]
+        if marked.marker in layers:
+            kept.update(m for m in layers if isinstance(m, nn.Conv2d | nn.Linear))
+    pruner = tp.pruner.BasePruner(
+        marked,
+        example,
+        importance=tp.importance.GroupMagnitudeImportance(p=2),
+        pruning_ratio=ratio,
+        ignored_layers=list(kept),
+        round_to=_ROUND_TO if narrowest >= _WIDE // 4 else None,
+        root_module_types=kinds,
+    )
+    pruner.step()
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,74 @@
+"""How to use an exported file without this package: what the card of an export shows."""
+
+from __future__ import annotations
+
+_SQUARE = """\
+side = preprocessing["side"]
+image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+square = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
+"""
+
+# `pad` and `squash` make the square in another way.
+_FITS = {
+    "crop": "ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)",
+    "pad": "ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(124, 116, 104))",
+    "squash": "image.resize((side, side), Image.Resampling.BICUBIC)",
+}
+
+_NORMALISED = """\
+size, mean, std = (np.array(preprocessing[k], np.float32) for k in ("image_size", "mean", "std"))
+whole = (int(size) * 115 + 99) // 100  # the centre of 1.15 times the size
+start, size = (whole - int(size)) // 2, int(size)
+square = np.asarray(Image.fromarray(square).resize((whole, whole), Image.Resampling.BICUBIC))
+images = (square[start : start + size, start : start + size] / np.float32(255) - mean) / std
+images = np.ascontiguousarray(images.transpose(2, 0, 1)[None], dtype=np.float32)
+"""
+
+_ONNX = """\
+import json
+import numpy as np
+import onnxruntime
+from PIL import Image, ImageOps
+
+session = onnxruntime.InferenceSession("model.onnx")
+about = session.get_modelmeta().custom_metadata_map
+classes, preprocessing = json.loads(about["classes"]), json.loads(about["preprocessing"])
+"""
+
+_PROGRAM = """\
+import json
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+about = {"metadata.json": ""}
+model = torch.export.load("model.pt2", extra_files=about).module()
+about = json.loads(about["metadata.json"])
+classes, preprocessing = about["classes"], about["preprocessing"]
+"""
+
+
+def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool = False) -> str:
+    """A program that names the class of ``image.jpg``.
+
+    Args:
+        format: ``onnx`` or ``torch-export``.
+        preprocess: Whether the file does the preprocessing itself.
+        fit: How an image becomes a square.
+        quantised: Whether a ``.pt2`` file holds int8 operations.
+    """
+    head = _ONNX if format == "onnx" else _PROGRAM
+    if format != "onnx" and quantised:
+        head = head.replace("import torch\n", "import torch\nimport torchao.quantization.pt2e\n")
+    square = _SQUARE.replace(_FITS["crop"], _FITS[fit])
+    lines = head + square
+    lines += "images = square[None].copy()\n" if preprocess else _NORMALISED
+    if format == "onnx":
+        lines += 'outputs = session.run(None, {"images": images})[0][0]\n'
+    else:
+        lines += "outputs = model(torch.from_numpy(images))[0].detach().numpy()\n"
+    if not preprocess:
+        lines += (
+            "outputs = np.exp(outputs - outputs.max()) / np.exp(outputs - outputs.max()).sum()\n"
+        )
+    return lines + "print(classes[outputs.argmax()], outputs.max())\n"

@@ -1,0 +1,105 @@
+"""Programs of ``torch.export``."""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.export.extras import require
+from gsfl_tune.export.files import BundleError
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes._base import Runtime
+
+
+class ExportedRuntime(Runtime):
+    """Runs a ``.pt2`` file.
+
+    Args:
+        path: The file.
+        preprocessing: What happens to a square first.
+        inside: Whether the file does that itself.
+        quantised: Whether it has int8 operations, which torchao registers.
+        device: Where to compute.
+
+    Raises:
+        UserError: When torchao is needed and not installed.
+        BundleError: When torch cannot read the file, or it holds a pickle.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        preprocessing: Preprocessing,
+        *,
+        inside: bool,
+        quantised: bool = False,
+        device: torch.device | None = None,
+    ) -> None:
+        super().__init__(preprocessing, inside=inside)
+        if quantised:
+            require(str(path), "torchao")
+            import torchao.quantization.pt2e  # noqa: F401  (registers the operations)
+        refuse_pickles(path)
+        try:
+            module: Any = torch.export.load(path).module()
+        except Exception as error:  # of a damaged archive, anything
+            raise BundleError(f"{path}: torch cannot read it ({_first(error)})") from error
+        self._module: nn.Module = module
+        self._device = torch.device("cpu")
+        if device is not None and device.type != "cpu":
+            self._module.to(device)
+            self._device = device
+
+    @property
+    def device(self) -> torch.device:
+        """Where the program's weights live."""
+        return self._device
+
+    def run(self, images: Tensor) -> Tensor:
+        """The program's only output."""
+        outputs: Tensor = self._module(images)
+        return outputs
+
+
+def refuse_pickles(path: Path) -> None:
+    """Looks into a ``.pt2`` archive before torch does, which would unpickle what it finds there.
+
+    Raises:
+        BundleError: When a part of it is a pickle of anything but plain tensors, or it is no
+            such archive.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for name in archive.namelist():
+                place = name.split("/", 1)[-1]
+                if place.endswith("_config.json"):
+                    entries = json.loads(archive.read(name))["config"].values()
+                    if not all(map(_plain, entries)):
+                        raise BundleError(f"{path}: {place} names pickles, which are not loaded")
+                elif place.startswith("data/sample_inputs/"):
+                    data = archive.read(name)
+                    if data:
+                        torch.load(io.BytesIO(data), weights_only=True)
+                elif place.endswith((".pt", ".pkl")) or "custom_obj" in place:
+                    raise BundleError(f"{path}: {place} is a pickle, which is not loaded")
+    except BundleError:
+        raise
+    except Exception as error:  # zip, JSON and torch have their own
+        raise BundleError(f"{path}: not an archive of torch.export ({_first(error)})") from error
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _plain(entry: dict[str, Any]) -> bool:
+    # Custom and opaque objects are pickles, whatever the flag says.
+    tensors = ("weight_", "tensor_")
+    return not entry.get("use_pickle") and str(entry["path_name"]).startswith(tensors)

@@ -1,0 +1,64 @@
+"""ONNX files, run by ONNX Runtime."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gsfl_tune.export.extras import require
+from gsfl_tune.export.files import BundleError
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes._base import Runtime
+
+
+class OnnxRuntime(Runtime):
+    """Runs an ONNX file on the CPU, or on a GPU where ONNX Runtime has one.
+
+    Args:
+        path: The file.
+        preprocessing: What happens to a square first.
+        inside: Whether the file does that itself.
+        threads: Of one operation; default: those of torch.
+        gpu: Whether to use a GPU, if ONNX Runtime knows one.
+
+    Raises:
+        UserError: When ONNX Runtime is not installed.
+        BundleError: When it cannot read the file.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        preprocessing: Preprocessing,
+        *,
+        inside: bool,
+        threads: int | None = None,
+        gpu: bool = False,
+    ) -> None:
+        super().__init__(preprocessing, inside=inside)
+        require(str(path), "onnxruntime")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        options.log_severity_level = 3
+        providers = ["CPUExecutionProvider"]
+        if gpu and "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        try:
+            self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
+        except Exception as error:  # a class of its own for every kind of failure
+            raise BundleError(f"{path}: ONNX Runtime cannot read it ({_first(error)})") from error
+        self._input = self._session.get_inputs()[0].name
+
+    def run(self, images: Tensor) -> Tensor:
+        """The file's only output."""
+        return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])
+
+
+def _first(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -1,0 +1,32 @@
+"""The network itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes._base import Runtime
+from gsfl_tune.models import Network
+
+
+class TorchRuntime(Runtime):
+    """Runs a `Network`.
+
+    Args:
+        network: In eval mode.
+        preprocessing: What happens to a square first.
+    """
+
+    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+        super().__init__(preprocessing)
+        self.network = network
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network lives."""
+        return next(self.network.parameters()).device
+
+    def run(self, images: Tensor) -> Tensor:
+        """Logits of normalised images."""
+        return self.network.infer(images)

@@ -1,0 +1,272 @@
+"""Every format and precision says what the bundle says, wherever and by whomever it is run."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import BundleError, Options, export_run, load_bundle
+from gsfl_tune.export import extras as extras_module
+from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.readers import reader
+from tests.export.conftest import make_config, make_network
+
+onnxruntime = pytest.importorskip("onnxruntime")
+
+
+@pytest.fixture(scope="session")
+def exports(trained_run, cache_dir, tmp_path_factory):
+    """Exports once, whoever asks."""
+    made = {}
+
+    def export(**options):
+        options = {"threads": 1, "calibration": 64, "epochs": 1, "seconds": 0.0, **options}
+        key = json.dumps(options)
+        if key not in made:
+            out = tmp_path_factory.mktemp("exports") / "out"
+            made[key] = export_run(
+                trained_run.path, out, options=Options(**options), cache_dir=cache_dir
+            )
+        return made[key]
+
+    return export
+
+
+def probabilities(bundle, squares):
+    return bundle.runtime.logits(squares).double().softmax(dim=1).numpy()
+
+
+def check_table(path, rows, precision):
+    info = json.loads((path / "config.json").read_text())["export"]
+    assert len(info["table"]) == rows
+    for row in info["table"]:
+        assert 0 <= row["test"] <= 1
+        assert row["bytes"] > 0
+        for each, batch in zip(row["latency"], (1, 32), strict=True):
+            assert each["batch"] == batch
+            assert 0 < each["median"] <= each["p95"]
+            assert each["runs"] >= 20
+    assert info["precision"] == precision
+    assert info["conditions"]["threads"] == 1
+    return info
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+@pytest.mark.parametrize("preprocess", [False, True], ids=["logits", "preprocessing inside"])
+def test_fp32_is_what_pytorch_computes(exports, trained_run, squares, format, preprocess):
+    path = exports(format=format, preprocess=preprocess)
+    expected = probabilities(load_bundle(trained_run.best, "cpu"), squares)
+    bundle = load_bundle(path, "cpu")
+    # Images are told apart, or the comparison would say nothing.
+    assert expected.argmax(axis=1).std() > 1
+    for count in (1, 5, 24):
+        np.testing.assert_allclose(
+            probabilities(bundle, squares[:count]), expected[:count], atol=1e-4
+        )
+    info = check_table(path, 2, "fp32")
+    assert info["parity"]["images"] >= 20
+    assert info["parity"]["probabilities"] <= 1e-4
+    assert info["table"][0]["test"] == info["table"][1]["test"]
+    assert "| PyTorch fp32 |" in (path / "README.md").read_text()
+
+
+def test_an_onnx_file_says_what_is_needed_to_use_it(exports, trained_run, squares):
+    path = exports(format="onnx", preprocess=True)
+    session = onnxruntime.InferenceSession(path / "model.onnx")
+    (taken,), (given,) = session.get_inputs(), session.get_outputs()
+    assert (taken.name, taken.type, taken.shape[1:]) == ("images", "tensor(uint8)", [40, 40, 3])
+    assert isinstance(taken.shape[0], str)
+    about = session.get_modelmeta().custom_metadata_map
+    bundle = load_bundle(trained_run.best, "cpu")
+    assert json.loads(about["classes"]) == bundle.classes
+    assert json.loads(about["preprocessing"])["side"] == 40
+    assert len(json.loads(about["export"])["table"]) == 2
+    found = session.run(None, {"images": squares[:7]})[0]
+    np.testing.assert_allclose(found.sum(axis=1), 1, atol=1e-5)
+    np.testing.assert_allclose(found, probabilities(bundle, squares[:7]), atol=1e-4)
+    assert given.name == "probabilities"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"format": "onnx", "preprocess": True},
+        {"format": "onnx", "preprocess": False},
+        {"format": "torch-export", "preprocess": True},
+        {"format": "torch-export", "preprocess": False},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path, options):
+    path = exports(**options)
+    program = reader(options["format"], preprocess=options["preprocess"])
+    assert program in (path / "README.md").read_text()
+    Image.fromarray(squares[3]).save(tmp_path / "image.png")
+    program = program.replace("image.jpg", str(tmp_path / "image.png"))
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['gsfl_tune'] = None\n{program}"],
+        cwd=path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.rsplit(maxsplit=1)
+    (expected,) = load_bundle(path, "cpu").predict([squares[3]], top=1)
+    assert name == expected.classes[0]
+    # Without the preprocessing inside, the reader resizes with Pillow, which rounds to bytes.
+    tolerance = 1e-4 if options["preprocess"] else 0.05
+    assert float(probability) == pytest.approx(expected.probabilities[0], abs=tolerance)
+
+
+@pytest.mark.parametrize("format", ["safetensors", "onnx", "torch-export"])
+def test_fp16_takes_half_the_space(exports, trained_run, squares, format):
+    path = exports(format=format, precision="fp16")
+    (model,) = path.glob("model.*")
+    whole = (trained_run.best / "model.safetensors").stat().st_size
+    assert model.stat().st_size < 0.75 * whole
+    expected = probabilities(load_bundle(trained_run.best, "cpu"), squares)
+    found = probabilities(load_bundle(path, "cpu"), squares)
+    np.testing.assert_allclose(found, expected, atol=0.02)
+    check_table(path, 3 if format == "onnx" else 2, "fp16")
+
+
+@pytest.mark.parametrize("format", ["onnx", "torch-export"])
+def test_int8_is_smaller_and_says_nearly_the_same(exports, trained_run, squares, format):
+    path = exports(format=format, precision="int8", preprocess=True, max_loss=100.0)
+    (model,) = path.glob("model.*")
+    whole = (trained_run.best / "model.safetensors").stat().st_size
+    assert model.stat().st_size < 0.6 * whole
+    expected = probabilities(load_bundle(trained_run.best, "cpu"), squares)
+    found = probabilities(load_bundle(path, "cpu"), squares)
+    assert (found.argmax(axis=1) == expected.argmax(axis=1)).mean() > 0.7
+    # It is int8: rounded numbers are other numbers.
+    assert np.abs(found - expected).max() > 1e-4
+    info = check_table(path, 3 if format == "onnx" else 2, "int8")
+    assert info["refined"] == {}
+
+
+def test_what_the_run_was_searched_with_comes_along(exports, trained_run):
+    path = exports(format="onnx")
+    for name in ("classes.json", "groups.json", "metrics.json"):
+        assert (path / name).read_bytes() == (trained_run.best / name).read_bytes()
+    bundle = load_bundle(path)
+    assert bundle.config["model"]["latent_dim"] == 32
+    with pytest.raises(BundleError, match="exported as onnx, which holds no PyTorch network"):
+        _ = bundle.network
+
+
+def test_a_changed_file_is_noticed(exports, tmp_path):
+    import shutil
+
+    for format, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):
+        path = shutil.copytree(exports(format=format), tmp_path / format)
+        content = bytearray((path / name).read_bytes())
+        content[len(content) // 2] ^= 1
+        (path / name).write_bytes(content)
+        with pytest.raises(BundleError, match=f"{name}: damaged or changed"):
+            load_bundle(path)
+
+
+def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):
+    import shutil
+    import zipfile
+
+    from gsfl_tune.export.files import sha256
+
+    path = shutil.copytree(exports(format="torch-export"), tmp_path / "out")
+    marker = tmp_path / "it ran"
+    evil = f"cos\nsystem\n(S'touch \"{marker}\"'\ntR.".encode()
+    with zipfile.ZipFile(path / "model.pt2") as old, zipfile.ZipFile(tmp_path / "new", "w") as new:
+        for name in old.namelist():
+            replaced = "sample_inputs" in name
+            new.writestr(name, evil if replaced else old.read(name))
+    (path / "model.pt2").write_bytes((tmp_path / "new").read_bytes())
+    config = json.loads((path / "config.json").read_text())
+    config["sha256"]["model.pt2"] = sha256((path / "model.pt2").read_bytes())
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match="not an archive of torch"):
+        load_bundle(path)
+    assert not marker.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"precision": "int8"}, "int8 with --format safetensors, allowed fp32, fp16"),
+        ({"preprocess": True}, "allowed with onnx, torch-export"),
+        ({"format": "tflite"}, "allowed safetensors, onnx, torch-export"),
+        ({"format": "onnx", "precision": "int4"}, "allowed fp32, fp16, int8"),
+        ({"prune": 1.5}, "--prune: found 1.5, allowed 0.05 to 0.9"),
+        ({"format": "onnx", "threads": 0}, "--threads: found 0, allowed at least 1"),
+        ({"format": "onnx", "max_loss": -1.0}, "--max-loss: found -1, allowed at least 0"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(trained_run, tmp_path, options, complaint):
+    with pytest.raises(UserError, match=complaint):
+        export_run(trained_run.path, tmp_path / "out", options=Options(**options))
+    assert not (tmp_path / "out").exists()
+
+
+def test_shared_tensors_belong_to_the_weights_as_trained(trained_run, tmp_path):
+    with pytest.raises(UserError, match="--with-shared: found with another format"):
+        export_run(
+            trained_run.path, tmp_path / "out", with_shared=True, options=Options(format="onnx")
+        )
+
+
+def test_a_missing_extra_is_one_line_with_the_command(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(extras_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        export_run(trained_run.path, tmp_path / "out", options=Options(format="onnx"))
+    assert str(caught.value).splitlines() == [
+        "--format onnx needs onnx and onnxscript and onnxruntime: run  "
+        "pip install 'gsfl-tune[export]'"
+    ]
+
+
+def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
+    import shutil
+
+    from gsfl_tune.run import RunDirectory
+
+    run = RunDirectory(shutil.copytree(trained_run.path, tmp_path / "run"))
+    config = json.loads((run.best / "config.json").read_text())
+    config["experiment"]["data"] |= {"source": "folder", "path": str(tmp_path / "gone")}
+    (run.best / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UserError, match=r"gone(.|\n)*--data PATH"):
+        export_run(run.path, tmp_path / "out", options=Options(format="onnx"), cache_dir=cache_dir)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        {"head": "plain", "backbone": "test_vit"},
+        {"pooling": "bilinear", "pooling_channels": 8},
+        {"pooling": "compact_bilinear", "pooling_channels": 16, "pooling_dim": 64},
+    ],
+    ids=["transformer", "bilinear", "compact bilinear"],
+)
+def test_every_pooling_goes_into_an_onnx_file(tmp_path, model):
+    from gsfl_tune.export.onnx_file import write_onnx
+
+    network = make_network(make_config(**model))
+    preprocessing = Preprocessing(32, 37, "crop", [0.5] * 3, [0.3] * 3)
+    module = Deployed(network, preprocessing, inside=True)
+    write_onnx(module, tmp_path / "model.onnx")
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (3, 37, 37, 3), generator=generator, dtype=torch.uint8)
+    session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
+    found = session.run(None, {"images": images.numpy()})[0]
+    with torch.inference_mode():
+        expected = module(images).numpy()
+    np.testing.assert_allclose(found, expected, atol=1e-4)

@@ -1,0 +1,119 @@
+"""Pruned networks load again; rounding is what int8 does; training helps what it is for."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import Options, export_run, load_bundle
+from gsfl_tune.export.fake_quant import fake_quantised
+from gsfl_tune.export.images import RunImages
+from gsfl_tune.export.prune import prune
+from gsfl_tune.export.refine import refine
+from gsfl_tune.export.runtimes import TorchRuntime
+from tests.export.conftest import make_config, make_network
+
+pytest.importorskip("torch_pruning")
+
+
+@pytest.fixture(scope="module")
+def images(trained_run, cache_dir) -> RunImages:
+    return RunImages.open(load_bundle(trained_run.best, "cpu"), cache_dir=cache_dir)
+
+
+def test_rounding_is_that_of_int8_and_goes_away():
+    torch.manual_seed(0)
+    layer = nn.Linear(6, 3)
+    x = torch.randn(5, 6)
+    before = copy.deepcopy(layer.state_dict())
+    with fake_quantised(layer):
+        found = layer(x).detach()
+    weight = before["weight"].double()
+    scales = weight.abs().amax(dim=1, keepdim=True) / 127
+    rounded = (weight / scales).round() * scales
+    low, high = min(float(x.min()), 0.0), max(float(x.max()), 0.0)
+    step = (high - low) / 255
+    zero = round(-low / step)
+    inputs = ((x.double() / step).round() + zero).clamp(0, 255) - zero
+    expected = inputs * step @ rounded.T + before["bias"].double()
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert float((found - layer(x)).abs().max()) > 1e-4
+    assert layer.state_dict().keys() == before.keys()
+    assert all(torch.equal(layer.state_dict()[key], before[key]) for key in before)
+
+
+def test_a_pruned_network_is_smaller_and_learns_again(trained_run, images):
+    whole = load_bundle(trained_run.best, "cpu").network
+    small = prune(whole, 0.5, 32)
+    count, rest = (sum(p.numel() for p in n.backbone.parameters()) for n in (whole, small))
+    assert rest < 0.6 * count
+    assert small.backbone.channels == whole.backbone.channels
+    preprocessing = images.preprocessing
+    accuracy = [
+        images.accuracy(TorchRuntime(network, preprocessing), "validation")
+        for network in (
+            small,
+            refine(
+                small, whole, images, AugmentConfig(flip=False),
+                epochs=4, learning_rate=3e-3, device=torch.device("cpu"),
+            ),
+        )
+    ]  # fmt: skip
+    assert accuracy[1] > accuracy[0]
+
+
+def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
+    network = load_bundle(trained_run.best, "cpu").network
+    before = copy.deepcopy(network.state_dict())
+    results = [
+        refine(
+            network, network, images, AugmentConfig(), epochs=1, learning_rate=1e-3,
+            quantised=True, device=torch.device("cpu"),
+        ).state_dict()
+        for _ in range(2)
+    ]  # fmt: skip
+    assert results[0].keys() == before.keys()
+    for key, tensor in before.items():
+        assert torch.equal(results[0][key], results[1][key])
+        assert torch.equal(network.state_dict()[key], tensor)
+        if "running" in key:
+            assert torch.equal(results[0][key], tensor)
+    assert not torch.equal(results[0]["head.classifier.weight"], before["head.classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"precision": "fp16"}, {"format": "onnx", "precision": "int8", "max_loss": 0.0}],
+    ids=["safetensors", "fp16", "onnx int8"],
+)
+def test_a_pruned_export_loads_and_is_measured(trained_run, cache_dir, tmp_path, squares, options):
+    said = []
+    out = export_run(
+        trained_run.path,
+        tmp_path / "out",
+        options=Options(prune=0.3, epochs=1, threads=1, seconds=0.0, **options),
+        cache_dir=cache_dir,
+        say=said.append,
+    )
+    bundle = load_bundle(out, "cpu")
+    assert bundle.export["prune"] == 0.3
+    assert bundle.export["refined"]["pruned"] == 1
+    (model,) = out.glob("model.*")
+    assert model.stat().st_size < (trained_run.best / "model.safetensors").stat().st_size
+    assert len(bundle.predict(list(squares[:3]), top=2)) == 3
+    before, *_, after = bundle.export["table"]
+    assert "pruned 0.3" in after["name"]
+    assert before["name"] == "PyTorch fp32"
+    assert any("epoch 1/1" in line for line in said)
+
+
+def test_a_backbone_that_cannot_be_pruned_is_named():
+    config = make_config(backbone="test_vit")
+    with pytest.raises(UserError, match=r"--prune: (test_vit|found nothing)"):
+        prune(make_network(config), 0.5, 32)
