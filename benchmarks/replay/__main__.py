@@ -33,7 +33,7 @@ from benchmarks._report import publish, table
 from benchmarks.replay import report
 from benchmarks.replay.fit import cross_validate, early_ranks
 from benchmarks.replay.runs import (
-    PRODUCT,
+    BASELINE,
     WORKERS,
     finals,
     finished,
@@ -108,7 +108,7 @@ def main() -> None:
     surrogates = open_surrogates(args.work)
     log = args.work / "runs.jsonl"
     if args.quick:
-        chosen = [Setting(s, PRODUCT, trials=20) for s in ("random", "mtpe")]
+        chosen = [Setting(s, BASELINE, trials=20) for s in ("random", "mtpe")]
         jobs = list(runs(chosen, range(1)))
         rows = simulate_all(jobs, surrogates, args.work / "quick.jsonl", args.processes)
         publish("replay", "Replay (smoke run)", report.main_table(rows, 4), save=False)
@@ -124,9 +124,9 @@ def main() -> None:
     best = report.ranking(rows)[:BEST]
     names = {one.scheduler.text: one.scheduler for one in screening()}
     again = [(sampler, names[text]) for sampler, text in best]
-    product = ("mtpe", PRODUCT.text)
-    if product not in best:
-        again.append(("mtpe", PRODUCT))
+    base = ("mtpe", BASELINE.text)
+    if base not in best:
+        again.append(("mtpe", BASELINE))
     extra = list(runs(finals(again), range(args.seeds, args.final_seeds)))
     rows += simulate_all(extra, surrogates, log, args.processes)
     gp = [] if args.no_gp else simulate_all(gp_runs(), surrogates, log, args.processes)
@@ -146,8 +146,8 @@ def _publish(
 
 
 def _landmarks() -> list[report.Combination]:
-    product = PRODUCT.text
-    return [("mtpe", product), ("random", product), ("mtpe", "none"), ("random", "none")]
+    base = BASELINE.text
+    return [("mtpe", base), ("random", base), ("mtpe", "none"), ("random", "none")]
 
 
 def _page(
@@ -188,38 +188,38 @@ def _page(
 
 
 def _pairs() -> list[tuple[str, report.Row, report.Row]]:
-    product = {"sampler": "mtpe", "scheduler": PRODUCT.text}
+    base = {"sampler": "mtpe", "scheduler": BASELINE.text}
     early = {"sampler": "mtpe", "scheduler": SchedulerName("asha", 1, 3).text}
     none = {"sampler": "mtpe", "scheduler": "none"}
 
     def asha(*settings: int) -> str:
         return SchedulerName("asha", *settings).text
 
-    chance = {"sampler": "random", "scheduler": PRODUCT.text}
+    chance = {"sampler": "random", "scheduler": BASELINE.text}
     return [
-        ("stopped trials told COMPLETE, not PRUNED", product | {"told": "complete"}, product),
-        ("stopped trials not told, not PRUNED", product | {"told": "nothing"}, product),
+        ("stopped trials told COMPLETE, not PRUNED", base | {"told": "complete"}, base),
+        ("stopped trials not told, not PRUNED", base | {"told": "nothing"}, base),
         ("COMPLETE, not PRUNED (grace 1)", early | {"told": "complete"}, early),
         ("not told, not PRUNED (grace 1)", early | {"told": "nothing"}, early),
-        ("multivariate TPE, not TPE alone", product, product | {"sampler": "tpe"}),
-        ("multivariate TPE, not random", product, chance),
-        ("ASHA, not none", product, none),
-        ("grace 1, not 3", early, product),
-        ("reduction 2, not 3", product | {"scheduler": asha(3, 2)}, product),
-        ("grace 5 and reduction 2", product | {"scheduler": asha(5, 2)}, product),
-        ("grace 5, not 3", product | {"scheduler": asha(5, 3)}, product),
-        ("2 brackets, not 1", product | {"scheduler": asha(3, 3, 2)}, product),
-        ("median rule, not ASHA", product | {"scheduler": "median"}, product),
+        ("multivariate TPE, not TPE alone", base, base | {"sampler": "tpe"}),
+        ("multivariate TPE, not random", base, chance),
+        ("ASHA, not none", base, none),
+        ("grace 1, not 3", early, base),
+        ("reduction 2, not 3", base | {"scheduler": asha(3, 2)}, base),
+        ("grace 5 and reduction 2", base | {"scheduler": asha(5, 2)}, base),
+        ("grace 5, not 3", base | {"scheduler": asha(5, 3)}, base),
+        ("2 brackets, not 1", base | {"scheduler": asha(3, 3, 2)}, base),
+        ("median rule, not ASHA", base | {"scheduler": "median"}, base),
         ("random and grace 1, not random", chance | {"scheduler": asha(1, 3)}, chance),
         ("ASHA, not none (random)", chance, chance | {"scheduler": "none"}),
-        ("no protected defaults", product | {"protected": False}, product),
+        ("no protected defaults", base | {"protected": False}, base),
         ("no protected defaults (random)", chance | {"protected": False}, chance),
         ("no protected defaults (no scheduler)", none | {"protected": False}, none),
-        ("asked one trial ahead", product | {"ahead": True}, product),
-        ("240 trials, not 100", product | {"trials": 240}, product),
-        ("240 trials, not 100 without ASHA", product | {"trials": 240}, none | {"workers": 4}),
+        ("asked one trial ahead", base | {"ahead": True}, base),
+        ("240 trials, not 100", base | {"trials": 240}, base),
+        ("240 trials, not 100 without ASHA", base | {"trials": 240}, none | {"workers": 4}),
         ("240 trials, not 100 (random)", chance | {"trials": 240}, chance),
-        ("history of 30 trials", product | {"history": 30}, product),
+        ("history of 30 trials", base | {"history": 30}, base),
     ]
 
 

@@ -277,8 +277,8 @@ class SchedulerConfig(Section):
     """Who stops weak trials."""
 
     name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
-    grace: int = Field(3, ge=1, description="Head epochs before the first comparison.")
-    reduction: int = Field(3, ge=2, description="One in this many trials survives a rung.")
+    grace: int = Field(5, ge=1, description="Head epochs before the first comparison.")
+    reduction: int = Field(2, ge=2, description="One in this many trials survives a rung.")
     brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
 
 
