@@ -39,9 +39,9 @@ def plane(features: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.float64], s
         flat[:, : min(2, kept)] = reduced[:, :2]
         return _within(flat), "PCA"
     perplexity = min(PERPLEXITY, (len(values) - 1) // 3)
-    flat = TSNE(
-        n_components=2, perplexity=perplexity, init="pca", random_state=seed
-    ).fit_transform(reduced)
+    flat = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
+        reduced
+    )
     return _within(flat), f"t-SNE, perplexity {perplexity}"
 
 

@@ -95,7 +95,7 @@ def group_directions(
     sizes = np.maximum(member.sum(axis=0), 1)[:, None]
     means = member.T @ shared / sizes
     if count > 1:
-        means = np.where(member.any(axis=0)[:, None], means - shared.mean(axis=0), 0.0)
+        means = np.where(member.sum(axis=0)[:, None] > 0, means - shared.mean(axis=0), 0.0)
     lengths = np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
     return np.asarray(means / lengths, dtype=np.float32)
 

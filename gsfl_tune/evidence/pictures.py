@@ -25,7 +25,7 @@ MOST_BYTES = 60_000
 MOST_PAIRS = 10
 MOST_GROUPS = 30
 _MOST_CLASSES = 60
-_PER_CLASS = 5
+_PER_CLASS, _MISTAKES = 5, 3
 _THUMBNAIL = 112
 _CAM_SIDE = 192
 _GAP = 4
@@ -87,13 +87,16 @@ def confused_pictures(
         for own, other in ((pair.first, pair.second), (pair.second, pair.first)):
             members = np.flatnonzero(labels == own)
             mistaken = (predicted[:, members] == other).sum(axis=0)
-            order = np.argsort(-mistaken, kind="stable")[:_PER_CLASS]
+            # Most often mistaken first, then some that were not, to compare with.
+            order = np.argsort(-mistaken, kind="stable")
+            count = min(_MISTAKES, int((mistaken > 0).sum()))
+            order = np.r_[order[:count], np.flatnonzero(mistaken == 0)][:_PER_CLASS]
             shown = members[order]
             squares = images.gather(shown) if len(shown) else np.zeros((0, 1, 1, 3), np.uint8)
             rows.append(
                 [
-                    _framed(square, _MISTAKEN if count else (255, 255, 255))
-                    for square, count in zip(squares, mistaken[order], strict=True)
+                    _framed(square, _MISTAKEN if errors else (255, 255, 255))
+                    for square, errors in zip(squares, mistaken[order], strict=True)
                 ]
             )
         first, second = classes[pair.first], classes[pair.second]

@@ -110,9 +110,7 @@ def _control(
     return control
 
 
-def _refuse_gone(
-    winner: Retrained, directory: RunDirectory, notice: Callable[[str], None]
-) -> None:
+def _refuse_gone(winner: Retrained, directory: RunDirectory, notice: Callable[[str], None]) -> None:
     gone = winner.missing()
     if len(gone) == len(winner.directories):
         raise ModelGone(

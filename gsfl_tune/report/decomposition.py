@@ -91,18 +91,21 @@ def _probes(probes: Mapping[str, Any]) -> RenderableType:
 
 def _swap(swap: Mapping[str, Any]) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
-    table.add_column("decoded from s of image a and d of image b, a judge sees")
-    table.add_column("share", justify="right", no_wrap=True)
-    table.add_column("chance", justify="right", no_wrap=True)
-    for question, share, chance in (
-        ("the group of a, of pairs across groups", "group_follows_shared", "chance_group"),
-        (
-            "the class of b, of pairs inside a group",
-            "class_follows_discriminative",
-            "chance_class",
-        ),
+    table.add_column("decoded from s of image a, d of image b")
+    for title in ("follows s", "follows d", "chance"):
+        table.add_column(title, justify="right", no_wrap=True)
+    table.add_column("unswapped", justify="right", no_wrap=True)
+    for question, kind in (
+        ("group, of pairs across groups", "group"),
+        ("class, of pairs inside a group", "class"),
     ):
-        table.add_row(question, _percent(swap[share]), _percent(swap[chance]))
+        names = (
+            f"{kind}_follows_shared",
+            f"{kind}_follows_discriminative",
+            f"chance_{kind}",
+            f"unswapped_{kind}",
+        )
+        table.add_row(question, *(_percent(swap.get(name)) for name in names))
     judge = Text(
         f"{swap['pairs']} pairs; the judge is right about {_percent(swap['judge_accuracy'])} of "
         "the images' own features."

@@ -22,7 +22,7 @@ from tests.training.conftest import tiny_config
 SEEDS = (1, 2)
 # Two positions a side in the feature map.
 SETTING: dict[str, Any] = {
-    "data": {"image_size": 64, "typefaces": {"train": 8, "test": 5, "size": 64}},
+    "data": {"image_size": 64, "typefaces": {"train": 8, "test": 3, "size": 64}},
     "model": {"groups": {"count": 4, "method": "kmeans"}},
     "training": {"head": {"epochs": 8, "learning_rate": 0.01}},
 }

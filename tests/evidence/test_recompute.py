@@ -29,31 +29,22 @@ def test_a_finished_run_has_every_part(finished_run, complete):
     assert "notes" not in complete
 
 
-def test_the_bundle_stands_in_for_the_first_seed(run_copy, cache_dir, complete):
+def test_the_bundle_stands_in_for_the_first_seed(
+    run_copy, cache_dir, complete, capsys, monkeypatch
+):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
     shutil.rmtree(run_copy / "finals")
-    notices: list[str] = []
-    content = recompute_evidence(run_copy, cache_dir=cache_dir, notice=notices.append)
-    text = "\n".join(notices)
-    assert "1 of 2 retrained models are gone" in text
-    assert "control's models" in text
-    assert "predictions of the retrains" in text
+    assert main(["evidence", str(run_copy), "--json"]) == 0
+    printed = capsys.readouterr()
+    assert "1 of 2 retrained models are gone" in printed.err
+    assert "control's models" in printed.err
+    assert "predictions of the retrains" in printed.err
+    content = json.loads(printed.out)
+    assert content == read_json(run_copy / "evidence.json")
     # Of the first seed alone, and that is the same model.
     assert content["map"] == complete["map"]
     assert [row["part"] for row in content["probes"]["parts"]] == ["f", "s", "d"]
     assert content["probes"]["parts"][0] == complete["probes"]["parts"][0]
-
-
-def test_nothing_else_in_the_run_changes(run_copy, cache_dir, complete):
-    def state():
-        return {
-            path: (path.stat().st_mtime_ns, path.read_bytes())
-            for path in run_copy.rglob("*")
-            if path.is_file() and "evidence" not in path.relative_to(run_copy).parts[0]
-        }
-
-    before = state()
-    recompute_evidence(run_copy, cache_dir=cache_dir)
-    assert state() == before
 
 
 def test_says_what_is_gone(run_copy, cache_dir, tmp_path):
@@ -84,18 +75,25 @@ def test_other_or_missing_images_are_refused(run_copy, cache_dir):
         recompute_evidence(run_copy, cache_dir=cache_dir)
 
 
-def test_the_command_prints_numbers_and_exits_with_2_for_bad_input(
+def test_the_command_prints_numbers_and_changes_nothing_else(
     run_copy, cache_dir, capsys, monkeypatch, tmp_path
 ):
+    def state():
+        return {
+            path: (path.stat().st_mtime_ns, path.read_bytes())
+            for path in run_copy.rglob("*")
+            if path.is_file() and "evidence" not in path.relative_to(run_copy).parts[0]
+        }
+
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
     monkeypatch.setenv("COLUMNS", "80")
+    before = state()
     assert main(["evidence", str(run_copy)]) == 0
+    assert state() == before
     out = capsys.readouterr().out
     for words in ("Swap test", "Which group?", "shared part s", "worst tenth", "pictures: "):
         assert words in out
     lines = [line for line in out.splitlines() if str(run_copy) not in line]
     assert max(map(len, lines)) <= 80
-    assert main(["evidence", str(run_copy), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == read_json(run_copy / "evidence.json")
     assert main(["evidence", str(tmp_path / "nowhere")]) == 2
     assert "no such run directory" in capsys.readouterr().err

@@ -30,6 +30,8 @@ EVIDENCE = {
     "swap": {
         "pairs": 4000,
         "group_follows_shared": 0.9012,
+        "group_follows_discriminative": 0.05,
+        "unswapped_group": 0.95,
         "class_follows_discriminative": None,
         "chance_group": 0.13,
         "chance_class": None,
@@ -52,8 +54,8 @@ def test_shows_the_numbers_within_80_columns():
     assert "inside the true class's group: 66.7 % (by chance 30.0 %)" in flat
     assert "gull / tern 6" in flat
     assert "shared part s 90.0 % ± 1.0 50.0 % ± 2.0" in flat
-    assert "the group of a, of pairs across groups 90.1 % 13.0 %" in flat
-    assert "the class of b, of pairs inside a group - -" in flat
+    assert "group, of pairs across groups 90.1 % 5.0 % 13.0 % 95.0 %" in flat
+    assert "class, of pairs inside a group - - - -" in flat
 
 
 def test_what_could_not_be_computed_says_why():
