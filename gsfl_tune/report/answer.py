@@ -8,7 +8,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gsfl_tune.experiment import METRICS, Categorical, Distribution
+from gsfl_tune.experiment import METRICS, Categorical, Distribution, Integer
+from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.tables import duration, percent, sentence, show
 from gsfl_tune.run.results import Outcome, Results, Score
@@ -213,13 +214,14 @@ def _settings(files: RunFiles, params: Mapping[str, Any]) -> list[Setting]:
             name,
             show(value),
             known[name].describe() if name in known else "",
-            _edge(known[name], value) if name in known else "",
+            _edge(name, known[name], value) if name in known else "",
         )
         for name, value in params.items()
     ]
 
 
-def _edge(drawn_from: Distribution, value: Any) -> str:
+def _edge(name: str, drawn_from: Distribution, value: Any) -> str:
+    """The end of its range that a value lies at, if the range could go on there."""
     if isinstance(drawn_from, Categorical) or not isinstance(value, int | float):
         return ""
     low, high, at = float(drawn_from.low), float(drawn_from.high), float(value)
@@ -228,7 +230,17 @@ def _edge(drawn_from: Distribution, value: Any) -> str:
     if high <= low:
         return ""
     place = (at - low) / (high - low)
-    return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else ""
+    if _EDGE < place < 1 - _EDGE:
+        return ""
+    leaf = leaves().get(name.partition("@")[0])
+    step = 1 if isinstance(drawn_from, Integer) else 1e-3 * (drawn_from.high - drawn_from.low)
+    # A dropout below 0 is not worth a word.
+    beyond = drawn_from.low - step if place <= _EDGE else drawn_from.high + step
+    if drawn_from.log and beyond <= 0:
+        beyond = 0.5 * drawn_from.low
+    if leaf is not None and not leaf.accepts(beyond):
+        return ""
+    return "lower" if place <= _EDGE else "upper"
 
 
 def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
