@@ -279,6 +279,5 @@ def test_a_value_at_the_end_of_a_range_that_could_go_on_is_pointed_out(tmp_path,
     content["winner"]["params"] = params
     maker.run.results_file.write_text(json.dumps(content))
     page = page_of(maker.path)
-    assert (edge in page.text("settings")) and ("end of its range" in page.text("looks")) == bool(
-        edge
-    )
+    assert edge in page.text("settings")
+    assert ("end of its range" in page.text("looks")) == bool(edge)
