@@ -8,13 +8,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from gsfl_tune.experiment import METRICS, Categorical, Distribution
+from gsfl_tune.experiment import METRICS
 from gsfl_tune.report.files import SEARCH, RunFiles
-from gsfl_tune.report.tables import duration, percent, sentence, show
+from gsfl_tune.report.settings import Setting, flat, settings
+from gsfl_tune.report.tables import duration, percent, sentence
 from gsfl_tune.run.results import Outcome, Results, Score
-
-# A winner this close to the end of a range (in shares of it) may want to go further.
-_EDGE = 0.03
 
 
 @dataclass(frozen=True)
@@ -23,23 +21,6 @@ class ModelRow:
 
     name: str
     scores: list[str]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """One searched parameter of the winner.
-
-    Attributes:
-        name: Of the parameter.
-        value: The winner's, as text.
-        drawn_from: What it was drawn from, as text.
-        edge: ``lower`` or ``upper`` where it lies at the end of its range, else empty.
-    """
-
-    name: str
-    value: str
-    drawn_from: str
-    edge: str
 
 
 @dataclass(frozen=True)
@@ -121,9 +102,9 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         unit="test accuracy of the winner" + _seeds(winner),
         sentences=sentences,
         models=list(_models(results)),
-        settings=_settings(files, winner.params),
+        settings=settings(files, winner.params),
         settings_title=f"The winner's configuration{trial}",
-        config=list(_flat(winner.config)),
+        config=list(flat(winner.config)),
         facts=_facts(files),
         seconds=_seconds(results.cost.get("seconds") or {}),
         looks=list(_looks(files, results)),
@@ -150,7 +131,7 @@ def _unfinished(files: RunFiles) -> Answer:
         if best
         else f"{run.metric}: no trial has come to its end yet",
         sentences=sentences,
-        settings=_settings(files, best["params"]) if best else [],
+        settings=settings(files, best["params"]) if best else [],
         settings_title=f"The best finished trial so far (trial {best['trial']})" if best else "",
         facts=_facts(files),
         seconds=_seconds(files.manifest.get("seconds") or {}),
@@ -199,45 +180,6 @@ def models_chart(results: Results) -> list[dict[str, Any]]:
         {"name": name, "mean": test["accuracy"].mean, "values": test["accuracy"].values}
         for name, test in tested
     ]
-
-
-# --- configuration ------------------------------------------------------------------------
-
-
-def _settings(files: RunFiles, params: Mapping[str, Any]) -> list[Setting]:
-    known: dict[str, Distribution] = {}
-    if files.experiment is not None:
-        known = {each.name: each.distribution for each in files.experiment.space.parameters}
-    return [
-        Setting(
-            name,
-            show(value),
-            known[name].describe() if name in known else "",
-            _edge(known[name], value) if name in known else "",
-        )
-        for name, value in params.items()
-    ]
-
-
-def _edge(drawn_from: Distribution, value: Any) -> str:
-    if isinstance(drawn_from, Categorical) or not isinstance(value, int | float):
-        return ""
-    low, high, at = float(drawn_from.low), float(drawn_from.high), float(value)
-    if drawn_from.log and low > 0 and at > 0:
-        low, high, at = math.log(low), math.log(high), math.log(at)
-    if high <= low:
-        return ""
-    place = (at - low) / (high - low)
-    return "lower" if place <= _EDGE else "upper" if place >= 1 - _EDGE else ""
-
-
-def _flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for key, value in content.items():
-        path = f"{prefix}.{key}" if prefix else str(key)
-        if isinstance(value, Mapping):
-            yield from _flat(value, path)
-        else:
-            yield path, "null" if value is None else str(value)
 
 
 # --- cost ---------------------------------------------------------------------------------
@@ -303,7 +245,7 @@ def _looks(files: RunFiles, results: Results) -> Iterator[str]:
             f"Only {images} test images: an accuracy measured on them is uncertain by up to "
             f"{width:.0f} points either way."
         )
-    edges = [s for s in _settings(files, results.winner.params) if s.edge]
+    edges = [s for s in settings(files, results.winner.params) if s.edge]
     for setting in edges:
         yield (
             f"{setting.name} = {setting.value} lies at the {setting.edge} end of its range "

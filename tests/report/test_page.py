@@ -259,3 +259,25 @@ def test_the_file_is_written_beside_the_run_or_where_wanted(whole, tmp_path):
     target = tmp_path / "new" / "page.html"
     assert write_report(whole, target) == target
     assert target.read_text(encoding="utf-8").startswith("<!doctype html>")
+
+
+@pytest.mark.parametrize(
+    ("params", "edge"),
+    [
+        ({"model.dropout": 0.0}, ""),  # there is no dropout below 0
+        ({"model.dropout": 0.69}, "upper end"),
+        ({"model.groups.count": 1}, ""),
+        ({"model.groups.count": 10}, "upper end"),
+        ({"training.head.learning_rate": 1.0e-4}, "lower end"),
+        ({"training.head.learning_rate": 1.0e-3}, ""),
+        ({"model.groups.method": "random"}, ""),
+    ],
+)
+def test_a_value_at_the_end_of_a_range_that_could_go_on_is_pointed_out(tmp_path, params, edge):
+    maker = RunMaker(tmp_path / "run").begin().finish()
+    content = json.loads(maker.run.results_file.read_text())
+    content["winner"]["params"] = params
+    maker.run.results_file.write_text(json.dumps(content))
+    page = page_of(maker.path)
+    assert edge in page.text("settings")
+    assert ("end of its range" in page.text("looks")) == bool(edge)

@@ -107,7 +107,9 @@ def test_what_cannot_be_served_is_told(tmp_path):
             WatchServer(maker.path, host, port)
 
 
-@pytest.mark.parametrize("word", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "word", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_the_command_ends_when_it_is_told_to(tmp_path, word):
     maker = RunMaker(tmp_path / "run").begin()
     watch = subprocess.Popen(

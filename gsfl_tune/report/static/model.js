@@ -164,9 +164,15 @@ charts.map = (host, data) => {
   });
   for (const [part, inner] of cells) {
     const side = Math.min(inner.clientWidth, 520);
-    const frame = canvasFor(inner, side, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
+    const heights = map[part].filter((_, index) => index % 2);
+    const [low, high] = [Math.min(...heights), Math.max(...heights)];
+    // As high as its points need: both axes have one scale.
+    const height = 24 + (side - 24) * Math.max(0.3, (high - low) / 1000);
+    const frame = canvasFor(inner, height, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
     const x = linear(0, 1000, frame.left + 6, frame.right - 6);
-    const y = linear(0, 1000, frame.bottom - 6, frame.top + 6);
+    const middle = (low + high) / 2;
+    const half = (500 * (frame.bottom - frame.top - 12)) / (side - 24);
+    const y = linear(middle - half, middle + half, frame.bottom - 6, frame.top + 6);
     svg("rect", { x: frame.left, y: frame.top, width: frame.right - frame.left, height: frame.bottom - frame.top,
       class: "idle" }, frame.root);
     map.labels.forEach((label, index) => {

@@ -161,7 +161,7 @@ charts.importance = (host, data) => {
       const bar = svg("rect", { x: frame.left, y: y + 3, width: Math.max(1, x(Math.max(0, share)) - frame.left),
         height: 16, rx: 2, fill: "var(--finished)" }, frame.root);
       tooltip(bar, `${name}: R² falls by ${share.toFixed(3)} when it is shuffled`);
-      svg("text", { x: x(Math.max(0, share)) + 6, y: y + 15 }, frame.root, share.toFixed(2));
+      svg("text", { x: x(Math.max(0, share)) + 6, y: y + 15 }, frame.root, share.toFixed(2).replace("-0.00", "0.00"));
     });
   }
 };
