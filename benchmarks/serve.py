@@ -219,9 +219,11 @@ def wait_for(port: int, process: subprocess.Popen[str]) -> None:
 def measure(kind: str, bundle: Path, clients: int, duration: float, images: list[bytes]) -> dict:
     with server(kind, bundle) as (port, process):
         asyncio.run(load(port, clients, min(5.0, duration), images))
-        before = process.memory_info().rss
+        before, spent = process.memory_info().rss, sum(process.cpu_times()[:2])
         found = asyncio.run(load(port, clients, duration, images))
-        return {**found, "before": before, "after": process.memory_info().rss}
+        spent = sum(process.cpu_times()[:2]) - spent
+        found |= {"before": before, "after": process.memory_info().rss}
+        return {**found, "cpu": 1000 * spent / max(1, found["requests"])}
 
 
 def main() -> None:
@@ -255,13 +257,13 @@ def main() -> None:
         rows.append(
             [
                 SERVERS[kind], f"{result['rate']:.1f}", f"{median:.0f}", f"{p95:.0f}",
-                f"{p99:.0f}", result["requests"], result["errors"],
+                f"{p99:.0f}", result["requests"], result["errors"], f"{result['cpu']:.1f}",
                 f"{result['before'] / 1e6:.0f}", f"{result['after'] / 1e6:.0f}",
             ]
         )  # fmt: skip
     header = [
         "server", "requests/s", "median, ms", "p95, ms", "p99, ms", "requests", "errors",
-        "memory before, MB", "after, MB",
+        "CPU ms a request", "memory before, MB", "after, MB",
     ]  # fmt: skip
     best = max(found[kind]["rate"] for kind in SERVERS if kind != "serve")
     size = how["preprocessing"]["image_size"]

@@ -121,6 +121,7 @@ class WandbTracker(Tracker):
             disable_git=True,
             disable_code=True,
             init_timeout=30,
+            finish_timeout=60,
             x_disable_stats=True,
             x_disable_meta=True,
         )
@@ -147,4 +148,5 @@ def _has_key() -> bool:
         return True
     import wandb
 
-    return bool(wandb.api.api_key)
+    # Looks into files, and asks neither the user nor the server.
+    return wandb.login(prompt=False, verify=False)

@@ -1,22 +1,28 @@
-"""One small search that was followed by everybody: two drivers, the second resumes the first."""
+"""One small search that was followed by everybody: two drivers, the second resumes the first.
+
+Real trials, one after the other in this process: what Ray would add is of no matter to those who
+watch.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
 
-from gsfl_tune.cluster import Slots
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.search import run_study
+from gsfl_tune.search import Study, Watcher, Watchers, open_study
+from gsfl_tune.search.study import Asked
 from gsfl_tune.search.tracking import TensorBoard, Tracking, open_trackers
+from gsfl_tune.search.worker import Task, TrialWorker
 from tests.search.experiments import experiment
 
-TRIALS = 6
-OVERRIDES = (f"search.trials={TRIALS}", "search.sampler.name=random")
+TRIALS = 5
+RUNGS = [1, 2, 4]
+PRUNED, INTERRUPTED = 1, 2
 
 
 @dataclass
@@ -27,32 +33,81 @@ class Followed:
     notices: list[str] = field(default_factory=list)
 
 
+def _train(
+    study: Study, asked: Asked, tried: Experiment, run: RunDirectory, cache: Path, watcher: Watcher
+) -> Iterator[int]:
+    """Trains a trial from rung to rung, as a worker and the searcher do together."""
+    number = asked.number
+    task = Task(
+        number=number,
+        config=tried.configure(asked.params),
+        directory=run.trial("search", number),
+        interrupt=run.interrupt_file,
+        metric=study.metric,
+        rungs=RUNGS,
+        reported=len(asked.rungs),
+        params=asked.params,
+        cache_dir=cache,
+    )
+    worker = TrialWorker(task)
+    watcher.started(number, asked.params, again=bool(asked.rungs))
+    try:
+        while True:
+            result = worker.step()
+            k, value = result["rung"], result[study.metric]
+            if result["done"]:
+                study.complete(number, value, k)
+                watcher.ended(number)
+                return
+            study.report(number, k, value)
+            watcher.rung(number, k, value)
+            yield k
+            if number == PRUNED:
+                study.prune(number, value, k)
+                watcher.ended(number)
+                return
+    finally:
+        worker.close(ended=study.trial(number).state.is_finished())
+
+
+def _drive(
+    tried: Experiment, run: RunDirectory, cache: Path, watchers: Sequence[Watcher], *, first: bool
+) -> None:
+    study = open_study(tried, run)
+    watcher = Watchers(*watchers)
+    watcher.begin(study, TRIALS, 1)
+    todo = [study.again(number) for number in study.running()]
+    while todo or study.created() < TRIALS:
+        asked = todo.pop() if todo else study.ask()
+        assert asked is not None
+        rungs = _train(study, asked, tried, run, cache, watcher)
+        for _ in rungs:
+            watcher.tick()
+            if first and asked.number == INTERRUPTED:
+                rungs.close()  # type: ignore[attr-defined]
+                watcher.finish(interrupted=True)
+                study.close()
+                return
+    watcher.finish(interrupted=False)
+    study.close()
+
+
 @pytest.fixture(scope="session")
-def followed(
-    tmp_path_factory: pytest.TempPathFactory, cache_dir: Path, ray_of_tests: None
-) -> Iterator[Followed]:
+def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[Followed]:
     folder = tmp_path_factory.mktemp("followed")
     found = Followed(
         RunDirectory(folder / "run"), f"sqlite:///{folder / 'mlflow.db'}", folder / "wandb"
     )
-    tried = experiment(*OVERRIDES)
+    tried = experiment("search.sampler.name=random")
     write_text(found.run.experiment_file, tried.to_yaml())
     write_json(found.run.manifest_file, {"format": 1, "seconds": {}})
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
-        patch.setenv("WANDB_SILENT", "true")
-        for trials in (2, TRIALS):
+        for first in (True, False):
             trackers = open_trackers(mlflow=found.mlflow, wandb="tests")
             tracking = Tracking(trackers, found.run, found.notices.append, patience=120)
-            run_study(
-                tried,
-                found.run,
-                trials=trials,
-                resources=Slots(cpu=1, gpu=0, count=2),
-                cache_dir=cache_dir,
-                watchers=[tracking, TensorBoard(found.run, tried)],
-            )
+            table = TensorBoard(found.run, tried)
+            _drive(tried, found.run, cache_dir, [tracking, table], first=first)
             tracking.close()
         yield found
-    os.environ.pop("MLFLOW_TRACKING_URI", None)
