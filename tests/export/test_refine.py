@@ -89,8 +89,13 @@ def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
 
 @pytest.mark.parametrize(
     "options",
-    [{}, {"precision": "fp16"}, {"format": "onnx", "precision": "int8", "max_loss": 0.0}],
-    ids=["safetensors", "fp16", "onnx int8"],
+    [
+        {},
+        pytest.param(
+            {"format": "onnx", "precision": "int8", "max_loss": 0.0}, marks=pytest.mark.slow
+        ),
+    ],
+    ids=["safetensors", "onnx int8"],
 )
 def test_a_pruned_export_loads_and_is_measured(trained_run, cache_dir, tmp_path, squares, options):
     said = []

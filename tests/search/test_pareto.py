@@ -29,7 +29,7 @@ LATENCY = {"latency_ms": 2.5, "runs": 30, "threads": 1, "device": "cpu"}
 values = st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.sampled_from([1.0, 2.0, 3.0]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(values, max_size=8), st.sampled_from(["maximize", "minimize"]))
 def test_the_front_is_what_nothing_beats(found, direction):
     study = optuna.create_study(directions=[direction, "minimize"])
