@@ -42,7 +42,7 @@ def test_the_front_is_what_nothing_beats(found, direction):
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "sobol", "grid"])
 def test_a_study_of_two_objectives_comes_back_whole(run: RunDirectory, sampler: str) -> None:
-    overrides = [*TWO, f"search.sampler={{name: {sampler}, startup_trials: 3}}"]
+    overrides = [*TWO, f"search.sampler.name={sampler}", "search.sampler.startup_trials=3"]
     if sampler == "grid":
         overrides.append("training.head.learning_rate={choice: [0.1, 0.01]}")
     made = experiment(*overrides)
