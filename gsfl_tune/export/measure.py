@@ -172,5 +172,6 @@ def legend(threads: int, device: str) -> str:
     """What the columns mean, in a sentence."""
     return (
         "Accuracy on validation and test images; size of the model file; milliseconds from "
-        f"decoded images to logits, median (p95), {device}, {threads} thread{'s' if threads > 1 else ''}."
+        f"decoded images to logits, median (p95), {device}, "
+        f"{threads} thread{'s' if threads > 1 else ''}."
     )
