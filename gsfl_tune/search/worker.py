@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -212,8 +213,8 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` where that is an
-            objective too; or ``failed`` (a reason); or
+            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` (JSON: Ray
+            flattens mappings) where that is an objective too; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
             be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
             out of memory and trains its batches in two parts, and ``storage`` where that made
@@ -314,7 +315,11 @@ class TrialWorker:
             task.metric: value,
             "done": done,
         }
-        return result | {"latency": measure_latency(training)} if done and task.latency else result
+        return (
+            result | {"latency": json.dumps(measure_latency(training))}
+            if done and task.latency
+            else result
+        )
 
     def _start(self) -> Training:
         task = self.task

@@ -64,7 +64,7 @@ def test_latency_is_measured_at_the_end_and_by_whoever_takes_the_trial_up_there(
     *before, last = _steps(TrialWorker(task))
     assert not any("latency" in result for result in before)
     (again,) = _steps(TrialWorker(task.model_copy(update={"reported": 3})))
-    for latency in (last["latency"], again["latency"]):
+    for latency in (json.loads(last["latency"]), json.loads(again["latency"])):
         assert latency["latency_ms"] > 0
         assert (latency["threads"], latency["device"]) == (1, "cpu")
         assert latency["runs"] >= 30
