@@ -308,7 +308,7 @@ class TrialWorker:
             self._last_save = time.monotonic()
         if self._workplace is not None:
             self._workplace.finish()
-        result = {
+        result: dict[str, Any] = {
             "rung": k,
             "rung_time": task.reduction**k,
             "epoch": epoch,
