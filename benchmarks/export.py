@@ -100,7 +100,7 @@ def report(infos: list[dict[str, Any]]) -> str:
             rows.setdefault(found.name, found)
     parity = [
         f"- {info['format']} {info['precision']}"
-        + (f", pruned {info['prune']:g}" if info["prune"] else "")
+        + (f" -{100 * info['prune']:.0f} %" if info["prune"] else "")
         + f": {info['parity']['probabilities']:.1e} of a probability"
         + (f"; trained on: {info['refined']}" if info["refined"] else "")
         for info in infos

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
 from pathlib import Path
 
 from gsfl_tune.cli._base import FINISHED, Command
@@ -128,7 +129,8 @@ def _table(info: dict) -> str:
 
     rows = [Measurement.from_json(row) for row in info["table"]]
     conditions = info["conditions"]
-    return f"{text_table(rows)}\n{legend(conditions['threads'], conditions['cpu'])}"
+    words = legend(conditions["threads"], conditions["cpu"])
+    return f"{text_table(rows)}\n{textwrap.fill(words, 80)}"
 
 
 def _size(count: int) -> str:

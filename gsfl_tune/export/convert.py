@@ -146,13 +146,13 @@ def _prune(work: _Work) -> None:
     if options.format != "safetensors" or options.precision != "fp32":
         size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
         runtime = TorchRuntime(work.network, work.images.preprocessing)
-        work.measure(f"PyTorch fp32, pruned {options.prune:g}", runtime, size)
+        work.measure(f"PyTorch fp32{_pruned(options)}", runtime, size)
 
 
 def _build(work: _Work) -> tuple[Built, Parity]:
     """The file; its measurement is the last row."""
     options, builder = work.options, work.builder
-    pruned = f", pruned {options.prune:g}" if options.prune else ""
+    pruned = _pruned(options)
     name = f"{options.format} {options.precision}{pruned}"
     if options.format == "onnx" and options.precision != "fp32":
         plain = builder.build(work.network, "fp32", "plain.onnx")
@@ -206,6 +206,11 @@ def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runt
     verdict = "still more than wanted" if lost > options.max_loss else "within the limit"
     work.say(f"after training it costs {max(0.0, lost):.2f} points: {verdict}")
     return again, second
+
+
+def _pruned(options: Options) -> str:
+    """What a row is called besides, in a few letters: the table fits 80 columns."""
+    return f" -{100 * options.prune:.0f} %" if options.prune else ""
 
 
 def _write(

@@ -62,7 +62,17 @@ def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:
         for batch in batches:
             prepared(batch)
         converted = convert_pt2e(prepared)
+    drop_unused(converted)
     return capture(converted, module.example())
+
+
+def drop_unused(graph: Any) -> None:
+    """Removes what a graph does not read: of quantised weights, the float ones stay behind."""
+    used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
+    for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
+        if name not in used:
+            owner, _, key = name.rpartition(".")
+            delattr(graph.get_submodule(owner), key)
 
 
 def write_program(program: ExportedProgram, path: Path, entries: Mapping[str, Any]) -> None:

@@ -131,7 +131,7 @@ def conditions(threads: int) -> dict[str, Any]:
     return {"cpu": processor(), "cores": cores(), "threads": threads, "gpu": gpu}
 
 
-HEADER = ("", "validation", "test", "size", "1 image", "32 images")
+HEADER = ("", "valid.", "test", "size", "1 image", "32 images")
 
 
 def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -171,6 +171,7 @@ def markdown_table(rows: Sequence[Measurement]) -> str:
 def legend(threads: int, device: str) -> str:
     """What the columns mean, in a sentence."""
     return (
-        f"Accuracy on validation and test images; milliseconds from decoded images to logits, "
-        f"median (p95), {device}, {threads} thread{'s' if threads > 1 else ''}."
+        "Accuracy on validation and test images; size of the model file; milliseconds from "
+        f"decoded images to logits, median (p95), {device}, "
+        f"{threads} thread{'s' if threads > 1 else ''}."
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -155,9 +156,8 @@ class StudySearcher(Searcher):
             self._study.fail(number, result["failed"])
         elif result["rung"] == len(task.rungs) - 1:
             self._watcher.rung(number, result["rung"], result[task.metric])
-            self._study.complete(
-                number, result[task.metric], result["rung"], latency=result.get("latency")
-            )
+            latency = json.loads(result["latency"]) if "latency" in result else None
+            self._study.complete(number, result[task.metric], result["rung"], latency=latency)
         else:
             self._watcher.rung(number, result["rung"], result[task.metric])
             self._study.prune(number, result[task.metric], result["rung"])

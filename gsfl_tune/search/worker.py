@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -212,8 +213,8 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` where that is an
-            objective too; or ``failed`` (a reason); or
+            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` (JSON: Ray
+            flattens mappings) where that is an objective too; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
             be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
             out of memory and trains its batches in two parts, and ``storage`` where that made
@@ -308,14 +309,18 @@ class TrialWorker:
             save(training, self._claim)
             self._last_save = time.monotonic()
         self._publish()
-        result = {
+        result: dict[str, Any] = {
             "rung": k,
             "rung_time": task.reduction**k,
             "epoch": epoch,
             task.metric: value,
             "done": done,
         }
-        return result | {"latency": measure_latency(training)} if done and task.latency else result
+        return (
+            result | {"latency": json.dumps(measure_latency(training))}
+            if done and task.latency
+            else result
+        )
 
     def _publish(self) -> None:
         """Waits until the storage has everything; the trial's time limit waits too."""

@@ -151,7 +151,7 @@ def trained_run(tmp_path_factory, cache_dir) -> RunDirectory:
         "training": {
             "device": "cpu",
             "head": {"epochs": 0},
-            "finetune": {"epochs": 12, "learning_rate": 3e-3, "head_learning_rate": 3e-3},
+            "finetune": {"epochs": 8, "learning_rate": 3e-3, "head_learning_rate": 3e-3},
         },
     }
     config = Config.model_validate(content)

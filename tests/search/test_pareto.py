@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import create_trial
+from ray.tune.utils import flatten_dict
 
 from gsfl_tune.experiment import ExperimentError
 from gsfl_tune.experiment.config import SamplerConfig
@@ -19,6 +20,9 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, pareto_entries, run_study, write_trials
 from gsfl_tune.search.pareto import front
 from gsfl_tune.search.resume import fingerprint, reconcile
+from gsfl_tune.search.searcher import StudySearcher
+from gsfl_tune.search.study import Asked
+from gsfl_tune.search.worker import Task, TrialWorker
 from tests.search.experiments import experiment
 
 TWO = (
@@ -29,7 +33,7 @@ LATENCY = {"latency_ms": 2.5, "runs": 30, "threads": 1, "device": "cpu"}
 values = st.tuples(st.sampled_from([0.1, 0.2, 0.3, 0.4]), st.sampled_from([1.0, 2.0, 3.0]))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.lists(values, max_size=8), st.sampled_from(["maximize", "minimize"]))
 def test_the_front_is_what_nothing_beats(found, direction):
     study = optuna.create_study(directions=[direction, "minimize"])
@@ -42,7 +46,7 @@ def test_the_front_is_what_nothing_beats(found, direction):
 
 @pytest.mark.parametrize("sampler", ["tpe", "gp", "random", "sobol", "grid"])
 def test_a_study_of_two_objectives_comes_back_whole(run: RunDirectory, sampler: str) -> None:
-    overrides = [*TWO, f"search.sampler={{name: {sampler}, startup_trials: 3}}"]
+    overrides = [*TWO, f"search.sampler.name={sampler}", "search.sampler.startup_trials=3"]
     if sampler == "grid":
         overrides.append("training.head.learning_rate={choice: [0.1, 0.01]}")
     made = experiment(*overrides)
@@ -116,6 +120,34 @@ search: {objectives: [validation/top5, latency_ms]}
 def test_runs_of_one_objective_keep_their_fingerprint():
     assert "search.objectives" not in fingerprint(experiment())
     assert "latency_ms" in fingerprint(experiment(*TWO))["search.objectives"]
+
+
+def test_what_a_worker_measures_reaches_the_study(run: RunDirectory, cache_dir: Path) -> None:
+    made = experiment(*TWO, "training.head.epochs=1", "search.trials=1")
+    study = open_study(made, run)
+
+    def task(asked: Asked) -> Task:
+        return Task(
+            number=asked.number,
+            config=made.configure(asked.params),
+            directory=run.trial("search", asked.number),
+            interrupt=run.interrupt_file,
+            metric=study.metric,
+            latency=study.latency,
+            rungs=[1],
+            cache_dir=cache_dir,
+        )
+
+    searcher = StudySearcher(study, 1, task)
+    handed = searcher.suggest("a")
+    assert isinstance(handed, dict)
+    result = TrialWorker(Task.model_validate_json(handed["task"])).step()
+    # As Ray hands results on.
+    searcher.on_trial_complete("a", flatten_dict(result))
+    trial = study.trial(0)
+    assert trial.state.name == "COMPLETE", trial.user_attrs
+    assert trial.values[0] == result["validation/accuracy"]
+    assert trial.values[1] == trial.user_attrs["latency"]["latency_ms"] > 0
 
 
 @pytest.mark.usefixtures("ray_of_tests")

@@ -57,6 +57,20 @@ def test_goes_from_rung_to_rung_and_writes_its_files(task: Task) -> None:
     assert b"_hparams_/session_start_info" in content
 
 
+def test_latency_is_measured_at_the_end_and_by_whoever_takes_the_trial_up_there(
+    task: Task,
+) -> None:
+    task = task.model_copy(update={"latency": True})
+    *before, last = _steps(TrialWorker(task))
+    assert not any("latency" in result for result in before)
+    (again,) = _steps(TrialWorker(task.model_copy(update={"reported": 3})))
+    for latency in (json.loads(last["latency"]), json.loads(again["latency"])):
+        assert latency["latency_ms"] > 0
+        assert (latency["threads"], latency["device"]) == (1, "cpu")
+        assert latency["runs"] >= 30
+    assert again["validation/nll"] == last["validation/nll"]
+
+
 def test_an_interrupt_saves_and_the_trial_ends_as_if_it_had_not_been(task: Task) -> None:
     whole = _steps(TrialWorker(task))
     other = task.model_copy(update={"directory": task.directory.with_name("8"), "save_seconds": 99})
