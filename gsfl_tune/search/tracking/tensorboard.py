@@ -128,7 +128,8 @@ def _table(experiment: Experiment) -> Any:
                 info.domain_discrete.extend(choices)
             elif all(type(choice) in (int, float) for choice in choices):
                 info.type = DataType.Value("DATA_TYPE_FLOAT64")
-                info.domain_discrete.extend([float(choice) for choice in choices])
+                numbers = [choice for choice in choices if isinstance(choice, int | float)]
+                info.domain_discrete.extend([float(number) for number in numbers])
             else:
                 info.type = DataType.Value("DATA_TYPE_STRING")
                 info.domain_discrete.extend([str(choice) for choice in choices])
