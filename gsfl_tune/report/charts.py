@@ -37,6 +37,7 @@ class SearchCharts:
         importances: Title and measure, as far as there are enough trials.
         timeline: Who was busy when; None where nothing is known.
         axes: Parameters of the search, those that the method is about first.
+        searched: Whether the space has parameters.
         pareto: Configurations that no other beats, where there were several objectives.
     """
 
@@ -53,6 +54,7 @@ class SearchCharts:
         self.timeline: Timeline | None = timeline(files.stretches, files.trials)
         self.axes = self._axes()
         self.pareto = _pareto(files)
+        self.searched = files.experiment is None or len(files.experiment.space) > 0
 
     def _importances(self) -> Any:
         wanted: list[tuple[str, int | None]] = [("at the end, of finished trials", None)]

@@ -115,10 +115,12 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
     study: StudyName = "control" if row["study"] == "control" else "search"
     number = int(row["number"])
     found = curve(study, number)
+    state = str(row["state"])
     return TrialRecord(
         study=study,
         number=number,
-        state=str(row["state"]),
+        # The table is written every few seconds, epochs at once.
+        state="RUNNING" if state == "WAITING" and found.values else state,
         value=_finite(row.get("value")),
         reason=_text(row.get("reason")),
         ended=_text(row.get("ended")),

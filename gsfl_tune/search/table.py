@@ -86,8 +86,16 @@ class TrialTable(Watcher):
                 self._others += trial_rows(self._run, name, trials)
         self._write()
 
-    def ended(self, number: int) -> None:
+    def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """There is a new row."""
+        self._dirty = True
+
+    def rung(self, number: int, k: int, value: float) -> None:
+        """A row has a new value."""
+        self._dirty = True
+
+    def ended(self, number: int) -> None:
+        """A row is final."""
         self._dirty = True
         if self._storage is not None:
             self._storage.want(self._epochs(number))

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pandas
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import open_study, write_trials
+from gsfl_tune.search import open_study, table, write_trials
 from tests.search.experiments import experiment
 
 
@@ -26,3 +26,22 @@ def test_a_parameter_that_was_not_active_is_null_among_words_and_numbers(
     column = pandas.read_parquet(run.trials_parquet)["params.training.finetune.blocks"]
     assert list(column[:2]) == ["all", "2"]
     assert column[2:].isna().all()
+
+
+def test_the_table_knows_of_trials_that_run(run: RunDirectory, monkeypatch) -> None:
+    monkeypatch.setattr(table, "SECONDS_BETWEEN_WRITES", 0.0)
+    study = open_study(experiment(), run)
+    written = table.TrialTable(run, study)
+    monkeypatch.setattr(written, "_due", 0.0)
+    asked = study.ask()
+    assert asked is not None
+    written.started(asked.number, asked.params, again=False)
+    written.tick()
+    row = pandas.read_parquet(run.trials_parquet).iloc[0]
+    assert row["state"] == "RUNNING"
+    assert {k[7:] for k in row.index if k.startswith("params.")} == set(asked.params)
+    study.report(asked.number, 0, 0.25)
+    written.rung(asked.number, 0, 0.25)
+    monkeypatch.setattr(written, "_due", 0.0)
+    written.tick()
+    assert pandas.read_parquet(run.trials_parquet)["rungs.0"].tolist() == [0.25]

@@ -52,8 +52,8 @@ function matrixChart(host, matrix) {
       Math.max(1, cell - (cell > 6 ? 1 : 0)));
   }
   paint.globalAlpha = 1;
-  paint.strokeStyle = colour("--text");
-  paint.lineWidth = 1;
+  paint.strokeStyle = colour(count > 60 ? "--muted" : "--text");
+  paint.lineWidth = count > 60 ? 0.5 : 1;
   for (const edge of matrix.edges) {
     const at = Math.round(margin + edge * cell) + 0.5;
     paint.beginPath();

@@ -197,7 +197,9 @@ function replacePage(text) {
   hideTip();
   pageData = JSON.parse(next.getElementById("run-data").textContent);
   document.title = next.title;
-  document.getElementById("head").replaceWith(document.importNode(next.getElementById("head"), true));
+  for (const id of ["head", "foot"]) {
+    document.getElementById(id).replaceWith(document.importNode(next.getElementById(id), true));
+  }
   for (const panel of document.querySelectorAll(".panel")) {
     const newer = next.getElementById(panel.id);
     if (newer) panel.replaceChildren(...document.importNode(newer, true).childNodes);

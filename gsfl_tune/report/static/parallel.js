@@ -35,9 +35,11 @@ charts.parallel = (host, data) => {
     });
     const path = points.map(([a, b], index) => `${index ? "L" : "M"}${a.toFixed(1)},${b.toFixed(1)}`).join("");
     const share = search.maximize ? rank(trial.v) : 1 - rank(trial.v);
+    // Of many, the weak ones step back.
+    const clear = shown.length > 80 ? 0.12 + 0.88 * share ** 4 : 1;
     const group = svg("g", { class: "series" }, lines);
     svg("path", { d: path, fill: "none", stroke: ramp(share), "stroke-width": trial.s === "COMPLETE" ? 1.9 : 1,
-      "stroke-dasharray": one.dash, opacity: trial.s === "COMPLETE" ? 0.9 : 0.5 }, group);
+      "stroke-dasharray": one.dash, opacity: (trial.s === "COMPLETE" ? 0.9 : 0.5) * clear }, group);
     svg("path", { d: path, class: "hit" }, group);
     tooltip(group, () => trialText(search, trial));
     return { trial, group, share };
