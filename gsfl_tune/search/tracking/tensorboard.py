@@ -123,13 +123,13 @@ def _table(experiment: Experiment) -> Any:
         info = HParamInfo(name=name)
         if isinstance(distribution, CategoricalDistribution):
             choices = distribution.choices
-            numbers = [float(each) for each in choices if isinstance(each, int | float)]
             if all(isinstance(choice, bool) for choice in choices):
                 info.type = DataType.Value("DATA_TYPE_BOOL")
                 info.domain_discrete.extend(choices)
-            elif len(numbers) == len(choices):
+            elif all(type(choice) in (int, float) for choice in choices):
                 info.type = DataType.Value("DATA_TYPE_FLOAT64")
-                info.domain_discrete.extend(numbers)
+                numbers = [choice for choice in choices if isinstance(choice, int | float)]
+                info.domain_discrete.extend([float(number) for number in numbers])
             else:
                 info.type = DataType.Value("DATA_TYPE_STRING")
                 info.domain_discrete.extend([str(choice) for choice in choices])
