@@ -8,9 +8,11 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
+import torch
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -59,6 +61,7 @@ class Service:
             most=self.limits.max_batch,
             wait=self.limits.max_wait,
             at_once=self._threads.batches,
+            begin=partial(torch.set_num_threads, self._threads.model),
         )
         self._batcher.start()
 

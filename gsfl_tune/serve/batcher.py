@@ -22,6 +22,7 @@ class Batcher(Generic[Item, Result]):
         most: Items a call.
         wait: Seconds.
         at_once: Calls that run side by side.
+        begin: Called first in every thread of `work`.
     """
 
     def __init__(
@@ -31,12 +32,13 @@ class Batcher(Generic[Item, Result]):
         most: int,
         wait: float,
         at_once: int = 1,
+        begin: Callable[[], None] = lambda: None,
     ) -> None:
         self._work = work
         self._most = most
         self._wait = wait
         self._idle = asyncio.Semaphore(at_once)
-        self._pool = ThreadPoolExecutor(at_once, thread_name_prefix="model")
+        self._pool = ThreadPoolExecutor(at_once, "model", begin)
         self._queue: asyncio.Queue[tuple[Item, asyncio.Future[Result]]] = asyncio.Queue()
         self._calls: set[asyncio.Task[None]] = set()
         self._collector: asyncio.Task[None] | None = None

@@ -67,6 +67,7 @@ def serve(
         # An image between our limit and Pillow's is answered, not warned of.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         service = Service(bundle, limits, shared)
+        service.model.quicken()
         service.model.warm_up(limits.max_batch)
         where = url(listener)
 

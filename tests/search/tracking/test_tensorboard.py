@@ -18,8 +18,10 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.run import EpochLog, RunDirectory, write_json
+from gsfl_tune.search import open_study
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.tracking import write_tensorboard
+from tests.search.experiments import experiment
 from tests.search.tracking.conftest import TRIALS, Followed
 
 
@@ -132,15 +134,16 @@ def test_what_is_missing_is_written_from_the_other_files(
     assert sorted(path.name for path in run.path.iterdir() if path.name.startswith(".")) == []
 
 
-def test_optuna_dashboard_opens_the_study(followed: Followed) -> None:
-    with _program("optuna_dashboard._cli", followed.run.journal) as url:
-        studies = _ask(f"{url}/api/studies")["study_summaries"]
-        (summary,) = studies
+def test_optuna_dashboard_opens_the_study(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    for _ in range(4):
+        study.ask()
+    study.complete(0, 2.5, 0)
+    study.prune(1, 3.5, 0)
+    study.fail(2, "out of memory")
+    with _program("optuna_dashboard._cli", run.journal) as url:
+        (summary,) = _ask(f"{url}/api/studies")["study_summaries"]
         assert summary["study_name"] == "search"
-        detail = _ask(f"{url}/api/studies/{summary['study_id']}?after=0")
-    assert len(detail["trials"]) == TRIALS
-    states = [
-        trial["state"].upper() for trial in sorted(detail["trials"], key=lambda t: t["number"])
-    ]
-    expected = [trial.state.name for trial in read_studies(followed.run.journal)["search"]]
-    assert states == expected
+        found = _ask(f"{url}/api/studies/{summary['study_id']}?after=0")["trials"]
+    states = {trial["number"]: trial["state"].upper() for trial in found}
+    assert states == {0: "COMPLETE", 1: "PRUNED", 2: "FAIL", 3: "RUNNING"}
