@@ -82,6 +82,13 @@ class Export(Command):
             help="CPU threads of the measurements (default: all cores)",
         )
         parser.add_argument(
+            "--seconds",
+            type=float,
+            default=4.0,
+            metavar="S",
+            help="of each latency measurement, at least 20 runs in any case (default 4)",
+        )
+        parser.add_argument(
             "--data", metavar="PATH", help="where the images of the run are now, if not where then"
         )
         parser.add_argument(
@@ -105,6 +112,7 @@ class Export(Command):
             epochs=args.epochs,
             calibration=args.calibration,
             threads=args.threads,
+            seconds=args.seconds,
             data=args.data,
         )
         out = export_run(

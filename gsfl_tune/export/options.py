@@ -79,6 +79,8 @@ class Options:
             problems.append(f"--calibration: found {self.calibration}, allowed at least 1")
         if self.threads is not None and self.threads < 1:
             problems.append(f"--threads: found {self.threads}, allowed at least 1")
+        if self.seconds < 0:
+            problems.append(f"--seconds: found {self.seconds:g}, allowed at least 0")
         if with_shared and not self.is_copy:
             problems.append(
                 "--with-shared: found with another format, precision or --prune, allowed with "

@@ -45,6 +45,7 @@ def test_the_table_fits_a_terminal(process, trained_run, cache_dir, tmp_path, mo
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
     out = tmp_path / "onnx"
     arguments = ["--format", "onnx", "--precision", "int8", "--threads", 1, "--epochs", 0]
+    arguments += ["--seconds", 0]
     answer = process("export", trained_run.path, out, *arguments)
     assert answer.code == 0, answer.err
     assert "Traceback" not in answer.err
