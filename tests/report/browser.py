@@ -59,6 +59,8 @@ class Visit:
             ),
         )
         self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        # For a machine that is busy with other things.
+        self.page.set_default_timeout(60_000)
         self.page.goto(url)
 
     def close(self) -> None:

@@ -140,7 +140,7 @@ def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient)
         top = page.evaluate("document.getElementById('fig-rungs').getBoundingClientRect().top")
         maker.search(40, running=0)
         maker.finish().evidence()
-        page.wait_for_selector("#head .badge.done", timeout=15_000)
+        page.wait_for_selector("#head .badge.done", timeout=60_000)
         assert page.is_visible("#search")
         assert page.evaluate("location.hash") == "#search"
         after = page.evaluate("document.getElementById('fig-rungs').getBoundingClientRect().top")
@@ -165,7 +165,7 @@ def test_an_open_page_says_when_its_server_is_gone(tmp_path):
         with serving(maker.path) as server:
             here = Visit(browser, server.url)
             here.page.wait_for_selector("#live:has-text('as of')")
-        here.page.wait_for_selector("#live.trouble", timeout=15_000)
+        here.page.wait_for_selector("#live.trouble", timeout=60_000)
         assert "no news" in here.page.inner_text("#live")
         assert here.page.is_visible("#headline")
         here.close()
