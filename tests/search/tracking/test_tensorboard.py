@@ -33,7 +33,7 @@ def _program(module: str, *arguments: object) -> Iterator[str]:
     words = [sys.executable, "-m", module, *map(str, arguments), "--port", str(port)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        for _ in range(600):
+        for _ in range(3000):
             if process.poll() is not None:
                 raise AssertionError(process.communicate()[0])
             try:
@@ -56,7 +56,7 @@ def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
 
 def _until_loaded(url: str, runs: int) -> dict[str, Any]:
     """Its data is read by a thread of its own."""
-    for _ in range(600):
+    for _ in range(3000):
         tags = _ask(f"{url}/data/plugin/scalars/tags")
         if sum("validation/nll" in tags[run] for run in tags) >= runs:
             return tags
