@@ -172,7 +172,7 @@ def test_the_sampler_of_a_package_proposes(installed, tmp_path):
 def test_without_the_package_every_name_is_a_problem():
     [done] = run(["check", FILE])
     assert done.code == 2
-    assert "model.pooling: found 'gem3', allowed average, bilinear, compact_bilinear\n" in done.err
+    assert "model.pooling.choice: found 'gem3', allowed average, bilinear, compact_b" in done.err
     assert "unknown key, allowed none: no installed package adds any" in done.err
     assert "found 'inherit', allowed tpe, gp, cmaes, random, sobol, grid" in done.err
 
