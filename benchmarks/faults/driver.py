@@ -58,7 +58,7 @@ search:
   seed: 3
   metric: validation/nll
   sampler: {startup_trials: 4}
-  scheduler: {grace: 1}
+  scheduler: {grace: 1, reduction: 3}
   resources: {cpu: 1, gpu: 0}
   # With the defaults and the published setting, three trials that are never stopped early: the
   # third one is there to be hit.

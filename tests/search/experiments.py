@@ -28,7 +28,7 @@ search:
   trials: 8
   seed: 3
   metric: validation/nll
-  scheduler: {grace: 1}
+  scheduler: {grace: 1, reduction: 3}
   resources: {cpu: 1, gpu: 0}
 """
 
