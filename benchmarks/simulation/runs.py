@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.replay.runs import PRODUCT
+from benchmarks.replay.runs import BASELINE
 from benchmarks.replay.simulate import Outcome
 from benchmarks.replay.surrogate import Surrogate
 from benchmarks.simulation.cluster import HOUR, Cluster, Driver, Saving, simulate
@@ -86,7 +86,7 @@ def _simulate(run: Run) -> Row:
         run.saving,
         run.driver,
         source,
-        PRODUCT,
+        BASELINE,
         trials=run.trials,
         epoch_seconds=run.epoch_seconds,
         seed=run.seed,

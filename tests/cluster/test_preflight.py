@@ -61,6 +61,7 @@ def _lines(output: str, node: str) -> list[str]:
 
 
 @needs_mounts
+@pytest.mark.slow
 def test_a_node_without_the_data_and_the_run_directory_is_named(nodes: Nodes, home: Path) -> None:
     hidden = f"mount -t tmpfs none {home}/data && mount -t tmpfs none {home}/shared"
     nodes.start()

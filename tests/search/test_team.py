@@ -151,6 +151,7 @@ def test_what_breaks_in_another_process_is_said_here(
     training.close()
 
 
+@pytest.mark.slow
 def test_kill_9_of_another_process_ends_the_training_at_once(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
