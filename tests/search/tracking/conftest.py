@@ -110,4 +110,4 @@ def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Itera
             table = TensorBoard(found.run, tried)
             _drive(tried, found.run, cache_dir, [tracking, table], first=first)
             tracking.close()
-        yield found
+    yield found
