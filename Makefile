@@ -12,14 +12,19 @@ RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
 
 install: $(VENV)/.installed
 
-$(VENV)/.installed: pyproject.toml
+# What the demo needs, which is what users need: half of what the tests do.
+$(VENV)/.users: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "gsfl-tune needs Python 3.11 or 3.12, found %d.%d: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[offline]'
+	touch $@
+
+$(VENV)/.installed: $(VENV)/.users
 	$(BIN)/pip install --quiet --editable '.[offline,dev]'
 	touch $@
 
-demo: install
+demo: $(VENV)/.users
 	$(BIN)/gsfl-tune check search_spaces/typefaces.yaml
 	$(BIN)/gsfl-tune search search_spaces/typefaces.yaml --run-dir $(DEMO) $(RESUME)
 	$(BIN)/gsfl-tune data search_spaces/typefaces.yaml --sheet $(DEMO)/contact-sheet.png --samples $(DEMO)/samples

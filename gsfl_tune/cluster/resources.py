@@ -14,7 +14,7 @@ from gsfl_tune.cluster.placement import capacity, spread
 from gsfl_tune.cluster.room import wait_for_room
 from gsfl_tune.cluster.token import HINT
 from gsfl_tune.experiment.config import ResourcesConfig
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 
 # Trials share images and features by memory map, not through Ray.
 _OBJECT_STORE_BYTES = 128 * 1024**2
@@ -71,6 +71,7 @@ def ray_session(
 
     Raises:
         UserError: When the cluster cannot be reached.
+        EnvironmentProblem: When a local Ray does not start.
     """
     started = start_ray(address, cpus=cpus, gpus=gpus)
     try:
@@ -92,6 +93,7 @@ def start_ray(
 
     Raises:
         UserError: When the cluster cannot be reached.
+        EnvironmentProblem: When a local Ray does not start.
     """
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # Ray warns of a change of its own defaults.
@@ -107,21 +109,28 @@ def start_ray(
     }
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None or address == "local":
-        with _loopback(), _no_error_listener():
-            ray.init(
-                address="local",
-                num_cpus=cpus,
-                num_gpus=gpus,
-                include_dashboard=False,
-                object_store_memory=_OBJECT_STORE_BYTES,
-                **common,
-            )
+        try:
+            with _loopback(), _no_error_listener():
+                ray.init(
+                    address="local",
+                    num_cpus=cpus,
+                    num_gpus=gpus,
+                    include_dashboard=False,
+                    object_store_memory=_OBJECT_STORE_BYTES,
+                    **common,
+                )
+        # Ray has no type of its own for processes that do not come up in time.
+        except Exception as error:
+            ray.shutdown()
+            raise EnvironmentProblem(
+                f"Ray did not start on this machine: {_first_line(error)}"
+            ) from error
         return True
     try:
         with _no_error_listener():
             ray.init(address=address, **common)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        line = next((line for line in str(error).splitlines() if line.strip()), str(error))
+        line = _first_line(error)
         if isinstance(error, ray.exceptions.AuthenticationError):
             raise UserError(
                 f"--address {address}: the cluster does not let this process in ({line}); {HINT}"
@@ -131,6 +140,10 @@ def start_ray(
             f"its own? {HINT}"
         ) from error
     return True
+
+
+def _first_line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 @contextmanager

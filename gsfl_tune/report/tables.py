@@ -12,6 +12,7 @@ from rich.text import Text
 
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
+from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Difference, Outcome, Results, Score
 
 
@@ -43,6 +44,8 @@ class ResultsView:
         if sentences:
             yield Text("\n".join(sentences))
         yield _configuration(results.winner)
+        if results.pareto:
+            yield _front(results.pareto, results.winner.trial, self.run.run)
         yield from evidence_parts(load_evidence(self.run.run.evidence_file))
         yield from self._rest()
 
@@ -198,11 +201,30 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     # Folded, not cut: who compares trials wants to see what differs.
     table.add_column("parameters", overflow="fold")
     for row in rows:
-        parameters = ", ".join(
-            f"{name.split('.', 1)[-1]} {show(value)}" for name, value in row["params"].items()
-        )
-        table.add_row(str(row["trial"]), f"{row['value']:.4f}", parameters)
+        table.add_row(str(row["trial"]), f"{row['value']:.4f}", _parameters(row["params"]))
     return Group(Text("Best trials", "bold"), table)
+
+
+def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory) -> RenderableType:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("trial", justify="right", min_width=5)
+    table.add_column("accuracy", justify="right", no_wrap=True)
+    table.add_column("ms an image", justify="right", no_wrap=True)
+    table.add_column("parameters", overflow="fold")
+    for entry in entries:
+        number = f"{entry['trial']}{' (winner)' if entry['trial'] == winner else ''}"
+        accuracy, latency = f"{entry['accuracy']:.4f}", f"{entry['latency_ms']:.2f}"
+        table.add_row(number, accuracy, latency, _parameters(entry["params"]))
+    return Group(
+        Text("Pareto front: no trial beats one of these in both", "bold"),
+        table,
+        "Export the fastest that is at most half a point less accurate than the best with",
+        _whole(f"  gsfl-tune export {shlex.quote(str(run.path))} FOLDER --pick fastest-within 0.5"),
+    )
+
+
+def _parameters(params: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name.split('.', 1)[-1]} {show(value)}" for name, value in params.items())
 
 
 def show(value: Any) -> str:

@@ -107,6 +107,23 @@ def test_a_cluster_that_does_not_answer_is_the_users_error() -> None:
         pass
 
 
+def test_a_ray_that_does_not_start_is_said_in_one_line(tmp_path: Path) -> None:
+    # Ray puts its sockets there, and they may have 107 characters.
+    folder = tmp_path / ("long" * 30)
+    folder.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "gsfl_tune", "doctor"],
+        env=os.environ | {"RAY_TMPDIR": str(folder)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("Ray did not start on this machine: ")
+    assert "107" in line
+
+
 def test_a_local_ray_listens_on_loopback_only(ray_of_tests: None) -> None:
     mine = psutil.Process(os.getpid())
     listening = [

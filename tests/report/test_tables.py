@@ -8,6 +8,7 @@ import shlex
 import pytest
 from rich.console import Console
 
+from gsfl_tune.cli import _parser
 from gsfl_tune.report import load_results, print_results
 from gsfl_tune.report.tables import sentence
 from gsfl_tune.run import RunDirectory
@@ -60,6 +61,29 @@ def test_the_command_to_continue_can_be_copied(under_way):
         str(under_way),
         "--resume",
     ]
+
+
+def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begun):
+    winner = make_results().winner.trial
+    params = {"model.backbone": "resnet18", "loss.shared_center": 0.0751234}
+    write_results(
+        RunDirectory(begun).results_file,
+        make_results(
+            pareto=[
+                {"trial": 7, "accuracy": 0.7, "latency_ms": 3.126, "params": params, "config": {}},
+                {"trial": winner, "accuracy": 0.8, "latency_ms": 12, "params": {}, "config": {}},
+            ]
+        ),
+    )
+    text = text_of(begun)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["7", "0.7000", "3.13", "backbone", "resnet18,", "shared_center"] in [
+        row[:6] for row in rows
+    ]
+    assert [str(winner), "(winner)", "0.8000", "12.00"] in rows
+    (command,) = (line for line in text.splitlines() if "--pick" in line)
+    arguments = _parser().parse_args(shlex.split(command)[1:])
+    assert (arguments.run_dir, arguments.pick) == (begun, ["fastest-within", "0.5"])
 
 
 def test_an_unfinished_run_says_so_and_how_to_go_on(under_way):

@@ -111,6 +111,7 @@ def _ends_well(run: RunDirectory, start: Start, before: dict[int, tuple[str, flo
     return output
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_driver_loses_no_finished_trial(run: RunDirectory, start: Start) -> None:
     process = start()
     _wait(process, lambda: len(_finished(run)) >= 1 and _epochs(run) % EPOCHS > 10)

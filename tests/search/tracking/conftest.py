@@ -93,7 +93,7 @@ def _drive(
 
 
 @pytest.fixture(scope="session")
-def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Iterator[Followed]:
+def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Followed:
     folder = tmp_path_factory.mktemp("followed")
     found = Followed(
         RunDirectory(folder / "run"), f"sqlite:///{folder / 'mlflow.db'}", folder / "wandb"
@@ -110,4 +110,4 @@ def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Itera
             table = TensorBoard(found.run, tried)
             _drive(tried, found.run, cache_dir, [tracking, table], first=first)
             tracking.close()
-    yield found
+    return found
