@@ -20,7 +20,7 @@ from gsfl_tune.search.proposal import ReadOnlyStudy
 
 # Trials that TPE looks at. It models the good ones, 25 at most, and all others; of those, the
 # newest stand for the rest.
-HISTORY = 1000
+HISTORY = 500
 # Of them, those that are kept for being the best. More than the 25 that TPE would ever take.
 BEST = 50
 
