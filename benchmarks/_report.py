@@ -8,6 +8,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
 
 def publish(name: str, title: str, text: str, *, save: bool = True) -> None:
     """Prints a result, and writes it to ``benchmarks/results/NAME.md``."""
-    command = " ".join(["python", *sys.argv])
+    command = " ".join(["python", *_script(sys.argv[0]), *sys.argv[1:]])
     page = f"# {title}\n\n`{command}` on {machine()}\n\n{text.strip()}\n"
     print(page)
     if save:
@@ -55,6 +56,14 @@ def spread(values: Sequence[float], form: str = ".1f") -> str:
     """Median with the smallest and the largest value."""
     low, high = min(values), max(values)
     return f"{statistics.median(values):{form}} ({low:{form}} to {high:{form}})"
+
+
+def _script(path: str) -> list[str]:
+    """A script as whoever runs it again calls it, whatever folder the project is in here."""
+    with suppress(ValueError):
+        path = str(Path(path).resolve().relative_to(RESULTS.parents[1]))
+    folder, _, name = path.rpartition("/")
+    return ["-m", folder.replace("/", ".")] if name == "__main__.py" else [path]
 
 
 def _lines(*command: str) -> list[str]:

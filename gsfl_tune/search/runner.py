@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -341,7 +342,12 @@ def _fit(
                 ),
             ).fit()
     finally:
-        shutil.rmtree(parent, ignore_errors=True)
+        # Ray's threads may be writing into it still.
+        for _ in range(10):
+            shutil.rmtree(parent, ignore_errors=True)
+            if not parent.exists():
+                break
+            time.sleep(0.2)
 
 
 def _name(trial: Any) -> str:
