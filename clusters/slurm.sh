@@ -35,6 +35,8 @@ umask 077
 state=$run.slurm-$SLURM_JOB_ID
 mkdir -p "$state"
 python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$state/token"
+# As in --signal above: trials get most of it to come to the end of an epoch.
+export GSFL_TUNE_STOP_SECONDS=120
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS RAY_AUTH_TOKEN
 
@@ -93,11 +95,9 @@ PYTHON
   sleep 2
 done
 
-resume=()
-[[ ! -e $run/run.json ]] || resume=(--resume)
 code=3
 if ((!interrupted)); then
-  gsfl-tune search "$file" --run-dir "$run" --address "$address:$port" "${resume[@]}" "$@" &
+  gsfl-tune search "$file" --run-dir "$run" --address "$address:$port" --resume-if-begun "$@" &
   driver=$!
   # A signal ends `wait` before the driver has ended; 127: that was waited for before.
   while :; do

@@ -91,7 +91,7 @@ def search(
     experiment: Experiment,
     run_dir: str | Path | None = None,
     *,
-    resume: bool = False,
+    resume: bool | None = False,
     address: str | None = None,
     cache_dir: Path | None = None,
     watchers: Sequence[Watcher] | None = None,
@@ -101,7 +101,7 @@ def search(
     Args:
         experiment: What to search.
         run_dir: The run directory; default ``runs/NAME``.
-        resume: Continue the run that is there.
+        resume: Continue the run that is there; None: if there is one, else begin it.
         address: Of a Ray cluster; default: Ray starts in this process.
         cache_dir: Root of the nodes' caches.
         watchers: Are told of every change; default: a display on standard output.
@@ -156,7 +156,8 @@ def search(
             )
             if storage is not None:
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
-                storage.storage.hopeless = lambda: interrupt.overdue
+                # A time budget or a target ends trials, not the run.
+                storage.storage.hopeless = lambda: interrupt.requested and interrupt.overdue
                 storage.start()
             watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
             _Search(

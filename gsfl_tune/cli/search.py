@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
+import signal
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -41,8 +42,19 @@ class Search(Command):
         parser.add_argument(
             "--trials", type=int, metavar="N", help="the same as --set search.trials=N"
         )
-        parser.add_argument(
-            "--resume", action="store_true", help="continue the run that is in the directory"
+        resume = parser.add_mutually_exclusive_group()
+        resume.add_argument(
+            "--resume",
+            action="store_true",
+            help="continue the run that is in the directory, or in the storage",
+        )
+        resume.add_argument(
+            "--resume-if-begun",
+            dest="resume",
+            action="store_const",
+            const=None,
+            help="the same where there is a run, else begin it: for schedulers that start a "
+            "command again",
         )
         parser.add_argument(
             "--address",
@@ -70,6 +82,8 @@ class Search(Command):
         progress = Progress()
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
         results: Results | None = None
+        # A search answers signals itself while trials run, not while it checks or draws.
+        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
         print(f"run directory: {run_dir}", flush=True)
         print(f"watch it: {shlex.join(['gsfl-tune', 'watch', str(run_dir)])}", flush=True)
         storage = experiment.defaults().storage
@@ -107,6 +121,7 @@ class Search(Command):
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
         finally:
+            signal.signal(signal.SIGTERM, before)
             tracking.close(results)
         print_results(load_results(run_dir))
         words = ["gsfl-tune", "report", str(run_dir), "--open"]

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune import plugins
 from gsfl_tune.cluster import probe
 from gsfl_tune.cluster.findings import Finding, Node, compare
 from gsfl_tune.cluster.resources import fit
@@ -302,6 +303,7 @@ def _ask(question: Question, node: str, places: Mapping[str, Any]) -> dict[str, 
     return {
         "node": node,
         "quick": question.quick,
+        "packages": list(plugins.packages()),
         "cache": None if question.cache is None else str(question.cache),
         **places,
         "data": list(question.data),

@@ -21,7 +21,6 @@ import uuid
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from gsfl_tune import plugins
 from gsfl_tune.run.gpus import number, read_gpus
 
 PACKAGES = ("gsfl-tune", "ray", "torch", "torchvision", "timm")
@@ -35,8 +34,9 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
 
     Args:
         question: ``node`` (an id), and where they are to be looked at: ``cache`` (a directory),
-            ``run`` (see `try_folder`), ``data`` (paths or URLs), ``quick`` (leave out what takes
-            more than a hundredth of a second).
+            ``run`` (see `try_folder`), ``data`` (paths or URLs), ``packages`` (besides `PACKAGES`,
+            whose versions count), ``quick`` (leave out what takes more than a hundredth of a
+            second).
     """
     answer: dict[str, Any] = {
         "host": socket.gethostname(),
@@ -45,7 +45,9 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
         "cpus": os.cpu_count(),
     }
     if not question.get("quick"):
-        answer["packages"] = {name: _version(name) for name in (*PACKAGES, *plugins.packages())}
+        answer["packages"] = {
+            name: _version(name) for name in (*PACKAGES, *question.get("packages", ()))
+        }
         answer["code"] = code_digest()
         answer["torch_cuda"] = torch_cuda()
         answer["gpus"] = gpus()

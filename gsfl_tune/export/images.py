@@ -99,8 +99,10 @@ class RunImages:
         return center_crop(images, p.image_size, p.mean, p.std)
 
     def examples(self, count: int) -> np.ndarray:
-        """(B, side, side, 3) uint8 squares of validation images."""
-        return self.dataset.pool.gather(self.validation[:count])
+        """(B, side, side, 3) uint8 squares of validation images, of all classes alike."""
+        # Folders are read class by class: the first ones would show few classes.
+        chosen = np.linspace(0, len(self.validation) - 1, min(count, len(self.validation)))
+        return self.dataset.pool.gather(self.validation[chosen.round().astype(np.int64)])
 
     def logits(self, runtime: Runtime, part: str) -> np.ndarray:
         """(N, C) logits of a part: ``validation`` or ``test``."""

@@ -31,8 +31,11 @@ class Manifest:
     def __init__(self, run: RunDirectory) -> None:
         self.run = run
 
-    def check(self, *, resume: bool) -> None:
+    def check(self, *, resume: bool | None) -> None:
         """Refuses to begin a run over another, and to continue what is not there.
+
+        Args:
+            resume: Whether there is to be a run; None: either will do.
 
         Raises:
             UserError: With what to do instead.
@@ -42,7 +45,7 @@ class Manifest:
             if resume:
                 raise UserError(f"{path}: found no run to resume; leave out --resume to begin one")
             return
-        if not resume:
+        if resume is False:
             raise UserError(
                 f"{path}: a run is there already; --resume continues it, --run-dir names another"
             )

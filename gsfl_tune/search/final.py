@@ -28,7 +28,7 @@ from gsfl_tune.search.place import place
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
-from gsfl_tune.training.memory import HALVED
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH
 
 _POLL_SECONDS = 0.2
 
@@ -120,11 +120,17 @@ def run_jobs(
                 if news is not None:
                     watcher.notice(f"{jobs[index].name}: {news}")
                 if isinstance(result, Failure):
-                    text = losses.again(index, result)
+                    halved = jobs[index].pieces > 1
+                    if result.kind == "memory" and halved:
+                        text = None
+                        result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
+                    elif result.kind == "memory":
+                        text = "ran out of memory: it goes on with batches in two halves"
+                        jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
+                    else:
+                        text = losses.again(index, result)
                     if text is not None:
                         waiting.insert(0, index)
-                        if result.kind == "memory":
-                            jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
                         watcher.notice(f"{jobs[index].name}: {text}")
                         continue
                     result = {"failed": result.reason}

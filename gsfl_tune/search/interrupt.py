@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import threading
 import time
@@ -14,6 +15,10 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 
 GRACE_SECONDS = 8.0
+# Seconds between SIGTERM and SIGKILL: of whoever starts a driver, and of Ray for its jobs.
+STOP_VARIABLES = ("GSFL_TUNE_STOP_SECONDS", "RAY_JOB_STOP_WAIT_TIME_S")
+# Of them, what trials get; the rest is for the driver to end in order.
+_SHARE = 0.8
 
 
 class Interrupt:
@@ -25,12 +30,12 @@ class Interrupt:
         run: The run.
         grace: Seconds that trials have to come to the end of an epoch and save; then they are
             ended, and a resume goes back to their last checkpoint. A second signal ends them
-            at once.
+            at once. Default: 8, or most of what the environment says that there is.
     """
 
-    def __init__(self, run: RunDirectory, grace: float = GRACE_SECONDS) -> None:
+    def __init__(self, run: RunDirectory, grace: float | None = None) -> None:
         self._file = run.interrupt_file
-        self._grace = grace
+        self._grace = _grace() if grace is None else grace
         self._requested = False
         self._deadline: float | None = None
         self._reasons: list[str] = []
@@ -57,13 +62,16 @@ class Interrupt:
             self._deadline = time.monotonic()
             return
         self._requested = True
-        self.end_trials()
+        self._end(self._grace)
 
     def end_trials(self) -> None:
         """Stops the trials that run, as `request` does, but not the run, see `reopen`."""
+        self._end(min(self._grace, GRACE_SECONDS))
+
+    def _end(self, grace: float) -> None:
         if self._deadline is not None:
             return
-        self._deadline = time.monotonic() + self._grace
+        self._deadline = time.monotonic() + grace
         # On a disk that is full, trials are not told: they end with the deadline.
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
@@ -118,3 +126,10 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request()
+
+
+def _grace() -> float:
+    for name in STOP_VARIABLES:
+        with suppress(KeyError, ValueError):
+            return max(GRACE_SECONDS, _SHARE * float(os.environ[name]))
+    return GRACE_SECONDS

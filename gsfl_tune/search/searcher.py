@@ -148,6 +148,10 @@ class StudySearcher(Searcher):
                 return
             self._study.fail(number, failure.reason)
         elif not result or "interrupted" in result:
+            if result and not self._closed():
+                # A process of an earlier attempt, on a node that was lost to the cluster, took
+                # the trial over; nobody listens to that one.
+                self._again.append(number)
             return
         elif "environment" in result:
             self._on_trouble(result["environment"])

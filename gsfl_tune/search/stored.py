@@ -63,7 +63,7 @@ def stored_run(
     run: RunDirectory,
     notice: Callable[[str], None],
     *,
-    resume: bool,
+    resume: bool | None,
     address: str | None = None,
 ) -> Iterator[RunStorage | None]:
     """Where a run is kept beside its directory: brought back before, up to date after the block.
@@ -72,7 +72,7 @@ def stored_run(
         experiment: The experiment.
         run: The run directory; its lock is held.
         notice: Told what a user should read.
-        resume: Whether to continue the run that is there.
+        resume: Whether to continue the run that is there; None: if there is one.
         address: Of a Ray cluster, whose nodes share their caches; None for the one at
             RAY_ADDRESS, else for this machine alone.
 
@@ -93,7 +93,7 @@ def stored_run(
     cache = shared_cache(storage.place)
     share_cache(cache)
     try:
-        if storage.has_run and not resume:
+        if storage.has_run and resume is False:
             raise UserError(
                 f"{storage.url}: a run is there already; --resume continues it, another name or "
                 "storage begins a new one"

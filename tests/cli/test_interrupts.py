@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -35,3 +38,18 @@ def test_a_run_that_has_begun_can_be_resumed(tmp_path, capsys):
     write_json(run.manifest_file, {"format": FORMAT})
     assert main(["search", SPACE, "--run-dir", str(run.path), "--resume"]) == 3
     assert f"--run-dir {run.path} --resume" in capsys.readouterr().out
+
+
+def test_sigterm_before_there_is_a_run_ends_in_a_word(tmp_path):
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gsfl_tune", "search", SPACE, "--run-dir", str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"GSFL_TUNE_CACHE": str(tmp_path / "cache")},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.terminate()
+    _, error = process.communicate(timeout=60)
+    assert (process.returncode, error) == (1, "interrupted\n")

@@ -20,6 +20,8 @@ import ray.autoscaler
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
+from gsfl_tune.cli import _parser
+
 ROOT = Path(__file__).parents[2]
 CLUSTERS = ROOT / "clusters"
 DATA = Path(__file__).parent / "data"
@@ -186,9 +188,13 @@ def test_only_the_job_shows_its_dashboard_to_other_pods() -> None:
 
 def test_the_job_starts_what_the_image_has() -> None:
     spec = _resource("kuberay-job.yaml", "RayJob")["spec"]
-    command, run, file, *_ = shlex.split(spec["entrypoint"])
-    assert command == "search-or-resume"
-    assert run.startswith("/shared/")
+    command, *words = shlex.split(spec["entrypoint"])
+    assert command == "gsfl-tune"
+    arguments = _parser().parse_args(words)
+    # It is started again when the head is lost.
+    assert arguments.resume is None
+    assert arguments.run_dir.is_relative_to("/shared")
+    file = str(arguments.file)
     assert (ROOT / file.removeprefix("/opt/gsfl-tune/")).is_file()
     variables = yaml.safe_load(spec["runtimeEnvYAML"])["env_vars"]
     assert int(variables["RAY_JOB_STOP_WAIT_TIME_S"]) >= 60
@@ -235,28 +241,6 @@ def test_slurm_directives() -> None:
     assert set(directives) == set(allowed)
     for name, value in directives.items():
         assert re.fullmatch(allowed[name], value), name
-
-
-def test_search_or_resume_resumes_what_is_there(tmp_path: Path) -> None:
-    tool = tmp_path / "bin" / "gsfl-tune"
-    tool.parent.mkdir()
-    tool.write_text('#!/bin/sh\nprintf "%s|" "$@"\n')
-    tool.chmod(0o755)
-    run = tmp_path / "a run"
-
-    def called() -> str:
-        return subprocess.run(
-            [CLUSTERS / "search_or_resume.sh", run, "x.yaml", "--set", "a=b c"],
-            capture_output=True,
-            text=True,
-            check=True,
-            env={"PATH": f"{tool.parent}:{os.environ['PATH']}"},
-        ).stdout
-
-    assert called() == f"search|x.yaml|--set|a=b c|--run-dir|{run}|"
-    run.mkdir()
-    (run / "run.json").touch()
-    assert called() == f"search|x.yaml|--set|a=b c|--resume|--run-dir|{run}|"
 
 
 def test_the_image_is_built_of_what_is_there() -> None:

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from gsfl_tune.experiment import Experiment, UserError
-from gsfl_tune.run import RunDirectory
+from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 
@@ -33,6 +33,14 @@ def test_there_must_be_something_to_resume(tmp_path):
     fresh.check(resume=False)
     with pytest.raises(UserError, match="no run to resume"):
         fresh.check(resume=True)
+
+
+def test_either_will_do_for_a_scheduler_that_starts_a_command_again(manifest, tmp_path):
+    manifest.check(resume=None)
+    Manifest(RunDirectory(tmp_path / "none")).check(resume=None)
+    write_json(manifest.run.manifest_file, {"format": 0})
+    with pytest.raises(UserError, match="format 0"):
+        manifest.check(resume=None)
 
 
 def test_other_images_are_refused(manifest):

@@ -118,3 +118,17 @@ def test_what_is_lost_while_a_run_ends_is_left_to_the_resume(setup: Setup) -> No
     assert setup.study.running() == [0]
     assert setup.suggest() == Searcher.FINISHED
     assert not setup.searcher.unfinished
+
+
+def test_a_trial_that_an_unheard_process_took_over_is_handed_out_again(setup: Setup) -> None:
+    setup.suggest()
+    setup.searcher.on_trial_complete(
+        "ray-1", {"trial_number": 0, "interrupted": True, "done": True}
+    )
+    assert setup.suggest()["number"] == 0
+    # While the run ends, that is how trials answer.
+    setup.closed = True
+    setup.searcher.on_trial_complete(
+        "ray-2", {"trial_number": 0, "interrupted": True, "done": True}
+    )
+    assert setup.suggest() == Searcher.FINISHED
