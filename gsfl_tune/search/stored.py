@@ -13,7 +13,7 @@ from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, RunStorage, shared_cache
+from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
@@ -128,7 +128,8 @@ def tell_finished(
     """Tells a study of trials whose end the storage has and the journal has not.
 
     The journal is published about once a second, a trial's epochs before they are reported: a
-    driver that died with its disk may have known of an end that its journal there does not.
+    driver that died with its disk may have known of an end that its journal there does not, and
+    of trials. Those are created again, under their numbers.
 
     Args:
         study: The study, just opened.
@@ -143,6 +144,7 @@ def tell_finished(
         EnvironmentProblem: When the storage does not answer.
     """
     told: list[int] = []
+    _recreate(study, experiment, run, storage)
     if study.latency:
         # The epochs do not tell it: such a trial is handed out again, to be measured at its end.
         return told
@@ -166,6 +168,27 @@ def tell_finished(
         storage.want(directory / EPOCHS)
         told.append(number)
     return told
+
+
+def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage) -> None:
+    """Creates trials that workers have begun and the study has never heard of."""
+    lost = {
+        int(path.parent.name): path.parent
+        for path in storage.copies(run.trials(study.name), MARK)
+        if path.parent.name.isdecimal() and int(path.parent.name) >= len(study.trials())
+    }
+    for number in range(len(study.trials()), max(lost, default=-1) + 1):
+        try:
+            found = storage.params(lost[number]) if number in lost else None
+            if found is not None and found[0] == fingerprint(experiment.configure(found[1])):
+                study.recreate(found[1])
+        except (UserError, ValueError, KeyError) as error:
+            if isinstance(error, EnvironmentProblem):
+                raise
+        while len(study.trials()) <= number:
+            # Its worker had not begun, or it is none of this study's: a new one in its place.
+            if study.ask() is None:
+                return
 
 
 def _values(data: bytes | None, metric: str) -> list[float]:

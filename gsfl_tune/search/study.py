@@ -154,6 +154,21 @@ class Study:
         self._prepare()
         return asked
 
+    def recreate(self, params: Mapping[str, Any]) -> None:
+        """Creates the next trial, RUNNING, with parameters that are known.
+
+        Raises:
+            KeyError: For a parameter that the space does not have.
+            ValueError: For a value outside its distribution.
+        """
+        distributions = {each: self._distributions[each] for each in params}
+        trial = create_trial(
+            state=TrialState.RUNNING, params=dict(params), distributions=distributions
+        )
+        with self._journal.batch():
+            self._storage.create_new_trial(self._id, trial)
+            self._look()
+
     def on_loss(self, notice: Callable[[str], None]) -> None:
         """Names who is told when proposals can no longer be computed ahead."""
         if self._ahead is not None:
@@ -309,13 +324,7 @@ class Study:
         params = self._ahead.take(number, self._until())
         if params is None:
             return None
-        with self._journal.batch():
-            distributions = {each: self._distributions[each] for each in params}
-            self._storage.create_new_trial(
-                self._id,
-                create_trial(state=TrialState.RUNNING, params=params, distributions=distributions),
-            )
-            self._look()
+        self.recreate(params)
         return Asked(number=number, params=params, protected=False, rungs={})
 
     def _proposed(self) -> Asked | None:

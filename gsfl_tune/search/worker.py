@@ -335,7 +335,8 @@ class TrialWorker:
         workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
         directory = task.directory
         if task.storage is not None:
-            self._workplace = Workplace(task.storage, directory, fingerprint(task.config))
+            key = fingerprint(task.config)
+            self._workplace = Workplace(task.storage, directory, key, task.params)
             directory = self._workplace.directory
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)

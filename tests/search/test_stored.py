@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import tempfile
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,55 @@ def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
     assert (run.trial("search", 0) / "epochs.jsonl").exists()
     # Another configuration's epochs are not this trial's.
     assert storage.epochs(run.trial("search", 0), fingerprint(experiment().defaults())) is None
+
+
+def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    tiny = experiment("search.sampler.name=random")
+    study = open_study(tiny, run)
+    known, asked, last = run.journal.read_bytes(), [], {}
+    for position in range(4):
+        new = study.ask()
+        assert new is not None
+        # Not what would be proposed now, as where several workers had been told of other ends.
+        new = replace(
+            new, params=new.params | {"training.head.learning_rate": 0.01 + position / 1000}
+        )
+        asked.append(new)
+        if position == 0:
+            study.close()
+            known = run.journal.read_bytes()
+            study = open_study(tiny, run)
+        config = tiny.configure(new.params)
+        rungs = Timeline.of(config).rungs(largest_timeline(tiny))
+        task = _task(
+            run,
+            away,
+            cache_dir,
+            number=new.number,
+            config=config,
+            params=new.params,
+            directory=run.trial("search", new.number),
+            rungs=[rung.epoch for rung in rungs],
+        )
+        worker = TrialWorker(task)
+        # The second is at its first rung, the third has not begun, the last is at its end.
+        if position == 1:
+            worker.step()
+            worker.close()
+        elif position == 3:
+            last = _steps(worker)[-1]
+    study.close()
+    # What was published of the journal when the driver's disk was lost.
+    run.journal.write_bytes(known)
+    study = open_study(tiny, run)
+    assert tell_finished(study, tiny, run, storage) == [3]
+    assert [trial.state.name for trial in study.trials()] == ["RUNNING"] * 3 + ["COMPLETE"]
+    for number in (1, 3):
+        assert study.trial(number).params == asked[number].params
+    assert study.trial(3).value == last["validation/nll"]
+    assert reconcile(study, 10).again == [0, 1, 2]
 
 
 def test_a_worker_that_sees_the_run_directory_works_there(

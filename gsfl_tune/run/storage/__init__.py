@@ -7,11 +7,12 @@ from gsfl_tune.run.storage.place import CHECKPOINT, EPOCHS, Place, run_url
 from gsfl_tune.run.storage.remote import storage_problem
 from gsfl_tune.run.storage.run import RunStorage
 from gsfl_tune.run.storage.storage import Storage, open_storage
-from gsfl_tune.run.storage.workplace import Signal, Workplace, storage_of
+from gsfl_tune.run.storage.workplace import MARK, Signal, Workplace, storage_of
 
 __all__ = [
     "CHECKPOINT",
     "EPOCHS",
+    "MARK",
     "Backend",
     "DriverLease",
     "Place",

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from gsfl_tune.run.atomic import write_bytes
 from gsfl_tune.run.layout import RunDirectory
@@ -17,7 +18,7 @@ from gsfl_tune.run.storage.cache import FOLDER as CACHE
 from gsfl_tune.run.storage.place import CHECKPOINT, EPOCHS, INTERRUPT, Place, local_path, run_url
 from gsfl_tune.run.storage.segments import FOLDER, JournalPublisher, find_segments, read_journal
 from gsfl_tune.run.storage.storage import Storage, open_storage
-from gsfl_tune.run.storage.workplace import MARK, stored_epochs
+from gsfl_tune.run.storage.workplace import MARK, stored_epochs, stored_params
 
 PUBLISH_SECONDS = 1.0
 # A file that changes all the time is published no more often than this, nor more than a
@@ -201,6 +202,10 @@ class RunStorage:
     def epochs(self, directory: Path, key: str) -> bytes | None:
         """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
         return stored_epochs(self.storage, self.place.name(directory), key)
+
+    def params(self, directory: Path) -> tuple[str, dict[str, Any]] | None:
+        """Key and parameters of a trial as the storage has them; see `stored_params`."""
+        return stored_params(self.storage, self.place.name(directory))
 
     # --- trouble --------------------------------------------------------------------------
 

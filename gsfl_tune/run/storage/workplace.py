@@ -10,9 +10,10 @@ import shutil
 import tempfile
 import threading
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run.atomic import write_bytes
@@ -60,6 +61,7 @@ class Workplace:
         directory: Of the training, in the driver's run directory.
         key: What the training is (a digest of its configuration): what another one left in the
             storage under the same name is thrown away.
+        params: Of a trial, by name: kept with its key, for a study that lost them.
 
     Attributes:
         directory: Where the training writes: the driver's directory where this process sees it,
@@ -69,12 +71,15 @@ class Workplace:
         EnvironmentProblem: When the storage does not answer.
     """
 
-    def __init__(self, place: Place, directory: Path, key: str) -> None:
+    def __init__(
+        self, place: Place, directory: Path, key: str, params: Mapping[str, Any] | None = None
+    ) -> None:
         self._place = place
         self._storage = storage_of(place)
         self._name = place.name(directory)
         self._here = place.is_here
         self._key = key
+        self._params = params
         self._owner = secrets.token_hex(8)
         self.directory = directory if self._here else _scratch(place) / self._name
         self._lock = threading.Lock()
@@ -153,7 +158,9 @@ class Workplace:
             for name in self._storage.list(self._name):
                 self._storage.delete(name)
         # From here on, a process that was given up for dead publishes no more.
-        content = {"key": self._key, "owner": self._owner}
+        content: dict[str, Any] = {"key": self._key, "owner": self._owner}
+        if self._params is not None:
+            content["params"] = dict(self._params)
         self._storage.put(f"{self._name}/{MARK}", json.dumps(content).encode())
         if _read_mark(mark).get("key") != self._key:
             if (self.directory / CHECKPOINT).exists():
@@ -264,7 +271,7 @@ def _scratch(place: Place) -> Path:
     return path
 
 
-def _read_mark(mark: bytes | None) -> dict[str, str]:
+def _read_mark(mark: bytes | None) -> dict[str, Any]:
     try:
         content = json.loads(mark or b"null")
     except ValueError:
@@ -281,3 +288,14 @@ def stored_epochs(storage: Storage, name: str, key: str) -> bytes | None:
     if _read_mark(storage.get(f"{name}/{MARK}")).get("key") != key:
         return None
     return storage.get(f"{name}/{EPOCHS}")
+
+
+def stored_params(storage: Storage, name: str) -> tuple[str, dict[str, Any]] | None:
+    """Key and parameters of a trial, None where the storage does not know them.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
+    """
+    mark = _read_mark(storage.get(f"{name}/{MARK}"))
+    key, params = mark.get("key"), mark.get("params")
+    return (key, params) if isinstance(key, str) and isinstance(params, dict) else None
