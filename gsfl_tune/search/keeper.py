@@ -12,6 +12,7 @@ from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training.cost import checkpoint_bytes
 
@@ -35,6 +36,8 @@ class CheckpointKeeper(Watcher):
         discard: Is told of every trial's checkpoint that is not wanted any more, once, for
             whoever keeps a copy of it.
         copies: Which checkpoints there are copies of; asked once, at the beginning.
+        unseen: Bytes that a checkpoint counts which is not in sight, as on a node that keeps its
+            own directory.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class CheckpointKeeper(Watcher):
         on_full: Callable[[str], None] = lambda reason: None,
         discard: Callable[[Path], None] = lambda path: None,
         copies: Callable[[], Iterable[Path]] = tuple,
+        unseen: int = 0,
     ) -> None:
         self._run = run
         self._study = study
@@ -54,6 +58,7 @@ class CheckpointKeeper(Watcher):
         self._on_full = on_full
         self._discard = discard
         self._copies = copies
+        self._unseen = unseen
         self._sign = -1.0 if study.direction == "maximize" else 1.0
         # (turned so that smaller is better, number), the best first.
         self._kept: list[tuple[float, int]] = []
@@ -102,7 +107,8 @@ class CheckpointKeeper(Watcher):
         """Bytes that the checkpoints of the run take."""
         numbers = [*self._study.running(), *(number for _, number in self._kept)]
         own = [self._directory(number) / CHECKPOINT for number in numbers]
-        return sum(_size(path) for path in [*own, *self._others])
+        seen = sum(_size(path) or self._unseen for path in own)
+        return seen + sum(_size(path) for path in self._others)
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -161,22 +167,34 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
 
 
-def make_room(run: RunDirectory, search: SearchConfig) -> None:
+def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | None = None) -> None:
     """Deletes checkpoints of finished trials, the oldest first, until retrains have room.
 
     Args:
         run: The run, no trial of which runs.
         search: The section `search`.
+        storage: What keeps copies of them.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
     """
     if search.disk_budget is None:
         return
     names: tuple[StudyName, ...] = ("search", "control")
-    found = [path for name in names for path in run.trials(name).rglob(CHECKPOINT)]
-    kept = sorted(found, key=lambda path: path.stat().st_mtime)
+    found = {path: _size(path) for name in names for path in run.trials(name).rglob(CHECKPOINT)}
+    ages = {path: path.stat().st_mtime for path in found}
+    if storage is not None:
+        for name in names:
+            found |= storage.copies(run.trials(name), CHECKPOINT)
+    # Those that only the storage has have no age here, and go first.
+    kept = sorted(found, key=lambda path: ages.get(path, 0.0))
     # The finalists are among them: their retrains take as much.
-    coming = max(map(_size, kept), default=0) * _retrains(search)
-    while kept and sum(map(_size, kept)) + coming > byte_count(search.disk_budget):
-        kept.pop(0).unlink(missing_ok=True)
+    coming = max(found.values(), default=0) * _retrains(search)
+    while kept and sum(found[path] for path in kept) + coming > byte_count(search.disk_budget):
+        path = kept.pop(0)
+        path.unlink(missing_ok=True)
+        if storage is not None:
+            storage.discard(path)
 
 
 def _retrains(search: SearchConfig) -> int:

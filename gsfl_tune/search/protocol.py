@@ -171,7 +171,7 @@ class Retraining:
     def _run(
         self, candidates: Sequence[Candidate], fit: FitOn, title: str
     ) -> list[list[dict[str, Any]]]:
-        make_room(self.run, candidates[0].config.search)
+        make_room(self.run, candidates[0].config.search, self.storage)
         jobs = [self.jobs(candidate, fit) for candidate in candidates]
         outcome = run_jobs(
             [job for own in jobs for job in own],

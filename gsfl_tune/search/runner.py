@@ -37,6 +37,7 @@ from gsfl_tune.search.trainable import GsflTrainable
 from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, quiet
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, Task
+from gsfl_tune.training.cost import checkpoint_bytes
 from gsfl_tune.training.memory import HALVED
 from gsfl_tune.training.timeline import Timeline
 
@@ -186,6 +187,7 @@ def run_study(
         interrupt.give_up,
         storage.discard if storage is not None else lambda path: None,
         partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
+        checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
     watcher = Watchers(keeper, table, *watchers)
     limits = Limits(search, study, clock or Stopwatch(), interrupt)

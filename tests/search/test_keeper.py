@@ -110,6 +110,19 @@ def test_retrains_have_room(run: RunDirectory) -> None:
     assert len(_there(run)) == 1
 
 
+def test_a_checkpoint_out_of_sight_counts(run: RunDirectory, study: Study) -> None:
+    keeper = CheckpointKeeper(run, study, keep=3, budget=4 * SIZE, unseen=SIZE)
+    keeper.begin(study, 6, 2)
+    _write(run, 4, 5)
+    for number in range(4):
+        study.complete(number, 0.1 * number)
+        keeper.ended(number)
+    # Two that run and are here, and three of the finished on nodes of their own.
+    assert keeper.used() == 5 * SIZE
+    keeper._look()
+    assert keeper.used() == 4 * SIZE
+
+
 def test_a_budget_that_is_too_small_is_refused_before_the_search(tmp_path: Path) -> None:
     refuse_small_disk(experiment(), 4)
     refuse_small_disk(experiment("search.disk_budget=50GB"), 4)

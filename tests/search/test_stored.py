@@ -16,6 +16,7 @@ from gsfl_tune.run.storage import DriverLease, Place, RunStorage
 from gsfl_tune.search import Job, load_result, open_study
 from gsfl_tune.search.job import JobSetting, run_job
 from gsfl_tune.search.resume import reconcile
+from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.stored import largest_timeline, tell_finished
 from gsfl_tune.search.worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
@@ -264,6 +265,19 @@ def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
         assert study.trial(number).params == asked[number].params
     assert study.trial(3).value == last["validation/nll"]
     assert reconcile(study, 10).again == [0, 1, 2]
+
+
+def test_retrains_have_room_in_the_storage_too(run: RunDirectory, storage: RunStorage) -> None:
+    for number in range(3):
+        storage.storage.put(f"trials/{number}/checkpoint.pt", bytes(1000))
+        storage.storage.put(f"trials/{number}/epochs.jsonl", b"")
+    search = experiment("search.disk_budget=7kB", "search.final_seeds=3").defaults().search
+    storage.start()
+    # Six models will come: winner and control with three seeds each.
+    make_room(run, search, storage)
+    storage.close()
+    left = storage.storage.list("trials")
+    assert sorted(left.values()) == [0, 0, 0, 1000]
 
 
 def test_a_worker_that_sees_the_run_directory_works_there(

@@ -186,8 +186,10 @@ class RunStorage:
         # The worker may be about to publish it.
         self._doomed[self.place.name(path)] = time.monotonic() + _DISCARD_SECONDS
 
-    def copies(self, folder: Path, file: str) -> list[Path]:
+    def copies(self, folder: Path, file: str) -> dict[Path, int]:
         """Where workers' copies of a file lie in the storage, as paths of the run directory.
+
+        Their sizes in bytes are the values.
 
         Args:
             folder: A folder of the run directory.
@@ -196,8 +198,10 @@ class RunStorage:
         Raises:
             EnvironmentProblem: When the storage does not answer.
         """
-        names = self.storage.list(self.place.name(folder))
-        return [self.place.run / name for name in names if name.endswith(f"/{file}")]
+        found = self.storage.list(self.place.name(folder))
+        return {
+            self.place.run / name: size for name, size in found.items() if name.endswith(f"/{file}")
+        }
 
     def epochs(self, directory: Path, key: str) -> bytes | None:
         """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
