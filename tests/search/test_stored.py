@@ -15,8 +15,8 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverLease, Place, RunStorage
 from gsfl_tune.search import Job, load_result, open_study
 from gsfl_tune.search.job import JobSetting, run_job
-from gsfl_tune.search.resume import reconcile
 from gsfl_tune.search.keeper import make_room
+from gsfl_tune.search.resume import reconcile
 from gsfl_tune.search.stored import largest_timeline, tell_finished
 from gsfl_tune.search.worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
