@@ -37,6 +37,7 @@ from benchmarks.faults.scenario import (
     kill_driver,
     kill_gcs,
     kill_head,
+    kill_node,
     kill_raylet,
     kill_storage,
     kill_trial,
@@ -49,6 +50,7 @@ from gsfl_tune.run import RunDirectory
 FAULTS: dict[str, str] = {
     "trial": "a trial's process",
     "raylet": "a raylet (a new node joins)",
+    "node": "a node: raylet and trial's process at once (a new node joins)",
     "driver": "the driver (started again)",
     "head": "the head with everything, driver included (new cluster, started again)",
     "storage": "the storage server (back after 8 s)",
@@ -62,6 +64,7 @@ def killers(fresh: Callable[[], Nodes], server: StorageServer) -> dict[str, Kill
     return {
         "trial": kill_trial,
         "raylet": kill_raylet,
+        "node": kill_node,
         "driver": kill_driver,
         "head": partial(kill_head, fresh=fresh),
         "storage": partial(kill_storage, server=server),

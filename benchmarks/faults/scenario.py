@@ -312,6 +312,13 @@ def kill_raylet(search: Search, victim: dict[str, Any]) -> None:
     search.nodes.add()
 
 
+def kill_node(search: Search, victim: dict[str, Any]) -> None:
+    """A node with all that runs on it, as a spot machine that is taken away; a new one comes."""
+    kill(search.nodes.raylets[victim["node"]])
+    kill(victim["pid"])
+    search.nodes.add()
+
+
 def kill_driver(search: Search, victim: dict[str, Any]) -> None:
     """The driver; it is started again at once."""
     search.stop()
