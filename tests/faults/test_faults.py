@@ -5,6 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Callable
+from math import isfinite
 
 import pytest
 from optuna.trial import FrozenTrial
@@ -66,8 +67,8 @@ def test_ends_as_if_nothing_had_happened(
     assert result.problems == []
     assert states(one.trials()) == states(reference)
     assert result.before["RUNNING"] == 1
-    # A worker outlives a storage that is away, and its raylet for as long as the search takes.
-    assert result.recovered < 90 or fault in ("raylet", "storage")
+    # A worker outlives a storage that is away, and its raylet or head for a while.
+    assert isfinite(result.recovered) or fault in ("raylet", "storage", "gcs")
     assert "repeated" in one.text() or fault != "storage"
 
 
@@ -80,6 +81,8 @@ def test_a_cluster_without_workers_waits_for_one(
     one.hit(done=0)
     for raylet in one.nodes.raylets.values():
         kill(raylet)
+    # A worker outlives its raylet for a while, and may come to the end of the search.
+    kill(one.trained()[-1]["pid"])
     time.sleep(10)
     assert one.process.poll() is None, one.text()
     trained = len(one.trained())

@@ -29,6 +29,8 @@ SETTINGS = (
     "search.finalists=1",
     "search.final_seeds=1",
     "search.control=off",
+    # The workers of the cluster are still starting.
+    "search.resources.wait=120",
 )
 
 
