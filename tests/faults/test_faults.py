@@ -76,7 +76,7 @@ def test_ends_as_if_nothing_had_happened(
 def test_a_cluster_without_workers_waits_for_one(
     search: Callable[..., Search],
 ) -> None:
-    one = search("head", *ONE_WORKER, "search.trials=2", "training.head.epochs=18")
+    one = search("head", *ONE_WORKER, "search.trials=3", "training.head.epochs=18")
     one.start()
     one.hit(done=0)
     for raylet in one.nodes.raylets.values():

@@ -71,7 +71,9 @@ class Started:
         with (self._folder / f"{name}.txt").open("wb") as output:
             return subprocess.Popen(
                 [
-                    *(str(Path(sys.executable).with_name("ray")), "start", "--block"),
+                    # `ray start` that keeps to loopback.
+                    *(sys.executable, "-m", "gsfl_tune.cluster.loopback", "start", "--block"),
+                    *("--dashboard-agent-listen-port", "0"),
                     *("--temp-dir", str(self._folder / name), *common, *arguments),
                 ],
                 env=self._environment,
