@@ -61,6 +61,9 @@ def serve(
             f"--max-pixels is {limits.max_pixels}, allowed are 1 to {Image.MAX_IMAGE_PIXELS}"
         )
     with listen(host, port) as listener:
+        # ONNX Runtime makes its pool while it loads, as large as torch's is then; a bundle may
+        # run on the CPU although there is a GPU.
+        torch.set_num_threads(Threads.of(torch.device("cpu"), cores(), threads).model)
         bundle = load_bundle(path, device)
         shared = Threads.of(bundle.device, cores(), threads)
         torch.set_num_threads(shared.model)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import socket
 import struct
 import time
@@ -11,7 +12,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from gsfl_tune.export import load_bundle
+from gsfl_tune.export import Options, export_run, load_bundle
 from tests.export.conftest import CLASSES
 from tests.serve.conftest import encoded, jpeg, together
 
@@ -202,3 +203,13 @@ def test_an_idle_server_stops_at_once(start, served_bundle):
         code, out, err = server.stop()
     assert (code, err) == (0, "")
     assert "stopped after 0 answers" in out
+
+
+def test_onnx_takes_no_more_threads_than_it_is_given(start, trained_run, cache_dir, tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = Options(format="onnx", threads=1, seconds=0.0)
+    path = export_run(trained_run.path, tmp_path / "out", options=options, cache_dir=cache_dir)
+    with start(path, "--threads", 1, cores=40) as server:
+        assert server.predict(jpeg()).status == 200
+        # 40 are torch's, which were there before; ONNX Runtime's would be 39 more.
+        assert len(os.listdir(f"/proc/{server.process.pid}/task")) < 60
