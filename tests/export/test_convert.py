@@ -140,8 +140,18 @@ def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path,
     path = exports(**options)
     program = reader(options["format"], preprocess=options["preprocess"])
     assert program in (path / "README.md").read_text()
-    Image.fromarray(squares[3]).save(tmp_path / "image.png")
-    program = program.replace("image.jpg", str(tmp_path / "image.png"))
+    picture = Image.fromarray(squares[3])
+    pierced = picture.copy()
+    # What is transparent has colours too, which training does not see.
+    pierced.putalpha(Image.fromarray(255 * (squares[3][..., 0] > 90).astype(np.uint8)))
+    deep = Image.fromarray(257 * np.asarray(picture.convert("L")).astype(np.uint16))
+    for name, image in (("plain", picture), ("transparent", pierced), ("deep", deep)):
+        file = tmp_path / f"{name}.png"
+        image.save(file)
+        _compare(path, program.replace("image.jpg", str(file)), file, options["preprocess"])
+
+
+def _compare(path, program, image, exact):
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.modules['gsfl_tune'] = None\n{program}"],
         cwd=path,
@@ -151,10 +161,10 @@ def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path,
     )
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.rsplit(maxsplit=1)
-    (expected,) = load_bundle(path, "cpu").predict([squares[3]], top=1)
+    (expected,) = load_bundle(path, "cpu").predict([image], top=1)
     assert name == expected.classes[0]
     # Without the preprocessing inside, the reader resizes with Pillow, which rounds to bytes.
-    tolerance = 1e-4 if options["preprocess"] else 0.05
+    tolerance = 1e-4 if exact else 0.05
     assert float(probability) == pytest.approx(expected.probabilities[0], abs=tolerance)
 
 
