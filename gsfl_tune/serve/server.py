@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from gsfl_tune.experiment.errors import UserError
@@ -97,7 +98,7 @@ def serve(
             backlog=_BACKLOG,
             timeout_graceful_shutdown=int(limits.stop_seconds),
         )
-        server = uvicorn.Server(config)
+        server = _server(config)
         # uvicorn gives back the handlers that it finds and raises the signal once more, which
         # would end this process with an error.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -136,6 +137,18 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _server(config: Any) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # uvicorn does not wait after a second SIGINT; what stops services sends SIGTERM.
+            self.force_exit = self.should_exit
+            super().handle_exit(sig, frame)
+
+    return Server(config)
 
 
 def _uvicorn() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import signal
 import socket
 import struct
 import time
@@ -196,6 +197,26 @@ def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
     assert server.process.returncode == 0
     assert "stopped after" in out
     assert err == ""
+
+
+@pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
+    with (
+        start(served_bundle) as server,
+        socket.create_connection(("127.0.0.1", server.port), 60) as client,
+    ):
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
+        while server.metrics()["gsfl_tune_images_in_hand"] < 1:
+            time.sleep(0.02)
+        server.process.send_signal(word)
+        while _listens(server.port):
+            time.sleep(0.02)
+        started = time.monotonic()
+        server.process.send_signal(word)
+        server.process.communicate(timeout=60)
+        # The request would have had 30 s.
+        assert time.monotonic() - started < 15
+    assert server.process.returncode == 0
 
 
 def test_an_idle_server_stops_at_once(start, served_bundle):
