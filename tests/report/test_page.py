@@ -219,6 +219,7 @@ def test_many_trials_and_classes_stay_small(tmp_path):
     assert len(html) < 2_500_000
     assert page.text("trials-table").count("stopped early") > 250
     assert "20 groups" in page.text("fig-groups")
+    assert "2 of 20 groups have a contact sheet" in page.text("fig-groups")
     data = json.loads(page.data)
     assert len(data["confusion"]["labels"]) == 200
     assert len(data["confusion"]["edges"]) == 19
