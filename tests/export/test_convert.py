@@ -20,6 +20,7 @@ from gsfl_tune.export.files import sha256
 from gsfl_tune.export.graph import Deployed
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.readers import reader
+from gsfl_tune.export.runtimes import ExportedRuntime
 from gsfl_tune.run import RunDirectory
 from tests.export.conftest import make_config, make_network
 
@@ -213,6 +214,21 @@ def test_a_changed_file_is_noticed(exports, tmp_path):
         (path / name).write_bytes(content)
         with pytest.raises(BundleError, match=f"{name}: damaged or changed"):
             load_bundle(path)
+
+
+@pytest.mark.parametrize("preprocess", [False, pytest.param(True, marks=SLOW)])
+def test_a_program_computes_where_it_is_told_to(exports, preprocess):
+    path = exports(format="torch-export", preprocess=preprocess)
+    bundle = load_bundle(path, "cpu")
+    meta = torch.device("meta")  # stands for a GPU: what stayed on the CPU would be refused
+    runtime = ExportedRuntime(
+        path / "model.pt2", bundle.preprocessing, inside=preprocess, device=meta
+    )
+    images = torch.zeros(5, 40, 40, 3, dtype=torch.uint8, device=meta)
+    if not preprocess:
+        images = torch.zeros(5, 3, 32, 32, device=meta)
+    outputs = runtime.run(images)
+    assert (outputs.shape, outputs.device) == ((5, len(bundle.classes)), meta)
 
 
 def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):
