@@ -73,6 +73,8 @@ def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
     assert front.count() == 3
     front.first.hover()
     assert here.page.inner_text("#tip").startswith("trial 3: 50.0 % at 2.5")
+    # Every third of 30 trials finishes, but the first one fails.
+    assert here.page.locator("#fig-pareto svg path[opacity='0.3']").count() == 9 - 3
     open_tab(here.page, "model")
     assert here.page.query_selector("#fig-confusion_groups").query_selector("svg, canvas")
     assert here.complaints == []

@@ -255,6 +255,21 @@ def test_a_front_is_drawn_where_there_were_two_objectives(whole, tmp_path):
     assert "fig-pareto" in page_of(maker.path).ids
 
 
+def test_the_front_of_a_search_that_goes_on_is_that_of_its_trials(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(60, latency=True)
+    page = page_of(maker.path)
+    assert "fig-pareto" in page.ids
+    search = json.loads(page.data)["search"]
+    trials = {t["n"]: (t["v"], t["l"]) for t in search["trials"] if t["s"] == "COMPLETE"}
+    front = {point["trial"] for point in search["pareto"]}
+    assert len(front) > 1
+    assert front == {
+        number
+        for number, (value, cost) in trials.items()
+        if not any(v >= value and c <= cost and (v, c) != (value, cost) for v, c in trials.values())
+    }
+
+
 def test_the_file_is_written_beside_the_run_or_where_wanted(whole, tmp_path):
     assert write_report(whole) == whole / "report.html"
     target = tmp_path / "new" / "page.html"
