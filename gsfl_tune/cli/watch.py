@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import signal
+import threading
 from pathlib import Path
 from types import FrameType
 
@@ -47,7 +48,8 @@ class Watch(Command):
             if args.open:
                 import webbrowser
 
-                webbrowser.open(server.url)
+                # A browser of the console comes back when it is closed, and waits for the page.
+                threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             server.serve()
         except KeyboardInterrupt:
             print()

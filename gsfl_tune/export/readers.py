@@ -4,7 +4,13 @@ from __future__ import annotations
 
 _SQUARE = """\
 side = preprocessing["side"]
-image = ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")
+image = ImageOps.exif_transpose(Image.open("image.jpg"))
+if image.mode.startswith("I;16"):  # 16-bit grey
+    image = Image.fromarray(np.rint(np.asarray(image) / 257).astype(np.uint8))
+if image.has_transparency_data:  # as in training: on white
+    image = image.convert("RGBA")
+    image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
+image = image.convert("RGB")
 square = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 """
 

@@ -53,7 +53,7 @@ class SearchCharts:
         self.importances: list[tuple[str, Importances]] = list(self._importances())
         self.timeline: Timeline | None = timeline(files.stretches, files.trials)
         self.axes = self._axes()
-        self.pareto = _pareto(files)
+        self.pareto = _pareto(files, self.trials)
         self.searched = files.experiment is None or len(files.experiment.space) > 0
 
     def _importances(self) -> Any:
@@ -106,6 +106,8 @@ class SearchCharts:
             "e": trial.epochs,
             "h": trial.curve.head,
         }
+        if trial.latency is not None:
+            row["l"] = _short(trial.latency)
         if not whole:
             row["x"] = [epoch for epoch, _ in points]
         if trial.reason:
@@ -246,9 +248,17 @@ def _word(choice: Any) -> str:
     return f"{choice:g}" if isinstance(choice, float) else str(choice)
 
 
-def _pareto(files: RunFiles) -> list[dict[str, Any]]:
+def _pareto(files: RunFiles, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
+    """The front of the results; until there are any, that of the trials so far."""
     points = files.content.get("pareto")
-    return [dict(point) for point in points] if isinstance(points, list) else []
+    if isinstance(points, list):
+        return [dict(point) for point in points]
+    known = [(t.latency, -t.value, t.number) for t in trials if t.latency and t.value is not None]
+    front: list[dict[str, Any]] = []
+    for latency, worse, number in sorted(known):
+        if not front or -worse > front[-1]["accuracy"]:
+            front.append({"trial": number, "accuracy": -worse, "latency_ms": latency})
+    return front
 
 
 def _short(value: Any) -> float | None:

@@ -190,11 +190,6 @@ def _square(points: Sequence[Sequence[float]]) -> list[int]:
     return flat
 
 
-def _shows(sheet: Picture, group: int, names: Sequence[str]) -> bool:
-    inside = bool(sheet.classes) and set(sheet.classes) <= set(names)
-    return sheet.group == group if sheet.group is not None else inside
-
-
 def _mean(values: Sequence[float | None]) -> float | None:
     known = [value for value in values if value is not None]
     return sum(known) / len(known) if known else None

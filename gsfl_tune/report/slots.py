@@ -11,7 +11,7 @@ from gsfl_tune.report.trials import TrialRecord
 # Stretches are timed where they are heard of, which is a little after their end.
 _TOLERANCE = 1.0
 _NEARLY = 0.02
-# Longer than this without any work, and the run was interrupted: the gap is cut out.
+# A run that was interrupted for longer than this: the gap is cut out.
 PAUSE = 60.0
 _MOST_LANES = 128
 
@@ -27,6 +27,7 @@ class Bar:
     trial: int | None
     node: str
     worker: str
+    session: int | None = None  # number of the driver, where that is known
 
 
 @dataclass
@@ -63,6 +64,11 @@ class Timeline:
         offered = self.seconds * len(self.lanes)
         used = sum(bar.end - bar.begin for lane in self.lanes for bar in lane.bars)
         return min(1.0, used / offered) if offered else 0.0
+
+    @property
+    def cut(self) -> float:
+        """Seconds that were cut out."""
+        return sum(seconds for _, seconds in self.pauses)
 
 
 def timeline(
@@ -105,6 +111,7 @@ def _measured(stretches: Iterable[Mapping[str, Any]]) -> list[Bar]:
                 trial=number if isinstance(number, int) else None,
                 node=str(each.get("node") or ""),
                 worker=str(each.get("worker") or ""),
+                session=each.get("session"),
             )
         )
     return bars
@@ -134,11 +141,17 @@ def _merged(bars: list[Bar]) -> list[Bar]:
 
 
 def _cut(bars: list[Bar]) -> list[tuple[float, float]]:
-    """Moves bars onto an axis from 0 without the pauses; returns the pauses."""
+    """Moves bars onto an axis from 0 without the pauses; returns the pauses.
+
+    While one driver goes on, slots without work are idle, however long.
+    """
     pauses: list[tuple[float, float]] = []
     shift = until = bars[0].begin
+    session = bars[0].session
     for bar in bars:
-        if bar.begin - until > PAUSE:
+        resumed = bar.session is None or bar.session != session
+        session = bar.session
+        if resumed and bar.begin - until > PAUSE:
             pauses.append((until - shift, bar.begin - until))
             shift += bar.begin - until
         until = max(until, bar.end)

@@ -58,6 +58,7 @@ class TrialRecord:
         number: Of the trial.
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
         value: The metric at the end of a COMPLETE trial.
+        latency: Milliseconds an image of a COMPLETE trial, where that was an objective.
         reason: Why it failed.
         ended: The limit of the search that stopped it.
         origin: Who asked for it, None for the sampler.
@@ -75,6 +76,7 @@ class TrialRecord:
     number: int
     state: str
     value: float | None = None
+    latency: float | None = None
     reason: str | None = None
     ended: str | None = None
     origin: str | None = None
@@ -122,6 +124,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         # The table is written every few seconds, epochs at once.
         state="RUNNING" if state == "WAITING" and found.values else state,
         value=_finite(row.get("value")),
+        latency=_finite(row.get("latency_ms")),
         reason=_text(row.get("reason")),
         ended=_text(row.get("ended")),
         origin=_text(row.get("origin")),

@@ -67,11 +67,14 @@ class LivePage:
 
     def _make(self, version: str) -> None:
         started = time.monotonic()
-        files = read_run(self._run.path, self._curves)
-        self._page = render(files, live=True, version_of_run=version).encode()
-        self._version = version
-        taken = time.monotonic() - started
-        self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
+        try:
+            files = read_run(self._run.path, self._curves)
+            self._page = render(files, live=True, version_of_run=version).encode()
+            self._version = version
+        finally:
+            # What is damaged takes time to read too.
+            taken = time.monotonic() - started
+            self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
 
     def _fingerprint(self) -> str:
         """Changes when a file that the page is made of does."""

@@ -34,15 +34,23 @@ class WorkerLog:
             self._torn = False
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines, oldest first; none where there is no file."""
+        """All whole lines, oldest first; none where there is no file.
+
+        Each has the number of its driver as ``session``, from 0: a driver that finds the file
+        begins with a line break, see `append`.
+        """
         try:
             text = self._path.read_text(encoding="utf-8", errors="replace")
         except OSError:
             return []
         records = []
+        session = 0
         for line in text.splitlines():
-            with suppress(json.JSONDecodeError):
+            try:
                 record = json.loads(line)
-                if isinstance(record, dict) and {"begin", "end"} <= record.keys():
-                    records.append(record)
+            except json.JSONDecodeError:  # empty, or ended by a driver's death
+                session += 1
+                continue
+            if isinstance(record, dict) and {"begin", "end"} <= record.keys():
+                records.append({**record, "session": session})
         return records

@@ -9,6 +9,7 @@ import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from gsfl_tune.experiment.errors import UserError
@@ -61,6 +62,9 @@ def serve(
             f"--max-pixels is {limits.max_pixels}, allowed are 1 to {Image.MAX_IMAGE_PIXELS}"
         )
     with listen(host, port) as listener:
+        # ONNX Runtime makes its pool while it loads, as large as torch's is then; a bundle may
+        # run on the CPU although there is a GPU.
+        torch.set_num_threads(Threads.of(torch.device("cpu"), cores(), threads).model)
         bundle = load_bundle(path, device)
         shared = Threads.of(bundle.device, cores(), threads)
         torch.set_num_threads(shared.model)
@@ -94,7 +98,7 @@ def serve(
             backlog=_BACKLOG,
             timeout_graceful_shutdown=int(limits.stop_seconds),
         )
-        server = uvicorn.Server(config)
+        server = _server(config)
         # uvicorn gives back the handlers that it finds and raises the signal once more, which
         # would end this process with an error.
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,6 +137,18 @@ def _is_loopback(host: str) -> bool:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
         return host == "localhost"
+
+
+def _server(config: Any) -> Any:
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+            # uvicorn does not wait after a second SIGINT; what stops services sends SIGTERM.
+            self.force_exit = self.should_exit
+            super().handle_exit(sig, frame)
+
+    return Server(config)
 
 
 def _uvicorn() -> Any:

@@ -20,6 +20,7 @@ from gsfl_tune.export.files import sha256
 from gsfl_tune.export.graph import Deployed
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.readers import reader
+from gsfl_tune.export.runtimes import ExportedRuntime
 from gsfl_tune.run import RunDirectory
 from tests.export.conftest import make_config, make_network
 
@@ -140,8 +141,18 @@ def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path,
     path = exports(**options)
     program = reader(options["format"], preprocess=options["preprocess"])
     assert program in (path / "README.md").read_text()
-    Image.fromarray(squares[3]).save(tmp_path / "image.png")
-    program = program.replace("image.jpg", str(tmp_path / "image.png"))
+    picture = Image.fromarray(squares[3])
+    pierced = picture.copy()
+    # What is transparent has colours too, which training does not see.
+    pierced.putalpha(Image.fromarray(255 * (squares[3][..., 0] > 90).astype(np.uint8)))
+    deep = Image.fromarray(257 * np.asarray(picture.convert("L")).astype(np.uint16))
+    for name, image in (("plain", picture), ("transparent", pierced), ("deep", deep)):
+        file = tmp_path / f"{name}.png"
+        image.save(file)
+        _compare(path, program.replace("image.jpg", str(file)), file, options["preprocess"])
+
+
+def _compare(path, program, image, exact):
     done = subprocess.run(
         [sys.executable, "-c", f"import sys; sys.modules['gsfl_tune'] = None\n{program}"],
         cwd=path,
@@ -151,10 +162,10 @@ def test_a_reader_without_this_package_gets_the_same(exports, squares, tmp_path,
     )
     assert done.returncode == 0, done.stderr
     name, probability = done.stdout.rsplit(maxsplit=1)
-    (expected,) = load_bundle(path, "cpu").predict([squares[3]], top=1)
+    (expected,) = load_bundle(path, "cpu").predict([image], top=1)
     assert name == expected.classes[0]
     # Without the preprocessing inside, the reader resizes with Pillow, which rounds to bytes.
-    tolerance = 1e-4 if options["preprocess"] else 0.05
+    tolerance = 1e-4 if exact else 0.05
     assert float(probability) == pytest.approx(expected.probabilities[0], abs=tolerance)
 
 
@@ -203,6 +214,21 @@ def test_a_changed_file_is_noticed(exports, tmp_path):
         (path / name).write_bytes(content)
         with pytest.raises(BundleError, match=f"{name}: damaged or changed"):
             load_bundle(path)
+
+
+@pytest.mark.parametrize("preprocess", [False, pytest.param(True, marks=SLOW)])
+def test_a_program_computes_where_it_is_told_to(exports, preprocess):
+    path = exports(format="torch-export", preprocess=preprocess)
+    bundle = load_bundle(path, "cpu")
+    meta = torch.device("meta")  # stands for a GPU: what stayed on the CPU would be refused
+    runtime = ExportedRuntime(
+        path / "model.pt2", bundle.preprocessing, inside=preprocess, device=meta
+    )
+    images = torch.zeros(5, 40, 40, 3, dtype=torch.uint8, device=meta)
+    if not preprocess:
+        images = torch.zeros(5, 3, 32, 32, device=meta)
+    outputs = runtime.run(images)
+    assert (outputs.shape, outputs.device) == ((5, len(bundle.classes)), meta)
 
 
 def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):

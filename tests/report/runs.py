@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,9 @@ class RunMaker:
         })  # fmt: skip
         return self
 
-    def search(self, trials: int = 30, *, running: int = 0, failed: int = 2) -> RunMaker:
+    def search(
+        self, trials: int = 30, *, running: int = 0, failed: int = 2, latency: bool = False
+    ) -> RunMaker:
         """Trials whose result depends on dropout and the learning rate, stopped at rungs."""
         random = np.random.default_rng(self.seed)
         log = WorkerLog(self.run)
@@ -133,6 +136,8 @@ class RunMaker:
                 "started": pd.Timestamp(begin, unit="s"),
                 "finished": None if state == "RUNNING" else pd.Timestamp(free[worker], unit="s"),
             }
+            if latency and state == "COMPLETE":
+                row["latency_ms"] = 2 + 8 * row["value"] + 0.3 * (number % 4)
             row |= {f"rungs.{k}": float(curve[RUNGS[k] - 1]) for k in range(rung + 1)}
             rows.append(row | {f"params.{name}": value for name, value in params.items()})
         frame = pd.DataFrame(rows)
@@ -150,8 +155,14 @@ class RunMaker:
         ]
         (folder / "epochs.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
 
-    def finish(self, *, control: bool = True, seeds: int = 3) -> RunMaker:
-        """Results, without evidence."""
+    def finish(
+        self,
+        *,
+        control: bool = True,
+        seeds: int = 3,
+        pareto: Sequence[tuple[int, float, float]] = (),
+    ) -> RunMaker:
+        """Results, without evidence; `pareto` are trials with accuracy and latency."""
         winner = self._outcome([0.71, 0.74, 0.72][:seeds])
         write_results(
             self.run.results_file,
@@ -164,6 +175,10 @@ class RunMaker:
                 difference=Difference(0.033, Interval(0.004, 0.061)) if control else None,
                 probe=Probe(_scores([0.65]), Difference(0.07, Interval(0.02, 0.12))),
                 finalists=[Finalist(3, _scores([0.7]))],
+                pareto=[
+                    {"trial": trial, "accuracy": accuracy, "latency_ms": cost, "params": {}}
+                    for trial, accuracy, cost in pareto
+                ],
                 groups=self._groups(),
                 cost={"seconds": {"search": 61.0, "retraining": 30.0, "total": 91.0}, "slots": 2},
                 environment={"python": "3.11", "packages": {"torch": "2.15"}, "system": "Linux"},

@@ -63,6 +63,23 @@ def test_every_chart_is_drawn_without_a_complaint(visit, whole, theme, width):
     assert here.page.evaluate("[...document.images].every((each) => each.complete)")
 
 
+def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(latency=True)
+    maker.finish(pareto=[(3, 0.5, 2.5), (6, 0.6, 4.0), (9, 0.7, 8.0)])
+    maker.evidence(confusion=None, confusion_groups=[[8, 1, 0], [2, 9, 1], [0, 3, 7]])
+    here = visit(write_report(maker.path))
+    open_tab(here.page, "search")
+    front = here.page.locator("#fig-pareto svg path[fill='var(--finished)']:not([opacity])")
+    assert front.count() == 3
+    front.first.hover()
+    assert here.page.inner_text("#tip").startswith("trial 3: 50.0 % at 2.5")
+    # Every third of 30 trials finishes, but the first one fails.
+    assert here.page.locator("#fig-pareto svg path[opacity='0.3']").count() == 9 - 3
+    open_tab(here.page, "model")
+    assert here.page.query_selector("#fig-confusion_groups").query_selector("svg, canvas")
+    assert here.complaints == []
+
+
 def test_tabs_follow_the_address_and_the_keyboard(visit, whole):
     here = visit(f"{whole.as_uri()}#model")
     assert here.page.is_visible("#model")

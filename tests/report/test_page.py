@@ -219,6 +219,7 @@ def test_many_trials_and_classes_stay_small(tmp_path):
     assert len(html) < 2_500_000
     assert page.text("trials-table").count("stopped early") > 250
     assert "20 groups" in page.text("fig-groups")
+    assert "2 of 20 groups have a contact sheet" in page.text("fig-groups")
     data = json.loads(page.data)
     assert len(data["confusion"]["labels"]) == 200
     assert len(data["confusion"]["edges"]) == 19
@@ -252,6 +253,21 @@ def test_a_front_is_drawn_where_there_were_two_objectives(whole, tmp_path):
     content["pareto"] = [{"trial": 3, "accuracy": 0.7, "latency_ms": 3.1}]
     maker.run.results_file.write_text(json.dumps(content))
     assert "fig-pareto" in page_of(maker.path).ids
+
+
+def test_the_front_of_a_search_that_goes_on_is_that_of_its_trials(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(60, latency=True)
+    page = page_of(maker.path)
+    assert "fig-pareto" in page.ids
+    search = json.loads(page.data)["search"]
+    trials = {t["n"]: (t["v"], t["l"]) for t in search["trials"] if t["s"] == "COMPLETE"}
+    front = {point["trial"] for point in search["pareto"]}
+    assert len(front) > 1
+    assert front == {
+        number
+        for number, (value, cost) in trials.items()
+        if not any(v >= value and c <= cost and (v, c) != (value, cost) for v, c in trials.values())
+    }
 
 
 def test_the_file_is_written_beside_the_run_or_where_wanted(whole, tmp_path):

@@ -56,6 +56,20 @@ def test_what_was_stopped_for_the_night_is_cut_out():
     assert found.busy == 1
 
 
+def test_slots_that_wait_while_the_driver_goes_on_are_idle():
+    found = timeline(
+        [
+            stretch(1, 0, 10, session=0),
+            stretch(1, 310, 400, 1, session=0),
+            stretch(2, 5000, 5100, 2, session=1),
+        ],
+        [],
+    )
+    assert found.pauses == [(400, 4600)]
+    assert (found.seconds, found.cut) == (500, 4600)
+    assert found.busy == pytest.approx(200 / 500)
+
+
 def test_lanes_belong_to_nodes_and_there_may_be_many():
     bars = [stretch(w, 0, 10, w, node=f"node {w % 2}") for w in range(300)]
     found = timeline(bars, [])

@@ -9,12 +9,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.report import WatchServer
+from gsfl_tune.report import WatchServer, watch
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 
@@ -42,8 +43,6 @@ def get(server, path, host=None, method="GET"):
 @pytest.fixture
 def impatient(monkeypatch):
     """Pages are made as soon as there is news."""
-    from gsfl_tune.report import watch
-
     monkeypatch.setattr(watch, "_SECONDS_BETWEEN_PAGES", 0.0)
     monkeypatch.setattr(watch, "_PAGE_FACTOR", 0.0)
 
@@ -92,6 +91,43 @@ def test_a_file_that_is_broken_for_a_while_keeps_the_last_page(tmp_path, impatie
         assert "All trials" in get(server, "/")[1]
         maker.run.trials_parquet.write_bytes(whole)
         assert json.loads(get(server, "/version")[1])["problem"] is None
+
+
+def test_a_file_that_stays_broken_is_not_read_at_every_look(tmp_path, monkeypatch, impatient):
+    maker = RunMaker(tmp_path / "run").begin().search(12)
+    whole = maker.run.trials_parquet.read_bytes()
+    live = watch.LivePage(maker.path)
+    monkeypatch.setattr(watch, "_SECONDS_BETWEEN_PAGES", 3600.0)
+    maker.run.trials_parquet.write_bytes(b"PAR1")
+    assert "cannot be read as Parquet" in live.look()[1]
+    maker.run.trials_parquet.write_bytes(whole)
+    assert "cannot be read as Parquet" in live.look()[1]
+
+
+def test_a_browser_that_stays_in_the_foreground_gets_the_page(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin()
+    program = tmp_path / "browser.py"
+    program.write_text(
+        "import sys, time, urllib.request\n"
+        "page = urllib.request.urlopen(sys.argv[1], timeout=30).read()\n"
+        "open(sys.argv[0] + '.seen', 'wb').write(page)\n"
+        "time.sleep(60)\n"
+    )
+    command = subprocess.Popen(
+        [sys.executable, "-m", "gsfl_tune", "watch", maker.path, "--port", "0", "--open"],
+        stdout=subprocess.DEVNULL,
+        env={**os.environ, "BROWSER": f"{sys.executable} {program} %s"},
+        start_new_session=True,
+    )
+    seen = tmp_path / "browser.py.seen"
+    try:
+        end = time.monotonic() + 60
+        while not (seen.exists() and b"</html>" in seen.read_bytes()):
+            assert time.monotonic() < end
+            time.sleep(0.1)
+    finally:
+        os.killpg(command.pid, signal.SIGTERM)
+        assert command.wait(30) == 0
 
 
 def test_what_cannot_be_served_is_told(tmp_path):

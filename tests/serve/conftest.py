@@ -21,9 +21,19 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.export import bundle_from_network
-from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, config, images, network
+from tests.export.conftest import (
+    CLASSES,
+    GROUPS,
+    METRICS,
+    SIDE,
+    cache_dir,
+    config,
+    images,
+    network,
+    trained_run,
+)
 
-__all__ = ["config", "images", "network"]
+__all__ = ["cache_dir", "config", "images", "network", "trained_run"]
 
 
 @dataclass(frozen=True)
@@ -96,8 +106,13 @@ def answer(response: HTTPResponse) -> Answer:
 
 
 @contextmanager
-def serving(bundle: Path, *arguments: object) -> Iterator[Server]:
-    words = [sys.executable, "-m", "gsfl_tune", "serve", bundle, "--port", 0, *arguments]
+def serving(bundle: Path, *arguments: object, cores: int | None = None) -> Iterator[Server]:
+    """Starts one; `cores` are the threads that torch begins with, as if it had found so many."""
+    begin = ["-m", "gsfl_tune"]
+    if cores is not None:
+        run = "import runpy; runpy.run_module('gsfl_tune', run_name='__main__')"
+        begin = ["-c", f"import torch; torch.set_num_threads({cores}); {run}"]
+    words = [sys.executable, *begin, "serve", bundle, "--port", 0, *arguments]
     process = subprocess.Popen(
         list(map(str, words)),
         stdout=subprocess.PIPE,

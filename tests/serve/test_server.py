@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import socket
 import struct
 import time
@@ -11,7 +13,7 @@ import zlib
 import pytest
 from PIL import Image
 
-from gsfl_tune.export import load_bundle
+from gsfl_tune.export import Options, export_run, load_bundle
 from tests.export.conftest import CLASSES
 from tests.serve.conftest import encoded, jpeg, together
 
@@ -197,8 +199,38 @@ def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
     assert err == ""
 
 
+@pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
+def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
+    with (
+        start(served_bundle) as server,
+        socket.create_connection(("127.0.0.1", server.port), 60) as client,
+    ):
+        client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
+        while server.metrics()["gsfl_tune_images_in_hand"] < 1:
+            time.sleep(0.02)
+        server.process.send_signal(word)
+        while _listens(server.port):
+            time.sleep(0.02)
+        started = time.monotonic()
+        server.process.send_signal(word)
+        server.process.communicate(timeout=60)
+        # The request would have had 30 s.
+        assert time.monotonic() - started < 15
+    assert server.process.returncode == 0
+
+
 def test_an_idle_server_stops_at_once(start, served_bundle):
     with start(served_bundle) as server:
         code, out, err = server.stop()
     assert (code, err) == (0, "")
     assert "stopped after 0 answers" in out
+
+
+def test_onnx_takes_no_more_threads_than_it_is_given(start, trained_run, cache_dir, tmp_path):
+    pytest.importorskip("onnxruntime")
+    options = Options(format="onnx", threads=1, seconds=0.0)
+    path = export_run(trained_run.path, tmp_path / "out", options=options, cache_dir=cache_dir)
+    with start(path, "--threads", 1, cores=40) as server:
+        assert server.predict(jpeg()).status == 200
+        # 40 are torch's, which were there before; ONNX Runtime's would be 39 more.
+        assert len(os.listdir(f"/proc/{server.process.pid}/task")) < 60

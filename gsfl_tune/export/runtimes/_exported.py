@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.export.passes import move_to_device_pass
 
 from gsfl_tune.export.extras import require
 from gsfl_tune.export.files import BundleError
@@ -46,15 +47,17 @@ class ExportedRuntime(Runtime):
             require(str(path), "torchao")
             import torchao.quantization.pt2e  # noqa: F401  (registers the operations)
         refuse_pickles(path)
+        device = device or torch.device("cpu")
         try:
-            module: Any = torch.export.load(path).module()
+            program = torch.export.load(path)
+            if device.type != "cpu":
+                # Not the weights alone: a program asserts and names devices inside.
+                program = move_to_device_pass(program, str(device))
+            module: Any = program.module()
         except Exception as error:  # of a damaged archive, anything
             raise BundleError(f"{path}: torch cannot read it ({_first(error)})") from error
         self._module: nn.Module = module
-        self._device = torch.device("cpu")
-        if device is not None and device.type != "cpu":
-            self._module.to(device)
-            self._device = device
+        self._device = device
 
     @property
     def device(self) -> torch.device:

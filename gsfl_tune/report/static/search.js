@@ -282,12 +282,19 @@ charts.pareto = (host, data) => {
   const frame = canvasFor(host, 300, { left: 52, right: 16, top: 22, bottom: 38 });
   const others = Object.keys(points[0]).filter((key) => !["trial", "accuracy"].includes(key));
   const cost = others.includes("latency_ms") ? "latency_ms" : others[0];
-  const [left, right] = extent(points.map((point) => point[cost]), 0.1);
-  const [low, high] = extent(points.map((point) => point.accuracy), 0.1);
+  const onFront = new Set(points.map((point) => point.trial));
+  const beaten = cost !== "latency_ms" ? [] : data.search.trials.filter(
+    (trial) => trial.s === "COMPLETE" && trial.l !== undefined && trial.v !== null && !onFront.has(trial.n));
+  const [left, right] = extent([...points.map((point) => point[cost]), ...beaten.map((trial) => trial.l)], 0.1);
+  const [low, high] = extent([...points.map((point) => point.accuracy), ...beaten.map((trial) => trial.v)], 0.1);
   const x = linear(Math.max(0, left), right, frame.left, frame.right);
   const y = linear(low, high, frame.bottom, frame.top);
   axes(frame, { scale: x, ticks: x.ticks(6), format: numberText, label: cost.replace("_", " ") },
     { scale: y, ticks: y.ticks(5), format: (v) => `${numberText(100 * v)} %`, label: "accuracy" });
+  for (const trial of beaten) {
+    const dot = mark(frame.root, 0, x(trial.l), y(trial.v), 3.5, { fill: "var(--finished)", opacity: 0.3 });
+    tooltip(dot, () => `${trialText(data.search, trial)}\n${numberText(trial.l)} ${cost}`);
+  }
   const sorted = [...points].sort((a, b) => a[cost] - b[cost]);
   const path = sorted.map((point, index) => `${index ? "L" : "M"}${x(point[cost])},${y(point.accuracy)}`).join("");
   svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.5 }, frame.root);
