@@ -18,6 +18,7 @@ from gsfl_tune.search.interrupt import Interrupt
 # 60 s, from within and without a word.
 PATIENCE_SECONDS = 25.0
 _POLL_SECONDS = 2.0
+_AWAY_SECONDS = 0.2
 # After the time that trials have to save: for what may hang while there is no head.
 _EXIT_SECONDS = 10.0
 _INTERRUPTED = 3
@@ -31,10 +32,11 @@ def lifeline(
 ) -> Iterator[None]:
     """Watches the head of the cluster that this process is connected to.
 
-    When it has not answered for a while, or another head answers at its address, the run is
-    interrupted: trials that still live save, and the caller ends as after Ctrl-C. Calls of Ray
-    may never return then: where the caller does not come to its end in time, the process is
-    ended with exit code 3.
+    When it has not answered for a while, the run is interrupted: trials that still live save,
+    and the caller ends as after Ctrl-C. Calls of Ray may never return then: where the caller does
+    not come to its end in time, the process is ended with exit code 3. When another head answers
+    at its address, it is ended at once: nothing of the old cluster can be reached any more, and
+    Ray itself aborts the process as soon as it hears of it.
 
     Args:
         interrupt: Of the run.
@@ -47,14 +49,15 @@ def lifeline(
 
     def watch() -> None:
         seen, away = time.monotonic(), False
-        while not over.wait(_POLL_SECONDS):
+        # Ray must not hear of a new head first.
+        while not over.wait(_AWAY_SECONDS if away else _POLL_SECONDS):
             answers = _answers(address)
             if answers and away and session is not None:
                 # A head that keeps its state in Redis is the same one when it is back.
                 now = _session(address)
                 if now is not None and now != session:
-                    lost(f"a new head answers at the address of the cluster ({address})")
-                    return
+                    text = said(f"a new head answers at the address of the cluster ({address})")
+                    end(text)
                 answers = now is not None
             away = not answers
             if answers:
@@ -63,18 +66,27 @@ def lifeline(
                 lost(f"the head of the cluster ({address}) has not answered for {patience:g} s")
                 return
 
-    def lost(what: str) -> None:
+    def said(what: str) -> str:
         text = (
             f"{what}: the search ends here. Nothing finished is lost; start a cluster and "
             "continue with --resume"
         )
         notice(text)
+        return text
+
+    def lost(what: str) -> None:
+        text = said(what)
+        # Sooner than a scheduler's SIGKILL: Ray ends the process in half a minute.
+        interrupt.end_trials()
         if not interrupt.requested:
             interrupt.request()
         while not interrupt.overdue:
             time.sleep(_POLL_SECONDS)
         time.sleep(_EXIT_SECONDS)
         # The caller, where it came to its end, has ended the process by now.
+        end(text)
+
+    def end(text: str) -> None:
         print(text, file=sys.stderr)
         sys.stdout.flush()
         sys.stderr.flush()
