@@ -41,6 +41,7 @@ from gsfl_tune.search import (
     active_params,
     best,
     candidates,
+    count_trials,
     pareto_entries,
     plain_space,
     reasons,
@@ -316,7 +317,7 @@ class _Search:
         results = Results(
             name=self.experiment.name,
             metric=self.experiment.defaults().search.metric,
-            trials=self._counts(),
+            trials=count_trials(self.run),
             winner=_outcome(winner),
             control=_outcome(control, kind) if control else None,
             difference=difference,
@@ -343,15 +344,6 @@ class _Search:
             for job in jobs:
                 self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
         return Retrained(candidate.config, {job.seed: job.directory for job in jobs})
-
-    def _counts(self) -> dict[str, int]:
-        import pandas
-
-        table = pandas.read_parquet(self.run.trials_parquet, columns=["study", "state"])
-        states = table.loc[table["study"] == "search", "state"].value_counts()
-        return {
-            state: int(states.get(state, 0)) for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
-        }
 
     def _export(
         self,

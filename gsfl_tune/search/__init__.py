@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
     from gsfl_tune.search.stored import StorageWatcher, stored_run
     from gsfl_tune.search.study import Study
-    from gsfl_tune.search.table import write_trials
+    from gsfl_tune.search.table import count_trials, write_trials
     from gsfl_tune.search.utilisation import Utilisation
     from gsfl_tune.search.watcher import Watcher, Watchers
 
@@ -61,6 +61,7 @@ __all__ = [
     "active_params",
     "best",
     "candidates",
+    "count_trials",
     "load_result",
     "open_study",
     "pareto_entries",
@@ -97,6 +98,7 @@ _HOMES = {
     "active_params": "protocol",
     "best": "protocol",
     "candidates": "pareto",
+    "count_trials": "table",
     "load_result": "job",
     "open_study": "runner",
     "pareto_entries": "protocol",

@@ -20,6 +20,7 @@ from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
@@ -31,7 +32,7 @@ from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.scheduler import AshaScheduler
 from gsfl_tune.search.searcher import StudySearcher
 from gsfl_tune.search.stored import largest_timeline, tell_finished
-from gsfl_tune.search.study import Asked, Study
+from gsfl_tune.search.study import Study
 from gsfl_tune.search.table import TrialTable
 from gsfl_tune.search.trainable import GsflTrainable
 from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, quiet

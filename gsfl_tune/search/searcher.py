@@ -11,8 +11,9 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
+from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.failure import Failure, Losses
-from gsfl_tune.search.study import Asked, Study
+from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
 from gsfl_tune.training.memory import STILL_TOO_MUCH

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from gsfl_tune.experiment.config import METRICS, SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead
+from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.fingerprint import sign_study
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
@@ -24,24 +24,6 @@ from gsfl_tune.search.sampler import create_sampler, draws_everything, fixed_par
 from gsfl_tune.search.tpe import Memory
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
-
-
-@dataclass(frozen=True)
-class Asked:
-    """A configuration to try.
-
-    Attributes:
-        number: Trial number.
-        params: Parameter name to value.
-        protected: Whether ASHA must leave the trial alone.
-        rungs: Values that the journal already has, by rung: not empty for a trial that was
-            under way when the search was cut off.
-    """
-
-    number: int
-    params: dict[str, Any]
-    protected: bool
-    rungs: dict[int, float]
 
 
 class Study:

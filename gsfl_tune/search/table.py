@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import time
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from numbers import Integral
@@ -48,6 +49,13 @@ def trial_rows(
 ) -> list[dict[str, Any]]:
     """One mapping a trial: state, value, parameters, and the numbers of its last epoch."""
     return [_row(run, name, trial) for trial in trials]
+
+
+def count_trials(run: RunDirectory) -> dict[str, int]:
+    """Trials of the search by state, as ``trials.parquet`` has them: all four are there."""
+    table = parquet.read_table(run.trials_parquet, columns=["study", "state"]).to_pylist()
+    found = Counter(row["state"] for row in table if row["study"] == "search")
+    return {state: found[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
 
 
 def write_trials(run: RunDirectory) -> None:

@@ -8,9 +8,9 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, Watcher, open_study
+from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.failure import NODES_PER_TRIAL, Failure
 from gsfl_tune.search.searcher import StudySearcher
-from gsfl_tune.search.study import Asked
 from gsfl_tune.search.worker import Task
 from tests.search.experiments import experiment
 

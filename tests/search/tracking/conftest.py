@@ -15,7 +15,7 @@ import pytest
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.search import Study, Watcher, Watchers, open_study
-from gsfl_tune.search.study import Asked
+from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.tracking import TensorBoard, Tracking, open_trackers
 from gsfl_tune.search.worker import Task, TrialWorker
 from tests.search.experiments import experiment
