@@ -154,6 +154,14 @@ def _folders(name: str, answer: Mapping[str, Any]) -> Iterator[Finding]:
             f"{storage['path']} is not the driver's storage",
             "set the same endpoint and bucket there, or mount the same folder",
         )
+    if scratch := answer.get("scratch"):
+        if scratch["error"]:
+            yield Finding(
+                name,
+                f"trials have no place on this node: {scratch['path']}: {scratch['error']}",
+                "set TMPDIR of its Ray to a directory that can be written",
+            )
+        yield from _free(name, f"for trials in {scratch['path']}", scratch["free"])
     if cache:
         if cache["error"]:
             yield Finding(

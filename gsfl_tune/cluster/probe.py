@@ -16,6 +16,7 @@ import re
 import resource
 import shutil
 import socket
+import tempfile
 import time
 import uuid
 from importlib.metadata import PackageNotFoundError, version
@@ -57,6 +58,8 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
         answer["run"] = try_folder(question["run"], question["node"])
     if question.get("storage"):
         answer["storage"] = try_storage(question["storage"], question["node"])
+        # Where nodes that do not see the run directory keep what their trials write.
+        answer["scratch"] = try_writing(tempfile.gettempdir())
     answer["data"] = [list_files(path) for path in question.get("data", ())]
     return answer
 

@@ -10,6 +10,8 @@ from typing import Literal
 # A trial of a week on spot machines loses many nodes. One that takes its node down every time must
 # not go on for ever.
 NODES_PER_TRIAL = 100
+# After which memory is suspected.
+SILENT_DEATHS = 2
 
 # Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
@@ -83,6 +85,13 @@ class Losses:
     def __init__(self, max_failures: int) -> None:
         self._max_failures = max_failures
         self._counts: Counter[tuple[int, bool]] = Counter()
+
+    def wants_less(self, number: int, failure: Failure) -> bool:
+        """Whether memory may be what ends it: its process died without a word, again.
+
+        The kernel, or the limit of a container, ends a process as `kill -9` does.
+        """
+        return failure.kind == "process" and self._counts[number, False] >= SILENT_DEATHS
 
     def again(self, number: int, failure: Failure) -> str | None:
         """Counts a loss.

@@ -126,9 +126,12 @@ def run_jobs(
                         result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
                     elif result.kind == "memory":
                         text = "ran out of memory: it goes on with batches in two halves"
-                        jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
+                        halved = True
                     else:
                         text = losses.again(index, result)
+                        halved = losses.wants_less(index, result)
+                    if halved and jobs[index].pieces == 1:
+                        jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
                     if text is not None:
                         waiting.insert(0, index)
                         watcher.notice(f"{jobs[index].name}: {text}")

@@ -51,6 +51,16 @@ def test_a_node_like_the_driver_needs_nothing(answer: dict[str, Any]) -> None:
     ("change", "node", "expected"),
     [
         ({"python": "3.12.1"}, {}, r"10.0.0.7: Python 3.12.1, the driver has 3.11"),
+        (
+            {"scratch": {"path": "/scratch", "free": 3 * GIB, "error": None}},
+            {},
+            "warning: 10.0.0.7: 3.* left for trials in /scratch",
+        ),
+        (
+            {"scratch": {"path": "/scratch", "free": None, "error": "read-only"}},
+            {},
+            "10.0.0.7: trials have no place on this node: /scratch: read-only; set TMPDIR",
+        ),
         ({"code": None}, {}, "10.0.0.7: gsfl-tune cannot be imported there"),
         ({"open_files": [2000, 9000]}, {}, "warning: .* 2000 open files .* hard limit is 9000"),
         ({"open_files": [256, 256]}, {}, "10.0.0.7: 256 open files a process are allowed;"),

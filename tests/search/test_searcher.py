@@ -86,6 +86,14 @@ def test_a_trial_may_lose_many_nodes_and_crash_a_few_times(setup: Setup) -> None
     assert setup.suggest()["number"] == 1
 
 
+def test_a_process_that_dies_twice_without_a_word_trains_in_halves(setup: Setup) -> None:
+    for failure, halved in ((NODE, False), (PROCESS, False), (NODE, False), (PROCESS, True)):
+        setup.suggest()
+        setup.lose(failure)
+        assert ("batch_halved" in setup.study.trial(0).user_attrs) == halved
+    assert any("perhaps for want of memory" in text for text in setup.notices.texts)
+
+
 def test_a_trial_that_takes_every_node_down_fails_in_the_end(setup: Setup) -> None:
     setup.suggest()
     for _ in range(NODES_PER_TRIAL):

@@ -199,7 +199,10 @@ def storage_problem(value: Any) -> str | None:
     if not separator or scheme == "file":
         return None
     parts = urlsplit(value)
-    if "@" in parts.netloc and parts.netloc.partition("@")[0] != "anonymous":
+    who, at, _ = parts.netloc.rpartition("@")
+    # Azure writes CONTAINER@ACCOUNT.
+    harmless = who == "anonymous" or (scheme in ("abfs", "abfss") and ":" not in who)
+    if at and not harmless:
         return "found a URL with credentials, allowed one without: they come from the environment"
     if scheme in _ARROW:
         return None if parts.netloc else f"found '{value}', allowed {scheme}://BUCKET/..."

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ import pytest
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run.storage import Storage, open_storage, storage_problem
+from gsfl_tune.run.storage.remote import open_backend
 from tests.s3 import S3Server
 from tests.search.experiments import YAML, experiment
 
@@ -195,3 +197,27 @@ def test_storage_is_no_parameter() -> None:
     with pytest.raises(ExperimentError, match="kept in one place"):
         experiment("storage={choice: [s3://a/b, s3://c/d]}")
     assert experiment("storage=s3://bucket/runs").defaults().storage == "s3://bucket/runs"
+
+
+def test_a_bucket_of_google_that_does_not_answer_is_given_up() -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        free_port = probe.getsockname()[1]
+    query = f"scheme=http&endpoint_override=127.0.0.1:{free_port}"
+    backend = open_backend(f"gs://anonymous@bucket/runs/birds?{query}", create=True)
+    with pytest.raises(OSError, match="not connect"):
+        backend.get("run.json")
+
+
+@pytest.mark.parametrize(
+    ("url", "allowed"),
+    [
+        ("abfss://container@account.dfs.core.windows.net/runs", True),
+        ("abfss://container:key@account.dfs.core.windows.net/runs", False),
+        ("s3://key:secret@bucket/runs", False),
+        ("s3://key@bucket/runs", False),
+        ("gs://anonymous@bucket/runs", True),
+    ],
+)
+def test_urls_hold_no_credentials(url: str, *, allowed: bool) -> None:
+    assert (storage_problem(url) is None) == allowed
