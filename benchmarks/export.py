@@ -97,7 +97,8 @@ def report(infos: list[dict[str, Any]]) -> str:
     for info in infos:
         for row in info["table"]:
             found = Measurement.from_json(row)
-            rows.setdefault(found.name, found)
+            # One that several exports measured stands as it was measured last.
+            rows[found.name] = found
     parity = [
         f"- {info['format']} {info['precision']}"
         + (f" -{100 * info['prune']:.0f} %" if info["prune"] else "")
