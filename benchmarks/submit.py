@@ -50,7 +50,7 @@ search:
 """
 STEPS = {
     "the command has checked, uploaded, started the job": "submitted",
-    "the driver has checked everything, preflight of every node": "checked",
+    "the driver has checked everything, preflight included": "checked",
     "a trial is told to begin": "told",
     "its first epoch is over": "epoch",
 }

@@ -131,7 +131,8 @@ def page(results: list[Result]) -> str:
     legend = (
         "As undisturbed: the same trials with the same states, rung values and winner as a search "
         "without the fault; no finished trial trained again, none redone further back than its "
-        "last rung, `trials.parquet` agrees with the study, nothing RUNNING."
+        "last rung, `trials.parquet` agrees with the study, nothing RUNNING. Rows that the "
+        "command above does not measure are kept from earlier runs."
     )
     return "\n\n".join([text, legend, *(["\n".join(problems)] if problems else [])])
 
