@@ -13,7 +13,12 @@ Time is from the start of the process, imports and the start of Ray included, to
 last trial. Ours then retrains a winner, tests it and exports it; the whole command is in a column
 of its own (one finalist, one seed, no control).
 
-    python benchmarks/glue.py              # about 20 minutes on two cores
+One search of the script takes most of half an hour, so that its accuracy has few seeds.
+``--accuracy`` compares accuracy alone: the script then computes the features once (it has no
+augmentation, so that nothing else changes), and its time is not reported.
+
+    python benchmarks/glue.py              # about 28 minutes on two cores
+    python benchmarks/glue.py --accuracy --seeds 10    # as long
     python benchmarks/glue.py --data clothing --per-class 60   # photographs, as long
     python benchmarks/glue.py --quick      # a smoke run: two minutes
 """
@@ -104,12 +109,12 @@ def process(*words: object, cache: Path | None = None) -> tuple[float, float]:
     return started, time.time() - started
 
 
-def glue(work: Path, seed: int, options: dict[str, Any]) -> dict[str, Any]:
+def glue(work: Path, seed: int, options: dict[str, Any], *flags: str) -> dict[str, Any]:
     """Runs the script."""
     out = work / f"glue-{seed}.json"
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
     started, seconds = process(
-        HERE / "glue_script.py", *words, "--seed", seed, "--out", out,
+        HERE / "glue_script.py", *words, *flags, "--seed", seed, "--out", out,
         "--storage", work / f"ray-{seed}",
     )  # fmt: skip
     record = json.loads(out.read_text())
@@ -154,6 +159,33 @@ def row(name: str, seed: int, side: dict[str, Any]) -> list[str]:
     ]
 
 
+def mean_error(values: list[float]) -> str:
+    """Mean with its standard error."""
+    if len(values) < 2:
+        return f"{values[0]:+.4f}"
+    return f"{statistics.mean(values):+.4f} ± {statistics.stdev(values) / len(values) ** 0.5:.4f}"
+
+
+def accuracy_page(data: str, sides: dict[str, list[dict[str, Any]]]) -> str:
+    """Accuracy of both sides, seed by seed."""
+    pairs = list(zip(sides["ours"], sides["glue"], strict=True))
+    rows = [
+        [str(seed), *(f"{side['accuracy']:.4f}" for side in pair),
+         *(f"{side['complete']} of {side['trials']}, {side['epochs']}" for side in pair)]
+        for seed, pair in enumerate(pairs)
+    ]  # fmt: skip
+    header = [
+        "seed", "gsfl-tune search", "script on Ray Tune", "ours: complete trials, epochs",
+        "script: complete trials, epochs",
+    ]  # fmt: skip
+    better = mean_error([ours["accuracy"] - theirs["accuracy"] for ours, theirs in pairs])
+    return (
+        f"{data} The script's features were computed once: its times are not comparable.\n\n"
+        f"{table(header, rows)}\n\nAccuracy of the best trial on the validation images, ours - "
+        f"script's: **{better}** (mean and its standard error; target: not lower)."
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -166,6 +198,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1, help="searches of both sides")
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is saved")
     parser.add_argument("--only", choices=("ours", "glue"), help="one side, nothing is saved")
+    parser.add_argument("--accuracy", action="store_true", help="compare accuracy, not time")
     parser.add_argument("--keep", type=Path, help="leave records and run directories here")
     args = parser.parse_args()
     if args.quick:
@@ -198,16 +231,25 @@ def main() -> None:
                 sides["ours"].append(ours(work, seed, space))
                 rows.append(row("gsfl-tune search", seed, sides["ours"][-1]))
             if args.only != "ours":
-                sides["glue"].append(glue(work, seed, options))
+                flags = ["--remember"] if args.accuracy else []
+                sides["glue"].append(glue(work, seed, options, *flags))
                 rows.append(row("script on Ray Tune", seed, sides["glue"][-1]))
     header = [
         "side", "seed", "search, s", "whole command, s", "trials, complete, failed", "epochs",
         "validation accuracy of the best trial",
     ]  # fmt: skip
-    text = [
+    about = (
         f"Data: {args.data} as image files, {counts['classes']} classes, {counts['train']} "
         f"training and {counts['val']} validation images, {args.image_size} px; {args.trials} "
-        f"trials of up to {args.epochs} epochs.",
+        f"trials of up to {args.epochs} epochs."
+    )
+    name = "glue" if args.data == parser.get_default("data") else f"glue-{args.data}"
+    if args.accuracy and args.only is None:
+        title = "Accuracy of a training script glued to Ray Tune, and of gsfl-tune search"
+        page = accuracy_page(about, sides)
+        return publish(f"{name}-accuracy", title, page, save=not args.quick)
+    text = [
+        about,
         "",
         table(header, rows),
     ]
@@ -228,7 +270,6 @@ def main() -> None:
     ]
     text += ["", *(f"Seconds of ours by phase, seed {i}: {p}." for i, p in enumerate(phases))]
     title = "A training script glued to Ray Tune, against gsfl-tune search"
-    name = "glue" if args.data == parser.get_default("data") else f"glue-{args.data}"
     publish(name, title, "\n".join(text), save=not args.quick and args.only is None)
 
 

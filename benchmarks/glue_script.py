@@ -4,6 +4,9 @@ A function trainable, `OptunaSearch`, `ASHAScheduler`, `ImageFolder` and `DataLo
 is frozen and runs under ``no_grad`` on the images of every epoch. Head, loss and centres come from
 gsfl_tune, so that the model is the same; so do the class groups, from one pass over the training
 images before the search.
+
+``--remember`` computes the features of all images once, for who asks for the accuracy that this
+script finds and not for its time: there is no augmentation, so that every epoch has the same ones.
 """
 
 import argparse
@@ -37,10 +40,33 @@ def loaders(folder, size):
     return DataLoader(train, shuffle=True, **options), DataLoader(validation, **options)
 
 
+def remember(folder, size):
+    """Features and labels of both parts."""
+    import torch
+
+    from gsfl_tune.models import create_backbone
+
+    backbone = create_backbone("tf_efficientnet_lite0", "package")
+    parts = []
+    for loader in loaders(folder, size):
+        seen = [(features_of(backbone, images), labels) for images, labels in loader]
+        parts.append([torch.cat(both) for both in zip(*seen, strict=True)])
+    return parts
+
+
+def remembered_loaders(parts):
+    from torch.utils.data import DataLoader, TensorDataset
+
+    train, validation = (TensorDataset(*part) for part in parts)
+    return DataLoader(train, BATCH, shuffle=True), DataLoader(validation, BATCH)
+
+
 def features_of(backbone, images):
     import torch
     from torch.nn.functional import normalize
 
+    if images.ndim == 2:
+        return images
     with torch.no_grad():
         maps = backbone(images.to(memory_format=torch.channels_last))
         return normalize(maps.mean((2, 3)), dim=1)
@@ -63,7 +89,7 @@ def class_groups(folder, size, most):
     }
 
 
-def train(config, folder, size, epochs, groups):
+def train(config, folder, size, epochs, groups, remembered):
     import torch
 
     from gsfl_tune.losses import ClassCenters, GsflLoss
@@ -71,10 +97,13 @@ def train(config, folder, size, epochs, groups):
 
     torch.manual_seed(0)
     backbone = create_backbone("tf_efficientnet_lite0", "package")
-    train_loader, validation_loader = loaders(folder, size)
+    if remembered is None:
+        train_loader, validation_loader = loaders(folder, size)
+    else:
+        train_loader, validation_loader = remembered_loaders(remembered)
     head = GsflHead(
         backbone.channels,
-        len(train_loader.dataset.classes),
+        len(groups[1]),
         latent_dim=config["latent_dim"],
         dropout=config["dropout"],
         feature_scale=config["feature_scale"],
@@ -128,6 +157,7 @@ def main():
     parser.add_argument("--first", type=json.loads, required=True, help="configuration to try")
     parser.add_argument("--storage", required=True)
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--remember", action="store_true", help="compute features once")
     args = parser.parse_args()
 
     groups = class_groups(args.folder, args.size, args.most_groups)
@@ -145,7 +175,12 @@ def main():
         "weight_decay": tune.loguniform(1e-5, 1e-1),
     }
     trainable = tune.with_parameters(
-        train, folder=args.folder, size=args.size, epochs=args.epochs, groups=groups
+        train,
+        folder=args.folder,
+        size=args.size,
+        epochs=args.epochs,
+        groups=groups,
+        remembered=remember(args.folder, args.size) if args.remember else None,
     )
     tuner = tune.Tuner(
         tune.with_resources(trainable, {"cpu": 1}),

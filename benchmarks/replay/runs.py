@@ -35,7 +35,7 @@ def screening() -> list[Setting]:
     for scheduler in some:
         found += [Setting(sampler, scheduler) for sampler in ("mtpe", "random", "tpe")]
     every = (NONE, MEDIAN, *ASHA, *HYPERBAND)
-    found += [Setting(sampler, one) for one in every for sampler in ("random", "mtpe")]
+    found += [Setting(sampler, one) for one in every for sampler in ("random", "mtpe", "tpe")]
     for scheduler in some[1:3]:
         found += [Setting("mtpe", scheduler, told=told) for told in ("complete", "nothing")]
     single = [Setting(s, o, protected=False) for o in (BASELINE, NONE) for s in ("mtpe", "random")]
@@ -64,12 +64,15 @@ def runs(settings: list[Setting], seeds: range) -> Iterator[Run]:
 
 
 def gp_runs() -> list[Run]:
-    """The GP sampler thinks for more than a second a trial: few settings and seeds.
+    """The GP sampler with every scheduler: all seeds with four workers, two with the others.
 
-    With ASHA it is quicker, as it learns from finished trials alone.
+    It thinks for most of a second a trial where nothing is stopped (it learns from finished
+    trials alone), so that these take hours.
     """
-    found = list(runs([Setting("gp", BASELINE)], range(5)))
-    return found + list(runs([Setting("gp", NONE)], range(2)))
+    every = (*ASHA, MEDIAN, *HYPERBAND, NONE)
+    found = list(runs([Setting("gp", one) for one in every], range(5)))
+    others = [Setting("gp", one, workers=w) for w in (16, 1, 64) for one in every]
+    return found + list(runs(others, range(2)))
 
 
 def key(run: Run) -> str:
