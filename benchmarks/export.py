@@ -2,11 +2,14 @@
 
 A short search on clothing photographs (in ``GSFL_TUNE_REAL_DATA``), then every export that
 `gsfl-tune export` knows. Training after pruning and with int8's rounding goes through the whole
-network, on a GPU if there is one; everything is measured on the CPU.
+network, on a GPU if there is one. When all files are there they are measured on the CPU, one after
+the other. A program of torch.export in int8 computes in int8 only after ``torch.compile``: it has a
+row for that too, compiled once for each size of batch.
 
-    GSFL_TUNE_REAL_DATA=DIR python benchmarks/export.py       # about half an hour on two cores
+    GSFL_TUNE_REAL_DATA=DIR python benchmarks/export.py       # about an hour on two cores
     python benchmarks/export.py --run RUN                     # another finished run
     python benchmarks/export.py --run RUN --quick             # a smoke run: no pruning, no fp16
+    python benchmarks/export.py --run RUN --out DIR           # keeps the files; takes those there
 """
 
 from __future__ import annotations
@@ -15,14 +18,20 @@ import argparse
 import json
 import os
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+import torch._inductor.config
 from _report import publish, table
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.export import Options, export_run, load_bundle
+from gsfl_tune.export import Bundle, Options, export_run, load_bundle, measure
+from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.measure import HEADER, Measurement, cells, legend
+from gsfl_tune.export.runtimes import ExportedRuntime, Runtime
 
 TEXT = """
 name: clothing
@@ -56,25 +65,80 @@ QUICK = [{"format": "onnx"}, {"format": "onnx", "precision": "int8"}]
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="a finished run; default: search first")
+    parser.add_argument("--out", type=Path, help="keep exports here, and take those there are")
     parser.add_argument("--trials", type=int, default=10)
     parser.add_argument("--epochs", type=int, default=3, help="of training after pruning")
     parser.add_argument("--max-loss", type=float, default=0.5)
-    parser.add_argument("--threads", type=int)
+    parser.add_argument("--seconds", type=float, default=4.0, help="of a measurement")
     parser.add_argument("--quick", action="store_true")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         run = args.run or search(Path(folder) / "run", args.trials)
-        infos = []
-        for number, options in enumerate(QUICK if args.quick else EXPORTS):
-            chosen = Options(
-                threads=args.threads, epochs=args.epochs, max_loss=args.max_loss, **options
-            )
-            print(f"--- {options}", flush=True)
-            out = export_run(run, Path(folder) / str(number), options=chosen, say=_say)
-            infos.append(json.loads((out / "config.json").read_text())["export"])
-            print((out / "README.md").read_text().split("## This export")[1], flush=True)
-        name = load_bundle(run / "best").config["name"]
-    publish("export", f"Exports of the winner on {name}", report(infos), save=not args.quick)
+        outs = []
+        for options in QUICK if args.quick else EXPORTS:
+            chosen = Options(epochs=args.epochs, max_loss=args.max_loss, seconds=0, **options)
+            out = (args.out or Path(folder)) / _name(options)
+            print(f"--- {out.name}", flush=True)
+            if not out.exists():
+                export_run(run, out, options=chosen, say=_say)
+            outs.append(out)
+        bundle = load_bundle(run / "best")
+        rows = measure_all(bundle, outs, args.seconds)
+    infos = [json.loads((out / "config.json").read_text())["export"] for out in outs]
+    text = report(rows, infos)
+    publish(
+        "export", f"Exports of the winner on {bundle.config['name']}", text, save=not args.quick
+    )
+
+
+def measure_all(bundle: Bundle, outs: list[Path], seconds: float) -> list[Measurement]:
+    """Measures the run's bundle and every export of it."""
+    torch.set_num_threads(measure.cores())
+    images = RunImages.open(bundle)
+    rows = []
+    for path in (bundle.path, *outs):
+        found = load_bundle(path, device="cpu")
+        name = path.name if path in outs else "PyTorch fp32"
+        print(f"measuring {name}", flush=True)
+        size = next(path.glob("model.*")).stat().st_size
+        rows.append(measure.measure(name, found.runtime, images, size, seconds))
+        if name == "torch-export int8":
+            print(f"compiling {name}", flush=True)
+            rows.append(compiled(rows[-1], found.runtime, images, seconds))
+    return rows
+
+
+def compiled(
+    plain: Measurement, runtime: Runtime, images: RunImages, seconds: float
+) -> Measurement:
+    """A program after ``torch.compile``, once for each size of batch."""
+    assert isinstance(runtime, ExportedRuntime)
+    with torch._inductor.config.patch(freezing=True):
+        runtime._module.compile(dynamic=False)
+        squares = images.examples(max(measure.BATCHES))
+        latencies = [measure.latency(runtime, squares, b, seconds) for b in measure.BATCHES]
+        accuracies = [_whole_batches(runtime, images, part) for part in ("validation", "test")]
+    return replace(
+        plain, name=f"{plain.name} compiled", latency=latencies,
+        validation=accuracies[0], test=accuracies[1],
+    )  # fmt: skip
+
+
+def _whole_batches(runtime: Runtime, images: RunImages, part: str) -> float:
+    """Accuracy with every batch filled up to the same size."""
+    pool, index = images._part(part)
+    size = max(measure.BATCHES)
+    right = 0
+    for start in range(0, len(index), size):
+        chosen = index[start : start + size]
+        logits = runtime.logits(pool.gather(np.resize(chosen, size)))[: len(chosen)]
+        right += int((logits.argmax(1).numpy() == np.asarray(pool.labels)[chosen]).sum())
+    return right / len(index)
+
+
+def _name(options: dict[str, Any]) -> str:
+    pruned = f" -{100 * options['prune']:.0f} %" if "prune" in options else ""
+    return f"{options['format']} {options.get('precision', 'fp32')}{pruned}"
 
 
 def search(run: Path, trials: int) -> Path:
@@ -91,25 +155,18 @@ def search(run: Path, trials: int) -> Path:
     return run
 
 
-def report(infos: list[dict[str, Any]]) -> str:
-    """All tables as one, every row once, as Markdown."""
-    rows: dict[str, Measurement] = {}
-    for info in infos:
-        for row in info["table"]:
-            found = Measurement.from_json(row)
-            # One that several exports measured stands as it was measured last.
-            rows[found.name] = found
-    parity = [
+def report(rows: list[Measurement], infos: list[dict[str, Any]]) -> str:
+    """The table as Markdown, and what the files differ by."""
+    lines = "\n".join(
         f"- {info['format']} {info['precision']}"
         + (f" -{100 * info['prune']:.0f} %" if info["prune"] else "")
         + f": {info['parity']['probabilities']:.1e} of a probability"
-        + (f"; trained on: {info['refined']}" if info["refined"] else "")
+        + "".join(f"; {n} epochs of training ({why})" for why, n in info["refined"].items())
         for info in infos
-    ]
-    conditions = infos[0]["conditions"]
-    lines = "\n".join(parity)
+    )
+    conditions = measure.conditions(measure.cores())
     return (
-        f"{table(HEADER, cells(list(rows.values())))}\n\n"
+        f"{table(HEADER, cells(rows))}\n\n"
         f"{legend(conditions['threads'], conditions['cpu'])}\n\n"
         f"Largest difference from PyTorch with the same weights on "
         f"{infos[0]['parity']['images']} validation images:\n\n{lines}"

@@ -113,10 +113,12 @@ def glue(work: Path, seed: int, options: dict[str, Any], *flags: str) -> dict[st
     """Runs the script."""
     out = work / f"glue-{seed}.json"
     words = [word for name, value in options.items() for word in (f"--{name}", value)]
-    started, seconds = process(
-        HERE / "glue_script.py", *words, *flags, "--seed", seed, "--out", out,
-        "--storage", work / f"ray-{seed}",
-    )  # fmt: skip
+    started, seconds = float("nan"), float("nan")
+    if not out.exists():
+        started, seconds = process(
+            HERE / "glue_script.py", *words, *flags, "--seed", seed, "--out", out,
+            "--storage", work / f"ray-{seed}",
+        )  # fmt: skip
     record = json.loads(out.read_text())
     return {**record, "search": record["searched"] - started, "whole": seconds}
 
@@ -126,9 +128,12 @@ def ours(work: Path, seed: int, space: Experiment) -> dict[str, Any]:
     file, run_dir = work / f"ours-{seed}.yaml", work / f"run-{seed}"
     file.write_text(space.fixed({"search.seed": seed}).to_yaml())
     cache = work / f"cache-{seed}"
-    started, seconds = process("-m", "gsfl_tune", "search", file, "--run-dir", run_dir, cache=cache)
-    shutil.rmtree(cache)
     run = RunDirectory(run_dir)
+    started, seconds = float("nan"), float("nan")
+    if not run.best.is_dir():
+        words = ("-m", "gsfl_tune", "search", file, "--run-dir", run_dir)
+        started, seconds = process(*words, cache=cache)
+        shutil.rmtree(cache)
     trials = read_studies(run.journal)["search"]
     ends = [trial.datetime_complete for trial in trials if trial.datetime_complete]
     complete = [trial.value or 0.0 for trial in trials if trial.state.name == "COMPLETE"]
@@ -199,7 +204,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is saved")
     parser.add_argument("--only", choices=("ours", "glue"), help="one side, nothing is saved")
     parser.add_argument("--accuracy", action="store_true", help="compare accuracy, not time")
-    parser.add_argument("--keep", type=Path, help="leave records and run directories here")
+    parser.add_argument("--keep", type=Path, help="leave runs here; those there have no times")
     args = parser.parse_args()
     if args.quick:
         args.data, args.per_class, args.trials, args.epochs = "typefaces", 10, 3, 4

@@ -108,8 +108,15 @@ class Study:
             origin: Who wants it: ``published``, ``defaults`` or ``enqueue[i]``. Parameters
                 that the study was given before are left alone, whoever wanted them.
         """
-        if any(fixed_params(trial) == params for trial in self.trials()):
-            return
+        for trial in self.trials():
+            if fixed_params(trial) == params:
+                return
+            if trial.user_attrs.get("recreated") and params.items() <= trial.params.items():
+                # The journal that knew what it was is lost.
+                if not trial.state.is_finished():
+                    self.note(trial.number, "protected", True)
+                    self.note(trial.number, "origin", origin)
+                return
         self._study.enqueue_trial(dict(params), user_attrs={"protected": True, "origin": origin})
         self._look()
 
@@ -145,7 +152,10 @@ class Study:
         """
         distributions = {each: self._distributions[each] for each in params}
         trial = create_trial(
-            state=TrialState.RUNNING, params=dict(params), distributions=distributions
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=distributions,
+            user_attrs={"recreated": True},
         )
         with self._journal.batch():
             self._storage.create_new_trial(self._id, trial)

@@ -14,6 +14,7 @@ import pytest
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverLease, Place, RunStorage
 from gsfl_tune.search import Job, load_result, open_study
+from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.job import JobSetting, run_job
 from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.resume import reconcile
@@ -265,6 +266,43 @@ def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
         assert study.trial(number).params == asked[number].params
     assert study.trial(3).value == last["validation/nll"]
     assert reconcile(study, 10).again == [0, 1, 2]
+
+
+def test_first_configurations_are_not_tried_again_when_the_whole_journal_is_lost(
+    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+) -> None:
+    tiny = experiment("search.sampler.name=random")
+    study = open_study(tiny, run)
+    enqueue_first_trials(study, tiny)
+    new = study.ask()
+    assert new is not None
+    assert new.protected
+    worker = TrialWorker(
+        _task(
+            run,
+            away,
+            cache_dir,
+            number=new.number,
+            config=tiny.configure(new.params),
+            params=new.params,
+            directory=run.trial("search", new.number),
+        )
+    )
+    worker.step()
+    worker.close()
+    study.close()
+    run.journal.unlink()
+    study = open_study(tiny, run)
+    tell_finished(study, tiny, run, storage)
+    enqueue_first_trials(study, tiny)
+    (again,) = study.trials()
+    assert again.params == new.params
+    assert study.again(again.number).protected
+    # It waits for nobody: what comes next is a proposal.
+    following = study.ask()
+    assert following is not None
+    assert following.number == 1
+    assert not following.protected
 
 
 def test_retrains_have_room_in_the_storage_too(run: RunDirectory, storage: RunStorage) -> None:
