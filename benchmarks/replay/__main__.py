@@ -34,6 +34,7 @@ from benchmarks.replay import report
 from benchmarks.replay.fit import cross_validate, early_ranks
 from benchmarks.replay.runs import (
     BASELINE,
+    GP_WORKERS,
     WORKERS,
     finals,
     finished,
@@ -172,11 +173,18 @@ def _page(
         report.pairs_table(rows, _pairs()),
     ]
     for workers in WORKERS:
-        parts += [f"## {workers} workers: all combinations", report.main_table(few, workers)]
-    if gp:
-        names = {report.combination(row) for row in gp}
-        names |= {(s, text) for _, text in names for s in ("mtpe", "random", "tpe")}
-        parts += ["## The GP sampler", report.main_table([*few, *gp], 4, sorted(names))]
+        title = f"## {workers} workers: all combinations"
+        # Where GP has all seeds it is one of them.
+        whole = [row for row in gp if row["workers"] == workers == GP_WORKERS]
+        parts += [title, report.main_table([*few, *whole], workers)]
+    for workers in WORKERS:
+        of_gp = [row for row in gp if row["workers"] == workers]
+        if workers == GP_WORKERS or not of_gp:
+            continue
+        seeds = {row["seed"] for row in of_gp}
+        others = [row for row in few if row["seed"] in seeds and row["sampler"] == "mtpe"]
+        title = f"## The GP sampler and multivariate TPE with {workers} workers"
+        parts += [title, report.main_table([*others, *of_gp], workers)]
     if not args.no_fit:
         parts += [
             "## The surrogate",
