@@ -2,9 +2,9 @@
 
 All sides run the same number of trials of three results at most on the same Ray, the same trials
 at once, one class trainable each with reused actors, and nothing to compute: what is left is
-the cost of the driver itself. Ours and the plain side have TPE (multivariate, grouped, constant
-liar) over the same space and ASHA on. Ours runs twice: as a search goes, where ASHA stops most
-trials at their first result and every other result is a new trial; and with values that are all
+the cost of the driver itself. Ours and the plain side have TPE (of each parameter alone,
+constant liar) over the same space and ASHA on. Ours runs twice: as a search goes, where ASHA
+stops most trials at their first result and every other result is a new trial; and with values that are all
 alike, where ASHA is asked as often and stops nobody, three results a trial. Plain Ray Tune is
 what a user writes: `Tuner` with `OptunaSearch` and `ASHAScheduler`, an in-memory study, no
 checkpoints, and Ray's defaults for everything else. Ours writes every result to a journal that
@@ -202,9 +202,7 @@ def plain(job: Job) -> int:
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        sampler = optuna.samplers.TPESampler(
-            multivariate=True, group=True, constant_liar=True, seed=1
-        )
+        sampler = optuna.samplers.TPESampler(multivariate=False, constant_liar=True, seed=1)
     return _fit(
         job,
         num_samples=job.trials,

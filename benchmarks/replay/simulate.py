@@ -9,14 +9,14 @@ from typing import Any, Protocol
 
 import numpy as np
 import optuna
-from optuna.samplers import BaseSampler, TPESampler
+from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Memory, whole_arrays
+from gsfl_tune.search.tpe import Memory, Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -27,8 +27,8 @@ class Setting:
     """One way to search.
 
     Attributes:
-        sampler: ``random``, ``tpe`` (each parameter alone), ``mtpe`` (the product's: multivariate,
-            group; both with constant liar) or ``gp``.
+        sampler: ``random``, ``tpe`` (each parameter alone), ``mtpe`` (multivariate, group; both
+            with constant liar) or ``gp``.
         scheduler: Who stops trials.
         workers: Trials at once.
         told: What the sampler hears of a stopped trial: ``pruned`` (with its rung values, as the
@@ -37,8 +37,7 @@ class Setting:
         protected: Whether the first trial has the defaults and is never stopped, as in the product.
         ahead: Whether a suggestion is made when the one before it is taken, so that it does not
             know what has ended since.
-        history: Finished trials that the sampler sees, half of them the best and half the
-            latest; 0: all.
+        history: Finished trials that TPE sees; 0: as many as in the product, which is all.
         trials: Trials of the search.
     """
 
@@ -160,7 +159,6 @@ class SimulatedStudy:
         if setting.protected:
             self._study.enqueue_trial(objective.defaults)
         self._live: dict[int, optuna.Trial] = {}
-        self._ended: list[int] = []
         self._memory = Memory()
         self._asked = 0
         self._waiting: list[tuple[int, dict[str, Any]]] = []
@@ -179,12 +177,10 @@ class SimulatedStudy:
         self._live[number].report(value, k)
 
     def finish(self, number: int, value: float) -> None:
-        self._ended.append(number)
         self._study.tell(self._live.pop(number), value)
 
     def stop(self, number: int, value: float) -> None:
         trial = self._live.pop(number)
-        self._ended.append(number)
         if self.setting.told == "pruned":
             self._study.tell(trial, state=TrialState.PRUNED)
         elif self.setting.told == "complete":
@@ -200,54 +196,21 @@ class SimulatedStudy:
         if number >= self.setting.trials:
             return None
         self._asked += 1
-        memory = None if self.setting.history else self._memory
-        sampler = _sampler(self.setting.sampler, self.space, self.seed, number, memory)
-        everything = self.setting.sampler in FIXED_SPACE
-        self._study.sampler = sampler
-        if not self.setting.history or number == 0:
-            trial = self._study.ask()
-            self._live[number] = trial
-            return number, self.space.suggest(trial, everything=everything)
-        # What is proposed from a part of the history is then written into the whole one.
-        part = optuna.create_study(direction="maximize", sampler=sampler)
-        part.add_trials(self._part())
-        params = self.space.suggest(part.ask(), everything=everything)
-        self._study.enqueue_trial(params)
+        name = self.setting.sampler
+        self._study.sampler = _sampler(
+            name, self.space, self.seed, number, self._memory, self.setting.history
+        )
         trial = self._study.ask()
         self._live[number] = trial
-        return number, self.space.suggest(trial, everything=everything)
-
-    def _part(self) -> list[optuna.trial.FrozenTrial]:
-        trials = self._study.get_trials(deepcopy=False)
-        ended = [t for t in trials if t.state in (TrialState.COMPLETE, TrialState.PRUNED)]
-        half = self.setting.history // 2
-        latest = [self._ended[-1 - i] for i in range(min(half, len(self._ended)))]
-        others = sorted((t for t in ended if t.number not in latest), key=_rank)
-        kept = {*latest, *(t.number for t in others[:half])}
-        return [t for t in trials if t.number in kept or not t.state.is_finished()]
+        return number, self.space.suggest(trial, everything=name in FIXED_SPACE)
 
 
-def _rank(trial: optuna.trial.FrozenTrial) -> tuple[float, float]:
-    """TPE's order: the finished ones, then the stopped ones by how far they came."""
-    if trial.state == TrialState.COMPLETE:
-        return (-np.inf, -float(trial.value or 0.0))
-    step = max(trial.intermediate_values)
-    return (-step, -trial.intermediate_values[step])
-
-
-class _Alone(TPESampler):
-    """Optuna's TPE of each parameter alone, with the product's faster arithmetic."""
-
-    def sample_independent(self, *args: Any, **kwargs: Any) -> Any:
-        with whole_arrays():
-            return super().sample_independent(*args, **kwargs)
-
-
-def _sampler(name: str, space: Space, seed: int, number: int, memory: Memory | None) -> BaseSampler:
-    if name != "tpe":
-        product = {"mtpe": "tpe"}.get(name, name)
-        return create_sampler(SamplerConfig(name=product), space, seed, number, memory)
-    draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
-    return _Alone(
-        multivariate=False, group=False, constant_liar=True, n_startup_trials=10, seed=draw
-    )
+def _sampler(
+    name: str, space: Space, seed: int, number: int, memory: Memory, history: int
+) -> BaseSampler:
+    product = {"mtpe": "tpe"}.get(name, name)
+    config = SamplerConfig(name=product, multivariate=name == "mtpe")
+    sampler = create_sampler(config, space, seed, number, memory)
+    if history and isinstance(sampler, Tpe):
+        sampler.history = history
+    return sampler

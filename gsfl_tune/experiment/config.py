@@ -268,9 +268,12 @@ class SamplerConfig(Section):
     """Who proposes configurations."""
 
     name: Annotated[str, Named("sampler")] = Field(
-        "tpe", description="tpe: multivariate, grouped, with constant liar."
+        "tpe", description="tpe: each parameter by itself, with constant liar."
     )
     startup_trials: int = Field(10, ge=0, description="Random trials before the model takes over.")
+    multivariate: bool = Field(
+        False, description="tpe: all parameters jointly, grouped by condition."
+    )
 
 
 class SchedulerConfig(Section):

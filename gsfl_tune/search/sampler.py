@@ -78,14 +78,16 @@ def create_sampler(
         if config.name == "tpe" and several:
             # Optuna's own: ours knows one objective.
             return TPESampler(
-                multivariate=True,
-                group=True,
+                multivariate=config.multivariate,
+                group=config.multivariate,
                 constant_liar=True,
                 n_startup_trials=startup,
                 seed=draw,
             )
         if config.name == "tpe":
-            return Tpe(seed=draw, startup_trials=startup, memory=memory)
+            return Tpe(
+                seed=draw, startup_trials=startup, multivariate=config.multivariate, memory=memory
+            )
         whole = whole_space(space)
         if config.name == "gp":
             return _Gp(whole, seed=draw, n_startup_trials=startup)

@@ -144,22 +144,13 @@ class Study:
         return asked
 
     def recreate(self, params: Mapping[str, Any]) -> None:
-        """Creates the next trial, RUNNING, with parameters that are known.
+        """Creates the next trial, RUNNING, with parameters that it had in a journal that is lost.
 
         Raises:
             KeyError: For a parameter that the space does not have.
             ValueError: For a value outside its distribution.
         """
-        distributions = {each: self._distributions[each] for each in params}
-        trial = create_trial(
-            state=TrialState.RUNNING,
-            params=dict(params),
-            distributions=distributions,
-            user_attrs={"recreated": True},
-        )
-        with self._journal.batch():
-            self._storage.create_new_trial(self._id, trial)
-            self._look()
+        self._create(params, {"recreated": True})
 
     def on_loss(self, notice: Callable[[str], None]) -> None:
         """Names who is told when proposals can no longer be computed ahead."""
@@ -316,7 +307,7 @@ class Study:
         params = self._ahead.take(number, self._until())
         if params is None:
             return None
-        self.recreate(params)
+        self._create(params, {})
         return Asked(number=number, params=params, protected=False, rungs={})
 
     def _proposed(self) -> Asked | None:
@@ -332,6 +323,18 @@ class Study:
         """Has the next proposal computed, unless a configuration waits to be tried first."""
         if self._ahead is not None and not self._waiting:
             self._ahead.prepare(len(self._states), self._until())
+
+    def _create(self, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+        distributions = {each: self._distributions[each] for each in params}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=distributions,
+            user_attrs=dict(attrs),
+        )
+        with self._journal.batch():
+            self._storage.create_new_trial(self._id, trial)
+            self._look()
 
     def _until(self) -> int:
         """Bytes of the journal up to the trial that was handed out last, by whatever driver."""

@@ -18,8 +18,8 @@ from scipy.special import log_ndtr, ndtr
 
 from gsfl_tune.search.proposal import ReadOnlyStudy
 
-# Trials that TPE looks at. It models the good ones, 25 at most, and all others; of those, the
-# newest stand for the rest.
+# Trials that TPE looks at. It models the good ones, 25 at most, and all others; of those, some
+# stand for the rest.
 HISTORY = 500
 # Of them, those that are kept for being the best. More than the 25 that TPE would ever take.
 BEST = 50
@@ -122,14 +122,20 @@ class Memory:
         return self._ranked[:count]
 
     def history(self, most: int) -> list[SeenTrial]:
-        """Finished trials by number: the best and the newest where there are too many."""
+        """Finished trials by number; of too many the best, the newest, and some of all times.
+
+        The best and the newest alone are good: the worse of them would stand for what is bad,
+        and TPE would look for better ones where everything is worse.
+        """
         if len(self._numbers) <= most:
             return [self._trials[number] for number in self._numbers]
-        kept = {trial.number for trial in self.best(min(BEST, most))}
-        for number in reversed(self._numbers):
-            if len(kept) >= most:
-                break
-            kept.add(number)
+        kept = {trial.number for trial in self.best(min(BEST, most // 3))}
+        others = [number for number in self._numbers if number not in kept]
+        newest = (most - len(kept)) // 2
+        kept.update(others[len(others) - newest :])
+        earlier = others[: len(others) - newest]
+        spread = np.linspace(0, len(earlier) - 1, most - len(kept)).round().astype(int)
+        kept.update(earlier[position] for position in spread)
         return [self._trials[number] for number in sorted(kept)]
 
     def _see_running(self, trial: FrozenTrial, sign: float) -> SeenTrial:
@@ -166,18 +172,23 @@ class Memory:
 
 
 class Tpe(TPESampler):
-    """Multivariate TPE, grouped by condition, with the constant liar.
+    """TPE with the constant liar: of each parameter alone, or jointly, grouped by condition.
 
     It proposes what Optuna's does from the same trials, up to rounding, at a fraction of the
     cost: normal distribution functions of whole arrays instead of one number at a time, and
     trials that are looked up and sorted once. Of a study with more than `history` finished
-    trials it sees the best (so that the good ones are the same), the newest, and all that run.
+    trials it sees the best (so that the good ones are the same), the newest, an even sample of the
+    earlier ones, and all that run.
 
     Args:
         seed: Seed of this proposal.
         startup_trials: Finished trials before which it draws at random.
+        multivariate: Whether parameters are drawn jointly.
         history: Finished trials that it looks at, at most.
         memory: What was seen before, of one study and for all its proposals.
+
+    Attributes:
+        history: Finished trials that it looks at, at most.
     """
 
     def __init__(
@@ -185,24 +196,25 @@ class Tpe(TPESampler):
         *,
         seed: int,
         startup_trials: int = 10,
+        multivariate: bool = False,
         history: int = HISTORY,
         memory: Memory | None = None,
     ) -> None:
         super().__init__(
-            multivariate=True,
-            group=True,
+            multivariate=multivariate,
+            group=multivariate,
             constant_liar=True,
             n_startup_trials=startup_trials,
             seed=seed,
         )
-        self._history = history
+        self.history = history
         self._memory = memory or Memory()
         self._view: _View | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that some trial had."""
+        """The parameters that some trial had, none where each is drawn alone."""
         view = self._see(study, trial)
         return super().infer_relative_search_space(view.of_each_shape(), trial)  # type: ignore[arg-type]
 
@@ -220,14 +232,14 @@ class Tpe(TPESampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """Draws a parameter that no trial had before."""
+        """Draws a parameter alone, or one that no trial had before."""
         view = self._see(study, trial)
         with _quickly():
             return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
 
     def _see(self, study: optuna.Study, trial: FrozenTrial) -> _View:
         if self._view is None or self._view.number != trial.number:
-            self._view = _View(study, trial.number, self._memory, self._history)
+            self._view = _View(study, trial.number, self._memory, self.history)
         return self._view
 
     def _get_internal_repr(
