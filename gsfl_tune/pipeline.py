@@ -157,8 +157,6 @@ def search(
             )
             if storage is not None:
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
-                # A time budget or a target ends trials, not the run.
-                storage.storage.hopeless = lambda: interrupt.requested and interrupt.overdue
                 storage.start()
             watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
             _Search(

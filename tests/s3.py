@@ -10,8 +10,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 BUCKET = "bucket"
+
+
+class Request(NamedTuple):
+    """Who asked (an access key, any is taken) for what."""
+
+    key: str
+    method: str
+    path: str
+    query: str
 
 
 @dataclass
@@ -29,6 +39,11 @@ class S3Server:
             "AWS_REGION": "us-east-1",
             "AWS_EC2_METADATA_DISABLED": "true",
         }
+
+    def requests(self) -> list[Request]:
+        """What was answered so far, the mood permitting."""
+        lines = self.mood.with_name(f"{self.mood.name}.log").read_text().splitlines()
+        return [Request(*line.split(" ")) for line in lines]
 
     @contextmanager
     def feeling(self, mood: str) -> Iterator[None]:

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import open_storage
+from gsfl_tune.run.storage.segments import find_segments, read_journal
+from gsfl_tune.search.journal import read_studies
 from tests.s3 import S3Server, s3_server
 from tests.test_pipeline import EXPERIMENT
 
@@ -73,6 +79,66 @@ def test_a_search_on_s3_says_what_one_in_a_directory_says(search: Any, tmp_path:
     # More trials than it was begun with.
     search("--run-dir", "three", *stored, "--resume", "--trials", "6")
     assert sum(_results(tmp_path / "three")["trials"].values()) == 6
+
+
+@pytest.mark.slow
+def test_a_storage_that_refuses_while_a_time_budget_ends_trials_does_not_end_the_search(
+    server: S3Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in server.environment.items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "tiny.yaml").write_text(EXPERIMENT)
+    run = RunDirectory(tmp_path / "run")
+    said = tmp_path / "said.txt"
+    # The first trials, defaults, are over soon; later ones are under way when the time is up.
+    overrides = ("search.time_budget=100 s", "search.trials=500", "search.sampler.name=random")
+    overrides += ("training.head.epochs={choice: [3, 1000]}",)
+    overrides += ("search.control=off", "search.finalists=1", "search.scheduler.name=none")
+    words = [sys.executable, "-m", "gsfl_tune", "search", "tiny.yaml", "--run-dir", str(run.path)]
+    words += ["--storage", "s3://bucket/budget", *(f"--set={each}" for each in overrides)]
+    with said.open("w") as file:
+        driver = subprocess.Popen(
+            words,
+            cwd=tmp_path,
+            env={**os.environ, "GSFL_TUNE_CACHE": str(tmp_path / "cache"), "COLUMNS": "200"},
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+    def wait_for(ready: Callable[[], bool]) -> None:
+        deadline = time.monotonic() + 300
+        while not ready():
+            assert driver.poll() is None, said.read_text()
+            assert time.monotonic() < deadline, said.read_text()
+            time.sleep(0.02)
+
+    try:
+        # What tells trials to save and stop.
+        wait_for(run.interrupt_file.exists)
+        with server.feeling("refuse"):
+            wait_for(lambda: "is used up" in said.read_text())
+            # The driver publishes about once a second: all that has changed is refused.
+            time.sleep(3)
+        assert driver.wait(400) == 0, said.read_text()
+    finally:
+        driver.kill()
+        driver.wait()
+    output = said.read_text()
+    assert "search: search.time_budget of 100 s is used up" in output
+    assert "Traceback" not in output
+    # It was refused, and has everything nevertheless.
+    assert re.search(r"storage s3://\S+ did not answer for .* repeated", output), output
+    trials = read_studies(run.journal)["search"]
+    assert 0 < len(trials) < 500
+    assert {trial.state.name for trial in trials} == {"COMPLETE", "PRUNED"}
+    assert [trial for trial in trials if "time_budget" in trial.user_attrs.get("ended", "")]
+    storage = open_storage("s3://bucket/budget/tiny")
+    journal = read_journal(storage, find_segments(storage.list("journal")))
+    assert journal == run.journal.read_bytes()
+    assert storage.get("results.json") == run.results_file.read_bytes()
+    weights = (run.best / "model.safetensors").read_bytes()
+    assert storage.get("best/model.safetensors") == weights
 
 
 def test_a_storage_that_cannot_be_used_is_refused_before_anything_is_trained(

@@ -131,7 +131,6 @@ def main() -> int:
             if storage is not None:
                 write_json(run.manifest_file, {"format": 1})
                 watchers.append(StorageWatcher(storage, interrupt, progress.notice))
-                storage.storage.hopeless = lambda: interrupt.overdue
                 storage.start()
             config = searched.defaults().search
             outcome = run_study(

@@ -66,7 +66,7 @@ class Search:
                 start_new_session=True,
             )
 
-    def end(self, seconds: float = 150) -> int:
+    def end(self, seconds: float = 400) -> int:
         """Waits for the driver's exit code."""
         try:
             return self.process.wait(seconds)
@@ -83,7 +83,7 @@ class Search:
         """What the last driver printed."""
         return self.output[-1].read_text(errors="replace")
 
-    def wait(self, ready: Callable[[], bool], seconds: float = 120) -> None:
+    def wait(self, ready: Callable[[], bool], seconds: float = 300) -> None:
         """Waits for something to happen while the driver runs."""
         deadline = time.monotonic() + seconds
         while not ready():
@@ -339,7 +339,7 @@ def kill_head(search: Search, victim: dict[str, Any], fresh: Callable[[], Nodes]
 def kill_gcs(search: Search, victim: dict[str, Any], fresh: Callable[[], Nodes]) -> None:
     """The head's control service, under a driver on another machine that has to notice."""
     kill(search.nodes.gcs)
-    code = search.end(120)
+    code = search.end()
     if code != 3 or "--resume" not in search.text() or "Traceback" in search.text():
         raise RuntimeError(f"the driver ended with {code}:\n{search.text()}")
     search.nodes = fresh()

@@ -22,10 +22,13 @@ _START_SECONDS = 150.0
 def main() -> None:
     """Runs ``ray`` with the arguments of this process."""
     os.environ.update(ENVIRONMENT)
-    from ray._private import ray_constants, services
+    from ray._private import node, ray_constants, services
 
     services.get_node_ip_address = lambda address=None: "127.0.0.1"
-    services.get_node = _patient(services.get_node)
+    services.get_node = _patient(services.get_node, RuntimeError)
+    # A node that joins looks for the head's: it may have begun a moment before.
+    found = node.get_all_node_info_until_retrieved
+    node.get_all_node_info_until_retrieved = _patient(found, Exception)
     ray_constants.ENABLE_RAY_CLUSTER = True
     from ray.scripts import scripts
 
@@ -33,13 +36,13 @@ def main() -> None:
     scripts.main()
 
 
-def _patient(get_node: Any) -> Any:
-    def get(*arguments: Any) -> Any:
+def _patient(get_node: Any, not_yet: type[Exception]) -> Any:
+    def get(*arguments: Any, **options: Any) -> Any:
         deadline = time.monotonic() + _START_SECONDS
         while True:
             try:
-                return get_node(*arguments)
-            except RuntimeError:
+                return get_node(*arguments, **options)
+            except not_yet:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.2)

@@ -35,7 +35,7 @@ from gsfl_tune.search.stored import largest_timeline, tell_finished
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.table import TrialTable
 from gsfl_tune.search.trainable import GsflTrainable
-from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, quiet
+from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, own_credentials, quiet
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, Task
 from gsfl_tune.training.cost import checkpoint_bytes
@@ -319,7 +319,7 @@ def _fit(
     parent.mkdir(parents=True, exist_ok=True)
     storage = tempfile.mkdtemp(dir=parent)
     try:
-        with quiet(), light_snapshots(), memory_monitor(), lean_ray():
+        with quiet(), light_snapshots(), memory_monitor(), own_credentials(), lean_ray():
             tune.Tuner(
                 trainable,
                 tune_config=tune.TuneConfig(

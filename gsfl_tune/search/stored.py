@@ -27,6 +27,8 @@ _LOOK_SECONDS = 1.0
 class StorageWatcher(Watcher):
     """Says what the storage did, and stops a search that cannot be published.
 
+    A run that was asked to stop waits no longer for the storage than for its trials.
+
     Args:
         storage: Where the run is kept.
         interrupt: Of the run.
@@ -41,6 +43,8 @@ class StorageWatcher(Watcher):
         self._notice = notice
         self._due = 0.0
         self._over = False
+        # A time budget or a target ends trials, not the run: it can wait for its storage.
+        storage.storage.hopeless = lambda: interrupt.requested and interrupt.overdue
 
     def tick(self) -> None:
         """Looks about once a second."""

@@ -1,4 +1,4 @@
-"""Where Ray Tune is not what a search needs: its noise, its snapshots, its view of memory."""
+"""Where Ray Tune is not what a search needs: noise, snapshots, its view of memory and secrets."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from ray.air.execution._internal import actor_manager
 from ray.exceptions import OutOfMemoryError, RayActorError
-from ray.tune.execution import tune_controller
+from ray.tune.execution import class_cache, tune_controller
 from ray.tune.execution.tune_controller import TuneController
 
 # Ray's defaults write files and lines for people who look at Ray; a run has its own.
@@ -59,6 +59,21 @@ def memory_monitor() -> Iterator[None]:
     finally:
         for module in modules:
             module.RayActorError = RayActorError
+
+
+@contextmanager
+def own_credentials() -> Iterator[None]:
+    """Leaves nodes the credentials that they have.
+
+    Tune gives trials the AWS keys of the driver: they take the place of a node's own, of which
+    another part may stay, and whoever sees the dashboard can read them.
+    """
+    before = class_cache.ENV_VARS_TO_PROPAGATE
+    class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not name.startswith("AWS_")}
+    try:
+        yield
+    finally:
+        class_cache.ENV_VARS_TO_PROPAGATE = before
 
 
 @contextmanager

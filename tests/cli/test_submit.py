@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
 import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -20,81 +15,7 @@ import psutil
 import pytest
 
 from gsfl_tune.cluster import Jobs, connect
-
-ROOT = Path(__file__).parents[2]
-SCRIPT = ROOT / "clusters" / "local.sh"
-EXPERIMENT = """\
-name: tiny
-data:
-  source: typefaces
-  image_size: 32
-  augment: {flip: false}
-  typefaces: {train: 6, test: 3, size: 40}
-model:
-  backbone: test_efficientnet
-  weights: none
-  latent_dim: {choice: [8, 16]}
-training:
-  device: cpu
-  head: {epochs: 6, batch_size: 32, learning_rate: {float: [1e-3, 1e-2], log: true}}
-search:
-  trials: 6
-  control: off
-  finalists: 1
-  final_seeds: 1
-  scheduler: {name: none}
-  resources: {cpu: 1, gpu: 0}
-"""
-
-
-class Cluster:
-    """What `local.sh` started.
-
-    Attributes:
-        directory: Of its sockets, logs and token.
-        environment: What ``local.sh env`` exports.
-    """
-
-    def __init__(self, nodes: int) -> None:
-        # Sockets may have 107 characters: pytest's own directories are too deep.
-        self.directory = Path(tempfile.mkdtemp(prefix="gt-", dir="/tmp"))
-        self._environment = {
-            **os.environ,
-            "GSFL_TUNE_LOCAL": str(self.directory),
-            "PYTHON": sys.executable,
-            "OMP_NUM_THREADS": "1",
-            "GSFL_TUNE_CACHE": str(self.directory / "cache"),
-        }
-        ports = [str(_free_port()) for _ in range(2)]
-        up = self.script(
-            *("up", "--nodes", str(nodes), "--port", ports[0], "--dashboard-port", ports[1])
-        )
-        if up.returncode != 0:
-            logs = "".join(log.read_text() for log in self.directory.glob("*.log"))
-            raise RuntimeError(f"{up.stdout}{up.stderr}{logs}")
-        text = self.script("env").stdout
-        self.environment = dict(re.findall(r"export (\w+)='?([^'\n]*)", text))
-        self.address = self.environment["RAY_API_SERVER_ADDRESS"]
-
-    def script(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [str(SCRIPT), *arguments],
-            capture_output=True,
-            text=True,
-            check=False,
-            env=self._environment,
-        )
-
-    def processes(self) -> list[psutil.Process]:
-        found = []
-        for file in self.directory.glob("node*.pid"):
-            parent = psutil.Process(int(file.read_text()))
-            found += [parent, *parent.children(recursive=True)]
-        return found
-
-    def close(self) -> None:
-        self.script("down")
-        shutil.rmtree(self.directory, ignore_errors=True)
+from tests.cli.local import EXPERIMENT, Cluster, ended_trials, free_port
 
 
 @pytest.fixture(scope="module")
@@ -122,12 +43,6 @@ def _enter(cluster: Cluster, folder: Path, monkeypatch: pytest.MonkeyPatch) -> N
 @pytest.fixture
 def jobs(home: Path, cluster: Cluster) -> Jobs:
     return Jobs(connect(cluster.address))
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return int(free.getsockname()[1])
 
 
 def _token(cluster: Cluster) -> str:
@@ -284,7 +199,7 @@ def test_nothing_is_started_when_something_is_wrong(home: Path, command, jobs: J
     (home / ".rayignore").write_text("*.yaml\n")
     assert "left out" in command("submit", "tiny.yaml", "--run-dir", "/r").err
     (home / ".rayignore").unlink()
-    nobody = f"http://127.0.0.1:{_free_port()}"
+    nobody = f"http://127.0.0.1:{free_port()}"
     answer = command("submit", "tiny.yaml", "--run-dir", "/r", "--address", nobody)
     assert answer.code == 2
     assert "Connection refused" in answer.err
@@ -370,17 +285,3 @@ def test_a_search_on_two_raylets_is_stopped_and_resumed(tmp_path, monkeypatch, c
     finally:
         pair.close()
     assert not pair.directory.exists()
-
-
-def ended_trials(run_dir: Path) -> dict[int, float]:
-    """Values of finished trials, from the journal; none before there is one."""
-    from optuna import load_study
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
-    journal = run_dir / "study.journal"
-    if not journal.exists():
-        return {}
-    storage = JournalStorage(JournalFileBackend(str(journal)))
-    trials = load_study(study_name="search", storage=storage).trials
-    return {trial.number: trial.value for trial in trials if trial.state.is_finished()}

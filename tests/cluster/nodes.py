@@ -61,6 +61,8 @@ class Nodes:
         role = ["--address", self.address]
         if not self.processes:
             role = ["--head", "--port", str(self.port), "--include-dashboard", "false"]
+            # Without a dashboard too, Ray complains where another one has the port.
+            role += ["--dashboard-port", str(_free_port())]
             role += ["--ray-client-server-port", str(_free_port())]
         command = [
             *before,
@@ -86,8 +88,13 @@ class Nodes:
         """Until the head knows so many living nodes."""
         script = (
             "import ray, sys, time\n"
-            "ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
-            "deadline = time.monotonic() + 90\n"
+            "deadline = time.monotonic() + 240\n"
+            "while not ray.is_initialized():\n"
+            "    try:\n"
+            "        ray.init(address=sys.argv[1], log_to_driver=False, logging_level='ERROR')\n"
+            # The head answers before its own node is there.
+            "    except ConnectionError:\n"
+            "        assert time.monotonic() < deadline\n"
             "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]):\n"
             "    assert time.monotonic() < deadline\n"
             "    time.sleep(0.2)\n"
@@ -105,7 +112,7 @@ class Nodes:
             capture_output=True,
             text=True,
             check=False,
-            timeout=240,
+            timeout=500,
             **options,
         )
 

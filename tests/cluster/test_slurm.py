@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.cli.test_submit import EXPERIMENT, ended_trials
+from tests.cli.local import EXPERIMENT, ended_trials
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sh"
 # `srun` starts what follows its options; `scontrol` knows one node, and notes what is queued again.

@@ -17,6 +17,9 @@ from benchmarks.faults.scenario import Search, disagreements, states, strike
 from benchmarks.faults.storage import StorageServer
 from tests.faults.conftest import ONE_WORKER
 
+# A search, the same one undisturbed, and two clusters, on a machine that has other work too.
+pytestmark = pytest.mark.timeout(1800)
+
 
 @pytest.mark.slow
 def test_a_search_outlives_a_node_a_trial_and_its_driver(search: Callable[..., Search]) -> None:

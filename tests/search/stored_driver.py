@@ -39,14 +39,14 @@ def main(path: str, cache: str, url: str, *overrides: str) -> int:
             storage.place = storage.place.model_copy(update={"token": "of another machine"})
             interrupt = Interrupt(run)
             write_json(run.manifest_file, {"format": 1})
-            storage.storage.hopeless = lambda: interrupt.overdue
+            watchers = [progress, StorageWatcher(storage, interrupt, progress.notice)]
             storage.start()
             outcome = run_study(
                 tiny,
                 run,
                 resources=Slots(cpu=1, gpu=0, count=1),
                 cache_dir=Path(cache),
-                watchers=[progress, StorageWatcher(storage, interrupt, progress.notice)],
+                watchers=watchers,
                 interrupt=interrupt,
                 save_seconds=0.5,
                 storage=storage,
