@@ -1,16 +1,15 @@
 """Results a second of the driver with trials that do nothing: ours against plain Ray Tune.
 
-All sides run the same number of trials of three results at most on the same Ray, the same trials
-at once, one class trainable each with reused actors, and nothing to compute: what is left is
-the cost of the driver itself. Ours and the plain side have TPE (of each parameter alone,
-constant liar) over the same space and ASHA on. Ours runs twice: as a search goes, where ASHA
-stops most trials at their first result and every other result is a new trial; and with values that are all
-alike, where ASHA is asked as often and stops nobody, three results a trial. Plain Ray Tune is
-what a user writes: `Tuner` with `OptunaSearch` and `ASHAScheduler`, an in-memory study, no
-checkpoints, and Ray's defaults for everything else. Ours writes every result to a journal that
-outlives the driver, which the other side does not. Ray alone, with configurations that cost
-nothing, no scheduler and nothing written, is the floor; it runs as it is and as we use it
-(`gsfl_tune.search.lean`).
+All sides run the same number of trials of three results at most on the same Ray, the same trials at
+once, one class trainable each with reused actors, and nothing to compute: what is left is the cost
+of the driver itself. Ours and the plain side have TPE (of each parameter alone, constant liar) over
+the same space and ASHA on. Ours runs twice: as a search goes, where ASHA stops most trials at their
+first result and every other result is a new trial; and with values that are all alike, where ASHA
+is asked as often and stops nobody, three results a trial. Plain Ray Tune is what a user writes:
+`Tuner` with `OptunaSearch` and `ASHAScheduler`, an in-memory study, no checkpoints, and Ray's
+defaults for everything else. Ours writes every result to a journal that outlives the driver, which
+the other side does not. Ray alone, with configurations that cost nothing, no scheduler and nothing
+written, is the floor; it runs as it is and as we use it (`gsfl_tune.search.lean`).
 
 The rate of the second half against the first says whether the driver slows down as trials pile
 up. A side that is not done after `--limit` seconds is cut off, and its row says so. 1,000 trials

@@ -1,12 +1,13 @@
 """What a proposal costs, and how long a free worker waits for one: ours against plain Optuna.
 
 All sides propose for the same space of 12 parameters after the same finished trials (a third
-COMPLETE, two thirds PRUNED, as ASHA leaves them, four running), with the product's default, TPE
-of each parameter alone with constant liar. Plain Optuna, with the same sampler, is timed as a user
+COMPLETE, two thirds PRUNED, as ASHA leaves them, four running), with the product's default, TPE of
+each parameter alone with constant liar. Plain Optuna, with the same sampler, is timed as a user
 asks it, `study.ask` and the suggestions, on a journal file and in memory. Ours is timed three
-times: how long `Study.ask` takes when the next proposal has been computed ahead while the last trial ran (what a free worker waits, journal
-written and synced to disk), how long it takes when the driver has to ask itself, and the
-sampler's own time in the process that computes ahead. The sides take turns.
+times: how long `Study.ask` takes when the next proposal has been computed ahead while the last
+trial ran (what a free worker waits, journal written and synced to disk), how long it takes when the
+driver has to ask itself, and the sampler's own time in the process that computes ahead. The sides
+take turns.
 
 Some five minutes on two cores; most of it is plain Optuna and the pauses in which a trial
 would run.
