@@ -34,6 +34,7 @@ from benchmarks.replay import report
 from benchmarks.replay.fit import cross_validate, early_ranks
 from benchmarks.replay.runs import (
     BASELINE,
+    DEFAULT,
     GP_WORKERS,
     WORKERS,
     finals,
@@ -125,9 +126,7 @@ def main() -> None:
     best = report.ranking(rows)[:BEST]
     names = {one.scheduler.text: one.scheduler for one in screening()}
     again = [(sampler, names[text]) for sampler, text in best]
-    base = ("mtpe", BASELINE.text)
-    if base not in best:
-        again.append(("mtpe", BASELINE))
+    again += [one for one in (("mtpe", BASELINE), DEFAULT) if one not in again]
     extra = list(runs(finals(again), range(args.seeds, args.final_seeds)))
     rows += simulate_all(extra, surrogates, log, args.processes)
     gp = [] if args.no_gp else simulate_all(gp_runs(), surrogates, log, args.processes)
@@ -204,7 +203,35 @@ def _pairs() -> list[tuple[str, report.Row, report.Row]]:
         return SchedulerName("asha", *settings).text
 
     chance = {"sampler": "random", "scheduler": BASELINE.text}
+    default = {"sampler": DEFAULT[0], "scheduler": DEFAULT[1].text}
+
+    def joint(setting: report.Row) -> report.Row:
+        return setting | {"sampler": "mtpe"}
+
+    alone = [
+        (f"TPE alone, not multivariate ({text})", setting, joint(setting))
+        for text, setting in (
+            ("grace 5 and reduction 2", default),
+            ("median rule", default | {"scheduler": "median"}),
+            ("no scheduler", default | {"scheduler": "none"}),
+        )
+    ]
     return [
+        *alone,
+        (
+            "the default, not random search with its scheduler",
+            default,
+            default | {"sampler": "random"},
+        ),
+        ("the default, not multivariate TPE with grace 3 and reduction 3", default, base),
+        (
+            "the default, not with three brackets of grace 3 and reduction 3",
+            default,
+            default | {"scheduler": asha(3, 3, 3)},
+        ),
+        ("the default asked one trial ahead", default | {"ahead": True}, default),
+        ("the default with a history of 30 trials", default | {"history": 30}, default),
+        ("the default with a history of 60 trials", default | {"history": 60}, default),
         ("stopped trials told COMPLETE, not PRUNED", base | {"told": "complete"}, base),
         ("stopped trials not told, not PRUNED", base | {"told": "nothing"}, base),
         ("COMPLETE, not PRUNED (grace 1)", early | {"told": "complete"}, early),

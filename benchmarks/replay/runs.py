@@ -25,8 +25,9 @@ WORKERS = (1, 4, 16, 64)
 GP_WORKERS = 4
 # Training spent, in full trainings: the clock times the workers.
 SPENT = np.round(np.geomspace(1, 128, 43), 3)
-# What the others are compared with; it was the default before this replay.
+# What others are compared with; with multivariate TPE it was the default before this replay.
 BASELINE = SchedulerName("asha", 3, 3)
+DEFAULT = ("tpe", SchedulerName("asha", 5, 2))
 Run = tuple[str, Setting, int]
 
 
@@ -42,7 +43,9 @@ def screening() -> list[Setting]:
         found += [Setting("mtpe", scheduler, told=told) for told in ("complete", "nothing")]
     single = [Setting(s, o, protected=False) for o in (BASELINE, NONE) for s in ("mtpe", "random")]
     single += [Setting("mtpe", BASELINE, workers=w, ahead=True) for w in (1, 4, 16)]
-    single += [Setting("mtpe", BASELINE, history=30)]
+    single += [Setting(sampler, BASELINE, history=30) for sampler in ("mtpe", "tpe")]
+    single += [Setting(*DEFAULT, history=most) for most in (30, 60)]
+    single += [Setting(*DEFAULT, workers=w, ahead=True) for w in (1, 4, 16)]
     # What the time that ASHA saves could buy.
     single += [Setting(sampler, BASELINE, trials=240) for sampler in ("mtpe", "random")]
     # What tells most comes first.
