@@ -14,38 +14,24 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.training import Training, Workspace
+from tests.colours import write_colours
 
 pytest.importorskip("torchao")
 pytest.importorskip("onnxruntime")
 
-COLOURS = {"amber": (150, 110, 70), "brick": (140, 90, 80), "moss": (110, 120, 80)}
-COLOURS["slate"] = (100, 110, 120)
 FORMATS = ["onnx", "torch-export"]
-
-
-def _photographs(root: Path) -> None:
-    generator = np.random.default_rng(4)
-    for part, count in (("train", 48), ("val", 24), ("test", 12)):
-        for name, colour in COLOURS.items():
-            folder = root / part / name
-            folder.mkdir(parents=True)
-            for number in range(count):
-                noise = generator.normal(0, 45, (32, 32, 3)) + generator.normal(0, 8, 3)
-                pixels = np.clip(noise + colour, 0, 255).astype(np.uint8)
-                Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
 @pytest.fixture(scope="module")
 def fragile(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> RunDirectory:
     folder = tmp_path_factory.mktemp("fragile")
-    _photographs(folder / "images")
+    write_colours(folder / "images", 32, train=48, val=24, test=12)
     content = {
         "name": "colours",
         "data": {"source": "folder", "path": str(folder / "images"), "image_size": 32},
