@@ -28,7 +28,7 @@ class Track(Command):
             "--tensorboard",
             action="store_true",
             help="write RUN/tensorboard anew: the table of parameters, pictures of the winner, and "
-            "trials whose events are not in the run directory",
+            "trials whose events are not in the run directory, with pictures from its storage",
         )
 
     def run(self, args: argparse.Namespace) -> int:
@@ -45,7 +45,7 @@ class Track(Command):
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
         with run_lock(run):
             if args.tensorboard:
-                folder = write_tensorboard(run)
+                folder = write_tensorboard(run, lambda text: print(text, file=sys.stderr))
                 print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
             for tracker in trackers:
                 try:

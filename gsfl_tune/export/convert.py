@@ -200,6 +200,8 @@ def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runt
         work.say("training did not help: the weights stay what they were")
         kept.replace(built.path)
         return built, runtime
+    # What training gave is the difference of two rows.
+    work.measure("int8 untrained", runtime, kept.stat().st_size)
     work.refined["int8"] = options.epochs
     work.network = trained
     lost = 100 * (before - found)

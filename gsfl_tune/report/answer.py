@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+import yaml
 
 from gsfl_tune.experiment import METRICS
 from gsfl_tune.report.files import SEARCH, RunFiles
@@ -310,18 +313,25 @@ def _overrides(files: RunFiles, winner: Outcome) -> Iterator[tuple[str, str]]:
         if parameter.merges:
             yield parameter.path, str(winner.params[name])
             continue
-        value = _leaf(winner.config, parameter.path.split("."))
-        if value is not None:
-            yield parameter.path, f"{value}"
+        for value in _leaf(winner.config, parameter.path.split(".")):
+            yield parameter.path, _yaml(value)
 
 
-def _leaf(config: Mapping[str, Any], keys: Sequence[str]) -> Any:
+def _leaf(config: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
+    """The value at a path, or nothing: the value may be null."""
     found: Any = config
     for key in keys:
         if not isinstance(found, Mapping) or key not in found:
-            return None
+            return []
         found = found[key]
-    return found
+    return [found]
+
+
+def _yaml(value: Any) -> str:
+    """What ``--set`` reads as this value."""
+    if isinstance(value, str) and yaml.safe_load(value) == value:
+        return value
+    return json.dumps(value)
 
 
 def maximizes(metric: str) -> bool:

@@ -69,6 +69,11 @@ class EventWriter:
             picture = confusion_picture(predicted, labels, groups)
             self._writer.add_image("validation/confusion", picture, self._epoch, dataformats="HWC")
 
+    def again(self, event: Any) -> None:
+        """Adds what another file had already."""
+        if self._writer is not None:
+            self._writer.file_writer.add_summary(event.summary, event.step, event.wall_time)
+
     def close(self, value: float | None = None, *, failed: bool = False) -> None:
         """Ends the file; with the trial's last value the trial has ended."""
         if self._writer is None:

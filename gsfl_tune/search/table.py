@@ -168,7 +168,9 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
     for key, value in last.items():
         if "/" in key:
             row[key] = value
-    for k, value in sorted(trial.intermediate_values.items()):
+    # Optuna takes no intermediate values where there are two objectives.
+    rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
+    for k, value in sorted((int(k), value) for k, value in rungs.items()):
         row[f"rungs.{k}"] = value
     for key, value in trial.params.items():
         row[f"params.{key}"] = value

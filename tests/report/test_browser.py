@@ -80,6 +80,24 @@ def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):
     assert here.complaints == []
 
 
+def test_latencies_are_a_column_and_commands_break_between_words(visit, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(latency=True).finish()
+    page = visit(write_report(maker.path), viewport={"width": 390, "height": 800}).page
+    command = page.text_content("#reproduce code >> nth=1")
+    assert command.startswith("gsfl-tune train ")
+    assert command == " ".join(command.split())
+    for word in page.query_selector_all("#reproduce code span"):
+        if word.inner_text().startswith("--"):
+            assert word.bounding_box()["height"] < 30, word.inner_text()
+    open_tab(page, "trials")
+    heads = [head.inner_text() for head in page.query_selector_all("#trials-table thead th")]
+    position = heads.index("latency ms") + 1
+    known = [text for text in column(page, position) if text != "–"]
+    # Every third of 30 trials finishes, but the first one fails.
+    assert len(known) == 9
+    assert all(float(text) > 0 for text in known)
+
+
 def test_tabs_follow_the_address_and_the_keyboard(visit, whole):
     here = visit(f"{whole.as_uri()}#model")
     assert here.page.is_visible("#model")

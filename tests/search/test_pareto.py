@@ -179,6 +179,10 @@ def test_a_search_finds_a_front_and_goes_on_where_it_was(
     for trial in complete:
         assert table.loc[trial.number, "latency_ms"] == trial.values[1]
         assert table.loc[trial.number, "value"] == trial.values[0]
+    # The report's rungs: of trials that ASHA stopped they are all there is.
+    for trial in study.trials():
+        row = table.loc[trial.number].filter(like="rungs.").dropna()
+        assert {int(name[6:]): value for name, value in row.items()} == study.rungs(trial) != {}
 
 
 def test_samplers_of_two_objectives_repeat(tmp_path: Path) -> None:

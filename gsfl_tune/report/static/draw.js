@@ -218,7 +218,7 @@ function fate(state) {
   return FATES[state] || { name: state.toLowerCase(), css: "var(--muted)", dash: null, width: 1, shape: 2 };
 }
 
-function fateLegend(host, trials) {
+function fateLegend(host, trials, hollow = []) {
   const states = [...new Set(trials.map((trial) => trial.s))].sort(
     (a, b) => Object.keys(FATES).indexOf(a) - Object.keys(FATES).indexOf(b));
   legend(host, states.map((state) => [
@@ -226,7 +226,8 @@ function fateLegend(host, trials) {
       const one = fate(state);
       svg("line", { x1: 0, x2: 26, y1: 6, y2: 6, stroke: one.css, "stroke-width": one.width + 0.4,
         "stroke-dasharray": one.dash }, root);
-      mark(root, one.shape, 13, 6, 3.5, { fill: one.shape === 4 ? "none" : one.css, stroke: one.css,
+      mark(root, one.shape, 13, 6, 3.5, {
+        fill: one.shape === 4 ? "none" : hollow.includes(state) ? "var(--card)" : one.css, stroke: one.css,
         "stroke-width": 1.6 });
     },
     `${fate(state).name} (${trials.filter((trial) => trial.s === state).length})`,

@@ -218,6 +218,7 @@ function barPairs(host, rows, chanceOf, series) {
   const x = linear(0, 1, frame.left, frame.right);
   axes(frame, { scale: x, ticks: [0, 0.25, 0.5, 0.75, 1], format: (v) => `${100 * v} %`, label: "share" },
     { scale: (v) => v, ticks: [] });
+  const numbers = [];
   rows.forEach((row, index) => {
     const top = frame.top + index * (22 * series.length + 16) + 6;
     svg("text", { x: frame.left - 8, y: top + 11 * series.length + 4, "text-anchor": "end", class: "label" }, frame.root,
@@ -233,7 +234,7 @@ function barPairs(host, rows, chanceOf, series) {
         svg("line", { x1: x(Math.max(0, found.mean - found.std)), x2: x(Math.min(1, found.mean + found.std)), y1: y + 9, y2: y + 9,
           stroke: "var(--text)", "stroke-width": 1.4 }, frame.root);
       }
-      svg("text", { x: x(Math.min(1, found.mean + (found.std || 0))) + 6, y: y + 13 }, frame.root, percentText(found.mean, 0));
+      numbers.push([x(Math.min(1, found.mean + (found.std || 0))) + 6, y + 13, percentText(found.mean, 0)]);
     });
     const chance = chanceOf(row);
     if (chance !== null && chance !== undefined) {
@@ -242,6 +243,8 @@ function barPairs(host, rows, chanceOf, series) {
       tooltip(line, `chance: ${percentText(chance)}`);
     }
   });
+  // Last, with a halo: the line of chance may go through them.
+  for (const [left, y, text] of numbers) svg("text", { x: left, y, class: "halo" }, frame.root, text);
   const marks = series.filter(([key]) => rows.some((row) => row[key])).map(([, name, colour]) => [
     (root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: colour }, root), name]);
   legend(host, [...marks, [(root) => svg("line", { x1: 2, x2: 24, y1: 6, y2: 6, stroke: "var(--failed)", "stroke-width": 2,

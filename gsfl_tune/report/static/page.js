@@ -140,6 +140,7 @@ function sortBy(head, direction = null) {
     // What is not there comes last, whichever way.
     if (one === null || two === null) return (one === null) - (two === null);
     if (typeof one === "number" && typeof two === "number") return sign * (one - two);
+    if (typeof one !== typeof two) return sign * (typeof one === "number" ? -1 : 1);
     return sign * String(one).localeCompare(String(two), undefined, { numeric: true });
   });
   body.append(...rows);
@@ -148,8 +149,11 @@ function sortBy(head, direction = null) {
 function key(cell) {
   const value = cell.dataset.v;
   if (value !== undefined) return value === "" ? null : Number(value);
-  const text = cell.textContent.trim();
-  return text === "" || text === "–" ? null : text;
+  // A badge behind it is not part of what is sorted by.
+  const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
+  if (text === "" || text === "–") return null;
+  const number = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ± .*)?$/i.exec(text);
+  return number ? Number(number[1]) : text;
 }
 
 // --- boxes that change a chart -------------------------------------------------------------

@@ -198,7 +198,7 @@ charts.slices = (host, data) => {
       tooltip(dot, () => trialText(search, trial));
     }
   });
-  fateLegend(host, shown);
+  fateLegend(host, shown, ["PRUNED", "FAIL", "RUNNING"]);
 };
 
 function axisScale(axis, from, to) {

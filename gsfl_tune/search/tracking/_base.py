@@ -30,6 +30,7 @@ class TrialRecord:
         state: ``RUNNING``, ``COMPLETE``, ``PRUNED`` or ``FAIL``.
         params: Active parameters by dotted path.
         value: The objective, of a trial that came to its end.
+        latency: Milliseconds an image, where that was an objective too.
         attributes: ``origin``, ``reason`` and ``ended``, those that there are.
         started: When it was handed out.
         finished: When it ended.
@@ -40,6 +41,7 @@ class TrialRecord:
     state: str
     params: dict[str, Any]
     value: float | None = None
+    latency: float | None = None
     attributes: dict[str, str] = field(default_factory=dict)
     started: datetime | None = None
     finished: datetime | None = None
@@ -47,14 +49,15 @@ class TrialRecord:
     @classmethod
     def of(cls, study: StudyName, trial: FrozenTrial) -> TrialRecord:
         """What the study says of a trial."""
-        values = trial.values
+        values = trial.values if trial.state.name == "COMPLETE" and trial.values else []
         return cls(
             study=study,
             number=trial.number,
             state=trial.state.name,
             # `path@1` is the second alternative for `path`; of them one is active.
             params={name.partition("@")[0]: value for name, value in trial.params.items()},
-            value=float(values[0]) if trial.state.name == "COMPLETE" and values else None,
+            value=float(values[0]) if values else None,
+            latency=float(values[1]) if len(values) > 1 else None,
             attributes={
                 name: str(trial.user_attrs[name])
                 for name in ("origin", "reason", "ended")
@@ -63,6 +66,11 @@ class TrialRecord:
             started=trial.datetime_start,
             finished=trial.datetime_complete,
         )
+
+    def final(self, metric: str) -> dict[str, float]:
+        """What it came to, as ``final/...``; `metric` is the objective."""
+        found = {metric: self.value, "latency_ms": self.latency}
+        return {f"final/{name}": value for name, value in found.items() if value is not None}
 
     @property
     def key(self) -> str:

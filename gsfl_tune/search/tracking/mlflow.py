@@ -174,9 +174,8 @@ class MlflowTracker(Tracker):
 
         assert self._info is not None
         end = _milliseconds(record.finished)
-        metrics = []
-        if record.value is not None:
-            metrics.append(Metric(f"final/{self._info.metric}", record.value, end, 0))
+        final = record.final(self._info.metric)
+        metrics = [Metric(name, value, end, 0) for name, value in final.items()]
         tags = [RunTag(f"gsfl_tune.{name}", text) for name, text in record.attributes.items()]
         tags.append(RunTag(_STATE, record.state))
         self._client.log_batch(run, metrics=metrics, tags=tags)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ from gsfl_tune.run.storage import EPOCHS
 from gsfl_tune.search.events import EventWriter, hparams_summary, matrix_picture
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.sampler import whole_space
+from gsfl_tune.search.tracking.stored_pictures import StoredPictures
 from gsfl_tune.search.watcher import Watcher
 
 FOLDER = "tensorboard"
@@ -50,11 +51,15 @@ class TensorBoard(Watcher):
                 _write_table(folder, self._experiment)
 
 
-def write_tensorboard(run: RunDirectory) -> Path:
+def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda text: None) -> Path:
     """Writes everything beside the trials' own events, and events of trials that have none.
+
+    Those ran on another node: their numbers are written from their epochs, their pictures are
+    taken from the run's storage.
 
     Args:
         run: The run; no search works in it.
+        notice: Told what a user should read.
 
     Returns:
         The folder; it is replaced as a whole.
@@ -69,12 +74,14 @@ def write_tensorboard(run: RunDirectory) -> Path:
         new.chmod(0o755)
         _write_table(new, experiment)
         metric = experiment.defaults().search.metric
+        pictures = StoredPictures(experiment, notice)
         for name, trials in read_studies(run.journal).items():
             for trial in trials:
                 directory = run.trial(name, trial.number)
                 if not any(directory.glob("events.out.tfevents.*")):
-                    target = new / directory.relative_to(run.path)
-                    _write_trial(directory, target, trial, metric)
+                    place = directory.relative_to(run.path)
+                    found = pictures.of(place.as_posix())
+                    _write_trial(directory, new / place, trial, metric, found)
         _write_pictures(run, new)
         if folder.exists():
             shutil.rmtree(folder)
@@ -144,8 +151,10 @@ def _table(experiment: Experiment) -> Any:
     return hparams_summary("experiment", Table(hparam_infos=infos, metric_infos=metrics))
 
 
-def _write_trial(directory: Path, target: Path, trial: FrozenTrial, metric: str) -> None:
-    """Events of a trial from its epochs: it ran where its events were not kept."""
+def _write_trial(
+    directory: Path, target: Path, trial: FrozenTrial, metric: str, pictures: Sequence[Any]
+) -> None:
+    """Events of a trial from its epochs, and pictures as its worker wrote them."""
     epochs = EpochLog(directory / EPOCHS).read()
     if not epochs:
         return
@@ -154,6 +163,8 @@ def _write_trial(directory: Path, target: Path, trial: FrozenTrial, metric: str)
     for epoch in epochs:
         at += float(epoch.get("seconds", 0.0))
         events.epoch(epoch, at)
+    for picture in pictures:
+        events.again(picture)
     last = epochs[-1].get(metric) if trial.state.is_finished() else None
     events.close(last, failed=trial.state == TrialState.FAIL)
 

@@ -106,9 +106,8 @@ class WandbTracker(Tracker):
     def _end(self, record: TrialRecord) -> None:
         assert self._info is not None
         run = self._open.pop(record.key)
-        run.summary.update({"state": record.state, **record.attributes})
-        if record.value is not None:
-            run.summary[f"final/{self._info.metric}"] = record.value
+        final = record.final(self._info.metric)
+        run.summary.update({"state": record.state, **record.attributes, **final})
         run.finish(exit_code=1 if record.state == "FAIL" else 0)
 
     def _init(self, key: str, name: str, kind: str, config: Mapping[str, Any]) -> Any:

@@ -1,0 +1,133 @@
+"""The program on a bundle's card, run as it stands, says what ``gsfl-tune predict`` says."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsfl_tune.export import Options, export_run, load_bundle
+from gsfl_tune.run import RunDirectory
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("torchao")
+
+SLOW = pytest.mark.slow
+# What Pillow rounds to bytes while it resizes, a file that resizes itself does not.
+INSIDE, OUTSIDE = 1e-4, 0.05
+
+
+def _pictures(folder: Path) -> list[Path]:
+    """Wide, tall, lying on its side, and one whose colours are partly seen through."""
+    generator = np.random.default_rng(2)
+
+    def picture(width: int, height: int) -> Image.Image:
+        small = generator.integers(0, 256, (4, 6, 3), dtype=np.uint8)
+        return Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC)
+
+    files = []
+    for name, image, options in (
+        ("wide", picture(140, 50), {"format": "JPEG"}),
+        ("tall", picture(37, 111), {"format": "JPEG"}),
+        ("lying", picture(120, 60), {"format": "JPEG", "exif": Image.Exif()}),
+        ("pierced", picture(90, 61), {"format": "PNG"}),
+    ):
+        if "exif" in options:
+            options["exif"][0x0112] = 6  # turned by a quarter
+        if name == "pierced":
+            image.putalpha(picture(90, 61).convert("L"))
+        files.append(folder / name)
+        image.save(files[-1], **options)
+    return files
+
+
+def _fitted(run: RunDirectory, target: Path, fit: str) -> RunDirectory:
+    """The run of a winner that was trained on squares made in another way."""
+    copy = RunDirectory(shutil.copytree(run.path, target))
+    file = copy.best / "config.json"
+    config: dict[str, Any] = json.loads(file.read_text())
+    config["preprocessing"]["fit"] = config["experiment"]["data"]["fit"] = fit
+    file.write_text(json.dumps(config))
+    return copy
+
+
+def _program(folder: Path) -> str:
+    blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
+    (program,) = [block for block in blocks if "gsfl_tune" not in block]
+    return str(program)
+
+
+def _ask(program: str, folder: Path) -> tuple[str, float]:
+    done = subprocess.run(
+        [sys.executable, "-c", f"import sys; sys.modules['gsfl_tune'] = None\n{program}"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    name, probability = done.stdout.rsplit(maxsplit=1)
+    return name, float(probability)
+
+
+@pytest.mark.parametrize(
+    ("format", "precision", "fit", "preprocess"),
+    [
+        ("onnx", "fp16", "squash", False),
+        pytest.param("onnx", "int8", "pad", True, marks=SLOW),
+        pytest.param("onnx", "int8", "crop", False, marks=SLOW),
+        pytest.param("torch-export", "fp16", "pad", True, marks=SLOW),
+        pytest.param("torch-export", "int8", "squash", False, marks=SLOW),
+        pytest.param("torch-export", "int8", "crop", True, marks=SLOW),
+    ],
+)
+def test_the_card_reads_the_file(
+    trained_run: RunDirectory,
+    cache_dir: Path,
+    tmp_path: Path,
+    format: str,
+    precision: str,
+    fit: str,
+    preprocess: bool,
+) -> None:
+    run = _fitted(trained_run, tmp_path / "run", fit)
+    options = Options(
+        format=format, precision=precision, preprocess=preprocess, threads=1, seconds=0.0,
+        calibration=32, max_loss=100.0,
+    )  # fmt: skip
+    out = export_run(run.path, tmp_path / "out", options=options, cache_dir=cache_dir)
+    program, files = _program(out), _pictures(tmp_path)
+    predicted = subprocess.run(
+        [sys.executable, "-m", "gsfl_tune", "predict", out, *files, "--json", "--top", "1"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    said = json.loads(predicted.stdout)
+    assert len(said) == len(files)
+    for file, expected in zip(files, said, strict=True):
+        shutil.copyfile(file, out / "image.jpg")
+        name, probability = _ask(program, out)
+        assert name == expected["classes"][0], file.name
+        wanted = pytest.approx(expected["probabilities"][0], abs=INSIDE if preprocess else OUTSIDE)
+        assert probability == wanted, file.name
+    # In another way the same pictures are other squares: the comparison says something.
+    other = load_bundle(
+        _fitted(trained_run, tmp_path / "other", "pad" if fit != "pad" else "crop").best
+    )
+    own = load_bundle(run.best)
+    first, second = (bundle.predict(files, top=3) for bundle in (own, other))
+    differences = [
+        abs(a.probabilities[0] - b.probabilities[0]) for a, b in zip(first, second, strict=True)
+    ]
+    assert max(differences) > 10 * INSIDE
