@@ -11,14 +11,22 @@ if image.has_transparency_data:  # as in training: on white
     image = image.convert("RGBA")
     image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
 image = image.convert("RGB")
-square = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))
 """
 
-# `pad` and `squash` make the square in another way.
+# Pixel for pixel what `gsfl_tune.data.single.square` does: `ImageOps.pad` puts images whose margin
+# is odd a pixel further down or to the right.
+_PAD = """\
+scale = side / max(image.size)
+image = image.resize([max(1, round(n * scale)) for n in image.size], Image.Resampling.BICUBIC)
+canvas = Image.new("RGB", (side, side), (124, 116, 104))
+canvas.paste(image, ((side - image.width) // 2, (side - image.height) // 2))
+square = np.asarray(canvas)
+"""
+
 _FITS = {
-    "crop": "ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)",
-    "pad": "ImageOps.pad(image, (side, side), Image.Resampling.BICUBIC, color=(124, 116, 104))",
-    "squash": "image.resize((side, side), Image.Resampling.BICUBIC)",
+    "crop": "square = np.asarray(ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC))\n",
+    "pad": _PAD,
+    "squash": "square = np.asarray(image.resize((side, side), Image.Resampling.BICUBIC))\n",
 }
 
 _NORMALISED = """\
@@ -66,8 +74,7 @@ def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool 
     head = _ONNX if format == "onnx" else _PROGRAM
     if format != "onnx" and quantised:
         head = head.replace("import torch\n", "import torch\nimport torchao.quantization.pt2e\n")
-    square = _SQUARE.replace(_FITS["crop"], _FITS[fit])
-    lines = head + square
+    lines = head + _SQUARE + _FITS[fit]
     lines += "images = square[None].copy()\n" if preprocess else _NORMALISED
     if format == "onnx":
         lines += 'outputs = session.run(None, {"images": images})[0][0]\n'
