@@ -119,7 +119,7 @@ def main() -> None:
         rows = finished(log)
         gp = [row for row in rows if row["sampler"] == "gp"]
         rows = [row for row in rows if row["sampler"] != "gp"]
-        _publish(rows, gp, report.ranking(rows, (4,))[:BEST], surrogates, args)
+        _publish(rows, gp, report.ranking(rows)[:BEST], surrogates, args)
         return
     jobs = list(runs(screening(), range(args.seeds)))
     rows = simulate_all(jobs, surrogates, log, args.processes)
@@ -147,7 +147,8 @@ def _publish(
 
 def _landmarks() -> list[report.Combination]:
     base = BASELINE.text
-    return [("mtpe", base), ("random", base), ("mtpe", "none"), ("random", "none")]
+    default = (DEFAULT[0], DEFAULT[1].text)
+    return [default, ("mtpe", base), ("random", base), ("tpe", "none"), ("random", "none")]
 
 
 def _page(
