@@ -16,7 +16,8 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Memory, Tpe
+from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.tpe import Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

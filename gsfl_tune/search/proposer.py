@@ -20,7 +20,7 @@ from gsfl_tune.experiment.nodes import read_yaml
 from gsfl_tune.search.journal import FollowedJournal
 from gsfl_tune.search.proposal import propose
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Memory
+from gsfl_tune.search.seen import Memory
 
 
 class Proposer:

@@ -29,7 +29,8 @@ from gsfl_tune.experiment.space import Space
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory
 from gsfl_tune.search.grid import GridSampler, grid_points
-from gsfl_tune.search.tpe import Memory, Tpe
+from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.tpe import Tpe
 
 Distributions = dict[str, BaseDistribution]
 

@@ -21,7 +21,7 @@ from gsfl_tune.search.fingerprint import sign_study
 from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
 from gsfl_tune.search.sampler import create_sampler, draws_everything, fixed_params, whole_space
-from gsfl_tune.search.tpe import Memory
+from gsfl_tune.search.seen import Memory
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 

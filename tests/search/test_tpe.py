@@ -13,7 +13,8 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import SamplerConfig
 from gsfl_tune.search.proposal import propose
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.tpe import Memory, Tpe
+from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.tpe import Tpe
 from tests.search.experiments import experiment
 
 SPACE = experiment(
