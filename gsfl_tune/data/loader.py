@@ -15,7 +15,7 @@ import weakref
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 import numpy as np
@@ -310,7 +310,10 @@ def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
 
     def start() -> None:
         torch.set_num_threads(1)
-        ready.wait()
+        # A pool whose initializer fails empties its queue, and with it the word to end: threads
+        # that wait for work then wait for ever, and so does who waits for them.
+        with suppress(threading.BrokenBarrierError):
+            ready.wait()
 
     pool = ThreadPoolExecutor(count, thread_name_prefix="prefetch", initializer=start)
     try:

@@ -227,6 +227,25 @@ def test_the_threads_end_with_the_iterator(dataset, way):
     assert not prefetching()
 
 
+def test_an_iterator_left_before_its_threads_have_begun_ends(dataset, caplog):
+    # Threads that had not left their starting line yet took the word to end from the others.
+    for _ in range(20):
+        batches = epoch_batches(
+            dataset.pool,
+            dataset.train_index[:1],
+            1,
+            seed=0,
+            epoch=1,
+            transform=Augment(AugmentConfig(), 4, MEAN, STD),
+            device="cpu",
+            threads=16,
+        )
+        next(batches)
+        batches.close()
+    assert not prefetching()
+    assert not caplog.records
+
+
 def test_images_do_not_depend_on_the_number_of_threads(dataset):
     alone = epoch(dataset, color=0.2, threads=1)
     for threads in (2, 5):
