@@ -15,6 +15,7 @@ from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
+from gsfl_tune.search.parzen import density
 from gsfl_tune.search.proposal import ReadOnlyStudy
 from gsfl_tune.search.seen import Memory, SeenTrial
 
@@ -29,8 +30,9 @@ class Tpe(TPESampler):
     """TPE with the constant liar: of each parameter alone, or jointly, grouped by condition.
 
     It proposes what Optuna's does from the same trials, up to rounding, at a fraction of the
-    cost: normal distribution functions of whole arrays instead of one number at a time, and
-    trials that are looked up and sorted once. Of a study with more than `history` finished
+    cost: parameters alone have densities of their own, jointly there are normal distribution
+    functions of whole arrays instead of one number at a time, and trials are looked up and sorted
+    once. Of a study with more than `history` finished
     trials it sees the best (so that the good ones are the same), the newest, an even sample of the
     earlier ones, and all that run.
 
@@ -76,8 +78,7 @@ class Tpe(TPESampler):
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """Draws them jointly."""
-        with _quickly():
-            return super().sample_relative(self._see(study, trial), trial, search_space)  # type: ignore[arg-type]
+        return super().sample_relative(self._see(study, trial), trial, search_space)  # type: ignore[arg-type]
 
     def sample_independent(
         self,
@@ -88,26 +89,24 @@ class Tpe(TPESampler):
     ) -> Any:
         """Draws a parameter alone, or one that no trial had before."""
         view = self._see(study, trial)
-        with _quickly():
-            return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
+        return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
 
     def _sample(
         self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As Optuna's, but that trials are divided once for all parameters that are drawn alone."""
-        if len(search_space) != 1 or not isinstance(study, _View):
-            return super()._sample(study, trial, search_space)
-        ((name, distribution),) = search_space.items()
-        estimators = [
-            self._parzen_estimator_cls(
-                {name: study.column(numbers, name)}, search_space, self._parzen_estimator_parameters
+        """As Optuna's, faster: a parameter alone by a density made for it."""
+        if len(search_space) == 1 and isinstance(study, _View):
+            ((name, distribution),) = search_space.items()
+            good, others = (
+                density(distribution, study.column(numbers, name))
+                for numbers in study.halves(default_gamma(study.finished))
             )
-            for numbers in study.halves(default_gamma(study.finished))
-        ]
-        drawn = estimators[0].sample(self._rng.rng, self._n_ei_candidates)
-        gain = self._compute_acquisition_func(drawn, *estimators)
-        chosen = TPESampler._compare(drawn, gain)[name]
-        return {name: distribution.to_external_repr(chosen)}
+            if good is not None and others is not None:
+                drawn = good.draw(self._rng.rng, self._n_ei_candidates)
+                gain = good.log_pdf(drawn) - others.log_pdf(drawn)
+                return {name: distribution.to_external_repr(drawn[np.argmax(gain)].item())}
+        with _quickly():
+            return super()._sample(study, trial, search_space)
 
     def _see(self, study: optuna.Study, trial: FrozenTrial) -> _View:
         if self._view is None or self._view.number != trial.number:

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import optuna
 import pytest
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import TrialState
 
 from gsfl_tune.experiment import Experiment
@@ -81,6 +82,44 @@ def test_proposes_what_optuna_does(direction: str, multivariate: bool) -> None:
                 assert found[name] == pytest.approx(value, rel=1e-9)
             else:
                 assert found[name] == value
+
+
+@pytest.mark.parametrize("trials", [12, 400])
+def test_proposes_what_optuna_does_for_every_kind_of_parameter(trials: int) -> None:
+    kinds = {
+        "float": FloatDistribution(-2.0, 3.0),
+        "log": FloatDistribution(1e-6, 1e2, log=True),
+        "step": FloatDistribution(0.0, 1.0, step=0.05),
+        "int": IntDistribution(1, 4),
+        "wide": IntDistribution(0, 10**9),
+        "log int": IntDistribution(8, 4096, log=True),
+        "int step": IntDistribution(0, 96, step=16),
+        "choice": CategoricalDistribution(["a", "b", None, 4]),
+    }
+    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=2))
+    for number in range(trials):
+        # One in three has no "log": the mixtures have different numbers of kernels.
+        asked = {k: v for k, v in kinds.items() if k != "log" or number % 3}
+        params = study.ask(asked).params
+        value = abs(params["float"] - 1) + params["int"] * (params["choice"] == "b")
+        study.tell(number, value + 1e-9 * params["wide"])
+    memory = Memory()
+    for seed in range(20):
+        proposed = []
+        for sampler in (
+            optuna.samplers.TPESampler(multivariate=False, constant_liar=True, seed=seed),
+            Tpe(seed=seed, memory=memory, history=trials),
+        ):
+            study.sampler = sampler
+            trial = study.ask(kinds)
+            proposed.append(trial.params)
+            study.tell(trial, state=TrialState.FAIL)
+        expected, found = proposed
+        for name, kind in kinds.items():
+            assert kind._contains(kind.to_internal_repr(found[name])), name
+            value = expected[name]
+            same = pytest.approx(value, rel=1e-7) if isinstance(value, float) else value
+            assert found[name] == same, name
 
 
 def test_of_a_long_history_the_best_the_newest_and_the_running_count() -> None:
