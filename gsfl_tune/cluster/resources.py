@@ -6,7 +6,7 @@ import logging
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -109,22 +109,9 @@ def start_ray(
     }
     address = address or os.environ.get("RAY_ADDRESS") or None
     if address is None or address == "local":
-        try:
-            with _loopback(), _no_error_listener():
-                ray.init(
-                    address="local",
-                    num_cpus=cpus,
-                    num_gpus=gpus,
-                    include_dashboard=False,
-                    object_store_memory=_OBJECT_STORE_BYTES,
-                    **common,
-                )
-        # Ray has no type of its own for processes that do not come up in time.
-        except Exception as error:
-            ray.shutdown()
-            raise EnvironmentProblem(
-                f"Ray did not start on this machine: {_first_line(error)}"
-            ) from error
+        options = {"num_cpus": cpus, "num_gpus": gpus, **common}
+        if not _started_locally(options, again=True):
+            _started_locally(options, again=False)
         return True
     try:
         with _no_error_listener():
@@ -138,6 +125,50 @@ def start_ray(
         raise UserError(
             f"--address {address}: no Ray cluster answers ({line}); is it up, and is the token "
             f"its own? {HINT}"
+        ) from error
+    return True
+
+
+def _started_locally(options: Mapping[str, Any], *, again: bool) -> bool:
+    """Starts Ray on this machine.
+
+    Ray waits for its own processes for 30 s, however busy the machine is.
+
+    Args:
+        options: For ``ray.init``.
+        again: Whether there will be another try if it takes longer.
+
+    Returns:
+        Whether it started; what it left behind is ended if not.
+
+    Raises:
+        EnvironmentProblem: When it did not, for another reason or for good.
+    """
+    import psutil
+    import ray
+
+    here = psutil.Process()
+    before = set(here.children(recursive=True))
+    try:
+        with _loopback(), _no_error_listener():
+            ray.init(
+                address="local",
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE_BYTES,
+                **options,
+            )
+    # Ray has no type of its own for processes that do not come up in time.
+    except Exception as error:
+        ray.shutdown()
+        left = [each for each in here.children(recursive=True) if each not in before]
+        for process in left:
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+        psutil.wait_procs(left, timeout=10)
+        if again and "timed out" in str(error):
+            return False
+        raise EnvironmentProblem(
+            f"Ray did not start on this machine: {_first_line(error)}"
         ) from error
     return True
 

@@ -165,6 +165,37 @@ def test_a_local_ray_lets_nobody_in_without_its_token(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow  # Ray waits for 30 s
+def test_a_local_ray_that_is_slow_to_start_gets_a_second_try() -> None:
+    program = """
+import os, signal, sys, threading, time
+import psutil
+stopped = []
+def stop_the_first_raylet():
+    while not stopped:
+        for child in psutil.Process().children(recursive=True):
+            try:
+                if child.name() == "raylet":
+                    os.kill(child.pid, signal.SIGSTOP)
+                    stopped.append(child)
+            except (psutil.Error, ProcessLookupError):
+                pass
+        time.sleep(0.005)
+threading.Thread(target=stop_the_first_raylet, daemon=True).start()
+from gsfl_tune.cluster import ray_session
+with ray_session(cpus=1):
+    import ray
+    print("worked", ray.get(ray.remote(lambda: 41 + 1).remote()), len(stopped))
+    print("left", stopped[0].is_running() and stopped[0].status() != "zombie")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, timeout=180
+    )
+    assert done.returncode == 0, done.stderr
+    assert "worked 42 1" in done.stdout
+    assert "left False" in done.stdout
+
+
 def test_slots_of_the_ray_that_runs(ray_of_tests: None) -> None:
     assert slots(_request(gpu=0)) == Slots(1, 0, 2)
     assert slots(_request(gpu=0), max_concurrent=1).count == 1
