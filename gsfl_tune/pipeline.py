@@ -378,7 +378,7 @@ def _open(experiment: Experiment, cache_dir: Path | None) -> Workspace:
 
 def _restored(training: Training) -> bool:
     try:
-        return training.restore()
+        return training.look()
     except CheckpointError as error:
         raise UserError(f"{error}; remove the file to train from the beginning") from error
 

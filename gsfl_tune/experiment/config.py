@@ -364,6 +364,13 @@ class SearchConfig(Section):
     trial_timeout: Duration | None = Field(
         None, description="Longest time of one trial, which fails then (90s, 20m, 6h, 2d)."
     )
+    last_checkpoints: int = Field(
+        2,
+        ge=1,
+        le=100,
+        description="Checkpoints that a running trial keeps, the newest; where the last one cannot "
+        "be read it goes on from the one before it.",
+    )
     keep_checkpoints: int = Field(
         3, ge=0, description="Checkpoints of the best finished trials that are kept."
     )

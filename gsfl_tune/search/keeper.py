@@ -12,6 +12,7 @@ from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.checkpoints import discard, older, stored
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training.cost import checkpoint_bytes
@@ -36,8 +37,8 @@ class CheckpointKeeper(Watcher):
         discard: Is told of every trial's checkpoint that is not wanted any more, once, for
             whoever keeps a copy of it.
         copies: Which checkpoints there are copies of; asked once, at the beginning.
-        unseen: Bytes that a checkpoint counts which is not in sight, as on a node that keeps its
-            own directory.
+        unseen: Bytes that the checkpoints of a trial count which are not in sight, as on a node
+            that keeps its own directory.
     """
 
     def __init__(
@@ -78,12 +79,12 @@ class CheckpointKeeper(Watcher):
         for path in {*self._copies()} - {self._directory(n) / CHECKPOINT for n in wanted}:
             self._discard(path)
         for number in self._study.running():
-            for torn in self._directory(number).glob(f".{CHECKPOINT}.*.tmp"):
+            for torn in self._directory(number).glob(".checkpoint.*.tmp"):
                 torn.unlink(missing_ok=True)
         if self._budget is not None:
             # Those of the other study, and of retrains that an earlier driver began.
             own = self._run.trials(self._study.name)
-            found = self._run.path.rglob(CHECKPOINT)
+            found = self._run.path.rglob("checkpoint*.pt")
             self._others = [path for path in found if own not in path.parents]
 
     def ended(self, number: int) -> None:
@@ -92,6 +93,9 @@ class CheckpointKeeper(Watcher):
         if trial.state.name == "COMPLETE":
             value = self._sign * (self._study.value(trial) or 0.0)
             self._kept = sorted({*self._kept, (value, number)})
+            with suppress(OSError):
+                for path in older(self._directory(number) / CHECKPOINT):
+                    path.unlink(missing_ok=True)
             while len(self._kept) > self._keep:
                 self._drop_worst()
         else:
@@ -106,9 +110,9 @@ class CheckpointKeeper(Watcher):
     def used(self) -> int:
         """Bytes that the checkpoints of the run take."""
         numbers = [*self._study.running(), *(number for _, number in self._kept)]
-        own = [self._directory(number) / CHECKPOINT for number in numbers]
-        seen = sum(_size(path) or self._unseen for path in own)
-        return seen + sum(_size(path) for path in self._others)
+        own = [stored(self._directory(number) / CHECKPOINT) for number in numbers]
+        seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
+        return seen + sum(map(_size, self._others))
 
     def _look(self) -> None:
         self._looked = time.monotonic()
@@ -131,7 +135,7 @@ class CheckpointKeeper(Watcher):
         path = self._directory(number) / CHECKPOINT
         # A checkpoint that stays costs space and nothing else.
         with suppress(OSError):
-            path.unlink(missing_ok=True)
+            discard(path)
         # A resume of ten thousand trials does not ask a storage about each: see `begin`.
         if not self._tidying:
             self._discard(path)
@@ -156,13 +160,15 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
     if search.disk_budget is None:
         return
     largest, retrains = checkpoint_bytes(experiment), _retrains(search)
-    needed = largest * (concurrent + retrains)
+    kept = search.last_checkpoints
+    needed = largest * (kept * concurrent + retrains)
     if needed > byte_count(search.disk_budget):
         file, line = experiment.locate("search.disk_budget")
         message = (
             f"found {search.disk_budget}, allowed at least {size_text(needed)}: checkpoints of up "
-            f"to {size_text(largest)} for {concurrent} trial(s) at once (search.max_concurrent) "
-            f"and {retrains} models of the end (search.final_seeds)"
+            f"to {size_text(largest)}, {kept} (search.last_checkpoints) for each of {concurrent} "
+            f"trial(s) at once (search.max_concurrent), and {retrains} models of the end "
+            "(search.final_seeds)"
         )
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
 

@@ -32,6 +32,7 @@ CHANGEABLE = (
     "search.target",
     "search.trial_timeout",
     "search.keep_checkpoints",
+    "search.last_checkpoints",
     "search.disk_budget",
 )
 

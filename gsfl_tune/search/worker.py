@@ -18,6 +18,7 @@ from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment.config import Config, DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import Claim, ClaimLost, EpochLog
+from gsfl_tune.run.checkpoints import discard
 from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.events import EventWriter
@@ -138,7 +139,7 @@ def take(training: Training) -> Claim:
     try:
         training.restore()
     except CheckpointError:
-        training.checkpoint_path.unlink(missing_ok=True)
+        discard(training.checkpoint_path)
         training.restore()
     return claim
 
@@ -340,6 +341,7 @@ class TrialWorker:
             directory = self._workplace.directory
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
+        training.keep = task.config.search.last_checkpoints
         self._claim = take(training)
         if self._workplace is not None:
             training.on_save = self._workplace.saved

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from gsfl_tune.run import write_bytes
+from gsfl_tune.run.checkpoints import set_aside
 
 FORMAT = 1
 
@@ -17,10 +18,11 @@ class CheckpointError(Exception):
     """A checkpoint that is there but cannot be used."""
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Replaces the checkpoint at `path`."""
+def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
+    """Replaces the checkpoint at `path`; that and the others before it stay, up to `keep`."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
+    set_aside(path, keep)
     write_bytes(path, buffer.getvalue())
 
 

@@ -17,7 +17,8 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters, GsflLoss, create_terms
 from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.run import EpochLog
-from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
+from gsfl_tune.run.checkpoints import stored
+from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.features import digest
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
@@ -96,6 +97,8 @@ class Training:
         self.epoch = 0
         # Epoch of the checkpoint that is on disk.
         self.saved = 0
+        # Checkpoints that `save` leaves: the new one and some before it.
+        self.keep = 1
         self.log = EpochLog(self.directory / "epochs.jsonl")
         self.device = resolve_device(config.training.device)
         self.autocast = _autocast(config, self.device)
@@ -285,27 +288,43 @@ class Training:
         """Writes ``checkpoint.pt``; nothing before the first epoch."""
         if self._stage is None:
             return
-        save_checkpoint(self.checkpoint_path, self._state())
+        save_checkpoint(self.checkpoint_path, self._state(), self.keep)
         self.saved = self.epoch
         self.on_save()
 
     def restore(self) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
 
+        Where that file is broken, the one before it is taken, if it was kept.
+
         Returns:
             Whether there was a checkpoint of this configuration; if not, the training starts
             from its beginning.
 
         Raises:
-            CheckpointError: When the file is broken.
+            CheckpointError: When the file is broken and there is no other.
         """
-        found = self.look()
+        found, broken = False, None
+        for path in stored(self.checkpoint_path):
+            try:
+                found = self._take(path)
+            except CheckpointError as error:
+                broken = broken or error
+            if found:
+                # Or what is broken would be kept, and this one replaced.
+                path.replace(self.checkpoint_path)
+                break
+        if broken is not None and not found:
+            raise broken
         self.log.truncate(self.epoch if found else 0)
         return found
 
     def look(self) -> bool:
-        """As `restore`, for who only wants the model: every file stays as it is."""
-        state = load_checkpoint(self.checkpoint_path)
+        """As `restore`, for who only wants the last model: every file stays as it is."""
+        return self._take(self.checkpoint_path)
+
+    def _take(self, path: Path) -> bool:
+        state = load_checkpoint(path)
         if (
             state is None
             or state["fingerprint"] != self._fingerprint

@@ -55,6 +55,26 @@ def test_what_is_kept_are_running_trials_and_the_best(run: RunDirectory, study: 
     assert {path.name for path in discarded} == {"checkpoint.pt"}
 
 
+def test_of_a_trial_that_ended_no_older_checkpoints_are_kept(
+    run: RunDirectory, study: Study
+) -> None:
+    _write(run, *range(4))
+    for number in range(4):
+        (run.trial("search", number) / "checkpoint.1.pt").write_bytes(bytes(SIZE))
+    keeper = CheckpointKeeper(run, study, keep=1)
+    keeper.begin(study, 6, 2)
+    assert keeper.used() == 8 * SIZE
+    study.complete(0, 0.5)
+    keeper.ended(0)
+    study.complete(1, 0.9)
+    keeper.ended(1)
+    study.prune(2, 0.1, 0)
+    keeper.ended(2)
+    left = sorted(f"{path.parent.name}/{path.name}" for path in run.trials().rglob("*.pt"))
+    assert left == ["1/checkpoint.pt", "3/checkpoint.1.pt", "3/checkpoint.pt"]
+    assert keeper.used() == 3 * SIZE
+
+
 def test_a_new_driver_tidies_up_after_one_that_was_killed(run: RunDirectory, study: Study) -> None:
     _write(run, *range(6))
     for number, value in enumerate([0.5, 0.9, 0.7]):

@@ -103,6 +103,29 @@ def test_a_broken_checkpoint_costs_time_and_nothing_else(task: Task) -> None:
     assert _steps(TrialWorker(task))[:2] == before
 
 
+@pytest.mark.parametrize(("lost", "kept"), [(0, 3), (1, 2), (2, 0)])
+def test_goes_on_from_the_last_checkpoint_that_can_be_read(
+    task: Task, lost: int, kept: int
+) -> None:
+    whole = _steps(TrialWorker(task.model_copy(update={"directory": task.directory / "whole"})))
+    first = TrialWorker(task)
+    before = [first.step(), first.step()]
+
+    def seconds() -> list[float]:
+        return [record["seconds"] for record in EpochLog(task.directory / "epochs.jsonl").read()]
+
+    trained = seconds()
+    assert len(trained) == 3
+    for name in ("checkpoint.pt", "checkpoint.1.pt")[:lost]:
+        path = task.directory / name
+        path.write_bytes(path.read_bytes()[:100])
+    results = [*before, *_steps(TrialWorker(task.model_copy(update={"reported": 2})))]
+    values = [result["validation/nll"] for result in results]
+    assert values == [result["validation/nll"] for result in whole]
+    same = [a == b for a, b in zip(trained, seconds(), strict=False)]
+    assert same == [True] * kept + [False] * (3 - kept)
+
+
 def test_does_not_even_begin_while_the_run_is_interrupted(task: Task) -> None:
     task.interrupt.parent.mkdir(parents=True, exist_ok=True)
     task.interrupt.touch()

@@ -8,7 +8,9 @@ import torch
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
+from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training import CheckpointError, NonFiniteLoss, Training
+from gsfl_tune.training.checkpoint import load_checkpoint
 
 from .conftest import tiny_config
 
@@ -213,6 +215,61 @@ def test_a_broken_checkpoint_is_an_error_that_names_the_file(workspace, tmp_path
     training.save()
     data = training.checkpoint_path.read_bytes()
     training.checkpoint_path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        Training(tiny_config(), workspace, tmp_path).restore()
+
+
+def _saved_thrice(workspace, tmp_path, keep):
+    training = Training(tiny_config(), workspace, tmp_path)
+    training.keep = keep
+    for _ in range(3):
+        training.run_epoch()
+        training.save()
+    return training
+
+
+def test_the_last_checkpoints_are_kept(workspace, tmp_path):
+    training = _saved_thrice(workspace, tmp_path, keep=3)
+    kept = [load_checkpoint(path)["epoch"] for path in stored(training.checkpoint_path)]
+    assert kept == [3, 2, 1]
+    training.keep = 2
+    training.run_epoch()
+    training.save()
+    kept = [load_checkpoint(path)["epoch"] for path in stored(training.checkpoint_path)]
+    assert kept == [4, 3]
+    assert sorted(path.name for path in tmp_path.glob("*.pt")) == [
+        "checkpoint.1.pt",
+        "checkpoint.pt",
+    ]
+    assert not list(tmp_path.glob(".*.tmp"))
+
+
+def test_a_broken_checkpoint_costs_what_came_after_the_one_before(workspace, tmp_path):
+    training = _saved_thrice(workspace, tmp_path / "broken", keep=2)
+    data = training.checkpoint_path.read_bytes()
+    training.checkpoint_path.write_bytes(data[: len(data) // 2])
+    again = Training(tiny_config(), workspace, tmp_path / "broken")
+    again.keep = 2
+    assert again.restore()
+    assert again.epoch == again.saved == 2
+    assert [record["epoch"] for record in again.log.read()] == [1, 2]
+    whole = _saved_thrice(workspace, tmp_path / "whole", keep=1)
+    again.run_epoch()
+    again.save()
+    kept = [load_checkpoint(path)["epoch"] for path in stored(again.checkpoint_path)]
+    assert kept == [3, 2]
+    expected, found = (each.trained_network().state_dict() for each in (whole, again))
+    for name, value in expected.items():
+        assert torch.equal(found[name], value), name
+
+
+def test_only_the_last_checkpoint_is_the_model(workspace, tmp_path):
+    training = _saved_thrice(workspace, tmp_path, keep=2)
+    training.checkpoint_path.write_bytes(b"broken")
+    with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
+        Training(tiny_config(), workspace, tmp_path).look()
+    for path in stored(training.checkpoint_path):
+        path.write_bytes(b"broken")
     with pytest.raises(CheckpointError, match=r"checkpoint\.pt"):
         Training(tiny_config(), workspace, tmp_path).restore()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.run.atomic import write_bytes
+from gsfl_tune.run.checkpoints import discard
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.storage import lease as leases
 from gsfl_tune.run.storage._base import is_safe
@@ -324,5 +325,5 @@ class RunStorage:
             return
         if path.name == EPOCHS:
             # Of the epochs that were here.
-            path.with_name(CHECKPOINT).unlink(missing_ok=True)
+            discard(path.with_name(CHECKPOINT))
         write_bytes(path, data)

@@ -1,0 +1,60 @@
+"""The files of a training's checkpoints: the last one, and those before it."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+
+def stored(path: Path) -> list[Path]:
+    """The checkpoints that are there, newest first.
+
+    Args:
+        path: Of the last one; those before it lie beside it, ``checkpoint.1.pt`` and so on.
+    """
+    older = {int(name): each for each in path.parent.glob(f"{path.stem}.*{path.suffix}")
+             if (name := each.name.split(".")[1]).isdigit()}  # fmt: skip
+    last = [path] if path.exists() else []
+    return last + [older[number] for number in sorted(older)]
+
+
+def set_aside(path: Path, keep: int) -> None:
+    """Keeps what lies at `path`, and those before it, before it is replaced.
+
+    Args:
+        path: Of the last checkpoint. It stays where it is.
+        keep: Checkpoints that there will be after the next one is written.
+    """
+    if not path.exists():
+        return
+    for each in older(path)[max(0, keep - 2) :]:
+        each.unlink(missing_ok=True)
+    for number in range(keep - 2, 0, -1):
+        if (before := _name(path, number)).exists():
+            before.replace(_name(path, number + 1))
+    if keep < 2:
+        return
+    temporary = path.with_name(f".{path.name}.aside.tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        # Not every file system has a second name for a file.
+        shutil.copyfile(path, temporary)
+    temporary.replace(_name(path, 1))
+
+
+def older(path: Path) -> list[Path]:
+    """Those before the last one, newest first."""
+    return [each for each in stored(path) if each != path]
+
+
+def discard(path: Path) -> None:
+    """Deletes the checkpoint at `path` and those before it."""
+    for each in stored(path):
+        each.unlink(missing_ok=True)
+
+
+def _name(path: Path, number: int) -> Path:
+    return path.with_name(f"{path.stem}.{number}{path.suffix}")
