@@ -190,12 +190,15 @@ def test_an_endpoint_frozen_for_half_a_minute_and_a_second_driver(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     # A trial that waits for the storage does not use up its own time.
-    driver = Driver(run, cache_dir, url, "search.trial_timeout=12 s")
-    driver.wait_for(lambda: run.journal.exists() and len(_finished(run)) >= 1)
+    driver = Driver(run, cache_dir, url, "search.trial_timeout=25 s")
+    storage = open_storage(f"{url}/tiny")
+    driver.wait_for(lambda: storage.list(""))
+    # Beside the first one from its beginning: neither may wait for how fast the other is.
     second = Driver(RunDirectory(tmp_path / "second"), cache_dir, url)
-    assert "another search works on this run" in second.end(2)
+    driver.wait_for(lambda: run.journal.exists() and len(_finished(run)) >= 1)
     with server.frozen():
         time.sleep(30)
+    assert "another search works on this run" in second.end(2)
     output = driver.end()
     assert "repeated" in output
     study = read_studies(run.journal)["search"]
