@@ -15,6 +15,8 @@ SILENT_DEATHS = 2
 
 # Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
+# Of `gsfl_tune.search.team`: another process of the trial was killed.
+_RANK = re.compile(r"RankLost: (rank \d+, a process of the trial, died \(signal \d+\))")
 _DEAD = (
     "ActorDiedError",
     "actor died",
@@ -39,8 +41,8 @@ class Failure:
 
     Attributes:
         kind: ``node``: its machine or raylet was lost, or cannot be reached; ``process``: it
-            died alone; ``memory``: Ray ended it as its node ran low; ``error``: it raised;
-            ``spent``: it refused a trial before it began.
+            or another one of the trial was killed, alone; ``memory``: Ray ended it as its node
+            ran low; ``error``: it raised; ``spent``: it refused a trial before it began.
         reason: One line for a user.
     """
 
@@ -70,6 +72,8 @@ def failure(text: str) -> Failure:
     if not flush:
         return Failure("process", "the worker process died")
     reason = flush[-1].strip()
+    if rank := _RANK.search(reason):
+        return Failure("process", rank[1])
     return Failure("spent" if _SPENT in reason else "error", reason)
 
 
@@ -85,13 +89,14 @@ class Losses:
     def __init__(self, max_failures: int) -> None:
         self._max_failures = max_failures
         self._counts: Counter[tuple[int, bool]] = Counter()
+        self._deaths: Counter[int] = Counter()
 
     def wants_less(self, number: int, failure: Failure) -> bool:
         """Whether memory may be what ends it: its process died without a word, again.
 
         The kernel, or the limit of a container, ends a process as `kill -9` does.
         """
-        return failure.kind == "process" and self._counts[number, False] >= SILENT_DEATHS
+        return failure.kind == "process" and self._deaths[number] >= SILENT_DEATHS
 
     def again(self, number: int, failure: Failure) -> str | None:
         """Counts a loss.
@@ -108,6 +113,7 @@ class Losses:
             return f"a worker process was started anew: {failure.reason}"
         node = failure.kind == "node"
         self._counts[number, node] += 1
+        self._deaths[number] += failure.kind == "process"
         count, limit = self._counts[number, node], NODES_PER_TRIAL if node else self._max_failures
         if count > limit:
             return None

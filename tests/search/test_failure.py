@@ -37,9 +37,19 @@ gsfl_tune.search.memory.WorkerSpent: 300 MiB of its GPU's memory were not given 
 """
 
 
+RANK = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+ray::GsflTrainable.train() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
+  File "team.py", line 163, in run
+    raise cause from error
+gsfl_tune.search.team.RankLost: rank 1, a process of the trial, died (signal 9)
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "kind", "reason"),
     [
+        (RANK, "process", "rank 1, a process of the trial, died (signal 9)"),
+        (RANK.replace("signal 9", "exit code 1"), "error", "died (exit code 1)"),
         (PROCESS, "process", "the worker process died"),
         (NODE, "node", "its node was lost"),
         (RAISED, "error", "RuntimeError: the GPU is on fire"),

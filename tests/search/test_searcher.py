@@ -94,6 +94,13 @@ def test_a_process_that_dies_twice_without_a_word_trains_in_halves(setup: Setup)
     assert any("perhaps for want of memory" in text for text in setup.notices.texts)
 
 
+def test_an_error_is_no_silent_death(setup: Setup) -> None:
+    for failure in (Failure("error", "RuntimeError: no"), PROCESS):
+        setup.suggest()
+        setup.lose(failure)
+    assert "batch_halved" not in setup.study.trial(0).user_attrs
+
+
 def test_a_trial_that_takes_every_node_down_fails_in_the_end(setup: Setup) -> None:
     setup.suggest()
     for _ in range(NODES_PER_TRIAL):
