@@ -15,6 +15,8 @@ from gsfl_tune.search.worker import too_long
 
 # A trial that is only slow ends by itself, at the end of an epoch: its process is used again.
 GRACE_SECONDS = 10.0
+# A storage that answers again is not asked again at once by everybody: see `Storage`.
+_COMING_BACK_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -69,7 +71,7 @@ class Deadlines(tune.Callback):
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
         """Called some times a second, whatever trials do."""
         now, away = time.monotonic(), self._away()
-        late = [each for each in self._running.values() if now >= each.until + away - each.away]
+        late = [each for each in self._running.values() if now >= each.until + _waits(each, away)]
         for each in late:
             del self._running[each.trial.trial_id]
             self._end(each, now)
@@ -89,3 +91,9 @@ class Deadlines(tune.Callback):
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles callbacks with its snapshot, which is never read.
         return {}
+
+
+def _waits(running: _Running, away: float) -> float:
+    """Seconds that a trial may have waited for the storage."""
+    waited = away - running.away
+    return waited + _COMING_BACK_SECONDS if waited > 0 else 0.0

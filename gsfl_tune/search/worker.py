@@ -337,7 +337,10 @@ class TrialWorker:
         directory = task.directory
         if task.storage is not None:
             key = fingerprint(task.config)
+            begun = time.monotonic()
             self._workplace = Workplace(task.storage, directory, key, task.params)
+            # The trial's time limit waits while the storage does not answer.
+            self._begun += time.monotonic() - begun
             directory = self._workplace.directory
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)

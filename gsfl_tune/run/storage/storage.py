@@ -131,13 +131,14 @@ class Storage:
         since: float | None = None
         pause = _FIRST_PAUSE
         while True:
+            begun = time.monotonic()
             try:
                 answer = call()
             except OSError as error:
                 now = time.monotonic()
                 if since is None:
                     since = now
-                self._troubles.failed(kind, _short(error), first=since == now)
+                self._troubles.failed(kind, _short(error), begun, first=since == now)
                 if now - since >= self.patience or self.hopeless():
                     raise EnvironmentProblem(
                         f"storage {self.url}: {what} failed for {now - since:.0f} s: "
@@ -163,14 +164,15 @@ class Troubles:
         self._error = ""
         self._announced = False
 
-    def failed(self, kind: str, error: str, *, first: bool) -> None:
-        """An operation failed; `first`: for the first time."""
+    def failed(self, kind: str, error: str, begun: float, *, first: bool) -> None:
+        """An operation that was begun at `begun` failed; `first`: for the first time."""
         with self._lock:
             self._error = error
             if first:
                 self._repeated[kind] += 1
             if self._since is None:
-                self._since = time.monotonic()
+                # What hangs fails late.
+                self._since = begun
 
     def worked(self, *, repeated: bool) -> None:
         """An operation succeeded."""
