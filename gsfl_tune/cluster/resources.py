@@ -160,10 +160,13 @@ def _started_locally(options: Mapping[str, Any], *, again: bool) -> bool:
     # Ray has no type of its own for processes that do not come up in time.
     except Exception as error:
         ray.shutdown()
-        left = [each for each in here.children(recursive=True) if each not in before]
-        for process in left:
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        left = []
+        for process in here.children(recursive=True):
+            with suppress(psutil.Error):
+                command = " ".join(process.cmdline())
+                if process not in before and ("/ray/" in command or command.startswith("ray::")):
+                    process.kill()
+                    left.append(process)
         psutil.wait_procs(left, timeout=10)
         if again and "timed out" in str(error):
             return False
