@@ -59,9 +59,11 @@ def test_every_head_and_pooling_survives(tmp_path, images, model):
         tmp_path / "b", network, config, classes=CLASSES, groups=groups, side=SIDE, metrics={}
     )
     found = load_bundle(path).predict(images[:4], top=6)
+    # A bundle runs with channels last, where convolutions add up in another order; the roots of
+    # compact bilinear pooling make ten times as much of a difference as there was.
     for row, prediction in zip(reference(network, images[:4]), found, strict=True):
         np.testing.assert_allclose(
-            prediction.probabilities, row.sort(descending=True)[0], atol=1e-6
+            prediction.probabilities, row.sort(descending=True)[0], atol=1e-5
         )
 
 
