@@ -326,8 +326,8 @@ def main() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join([root, os.environ.get("PYTHONPATH", "")])
     from benchmarks.ranks import heads, ways
 
-    # Room to spare: a group whose actor was killed is not always given back, and a trainer that is
-    # not given one waits without end.
+    # Room to spare: with little of it a trainer once waited without end for a group, probably while
+    # that of a killed actor had not been given back.
     with ray_session(cpus=4 * 3 * rounds):
         text = f"{ways(rounds, count)}\n\n{heads(count)}"
     text += f"\n\n{epochs(rounds, 1 if options.quick else 5)}"
