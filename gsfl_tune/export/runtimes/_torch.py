@@ -20,7 +20,7 @@ class TorchRuntime(Runtime):
 
     def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
-        # Convolutions of photographs take a third less time that way round on a CPU.
+        # Convolutions are faster that way round on CPUs.
         self.network = network.to(memory_format=torch.channels_last)
 
     @property
