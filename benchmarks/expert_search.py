@@ -16,8 +16,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from glue_space import GRACE
-
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.pipeline import search
 from gsfl_tune.run import EpochLog, RunDirectory
@@ -31,12 +29,14 @@ class Stopwatch(Watcher):
         run: The run directory.
         trials: Go on at least until so many trials have ended,
         seconds: and for so long.
+        grace: Epochs before the first comparison.
     """
 
-    def __init__(self, run: RunDirectory, trials: int, seconds: float) -> None:
+    def __init__(self, run: RunDirectory, trials: int, seconds: float, grace: int) -> None:
         self._run = run
         self._least = trials
         self._seconds = seconds
+        self._grace = grace
         self._study: Study | None = None
         self._rungs: dict[int, float] = {}
         self._asked: dict[int, float] = {}
@@ -60,7 +60,7 @@ class Stopwatch(Watcher):
             self._rungs[number] = now
             # The trials that began together: later ones did not begin earlier.
             if len(self._rungs) <= self.slots:
-                first = self._epochs(number)[:GRACE]
+                first = self._epochs(number)[: self._grace]
                 began = now - sum(record["seconds"] for record in first)
                 self.first_epoch = min(began, self.first_epoch or began)
 
@@ -130,9 +130,11 @@ def main() -> None:
     parser.add_argument("--spawned", type=float, default=None, help="time.time() of the start")
     args = parser.parse_args()
     spawned = args.spawned or time.time()
-    watch = Stopwatch(RunDirectory(args.run_dir), args.trials, args.seconds)
+    experiment = Experiment.load(args.experiment)
+    grace = experiment.config.search.scheduler.grace
+    watch = Stopwatch(RunDirectory(args.run_dir), args.trials, args.seconds, grace)
     with suppress(SearchInterrupted):
-        search(Experiment.load(args.experiment), args.run_dir, watchers=[watch])
+        search(experiment, args.run_dir, watchers=[watch])
     record = watch.record()
     assert watch.first_epoch is not None
     record |= {

@@ -34,9 +34,6 @@ training:
     weight_decay: {float: [1e-5, 1e-1], log: true}
 """
 
-# Epochs before trials are compared.
-GRACE = 3
-
 DATA_SETS = ("typefaces", "clothing", "omniglot")
 
 
@@ -80,7 +77,6 @@ def experiment(name: str, data: dict[str, Any], *, epochs: int, **search: Any) -
     content = {"name": name, "data": data, **yaml.safe_load(SPACE)}
     content["training"]["head"]["epochs"] = epochs
     content["search"] = {
-        "scheduler": {"name": "asha", "grace": GRACE, "reduction": 3},
         "resources": {"cpu": 1, "gpu": 0},
         **search,
     }

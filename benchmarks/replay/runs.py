@@ -71,13 +71,14 @@ def runs(settings: list[Setting], seeds: range) -> Iterator[Run]:
 def gp_runs() -> list[Run]:
     """The GP sampler with every scheduler: all seeds with four workers, two with the others.
 
-    It thinks for most of a second a trial where nothing is stopped (it learns from finished
-    trials alone), so that these take hours.
+    It thinks for most of a second a trial (it learns from finished trials alone, so that it is
+    quicker where most are stopped): all of these take hours, which is why whole rounds of every
+    scheduler come first.
     """
     every = (*ASHA, MEDIAN, *HYPERBAND, NONE)
     found = list(runs([Setting("gp", one, workers=GP_WORKERS) for one in every], range(5)))
     others = [Setting("gp", one, workers=w) for w in (16, 1, 64) for one in every]
-    return found + list(runs(others, range(2)))
+    return sorted(found + list(runs(others, range(2))), key=lambda run: run[2])
 
 
 def key(run: Run) -> str:
