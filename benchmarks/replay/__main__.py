@@ -33,6 +33,7 @@ from benchmarks._report import publish, table
 from benchmarks.replay import report
 from benchmarks.replay.fit import cross_validate, early_ranks
 from benchmarks.replay.runs import (
+    ANYWHERE,
     BASELINE,
     DEFAULT,
     GP_WORKERS,
@@ -126,7 +127,8 @@ def main() -> None:
     best = report.ranking(rows)[:BEST]
     names = {one.scheduler.text: one.scheduler for one in screening()}
     again = [(sampler, names[text]) for sampler, text in best]
-    again += [one for one in (("mtpe", BASELINE), DEFAULT) if one not in again]
+    wanted = (("mtpe", BASELINE), DEFAULT, ANYWHERE, ("mtpe", DEFAULT[1]))
+    again += [one for one in wanted if one not in again]
     extra = list(runs(finals(again), range(args.seeds, args.final_seeds)))
     rows += simulate_all(extra, surrogates, log, args.processes)
     gp = [] if args.no_gp else simulate_all(gp_runs(), surrogates, log, args.processes)
@@ -205,6 +207,8 @@ def _pairs() -> list[tuple[str, report.Row, report.Row]]:
 
     chance = {"sampler": "random", "scheduler": BASELINE.text}
     default = {"sampler": DEFAULT[0], "scheduler": DEFAULT[1].text}
+    anywhere = {"sampler": ANYWHERE[0], "scheduler": ANYWHERE[1].text}
+    poor = {"defaults": "random"}
 
     def joint(setting: report.Row) -> report.Row:
         return setting | {"sampler": "mtpe"}
@@ -212,12 +216,25 @@ def _pairs() -> list[tuple[str, report.Row, report.Row]]:
     alone = [
         (f"TPE alone, not multivariate ({text})", setting, joint(setting))
         for text, setting in (
-            ("grace 5 and reduction 2", default),
-            ("median rule", default | {"scheduler": "median"}),
-            ("no scheduler", default | {"scheduler": "none"}),
+            ("grace 5 and reduction 2", anywhere),
+            ("median rule", anywhere | {"scheduler": "median"}),
+            ("no scheduler", anywhere | {"scheduler": "none"}),
+        )
+    ]
+    near = [
+        (
+            f"half of the start near the defaults, not anywhere ({text})",
+            default | more,
+            anywhere | more,
+        )
+        for text, more in (
+            ("grace 5 and reduction 2", {}),
+            ("the same, random defaults", poor),
+            ("no scheduler", {"scheduler": "none"}),
         )
     ]
     return [
+        *near,
         *alone,
         (
             "the default, not random search with its scheduler",

@@ -27,7 +27,9 @@ GP_WORKERS = 4
 SPENT = np.round(np.geomspace(1, 128, 43), 3)
 # What others are compared with; with multivariate TPE it was the default before this replay.
 BASELINE = SchedulerName("asha", 3, 3)
-DEFAULT = ("tpe", SchedulerName("asha", 5, 2))
+DEFAULT = ("ntpe", SchedulerName("asha", 5, 2))
+# The default without start-up trials near the defaults.
+ANYWHERE = ("tpe", DEFAULT[1])
 Run = tuple[str, Setting, int]
 
 
@@ -39,6 +41,8 @@ def screening() -> list[Setting]:
         found += [Setting(sampler, scheduler) for sampler in ("mtpe", "random", "tpe")]
     every = (NONE, MEDIAN, *ASHA, *HYPERBAND)
     found += [Setting(sampler, one) for one in every for sampler in ("random", "mtpe", "tpe")]
+    found += [Setting("ntpe", one) for one in (DEFAULT[1], NONE)]
+    found += [Setting(*one, defaults="random") for one in (DEFAULT, ANYWHERE)]
     for scheduler in some[1:3]:
         found += [Setting("mtpe", scheduler, told=told) for told in ("complete", "nothing")]
     single = [Setting(s, o, protected=False) for o in (BASELINE, NONE) for s in ("mtpe", "random")]
@@ -83,7 +87,11 @@ def gp_runs() -> list[Run]:
 
 def key(run: Run) -> str:
     """A run as text."""
-    return json.dumps([run[0], asdict(run[1]), run[2]])
+    setting = asdict(run[1])
+    # A later field: runs that are kept from before it do not name it.
+    if setting["defaults"] == "own":
+        del setting["defaults"]
+    return json.dumps([run[0], setting, run[2]])
 
 
 _surrogates: dict[str, Surrogate] = {}
@@ -114,6 +122,7 @@ def _simulate(run: Run) -> dict[str, Any]:
         "ahead": setting.ahead,
         "history": setting.history,
         "trials": setting.trials,
+        "defaults": setting.defaults,
         "seed": seed,
         "finished": len(trace.ends),
         "spent": round(sum(trace.epochs) / EPOCHS, 4),
@@ -129,7 +138,7 @@ def finished(log: Path) -> list[dict[str, Any]]:
     rows = []
     for line in log.read_text().splitlines() if log.exists() else []:
         with suppress(json.JSONDecodeError):
-            rows.append(json.loads(line))
+            rows.append({"defaults": "own", **json.loads(line)})
     return rows
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -23,13 +23,18 @@ optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
 
 
+# Of defaults that nobody chose.
+DEFAULTS_SEED = 77
+
+
 @dataclass(frozen=True)
 class Setting:
     """One way to search.
 
     Attributes:
-        sampler: ``random``, ``tpe`` (each parameter alone), ``mtpe`` (multivariate, group; both
-            with constant liar) or ``gp``.
+        sampler: ``random``, ``tpe`` (each parameter alone), ``ntpe`` (the same, half of its
+            start-up trials near the defaults), ``mtpe`` (multivariate, group; all with constant
+            liar) or ``gp``.
         scheduler: Who stops trials.
         workers: Trials at once.
         told: What the sampler hears of a stopped trial: ``pruned`` (with its rung values, as the
@@ -40,6 +45,7 @@ class Setting:
             know what has ended since.
         history: Finished trials that TPE sees; 0: as many as in the product, which is all.
         trials: Trials of the search.
+        defaults: ``own``, those of the space, or ``random``, another configuration for each seed.
     """
 
     sampler: str = "mtpe"
@@ -50,6 +56,7 @@ class Setting:
     ahead: bool = False
     history: int = 0
     trials: int = 100
+    defaults: str = "own"
 
 
 class Objective(Protocol):
@@ -157,8 +164,12 @@ class SimulatedStudy:
         self.space = objective.space
         self.seed = seed
         self._study = optuna.create_study(direction="maximize")
+        defaults = objective.defaults
+        if setting.defaults == "random":
+            defaults = _anywhere(self.space, seed)
+            self.space = _with_defaults(self.space, defaults)
         if setting.protected:
-            self._study.enqueue_trial(objective.defaults)
+            self._study.enqueue_trial(defaults)
         self._live: dict[int, optuna.Trial] = {}
         self._memory = Memory()
         self._asked = 0
@@ -209,9 +220,27 @@ class SimulatedStudy:
 def _sampler(
     name: str, space: Space, seed: int, number: int, memory: Memory, history: int
 ) -> BaseSampler:
-    product = {"mtpe": "tpe"}.get(name, name)
-    config = SamplerConfig(name=product, multivariate=name == "mtpe")
+    product = "tpe" if name.endswith("tpe") else name
+    near = 0.5 if name == "ntpe" else 0.0
+    config = SamplerConfig(name=product, multivariate=name == "mtpe", near_defaults=near)
     sampler = create_sampler(config, space, seed, number, memory)
     if history and isinstance(sampler, Tpe):
         sampler.history = history
     return sampler
+
+
+def _anywhere(space: Space, seed: int) -> dict[str, Any]:
+    """A random configuration."""
+    sampler = create_sampler(SamplerConfig(name="random"), space, DEFAULTS_SEED, seed)
+    return space.suggest(optuna.create_study(sampler=sampler).ask())
+
+
+def _with_defaults(space: Space, defaults: dict[str, Any]) -> Space:
+    """The space with other defaults."""
+    parameters = [
+        replace(one, distribution=replace(one.distribution, default=defaults[one.name]))
+        if one.name in defaults
+        else one
+        for one in space.parameters
+    ]
+    return Space(space.constants, parameters)

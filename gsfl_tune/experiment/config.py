@@ -274,6 +274,9 @@ class SamplerConfig(Section):
     multivariate: bool = Field(
         False, description="tpe: all parameters jointly, grouped by condition."
     )
+    near_defaults: float = Field(
+        0.5, ge=0, le=1, description="tpe: share of the start-up trials near the defaults."
+    )
 
 
 class SchedulerConfig(Section):

@@ -78,6 +78,7 @@ CONDITIONS = {
     "training.finetune.": "`training.finetune.epochs` above 0",
     "training.finetune.momentum": "optimizer `sgd`",
     "search.sampler.startup_trials": "samplers `tpe`, `gp`, `cmaes`",
+    "search.sampler.near_defaults": "sampler `tpe` with one objective",
     "search.scheduler.grace": "scheduler `asha`",
     "search.scheduler.reduction": "scheduler `asha`",
     "search.scheduler.brackets": "scheduler `asha`",

@@ -29,6 +29,7 @@ from gsfl_tune.experiment.space import Space
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory
 from gsfl_tune.search.grid import GridSampler, grid_points
+from gsfl_tune.search.near import NearDefaults
 from gsfl_tune.search.seen import Memory
 from gsfl_tune.search.tpe import Tpe
 
@@ -86,8 +87,13 @@ def create_sampler(
                 seed=draw,
             )
         if config.name == "tpe":
+            defaults = {each.name: each.distribution.default for each in space.parameters}
             return Tpe(
-                seed=draw, startup_trials=startup, multivariate=config.multivariate, memory=memory
+                seed=draw,
+                startup_trials=startup,
+                multivariate=config.multivariate,
+                memory=memory,
+                near=NearDefaults(defaults, config.near_defaults, draw),
             )
         whole = whole_space(space)
         if config.name == "gp":

@@ -15,6 +15,7 @@ from optuna.samplers._tpe.sampler import default_gamma
 from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
+from gsfl_tune.search.near import NearDefaults
 from gsfl_tune.search.parzen import density
 from gsfl_tune.search.proposal import ReadOnlyStudy
 from gsfl_tune.search.seen import Memory, SeenTrial
@@ -42,6 +43,7 @@ class Tpe(TPESampler):
         multivariate: Whether parameters are drawn jointly.
         history: Finished trials that it looks at, at most.
         memory: What was seen before, of one study and for all its proposals.
+        near: Draws start-up trials near the defaults.
 
     Attributes:
         history: Finished trials that it looks at, at most.
@@ -55,6 +57,7 @@ class Tpe(TPESampler):
         multivariate: bool = False,
         history: int = HISTORY,
         memory: Memory | None = None,
+        near: NearDefaults | None = None,
     ) -> None:
         super().__init__(
             multivariate=multivariate,
@@ -65,6 +68,7 @@ class Tpe(TPESampler):
         )
         self.history = history
         self._memory = memory or Memory()
+        self._near = near
         self._view: _View | None = None
 
     def infer_relative_search_space(
@@ -89,6 +93,8 @@ class Tpe(TPESampler):
     ) -> Any:
         """Draws a parameter alone, or one that no trial had before."""
         view = self._see(study, trial)
+        if self._near and self._near.chosen and view.finished < self._n_startup_trials:
+            return self._near.draw(param_name, param_distribution)
         return super().sample_independent(view, trial, param_name, param_distribution)  # type: ignore[arg-type]
 
     def _sample(
