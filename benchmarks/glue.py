@@ -4,12 +4,12 @@ The script (`glue_script.py`) is what a competent user writes in an afternoon: a
 trainable, `OptunaSearch`, `ASHAScheduler`, images through `ImageFolder` and `DataLoader` and the
 frozen backbone (channels_last, no_grad) every epoch. Ours is the command ``gsfl-tune search``
 with an empty cache: decoding and feature extraction count. Both get the same folder of image
-files with the same parts, space, model, epochs, trials, seeds, one core a trial and as many trials
-at once; both try the default configuration first. Not the same: ours stops trials by its
-default rungs (5 epochs, then every doubling) and the script by those that its author chose
-(3, 9 and 27; Ray's own default would be 1, 4 and 16); ours tries the published setting second,
-and neither of the two is stopped early; the script's trials start in processes of their own, as
-function trainables do; its shuffling draws from another generator.
+files with the same parts, space, model, epochs, trials, seeds, one core a trial and as many
+trials at once, and cuts the same pixels out of them; both try the default configuration first. Not
+the same: ours stops trials by its default rungs (5 epochs, then every doubling) and the script by
+those that its author chose (3, 9 and 27; Ray's own default would be 1, 4 and 16); ours tries the
+published setting second, and neither of the two is stopped early; the script's trials start in
+processes of their own, as function trainables do; its shuffling draws from another generator.
 
 Time is from the start of the process, imports and the start of Ray included, to the end of the
 last trial. Ours then retrains a winner, tests it and exports it; the whole command is in a column
@@ -17,7 +17,7 @@ of its own (one finalist, one seed, no control).
 
 One search of the script takes most of half an hour, so that its accuracy has few seeds.
 ``--accuracy`` compares accuracy alone: the script then computes the features once (it has no
-augmentation, so that nothing else changes), and its time is not reported.
+augmentation, so that nothing else changes), keeps its processes, and its time is not reported.
 
     python benchmarks/glue.py              # about 28 minutes on two cores
     python benchmarks/glue.py --accuracy --seeds 10    # an hour
