@@ -24,6 +24,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections import Counter
 from pathlib import Path
 
 # Before numpy is loaded: a process each, and small matrices.
@@ -36,7 +37,6 @@ from benchmarks.replay.runs import (
     ANYWHERE,
     BASELINE,
     DEFAULT,
-    GP_WORKERS,
     WORKERS,
     finals,
     finished,
@@ -175,18 +175,17 @@ def _page(
         report.pairs_table(rows, _pairs()),
     ]
     for workers in WORKERS:
-        title = f"## {workers} workers: all combinations"
-        # Where GP has all seeds it is one of them.
-        whole = [row for row in gp if row["workers"] == workers == GP_WORKERS]
-        parts += [title, report.main_table([*few, *whole], workers)]
-    for workers in WORKERS:
-        of_gp = [row for row in gp if row["workers"] == workers]
-        if workers == GP_WORKERS or not of_gp:
-            continue
-        seeds = {row["seed"] for row in of_gp}
-        others = [row for row in few if row["seed"] in seeds and row["sampler"] == "mtpe"]
-        title = f"## The GP sampler and multivariate TPE with {workers} workers"
-        parts += [title, report.main_table([*others, *of_gp], workers)]
+        parts += [f"## {workers} workers: all combinations", report.main_table(few, workers)]
+    if gp:
+        seeds = ", ".join(
+            f"{count} with {workers} workers"
+            for workers, count in sorted(Counter(row["workers"] for row in gp).items())
+        )
+        parts += [
+            "## The GP sampler, not TPE alone",
+            f"The same seeds and workers; {len(gp)} searches of the GP sampler: {seeds}.",
+            report.pairs_table([*rows, *gp], _gp_pairs(gp)),
+        ]
     if not args.no_fit:
         parts += [
             "## The surrogate",
@@ -195,6 +194,18 @@ def _page(
             fit_tables(surrogates),
         ]
     return "\n\n".join(parts)
+
+
+def _gp_pairs(gp: list[report.Row]) -> list[tuple[str, report.Row, report.Row]]:
+    def pair(text: str, **fixed: object) -> tuple[str, report.Row, report.Row]:
+        return text, {"sampler": "gp", **fixed}, {"sampler": "tpe", **fixed}
+
+    schedulers = sorted({row["scheduler"] for row in gp})
+    return [
+        pair("all schedulers"),
+        *(pair(f"{workers} workers", workers=workers) for workers in WORKERS),
+        *(pair(name, scheduler=name) for name in schedulers),
+    ]
 
 
 def _pairs() -> list[tuple[str, report.Row, report.Row]]:

@@ -26,6 +26,7 @@ NAMES = {
 }
 # Full trainings: what a small search has.
 EARLY = 16
+TICKS = (1, 1.5, 2, 4, 8, 16, 32, 64, 128)
 Row = dict[str, Any]
 Combination = tuple[str, str]
 
@@ -159,20 +160,19 @@ def pairs_table(rows: Sequence[Row], pairs: Sequence[tuple[str, Row, Row]]) -> s
 
     Args:
         rows: All runs.
-        pairs: A name, the setting, and what it is compared with (columns and their values).
+        pairs: A name, the setting, and what it is compared with (columns and their values);
+            where these name no scheduler, runs of all schedulers.
     """
     lines = []
     for text, one, other in pairs:
         cells: list[dict[tuple[Any, ...], Row]] = []
         for wanted in (one, other):
             fixed = _PLAIN | wanted
-            cells.append(
-                {
-                    (row["dataset"], row["workers"], row["seed"]): row
-                    for row in rows
-                    if all(row[name] == value for name, value in fixed.items())
-                }
-            )
+            found = [row for row in rows if all(row[key] == fixed[key] for key in fixed)]
+            names = ["dataset", "workers", "seed"]
+            if "scheduler" not in wanted:
+                names.append("scheduler")
+            cells.append({tuple(row[name] for name in names): row for row in found})
         both = sorted(cells[0].keys() & cells[1].keys())
         if not both:
             continue
@@ -216,6 +216,9 @@ def plot(rows: Sequence[Row], only: Sequence[Combination], path: Path) -> None:
             axis.plot([end], [value], "o", color=line.get_color(), markersize=4)
         axis.set(xscale="log", yscale="log", xlim=(0.8, 130 / workers), ylim=(9, 120))
         axis.set(title=f"{workers} worker{'s' * (workers > 1)}")
+        axis.set_xticks([tick for tick in TICKS if 0.8 <= tick <= 130 / workers])
+        axis.xaxis.set_major_formatter("{x:g}")
+        axis.xaxis.set_minor_formatter("")
         axis.set_xlabel("simulated time, in full trainings")
         axis.grid(alpha=0.3, which="both")
     axes[0].set_ylabel("regret, % of (best - median)")
