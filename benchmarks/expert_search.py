@@ -131,7 +131,7 @@ def main() -> None:
     args = parser.parse_args()
     spawned = args.spawned or time.time()
     experiment = Experiment.load(args.experiment)
-    grace = experiment.config.search.scheduler.grace
+    grace = experiment.defaults().search.scheduler.grace
     watch = Stopwatch(RunDirectory(args.run_dir), args.trials, args.seconds, grace)
     with suppress(SearchInterrupted):
         search(experiment, args.run_dir, watchers=[watch])
