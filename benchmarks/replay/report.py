@@ -150,8 +150,9 @@ def workers_table(rows: Sequence[Row], only: Sequence[Combination]) -> str:
             f"{100 * np.mean([row['final'] for row in found if row['dataset'] == d]):.2f}"
             for d in DATASETS
         ]
-        lines.append([NAMES[name[0]], name[1], *texts, *ends])
-    header = ["sampler", "scheduler", *(f"{w} workers" for w in WORKERS), *DATASETS]
+        seeds = len({row["seed"] for row in found})
+        lines.append([NAMES[name[0]], name[1], seeds, *texts, *ends])
+    header = ["sampler", "scheduler", "seeds", *(f"{w} workers" for w in WORKERS), *DATASETS]
     return table([*header, *(f"{d}, end, points" for d in DATASETS)], lines)
 
 

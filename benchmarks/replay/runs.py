@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import suppress
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,19 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from benchmarks.replay.schedulers import ASHA, HYPERBAND, MEDIAN, NONE, SchedulerName
+from benchmarks.replay.schedulers import (
+    ASHA,
+    HYPERBAND,
+    MEDIAN,
+    NONE,
+    SCHEDULERS,
+    SchedulerName,
+)
 from benchmarks.replay.simulate import Setting, simulate
 from benchmarks.replay.spaces import DATASETS, EPOCHS
 from benchmarks.replay.surrogate import Surrogate
 
 WORKERS = (1, 4, 16, 64)
-# Where the GP sampler, which takes its time, has as many seeds as the others.
-GP_WORKERS = 4
 # Training spent, in full trainings: the clock times the workers.
 SPENT = np.round(np.geomspace(1, 128, 43), 3)
 # What others are compared with; with multivariate TPE it was the default before this replay.
@@ -54,7 +59,7 @@ def screening() -> list[Setting]:
     single += [Setting(sampler, BASELINE, trials=240) for sampler in ("mtpe", "random")]
     # What tells most comes first.
     first, second = (
-        [replace(setting, workers=w) for w in pair for setting in found]
+        [dataclasses.replace(setting, workers=w) for w in pair for setting in found]
         for pair in ((4, 16), (1, 64))
     )
     return list(dict.fromkeys([*first, *single, *second]))
@@ -72,22 +77,19 @@ def runs(settings: list[Setting], seeds: range) -> Iterator[Run]:
             yield from ((name, setting, seed) for seed in seeds)
 
 
-def gp_runs() -> list[Run]:
-    """The GP sampler with every scheduler: all seeds with four workers, two with the others.
+def gp_runs(seeds: range) -> list[Run]:
+    """The GP sampler with every scheduler and number of workers.
 
-    It thinks for most of a second a trial (it learns from finished trials alone, so that it is
-    quicker where most are stopped): all of these take hours, which is why whole rounds of every
-    scheduler come first.
+    It thinks for a tenth of a second a trial and more: whole rounds of every scheduler come
+    first, so that a run that was stopped has as many seeds of each.
     """
-    every = (*ASHA, MEDIAN, *HYPERBAND, NONE)
-    found = list(runs([Setting("gp", one, workers=GP_WORKERS) for one in every], range(5)))
-    others = [Setting("gp", one, workers=w) for w in (16, 1, 64) for one in every]
-    return sorted(found + list(runs(others, range(2))), key=lambda run: run[2])
+    every = [Setting("gp", one, workers=w) for w in (4, 16, 1, 64) for one in SCHEDULERS]
+    return sorted(runs(every, seeds), key=lambda run: run[2])
 
 
 def key(run: Run) -> str:
     """A run as text."""
-    setting = asdict(run[1])
+    setting = dataclasses.asdict(run[1])
     # A later field: runs that are kept from before it do not name it.
     if setting["defaults"] == "own":
         del setting["defaults"]
@@ -140,6 +142,21 @@ def finished(log: Path) -> list[dict[str, Any]]:
         with suppress(json.JSONDecodeError):
             rows.append({"defaults": "own", **json.loads(line)})
     return rows
+
+
+def go_on(log: Path, path: Path) -> None:
+    """Adds the results that were published to `log`, where it does not have them."""
+    there = {row["run"] for row in finished(log)}
+    names = {one.text: one for one in SCHEDULERS}
+    fields = [one.name for one in dataclasses.fields(Setting)]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("a") as file:
+        for row in pq.read_table(path).to_pylist():
+            values = {name: row[name] for name in fields}
+            setting = Setting(**values | {"scheduler": names[row["scheduler"]]})
+            run = key((row["dataset"], setting, row["seed"]))
+            if run not in there:
+                file.write(json.dumps({"run": run, **row}) + "\n")
 
 
 def simulate_all(

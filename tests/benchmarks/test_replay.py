@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from benchmarks.replay.runs import finished, go_on, gp_runs, runs, screening, simulate_all
 from benchmarks.replay.schedulers import NONE, Median, SchedulerName
 from benchmarks.replay.simulate import Outcome, Setting, Trace, simulate
 from benchmarks.replay.spaces import DATASETS, EPOCHS, experiment
@@ -150,3 +151,16 @@ def test_the_tables_hold_what_the_issue_asks_for(name):
     known = {parameter.name for parameter in experiment(name).space.parameters}
     assert len(known) == 12
     assert all(known.issuperset(params) for params in found.params)
+
+
+def test_published_results_are_gone_on_with(tmp_path):
+    """Every setting has five seeds there; nothing is simulated again, nothing noted twice."""
+    log = tmp_path / "work" / "runs.jsonl"
+    go_on(log, TABLES.parent / "results.parquet")
+    wanted = [*runs(screening(), range(5)), *gp_runs(range(5))]
+    rows = simulate_all(wanted, {}, log, processes=1)
+    assert {(row["sampler"], row["workers"]) for row in rows} >= {("gp", 64), ("ntpe", 1)}
+    assert all(row["final"] >= -1e-6 for row in rows)
+    known = finished(log)
+    go_on(log, TABLES.parent / "results.parquet")
+    assert finished(log) == known
