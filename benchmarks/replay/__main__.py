@@ -15,8 +15,8 @@ simulated time is that divided by the workers).
 What is fair: all settings of one seed share the chance in their trials and the first ten random
 ones of every TPE; the sampler is the product's own (`create_sampler`), and so is ASHA.
 
-All of it took three hours of one core, two of them the GP sampler's; on an older machine it was
-four times that. A run that was stopped goes on where it was, and the results are kept in
+All of it takes some three hours of one core, two of them the GP sampler's; on slower machines it
+was four times that. A run that was stopped goes on where it was, and the results are kept in
 ``results.parquet``: with ``--go-on`` only what these lack is simulated.
 """
 
