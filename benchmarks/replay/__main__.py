@@ -198,7 +198,8 @@ def _page(
     if any(row["sampler"] == "gp" for row in rows):
         parts += [
             "## The GP sampler, not TPE alone",
-            "The same data, seeds, workers and schedulers.",
+            "The same data, seeds, workers and schedulers; "
+            "schedulers with twenty seeds weigh most in the first rows.",
             report.pairs_table(rows, _gp_pairs()),
         ]
     if not args.no_fit:

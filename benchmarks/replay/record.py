@@ -37,7 +37,8 @@ from torch import nn
 from benchmarks.replay.spaces import DATASETS, EPOCHS, experiment
 from gsfl_tune.data import prepare, square_side
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.config import Config, SamplerConfig
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.search.sampler import create_sampler
 from gsfl_tune.training.trial import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace

@@ -13,7 +13,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from benchmarks.replay.schedulers import NONE, SchedulerName
-from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
 from gsfl_tune.search.seen import Memory

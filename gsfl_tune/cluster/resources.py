@@ -13,8 +13,8 @@ from typing import Any
 from gsfl_tune.cluster.placement import capacity, spread
 from gsfl_tune.cluster.room import wait_for_room
 from gsfl_tune.cluster.token import HINT
-from gsfl_tune.experiment.config import ResourcesConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.search_config import ResourcesConfig
 
 # Trials share images and features by memory map, not through Ray.
 _OBJECT_STORE_BYTES = 128 * 1024**2

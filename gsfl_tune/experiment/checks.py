@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
-from gsfl_tune.experiment.config import LATENCY, SHARES
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.search_config import LATENCY, SHARES
 from gsfl_tune.experiment.space import Parameter, Space, ends
 
 LeafCheck = Callable[[Any], str | None]

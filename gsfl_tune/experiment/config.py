@@ -7,35 +7,14 @@ not part of these models: `gsfl_tune.experiment.space` puts values in their plac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, create_model, model_validator
+from pydantic import Field, create_model, model_validator
 
 from gsfl_tune.experiment.names import Named
-from gsfl_tune.experiment.units import Duration, Size
+from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
 from gsfl_tune.plugins import plugins
-
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "validation/accuracy": "maximize",
-    "validation/balanced_accuracy": "maximize",
-    "validation/top5": "maximize",
-    "validation/nll": "minimize",
-    "validation/ece": "minimize",
-}
-
-# What may be searched together with a latency: shares, of which points can be given away.
-SHARES = ("validation/accuracy", "validation/balanced_accuracy", "validation/top5")
-LATENCY = "latency_ms"
-
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
-Positive = Annotated[float, Field(gt=0.0)]
-NonNegative = Annotated[float, Field(ge=0.0)]
-
-
-class Section(BaseModel):
-    """A mapping of the file: unknown keys are errors, values never change after loading."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class SplitConfig(Section):
@@ -262,133 +241,6 @@ class TrainingConfig(Section):
         if self.head.epochs + self.finetune.epochs == 0:
             raise ValueError("training.head.epochs and training.finetune.epochs are both 0")
         return self
-
-
-class SamplerConfig(Section):
-    """Who proposes configurations."""
-
-    name: Annotated[str, Named("sampler")] = Field(
-        "tpe", description="tpe: each parameter by itself, with constant liar."
-    )
-    startup_trials: int = Field(10, ge=0, description="Random trials before the model takes over.")
-    multivariate: bool = Field(
-        False, description="tpe: all parameters jointly, grouped by condition."
-    )
-    near_defaults: float = Field(
-        0.5, ge=0, le=1, description="tpe: share of the start-up trials near the defaults."
-    )
-
-
-class SchedulerConfig(Section):
-    """Who stops weak trials."""
-
-    name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
-    grace: int = Field(5, ge=1, description="Head epochs before the first comparison.")
-    reduction: int = Field(2, ge=2, description="One in this many trials survives a rung.")
-    brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
-
-
-class ResourcesConfig(Section):
-    """What one trial occupies."""
-
-    cpu: Positive = Field(1.0, description="CPU cores a trial.")
-    gpu: NonNegative | Literal["auto"] = Field(
-        "auto", description="GPUs a trial, fractions below 1 share one; `auto`: 1 if there are any."
-    )
-    wait: NonNegative = Field(
-        0.0,
-        description="Seconds that a cluster may take to grow, by its autoscaler or as nodes start: "
-        "to room for `max_concurrent` trials, else for one. The search begins with what is there.",
-    )
-    gpus_per_trial: int | None = Field(
-        None,
-        ge=1,
-        description="Whole GPUs over which a trial divides every batch of its finetune stage, in "
-        "place of `gpu`.",
-    )
-    workers_per_trial: int | None = Field(
-        None,
-        ge=1,
-        description="Processes of a trial that divide every batch of its finetune stage; default: "
-        "one for each GPU. To be set where there are no GPUs.",
-    )
-
-
-class SearchConfig(Section):
-    """Budget, objective and protocol. No leaf of this section can be a distribution."""
-
-    trials: int = Field(50, ge=1, description="Trials of the search.")
-    metric: Literal[
-        "validation/accuracy",
-        "validation/balanced_accuracy",
-        "validation/top5",
-        "validation/nll",
-        "validation/ece",
-    ] = Field("validation/accuracy", description="Objective: a trial's value at its last epoch.")
-    objectives: list[str] | None = Field(
-        None,
-        description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "
-        "and the winner go by the first; the Pareto front of both is in results.json.",
-    )
-    sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
-    scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")
-    resources: ResourcesConfig = Field(
-        default_factory=ResourcesConfig, description="Resources of one trial."
-    )
-    seed: int = Field(0, ge=0, description="Seed of sampler and brackets.")
-    control: Literal["matched", "tuned", "off"] = Field(
-        "matched",
-        description="Plain control: the winner's configuration, a search of its own, or none.",
-    )
-    finalists: int = Field(
-        3, ge=1, description="Best trials that are trained again before one wins."
-    )
-    final_seeds: int = Field(3, ge=1, description="Seeds of every retrain at the end.")
-    enqueue: list[dict[str, Any]] = Field(
-        default_factory=list, description="Configurations to try first: dotted path to value."
-    )
-    max_concurrent: int | None = Field(
-        None, ge=1, description="Trials at once; default: as many as the resources hold."
-    )
-    max_failures: int = Field(
-        3,
-        ge=0,
-        description="Times a trial is started again after a crash of its own; the loss of its node "
-        "does not count.",
-    )
-    time_budget: Duration | None = Field(
-        None,
-        description="Time for the trials over all resumes (90s, 20m, 6h, 2d); what runs then is "
-        "stopped, and the best are retrained as ever.",
-    )
-    target: float | None = Field(
-        None, description="Value of the metric at which a finished trial ends the search."
-    )
-    trial_timeout: Duration | None = Field(
-        None, description="Longest time of one trial, which fails then (90s, 20m, 6h, 2d)."
-    )
-    last_checkpoints: int = Field(
-        2,
-        ge=1,
-        le=100,
-        description="Checkpoints that a running trial keeps, the newest; where the last one cannot "
-        "be read it goes on from the one before it.",
-    )
-    keep_checkpoints: int = Field(
-        3, ge=0, description="Checkpoints of the best finished trials that are kept."
-    )
-    disk_budget: Size | None = Field(
-        None, description="What the checkpoints of the run may take (500MB, 50GB)."
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _first_objective(cls, values: Any) -> Any:
-        """`metric` is the first objective, for all that compare trials by one number."""
-        found = values.get("objectives") if isinstance(values, dict) else None
-        if isinstance(found, list) and found and "metric" not in values:
-            return {**values, "metric": found[0]}
-        return values
 
 
 class Config(Section):

@@ -14,8 +14,9 @@ from annotated_types import Ge, Gt, Le, Lt
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from gsfl_tune.experiment.config import Config, Section
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.names import Named
+from gsfl_tune.experiment.section import Section
 
 
 class _Missing(Enum):

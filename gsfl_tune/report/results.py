@@ -12,8 +12,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gsfl_tune.experiment.config import METRICS
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.search_config import METRICS
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import FORMAT, Results, read_results
 from gsfl_tune.run.utilisation import read_sessions, summary

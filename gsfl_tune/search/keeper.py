@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
-from gsfl_tune.experiment.config import SearchConfig
+from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored

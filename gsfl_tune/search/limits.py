@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from typing import Protocol
 
-from gsfl_tune.experiment.config import SearchConfig
+from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import duration_text, seconds
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.study import Study

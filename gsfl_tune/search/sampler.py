@@ -24,7 +24,7 @@ from optuna.samplers import (
 )
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory

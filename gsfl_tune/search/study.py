@@ -12,7 +12,7 @@ import optuna
 from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gsfl_tune.experiment.config import METRICS, SamplerConfig
+from gsfl_tune.experiment.search_config import METRICS, SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead

@@ -41,7 +41,7 @@ SCRIPT = """
 import sys, ray
 from collections import Counter
 from gsfl_tune.cluster import ray_session, slots
-from gsfl_tune.experiment.config import ResourcesConfig
+from gsfl_tune.experiment.search_config import ResourcesConfig
 
 class Trial:
     def gpu(self):

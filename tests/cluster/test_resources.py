@@ -12,8 +12,8 @@ import pytest
 from gsfl_tune.cluster import Slots, fit, ray_session, slots
 from gsfl_tune.cluster.resources import start_ray
 from gsfl_tune.experiment import Experiment, ExperimentError
-from gsfl_tune.experiment.config import ResourcesConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.search_config import ResourcesConfig
 
 TWO_CORES = {"CPU": 2.0, "memory": 1e9}
 FOUR_GPUS = {"CPU": 16.0, "GPU": 4.0}

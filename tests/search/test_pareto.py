@@ -15,7 +15,7 @@ from optuna.trial import create_trial
 from ray.tune.utils import flatten_dict
 
 from gsfl_tune.experiment import ExperimentError
-from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, pareto_entries, run_study, write_trials
 from gsfl_tune.search.asked import Asked

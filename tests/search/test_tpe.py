@@ -11,7 +11,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.config import SamplerConfig
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.search.proposal import propose
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
 from gsfl_tune.search.seen import Memory
