@@ -8,7 +8,7 @@ BIN := $(VENV)/bin
 DEMO := runs/demo
 RESUME = $(if $(wildcard $(DEMO)/run.json),--resume)
 
-.PHONY: demo docs test test-all lint format install clean
+.PHONY: demo docs test test-all gpu-smoke lint format install clean
 
 install: $(VENV)/.installed
 
@@ -34,11 +34,15 @@ demo: $(VENV)/.users
 # Two files at a time, one thread each: the tests wait for processes as much as for the CPU.
 PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
-test: install lint
+test: install lint gpu-smoke
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)
 
-test-all: install lint
+test-all: install lint gpu-smoke
 	$(PYTEST) $(PYTEST_ARGS)
+
+# All that benchmarks/gpu/run.sh does on a GPU, in small, on the CPU (docs/gpu.md).
+gpu-smoke: install
+	CUDA_VISIBLE_DEVICES= PYTHON=$(BIN)/python bash benchmarks/gpu/run.sh --tiny
 
 lint: install
 	$(BIN)/ruff check .

@@ -59,11 +59,11 @@ class Gsfl(Plain):
         r = self.decoder(s + d)
         group_centers = self.mean_of_group @ self.centers
         w_r, w_c, w_s = self.weights
-        d32, s32 = d.float(), s.float()
+        d32, s32, r32 = (x.float() if x.dtype == torch.bfloat16 else x for x in (d, s, r))
         self.seen = (d32.detach(), y)
         return (
             functional.cross_entropy(self.classifier(d), y)
-            + w_r * (r.float() / self.scale - f).square().sum(1).mean()
+            + w_r * (r32 / self.scale - f).square().sum(1).mean()
             + w_c * (d32 - self.centers[y]).square().sum(1).mean()
             + w_s * (s32 - group_centers[self.groups[y]]).square().sum(1).mean()
         )
@@ -71,8 +71,8 @@ class Gsfl(Plain):
     @torch.no_grad()
     def after_step(self) -> None:
         d, y = self.seen
-        counts = torch.zeros(len(self.centers), 1, device=d.device)
-        counts.index_add_(0, y, torch.ones(len(y), 1, device=d.device))
+        counts = torch.zeros(len(self.centers), 1, device=d.device, dtype=d.dtype)
+        counts.index_add_(0, y, torch.ones(len(y), 1, device=d.device, dtype=d.dtype))
         sums = torch.zeros_like(self.centers).index_add_(0, y, d)
         self.centers -= self.rate * (counts * self.centers - sums) / (1 + counts)
 

@@ -106,7 +106,7 @@ def decoded_features(
 def our_features(
     images: DecodedImages, size: int, backbone: Backbone, weights: str, device: torch.device
 ) -> Tensor:
-    recipe = FeatureRecipe(NAME, weights, size, "average", None, None)
+    recipe = FeatureRecipe(backbone.name, weights, size, "average", None, None)
     with tempfile.TemporaryDirectory(prefix="features-") as cache:
         return FeatureExtractor(recipe, backbone, device).features(images, Path(cache)).clone()
 

@@ -43,7 +43,7 @@ from _bare import Gsfl, Plain, train
 from _gpu import matmul_rate, operations
 from _report import publish, spread, table
 from glue_space import data_section, real_data
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 from torch.profiler import ProfilerActivity, profile
 
@@ -68,14 +68,18 @@ class Bench:
     device: torch.device
     positions: Tensor
     folder: Path
+    backbone: str = BACKBONE
+    batch: int = BATCH
 
-    def config(self, head: str, *, blocks: int | str = "all", views: int = 0) -> Config:
+    def config(
+        self, head: str, *, blocks: int | str = "all", views: int = 0, compiled: bool = False
+    ) -> Config:
         return Config.model_validate(
             {
                 "name": "benchmark",
                 "data": self.data | {"views": views},
                 "model": {
-                    "backbone": BACKBONE,
+                    "backbone": self.backbone,
                     "weights": self.weights,
                     "head": head,
                     "latent_dim": LATENT,
@@ -86,14 +90,19 @@ class Bench:
                 "training": {
                     "device": self.device.type,
                     "head": {"epochs": 0},
-                    "finetune": {"epochs": 100, "batch_size": BATCH, "blocks": blocks},
+                    "finetune": {
+                        "epochs": 100,
+                        "batch_size": self.batch,
+                        "blocks": blocks,
+                        "compile": compiled,
+                    },
                 },
             }
         )
 
-    def ours(self, head: str, *, blocks: int | str = "all", views: int = 0) -> Epoch:
-        """The finetune stage of a trial."""
-        config = self.config(head, blocks=blocks, views=views)
+    def ours(self, head: str, **options: Any) -> Epoch:
+        """The finetune stage of a trial; options as of `config`."""
+        config = self.config(head, **options)
         training = Training(config, self.workspace, self.folder)
         training.train_positions = self.positions
         stage = FinetuneStage(training)
@@ -106,10 +115,11 @@ class Bench:
     def bare(self, head: str, *, preloaded: bool = False) -> Epoch:
         """The loop that a user writes."""
         autocast = self.device.type == "cuda"
-        model = timm.create_model(BACKBONE, pretrained=False, num_classes=0)
+        model = self.model()
         sizes = (model.num_features, LATENT, self.workspace.dataset.class_count, DROPOUT, SCALE)
         groups = torch.arange(sizes[2]) % GROUPS
         module = Plain(*sizes) if head == "plain" else Gsfl(*sizes, groups)
+        prefix = getattr(model, "num_prefix_tokens", 0)
         model.to(self.device, memory_format=torch.channels_last).train()
         module.to(self.device).train()
         parameters = [*model.parameters(), *module.parameters()]
@@ -120,13 +130,15 @@ class Bench:
 
         def features(images: Tensor) -> Tensor:
             maps = model.forward_features(images)
+            if maps.ndim == 3:  # tokens of a transformer, those of patches last
+                return functional.normalize(maps[:, prefix:].mean(1).float(), dim=1)
             return functional.normalize(maps.mean((2, 3)).float(), dim=1)
 
         def batches(number: int) -> Iterator[tuple[Tensor, Tensor]]:
             for images, labels, _ in epoch_batches(
                 self.workspace.dataset.pool,
                 self.positions.numpy(),
-                BATCH,
+                self.batch,
                 seed=number,
                 epoch=number,
                 transform=augment,
@@ -141,9 +153,13 @@ class Bench:
 
         return epoch
 
+    def model(self) -> nn.Module:
+        """The backbone as timm makes it."""
+        return timm.create_model(self.backbone, pretrained=False, num_classes=0)
+
     def operations(self) -> int:
         """Operations of one training image: forward and backward."""
-        model = timm.create_model(BACKBONE, pretrained=False, num_classes=0).to(self.device)
+        model = self.model().to(self.device)
         size = self.data["image_size"]
         images = torch.randn(4, 3, size, size, device=self.device)
         return operations(lambda: model.forward_features(images).sum().backward()) // 4

@@ -30,7 +30,9 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +95,22 @@ def changes(peer: Peer) -> v2.Compose:
     )
 
 
-def write_photographs(folder: Path, count: int) -> None:
-    """Writes 400 x 534 px JPEG files as ``folder/CLASS/NUMBER.jpg``."""
-    random = np.random.default_rng(0)
-    grounds = [_noise(random, 700, 900) for _ in range(12)]
-    for number in range(count):
-        label = number % len(FACES)
+def write_photographs(folder: Path, count: int, classes: int = len(FACES)) -> None:
+    """Writes 400 x 534 px JPEG files as ``folder/CLASS/NUMBER.jpg``, many of them on all cores."""
+    cores = len(os.sched_getaffinity(0))
+    if count < 100 * cores:
+        _write(folder, range(count), classes)
+        return
+    with ProcessPoolExecutor(cores, mp_context=get_context("spawn")) as pool:
+        parts = [range(first, count, cores) for first in range(cores)]
+        list(pool.map(_write, [folder] * cores, parts, [classes] * cores))
+
+
+def _write(folder: Path, numbers: range, classes: int) -> None:
+    random = np.random.default_rng(numbers.start)
+    grounds = [_noise(random, 700, 900) for _ in range(min(12, 1 + len(numbers) // 40))]
+    for number in numbers:
+        label = number % classes
         text = np.asarray(render(label, size=534, seed=(number,)), dtype=np.float32)[:400]
         ground = grounds[random.integers(len(grounds))]
         top, left = random.integers(300), random.integers(366)

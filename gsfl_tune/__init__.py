@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment, UserError
     from gsfl_tune.export import Bundle, load_bundle
-    from gsfl_tune.pipeline import search, train
+    from gsfl_tune.pipeline import search
     from gsfl_tune.run.results import Results
     from gsfl_tune.search import SearchFailed, SearchInterrupted
+    from gsfl_tune.training import train
 
 __all__ = [
     "Bundle",
@@ -38,7 +39,7 @@ _HOMES = {
     "UserError": "gsfl_tune.experiment",
     "load_bundle": "gsfl_tune.export",
     "search": "gsfl_tune.pipeline",
-    "train": "gsfl_tune.pipeline",
+    "train": "gsfl_tune.training",
 }
 
 

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
-from gsfl_tune.data import square_side
 from gsfl_tune.evidence import Retrained, linear_probe_result, paired_bootstrap, write_evidence
-from gsfl_tune.experiment import Experiment, ExperimentError, UserError
+from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
@@ -57,35 +56,7 @@ from gsfl_tune.search.tracking import TensorBoard, show_winner
 from gsfl_tune.training import CheckpointError, Training, Workspace, environment
 from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
-
-
-def train(
-    experiment: Experiment,
-    directory: str | Path,
-    *,
-    cache_dir: Path | None = None,
-    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
-) -> Training:
-    """Trains the default configuration of an experiment, without Ray.
-
-    Args:
-        experiment: The experiment; its distributions take their defaults.
-        directory: Where epochs and checkpoint go; a training that is there is continued.
-        cache_dir: Root of the node's caches.
-        on_epoch: Called with the record of every epoch.
-
-    Raises:
-        UserError: When the data or the configuration cannot be used.
-        NonFiniteLoss: When the training diverges.
-    """
-    workspace = _open(experiment, cache_dir)
-    experiment = fit_groups(experiment, workspace)
-    training = Training(experiment.defaults(), workspace, Path(directory))
-    _restored(training)
-    while not training.finished:
-        on_epoch(training.run_epoch())
-        training.save()
-    return training
+from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 
 
 def search(
@@ -127,7 +98,7 @@ def search(
         started = time.monotonic()
         manifest.check(resume=resume)
         interrupt = Interrupt(run)
-        workspace = _open(experiment, cache_dir)
+        workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
         refuse_changes(run, experiment)
         manifest.refuse_other_data(workspace.dataset.digest)
@@ -290,7 +261,7 @@ class _Search:
         if winner.config.data.fit != self.experiment.defaults().data.fit:
             # The search chose how images are cut: features and groups are those of its choice.
             chosen = self.experiment.fixed({"data.fit": winner.config.data.fit})
-            workspace = _open(chosen, self.workspace.cache_dir)
+            workspace = open_workspace(chosen, self.workspace.cache_dir)
         difference: Difference | None = None
         with self.manifest.clock("evidence"):
             groups = workspace.groups(winner.config) if winner.config.model.head == "gsfl" else None
@@ -371,16 +342,11 @@ class _Search:
         write_best_training(self.run.best_training, network, training.centers)
 
 
-def _open(experiment: Experiment, cache_dir: Path | None) -> Workspace:
-    side = square_side(experiment.largest_image_size)
-    return Workspace.open(experiment.defaults().data, side=side, cache_dir=cache_dir)
-
-
 def _restored(training: Training) -> bool:
     try:
         return training.look()
     except CheckpointError as error:
-        raise UserError(f"{error}; remove the file to train from the beginning") from error
+        raise broken_checkpoint(error) from error
 
 
 def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 
 from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
 from gsfl_tune.cli.cache import Cache
@@ -65,7 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         description="Search for the best GSFL-Net: one YAML file in, one checkpoint out.",
         epilog="Exit codes: 0 finished, 1 failed, 2 bad input, 3 interrupted and can be resumed.",
     )
-    parser.add_argument("--version", action="version", version=f"gsfl-tune {version('gsfl-tune')}")
+    parser.add_argument("--version", action="version", version=f"gsfl-tune {_version()}")
     subparsers = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     for command_class in COMMANDS:
         command = command_class()
@@ -73,6 +73,13 @@ def _parser() -> argparse.ArgumentParser:
         command.add_arguments(subparser)
         subparser.set_defaults(run=command.run)
     return parser
+
+
+def _version() -> str:
+    try:
+        return version("gsfl-tune")
+    except PackageNotFoundError:  # a checkout that is not installed can train, too
+        return "(a checkout, not installed)"
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -34,8 +34,7 @@ class Train(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Trains and prints one line an epoch."""
         experiment = load_experiment(args)
-        from gsfl_tune.pipeline import train
-        from gsfl_tune.training import NonFiniteLoss
+        from gsfl_tune.training import NonFiniteLoss, train
 
         directory = args.dir or Path("runs") / f"{experiment.name}-train"
         print(f"training in {directory}")

@@ -9,7 +9,6 @@ by held-out likelihood, corrects that, so that near misses count besides outrigh
 from __future__ import annotations
 
 import numpy as np
-from scipy.special import log_softmax, softmax
 
 from gsfl_tune.grouping._base import Matrix
 
@@ -43,6 +42,8 @@ def held_out_posteriors(
         raise ValueError("cross-validation needs a class with at least two training images")
     rows = _reduced(features, seed)
     folds = _stratified_folds(labels, min(FOLDS, int(counts.max())), seed)
+    from scipy.special import log_softmax  # slow to import, seldom needed
+
     scores = np.empty((len(rows), class_count))
     for fold in range(int(folds.max()) + 1):
         held_out = folds == fold
@@ -66,6 +67,8 @@ def affinity(log_posteriors: Matrix, labels: np.ndarray) -> Matrix:
     that is hardly ever mistaken still says which it resembles. A tenth of the chance level is added
     everywhere, so that no class is cut off from all others.
     """
+    from scipy.special import softmax  # slow to import, seldom needed
+
     others = log_posteriors.copy()
     others[np.arange(len(labels)), labels] = -np.inf
     with np.errstate(invalid="ignore"):

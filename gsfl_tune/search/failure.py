@@ -13,7 +13,7 @@ NODES_PER_TRIAL = 100
 # After which memory is suspected.
 SILENT_DEATHS = 2
 
-# Name of `gsfl_tune.search.memory.WorkerSpent`, which comes with torch.
+# Name of `gsfl_tune.training.gpu_memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
 # Of `gsfl_tune.search.team`: another process of the trial was killed.
 _RANK = re.compile(r"RankLost: (rank \d+, a process of the trial, died \(signal \d+\))")

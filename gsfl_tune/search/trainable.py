@@ -6,9 +6,9 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from gsfl_tune.search.memory import GpuMemory, spent
 from gsfl_tune.search.place import place
 from gsfl_tune.search.worker import Task, TrialWorker, shared
+from gsfl_tune.training.gpu_memory import GpuMemory, spent
 
 
 class GsflTrainable(Trainable):

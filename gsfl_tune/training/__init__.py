@@ -3,6 +3,7 @@
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.environment import environment
 from gsfl_tune.training.predictions import Predictions, load_predictions
+from gsfl_tune.training.standalone import train
 from gsfl_tune.training.timeline import Rung, Timeline
 from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace, resolve_device
@@ -19,4 +20,5 @@ __all__ = [
     "environment",
     "load_predictions",
     "resolve_device",
+    "train",
 ]

@@ -62,3 +62,25 @@ def test_neither_ray_nor_optuna_is_imported_by_training():
         "sys.exit(bool({'ray', 'optuna'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_epochs_after_the_last_checkpoint_are_not_logged_twice(file, tmp_path, command):
+    whole = command("train", file, "--dir", "whole")
+    assert whole.code == 0, whole.err
+    # What a kill leaves between the line of an epoch and its checkpoint.
+    script = (
+        "import os, sys\n"
+        "from gsfl_tune.training import Training\n"
+        "save = Training.save\n"
+        "Training.save = lambda self: os._exit(9) if self.epoch == 2 else save(self)\n"
+        "from gsfl_tune.cli import main\n"
+        "main(sys.argv[1:])\n"
+    )
+    arguments = ["train", str(file), "--dir", "killed"]
+    killed = subprocess.run([sys.executable, "-c", script, *arguments], check=False)
+    assert killed.returncode == 9
+    assert [record["epoch"] for record in epochs(tmp_path / "killed")] == [1, 2]
+    assert command(*arguments).code == 0
+    ours, theirs = epochs(tmp_path / "killed"), epochs(tmp_path / "whole")
+    assert [record["epoch"] for record in ours] == [1, 2, 3]
+    assert ours[-1]["train/loss"] == theirs[-1]["train/loss"]

@@ -340,7 +340,7 @@ def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
     assert done.stderr == ""
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_batches_on_a_gpu_equal_those_on_the_cpu(dataset):
     def batches(device):
         return epoch_batches(

@@ -232,7 +232,7 @@ def test_a_copy_can_be_copied_and_moved_after_use():
         assert torch.equal(frozen.cpu()(batch), expected)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_gives_the_same_features():
     backbone = randomised(create_backbone("tf_efficientnet_lite0", "none")).cuda()
     frozen = frozen_forward(backbone)

@@ -33,7 +33,7 @@ SPENT = """Failure # 1 (occurred at 2026-11-22_04-00-00)
 ray::Spent.reset() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
   File "trainable.py", line 50, in reset_config
     raise spent(left)
-gsfl_tune.search.memory.WorkerSpent: 300 MiB of its GPU's memory were not given back
+gsfl_tune.training.gpu_memory.WorkerSpent: 300 MiB of its GPU's memory were not given back
 """
 
 

@@ -11,8 +11,8 @@ from typing import Any
 
 from ray.tune import Trainable
 
-from gsfl_tune.search.memory import spent
 from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.training.gpu_memory import spent
 from tests.search.starvation import starved
 
 

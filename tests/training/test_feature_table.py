@@ -8,8 +8,7 @@ import torch
 from gsfl_tune.training.feature_table import FeatureTable
 
 CPU = torch.device("cpu")
-DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(
-    not torch.cuda.is_available(), reason="needs a GPU"))]  # fmt: skip
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
 
 
 def tables(count, dtype=torch.float32):
@@ -55,7 +54,7 @@ def test_the_tensors_of_the_cache_are_read_in_place():
     assert table.device_bytes == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_a_gpu_keeps_the_precision_of_the_cache():
     table = FeatureTable(tables(2, torch.float16), torch.device("cuda"))
     assert table.device_bytes == 2 * 50 * 2 * 2

@@ -84,7 +84,7 @@ def test_a_rehearsal_takes_a_step_and_caches_nothing(workspace, tmp_path, views)
     assert (set(folder.iterdir()) if folder.exists() else set()) == files
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.parametrize("name", ["head", "finetune"])
 def test_a_step_does_not_wait_for_the_gpu(workspace, tmp_path, name):
     settings = config(blocks=2).model_dump(mode="json")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
 from gsfl_tune.experiment.config import TypefacesConfig
+from gsfl_tune.experiment.errors import UserError
 
 # Enters the digests: change it whenever the rendered pixels change.
 RENDER_VERSION = 1
@@ -171,9 +173,14 @@ def _triple(color: np.ndarray) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _font_bytes(label: int) -> bytes:
-    import matplotlib
-
-    return (Path(matplotlib.get_data_path()) / "fonts" / "ttf" / FACES[label][2]).read_bytes()
+    # Its files are wanted, not the library, which takes longer to import than fonts to read.
+    origin = getattr(find_spec("matplotlib"), "origin", None)
+    if origin is None:
+        raise UserError(
+            "data.source: typefaces needs the fonts of matplotlib: pip install matplotlib"
+        )
+    folder = Path(origin).parent / "mpl-data" / "fonts" / "ttf"
+    return (folder / FACES[label][2]).read_bytes()
 
 
 def _font(label: int, height: int) -> ImageFont.FreeTypeFont:

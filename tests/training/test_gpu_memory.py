@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsfl_tune.search.memory import (
+from gsfl_tune.training.gpu_memory import (
     FIXED_BYTES,
     TOLERATED_BYTES,
     GpuMemory,
@@ -49,7 +49,7 @@ def test_without_a_gpu_nothing_is_left_behind() -> None:
     assert GpuMemory().left_behind({}) == 0
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_sees_what_a_trial_leaves_on_the_gpu() -> None:
     shared = {"features": torch.zeros(GIB // 8, device="cuda")}
     memory = GpuMemory()

@@ -1,0 +1,62 @@
+"""One training in this process, without Ray: the data is opened, epochs run, checkpoints kept."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.data import square_side
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.preflight import fit_groups
+from gsfl_tune.training.trial import Training
+from gsfl_tune.training.workspace import Workspace
+
+
+def train(
+    experiment: Experiment,
+    directory: str | Path,
+    *,
+    cache_dir: Path | None = None,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> Training:
+    """Trains the default configuration of an experiment, without Ray.
+
+    Args:
+        experiment: The experiment; its distributions take their defaults.
+        directory: Where epochs and checkpoint go; a training that is there is continued.
+        cache_dir: Root of the node's caches.
+        on_epoch: Called with the record of every epoch.
+
+    Raises:
+        UserError: When the data or the configuration cannot be used.
+        NonFiniteLoss: When the training diverges.
+    """
+    workspace = open_workspace(experiment, cache_dir)
+    experiment = fit_groups(experiment, workspace)
+    training = Training(experiment.defaults(), workspace, Path(directory))
+    try:
+        # Epochs that were logged after the last checkpoint are trained, and logged, again.
+        training.restore()
+    except CheckpointError as error:
+        raise broken_checkpoint(error) from error
+    while not training.finished:
+        on_epoch(training.run_epoch())
+        training.save()
+    return training
+
+
+def open_workspace(experiment: Experiment, cache_dir: Path | None = None) -> Workspace:
+    """Opens an experiment's data, decoded large enough for every image size of its space.
+
+    Raises:
+        UserError: When the data cannot be used.
+    """
+    side = square_side(experiment.largest_image_size)
+    return Workspace.open(experiment.defaults().data, side=side, cache_dir=cache_dir)
+
+
+def broken_checkpoint(error: CheckpointError) -> UserError:
+    """Tells what a user can do about a checkpoint that cannot be read."""
+    return UserError(f"{error}; remove the file to train from the beginning")
