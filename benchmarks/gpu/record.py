@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import operator
 import os
+import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -20,12 +21,14 @@ class Row:
         found: The value, as people read it.
         bar: What it had to be; empty for a value that is only reported.
         met: Whether it was; None where nothing was asked.
+        after: Seconds since the step began.
     """
 
     what: str
     found: str
     bar: str = ""
     met: bool | None = None
+    after: float = 0.0
 
 
 @dataclass
@@ -41,6 +44,7 @@ class Record:
     timed: bool
     rows: list[Row] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    started: float = field(default_factory=time.monotonic)
 
     def value(self, what: str, found: str) -> None:
         """Reports a value."""
@@ -83,7 +87,12 @@ class Record:
 
     def _add(self, row: Row) -> None:
         mark = {None: " ", True: "+", False: "!"}[row.met]
-        print(f"{mark} {row.what}: {row.found}" + (f" ({row.bar})" if row.bar else ""), flush=True)
+        row.after = round(time.monotonic() - self.started, 1)
+        print(
+            f"{row.after:6.1f} s {mark} {row.what}: {row.found}"
+            + (f" ({row.bar})" if row.bar else ""),
+            flush=True,
+        )
         self.rows.append(row)
         self._write()
 
@@ -97,3 +106,8 @@ def write_json(path: Path, content: Any) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(content, indent=1))
     os.replace(part, path)
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds; an empty mapping where there is none."""
+    return json.loads(path.read_text()) if path.exists() else {}

@@ -13,6 +13,8 @@ if compgen -G 'benchmarks/gpu/wheels/*.whl' >/dev/null && ! "$python" -c 'import
   "$python" -m pip install --quiet --no-index --no-deps --no-compile --no-cache-dir \
     --disable-pip-version-check --root-user-action=ignore --target "$site" benchmarks/gpu/wheels/*.whl
 fi
+# For the step that compares two trainings to the last bit.
+export CUBLAS_WORKSPACE_CONFIG=:4096:8
 export PYTHONPATH="$site:$PWD:$PWD/benchmarks${PYTHONPATH:+:$PYTHONPATH}" PYTHONUNBUFFERED=1
 # Caches of this run alone: a cache of an earlier one must not make a step pass.
 export GSFL_TUNE_CACHE="$site/cache"

@@ -1,8 +1,9 @@
 """Batches of decoded images, made in background threads while the consumer is busy.
 
 On the CPU a few threads share the images of a batch, each of which goes from the memory map of the
-cache to its place in the batch without the others. On a GPU one thread uploads bytes from pinned
-memory, and the batch is changed there. `view_batches` is for changes that are fixed image by image.
+cache to its place in the batch without the others. For a GPU a few threads copy batches from the
+memory map to pinned memory; one thread uploads them, and the batch is changed on the GPU.
+`view_batches` is for changes that are fixed image by image.
 """
 
 from __future__ import annotations
@@ -28,9 +29,12 @@ from gsfl_tune.data.share import WHOLE, Share
 
 Batch = tuple[Tensor, Tensor, np.ndarray]
 Item = TypeVar("Item")
+Drawn = TypeVar("Drawn")
 
 # Batches that wait while the consumer is busy.
 _AHEAD = 2
+# Threads that copy to pinned memory, one batch each: one alone copies slower than a GPU changes.
+_COPYING = 4
 _starting = threading.Lock()
 
 
@@ -152,12 +156,11 @@ def eval_batches(
     device: torch.device | str,
 ) -> Iterator[Batch]:
     """All images of ``index`` in its order; arguments and batches as of `epoch_batches`."""
-    wanted = np.asarray(index, dtype=np.int64)
+    parts = _parts(np.asarray(index, dtype=np.int64), batch_size)
 
     def batches() -> Iterator[Batch]:
-        for start in range(0, len(wanted), batch_size):
-            positions = wanted[start : start + batch_size]
-            squares, labels = _load(images, positions, torch.device(device))
+        loaded = _loaded(images, ((positions, None) for positions in parts), torch.device(device))
+        for squares, labels, positions, _ in loaded:
             with torch.no_grad():
                 yield transform(squares), labels, positions
 
@@ -226,8 +229,7 @@ def _augmented(
         return _in_threads(images, draws, transform, threads or torch.get_num_threads())
 
     def batches() -> Iterator[Batch]:
-        for positions, random in draws:
-            squares, labels = _load(images, positions, device)
+        for squares, labels, positions, random in _loaded(images, draws, device):
             yield transform.apply(squares, random), labels, positions
 
     return prefetch(batches)
@@ -336,14 +338,36 @@ def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
     return [positions[i : i + batch_size] for i in range(0, len(positions), batch_size)]
 
 
-def _load(
-    images: DecodedImages, positions: np.ndarray, device: torch.device
-) -> tuple[Tensor, Tensor]:
-    shape = (len(positions), images.side, images.side, 3)
-    squares = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    images.gather(positions, out=squares.numpy())
-    labels = torch.from_numpy(images.labels[positions])
-    return squares.to(device, non_blocking=True), _upload(labels, device)
+def _loaded(
+    images: DecodedImages, parts: Iterator[tuple[np.ndarray, Drawn]], device: torch.device
+) -> Iterator[tuple[Tensor, Tensor, np.ndarray, Drawn]]:
+    """Squares (B, side, side, 3) uint8 and labels on the device, positions, and what was drawn."""
+
+    def copied(positions: np.ndarray) -> Tensor:
+        shape = (len(positions), images.side, images.side, 3)
+        squares = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
+        images.gather(positions, out=squares.numpy())
+        return squares
+
+    def uploaded(squares: Tensor, positions: np.ndarray) -> tuple[Tensor, Tensor]:
+        labels = torch.from_numpy(images.labels[positions])
+        return squares.to(device, non_blocking=True), _upload(labels, device)
+
+    if device.type != "cuda":
+        for positions, drawn in parts:
+            yield *uploaded(copied(positions), positions), positions, drawn
+        return
+    pool = ThreadPoolExecutor(_COPYING, thread_name_prefix="prefetch")
+    try:
+        started = ((pool.submit(copied, each[0]), each) for each in parts)
+        waiting = deque(itertools.islice(started, _COPYING + 1))
+        while waiting:
+            job, (positions, drawn) = waiting.popleft()
+            squares = job.result()
+            waiting.extend(itertools.islice(started, 1))
+            yield *uploaded(squares, positions), positions, drawn
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _upload(values: Tensor, device: torch.device) -> Tensor:

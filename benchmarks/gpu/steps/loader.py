@@ -14,7 +14,7 @@ from benchmarks.gpu.size import Size
 
 def run(record: Record, size: Size) -> None:
     """Asserts ten times the images a second of the best of theirs, with as many workers."""
-    folder, runs = photographs(size, size.of(2048, 96)), size.of(3, 1)
+    folder, runs = photographs(size, size.of(4096, 96)), size.of(3, 1)
     workers, device = size.of(16, 2), size.device
     data = benchmark.open_data(folder, size.folder / "loader-cache")
     theirs: dict[str, list[float]] = {}

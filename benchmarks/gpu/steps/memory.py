@@ -38,7 +38,7 @@ def run(record: Record, size: Size) -> None:
 
 
 def _config(size: Size, number: int) -> Config:
-    backbones = ["resnet50", "convnext_tiny", "tf_efficientnet_lite0"]
+    backbones = ["resnet18", "convnext_atto", "tf_efficientnet_lite0"]
     finetune: dict[str, Any] = {"epochs": number % 2 if number else 1}
     finetune |= {"batch_size": 16 * (1 + number % 4), "blocks": "all" if number % 3 else 2}
     return Config.model_validate(
@@ -47,7 +47,7 @@ def _config(size: Size, number: int) -> Config:
             "data": {
                 "source": "typefaces",
                 "image_size": size.of(96, 32),
-                "typefaces": {"train": 8, "test": 2, "size": size.of(112, 40)},
+                "typefaces": {"train": 5, "test": 1, "size": size.of(112, 40)},
             },
             "model": {
                 "backbone": "test_efficientnet" if size.tiny else backbones[number % 3],
