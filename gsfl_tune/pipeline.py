@@ -120,6 +120,8 @@ def search(
             )
             write_text(run.experiment_file, experiment.to_yaml())
             write_json(run.data_file, workspace.dataset.summary())
+            for line in workspace.dataset.notices:
+                notice(line)
             manifest.begin(
                 experiment,
                 data=workspace.dataset.digest,

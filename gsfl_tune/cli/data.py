@@ -160,6 +160,8 @@ def _print_sizes(console: Console, dataset: Dataset) -> None:
 
 
 def _print_findings(console: Console, dataset: Dataset) -> None:
+    for notice in dataset.notices:
+        _line(console, notice, "bold yellow")
     broken = [f"{image.path}: {image.reason}" for image in dataset.broken]
     _print_list(console, f"broken images: {len(broken)}", broken)
     duplicates = dataset.duplicates

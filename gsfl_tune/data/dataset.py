@@ -26,7 +26,14 @@ from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.single import square_side
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.data.splits import Duplicates, Split, divide, find_duplicates, size_problems
+from gsfl_tune.data.splits import (
+    Duplicates,
+    Split,
+    divide,
+    find_duplicates,
+    missing_classes,
+    size_problems,
+)
 from gsfl_tune.experiment.config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -198,6 +205,17 @@ class Dataset:
         """Images that could not be read, of what has been decoded so far."""
         return [self._broken[position] for position in sorted(self._broken)]
 
+    @functools.cached_property
+    def notices(self) -> list[str]:
+        """What is no fault but must be known: one line each."""
+        found = []
+        if self.given_validation:
+            labels = self.pool.labels[self.validation_index]
+            found.append(missing_classes(self.classes, "validation", labels))
+        if self.given_test:
+            found.append(missing_classes(self.classes, "test", self.test.labels))
+        return [line for line in found if line is not None]
+
     def summary(self) -> dict[str, Any]:
         """Counts and findings, ready for JSON."""
         parts = {
@@ -218,6 +236,7 @@ class Dataset:
             "given_validation": self.given_validation,
             "given_test": self.given_test,
             "known_groups": self.known_groups,
+            "notices": self.notices,
             "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],
             "duplicates": {
                 "groups": self.duplicates.groups,
@@ -319,7 +338,16 @@ def _size_problems(source: Source, split: Split) -> list[str]:
         return [source.samples[position].label for position in positions.tolist()]
 
     test = None if split.given_test else labels(split.test)
-    return size_problems(source.classes, labels(split.train), labels(split.validation), test)
+    problems = size_problems(
+        source.classes,
+        labels(split.train),
+        labels(split.validation),
+        test,
+        given_validation=split.given_validation,
+    )
+    if split.given_validation and not len(split.validation):
+        problems.append("the given validation part has no image that is not in the test part too")
+    return problems
 
 
 def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:

@@ -147,6 +147,8 @@ def size_problems(
     train: Sequence[int],
     validation: Sequence[int],
     test: Sequence[int] | None,
+    *,
+    given_validation: bool = False,
 ) -> list[str]:
     """Says which classes have too few images.
 
@@ -155,11 +157,16 @@ def size_problems(
         train: Labels of the training images.
         validation: Labels of the validation images.
         test: Labels of the test images; None if the source gave them, as it may give any number.
+        given_validation: Whether the source gave the validation images: it may lack classes, see
+            `missing_classes`.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
     problems = []
-    wanted = [("training", train, LEAST_TRAINING), ("validation", validation, LEAST_HELD_OUT)]
+    wanted = [
+        ("training", train, LEAST_TRAINING),
+        ("validation", validation, 0 if given_validation else LEAST_HELD_OUT),
+    ]
     if test is not None:
         wanted.append(("test", test, LEAST_HELD_OUT))
     counts = {
@@ -182,6 +189,24 @@ def size_problems(
                 f"image{'s' if least > 1 else ''}: {some(short)}"
             )
     return problems
+
+
+def missing_classes(classes: Sequence[str], part: str, labels: np.ndarray) -> str | None:
+    """Says which classes a given part has no image of; None where it has all of them.
+
+    Args:
+        classes: Names of the classes.
+        part: What people call the part.
+        labels: (N,) labels of its images.
+    """
+    counts = np.bincount(labels, minlength=len(classes))
+    missing = [name for name, count in zip(classes, counts, strict=True) if not count]
+    if not missing:
+        return None
+    return (
+        f"the given {part} part has no image of {len(missing)} of {len(classes)} classes and says "
+        f"nothing of them: {some(missing)}"
+    )
 
 
 def _classes(count: int) -> str:

@@ -247,6 +247,26 @@ def test_a_given_validation_part_joins_the_pool(tmp_path, cache):
     assert all("/train/" in dataset.pool.paths[i] for i in dataset.train_index)
 
 
+def test_a_given_validation_part_may_lack_classes_and_says_so(tmp_path, cache):
+    counts = {f"{p}/{c}": 4 for p in ("train", "test") for c in "abc"} | {"val/b": 3}
+    root = fill(tmp_path / "images", counts)
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    assert dataset.pool.labels[dataset.validation_index].tolist() == [1, 1, 1]
+    [notice] = dataset.notices
+    assert "validation part has no image of 2 of 3 classes" in notice
+    assert notice.endswith("a, c")
+    assert dataset.summary()["notices"] == [notice]
+
+
+def test_a_given_validation_part_must_hold_an_image(tmp_path, cache):
+    counts = {f"{p}/{c}": 4 for p in ("train", "test") for c in "ab"} | {"val/a": 1}
+    root = fill(tmp_path / "images", counts)
+    [only] = (root / "val" / "a").iterdir()
+    shutil.copy(next((root / "test" / "a").iterdir()), only)
+    with pytest.raises(UserError, match="no image that is not in the test part"):
+        prepare(configure("folder", root), cache_dir=cache)
+
+
 def test_the_summary_is_json_and_counts_right(folder, cache):
     (folder / "cat" / "bad.jpg").write_bytes(b"no")
     config = configure("folder", folder, max_broken=0.5)
