@@ -34,15 +34,21 @@ from gsfl_tune.search import (
     SearchFailed,
     SearchInterrupted,
     StorageWatcher,
+    TimeBudget,
+    TrialCosts,
     Utilisation,
     Watcher,
     Watchers,
     active_params,
     best,
-    candidates,
+    choose_finalists,
     count_trials,
+    fixed_to,
     pareto_entries,
     plain_space,
+    plan_time,
+    planned,
+    provisional,
     reasons,
     refuse_changes,
     refuse_small_disk,
@@ -95,29 +101,47 @@ def search(
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
     with run_lock(run), stored as storage:
         # Everything that can be refused is, before the run directory is written to.
-        started = time.monotonic()
+        started, elapsed = time.monotonic(), manifest.elapsed()
         manifest.check(resume=resume)
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
+        experiment, plan = planned(experiment, run)
         refuse_changes(run, experiment)
         manifest.refuse_other_data(workspace.dataset.digest)
         if manifest.finished(experiment):
             return read_results(run.results_file)
-        if problems := cost_problems(experiment):
+        assumed = provisional(experiment)
+        if problems := cost_problems(assumed):
             raise ExperimentError(problems)
+        costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
             config = experiment.defaults().search
             resources = slots(config.resources, config.max_concurrent)
-            refuse_small_disk(experiment, resources.count)
-            refuse_unfit_nodes(experiment, run.path, workspace.cache_dir, notice)
+            refuse_small_disk(assumed, resources.count)
+            refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
             rehearse_largest(
-                experiment,
+                assumed,
                 resources=resources,
                 side=workspace.dataset.pool.side,
                 cache_dir=workspace.cache_dir,
                 storage=storage.place if storage is not None else None,
             )
+            if plan is None:
+                plan = plan_time(
+                    experiment,
+                    workspace,
+                    resources,
+                    costs,
+                    spent=elapsed(),
+                    cache_dir=workspace.cache_dir,
+                    storage=storage.place if storage is not None else None,
+                )
+            if plan is not None:
+                experiment = fixed_to(experiment, plan)
+                write_json(run.plan_file, plan.to_json())
+                for line in plan.lines():
+                    notice(line)
             write_text(run.experiment_file, experiment.to_yaml())
             write_json(run.data_file, workspace.dataset.summary())
             for line in workspace.dataset.notices:
@@ -140,6 +164,10 @@ def search(
                 slots=resources,
                 interrupt=interrupt,
                 watchers=watchers,
+                costs=costs,
+                budget=None
+                if plan is None
+                else TimeBudget.of(plan, experiment, elapsed, costs, workspace.dataset),
                 storage=storage,
             ).run_all()
             show_winner(run)
@@ -158,6 +186,8 @@ class _Search:
     slots: Slots
     interrupt: Interrupt
     watchers: Sequence[Watcher]
+    costs: TrialCosts
+    budget: TimeBudget | None = None
     storage: RunStorage | None = None
 
     @property
@@ -172,6 +202,8 @@ class _Search:
             watchers=self.watchers,
             interrupt=self.interrupt,
             storage=self.storage,
+            costs=self.costs,
+            budget=self.budget,
         )
 
     def run_all(self) -> None:
@@ -181,25 +213,34 @@ class _Search:
         with clock("search") as spent:
             finalists = self._finalists(self.experiment, "search", spent)
         rivals: list[Candidate] = []
-        if config.control == "tuned" and "gsfl" in self.experiment.values("model.head"):
+        if self._controls_itself:
             with clock("control search") as spent:
                 rivals = self._rivals(spent)
         with clock("retraining"):
-            validated = self.retraining.validate([*finalists, *rivals], "training the finalists")
-            finalists, rivals = validated[: len(finalists)], validated[len(finalists) :]
-            winner = best(finalists, config.metric)
+            finalists = self.retraining.race(finalists, "training the finalists")
+            winner = best(finalists, config.metric, self.costs.seconds)
+            if rivals:
+                rivals = self.retraining.race(rivals, "training the control's finalists")
             control, kind = self._control(winner, rivals)
-            winner, *rest = self.retraining.test([winner, *([control] if control else [])])
+            winner, tested = self.retraining.conclude(winner, control)
         if not winner.test:
             raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
-        control = rest[0] if rest and rest[0].test else None
-        if rest and control is None:
-            self._notice("the control could not be retrained with every seed; there is none")
-        self._conclude(winner, control, kind, finalists)
+        if tested is not None and not (tested.test and tested.validation):
+            self._notice("the control could not be trained with every seed; there is none")
+            tested = None
+        self._conclude(winner, tested, kind, finalists)
+
+    @property
+    def _controls_itself(self) -> bool:
+        """Whether the control has a search of its own."""
+        tuned = self.experiment.defaults().search.control == "tuned"
+        return tuned and "gsfl" in self.experiment.values("model.head")
 
     # --- search ---------------------------------------------------------------------------
 
     def _finalists(self, experiment: Experiment, name: StudyName, clock: Clock) -> list[Candidate]:
+        share = 0.5 if name == "search" and self._controls_itself else 1.0
+        budget = self.budget
         outcome = run_study(
             experiment,
             self.run,
@@ -212,12 +253,16 @@ class _Search:
             interrupt=self.interrupt,
             clock=clock,
             storage=self.storage,
+            costs=self.costs,
+            time_up=None
+            if budget is None
+            else lambda config: budget.search_over(config, share=share),
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        ranking = candidates(outcome.study)
-        if not ranking:
-            raise SearchFailed(f"no {name} trial came to its end:\n{reasons(outcome.study)}")
+        chosen = choose_finalists(outcome.study, experiment.defaults().search.finalists)
+        if not chosen:
+            raise SearchFailed(f"no {name} trial came to a rung:\n{reasons(outcome.study)}")
         return [
             Candidate(
                 label=f"{name}-{trial.number}",
@@ -225,7 +270,7 @@ class _Search:
                 trial=trial.number,
                 params=active_params(experiment, trial.params),
             )
-            for trial in ranking[: experiment.defaults().search.finalists]
+            for trial in chosen
         ]
 
     def _rivals(self, clock: Clock) -> list[Candidate]:
@@ -241,14 +286,10 @@ class _Search:
     ) -> tuple[Candidate | None, Literal["tuned", "matched"]]:
         config = self.experiment.defaults().search
         if any(rival.validation for rival in rivals):
-            return best(rivals, config.metric), "tuned"
+            return best(rivals, config.metric, self.costs.seconds), "tuned"
         if config.control == "off" or winner.config.model.head == "plain":
             return None, "matched"
-        control = self.retraining.validate([winner.plain()], "training the control")[0]
-        if not control.validation:
-            self._notice("the control could not be trained with every seed; there is none")
-            return None, "matched"
-        return control, "matched"
+        return winner.plain(), "matched"
 
     def _notice(self, text: str) -> None:
         for watcher in self.watchers:

@@ -42,6 +42,12 @@ class Search(Command):
         parser.add_argument(
             "--trials", type=int, metavar="N", help="the same as --set search.trials=N"
         )
+        parser.add_argument(
+            "--time",
+            metavar="TIME",
+            help="for everything up to the tested bundle (90s, 40m, 6h, 2d); the same as --set "
+            "search.time_budget=TIME",
+        )
         resume = parser.add_mutually_exclusive_group()
         resume.add_argument(
             "--resume",
@@ -67,6 +73,8 @@ class Search(Command):
         """Runs the pipeline and prints the answer."""
         if args.trials is not None:
             args.overrides = [*args.overrides, f"search.trials={args.trials}"]
+        if args.time is not None:
+            args.overrides = [*args.overrides, f"search.time_budget={args.time}"]
         if args.storage is not None:
             args.overrides = [*args.overrides, f"storage={args.storage}"]
         experiment = load_experiment(args)

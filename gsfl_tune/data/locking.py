@@ -6,6 +6,8 @@ import contextlib
 import errno
 import glob
 import os
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -26,12 +28,18 @@ from gsfl_tune.data.leases import Lease, file_lock, open_lease
 from gsfl_tune.data.sharing import shared_build
 from gsfl_tune.experiment.errors import EnvironmentProblem
 
-__all__ = ["acquire", "build_once", "cache_directory", "file_lock", "publish"]
+__all__ = ["acquire", "build_once", "cache_directory", "cache_seconds", "file_lock", "publish"]
 
 # EFBIG: a quota of the process (ulimit -f) is as full as a disk can be.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 _held: dict[Path, Lease] = {}
+_built = threading.local()
+
+
+def cache_seconds() -> float:
+    """Seconds that this thread has built, or waited for, what is cached since it began."""
+    return float(getattr(_built, "seconds", 0.0))
 
 
 def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0) -> Lease:
@@ -65,6 +73,7 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
     with _explained(cache or path.parent, words):
         lease = open_lease(path)
         if lease is None:
+            begun, before = time.perf_counter(), cache_seconds()
             with file_lock(lock_file(path), f"builds {words}"):
                 lease = open_lease(path)
                 if lease is None and cache is not None:
@@ -72,6 +81,8 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
                     lease = _build_cached(path, shared, cache, what, words, size)
                 elif lease is None:
                     lease = _build(path, build)
+            # What was built on the way, for this one, is part of it.
+            _built.seconds = before + time.perf_counter() - begun
         if cache is not None:
             touch(path, what)
     return lease

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model, model_validator
 
-from gsfl_tune.experiment.names import Named
+from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
 from gsfl_tune.plugins import plugins
@@ -194,7 +194,12 @@ class OptimizerConfig(Section):
 class HeadStageConfig(OptimizerConfig):
     """Stage with a frozen backbone, on cached features."""
 
-    epochs: int = Field(30, ge=0, description="Epochs; 0 leaves the stage out.")
+    epochs: Annotated[int, Automatic(10)] = Field(
+        30,
+        ge=0,
+        description="Epochs; 0 leaves the stage out, `auto` is 10 (also where search.time_budget "
+        "is given and this is not).",
+    )
     batch_size: int = Field(64, ge=2, description="Images an optimiser step.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
 
@@ -202,7 +207,12 @@ class HeadStageConfig(OptimizerConfig):
 class FinetuneStageConfig(OptimizerConfig):
     """Stage that trains the backbone, or its last blocks, with the head."""
 
-    epochs: int = Field(0, ge=0, description="Epochs; 0 leaves the stage out.")
+    epochs: Annotated[int, Automatic(8)] = Field(
+        0,
+        ge=0,
+        description="Epochs; 0 leaves the stage out, `auto` is what search.time_budget allows, 8 "
+        "without one (also where a budget is given and this is not).",
+    )
     batch_size: int = Field(32, ge=2, description="Images a micro-batch.")
     accumulate: int = Field(1, ge=1, description="Micro-batches an optimiser step.")
     learning_rate: Positive = Field(1e-4, description="Peak learning rate of the backbone.")

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from gsfl_tune.experiment import edit, nodes
+from gsfl_tune.experiment.automatic import resolve
 from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
 from gsfl_tune.experiment.compile import compile_space
 from gsfl_tune.experiment.config import Config
@@ -27,14 +28,22 @@ class Experiment:
         name: Name of the experiment.
         file: Where it was read from, for messages.
         space: Its parameters.
+        automatic: Leaves that follow from ``search.time_budget``, by dotted path; until they are
+            planned they have the numbers that hold without a budget.
     """
 
     name: str
     file: str
     space: Space
+    automatic: frozenset[str]
 
     def __init__(
-        self, root: Node, file: str, problems: list[Problem], checks: Mapping[str, LeafCheck] | None
+        self,
+        root: Node,
+        file: str,
+        problems: list[Problem],
+        checks: Mapping[str, LeafCheck] | None,
+        automatic: frozenset[str] = frozenset(),
     ) -> None:
         """Use `load` or `parse`.
 
@@ -43,6 +52,7 @@ class Experiment:
             file: Name of the file.
             problems: What was already found; raised together with what is found here.
             checks: Further checks by dotted path, None to leave out all checks of files.
+            automatic: What the experiment that this one is made of has of them.
 
         Raises:
             ExperimentError: With every problem.
@@ -50,6 +60,7 @@ class Experiment:
         self._root = root
         self.file = file
         edit.expand_files(root)
+        self.automatic = automatic | resolve(root)
         space = compile_space(root, problems)
         if space is not None:
             self.space = space
@@ -188,7 +199,9 @@ class Experiment:
             else:
                 file, line = locate(root, path)
                 edit.put(root, path, None if value is None else nodes.as_node(value, file, line))
-        return Experiment(root, self.file, problems, None)
+        planned = Experiment(root, self.file, problems, None, self.automatic)
+        planned.automatic = planned.automatic - values.keys()
+        return planned
 
     def clamp(self, path: str, high: float) -> Experiment:
         """The same experiment with the upper bound of a leaf's distributions brought down.
@@ -198,7 +211,7 @@ class Experiment:
         """
         root = self._root.copy()
         edit.clamp(root, path, high)
-        return Experiment(root, self.file, [], None)
+        return Experiment(root, self.file, [], None, self.automatic)
 
     def bounds(self, path: str) -> Any:
         """What a leaf can be.

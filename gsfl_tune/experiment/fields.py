@@ -15,7 +15,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.names import Named
+from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.section import Section
 
 
@@ -282,7 +282,9 @@ def _allowed_part(annotation: Any) -> str:
             bounds.append(f"at most {item.le:g}")
         elif isinstance(item, Lt):
             bounds.append(f"below {item.lt:g}")
-    return f"{noun} {' and '.join(bounds)}" if bounds else noun
+    automatic = any(isinstance(item, Automatic) for item in _flat(metadata))
+    words = f"{noun} {' and '.join(bounds)}" if bounds else noun
+    return f"{words} or auto" if automatic else words
 
 
 def _flat(metadata: Iterable[Any]) -> Iterable[Any]:

@@ -8,6 +8,7 @@ from pydantic import TypeAdapter
 
 from gsfl_tune.experiment.conditions import COMPARISONS
 from gsfl_tune.experiment.fields import Leaf, leaves, sections
+from gsfl_tune.experiment.names import Automatic
 
 _SCALAR = {"type": ["string", "number", "boolean", "null"]}
 _COMMON = {
@@ -65,6 +66,8 @@ def _section(path: str, definitions: dict[str, Any]) -> dict[str, Any]:
 
 def _leaf(leaf: Leaf, searched: bool) -> dict[str, Any]:
     scalar = _scalar(leaf)
+    if any(isinstance(item, Automatic) for item in leaf.field.metadata):
+        scalar = {"anyOf": [scalar, {"const": "auto"}]}
     schema: dict[str, Any] = {}
     if searched:
         one = {"$ref": f"#/$defs/{leaf.path}"}

@@ -1,4 +1,4 @@
-"""Leaves whose words are not all known to the schema: installed packages add to them."""
+"""Words that leaves take besides what their type says."""
 
 from __future__ import annotations
 
@@ -8,6 +8,17 @@ from typing import Any
 from pydantic_core import core_schema
 
 from gsfl_tune.plugins import Kind, names
+
+
+@dataclass(frozen=True)
+class Automatic:
+    """Marks a number that may be given as ``auto``: it follows from ``search.time_budget`` then.
+
+    Attributes:
+        value: What it is without a budget.
+    """
+
+    value: int
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,11 @@ class SchedulerConfig(Section):
     name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
     grace: int = Field(5, ge=1, description="Head epochs before the first comparison.")
     reduction: int = Field(2, ge=2, description="One in this many trials survives a rung.")
+    by: Literal["epochs", "time"] = Field(
+        "epochs",
+        description="What trials have in common where they are compared: epochs, or the seconds in "
+        "which the defaults get there (dear trials show less until then).",
+    )
     brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
 
 
@@ -117,8 +122,8 @@ class SearchConfig(Section):
     )
     time_budget: Duration | None = Field(
         None,
-        description="Time for the trials over all resumes (90s, 20m, 6h, 2d); what runs then is "
-        "stopped, and the best are retrained as ever.",
+        description="Time for everything up to the tested bundle, over all resumes (90s, 20m, 6h, "
+        "2d). Trials, epochs, finalists and seeds that the file leaves out follow from it.",
     )
     target: float | None = Field(
         None, description="Value of the metric at which a finished trial ends the search."

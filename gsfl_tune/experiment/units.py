@@ -63,6 +63,15 @@ def duration_text(duration: str | float) -> str:
     return duration if isinstance(duration, str) else f"{duration:g}s"
 
 
+def time_text(seconds: float) -> str:
+    """Seconds for people: ``45 s``, ``12 min``, ``3:20 h``."""
+    whole = round(seconds)
+    if whole < 90:
+        return f"{whole} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
 def _parse(text: str | float, factors: dict[str, int]) -> tuple[float, int]:
     if not isinstance(text, str):
         return float(text), 1

@@ -28,6 +28,11 @@ class RunDirectory:
         return self.path / "run.json"
 
     @property
+    def plan_file(self) -> Path:
+        """How a time budget is spent, where there is one."""
+        return self.path / "plan.json"
+
+    @property
     def data_file(self) -> Path:
         """Classes, counts, broken and duplicate images."""
         return self.path / "data.json"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any
@@ -121,6 +121,12 @@ class Manifest:
             yield clock
         finally:
             clock.write()
+
+    def elapsed(self) -> Callable[[], float]:
+        """What gives the seconds of the run from now on, those of earlier drivers included."""
+        before = float(self.seconds().get("total", 0.0)) if self.run.manifest_file.exists() else 0.0
+        started = time.monotonic()
+        return lambda: before + time.monotonic() - started
 
     def seconds(self) -> dict[str, float]:
         """Seconds by phase, and their ``total``."""

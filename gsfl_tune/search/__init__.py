@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.search.added import SamplerFactory, SamplerRequest
     from gsfl_tune.search.asha import Asha
+    from gsfl_tune.search.budget import TimeBudget
     from gsfl_tune.search.final import JobsOutcome, run_jobs
+    from gsfl_tune.search.finalists import choose_finalists
     from gsfl_tune.search.interrupt import Interrupt
     from gsfl_tune.search.job import Job, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
-    from gsfl_tune.search.pareto import candidates
+    from gsfl_tune.search.planning import fixed_to, plan_time, planned, provisional
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
         Candidate,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.stored import StorageWatcher, stored_run
     from gsfl_tune.search.study import Study
     from gsfl_tune.search.table import count_trials, write_trials
+    from gsfl_tune.search.trial_costs import TrialCosts
     from gsfl_tune.search.utilisation import Utilisation
     from gsfl_tune.search.watcher import Watcher, Watchers
 
@@ -55,17 +58,23 @@ __all__ = [
     "StorageWatcher",
     "Study",
     "StudyOutcome",
+    "TimeBudget",
+    "TrialCosts",
     "Utilisation",
     "Watcher",
     "Watchers",
     "active_params",
     "best",
-    "candidates",
+    "choose_finalists",
     "count_trials",
+    "fixed_to",
     "load_result",
     "open_study",
     "pareto_entries",
     "plain_space",
+    "plan_time",
+    "planned",
+    "provisional",
     "reasons",
     "refuse_changes",
     "refuse_small_disk",
@@ -92,17 +101,23 @@ _HOMES = {
     "StorageWatcher": "stored",
     "Study": "study",
     "StudyOutcome": "runner",
+    "TimeBudget": "budget",
+    "TrialCosts": "trial_costs",
     "Utilisation": "utilisation",
     "Watcher": "watcher",
     "Watchers": "watcher",
     "active_params": "protocol",
     "best": "protocol",
-    "candidates": "pareto",
     "count_trials": "table",
+    "fixed_to": "planning",
+    "choose_finalists": "finalists",
     "load_result": "job",
     "open_study": "runner",
     "pareto_entries": "protocol",
     "plain_space": "protocol",
+    "plan_time": "planning",
+    "planned": "planning",
+    "provisional": "planning",
     "reasons": "protocol",
     "refuse_changes": "resume",
     "refuse_small_disk": "keeper",

@@ -18,6 +18,7 @@ from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import (
     RESULT_FILE,
     TEST_FILE,
+    VALIDATION_FILE,
     Job,
     JobSetting,
     load_result,
@@ -26,6 +27,7 @@ from gsfl_tune.search.job import (
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.place import place
 from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH
@@ -60,6 +62,7 @@ def run_jobs(
     interrupt: Interrupt | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     storage: RunStorage | None = None,
+    costs: TrialCosts | None = None,
 ) -> JobsOutcome:
     """Trains jobs to their ends; those that an earlier driver finished are not run again.
 
@@ -78,6 +81,7 @@ def run_jobs(
         interrupt: Of the whole run; default one of its own.
         save_seconds: Seconds between a job's checkpoints.
         storage: Where the run is kept beside its directory.
+        costs: Learns what the jobs took.
 
     Returns:
         The results in the order of the jobs.
@@ -140,6 +144,9 @@ def run_jobs(
                 elif result is not None:
                     where = result.pop("place", {})
                     where["job"] = jobs[index].name
+                    if costs is not None:
+                        job = jobs[index]
+                        costs.observe(job.config, {**where, **result}, fit=job.fit)
                     watcher.occupied(where, where.get("seconds", 0.0))
                     if "environment" not in result and storage is not None:
                         result = _brought(storage, jobs[index], result)
@@ -187,7 +194,8 @@ def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None
 def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """The result once the job's files are in the run directory."""
     try:
-        storage.bring(*(job.directory / name for name in (RESULT_FILE, TEST_FILE, EPOCHS)))
+        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)
+        storage.bring(*(job.directory / name for name in names))
     except EnvironmentProblem as problem:
         return {"environment": str(problem)}
     return result

@@ -23,6 +23,7 @@ from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training, fingerprint
 
 RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"
+VALIDATION_FILE = "validation.npz"
 
 
 class Job(BaseModel):
@@ -74,7 +75,8 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
 
     Returns:
         What ``result.json`` holds: ``validation`` (metrics after the last epoch, with
-        ``fit="train"``), ``test`` (metrics, if asked for), ``epochs`` and ``seconds``; or
+        ``fit="train"``; the predictions are in ``validation.npz``), ``test`` (metrics, if asked
+        for), ``epochs``, ``seconds`` and ``measured`` (epochs and seconds by stage); or
         ``failed``, a reason. None when it was interrupted.
 
     Raises:
@@ -95,7 +97,7 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         if result is not None:
             write_json(job.directory / RESULT_FILE, result)
         if workplace is not None:
-            workplace.finish(TEST_FILE, RESULT_FILE)
+            workplace.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
         if result is not None and not job.test:
             # It was compared; only models that are tested are ever used.
             (job.directory / CHECKPOINT).unlink(missing_ok=True)
@@ -184,6 +186,7 @@ def _to_the_end(
     result: dict[str, Any] = {
         "epochs": training.epoch,
         "seconds": round(sum(record["seconds"] for record in records), 3),
+        "measured": _measured(records),
     }
     if job.fit == "train":
         result["validation"] = {
@@ -191,8 +194,20 @@ def _to_the_end(
             for key, value in records[-1].items()
             if key.startswith("validation/")
         }
+        seen = training.validated or training.predict("validation")
+        save_predictions(job.directory / VALIDATION_FILE, seen)
     if job.test:
         predictions = training.predict("test")
         save_predictions(job.directory / TEST_FILE, predictions)
         result["test"] = predictions.metrics()
     return result
+
+
+def _measured(records: list[dict[str, Any]]) -> dict[str, tuple[int, float]]:
+    """Epochs and their seconds by stage, without what was built for all trainings."""
+    found: dict[str, tuple[int, float]] = {}
+    for record in records:
+        epochs, seconds = found.get(record["stage"], (0, 0.0))
+        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        found[record["stage"]] = (epochs + 1, round(seconds, 4))
+    return found

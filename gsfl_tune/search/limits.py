@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from typing import Protocol
 
 from gsfl_tune.experiment.search_config import SearchConfig
@@ -47,6 +48,8 @@ class Limits:
         study: The study.
         clock: What the study has taken.
         interrupt: Tells running trials to stop.
+        time_up: Why the time for trials is over, None while it is not; default: when the study
+            has taken ``search.time_budget``.
 
     Attributes:
         reason: Why the study ended, None while it may go on.
@@ -58,7 +61,9 @@ class Limits:
         study: Study,
         clock: Clock,
         interrupt: Interrupt,
+        time_up: Callable[[], str | None] | None = None,
     ) -> None:
+        self._time_up = time_up or self._time
         self._search = search
         self._study = study
         self._clock = clock
@@ -69,7 +74,7 @@ class Limits:
         """Stops the running trials when a limit is reached; called some times a second."""
         self._clock.keep()
         if self.reason is None:
-            self.reason = self._target() or self._time()
+            self.reason = self._target() or self._time_up()
             if self.reason is not None:
                 self._interrupt.end_trials()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,17 @@ from gsfl_tune.experiment import METRICS, Config, Experiment
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.search.budget import TimeBudget
 from gsfl_tune.search.final import run_jobs
 from gsfl_tune.search.interrupt import Interrupt
-from gsfl_tune.search.job import Job
+from gsfl_tune.search.job import VALIDATION_FILE, Job
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.pareto import front
+from gsfl_tune.search.race import Scores, beaten, image_scores
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.study import Study
+from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training import FitOn, Predictions, load_predictions
 
@@ -56,8 +59,8 @@ class Candidate:
         config: The configuration.
         trial: Number of the trial that it comes from.
         params: Searched parameters that are active.
-        validation: Metrics on the validation part, one mapping a seed; empty until `validate`,
-            and for a candidate that failed with one of the seeds.
+        validation: Metrics on the validation part, one mapping a seed that it was given; empty
+            before, and for a candidate that failed with one of them.
         test: Metrics on the test split, likewise.
     """
 
@@ -74,6 +77,11 @@ class Candidate:
         first = self.config.training.seed + 1
         return [first + offset for offset in range(self.config.search.final_seeds)]
 
+    def with_seeds(self, count: int) -> Candidate:
+        """The same with as many seeds."""
+        search = self.config.search.model_copy(update={"final_seeds": count})
+        return replace(self, config=self.config.model_copy(update={"search": search}))
+
     def score(self, metric: str) -> float:
         """Mean of a validation metric over the seeds, turned so that larger is better."""
         sign = 1.0 if METRICS[metric] == "maximize" else -1.0
@@ -87,8 +95,17 @@ class Candidate:
         return Candidate(f"{self.label}-plain", config, self.trial, self.params)
 
 
-def best(candidates: Sequence[Candidate], metric: str) -> Candidate:
-    """The candidate with the best mean over its seeds.
+def best(
+    candidates: Sequence[Candidate],
+    metric: str,
+    cost: Callable[[Config], float] = lambda config: 0.0,
+) -> Candidate:
+    """The candidate with the best mean over its seeds; of equal ones the cheapest.
+
+    Args:
+        candidates: Validated; those without metrics could not be trained.
+        metric: The objective.
+        cost: Seconds of a training.
 
     Raises:
         SearchFailed: When none could be trained with all seeds.
@@ -96,7 +113,8 @@ def best(candidates: Sequence[Candidate], metric: str) -> Candidate:
     able = [candidate for candidate in candidates if candidate.validation]
     if not able:
         raise SearchFailed("none of the finalists could be trained again with every seed")
-    return max(able, key=lambda candidate: candidate.score(metric))
+    # Means of a few seeds: what differs in the last bits is equal.
+    return max(able, key=lambda one: (round(one.score(metric), 9), -cost(one.config)))
 
 
 @dataclass(frozen=True)
@@ -112,6 +130,8 @@ class Retraining:
         watchers: Are told of every change.
         interrupt: Of the whole run.
         storage: Where the run is kept beside its directory.
+        costs: Learns what trainings take.
+        budget: What is left of the time, where it is limited.
     """
 
     run: RunDirectory
@@ -122,6 +142,8 @@ class Retraining:
     watchers: Sequence[Watcher]
     interrupt: Interrupt
     storage: RunStorage | None = None
+    costs: TrialCosts | None = None
+    budget: TimeBudget | None = None
 
     def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
         """One job a seed; those on train + validation are tested."""
@@ -139,42 +161,110 @@ class Retraining:
             for seed in candidate.seeds
         ]
 
-    def validate(self, candidates: Sequence[Candidate], title: str) -> list[Candidate]:
-        """Trains candidates on the training part with every seed, side by side.
+    def race(self, candidates: Sequence[Candidate], title: str) -> list[Candidate]:
+        """Trains candidates on the training part, seed by seed, until one of them has won.
+
+        One that cannot win any more (see `beaten`) gets no further seed, nor does the last one
+        that is left. Slots that would be idle train the next seed meanwhile. Where time is short
+        the last of them do not begin, and seeds are left out.
+
+        Returns:
+            The candidates with the metrics of their seeds; none for one that failed with a seed.
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
         """
-        rows = self._run(candidates, "train", title)
+        if self.budget is not None:
+            candidates = candidates[: self.budget.finalists([each.config for each in candidates])]
+        racing = {candidate.label: candidate for candidate in candidates}
+        jobs = {label: self.jobs(each, "train") for label, each in racing.items()}
+        rows: dict[str, list[dict[str, Any]]] = {label: [] for label in racing}
+        scores: dict[str, list[Scores]] = {label: [] for label in racing}
+        done = 0
+        while racing and any(len(jobs[label]) > done for label in racing):
+            count = max(1, self.resources.count // len(racing))
+            batch = {label: jobs[label][done : done + count] for label in racing}
+            results = self._run([job for own in batch.values() for job in own], title)
+            done += count
+            for label, own in batch.items():
+                rows[label] += results[: len(own)]
+                results = results[len(own) :]
+                if any("failed" in row for row in rows[label]):
+                    del racing[label]
+                    continue
+                scores[label] += self._scores(racing[label], own)
+            out = beaten({label: scores[label] for label in racing if scores[label]})
+            for label in out:
+                del racing[label]
+            if len(racing) == 1:
+                break
+            if self.budget is not None and racing:
+                configs = [each.config for each in racing.values()]
+                if not self.budget.another_seed(configs):
+                    break
         return [
-            replace(candidate, validation=_complete(own, "validation"))
-            for candidate, own in zip(candidates, rows, strict=True)
+            replace(candidate, validation=_complete(rows[candidate.label], "validation"))
+            for candidate in candidates
         ]
 
-    def test(self, candidates: Sequence[Candidate]) -> list[Candidate]:
-        """Retrains on train + validation with every seed, side by side, and tests once.
+    def conclude(
+        self, winner: Candidate, control: Candidate | None
+    ) -> tuple[Candidate, Candidate | None]:
+        """Retrains the winner and its control on train + validation and tests both once.
+
+        A control that was not compared yet is trained on the training part too, with the seeds that
+        the winner was. All of these trainings run side by side.
+
+        Returns:
+            Both; without test metrics where a seed failed.
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
         """
-        rows = self._run(candidates, "train+validation", "retraining on train + validation")
-        return [
-            replace(candidate, test=_complete(own, "test"))
-            for candidate, own in zip(candidates, rows, strict=True)
-        ]
+        if self.budget is not None:
+            seeds = self.budget.seeds(winner.config)
+            winner = winner.with_seeds(seeds)
+            control = control.with_seeds(seeds) if control is not None else None
+        final: FitOn = "train+validation"
+        parts = [self.jobs(winner, final)]
+        if control is not None:
+            parts.append(self.jobs(control, final))
+            if not control.validation:
+                seeds = len(winner.validation)
+                parts.append(self.jobs(control, "train")[:seeds])
+        title = "retraining the winner" + (" and its control" if control else "")
+        results = self._run([job for part in parts for job in part], title)
+        rows = []
+        for part in parts:
+            rows.append(results[: len(part)])
+            results = results[len(part) :]
+        winner = replace(winner, test=_complete(rows[0], "test"))
+        if control is not None:
+            control = replace(control, test=_complete(rows[1], "test"))
+            if len(rows) > 2:
+                control = replace(control, validation=_complete(rows[2], "validation"))
+        return winner, control
 
     def predictions(self, candidate: Candidate) -> list[Predictions]:
         """Predictions of the test split, one a seed."""
         jobs = self.jobs(candidate, "train+validation")
         return [load_predictions(job.directory / "test.npz") for job in jobs]
 
-    def _run(
-        self, candidates: Sequence[Candidate], fit: FitOn, title: str
-    ) -> list[list[dict[str, Any]]]:
-        make_room(self.run, candidates[0].config.search, self.storage)
-        jobs = [self.jobs(candidate, fit) for candidate in candidates]
+    def _scores(self, candidate: Candidate, jobs: Sequence[Job]) -> list[Scores]:
+        metric = candidate.config.search.metric
+        found = []
+        for job in jobs:
+            file = job.directory / VALIDATION_FILE
+            # A run that an older version began has none.
+            score = image_scores(metric, load_predictions(file)) if file.exists() else None
+            if score is not None:
+                found.append(score)
+        return found
+
+    def _run(self, jobs: Sequence[Job], title: str) -> list[dict[str, Any]]:
+        make_room(self.run, jobs[0].config.search, self.storage)
         outcome = run_jobs(
-            [job for own in jobs for job in own],
+            jobs,
             self.run,
             resources=self.resources,
             title=title,
@@ -184,11 +274,11 @@ class Retraining:
             watchers=self.watchers,
             interrupt=self.interrupt,
             storage=self.storage,
+            costs=self.costs,
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        results = iter([result or {} for result in outcome.results])
-        return [[next(results) for _ in own] for own in jobs]
+        return [result or {} for result in outcome.results]
 
 
 def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float]]:

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 from ray import tune
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.storage import RunStorage
@@ -29,18 +30,19 @@ from gsfl_tune.search.lean import lean_ray
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.limits import Clock, Limits, Stopwatch
 from gsfl_tune.search.resume import fingerprint, reconcile
+from gsfl_tune.search.rung_epochs import largest_timeline, rung_epochs
 from gsfl_tune.search.scheduler import AshaScheduler
 from gsfl_tune.search.searcher import StudySearcher
-from gsfl_tune.search.stored import largest_timeline, tell_finished
+from gsfl_tune.search.stored import tell_finished
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.table import TrialTable
 from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.tune_fixes import light_snapshots, memory_monitor, own_credentials, quiet
 from gsfl_tune.search.watcher import Watcher, Watchers
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, Task
 from gsfl_tune.training.cost import checkpoint_bytes
 from gsfl_tune.training.memory import HALVED
-from gsfl_tune.training.timeline import Timeline
 
 
 class Resources(Protocol):
@@ -137,6 +139,8 @@ def run_study(
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
     storage: RunStorage | None = None,
+    costs: TrialCosts | None = None,
+    time_up: Callable[[Config], str | None] | None = None,
 ) -> StudyOutcome:
     """Searches until the budget is used. What the journal has finished is never run again.
 
@@ -158,6 +162,9 @@ def run_study(
         save_seconds: Seconds between a trial's checkpoints.
         trainable: What Ray runs.
         storage: Where the run is kept beside its directory.
+        costs: Prices trials, and learns what they take.
+        time_up: Why the time for trials is over, given the best configuration so far (else the
+            defaults); default: when the study alone has taken ``search.time_budget``.
 
     Returns:
         The study, and whether it was interrupted.
@@ -174,10 +181,13 @@ def run_study(
     scheduler = search.scheduler
     options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
     last_rung = len(largest.rungs(largest, **options)) - 1
+    rungs_of = rung_epochs(experiment, costs)
     if storage is not None:
-        tell_finished(study, experiment, run, storage)
+        tell_finished(study, experiment, run, storage, rungs_of)
     again = reconcile(study, last_rung).again
-    notices = enqueue_first_trials(study, experiment, feature_dim)
+    notices = enqueue_first_trials(
+        study, experiment, feature_dim, price=costs.seconds if costs is not None else None
+    )
     interrupt = interrupt or Interrupt(run)
     table = TrialTable(run, study, storage)
     keeper = CheckpointKeeper(
@@ -191,7 +201,18 @@ def run_study(
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
     watcher = Watchers(keeper, table, *watchers)
-    limits = Limits(search, study, clock or Stopwatch(), interrupt)
+
+    def best_config() -> Config:
+        best = study.best()
+        return experiment.defaults() if best is None else experiment.configure(best.params)
+
+    limits = Limits(
+        search,
+        study,
+        clock or Stopwatch(),
+        interrupt,
+        None if time_up is None else lambda: time_up(best_config()),
+    )
 
     def over() -> StudyOutcome:
         stopped = limits.settle()
@@ -213,7 +234,7 @@ def run_study(
             interrupt=run.interrupt_file,
             metric=study.metric,
             latency=study.latency,
-            rungs=[rung.epoch for rung in Timeline.of(config).rungs(largest, **options)],
+            rungs=rungs_of(config),
             reduction=scheduler.reduction,
             # The last rung is not told without its trial's end.
             reported=min(len(asked.rungs), last_rung),
@@ -262,6 +283,7 @@ def run_study(
         watcher=watcher,
         closed=lambda: interrupt.stopping,
         on_trouble=interrupt.give_up,
+        costs=costs,
     )
     study.on_loss(watcher.notice)
 

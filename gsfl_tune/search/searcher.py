@@ -14,6 +14,7 @@ from gsfl_tune.run import EpochLog
 from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.failure import Failure, Losses
 from gsfl_tune.search.study import Study
+from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.search.worker import Task
 from gsfl_tune.training.memory import STILL_TOO_MUCH
@@ -35,6 +36,7 @@ class StudySearcher(Searcher):
         watcher: Is told of every change.
         closed: Whether no more trials may begin.
         on_trouble: Is told when the machine failed a trial, which then stays RUNNING.
+        costs: Learns what epochs take.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class StudySearcher(Searcher):
         watcher: Watcher | None = None,
         closed: Callable[[], bool] = lambda: False,
         on_trouble: Callable[[str], None] = lambda reason: None,
+        costs: TrialCosts | None = None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -58,6 +61,7 @@ class StudySearcher(Searcher):
         self._watcher = watcher or Watcher()
         self._closed = closed
         self._on_trouble = on_trouble
+        self._costs = costs
         self._tasks: dict[str, Task] = {}
         self._exhausted = False
         self._condemned: dict[str, str] = {}
@@ -119,6 +123,7 @@ class StudySearcher(Searcher):
         task = self._tasks[trial_id]
         self._tell_news(task.number, result)
         self._occupied(result)
+        self._measure(task, result)
         k, value = result["rung"], result[task.metric]
         if "batch_halved" in result:
             self._note_half(task.number)
@@ -136,6 +141,7 @@ class StudySearcher(Searcher):
             self._note_half(number)
         if result and not error:
             self._occupied(result)
+            self._measure(task, result)
         if error:
             unknown = Failure("process", "the worker process died")
             failure = self.failures.pop(trial_id, unknown)
@@ -195,6 +201,10 @@ class StudySearcher(Searcher):
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))
+
+    def _measure(self, task: Task, result: dict[str, Any]) -> None:
+        if self._costs is not None:
+            self._costs.observe(task.config, result)
 
     def save(self, checkpoint_path: str) -> None:
         """The journal is the state: nothing to save."""

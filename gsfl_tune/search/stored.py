@@ -11,13 +11,14 @@ from contextlib import contextmanager
 
 from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
 from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.rung_epochs import rung_epochs
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
-from gsfl_tune.training.timeline import Timeline
 from gsfl_tune.training.trial import fingerprint
 
 SHARE_VARIABLE = "GSFL_TUNE_CACHE_SHARE"
@@ -118,16 +119,12 @@ def stored_run(
     storage.close()
 
 
-def largest_timeline(experiment: Experiment) -> Timeline:
-    """The largest number of epochs of either stage in a space: every trial has its rungs."""
-    return Timeline(
-        max(experiment.values("training.head.epochs")),
-        max(experiment.values("training.finetune.epochs")),
-    )
-
-
 def tell_finished(
-    study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage
+    study: Study,
+    experiment: Experiment,
+    run: RunDirectory,
+    storage: RunStorage,
+    rungs_of: Callable[[Config], list[int]] | None = None,
 ) -> list[int]:
     """Tells a study of trials whose end the storage has and the journal has not.
 
@@ -140,6 +137,7 @@ def tell_finished(
         experiment: The experiment.
         run: The run directory.
         storage: Where the run is kept.
+        rungs_of: Epochs of a configuration's rungs; default: those of its timeline.
 
     Returns:
         Numbers of the trials; they are COMPLETE now.
@@ -152,23 +150,21 @@ def tell_finished(
     if study.latency:
         # The epochs do not tell it: such a trial is handed out again, to be measured at its end.
         return told
-    scheduler = experiment.defaults().search.scheduler
-    largest = largest_timeline(experiment)
+    rungs_of = rungs_of or rung_epochs(experiment, None)
     for number in study.running():
         try:
             config = experiment.configure(study.trial(number).params)
         except (UserError, ValueError, KeyError):
             # A driver that died in the middle of a write; or a combination that is refused.
             continue
-        timeline = Timeline.of(config)
         directory = run.trial(study.name, number)
         values = _values(storage.epochs(directory, fingerprint(config)), study.metric)
-        if len(values) < timeline.total or not all(map(math.isfinite, values)):
+        epochs = rungs_of(config)
+        if len(values) < epochs[-1] or not all(map(math.isfinite, values)):
             continue
-        rungs = timeline.rungs(largest, grace=scheduler.grace, reduction=scheduler.reduction)
-        for rung in rungs:
-            study.report(number, rung.index, values[rung.epoch - 1])
-        study.complete(number, values[rungs[-1].epoch - 1])
+        for k, epoch in enumerate(epochs):
+            study.report(number, k, values[epoch - 1])
+        study.complete(number, values[epochs[-1] - 1])
         storage.want(directory / EPOCHS)
         told.append(number)
     return told

@@ -202,6 +202,8 @@ class TrialWorker:
         self._claim = Claim(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
+        # Epochs and their seconds by stage, since they were last told.
+        self._measured: dict[str, tuple[int, float]] = {}
         self._workplace: Workplace | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
@@ -218,8 +220,9 @@ class TrialWorker:
             flattens mappings) where that is an objective too; or ``failed`` (a reason); or
             ``environment`` (a reason that says nothing of the configuration: the trial can
             be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
-            out of memory and trains its batches in two parts, and ``storage`` where that made
-            trouble.
+            out of memory and trains its batches in two parts, ``storage`` where that made
+            trouble, and ``measured`` (JSON): epochs and their seconds by stage, without what was
+            built for all trials.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
@@ -235,6 +238,10 @@ class TrialWorker:
             result = self._broken(error)
         if self._pieces > 1:
             result["batch_halved"] = True
+        if self._measured:
+            # JSON: Ray flattens mappings.
+            result["measured"] = json.dumps(self._measured)
+            self._measured = {}
         news = self._workplace.news() if self._workplace is not None else None
         if news is not None:
             result["storage"] = news
@@ -361,6 +368,9 @@ class TrialWorker:
 
     def _epoch(self, record: dict[str, Any]) -> None:
         self._values[record["epoch"]] = float(record[self.task.metric])
+        epochs, seconds = self._measured.get(record["stage"], (0, 0.0))
+        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        self._measured[record["stage"]] = (epochs + 1, seconds)
         if self._events is not None:
             self._events.epoch(record)
         timeout, epoch = self.task.timeout, record["epoch"]

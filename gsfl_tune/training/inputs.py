@@ -51,6 +51,10 @@ class Inputs(ABC):
         """Inputs for normalised images (B, 3, side, side) on the device."""
 
     @abstractmethod
+    def random(self, count: int) -> Tensor:
+        """Inputs of random content for `count` images, as training sees them."""
+
+    @abstractmethod
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """What makes unit features (B, D) of a batch of inputs, by a network of this stage."""
 
@@ -105,6 +109,11 @@ class ImageInputs(Inputs):
     def of_images(self, images: Tensor) -> Tensor:
         """The images themselves."""
         return images.contiguous(memory_format=torch.channels_last)
+
+    def random(self, count: int) -> Tensor:
+        """Random images (B, 3, side, side)."""
+        shape = (count, 3, self._size, self._size)
+        return self.of_images(torch.randn(shape, device=self._training.device))
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """The whole network without its head."""

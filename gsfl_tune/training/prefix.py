@@ -92,6 +92,14 @@ class PrefixInputs(Inputs):
         with torch.no_grad():
             return self._split.prefix(images).float()
 
+    def random(self, count: int) -> Tensor:
+        """Random activations (B, *shape)."""
+        shape = (count, *self._split.shape)
+        activations = torch.randn(shape, device=self._training.device)
+        if self._split.channels_last:
+            activations = activations.contiguous(memory_format=torch.channels_last)
+        return activations
+
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """The trained part of a network, without its head."""
         backbone = network.backbone

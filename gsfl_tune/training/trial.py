@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 
+from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters, GsflLoss, create_terms
@@ -163,7 +164,8 @@ class Training:
 
         Returns:
             ``epoch`` (from 1), ``stage``, ``train/...`` mean losses that are finite,
-            ``validation/...`` metrics (with ``fit="train"``) and ``seconds``.
+            ``validation/...`` metrics (with ``fit="train"``), ``seconds`` and, where that is part
+            of them, ``cache_seconds``: what was built, or waited for, for all trials.
 
         Raises:
             NonFiniteLoss: When the loss is NaN or infinite; the epoch is not recorded.
@@ -186,7 +188,7 @@ class Training:
         return record
 
     def _epoch(self, name: StageName) -> dict[str, Any]:
-        started = time.perf_counter()
+        started, built = time.perf_counter(), cache_seconds()
         seed = _mix(self.seed, self.epoch)
         with torch.random.fork_rng(devices=self._rng_devices()):
             torch.manual_seed(seed)
@@ -208,6 +210,8 @@ class Training:
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
         record["seconds"] = round(time.perf_counter() - started, 4)
+        if cache_seconds() > built:
+            record["cache_seconds"] = round(cache_seconds() - built, 4)
         return record
 
     @property

@@ -18,7 +18,8 @@ from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.job import JobSetting, run_job
 from gsfl_tune.search.keeper import make_room
 from gsfl_tune.search.resume import reconcile
-from gsfl_tune.search.stored import largest_timeline, tell_finished
+from gsfl_tune.search.rung_epochs import largest_timeline
+from gsfl_tune.search.stored import tell_finished
 from gsfl_tune.search.worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
 from gsfl_tune.training.timeline import Timeline

@@ -102,14 +102,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         synchronise_batch_norms(self.module.train())
 
     def rehearse(self) -> None:
-        """Takes one optimiser step on random images."""
-        training = self.training
-        side = training.config.data.image_size
-        images = torch.randn((self.config.batch_size, 3, side, side), device=training.device)
-        labels = torch.zeros(len(images), dtype=torch.int64, device=training.device)
+        """Takes one optimiser step on random inputs."""
+        inputs = self._inputs.random(self.config.batch_size)
+        labels = torch.zeros(len(inputs), dtype=torch.int64, device=self.training.device)
         self.module.train()
         with _explained():
-            features, output = self._forward(self._inputs.of_images(images))
+            features, output = self._forward(inputs)
             self._step(output, features, labels)
         self._update(0, 1)
 

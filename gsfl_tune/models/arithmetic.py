@@ -1,0 +1,108 @@
+"""Floating-point operations of a backbone, counted on the meta device."""
+
+from __future__ import annotations
+
+import warnings
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import timm
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gsfl_tune.models._blocks import trained_names
+from gsfl_tune.models._probe import cut, probe
+
+
+class BackboneWork(NamedTuple):
+    """Operations (multiplications and additions) of one forward pass of one image.
+
+    Attributes:
+        frozen: In front of the trained blocks.
+        trained: In the trained blocks.
+        parameters: Number of trained parameters.
+    """
+
+    frozen: float
+    trained: float
+    parameters: int
+
+
+@lru_cache(maxsize=256)
+def backbone_work(name: str, blocks: int | Literal["all"], image_size: int) -> BackboneWork:
+    """Counts the operations of a backbone whose last blocks are trained.
+
+    Matrix products and convolutions count; norms and activations are left out.
+
+    Args:
+        name: Name of a timm model.
+        blocks: How many of its last blocks are trained, or ``all``; 0 for none.
+        image_size: Side of the images in pixels.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    facts = probe(name)
+    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+        try:
+            return _count(name, blocks, image_size, dict(facts.options), facts.unused, device)
+        except Exception:  # models raise anything at all
+            continue
+    # What cannot be counted is estimated: two operations a parameter and position of a small map.
+    total = 2.0 * facts.parameters * 49
+    share = 1.0 if blocks == "all" else min(1.0, blocks / facts.blocks)
+    return BackboneWork(total * (1 - share), total * share, round(facts.parameters * share))
+
+
+def _count(
+    name: str,
+    blocks: int | Literal["all"],
+    side: int,
+    options: dict[str, Any],
+    unused: frozenset[str],
+    device: str,
+) -> BackboneWork:
+    with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
+        trained = set(trained_names(model, blocks, unused))
+        counter = FlopCounterMode(display=False)
+        with torch.no_grad(), counter:
+            _Features(model)(torch.zeros(1, 3, side, side))
+    counts = counter.get_flop_counts()
+    total = float(counter.get_total_flops())
+    root = f"{_Features.__name__}.model"
+    ours = float(
+        sum(
+            sum(counts[f"{root}.{path}"].values())
+            for path in _outermost_trained(model, trained)
+            if f"{root}.{path}" in counts
+        )
+    )
+    parameters = sum(p.numel() for key, p in model.named_parameters() if key in trained)
+    if blocks == "all":
+        ours = total
+    return BackboneWork(total - ours, ours, parameters)
+
+
+class _Features(nn.Module):
+    """The feature map as a call, which is what operations are counted by."""
+
+    def __init__(self, model: Any) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, images: torch.Tensor) -> object:
+        return self.model.forward_features(images)
+
+
+def _outermost_trained(model: nn.Module, trained: set[str]) -> list[str]:
+    """Paths of the modules all of whose parameters are trained, without those inside of others."""
+    found: list[str] = []
+    for path, module in model.named_modules():
+        names = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]
+        inside = any(path.startswith(f"{other}.") for other in found)
+        if path and names and not inside and trained.issuperset(names):
+            found.append(path)
+    return found

@@ -1,0 +1,218 @@
+"""Makes the plan of a time budget: measures what an epoch costs in the slots of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.units import seconds
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.run import RunDirectory, read_json
+from gsfl_tune.run.storage import Place
+from gsfl_tune.search.budget import unlimited
+from gsfl_tune.search.environment import environment_problem
+from gsfl_tune.search.place import place
+from gsfl_tune.search.runner import Resources
+from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
+from gsfl_tune.search.trial_costs import TrialCosts
+from gsfl_tune.search.worker import open_workspace
+from gsfl_tune.training import Workspace
+from gsfl_tune.training.cost import prefix_caches
+from gsfl_tune.training.passes import feature_passes
+from gsfl_tune.training.pricing import Measured
+from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+
+# Slots that are measured side by side: neighbours take memory bandwidth from each other.
+_MEASURED_SLOTS = 8
+# Evidence and export, as measured: a start, the probe's regressions, pictures.
+_EVIDENCE_START = 20.0
+_EVIDENCE_IMAGE = 0.012
+_PROBE_NUMBER = 1.2e-7
+
+
+def provisional(experiment: Experiment) -> Experiment:
+    """The experiment before its time budget is planned: as if the backbone were trained.
+
+    What is refused for memory or disk is refused for the largest that a plan can be.
+    """
+    if not experiment.automatic & {"training.finetune.epochs", "training.head.epochs"}:
+        return experiment
+    values = {"training.head.epochs": 10, "training.finetune.epochs": 8}
+    return experiment.fixed({k: v for k, v in values.items() if k in experiment.automatic})
+
+
+def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
+    """The experiment as an earlier driver planned it; unchanged where none did.
+
+    Args:
+        experiment: The experiment.
+        run: The run directory.
+
+    Raises:
+        UserError: When the plan cannot be read.
+    """
+    if experiment.defaults().search.time_budget is None or not run.plan_file.exists():
+        return experiment, None
+    try:
+        plan = TimePlan(**read_json(run.plan_file))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{run.plan_file}: cannot be read ({error})") from error
+    return fixed_to(experiment, plan), plan
+
+
+def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
+    """The experiment with what the plan decides."""
+    values = {
+        "training.head.epochs": plan.head_epochs,
+        "training.finetune.epochs": plan.finetune_epochs,
+        "search.finalists": plan.finalists,
+        "search.final_seeds": plan.final_seeds,
+        "search.trials": unlimited(plan.trials),
+    }
+    return experiment.fixed({k: v for k, v in values.items() if k in experiment.automatic})
+
+
+def plan_time(
+    experiment: Experiment,
+    workspace: Workspace,
+    resources: Resources,
+    costs: TrialCosts,
+    *,
+    spent: float,
+    cache_dir: Path | None = None,
+    storage: Place | None = None,
+) -> TimePlan | None:
+    """Measures, and plans; None where the experiment has no time budget.
+
+    Args:
+        experiment: The experiment; what is automatic in it is planned.
+        workspace: Its data.
+        resources: Of one trial, and how many fit.
+        costs: Takes in what was measured.
+        spent: Seconds of the run until now.
+        cache_dir: Root of the nodes' caches.
+        storage: Where the run is kept.
+
+    Raises:
+        UserError: When the budget is too small for one training to its end.
+        EnvironmentProblem: When the machine fails.
+    """
+    search = experiment.defaults().search
+    if search.time_budget is None:
+        return None
+    assumed = provisional(experiment)
+    config = assumed.defaults()
+    side = workspace.dataset.pool.side
+    rate, making = _measure(config, resources, costs, side, cache_dir, storage)
+    automatic = experiment.automatic
+
+    def given(path: str, value: int) -> int | None:
+        return None if path in automatic else value
+
+    asked = Asked(
+        head_epochs=given("training.head.epochs", config.training.head.epochs),
+        finetune_epochs=given("training.finetune.epochs", _longest(experiment)),
+        finalists=given("search.finalists", search.finalists),
+        final_seeds=given("search.final_seeds", search.final_seeds),
+        control=search.control,
+    )
+    prices = _prices(assumed, workspace, costs, rate, making)
+    return make_plan(seconds(search.time_budget), spent, resources.count, prices, asked)
+
+
+def _longest(experiment: Experiment) -> int:
+    return int(max(experiment.values("training.finetune.epochs")))
+
+
+def _prices(
+    experiment: Experiment, workspace: Workspace, costs: TrialCosts, rate: float, making: float
+) -> Prices:
+    config, dataset = experiment.defaults(), workspace.dataset
+    works = {work.stage: work for work in costs.work(config)}
+    pool, test = len(dataset.pool), len(dataset.test)
+    train, validation = len(dataset.train_index), len(dataset.validation_index)
+    plain, augmented = feature_passes(experiment)
+    once = (plain * (pool + test) + augmented * pool) / rate + making
+    caches = [cache for cache in prefix_caches(experiment) if cache.problem is None]
+    finetune_once = 0.0
+    for cache in caches:
+        work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
+        share = work.frozen / max(1.0, work.frozen + work.trained)
+        finetune_once += ((cache.views + 1) * pool + test) * share / rate + making
+    dimensions = workspace.backbone(config).channels
+    probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
+    head, finetune = works.get("head"), works.get("finetune")
+    return Prices(
+        start=costs.seconds(config) - sum(w.epochs * costs.costs.epoch(w) for w in works.values()),
+        head_epoch=costs.costs.epoch(head) if head else 0.0,
+        finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
+        once=once,
+        finetune_once=finetune_once,
+        evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * test + probe,
+        retrain=(train + validation) / train,
+    )
+
+
+def _measure(
+    config: Config,
+    resources: Resources,
+    costs: TrialCosts,
+    side: int,
+    cache_dir: Path | None,
+    storage: Place | None,
+) -> tuple[float, float]:
+    """Steps in all slots at once, then the frozen backbone alone; images a second, and seconds."""
+    remote = ray.remote(_in_a_slot).options(
+        num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=1
+    )
+    text = config.model_dump_json()
+    threads = resources.threads
+    count = min(resources.count, _MEASURED_SLOTS)
+    answers = ray.get(
+        [remote.remote("steps", text, side, cache_dir, storage, threads) for _ in range(count)]
+    )
+    for answer in answers:
+        for measured in _told(answer)["steps"]:
+            costs.costs.observe(measured)
+    frozen = _told(ray.get(remote.remote("frozen", text, side, cache_dir, storage, threads)))
+    return float(frozen["rate"]), float(frozen["making"])
+
+
+def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "environment" in answer:
+        raise EnvironmentProblem(answer["environment"])
+    if "problem" in answer:
+        raise UserError(answer["problem"])
+    return answer
+
+
+def _in_a_slot(
+    what: str,
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: Place | None,
+    threads: int,
+) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(threads)
+    parsed = Config.model_validate_json(config)
+    try:
+        workspace = open_workspace(parsed.data, side, cache_dir, storage)
+        if what == "steps":
+            machine = place()["place_machine"]
+            found = measure_steps(parsed, workspace)
+            steps = [Measured(m.work, m.epochs, m.seconds, machine) for m in found]
+            return {"steps": steps}
+        rate, making = measure_frozen(parsed, workspace)
+        return {"rate": rate, "making": making}
+    except (UserError, OSError) as error:
+        problem = environment_problem(error)
+        return {"problem": str(error)} if problem is None else {"environment": str(problem)}

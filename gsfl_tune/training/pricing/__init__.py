@@ -1,0 +1,6 @@
+"""What a training costs: arithmetic first, seconds once something was measured."""
+
+from gsfl_tune.training.pricing.costs import Costs, Measured
+from gsfl_tune.training.pricing.work import Work, training_work
+
+__all__ = ["Costs", "Measured", "Work", "training_work"]

@@ -1,0 +1,115 @@
+"""How fast this machine trains and how fast it runs a frozen backbone, measured in seconds."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.loader import eval_batches
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.training.features import all_cores
+from gsfl_tune.training.pricing.costs import Measured
+from gsfl_tune.training.pricing.work import training_work
+from gsfl_tune.training.stages import FinetuneStage, HeadStage
+from gsfl_tune.training.trial import Training
+from gsfl_tune.training.workspace import Workspace
+
+# Of one stage: steps until it was busy for so long, two at least.
+_SECONDS = 2.0
+_FORWARD_IMAGES = 128
+
+
+def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
+    """Takes optimiser steps of every stage on random inputs of full size.
+
+    Groups are left out: they take no time in a step, and finding them needs all features.
+
+    Args:
+        config: The configuration.
+        workspace: Data and caches of this node.
+
+    Returns:
+        One measurement a stage; its work is that of one step, and `epochs` counts steps.
+    """
+    groups = config.model.groups.model_copy(update={"method": "single", "count": 1})
+    model = config.model.model_copy(update={"groups": groups})
+    config = config.model_copy(update={"model": model})
+    classes = workspace.dataset.class_count
+    found = []
+    with tempfile.TemporaryDirectory() as directory:
+        training = Training(config, workspace, Path(directory))
+        for kind, stage_config, name in (
+            (HeadStage, config.training.head, "head"),
+            (FinetuneStage, config.training.finetune, "finetune"),
+        ):
+            if not stage_config.epochs:
+                continue
+            stage = kind(training)
+            seconds, steps = _timed(stage.rehearse, training.device)
+            [work] = [
+                each
+                for each in training_work(
+                    config, train=stage_config.batch_size, validation=0, classes=classes
+                )
+                if each.stage == name
+            ]
+            found.append(Measured(replace(work, epochs=1), steps, seconds))
+    return found
+
+
+def measure_frozen(config: Config, workspace: Workspace) -> tuple[float, float]:
+    """Runs the frozen backbone over some images, on all cores, as features are computed.
+
+    Args:
+        config: The configuration.
+        workspace: Data and caches of this node.
+
+    Returns:
+        Images a second, and seconds that making the fast copy of the backbone took.
+    """
+    backbone, device = workspace.backbone(config), workspace.device
+    size = config.data.image_size
+    started = time.perf_counter()
+    with all_cores(device), torch.inference_mode():
+        forward = frozen_forward(backbone, (3, size, size)).to(device)
+        making = time.perf_counter() - started
+        pool = workspace.dataset.pool
+        index = np.arange(min(len(pool), _FORWARD_IMAGES))
+
+        def run() -> None:
+            for batch, _, _ in eval_batches(
+                pool,
+                index,
+                64,
+                transform=lambda squares: center_crop(squares, size, *backbone.preprocessing),
+                device=device,
+            ):
+                forward(batch.contiguous(memory_format=torch.channels_last))
+
+        seconds, runs = _timed(run, device)
+    return runs * len(index) / seconds, making
+
+
+def _timed(act: Callable[[], None], device: torch.device) -> tuple[float, int]:
+    """Seconds and repetitions, after one that warms up."""
+
+    def wait() -> None:
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    act()
+    wait()
+    started, count = time.perf_counter(), 0
+    while count < 2 or time.perf_counter() - started < _SECONDS:
+        act()
+        wait()
+        count += 1
+    return time.perf_counter() - started, count

@@ -1,0 +1,117 @@
+"""Seconds of a training on a slot: predicted from its arithmetic, corrected by measurements."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from gsfl_tune.training.pricing.work import Work
+
+# Operations a second of one CPU core, until something was measured; a GPU has some thousand times
+# as many, and a search that begins with this number believes it until the first rung.
+_GUESSED_RATE = 3e10
+# Seconds of a step besides its operations: launches, batches, losses.
+_GUESSED_STEP = 2e-3
+# Of a trial besides its epochs: files, the model, the first batches.
+_START_SECONDS = 1.5
+# Measurements of a kind that are remembered: machines get warm, neighbours come and go.
+_REMEMBERED = 50
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Epochs of one stage of one training.
+
+    Attributes:
+        work: What an epoch of it does.
+        epochs: How many were measured.
+        seconds: What they took.
+        machine: Kind of machine: name of its GPU or CPU.
+    """
+
+    work: Work
+    epochs: int
+    seconds: float
+    machine: str = ""
+
+
+class Costs:
+    """Predicts what trainings take, and learns from what they took.
+
+    Every kind of work on every kind of machine has a speed of its own, relative to the guess: the
+    median of what was measured. A kind without measurements takes the median of its
+    stage; nodes of different speed are averaged, because nobody knows where a trial will run.
+
+    Args:
+        rate: Operations a second that are believed at first.
+    """
+
+    def __init__(self, rate: float = _GUESSED_RATE) -> None:
+        self._rate = rate
+        self._factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
+
+    def observe(self, measured: Measured) -> None:
+        """Takes a measurement in."""
+        guess = self._guess(measured.work) * measured.epochs
+        if measured.seconds <= 0 or guess <= 0:
+            return
+        by_machine = self._factors.setdefault(_key(measured.work), {})
+        known = by_machine.setdefault(measured.machine, [])
+        known.append(measured.seconds / guess)
+        del known[:-_REMEMBERED]
+
+    def epoch(self, work: Work) -> float:
+        """Seconds of an epoch."""
+        return self._guess(work) * self._factor(work)
+
+    def training(self, stages: Iterable[Work], done: int = 0) -> float:
+        """Seconds of a training on one slot.
+
+        Args:
+            stages: Of the training, in order.
+            done: Epochs that are trained already, over all stages.
+        """
+        seconds = 0.0 if done else _START_SECONDS
+        for work in stages:
+            left = max(0, work.epochs - done)
+            done = max(0, done - work.epochs)
+            seconds += left * self.epoch(work)
+        return seconds
+
+    def until(self, stages: Sequence[Work], seconds: float) -> int:
+        """Epochs that a training has come to after some seconds: at least 1, at most all."""
+        total, spent = 0, _START_SECONDS
+        for work in stages:
+            each = self.epoch(work)
+            fitting = int((seconds - spent) / each + 1e-9) if each else work.epochs
+            taken = min(work.epochs, max(0, fitting))
+            total += taken
+            spent += taken * each
+            if taken < work.epochs:
+                break
+        return max(1, total)
+
+    def known(self, work: Work) -> bool:
+        """Whether this kind of work was measured."""
+        return _key(work) in self._factors
+
+    def _guess(self, work: Work) -> float:
+        return work.operations / self._rate + work.steps * _GUESSED_STEP
+
+    def _factor(self, work: Work) -> float:
+        found = self._factors.get(_key(work))
+        if found is None:
+            alike = [each for key, each in self._factors.items() if key[0] == work.stage]
+            if not alike:
+                return 1.0
+            return statistics.median(_mean(each) for each in alike)
+        return _mean(found)
+
+
+def _key(work: Work) -> tuple[str, ...]:
+    return (work.stage, *work.kind)
+
+
+def _mean(by_machine: dict[str, list[float]]) -> float:
+    return statistics.fmean(statistics.median(values) for values in by_machine.values())

@@ -1,0 +1,92 @@
+"""The arithmetic of a training, stage by stage: what tells a cheap trial from a dear one."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.models import pooling_dim, probe, projection_channels
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.cost import head_parameters
+from gsfl_tune.training.timeline import StageName
+
+# Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
+# moments, which takes as long as some 60 operations of a matrix product.
+_UPDATE = 60.0
+# A training step does the work of a forward pass three times.
+_STEP = 3.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """What an epoch of a stage does.
+
+    Attributes:
+        stage: The stage.
+        kind: What its speed depends on besides the number of operations: trainings with the same
+            kind on the same machine have the same operations a second, about.
+        operations: Multiplications and additions of an epoch, validation included.
+        steps: Optimiser steps of an epoch.
+        epochs: Epochs of the stage.
+    """
+
+    stage: StageName
+    kind: tuple[str, ...]
+    operations: float
+    steps: int
+    epochs: int
+
+
+def training_work(config: Config, *, train: int, validation: int, classes: int) -> list[Work]:
+    """The stages of a training that have epochs.
+
+    Args:
+        config: The configuration.
+        train: Number of training images.
+        validation: Number of images that are validated after every epoch.
+        classes: C.
+
+    Raises:
+        BackboneError: When the backbone cannot be built.
+    """
+    stages = [_head(config, train, validation, classes)]
+    if config.training.finetune.epochs:
+        stages.append(_finetune(config, train, validation, classes))
+    return [stage for stage in stages if stage.epochs]
+
+
+def _head(config: Config, train: int, validation: int, classes: int) -> Work:
+    stage = config.training.head
+    parameters = _head_parameters(config, classes)
+    steps = math.ceil(train / stage.batch_size)
+    operations = 2 * parameters * (_STEP * train + validation) + _UPDATE * parameters * steps
+    return Work("head", (config.model.head,), operations, steps, stage.epochs)
+
+
+def _finetune(config: Config, train: int, validation: int, classes: int) -> Work:
+    stage, model, size = config.training.finetune, config.model, config.data.image_size
+    blocks = stage.blocks
+    if blocks != "all" and blocks >= probe(model.backbone).blocks:
+        blocks = "all"
+    backbone = backbone_work(model.backbone, blocks, size)
+    cached = bool(config.data.views) and blocks != "all"
+    head = _head_parameters(config, classes)
+    steps = max(1, train // stage.batch_size)
+    updates = math.ceil(steps / stage.accumulate)
+    frozen = 0.0 if cached else backbone.frozen
+    operations = (
+        train * (_STEP * (backbone.trained + 2 * head) + frozen)
+        + validation * (backbone.trained + 2 * head + frozen)
+        + _UPDATE * (backbone.parameters + head) * updates
+    )
+    kind = (model.backbone, str(blocks), str(size), "cached" if cached else "images")
+    return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _head_parameters(config: Config, classes: int) -> int:
+    model = config.model
+    channels = probe(model.backbone).channels
+    wanted = projection_channels(model.pooling, model.pooling_channels, channels)
+    dim = pooling_dim(model.pooling, wanted or channels, dim=model.pooling_dim)
+    return head_parameters(dim, model.latent_dim, classes, plain=model.head == "plain")

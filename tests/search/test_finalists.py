@@ -1,0 +1,61 @@
+"""Which trials are trained again."""
+
+from __future__ import annotations
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import choose_finalists, open_study
+from tests.search.experiments import experiment
+
+
+def test_the_best_of_those_that_came_to_their_end(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    for value in (0.2, 0.7, 0.5, 0.6):
+        study.complete(study.ask().number, value)  # type: ignore[union-attr]
+    study.prune(study.ask().number, 0.9, 0)  # type: ignore[union-attr]
+    assert [trial.number for trial in choose_finalists(study, 3)] == [1, 3, 2]
+
+
+def test_where_they_are_too_few_those_that_were_stopped_latest_join(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    for _ in range(5):
+        study.ask()
+    study.complete(0, 0.4)
+    study.prune(1, 0.9, 0)
+    study.report(2, 0, 0.3)
+    study.prune(2, 0.5, 1)
+    study.report(3, 0, 0.3)
+    study.prune(3, 0.6, 1)
+    study.fail(4, "broken")
+    assert [trial.number for trial in choose_finalists(study, 4)] == [0, 3, 2, 1]
+    assert [trial.number for trial in choose_finalists(study, 2)] == [0, 3]
+
+
+def test_for_a_metric_that_is_minimised_the_smallest_stopped_one_is_the_best(
+    run: RunDirectory,
+) -> None:
+    study = open_study(experiment("search.metric=validation/nll"), run)
+    for value in (0.4, 0.2, 0.3):
+        study.prune(study.ask().number, value, 0)  # type: ignore[union-attr]
+    assert [trial.number for trial in choose_finalists(study, 2)] == [1, 2]
+
+
+def test_no_configuration_is_named_twice_whatever_was_drawn_for_what_is_inactive(
+    run: RunDirectory,
+) -> None:
+    # CMA-ES draws every parameter, also the groups of a plain head.
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    first = {"model.head": "plain", "model.latent_dim": 8, "model.dropout": 0.3,
+             "training.head.learning_rate": 1e-3}  # fmt: skip
+    study.recreate({**first, "model.groups.count": 2})
+    study.recreate({**first, "model.groups.count": 4})
+    study.recreate({**first, "model.dropout": 0.0})
+    for number, value in enumerate((0.5, 0.6, 0.4)):
+        study.complete(number, value)
+    assert [trial.number for trial in choose_finalists(study, 3)] == [1, 2]
+
+
+def test_no_finalists_where_nothing_came_to_a_rung(run: RunDirectory) -> None:
+    study = open_study(experiment(), run)
+    study.fail(study.ask().number, "broken")  # type: ignore[union-attr]
+    study.cut(study.ask().number, "time")  # type: ignore[union-attr]
+    assert choose_finalists(study, 3) == []

@@ -1,0 +1,70 @@
+"""Arithmetic of trainings, against what the networks really compute."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
+
+from gsfl_tune.models import create_backbone
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.pricing import training_work
+
+from ..conftest import tiny_config
+
+
+@pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_convnext", "resnet10t"])
+@pytest.mark.parametrize("blocks", [1, 2, "all"])
+def test_operations_of_a_backbone_are_those_of_its_parts(name, blocks):
+    side = 160 if name == "test_vit" else 64
+    backbone = create_backbone(name, "none")
+    backbone.train_last(blocks)
+    images = torch.randn(1, 3, side, side)
+    # torch does not count what its fused attention does.
+    with FlopCounterMode(display=False) as whole, sdpa_kernel(SDPBackend.MATH):
+        backbone(images)
+    work = backbone_work(name, blocks, side)
+    assert work.frozen + work.trained == whole.get_total_flops()
+    assert work.parameters == sum(p.numel() for p in backbone.parameters() if p.requires_grad)
+    if blocks == "all":
+        assert work.frozen == 0
+        return
+    split = backbone.split(side)
+    activations = split.prefix(images)
+    with FlopCounterMode(display=False) as suffix, sdpa_kernel(SDPBackend.MATH):
+        split.suffix(activations)
+    # The parts are counted by the modules that hold trained parameters.
+    assert work.trained == pytest.approx(suffix.get_total_flops(), rel=0.01)
+
+
+def test_a_frozen_backbone_trains_nothing():
+    work = backbone_work("resnet10t", 0, 64)
+    assert (work.trained, work.parameters) == (0, 0)
+
+
+def stages(**changes):
+    config = tiny_config(**changes)
+    return {
+        work.stage: work for work in training_work(config, train=600, validation=100, classes=21)
+    }
+
+
+def test_what_makes_a_training_dear():
+    base = stages(training={"finetune": {"epochs": 2, "blocks": 1}})
+    assert base["head"].steps == -(-600 // 16)
+    assert base["head"].epochs == 4
+    large = stages(model={"latent_dim": 512}, training={"finetune": {"epochs": 2, "blocks": 1}})
+    assert large["head"].operations > 30 * base["head"].operations
+    deep = stages(training={"finetune": {"epochs": 2, "blocks": "all"}})
+    assert deep["finetune"].operations > base["finetune"].operations
+    cached = stages(data={"views": 2}, training={"finetune": {"epochs": 2, "blocks": 1}})
+    assert cached["finetune"].operations < base["finetune"].operations
+    assert cached["finetune"].kind != base["finetune"].kind
+    plain = stages(model={"head": "plain"})
+    assert plain["head"].operations < base["head"].operations
+
+
+def test_a_stage_without_epochs_costs_nothing():
+    assert set(stages()) == {"head"}
+    assert set(stages(training={"head": {"epochs": 0}, "finetune": {"epochs": 1}})) == {"finetune"}
