@@ -19,7 +19,6 @@ from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import (
     Difference,
     Finalist,
-    Outcome,
     Results,
     Score,
     read_results,
@@ -33,6 +32,7 @@ from gsfl_tune.search import (
     Retraining,
     SearchFailed,
     SearchInterrupted,
+    SearchTime,
     StorageWatcher,
     TimeBudget,
     TrialCosts,
@@ -106,6 +106,7 @@ def search(
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
+        counted = "search.trials" not in experiment.automatic
         experiment, plan = planned(experiment, run)
         refuse_changes(run, experiment)
         manifest.refuse_other_data(workspace.dataset.digest)
@@ -168,6 +169,7 @@ def search(
                 budget=None
                 if plan is None
                 else TimeBudget.of(plan, experiment, elapsed, costs, workspace.dataset),
+                counted=counted,
                 storage=storage,
             ).run_all()
             show_winner(run)
@@ -188,6 +190,7 @@ class _Search:
     watchers: Sequence[Watcher]
     costs: TrialCosts
     budget: TimeBudget | None = None
+    counted: bool = True
     storage: RunStorage | None = None
 
     @property
@@ -239,8 +242,10 @@ class _Search:
     # --- search ---------------------------------------------------------------------------
 
     def _finalists(self, experiment: Experiment, name: StudyName, clock: Clock) -> list[Candidate]:
-        share = 0.5 if name == "search" and self._controls_itself else 1.0
-        budget = self.budget
+        limit: SearchTime | None = None
+        if self.budget is not None:
+            share = 0.5 if name == "search" and self._controls_itself else 1.0
+            limit = SearchTime(self.budget, share, self.counted)
         outcome = run_study(
             experiment,
             self.run,
@@ -254,9 +259,7 @@ class _Search:
             clock=clock,
             storage=self.storage,
             costs=self.costs,
-            time_up=None
-            if budget is None
-            else lambda config: budget.search_over(config, share=share),
+            limit=limit,
         )
         if outcome.interrupted:
             raise SearchInterrupted
@@ -330,8 +333,8 @@ class _Search:
             name=self.experiment.name,
             metric=self.experiment.defaults().search.metric,
             trials=count_trials(self.run),
-            winner=_outcome(winner),
-            control=_outcome(control, kind) if control else None,
+            winner=winner.outcome(),
+            control=control.outcome(kind) if control else None,
             difference=difference,
             probe=probe,
             finalists=[
@@ -390,15 +393,3 @@ def _restored(training: Training) -> bool:
         return training.look()
     except CheckpointError as error:
         raise broken_checkpoint(error) from error
-
-
-def _outcome(candidate: Candidate, kind: str | None = None) -> Outcome:
-    return Outcome(
-        config=candidate.config.model_dump(mode="json"),
-        validation=Score.table(candidate.validation),
-        test=Score.table(candidate.test),
-        seeds=candidate.seeds,
-        params=candidate.params,
-        trial=candidate.trial,
-        kind=kind,
-    )

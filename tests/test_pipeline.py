@@ -171,18 +171,17 @@ def test_the_search_names_the_report_and_the_report_shows_the_search(home, finis
         assert f'data-chart="{id_of_chart}"' in page, id_of_chart
 
 
-def test_first_trials_are_the_defaults_and_the_published_setting(finished):
+def test_the_first_trial_is_the_defaults_and_the_published_setting_only_where_it_is_cheap(
+    finished,
+):
     run, output = finished
     search = studies(run)["search"]
-    origins = {trial.user_attrs.get("origin") for trial in search.trials}
-    assert {"defaults", "published"} <= origins
-    for trial in search.trials:
-        if "origin" in trial.user_attrs:
-            assert trial.state == optuna.trial.TrialState.COMPLETE
-    # 0.1 * 42 / 4096 lies within the space, H 4096 does not.
-    published = next(t for t in search.trials if t.user_attrs.get("origin") == "published")
-    assert published.params["loss.class_center"] == pytest.approx(0.1 * 42 / 4096)
-    assert "model.latent_dim" in output
+    origins = [trial.user_attrs.get("origin") for trial in search.trials]
+    assert origins[0] == "defaults"
+    assert search.trials[0].state == optuna.trial.TrialState.COMPLETE
+    # One of five trials is more than a tenth of the search.
+    assert "published" not in origins
+    assert "published: it would take 20% of the search" in " ".join(output.split())
 
 
 def test_groups_are_at_most_half_the_classes(finished):

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.search.added import SamplerFactory, SamplerRequest
     from gsfl_tune.search.asha import Asha
-    from gsfl_tune.search.budget import TimeBudget
+    from gsfl_tune.search.budget import SearchTime, TimeBudget
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.finalists import choose_finalists
     from gsfl_tune.search.interrupt import Interrupt
@@ -55,6 +55,7 @@ __all__ = [
     "SamplerRequest",
     "SearchFailed",
     "SearchInterrupted",
+    "SearchTime",
     "StorageWatcher",
     "Study",
     "StudyOutcome",
@@ -98,6 +99,7 @@ _HOMES = {
     "SamplerRequest": "added",
     "SearchFailed": "protocol",
     "SearchInterrupted": "protocol",
+    "SearchTime": "budget",
     "StorageWatcher": "stored",
     "Study": "study",
     "StudyOutcome": "runner",

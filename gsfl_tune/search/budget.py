@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.experiment import Experiment
@@ -116,6 +116,29 @@ class TimeBudget:
             self.plan.slots,
             self._control,
         )
+
+
+@dataclass(frozen=True)
+class SearchTime:
+    """The part of a time budget that the trials of one study have.
+
+    Attributes:
+        budget: Of the run.
+        share: Of the search, for the first of two studies.
+        counted: Whether the file says how many trials there are, too.
+    """
+
+    budget: TimeBudget
+    share: float = 1.0
+    counted: bool = False
+
+    def over(self, config: Config) -> str | None:
+        """Why the study ends now, None while it may go on; see `TimeBudget.search_seconds`."""
+        return self.budget.search_over(config, share=self.share)
+
+    def left(self, config: Config) -> float:
+        """Seconds that it may still take."""
+        return max(0.0, self.budget.search_seconds(config, share=self.share))
 
 
 def unlimited(trials: int) -> int:

@@ -14,6 +14,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import EPOCHS, RunStorage, storage_of
 from gsfl_tune.search.failure import Failure, Losses, failure
+from gsfl_tune.search.forecast import JobsForecast
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.job import (
     RESULT_FILE,
@@ -110,6 +111,16 @@ def run_jobs(
         max_retries=0,
     )
     losses = Losses(max_failures)
+    forecast: JobsForecast | None = None
+    if costs is not None:
+        known = {job.name: (job.config, job.fit) for job in jobs}
+
+        def price(name: str) -> float:
+            config, fit = known[name]
+            return costs.seconds(config, fit=fit)
+
+        forecast = JobsForecast(price, resources.count, [jobs[index].name for index in waiting])
+        watcher.expects(forecast.left)
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
     flying: dict[Any, int] = {}
     with interrupt.listening(), lifeline(interrupt, watcher.notice):
@@ -117,9 +128,13 @@ def run_jobs(
             while waiting and len(flying) < resources.count and not interrupt.requested:
                 index = waiting.pop(0)
                 flying[remote.remote(jobs[index].model_dump_json(), setting)] = index
+                if forecast is not None:
+                    forecast.started(jobs[index].name)
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
             for reference in ready:
                 index = flying.pop(reference)
+                if forecast is not None:
+                    forecast.ended(jobs[index].name)
                 result, news = _result(reference)
                 if news is not None:
                     watcher.notice(f"{jobs[index].name}: {news}")

@@ -203,11 +203,11 @@ def _to_the_end(
     return result
 
 
-def _measured(records: list[dict[str, Any]]) -> dict[str, tuple[int, float]]:
+def _measured(records: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Epochs and their seconds by stage, without what was built for all trainings."""
-    found: dict[str, tuple[int, float]] = {}
+    found: dict[str, list[float]] = {}
     for record in records:
         epochs, seconds = found.get(record["stage"], (0, 0.0))
         seconds += record["seconds"] - record.get("cache_seconds", 0.0)
-        found[record["stage"]] = (epochs + 1, round(seconds, 4))
+        found[record["stage"]] = [epochs + 1, round(seconds, 4)]
     return found

@@ -67,7 +67,7 @@ class CheckpointKeeper(Watcher):
         self._looked = 0.0
         self._tidying = False
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Tidies up what an earlier driver had no time for."""
         self._tidying = True
         for trial in self._study.trials():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -37,11 +37,20 @@ def shown(value: Any) -> str:
 
 
 class _Clock:
-    """Elapsed time and an estimate of what is left."""
+    """Elapsed time and an estimate of what is left.
 
-    def __init__(self, total: int, done: int) -> None:
+    Args:
+        total: Of what is counted; None where only time ends it.
+        done: Before.
+        left: Says how many seconds are left; default: as many a piece as there were until now.
+    """
+
+    def __init__(
+        self, total: int | None, done: int, left: Callable[[], float] | None = None
+    ) -> None:
         self._start = time.monotonic()
         self._total = total
+        self._left = left
         self._first: tuple[float, int] | None = None
         self._before = done
 
@@ -49,6 +58,8 @@ class _Clock:
         """``2:03, about 4:10 left``, as soon as there is something to estimate from."""
         now = time.monotonic()
         text = duration(now - self._start)
+        if self._left is not None:
+            return f"{text}, about {duration(self._left())} left"
         if self._first is None:
             # Worker processes that start and caches that fill are no measure of the rest.
             if done > self._before:
@@ -56,7 +67,7 @@ class _Clock:
             return text
         since, already = self._first
         fresh = done - already
-        if fresh >= TRIALS_BEFORE_ESTIMATE and done < self._total:
+        if self._total is not None and fresh >= TRIALS_BEFORE_ESTIMATE and done < self._total:
             text += f", about {duration((now - since) / fresh * (self._total - done))} left"
         return text
 
@@ -74,7 +85,8 @@ class Progress(Watcher):
         self._live: Live | None = None
         self._refreshed = 0.0
         self._study: Study | None = None
-        self._budget = 0
+        self._budget: int | None = 0
+        self._left: Callable[[], float] | None = None
         self._slots = 0
         self._best: int | None = None
         self._clock = _Clock(0, 0)
@@ -83,18 +95,23 @@ class Progress(Watcher):
 
     # --- a study --------------------------------------------------------------------------
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
+    def expects(self, left: Callable[[], float]) -> None:
+        """Notes who knows what is left."""
+        self._left = left
+
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Starts the display of a study."""
         self._study, self._budget, self._slots = study, budget, slots
         best = study.best()
         self._best = best.number if best else None
         done = self._ended_count()
-        self._clock = _Clock(budget, done)
+        self._clock = _Clock(budget, done, self._taken())
         if self.console.is_terminal:
             self._open()
         else:
             before = f", {done} of them finished before" if done else ""
-            self._say(f"{study.name}: {budget} trials{before}, {slots} at once")
+            trials = "as many trials as there is time for" if budget is None else f"{budget} trials"
+            self._say(f"{study.name}: {trials}{before}, {slots} at once")
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """A trial that an earlier driver had begun is worth a line."""
@@ -125,7 +142,7 @@ class Progress(Watcher):
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()
-        self._say(f"trial {number} {text} [{count}/{self._budget}, {self._clock.line(count)}]")
+        self._say(f"trial {number} {text} [{self._of(count)}, {self._clock.line(count)}]")
 
     def notice(self, text: str) -> None:
         """Printed above the table."""
@@ -152,7 +169,7 @@ class Progress(Watcher):
     def jobs_begin(self, title: str, total: int, done: int) -> None:
         """Starts the display of retrains."""
         self._title, self._jobs = title, (done, total)
-        self._clock = _Clock(total, done)
+        self._clock = _Clock(total, done, self._taken())
         if self.console.is_terminal:
             self._open()
         else:
@@ -198,14 +215,25 @@ class Progress(Watcher):
             parts.append(_params(best.params, self.console.width))
         return Group(*parts)
 
-    def _head(self, title: str, done: int, total: int, clock: str) -> RenderableType:
+    def _taken(self) -> Callable[[], float] | None:
+        """Who knows what is left of what begins now."""
+        left, self._left = self._left, None
+        return left
+
+    def _of(self, count: int) -> str:
+        return f"{count}" if self._budget is None else f"{count}/{self._budget}"
+
+    def _head(self, title: str, done: int, total: int | None, clock: str) -> RenderableType:
         grid = Table.grid(expand=True, padding=(0, 1))
         grid.add_column(no_wrap=True)
         grid.add_column(ratio=1)
         grid.add_column(no_wrap=True)
         grid.add_column(no_wrap=True, justify="right")
-        bar = ProgressBar(total=max(1, total), completed=done)
-        grid.add_row(Text(title, style="bold"), bar, f"{done}/{total}", Text(clock, style="dim"))
+        counted = f"{done} trials" if total is None else f"{done}/{total}"
+        bar: RenderableType = Text("")
+        if total is not None:
+            bar = ProgressBar(total=max(1, total), completed=done)
+        grid.add_row(Text(title, style="bold"), bar, counted, Text(clock, style="dim"))
         return grid
 
     def _counts_text(self, *, markup: bool = False) -> str:

@@ -12,6 +12,7 @@ import numpy as np
 from gsfl_tune.experiment import METRICS, Config, Experiment
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.results import Outcome, Score
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.budget import TimeBudget
 from gsfl_tune.search.final import run_jobs
@@ -88,6 +89,22 @@ class Candidate:
         name = metric.partition("/")[2]
         return sign * float(np.mean([row[name] for row in self.validation]))
 
+    def outcome(self, kind: str | None = None) -> Outcome:
+        """What ``results.json`` says of it, once it is tested.
+
+        Args:
+            kind: Of a control: ``matched`` or ``tuned``.
+        """
+        return Outcome(
+            config=self.config.model_dump(mode="json"),
+            validation=Score.table(self.validation),
+            test=Score.table(self.test),
+            seeds=self.seeds,
+            params=self.params,
+            trial=self.trial,
+            kind=kind,
+        )
+
     def plain(self) -> Candidate:
         """The matched control: the same configuration with a plain head."""
         model = self.config.model.model_copy(update={"head": "plain"})
@@ -151,7 +168,7 @@ class Retraining:
         folder = self.run.finals / candidate.label / ("retrain" if final else "validate")
         return [
             Job(
-                name=f"{candidate.label} seed {seed}",
+                name=f"{candidate.label} seed {seed}" + ("" if final else ", validation"),
                 config=candidate.config,
                 seed=seed,
                 directory=folder / f"seed-{seed}",

@@ -22,8 +22,10 @@ from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.asked import Asked
+from gsfl_tune.search.budget import SearchTime
 from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
+from gsfl_tune.search.forecast import StudyForecast
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.keeper import CHECKPOINT, CheckpointKeeper
 from gsfl_tune.search.lean import lean_ray
@@ -140,7 +142,7 @@ def run_study(
     trainable: type[tune.Trainable] = GsflTrainable,
     storage: RunStorage | None = None,
     costs: TrialCosts | None = None,
-    time_up: Callable[[Config], str | None] | None = None,
+    limit: SearchTime | None = None,
 ) -> StudyOutcome:
     """Searches until the budget is used. What the journal has finished is never run again.
 
@@ -163,8 +165,8 @@ def run_study(
         trainable: What Ray runs.
         storage: Where the run is kept beside its directory.
         costs: Prices trials, and learns what they take.
-        time_up: Why the time for trials is over, given the best configuration so far (else the
-            defaults); default: when the study alone has taken ``search.time_budget``.
+        limit: When the time for trials is over; default: when the study alone has taken
+            ``search.time_budget``.
 
     Returns:
         The study, and whether it was interrupted.
@@ -211,7 +213,7 @@ def run_study(
         study,
         clock or Stopwatch(),
         interrupt,
-        None if time_up is None else lambda: time_up(best_config()),
+        None if limit is None else lambda: limit.over(best_config()),
     )
 
     def over() -> StudyOutcome:
@@ -262,7 +264,20 @@ def run_study(
     budget = trials or search.trials
     # The last trials get what there is of GPUs, and not what many would have to share.
     resources = resources.at_most(max(1, len(again) + budget - study.created()))
-    watcher.begin(study, budget, resources.count)
+    if limit is not None and not limit.counted:
+        watcher.expects(lambda: limit.left(best_config()))
+    elif costs is not None:
+        forecast = StudyForecast(
+            costs, experiment.configure, experiment.defaults(), budget, resources.count
+        )
+        watcher = Watchers(forecast, watcher)
+        watcher.expects(
+            forecast.left
+            if limit is None
+            else lambda: min(forecast.left(), limit.left(best_config()))
+        )
+    uncounted = limit is not None and not limit.counted
+    watcher.begin(study, None if uncounted else budget, resources.count)
     for notice in notices:
         watcher.notice(notice)
     waiting = study.counts()["WAITING"] - max(0, budget - study.created())

@@ -87,7 +87,7 @@ class TrialTable(Watcher):
         self._due = 0.0
         self._dirty = False
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Reads what other studies of the run left."""
         for name, trials in read_studies(self._run.journal).items():
             if name != self._study.name:

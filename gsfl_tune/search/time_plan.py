@@ -190,7 +190,7 @@ def make_plan(
             slots=slots,
         )
         worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
-        if search >= searches * max(worth, _SEARCH_SHARE * shared):
+        if search >= max(searches * worth, _SEARCH_SHARE * shared):
             return plan
         # At the least, one trial comes to its end in every search.
         least = (spent + once + prices.evidence + finals + searches * training) / (1 - _RESERVE)

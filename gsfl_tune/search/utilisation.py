@@ -113,7 +113,7 @@ class Utilisation(Watcher):
 
     # --- what a watcher is told -----------------------------------------------------------
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Starts the clock of a study."""
         self._study_name = study.name
         self._start(slots)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partialmethod
 from typing import TYPE_CHECKING, Any
 
@@ -13,8 +13,11 @@ if TYPE_CHECKING:
 class Watcher:
     """Is told of every change after the study has it. Does nothing unless overridden."""
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
-        """A study begins, or goes on."""
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
+        """A study begins, or goes on; without a `budget` of trials, for as long as it has time."""
+
+    def expects(self, left: Callable[[], float]) -> None:
+        """What begins next can say how many seconds are left of it."""
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """A trial was handed out; `again` when an earlier driver had begun it."""

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import pytest
 
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
@@ -69,3 +71,42 @@ def test_equal_configurations_are_tried_once(run: RunDirectory) -> None:
 def test_an_unknown_key_to_enqueue_is_the_users_error() -> None:
     with pytest.raises(UserError, match="latent_dims"):
         experiment("search.enqueue=[{model.latent_dims: 16}]")
+
+
+def _wide() -> Experiment:
+    return experiment("model.latent_dim={int: [64, 4096], log: true, default: 128}",
+                      "search.trials=40")  # fmt: skip
+
+
+def _price(config: Config) -> float:
+    return config.model.latent_dim**2 / 128**2
+
+
+def test_a_published_setting_that_is_too_dear_is_tried_smaller_with_its_ratios(
+    run: RunDirectory,
+) -> None:
+    tried = _wide()
+    study = open_study(tried, run)
+    # A tenth of 40 trials is 4: twice the latent size of the defaults.
+    notices = enqueue_first_trials(study, tried, 512, price=_price)
+    [notice] = [line for line in notices if "would take" in line]
+    assert "its ratios are tried at latent_dim 256" in notice
+    published = next(t for t in study.trials() if t.user_attrs["origin"] == "published")
+    assert published.system_attrs["fixed_params"]["model.latent_dim"] == 256
+    # What it costs may look otherwise when the run is resumed: it is tried once.
+    enqueue_first_trials(study, tried, 512, price=lambda config: 1.0)
+    assert sum(t.user_attrs["origin"] == "published" for t in study.trials()) == 1
+
+
+def test_a_published_setting_that_no_size_makes_cheap_is_left_out(run: RunDirectory) -> None:
+    tried = _wide()
+    study = open_study(tried, run)
+    notices = enqueue_first_trials(study, tried, 512, price=lambda config: 50.0, budget=100.0)
+    assert any("50%" in line and "left out" in line for line in notices)
+    assert [t.user_attrs["origin"] for t in study.trials()] == ["defaults"]
+
+
+def test_ratios_of_the_published_terms_do_not_depend_on_the_size() -> None:
+    large, small = published_setting(1280), published_setting(1280, 256)
+    for term in ("loss.class_center", "loss.shared_center"):
+        assert small[term] * 256 == pytest.approx(large[term] * 4096)

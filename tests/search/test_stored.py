@@ -25,7 +25,7 @@ from gsfl_tune.training import load_predictions
 from gsfl_tune.training.timeline import Timeline
 from gsfl_tune.training.trial import fingerprint
 from tests.search.experiments import experiment
-from tests.search.test_worker import _steps
+from tests.search.test_worker import _step, _steps
 
 PLAIN = ("model.head=plain", "training.head.epochs=5")
 
@@ -81,7 +81,7 @@ def test_a_trial_goes_on_where_another_node_left_it(
     alone = task.model_copy(update={"storage": None, "directory": tmp_path / "alone"})
     whole = _steps(TrialWorker(alone))
     worker = TrialWorker(task)
-    before = [worker.step(), worker.step()]
+    before = [_step(worker), _step(worker)]
     worker._workplace.finish()  # type: ignore[union-attr]
     records = storage.storage.get("trials/7/epochs.jsonl")
     # The node is lost here; the same task on another one.
@@ -110,7 +110,7 @@ def test_a_rung_is_reported_when_its_epochs_are_in_the_storage(
 ) -> None:
     worker = TrialWorker(_task(run, away, cache_dir, save_seconds=99))
     for _ in range(2):
-        result = worker.step()
+        result = _step(worker)
         log = storage.storage.get("trials/7/epochs.jsonl") or b""
         last = json.loads(log.splitlines()[-1])
         assert last["epoch"] == result["epoch"]
@@ -133,10 +133,10 @@ def test_a_storage_that_stays_away_is_no_failure_of_the_trial(
     run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path, tmp_path: Path
 ) -> None:
     worker = TrialWorker(_task(run, away, cache_dir))
-    assert worker.step()["rung"] == 0
+    assert _step(worker)["rung"] == 0
     kept = tmp_path / "kept" / "tiny"
     kept.rename(tmp_path / "away")
-    result = worker.step()
+    result = _step(worker)
     assert "failed" not in result
     assert "storage" in result["environment"]
     (tmp_path / "away").rename(kept)
@@ -203,7 +203,7 @@ def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
         if position == 0:
             results = _steps(worker)
         elif position == 1:
-            worker.step()
+            _step(worker)
             worker.close()
     assert study.running() == [0, 1, 2]
     assert tell_finished(study, tiny, run, storage) == [0]
@@ -253,7 +253,7 @@ def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
         worker = TrialWorker(task)
         # The second is at its first rung, the third has not begun, the last is at its end.
         if position == 1:
-            worker.step()
+            _step(worker)
             worker.close()
         elif position == 3:
             last = _steps(worker)[-1]
@@ -289,7 +289,7 @@ def test_first_configurations_are_not_tried_again_when_the_whole_journal_is_lost
             directory=run.trial("search", new.number),
         )
     )
-    worker.step()
+    _step(worker)
     worker.close()
     study.close()
     run.journal.unlink()

@@ -51,7 +51,7 @@ class Tracking(Watcher):
         self._study: Study | None = None
         self._due = 0.0
 
-    def begin(self, study: Study, budget: int, slots: int) -> None:
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """A study begins, or goes on: every trial may hold something new."""
         self._study = study
         for follower in self._followers:

@@ -42,7 +42,7 @@ class TensorBoard(Watcher):
         self._run = run
         self._experiment = experiment
 
-    def begin(self, study: Any, budget: int, slots: int) -> None:
+    def begin(self, study: Any, budget: int | None, slots: int) -> None:
         """Writes it, unless an earlier driver has: TensorBoard reads only the first."""
         folder = self._run.path / FOLDER
         # A disk that is full ends the search elsewhere, with words.

@@ -1,0 +1,82 @@
+"""A time budget while it is spent."""
+
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search import TimeBudget, TrialCosts
+from gsfl_tune.search.budget import SearchTime
+from gsfl_tune.search.time_plan import TimePlan
+from tests.search.experiments import experiment
+
+
+def _config(*overrides: str) -> Config:
+    return experiment("model.head=gsfl", *overrides).defaults()
+
+
+class _Run:
+    def __init__(self, budget: float) -> None:
+        self.now = 0.0
+        self.costs = TrialCosts(train=600, validation=100, classes=21)
+        self.training = self.costs.seconds(_config())
+        plan = TimePlan(
+            budget=budget * self.training,
+            spent=0.0,
+            head_epochs=4,
+            finetune_epochs=0,
+            finalists=3,
+            final_seeds=3,
+            training=self.training,
+            once=0.0,
+            search=1.0,
+            finals=1.0,
+            evidence=self.training,
+            trials=10,
+            slots=1,
+        )
+        self.budget = TimeBudget(plan, lambda: self.now, self.costs, control="matched", retrain=1.0)
+
+
+def test_the_search_ends_when_the_finals_have_to_begin() -> None:
+    # Nine trainings for the race, nine for winner and control, one for the evidence.
+    run = _Run(budget=40)
+    limit = SearchTime(run.budget)
+    assert limit.over(_config()) is None
+    expected = 0.97 * 40 - 19
+    assert limit.left(_config()) == pytest.approx(expected * run.training, rel=0.01)
+    run.now = (expected - 0.1) * run.training
+    assert limit.over(_config()) is None
+    run.now = (expected + 0.1) * run.training
+    assert "for the finals" in str(limit.over(_config()))
+    assert limit.left(_config()) == 0
+
+
+def test_a_dear_winner_ends_the_search_earlier() -> None:
+    run = _Run(budget=60)
+    dear = _config("model.latent_dim=32", "training.head.epochs=40")
+    assert run.budget.search_seconds(dear) < run.budget.search_seconds(_config())
+
+
+def test_the_first_of_two_searches_has_its_share() -> None:
+    run = _Run(budget=40)
+    half, whole = (run.budget.search_seconds(_config(), share=share) for share in (0.5, 1.0))
+    assert half == pytest.approx(whole / 2)
+
+
+def test_finalists_and_seeds_follow_from_what_is_left() -> None:
+    run = _Run(budget=40)
+    three = [_config()] * 3
+    run.now = 10 * run.training
+    assert run.budget.finalists(three) == 3
+    assert run.budget.another_seed(three)
+    assert run.budget.seeds(_config()) == 3
+    # Left are 7.5: one for the evidence, three for two retrains with one seed and its comparison.
+    run.now = 32.5 * run.training
+    assert run.budget.finalists(three) == 3
+    run.now = 34.5 * run.training
+    assert run.budget.finalists(three) == 1
+    assert not run.budget.another_seed(three)
+    assert run.budget.seeds(_config()) == 1
+    run.now = 32.9 * run.training
+    assert run.budget.seeds(_config()) == 2

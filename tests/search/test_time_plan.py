@@ -1,0 +1,89 @@
+"""How a time budget is spent."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.time_plan import Asked, Prices, finals_seconds, make_plan
+
+# About what 3,000 photographs and the last two blocks of a small backbone cost on one core.
+PRICES = Prices(
+    start=3, head_epoch=0.6, finetune_epoch=41, once=60, finetune_once=240, evidence=60, retrain=1.1
+)
+FREE = Asked(None, None, None, None, "matched")
+MINUTE = 60.0
+
+
+@pytest.mark.parametrize("minutes", [6, 10, 20, 40, 60, 120, 240, 600, 3000])
+@pytest.mark.parametrize("slots", [1, 2, 8, 64])
+def test_the_phases_fit_into_the_budget(minutes, slots):
+    plan = make_plan(minutes * MINUTE, 15, slots, PRICES, FREE)
+    whole = plan.spent + plan.once + plan.search + plan.finals + plan.evidence
+    assert whole <= plan.budget
+    # A slot at least has time for one trial to its end.
+    assert plan.search >= plan.training
+    assert plan.trials >= 1
+
+
+def test_more_time_is_more_epochs_more_seeds_and_more_trials():
+    plans = [make_plan(m * MINUTE, 15, 2, PRICES, FREE) for m in (20, 40, 80, 160, 640)]
+    assert [p.finetune_epochs for p in plans] == sorted(p.finetune_epochs for p in plans)
+    assert plans[0].finetune_epochs > 0
+    assert plans[-1].finalists == plans[-1].final_seeds == 3
+    assert plans[-1].trials > 5 * plans[1].trials
+
+
+def test_where_the_backbone_cannot_be_trained_in_time_the_head_is():
+    plan = make_plan(8 * MINUTE, 15, 2, PRICES, FREE)
+    assert plan.finetune_epochs == 0
+    assert "too little time" in plan.lines()[0]
+    # What only the finetune stage needs is not paid for.
+    assert plan.once == PRICES.once
+
+
+def test_what_the_file_gives_is_kept():
+    asked = Asked(5, 6, 4, 2, "off")
+    plan = make_plan(120 * MINUTE, 15, 2, PRICES, asked)
+    assert (plan.head_epochs, plan.finetune_epochs) == (5, 6)
+    assert (plan.finalists, plan.final_seeds) == (4, 2)
+
+
+def test_a_budget_for_not_one_training_is_refused_with_the_smallest():
+    with pytest.raises(UserError) as error:
+        make_plan(2 * MINUTE, 15, 2, PRICES, FREE)
+    text = str(error.value)
+    assert "search.time_budget: found 2 min, allowed here at least" in text
+    for word in ("a training", "finals", "evidence"):
+        assert word in text
+    # What it says is enough, is.
+    asked = Asked(10, 8, None, None, "matched")
+    with pytest.raises(UserError, match=r"at least (\d+) min") as error:
+        make_plan(10 * MINUTE, 15, 2, PRICES, asked)
+    minutes = int(str(error.value).split("at least ")[1].split(" min")[0])
+    assert make_plan((minutes + 1) * MINUTE, 15, 2, PRICES, asked).finetune_epochs == 8
+
+
+def test_a_tuned_control_takes_a_search_and_finals_of_its_own():
+    matched, tuned = (
+        make_plan(600 * MINUTE, 15, 2, PRICES, replace(FREE, control=control))
+        for control in ("matched", "tuned")
+    )
+    assert tuned.finals > matched.finals
+    assert finals_seconds(3, 3, 100, 1.0, 2, "off") < finals_seconds(3, 3, 100, 1.0, 2, "matched")
+
+
+def test_finals_use_the_slots_there_are():
+    one, many = (finals_seconds(3, 3, 100, 1.1, slots, "matched") for slots in (1, 9))
+    assert one == pytest.approx(900 + 9 * 110)
+    assert many == pytest.approx(100 + 110)
+
+
+def test_the_plan_is_readable_and_survives_its_file():
+    plan = make_plan(40 * MINUTE, 15, 2, PRICES, FREE)
+    lines = plan.lines()
+    assert lines[0].startswith("plan for 40 min: 10 head + ")
+    assert all(len(line) <= 80 for line in lines)
+    assert replace(plan, **plan.to_json()) == plan
