@@ -237,7 +237,9 @@ class TrainingConfig(Section):
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
-        "auto", description="`auto`: bf16 autocast in finetune where a GPU has it."
+        "auto",
+        description="Of the finetune stage. `auto`: bf16 autocast where a GPU has it, and on a CPU "
+        "with bf16 matrix units where steps of the backbone are faster.",
     )
     cache_precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="Of cached features and activations; fp16 takes half the space."

@@ -17,12 +17,15 @@ from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters, GsflLoss, create_terms
 from gsfl_tune.models import Backbone, Network, create_head
+from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.features import digest
+from gsfl_tune.training.precision import uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
+from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
@@ -102,7 +105,6 @@ class Training:
         self.keep = 1
         self.log = EpochLog(self.directory / "epochs.jsonl")
         self.device = resolve_device(config.training.device)
-        self.autocast = _autocast(config, self.device)
 
         dataset = workspace.dataset
         positions = (
@@ -111,6 +113,8 @@ class Training:
         self.train_positions = torch.from_numpy(np.ascontiguousarray(positions))
         self.labels = torch.from_numpy(np.ascontiguousarray(dataset.pool.labels)).to(self.device)
         self._extractor = workspace.extractor(config)
+        backbone = workspace.backbone(config)
+        self.autocast = uses_bf16(config, backbone, self.device, workspace.cache_dir)
         self._create_head()
         self._stage: Stage | None = None
         self._team = team
@@ -189,12 +193,12 @@ class Training:
 
     def _epoch(self, name: StageName) -> dict[str, Any]:
         started, built = time.perf_counter(), cache_seconds()
-        seed = _mix(self.seed, self.epoch)
+        seed = mix(self.seed, self.epoch)
         with torch.random.fork_rng(devices=self._rng_devices()):
             torch.manual_seed(seed)
             stage = self._enter(name, starting=self.ranks is None)
             if self.share.rank:  # masks of dropout of its own
-                torch.manual_seed(_mix(seed, self.share.rank))
+                torch.manual_seed(mix(seed, self.share.rank))
             within = self.epoch - self.timeline.stage_start(name)
             losses = stage.train_epoch(within, seed)
         finite = {key: value for key, value in losses.items() if math.isfinite(value)}
@@ -222,7 +226,7 @@ class Training:
     def _gather(self, team: Team) -> Ranks:
         """Starts the other ranks, which take over the state of this one."""
         with torch.random.fork_rng(devices=self._rng_devices()):
-            torch.manual_seed(_mix(self.seed, self.epoch))
+            torch.manual_seed(mix(self.seed, self.epoch))
             self._divide("finetune", team.size, starting=True)
         ranks = team.start(self)
         ranks.send(self._state())
@@ -283,6 +287,7 @@ class Training:
         stage = self._current()
         if isinstance(stage, FinetuneStage):
             network = copy.deepcopy(stage.evaluated)
+            restore_grouped_convs(network)
         else:
             network = self.network(self.workspace.new_backbone(self.config))
             network.head = copy.deepcopy(stage.evaluated)
@@ -393,17 +398,3 @@ class Training:
 
     def _rng_devices(self) -> list[int]:
         return [torch.cuda.current_device()] if self.device.type == "cuda" else []
-
-
-def _autocast(config: Config, device: torch.device) -> bool:
-    precision = config.training.precision
-    if precision == "auto":
-        return device.type == "cuda" and torch.cuda.is_bf16_supported()
-    return precision == "bf16"
-
-
-def _mix(seed: int, epoch: int) -> int:
-    """A seed of its own for every epoch; unrelated for neighbouring seeds."""
-    return int(
-        np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)
-    )

@@ -51,7 +51,9 @@ def team() -> Iterator[RankProcesses]:
 
 
 def _config(*overrides: str) -> Config:
-    return experiment("model.head=gsfl", *FINETUNE, *overrides).defaults()
+    return experiment(
+        "model.head=gsfl", "training.precision=fp32", *FINETUNE, *overrides
+    ).defaults()
 
 
 def _trained(

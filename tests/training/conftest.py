@@ -26,7 +26,12 @@ def tiny_config(**changes: dict[str, Any]) -> Config:
             "latent_dim": 16,
             "groups": {"count": 3},
         },
-        "training": {"head": {"epochs": 4, "batch_size": 16}, "device": "cpu"},
+        # In one precision on every machine.
+        "training": {
+            "head": {"epochs": 4, "batch_size": 16},
+            "device": "cpu",
+            "precision": "fp32",
+        },
     }
     for name, values in changes.items():
         sections[name] = _merge(sections.get(name, {}), values)

@@ -15,6 +15,7 @@ from torch import Tensor
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
+from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
 from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
@@ -39,6 +40,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         config = training.config.training.finetune
         network = training.network(training.workspace.new_backbone(training.config))
         network.to(device=training.device).to(memory_format=torch.channels_last)
+        if training.autocast:
+            keep_grouped_convs_full(network.backbone)
         decay = config.weight_decay
         groups = parameter_groups(
             network.backbone.train_last(config.blocks),

@@ -1,0 +1,12 @@
+"""Seeds of their own for every epoch and every process."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def mix(seed: int, epoch: int) -> int:
+    """A seed of its own for every epoch; unrelated for neighbouring seeds."""
+    return int(
+        np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)
+    )

@@ -1,0 +1,78 @@
+"""Which precision the finetune stage computes in."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from gsfl_tune.training import Training, precision
+from gsfl_tune.training.stages import FinetuneStage
+
+from .conftest import tiny_config
+from .test_trial import run
+
+CPU = torch.device("cpu")
+
+
+def config(**training):
+    finetune = {"epochs": 1} | training.pop("finetune", {})
+    return tiny_config(training={"head": {"epochs": 0}, **training, "finetune": finetune})
+
+
+def _uses(settings, workspace):
+    return precision.uses_bf16(settings, workspace.backbone(settings), CPU, workspace.cache_dir)
+
+
+def test_what_the_file_says_is_done(workspace):
+    assert _uses(config(precision="bf16"), workspace)
+    assert not _uses(config(precision="fp32"), workspace)
+
+
+def test_a_cpu_without_bf16_units_measures_nothing(workspace, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: False)
+    monkeypatch.setattr(precision, "_time_both", None)
+    assert not _uses(config(precision="auto"), workspace)
+
+
+def test_a_head_alone_needs_no_decision(workspace, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    monkeypatch.setattr(precision, "_time_both", None)
+    settings = config(precision="auto", head={"epochs": 1}, finetune={"epochs": 0})
+    assert not _uses(settings, workspace)
+
+
+def test_the_decision_is_measured_once_and_kept(workspace, monkeypatch):
+    monkeypatch.setattr(precision, "has_bf16_units", lambda: True)
+    settings = config(precision="auto", finetune={"blocks": 2})
+    first = _uses(settings, workspace)
+    [file] = (workspace.cache_dir / "precision").glob("*.json")
+    seconds = json.loads(file.read_text())
+    assert set(seconds) == {"fp32", "bf16"}
+    assert first == (seconds["fp32"] >= 1.1 * seconds["bf16"])
+    # Another process of this node reads it.
+    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.0}))
+    assert _uses(settings, workspace)
+    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.9}))
+    assert not _uses(settings, workspace)
+
+
+@pytest.mark.parametrize("blocks", ["all", 2])
+def test_a_training_in_bf16_is_near_one_in_float32_and_ends_with_ordinary_layers(
+    workspace, tmp_path, blocks
+):
+    finetune = {"epochs": 2, "blocks": blocks, "batch_size": 24}
+    trained = {
+        name: run(
+            Training(config(precision=name, finetune=finetune, ema=0.5), workspace, tmp_path / name)
+        )
+        for name in ("fp32", "bf16")
+    }
+    half, full = (trained[name].log.read()[-1] for name in ("bf16", "fp32"))
+    assert half["train/loss"] == pytest.approx(full["train/loss"], rel=0.02)
+    assert half["train/loss"] != full["train/loss"]
+    stage = FinetuneStage(trained["bf16"])
+    assert any(type(m).__name__.startswith("Full") for m in stage.module.modules())
+    network = trained["bf16"].trained_network()
+    assert not any(type(m).__name__.startswith("Full") for m in network.modules())
