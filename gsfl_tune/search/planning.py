@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import ray
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.run import RunDirectory, read_json
@@ -24,7 +26,7 @@ from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.worker import open_workspace
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.cost import prefix_caches
-from gsfl_tune.training.passes import feature_passes
+from gsfl_tune.training.passes import feature_passes, strengths
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 
@@ -34,6 +36,8 @@ _MEASURED_SLOTS = 8
 _EVIDENCE_START = 20.0
 _EVIDENCE_IMAGE = 0.012
 _PROBE_NUMBER = 1.2e-7
+# Of the budget, for what all trials share: where several backbones take more, one is searched.
+_MOST_SHARED = 0.25
 
 
 def provisional(experiment: Experiment) -> Experiment:
@@ -75,7 +79,8 @@ def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
         "search.final_seeds": plan.final_seeds,
         "search.trials": unlimited(plan.trials),
     }
-    return experiment.fixed({k: v for k, v in values.items() if k in experiment.automatic})
+    fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
+    return experiment.fixed({**fixed, **plan.only})
 
 
 def plan_time(
@@ -122,8 +127,16 @@ def plan_time(
         final_seeds=given("search.final_seeds", search.final_seeds),
         control=search.control,
     )
-    prices = _prices(assumed, workspace, costs, rate, making)
-    return make_plan(seconds(search.time_budget), spent, resources.count, prices, asked)
+    budget = seconds(search.time_budget)
+    fewer = _fewer_preparations(assumed, workspace, rate, making, budget)
+    prices = _prices(fewer, workspace, costs, rate, making)
+    plan = make_plan(budget, spent, resources.count, prices, asked)
+    only = {
+        path: fewer.values(path)[0]
+        for path in _prepared_paths()
+        if fewer.values(path) != assumed.values(path)
+    }
+    return replace(plan, only=only)
 
 
 def _longest(experiment: Experiment) -> int:
@@ -135,28 +148,64 @@ def _prices(
 ) -> Prices:
     config, dataset = experiment.defaults(), workspace.dataset
     works = {work.stage: work for work in costs.work(config)}
-    pool, test = len(dataset.pool), len(dataset.test)
     train, validation = len(dataset.train_index), len(dataset.validation_index)
-    plain, augmented = feature_passes(experiment)
-    once = (plain * (pool + test) + augmented * pool) / rate + making
-    caches = [cache for cache in prefix_caches(experiment) if cache.problem is None]
-    finetune_once = 0.0
-    for cache in caches:
-        work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
-        share = work.frozen / max(1.0, work.frozen + work.trained)
-        finetune_once += ((cache.views + 1) * pool + test) * share / rate + making
+    once, finetune_once = _shared(experiment, workspace, rate, making)
     dimensions = workspace.backbone(config).channels
     probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
     head, finetune = works.get("head"), works.get("finetune")
+    epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
     return Prices(
-        start=costs.seconds(config) - sum(w.epochs * costs.costs.epoch(w) for w in works.values()),
+        start=costs.seconds(config) - epochs,
         head_epoch=costs.costs.epoch(head) if head else 0.0,
         finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
         once=once,
         finetune_once=finetune_once,
-        evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * test + probe,
+        evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * len(dataset.test) + probe,
         retrain=(train + validation) / train,
     )
+
+
+def _shared(
+    experiment: Experiment, workspace: Workspace, rate: float, making: float
+) -> tuple[float, float]:
+    """Seconds for features, and for activations in front of trained blocks, of all trials."""
+    pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
+    config = experiment.defaults()
+    size = config.data.image_size
+    base = backbone_work(config.model.backbone, 0, size).frozen
+    features = 0.0
+    for name in experiment.values("model.backbone"):
+        plain, augmented = feature_passes(experiment.fixed({"model.backbone": name}))
+        slower = backbone_work(name, 0, size).frozen / base
+        features += slower * (plain * (pool + test) + augmented * pool) / rate + making
+    activations = 0.0
+    for cache in prefix_caches(experiment):
+        if cache.problem is None:
+            work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
+            views = cache.views * strengths(experiment)
+            passes = (views + 1) * pool + test
+            activations += work.frozen / base * passes / rate + making
+    return features, activations
+
+
+def _fewer_preparations(
+    experiment: Experiment, workspace: Workspace, rate: float, making: float, budget: float
+) -> Experiment:
+    """The experiment with defaults in place of choices that take too long to prepare."""
+    for path in _prepared_paths():
+        if sum(_shared(experiment, workspace, rate, making)) <= _MOST_SHARED * budget:
+            break
+        several = len(experiment.values(path)) > 1
+        if several and path in experiment.space.alternatives:
+            default = experiment.space.leaf_values(experiment.default_params()).get(path)
+            experiment = experiment.fixed({path: default})
+    return experiment
+
+
+def _prepared_paths() -> list[str]:
+    """Leaves each value of which has features or activations of its own, the dearest first."""
+    augment = [path for path in leaves() if path.startswith("data.augment.")]
+    return ["model.backbone", *augment, "training.finetune.blocks", "data.image_size", "data.fit"]
 
 
 def _measure(

@@ -7,8 +7,8 @@ the search, the race of the finalists, the retrains of winner and control, evide
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from gsfl_tune.experiment.errors import UserError
@@ -89,6 +89,8 @@ class TimePlan:
         evidence: Seconds after them.
         trials: Trials that fit, about.
         slots: Trials at once.
+        only: Values that are not searched, by dotted path: each would need features and
+            activations of its own, for which there is no time.
     """
 
     budget: float
@@ -104,6 +106,7 @@ class TimePlan:
     evidence: float
     trials: int
     slots: int
+    only: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """For ``plan.json``."""
@@ -124,7 +127,10 @@ class TimePlan:
             (self.evidence, "test, evidence and export"),
         )
         head = f"plan for {time_text(self.budget)}: {stages}, {time_text(self.training)} a training"
-        return [head, *(f"  {time_text(seconds):>7}  {text}" for seconds, text in rows)]
+        lines = [head, *(f"  {time_text(seconds):>7}  {text}" for seconds, text in rows)]
+        for path, value in self.only.items():
+            lines.append(f"  {path}: only {value}, as there is no time to prepare others")
+        return lines
 
 
 def finals_seconds(

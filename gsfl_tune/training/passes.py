@@ -22,12 +22,16 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
     if set(experiment.values("model.pooling")) != {"average"}:
         paths += ["model.pooling_channels", "model.pooling_dim"]
     recipes = math.prod(_values_of(experiment, path) for path in paths)
-    augment = [path for path in leaves() if path.startswith("data.augment.")]
-    strengths = math.prod(_values_of(experiment, path) for path in augment)
     views = experiment.defaults().data.views
     if max(experiment.values("training.head.epochs")) == 0:
         views = 0
-    return int(min(recipes, trials)), views * int(min(recipes * strengths, trials))
+    return int(min(recipes, trials)), views * int(min(recipes * strengths(experiment), trials))
+
+
+def strengths(experiment: Experiment) -> float:
+    """In how many strengths a space augments: each has views of its own."""
+    augment = [path for path in leaves() if path.startswith("data.augment.")]
+    return math.prod(_values_of(experiment, path) for path in augment)
 
 
 def _values_of(experiment: Experiment, path: str) -> float:
