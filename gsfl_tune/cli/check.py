@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gsfl_tune.experiment import Experiment, Parameter
+    from gsfl_tune.training.cost import Cost
 
 # From this width on, long names need no folding.
 _WIDE = 120
@@ -116,9 +117,8 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     control = experiment.defaults().search.control
     note = ", half of them for the tuned control" if control == "tuned" else ""
     rows = {
-        "trials": f"{cost.trials:,}{note}",
-        "epochs": f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped "
-        f"early, {cost.final_epochs:,} in {cost.retrainings} trainings at the end",
+        **_amount(experiment, cost, note),
+        "a trial": _dearest(experiment),
         "features": _features(experiment),
         "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
         "state of the largest model; activations come on top",
@@ -133,6 +133,43 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     console.print(grid)
     for note in _notes(experiment):
         console.print(f"Note: {note}")
+
+
+def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:
+    """How much is trained; where time decides it, what that is."""
+    from gsfl_tune.experiment.units import duration_text
+
+    budget = experiment.defaults().search.time_budget
+    rows = {}
+    if budget is not None:
+        text = f"{duration_text(budget)} for everything up to the tested bundle"
+        words = [path.rpartition(".")[2] for path in sorted(experiment.automatic)]
+        if experiment.automatic:
+            follow = ", ".join(dict.fromkeys(words))
+            text += f"; {follow} follow from what an epoch costs where the search runs"
+        rows["time"] = text
+    if "search.trials" in experiment.automatic:
+        return rows
+    rows["trials"] = f"{cost.trials:,}{note}"
+    rows["epochs"] = (
+        f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped early, "
+        f"{cost.final_epochs:,} in {cost.retrainings} trainings at the end"
+    )
+    return rows
+
+
+def _dearest(experiment: Experiment) -> str:
+    """What the dearest trial costs beside the default one."""
+    from gsfl_tune.training.pricing.extremes import dearest
+
+    config, factor = dearest(experiment)
+    if factor < 1.05:
+        return "every trial costs about the same"
+    model, training = config.model, config.training
+    parts = [model.backbone, f"latent_dim {model.latent_dim}"]
+    if training.finetune.epochs:
+        parts.append(f"blocks {training.finetune.blocks}")
+    return f"the dearest costs {factor:.3g} times the default one ({', '.join(parts)})"
 
 
 def _features(experiment: Experiment) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
-from gsfl_tune.models.frozen import FrozenForward, frozen_forward
+from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
 
 if TYPE_CHECKING:
     from gsfl_tune.models.backbones import Backbone
@@ -72,9 +72,14 @@ class SplitBackbone:
         """Activations at the boundary, (B, *shape), of normalised images (B, 3, side, side)."""
         return run_prefix(self._prefix, images)
 
-    def frozen_prefix(self) -> FrozenForward:
-        """A fast copy of the prefix: for weights that stay what they are."""
-        return frozen_forward(_Prefix(self._prefix), (3, self._size, self._size))
+    def frozen_prefix(self, precision: Precision = "fp32") -> FrozenForward:
+        """A fast copy of the prefix: for weights that stay what they are.
+
+        Args:
+            precision: In which it computes; what it gives back is float32.
+        """
+        shape = (3, self._size, self._size)
+        return frozen_forward(_Prefix(self._prefix), shape, precision=precision)
 
     def suffix(self, activations: Tensor) -> Tensor:
         """Feature map (B, C, h, w) of activations at the boundary (B, *shape)."""

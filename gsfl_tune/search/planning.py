@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,10 @@ from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.worker import open_workspace
-from gsfl_tune.training import Workspace
+from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.cost import prefix_caches
 from gsfl_tune.training.passes import feature_passes, strengths
+from gsfl_tune.training.precision import uses_bf16
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 
@@ -38,6 +39,21 @@ _EVIDENCE_IMAGE = 0.012
 _PROBE_NUMBER = 1.2e-7
 # Of the budget, for what all trials share: where several backbones take more, one is searched.
 _MOST_SHARED = 0.25
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """How fast a node runs the default backbone without training it.
+
+    Attributes:
+        rate: Images a second, as features are computed.
+        prefix_rate: As activations in front of trained blocks are.
+        making: Seconds for making the fast copy.
+    """
+
+    rate: float
+    prefix_rate: float
+    making: float
 
 
 def provisional(experiment: Experiment) -> Experiment:
@@ -114,7 +130,7 @@ def plan_time(
     assumed = provisional(experiment)
     config = assumed.defaults()
     side = workspace.dataset.pool.side
-    rate, making = _measure(config, resources, costs, side, cache_dir, storage)
+    frozen = _measure(config, resources, costs, side, cache_dir, storage)
     automatic = experiment.automatic
 
     def given(path: str, value: int) -> int | None:
@@ -128,8 +144,8 @@ def plan_time(
         control=search.control,
     )
     budget = seconds(search.time_budget)
-    fewer = _fewer_preparations(assumed, workspace, rate, making, budget)
-    prices = _prices(fewer, workspace, costs, rate, making)
+    fewer = _fewer_preparations(assumed, workspace, frozen, budget)
+    prices = _prices(fewer, workspace, costs, frozen)
     plan = make_plan(budget, spent, resources.count, prices, asked)
     only = {
         path: fewer.values(path)[0]
@@ -144,12 +160,12 @@ def _longest(experiment: Experiment) -> int:
 
 
 def _prices(
-    experiment: Experiment, workspace: Workspace, costs: TrialCosts, rate: float, making: float
+    experiment: Experiment, workspace: Workspace, costs: TrialCosts, frozen: Frozen
 ) -> Prices:
     config, dataset = experiment.defaults(), workspace.dataset
     works = {work.stage: work for work in costs.work(config)}
     train, validation = len(dataset.train_index), len(dataset.validation_index)
-    once, finetune_once = _shared(experiment, workspace, rate, making)
+    once, finetune_once = _shared(experiment, workspace, frozen)
     dimensions = workspace.backbone(config).channels
     probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
     head, finetune = works.get("head"), works.get("finetune")
@@ -165,9 +181,7 @@ def _prices(
     )
 
 
-def _shared(
-    experiment: Experiment, workspace: Workspace, rate: float, making: float
-) -> tuple[float, float]:
+def _shared(experiment: Experiment, workspace: Workspace, frozen: Frozen) -> tuple[float, float]:
     """Seconds for features, and for activations in front of trained blocks, of all trials."""
     pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
     config = experiment.defaults()
@@ -177,23 +191,24 @@ def _shared(
     for name in experiment.values("model.backbone"):
         plain, augmented = feature_passes(experiment.fixed({"model.backbone": name}))
         slower = backbone_work(name, 0, size).frozen / base
-        features += slower * (plain * (pool + test) + augmented * pool) / rate + making
+        looked_at = plain * (pool + test) + augmented * pool
+        features += slower * looked_at / frozen.rate + frozen.making
     activations = 0.0
     for cache in prefix_caches(experiment):
         if cache.problem is None:
             work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
             views = cache.views * strengths(experiment)
             passes = (views + 1) * pool + test
-            activations += work.frozen / base * passes / rate + making
+            activations += work.frozen / base * passes / frozen.prefix_rate + frozen.making
     return features, activations
 
 
 def _fewer_preparations(
-    experiment: Experiment, workspace: Workspace, rate: float, making: float, budget: float
+    experiment: Experiment, workspace: Workspace, frozen: Frozen, budget: float
 ) -> Experiment:
     """The experiment with defaults in place of choices that take too long to prepare."""
     for path in _prepared_paths():
-        if sum(_shared(experiment, workspace, rate, making)) <= _MOST_SHARED * budget:
+        if sum(_shared(experiment, workspace, frozen)) <= _MOST_SHARED * budget:
             break
         several = len(experiment.values(path)) > 1
         if several and path in experiment.space.alternatives:
@@ -215,8 +230,8 @@ def _measure(
     side: int,
     cache_dir: Path | None,
     storage: Place | None,
-) -> tuple[float, float]:
-    """Steps in all slots at once, then the frozen backbone alone; images a second, and seconds."""
+) -> Frozen:
+    """Steps in all slots at once, which the costs take in, then the frozen backbone alone."""
     remote = ray.remote(_in_a_slot).options(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=1
     )
@@ -229,8 +244,9 @@ def _measure(
     for answer in answers:
         for measured in _told(answer)["steps"]:
             costs.costs.observe(measured)
-    frozen = _told(ray.get(remote.remote("frozen", text, side, cache_dir, storage, threads)))
-    return float(frozen["rate"]), float(frozen["making"])
+    return Frozen(
+        **_told(ray.get(remote.remote("frozen", text, side, cache_dir, storage, threads)))
+    )
 
 
 def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -261,7 +277,11 @@ def _in_a_slot(
             steps = [Measured(m.work, m.epochs, m.seconds, machine) for m in found]
             return {"steps": steps}
         rate, making = measure_frozen(parsed, workspace)
-        return {"rate": rate, "making": making}
+        backbone = workspace.backbone(parsed)
+        device = resolve_device(parsed.training.device)
+        low = device.type == "cpu" and uses_bf16(parsed, backbone, device, workspace.cache_dir)
+        prefix_rate = measure_frozen(parsed, workspace, "bf16")[0] if low else rate
+        return {"rate": rate, "prefix_rate": prefix_rate, "making": making}
     except (UserError, OSError) as error:
         problem = environment_problem(error)
         return {"problem": str(error)} if problem is None else {"environment": str(problem)}

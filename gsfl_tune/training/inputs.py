@@ -13,12 +13,18 @@ from torch import Tensor
 from gsfl_tune.data.augment import Augment, center_crop
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.models import Network, SplitBackbone
+from gsfl_tune.models.frozen import Precision
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
     from gsfl_tune.training.trial import Training
 
 EVAL_BATCH = 64
+
+
+def prefix_precision(training: Training) -> Precision:
+    """Precision of frozen blocks in front of trained ones: on a CPU, that of the trained ones."""
+    return "bf16" if training.autocast and training.device.type == "cpu" else "fp32"
 
 
 class Inputs(ABC):
@@ -133,7 +139,7 @@ class SplitInputs(ImageInputs):
         super().__init__(training, network)
         # The weight average is a network of its own; its frozen blocks are the same.
         self._splits = {network.backbone: split}
-        self._prefix = split.frozen_prefix()
+        self._prefix = split.frozen_prefix(prefix_precision(training))
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """The frozen copy, the trained blocks of the network, its pooling."""

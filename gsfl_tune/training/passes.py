@@ -23,7 +23,9 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
         paths += ["model.pooling_channels", "model.pooling_dim"]
     recipes = math.prod(_values_of(experiment, path) for path in paths)
     views = experiment.defaults().data.views
-    if max(experiment.values("training.head.epochs")) == 0:
+    # Before a finetune stage the head trains on images as they are.
+    heads = max(experiment.values("training.head.epochs")) > 0
+    if not heads or min(experiment.values("training.finetune.epochs")) > 0:
         views = 0
     return int(min(recipes, trials)), views * int(min(recipes * strengths(experiment), trials))
 

@@ -22,7 +22,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.features import View, all_cores, digest
-from gsfl_tune.training.inputs import EVAL_BATCH, Inputs
+from gsfl_tune.training.inputs import EVAL_BATCH, Inputs, prefix_precision
 from gsfl_tune.training.workspace import allow_open_files
 
 if TYPE_CHECKING:
@@ -160,9 +160,11 @@ class PrefixInputs(Inputs):
 
     def _key(self, images: DecodedImages, view: View | None) -> str:
         backbone, split = self._backbone, self._split
+        precision = prefix_precision(self._training)
         return digest(
             "prefix", CODE_VERSION, images.digest, backbone.digest, self._blocks, self._size,
             self._precision, split.shape, split.channels_last,
+            *([] if precision == "fp32" else [precision]),
             *(view.key if view is not None else ()),
         )  # fmt: skip
 
@@ -177,7 +179,7 @@ class PrefixInputs(Inputs):
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         device = self._training.device
         if self._frozen is None:
-            self._frozen = self._split.frozen_prefix()
+            self._frozen = self._split.frozen_prefix(prefix_precision(self._training))
         # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
         with path.open("wb") as file, all_cores(device), torch.inference_mode():
             np.lib.format.write_array_header_1_0(file, header)

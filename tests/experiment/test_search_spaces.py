@@ -7,7 +7,9 @@ import pytest
 from gsfl_tune.experiment import Experiment, ExperimentError
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
-EXPECTED = ["aircraft", "cars", "cub200", "flowers102", "image_folder", "pets", "typefaces"]
+EXPECTED = [
+    "aircraft", "cars", "cub200", "flowers102", "frozen_head", "image_folder", "pets", "typefaces"
+]  # fmt: skip
 SEARCHED_EVERYWHERE = [
     "model.groups.count",
     "model.feature_scale",
@@ -18,7 +20,6 @@ SEARCHED_EVERYWHERE = [
     "loss.center_rate",
     "loss.label_smoothing",
     "training.head.learning_rate",
-    "training.head.weight_decay",
 ]
 
 
@@ -39,17 +40,24 @@ def test_shipped_file_is_good(name, tmp_path):
     assert experiment.name == name
     searched = {parameter.path for parameter in experiment.space.parameters}
     assert searched >= set(SEARCHED_EVERYWHERE)
-    assert experiment.bounds("training.head.learning_rate") == (1e-4, 1e-2)
+    low, high = experiment.bounds("training.head.learning_rate")
+    assert low <= 3e-4 < 1e-2 <= high
     assert experiment.configure(experiment.default_params()).name == name
 
 
 @pytest.mark.parametrize("name", [name for name in EXPECTED if name != "typefaces"])
-def test_backbone_and_fine_tuning_are_searched(name, tmp_path):
-    experiment = load(name, tmp_path, "training.finetune.epochs=10")
-    assert len(experiment.values("model.backbone")) > 1
+def test_the_backbone_is_searched(name, tmp_path):
+    assert len(load(name, tmp_path).values("model.backbone")) > 1
+
+
+@pytest.mark.parametrize("name", [name for name in EXPECTED if name != "frozen_head"])
+def test_all_but_one_file_train_the_backbone_by_default(name, tmp_path):
+    experiment = load(name, tmp_path)
+    assert experiment.defaults().training.finetune.epochs > 0
     low, high = experiment.bounds("training.finetune.learning_rate")
-    assert low == 1e-6
-    assert high >= 1e-3
+    assert high >= 5 * low
+    assert len(experiment.values("training.finetune.blocks")) > 1
+    assert len(experiment.values("training.ema")) > 1
 
 
 @pytest.mark.parametrize("name", ["image_folder", "cub200", "cars"])

@@ -14,7 +14,7 @@ import torch
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen import Precision, frozen_forward
 from gsfl_tune.training.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
 from gsfl_tune.training.pricing.work import training_work
@@ -65,12 +65,15 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     return found
 
 
-def measure_frozen(config: Config, workspace: Workspace) -> tuple[float, float]:
+def measure_frozen(
+    config: Config, workspace: Workspace, precision: Precision = "fp32"
+) -> tuple[float, float]:
     """Runs the frozen backbone over some images, on all cores, as features are computed.
 
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
+        precision: In which it computes.
 
     Returns:
         Images a second, and seconds that making the fast copy of the backbone took.
@@ -79,7 +82,7 @@ def measure_frozen(config: Config, workspace: Workspace) -> tuple[float, float]:
     size = config.data.image_size
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
-        forward = frozen_forward(backbone, (3, size, size)).to(device)
+        forward = frozen_forward(backbone, (3, size, size), precision=precision).to(device)
         making = time.perf_counter() - started
         pool = workspace.dataset.pool
         index = np.arange(min(len(pool), _FORWARD_IMAGES))

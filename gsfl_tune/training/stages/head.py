@@ -42,7 +42,10 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
 
     @cached_property
     def _views(self) -> Views | None:
-        return self.training.workspace.views(self.training.config)
+        config = self.training.config
+        # Before a finetune stage the head only has to come near: images as they are do that, and
+        # features of all views would take longer than the stage.
+        return None if config.training.finetune.epochs else self.training.workspace.views(config)
 
     @cached_property
     def _trained(self) -> FeatureTable:
