@@ -226,12 +226,13 @@ class _Search:
                 rivals = self.retraining.race(rivals, "training the control's finalists")
             control, kind = self._control(winner, rivals)
             winner, tested = self.retraining.conclude(winner, control)
-        if not winner.test:
+        if not (winner.test and winner.validation):
             raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
         if tested is not None and not (tested.test and tested.validation):
             self._notice("the control could not be trained with every seed; there is none")
             tested = None
-        self._conclude(winner, tested, kind, finalists)
+        raced = [winner if each.label == winner.label else each for each in finalists]
+        self._conclude(winner, tested, kind, raced)
 
     @property
     def _controls_itself(self) -> bool:
@@ -288,7 +289,7 @@ class _Search:
         self, winner: Candidate, rivals: list[Candidate]
     ) -> tuple[Candidate | None, Literal["tuned", "matched"]]:
         config = self.experiment.defaults().search
-        if any(rival.validation for rival in rivals):
+        if len(rivals) == 1 or any(rival.validation for rival in rivals):
             return best(rivals, config.metric, self.costs.seconds), "tuned"
         if config.control == "off" or winner.config.model.head == "plain":
             return None, "matched"

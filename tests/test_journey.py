@@ -15,7 +15,7 @@ import pytest
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training.checkpoint import load_checkpoint
-from gsfl_tune.training.trial import fingerprint
+from gsfl_tune.training.fingerprint import fingerprint
 from tests.colours import write_colours
 from tests.report.browser import Visit, launched
 from tests.search.tracking.wandb_files import run_id, summary

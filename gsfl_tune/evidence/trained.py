@@ -105,7 +105,8 @@ class Retrained:
         trouble = f"{path}: is gone" if not path.is_file() else f"{path}: of another training"
         try:
             if training.look() and training.finished:
-                return TrainedModel(workspace, config, training.trained_network(), finetuned)
+                network = training.trained_network()
+                return TrainedModel(workspace, config, network, finetuned, training)
         except CheckpointError as error:
             trouble = str(error)
         if not first or self.bundle is None:
@@ -160,22 +161,35 @@ class TrainedModel:
         config: The network's configuration.
         network: In eval mode.
         finetuned: Whether its backbone was trained; if not, cached features are its own.
+        training: That it comes from, where its checkpoint is there: it knows what its frozen
+            blocks give, and has the precision in which it was tested.
     """
 
     def __init__(
-        self, workspace: Workspace, config: Config, network: Network, finetuned: bool
+        self,
+        workspace: Workspace,
+        config: Config,
+        network: Network,
+        finetuned: bool,
+        training: Training | None = None,
     ) -> None:
         self.config = config
         self.network = network.to(workspace.device).eval()
         self.finetuned = finetuned
         self._workspace = workspace
         self._device = workspace.device
+        self._training = training
 
     def features(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
         """Unit features (N, D) of the images at positions of a part."""
         if not self.finetuned:
             cached = self._workspace.features(self.config, part)
             return np.asarray(cached[torch.from_numpy(index)].float().numpy())
+        if self._training is not None:
+            with all_cores(self._device):
+                found = self._training.trained_features(part, index)
+            assert found is not None, "a finetuned model was trained by its finetune stage"
+            return np.asarray(found.numpy())
         with torch.inference_mode(), all_cores(self._device):
             rows = [self.network.features(batch).cpu() for batch in self.images(part, index)]
         return np.asarray(torch.cat(rows).numpy())

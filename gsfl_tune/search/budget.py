@@ -100,10 +100,15 @@ class TimeBudget:
         seconds = self._finals(len(configs), 1, dearest) + self.plan.evidence
         return seconds <= self.left
 
-    def seeds(self, config: Config) -> int:
-        """With how many seeds winner and control can be retrained, one at least."""
+    def seeds(self, config: Config, *, validated: bool = True) -> int:
+        """With how many seeds winner and control can be retrained, one at least.
+
+        Args:
+            config: Of the winner.
+            validated: Whether it raced; else it is validated now.
+        """
         for seeds in range(self.plan.final_seeds, 1, -1):
-            if self._finals(0, seeds, config) + self.plan.evidence <= self.left:
+            if self._finals(0 if validated else 1, seeds, config) + self.plan.evidence <= self.left:
                 return seeds
         return 1
 

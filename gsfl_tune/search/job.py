@@ -17,9 +17,10 @@ from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.team import team_of
 from gsfl_tune.search.worker import SECONDS_BETWEEN_SAVES, open_workspace, save, take, train_to
+from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.predictions import save_predictions
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training, fingerprint
+from gsfl_tune.training.trial import NonFiniteLoss, Training
 
 RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"

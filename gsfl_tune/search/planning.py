@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,18 +27,23 @@ from gsfl_tune.search.worker import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.cost import prefix_caches
 from gsfl_tune.training.passes import feature_passes, strengths
-from gsfl_tune.training.precision import uses_bf16
+from gsfl_tune.training.precision import prefix_uses_bf16
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 
 # Slots that are measured side by side: neighbours take memory bandwidth from each other.
 _MEASURED_SLOTS = 8
-# Evidence and export, as measured: a start, the probe's regressions, pictures.
-_EVIDENCE_START = 20.0
-_EVIDENCE_IMAGE = 0.012
-_PROBE_NUMBER = 1.2e-7
+# Evidence and export, as measured on two cores: map, swap test, pictures and bundle; an image
+# more; a number of the probe's regressions (images times dimensions times classes).
+_EVIDENCE_START = 35.0
+_EVIDENCE_IMAGE = 0.002
+_PROBE_NUMBER = 3e-8
+# Test and training images that a trained network is asked about for it, at most.
+_EVIDENCE_IMAGES = (2000, 2048)
 # Of the budget, for what all trials share: where several backbones take more, one is searched.
 _MOST_SHARED = 0.25
+# With fewer epochs of finetuning, fewer blocks are trained instead.
+_ENOUGH_EPOCHS = 6
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,16 @@ def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
         "search.trials": unlimited(plan.trials),
     }
     fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
+    if 0 < plan.finetune_epochs < experiment.defaults().data.views:
+        fixed["data.views"] = plan.finetune_epochs  # no epoch would show the others
+    if not plan.finetune_epochs:
+        defaults = experiment.space.leaf_values(experiment.default_params())
+        searched = experiment.space.alternatives
+        fixed |= {
+            path: defaults[path]
+            for path in searched
+            if path.startswith("training.finetune.") and path in defaults and path not in fixed
+        }
     return experiment.fixed({**fixed, **plan.only})
 
 
@@ -142,17 +157,54 @@ def plan_time(
         finalists=given("search.finalists", search.finalists),
         final_seeds=given("search.final_seeds", search.final_seeds),
         control=search.control,
+        grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
     )
     budget = seconds(search.time_budget)
-    fewer = _fewer_preparations(assumed, workspace, frozen, budget)
-    prices = _prices(fewer, workspace, costs, frozen)
-    plan = make_plan(budget, spent, resources.count, prices, asked)
-    only = {
-        path: fewer.values(path)[0]
-        for path in _prepared_paths()
-        if fewer.values(path) != assumed.values(path)
-    }
-    return replace(plan, only=only)
+
+    def plan(narrowed: Experiment) -> TimePlan:
+        narrowed = _fewer_preparations(narrowed, workspace, frozen, budget)
+        prices = _prices(narrowed, workspace, costs, frozen)
+        made = make_plan(budget, spent, resources.count, prices, asked)
+        only = {
+            path: narrowed.values(path)[0]
+            for path in _prepared_paths()
+            if narrowed.values(path) != assumed.values(path)
+        }
+        return replace(made, only=only)
+
+    return _longest_plan(assumed, plan)
+
+
+def _longest_plan(experiment: Experiment, plan: Callable[[Experiment], TimePlan]) -> TimePlan:
+    """The plan of the whole space; of a narrower one where only that leaves time for finetuning.
+
+    One block in a third of the time is worth more than two blocks that nobody can wait for.
+    """
+    problem: UserError | None = None
+    best: TimePlan | None = None
+    for narrowed in _with_fewer_blocks(experiment):
+        try:
+            found = plan(narrowed)
+        except UserError as error:
+            problem = problem or error
+            continue
+        if best is None or found.finetune_epochs > best.finetune_epochs:
+            best = found
+        if best.finetune_epochs >= _ENOUGH_EPOCHS:
+            break
+    if best is None:
+        assert problem is not None
+        raise problem
+    return best
+
+
+def _with_fewer_blocks(experiment: Experiment) -> Iterator[Experiment]:
+    """The experiment as it is, then with the fewest blocks that it may train."""
+    yield experiment
+    path = "training.finetune.blocks"
+    counts = [each for each in experiment.values(path) if isinstance(each, int)]
+    if len(experiment.values(path)) > 1 and counts and path in experiment.space.alternatives:
+        yield experiment.fixed({path: min(counts)})
 
 
 def _longest(experiment: Experiment) -> int:
@@ -165,10 +217,20 @@ def _prices(
     config, dataset = experiment.defaults(), workspace.dataset
     works = {work.stage: work for work in costs.work(config)}
     train, validation = len(dataset.train_index), len(dataset.validation_index)
-    once, finetune_once = _shared(experiment, workspace, frozen)
+    once, finetune_once, view_once = _shared(experiment, workspace, frozen)
     dimensions = workspace.backbone(config).channels
     probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
     head, finetune = works.get("head"), works.get("finetune")
+    size = config.data.image_size
+    blocks = config.training.finetune.blocks
+    asked = backbone_work(config.model.backbone, blocks, size).trained
+    whole = backbone_work(config.model.backbone, 0, size).frozen
+    # The winner is asked about both parts, its control about the test images.
+    tested, trained = (
+        min(images, most)
+        for images, most in zip((len(dataset.test), train), _EVIDENCE_IMAGES, strict=True)
+    )
+    evidence_seed = (2 * tested + trained) * asked / whole / frozen.rate
     epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
     return Prices(
         start=costs.seconds(config) - epochs,
@@ -178,11 +240,16 @@ def _prices(
         finetune_once=finetune_once,
         evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * len(dataset.test) + probe,
         retrain=(train + validation) / train,
+        evidence_seed=evidence_seed,
+        view_once=view_once,
+        views=config.data.views,
     )
 
 
-def _shared(experiment: Experiment, workspace: Workspace, frozen: Frozen) -> tuple[float, float]:
-    """Seconds for features, and for activations in front of trained blocks, of all trials."""
+def _shared(
+    experiment: Experiment, workspace: Workspace, frozen: Frozen
+) -> tuple[float, float, float]:
+    """Seconds of all trials: features, activations of images as they are, those of a view."""
     pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
     config = experiment.defaults()
     size = config.data.image_size
@@ -193,14 +260,14 @@ def _shared(experiment: Experiment, workspace: Workspace, frozen: Frozen) -> tup
         slower = backbone_work(name, 0, size).frozen / base
         looked_at = plain * (pool + test) + augmented * pool
         features += slower * looked_at / frozen.rate + frozen.making
-    activations = 0.0
+    activations = view = 0.0
     for cache in prefix_caches(experiment):
         if cache.problem is None:
             work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
-            views = cache.views * strengths(experiment)
-            passes = (views + 1) * pool + test
-            activations += work.frozen / base * passes / frozen.prefix_rate + frozen.making
-    return features, activations
+            image = work.frozen / base / frozen.prefix_rate
+            activations += image * (pool + test) + frozen.making
+            view += image * pool * strengths(experiment)
+    return features, activations, view
 
 
 def _fewer_preparations(
@@ -208,7 +275,9 @@ def _fewer_preparations(
 ) -> Experiment:
     """The experiment with defaults in place of choices that take too long to prepare."""
     for path in _prepared_paths():
-        if sum(_shared(experiment, workspace, frozen)) <= _MOST_SHARED * budget:
+        once, finetune_once, view = _shared(experiment, workspace, frozen)
+        views = min(experiment.defaults().data.views, _ENOUGH_EPOCHS)
+        if once + finetune_once + views * view <= _MOST_SHARED * budget:
             break
         several = len(experiment.values(path)) > 1
         if several and path in experiment.space.alternatives:
@@ -279,7 +348,7 @@ def _in_a_slot(
         rate, making = measure_frozen(parsed, workspace)
         backbone = workspace.backbone(parsed)
         device = resolve_device(parsed.training.device)
-        low = device.type == "cpu" and uses_bf16(parsed, backbone, device, workspace.cache_dir)
+        low = prefix_uses_bf16(parsed, backbone, device, workspace.cache_dir)
         prefix_rate = measure_frozen(parsed, workspace, "bf16")[0] if low else rate
         return {"rate": rate, "prefix_rate": prefix_rate, "making": making}
     except (UserError, OSError) as error:

@@ -127,6 +127,8 @@ def best(
     Raises:
         SearchFailed: When none could be trained with all seeds.
     """
+    if len(candidates) == 1:
+        return candidates[0]
     able = [candidate for candidate in candidates if candidate.validation]
     if not able:
         raise SearchFailed("none of the finalists could be trained again with every seed")
@@ -186,13 +188,16 @@ class Retraining:
         the last of them do not begin, and seeds are left out.
 
         Returns:
-            The candidates with the metrics of their seeds; none for one that failed with a seed.
+            The candidates with the metrics of their seeds; none for one that failed with a seed,
+            and none for a single one, which need not race.
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
         """
         if self.budget is not None:
             candidates = candidates[: self.budget.finalists([each.config for each in candidates])]
+        if len(candidates) == 1:
+            return list(candidates)  # it has won; `conclude` validates it beside its retrains
         racing = {candidate.label: candidate for candidate in candidates}
         jobs = {label: self.jobs(each, "train") for label, each in racing.items()}
         rows: dict[str, list[dict[str, Any]]] = {label: [] for label in racing}
@@ -229,38 +234,45 @@ class Retraining:
     ) -> tuple[Candidate, Candidate | None]:
         """Retrains the winner and its control on train + validation and tests both once.
 
-        A control that was not compared yet is trained on the training part too, with the seeds that
-        the winner was. All of these trainings run side by side.
+        One that was not validated yet is trained on the training part too: the winner with its
+        seeds, the control with those that the winner was. All of these trainings run side by side.
 
         Returns:
-            Both; without test metrics where a seed failed.
+            Both; without metrics where a seed failed.
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
         """
         if self.budget is not None:
-            seeds = self.budget.seeds(winner.config)
+            validated = bool(winner.validation)
+            seeds = self.budget.seeds(winner.config, validated=validated)
             winner = winner.with_seeds(seeds)
             control = control.with_seeds(seeds) if control is not None else None
-        final: FitOn = "train+validation"
-        parts = [self.jobs(winner, final)]
+        parts: dict[tuple[str, FitOn], list[Job]] = {}
+        parts["winner", "train+validation"] = self.jobs(winner, "train+validation")
+        if not winner.validation:
+            parts["winner", "train"] = self.jobs(winner, "train")
         if control is not None:
-            parts.append(self.jobs(control, final))
+            parts["control", "train+validation"] = self.jobs(control, "train+validation")
             if not control.validation:
-                seeds = len(winner.validation)
-                parts.append(self.jobs(control, "train")[:seeds])
+                seeds = len(winner.validation) or len(winner.seeds)
+                parts["control", "train"] = self.jobs(control, "train")[:seeds]
         title = "retraining the winner" + (" and its control" if control else "")
-        results = self._run([job for part in parts for job in part], title)
-        rows = []
-        for part in parts:
-            rows.append(results[: len(part)])
+        results = self._run([job for part in parts.values() for job in part], title)
+        rows = {}
+        for key, part in parts.items():
+            rows[key] = results[: len(part)]
             results = results[len(part) :]
-        winner = replace(winner, test=_complete(rows[0], "test"))
-        if control is not None:
-            control = replace(control, test=_complete(rows[1], "test"))
-            if len(rows) > 2:
-                control = replace(control, validation=_complete(rows[2], "validation"))
-        return winner, control
+
+        def with_metrics(candidate: Candidate, name: str) -> Candidate:
+            tested = _complete(rows[name, "train+validation"], "test")
+            validated = candidate.validation
+            if (name, "train") in rows:
+                validated = _complete(rows[name, "train"], "validation")
+            return replace(candidate, test=tested, validation=validated)
+
+        winner = with_metrics(winner, "winner")
+        return winner, None if control is None else with_metrics(control, "control")
 
     def predictions(self, candidate: Candidate) -> list[Predictions]:
         """Predictions of the test split, one a seed."""

@@ -19,7 +19,7 @@ from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.rung_epochs import rung_epochs
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
-from gsfl_tune.training.trial import fingerprint
+from gsfl_tune.training.fingerprint import fingerprint
 
 SHARE_VARIABLE = "GSFL_TUNE_CACHE_SHARE"
 _LOOK_SECONDS = 1.0

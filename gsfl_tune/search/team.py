@@ -27,8 +27,9 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.search.environment import environment_problem
+from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.ranks import Ranks
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training
+from gsfl_tune.training.trial import NonFiniteLoss, Training
 
 # What ended a rank is known this long after another one was left alone, at the latest.
 _CAUSE_SECONDS = 5.0

@@ -19,7 +19,7 @@ Control = Literal["matched", "tuned", "off"]
 # Epochs of the finetune stage, finalists and seeds, the most wanted first. Fewer than eight epochs
 # cost accuracy before fewer seeds do; without time for two the head alone is searched.
 _WANTED: tuple[tuple[int, int, int], ...] = (
-    (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (6, 2, 1), (6, 1, 1),
+    (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (8, 1, 1), (6, 2, 1), (6, 1, 1),
     (4, 2, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
 )  # fmt: skip
 _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
@@ -29,6 +29,8 @@ _SEARCH_SHARE = 0.4
 _SEARCH_TRAININGS = 4.0
 # What trials take of a whole training on average, as most are stopped early.
 SURVIVING = 0.45
+# Of how many retrains the evidence looks into the models.
+EVIDENCE_SEEDS = 3
 # Left alone: what nobody foresees.
 _RESERVE = 0.05
 
@@ -42,9 +44,13 @@ class Prices:
         head_epoch: Of the head stage, by the defaults.
         finetune_epoch: Of the finetune stage, by the defaults.
         once: What all trials share, of the whole machine.
-        finetune_once: Of that, what only a finetune stage needs.
+        finetune_once: Of that, what only a finetune stage needs, its views aside.
         evidence: After the last retrain: probes, pictures, export, of the whole machine.
         retrain: Factor of a training on training and validation images together.
+        evidence_seed: Of the evidence, for every seed whose backbone was trained: its features
+            are its own.
+        view_once: What every fixed view adds to `finetune_once`.
+        views: Fixed views of an image that the file asks for.
     """
 
     start: float
@@ -54,6 +60,15 @@ class Prices:
     finetune_once: float
     evidence: float
     retrain: float
+    evidence_seed: float = 0.0
+    view_once: float = 0.0
+    views: int = 0
+
+    def shared(self, finetune: int) -> float:
+        """Seconds for what all trials share; of the views, no more than there are epochs."""
+        if not finetune:
+            return self.once
+        return self.once + self.finetune_once + min(self.views, finetune) * self.view_once
 
     def training(self, head: int, finetune: int) -> float:
         """Seconds of one training on a slot."""
@@ -62,13 +77,28 @@ class Prices:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the file gives; None where it follows from the budget."""
+    """What the file gives; None where it follows from the budget.
+
+    Attributes:
+        head_epochs: Epochs of the head stage.
+        finetune_epochs: Epochs of the finetune stage.
+        finalists: Best trials that are trained again.
+        final_seeds: Seeds of every retrain.
+        control: Kind of control.
+        grace: Head epochs that no trial is stopped before; None where none is stopped at all.
+    """
 
     head_epochs: int | None
     finetune_epochs: int | None
     finalists: int | None
     final_seeds: int | None
     control: Control
+    grace: int | None = 1
+
+    def share(self, head_epochs: int, finetune_epochs: int) -> float:
+        """Share of a whole training that a trial takes on average."""
+        compared = self.grace is not None and (finetune_epochs > 0 or head_epochs > self.grace)
+        return SURVIVING if compared else 1.0
 
 
 @dataclass(frozen=True)
@@ -90,7 +120,7 @@ class TimePlan:
         trials: Trials that fit, about.
         slots: Trials at once.
         only: Values that are not searched, by dotted path: each would need features and
-            activations of its own, for which there is no time.
+            activations of its own or train too long.
     """
 
     budget: float
@@ -129,7 +159,7 @@ class TimePlan:
         head = f"plan for {time_text(self.budget)}: {stages}, {time_text(self.training)} a training"
         lines = [head, *(f"  {time_text(seconds):>7}  {text}" for seconds, text in rows)]
         for path, value in self.only.items():
-            lines.append(f"  {path}: only {value}, as there is no time to prepare others")
+            lines.append(f"  {path}: only {value}, as there is no time for others")
         return lines
 
 
@@ -147,11 +177,14 @@ def finals_seconds(
         control: Kind of control.
     """
     race = math.ceil(finalists * seeds / slots) * training
-    if control == "off":
-        return race + math.ceil(seeds / slots) * training * retrain
-    if control == "tuned":
-        return 2 * race + math.ceil(2 * seeds / slots) * training * retrain
-    return race + math.ceil(3 * seeds / slots) * training * retrain
+    validated = 0 if control == "off" else 1
+    if finalists == 1:
+        # Nobody to race with: it is validated beside the retrains.
+        race, validated = 0.0, validated + 1
+    elif control == "tuned":
+        race, validated = 2 * race, 0
+    tested = 1 if control == "off" else 2
+    return race + math.ceil((validated + tested) * seeds / slots) * training * retrain
 
 
 def make_plan(
@@ -174,12 +207,16 @@ def make_plan(
     smallest: tuple[float, TimePlan] | None = None
     head_epochs = head if asked.head_epochs is None else asked.head_epochs
     for finetune, finalists, seeds in _choices(asked):
-        once = prices.once + (prices.finetune_once if finetune else 0.0)
+        once = prices.shared(finetune)
         training = prices.training(head_epochs, finetune)
         finals = finals_seconds(finalists, seeds, training, prices.retrain, slots, asked.control)
-        shared = budget * (1 - _RESERVE) - spent - once - prices.evidence
+        evidence = prices.evidence
+        if finetune:
+            evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
+        shared = budget * (1 - _RESERVE) - spent - once - evidence
         search = shared - finals
         searches = 2 if asked.control == "tuned" else 1
+        trial = asked.share(head_epochs, finetune) * training
         plan = TimePlan(
             budget=budget,
             spent=spent,
@@ -191,15 +228,15 @@ def make_plan(
             once=once,
             search=max(0.0, search),
             finals=finals,
-            evidence=prices.evidence,
-            trials=max(1, int(max(0.0, search) * slots / (SURVIVING * training))),
+            evidence=evidence,
+            trials=max(1, int(max(0.0, search) * slots / trial)),
             slots=slots,
         )
         worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
         if search >= max(searches * worth, _SEARCH_SHARE * shared):
             return plan
         # At the least, one trial comes to its end in every search.
-        least = (spent + once + prices.evidence + finals + searches * training) / (1 - _RESERVE)
+        least = (spent + once + evidence + finals + searches * training) / (1 - _RESERVE)
         if smallest is None or least < smallest[0]:
             smallest = least, plan
     assert smallest is not None

@@ -8,8 +8,8 @@ from typing import Any
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
-from gsfl_tune.training.trial import FitOn
 
 
 class TrialCosts:

@@ -25,8 +25,9 @@ from gsfl_tune.search.events import EventWriter
 from gsfl_tune.search.latency import measure_latency
 from gsfl_tune.search.team import team_of
 from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
-from gsfl_tune.training.trial import NonFiniteLoss, Training, fingerprint
+from gsfl_tune.training.trial import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace
 
 # A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a

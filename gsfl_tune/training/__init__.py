@@ -2,10 +2,11 @@
 
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.environment import environment
+from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.predictions import Predictions, load_predictions
 from gsfl_tune.training.standalone import train
 from gsfl_tune.training.timeline import Rung, Timeline
-from gsfl_tune.training.trial import FitOn, NonFiniteLoss, Training
+from gsfl_tune.training.trial import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
 __all__ = [

@@ -23,8 +23,8 @@ EVAL_BATCH = 64
 
 
 def prefix_precision(training: Training) -> Precision:
-    """Precision of frozen blocks in front of trained ones: on a CPU, that of the trained ones."""
-    return "bf16" if training.autocast and training.device.type == "cpu" else "fp32"
+    """Precision of frozen blocks in front of trained ones."""
+    return "bf16" if training.frozen_bf16 else "fp32"
 
 
 class Inputs(ABC):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -12,13 +13,14 @@ from torch import Tensor
 
 from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models import Backbone, CannotCut
+from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
+from gsfl_tune.models.frozen import FrozenForward, Precision
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.features import digest
 
 # Part of the key of every decision: raise it when what is measured changes.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 # bf16 must be faster by so much: what is level stays what it was.
 _LEAST_GAIN = 1.1
@@ -43,18 +45,44 @@ def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_di
         return precision == "bf16"
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported()
-    if device.type != "cpu" or not has_bf16_units() or not config.training.finetune.epochs:
+    if not _on_a_cpu_with_units(config, device):
         return False
-    return _measured(config, backbone, cache_dir)
+    seconds = _measured(config, backbone, cache_dir)
+    return seconds["fp32"] >= _LEAST_GAIN * seconds["bf16"]
+
+
+def prefix_uses_bf16(
+    config: Config, backbone: Backbone, device: torch.device, cache_dir: Path
+) -> bool:
+    """Whether frozen blocks in front of trained ones run in bf16: on CPUs where that is faster.
+
+    Args:
+        config: The configuration.
+        backbone: The pretrained backbone; it is copied.
+        device: Where the trial computes.
+        cache_dir: Root of the node's caches.
+    """
+    precision = config.training.precision
+    if precision != "auto" or device.type != "cpu":
+        return precision == "bf16" and device.type == "cpu"
+    if not _on_a_cpu_with_units(config, device):
+        return False
+    seconds = _measured(config, backbone, cache_dir)
+    slow, fast = seconds.get("prefix fp32", 0.0), seconds.get("prefix bf16", 1.0)
+    return slow >= _LEAST_GAIN * fast
+
+
+def _on_a_cpu_with_units(config: Config, device: torch.device) -> bool:
+    return device.type == "cpu" and has_bf16_units() and config.training.finetune.epochs > 0
 
 
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 matrices in hardware (AMX)."""
-    supported = getattr(torch.cpu, "_is_amx_tile_supported", None)
-    return bool(supported is not None and supported())
+    """Whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
 
 
-def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> bool:
+def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> dict[str, float]:
     blocks, size = config.training.finetune.blocks, config.data.image_size
     key = digest("precision", CODE_VERSION, torch.__version__, backbone.name, blocks, size)
 
@@ -63,40 +91,53 @@ def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> bool:
 
     what = f"{backbone.name}, last {blocks} blocks, {size} px"
     with acquire(cache_dir / "precision" / f"{key}.json", build, what=what) as path:
-        seconds = read_json(path)
-    return bool(seconds["fp32"] >= _LEAST_GAIN * seconds["bf16"])
+        return dict(read_json(path))
 
 
 def _time_both(backbone: Backbone, blocks: int | str, size: int) -> dict[str, float]:
-    """Seconds of a training step of the trained part, the fastest of a few."""
+    """Seconds of a training step of the trained part, the fastest of a few, and of the frozen part.
+
+    The precisions take turns: what else runs on the machine slows down both.
+    """
     model = copy.deepcopy(backbone)
     keep_grouped_convs_full(model)
     model.train_last("all" if blocks == "all" else int(blocks))
     model.train()
     images = torch.randn(_IMAGES, 3, size, size).contiguous(memory_format=torch.channels_last)
-    forward, inputs = _trained_part(model, blocks, size, images)
-    found = {}
-    for name, enabled in (("fp32", False), ("bf16", True)):
-        times = []
-        for _ in range(1 + _STEPS):
-            started = time.perf_counter()
-            with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
-                output = forward(inputs)
-            output.float().square().mean().backward()
-            times.append(time.perf_counter() - started)
-            model.zero_grad(set_to_none=True)
-        found[name] = min(times[1:])
-    return found
+    forward, inputs, split = _trained_part(model, blocks, size, images)
+    found: dict[str, list[float]] = {}
+
+    def timed(name: str, act: Callable[[], None]) -> None:
+        started = time.perf_counter()
+        act()
+        found.setdefault(name, []).append(time.perf_counter() - started)
+
+    def step(enabled: bool) -> None:
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=enabled):
+            output = forward(inputs)
+        output.float().square().mean().backward()
+        model.zero_grad(set_to_none=True)
+
+    frozen: dict[Precision, FrozenForward] = {}
+    if split is not None:
+        frozen = {"fp32": split.frozen_prefix("fp32"), "bf16": split.frozen_prefix("bf16")}
+    for _ in range(1 + _STEPS):
+        timed("fp32", lambda: step(False))
+        timed("bf16", lambda: step(True))
+        with torch.inference_mode():
+            for name, run in frozen.items():
+                timed(f"prefix {name}", partial(run, images))
+    return {name: min(times[1:]) for name, times in found.items()}
 
 
 def _trained_part(
     model: Backbone, blocks: int | str, size: int, images: Tensor
-) -> tuple[Callable[[Tensor], Tensor], Tensor]:
+) -> tuple[Callable[[Tensor], Tensor], Tensor, SplitBackbone | None]:
     if blocks == "all" or int(blocks) >= model.block_count:
-        return model, images
+        return model, images, None
     try:
         split = model.split(size)
     except CannotCut:
-        return model, images
+        return model, images, None
     with torch.no_grad():
-        return split.suffix, split.prefix(images)
+        return split.suffix, split.prefix(images), split

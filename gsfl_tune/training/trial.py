@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.data.share import WHOLE, Share
@@ -21,8 +22,8 @@ from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from gsfl_tune.training.features import digest
-from gsfl_tune.training.precision import uses_bf16
+from gsfl_tune.training.fingerprint import FitOn, fingerprint
+from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
 from gsfl_tune.training.seeds import mix
@@ -30,28 +31,9 @@ from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
-FitOn = Literal["train", "train+validation"]
-
 
 class NonFiniteLoss(Exception):
     """The loss of an epoch was NaN or infinite; the message names the terms."""
-
-
-def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -> str:
-    """What a training computes: two with the same fingerprint are the same training.
-
-    Args:
-        config: The configuration.
-        seed: Overrides ``training.seed``.
-        fit: Which images are trained on.
-    """
-    seed = config.training.seed if seed is None else seed
-    dumped = config.model_dump(exclude={"search", "name", "storage"})
-    # Terms of packages that take no part: the training is what it is without those packages.
-    terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
-    if terms:
-        dumped["loss"]["terms"] = terms
-    return digest(dumped, seed, fit)
 
 
 class Training:
@@ -114,7 +96,8 @@ class Training:
         self.labels = torch.from_numpy(np.ascontiguousarray(dataset.pool.labels)).to(self.device)
         self._extractor = workspace.extractor(config)
         backbone = workspace.backbone(config)
-        self.autocast = uses_bf16(config, backbone, self.device, workspace.cache_dir)
+        where = (config, backbone, self.device, workspace.cache_dir)
+        self.autocast, self.frozen_bf16 = uses_bf16(*where), prefix_uses_bf16(*where)
         self._create_head()
         self._stage: Stage | None = None
         self._team = team
@@ -292,6 +275,14 @@ class Training:
             network = self.network(self.workspace.new_backbone(self.config))
             network.head = copy.deepcopy(stage.evaluated)
         return network.cpu().eval().requires_grad_(False)
+
+    def trained_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
+        """Unit features (N, D) of images by a trained backbone; None where it was not trained.
+
+        Blocks that stayed frozen are not run again where what they give is cached.
+        """
+        stage = self._current()
+        return stage.unit_features(part, index) if isinstance(stage, FinetuneStage) else None
 
     def save(self) -> None:
         """Writes ``checkpoint.pt``; nothing before the first epoch."""

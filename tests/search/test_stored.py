@@ -22,8 +22,8 @@ from gsfl_tune.search.rung_epochs import largest_timeline
 from gsfl_tune.search.stored import tell_finished
 from gsfl_tune.search.worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
+from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.timeline import Timeline
-from gsfl_tune.training.trial import fingerprint
 from tests.search.experiments import experiment
 from tests.search.test_worker import _step, _steps
 

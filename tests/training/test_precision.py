@@ -25,9 +25,16 @@ def _uses(settings, workspace):
     return precision.uses_bf16(settings, workspace.backbone(settings), CPU, workspace.cache_dir)
 
 
+def _prefix_uses(settings, workspace):
+    backbone = workspace.backbone(settings)
+    return precision.prefix_uses_bf16(settings, backbone, CPU, workspace.cache_dir)
+
+
 def test_what_the_file_says_is_done(workspace):
     assert _uses(config(precision="bf16"), workspace)
+    assert _prefix_uses(config(precision="bf16"), workspace)
     assert not _uses(config(precision="fp32"), workspace)
+    assert not _prefix_uses(config(precision="fp32"), workspace)
 
 
 def test_a_cpu_without_bf16_units_measures_nothing(workspace, monkeypatch):
@@ -49,13 +56,17 @@ def test_the_decision_is_measured_once_and_kept(workspace, monkeypatch):
     first = _uses(settings, workspace)
     [file] = (workspace.cache_dir / "precision").glob("*.json")
     seconds = json.loads(file.read_text())
-    assert set(seconds) == {"fp32", "bf16"}
+    assert set(seconds) == {"fp32", "bf16", "prefix fp32", "prefix bf16"}
     assert first == (seconds["fp32"] >= 1.1 * seconds["bf16"])
     # Another process of this node reads it.
-    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.0}))
+    slow_prefix = {"prefix fp32": 1.0, "prefix bf16": 1.1}
+    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.0, **slow_prefix}))
     assert _uses(settings, workspace)
-    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.9}))
+    assert not _prefix_uses(settings, workspace)
+    # The frozen part is judged by itself.
+    file.write_text(json.dumps({"fp32": 2.0, "bf16": 1.9, "prefix fp32": 1.5, "prefix bf16": 1.0}))
     assert not _uses(settings, workspace)
+    assert _prefix_uses(settings, workspace)
 
 
 @pytest.mark.parametrize("blocks", ["all", 2])

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -120,6 +120,14 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         network = self.evaluated.eval()
         features = self._evaluate(network, images, part, index)
         return torch.cat([network.head.infer(batch).float().cpu() for batch in features])
+
+    @torch.inference_mode()
+    def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:
+        """Unit features (N, D) of images, on the CPU, with the weights that are validated."""
+        dataset = self.training.workspace.dataset
+        images = dataset.pool if part == "pool" else dataset.test
+        features = self._evaluate(self.evaluated.eval(), images, part, index)
+        return torch.cat([batch.float().cpu() for batch in features])
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:

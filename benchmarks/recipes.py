@@ -1,0 +1,161 @@
+"""What a single training gives with one recipe or another: where the templates' defaults come from.
+
+A head stage of 10 epochs, then 8 epochs on the last blocks of EfficientNet-Lite0 (package weights),
+batches of 64, on real photographs (clothing and grocery, 224 px) and rendered typefaces (96 px).
+Every recipe changes one or two things. It trains on the training part alone, on one thread, and is
+tested on the official test part; seconds are CPU time of the training, features and activations
+that all trials share left out where they lay in the cache already.
+
+One seed says little: two recipes whose accuracies differ by less than the interval (of the images
+alone) are not told apart. What was measured once stays in ``results/recipes.jsonl`` with the
+versions' state of that day; a run adds lines to it.
+
+    python benchmarks/recipes.py --data grocery --recipe views-4      # five to fifteen minutes
+    python benchmarks/recipes.py --page                               # the table of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from _photos import parquet_files
+from _report import RESULTS, publish, table
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.training import Training, Workspace
+
+LOG = RESULTS / "recipes.jsonl"
+_LR, _BLOCKS = "training.finetune.learning_rate", "training.finetune.blocks"
+_EPOCHS = "training.finetune.epochs"
+RECIPES: dict[str, dict[str, Any]] = {
+    "hand": {},
+    "head": {_EPOCHS: 0, "training.head.epochs": 30},
+    "views-4": {"data.views": 4},
+    "views-8": {"data.views": 8},
+    "views-8, plain head": {"data.views": 8, "model.head": "plain"},
+    "views-8, EMA": {"data.views": 8, "training.ema": 0.98},
+    "views-8, 16 epochs": {"data.views": 8, _EPOCHS: 16},
+    "views-4, lr 1e-3": {"data.views": 4, _LR: 1e-3},
+    "views-8, lr 1e-3": {"data.views": 8, _LR: 1e-3},
+    "views-8, lr 2e-3": {"data.views": 8, _LR: 2e-3},
+    "views-8, lr 1e-3, EMA": {"data.views": 8, _LR: 1e-3, "training.ema": 0.98},
+    "views-8, lr 1e-3, 16 epochs": {"data.views": 8, _LR: 1e-3, _EPOCHS: 16},
+    "views-8, 1 block, lr 1e-3": {"data.views": 8, _BLOCKS: 1, _LR: 1e-3},
+    "views-8, 1 block, lr 3e-3": {"data.views": 8, _BLOCKS: 1, _LR: 3e-3},
+    "views-4, 1 block, lr 3e-3, 4 epochs": {"data.views": 4, _BLOCKS: 1, _LR: 3e-3, _EPOCHS: 4},
+    "views-4, 1 block, lr 3e-3": {"data.views": 4, _BLOCKS: 1, _LR: 3e-3},
+    "views-4, lr 1e-3, 3 epochs": {"data.views": 4, _LR: 1e-3, _EPOCHS: 3},
+    "views-4, 3 blocks, lr 1e-3": {"data.views": 4, _BLOCKS: 3, _LR: 1e-3},
+    "all blocks, lr 1e-3": {"data.views": 0, _BLOCKS: "all", _LR: 1e-3},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=["typefaces", "clothing", "grocery"])
+    parser.add_argument("--recipe", nargs="+", choices=RECIPES, default=list(RECIPES))
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--page", action="store_true", help="train nothing")
+    args = parser.parse_args()
+    if not args.page:
+        torch.set_num_threads(1)
+        for data in args.data:
+            for recipe in args.recipe:
+                row = measure(data, recipe, args.seed)
+                print(row, flush=True)
+                with LOG.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+    rows = [json.loads(line) for line in LOG.read_text().splitlines()]
+    publish("recipes", "One training, one recipe", page(rows))
+
+
+def experiment(data: str, recipe: str) -> Experiment:
+    """The recipe on a data set."""
+    if data == "typefaces":
+        source: dict[str, Any] = {"source": "typefaces", "image_size": 96}
+        source["augment"] = {"flip": False}
+    else:
+        paths = [str(path) for path in parquet_files(data).values()]
+        source = {"source": "parquet", "path": paths, "image_size": 224}
+    finetune = {"epochs": 8, "batch_size": 64, "learning_rate": 3e-4, "head_learning_rate": 1e-3}
+    content = {
+        "name": "recipes",
+        "data": source,
+        "model": {
+            "backbone": "tf_efficientnet_lite0",
+            "weights": "package",
+            "latent_dim": 512,
+            "groups": {"count": 8},
+        },
+        "loss": {"label_smoothing": 0.1},
+        "training": {"head": {"epochs": 10}, "finetune": {**finetune, "blocks": 2}},
+    }
+    changes = [f"{path}={value}" for path, value in RECIPES[recipe].items()]
+    return Experiment.parse(json.dumps(content), overrides=changes)
+
+
+def measure(data: str, recipe: str, seed: int) -> dict[str, Any]:
+    """Trains and tests once."""
+    config = experiment(data, recipe).defaults()
+    workspace = Workspace.open(config.data)
+    with tempfile.TemporaryDirectory() as directory:
+        training = Training(config, workspace, Path(directory), seed=seed)
+        started = time.process_time()
+        while not training.finished:
+            training.run_epoch()
+        seconds = time.process_time() - started
+        validation = training.predict("validation").metrics()
+        test = training.predict("test").metrics()
+    return {
+        "data": data,
+        "recipe": recipe,
+        "seed": seed,
+        "validation": validation["accuracy"],
+        "test": test["accuracy"],
+        "nll": test["nll"],
+        "ece": test["ece"],
+        "cpu_seconds": round(seconds),
+        "test_images": len(workspace.dataset.test),
+    }
+
+
+def page(rows: list[dict[str, Any]]) -> str:
+    """One table a data set, in the order in which they were measured."""
+    parts = []
+    for data in dict.fromkeys(row["data"] for row in rows):
+        own = [row for row in rows if row["data"] == data]
+        header = ["recipe", "seed", "validation", "test", "NLL", "ECE", "CPU s"]
+        cells = [
+            [
+                row["recipe"],
+                row["seed"],
+                f"{row['validation']:.1%}",
+                f"{row['test']:.1%} ± {half_width(row):.1%}",
+                f"{row['nll']:.3f}",
+                f"{row['ece']:.3f}",
+                row["cpu_seconds"],
+            ]
+            for row in own
+        ]
+        parts.append(f"## {data}\n\n{table(header, cells)}")
+    note = (
+        "hand: fresh augmentation in every epoch, the last 2 blocks at 3e-4. views-N: N fixed "
+        "views, activations in front of the trained blocks from the cache. ± is half of a 95 % "
+        "interval over the test images; seeds come on top."
+    )
+    return "\n\n".join([note, *parts])
+
+
+def half_width(row: dict[str, Any]) -> float:
+    """Half of a normal 95 % interval of an accuracy."""
+    return float(1.96 * (row["test"] * (1 - row["test"]) / row["test_images"]) ** 0.5)
+
+
+if __name__ == "__main__":
+    main()

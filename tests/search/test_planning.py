@@ -1,0 +1,101 @@
+"""What a time budget leaves out of a space."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.planning import (
+    Frozen,
+    _fewer_preparations,
+    _longest_plan,
+    fixed_to,
+    provisional,
+)
+from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
+from gsfl_tune.training import Workspace
+
+YAML = """
+name: planned
+data:
+  source: typefaces
+  image_size: 32
+  views: 4
+  augment: {scale: {choice: [0.35, 0.7]}, flip: false}
+  typefaces: {train: 6, test: 2, size: 40}
+model:
+  backbone: {choice: [test_efficientnet, test_resnet]}
+  weights: none
+training:
+  finetune:
+    blocks: {choice: [2, 1]}
+    learning_rate: {float: [1e-4, 1e-2], log: true, default: 3e-3}
+search: {time_budget: 10m}
+"""
+PRICES = Prices(
+    start=1, head_epoch=1, finetune_epoch=10, once=10, finetune_once=10, evidence=30, retrain=1.2
+)
+FREE = Asked(None, None, None, None, "matched")
+
+
+@pytest.fixture(scope="module")
+def experiment():
+    return Experiment.parse(YAML)
+
+
+def plan(epochs: int) -> TimePlan:
+    made = make_plan(3600, 0, 2, PRICES, FREE)
+    return replace(made, finetune_epochs=epochs)
+
+
+def test_without_a_finetune_stage_nothing_of_it_is_searched(experiment):
+    fixed = fixed_to(experiment, plan(0))
+    assert fixed.values("training.finetune.epochs") == [0]
+    assert not [path for path in fixed.space.alternatives if path.startswith("training.finetune.")]
+    assert fixed.defaults().training.finetune.learning_rate == 3e-3
+    assert fixed.values("data.augment.scale") == [0.35, 0.7]
+
+
+def test_views_that_no_epoch_would_show_are_not_made(experiment):
+    assert fixed_to(experiment, plan(2)).defaults().data.views == 2
+    assert fixed_to(experiment, plan(8)).defaults().data.views == 4
+
+
+def test_what_takes_too_long_to_prepare_is_left_out_the_dearest_first(experiment, tmp_path):
+    experiment = provisional(experiment)
+    workspace = Workspace.open(experiment.defaults().data, cache_dir=tmp_path)
+
+    def left(rate: float) -> list[list[object]]:
+        fewer = _fewer_preparations(experiment, workspace, Frozen(rate, rate, 0.0), 600)
+        paths = ("model.backbone", "data.augment.scale", "training.finetune.blocks")
+        return [fewer.values(path) for path in paths]
+
+    whole = [["test_efficientnet", "test_resnet"], [0.35, 0.7], [2, 1]]
+    assert left(100) == whole
+    assert left(30) == [["test_efficientnet"], *whole[1:]]
+    assert left(1) == [["test_efficientnet"], [0.35], [2]]
+
+
+def test_fewer_blocks_are_trained_where_more_leave_no_time(experiment):
+    def epochs(two: int, one: int) -> tuple[int, list[object]]:
+        def plan_of(narrowed: Experiment) -> TimePlan:
+            blocks = narrowed.values("training.finetune.blocks")
+            return replace(plan(one if blocks == [1] else two), only={"blocks": blocks})
+
+        found = _longest_plan(experiment, plan_of)
+        return found.finetune_epochs, found.only["blocks"]
+
+    assert epochs(two=8, one=12) == (8, [2, 1])
+    assert epochs(two=2, one=6) == (6, [1])
+    assert epochs(two=0, one=0) == (0, [2, 1])
+
+
+def test_where_no_plan_fits_the_message_is_that_of_the_whole_space(experiment):
+    def refused(narrowed: Experiment) -> TimePlan:
+        raise UserError(str(narrowed.values("training.finetune.blocks")))
+
+    with pytest.raises(UserError, match=r"\[2, 1\]"):
+        _longest_plan(experiment, refused)
