@@ -20,6 +20,7 @@ from gsfl_tune.run.storage import Place
 from gsfl_tune.search.budget import unlimited
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.place import place
+from gsfl_tune.search.pulse import asked_of_workers, pulse_of
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.trial_costs import TrialCosts
@@ -238,15 +239,16 @@ def _measure(
     text = config.model_dump_json()
     threads = resources.threads
     count = min(resources.count, _MEASURED_SLOTS)
-    answers = ray.get(
-        [remote.remote("steps", text, side, cache_dir, storage, threads) for _ in range(count)]
-    )
+    given = (text, side, cache_dir, storage, threads)
+    names = [f"slot {number}" for number in range(count)]
+    with asked_of_workers("timing optimiser steps for the plan", names) as channel:
+        answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
     for answer in answers:
         for measured in _told(answer)["steps"]:
             costs.costs.observe(measured)
-    return Frozen(
-        **_told(ray.get(remote.remote("frozen", text, side, cache_dir, storage, threads)))
-    )
+    with asked_of_workers("timing the frozen backbone for the plan", names[:1]) as channel:
+        answer = ray.get(remote.remote("frozen", *given, channel, names[0]))
+    return Frozen(**_told(answer))
 
 
 def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -258,6 +260,20 @@ def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _in_a_slot(
+    what: str,
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: Place | None,
+    threads: int,
+    channel: str,
+    name: str,
+) -> dict[str, Any]:
+    with pulse_of(channel, name):
+        return _measured(what, config, side, cache_dir, storage, threads)
+
+
+def _measured(
     what: str,
     config: str,
     side: int | None,

@@ -31,6 +31,7 @@ from gsfl_tune.search.keeper import CHECKPOINT, CheckpointKeeper
 from gsfl_tune.search.lean import lean_ray
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.limits import Clock, Limits, Stopwatch
+from gsfl_tune.search.pulse import TrialPulses
 from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.rung_epochs import largest_timeline, rung_epochs
 from gsfl_tune.search.scheduler import AshaScheduler
@@ -202,7 +203,8 @@ def run_study(
         partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
-    watcher = Watchers(keeper, table, *watchers)
+    pulses = TrialPulses()
+    watcher = Watchers(keeper, table, pulses, *watchers)
 
     def best_config() -> Config:
         best = study.best()
@@ -249,6 +251,7 @@ def run_study(
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
             storage=storage.place if storage is not None else None,
+            channel=pulses.channel,
         )
 
     asha = None
@@ -276,6 +279,7 @@ def run_study(
             if limit is None
             else lambda: min(forecast.left(), limit.left(best_config()))
         )
+    watcher.hears(pulses.latest)
     uncounted = limit is not None and not limit.counted
     watcher.begin(study, None if uncounted else budget, resources.count)
     for notice in notices:
@@ -305,7 +309,8 @@ def run_study(
     def away() -> float:
         return storage.storage.away_seconds if storage is not None else 0.0
 
-    with interrupt.listening(), closing(study), lifeline(interrupt, watcher.notice):
+    alive = lifeline(interrupt, watcher.notice)
+    with interrupt.listening(), closing(study), alive, pulses.listening():
         begun = False
         # Once more for a trial that came back when Ray had been told that there are no more.
         while not begun or searcher.unfinished:

@@ -19,6 +19,9 @@ class Watcher:
     def expects(self, left: Callable[[], float]) -> None:
         """What begins next can say how many seconds are left of it."""
 
+    def hears(self, states: Callable[[], Mapping[str, str]]) -> None:
+        """Who knows what trials and retrains do now: words, by name (``trial 7``)."""
+
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """A trial was handed out; `again` when an earlier driver had begun it."""
 
