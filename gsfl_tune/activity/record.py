@@ -29,6 +29,7 @@ class Activity:
         unit: Of `total`: ``images``.
         done: How much of it is done.
         urgent: Whether it is shown at once, and in front of all others.
+        before: Of an epoch: epochs of the whole training before it.
         begun: When, by `time.monotonic`.
     """
 
@@ -37,7 +38,23 @@ class Activity:
     unit: str = ""
     done: int = 0
     urgent: bool = False
+    before: int | None = None
     begun: float = field(default_factory=time.monotonic)
+
+    @property
+    def epochs(self) -> float | None:
+        """Epochs of the training, with the share of this one that is done; None for no epoch."""
+        if self.before is None or not self.total:
+            return None
+        return self.before + min(1.0, self.done / self.total)
+
+    @property
+    def rest(self) -> float | None:
+        """Seconds that are left of it, at the speed that it had; None where nobody knows."""
+        if not self.total or self.done <= 0:
+            return None
+        each = (time.monotonic() - self.begun) / self.done
+        return max(0.0, each * (self.total - self.done))
 
     def text(self) -> str:
         """``computing features: 128/672 images, 0:12``."""

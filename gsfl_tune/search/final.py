@@ -28,6 +28,7 @@ from gsfl_tune.search.job import (
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.place import place
 from gsfl_tune.search.pulse import Pulses, pulse_of
+from gsfl_tune.search.remainder import of_jobs
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher, Watchers
@@ -117,15 +118,10 @@ def run_jobs(
     losses = Losses(max_failures)
     forecast: JobsForecast | None = None
     if costs is not None:
-        known = {job.name: (job.config, job.fit) for job in jobs}
-
-        def price(name: str) -> float:
-            config, fit = known[name]
-            return costs.seconds(config, fit=fit)
-
-        forecast = JobsForecast(price, resources.count, [jobs[index].name for index in waiting])
-        watcher.expects(forecast.left)
-    watcher.hears(pulses.latest)
+        forecast, left = of_jobs(jobs, waiting, costs, resources.count)
+        forecast.states = pulses.states
+        watcher.expects(left)
+    watcher.hears(pulses.states)
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
     with interrupt.listening(), lifeline(interrupt, watcher.notice), pulses.listening():
         while flying or (waiting and not interrupt.requested):

@@ -42,6 +42,7 @@ class Interrupt:
         self._deadline: float | None = None
         self._reasons: list[str] = []
         self._said: _Stopping | None = None
+        self._listeners = 0
         self._file.unlink(missing_ok=True)
 
     @property
@@ -77,8 +78,9 @@ class Interrupt:
     def _say(self, why: str) -> None:
         """Says, at once and then every few seconds, what there is to wait for."""
         self._hush()
-        self._said = _Stopping(why, urgent=True, interrupt=self)
-        begin(self._said)
+        if self._listeners:
+            self._said = _Stopping(why, urgent=True, interrupt=self)
+            begin(self._said)
 
     def _hush(self) -> None:
         if self._said is not None:
@@ -111,19 +113,19 @@ class Interrupt:
 
         Elsewhere (a notebook's worker thread) signals are left to whoever has them.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before: dict[int, Any] = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._listeners += 1
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for each in (signal.SIGINT, signal.SIGTERM):
+                before[each] = signal.signal(each, self._handle)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
-            self._hush()
+            self._listeners -= 1
+            if not self._listeners:
+                self._hush()
 
     def give_up(self, reason: str) -> None:
         """Stops because the machine failed; the first reason counts."""

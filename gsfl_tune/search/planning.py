@@ -34,10 +34,6 @@ from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 
 # Slots that are measured side by side: neighbours take memory bandwidth from each other.
 _MEASURED_SLOTS = 8
-# Evidence and export, as measured: a start, the probe's regressions, pictures.
-_EVIDENCE_START = 20.0
-_EVIDENCE_IMAGE = 0.012
-_PROBE_NUMBER = 1.2e-7
 # Of the budget, for what all trials share: where several backbones take more, one is searched.
 _MOST_SHARED = 0.25
 
@@ -167,8 +163,6 @@ def _prices(
     works = {work.stage: work for work in costs.work(config)}
     train, validation = len(dataset.train_index), len(dataset.validation_index)
     once, finetune_once = _shared(experiment, workspace, frozen)
-    dimensions = workspace.backbone(config).channels
-    probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
     head, finetune = works.get("head"), works.get("finetune")
     epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
     return Prices(
@@ -177,7 +171,7 @@ def _prices(
         finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
         once=once,
         finetune_once=finetune_once,
-        evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * len(dataset.test) + probe,
+        evidence=costs.evidence(config),
         retrain=(train + validation) / train,
     )
 

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from gsfl_tune.activity import current, duration
 from gsfl_tune.activity.display import Display
-from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.search.watcher import States, Watcher
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -102,7 +102,7 @@ class Progress(Watcher):
         self._study: Study | None = None
         self._budget: int | None = 0
         self._left: Callable[[], float] | None = None
-        self._states: Callable[[], Mapping[str, str]] | None = None
+        self._states: States | None = None
         self._slots = 0
         self._best: FrozenTrial | None = None
         self._best_text = ""
@@ -131,7 +131,7 @@ class Progress(Watcher):
         """Notes who knows what is left."""
         self._left = left
 
-    def hears(self, states: Callable[[], Mapping[str, str]]) -> None:
+    def hears(self, states: States) -> None:
         """Notes who knows what trials and retrains do."""
         self._states = states
 
@@ -267,7 +267,7 @@ class Progress(Watcher):
         states = self._states
         if states is None or (self._study is None and self._jobs is None):
             return []
-        found = [f"{name}: {state}" for name, state in states().items()]
+        found = [f"{name}: {said.text if said else 'starting'}" for name, said in states().items()]
         if len(found) > most:
             found = [*found[: most - 1], f"and {len(found) - most + 1} more"]
         return found

@@ -9,6 +9,7 @@ and where the store does not answer nothing is shown.
 
 from __future__ import annotations
 
+import json
 import secrets
 import threading
 import time
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gsfl_tune.activity import Activity, begin, current, end
-from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.search.watcher import Said, Watcher
 
 _NAMESPACE = b"gsfl_tune"
 _SECONDS = 1.0
@@ -64,11 +65,12 @@ class Pulse:
         while True:
             key, one = self._key, current()
             if key is not None and one is not None:
-                text = one.text()
-                if (key, text) != sent:
+                rest = None if one.before is not None else one.rest
+                said = json.dumps([one.text(), one.epochs, rest and round(rest, 1)])
+                if (key, said) != sent:
                     with suppress(Exception):
-                        self._say(key, text.encode())
-                        sent = key, text
+                        self._say(key, said.encode())
+                        sent = key, said
             time.sleep(_SECONDS)
 
 
@@ -88,17 +90,21 @@ class Pulses:
     def __init__(
         self,
         running: Callable[[], list[str]],
-        ask: Callable[[str], Mapping[str, str]] | None = None,
+        ask: Callable[[str], Mapping[str, Said]] | None = None,
     ) -> None:
         self.channel = secrets.token_hex(8)
         self._running = running
         self._ask = ask or _read
-        self._found: Mapping[str, str] = {}
+        self._found: Mapping[str, Said] = {}
         self._over = threading.Event()
 
     def latest(self) -> dict[str, str]:
         """Words by name, in the order in which they began; one that has said nothing starts."""
-        return {name: self._found.get(name, "starting") for name in self._running()}
+        return {name: said.text if said else "starting" for name, said in self.states().items()}
+
+    def states(self) -> dict[str, Said | None]:
+        """What they said, by name; None for one that has said nothing."""
+        return {name: self._found.get(name) for name in self._running()}
 
     @contextmanager
     def listening(self) -> Iterator[Pulses]:
@@ -126,6 +132,7 @@ class TrialPulses(Watcher):
         self._pulses = Pulses(lambda: list(self._running.values()))
         self.channel = self._pulses.channel
         self.latest = self._pulses.latest
+        self.states = self._pulses.states
         self.listening = self._pulses.listening
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
@@ -204,13 +211,15 @@ def _put(key: bytes, value: bytes | None) -> None:
     _client().internal_kv_put(key, value, True, _NAMESPACE, timeout=_TIMEOUT)
 
 
-def _read(channel: str) -> Mapping[str, str]:
+def _read(channel: str) -> Mapping[str, Said]:
     client, prefix = _client(), f"{channel}/".encode()
     keys = client.internal_kv_keys(prefix, _NAMESPACE, timeout=_TIMEOUT)
     if not keys:
         return {}
     found = client.internal_kv_multi_get(keys, _NAMESPACE, timeout=_TIMEOUT)
-    return {key.removeprefix(prefix).decode(): value.decode() for key, value in found.items()}
+    return {
+        key.removeprefix(prefix).decode(): Said(*json.loads(value)) for key, value in found.items()
+    }
 
 
 def _forget(channel: str) -> None:

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 import json
+import statistics
 from collections.abc import Mapping
 from typing import Any
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.models import probe
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
 from gsfl_tune.training.trial import FitOn
+
+# Evidence and export, as measured: a start, the probe's regressions, pictures.
+_EVIDENCE_START = 20.0
+_EVIDENCE_IMAGE = 0.012
+_PROBE_NUMBER = 1.2e-7
+# Of a process, until one was seen; and how many of them are remembered.
+_START_SECONDS = 6.0
+_STARTS = 12
 
 
 class TrialCosts:
@@ -19,16 +29,25 @@ class TrialCosts:
         train: Number of training images.
         validation: Number of validation images.
         classes: C.
+        test: Number of test images.
         costs: What is known of the machines; default: nothing yet.
     """
 
     def __init__(
-        self, *, train: int, validation: int, classes: int, costs: Costs | None = None
+        self,
+        *,
+        train: int,
+        validation: int,
+        classes: int,
+        test: int = 0,
+        costs: Costs | None = None,
     ) -> None:
         self._train = train
         self._validation = validation
         self._classes = classes
         self.costs = costs or Costs()
+        self._test = test
+        self._starts: list[float] = []
         self._works: dict[tuple[str, FitOn], list[Work]] = {}
 
     @classmethod
@@ -38,7 +57,27 @@ class TrialCosts:
             train=len(dataset.train_index),
             validation=len(dataset.validation_index),
             classes=dataset.class_count,
+            test=len(dataset.test),
         )
+
+    @property
+    def retrain(self) -> float:
+        """Factor of a training on training and validation images."""
+        return (self._train + self._validation) / max(1, self._train)
+
+    @property
+    def start(self) -> float:
+        """Seconds until a process that is started says its first words, by those of before."""
+        return statistics.median(self._starts) if self._starts else _START_SECONDS
+
+    def note_start(self, seconds: float) -> None:
+        """Takes in how long one took."""
+        self._starts = [*self._starts, seconds][-_STARTS:]
+
+    def evidence(self, config: Config) -> float:
+        """Seconds after the last retrain, of the whole machine: probes, pictures, export."""
+        numbers = self._train * probe(config.model.backbone).channels * self._classes
+        return _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
 
     def work(self, config: Config, fit: FitOn = "train") -> list[Work]:
         """The stages of a training.

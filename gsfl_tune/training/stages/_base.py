@@ -102,6 +102,7 @@ class Stage(ABC, Generic[M, C]):
         """Trains one epoch as `train_epoch` does, and says how far it is."""
         what = f"{self.name} epoch {epoch + 1}/{self.config.epochs}"
         with activity(what, self.batches, "batches") as self._step_of_epoch:
+            self._step_of_epoch.before = self.training.epoch
             return self.train_epoch(epoch, seed)
 
     @abstractmethod
