@@ -1,12 +1,13 @@
 """The longest silence of every long command, in a pipe and in a terminal of 80 columns.
 
 A search of the embedded typefaces with a finetune stage, on empty caches, then what is done with
-its run: evidence, an ONNX export, one training; and a search that gets Ctrl-C. Every command runs
+its run: evidence, an ONNX export, one training; and searches that get Ctrl-C. Every command runs
 twice, once with a pipe and once with a pseudo-terminal for its output. For each the page says how
 long it was silent at most, between which lines, and whether the output is what it has to be: no
 carriage returns in a pipe, nothing wider than the terminal.
 
-    python benchmarks/silence.py                        # some 12 minutes on two cores
+    python benchmarks/silence.py                        # some 15 minutes on two cores
+    python benchmarks/silence.py --old ../old --only pipe    # adds an older version to the page
     python benchmarks/silence.py -- gsfl-tune search birds.yaml --time 20m    # any other command
 """
 
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import fcntl
+import json
 import os
 import pty
 import re
@@ -28,6 +30,7 @@ import time
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 from _report import publish, table
 
@@ -160,81 +163,109 @@ def main() -> None:
     parser.add_argument("--keep", type=Path, default=Path("runs/silence"))
     parser.add_argument("--time", default="180s", help="time budget of the search")
     parser.add_argument("--only", choices=["pipe", "terminal"])
-    parser.add_argument("--name", default="silence", help="name of the page")
-    parser.add_argument("--root", type=Path, default=ROOT, help="checkout that is measured")
+    parser.add_argument("--old", type=Path, help="checkout of an older version, measured instead")
     parser.add_argument("command", nargs="*", help="another command, after --")
     args = parser.parse_args()
     args.keep.mkdir(parents=True, exist_ok=True)
-    keep = args.keep.resolve()
-    base = [sys.executable, "-m", "gsfl_tune"]
-    rows: list[list[str]] = []
-    worst: list[str] = []
+    known = args.keep / "rows.json"
+    rows = json.loads(known.read_text()) if known.exists() and not args.command else {}
     for where in [args.only] if args.only else ["pipe", "terminal"]:
-        run, cache = keep / f"run-{where}", keep / f"cache-{where}"
-        environment = os.environ | {
-            "PYTHONPATH": str(args.root.resolve()),
-            "GSFL_TUNE_CACHE": str(cache),
-        }
-        for folder in (run, cache, keep / f"onnx-{where}", keep / f"train-{where}"):
-            shutil.rmtree(folder, ignore_errors=True)
-        shutil.rmtree(keep / f"stopped-{where}", ignore_errors=True)
-        small = ["--set", "training.head.epochs=3", "--set", "training.finetune.epochs=2"]
-        space, stopped = str(SPACE), str(keep / f"stopped-{where}")
-        commands: dict[str, tuple[list[str], str | None]] = {
-            f"search --time {args.time}": (
-                ["search", space, "--time", args.time, "--run-dir", str(run)],
-                None,
-            ),
-            "evidence": (["evidence", str(run)], None),
-            "export --format onnx": (
-                ["export", str(run), str(keep / f"onnx-{where}"), "--format", "onnx"],
-                None,
-            ),
-            "train": (["train", space, *small, "--dir", str(keep / f"train-{where}")], None),
-            "search, Ctrl-C": (["search", space, *small, "--run-dir", stopped], "trial"),
-        }
-        if args.command:
-            commands = {" ".join(args.command): (args.command, None)}
-        for name, (words, interrupt) in commands.items():
-            command = words if args.command else [*base, *words]
-            heard = listen(command, where, environment, interrupt)
-            log = keep / f"{where}-{re.sub(r'[^a-z]+', '-', name)}.log"
-            log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
-            gaps = heard.gaps()
-            seconds, at, before, after = gaps[0]
-            answered = heard.answered()
-            rows.append(
-                [
-                    name,
-                    where,
-                    f"{heard.seconds:.0f}",
-                    f"{seconds:.1f}",
-                    f"{gaps[1][0]:.1f}" if len(gaps) > 1 else "",
-                    "" if answered is None else f"{answered:.1f}",
-                    f"{heard.width()}",
-                    heard.faults(),
-                    str(heard.code),
-                ]
-            )
-            worst.append(f"- {name}, {where}: at {at:.0f} s, after `{before}`, before `{after}`")
-            print(rows[-1], flush=True)
-    publish(args.name, "The longest silence", page(rows, worst))
+        for name, row in measured(args, where).items():
+            rows[f"{name}, {where}, {row['version']}"] = row
+            print(row, flush=True)
+    if args.command:
+        print(page(list(rows.values())))
+        return
+    known.write_text(json.dumps(rows))
+    publish("silence", "The longest silence", page(list(rows.values())))
 
 
-def page(rows: list[list[str]], worst: list[str]) -> str:
+def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
+    """What every command said, in a pipe or in a terminal."""
+    version = "before" if args.old else "now"
+    keep = args.keep.resolve() / f"{version}-{where}"
+    shutil.rmtree(keep, ignore_errors=True)
+    keep.mkdir()
+    environment = os.environ | {
+        "PYTHONPATH": str((args.old or ROOT).resolve()),
+        "GSFL_TUNE_CACHE": str(keep / "cache"),
+    }
+    run, space = str(keep / "run"), str(SPACE)
+    small = ["--set", "training.head.epochs=3", "--set", "training.finetune.epochs=2"]
+    stopped = [*small, "--set", "search.time_budget=null", "--trials", "40"]
+    commands: dict[str, tuple[list[str], str | None]] = {
+        f"search --time {args.time}": (
+            ["search", space, *small, "--time", args.time, "--run-dir", run],
+            None,
+        ),
+        "evidence": (["evidence", run], None),
+        "export --format onnx": (["export", run, str(keep / "onnx"), "--format", "onnx"], None),
+        "train": (["train", space, *small, "--dir", str(keep / "train")], None),
+        "search, Ctrl-C while trials run": (
+            ["search", space, *stopped, "--run-dir", str(keep / "stopped")],
+            "trial 0",
+        ),
+        "search, Ctrl-C while it starts": (
+            ["search", space, *stopped, "--run-dir", str(keep / "early")],
+            "watch it",
+        ),
+    }
+    if args.command:
+        commands = {" ".join(args.command): (args.command, None)}
+    base = [] if args.command else [sys.executable, "-m", "gsfl_tune"]
+    rows = {}
+    for name, (words, interrupt) in commands.items():
+        heard = listen([*base, *words], where, environment, interrupt)
+        log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())}.log"
+        log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
+        (seconds, at, before, after), second = heard.gaps()[0], heard.gaps()[1][0]
+        rows[name] = {
+            "version": version,
+            "command": name,
+            "where": where,
+            "seconds": heard.seconds,
+            "longest": seconds,
+            "second": second,
+            "at": at,
+            "before": before,
+            "after": after,
+            "answered": heard.answered(),
+            "width": heard.width(),
+            "lines": heard.text.count("\n"),
+            "faults": heard.faults(),
+            "code": heard.code,
+        }
+    return rows
+
+
+def page(rows: list[dict[str, Any]]) -> str:
     """The table, and where the silences were."""
     header = [
-        "command",
-        "output",
-        "s in all",
-        "longest silence, s",
-        "second longest",
-        "answer to Ctrl-C, s",
-        "widest line",
-        "faults",
-        "exit code",
+        *("command", "output", "version", "s in all", "longest silence, s", "the second, s"),
+        *("answer to Ctrl-C, s", "lines", "widest line", "faults", "exit code"),
     ]
-    return f"{table(header, rows)}\n\nWhere the longest ones were:\n\n" + "\n".join(worst)
+    cells = [
+        [
+            row["command"],
+            row["where"],
+            row["version"],
+            f"{row['seconds']:.0f}",
+            f"{row['longest']:.1f}",
+            f"{row['second']:.1f}",
+            "" if row["answered"] is None else f"{row['answered']:.1f}",
+            str(row["lines"]),
+            str(row["width"]),
+            row["faults"],
+            str(row["code"]),
+        ]
+        for row in rows
+    ]
+    places = [
+        f"- {row['command']}, {row['where']}, {row['version']}: at {row['at']:.0f} s, after "
+        f"`{row['before']}`, before `{row['after']}`"
+        for row in rows
+    ]
+    return f"{table(header, cells)}\n\nWhere the longest ones were:\n\n" + "\n".join(places)
 
 
 if __name__ == "__main__":

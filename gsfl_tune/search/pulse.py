@@ -23,6 +23,7 @@ from gsfl_tune.search.watcher import Said, Watcher
 
 _NAMESPACE = b"gsfl_tune"
 _SECONDS = 1.0
+_PAUSE = 10.0
 # Of a call to the store; a head that does not answer is somebody else's to notice.
 _TIMEOUT = 5.0
 
@@ -115,11 +116,18 @@ class Pulses:
             yield self
         finally:
             self._over.set()
+            # What is not removed by then stays: some hundred bytes.
+            thread.join(_SECONDS)
 
     def _listen(self) -> None:
-        while not self._over.wait(_SECONDS):
-            with suppress(Exception):
+        pause = _SECONDS
+        while not self._over.wait(pause):
+            try:
                 self._found = self._ask(self.channel)
+                pause = _SECONDS
+            except Exception:
+                # A head that is gone is the lifeline's to notice, before Ray hears of a new one.
+                pause = _PAUSE
         with suppress(Exception):
             _forget(self.channel)
 
