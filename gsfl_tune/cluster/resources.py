@@ -74,7 +74,9 @@ def ray_session(
         UserError: When the cluster cannot be reached.
         EnvironmentProblem: When a local Ray does not start.
     """
-    with activity("starting Ray on this machine" if address is None else f"joining {address}"):
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    words = "starting Ray on this machine" if where == "local" else f"joining Ray at {where}"
+    with activity(words):
         started = start_ray(address, cpus=cpus, gpus=gpus)
     try:
         yield

@@ -211,7 +211,8 @@ class Progress(Watcher):
         self.display.body = self.frame
         self.display.start()
         if not self.console.is_terminal:
-            self._say(f"{title}: {total} trainings" + (f", {done} done before" if done else ""))
+            trainings = f"{total} training" + "s" * (total > 1)
+            self._say(f"{title}: {trainings}" + (f", {done} done before" if done else ""))
 
     def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
         """One line per retrain that says something, or a new frame."""
