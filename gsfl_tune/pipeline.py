@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -28,6 +29,7 @@ from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
 from gsfl_tune.search import (
     Candidate,
     Interrupt,
+    Presence,
     Progress,
     Retraining,
     SearchFailed,
@@ -48,6 +50,7 @@ from gsfl_tune.search import (
     plain_space,
     plan_time,
     planned,
+    present,
     provisional,
     reasons,
     refuse_changes,
@@ -94,12 +97,13 @@ def search(
     """
     run = RunDirectory(run_dir or Path("runs") / experiment.name)
     manifest = Manifest(run)
-    watchers = [Progress()] if watchers is None else watchers
+    display = Progress() if watchers is None else None
+    watchers = watchers or ([display] if display else [])
     notice = Watchers(*watchers).notice
     if experiment.defaults().storage is None:
         manifest.check(resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
-    with run_lock(run), stored as storage:
+    with display or nullcontext(), run_lock(run), stored as storage, present(run):
         # Everything that can be refused is, before the run directory is written to.
         started, elapsed = time.monotonic(), manifest.elapsed()
         manifest.check(resume=resume)
@@ -157,6 +161,7 @@ def search(
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
                 storage.start()
             watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
+            watchers = [*watchers, Presence(run, interrupt)]
             _Search(
                 experiment=experiment,
                 run=run,

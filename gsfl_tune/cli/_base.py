@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
+    from gsfl_tune.activity.display import Display
     from gsfl_tune.experiment import Experiment
 
 FINISHED = 0
@@ -49,6 +51,24 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.tri
         default=[],
         help=f"override a leaf, for example --set {example}; may be given many times",
     )
+
+
+@contextmanager
+def showing(what: str, *, stderr: bool = True) -> Iterator[Display]:
+    """Shows what a command does while it says nothing else.
+
+    Args:
+        what: What it does where it does not know better, while libraries are loaded for one.
+        stderr: On standard error, for a command whose standard output is its answer.
+    """
+    from rich.console import Console
+
+    from gsfl_tune.activity import activity
+    from gsfl_tune.activity.display import Display
+
+    console = Console(stderr=stderr, highlight=False, soft_wrap=True)
+    with Display(console) as display, activity(what):
+        yield display
 
 
 def load_experiment(args: argparse.Namespace) -> Experiment:

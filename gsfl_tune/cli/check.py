@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FINISHED, Command, add_experiment_arguments, load_experiment
+from gsfl_tune.cli._base import (
+    FINISHED,
+    Command,
+    add_experiment_arguments,
+    load_experiment,
+    showing,
+)
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -36,11 +42,12 @@ class Check(Command):
         """
         from rich.console import Console
 
-        from gsfl_tune.experiment import ExperimentError
-        from gsfl_tune.training.cost import cost_problems
+        with showing("reading the experiment, loading PyTorch"):
+            from gsfl_tune.experiment import ExperimentError
+            from gsfl_tune.training.cost import cost_problems
 
-        experiment = load_experiment(args)
-        problems = cost_problems(experiment)
+            experiment = load_experiment(args)
+            problems = cost_problems(experiment)
         if problems:
             raise ExperimentError(problems)
         console = Console(highlight=False, markup=False)

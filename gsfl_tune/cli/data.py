@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides
+from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, showing
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -55,15 +55,13 @@ class Data(Command):
         name, config = _config(args.data, args.overrides)
         console = Console(highlight=False)
         # All broken images are wanted here; the limit is applied at the end.
-        with console.status("decoding") as status:
-            dataset = prepare(
-                config.model_copy(update={"max_broken": 1.0}),
-                progress=lambda done, total: status.update(f"decoded {done} of {total} images"),
-            )
+        with showing("opening the images"):
+            dataset = prepare(config.model_copy(update={"max_broken": 1.0}))
         _print_counts(console, name, dataset)
         _print_sizes(console, dataset)
         _print_findings(console, dataset)
-        sheet, shown = contact_sheet(dataset)
+        with showing("drawing the contact sheet"):
+            sheet, shown = contact_sheet(dataset)
         target = args.sheet or Path(f"{name}-contact-sheet.png")
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target, format="PNG")

@@ -15,6 +15,7 @@ from gsfl_tune.cli._base import (
     Command,
     add_experiment_arguments,
     load_experiment,
+    showing,
 )
 
 if TYPE_CHECKING:
@@ -62,8 +63,9 @@ class Doctor(Command):
         Raises:
             UserError: When the file is wrong or the cluster does not answer.
         """
-        experiment = load_experiment(args) if args.file else None
-        inspection = _inspect(args, experiment)
+        with showing("asking every node what a search needs of it"):
+            experiment = load_experiment(args) if args.file else None
+            inspection = _inspect(args, experiment)
         if args.json:
             print(json.dumps(inspection.to_json(), indent=2, ensure_ascii=False))
         else:

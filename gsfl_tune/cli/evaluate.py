@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FINISHED, Command, add_overrides
+from gsfl_tune.cli._base import FINISHED, Command, add_overrides, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.data.evaluation import EvaluationData
@@ -40,13 +39,16 @@ class Evaluate(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Evaluates and prints the metrics."""
-        from gsfl_tune.export import load_bundle
+        with showing("loading PyTorch and the bundle") as display:
+            from gsfl_tune.activity import activity
+            from gsfl_tune.export import load_bundle
 
-        bundle = load_bundle(args.bundle)
-        data = _open(args.data, args.overrides, bundle)
-        for image in data.broken:
-            print(f"{image.path}: left out ({image.reason})", file=sys.stderr)
-        metrics = bundle.evaluate(data.images, data.classes)
+            bundle = load_bundle(args.bundle)
+            data = _open(args.data, args.overrides, bundle)
+            for image in data.broken:
+                display.say(f"{image.path}: left out ({image.reason})")
+            with activity(f"scoring {len(data.images):,} images"):
+                metrics = bundle.evaluate(data.images, data.classes)
         if args.json:
             content = {
                 "part": data.part,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-from gsfl_tune.cli._base import FAILED, FINISHED, Command
+from gsfl_tune.cli._base import FAILED, FINISHED, Command, showing
 
 
 class Evidence(Command):
@@ -26,12 +25,12 @@ class Evidence(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Computes, writes and prints."""
-        from gsfl_tune.evidence import recompute_evidence
+        with showing("loading PyTorch and the run") as display:
+            from gsfl_tune.evidence import recompute_evidence
+
+            content = recompute_evidence(args.run_dir, notice=display.say)
         from gsfl_tune.report.decomposition import print_evidence
 
-        content = recompute_evidence(
-            args.run_dir, notice=lambda text: print(text, file=sys.stderr, flush=True)
-        )
         if args.json:
             print(json.dumps(content, indent=2, ensure_ascii=False))
         else:

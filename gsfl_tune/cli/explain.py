@@ -9,7 +9,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.explain import Explanation
@@ -43,19 +43,22 @@ class Explain(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Writes the pictures and says where they are."""
-        from gsfl_tune.explain import explain
-        from gsfl_tune.export import load_bundle
-
         errors: list[ImageError] = []
 
         def on_error(error: ImageError) -> None:
             errors.append(error)
-            print(error, file=sys.stderr)
+            display.say(str(error))
 
-        bundle = load_bundle(args.bundle)
-        explanations = explain(
-            bundle, args.images, args.out, explained=args.explained, on_error=on_error
-        )
+        with showing("loading PyTorch and the bundle") as display:
+            from gsfl_tune.activity import activity
+            from gsfl_tune.explain import explain
+            from gsfl_tune.export import load_bundle
+
+            bundle = load_bundle(args.bundle)
+            with activity(f"explaining {len(args.images):,} images"):
+                explanations = explain(
+                    bundle, args.images, args.out, explained=args.explained, on_error=on_error
+                )
         if args.json:
             content = [asdict(explanation) for explanation in explanations]
             print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import argparse
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 
-from gsfl_tune.cli._base import FINISHED, Command
+from gsfl_tune.cli._base import FINISHED, Command, showing
 
 
 class Export(Command):
@@ -99,8 +100,20 @@ class Export(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Exports, prints the table and lists what was written."""
-        from gsfl_tune.export import Options, export_run
+        with showing("loading PyTorch and the run", stderr=False) as display:
+            out = self._export(args, display.say)
         from gsfl_tune.export.bundle import read_description
+
+        info = read_description(out).get("export")
+        if info:
+            print(f"\n{_table(info)}\n")
+        print(f"exported to {out}")
+        for path in sorted(out.iterdir()):
+            print(f"  {path.name:<20} {_size(path.stat().st_size):>10}")
+        return FINISHED
+
+    def _export(self, args: argparse.Namespace, say: Callable[[str], None]) -> Path:
+        from gsfl_tune.export import Options, export_run
         from gsfl_tune.export.pick import parse_rule
 
         options = Options(
@@ -115,21 +128,14 @@ class Export(Command):
             seconds=args.seconds,
             data=args.data,
         )
-        out = export_run(
+        return export_run(
             args.run_dir,
             args.out,
             with_shared=args.with_shared,
             options=options,
             pick=None if args.pick is None else parse_rule(args.pick),
-            say=lambda text: print(text, flush=True),
+            say=say,
         )
-        info = read_description(out).get("export")
-        if info:
-            print(f"\n{_table(info)}\n")
-        print(f"exported to {out}")
-        for path in sorted(out.iterdir()):
-            print(f"  {path.name:<20} {_size(path.stat().st_size):>10}")
-        return FINISHED
 
 
 def _table(info: dict) -> str:

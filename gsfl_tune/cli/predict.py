@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.export import ImageError, Prediction
@@ -35,15 +34,19 @@ class Predict(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Predicts and prints."""
-        from gsfl_tune.export import load_bundle
-
         errors: list[ImageError] = []
 
         def on_error(error: ImageError) -> None:
             errors.append(error)
-            print(error, file=sys.stderr)
+            display.say(str(error))
 
-        predictions = load_bundle(args.bundle).predict(args.images, top=args.top, on_error=on_error)
+        with showing("loading PyTorch and the bundle") as display:
+            from gsfl_tune.activity import activity
+            from gsfl_tune.export import load_bundle
+
+            bundle = load_bundle(args.bundle)
+            with activity(f"predicting {len(args.images):,} images"):
+                predictions = bundle.predict(args.images, top=args.top, on_error=on_error)
         if args.json:
             content = [asdict(prediction) for prediction in predictions]
             print(json.dumps(content, indent=2, ensure_ascii=False))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from gsfl_tune.cli._base import FINISHED, Command
+from gsfl_tune.cli._base import FINISHED, Command, showing
 
 
 class Report(Command):
@@ -36,7 +36,8 @@ class Report(Command):
         if args.output is not None and args.output.is_dir():
             raise UserError(f"{args.output}: is a directory, allowed is the name of a file")
         try:
-            target = write_report(args.run_dir, args.output)
+            with showing("making the page"):
+                target = write_report(args.run_dir, args.output)
         except OSError as error:
             where = args.output or args.run_dir
             raise UserError(f"{where}: the page cannot be written ({error.strerror})") from error

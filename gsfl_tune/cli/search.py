@@ -6,7 +6,10 @@ import argparse
 import shlex
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import (
@@ -19,7 +22,9 @@ from gsfl_tune.cli._base import (
 )
 
 if TYPE_CHECKING:
+    from gsfl_tune.experiment import Experiment
     from gsfl_tune.run.results import Results
+    from gsfl_tune.search.progress import Progress
 
 
 class Search(Command):
@@ -77,26 +82,47 @@ class Search(Command):
             args.overrides = [*args.overrides, f"search.time_budget={args.time}"]
         if args.storage is not None:
             args.overrides = [*args.overrides, f"storage={args.storage}"]
-        experiment = load_experiment(args)
-        from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
-        from gsfl_tune.report import load_results, print_results
-        from gsfl_tune.run import RunDirectory
-        from gsfl_tune.run.storage import run_url
-        from gsfl_tune.search import Progress
-        from gsfl_tune.search.tracking import Tracking, open_trackers, redacted
+        from gsfl_tune.activity import activity
+        from gsfl_tune.search.progress import Progress
 
-        run_dir = args.run_dir or Path("runs") / experiment.name
+        # Shows what is done from here on: to load PyTorch and Ray takes seconds, too.
+        with Progress() as progress, _stoppable():
+            with activity("reading the experiment, loading PyTorch"):
+                experiment = load_experiment(args)
+            run_dir = args.run_dir or Path("runs") / experiment.name
+            code = self._search(args, experiment, run_dir, progress)
+        if code != FINISHED:
+            return code
+        from gsfl_tune.report import load_results, print_results
+
+        print_results(load_results(run_dir))
+        words = ["gsfl-tune", "report", str(run_dir), "--open"]
+        print(f"Charts and evidence: {shlex.join(words)}")
+        return FINISHED
+
+    def _search(
+        self,
+        args: argparse.Namespace,
+        experiment: Experiment,
+        run_dir: Path,
+        progress: Progress,
+    ) -> int:
+        from gsfl_tune.activity import activity
+
+        with activity("loading Ray"):
+            from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
+            from gsfl_tune.run import RunDirectory
+            from gsfl_tune.run.storage import run_url
+            from gsfl_tune.search.tracking import Tracking, open_trackers, redacted
+
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
-        progress = Progress()
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
         results: Results | None = None
-        # A search answers signals itself while trials run, not while it checks or draws.
-        before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-        print(f"run directory: {run_dir}", flush=True)
-        print(f"watch it: {shlex.join(['gsfl-tune', 'watch', str(run_dir)])}", flush=True)
+        progress.notice(f"run directory: {run_dir}")
+        progress.notice(f"watch it: {shlex.join(['gsfl-tune', 'watch', str(run_dir)])}")
         storage = experiment.defaults().storage
         if storage is not None:
-            print(f"storage: {run_url(storage, experiment.name)}", flush=True)
+            progress.notice(f"storage: {run_url(storage, experiment.name)}")
         try:
             results = search(
                 experiment,
@@ -117,7 +143,9 @@ class Search(Command):
                 words += ["--mlflow", redacted(args.mlflow)]
             if args.wandb:
                 words += ["--wandb", args.wandb]
-            print(f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}")
+            progress.notice(
+                f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}"
+            )
             return INTERRUPTED
         except OSError as error:
             # What is in the run directory is whole: every write is atomic.
@@ -129,12 +157,34 @@ class Search(Command):
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
         finally:
-            signal.signal(signal.SIGTERM, before)
-            tracking.close(results)
-        print_results(load_results(run_dir))
-        words = ["gsfl-tune", "report", str(run_dir), "--open"]
-        print(f"Charts and evidence: {shlex.join(words)}")
+            with activity("telling the trackers how it ended"):
+                tracking.close(results)
         return FINISHED
+
+
+@contextmanager
+def _stoppable() -> Iterator[None]:
+    """Hears Ctrl-C and SIGTERM wherever the search is, and says at once that it does.
+
+    While trials run, the search answers them itself (`gsfl_tune.search.interrupt`).
+    """
+    from gsfl_tune.activity import Activity, begin, end
+
+    said: list[Activity] = []
+
+    def stop(number: int, frame: FrameType | None) -> None:
+        words = "asked to stop: ending what is under way"
+        said.append(begin(Activity(words, urgent=True)))
+        raise KeyboardInterrupt
+
+    before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+        for one in said:
+            end(one)
 
 
 def add_trackers(parser: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from gsfl_tune.cli._base import FAILED, FINISHED, Command
+from gsfl_tune.cli._base import FAILED, FINISHED, Command, showing
 from gsfl_tune.cli.search import add_trackers
 from gsfl_tune.experiment.errors import UserError
 
@@ -49,7 +49,8 @@ class Track(Command):
                 print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
             for tracker in trackers:
                 try:
-                    count = track_run(run, [tracker])
+                    with showing(f"sending to {tracker.name}"):
+                        count = track_run(run, [tracker])
                 except Exception as error:  # whatever a client raises
                     text = str(error).strip() or type(error).__name__
                     for secret in tracker.secrets:

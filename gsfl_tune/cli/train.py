@@ -11,6 +11,7 @@ from gsfl_tune.cli._base import (
     Command,
     add_experiment_arguments,
     load_experiment,
+    showing,
 )
 
 
@@ -33,26 +34,28 @@ class Train(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Trains and prints one line an epoch."""
-        experiment = load_experiment(args)
-        from gsfl_tune.training import NonFiniteLoss, train
+        with showing("reading the experiment and loading PyTorch", stderr=False) as display:
+            experiment = load_experiment(args)
+            from gsfl_tune.training import NonFiniteLoss, train
 
-        directory = args.dir or Path("runs") / f"{experiment.name}-train"
-        print(f"training in {directory}")
-        try:
-            training = train(experiment, directory, on_epoch=_print_epoch)
-        except NonFiniteLoss as error:
-            print(f"failed: {error}")
-            return FAILED
-        metrics = training.predict("validation").metrics()
+            directory = args.dir or Path("runs") / f"{experiment.name}-train"
+            display.say(f"training in {directory}")
+            try:
+                training = train(
+                    experiment, directory, on_epoch=lambda record: display.say(_epoch(record))
+                )
+            except NonFiniteLoss as error:
+                display.say(f"failed: {error}")
+                return FAILED
+            metrics = training.predict("validation").metrics()
         summary = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"finished: validation {summary}")
         return FINISHED
 
 
-def _print_epoch(record: dict) -> None:
-    print(
+def _epoch(record: dict) -> str:
+    return (
         f"epoch {record['epoch']:>3}  {record['stage']:<8}  loss {record['train/loss']:.4f}  "
         f"validation accuracy {record['validation/accuracy']:.4f}  "
-        f"nll {record['validation/nll']:.4f}  {record['seconds']:.1f} s",
-        flush=True,
+        f"nll {record['validation/nll']:.4f}  {record['seconds']:.1f} s"
     )

@@ -8,7 +8,7 @@ import threading
 from pathlib import Path
 from types import FrameType
 
-from gsfl_tune.cli._base import FINISHED, Command
+from gsfl_tune.cli._base import FINISHED, Command, showing
 
 _PORT = 8642
 
@@ -37,11 +37,13 @@ class Watch(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Serves until Ctrl-C or SIGTERM."""
-        from gsfl_tune.report import WatchServer
-
-        server = WatchServer(args.run_dir, args.host, args.port)
         before = signal.signal(signal.SIGTERM, _stop)
         try:
+            with showing(f"waiting for a search to begin in {args.run_dir}", stderr=False):
+                from gsfl_tune.report import WatchServer, wait_for_run
+
+                wait_for_run(args.run_dir)
+                server = WatchServer(args.run_dir, args.host, args.port)
             print(f"watching {args.run_dir} at {server.url}; Ctrl-C ends it", flush=True)
             if server.public:
                 print("everybody who reaches this machine can read the page", flush=True)

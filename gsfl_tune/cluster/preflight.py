@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune import plugins
+from gsfl_tune.activity import activity
 from gsfl_tune.cluster import probe
 from gsfl_tune.cluster.findings import Finding, Node, compare
 from gsfl_tune.cluster.resources import fit
@@ -173,7 +174,8 @@ def refuse_unfit_nodes(
     data = () if alone else data_paths(experiment)
     # A search has opened its storage by now; other nodes have not.
     stored = None if alone else stored_at(experiment)
-    inspection = inspect_cluster(Question(run, stored, data, cache, quick=alone))
+    with activity("asking every node what a search needs of it"):
+        inspection = inspect_cluster(Question(run, stored, data, cache, quick=alone))
     if inspection.problems:
         lines = [str(finding) for finding in inspection.problems]
         raise EnvironmentProblem("\n".join([*lines, "the same again: gsfl-tune doctor"]))

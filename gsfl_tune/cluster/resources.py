@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gsfl_tune.activity import activity
 from gsfl_tune.cluster.placement import capacity, spread
 from gsfl_tune.cluster.room import wait_for_room
 from gsfl_tune.cluster.token import HINT
@@ -73,14 +74,18 @@ def ray_session(
         UserError: When the cluster cannot be reached.
         EnvironmentProblem: When a local Ray does not start.
     """
-    started = start_ray(address, cpus=cpus, gpus=gpus)
+    where = address or os.environ.get("RAY_ADDRESS") or "local"
+    words = "starting Ray on this machine" if where == "local" else f"joining Ray at {where}"
+    with activity(words):
+        started = start_ray(address, cpus=cpus, gpus=gpus)
     try:
         yield
     finally:
         if started:
             import ray
 
-            ray.shutdown()
+            with activity("ending Ray"):
+                ray.shutdown()
 
 
 def start_ray(

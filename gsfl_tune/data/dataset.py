@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.decoded import (
     BrokenImage,
     DecodedFile,
@@ -66,8 +67,9 @@ def prepare(
     cache = Path(cache_dir) if cache_dir is not None else cache_directory()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-        source = create_source(config, cache)
-        digests = image_digests(source, cache)
+        with activity("listing the images"):
+            source = create_source(config, cache)
+            digests = image_digests(source, cache)
     except OSError as error:
         raise _disk_error(error, cache) from error
     # Before anything is decoded, as if nothing were broken.

@@ -12,6 +12,7 @@ import PIL
 import pyarrow as pa
 from PIL import Image
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import single
 from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.locking import acquire
@@ -218,7 +219,11 @@ def _decode(
 
     pixels = np.zeros((rows, values), dtype=np.uint8)
     described: list[_Decoded] = []
-    with pa.OSFile(str(target), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+    with (
+        activity("decoding images", len(positions), "images") as step,
+        pa.OSFile(str(target), "wb") as sink,
+        pa.ipc.new_file(sink, schema) as writer,
+    ):
 
         def flush() -> None:
             count = len(described)
@@ -235,6 +240,7 @@ def _decode(
         for done, (position, image) in enumerate(
             in_threads(source.readers(positions), decode), start=1
         ):
+            step.done = done
             assert position == positions[done - 1], "a source must read in the given order"
             row = len(described)
             pixels[row] = 0 if image.pixels is None else image.pixels.reshape(-1)

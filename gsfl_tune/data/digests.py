@@ -13,6 +13,7 @@ from typing import TypeVar
 import pyarrow as pa
 from PIL import Image
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.cache import lock_file, touch
 from gsfl_tune.data.locking import file_lock, publish
 from gsfl_tune.data.sources import Reader, Source
@@ -43,10 +44,12 @@ def image_digests(source: Source, cache: Path) -> list[bytes]:
         digests.append(entry[1] if fresh and entry is not None else None)
     missing = [position for position, digest in enumerate(digests) if digest is None]
     if missing:
-        for position, digest in in_threads(source.readers(missing), _digest):
-            digests[position] = digest or _hash(
-                _UNREADABLE + source.samples[position].path.encode()
-            )
+        with activity("reading images", len(missing), "images") as step:
+            for position, digest in in_threads(source.readers(missing), _digest):
+                digests[position] = digest or _hash(
+                    _UNREADABLE + source.samples[position].path.encode()
+                )
+                step.done += 1
         _save(file, source, digests)
     return [digest for digest in digests if digest is not None]
 

@@ -17,6 +17,8 @@ import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
+from gsfl_tune.activity import activity
+
 log = logging.getLogger("gsfl_tune.cache")
 
 # Who waits longer for another process is told for what.
@@ -163,6 +165,7 @@ def _notice(waiting_for: str) -> Iterator[None]:
     timer.daemon = True
     timer.start()
     try:
-        yield
+        with activity(f"waiting for another process that {text}"):
+            yield
     finally:
         timer.cancel()

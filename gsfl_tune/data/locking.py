@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.cache import (
     DIRECTORY_VARIABLE,
     LIMIT_VARIABLE,
@@ -135,7 +136,8 @@ def _build(path: Path, build: Callable[[Path], None]) -> Lease:
         if lease is None:
             raise FileNotFoundError(errno.ENOENT, "nothing was built", str(temporary))
         lease.path = path
-        publish(temporary, path)
+        with activity(f"writing {path.parent.name} to the disk"):
+            publish(temporary, path)
     except BaseException:
         remove_path(temporary)
         raise

@@ -7,6 +7,7 @@ import warnings
 import numpy as np
 from numpy.typing import NDArray
 
+from gsfl_tune.activity import activity
 from gsfl_tune.training.metrics import classification_metrics
 
 Features = NDArray[np.floating]
@@ -59,7 +60,8 @@ def linear_probe(
         parts = _hold_out(everything, labels, seed)
     count = class_count or int(labels.max()) + 1
     best = choose_strength(*parts, class_count=count, strengths=strengths)
-    return _fit_and_score(everything, labels, test_features, best, count)
+    with activity("fitting the linear probe on all images"):
+        return _fit_and_score(everything, labels, test_features, best, count)
 
 
 def choose_strength(
@@ -74,9 +76,10 @@ def choose_strength(
     """The inverse regularisation with the best validation accuracy, then the best NLL."""
 
     def quality(strength: float) -> tuple[float, float]:
-        logits = _fit_and_score(
-            train_features, train_labels, validation_features, strength, class_count
-        )
+        with activity(f"fitting a linear probe, C = {strength:g}"):
+            logits = _fit_and_score(
+                train_features, train_labels, validation_features, strength, class_count
+            )
         metrics = classification_metrics(logits, validation_labels)
         return metrics["accuracy"], -metrics["nll"]
 

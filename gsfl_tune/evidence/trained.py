@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import center_crop, eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
@@ -186,12 +187,19 @@ class TrainedModel:
             cached = self._workspace.features(self.config, part)
             return np.asarray(cached[torch.from_numpy(index)].float().numpy())
         if self._training is not None:
-            with all_cores(self._device):
+            with activity("asking the retrained network"), all_cores(self._device):
                 found = self._training.trained_features(part, index)
             assert found is not None, "a finetuned model was trained by its finetune stage"
             return np.asarray(found.numpy())
-        with torch.inference_mode(), all_cores(self._device):
-            rows = [self.network.features(batch).cpu() for batch in self.images(part, index)]
+        rows: list[Tensor] = []
+        with (
+            activity("running the retrained network", len(index), "images") as step,
+            torch.inference_mode(),
+            all_cores(self._device),
+        ):
+            for batch in self.images(part, index):
+                rows.append(self.network.features(batch).cpu())
+                step.done += len(batch)
         return np.asarray(torch.cat(rows).numpy())
 
     def latents(self, part: Part, index: NDArray[np.int64]) -> Latents:

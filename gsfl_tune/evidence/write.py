@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset
 from gsfl_tune.evidence.calibration import calibration
 from gsfl_tune.evidence.cams import look
@@ -70,7 +71,8 @@ class _Attempts:
 
     def __call__(self, what: str, compute: Callable[[], Any]) -> Any:
         try:
-            part = compute()
+            with activity(f"evidence: {what}"):
+                part = compute()
             json.dumps(part, allow_nan=False)
         except Exception as error:
             return self.failed(what, error)
@@ -124,7 +126,8 @@ def write_evidence(
     if groups is not None:
         draw("class groups", lambda: group_pictures(folder, dataset, groups))
     try:
-        studied = _study(workspace, winner, control, labels, groups, attempt)
+        with activity("evidence: what the retrained models make of the images"):
+            studied = _study(workspace, winner, control, labels, groups, attempt)
     except Exception as error:
         failed = attempt.failed("what needs the retrained models", error)
         parts = ["map", "gradcam", *(["probes", "swap"] if groups is not None else [])]
@@ -148,7 +151,8 @@ class _Drawing:
 
     def __call__(self, what: str, draw: Callable[[], list[Picture]]) -> None:
         try:
-            self._pictures += draw()
+            with activity(f"evidence: pictures of {what}"):
+                self._pictures += draw()
         except Exception as error:
             reason = self._attempt.failed(f"pictures of {what}", error)["error"]
             self._attempt.notes.append(f"no pictures of {what}: {reason}")
@@ -236,14 +240,15 @@ def _from_models(
         )
     content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
     try:
-        cams = look(
-            studied.first,
-            logits,
-            labels,
-            index=studied.index,
-            shared=studied.seeds[0].latents.shared,
-            groups=groups,
-        )
+        with activity("evidence: Grad-CAM"):
+            cams = look(
+                studied.first,
+                logits,
+                labels,
+                index=studied.index,
+                shared=studied.seeds[0].latents.shared,
+                groups=groups,
+            )
     except NoMaps as error:
         attempt.notes.append(f"no Grad-CAM: {error}")
     except Exception as error:

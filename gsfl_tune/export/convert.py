@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gsfl_tune.activity import activity
 from gsfl_tune.experiment.config import AugmentConfig
 from gsfl_tune.export import files, measure
 from gsfl_tune.export.architecture import Architecture
@@ -160,11 +161,13 @@ def _build(work: _Work) -> tuple[Built, Parity]:
         require_parity(compare(runtime, work.network, work.images), options)
         work.measure(f"onnx fp32{pruned}", runtime, plain.bytes)
     work.say(f"writing {name}")
-    built = builder.build(work.network, options.precision)
+    with activity(f"writing {name}"):
+        built = builder.build(work.network, options.precision)
     runtime = builder.runtime(built, options.precision)
     if options.precision == "int8":
         built, runtime = _quantised(work, built, runtime)
-    parity = compare(runtime, work.network, work.images)
+    with activity("comparing with PyTorch"):
+        parity = compare(runtime, work.network, work.images)
     work.say(
         f"largest difference from PyTorch on {parity.images} validation images: "
         f"{parity.probabilities:.1e} of a probability"

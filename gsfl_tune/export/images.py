@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset, DecodedImages, prepare
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.experiment.config import DataConfig
@@ -107,10 +108,11 @@ class RunImages:
     def logits(self, runtime: Runtime, part: str) -> np.ndarray:
         """(N, C) logits of a part: ``validation`` or ``test``."""
         images, index = self._part(part)
-        rows = [
-            runtime.logits(images.gather(index[start : start + _BATCH])).numpy()
-            for start in range(0, len(index), _BATCH)
-        ]
+        rows = []
+        with activity(f"predicting {part} images", len(index), "images") as step:
+            for start in range(0, len(index), _BATCH):
+                rows.append(runtime.logits(images.gather(index[start : start + _BATCH])).numpy())
+                step.done += _BATCH
         return np.concatenate(rows)
 
     def accuracy(self, runtime: Runtime, part: str) -> float:

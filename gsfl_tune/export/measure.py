@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from gsfl_tune.activity import activity
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.runtimes import Runtime
 
@@ -118,10 +119,14 @@ def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -
         runtime.logits(inputs)
     times: list[float] = []
     began = time.perf_counter()
-    while len(times) < _FEWEST or (len(times) < _MOST and time.perf_counter() - began < seconds):
-        started = time.perf_counter()
-        runtime.logits(inputs)
-        times.append(1000 * (time.perf_counter() - started))
+    with activity(f"timing batches of {batch}", _FEWEST, "at least") as step:
+        while len(times) < _FEWEST or (
+            len(times) < _MOST and time.perf_counter() - began < seconds
+        ):
+            started = time.perf_counter()
+            runtime.logits(inputs)
+            times.append(1000 * (time.perf_counter() - started))
+            step.done += 1
     return Latency(batch, float(np.median(times)), float(np.percentile(times, 95)), len(times))
 
 

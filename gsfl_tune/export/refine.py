@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import Augment, epoch_batches
 from gsfl_tune.experiment.config import AugmentConfig, FinetuneStageConfig
 from gsfl_tune.export.fake_quant import fake_quantised
@@ -88,16 +89,18 @@ def refine(
                 images.dataset.pool, train, _BATCH, seed=seed, epoch=epoch,
                 transform=transform, device=device,
             )  # fmt: skip
-            for number, (inputs, labels, _) in enumerate(batches):
-                factor = learning_rate_factor(
-                    epoch * steps + number, steps * epochs, warmup=0.1, schedule="cosine"
-                )
-                set_learning_rate(optimizer, factor)
-                loss = _loss(student, teacher, inputs, labels)
-                loss.backward()
-                optimizer.step()
-                optimizer.zero_grad(set_to_none=True)
-                losses.append(loss.detach())
+            with activity(f"training epoch {epoch + 1}/{epochs}", steps, "batches") as step:
+                for number, (inputs, labels, _) in enumerate(batches):
+                    factor = learning_rate_factor(
+                        epoch * steps + number, steps * epochs, warmup=0.1, schedule="cosine"
+                    )
+                    set_learning_rate(optimizer, factor)
+                    loss = _loss(student, teacher, inputs, labels)
+                    loss.backward()
+                    optimizer.step()
+                    optimizer.zero_grad(set_to_none=True)
+                    losses.append(loss.detach())
+                    step.done = number + 1
             on_epoch(epoch + 1, float(torch.stack(losses).mean()))
     return student.cpu().eval().requires_grad_(False)
 

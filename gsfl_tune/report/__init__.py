@@ -3,7 +3,7 @@
 from gsfl_tune.report.page import write_report
 from gsfl_tune.report.results import RunResults, load_results
 from gsfl_tune.report.tables import ResultsView, print_results
-from gsfl_tune.report.watch import WatchServer
+from gsfl_tune.report.watch import WatchServer, wait_for_run
 
 __all__ = [
     "ResultsView",
@@ -11,5 +11,6 @@ __all__ = [
     "WatchServer",
     "load_results",
     "print_results",
+    "wait_for_run",
     "write_report",
 ]

@@ -27,6 +27,35 @@ _PAGE_FACTOR = 10.0
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
 
 
+def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
+    """Waits until a search has begun in a run directory.
+
+    Args:
+        run: Where it will be.
+        look_seconds: Seconds between looks.
+
+    Raises:
+        UserError: If something else is there.
+    """
+    directory = RunDirectory(run)
+    while not (directory.experiment_file.is_file() or directory.results_file.is_file()):
+        try:
+            names = os.listdir(directory.path)
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise UserError(f"{run}: not a run directory ({error.strerror})") from error
+        # What a driver has there while it checks and measures begins with a dot.
+        if any(not name.startswith(".") and name != directory.plan_file.name for name in names):
+            # It may have begun since.
+            if directory.experiment_file.is_file():
+                return
+            raise UserError(
+                f"{run}: not a run directory (there is no {directory.experiment_file.name} in it)"
+            )
+        time.sleep(look_seconds)
+
+
 class LivePage:
     """The page of a run as of its last change; safe to use from several threads.
 

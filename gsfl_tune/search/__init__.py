@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.job import Job, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
     from gsfl_tune.search.planning import fixed_to, plan_time, planned, provisional
+    from gsfl_tune.search.presence import Presence, present
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
         Candidate,
@@ -49,6 +50,7 @@ __all__ = [
     "Interrupt",
     "Job",
     "JobsOutcome",
+    "Presence",
     "Progress",
     "Retraining",
     "SamplerFactory",
@@ -75,6 +77,7 @@ __all__ = [
     "plain_space",
     "plan_time",
     "planned",
+    "present",
     "provisional",
     "reasons",
     "refuse_changes",
@@ -93,6 +96,7 @@ _HOMES = {
     "Interrupt": "interrupt",
     "Job": "job",
     "JobsOutcome": "final",
+    "Presence": "presence",
     "Progress": "progress",
     "Retraining": "protocol",
     "SamplerFactory": "added",
@@ -119,6 +123,7 @@ _HOMES = {
     "plain_space": "protocol",
     "plan_time": "planning",
     "planned": "planning",
+    "present": "presence",
     "provisional": "planning",
     "reasons": "protocol",
     "refuse_changes": "resume",

@@ -27,6 +27,8 @@ from gsfl_tune.search.job import (
 )
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.place import place
+from gsfl_tune.search.pulse import Pulses, pulse_of
+from gsfl_tune.search.remainder import of_jobs
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher, Watchers
@@ -96,6 +98,8 @@ def run_jobs(
     results = [load_result(job) for job in jobs]
     waiting = [index for index, result in enumerate(results) if result is None]
     resources = resources.at_most(max(1, len(waiting)))
+    flying: dict[Any, int] = {}
+    pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
     setting = JobSetting(
         interrupt=run.interrupt_file,
         storage=storage.place if storage is not None else None,
@@ -104,6 +108,7 @@ def run_jobs(
         threads=resources.threads,
         workers=resources.workers,
         save_seconds=save_seconds,
+        channel=pulses.channel,
     ).model_dump_json()
     remote = ray.remote(_run).options(
         num_cpus=resources.cpu,
@@ -113,17 +118,12 @@ def run_jobs(
     losses = Losses(max_failures)
     forecast: JobsForecast | None = None
     if costs is not None:
-        known = {job.name: (job.config, job.fit) for job in jobs}
-
-        def price(name: str) -> float:
-            config, fit = known[name]
-            return costs.seconds(config, fit=fit)
-
-        forecast = JobsForecast(price, resources.count, [jobs[index].name for index in waiting])
-        watcher.expects(forecast.left)
+        forecast, left = of_jobs(jobs, waiting, costs, resources.count)
+        forecast.states = pulses.states
+        watcher.expects(left)
+    watcher.hears(pulses.states)
     watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
-    flying: dict[Any, int] = {}
-    with interrupt.listening(), lifeline(interrupt, watcher.notice):
+    with interrupt.listening(), lifeline(interrupt, watcher.notice), pulses.listening():
         while flying or (waiting and not interrupt.requested):
             while waiting and len(flying) < resources.count and not interrupt.requested:
                 index = waiting.pop(0)
@@ -187,8 +187,10 @@ _Told = tuple[dict[str, Any] | None, str | None]
 def _run(job: str, setting: str) -> _Told:
     known = JobSetting.model_validate_json(setting)
     begun = time.monotonic()
+    own = Job.model_validate_json(job)
     try:
-        result = run_job(Job.model_validate_json(job), known)
+        with pulse_of(known.channel, own.name):
+            result = run_job(own, known)
     except EnvironmentProblem as problem:
         # Told, not raised: Ray would try again at once.
         return {"environment": str(problem)}, None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.time_plan import SURVIVING
 from gsfl_tune.search.trial_costs import TrialCosts
-from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.search.watcher import Said, States, Watcher
+from gsfl_tune.training.trial import FitOn
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study import Study
@@ -20,18 +22,68 @@ if TYPE_CHECKING:
 _PRIOR = 4.0
 # A trial that has outlived what trials take on average goes on for half of its rest, on average.
 _OUTLIVED = 0.5
+# Trials whose overheads are remembered.
+_REMEMBERED = 12
+# Of more trials than this, the last ones make no difference.
+_MANY = 1000
+
+
+def rest_of(costs: TrialCosts, config: Config, epochs: float, fit: FitOn = "train") -> float:
+    """Seconds that are left of a training.
+
+    Args:
+        costs: Prices it.
+        config: The configuration.
+        epochs: That are trained, with the share of the one under way.
+        fit: Which images it is trained on.
+    """
+    whole = int(epochs)
+    rest = costs.seconds(config, fit=fit, done=whole)
+    share = epochs - whole
+    if not share:
+        return rest
+    return rest - share * (rest - costs.seconds(config, fit=fit, done=whole + 1))
 
 
 @dataclass
-class _Running:
+class _Flight:
+    """A trial or retrain that has a slot."""
+
+    since: float
+    spoke: float | None = None
+    epochs: float = 0.0
+    rest: float = 0.0
+
+    def hear(self, said: Said | None, now: float, costs: TrialCosts | None) -> None:
+        """Takes in what it says."""
+        if said is None:
+            return
+        if self.spoke is None:
+            self.spoke = now
+            if costs is not None:
+                costs.note_start(now - self.since)
+        if said.epochs is not None:
+            self.epochs = max(self.epochs, said.epochs)
+        self.rest = said.rest or 0.0
+
+    def wait(self, now: float, start: float) -> float:
+        """Seconds until it trains: its process starts, or builds what it needs."""
+        if self.spoke is None:
+            return max(0.0, start - (now - self.since))
+        return self.rest
+
+
+@dataclass(kw_only=True)
+class _Running(_Flight):
+    """A trial."""
+
     config: Config
     protected: bool
-    since: float
 
 
 @dataclass
 class StudyForecast(Watcher):
-    """Estimates what is left of a study, from the price of every trial.
+    """Estimates what is left of a study, from the price of every trial and how far it is.
 
     Args:
         costs: Prices trainings, better and better.
@@ -49,9 +101,15 @@ class StudyForecast(Watcher):
     slots: int
     clock: Callable[[], float] = time.monotonic
     _study: Study | None = None
+    _states: States = dict
     _running: dict[int, _Running] = field(default_factory=dict)
     _shares: list[float] = field(default_factory=list)
     _prices: list[float] = field(default_factory=list)
+    _overheads: list[float] = field(default_factory=list)
+
+    def hears(self, states: States) -> None:
+        """Notes who knows how far trials are."""
+        self._states = states
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Notes the study."""
@@ -65,16 +123,28 @@ class StudyForecast(Watcher):
         except ValueError:
             return  # it fails at once
         protected = bool(self._study.trial(number).user_attrs.get("protected"))
-        self._running[number] = _Running(config, protected, self.clock())
+        now = self.clock()
+        self._running[number] = _Running(since=now, config=config, protected=protected)
+
+    def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
+        """Notes how far a trial is."""
+        trial = self._running.get(int(result.get("trial_number", -1)))
+        if trial is not None:
+            trial.epochs = max(trial.epochs, float(result.get("epoch", 0.0)))
 
     def ended(self, number: int) -> None:
-        """Learns what share of a training trials take."""
+        """Learns what share of a training trials take, and what they take besides."""
         trial = self._running.pop(number, None)
-        if trial is None or trial.protected:
+        if trial is None:
             return
         price = self.costs.seconds(trial.config)
-        self._prices.append(price)
-        self._shares.append(min(1.0, (self.clock() - trial.since) / max(price, 1e-9)))
+        trained = price - rest_of(self.costs, trial.config, trial.epochs)
+        begun = trial.since if trial.spoke is None else trial.spoke
+        overhead = max(0.0, self.clock() - begun - trained)
+        self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
+        if not trial.protected:
+            self._prices.append(price)
+            self._shares.append(min(1.0, trained / max(price, 1e-9)))
 
     @property
     def share(self) -> float:
@@ -84,22 +154,31 @@ class StudyForecast(Watcher):
     def left(self) -> float:
         """Seconds until the study ends."""
         assert self._study is not None
-        now, share = self.clock(), self.share
-        running, longest = 0.0, 0.0
-        for trial in self._running.values():
-            price, gone = self.costs.seconds(trial.config), now - trial.since
-            if trial.protected:
-                rest = max(0.0, price - gone)
-                longest = max(longest, rest)
-            elif gone < share * price:
-                rest = share * price - gone
-            else:
-                rest = _OUTLIVED * max(0.0, price - gone)
-            running += rest
+        now, share, states = self.clock(), self.share, self._states()
+        rests = []
+        for number, trial in self._running.items():
+            trial.hear(states.get(f"trial {number}"), now, self.costs)
+            price = self.costs.seconds(trial.config)
+            rest = rest_of(self.costs, trial.config, trial.epochs)
+            gone = price - rest
+            if not trial.protected:
+                # Neither is it known whether this one is stopped early.
+                rest = share * price - gone if gone < share * price else _OUTLIVED * rest
+            rests.append(rest + trial.wait(now, self.costs.start))
         future = max(0, self.budget - self._study.created())
+        each = self._each()
+        more = max(0, future - _MANY) * each / self.slots
+        return more + makespan(rests, [each] * min(future, _MANY), self.slots)
+
+    def whole(self) -> float:
+        """Seconds of a study of the same size."""
+        return self.budget * self._each() / self.slots
+
+    def _each(self) -> float:
+        """Seconds of a trial that nobody has drawn yet."""
         prices = self._prices[-20:] or [self.costs.seconds(self.defaults)]
-        total = running + future * share * sum(prices) / len(prices)
-        return max(total / self.slots, longest)
+        overhead = statistics.median(self._overheads) if self._overheads else 0.0
+        return self.share * statistics.fmean(prices) + overhead
 
 
 @dataclass
@@ -107,22 +186,27 @@ class JobsForecast:
     """Estimates what is left of trainings that go to their ends.
 
     Args:
-        seconds: Price of every job, by name.
+        seconds: What is left of a job, by name, once so many of its epochs are trained.
         slots: Jobs at once.
+        waiting: Names of those that have no slot yet, in order.
         clock: Seconds, of any beginning.
+        states: Who knows how far jobs are.
+        costs: Learns how long processes take to start.
     """
 
-    seconds: Callable[[str], float]
+    seconds: Callable[[str, float], float]
     slots: int
     waiting: list[str]
     clock: Callable[[], float] = time.monotonic
-    _flying: dict[str, float] = field(default_factory=dict)
+    states: States = dict
+    costs: TrialCosts | None = None
+    _flying: dict[str, _Flight] = field(default_factory=dict)
 
     def started(self, name: str) -> None:
         """Notes that a job has a slot."""
         if name in self.waiting:
             self.waiting.remove(name)
-        self._flying[name] = self.clock()
+        self._flying[name] = _Flight(self.clock())
 
     def ended(self, name: str, *, again: bool = False) -> None:
         """Notes that it has none any more."""
@@ -132,9 +216,13 @@ class JobsForecast:
 
     def left(self) -> float:
         """Seconds until the last one ends: every slot takes the next one when it is free."""
-        now = self.clock()
-        rests = [max(0.0, self.seconds(n) - (now - since)) for n, since in self._flying.items()]
-        return makespan(rests, [self.seconds(name) for name in self.waiting], self.slots)
+        now, states = self.clock(), self.states()
+        start = 0.0 if self.costs is None else self.costs.start
+        rests = []
+        for name, flight in self._flying.items():
+            flight.hear(states.get(name), now, self.costs)
+            rests.append(self.seconds(name, flight.epochs) + flight.wait(now, start))
+        return makespan(rests, [self.seconds(name, 0.0) for name in self.waiting], self.slots)
 
 
 def makespan(running: Iterable[float], waiting: Iterable[float], slots: int) -> float:

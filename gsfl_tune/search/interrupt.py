@@ -8,9 +8,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from types import FrameType
 from typing import Any
 
+from gsfl_tune.activity import Activity, begin, end
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 
@@ -39,6 +41,8 @@ class Interrupt:
         self._requested = False
         self._deadline: float | None = None
         self._reasons: list[str] = []
+        self._said: _Stopping | None = None
+        self._listeners = 0
         self._file.unlink(missing_ok=True)
 
     @property
@@ -60,13 +64,32 @@ class Interrupt:
         """Asks to stop; asked twice, stops at once."""
         if self._requested:
             self._deadline = time.monotonic()
+            self._say("asked twice")
             return
         self._requested = True
         self._end(self._grace)
+        self._say("asked to stop")
 
     def end_trials(self) -> None:
         """Stops the trials that run, as `request` does, but not the run, see `reopen`."""
         self._end(min(self._grace, GRACE_SECONDS))
+        self._say("the search is over")
+
+    def _say(self, why: str) -> None:
+        """Says, at once and then every few seconds, what there is to wait for."""
+        self._hush()
+        if self._listeners:
+            self._said = _Stopping(why, urgent=True, interrupt=self)
+            begin(self._said)
+
+    def _hush(self) -> None:
+        if self._said is not None:
+            end(self._said)
+
+    @property
+    def seconds(self) -> float:
+        """Seconds that trials still have to save."""
+        return 0.0 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _end(self, grace: float) -> None:
         if self._deadline is not None:
@@ -81,6 +104,7 @@ class Interrupt:
         """Takes `end_trials` back when they have ended; a run that was asked to stop does."""
         if not self._requested:
             self._deadline = None
+            self._hush()
             self.clear()
 
     @contextmanager
@@ -89,18 +113,19 @@ class Interrupt:
 
         Elsewhere (a notebook's worker thread) signals are left to whoever has them.
         """
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        before: dict[int, Any] = {
-            number: signal.signal(number, self._handle)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
+        self._listeners += 1
+        before: dict[int, Any] = {}
+        if threading.current_thread() is threading.main_thread():
+            for each in (signal.SIGINT, signal.SIGTERM):
+                before[each] = signal.signal(each, self._handle)
         try:
             yield
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+            self._listeners -= 1
+            if not self._listeners:
+                self._hush()
 
     def give_up(self, reason: str) -> None:
         """Stops because the machine failed; the first reason counts."""
@@ -126,6 +151,21 @@ class Interrupt:
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         self.request()
+
+
+@dataclass(eq=False)
+class _Stopping(Activity):
+    """Waiting for what runs to save and end."""
+
+    interrupt: Interrupt | None = None
+
+    def text(self) -> str:
+        """Why, for what, and for how long at most."""
+        assert self.interrupt is not None
+        left = self.interrupt.seconds
+        if left > 0:
+            return f"{self.what}: what runs saves first, which may take {left:.0f} s more"
+        return f"{self.what}: ending what has not saved, and its processes"
 
 
 def _grace() -> float:

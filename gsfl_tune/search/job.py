@@ -63,6 +63,7 @@ class JobSetting(BaseModel):
     threads: int = 1
     workers: int = 1
     save_seconds: float = SECONDS_BETWEEN_SAVES
+    channel: str | None = None
 
 
 def load_result(job: Job) -> dict[str, Any] | None:

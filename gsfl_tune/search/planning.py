@@ -20,6 +20,7 @@ from gsfl_tune.run.storage import Place
 from gsfl_tune.search.budget import unlimited
 from gsfl_tune.search.environment import environment_problem
 from gsfl_tune.search.place import place
+from gsfl_tune.search.pulse import asked_of_workers, pulse_of
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.trial_costs import TrialCosts
@@ -33,13 +34,6 @@ from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 
 # Slots that are measured side by side: neighbours take memory bandwidth from each other.
 _MEASURED_SLOTS = 8
-# Evidence and export, as measured on two cores: map, swap test, pictures and bundle; an image
-# more; a number of the probe's regressions (images times dimensions times classes).
-_EVIDENCE_START = 35.0
-_EVIDENCE_IMAGE = 0.002
-_PROBE_NUMBER = 3e-8
-# Test and training images that a trained network is asked about for it, at most.
-_EVIDENCE_IMAGES = (2000, 2048)
 # Of the budget, for what all trials share: where several backbones take more, one is searched.
 _MOST_SHARED = 0.25
 # With fewer epochs of finetuning, fewer blocks are trained instead.
@@ -163,7 +157,7 @@ def plan_time(
 
     def plan(narrowed: Experiment) -> TimePlan:
         narrowed = _fewer_preparations(narrowed, workspace, frozen, budget)
-        prices = _prices(narrowed, workspace, costs, frozen)
+        prices = _prices(narrowed, workspace, costs, frozen, resources.count)
         made = make_plan(budget, spent, resources.count, prices, asked)
         only = {
             path: narrowed.values(path)[0]
@@ -212,25 +206,17 @@ def _longest(experiment: Experiment) -> int:
 
 
 def _prices(
-    experiment: Experiment, workspace: Workspace, costs: TrialCosts, frozen: Frozen
+    experiment: Experiment,
+    workspace: Workspace,
+    costs: TrialCosts,
+    frozen: Frozen,
+    slots: int,
 ) -> Prices:
     config, dataset = experiment.defaults(), workspace.dataset
     works = {work.stage: work for work in costs.work(config)}
     train, validation = len(dataset.train_index), len(dataset.validation_index)
     once, finetune_once, view_once = _shared(experiment, workspace, frozen)
-    dimensions = workspace.backbone(config).channels
-    probe = _PROBE_NUMBER * train * dimensions * dataset.class_count
     head, finetune = works.get("head"), works.get("finetune")
-    size = config.data.image_size
-    blocks = config.training.finetune.blocks
-    asked = backbone_work(config.model.backbone, blocks, size).trained
-    whole = backbone_work(config.model.backbone, 0, size).frozen
-    # The winner is asked about both parts, its control about the test images.
-    tested, trained = (
-        min(images, most)
-        for images, most in zip((len(dataset.test), train), _EVIDENCE_IMAGES, strict=True)
-    )
-    evidence_seed = (2 * tested + trained) * asked / whole / frozen.rate
     epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
     return Prices(
         start=costs.seconds(config) - epochs,
@@ -238,9 +224,9 @@ def _prices(
         finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
         once=once,
         finetune_once=finetune_once,
-        evidence=_EVIDENCE_START + _EVIDENCE_IMAGE * len(dataset.test) + probe,
+        evidence=costs.evidence(config, seeds=0),
         retrain=(train + validation) / train,
-        evidence_seed=evidence_seed,
+        evidence_seed=costs.evidence_seed(config, slots),
         view_once=view_once,
         views=config.data.views,
     )
@@ -307,15 +293,16 @@ def _measure(
     text = config.model_dump_json()
     threads = resources.threads
     count = min(resources.count, _MEASURED_SLOTS)
-    answers = ray.get(
-        [remote.remote("steps", text, side, cache_dir, storage, threads) for _ in range(count)]
-    )
+    given = (text, side, cache_dir, storage, threads)
+    names = [f"slot {number}" for number in range(count)]
+    with asked_of_workers("timing optimiser steps for the plan", names) as channel:
+        answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
     for answer in answers:
         for measured in _told(answer)["steps"]:
             costs.costs.observe(measured)
-    return Frozen(
-        **_told(ray.get(remote.remote("frozen", text, side, cache_dir, storage, threads)))
-    )
+    with asked_of_workers("timing the frozen backbone for the plan", names[:1]) as channel:
+        answer = ray.get(remote.remote("frozen", *given, channel, names[0]))
+    return Frozen(**_told(answer))
 
 
 def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -327,6 +314,20 @@ def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _in_a_slot(
+    what: str,
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: Place | None,
+    threads: int,
+    channel: str,
+    name: str,
+) -> dict[str, Any]:
+    with pulse_of(channel, name):
+        return _measured(what, config, side, cache_dir, storage, threads)
+
+
+def _measured(
     what: str,
     config: str,
     side: int | None,

@@ -4,31 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
-from rich.live import Live
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from gsfl_tune.search.watcher import Watcher
+from gsfl_tune.activity import current, duration
+from gsfl_tune.activity.display import Display
+from gsfl_tune.search.watcher import States, Watcher
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from gsfl_tune.search.study import Study
 
-REFRESH_SECONDS = 0.25
 # A rate of one trial says nothing.
 TRIALS_BEFORE_ESTIMATE = 2
-
-
-def duration(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
-    whole = int(seconds + 0.5)
-    hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+# Of the trials that run, in a line and in a table.
+_IN_LINE, _IN_TABLE = 3, 8
+_ESTIMATE_SECONDS = 0.5
 
 
 def shown(value: Any) -> str:
@@ -53,13 +50,26 @@ class _Clock:
         self._left = left
         self._first: tuple[float, int] | None = None
         self._before = done
+        # Seconds that are left, and when that was so.
+        self._known: tuple[float, float] | None = None
+
+    def look(self) -> None:
+        """Asks what is left: in the thread of who knows it, which is not that of the display."""
+        now = time.monotonic()
+        if self._left is not None and (
+            self._known is None or now - self._known[1] >= _ESTIMATE_SECONDS
+        ):
+            self._known = self._left(), now
 
     def line(self, done: int) -> str:
         """``2:03, about 4:10 left``, as soon as there is something to estimate from."""
         now = time.monotonic()
         text = duration(now - self._start)
         if self._left is not None:
-            return f"{text}, about {duration(self._left())} left"
+            if self._known is None:
+                return text
+            left, at = self._known
+            return f"{text}, about {duration(max(0.0, left - (now - at)))} left"
         if self._first is None:
             # Worker processes that start and caches that fill are no measure of the rest.
             if done > self._before:
@@ -75,23 +85,45 @@ class _Clock:
 class Progress(Watcher):
     """Shows how a run goes.
 
+    What the driver does, and what its trials do (see `gsfl_tune.search.pulse`), is shown from a
+    thread of its own, which reads only what was noted here when something happened.
+
     Args:
         console: Where to; default standard output. A live table on a terminal, else one line
-            per event that is worth one.
+            per event that is worth one, and one where nothing else was said for some seconds.
+        display: What draws; default: one on `console`.
     """
 
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False, soft_wrap=True)
-        self._live: Live | None = None
-        self._refreshed = 0.0
+    def __init__(self, console: Console | None = None, display: Display | None = None) -> None:
+        self.display = display or Display(console)
+        self.display.text = self._line
+        self.display.lines = self._rows
+        self.console = self.display.console
         self._study: Study | None = None
         self._budget: int | None = 0
         self._left: Callable[[], float] | None = None
+        self._states: States | None = None
         self._slots = 0
-        self._best: int | None = None
+        self._best: FrozenTrial | None = None
+        self._best_text = ""
+        self._counts: Mapping[str, int] = {}
         self._clock = _Clock(0, 0)
         self._title = ""
-        self._jobs = (0, 0)
+        self._jobs: tuple[int, int] | None = None
+
+    def __enter__(self) -> Progress:
+        self.display.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        # Where a study broke, nobody has said that it is over.
+        self._study, self._jobs, self.display.body = None, None, None
+        self.display.close()
 
     # --- a study --------------------------------------------------------------------------
 
@@ -99,16 +131,20 @@ class Progress(Watcher):
         """Notes who knows what is left."""
         self._left = left
 
+    def hears(self, states: States) -> None:
+        """Notes who knows what trials and retrains do."""
+        self._states = states
+
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Starts the display of a study."""
         self._study, self._budget, self._slots = study, budget, slots
-        best = study.best()
-        self._best = best.number if best else None
+        self._note()
         done = self._ended_count()
         self._clock = _Clock(budget, done, self._taken())
-        if self.console.is_terminal:
-            self._open()
-        else:
+        self._clock.look()
+        self.display.body = self.frame
+        self.display.start()
+        if not self.console.is_terminal:
             before = f", {done} of them finished before" if done else ""
             trials = "as many trials as there is time for" if budget is None else f"{budget} trials"
             self._say(f"{study.name}: {trials}{before}, {slots} at once")
@@ -117,17 +153,17 @@ class Progress(Watcher):
         """A trial that an earlier driver had begun is worth a line."""
         if again:
             self._say(f"trial {number} goes on where it was")
-        self._refresh()
+        self._note()
+        self.display.refresh()
 
     def ended(self, number: int) -> None:
         """One line per trial, or a new frame."""
         if self._study is None:
             return
-        best = self._study.best()
-        is_best = best is not None and best.number == number
-        self._best = best.number if best else None
-        if self._live is not None:
-            self._refresh(force=True)
+        self._note()
+        is_best = self._best is not None and self._best.number == number
+        if self.console.is_terminal:
+            self.display.refresh()
             return
         trial = self._study.trial(number)
         state = trial.state.name
@@ -149,13 +185,14 @@ class Progress(Watcher):
         self._say(text)
 
     def tick(self) -> None:
-        """Draws a frame now and then."""
-        self._refresh()
+        """Asks now and then what is left."""
+        self._clock.look()
 
     def finish(self, *, interrupted: bool) -> None:
         """Leaves the last frame on the screen."""
         if self._study is None:
             return
+        self._note()
         self._close()
         if interrupted:
             self._say("interrupted; --resume goes on from here")
@@ -170,33 +207,78 @@ class Progress(Watcher):
         """Starts the display of retrains."""
         self._title, self._jobs = title, (done, total)
         self._clock = _Clock(total, done, self._taken())
-        if self.console.is_terminal:
-            self._open()
-        else:
-            self._say(f"{title}: {total} trainings" + (f", {done} done before" if done else ""))
+        self._clock.look()
+        self.display.body = self.frame
+        self.display.start()
+        if not self.console.is_terminal:
+            trainings = f"{total} training" + "s" * (total > 1)
+            self._say(f"{title}: {trainings}" + (f", {done} done before" if done else ""))
 
     def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
         """One line per retrain that says something, or a new frame."""
-        done, total = self._jobs
+        done, total = self._jobs or (0, 0)
         self._jobs = (done + 1, total)
         if "failed" in result:
             self._say(f"{name} failed: {result['failed']}")
-        elif self._live is None:
+        elif not self.console.is_terminal:
             self._say(f"{name} done [{done + 1}/{total}, {self._clock.line(done + 1)}]")
-        self._refresh(force=True)
+        self.display.refresh()
 
     def jobs_finish(self, *, interrupted: bool) -> None:
         """Leaves the last frame on the screen."""
         self._close()
+        self._jobs = None
         if interrupted:
             self._say("interrupted; --resume goes on from here")
+
+    # --- what is done now -----------------------------------------------------------------
+
+    def _line(self) -> str:
+        """What is being done now, in a line; empty where nobody says."""
+        one = current()
+        urgent = one is not None and one.urgent
+        parts = [one.text()] if one is not None and (urgent or self._head_text() is None) else []
+        head = self._head_text()
+        if head is not None and not urgent:
+            parts.append(head)
+        parts += self._trials(_IN_LINE)
+        if len(parts) == 1 and head is not None and one is not None:
+            parts.append(one.text())
+        return "; ".join(parts)
+
+    def _rows(self) -> list[str]:
+        """The same below the table, which has the rest."""
+        one = current()
+        trials = [f"  {line}" for line in self._trials(_IN_TABLE)]
+        shows = one is not None and (one.urgent or not trials)
+        return ([one.text()] if one is not None and shows else []) + trials
+
+    def _head_text(self) -> str | None:
+        """How far study or retrains are; None between them."""
+        if self._study is not None:
+            done = self._ended_count()
+            return f"{self._study.name} {self._of(done)}, {self._clock.line(done)}"
+        if self._jobs is not None:
+            done, total = self._jobs
+            return f"{self._title} {done}/{total}, {self._clock.line(done)}"
+        return None
+
+    def _trials(self, most: int) -> list[str]:
+        """What trials or retrains do, one text each."""
+        states = self._states
+        if states is None or (self._study is None and self._jobs is None):
+            return []
+        found = [f"{name}: {said.text if said else 'starting'}" for name, said in states().items()]
+        if len(found) > most:
+            found = [*found[: most - 1], f"and {len(found) - most + 1} more"]
+        return found
 
     # --- frames ---------------------------------------------------------------------------
 
     def frame(self) -> RenderableType:
-        """What the terminal shows now."""
+        """What the terminal shows now, besides what is done now."""
         if self._study is None:
-            done, total = self._jobs
+            done, total = self._jobs or (0, 0)
             return self._head(self._title, done, total, self._clock.line(done))
         done = self._ended_count()
         title = f"{self._study.name}, {self._slots} at once"
@@ -204,16 +286,22 @@ class Progress(Watcher):
             self._head(title, done, self._budget, self._clock.line(done)),
             Text.from_markup(self._counts_text(markup=True)),
         ]
-        best = self._study.best()
+        best = self._best
         if best is not None:
             parts.append(
                 Text.from_markup(
-                    f"best [bold]{self._study.value(best):.4f}[/bold] {self._study.metric}, "
-                    f"trial {best.number}"
+                    f"best [bold]{self._best_text}[/bold] {self._study.metric}, trial {best.number}"
                 )
             )
             parts.append(_params(best.params, self.console.width))
         return Group(*parts)
+
+    def _note(self) -> None:
+        """Notes what the frame shows of the study, which another thread must not read."""
+        assert self._study is not None
+        best = self._study.best()
+        self._best_text = "" if best is None else f"{self._study.value(best):.4f}"
+        self._best, self._counts = best, self._study.counts()
 
     def _taken(self) -> Callable[[], float] | None:
         """Who knows what is left of what begins now."""
@@ -237,8 +325,7 @@ class Progress(Watcher):
         return grid
 
     def _counts_text(self, *, markup: bool = False) -> str:
-        assert self._study is not None
-        counts = self._study.counts()
+        counts = self._counts
         parts = [
             ("done", counts["COMPLETE"], "green"),
             ("running", counts["RUNNING"], "cyan"),
@@ -252,7 +339,7 @@ class Progress(Watcher):
         )
 
     def _say_best(self) -> None:
-        best = self._study.best() if self._study else None
+        best = self._best
         if best is not None and self._study is not None:
             self._say(f"best: trial {best.number}, {self._numbers(best)}")
             for name, value in best.params.items():
@@ -264,31 +351,17 @@ class Progress(Watcher):
         return f"{text}, {trial.values[1]:.2f} ms an image" if self._study.latency else text
 
     def _ended_count(self) -> int:
-        counts = self._study.counts() if self._study else {}
-        return sum(counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
+        return sum(self._counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
 
     def _say(self, text: str) -> None:
-        self.console.print(text, markup=False)
-
-    def _open(self) -> None:
-        self._close()
-        self._live = Live(
-            self.frame(), console=self.console, auto_refresh=False, redirect_stderr=True
-        )
-        self._live.start(refresh=True)
-
-    def _refresh(self, *, force: bool = False) -> None:
-        now = time.monotonic()
-        if self._live is None or (not force and now - self._refreshed < REFRESH_SECONDS):
-            return
-        self._refreshed = now
-        self._live.update(self.frame(), refresh=True)
+        self.display.say(text)
 
     def _close(self) -> None:
-        if self._live is not None:
-            self._live.update(self.frame(), refresh=True)
-            self._live.stop()
-            self._live = None
+        """Leaves the last frame on the screen, and takes what is redrawn away."""
+        if self.console.is_terminal and self.display.body is not None:
+            self.display.show(self.frame())
+        self.display.body = None
+        self.display.stop()
 
 
 def _params(params: Mapping[str, Any], width: int) -> RenderableType:

@@ -13,6 +13,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import BackboneError
 from gsfl_tune.run.storage import Place
 from gsfl_tune.search.environment import environment_problem
+from gsfl_tune.search.pulse import asked_of_workers, pulse_of
 from gsfl_tune.search.runner import Resources
 from gsfl_tune.search.worker import open_workspace
 from gsfl_tune.training.memory import out_of_memory
@@ -20,6 +21,7 @@ from gsfl_tune.training.rehearsal import largest_config, rehearse
 
 # Marks a complaint about the machine on its way back from the slot.
 _MACHINE = "machine: "
+_NAME = "rehearsal"
 
 
 def rehearse_largest(
@@ -50,7 +52,9 @@ def rehearse_largest(
     )
     try:
         own = _of_a_process(config, resources.workers).model_dump_json()
-        complaint = ray.get(task.remote(own, side, cache_dir, storage))
+        words = f"one optimiser step of the largest model ({config.model.backbone})"
+        with asked_of_workers(words, [_NAME]) as channel:
+            complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
         complaint = "its process was ended, most likely for want of memory"
     except RayError as error:
@@ -79,11 +83,12 @@ def _of_a_process(config: Config, workers: int) -> Config:
 
 
 def _rehearse(
-    config: str, side: int | None, cache_dir: Path | None, storage: Place | None
+    config: str, side: int | None, cache_dir: Path | None, storage: Place | None, channel: str
 ) -> str | None:
     parsed = Config.model_validate_json(config)
     try:
-        rehearse(parsed, open_workspace(parsed.data, side, cache_dir, storage))
+        with pulse_of(channel, _NAME):
+            rehearse(parsed, open_workspace(parsed.data, side, cache_dir, storage))
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is not None:

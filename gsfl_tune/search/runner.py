@@ -25,12 +25,13 @@ from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.budget import SearchTime
 from gsfl_tune.search.deadlines import Deadlines
 from gsfl_tune.search.first_trials import enqueue_first_trials
-from gsfl_tune.search.forecast import StudyForecast
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.keeper import CHECKPOINT, CheckpointKeeper
 from gsfl_tune.search.lean import lean_ray
 from gsfl_tune.search.lifeline import lifeline
 from gsfl_tune.search.limits import Clock, Limits, Stopwatch
+from gsfl_tune.search.pulse import TrialPulses
+from gsfl_tune.search.remainder import of_study
 from gsfl_tune.search.resume import fingerprint, reconcile
 from gsfl_tune.search.rung_epochs import largest_timeline, rung_epochs
 from gsfl_tune.search.scheduler import AshaScheduler
@@ -202,7 +203,8 @@ def run_study(
         partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
-    watcher = Watchers(keeper, table, *watchers)
+    pulses = TrialPulses()
+    watcher = Watchers(keeper, table, pulses, *watchers)
 
     def best_config() -> Config:
         best = study.best()
@@ -249,6 +251,7 @@ def run_study(
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
             storage=storage.place if storage is not None else None,
+            channel=pulses.channel,
         )
 
     asha = None
@@ -264,18 +267,13 @@ def run_study(
     budget = trials or search.trials
     # The last trials get what there is of GPUs, and not what many would have to share.
     resources = resources.at_most(max(1, len(again) + budget - study.created()))
-    if limit is not None and not limit.counted:
-        watcher.expects(lambda: limit.left(best_config()))
-    elif costs is not None:
-        forecast = StudyForecast(
-            costs, experiment.configure, experiment.defaults(), budget, resources.count
-        )
-        watcher = Watchers(forecast, watcher)
-        watcher.expects(
-            forecast.left
-            if limit is None
-            else lambda: min(forecast.left(), limit.left(best_config()))
-        )
+    forecast, left = of_study(
+        experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
+    )
+    watcher = Watchers(forecast, watcher)
+    if left is not None:
+        watcher.expects(left)
+    watcher.hears(pulses.states)
     uncounted = limit is not None and not limit.counted
     watcher.begin(study, None if uncounted else budget, resources.count)
     for notice in notices:
@@ -305,7 +303,8 @@ def run_study(
     def away() -> float:
         return storage.storage.away_seconds if storage is not None else 0.0
 
-    with interrupt.listening(), closing(study), lifeline(interrupt, watcher.notice):
+    alive = lifeline(interrupt, watcher.notice)
+    with interrupt.listening(), closing(study), alive, pulses.listening():
         begun = False
         # Once more for a trial that came back when Ray had been told that there are no more.
         while not begun or searcher.unfinished:

@@ -19,8 +19,8 @@ Control = Literal["matched", "tuned", "off"]
 # Epochs of the finetune stage, finalists and seeds, the most wanted first. Fewer than eight epochs
 # cost accuracy before fewer seeds do; without time for two the head alone is searched.
 _WANTED: tuple[tuple[int, int, int], ...] = (
-    (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (8, 1, 1), (6, 2, 1), (6, 1, 1),
-    (4, 2, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
+    (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (8, 1, 1), (6, 2, 1),
+    (6, 1, 1), (4, 2, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
 )  # fmt: skip
 _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
 # Of the time that trials and retrains share, the search has at least so much, and so many

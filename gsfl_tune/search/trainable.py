@@ -7,6 +7,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from gsfl_tune.search.place import place
+from gsfl_tune.search.pulse import Pulse
 from gsfl_tune.search.worker import Task, TrialWorker, shared
 from gsfl_tune.training.gpu_memory import GpuMemory, spent
 
@@ -20,10 +21,12 @@ class GsflTrainable(Trainable):
 
     worker: TrialWorker
     memory: GpuMemory
+    pulse: Pulse
 
     def setup(self, config: dict[str, Any]) -> None:
         """Takes the first trial; `config` has its task as JSON."""
         self.memory = GpuMemory()
+        self.pulse = Pulse()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
@@ -47,6 +50,7 @@ class GsflTrainable(Trainable):
 
     def cleanup(self) -> None:
         """Closes the files of the last trial."""
+        self.pulse.end()
         self.worker.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
@@ -66,4 +70,6 @@ class GsflTrainable(Trainable):
         raise NotImplementedError("a trial keeps its checkpoint in its own directory")
 
     def _take(self, config: dict[str, Any]) -> None:
-        self.worker = TrialWorker(Task.model_validate_json(config["task"]))
+        task = Task.model_validate_json(config["task"])
+        self.worker = TrialWorker(task)
+        self.pulse.begin(task.channel, task.name)

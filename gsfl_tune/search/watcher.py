@@ -4,10 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partialmethod
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study import Study
+
+
+class Said(NamedTuple):
+    """What a trial or retrain said last.
+
+    Attributes:
+        text: What it does, in words.
+        epochs: That are trained, with the share of the one that is under way; None outside of
+            epochs.
+        rest: Seconds that are left of what it does outside of epochs; None where it cannot know.
+    """
+
+    text: str
+    epochs: float | None = None
+    rest: float | None = None
+
+
+States = Callable[[], Mapping[str, Said | None]]
 
 
 class Watcher:
@@ -18,6 +36,12 @@ class Watcher:
 
     def expects(self, left: Callable[[], float]) -> None:
         """What begins next can say how many seconds are left of it."""
+
+    def hears(self, states: States) -> None:
+        """Who knows what trials and retrains do now, by name (``trial 7``).
+
+        None for one that has said nothing yet.
+        """
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """A trial was handed out; `again` when an earlier driver had begun it."""

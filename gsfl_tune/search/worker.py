@@ -58,6 +58,7 @@ class Task(BaseModel):
             memory before.
         timeout: Seconds that the trial may take, those before a restart included.
         storage: Where the run is kept; default: in the run directory alone.
+        channel: Where its worker says what it does, see `gsfl_tune.search.pulse`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -80,6 +81,12 @@ class Task(BaseModel):
     pieces: int = 1
     timeout: float | None = None
     storage: Place | None = None
+    channel: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As a user reads it."""
+        return f"trial {self.number}"
 
 
 class TrialTimeout(Exception):

@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from gsfl_tune.activity import Activity, activity
 from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
@@ -136,8 +137,13 @@ class FeatureExtractor:
         )  # fmt: skip
 
         def build(path: Path) -> None:
-            with all_cores(self.device), torch.inference_mode():
-                projection = fit_projection(self._maps(images, index), wanted)
+            words = f"fitting the projection of {recipe.backbone}"
+            with (
+                activity(words, len(index), "images") as step,
+                all_cores(self.device),
+                torch.inference_mode(),
+            ):
+                projection = fit_projection(self._maps(images, index, step=step), wanted)
             state = {
                 name: tensor.contiguous().cpu() for name, tensor in projection.state_dict().items()
             }
@@ -215,16 +221,26 @@ class FeatureExtractor:
         dtype = _NUMPY[precision]
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
-        with path.open("wb") as file, all_cores(self.device), torch.inference_mode():
+        words = f"computing features ({self._words(images, precision, view)})"
+        with (
+            activity(words, len(images), "images") as step,
+            path.open("wb") as file,
+            all_cores(self.device),
+            torch.inference_mode(),
+        ):
             np.lib.format.write_array_header_1_0(file, header)
-            for maps in self._maps(images, np.arange(len(images)), view):
+            for maps in self._maps(images, np.arange(len(images)), view, step):
                 if self.projection is not None:
                     maps = self.projection(maps)
                 batch = functional.normalize(pooling(maps).float(), dim=1).cpu().numpy()
                 file.write(np.ascontiguousarray(batch, dtype=dtype).data)
 
     def _maps(
-        self, images: DecodedImages, index: np.ndarray, view: View | None = None
+        self,
+        images: DecodedImages,
+        index: np.ndarray,
+        view: View | None = None,
+        step: Activity | None = None,
     ) -> Iterator[Tensor]:
         mean, std = self.backbone.preprocessing.mean, self.backbone.preprocessing.std
         size = self.recipe.image_size
@@ -244,11 +260,14 @@ class FeatureExtractor:
                 device=self.device,
             )
         if self._fast is None:
-            self._fast = frozen_forward(self.backbone, (3, size, size))
+            with activity(f"making the fast copy of {self.recipe.backbone}"):
+                self._fast = frozen_forward(self.backbone, (3, size, size))
         forward = self._fast.to(self.device)
         try:
             for batch, _, _ in batches:
                 yield forward(batch.to(memory_format=torch.channels_last))
+                if step is not None:
+                    step.done += len(batch)
         finally:
             # A GPU's memory is for the trials that follow.
             forward.cpu()

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import epoch_order, eval_batches, prefetch, view_batches
@@ -180,8 +181,14 @@ class PrefixInputs(Inputs):
         device = self._training.device
         if self._frozen is None:
             self._frozen = self._split.frozen_prefix(prefix_precision(self._training))
+        words = self._words(images, view).removeprefix("prefix: ")
         # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
-        with path.open("wb") as file, all_cores(device), torch.inference_mode():
+        with (
+            activity(f"computing activations ({words})", len(images), "images") as step,
+            path.open("wb") as file,
+            all_cores(device),
+            torch.inference_mode(),
+        ):
             np.lib.format.write_array_header_1_0(file, header)
             for batch in self._images(images, view):
                 activations = self._frozen(batch)
@@ -193,6 +200,7 @@ class PrefixInputs(Inputs):
                 if not np.isfinite(values).all():
                     raise self._out_of_range()
                 file.write(values.data)
+                step.done += len(batch)
 
     def _images(self, images: DecodedImages, view: View | None) -> Iterator[Tensor]:
         mean, std = self._backbone.preprocessing

@@ -6,6 +6,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training.cost import largest_case
@@ -54,7 +55,8 @@ def rehearse(config: Config, workspace: Workspace) -> None:
     """
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory))
-        if training.timeline.head_epochs:
-            HeadStage(training).rehearse()
-        if training.timeline.finetune_epochs:
-            FinetuneStage(training).rehearse()
+        with activity("taking the step"):
+            if training.timeline.head_epochs:
+                HeadStage(training).rehearse()
+            if training.timeline.finetune_epochs:
+                FinetuneStage(training).rehearse()

@@ -183,7 +183,7 @@ class Training:
             if self.share.rank:  # masks of dropout of its own
                 torch.manual_seed(mix(seed, self.share.rank))
             within = self.epoch - self.timeline.stage_start(name)
-            losses = stage.train_epoch(within, seed)
+            losses = stage.run_epoch(within, seed)
         finite = {key: value for key, value in losses.items() if math.isfinite(value)}
         if "train/loss" not in finite:
             bad = ", ".join(key for key in losses if key not in finite)

@@ -10,6 +10,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset, Views, cache_directory, prepare
 from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config, DataConfig
@@ -76,7 +77,8 @@ class Workspace:
         key = (config.model.backbone, config.model.weights)
         if key not in self._backbones:
             try:
-                backbone = create_backbone(*key)
+                with activity(f"loading {key[0]}"):
+                    backbone = create_backbone(*key)
             except WeightsError as error:
                 raise UserError(f"model.weights: {error}") from error
             except BackboneError as error:
@@ -202,15 +204,16 @@ class Workspace:
             if settings.method in _FROM_FEATURES:
                 features = self.features(config)[torch.from_numpy(train)].float().numpy()
             try:
-                groups = make_groups(
-                    settings.method,
-                    settings.count,
-                    features,
-                    dataset.pool.labels[train],
-                    dataset.class_count,
-                    seed=config.data.split.seed,
-                    taxonomy=taxonomy,
-                )
+                with activity(f"grouping {dataset.class_count} classes"):
+                    groups = make_groups(
+                        settings.method,
+                        settings.count,
+                        features,
+                        dataset.pool.labels[train],
+                        dataset.class_count,
+                        seed=config.data.split.seed,
+                        taxonomy=taxonomy,
+                    )
             except ValueError as error:
                 raise UserError(f"model.groups: {error}") from error
             with path.open("wb") as file:

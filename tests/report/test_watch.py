@@ -205,3 +205,35 @@ def test_an_open_page_says_when_its_server_is_gone(tmp_path):
         assert "no news" in here.page.inner_text("#live")
         assert here.page.is_visible("#headline")
         here.close()
+
+
+def test_started_before_the_run_it_waits_for_it(tmp_path):
+    maker = RunMaker(tmp_path / "run")
+    process = subprocess.Popen(
+        [sys.executable, "-m", "gsfl_tune", "watch", str(maker.path), "--port", "0"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stdout
+    try:
+        # What a driver that checks and measures has there is no run yet.
+        maker.run.path.mkdir(parents=True, exist_ok=True)
+        maker.run.lock_file.touch()
+        assert "waiting for a search to begin" in process.stdout.readline()
+        maker.begin()
+        while "http://127.0.0.1:" not in (line := process.stdout.readline()):
+            assert "waiting" in line
+    finally:
+        process.terminate()
+        _, errors = process.communicate(timeout=30)
+    assert (process.returncode, errors) == (0, "")
+
+
+def test_what_is_no_run_directory_is_not_waited_for(tmp_path):
+    (tmp_path / "photo.jpg").touch()
+    with pytest.raises(UserError, match="not a run directory"):
+        watch.wait_for_run(tmp_path)
+    with pytest.raises(UserError, match="not a run directory"):
+        watch.wait_for_run(tmp_path / "photo.jpg")

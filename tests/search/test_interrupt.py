@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import signal
 import time
 from pathlib import Path
 
 import pytest
 
+from gsfl_tune.activity import current
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Interrupt
 
@@ -55,3 +59,30 @@ def test_a_budget_that_is_spent_waits_no_longer_than_a_person(
     monkeypatch.setattr(time, "monotonic", lambda: now + 10)
     assert interrupt.overdue
     assert not interrupt.requested
+
+
+def test_ctrl_c_says_at_once_what_is_waited_for(tmp_path: Path) -> None:
+    interrupt = Interrupt(RunDirectory(tmp_path / "run"), grace=8)
+    with interrupt.listening():
+        assert current() is None
+        os.kill(os.getpid(), signal.SIGINT)
+        one = current()
+        assert one is not None
+        assert one.urgent
+        assert re.fullmatch(r"asked to stop: .* saves first, .* [78] s more", one.text())
+        os.kill(os.getpid(), signal.SIGINT)
+        again = current()
+        assert again is not None
+        assert "ending what has not saved" in again.text()
+    assert current() is None
+
+
+def test_a_limit_says_what_is_waited_for_until_the_run_goes_on(tmp_path: Path) -> None:
+    interrupt = Interrupt(RunDirectory(tmp_path / "run"))
+    with interrupt.listening():
+        interrupt.end_trials()
+        one = current()
+        assert one is not None
+        assert one.text().startswith("the search is over: ")
+        interrupt.reopen()
+        assert current() is None

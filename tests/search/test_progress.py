@@ -1,15 +1,28 @@
 from __future__ import annotations
 
 import io
+import re
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas
+import pytest
 from rich.console import Console
 
+from gsfl_tune.activity import Activity, activity, begin, display, end
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Progress, Study, open_study, write_trials
 from gsfl_tune.search.failure import failure
+from gsfl_tune.search.watcher import Said
 from tests.search.experiments import experiment
+
+
+def _until(true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 20
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
 
 
 def _played(run: RunDirectory, progress: Progress) -> Study:
@@ -30,7 +43,9 @@ def _played(run: RunDirectory, progress: Progress) -> Study:
     study.ask()
     study.fail(4, "RuntimeError: the GPU is on fire")
     progress.ended(4)
-    study.ask()
+    asked = study.ask()
+    assert asked is not None
+    progress.started(asked.number, asked.params, again=False)
     return study
 
 
@@ -67,6 +82,69 @@ def test_a_live_table_that_fits_into_80_columns(run: RunDirectory) -> None:
     for name in ("model.head", "model.dropout", "training.head.learning_rate"):
         assert name in frame
     assert "interrupted" in output.getvalue()
+
+
+def test_what_trials_do_is_said_when_nothing_else_was(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(display, "QUIET_SECONDS", 0.3)
+    output = io.StringIO()
+    progress = Progress(Console(file=output, width=200, highlight=False, soft_wrap=True))
+    said = {
+        f"trial {number}": Said(f"finetune epoch 3/8: {number}/43 batches") for number in (5, 6)
+    }
+    progress.hears(lambda: {**said, "trial 7": None, "trial 8": None})
+    progress.expects(lambda: 75.0)
+    with progress:
+        with activity("starting Ray on this machine"):
+            _until(lambda: "starting Ray" in output.getvalue())
+        _played(run, progress)
+        _until(lambda: "batches" in output.getvalue())
+        one = begin(Activity("asked to stop", urgent=True))
+        _until(lambda: "asked to stop" in output.getvalue())
+        end(one)
+        progress.finish(interrupted=True)
+    lines = output.getvalue().splitlines()
+    [line] = [line for line in lines if line.startswith("search 5/6")][:1]
+    assert re.fullmatch(
+        r"search 5/6, 0:0\d, about 1:1\d left; trial 5: finetune epoch 3/8: 5/43 batches; "
+        r"trial 6: finetune epoch 3/8: 6/43 batches; and 2 more",
+        line,
+    )
+    # What is urgent, with those that are waited for.
+    [line] = [line for line in lines if line.startswith("asked to stop")][:1]
+    assert "; trial 5: finetune epoch 3/8" in line
+
+
+def test_in_a_terminal_every_trial_has_a_row_that_does_not_wrap(run: RunDirectory) -> None:
+    output = io.StringIO()
+    console = Console(file=output, width=80, force_terminal=True, color_system=None)
+    progress = Progress(console)
+    said = {f"trial {number}": Said("computing features " * 9) for number in range(20)}
+    progress.hears(lambda: said)
+    with progress:
+        _played(run, progress)
+        rows = progress.display.lines()
+        progress.display.refresh()
+        progress.finish(interrupted=False)
+    assert len(rows) == 8
+    assert rows[-1].strip() == "and 13 more"
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", output.getvalue()).replace("\r", "\n")
+    assert max(len(line) for line in plain.splitlines()) <= 80
+
+
+def test_a_study_that_breaks_leaves_nothing_that_is_redrawn(run: RunDirectory) -> None:
+    progress = Progress(Console(file=io.StringIO(), width=80, force_terminal=True))
+
+    def broken() -> None:
+        with progress:
+            _played(run, progress)
+            raise ValueError
+
+    with pytest.raises(ValueError):
+        broken()
+    assert progress.display._live is None
+    assert progress.display._thread is None
 
 
 def test_retrains_are_counted(run: RunDirectory) -> None:

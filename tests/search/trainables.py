@@ -11,6 +11,7 @@ from typing import Any
 
 from ray.tune import Trainable
 
+from gsfl_tune.activity import activity
 from gsfl_tune.search.trainable import GsflTrainable
 from gsfl_tune.training.gpu_memory import spent
 from tests.search.starvation import starved
@@ -88,3 +89,13 @@ class Instant(Trainable):
         number = self.task["number"]
         result = {"trial_number": number, "rung": 0, "rung_time": 1, "epoch": 1}
         return {**result, self.task["metric"]: float(number), "done": True}
+
+
+class Slow(GsflTrainable):
+    """Takes a while for an epoch, before it trains."""
+
+    def step(self) -> dict[str, Any]:
+        with activity("finetune epoch 3/8", 43, "batches") as one:
+            one.done = 12
+            time.sleep(2.5)
+        return super().step()

@@ -7,17 +7,18 @@ import glob
 import hashlib
 import os
 import re
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.locking import build_once
 from gsfl_tune.data.sources._base import PART_NAMES, Part, expand
 from gsfl_tune.experiment.errors import UserError
 
+_PIECE = 1 << 20
 _WILDCARDS = re.compile(r"[*?\[]")
 _PART_PREFIX = re.compile(r"(training|train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
 
@@ -158,8 +159,14 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path) -> Path:
     key = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
 
     def build(target: Path) -> None:
-        with system.open_input_stream(info.path) as source, target.open("wb") as sink:
-            shutil.copyfileobj(source, sink, 1 << 20)
+        with (
+            activity(f"fetching {name}", info.size and -(-info.size // _PIECE), "MiB") as step,
+            system.open_input_stream(info.path) as source,
+            target.open("wb") as sink,
+        ):
+            while piece := source.read(_PIECE):
+                sink.write(piece)
+                step.done += 1
 
     file = cache / "remote" / f"{key}.parquet"
     return build_once(file, build, what=name, size=info.size or 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory, some
 from gsfl_tune.experiment.errors import UserError
 
@@ -50,7 +51,8 @@ class _BenchmarkSource(FileSource):
 
         root.mkdir(parents=True, exist_ok=True)
         try:
-            getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+            with activity(f"downloading {self.torchvision_name}"):
+                getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
         except Exception as error:
             raise UserError(
                 f"data.download: {self.torchvision_name} could not be downloaded into {root}: "

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
@@ -53,7 +54,8 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
             if not stage_config.epochs:
                 continue
             stage = kind(training)
-            seconds, steps = _timed(stage.rehearse, training.device)
+            with activity(f"{name} steps"):
+                seconds, steps = _timed(stage.rehearse, training.device)
             [work] = [
                 each
                 for each in training_work(
@@ -82,7 +84,8 @@ def measure_frozen(
     size = config.data.image_size
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
-        forward = frozen_forward(backbone, (3, size, size), precision=precision).to(device)
+        with activity(f"making the fast copy of {config.model.backbone}"):
+            forward = frozen_forward(backbone, (3, size, size), precision=precision).to(device)
         making = time.perf_counter() - started
         pool = workspace.dataset.pool
         index = np.arange(min(len(pool), _FORWARD_IMAGES))
@@ -97,7 +100,8 @@ def measure_frozen(
             ):
                 forward(batch.contiguous(memory_format=torch.channels_last))
 
-        seconds, runs = _timed(run, device)
+        with activity(f"images through {config.model.backbone}"):
+            seconds, runs = _timed(run, device)
     return runs * len(index) / seconds, making
 
 

@@ -13,18 +13,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.experiment.config import OptimizerConfig
+from gsfl_tune.activity import Activity, activity
+from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.models import HeadOutput
 from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
+from gsfl_tune.training.timeline import StageName
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
     from gsfl_tune.training.ranks import Ranks
     from gsfl_tune.training.trial import Training
 
+StageConfig = HeadStageConfig | FinetuneStageConfig
 M = TypeVar("M", bound=nn.Module)
-C = TypeVar("C", bound=OptimizerConfig)
+C = TypeVar("C", bound=StageConfig)
 
 
 class LossMeter:
@@ -75,6 +78,7 @@ class Stage(ABC, Generic[M, C]):
         decay = training.config.training.ema
         if decay > 0:
             self.averaged = WeightAverage(module, decay)
+        self._step_of_epoch = Activity("")
 
     @property
     def evaluated(self) -> M:
@@ -83,6 +87,23 @@ class Stage(ABC, Generic[M, C]):
             return self.module
         module: M = self.averaged.module  # type: ignore[assignment]
         return module
+
+    @property
+    @abstractmethod
+    def name(self) -> StageName:
+        """Of the stage."""
+
+    @property
+    @abstractmethod
+    def batches(self) -> int:
+        """Batches of an epoch."""
+
+    def run_epoch(self, epoch: int, seed: int) -> dict[str, float]:
+        """Trains one epoch as `train_epoch` does, and says how far it is."""
+        what = f"{self.name} epoch {epoch + 1}/{self.config.epochs}"
+        with activity(what, self.batches, "batches") as self._step_of_epoch:
+            self._step_of_epoch.before = self.training.epoch
+            return self.train_epoch(epoch, seed)
 
     @abstractmethod
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.activity import activity
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
@@ -21,12 +22,15 @@ from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.prefix import PrefixInputs
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.timeline import StageName
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
     from gsfl_tune.training.trial import Training
 
 log = logging.getLogger("gsfl_tune.training")
+
+_WORDS = {"pool": "validating", "test": "testing"}
 
 
 class FinetuneStage(Stage[Network, FinetuneStageConfig]):
@@ -53,6 +57,16 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         super().__init__(training, config, network, create_optimizer(config, groups))
         self._inputs = _inputs(training, network)
 
+    @property
+    def name(self) -> StageName:
+        """``finetune``."""
+        return "finetune"
+
+    @property
+    def batches(self) -> int:
+        """Micro-batches: full ones."""
+        return max(1, len(self.training.train_positions) // self.config.batch_size)
+
     @cached_property
     def _features(self) -> Callable[[Tensor], Tensor]:
         """Inputs to unit features, with the weights that are trained."""
@@ -68,7 +82,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""
         config = self.config
         images = len(self.training.train_positions)
-        micro_batches = max(1, images // config.batch_size)
+        micro_batches = self.batches
         # A rank sees its share of it.
         whole, ranks = min(images, config.batch_size), self.training.share.size
         per_epoch = -(-micro_batches // config.accumulate)
@@ -88,6 +102,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                     meter.add(self._step(output, features, own, share=share), len(own))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
+                self._step_of_epoch.done = number + 1
         return meter.means(self.training.ranks)
 
     def divide(self, size: int) -> None:
@@ -118,8 +133,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Logits of whole images through the network."""
         network = self.evaluated.eval()
-        features = self._evaluate(network, images, part, index)
-        return torch.cat([network.head.infer(batch).float().cpu() for batch in features])
+        rows = []
+        with activity(_WORDS[part], len(index), "images") as step:
+            for batch in self._evaluate(network, images, part, index):
+                rows.append(network.head.infer(batch).float().cpu())
+                step.done += len(batch)
+        return torch.cat(rows)
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:

@@ -15,6 +15,7 @@ from gsfl_tune.models import PlainHead
 from gsfl_tune.training.feature_table import FeatureTable
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.timeline import StageName
 
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages, Views
@@ -34,6 +35,16 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             weight_decay=config.weight_decay,
         )
         super().__init__(training, config, training.head, create_optimizer(config, groups))
+
+    @property
+    def name(self) -> StageName:
+        """``head``."""
+        return "head"
+
+    @property
+    def batches(self) -> int:
+        """The last one may not be full."""
+        return -(-len(self.training.train_positions) // self.config.batch_size)
 
     @cached_property
     def _features(self) -> FeatureTable:
@@ -63,7 +74,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         shuffle = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
         order = positions[shuffle]
         shown = None if self._views is None else self._views.shown(epoch, order)
-        per_epoch = -(-len(order) // size)
+        per_epoch = self.batches
         total = per_epoch * self.config.epochs
         meter = LossMeter()
         self.module.train()
@@ -73,6 +84,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
                 share = len(own) / len(labels)
                 meter.add(self._step(self.module(part), part, own, share=share), len(own))
             self._update(epoch * per_epoch + step, total)
+            self._step_of_epoch.done = step + 1
         return meter.means()
 
     def rehearse(self) -> None:

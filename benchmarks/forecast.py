@@ -1,0 +1,332 @@
+"""How right "about 4:10 left" is: searches are recorded, and forecasts made of the recordings.
+
+`record` runs a search and writes what its watchers are told, and when, to a small JSON file;
+`tests/search/recorded` has such files, and a test forecasts every moment of them anew. `show`
+prints how far off the forecasts of this version are.
+
+    python benchmarks/forecast.py record search_spaces/typefaces.yaml --run-dir runs/recorded \
+        --out tests/search/recorded/typefaces.json
+    python benchmarks/forecast.py show tests/search/recorded/*.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from gsfl_tune import Experiment
+from gsfl_tune.pipeline import search
+from gsfl_tune.run import RunDirectory, read_json
+from gsfl_tune.search import Progress, Watcher
+from gsfl_tune.search.budget import SearchTime, TimeBudget
+from gsfl_tune.search.job import Job
+from gsfl_tune.search.remainder import of_jobs, of_study
+from gsfl_tune.search.time_plan import TimePlan
+from gsfl_tune.search.trial_costs import TrialCosts
+from gsfl_tune.search.watcher import Said, States
+
+_SECONDS = 1.0
+
+
+class Recorder(Watcher):
+    """Writes down what a forecast is told."""
+
+    def __init__(self) -> None:
+        self.started_at = time.monotonic()
+        self.events: list[list[Any]] = []
+        self._states: States = dict
+        self._study: Any = None
+        self._said = 0.0
+
+    def _note(self, what: str, **content: Any) -> None:
+        self.events.append([round(time.monotonic() - self.started_at, 2), what, content])
+
+    def hears(self, states: States) -> None:
+        self._states = states
+
+    def begin(self, study: Any, budget: int | None, slots: int) -> None:
+        self._study = study
+        self._note("begin", study=study.name, budget=budget, slots=slots)
+
+    def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
+        protected = bool(self._study.trial(number).user_attrs.get("protected"))
+        self._note("started", number=number, params=dict(params), protected=protected)
+
+    def rung(self, number: int, k: int, value: float) -> None:
+        self._note("rung", number=number, k=k, value=round(value, 5))
+
+    def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
+        keys = ("trial_number", "epoch", "measured", "place_machine", "job")
+        known = {key: result[key] for key in keys if key in result}
+        self._note("occupied", result=known, seconds=round(seconds, 3))
+
+    def ended(self, number: int) -> None:
+        trial = self._study.trial(number)
+        self._note("ended", number=number, state=trial.state.name)
+
+    def tick(self) -> None:
+        now = time.monotonic()
+        if now - self._said < _SECONDS:
+            return
+        self._said = now
+        states = self._states().items()
+        self._note("states", said={name: said and said[1:] for name, said in states})
+
+    def finish(self, *, interrupted: bool) -> None:
+        self._note("finish")
+
+    def jobs_begin(self, title: str, total: int, done: int) -> None:
+        self._note("jobs_begin", title=title, total=total, done=done)
+
+    def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
+        self._note("job_ended", name=name, measured=result.get("measured"))
+
+    def jobs_finish(self, *, interrupted: bool) -> None:
+        self._note("jobs_finish")
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What was told when.
+
+    Attributes:
+        at: Seconds since the search began.
+        told: Seconds that were said to be left.
+        left: Seconds that were left.
+        phase: Of the run.
+    """
+
+    at: float
+    told: float
+    left: float
+    phase: str
+
+    @property
+    def good(self) -> bool:
+        """Whether it is right within a factor of 1.5."""
+        return self.left <= 1.5 * self.told and self.told <= 1.5 * self.left
+
+
+class _Played:
+    """The study of a recording, as far as a forecast asks it."""
+
+    def __init__(self) -> None:
+        self._attributes: dict[int, dict[str, Any]] = {}
+
+    def begin(self, number: int, *, protected: bool) -> None:
+        self._attributes[number] = {"protected": protected}
+
+    def trial(self, number: int) -> Any:
+        return SimpleNamespace(user_attrs=self._attributes[number])
+
+    def created(self) -> int:
+        return len(self._attributes)
+
+
+def replayed(recording: Mapping[str, Any]) -> list[Moment]:
+    """What this version says is left, at every moment of a recorded search."""
+    player = _Player(recording)
+    for at, what, content in recording["events"]:
+        player.now = at
+        getattr(player, what)(**content)
+    return player.told
+
+
+class _Player:
+    def __init__(self, recording: Mapping[str, Any]) -> None:
+        self.now = 0.0
+        self.told: list[Moment] = []
+        self._end = recording["seconds"]
+        self._slots = recording["slots"]
+        counts = recording["counts"]
+        self._experiment = Experiment.parse(recording["experiment"])
+        self._costs = TrialCosts(
+            train=counts["train"],
+            validation=counts["validation"],
+            test=counts["test"],
+            classes=recording["classes"],
+        )
+        self._budget: TimeBudget | None = None
+        if recording["plan"] is not None:
+            self._budget = TimeBudget(
+                TimePlan(**recording["plan"]),
+                lambda: self.now,
+                self._costs,
+                control=self._experiment.defaults().search.control,
+                retrain=self._costs.retrain,
+            )
+        self._params: dict[tuple[str, int], dict[str, Any]] = {}
+        self._values: dict[int, float] = {}
+        self._best: int | None = None
+        self._study = ""
+        self._played = _Played()
+        self._forecast: Any = None
+        self._jobs: Any = None
+        self._flying: set[str] = set()
+        self._said: dict[str, Any] = {}
+        self._left: Any = None
+        self._phase = ""
+
+    def _config(self) -> Any:
+        if self._best is None:
+            return self._experiment.defaults()
+        return self._experiment.configure(self._params[self._study, self._best])
+
+    # --- a study --------------------------------------------------------------------------
+
+    def begin(self, study: str, budget: int | None, slots: int) -> None:
+        self._study, self._phase, self._best = study, study, None
+        self._played, self._said = _Played(), {}
+        limit = None
+        if self._budget is not None:
+            limit = SearchTime(self._budget, counted=budget is not None)
+        self._forecast, self._left = of_study(
+            self._experiment, study, self._costs, limit,
+            budget=budget or 10**6, slots=slots, best=self._config,
+        )  # fmt: skip
+        self._forecast.clock = lambda: self.now
+        self._forecast.hears(lambda: self._said)
+        self._forecast.begin(self._played, budget, slots)
+
+    def started(self, number: int, params: dict[str, Any], protected: bool) -> None:
+        self._params[self._study, number] = params
+        self._played.begin(number, protected=protected)
+        self._forecast.started(number, params, again=False)
+
+    def rung(self, number: int, k: int, value: float) -> None:
+        self._values[number] = value
+
+    def occupied(self, result: dict[str, Any], seconds: float) -> None:
+        if "trial_number" in result:
+            config = self._experiment.configure(
+                self._params[self._study, int(result["trial_number"])]
+            )
+            self._costs.observe(config, result)
+            self._forecast.occupied(result, seconds)
+
+    def ended(self, number: int, state: str) -> None:
+        self._forecast.ended(number)
+        self._said.pop(f"trial {number}", None)
+        better = self._best is None or self._values[number] > self._values[self._best]
+        if state == "COMPLETE" and better:
+            self._best = number
+
+    def finish(self) -> None:
+        self._left = None
+
+    # --- retrains -------------------------------------------------------------------------
+
+    def jobs_begin(self, title: str, total: int, done: int, names: list[str]) -> None:
+        self._phase, self._flying, self._said = title, set(), {}
+        jobs = [self._job(name) for name in names]
+        waiting = range(done, total)
+        self._jobs, self._left = of_jobs(jobs, waiting, self._costs, self._slots)
+        self._jobs.clock, self._jobs.states = lambda: self.now, lambda: self._said
+
+    def job_ended(self, name: str, measured: dict[str, Any]) -> None:
+        self._jobs.ended(name)
+        job = self._job(name)
+        self._costs.observe(job.config, {"measured": measured}, fit=job.fit)
+        self._said.pop(name, None)
+
+    def jobs_finish(self) -> None:
+        self._left = None
+
+    def _job(self, name: str) -> Job:
+        label, _, rest = name.partition(" seed ")
+        study, number, *plain = label.split("-")
+        seed, _, part = rest.partition(", ")
+        config = self._experiment.configure(self._params[study, int(number)])
+        if plain:
+            model = config.model.model_copy(update={"head": "plain"})
+            config = config.model_copy(update={"model": model})
+        fit: Any = "train" if part else "train+validation"
+        return Job(name=name, config=config, seed=int(seed), directory=Path(name), fit=fit)
+
+    # --- both -----------------------------------------------------------------------------
+
+    def states(self, said: dict[str, list[Any] | None]) -> None:
+        for name in said:
+            if self._phase not in ("search", "control") and name not in self._flying:
+                self._flying.add(name)
+                self._jobs.started(name)
+        self._said = {name: words and Said("", *words) for name, words in said.items()}
+        if self._left is not None:
+            self.told.append(Moment(self.now, self._left(), self._end - self.now, self._phase))
+
+
+def _with_names(events: list[list[Any]]) -> list[list[Any]]:
+    """With the names of retrains where they begin: watchers hear of each when it has a slot."""
+    names: list[str] = []
+    for _, what, content in reversed(events):
+        if what == "job_ended" or what == "states":
+            said = [content["name"]] if what == "job_ended" else content["said"]
+            names = [*said, *(name for name in names if name not in said)]
+        elif what == "jobs_begin":
+            content["names"], names = [name for name in names if " seed " in name], []
+        elif what == "finish":
+            names = []
+    return events
+
+
+def record(args: argparse.Namespace) -> None:
+    """Runs a search and writes the recording."""
+    experiment = Experiment.load(args.file, overrides=args.overrides)
+    recorder = Recorder()
+    run = RunDirectory(args.run_dir)
+    results = search(experiment, run.path, watchers=[Progress(), recorder])
+    end = round(time.monotonic() - recorder.started_at, 2)
+    data = read_json(run.data_file)
+    recording = {
+        "experiment": Experiment.load(run.experiment_file).to_yaml(),
+        "counts": data["counts"],
+        "classes": len(data["classes"]),
+        "plan": read_json(run.plan_file) if run.plan_file.exists() else None,
+        "slots": results.cost["slots"],
+        "preflight": results.cost["seconds"]["preflight"],
+        "seconds": end,
+        "events": _with_names(recorder.events),
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(recording, separators=(",", ":")) + "\n")
+
+
+def show(args: argparse.Namespace) -> None:
+    """Prints how far off the forecasts are."""
+    for file in args.recordings:
+        told = replayed(json.loads(file.read_text()))
+        good = sum(each.good for each in told)
+        print(f"{file.name}: within a factor of 1.5 for {100 * good / len(told):.0f} %")
+        if args.all:
+            for each in told[:: max(1, len(told) // 60)]:
+                ratio = each.told / max(each.left, 1e-9)
+                print(
+                    f"  {each.at:7.1f} s  told {each.told:7.1f}  was {each.left:7.1f}  {ratio:.2f}"
+                )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True)
+    recording = commands.add_parser("record", help="run a search and write the recording")
+    recording.add_argument("file")
+    recording.add_argument("--set", dest="overrides", action="append", default=[])
+    recording.add_argument("--run-dir", type=Path, required=True)
+    recording.add_argument("--out", type=Path, required=True)
+    recording.set_defaults(act=record)
+    showing = commands.add_parser("show", help="how far off the forecasts are")
+    showing.add_argument("recordings", type=Path, nargs="+")
+    showing.add_argument("--all", action="store_true", help="single moments too")
+    showing.set_defaults(act=show)
+    args = parser.parse_args()
+    args.act(args)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,161 @@
+"""Shows what this process does: a line that is redrawn in a terminal, else a line now and then."""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+from collections.abc import Callable
+from types import TracebackType
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.text import Text
+
+from gsfl_tune.activity.record import current
+
+# Where lines cannot be redrawn, one is printed when nothing was said for so long. Nobody is to wait
+# for longer than five seconds, and a busy interpreter may hold the thread up.
+QUIET_SECONDS = 4.0
+# What is urgent is said again sooner.
+URGENT_SECONDS = 2.0
+_REFRESH_SECONDS = 0.25
+
+
+def activity_text() -> str:
+    """What this process does now, in words; empty if it does not say."""
+    one = current()
+    return "" if one is None else one.text()
+
+
+class Display:
+    """Shows the record of this process on a console, in a thread of its own.
+
+    In a terminal there is one line at the bottom, below a `body` where there is one, redrawn in
+    place and never wider than the terminal. In a pipe or a file there are plain lines: what is
+    said, and what is being done whenever nothing else was said for a few seconds.
+
+    Args:
+        console: Where to; default: standard output.
+        text: What is being done, in words; empty where there is nothing to show.
+        lines: The same for a terminal, a row a line; default: `text` alone.
+
+    Attributes:
+        body: Makes what stands above the line in a terminal; None for nothing.
+    """
+
+    def __init__(
+        self,
+        console: Console | None = None,
+        text: Callable[[], str] = activity_text,
+        lines: Callable[[], list[str]] | None = None,
+    ) -> None:
+        self.console = console or Console(highlight=False, soft_wrap=True)
+        self.body: Callable[[], RenderableType] | None = None
+        self.text = text
+        self.lines = lines or (lambda: [self.text()])
+        self._depth = 0
+        self._live: Live | None = None
+        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+        self._lock = threading.RLock()
+        self._said = time.monotonic()
+        self._urgent: object = None
+
+    def __enter__(self) -> Display:
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Begins to show; `stop` as often as this."""
+        self._depth += 1
+        if self._depth > 1:
+            return
+        self._said = time.monotonic()
+        if self.console.is_terminal:
+            # What goes to a file or a pipe while this is a terminal must go there.
+            here = self.console.file.isatty()
+            self._live = Live(
+                self._rows(),
+                console=self.console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=here and sys.stdout.isatty(),
+                redirect_stderr=here and sys.stderr.isatty(),
+            )
+            self._live.start()
+        self._over = threading.Event()
+        self._thread = threading.Thread(
+            target=self._watch, args=(self._over,), name="display", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Takes the line away, when every `start` has had its own."""
+        self._depth -= 1
+        if self._depth <= 0:
+            self.close()
+
+    def close(self) -> None:
+        """Takes the line away, whoever has started it."""
+        self._depth = 0
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._over.set()
+            thread.join()
+        live, self._live = self._live, None
+        if live is not None:
+            live.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line, above what is redrawn."""
+        with self._lock:
+            self._said = time.monotonic()
+            self.console.print(text, markup=False)
+
+    def show(self, body: RenderableType) -> None:
+        """Prints something to stay, above what is redrawn."""
+        with self._lock:
+            self._said = time.monotonic()
+            self.console.print(body)
+
+    def refresh(self) -> None:
+        """Draws the line again, in a terminal."""
+        live = self._live
+        if live is not None:
+            with self._lock:
+                live.update(self._rows(), refresh=True)
+
+    def _rows(self) -> RenderableType:
+        # A row that is too long is cut: a line that wraps cannot be redrawn in place.
+        rows = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines() if line]
+        return Group(*([] if self.body is None else [self.body()]), *rows)
+
+    def _watch(self, over: threading.Event) -> None:
+        while not over.wait(_REFRESH_SECONDS):
+            try:
+                self._look()
+            except (ValueError, OSError):
+                return  # nobody reads any more, or the file is closed
+
+    def _look(self) -> None:
+        if self._live is not None:
+            self.refresh()
+            return
+        one = current()
+        urgent = one if one is not None and one.urgent else None
+        quiet = time.monotonic() - self._said
+        fresh = urgent is not None and urgent is not self._urgent
+        if quiet < (URGENT_SECONDS if urgent is not None else QUIET_SECONDS) and not fresh:
+            return
+        self._urgent = urgent
+        if text := self.text():
+            self.say(text)

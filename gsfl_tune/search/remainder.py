@@ -1,0 +1,124 @@
+"""What is left of a whole run: of what is under way, and of what comes after it.
+
+"About 4:10 left" is the time until the tested bundle, not until the end of a phase that a user has
+not heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.run import StudyName
+from gsfl_tune.search.budget import SearchTime
+from gsfl_tune.search.forecast import JobsForecast, StudyForecast, rest_of
+from gsfl_tune.search.job import Job
+from gsfl_tune.search.time_plan import finals_seconds
+from gsfl_tune.search.trial_costs import TrialCosts
+from gsfl_tune.search.watcher import Watcher
+
+Left = Callable[[], float]
+
+
+def after_search(costs: TrialCosts, config: Config, slots: int) -> float:
+    """Seconds of the race, the retrains and the evidence.
+
+    Args:
+        costs: Prices trainings.
+        config: The best so far, else the defaults.
+        slots: Trainings at once.
+    """
+    search = config.search
+    control = "off" if config.model.head == "plain" else search.control
+    finals = finals_seconds(
+        search.finalists,
+        search.final_seeds,
+        costs.seconds(config),
+        costs.retrain,
+        slots,
+        control,
+    )
+    # Both begin with processes that start.
+    evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
+    return finals + 2 * costs.start + evidence
+
+
+def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int) -> float:
+    """Seconds of the retrains after a race, where it is one, and of the evidence."""
+    config = jobs[0].config
+    search = config.search
+    evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
+    if any(job.fit != "train" for job in jobs):
+        return evidence
+    control = "off" if config.model.head == "plain" else search.control
+    finals = finals_seconds(
+        0, search.final_seeds, costs.seconds(config), costs.retrain, slots, control
+    )
+    return finals + costs.start + evidence
+
+
+def of_study(
+    experiment: Experiment,
+    name: StudyName,
+    costs: TrialCosts | None,
+    limit: SearchTime | None,
+    *,
+    budget: int,
+    slots: int,
+    best: Callable[[], Config],
+) -> tuple[Watcher, Left | None]:
+    """Who estimates what is left of a run while a study goes on.
+
+    Args:
+        experiment: The experiment.
+        name: Of the study.
+        costs: Prices trials; without them there is no estimate.
+        limit: When the time for trials is over.
+        budget: Trials in all.
+        slots: Trials at once.
+        best: The best configuration so far, else the defaults.
+
+    Returns:
+        A watcher that has to be told of every change, and what says how many seconds are left.
+    """
+    if costs is None:
+        return Watcher(), None
+    forecast = StudyForecast(costs, experiment.configure, experiment.defaults(), budget, slots)
+    config = experiment.defaults()
+    tuned = config.search.control == "tuned" and "gsfl" in experiment.values("model.head")
+    another = tuned and name == "search"
+
+    def left() -> float:
+        config = best()
+        later = after_search(costs, config, slots)
+        if limit is None:
+            return forecast.left() + later + (forecast.whole() if another else 0.0)
+        time = limit.left(config)
+        rest = max(0.0, limit.budget.search_seconds(config) - time) if another else 0.0
+        return (min(forecast.left(), time) if limit.counted else time) + later + rest
+
+    return forecast, left
+
+
+def of_jobs(
+    jobs: Sequence[Job], waiting: Sequence[int], costs: TrialCosts, slots: int
+) -> tuple[JobsForecast, Left]:
+    """Who estimates what is left of a run while retrains go on.
+
+    Args:
+        jobs: All of them.
+        waiting: Which ones are not done.
+        costs: Prices them.
+        slots: Jobs at once.
+
+    Returns:
+        What has to be told of every change, and what says how many seconds are left.
+    """
+    known = {job.name: job for job in jobs}
+
+    def rest(name: str, epochs: float) -> float:
+        return rest_of(costs, known[name].config, epochs, known[name].fit)
+
+    forecast = JobsForecast(rest, slots, [jobs[index].name for index in waiting], costs=costs)
+    return forecast, lambda: forecast.left() + after_jobs(costs, jobs, slots)

@@ -1,0 +1,144 @@
+"""What workers do, on its way to the driver."""
+
+from __future__ import annotations
+
+import re
+import threading
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gsfl_tune.activity import activity, current
+from gsfl_tune.cluster import Slots
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Watcher, pulse, run_study
+from gsfl_tune.search.pulse import Pulses, asked_of_workers, pulse_of
+from gsfl_tune.search.watcher import Said, States
+from tests.search.experiments import experiment
+from tests.search.trainables import Slow
+
+
+class Listener(Watcher):
+    """Keeps what trials say."""
+
+    def __init__(self) -> None:
+        self.heard: dict[str, set[str]] = {}
+        self.states: States = dict
+
+    def hears(self, states: States) -> None:
+        self.states = states
+
+    def tick(self) -> None:
+        for name, said in self.states().items():
+            self.heard.setdefault(name, set()).add(said.text if said else "nothing")
+
+
+def test_running_trials_say_epoch_and_batch(
+    ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
+) -> None:
+    listener = Listener()
+    run_study(
+        experiment("search.trials=2"),
+        run,
+        resources=two_slots,
+        cache_dir=cache_dir,
+        watchers=[listener],
+        trainable=Slow,
+    )
+    assert set(listener.heard) == {"trial 0", "trial 1"}
+    for words in listener.heard.values():
+        assert any(each.startswith("finetune epoch 3/8: 12/43 batches") for each in words), words
+    assert listener.states() == {}, "trials that ended say nothing more"
+
+
+def _work(channel: str) -> None:
+    with pulse_of(channel, "slot 0"), activity("head steps", 10, "batches") as step:
+        step.done = 4
+        time.sleep(2.5)
+
+
+def test_what_workers_do_for_the_driver_is_shown_with_what_it_waits_for(
+    ray_of_tests: None,
+) -> None:
+    seen = set()
+    with asked_of_workers("timing steps", ["slot 0"]) as channel:
+        reference = ray.remote(_work).remote(channel)
+        while not ray.wait([reference], timeout=0.1)[0]:
+            one = current()
+            assert one is not None
+            seen.add(one.text())
+    assert any("timing steps" in text and "head steps: 4/10 batches" in text for text in seen)
+    assert current() is None
+    deadline = time.monotonic() + 20
+    while pulse._read(channel):
+        assert time.monotonic() < deadline, "something stays in the store"
+        time.sleep(0.1)
+
+
+def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: Any) -> None:
+    monkeypatch.setattr(pulse, "_SECONDS", 0.01)
+    told: list[bytes] = []
+
+    def say(key: bytes, words: bytes | None) -> None:
+        told.append(words or b"")
+        if len(told) < 3:
+            raise ConnectionError
+
+    def ask(channel: str) -> Mapping[str, Said]:
+        raise ConnectionError
+
+    sender = pulse.Pulse(say)
+    with activity("training"):
+        sender.begin("channel", "trial 1")
+        deadline = time.monotonic() + 20
+        while len(told) < 3:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        sender.end()
+    pulses = Pulses(lambda: ["trial 1"], ask)
+    with pulses.listening():
+        time.sleep(0.1)
+        assert pulses.latest() == {"trial 1": "starting"}
+
+
+def test_a_training_says_where_it_is(run: RunDirectory, cache_dir: Path) -> None:
+    """Stage, epoch, batch and validation, as another thread sees them."""
+    from gsfl_tune.training import train
+
+    seen: list[str] = []
+    over = threading.Event()
+
+    def look() -> None:
+        while not over.wait(0.0005):
+            one = current()
+            if one is not None:
+                seen.append(one.text())
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        tried = experiment(
+            "training.head.epochs=2",
+            "training.finetune.epochs=1",
+            "training.finetune.batch_size=4",
+            "data.typefaces.train=8",
+        )
+        train(tried, run.path, cache_dir=cache_dir / "said")
+    finally:
+        over.set()
+        watcher.join()
+    text = "\n".join(seen)
+    for words in (
+        "decoding images: ",
+        "computing features (resnet10t",
+        "head epoch 2/2: ",
+        "finetune epoch 1/1: ",
+        "validating: ",
+    ):
+        assert words in text, words
+    batches = [int(each) for each in re.findall(r"finetune epoch 1/1: (\d+)/\d+ batches", text)]
+    assert len(set(batches)) > 3
+    assert batches == sorted(batches)
