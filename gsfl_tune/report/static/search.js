@@ -110,8 +110,12 @@ charts.best = (host, data) => {
   axes(frame, { scale: x, ticks: timeTicks(best.seconds, frame.width > 500 ? 8 : 4), format: timeText,
     label: "time of the search" },
   { scale: y, ticks: y.ticks(5), format: metricTick(data.search), label: data.search.metric });
-  for (const pause of best.pauses || []) {
-    svg("line", { x1: x(pause), x2: x(pause), y1: frame.top, y2: frame.bottom, class: "mark" }, frame.root);
+  for (const [at, seconds] of best.pauses) {
+    const group = svg("g", { class: "series interrupted" }, frame.root);
+    svg("line", { x1: x(at), x2: x(at), y1: frame.top, y2: frame.bottom, class: "mark" }, group);
+    if (best.pauses.length < 4) svg("text", { x: x(at) + 4, y: frame.top - 6 }, group, "interrupted");
+    svg("path", { d: `M${x(at)},${frame.top}V${frame.bottom}`, class: "hit" }, group);
+    tooltip(group, `interrupted for ${timeText(seconds)}, which does not count`);
   }
   for (const [when, value, number, state, rival] of best.dots) {
     if (value < low || value > high) continue;
