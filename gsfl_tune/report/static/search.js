@@ -284,7 +284,7 @@ charts.timeline = (host, data) => {
 charts.pareto = (host, data) => {
   const points = data.search.pareto;
   const frame = canvasFor(host, 300, { left: 52, right: 16, top: 22, bottom: 38 });
-  const others = Object.keys(points[0]).filter((key) => !["trial", "accuracy"].includes(key));
+  const others = Object.keys(points[0]).filter((key) => !["trial", "accuracy", "latency_reliable"].includes(key));
   const cost = others.includes("latency_ms") ? "latency_ms" : others[0];
   const onFront = new Set(points.map((point) => point.trial));
   const beaten = cost !== "latency_ms" ? [] : data.search.trials.filter(
@@ -304,6 +304,7 @@ charts.pareto = (host, data) => {
   svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.5 }, frame.root);
   for (const point of sorted) {
     const dot = mark(frame.root, 0, x(point[cost]), y(point.accuracy), 5, { fill: "var(--finished)" });
-    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}`);
+    const doubt = point.latency_reliable === false ? "\n(unreliable: measured while the machine was busy)" : "";
+    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}${doubt}`);
   }
 };
