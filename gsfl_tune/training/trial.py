@@ -21,7 +21,8 @@ from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from gsfl_tune.training.features import digest
+from gsfl_tune.training.fingerprint import FitOn as FitOn
+from gsfl_tune.training.fingerprint import fingerprint as fingerprint
 from gsfl_tune.training.precision import uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
@@ -30,28 +31,9 @@ from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
-FitOn = Literal["train", "train+validation"]
-
 
 class NonFiniteLoss(Exception):
     """The loss of an epoch was NaN or infinite; the message names the terms."""
-
-
-def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -> str:
-    """What a training computes: two with the same fingerprint are the same training.
-
-    Args:
-        config: The configuration.
-        seed: Overrides ``training.seed``.
-        fit: Which images are trained on.
-    """
-    seed = config.training.seed if seed is None else seed
-    dumped = config.model_dump(exclude={"search", "name", "storage"})
-    # Terms of packages that take no part: the training is what it is without those packages.
-    terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
-    if terms:
-        dumped["loss"]["terms"] = terms
-    return digest(dumped, seed, fit)
 
 
 class Training:
@@ -336,7 +318,7 @@ class Training:
         state = load_checkpoint(path)
         if (
             state is None
-            or state["fingerprint"] != self._fingerprint
+            or not self._is_ours(state)
             # A power cut may keep the one file and lose the end of the other.
             or len(self.log.read()) < state["epoch"]
         ):
@@ -345,11 +327,20 @@ class Training:
         self._load(self._current(), state)
         return True
 
+    def _is_ours(self, state: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of this configuration, on these images."""
+        if "data" in state:
+            known = state["fingerprint"], state["data"]
+            return bool(known == (self._fingerprint, self.workspace.dataset.digest))
+        earlier = fingerprint(self.config, self.seed, self.fit, placed=True)
+        return bool(state["fingerprint"] == earlier)
+
     def _state(self) -> dict[str, Any]:
         """All that `restore` needs; the same whatever the number of ranks."""
         stage = self._current()
         return {
             "fingerprint": self._fingerprint,
+            "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
             "module": stage.module.state_dict(),
             "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
