@@ -126,10 +126,14 @@ class Manifest:
         finally:
             clock.write()
 
-    def elapsed(self) -> Callable[[], float]:
-        """What gives the seconds of the run from now on, those of earlier drivers included."""
-        before = sum(self._read().get("seconds", {}).values())
-        started = time.monotonic()
+    def elapsed(self, started: float, *, anew: bool = False) -> Callable[[], float]:
+        """What gives the seconds of the run from now on, those of earlier drivers included.
+
+        Args:
+            started: When this driver began, by the monotonic clock.
+            anew: Whether earlier drivers came to nothing, and do not count.
+        """
+        before = 0.0 if anew else sum(self._read().get("seconds", {}).values())
         return lambda: before + time.monotonic() - started
 
     def seconds(self) -> dict[str, float]:
