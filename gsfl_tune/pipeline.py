@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -42,23 +43,25 @@ from gsfl_tune.search import (
     Watcher,
     Watchers,
     active_params,
+    begin_or_go_on,
     best,
     choose_finalists,
+    clear,
     count_trials,
     fixed_to,
     pareto_entries,
     plain_space,
     plan_time,
-    planned,
     present,
     provisional,
     reasons,
-    refuse_changes,
     refuse_small_disk,
+    refuse_what_fails_later,
     rehearse_largest,
     run_lock,
     run_study,
     stored_run,
+    untried,
     write_trials,
 )
 from gsfl_tune.search.tracking import TensorBoard, show_winner
@@ -100,25 +103,28 @@ def search(
     display = Progress() if watchers is None else None
     watchers = watchers or ([display] if display else [])
     notice = Watchers(*watchers).notice
-    if experiment.defaults().storage is None:
+    if experiment.defaults().storage is None and not untried(run):
         manifest.check(resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
     with display or nullcontext(), run_lock(run), stored as storage, present(run):
         # Everything that can be refused is, before the run directory is written to.
-        started, elapsed = time.monotonic(), manifest.elapsed()
-        manifest.check(resume=resume)
+        started = time.monotonic()
+        if not untried(run):
+            manifest.check(resume=resume)
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
         counted = "search.trials" not in experiment.automatic
-        experiment, plan = planned(experiment, run)
-        refuse_changes(run, experiment)
-        manifest.refuse_other_data(workspace.dataset.digest)
+        begun = begin_or_go_on(experiment, run, workspace.dataset.digest, resume=resume)
+        experiment, plan = begun.experiment, begun.plan
+        elapsed = manifest.elapsed(started, anew=begun.anew)
         if manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = provisional(experiment)
         if problems := cost_problems(assumed):
             raise ExperimentError(problems)
+        here = not (address or os.environ.get("RAY_ADDRESS"))
+        refuse_what_fails_later(assumed, workspace, notice, here=here)
         costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
             config = experiment.defaults().search
@@ -144,6 +150,9 @@ def search(
                 )
             if plan is not None:
                 experiment = fixed_to(experiment, plan)
+            if begun.anew:
+                clear(run, notice)
+            if plan is not None:
                 write_json(run.plan_file, plan.to_json())
                 for line in plan.lines():
                     notice(line)

@@ -139,12 +139,13 @@ class Export(Command):
 
 
 def _table(info: dict) -> str:
-    from gsfl_tune.export.measure import Measurement, legend, text_table
+    from gsfl_tune.export.measure import Measurement, doubts, legend, text_table
 
     rows = [Measurement.from_json(row) for row in info["table"]]
     conditions = info["conditions"]
     words = legend(conditions["threads"], conditions["cpu"])
-    return f"{text_table(rows)}\n{textwrap.fill(words, 80)}"
+    paragraphs = [textwrap.fill(each, 80) for each in (words, doubts(rows)) if each]
+    return "\n".join([text_table(rows), *paragraphs])
 
 
 def _size(count: int) -> str:

@@ -13,7 +13,7 @@ from typing import Any
 from gsfl_tune.activity import activity
 from gsfl_tune.cluster.placement import capacity, spread
 from gsfl_tune.cluster.room import wait_for_room
-from gsfl_tune.cluster.token import HINT
+from gsfl_tune.cluster.token import HINT, make_token
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.experiment.search_config import ResourcesConfig
 
@@ -155,6 +155,7 @@ def _started_locally(options: Mapping[str, Any], *, again: bool) -> bool:
     here = psutil.Process()
     before = set(here.children(recursive=True))
     try:
+        make_token()
         with _loopback(), _no_error_listener():
             ray.init(
                 address="local",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gsfl_tune.export.measure import Measurement, legend, markdown_table
+from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 
 _CLASSES_LISTED = 60
 
@@ -204,6 +204,7 @@ def export_section(
         legend(conditions["threads"], conditions["cpu"])
         + " The winner was trained on the validation images too: what counts there is the "
         "difference. Test images decided nothing.",
+        *filter(None, [doubts(rows)]),
     ]
     if program:
         parts += ["Reading it without gsfl-tune:", f"```python\n{program.rstrip()}\n```"]

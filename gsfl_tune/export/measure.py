@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import platform
 import time
 from collections.abc import Mapping, Sequence
@@ -15,6 +14,8 @@ import torch
 from gsfl_tune.activity import activity
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.runtimes import Runtime
+from gsfl_tune.training.timing import Timing, measure_time
+from gsfl_tune.training.timing import cores as cores
 
 BATCHES = (1, 32)
 _WARM_UP = 3
@@ -30,12 +31,31 @@ class Latency:
         median: Of all runs.
         p95: 95 % of the runs took no longer.
         runs: How many there were.
+        spread: By how much medians of parts of the measurement differ, a share of the smallest.
+        others: Cores that other processes used meanwhile.
+        cores: That there were.
+        reliable: Whether it was steady, with a core for every thread; None in files of earlier
+            versions, which did not look.
     """
 
     batch: int
     median: float
     p95: float
     runs: int
+    spread: float | None = None
+    others: float | None = None
+    cores: int | None = None
+    reliable: bool | None = None
+
+    @classmethod
+    def of(cls, batch: int, timing: Timing) -> Latency:
+        """From what was measured."""
+        return cls(batch, timing.median, timing.p95, timing.runs, **timing.to_json())
+
+    @property
+    def text(self) -> str:
+        """``12.3 (14.0)``, with a question mark if it cannot be relied on."""
+        return f"{self.median:.1f} ({self.p95:.1f})" + (" ?" if self.reliable is False else "")
 
 
 @dataclass(frozen=True)
@@ -64,11 +84,6 @@ class Measurement:
     def from_json(cls, content: Mapping[str, Any]) -> Measurement:
         """The inverse of `to_json`."""
         return cls(**{**content, "latency": [Latency(**each) for each in content["latency"]]})
-
-
-def cores() -> int:
-    """CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def processor() -> str:
@@ -106,28 +121,32 @@ def measure(
 
 
 def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -> Latency:
-    """Times a batch: at least 20 runs, then up to 200 while there is time.
+    """Times a batch in rounds of at least 20 runs, up to 200 while there is time.
+
+    A round that was not steady, or in which other processes took the cores, is repeated for a
+    while; if none was better the time is marked, see `Latency.reliable`.
 
     Args:
-        runtime: The model.
+        runtime: The model; it computes with as many threads as PyTorch was given.
         squares: (N, side, side, 3) uint8, repeated where a batch needs more.
         batch: Images at once.
-        seconds: After which no more than the fewest runs are made.
+        seconds: After which a round makes no more than the fewest runs.
     """
     inputs = np.ascontiguousarray(np.resize(squares, (batch, *squares.shape[1:])))
     for _ in range(_WARM_UP):
         runtime.logits(inputs)
-    times: list[float] = []
-    began = time.perf_counter()
+
     with activity(f"timing batches of {batch}", _FEWEST, "at least") as step:
-        while len(times) < _FEWEST or (
-            len(times) < _MOST and time.perf_counter() - began < seconds
-        ):
+
+        def run() -> float:
             started = time.perf_counter()
             runtime.logits(inputs)
-            times.append(1000 * (time.perf_counter() - started))
             step.done += 1
-    return Latency(batch, float(np.median(times)), float(np.percentile(times, 95)), len(times))
+            return 1000 * (time.perf_counter() - started)
+
+        threads = torch.get_num_threads()
+        timing = measure_time(run, fewest=_FEWEST, most=_MOST, seconds=seconds, threads=threads)
+    return Latency.of(batch, timing)
 
 
 def conditions(threads: int) -> dict[str, Any]:
@@ -147,7 +166,7 @@ def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
             f"{100 * row.validation:.1f} %",
             f"{100 * row.test:.1f} %",
             f"{row.bytes / 1e6:.1f} MB",
-            *(f"{each.median:.1f} ({each.p95:.1f})" for each in row.latency),
+            *(each.text for each in row.latency),
         )
         for row in rows
     ]
@@ -179,4 +198,23 @@ def legend(threads: int, device: str) -> str:
         "Accuracy on validation and test images; size of the model file; milliseconds from "
         f"decoded images to logits, median (p95), {device}, "
         f"{threads} thread{'s' if threads > 1 else ''}."
+    )
+
+
+def doubts(rows: Sequence[Measurement]) -> str:
+    """What is to be said of the times with a question mark; empty if there are none."""
+    found = [
+        f"{row.name}, {each.batch} image{'s' if each.batch > 1 else ''} (medians differed by "
+        f"{100 * (each.spread or 0):.0f} %, other processes used {each.others:.1f} of "
+        f"{each.cores} cores)"
+        for row in rows
+        for each in row.latency
+        if each.reliable is False
+    ]
+    if not found:
+        return ""
+    return (
+        "Times with a question mark are unreliable, they were measured while the machine was busy "
+        f"or did not become steady: {'; '.join(found)}. Do not compare them; export again on an "
+        "idle machine."
     )

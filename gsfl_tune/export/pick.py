@@ -86,6 +86,11 @@ def picked_bundle(
     say(
         f"picked trial {number}: validation accuracy {entry['accuracy']:.4f}, "
         f"{entry['latency_ms']:.2f} ms an image"
+        + (
+            " (unreliable: measured while the machine was busy, or never steady)"
+            if entry.get("latency_reliable") is False
+            else ""
+        )
     )
     if number == results.winner.trial:
         return run.best

@@ -9,6 +9,7 @@ from typing import Any
 from gsfl_tune.experiment import Categorical, Parameter
 from gsfl_tune.report import model
 from gsfl_tune.report.answer import maximizes, models_chart
+from gsfl_tune.report.clock import SearchClock
 from gsfl_tune.report.files import CONTROL, SEARCH, RunFiles
 from gsfl_tune.report.importance import Importances, importances
 from gsfl_tune.report.rungs import Rung, rung_epochs, rungs
@@ -122,8 +123,15 @@ class SearchCharts:
     def _best(self) -> dict[str, Any]:
         begins = [t.begin for t in self._files.trials if t.begin is not None]
         if not begins:
-            return {"lines": [], "dots": [], "seconds": 0}
-        clock = _Clock(self._files.trials)
+            return {"lines": [], "dots": [], "seconds": 0, "pauses": []}
+        drivers = self._files.manifest.get("drivers")
+        clock = SearchClock(
+            self._files.trials,
+            [each for each in drivers if isinstance(each, dict)]
+            if isinstance(drivers, list)
+            else [],
+            self._files.stretches,
+        )
         lines = []
         for name, trials in (("search", self.trials), ("control", self.rival_trials)):
             steps = best_so_far(trials, maximize=self.maximize)
@@ -186,37 +194,6 @@ def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
         "probes": probes,
         "swap": swap,
     }
-
-
-class _Clock:
-    """Seconds of a run in which trials were under way, without the time that it was stopped."""
-
-    def __init__(self, trials: Sequence[TrialRecord]) -> None:
-        spans = sorted(
-            (t.begin, t.end if t.end is not None else t.begin)
-            for t in trials
-            if t.begin is not None
-        )
-        self._jumps: list[tuple[float, float]] = []
-        self.pauses: list[float] = []
-        self._start = until = spans[0][0]
-        lost = 0.0
-        for begin, end in spans:
-            if begin - until > _PAUSE:
-                self.pauses.append(round(until - self._start - lost, 1))
-                lost += begin - until
-                self._jumps.append((begin, lost))
-            until = max(until, end)
-        self.seconds = round(until - self._start - lost, 1)
-
-    def at(self, instant: float | None) -> float:
-        """Seconds from the beginning."""
-        instant = self._start if instant is None else instant
-        lost = max((lost for begin, lost in self._jumps if begin <= instant), default=0.0)
-        return round(max(0.0, instant - self._start - lost), 1)
-
-
-_PAUSE = 300.0
 
 
 def _axis(name: str, parameter: Parameter | None, trials: Sequence[TrialRecord]) -> dict[str, Any]:

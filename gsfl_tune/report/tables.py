@@ -213,11 +213,18 @@ def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory)
     table.add_column("parameters", overflow="fold")
     for entry in entries:
         number = f"{entry['trial']}{' (winner)' if entry['trial'] == winner else ''}"
-        accuracy, latency = f"{entry['accuracy']:.4f}", f"{entry['latency_ms']:.2f}"
+        doubtful = entry.get("latency_reliable") is False
+        accuracy = f"{entry['accuracy']:.4f}"
+        latency = f"{entry['latency_ms']:.2f}{' ?' if doubtful else ''}"
         table.add_row(number, accuracy, latency, _parameters(entry["params"]))
     return Group(
         Text("Pareto front: no trial beats one of these in both", "bold"),
         table,
+        *(
+            ["? unreliable: measured while the machine was busy, or never steady"]
+            if any(entry.get("latency_reliable") is False for entry in entries)
+            else []
+        ),
         "Export the fastest that is at most half a point less accurate than the best with",
         _whole(f"  gsfl-tune export {shlex.quote(str(run.path))} FOLDER --pick fastest-within 0.5"),
     )

@@ -84,7 +84,10 @@ class Manifest:
     def begin(
         self, experiment: Experiment, *, data: str, environment: dict[str, Any], seconds: float
     ) -> None:
-        """Writes the manifest; creation time and seconds of an earlier driver are kept.
+        """Writes the manifest; what it says of earlier drivers is kept.
+
+        Of each driver it has when it began and when it was last heard of, seconds since 1970: what
+        lies between two of them is no time of the search.
 
         Results of an earlier, smaller budget are taken away: they are not those of this run.
 
@@ -106,6 +109,7 @@ class Manifest:
                 "settings": _settings(experiment),
                 "data": data,
                 "environment": environment,
+                "drivers": [*known.get("drivers", []), {"begin": _now(), "end": _now()}],
                 "seconds": {
                     **before,
                     "preflight": round(before.get("preflight", 0.0) + seconds, 2),
@@ -122,10 +126,14 @@ class Manifest:
         finally:
             clock.write()
 
-    def elapsed(self) -> Callable[[], float]:
-        """What gives the seconds of the run from now on, those of earlier drivers included."""
-        before = sum(self._read().get("seconds", {}).values())
-        started = time.monotonic()
+    def elapsed(self, started: float, *, anew: bool = False) -> Callable[[], float]:
+        """What gives the seconds of the run from now on, those of earlier drivers included.
+
+        Args:
+            started: When this driver began, by the monotonic clock.
+            anew: Whether earlier drivers came to nothing, and do not count.
+        """
+        before = 0.0 if anew else sum(self._read().get("seconds", {}).values())
         return lambda: before + time.monotonic() - started
 
     def seconds(self) -> dict[str, float]:
@@ -137,6 +145,8 @@ class Manifest:
         """Writes what a phase has taken so far, over all drivers."""
         content = self._read()
         content["seconds"][phase] = round(seconds, 2)
+        for driver in content.get("drivers", [])[-1:]:
+            driver["end"] = _now()
         write_json(self.run.manifest_file, content)
 
     def _read(self) -> dict[str, Any]:
@@ -175,6 +185,10 @@ class Clock:
         """Writes the time to the manifest."""
         self._written = time.monotonic()
         self._manifest.set_seconds(self._phase, self.seconds)
+
+
+def _now() -> float:
+    return round(time.time(), 2)
 
 
 def _settings(experiment: Experiment) -> dict[str, Any]:

@@ -114,7 +114,7 @@ class Results:
     probe: Probe | None = None
     finalists: list[Finalist] = field(default_factory=list)
     # Of a search with two objectives, the fastest first: trial, accuracy (the first objective),
-    # latency_ms, params, config.
+    # latency_ms, latency_reliable, params, config.
     pareto: list[dict[str, Any]] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)

@@ -14,6 +14,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.search.added import SamplerFactory, SamplerRequest
     from gsfl_tune.search.asha import Asha
+    from gsfl_tune.search.beginning import (
+        begin_or_go_on,
+        clear,
+        refuse_what_fails_later,
+        untried,
+    )
     from gsfl_tune.search.budget import SearchTime, TimeBudget
     from gsfl_tune.search.final import JobsOutcome, run_jobs
     from gsfl_tune.search.finalists import choose_finalists
@@ -67,8 +73,10 @@ __all__ = [
     "Watcher",
     "Watchers",
     "active_params",
+    "begin_or_go_on",
     "best",
     "choose_finalists",
+    "clear",
     "count_trials",
     "fixed_to",
     "load_result",
@@ -82,11 +90,13 @@ __all__ = [
     "reasons",
     "refuse_changes",
     "refuse_small_disk",
+    "refuse_what_fails_later",
     "rehearse_largest",
     "run_jobs",
     "run_lock",
     "run_study",
     "stored_run",
+    "untried",
     "write_trials",
 ]
 
@@ -113,7 +123,9 @@ _HOMES = {
     "Watcher": "watcher",
     "Watchers": "watcher",
     "active_params": "protocol",
+    "begin_or_go_on": "beginning",
     "best": "protocol",
+    "clear": "beginning",
     "count_trials": "table",
     "fixed_to": "planning",
     "choose_finalists": "finalists",
@@ -128,11 +140,13 @@ _HOMES = {
     "reasons": "protocol",
     "refuse_changes": "resume",
     "refuse_small_disk": "keeper",
+    "refuse_what_fails_later": "beginning",
     "rehearse_largest": "rehearsal",
     "run_jobs": "final",
     "run_lock": "resume",
     "run_study": "runner",
     "stored_run": "stored",
+    "untried": "beginning",
     "write_trials": "table",
 }
 

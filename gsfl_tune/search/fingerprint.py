@@ -13,6 +13,34 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
+# What a resume may change: how much is searched, on what, and what comes after. Where the images
+# lie too: that they are the same is asked of their content (`Manifest.refuse_other_data`).
+CHANGEABLE = (
+    "name",
+    "storage",
+    "data.path",
+    "data.download",
+    "search.trials",
+    "search.resources",
+    "search.max_concurrent",
+    "search.max_failures",
+    "search.finalists",
+    "search.final_seeds",
+    "search.control",
+    "search.enqueue",
+    "search.time_budget",
+    "search.target",
+    "search.trial_timeout",
+    "search.keep_checkpoints",
+    "search.last_checkpoints",
+    "search.disk_budget",
+)
+
+
+def changeable(path: str) -> bool:
+    """Whether a resume may change a leaf of an experiment."""
+    return any(path == each or path.startswith(f"{each}.") for each in CHANGEABLE)
+
 
 def sign_study(
     study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
@@ -69,6 +97,9 @@ def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]
     """What changed between two fingerprints, one line per dotted path."""
     lines = []
     for path in sorted({*known, *found}):
+        # A run of an earlier version wrote down more.
+        if changeable(path):
+            continue
         before, after = known.get(path, "nothing"), found.get(path, "nothing")
         if before != after:
             lines.append(f"  {path}: was {before}, found {after}")

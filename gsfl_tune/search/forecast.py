@@ -13,7 +13,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.time_plan import SURVIVING
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Said, States, Watcher
-from gsfl_tune.training.trial import FitOn
+from gsfl_tune.training.fingerprint import FitOn
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study import Study

@@ -5,9 +5,9 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import numpy as np
 import torch
 
+from gsfl_tune.training.timing import measure_time
 from gsfl_tune.training.trial import Training
 
 _WARM_UP = 5
@@ -21,7 +21,9 @@ def measure_latency(training: Training) -> dict[str, Any]:
         training: A training at its end.
 
     Returns:
-        ``latency_ms``, the median of ``runs`` runs, with ``threads`` and ``device``.
+        ``latency_ms``, the median of ``runs`` runs, with ``threads`` and ``device``, and whether it
+        is ``reliable``, with the ``spread`` and the cores that ``others`` used, see
+        `gsfl_tune.training.timing.Timing`.
     """
     device = training.device
     network = training.trained_network().to(device)
@@ -36,18 +38,16 @@ def measure_latency(training: Training) -> dict[str, Any]:
             torch.cuda.synchronize(device)
         return 1000 * (time.perf_counter() - started)
 
-    times: list[float] = []
+    # A GPU needs one thread, to be fed.
+    threads = 1 if device.type == "cuda" else torch.get_num_threads()
     with torch.inference_mode():
         for _ in range(_WARM_UP):
             run()
-        began = time.perf_counter()
-        while len(times) < _FEWEST or (
-            len(times) < _MOST and time.perf_counter() - began < _SECONDS
-        ):
-            times.append(run())
+        timing = measure_time(run, fewest=_FEWEST, most=_MOST, seconds=_SECONDS, threads=threads)
     return {
-        "latency_ms": float(np.median(times)),
-        "runs": len(times),
+        "latency_ms": timing.median,
+        "runs": timing.runs,
         "threads": torch.get_num_threads(),
         "device": str(device),
+        **timing.to_json(),
     }

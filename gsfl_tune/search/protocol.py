@@ -335,6 +335,7 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
             "trial": trial.number,
             "accuracy": trial.values[0],
             "latency_ms": trial.values[1],
+            "latency_reliable": trial.user_attrs.get("latency", {}).get("reliable"),
             "params": active_params(experiment, trial.params),
             "config": experiment.configure(trial.params).model_dump(mode="json"),
         }

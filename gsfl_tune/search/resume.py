@@ -12,29 +12,9 @@ from typing import Any
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.fingerprint import check_fingerprint
+from gsfl_tune.search.fingerprint import changeable, check_fingerprint
 from gsfl_tune.search.journal import study_attributes
 from gsfl_tune.search.study import Study
-
-# What a resume may change: how much is searched, on what, and what comes after.
-CHANGEABLE = (
-    "name",
-    "storage",
-    "search.trials",
-    "search.resources",
-    "search.max_concurrent",
-    "search.max_failures",
-    "search.finalists",
-    "search.final_seeds",
-    "search.control",
-    "search.enqueue",
-    "search.time_budget",
-    "search.target",
-    "search.trial_timeout",
-    "search.keep_checkpoints",
-    "search.last_checkpoints",
-    "search.disk_budget",
-)
 
 
 @contextmanager
@@ -88,11 +68,7 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
             if parameter.name == parameter.path or parameter.name.endswith("@0")
             else f"{found[parameter.path]} | {text}"
         )
-    return {
-        path: text
-        for path, text in found.items()
-        if not any(path == open_ or path.startswith(f"{open_}.") for open_ in CHANGEABLE)
-    }
+    return {path: text for path, text in found.items() if not changeable(path)}
 
 
 def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment import Experiment
@@ -16,6 +18,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
 from gsfl_tune.search.interrupt import Interrupt
+from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.rung_epochs import rung_epochs
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.watcher import Watcher
@@ -98,7 +101,7 @@ def stored_run(
     cache = shared_cache(storage.place)
     share_cache(cache)
     try:
-        if storage.has_run and resume is False:
+        if storage.has_run and resume is False and not _untried(storage):
             raise UserError(
                 f"{storage.url}: a run is there already; --resume continues it, another name or "
                 "storage begins a new one"
@@ -117,6 +120,19 @@ def stored_run(
     if cache is not None:
         cache.settle()
     storage.close()
+
+
+def _untried(storage: RunStorage) -> bool:
+    """Whether the run in a storage was begun and no trial was handed out."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "study.journal"
+        journal.write_bytes(storage.journal())
+        try:
+            studies = read_studies(journal)
+        except (ValueError, KeyError):
+            return False
+    states = {trial.state.name for trials in studies.values() for trial in trials}
+    return states <= {"WAITING"}
 
 
 def tell_finished(

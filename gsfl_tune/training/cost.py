@@ -250,6 +250,17 @@ def gib(count: int) -> str:
     return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
 
 
+def pretrained(experiment: Experiment) -> list[tuple[str, str]]:
+    """Every backbone of a space with the weights that it can have, once each."""
+    return list(
+        dict.fromkeys(
+            (case.values("model.backbone")[0], weights)
+            for case in _cases(experiment)
+            for weights in case.values("model.weights")
+        )
+    )
+
+
 def _cases(experiment: Experiment) -> Iterator[Experiment]:
     """The experiment for every named mapping, backbone, pooling and head that a trial can have."""
     named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]

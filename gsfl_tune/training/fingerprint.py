@@ -1,4 +1,4 @@
-"""What makes two trainings the same training."""
+"""Which training a checkpoint is of."""
 
 from __future__ import annotations
 
@@ -9,17 +9,26 @@ from gsfl_tune.training.features import digest
 
 FitOn = Literal["train", "train+validation"]
 
+# Says where images lie, not which they are.
+_PLACE = ("path", "download")
 
-def fingerprint(config: Config, seed: int | None = None, fit: FitOn = "train") -> str:
-    """What a training computes: two with the same fingerprint are the same training.
+
+def fingerprint(
+    config: Config, seed: int | None = None, fit: FitOn = "train", *, placed: bool = False
+) -> str:
+    """What a training computes: two with the same fingerprint, on the same images, are the same.
 
     Args:
         config: The configuration.
         seed: Overrides ``training.seed``.
         fit: Which images are trained on.
+        placed: Whether the place of the images counts, as it did in earlier versions.
     """
     seed = config.training.seed if seed is None else seed
     dumped = config.model_dump(exclude={"search", "name", "storage"})
+    if not placed:
+        for name in _PLACE:
+            del dumped["data"][name]
     # Terms of packages that take no part: the training is what it is without those packages.
     terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
     if terms:

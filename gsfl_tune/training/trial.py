@@ -327,7 +327,7 @@ class Training:
         state = load_checkpoint(path)
         if (
             state is None
-            or state["fingerprint"] != self._fingerprint
+            or not self._is_ours(state)
             # A power cut may keep the one file and lose the end of the other.
             or len(self.log.read()) < state["epoch"]
         ):
@@ -336,11 +336,20 @@ class Training:
         self._load(self._current(), state)
         return True
 
+    def _is_ours(self, state: dict[str, Any]) -> bool:
+        """Whether a checkpoint is of this configuration, on these images."""
+        if "data" in state:
+            known = state["fingerprint"], state["data"]
+            return bool(known == (self._fingerprint, self.workspace.dataset.digest))
+        earlier = fingerprint(self.config, self.seed, self.fit, placed=True)
+        return bool(state["fingerprint"] == earlier)
+
     def _state(self) -> dict[str, Any]:
         """All that `restore` needs; the same whatever the number of ranks."""
         stage = self._current()
         return {
             "fingerprint": self._fingerprint,
+            "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
             "module": stage.module.state_dict(),
             "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,

@@ -1,10 +1,14 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from gsfl_tune.cluster import Token, find_token
+from gsfl_tune.cluster.token import make_token
 from gsfl_tune.experiment.errors import UserError
 
 SECRET = "0123456789abcdef-secret"
@@ -73,3 +77,50 @@ def test_a_token_is_never_shown() -> None:
     shown = f"{token} {token!r} {token.refused('http://head:8265')}"
     assert SECRET not in shown
     assert "http://head:8265: the cluster does not accept the token from RAY_AUTH_TOKEN" in shown
+
+
+def test_a_local_ray_leaves_a_token_that_only_its_owner_can_read(tmp_path: Path) -> None:
+    program = """
+import os
+os.umask(0o022)
+from gsfl_tune.cluster import ray_session
+with ray_session(cpus=1):
+    import ray
+    print("worked", ray.get(ray.remote(lambda: 41 + 1).remote()))
+"""
+    environment = {name: text for name, text in os.environ.items() if "RAY_A" not in name}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env={**environment, "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+    assert "worked 42" in done.stdout, done.stderr
+    # What `gsfl-tune submit` reads.
+    assert find_token({}, tmp_path).value not in done.stdout + done.stderr
+    folder = tmp_path / ".ray"
+    assert [path.name for path in folder.iterdir()] == ["auth_token"]
+
+
+def test_a_token_is_made_only_where_ray_would_make_one(tmp_path: Path, file: Path) -> None:
+    make_token({}, tmp_path)
+    assert find_token({}, tmp_path).value == SECRET
+    file.write_text(" \n")
+    file.chmod(0o644)
+    make_token({}, tmp_path)
+    assert len(find_token({}, tmp_path).value) == 64
+    for number, variables in enumerate(
+        [{"RAY_AUTH_MODE": "disabled"}, {"RAY_AUTH_TOKEN": "x"}, {"RAY_AUTH_TOKEN_PATH": "y"}]
+    ):
+        home = tmp_path / str(number)
+        make_token(variables, home)
+        assert not home.exists()
+
+
+def test_a_home_that_cannot_be_written_is_left_to_ray(tmp_path: Path) -> None:
+    home = tmp_path / "file"
+    home.write_text("")
+    make_token({}, home)
+    assert home.read_text() == ""

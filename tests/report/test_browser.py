@@ -7,6 +7,7 @@ import pytest
 from gsfl_tune.report import write_report
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
+from tests.report.test_clock import with_a_night
 from tests.report.test_page import EVIL
 
 TABS = ("answer", "search", "trials", "model", "decomposition")
@@ -61,6 +62,19 @@ def test_every_chart_is_drawn_without_a_complaint(visit, whole, theme, width):
     assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
     assert here.page.evaluate("document.images.length") == 6
     assert here.page.evaluate("[...document.images].every((each) => each.complete)")
+
+
+def test_where_a_search_was_interrupted_is_marked(visit, tmp_path):
+    maker = with_a_night(RunMaker(tmp_path / "run").begin().search(20))
+    here = visit(write_report(maker.path))
+    open_tab(here.page, "search")
+    marks = here.page.query_selector_all("#fig-best .interrupted")
+    assert [mark.text_content() for mark in marks] == ["interrupted"]
+    marks[0].query_selector("text").hover()
+    assert here.page.inner_text("#tip") == "interrupted for 8 h, which does not count"
+    # Two trials a second, not eight hours.
+    assert " h" not in "".join(here.page.locator("#fig-best svg > g text").all_text_contents())
+    assert here.complaints == []
 
 
 def test_what_only_some_runs_have_is_drawn_too(visit, tmp_path):

@@ -71,7 +71,22 @@ def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begu
         make_results(
             pareto=[
                 {"trial": 7, "accuracy": 0.7, "latency_ms": 3.126, "params": params, "config": {}},
-                {"trial": winner, "accuracy": 0.8, "latency_ms": 12, "params": {}, "config": {}},
+                {
+                    "trial": winner,
+                    "accuracy": 0.8,
+                    "latency_ms": 12,
+                    "params": {},
+                    "config": {},
+                    "latency_reliable": True,
+                },
+                {
+                    "trial": 9,
+                    "accuracy": 0.9,
+                    "latency_ms": 1907.3,
+                    "params": {},
+                    "config": {},
+                    "latency_reliable": False,
+                },
             ]
         ),
     )
@@ -81,6 +96,8 @@ def test_the_front_of_two_objectives_is_shown_with_the_command_that_chooses(begu
         row[:6] for row in rows
     ]
     assert [str(winner), "(winner)", "0.8000", "12.00"] in rows
+    assert ["9", "0.9000", "1907.30", "?"] in rows
+    assert "? unreliable: measured while the machine was busy" in text
     (command,) = (line for line in text.splitlines() if "--pick" in line)
     arguments = _parser().parse_args(shlex.split(command)[1:])
     assert (arguments.run_dir, arguments.pick) == (begun, ["fastest-within", "0.5"])

@@ -83,6 +83,22 @@ def test_what_a_killed_driver_has_taken_counts(manifest, monkeypatch):
         assert after.seconds >= known
 
 
+def test_every_driver_is_written_down_with_the_last_that_was_heard_of_it(manifest):
+    def drivers():
+        return json.loads(manifest.run.manifest_file.read_text())["drivers"]
+
+    (first,) = drivers()
+    with manifest.clock("search") as clock:
+        while clock.seconds < 0.05:
+            pass
+    (ended,) = drivers()
+    assert ended["begin"] == first["begin"] < ended["end"]
+    Manifest(manifest.run).begin(experiment(), data="aaaa", environment={}, seconds=1.0)
+    before, second = drivers()
+    assert before == ended
+    assert second["begin"] >= ended["end"]
+
+
 def test_limits_make_another_run_of_it(manifest):
     score = {"accuracy": Score.of([0.5])}
     outcome = Outcome(config={}, validation=score, test=score, seeds=[1])

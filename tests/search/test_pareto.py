@@ -173,6 +173,7 @@ def test_a_search_finds_a_front_and_goes_on_where_it_was(
         t.number for t in front(study.trials(), "maximize")
     ]
     assert entries[0]["config"]["name"] == "tiny"
+    assert all(entry["latency_reliable"] in (True, False) for entry in entries)
     import pandas
 
     table = pandas.read_parquet(run.trials_parquet).set_index("number")

@@ -5,12 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
-from gsfl_tune.training import CheckpointError, NonFiniteLoss, Training
-from gsfl_tune.training.checkpoint import load_checkpoint
+from gsfl_tune.training import CheckpointError, NonFiniteLoss, Training, Workspace
+from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
+from gsfl_tune.training.fingerprint import fingerprint
 
 from .conftest import tiny_config
 
@@ -208,6 +210,55 @@ def test_checkpoint_of_another_configuration_is_not_used(workspace, tmp_path):
     assert not other.restore()
     assert other.epoch == 0
     assert other.log.read() == []
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A folder of noise in three classes."""
+    random = np.random.default_rng(0)
+    for number in range(24):
+        folder = tmp_path / "photos" / f"class {number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (40, 40, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+def _on(folder, tmp_path):
+    config = tiny_config(data={"source": "folder", "path": str(folder)})
+    opened = Workspace.open(config.data, cache_dir=tmp_path / "cache", device=torch.device("cpu"))
+    return Training(config, opened, tmp_path / "training")
+
+
+def test_images_may_move_and_their_training_goes_on(photos, tmp_path):
+    training = _on(photos, tmp_path)
+    training.run_epoch()
+    training.save()
+    moved = photos.rename(tmp_path / "elsewhere")
+    again = _on(moved, tmp_path)
+    assert again.restore()
+    assert again.epoch == 1
+
+
+def test_other_images_at_the_same_path_are_another_training(photos, tmp_path):
+    training = _on(photos, tmp_path)
+    training.run_epoch()
+    training.save()
+    first = min(photos.rglob("*.png"))
+    Image.new("RGB", (40, 40), "red").save(first)
+    assert not _on(photos, tmp_path).restore()
+
+
+def test_a_checkpoint_of_an_earlier_version_goes_on_where_its_images_are(photos, tmp_path):
+    training = _on(photos, tmp_path)
+    training.run_epoch()
+    training.save()
+    state = load_checkpoint(training.checkpoint_path)
+    del state["data"]
+    state["fingerprint"] = fingerprint(training.config, placed=True)
+    save_checkpoint(training.checkpoint_path, state)
+    assert _on(photos, tmp_path).restore()
+    assert not _on(photos.rename(tmp_path / "elsewhere"), tmp_path).restore()
 
 
 def test_a_broken_checkpoint_is_an_error_that_names_the_file(workspace, tmp_path):

@@ -110,8 +110,12 @@ charts.best = (host, data) => {
   axes(frame, { scale: x, ticks: timeTicks(best.seconds, frame.width > 500 ? 8 : 4), format: timeText,
     label: "time of the search" },
   { scale: y, ticks: y.ticks(5), format: metricTick(data.search), label: data.search.metric });
-  for (const pause of best.pauses || []) {
-    svg("line", { x1: x(pause), x2: x(pause), y1: frame.top, y2: frame.bottom, class: "mark" }, frame.root);
+  for (const [at, seconds] of best.pauses) {
+    const group = svg("g", { class: "series interrupted" }, frame.root);
+    svg("line", { x1: x(at), x2: x(at), y1: frame.top, y2: frame.bottom, class: "mark" }, group);
+    if (best.pauses.length < 4) svg("text", { x: x(at) + 4, y: frame.top - 6 }, group, "interrupted");
+    svg("path", { d: `M${x(at)},${frame.top}V${frame.bottom}`, class: "hit" }, group);
+    tooltip(group, `interrupted for ${timeText(seconds)}, which does not count`);
   }
   for (const [when, value, number, state, rival] of best.dots) {
     if (value < low || value > high) continue;
@@ -280,7 +284,7 @@ charts.timeline = (host, data) => {
 charts.pareto = (host, data) => {
   const points = data.search.pareto;
   const frame = canvasFor(host, 300, { left: 52, right: 16, top: 22, bottom: 38 });
-  const others = Object.keys(points[0]).filter((key) => !["trial", "accuracy"].includes(key));
+  const others = Object.keys(points[0]).filter((key) => !["trial", "accuracy", "latency_reliable"].includes(key));
   const cost = others.includes("latency_ms") ? "latency_ms" : others[0];
   const onFront = new Set(points.map((point) => point.trial));
   const beaten = cost !== "latency_ms" ? [] : data.search.trials.filter(
@@ -300,6 +304,7 @@ charts.pareto = (host, data) => {
   svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.5 }, frame.root);
   for (const point of sorted) {
     const dot = mark(frame.root, 0, x(point[cost]), y(point.accuracy), 5, { fill: "var(--finished)" });
-    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}`);
+    const doubt = point.latency_reliable === false ? "\n(unreliable: measured while the machine was busy)" : "";
+    tooltip(dot, `trial ${point.trial}: ${percentText(point.accuracy)} at ${numberText(point[cost])} ${cost}${doubt}`);
   }
 };

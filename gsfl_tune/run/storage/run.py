@@ -95,6 +95,15 @@ class RunStorage:
         """Whether a run was there when this driver came."""
         return self._run.manifest_file.name in self._objects
 
+    def journal(self) -> bytes:
+        """The journal as the storage has it.
+
+        Raises:
+            UserError: When it is damaged.
+            EnvironmentProblem: When the storage does not answer.
+        """
+        return read_journal(self.storage, self._segments)
+
     def bring_back(self) -> bool:
         """Makes the run directory what the storage has; where it has more itself, it stays.
 
@@ -107,7 +116,7 @@ class RunStorage:
         """
         if not self.has_run:
             return False
-        stored = read_journal(self.storage, self._segments)
+        stored = self.journal()
         journal = self._run.journal
         local = journal.read_bytes() if journal.exists() else b""
         ahead = bool(local) and local.startswith(stored)

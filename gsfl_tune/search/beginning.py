@@ -1,0 +1,149 @@
+"""How a driver finds its run: new, to be continued, or begun by one that came to nothing."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import BackboneError, WeightsError, create_backbone
+from gsfl_tune.run import EpochLog, RunDirectory, StudyName
+from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.run.storage import EPOCHS
+from gsfl_tune.search.journal import open_journal, read_studies
+from gsfl_tune.search.planning import planned
+from gsfl_tune.search.resume import refuse_changes
+from gsfl_tune.search.sampler import create_sampler
+from gsfl_tune.search.time_plan import TimePlan
+from gsfl_tune.training import Workspace, resolve_device
+from gsfl_tune.training.cost import pretrained
+
+
+@dataclass(frozen=True)
+class Beginning:
+    """What a driver goes on with.
+
+    Attributes:
+        experiment: The experiment, as an earlier driver planned it.
+        plan: That plan; None where there is none.
+        anew: Whether what is there came to nothing; see `clear`.
+    """
+
+    experiment: Experiment
+    plan: TimePlan | None
+    anew: bool = False
+
+
+def begin_or_go_on(
+    experiment: Experiment, run: RunDirectory, data: str, *, resume: bool | None
+) -> Beginning:
+    """Refuses to continue a run as another; one that has no trials yet is begun anew instead.
+
+    Writes nothing.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run directory; its lock is held.
+        data: Digest of the images and their split.
+        resume: Whether there is to be a run; None: either will do.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    fresh = untried(run)
+    if fresh and resume is False:
+        return Beginning(experiment, None, anew=True)
+    try:
+        found = Beginning(*planned(experiment, run))
+        refuse_changes(run, found.experiment)
+        Manifest(run).refuse_other_data(data)
+    except UserError:
+        if not fresh:
+            raise
+        return Beginning(experiment, None, anew=True)
+    return found
+
+
+def untried(run: RunDirectory) -> bool:
+    """Whether a run was begun and none of its trials has come to an epoch or an end."""
+    if not run.manifest_file.exists() or run.results_file.exists():
+        return False
+    try:
+        Manifest(run).check(resume=True)
+        studies = read_studies(run.journal)
+    except (UserError, ValueError, KeyError, OSError):
+        # What cannot be read is not taken for nothing.
+        return False
+    return not any(_tried(run, name, trial) for name, trials in studies.items() for trial in trials)
+
+
+def clear(run: RunDirectory, notice: Callable[[str], None]) -> None:
+    """Takes away what a driver has written that came to no trial.
+
+    The journal may have been published already, and is only ever added to: its studies are
+    deleted as Optuna deletes them.
+    """
+    notice(f"{run.path}: a run was begun there and came to no trial; it is begun anew")
+    if run.journal.exists():
+        storage, backend = open_journal(run.journal)
+        for study in storage.get_all_studies():
+            optuna.delete_study(study_name=study.study_name, storage=storage)
+        backend.close()
+    names: tuple[StudyName, ...] = ("search", "control")
+    for name in names:
+        shutil.rmtree(run.trials(name), ignore_errors=True)
+    for file in (run.plan_file, run.trials_parquet, run.workers_file, run.utilisation_file):
+        file.unlink(missing_ok=True)
+    run.manifest_file.unlink(missing_ok=True)
+
+
+def refuse_what_fails_later(
+    experiment: Experiment, workspace: Workspace, notice: Callable[[str], None], *, here: bool
+) -> None:
+    """Has everything fail now that would else fail once the run directory is written to.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        workspace: Its data.
+        notice: Told what takes a while.
+        here: Whether trials run on this machine: then it needs a GPU where they do, and the weights
+            of all backbones; else only those of the defaults, whose features this process needs.
+
+    Raises:
+        UserError: For weights or a GPU that cannot be had, or a sampler that cannot walk the space.
+    """
+    search = experiment.defaults().search
+    create_sampler(
+        search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)
+    )
+    own = experiment.defaults()
+    workspace.backbone(own)
+    if not here:
+        return
+    for device in experiment.values("training.device"):
+        resolve_device(device)
+    for backbone, weights in pretrained(experiment):
+        if weights == "none" or (backbone, weights) == (own.model.backbone, own.model.weights):
+            continue
+        notice(f"looking for the weights of {backbone} ({weights})")
+        try:
+            create_backbone(backbone, weights)
+        except WeightsError as error:
+            raise UserError(f"model.weights: {error}") from error
+        except BackboneError as error:
+            raise UserError(f"model.backbone: {error}") from error
+
+
+def _tried(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> bool:
+    if trial.state == TrialState.WAITING:
+        return False
+    if trial.state.is_finished() or trial.intermediate_values:
+        return True
+    path: Path = run.trial(name, trial.number) / EPOCHS
+    return bool(EpochLog(path).read())

@@ -1,0 +1,131 @@
+"""First tries that failed, and runs that go on elsewhere: whole searches."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsfl_tune.cluster import ray_session
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.pipeline import search
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Watcher
+
+FILE = """\
+name: tiny
+data: {source: folder, path: PLACE, image_size: 32, augment: {flip: false}}
+model:
+  backbone: test_efficientnet
+  weights: none
+  latent_dim: {choice: [8, 16]}
+  groups: {count: 2}
+training:
+  device: cpu
+  head: {epochs: 2, batch_size: 16, learning_rate: {float: [1e-3, 1e-2], log: true}}
+search:
+  trials: 2
+  control: "off"
+  finalists: 1
+  final_seeds: 1
+  resources: {cpu: 1, gpu: 0}
+"""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def ray_of_tests():
+    with ray_session(cpus=2):
+        yield
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """A folder of noise in four classes."""
+    random = np.random.default_rng(0)
+    for number in range(48):
+        folder = tmp_path / "photos" / f"class {number % 4}"
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = random.integers(0, 256, (36, 36, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+    return tmp_path / "photos"
+
+
+class Notes(Watcher):
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.lines.append(text)
+
+
+def go(tmp_path: Path, place: Path, *overrides: str, **options):
+    made = Experiment.parse(FILE.replace("PLACE", str(place)), overrides=overrides)
+    notes = Notes()
+    results = search(
+        made, tmp_path / "run", cache_dir=tmp_path / "cache", watchers=[notes], **options
+    )
+    return results, notes.lines
+
+
+def test_weights_that_cannot_be_had_leave_no_run(tmp_path: Path, photos: Path) -> None:
+    run = RunDirectory(tmp_path / "run")
+    weights = tmp_path / "weights.pth"
+    weights.write_bytes(b"nothing")
+    for overrides in (
+        [f"model.weights={weights}"],
+        # Not the default's: a trial would find it out, some time.
+        [f"model.weights={{choice: [none, {weights}]}}"],
+    ):
+        with pytest.raises(UserError, match=r"model\.weights: .*weights\.pth"):
+            go(tmp_path, photos, *overrides)
+        assert not run.manifest_file.exists()
+        assert not run.journal.exists()
+        assert not run.experiment_file.exists()
+
+
+def test_a_grid_that_cannot_be_walked_leaves_no_run(tmp_path: Path, photos: Path) -> None:
+    with pytest.raises(UserError, match="grid"):
+        go(tmp_path, photos, "search.sampler.name=grid")
+    assert not RunDirectory(tmp_path / "run").manifest_file.exists()
+
+
+def test_a_search_that_came_to_no_trial_is_begun_anew(
+    tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object, **__: object) -> None:
+        raise UserError("model.weights: the network is gone")
+
+    # After everything was looked at, and the run directory written to.
+    with monkeypatch.context() as patch:
+        patch.setattr("gsfl_tune.training.Workspace.feature_dim", fails)
+        with pytest.raises(UserError, match="the network is gone"):
+            go(tmp_path, photos)
+    assert RunDirectory(tmp_path / "run").manifest_file.exists()
+    results, lines = go(tmp_path, photos, "training.head.epochs=3")
+    assert results.trials["COMPLETE"] + results.trials["PRUNED"] == 2
+    assert any("came to no trial; it is begun anew" in line for line in lines)
+    with pytest.raises(UserError, match="a run is there already"):
+        go(tmp_path, photos)
+
+
+def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Path) -> None:
+    go(tmp_path, photos)
+    run = RunDirectory(tmp_path / "run")
+    kept = {path: path.stat().st_mtime_ns for path in run.finals.rglob("checkpoint.pt")}
+    assert kept
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    results, _ = go(tmp_path, elsewhere, "search.final_seeds=2", resume=True)
+    assert results.winner.config["data"]["path"] == str(elsewhere)
+    # A retrain that was there is there: the same images, whatever their folder is called.
+    assert {path: path.stat().st_mtime_ns for path in kept} == kept
+    drivers = json.loads(run.manifest_file.read_text())["drivers"]
+    assert len(drivers) == 2
+    assert drivers[0]["begin"] < drivers[0]["end"] <= drivers[1]["begin"]
+    # Other images are refused, wherever they lie.
+    shutil.rmtree(elsewhere / "class 3")
+    with pytest.raises(UserError, match="images or their split"):
+        go(tmp_path, elsewhere, "search.final_seeds=3", resume=True)
