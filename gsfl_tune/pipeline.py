@@ -10,23 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
-
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
-from gsfl_tune.evidence import Retrained, linear_probe_result, paired_bootstrap, write_evidence
+from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment, ExperimentError
-from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
-from gsfl_tune.run.results import (
-    Difference,
-    Finalist,
-    Results,
-    Score,
-    read_results,
-    write_results,
-)
-from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
+from gsfl_tune.run.results import Results, read_results
+from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search import (
     Candidate,
     Interrupt,
@@ -47,9 +37,7 @@ from gsfl_tune.search import (
     best,
     choose_finalists,
     clear,
-    count_trials,
     fixed_to,
-    pareto_entries,
     plain_space,
     plan_time,
     present,
@@ -62,13 +50,12 @@ from gsfl_tune.search import (
     run_study,
     stored_run,
     untried,
-    write_trials,
 )
 from gsfl_tune.search.tracking import TensorBoard, show_winner
-from gsfl_tune.training import CheckpointError, Training, Workspace, environment
+from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
-from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
+from gsfl_tune.training.standalone import open_workspace
 
 
 def search(
@@ -246,7 +233,16 @@ class _Search:
             self._notice("the control could not be trained with every seed; there is none")
             tested = None
         raced = [winner if each.label == winner.label else each for each in finalists]
-        self._conclude(winner, tested, kind, raced)
+        Conclusion(
+            experiment=self.experiment,
+            run=self.run,
+            manifest=self.manifest,
+            workspace=self.workspace,
+            retraining=self.retraining,
+            slots=self.slots.count,
+            notice=self._notice,
+            storage=self.storage,
+        ).write(winner, tested, kind, raced)
 
     @property
     def _controls_itself(self) -> bool:
@@ -312,99 +308,3 @@ class _Search:
     def _notice(self, text: str) -> None:
         for watcher in self.watchers:
             watcher.notice(text)
-
-    # --- evidence and export --------------------------------------------------------------
-
-    def _conclude(
-        self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
-    ) -> None:
-        workspace = self.workspace
-        if winner.config.data.fit != self.experiment.defaults().data.fit:
-            # The search chose how images are cut: features and groups are those of its choice.
-            chosen = self.experiment.fixed({"data.fit": winner.config.data.fit})
-            workspace = open_workspace(chosen, self.workspace.cache_dir)
-        difference: Difference | None = None
-        with self.manifest.clock("evidence"):
-            groups = workspace.groups(winner.config) if winner.config.model.head == "gsfl" else None
-            predictions = self.retraining.predictions(winner)
-            correct = np.stack([each.correct for each in predictions])
-            if control is not None:
-                rival = [each.correct for each in self.retraining.predictions(control)]
-                difference = paired_bootstrap(correct, rival)
-            probe = linear_probe_result(workspace, winner.config, correct)
-            write_evidence(
-                self.run,
-                workspace,
-                self._retrained(winner),
-                self._retrained(control) if control else None,
-                predictions=predictions,
-                groups=groups,
-                notice=self._notice,
-            )
-            if self.storage is not None:
-                self.storage.settle()
-            write_trials(self.run)
-        results = Results(
-            name=self.experiment.name,
-            metric=self.experiment.defaults().search.metric,
-            trials=count_trials(self.run),
-            winner=winner.outcome(),
-            control=control.outcome(kind) if control else None,
-            difference=difference,
-            probe=probe,
-            finalists=[
-                Finalist(each.trial, Score.table(each.validation))
-                for each in finalists
-                if each.validation
-            ],
-            pareto=pareto_entries(self.experiment, self.run),
-            groups={}
-            if groups is None
-            else dict(zip(workspace.dataset.classes, map(int, groups), strict=True)),
-            cost={"seconds": self.manifest.seconds(), "slots": self.slots.count},
-            environment=environment(),
-        )
-        self._export(workspace, winner, groups, results)
-        write_results(self.run.results_file, results)
-
-    def _retrained(self, candidate: Candidate) -> Retrained:
-        """Where the retrained models lie; a storage may have kept them until now."""
-        jobs = self.retraining.jobs(candidate, "train+validation")
-        if self.storage is not None:
-            for job in jobs:
-                self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
-        return Retrained(candidate.config, {job.seed: job.directory for job in jobs})
-
-    def _export(
-        self,
-        workspace: Workspace,
-        winner: Candidate,
-        groups: np.ndarray | None,
-        results: Results,
-    ) -> None:
-        """The bundle is the first seed's model, never the best on the test split."""
-        job = self.retraining.jobs(winner, "train+validation")[0]
-        training = Training(winner.config, workspace, job.directory, seed=job.seed, fit=job.fit)
-        if not _restored(training):
-            raise SearchFailed(
-                f"{training.checkpoint_path}: the retrained model is gone; remove "
-                f"{job.directory} and resume"
-            )
-        network = training.trained_network()
-        bundle_from_network(
-            self.run.best,
-            network,
-            winner.config,
-            classes=workspace.dataset.classes,
-            groups=None if groups is None else [int(group) for group in groups],
-            side=workspace.dataset.pool.side,
-            metrics=results.to_json(),
-        )
-        write_best_training(self.run.best_training, network, training.centers)
-
-
-def _restored(training: Training) -> bool:
-    try:
-        return training.look()
-    except CheckpointError as error:
-        raise broken_checkpoint(error) from error

@@ -19,6 +19,8 @@ from optuna.storages.journal import JournalFileBackend
 from PIL import Image
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.run.results import read_results
+from gsfl_tune.run.verdict import TITLES, best_on_validation
 
 EXPERIMENT = """\
 name: tiny
@@ -125,6 +127,27 @@ def test_the_winner_comes_with_its_evidence(finished):
     assert evidence["calibration"]["bins"]
     assert all((run / picture["file"]).is_file() for picture in evidence["pictures"])
     assert "Swap test" in output
+
+
+def test_three_models_are_carried_to_the_end_and_the_best_is_named(home, finished):
+    """Nobody leaves with a model that is worse than a logistic regression without knowing it."""
+    run, _ = finished
+    found = read_results(run / "results.json")
+    assert found.control is not None
+    assert found.probe is not None
+    assert {"accuracy", "nll"} <= found.probe.validation.keys()
+    for interval in (found.winner.interval, found.control.interval):
+        assert interval is not None
+        assert interval.covers_seeds
+    assert {each.code for each in found.findings or ()} >= {"few_images"}
+    best = best_on_validation(found)
+    assert (run / "best-simple").is_dir() == (best != "winner")
+    done = gsfl_tune(home, "export", run, "best-of-all", "--best-of-all")
+    assert done.returncode == 0, done.stderr
+    described = json.loads((home / "best-of-all" / "config.json").read_text())
+    assert described["model"] == best
+    text = gsfl_tune(home, "results", run).stdout
+    assert text.startswith(f"The {TITLES[best]} ") == (best != "winner")
 
 
 def test_the_journal_and_the_table_agree(finished):

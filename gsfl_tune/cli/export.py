@@ -54,6 +54,12 @@ class Export(Command):
             "many points of accuracy below the best",
         )
         parser.add_argument(
+            "--best-of-all",
+            action="store_true",
+            help="instead of the winner, whichever of winner, control and linear probe is best on "
+            "validation",
+        )
+        parser.add_argument(
             "--max-loss",
             type=float,
             default=0.5,
@@ -135,6 +141,7 @@ class Export(Command):
             options=options,
             pick=None if args.pick is None else parse_rule(args.pick),
             say=say,
+            best_of_all=args.best_of_all,
         )
 
 

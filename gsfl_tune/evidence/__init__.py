@@ -1,6 +1,5 @@
 """What a trained model shows beyond its accuracy."""
 
-from gsfl_tune.evidence.bootstrap import paired_bootstrap
 from gsfl_tune.evidence.calibration import calibration
 from gsfl_tune.evidence.confusions import (
     ConfusedPair,
@@ -13,36 +12,42 @@ from gsfl_tune.evidence.confusions import (
     per_class_accuracy,
     worst_classes,
 )
+from gsfl_tune.evidence.findings import Tested, find
 from gsfl_tune.evidence.gradcam import NoMaps, activation_maps
 from gsfl_tune.evidence.group_probes import group_probes
-from gsfl_tune.evidence.linear_probe import choose_strength, linear_probe
+from gsfl_tune.evidence.interval import difference, mean_interval
+from gsfl_tune.evidence.linear_probe import LinearProbe, tune_probe
 from gsfl_tune.evidence.recompute import recompute_evidence
 from gsfl_tune.evidence.swap import swap_test
 from gsfl_tune.evidence.trained import ModelGone, Retrained
 from gsfl_tune.evidence.write import write_evidence
-from gsfl_tune.evidence.yardstick import linear_probe_result
+from gsfl_tune.evidence.yardstick import Yardstick, measure_probe
 
 __all__ = [
     "ConfusedPair",
     "GroupErrors",
+    "LinearProbe",
     "ModelGone",
     "NoMaps",
     "Retrained",
+    "Tested",
+    "Yardstick",
     "activation_maps",
     "calibration",
-    "choose_strength",
     "confusion_matrix",
     "confusion_report",
     "confusion_table",
+    "difference",
+    "find",
     "group_errors",
     "group_probes",
-    "linear_probe",
-    "linear_probe_result",
+    "mean_interval",
+    "measure_probe",
     "most_confused",
-    "paired_bootstrap",
     "per_class_accuracy",
     "recompute_evidence",
     "swap_test",
+    "tune_probe",
     "worst_classes",
     "write_evidence",
 ]

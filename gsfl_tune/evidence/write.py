@@ -238,6 +238,8 @@ def _from_models(
         content["swap"] = attempt(
             "the swap test", lambda: _swap(studied.seeds, own, pool_labels, groups)
         )
+    if groups is not None:
+        content["shared"] = attempt("the spread of the shared part", lambda: _shared(studied.seeds))
     content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
     try:
         with activity("evidence: Grad-CAM"):
@@ -293,6 +295,26 @@ def _swap(
             Swappable(judge, latents.features, latents.shared, latents.discriminative, seed.decode)
         )
     return swap_test(networks, labels, groups)
+
+
+def _shared(seeds: Sequence[_Seed]) -> dict[str, Any]:
+    """How much of its length the shared part moves from image to image."""
+    shares = [
+        spread_share(seed.latents.shared) for seed in seeds if seed.latents.shared is not None
+    ]
+    return {"spread": float(np.mean(shares)), "by_seed": shares}
+
+
+def spread_share(part: NDArray[np.floating]) -> float:
+    """Variance over images as a share of the mean square, 0 (one point for all) to 1.
+
+    Args:
+        part: (N, H) of N images.
+    """
+    values = np.asarray(part, dtype=np.float64)
+    square = float((values**2).sum(axis=1).mean())
+    moved = float(((values - values.mean(axis=0)) ** 2).sum(axis=1).mean())
+    return moved / square if square > 1e-12 else 0.0
 
 
 def _map(studied: _Studied, labels: Positions, predicted: Positions) -> dict[str, Any]:

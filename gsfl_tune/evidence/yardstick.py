@@ -2,35 +2,76 @@
 
 from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass
 
-from gsfl_tune.evidence.bootstrap import paired_bootstrap
-from gsfl_tune.evidence.linear_probe import linear_probe
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from gsfl_tune.evidence.interval import difference, mean_interval
+from gsfl_tune.evidence.linear_probe import LinearProbe, tune_probe
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
 
 
-def linear_probe_result(workspace: Workspace, config: Config, correct: np.ndarray) -> Probe:
-    """Fits a linear probe on a configuration's frozen features and compares the winner with it.
+@dataclass(frozen=True)
+class Yardstick:
+    """A tuned linear probe, tested once.
+
+    Attributes:
+        probe: The classifier.
+        logits: (N, C) of the test images.
+        labels: (N,) their classes.
+        validation: Metrics on the validation images, when fitted on the training images alone.
+    """
+
+    probe: LinearProbe
+    logits: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    validation: dict[str, float]
+
+    @property
+    def correct(self) -> NDArray[np.bool_]:
+        """(N,) whether it is right about each test image."""
+        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+
+    def result(self, winner_correct: ArrayLike) -> Probe:
+        """What ``results.json`` says of it.
+
+        Args:
+            winner_correct: (seeds, N) whether the winner was right about the test images.
+        """
+        return Probe(
+            test=Score.table([classification_metrics(self.logits, self.labels)]),
+            difference=difference(winner_correct, self.correct),
+            validation=Score.table([self.validation]),
+            strength=self.probe.strength,
+            interval=mean_interval(self.correct),
+        )
+
+
+def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
+    """Fits a tuned linear probe on a configuration's frozen features and tests it once.
 
     Args:
         workspace: Data and caches.
         config: Decides backbone, image size and pooling.
-        correct: (seeds, test images) whether the winner was right.
     """
     dataset = workspace.dataset
     pool = workspace.features(config).float().numpy()
     train, validation = dataset.train_index, dataset.validation_index
-    logits = linear_probe(
+    labels = dataset.pool.labels
+    tuned = tune_probe(
         pool[train],
-        dataset.pool.labels[train],
-        workspace.features(config, "test").float().numpy(),
-        validation_features=pool[validation],
-        validation_labels=dataset.pool.labels[validation],
+        labels[train],
+        pool[validation],
+        labels[validation],
         class_count=dataset.class_count,
     )
-    labels = dataset.test.labels
-    difference = paired_bootstrap(correct, logits.argmax(axis=1) == labels)
-    return Probe(Score.table([classification_metrics(logits, labels)]), difference)
+    return Yardstick(
+        probe=tuned.probe,
+        logits=tuned.probe.logits(workspace.features(config, "test").float().numpy()),
+        labels=np.asarray(dataset.test.labels, dtype=np.int64),
+        validation=classification_metrics(tuned.validation_logits, labels[validation]),
+    )

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
+    LinearHead,
     Network,
     PlainHead,
     Projection,
@@ -36,6 +37,7 @@ class Architecture:
     class_count: int
     feature_scale: float
     dropout: float
+    head: Literal["encoder", "linear"] = "encoder"
 
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
@@ -44,21 +46,25 @@ class Architecture:
         projection = None
         if network.projection is not None:
             projection = (network.backbone.channels, network.projection.channels)
+        linear = isinstance(network.head, LinearHead)
         return cls(
             backbone=recipe.backbone,
             pooling=recipe.pooling,
             pooling_dim=recipe.pooling_dim,
             projection=projection,
-            latent_dim=config.model.latent_dim,
+            latent_dim=network.head.latent_dim,
             class_count=class_count,
-            feature_scale=config.model.feature_scale,
-            dropout=config.model.dropout,
+            feature_scale=network.head.feature_scale,
+            dropout=0.0 if linear else config.model.dropout,
+            head="linear" if linear else "encoder",
         )
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Architecture:
         """The inverse of ``dataclasses.asdict`` after JSON."""
         projection = content["projection"]
+        if content.get("head", "encoder") not in ("encoder", "linear"):
+            raise ValueError(f"head {content['head']}, this version knows encoder and linear")
         return cls(**{**content, "projection": tuple(projection) if projection else None})
 
     def build(self, state: Mapping[str, Tensor], *, pruned: bool = False) -> Network:
@@ -95,14 +101,18 @@ class Architecture:
             projection = Projection(torch.empty(channels, before), torch.empty(before))
         options = {} if self.pooling_dim is None else {"dim": self.pooling_dim}
         pooling = create_pooling(self.pooling, channels, **options)
-        head = PlainHead(
-            pooling.dim,
+        return Network(backbone, projection, pooling, self._head(pooling.dim))
+
+    def _head(self, feature_dim: int) -> PlainHead:
+        if self.head == "linear":
+            return LinearHead(feature_dim, self.class_count)
+        return PlainHead(
+            feature_dim,
             self.class_count,
             latent_dim=self.latent_dim,
             dropout=self.dropout,
             feature_scale=self.feature_scale,
         )
-        return Network(backbone, projection, pooling, head)
 
 
 def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:

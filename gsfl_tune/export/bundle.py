@@ -18,6 +18,7 @@ from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
+from gsfl_tune.run.verdict import Model
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment.config import Config
@@ -35,6 +36,7 @@ def write_bundle(
     preprocessing: Preprocessing,
     metrics: Mapping[str, Any],
     card: str | None = None,
+    model: Model = "winner",
     shared: Mapping[str, Tensor] | None = None,
 ) -> Path:
     """Writes a bundle: the whole directory appears at once, or nothing does.
@@ -49,6 +51,7 @@ def write_bundle(
         preprocessing: What training validated with.
         metrics: Content of ``metrics.json``.
         card: ``README.md``; default: written from the rest.
+        model: Which of the models in `metrics` it is; ``config.json`` says so too.
         shared: Tensors of the shared branch; they are left out by default.
 
     Returns:
@@ -68,6 +71,7 @@ def write_bundle(
         "format": files.FORMAT,
         "gsfl_tune": _own_version(),
         "name": config["name"],
+        "model": model,
         "architecture": asdict(architecture),
         "preprocessing": asdict(preprocessing),
         "sha256": {name: files.sha256(data) for name, data in contents.items()},
@@ -79,6 +83,7 @@ def write_bundle(
         groups=groups,
         preprocessing=asdict(preprocessing),
         metrics=metrics,
+        model=model,
     )
     contents |= {
         files.CONFIG: files.json_bytes(description),
@@ -105,6 +110,7 @@ def bundle_from_network(
     groups: Sequence[int] | None,
     side: int,
     metrics: Mapping[str, Any],
+    model: Model = "winner",
 ) -> Path:
     """Writes the bundle of a trained network.
 
@@ -116,6 +122,7 @@ def bundle_from_network(
         groups: (C,) group of every class, or None for a plain head.
         side: Side of the decoded squares that it was validated on.
         metrics: Content of ``metrics.json``.
+        model: Which of the models in `metrics` it is.
     """
     statistics = network.backbone.preprocessing
     return write_bundle(
@@ -135,6 +142,7 @@ def bundle_from_network(
             std=[float(value) for value in statistics.std],
         ),
         metrics=metrics,
+        model=model,
     )
 
 

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
+from gsfl_tune.run.results import Results
+from gsfl_tune.run.verdict import Model, ahead, verdicts
 
 _CLASSES_LISTED = 60
 
@@ -47,6 +49,7 @@ def model_card(
     groups: Mapping[str, int],
     preprocessing: Mapping[str, Any],
     metrics: Mapping[str, Any],
+    model: Model = "winner",
 ) -> str:
     """Writes the card in Markdown.
 
@@ -56,21 +59,32 @@ def model_card(
         groups: Group of every class; empty for a plain head.
         preprocessing: ``image_size``, ``side``, ``fit``, ``mean``, ``std``.
         metrics: Content of ``metrics.json``; what is missing is left out.
+        model: Which of the models in `metrics` it is.
     """
-    model, data = config["model"], config["data"]
-    kind = "GSFL-Net" if model["head"] == "gsfl" else "plain classifier"
+    settings, data = config["model"], config["data"]
+    kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
+        model, "GSFL-Net" if settings["head"] == "gsfl" else "plain classifier"
+    )
+    results = _results(metrics)
+    holds = (
+        "the frozen backbone and a logistic regression of its features"
+        if model == "probe"
+        else "the backbone, the discriminative encoder and the classifier; what only training "
+        "needed is not in it"
+    )
     sections = [
         f"# {config['name']}",
-        f"An image classifier for {len(classes)} classes: a {kind} on `{model['backbone']}` "
-        f"({model['pooling'].replace('_', ' ')} pooling), found by a gsfl-tune search. The bundle "
-        "holds the backbone, the discriminative encoder and the classifier; what only training "
-        "needed is not in it.",
+        *_first(results, model),
+        f"An image classifier for {len(classes)} classes: a {kind} on `{settings['backbone']}` "
+        f"({settings['pooling'].replace('_', ' ')} pooling), from a gsfl-tune search. The bundle "
+        f"holds {holds}.",
         "## Test",
-        _test_table(metrics),
+        _test_table(metrics, model, results),
+        *_findings(results),
         "## Classes",
         _class_list(classes, groups),
         "## Training",
-        _training(config),
+        _training(config, model, metrics),
         "## Preprocessing",
         f"`{data['fit']}` to a square of {preprocessing['side']} px, resize and centre crop to "
         f"{preprocessing['image_size']} px, RGB in 0..1, mean {_numbers(preprocessing['mean'])}, "
@@ -80,16 +94,44 @@ def model_card(
         "## Limits",
         _LIMITS.rstrip(),
         "## Licence of the weights",
-        _LICENCE.format(weights=_weights(model["weights"]), backbone=model["backbone"]).rstrip(),
+        _LICENCE.format(
+            weights=_weights(settings["weights"]), backbone=settings["backbone"]
+        ).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _test_table(metrics: Mapping[str, Any]) -> str:
+def _results(metrics: Mapping[str, Any]) -> Results | None:
+    """The results of the run; None where `metrics` are not (yet) those of a whole run."""
+    try:
+        return Results.from_json(metrics)
+    except (KeyError, TypeError, AttributeError):
+        return None
+
+
+def _first(results: Results | None, model: Model) -> list[str]:
+    """What a reader must know first: that there is a better model beside this one."""
+    first = ahead(results) if results is not None else None
+    if first is None:
+        return []
+    if model != "winner":
+        return [first.replace("its bundle is in best-simple/.", "this is its bundle.")]
+    return [f"**{first}**"]
+
+
+def _findings(results: Results | None) -> list[str]:
+    """What would be bad and holds, the worst first."""
+    if results is None or not results.findings:
+        return []
+    lines = [f"- **{each.severity}**: {each.sentence}" for each in results.findings]
+    return ["## Findings", "\n".join(lines)]
+
+
+def _test_table(metrics: Mapping[str, Any], model: Model, results: Results | None) -> str:
     rows = [
-        (label, metrics[key]["test"])
+        (f"**{label}, this bundle**" if key == model else label, metrics[key]["test"])
         for key, label in (
-            ("winner", "**this configuration**"),
+            ("winner", "winner"),
             ("control", "control (plain head)"),
             ("probe", "linear probe"),
         )
@@ -105,26 +147,28 @@ def _test_table(metrics: Mapping[str, Any]) -> str:
     for label, scores in rows:
         lines.append(f"| {label} | " + " | ".join(_score(scores[name]) for name in names) + " |")
     text = "\n".join(lines)
-    difference = metrics.get("difference")
-    if difference:
-        interval = difference["interval"]
+    own = metrics.get(model) or {}
+    interval = own.get("interval")
+    if interval:
         text += (
-            f"\n\nAccuracy of this configuration minus its control: "
-            f"{100 * difference['mean']:+.1f} points, {100 * interval['level']:.0f} % interval "
-            f"{100 * interval['low']:+.1f} to {100 * interval['high']:+.1f} ({interval['method']})."
+            f"\n\nTest accuracy {100 * own['test']['accuracy']['mean']:.1f} %, "
+            f"{100 * interval['level']:.0f} % interval {100 * interval['low']:.1f} to "
+            f"{100 * interval['high']:.1f} ({interval['method']})."
         )
-    seeds = rows[0][1][names[0]]["values"] if names else []
+    if results is not None:
+        for each in verdicts(results):
+            text += f"\n\n{each.sentence}"
+    seeds = own["test"][names[0]]["values"] if own and names else []
     if len(seeds) > 1:
         text += (
-            f"\n\nMean ± deviation over {len(seeds)} seeds; the weights here are the first seed's"
+            f"\n\nMeans over {len(seeds)} seeds; the weights here are the first seed's"
             f" ({names[0].replace('_', ' ')} {seeds[0]:.4f}), not the best on the test images."
         )
     return text
 
 
 def _score(score: Mapping[str, Any]) -> str:
-    spread = f" ± {score['std']:.4f}" if len(score["values"]) > 1 else ""
-    return f"{score['mean']:.4f}{spread}"
+    return f"{score['mean']:.4f}"
 
 
 def _class_list(classes: Sequence[str], groups: Mapping[str, int]) -> str:
@@ -144,7 +188,16 @@ def _listed(names: Sequence[str]) -> str:
     return f"{shown} and {rest} more (`classes.json`)" if rest > 0 else shown
 
 
-def _training(config: Mapping[str, Any]) -> str:
+def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]) -> str:
+    if kind == "probe":
+        strength = (metrics.get("probe") or {}).get("strength")
+        chosen = f" ({strength:g}, scikit-learn's C)" if strength is not None else ""
+        return (
+            f"- Pretrained weights: {_weights(config['model']['weights'])}; not changed.\n"
+            f"- Head: a logistic regression of unit features; validation images chose its "
+            f"regularisation{chosen}.\n"
+            "- Fitted on training and validation images."
+        )
     model, loss, training = config["model"], config["loss"], config["training"]
     stages = [
         f"`{name}` {stage['epochs']} epochs ({stage['optimizer']}, learning rate "

@@ -15,6 +15,8 @@ from gsfl_tune.export.architecture import shared_tensors
 from gsfl_tune.export.bundle import load_bundle, read_description
 from gsfl_tune.export.options import Options
 from gsfl_tune.run.layout import RunDirectory
+from gsfl_tune.run.results import read_results
+from gsfl_tune.run.verdict import TITLES, ahead, best_on_validation, validated
 
 if TYPE_CHECKING:
     from gsfl_tune.losses import ClassCenters
@@ -57,6 +59,7 @@ def export_run(
     with_shared: bool = False,
     options: Options | None = None,
     pick: float | None = None,
+    best_of_all: bool = False,
     say: Callable[[str], None] = lambda text: None,
     cache_dir: Path | None = None,
 ) -> Path:
@@ -72,6 +75,7 @@ def export_run(
         options: Format, precision and size; default: a copy.
         pick: Points of accuracy that the fastest trial of the front may give away; default: the
             winner.
+        best_of_all: Export whichever of winner, control and linear probe is best on validation.
         say: Told what is being done.
         cache_dir: Root of the node's caches.
 
@@ -86,6 +90,9 @@ def export_run(
     options.check(with_shared=with_shared)
     if with_shared and pick is not None:
         raise UserError("--with-shared: found with --pick, allowed for the winner of a run")
+    if best_of_all and (with_shared or pick is not None):
+        other = "--with-shared" if with_shared else "--pick"
+        raise UserError(f"--best-of-all: found with {other}, allowed alone")
     directory, out = RunDirectory(run), Path(out)
     if not directory.path.is_dir():
         raise UserError(f"{run}: no such run directory")
@@ -99,6 +106,8 @@ def export_run(
 
         options.require()
         source = picked_bundle(directory, pick, data=options.data, cache_dir=cache_dir, say=say)
+    if best_of_all:
+        source = _best_of_all(directory, say)
     if not options.is_copy:
         from gsfl_tune.export.convert import convert
 
@@ -119,6 +128,22 @@ def export_run(
 
     files.replace_directory(out, fill)
     return out
+
+
+def _best_of_all(directory: RunDirectory, say: Callable[[str], None]) -> Path:
+    results = read_results(directory.results_file)
+    model = best_on_validation(results)
+    if "probe" not in validated(results):
+        raise UserError(
+            f"{directory.results_file}: found no validation metrics of the linear probe (the run "
+            "was made by an older version), allowed: a run whose three models were validated"
+        )
+    say(ahead(results) or "The winner is the best on the validation images.")
+    if model == "winner":
+        return directory.best
+    if not directory.best_simple.is_dir():
+        raise UserError(f"{directory.best_simple}: is gone; it held the {TITLES[model]}")
+    return directory.best_simple
 
 
 def _shared_bytes(directory: RunDirectory) -> bytes:

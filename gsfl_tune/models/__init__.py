@@ -3,7 +3,7 @@
 from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
-from gsfl_tune.models.heads import GsflHead, HeadOutput, PlainHead, create_head
+from gsfl_tune.models.heads import GsflHead, HeadOutput, LinearHead, PlainHead, create_head
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -27,6 +27,7 @@ __all__ = [
     "CannotCut",
     "GsflHead",
     "HeadOutput",
+    "LinearHead",
     "Network",
     "PlainHead",
     "Pooling",

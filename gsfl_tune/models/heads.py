@@ -132,6 +132,23 @@ class GsflHead(PlainHead):
         return HeadOutput(self.classifier(d), d, s, self.decoder(s + d))
 
 
+class LinearHead(PlainHead):
+    """A linear classifier of unit features: the yardstick as a head; it is fitted elsewhere.
+
+    Its discriminative part is the feature itself.
+
+    Args:
+        feature_dim: D, size of a feature.
+        class_count: C.
+    """
+
+    def __init__(self, feature_dim: int, class_count: int) -> None:
+        super().__init__(feature_dim, class_count, latent_dim=1, dropout=0.0, feature_scale=1.0)
+        self.latent_dim = feature_dim
+        self.discriminative = nn.Sequential()
+        self.classifier = nn.Linear(feature_dim, class_count)
+
+
 def create_head(
     kind: Literal["gsfl", "plain"],
     feature_dim: int,

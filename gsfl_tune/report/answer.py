@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import math
 import shlex
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,8 +13,9 @@ import yaml
 from gsfl_tune.experiment import METRICS
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.settings import Setting, flat, settings
-from gsfl_tune.report.tables import duration, percent, sentence
-from gsfl_tune.run.results import Outcome, Results, Score
+from gsfl_tune.report.tables import duration, measured_over, percent, spanned
+from gsfl_tune.run.results import Finding, Interval, Outcome, Results, Score
+from gsfl_tune.run.verdict import ahead, first_card
 
 
 @dataclass(frozen=True)
@@ -33,8 +33,11 @@ class Answer:
     Attributes:
         finished: Whether there is a tested winner.
         headline: The number.
+        interval: Where it lies, behind it; empty where that is not known.
         unit: What the number is.
+        first: What comes before the number: that a simpler model is better on validation.
         sentences: What it means.
+        findings: What would be bad and holds, the worst first.
         models: Winner, control, probe.
         settings: The winner's searched parameters (the best trial's, while there is no winner).
         settings_title: Whose they are.
@@ -49,7 +52,10 @@ class Answer:
     finished: bool
     headline: str
     unit: str
+    interval: str = ""
+    first: str = ""
     sentences: list[str] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
     models: list[ModelRow] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     settings_title: str = ""
@@ -81,36 +87,40 @@ def format_metric(metric: str, value: float | None) -> str:
 
 
 def _finished(files: RunFiles, results: Results) -> Answer:
-    winner, control, probe = results.winner, results.control, results.probe
+    winner, control = results.winner, results.control
     sentences = []
     if control is not None:
         kind = {
             "tuned": "a plain head with a search of its own, of the same budget",
             "matched": "the same configuration with a plain head",
         }.get(control.kind or "", "a plain head")
-        sentences.append(f"The control ({kind}) has {percent(control.test['accuracy'])}.")
-    else:
+        accuracy = percent(control.test["accuracy"], control.interval)
+        sentences.append(f"The control ({kind}) has {accuracy}.")
+    elif results.findings is None:
         sentences.append(
-            "There is no control, so this run does not say whether the shared features help: "
-            "search.control was off, the winner is a plain head itself, or the control failed."
+            "There is no control, so this run does not say whether the shared features help."
         )
-    if results.difference:
-        sentences.append(sentence(results.difference, "control"))
-    if probe and probe.difference:
-        sentences.append(sentence(probe.difference, "linear probe"))
+    sentences += first_card(results)
+    first = ahead(results) or ""
+    found = results.findings
+    if found is None:
+        sentences.append("This run was made by a version that did not look for findings.")
     trial = "" if winner.trial is None else f" (trial {winner.trial})"
     return Answer(
         finished=True,
+        first=first,
         headline=percent(winner.test["accuracy"]),
-        unit="test accuracy of the winner" + _seeds(winner),
+        interval=spanned(winner.interval),
+        unit=f"test accuracy of the winner; {measured_over(winner)}",
         sentences=sentences,
+        findings=[each for each in found or () if each.sentence != first],
         models=list(_models(results)),
         settings=settings(files, winner.params),
         settings_title=f"The winner's configuration{trial}",
         config=list(flat(winner.config)),
         facts=_facts(files),
         seconds=_seconds(results.cost.get("seconds") or {}),
-        looks=list(_looks(files, results)),
+        looks=list(_looks(files)),
         commands=_commands(files, winner),
         versions=_versions(results.environment),
     )
@@ -138,37 +148,32 @@ def _unfinished(files: RunFiles) -> Answer:
         settings_title=f"The best finished trial so far (trial {best['trial']})" if best else "",
         facts=_facts(files),
         seconds=_seconds(files.manifest.get("seconds") or {}),
-        looks=list(_common_looks(files)),
+        looks=list(_looks(files)),
         commands=[("Continue it, if it is not running", shlex.join([*words, "--resume"]))],
         versions=_versions(files.manifest.get("environment") or {}),
     )
 
 
-def _seeds(outcome: Outcome) -> str:
-    count = len(outcome.seeds)
-    return f", mean and deviation over {count} seeds" if count > 1 else ", one seed"
-
-
 def _models(results: Results) -> Iterator[ModelRow]:
-    yield ModelRow("winner", _cells(results.winner.test))
-    if results.control:
-        kind = f", {results.control.kind}" if results.control.kind else ""
-        yield ModelRow(f"control{kind}", _cells(results.control.test))
-    if results.probe:
-        yield ModelRow("linear probe", _cells(results.probe.test))
+    winner, control, probe = results.winner, results.control, results.probe
+    yield ModelRow("winner", _cells(winner.test, winner.interval))
+    if control:
+        kind = f", {control.kind}" if control.kind else ""
+        yield ModelRow(f"control{kind}", _cells(control.test, control.interval))
+    if probe:
+        yield ModelRow("linear probe", _cells(probe.test, probe.interval))
 
 
-def _cells(test: Mapping[str, Score]) -> list[str]:
+def _cells(test: Mapping[str, Score], interval: Interval | None) -> list[str]:
     cells = []
     for name in SCORES:
         score = test.get(name)
         if score is None:
             cells.append("–")
         elif name in ("nll", "ece"):
-            spread = f" ± {score.std:.3f}" if len(score.values) > 1 else ""
-            cells.append(f"{score.mean:.3f}{spread}")
+            cells.append(f"{score.mean:.3f}")
         else:
-            cells.append(percent(score))
+            cells.append(percent(score, interval if name == "accuracy" else None))
     return cells
 
 
@@ -233,37 +238,8 @@ def _versions(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
 # --- what to look at, what to do ----------------------------------------------------------
 
 
-def _looks(files: RunFiles, results: Results) -> Iterator[str]:
-    if results.difference and results.difference.interval.contains_zero:
-        yield (
-            "The interval of the difference to the control contains 0: on these test images GSFL "
-            "is not shown to help. More test images, not more trials, would narrow it."
-        )
-    if len(results.winner.seeds) == 1:
-        yield "One seed only: how much another training would differ is unknown."
-    images = (files.data.get("counts") or {}).get("test")
-    if images and images < 200:
-        width = 100 * 0.98 / math.sqrt(images)
-        yield (
-            f"Only {images} test images: an accuracy measured on them is uncertain by up to "
-            f"{width:.0f} points either way."
-        )
-    edges = [s for s in settings(files, results.winner.params) if s.edge]
-    for setting in edges:
-        yield (
-            f"{setting.name} = {setting.value} lies at the {setting.edge} end of its range "
-            f"({setting.drawn_from}): better values may lie outside."
-        )
-    chosen = results.winner.validation.get("accuracy")
-    if chosen and chosen.mean - results.winner.test["accuracy"].mean > 0.05:
-        yield (
-            f"Validation accuracy ({percent(chosen)}) is clearly above test accuracy: the test "
-            "images are harder, or the search has fitted the validation images."
-        )
-    yield from _common_looks(files)
-
-
-def _common_looks(files: RunFiles) -> Iterator[str]:
+def _looks(files: RunFiles) -> Iterator[str]:
+    """What the files say beside the findings, of a run in any state."""
     trials = files.study(SEARCH)
     failed = sum(trial.state == "FAIL" for trial in trials)
     if failed and failed * 5 >= len(trials):
@@ -296,6 +272,10 @@ def _commands(files: RunFiles, winner: Outcome) -> list[tuple[str, str]]:
         commands.append(("Train the winner's configuration alone", words))
     commands += [
         ("Use the winner", ["gsfl-tune", "predict", best, "IMAGE"]),
+        (
+            "Take whichever of winner, control and linear probe is best on validation",
+            ["gsfl-tune", "export", str(run.path), "FOLDER", "--best-of-all"],
+        ),
         ("Measure it on other images", ["gsfl-tune", "evaluate", best, "FOLDER"]),
     ]
     return [(title, shlex.join(words)) for title, words in commands]

@@ -17,6 +17,7 @@ from gsfl_tune.experiment.search_config import METRICS
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import FORMAT, Results, read_results
 from gsfl_tune.run.utilisation import read_sessions, summary
+from gsfl_tune.run.verdict import best_on_validation
 
 STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING")
 PARAMETER = "params."
@@ -106,6 +107,7 @@ class RunResults:
         return content | {
             "leaderboard": self.leaderboard(),
             "bundle": bundle,
+            "best_on_validation": best_on_validation(self.results) if self.results else None,
             "utilisation": self.utilisation,
         }
 

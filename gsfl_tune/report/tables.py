@@ -13,7 +13,8 @@ from rich.text import Text
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
 from gsfl_tune.run.layout import RunDirectory
-from gsfl_tune.run.results import Difference, Outcome, Results, Score
+from gsfl_tune.run.results import Interval, Outcome, Results, Score
+from gsfl_tune.run.verdict import ahead, first_card
 
 
 class ResultsView:
@@ -33,16 +34,12 @@ class ResultsView:
     def _finished(self, results: Results) -> Iterator[RenderableType]:
         yield _headline(results)
         yield _test_table(results)
-        sentences = [
-            sentence(difference, other)
-            for difference, other in (
-                (results.difference, "control"),
-                (results.probe.difference if results.probe else None, "linear probe"),
-            )
-            if difference
-        ]
+        sentences = first_card(results)
         if sentences:
             yield Text("\n".join(sentences))
+        findings = _findings(results)
+        if findings is not None:
+            yield findings
         yield _configuration(results.winner)
         if results.pareto:
             yield _front(results.pareto, results.winner.trial, self.run.run)
@@ -75,6 +72,8 @@ class ResultsView:
         lines += [Text(line) for line in utilisation_lines(self.run.utilisation)]
         if self.run.bundle:
             lines.append(_whole(f"Bundle: {self.run.bundle}"))
+        if self.run.run.best_simple.is_dir():
+            lines.append(_whole(f"Better on validation: {self.run.run.best_simple}"))
         yield Group(*lines)
 
 
@@ -111,46 +110,53 @@ def _share(value: float | None) -> str:
     return "?" if value is None else f"{100 * value:.0f} %"
 
 
-def sentence(difference: Difference, other: str) -> str:
-    """A difference with its interval, and what follows from it.
-
-    Args:
-        difference: Winner minus another model.
-        other: What the other model is called.
-    """
-    interval = difference.interval
-    if interval.contains_zero:
-        verdict = "the interval contains 0: no difference shown"
-    elif difference.mean > 0:
-        verdict = f"the winner is better than the {other}"
-    else:
-        verdict = f"the winner is worse than the {other}"
-    return (
-        f"Winner minus {other}: {_points(difference.mean)} points, "
-        f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
-        f"{_points(interval.high)}; {verdict}."
-    )
+def percent(score: Score, interval: Interval | None = None) -> str:
+    """A share as ``87.4 %``, with its interval where there is one: ``87.4 % (84.0 to 90.2)``."""
+    return f"{100 * score.mean:.1f} % {spanned(interval)}".rstrip()
 
 
-def percent(score: Score) -> str:
-    """A share as ``87.4 % ± 0.6``; without a deviation where there is one seed."""
-    spread = f" ± {100 * score.std:.1f}" if len(score.values) > 1 else ""
-    return f"{100 * score.mean:.1f} %{spread}"
+def spanned(interval: Interval | None) -> str:
+    """An interval of a share as ``(84.0 to 90.2)``, nothing where there is none."""
+    return f"({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
+
+
+def measured_over(outcome: Outcome) -> str:
+    """What the number that comes first is a mean of, and what its interval is over."""
+    seeds = len(outcome.seeds)
+    many = f"{seeds} seeds" if seeds > 1 else "one seed"
+    interval = outcome.interval
+    if interval is None:
+        return f"mean over {many}" if seeds > 1 else many
+    over = f"{many} and the test images" if interval.covers_seeds else "the test images, one seed"
+    return f"{100 * interval.level:.0f} % interval over {over}"
 
 
 def _whole(line: str) -> Text:
     return Text(line, no_wrap=True, overflow="ignore")
 
 
-def _points(value: float) -> str:
-    return f"{100 * value:+.1f}"
-
-
-def _headline(results: Results) -> Text:
-    text = f"{results.name}: test accuracy {percent(results.winner.test['accuracy'])}"
+def _headline(results: Results) -> RenderableType:
+    winner = results.winner
+    text = f"{results.name}: test accuracy {percent(winner.test['accuracy'], winner.interval)}"
     if results.control:
         text += f", control {percent(results.control.test['accuracy'])}"
-    return Text(text, style="bold")
+    over = Text(f"({measured_over(winner)})")
+    first = ahead(results)
+    lines = [Text(first, style="bold red")] if first else []
+    return Group(*lines, Text(text, style="bold"), over)
+
+
+def _findings(results: Results) -> RenderableType | None:
+    """What would be bad and holds, the worst first."""
+    table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
+    first = ahead(results)
+    rows = [each for each in results.findings or () if each.sentence != first]
+    for each in rows:
+        table.add_row(Text(each.severity, _STYLES.get(each.severity, "")), each.sentence)
+    return Group(Text("Findings", "bold"), table) if rows else None
+
+
+_STYLES = {"severe": "bold red", "warning": "yellow"}
 
 
 def _test_table(results: Results) -> Table:
@@ -159,17 +165,18 @@ def _test_table(results: Results) -> Table:
     for title in ("accuracy", "balanced", "top-5", "NLL", "ECE"):
         table.add_column(title, justify="right", no_wrap=True)
     seeds = len(results.winner.seeds)
-    rows: list[tuple[str, Mapping[str, Score]]] = [
-        (f"winner ({seeds} seed{'s' if seeds > 1 else ''})", results.winner.test)
+    winner = results.winner
+    rows: list[tuple[str, Mapping[str, Score], Interval | None]] = [
+        (f"winner ({seeds} seed{'s' if seeds > 1 else ''})", winner.test, winner.interval)
     ]
     if results.control:
         kind = f", {results.control.kind}" if results.control.kind else ""
-        rows.append((f"control{kind}", results.control.test))
+        rows.append((f"control{kind}", results.control.test, results.control.interval))
     if results.probe:
-        rows.append(("linear probe", results.probe.test))
-    for title, test in rows:
+        rows.append(("linear probe", results.probe.test, results.probe.interval))
+    for title, test, interval in rows:
         cells = [
-            percent(test["accuracy"]),
+            percent(test["accuracy"], interval),
             *(_cell(test.get(name), 100) for name in ("balanced_accuracy", "top5")),
             *(_cell(test.get(name), 1) for name in ("nll", "ece")),
         ]

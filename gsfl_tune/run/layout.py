@@ -78,6 +78,11 @@ class RunDirectory:
         return self.path / "best"
 
     @property
+    def best_simple(self) -> Path:
+        """The bundle of the probe or the control, where one is better on validation."""
+        return self.path / "best-simple"
+
+    @property
     def best_training(self) -> Path:
         """What only the evidence needs of the winner: shared encoder, decoder, centres."""
         return self.path / "best-training"

@@ -17,7 +17,10 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import read_json, write_json
 
 FORMAT = 1
+# What an interval covers. The first stands in files of older versions.
 PAIRED_BOOTSTRAP = "paired bootstrap over test images"
+SEEDS_AND_IMAGES = "t interval over seeds and test images"
+IMAGES_ALONE = "t interval over test images alone: one seed, what another would change is not known"
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ class Interval:
         """Whether no difference is shown."""
         return self.low <= 0.0 <= self.high
 
+    @property
+    def covers_seeds(self) -> bool:
+        """Whether it says what another training would change, too."""
+        return self.method == SEEDS_AND_IMAGES
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -83,14 +91,35 @@ class Outcome:
     params: dict[str, Any] = field(default_factory=dict)  # searched parameters alone
     trial: int | None = None
     kind: str | None = None  # of a control: "matched" or "tuned"
+    interval: Interval | None = None  # of the test accuracy, over seeds and images
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The linear probe on frozen features, the yardstick."""
+    """The linear probe on frozen features, the yardstick; nothing in it depends on a seed."""
 
     test: dict[str, Score]
     difference: Difference | None = None  # winner minus probe
+    validation: dict[str, Score] = field(default_factory=dict)
+    strength: float | None = None  # inverse regularisation, chosen on validation
+    interval: Interval | None = None  # of the test accuracy
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that a reader of the results has to know, evaluated by the program.
+
+    Attributes:
+        code: What it is, see ``docs/evidence.md``.
+        severity: ``severe``, ``warning`` or ``note``.
+        numbers: What the sentence is made of.
+        sentence: What to read.
+    """
+
+    code: str
+    severity: str
+    numbers: dict[str, Any]
+    sentence: str
 
 
 @dataclass(frozen=True)
@@ -112,6 +141,8 @@ class Results:
     control: Outcome | None = None
     difference: Difference | None = None  # winner minus control
     probe: Probe | None = None
+    # The worst first; None in files of versions that did not look for any.
+    findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
     # Of a search with two objectives, the fastest first: trial, accuracy (the first objective),
     # latency_ms, latency_reliable, params, config.
@@ -143,9 +174,13 @@ class Results:
             winner=_outcome(content["winner"]),
             control=_outcome(control) if control else None,
             difference=_difference(content.get("difference")),
-            probe=Probe(_scores(probe["test"]), _difference(probe.get("difference")))
-            if probe
-            else None,
+            probe=_probe(probe) if probe else None,
+            findings=None
+            if content.get("findings") is None
+            else [
+                Finding(each["code"], each["severity"], dict(each["numbers"]), each["sentence"])
+                for each in content["findings"]
+            ],
             finalists=[
                 Finalist(each["trial"], _scores(each["validation"]))
                 for each in content.get("finalists") or []
@@ -198,20 +233,35 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
         params=dict(content.get("params") or {}),
         trial=content.get("trial"),
         kind=content.get("kind"),
+        interval=_interval(content.get("interval")),
+    )
+
+
+def _probe(content: Mapping[str, Any]) -> Probe:
+    return Probe(
+        test=_scores(content["test"]),
+        difference=_difference(content.get("difference")),
+        validation=_scores(content.get("validation") or {}),
+        strength=content.get("strength"),
+        interval=_interval(content.get("interval")),
+    )
+
+
+def _interval(content: Mapping[str, Any] | None) -> Interval | None:
+    if not content:
+        return None
+    return Interval(
+        content["low"],
+        content["high"],
+        content.get("level", 0.95),
+        content.get("method", PAIRED_BOOTSTRAP),
     )
 
 
 def _difference(content: Mapping[str, Any] | None) -> Difference | None:
     if not content:
         return None
-    interval = content["interval"]
-    return Difference(
-        mean=content["mean"],
-        interval=Interval(
-            interval["low"],
-            interval["high"],
-            interval.get("level", 0.95),
-            interval.get("method", PAIRED_BOOTSTRAP),
-        ),
-        metric=content.get("metric", "test/accuracy"),
-    )
+    interval = _interval(content["interval"])
+    if interval is None:
+        raise TypeError("a difference without an interval")
+    return Difference(content["mean"], interval, content.get("metric", "test/accuracy"))

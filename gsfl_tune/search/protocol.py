@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -117,7 +118,9 @@ def best(
     metric: str,
     cost: Callable[[Config], float] = lambda config: 0.0,
 ) -> Candidate:
-    """The candidate with the best mean over its seeds; of equal ones the cheapest.
+    """The candidate with the best mean over its seeds; of equal ones that with the lower NLL.
+
+    Those that are equal in both are told apart by their cost.
 
     Args:
         candidates: Validated; those without metrics could not be trained.
@@ -133,7 +136,18 @@ def best(
     if not able:
         raise SearchFailed("none of the finalists could be trained again with every seed")
     # Means of a few seeds: what differs in the last bits is equal.
-    return max(able, key=lambda one: (round(one.score(metric), 9), -cost(one.config)))
+    return max(
+        able,
+        key=lambda one: (
+            round(one.score(metric), 9),
+            round(one.score("validation/nll"), 9) if _has_nll(one) else -math.inf,
+            -cost(one.config),
+        ),
+    )
+
+
+def _has_nll(candidate: Candidate) -> bool:
+    return all("nll" in row for row in candidate.validation)
 
 
 @dataclass(frozen=True)

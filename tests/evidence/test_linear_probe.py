@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsfl_tune.evidence import choose_strength, linear_probe
+from gsfl_tune.evidence.linear_probe import TunedProbe, fit_probe, tune_probe
 
 
 def clusters(
@@ -18,66 +18,67 @@ def clusters(
     return features.astype(np.float32), labels
 
 
-def test_separable_classes_are_found_with_either_kind_of_validation():
-    train, labels = clusters(120)
+def tuned(noise: float = 0.5) -> TunedProbe:
+    train, labels = clusters(120, noise=noise)
+    validation, validation_labels = clusters(60, noise=noise, seed=2)
+    return tune_probe(train, labels, validation, validation_labels, class_count=6)
+
+
+def test_separable_classes_are_found():
     test, truth = clusters(60, seed=1)
-    validation, validation_labels = clusters(60, seed=2)
-    given = linear_probe(
-        train,
-        labels,
-        test,
-        validation_features=validation,
-        validation_labels=validation_labels,
+    found = tuned()
+    logits = found.probe.logits(test)
+    assert logits.shape == (60, 6)
+    assert logits.dtype == np.float32
+    assert (logits.argmax(1) == truth).all()
+    assert found.validation_logits.shape == (60, 6)
+
+
+def test_what_chose_the_strength_has_not_seen_validation_images():
+    """Noisy features: a probe that was fitted on them knows more of them."""
+    train, labels = clusters(120, noise=6.0)
+    validation, validation_labels = clusters(60, noise=6.0, seed=2)
+    found = tune_probe(
+        train, labels, validation, validation_labels, class_count=6, strengths=(10.0,)
     )
-    held_out = linear_probe(train, labels, test)
-    assert given.shape == (60, 6)
-    assert given.dtype == np.float32
-    assert (given.argmax(1) == truth).all()
-    assert (held_out.argmax(1) == truth).all()
+    right = [
+        (logits.argmax(1) == validation_labels).mean()
+        for logits in (found.validation_logits, found.probe.logits(validation))
+    ]
+    assert right[0] + 0.2 < right[1]
 
 
 def test_the_scale_of_a_feature_does_not_matter():
     train, labels = clusters(120, noise=2.0)
     test, _ = clusters(60, noise=2.0, seed=1)
     lengths = np.random.default_rng(0).uniform(0.1, 10, size=(120, 1)).astype(np.float32)
-    np.testing.assert_allclose(
-        linear_probe(train, labels, test), linear_probe(train * lengths, labels, test), atol=2e-3
-    )
+    one, other = (fit_probe(each, labels, 0.1, 6) for each in (train, train * lengths))
+    np.testing.assert_allclose(one.logits(test), other.logits(test), atol=2e-3)
 
 
 def test_noisy_features_ask_for_more_regularisation():
-    clean, labels = clusters(90, noise=0.3)
-    noisy, _ = clusters(90, noise=6.0)
+    assert tuned(noise=6.0).probe.strength < tuned(noise=1.0).probe.strength
+
+
+def test_the_end_of_the_strengths_is_not_the_end():
+    train, labels = clusters(90, noise=6.0)
     held, held_labels = clusters(300, noise=6.0, seed=3)
-    strength = choose_strength(noisy, labels, held, held_labels, class_count=6)
-    assert strength < 1.0
-    assert choose_strength(clean, labels, clean, labels, class_count=6) > strength
-
-
-def test_validation_images_join_the_final_fit():
-    train, labels = clusters(120)
-    first = labels < 3
-    logits = linear_probe(
-        train[first],
-        labels[first],
-        train,
-        validation_features=train,
-        validation_labels=labels,
-        class_count=6,
-    )
-    assert (logits.argmax(1) == labels).all()
+    wide = tune_probe(train, labels, held, held_labels, class_count=6)
+    narrow = tune_probe(train, labels, held, held_labels, class_count=6, strengths=(1.0, 10.0))
+    assert narrow.probe.strength < 1.0
+    assert narrow.probe.strength <= 10 * wide.probe.strength
 
 
 @pytest.mark.parametrize("classes", [1, 2])
 def test_few_classes_and_classes_without_images(classes):
     train, labels = clusters(40, classes=classes)
-    logits = linear_probe(train, labels, train, class_count=4)
+    logits = fit_probe(train, labels, 1.0, 4).logits(train)
     assert logits.shape == (40, 4)
     assert (logits.argmax(1) == labels).all()
     assert np.isfinite(logits).all()
 
 
-def test_single_images_leave_nothing_to_hold_out():
-    train, labels = clusters(6)
-    with pytest.raises(ValueError, match="single image"):
-        linear_probe(train, labels, train)
+def test_nothing_to_choose_on_is_refused():
+    train, labels = clusters(12)
+    with pytest.raises(ValueError, match="no validation images"):
+        tune_probe(train, labels, train[:0], labels[:0], class_count=6)

@@ -11,9 +11,9 @@ from PIL import Image
 
 from gsfl_tune.data import center_crop, load_square
 from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
-from gsfl_tune.run.results import Results
+from gsfl_tune.run.results import Difference, Finding, Interval, Probe, Results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
-from tests.report.conftest import make_results
+from tests.report.conftest import make_results, scores
 
 
 def reference(network, paths):
@@ -117,12 +117,41 @@ def test_files_are_data_and_nothing_that_runs(bundle_path):
 
 def test_the_card_tells_the_result_and_its_doubt(bundle_path):
     card = (bundle_path / "README.md").read_text()
-    assert "0.5000 ± 0.0200" in card
-    assert "+5.0 points, 95 % interval -1.0 to +11.0" in card
+    assert "| **winner, this bundle** | 0.5000 | 1.2500 |" in card
     assert "group 1: cat, dog, fox" in card
     assert "square of 37 px" in card
     for title in ("Test", "Classes", "Training", "Preprocessing", "Loading", "Limits", "Licence"):
         assert f"\n## {title}" in card
+
+
+def test_the_card_begins_with_a_simpler_model_that_is_better_and_lists_findings(
+    tmp_path, network, config
+):
+    results = make_results(
+        metric="validation/accuracy",
+        probe=Probe(scores(0.85), Difference(-0.01, Interval(-0.04, 0.02)), scores(0.9)),
+        findings=[Finding("few_images", "warning", {}, "Only 136 test images.")],
+    )
+    cards = {}
+    for model in ("winner", "probe"):
+        path = bundle_from_network(
+            tmp_path / model,
+            network,
+            config,
+            classes=CLASSES,
+            groups=None,
+            side=SIDE,
+            metrics=results.to_json(),
+            model=model,
+        )
+        cards[model] = (path / "README.md").read_text()
+        assert json.loads((path / "config.json").read_text())["model"] == model
+        assert "- **warning**: Only 136 test images." in cards[model]
+    said = "The linear probe is better than the winner on the validation images (90.0 % against"
+    assert cards["winner"].split("\n\n")[1].startswith(f"**{said}")
+    assert cards["probe"].split("\n\n")[1].startswith(said)
+    assert "this is its bundle" in cards["probe"]
+    assert "| **linear probe, this bundle** |" in cards["probe"]
 
 
 def test_the_results_of_a_run_make_a_card(tmp_path, network, config):
@@ -139,11 +168,14 @@ def test_the_results_of_a_run_make_a_card(tmp_path, network, config):
     lines = (path / "README.md").read_text().splitlines()
     start = lines.index("| | accuracy | balanced accuracy | top5 | nll | ece |")
     assert [line.split(" | ")[0] for line in lines[start + 2 : start + 5]] == [
-        "| **this configuration**",
+        "| **winner, this bundle**",
         "| control (plain head)",
         "| linear probe",
     ]
-    assert "0.7200 ± 0.0200" in lines[start + 2]
+    assert "| 0.7200 |" in lines[start + 2]
+    text = "\n".join(lines)
+    assert "Test accuracy 72.0 %, 95 % interval 68.1 to 75.4 (t interval over seeds" in text
+    assert "+2.0 points, 95 % interval -1.0 to +5.0" in text
     assert "first seed's (accuracy 0.7000)" in "\n".join(lines)
     assert Results.from_json(load_bundle(path).metrics) == results
 

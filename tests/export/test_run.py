@@ -17,7 +17,9 @@ from gsfl_tune.export import (
 )
 from gsfl_tune.losses import ClassCenters
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.results import Difference, Interval, Probe, write_results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
+from tests.report.conftest import make_results, scores
 
 
 @pytest.fixture
@@ -39,6 +41,41 @@ def test_the_copy_is_the_bundle(run, tmp_path, images):
         path.name: path.read_bytes() for path in run.best.iterdir()
     }
     assert load_bundle(out).predict(images[:2]) == load_bundle(run.best).predict(images[:2])
+
+
+def results_of(run, *, probe: float) -> None:
+    results = make_results(
+        metric="validation/accuracy",
+        probe=Probe(scores(0.65), Difference(0.0, Interval(-0.1, 0.1)), scores(probe)),
+    )
+    write_results(run.results_file, results)
+
+
+def test_the_best_of_all_is_the_winner_or_what_lies_beside_it(run, tmp_path, config, network):
+    results_of(run, probe=0.6)
+    said: list[str] = []
+    out = export_run(run.path, tmp_path / "winner", best_of_all=True, say=said.append)
+    assert (out / "config.json").read_bytes() == (run.best / "config.json").read_bytes()
+    assert "winner is the best" in said[0]
+    results_of(run, probe=0.95)
+    with pytest.raises(UserError, match="is gone; it held the linear probe"):
+        export_run(run.path, tmp_path / "gone", best_of_all=True)
+    bundle_from_network(
+        run.best_simple, network, config, classes=CLASSES, groups=None, side=SIDE,
+        metrics=METRICS, model="probe",
+    )  # fmt: skip
+    out = export_run(run.path, tmp_path / "probe", best_of_all=True, say=said.append)
+    assert json.loads((out / "config.json").read_text())["model"] == "probe"
+    assert "linear probe is better than the winner" in said[-1]
+
+
+def test_the_best_of_all_needs_a_run_that_compared_them(run, tmp_path):
+    results = make_results(probe=None)
+    write_results(run.results_file, results)
+    with pytest.raises(UserError, match="no validation metrics of the linear probe"):
+        export_run(run.path, tmp_path / "out", best_of_all=True)
+    with pytest.raises(UserError, match="--best-of-all: found with --pick"):
+        export_run(run.path, tmp_path / "out", best_of_all=True, pick=0.5)
 
 
 def test_the_shared_branch_comes_along_when_asked_for(run, tmp_path, network, images):

@@ -9,6 +9,7 @@ import pytest
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import (
+    SEEDS_AND_IMAGES,
     Difference,
     Finalist,
     Interval,
@@ -26,9 +27,10 @@ search: {metric: validation/nll, trials: 4}
 """
 
 
-def scores(*accuracies: float) -> dict[str, Score]:
+def scores(*accuracies: float, nll: float | None = None) -> dict[str, Score]:
     names = ("accuracy", "balanced_accuracy", "top5", "nll", "ece")
-    return {name: Score.of(accuracies) for name in names}
+    found = {name: Score.of(accuracies) for name in names}
+    return found if nll is None else found | {"nll": Score.of([nll])}
 
 
 def make_results(**changes: object) -> Results:
@@ -44,17 +46,18 @@ def make_results(**changes: object) -> Results:
             seeds=[0, 1, 2],
             params={"model.groups.count": 12, "loss.shared_center": 0.07512345},
             trial=1,
+            interval=Interval(0.681, 0.754, method=SEEDS_AND_IMAGES),
         ),
         "control": Outcome(
             config=config,
-            validation=scores(0.78),
+            validation=scores(0.78, nll=0.9),
             test=scores(0.71, 0.7, 0.69),
             seeds=[0, 1, 2],
             trial=3,
             kind="tuned",
         ),
         "difference": Difference(0.02, Interval(-0.01, 0.05)),
-        "probe": Probe(scores(0.65), Difference(0.07, Interval(0.02, 0.12))),
+        "probe": Probe(scores(0.65), Difference(0.07, Interval(0.02, 0.12)), scores(0.7, nll=0.95)),
         "finalists": [Finalist(1, scores(0.8)), Finalist(0, scores(0.79))],
         "groups": {"gull": 0, "tern": 0},
         "cost": {"seconds": {"search": 200.0, "retrain": 3700.0, "total": 3900.0}},

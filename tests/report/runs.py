@@ -15,8 +15,11 @@ from PIL import Image
 
 from gsfl_tune.run import RunDirectory, WorkerLog
 from gsfl_tune.run.results import (
+    IMAGES_ALONE,
+    SEEDS_AND_IMAGES,
     Difference,
     Finalist,
+    Finding,
     Interval,
     Outcome,
     Probe,
@@ -160,9 +163,19 @@ class RunMaker:
         *,
         control: bool = True,
         seeds: int = 3,
+        findings: Sequence[Finding] = (),
+        ahead: bool = False,
         pareto: Sequence[tuple[int, float, float]] = (),
     ) -> RunMaker:
-        """Results, without evidence; `pareto` are trials with accuracy and latency."""
+        """Results, without evidence.
+
+        Args:
+            control: Whether there is one.
+            seeds: Of winner and control.
+            findings: That the run has.
+            ahead: Whether the linear probe is better on validation.
+            pareto: Trials with accuracy and latency.
+        """
         winner = self._outcome([0.71, 0.74, 0.72][:seeds])
         write_results(
             self.run.results_file,
@@ -172,8 +185,16 @@ class RunMaker:
                 trials={"COMPLETE": 10, "PRUNED": 18, "FAIL": 2, "RUNNING": 0},
                 winner=winner,
                 control=self._outcome([0.69, 0.7, 0.68][:seeds], kind="tuned") if control else None,
-                difference=Difference(0.033, Interval(0.004, 0.061)) if control else None,
-                probe=Probe(_scores([0.65]), Difference(0.07, Interval(0.02, 0.12))),
+                difference=Difference(0.033, Interval(0.004, 0.061, method=SEEDS_AND_IMAGES))
+                if control
+                else None,
+                probe=Probe(
+                    _scores([0.65]),
+                    Difference(0.07, Interval(0.02, 0.12, method=SEEDS_AND_IMAGES)),
+                    _scores([0.949 if ahead else 0.75]),
+                    interval=Interval(0.6, 0.7, method=SEEDS_AND_IMAGES),
+                ),
+                findings=list(findings),
                 finalists=[Finalist(3, _scores([0.7]))],
                 pareto=[
                     {"trial": trial, "accuracy": accuracy, "latency_ms": cost, "params": {}}
@@ -283,12 +304,17 @@ class RunMaker:
         }
         return Outcome(
             config=config,
-            validation=_scores([0.8, 0.81, 0.79]),
+            validation=_scores([0.8, 0.81, 0.79] if kind is None else [0.78]),
             test=_scores(accuracies),
             seeds=[1 + index for index in range(len(accuracies))],
             params=params,
             trial=3,
             kind=kind,
+            interval=Interval(
+                min(accuracies) - 0.03,
+                max(accuracies) + 0.03,
+                method=SEEDS_AND_IMAGES if len(accuracies) > 1 else IMAGES_ALONE,
+            ),
         )
 
     def _json(self, path: Path, content: Any) -> None:

@@ -11,6 +11,7 @@ import pytest
 from gsfl_tune.report import write_report
 from gsfl_tune.report.files import read_run
 from gsfl_tune.report.page import render
+from gsfl_tune.run.results import Finding
 from tests.report.runs import RunMaker
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & \u2028'
@@ -73,17 +74,49 @@ def whole(tmp_path_factory):
 def test_a_finished_run_answers_first(whole):
     page = page_of(whole)
     answer = page.text("headline")
-    assert answer.startswith("72.3 % ± 1.5")
-    assert "mean and deviation over 3 seeds" in answer
+    assert answer.startswith("72.3 % (68.0 to 77.0)")
+    assert "95 % interval over 3 seeds and the test images" in answer
     assert "a plain head with a search of its own" in answer
-    assert "69.0 % ± 1.0" in answer
-    assert "+3.3 points, 95 % interval +0.4 to +6.1; the winner is better" in answer
-    assert "upper end of its range" in page.text("looks")
+    assert "69.0 % (65.0 to 73.0)" in answer
+    assert "+3.3 points, 95 % interval +0.4 to +6.1 (t interval over seeds and" in answer
+    assert "on validation +2.0 points; the winner is better than the control" in answer
+    assert "±" not in page.text("models-table")
+    assert "upper end" in page.text("settings")
     assert "float 0.0001 to 0.01, log" in page.text("configuration")
     assert "2 failed" in page.text("cost")
     reproduce = page.text("reproduce")
     assert f"gsfl-tune search {whole}/experiment.yaml --run-dir {whole}-again" in reproduce
     assert "--set model.dropout=0.302 --set training.head.learning_rate=0.0099" in reproduce
+
+
+def test_the_first_card_begins_with_what_is_better_and_lists_what_holds(tmp_path):
+    found = [
+        Finding(
+            "shared_collapsed", "severe", {}, "The shared part has collapsed: this is a plain."
+        ),
+        Finding("few_images", "warning", {}, "Only 136 test images <b>."),
+        Finding("range_end", "note", {}, "dropout lies at an end."),
+    ]
+    maker = RunMaker(tmp_path / "run").begin().finish(findings=found, ahead=True)
+    answer = page_of(maker.path).text("headline")
+    assert answer.startswith(
+        "The linear probe is better than the winner on the validation images (94.9 % against "
+        "80.0 %): its bundle is in best-simple/."
+    )
+    assert "validation says that the linear probe is better: not settled" in answer
+    places = [answer.index(f"{each.severity} {each.sentence}") for each in found]
+    assert places == sorted(places)
+
+
+def test_what_an_older_version_left_is_shown_with_a_word_about_it(whole, tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().finish(control=False)
+    content = json.loads(maker.run.results_file.read_text())
+    del content["findings"], content["probe"]["validation"], content["winner"]["interval"]
+    maker.run.results_file.write_text(json.dumps(content))
+    answer = page_of(maker.path).text("headline")
+    assert answer.startswith("72.3 % test accuracy of the winner; mean over 3 seeds")
+    assert "did not look for findings" in answer
+    assert "There is no control" in answer
 
 
 def test_every_picture_of_the_issue_is_there_with_what_would_be_bad(whole):
@@ -173,8 +206,7 @@ def test_few_trials_make_a_sensible_page(tmp_path, trials, failed):
 def test_a_finished_run_without_control_groups_or_evidence(tmp_path):
     maker = RunMaker(tmp_path / "run", groups=0).begin().search().finish(control=False, seeds=1)
     page = page_of(maker.path)
-    assert "There is no control" in page.text("headline")
-    assert "one seed" in page.text("headline")
+    assert "95 % interval over the test images, one seed" in page.text("headline")
     assert "This run has no evidence.json" in page.text("fig-classes")
     assert "its head is plain" in page.text("fig-groups")
     maker.evidence(probes=None, swap=None, group_errors=None)
@@ -294,6 +326,6 @@ def test_a_value_at_the_end_of_a_range_that_could_go_on_is_pointed_out(tmp_path,
     content = json.loads(maker.run.results_file.read_text())
     content["winner"]["params"] = params
     maker.run.results_file.write_text(json.dumps(content))
-    page = page_of(maker.path)
-    assert edge in page.text("settings")
-    assert ("end of its range" in page.text("looks")) == bool(edge)
+    settings = page_of(maker.path).text("settings")
+    assert edge in settings
+    assert (" end" in settings) == bool(edge)

@@ -14,7 +14,7 @@ import torch
 from torch.nn import functional
 
 from gsfl_tune.data import Augment
-from gsfl_tune.evidence.yardstick import linear_probe_result
+from gsfl_tune.evidence.yardstick import measure_probe
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.training import Training, Workspace
 
@@ -154,10 +154,9 @@ def test_groups_probe_training_and_test_work_in_half_precision(workspace, tmp_pa
     assert records[-1]["train/cross_entropy"] < 0.9 * records[0]["train/cross_entropy"]
     predictions = training.predict("test")
     assert predictions.logits.dtype == np.float32
-    correct = predictions.logits.argmax(1) == predictions.labels
-    probe = linear_probe_result(workspace, config, correct[None])
-    full = linear_probe_result(workspace, tiny_config(), correct[None])
-    assert probe.test["nll"].mean == pytest.approx(full.test["nll"].mean, abs=0.02)
+    probe, full = (measure_probe(workspace, each) for each in (config, tiny_config()))
+    nll = full.validation["nll"]
+    assert probe.validation["nll"] == pytest.approx(nll, abs=0.02)
 
 
 def test_features_of_another_recipe_are_let_go(workspace):

@@ -292,7 +292,12 @@ class RunStorage:
 
     def _own_files(self) -> list[Path]:
         files = [path for path in self._run.path.iterdir() if path != self._run.results_file]
-        for folder in (self._run.best, self._run.best_training, self._run.evidence):
+        for folder in (
+            self._run.best,
+            self._run.best_simple,
+            self._run.best_training,
+            self._run.evidence,
+        ):
             if folder.is_dir():
                 files += folder.iterdir()
         return files

@@ -1,0 +1,317 @@
+"""Everything that would be bad, looked for: what holds is told first, with its numbers.
+
+Where a finding says that something is worse, a paired test says so; where it says that something is
+not shown, the interval or the one-sided bound at 95 % is in its numbers.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsfl_tune.evidence.findings_of_parts import of_parts
+from gsfl_tune.evidence.interval import difference
+from gsfl_tune.evidence.yardstick import Yardstick
+from gsfl_tune.experiment.edges import range_end
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.run.results import Difference, Finding, Results
+from gsfl_tune.run.verdict import (
+    TITLES,
+    Verdict,
+    is_ahead,
+    sentence_of_ahead,
+    validated,
+    verdicts,
+)
+from gsfl_tune.training import Predictions
+from gsfl_tune.training.metrics import ECE_BINS, log_softmax
+
+SEVERITIES = ("severe", "warning", "note")
+
+FEW_IMAGES = 200
+_RESAMPLES = 400
+
+Logits = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What the models of a run say of the test images.
+
+    Attributes:
+        labels: (N,) classes.
+        winner: (seeds, N, C) logits.
+        control: Likewise; None without a control.
+        probe: (N, C) logits; None without a probe.
+    """
+
+    labels: NDArray[np.int64]
+    winner: Logits
+    control: Logits | None = None
+    probe: Logits | None = None
+
+    @classmethod
+    def of(
+        cls,
+        winner: Sequence[Predictions],
+        control: Sequence[Predictions],
+        yardstick: Yardstick,
+    ) -> Tested:
+        """Of predictions, one a seed; `control` may be empty."""
+        return cls(
+            np.asarray(winner[0].labels, dtype=np.int64),
+            np.stack([each.logits for each in winner]),
+            np.stack([each.logits for each in control]) if control else None,
+            yardstick.logits,
+        )
+
+
+def find(
+    results: Results, evidence: Mapping[str, Any], tested: Tested, *, space: Space | None = None
+) -> list[Finding]:
+    """Looks for everything that a reader should know before believing the results.
+
+    Args:
+        results: All but their findings.
+        evidence: Content of ``evidence.json``.
+        tested: Predictions of the test images.
+        space: What was searched; without it no value is at an end of its range.
+
+    Returns:
+        What holds, the worst first; the codes are listed in ``docs/evidence.md``.
+    """
+    found = [
+        *_of_validation(results),
+        *_of_comparisons(results, tested),
+        *of_parts(evidence, len(tested.labels)),
+        *_of_confidence(tested),
+        *_of_amount(results, tested),
+        *_of_classes(results, evidence, tested),
+        *_of_ranges(results, space),
+    ]
+    return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
+
+
+# --- beside simpler models ----------------------------------------------------------------
+
+
+def _of_validation(results: Results) -> Iterator[Finding]:
+    name = results.metric.partition("/")[2]
+    scores = validated(results)
+    own = scores["winner"]
+    for model, theirs in scores.items():
+        if model == "winner" or not is_ahead(results.metric, theirs, own):
+            continue
+        numbers = {"metric": results.metric, "winner": own[name].mean, model: theirs[name].mean}
+        if "nll" in theirs and "nll" in own:
+            numbers |= {"winner_nll": own["nll"].mean, f"{model}_nll": theirs["nll"].mean}
+        yield Finding(
+            f"{model}_ahead_on_validation", "severe", numbers, sentence_of_ahead(results, model)
+        )
+
+
+def _of_comparisons(results: Results, tested: Tested) -> Iterator[Finding]:
+    for each in verdicts(results):
+        numbers = _numbers(each.difference) | {"validation": each.validation}
+        title = TITLES[each.other]
+        if each.difference.interval.high < 0:
+            yield Finding(f"winner_below_{each.other}", "severe", numbers, each.sentence)
+        elif each.kind == "disagree":
+            yield Finding(f"disagrees_with_{each.other}", "warning", numbers, each.sentence)
+        elif each.kind == "open":
+            yield Finding(f"not_above_{each.other}", "note", numbers, _not_shown(each, title))
+    if results.control is None:
+        yield Finding(
+            "no_control",
+            "note",
+            {},
+            "There is no control, so this run does not say whether the shared features help: "
+            "search.control was off, the winner is a plain head itself, or the control failed.",
+        )
+    if tested.control is None or tested.probe is None:
+        return
+    below = difference(_correct(tested.control, tested), _correct(tested.probe, tested))
+    if below.interval.high < 0:
+        yield Finding(
+            "control_below_probe",
+            "warning",
+            _numbers(below),
+            f"The control is worse than the linear probe on the test images, by "
+            f"{_points(-below.mean)} points ({_points(-below.interval.high)} to "
+            f"{_points(-below.interval.low)}): it was trained badly, and a winner that is better "
+            "than it has shown little.",
+        )
+
+
+def _not_shown(verdict: Verdict, title: str) -> str:
+    interval = verdict.difference.interval
+    return (
+        f"The winner is not shown to be better than the {title}: the interval of their difference, "
+        f"{100 * interval.low:+.1f} to {100 * interval.high:+.1f} points, contains 0. More test "
+        "images and seeds, not more trials, would narrow it."
+    )
+
+
+# --- confidence ---------------------------------------------------------------------------
+
+
+def _of_confidence(tested: Tested) -> Iterator[Finding]:
+    if tested.probe is None:
+        return
+    nll = difference(
+        _nll(tested.winner, tested.labels), _nll(tested.probe, tested.labels), metric="test/nll"
+    )
+    if nll.interval.low > 0:
+        yield Finding(
+            "nll_worse_than_probe",
+            "warning",
+            _numbers(nll),
+            f"The winner's probabilities are worse than the linear probe's: NLL higher by "
+            f"{nll.mean:.3f} ({nll.interval.low:.3f} to {nll.interval.high:.3f}).",
+        )
+    gap, error = _ece_gap(tested.winner, tested.probe, tested.labels)
+    if gap - 1.96 * error > 0:
+        yield Finding(
+            "ece_worse_than_probe",
+            "warning",
+            {"mean": gap, "low": gap - 1.96 * error, "high": gap + 1.96 * error},
+            f"The winner's confidence is further from its accuracy than the linear probe's: ECE "
+            f"higher by {gap:.3f} ({gap - 1.96 * error:.3f} to {gap + 1.96 * error:.3f}).",
+        )
+
+
+def _ece_gap(winner: Logits, probe: Logits, labels: NDArray[np.int64]) -> tuple[float, float]:
+    """ECE of the winner (mean over seeds) minus the probe's, and its standard error.
+
+    The images' part of the error is a paired bootstrap's, the seeds' that of their mean.
+    """
+    count = len(labels)
+    drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
+    weights = np.concatenate([np.ones((1, count)), drawn])
+    own = np.stack([_ece(each, labels, weights) for each in winner])
+    gaps = own.mean(axis=0) - _ece(probe, labels, weights)
+    variance = float(gaps[1:].var(ddof=1))
+    if len(own) > 1:
+        variance += float(own[:, 0].var(ddof=1)) / len(own)
+    return float(gaps[0]), math.sqrt(variance)
+
+
+def _ece(
+    logits: Logits, labels: NDArray[np.int64], weights: NDArray[np.floating]
+) -> NDArray[np.float64]:
+    """(B,) expected calibration errors of logits (N, C) under weights (B, N) of the images."""
+    confidence = np.exp(log_softmax(np.asarray(logits, dtype=np.float64)).max(axis=1))
+    correct = logits.argmax(axis=1) == labels
+    place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
+    table = np.eye(ECE_BINS)[place] * (correct - confidence)[:, None]
+    return np.asarray(np.abs(weights @ table).sum(axis=1) / len(labels))
+
+
+# --- amounts, classes, ranges -------------------------------------------------------------
+
+
+def _of_amount(results: Results, tested: Tested) -> Iterator[Finding]:
+    if len(results.winner.seeds) == 1:
+        yield Finding(
+            "one_seed",
+            "warning",
+            {"seeds": 1},
+            "One seed only: how much another training would differ is not known, and no interval "
+            "here has it in it.",
+        )
+    images = len(tested.labels)
+    if images < FEW_IMAGES:
+        interval = results.winner.interval
+        known = (
+            f": the winner's accuracy lies between {100 * interval.low:.1f} and "
+            f"{100 * interval.high:.1f} %"
+            if interval
+            else ""
+        )
+        yield Finding(
+            "few_images",
+            "warning",
+            {"images": images, "limit": FEW_IMAGES},
+            f"Only {images} test images{known}.",
+        )
+    chosen = results.winner.validation.get("accuracy")
+    interval = results.winner.interval
+    if chosen and interval and chosen.mean > interval.high + 0.02:
+        yield Finding(
+            "validation_above_test",
+            "warning",
+            {"validation": chosen.mean, "test": results.winner.test["accuracy"].mean},
+            f"Validation accuracy ({100 * chosen.mean:.1f} %) is clearly above test accuracy "
+            f"({100 * results.winner.test['accuracy'].mean:.1f} %): the test images are harder, or "
+            "the search has fitted the validation images.",
+        )
+
+
+def _of_classes(results: Results, evidence: Mapping[str, Any], tested: Tested) -> Iterator[Finding]:
+    accuracy = evidence.get("per_class_accuracy") or {}
+    counts = np.bincount(tested.labels, minlength=len(accuracy))
+    mean = results.winner.test["accuracy"].mean
+    far = [
+        name
+        for (name, share), count in zip(accuracy.items(), counts.tolist(), strict=False)
+        if share is not None and count >= 5 and _upper(share, count) < mean / 2
+    ]
+    if far:
+        shown = ", ".join(far[:5]) + (f" and {len(far) - 5} more" if len(far) > 5 else "")
+        yield Finding(
+            "classes_far_below",
+            "warning",
+            {"classes": far, "mean": mean},
+            f"{len(far)} class{'es are' if len(far) > 1 else ' is'} right less than half as often "
+            f"as the mean: {shown}. Look for wrong labels and for two names of one thing.",
+        )
+
+
+def _upper(share: float, count: int) -> float:
+    """Upper end of Wilson's 95 % interval."""
+    z = 1.96
+    centre = share + z**2 / (2 * count)
+    root = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
+    return (centre + z * root) / (1 + z**2 / count)
+
+
+def _of_ranges(results: Results, space: Space | None) -> Iterator[Finding]:
+    known = {each.name: each.distribution for each in space.parameters} if space else {}
+    for name, value in results.winner.params.items():
+        end = range_end(name, known[name], value) if name in known else ""
+        if end:
+            shown = f"{value:.3g}" if isinstance(value, float) else str(value)
+            yield Finding(
+                "range_end",
+                "note",
+                {"parameter": name, "value": value, "end": end},
+                f"{name} = {shown} lies at the {end} end of its range "
+                f"({known[name].describe()}): better values may lie outside.",
+            )
+
+
+# --- small parts --------------------------------------------------------------------------
+
+
+def _correct(logits: Logits, tested: Tested) -> NDArray[np.bool_]:
+    return np.asarray(logits.argmax(axis=-1) == tested.labels)
+
+
+def _nll(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(..., N) nats an image of logits (..., N, C)."""
+    flat = np.asarray(logits, dtype=np.float64).reshape(-1, logits.shape[-1])
+    rows = log_softmax(flat)[np.arange(len(flat)), np.resize(labels, len(flat))]
+    return np.asarray(-rows.reshape(logits.shape[:-1]))
+
+
+def _numbers(found: Difference) -> dict[str, Any]:
+    return {"mean": found.mean, "low": found.interval.low, "high": found.interval.high}
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"

@@ -1,0 +1,223 @@
+"""Every finding holds where it should, is silent where it should be, and the worst comes first."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gsfl_tune.evidence import Tested, difference, find, mean_interval
+from gsfl_tune.evidence.findings import SEVERITIES
+from gsfl_tune.evidence.write import spread_share
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run.results import Finding, Outcome, Probe, Results, Score
+
+CLASSES = 10
+SPACE = Experiment.parse(
+    "name: x\ndata: {source: typefaces}\nmodel: {dropout: {float: [0, 0.7]}}\n"
+).space
+
+GOOD: dict[str, Any] = {
+    "group_errors": {"inside": 0.12, "across": 0.03, "share_inside": 0.8, "expected_inside": 0.3},
+    "shared": {"spread": 0.4, "by_seed": [0.4, 0.4, 0.4]},
+    "probes": {
+        "images": 600,
+        "chance": 0.4,
+        "parts": [
+            {
+                "part": "s",
+                "groups": {"mean": 0.9, "std": 0.01},
+                "random_groups": {"mean": 0.5, "std": 0.03},
+            }
+        ],
+    },
+    "swap": {"pairs": 4000, "group_follows_shared": 0.8, "chance_group": 0.35},
+    "per_class_accuracy": {f"class {number}": 0.85 for number in range(CLASSES)},
+}
+
+
+def logits(accuracy: float, *, seeds: int, images: int, sure: float = 3.4, seed: int = 0) -> Any:
+    """Models that are right so often, with a confidence that fits at 0.85."""
+    generator = np.random.default_rng(seed)
+    labels = np.arange(images) % CLASSES
+    # Harder images are hard for all models.
+    ease = np.random.default_rng(99).random(images)
+    table = np.zeros((seeds, images, CLASSES))
+    for own in table:
+        right = ease + 0.1 * generator.normal(size=images) < accuracy
+        said = np.where(right, labels, (labels + 1) % CLASSES)
+        own[np.arange(images), said] = sure + np.log(CLASSES - 1) - np.log(5)
+    return table
+
+
+def results(tested: Tested, **changes: Any) -> Results:
+    def outcome(table: Any, validation: float) -> Outcome:
+        right = table.argmax(-1) == tested.labels
+        scored = {"accuracy": Score.of(right.mean(1))}
+        return Outcome(
+            config={},
+            validation={"accuracy": Score.of([validation]), "nll": Score.of([0.5])},
+            test=scored,
+            seeds=list(range(len(table))),
+            params={"model.dropout": 0.3},
+            trial=1,
+            interval=mean_interval(right),
+        )
+
+    assert tested.control is not None
+    assert tested.probe is not None
+    own, plain = (each.argmax(-1) == tested.labels for each in (tested.winner, tested.control))
+    probe = tested.probe.argmax(-1) == tested.labels
+    found = Results(
+        name="x",
+        metric="validation/accuracy",
+        trials={},
+        winner=outcome(tested.winner, 0.86),
+        control=outcome(tested.control, 0.8),
+        difference=difference(own, plain),
+        probe=Probe(
+            {"accuracy": Score.of([probe.mean()])},
+            difference(own, probe),
+            {"accuracy": Score.of([0.75]), "nll": Score.of([0.8])},
+        ),
+    )
+    return replace(found, **changes)
+
+
+def world(
+    winner: float = 0.85,
+    control: float = 0.78,
+    probe: float = 0.7,
+    *,
+    images: int = 600,
+    seeds: int = 3,
+    sure: float = 3.4,
+) -> Tested:
+    return Tested(
+        np.arange(images) % CLASSES,
+        logits(winner, seeds=seeds, images=images, sure=sure),
+        logits(control, seeds=seeds, images=images, seed=1),
+        logits(probe, seeds=1, images=images, seed=2)[0],
+    )
+
+
+def codes(tested: Tested, evidence: dict[str, Any] | None = None, **changes: Any) -> list[str]:
+    return [
+        each.code
+        for each in find(results(tested, **changes), GOOD | (evidence or {}), tested, space=SPACE)
+    ]
+
+
+def test_a_good_winner_has_none():
+    assert codes(world()) == []
+
+
+def test_below_simpler_models():
+    found = codes(world(winner=0.6, control=0.6))
+    assert {"winner_below_probe", "control_below_probe"} <= set(found)
+    assert "winner_below_control" in codes(world(winner=0.7))
+    assert "not_above_control" in codes(world(winner=0.78))
+
+
+def test_below_by_less_than_the_test_images_tell_is_not_called_below():
+    """It is a point below, which a glance at the numbers would call worse."""
+    tested = world(winner=0.69)
+    found = results(tested).probe
+    assert found is not None
+    assert found.difference is not None
+    assert found.difference.mean < 0
+    assert "winner_below_probe" not in codes(tested)
+
+
+def test_worse_by_less_than_the_test_images_can_tell_is_not_called_worse():
+    assert "control_below_probe" not in codes(world(control=0.695, images=150))
+
+
+def test_ahead_on_validation_is_the_first_thing_told():
+    tested = world()
+    plain = results(tested)
+    assert plain.control is not None
+    better = {"accuracy": Score.of([0.87]), "nll": Score.of([0.4])}
+    found = find(replace(plain, control=replace(plain.control, validation=better)), GOOD, tested)
+    assert found[0].code == "control_ahead_on_validation"
+    assert "disagrees_with_control" in [each.code for each in found]
+    assert found[0].numbers["control"] == pytest.approx(0.87)
+
+
+@pytest.mark.parametrize(
+    ("evidence", "code"),
+    [
+        ({"shared": {"spread": 1e-4, "by_seed": [1e-4]}}, "shared_collapsed"),
+        ({"swap": {"pairs": 4000, "group_follows_shared": 0.36, "chance_group": 0.35}},
+         "swap_at_chance"),
+        ({"group_errors": {"inside": 0.05, "across": 0.1, "share_inside": 0.33,
+                           "expected_inside": 0.3}}, "errors_inside_at_chance"),
+        ({"per_class_accuracy": {f"class {n}": 0.1 if n == 4 else 0.9 for n in range(CLASSES)}},
+         "classes_far_below"),
+    ],
+)  # fmt: skip
+def test_what_would_be_bad_of_the_parts(evidence, code):
+    assert codes(world(), evidence) == [code]
+
+
+def test_a_shared_part_at_chance_and_one_that_holds_classes():
+    def probes(groups: float, random: float) -> dict[str, Any]:
+        row = {"part": "s", "groups": {"mean": groups, "std": 0.01}}
+        row["random_groups"] = {"mean": random, "std": 0.03}
+        return {"probes": {"images": 600, "chance": 0.4, "parts": [row]}}
+
+    assert codes(world(), probes(0.41, 0.39)) == ["shared_at_chance"]
+    assert codes(world(), probes(0.9, 0.88)) == ["shared_as_random"]
+
+
+def test_a_collapsed_part_is_told_once():
+    """At chance as well, of course: one cause, one finding."""
+    evidence = {"shared": {"spread": 0.0, "by_seed": [0.0]}}
+    evidence["swap"] = {"pairs": 4000, "group_follows_shared": 0.35, "chance_group": 0.35}
+    assert codes(world(), evidence) == ["shared_collapsed"]
+
+
+def test_the_spread_of_one_point_is_nothing_whatever_its_length():
+    generator = np.random.default_rng(0)
+    point = generator.random((1, 8))
+    assert spread_share(np.repeat(point, 50, axis=0)) < 1e-12
+    assert spread_share(np.zeros((50, 8))) == 0.0
+    assert spread_share(generator.normal(size=(500, 8))) > 0.95
+
+
+def test_confidence_that_is_worse_than_the_probes():
+    assert {"nll_worse_than_probe", "ece_worse_than_probe"} <= set(
+        codes(world(sure=60.0, winner=0.72))
+    )
+    # Sure and wrong as often as the probe is unsure and right: as far off.
+    assert codes(world(sure=60.0)) == ["nll_worse_than_probe"]
+
+
+def test_few_images_one_seed_and_the_end_of_a_range():
+    assert "few_images" in codes(world(images=136))
+    assert "one_seed" in codes(world(seeds=1))
+    tested = world()
+    edge = results(tested)
+    edge = replace(edge, winner=replace(edge.winner, params={"model.dropout": 0.69}))
+    (found,) = find(edge, GOOD, tested, space=SPACE)
+    assert (found.code, found.severity) == ("range_end", "note")
+    assert found.numbers == {"parameter": "model.dropout", "value": 0.69, "end": "upper"}
+
+
+def test_parts_that_could_not_be_computed_are_no_findings():
+    broken = {name: {"error": "out of memory"} for name in GOOD if name != "per_class_accuracy"}
+    assert codes(world(), broken) == []
+
+
+def test_the_worst_comes_first_and_survives_the_file():
+    tested = world(winner=0.6, images=136, seeds=1)
+    found = find(results(tested), GOOD, tested, space=SPACE)
+    places = [SEVERITIES.index(each.severity) for each in found]
+    assert places == sorted(places)
+    assert len(set(places)) > 1
+    whole = replace(results(tested), findings=found)
+    read = Results.from_json(whole.to_json()).findings
+    assert read == found
+    assert isinstance(read[0], Finding)

@@ -1,0 +1,72 @@
+"""What may be said of a winner: where test images and validation agree, and else not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from gsfl_tune.run.results import SEEDS_AND_IMAGES, Difference, Interval, Probe, Results, Score
+from gsfl_tune.run.verdict import ahead, best_on_validation, verdicts
+from tests.report.conftest import make_results, scores
+
+
+def compared(mean: float, low: float, high: float, *, winner: float, control: float) -> Results:
+    results = make_results(metric="validation/accuracy", probe=None)
+    assert results.control is not None
+    return replace(
+        results,
+        winner=replace(results.winner, validation=scores(winner)),
+        control=replace(results.control, validation=scores(control)),
+        difference=Difference(mean, Interval(low, high, method=SEEDS_AND_IMAGES)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("mean", "low", "high", "winner", "control", "kind", "words"),
+    [
+        (0.1, 0.05, 0.15, 0.8, 0.7, "better", "the winner is better than the control"),
+        (-0.1, -0.15, -0.05, 0.7, 0.8, "worse", "the winner is worse than the control"),
+        (0.1, -0.05, 0.25, 0.8, 0.7, "open", "no difference is shown"),
+        (0.037, 0.002, 0.074, 0.7, 0.8, "disagree", "validation says that the control is better"),
+        (0.037, 0.002, 0.074, 0.8, 0.8, "disagree", "they are level on validation"),
+        (-0.1, -0.15, -0.05, 0.8, 0.7, "disagree", "validation says that the control is worse"),
+    ],
+)
+def test_better_needs_both_to_agree(mean, low, high, winner, control, kind, words):
+    """+3.7 points (+0.2 to +7.4) with the control ahead on validation was "better"."""
+    (found,) = verdicts(compared(mean, low, high, winner=winner, control=control))
+    assert found.kind == kind
+    assert words in found.sentence
+    assert ("not settled" in found.sentence) == (kind == "disagree")
+
+
+def test_a_probe_of_an_older_version_that_was_not_validated_settles_nothing():
+    results = make_results(probe=Probe(scores(0.65), Difference(0.07, Interval(0.02, 0.12))))
+    found = verdicts(results)[-1]
+    assert (found.other, found.kind, found.validation) == ("probe", "disagree", None)
+    assert "is not known" in found.sentence
+
+
+def test_the_best_on_validation_may_be_any_of_the_three():
+    results = compared(0.0, -0.1, 0.1, winner=0.8, control=0.7)
+    assert (best_on_validation(results), ahead(results)) == ("winner", None)
+    simple = replace(results, probe=Probe(scores(0.7), None, scores(0.9)))
+    assert best_on_validation(simple) == "probe"
+    assert "best-simple/" in str(ahead(simple))
+    assert best_on_validation(compared(0, -1, 1, winner=0.7, control=0.8)) == "control"
+
+
+def test_level_in_the_metric_nll_decides_and_level_in_both_the_winner_stays():
+    results = compared(0.0, -0.1, 0.1, winner=0.8, control=0.8)
+    assert best_on_validation(results) == "winner"
+    own = {"accuracy": Score.of([0.8]), "nll": Score.of([0.9])}
+    better = {"accuracy": Score.of([0.8]), "nll": Score.of([0.6])}
+    assert results.control is not None
+    results = replace(
+        results,
+        winner=replace(results.winner, validation=own),
+        control=replace(results.control, validation=better),
+    )
+    assert best_on_validation(results) == "control"
+    assert "better NLL" in str(ahead(results))
