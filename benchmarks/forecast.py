@@ -213,8 +213,9 @@ class _Player:
     def ended(self, number: int, state: str) -> None:
         self._forecast.ended(number)
         self._said.pop(f"trial {number}", None)
-        better = self._best is None or self._values[number] > self._values[self._best]
-        if state == "COMPLETE" and better:
+        if state != "COMPLETE":
+            return
+        if self._best is None or self._values[number] > self._values[self._best]:
             self._best = number
 
     def finish(self) -> None:

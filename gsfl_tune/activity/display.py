@@ -16,7 +16,9 @@ from gsfl_tune.activity.record import current
 
 # Where lines cannot be redrawn, one is printed when nothing was said for so long. Nobody is to wait
 # for longer than five seconds, and a busy interpreter may hold the thread up.
-QUIET_SECONDS = 4.0
+QUIET_SECONDS = 3.5
+# The first one comes sooner: the process has been loading for a while.
+FIRST_SECONDS = 1.5
 # What is urgent is said again sooner.
 URGENT_SECONDS = 2.0
 _REFRESH_SECONDS = 0.25
@@ -79,7 +81,7 @@ class Display:
         self._depth += 1
         if self._depth > 1:
             return
-        self._said = time.monotonic()
+        self._said = time.monotonic() - max(0.0, QUIET_SECONDS - FIRST_SECONDS)
         if self.console.is_terminal:
             # What goes to a file or a pipe while this is a terminal must go there.
             here = self.console.file.isatty()

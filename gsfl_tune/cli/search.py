@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
 import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +28,11 @@ if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
     from gsfl_tune.run.results import Results
     from gsfl_tune.search.progress import Progress
+
+
+_STOPS = {bytes([signal.SIGINT]), bytes([signal.SIGTERM])}
+# Until then a handler has answered, if Python was free to call it.
+_ANSWERED_SECONDS = 0.3
 
 
 class Search(Command):
@@ -168,21 +176,42 @@ def _stoppable() -> Iterator[None]:
 
     While trials run, the search answers them itself (`gsfl_tune.search.interrupt`).
     """
-    from gsfl_tune.activity import Activity, begin, end
+    from gsfl_tune.activity import Activity, begin, current, end
 
     said: list[Activity] = []
 
+    def say() -> None:
+        one = current()
+        if one is None or not one.urgent:
+            words = "asked to stop: ending what is under way"
+            said.append(begin(Activity(words, urgent=True)))
+
     def stop(number: int, frame: FrameType | None) -> None:
-        words = "asked to stop: ending what is under way"
-        said.append(begin(Activity(words, urgent=True)))
+        say()
         raise KeyboardInterrupt
 
+    def listen() -> None:
+        # Python's handlers wait for the call of a library to come back, which may take seconds.
+        while byte := os.read(reader, 1):
+            if byte in _STOPS:
+                time.sleep(_ANSWERED_SECONDS)
+                say()
+
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
+    listener = threading.Thread(target=listen, name="signals", daemon=True)
+    listener.start()
     before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        signal.set_wakeup_fd(woken)
+        os.close(writer)
+        listener.join()
+        os.close(reader)
         for one in said:
             end(one)
 
