@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -26,7 +27,7 @@ def parameter_blocks(
     without one, the children of the list of modules that holds most of it. VGG's blocks end at its
     pools. The stem belongs to the first block. What belongs to no block (a neck, a last
     convolution, biases that all blocks share) is part of the block that is at work when it is first
-    read; what is read behind all blocks is a last one.
+    read; what is read behind all blocks is a last one where it holds as much as the average block.
 
     The last block is worth being trained alone: it holds at least half of what the average block
     does, and is more than one projection (a matrix, a 1 x 1 convolution). Another one is part of
@@ -39,9 +40,13 @@ def parameter_blocks(
     """
     groups, others = _groups(model)
     groups = [kept for group in groups if (kept := [n for n in group if n not in unused])]
-    _place([name for name in others if name not in unused], groups, order)
+    behind = _place([name for name in others if name not in unused], groups, order)
     parameters = dict(model.named_parameters())
-    total = sum(parameters[name].numel() for group in groups for name in group)
+    total = sum(parameters[name].numel() for name in chain(behind, *groups))
+    if behind:
+        groups.append(behind)
+        if sum(parameters[name].numel() for name in behind) < total / len(groups):
+            groups[-2:] = [list(chain(*groups[-2:]))]
     while len(groups) > 1:
         last = [parameters[name] for name in groups[-1]]
         fair = total / len(groups) / 2
@@ -116,8 +121,8 @@ def _listed(model: nn.Module) -> tuple[list[list[str]], list[str]]:
     return [list(sizes)], []
 
 
-def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, int]) -> None:
-    """Adds parameters to the block that is at work when they are first read, or as a last one."""
+def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, int]) -> list[str]:
+    """Adds parameters to the block that is at work when they are first read; returns the others."""
     ends = [max(order.get(name, 0) for name in group) for group in groups]
     behind: list[str] = []
     for name in names:
@@ -126,8 +131,7 @@ def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, in
             (group for group, end in zip(groups, ends, strict=True) if used <= end), behind
         )
         place.append(name)
-    if behind:
-        groups.append(behind)
+    return behind
 
 
 def _is_projection(parameters: Sequence[nn.Parameter]) -> bool:

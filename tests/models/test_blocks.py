@@ -21,6 +21,7 @@ def tops(names, depth=2):
         ("poolformerv2_s12", 4, {"stages.3"}),
         ("csatv2", 4, {"stages.3"}),
         ("rdnet_tiny", 7, {"dense_stages.6"}),
+        ("mobilenetv5_base", 4, {"blocks.3", "msfa.ffn", "msfa.norm"}),
         ("mobilenetv5_300m_enc", 4, {"blocks.3", "msfa.ffn", "msfa.norm"}),
         # What timm puts behind its blocks: shared biases, a neck, a last convolution.
         ("vit_srelpos_small_patch16_224", 12, {"blocks.11", "norm.weight", "norm.bias"}),
