@@ -445,7 +445,7 @@ def test_the_bundle_cuts_images_as_the_winner_was_trained(home, finished):
     changes = {
         "data.source": "folder",
         "data.path": str(folder),
-        "data.image_size": 32,
+        "data.image_size": 64,
         "data.fit": "{choice: [crop, squash]}",
         "model.pooling": "bilinear",
         "model.pooling_channels": 6,

@@ -203,7 +203,7 @@ def _notes(experiment: Experiment) -> list[str]:
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """What trials that train only the last blocks cache, and where they cannot."""
-    from gsfl_tune.training.cost import gib, prefix_caches
+    from gsfl_tune.training.cost import gib, prefix_caches, whole_backbones
 
     notes: list[str] = []
     if max(experiment.values("training.finetune.epochs")) == 0:
@@ -213,6 +213,10 @@ def _prefix_notes(experiment: Experiment) -> list[str]:
         notes.append(
             "data.views: 0 augments anew in every epoch, so the frozen blocks in front of the "
             "last training.finetune.blocks are run again in every epoch; fixed views are cached."
+        )
+    for backbone, blocks, count in whole_backbones(experiment):
+        notes.append(
+            f"training.finetune.blocks: {blocks} trains all of {backbone}, which has {count}."
         )
     caches = prefix_caches(experiment)
     cut = [cache for cache in caches if cache.problem is None]

@@ -13,7 +13,7 @@ import torch
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import exported_file, files, onnx_file
 from gsfl_tune.export.architecture import Architecture
-from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.options import Options, Precision
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
@@ -93,6 +93,9 @@ class Builder:
             network: The network.
             precision: Of the file.
             name: Of the file; default: that of the format.
+
+        Raises:
+            UserError: If the network cannot be exported with a batch of any size.
         """
         path = self._folder / (name or files.MODELS[self.options.format])
         if self.options.format == "safetensors":
@@ -109,17 +112,20 @@ class Builder:
         if self.options.format == "onnx":
             if precision != "int8":
                 onnx_file.write_onnx(module, path)
-                return Built(path)
-            whole = self._folder / "fp32.onnx"
-            onnx_file.write_onnx(module, whole)
-            onnx_file.quantise_onnx(whole, path, (batch.numpy() for batch in batches))
-            return Built(path)
-        if precision == "int8":
-            program = exported_file.quantise(module, batches)
+            else:
+                whole = self._folder / "fp32.onnx"
+                onnx_file.write_onnx(module, whole)
+                onnx_file.quantise_onnx(whole, path, (batch.numpy() for batch in batches))
+            built = Built(path)
         else:
-            program = exported_file.capture(module, module.example())
-        exported_file.write_program(program, path, {})
-        return Built(path, program)
+            if precision == "int8":
+                program = exported_file.quantise(module, batches)
+            else:
+                program = exported_file.capture(module, module.example())
+            exported_file.write_program(program, path, {})
+            built = Built(path, program)
+        require_any_batch(self.options.format, self.runtime(built, precision).run, module)
+        return built
 
     def runtime(self, built: Built, precision: Precision) -> Runtime:
         """What runs a file."""

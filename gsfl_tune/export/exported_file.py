@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.graph import Deployed, require_dynamic
 
 METADATA = "metadata.json"
 
@@ -26,12 +26,12 @@ def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
         example: Inputs of two images.
 
     Raises:
-        UserError: If torch cannot capture it.
+        UserError: If torch cannot capture it, or fixes the batch.
     """
     try:
         with warnings.catch_warnings(), torch.no_grad():
             warnings.simplefilter("ignore")
-            return torch.export.export(
+            program = torch.export.export(
                 module,
                 (example,),
                 dynamic_shapes=({0: Dim("batch", min=1, max=2**16)},),
@@ -41,6 +41,11 @@ def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
             f"--format torch-export: this network cannot be exported ({_first(error)}); allowed: "
             "safetensors"
         ) from error
+    signature = program.graph_signature
+    ends = {*signature.user_inputs, *signature.user_outputs}
+    values = [node.meta["val"] for node in program.graph.nodes if node.name in ends]
+    require_dynamic("torch-export", [value.shape[0] for value in values])
+    return program
 
 
 def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsfl_tune.data.single import square_side
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.models import Network
 
 INPUT = "images"
+# Sizes of batches that a new file is tried with; it was written from one of two images.
+_TRIED = (1, 3)
 
 
 class Prepare(nn.Module):
@@ -105,3 +109,48 @@ class Deployed(nn.Module):
         features = self.network.features(images.to(self.dtype))
         logits = self.network.head.infer(features.to(self.dtype)).float()
         return logits if self.prepare is None else logits.softmax(dim=1)
+
+
+def require_dynamic(format_name: str, sizes: Iterable[object]) -> None:
+    """Refuses a graph that takes or gives only so many images.
+
+    Args:
+        format_name: Of ``--format``.
+        sizes: The first dimension of its input and of its output.
+
+    Raises:
+        UserError: If one of them is a number.
+    """
+    for size in sizes:
+        if isinstance(size, int):
+            raise _fixed(format_name, f"takes batches of {size} images alone")
+
+
+def require_any_batch(format_name: str, run: Callable[[Tensor], Tensor], module: Deployed) -> None:
+    """Runs a new file on batches of other sizes than the one that it was written from.
+
+    Args:
+        format_name: Of ``--format``.
+        run: The file.
+        module: What it was written from.
+
+    Raises:
+        UserError: If it cannot run one, or gives something else than a row an image.
+    """
+    for count in _TRIED:
+        images = module.example(count)
+        try:
+            with torch.inference_mode():
+                shape = tuple(run(images).shape)
+        except Exception as error:  # runtimes have classes of their own for every failure
+            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            raise _fixed(format_name, f"cannot run a batch of {count} ({reason})") from error
+        if shape[0] != count:
+            raise _fixed(format_name, f"gives {shape[0]} rows for a batch of {count}")
+
+
+def _fixed(format_name: str, found: str) -> UserError:
+    return UserError(
+        f"--format {format_name}: the file of this network {found}; allowed: safetensors "
+        "(or a pooling or backbone that does not count the images of a batch)"
+    )

@@ -14,7 +14,7 @@ import torch
 from torch.export import Dim
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.graph import INPUT, Deployed
+from gsfl_tune.export.graph import INPUT, Deployed, require_dynamic
 
 # Operations between convolutions that are worth int8: else numbers would go to float and back.
 _BETWEEN = {"Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu"}
@@ -29,7 +29,7 @@ def write_onnx(module: Deployed, path: Path) -> None:
         path: The file, with its weights inside.
 
     Raises:
-        UserError: If the exporter does not know one of its operations.
+        UserError: If the exporter does not know one of its operations, or fixes the batch.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -49,6 +49,9 @@ def write_onnx(module: Deployed, path: Path) -> None:
                 f"--format onnx: this network cannot be exported ({_first(error)}); allowed: "
                 "safetensors, torch-export"
             ) from error
+    # The exporter says nothing where a number of images in the code has become one in the file.
+    graph = program.model.graph
+    require_dynamic("onnx", [graph.inputs[0].shape[0], graph.outputs[0].shape[0]])
     program.save(str(path), external_data=False)
 
 

@@ -2,46 +2,64 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from types import SimpleNamespace
 from typing import Any, Literal
 
 from timm.models import group_parameters
 from timm.models.vgg import VGG
 from torch import nn
 
+Blocks = tuple[tuple[str, ...], ...]
 
-def parameter_blocks(model: Any, unused: frozenset[str] = frozenset()) -> list[list[str]]:
+# No parameter has this name: it shows where a matcher puts what it does not know.
+_UNKNOWN = "?"
+
+
+def parameter_blocks(
+    model: Any, order: Mapping[str, int], unused: frozenset[str] = frozenset()
+) -> Blocks:
     """Names of the parameters of every block, in the order of the forward pass.
 
-    timm's own coarse grouping (stages of convolutional nets, layers of transformers), with the
-    stem in the first block and a lone last norm in the last. VGG's blocks end at its pools.
+    timm's own coarse grouping (stages of convolutional nets, layers of transformers); of a model
+    without one, the children of the list of modules that holds most of it. VGG's blocks end at its
+    pools. The stem belongs to the first block. What belongs to no block (a neck, a last
+    convolution, biases that all blocks share) is part of the block that is at work when it is first
+    read; what is read behind all blocks is a last one where it holds as much as the average block.
+
+    The last block is worth being trained alone: it holds at least half of what the average block
+    does, and is more than one projection (a matrix, a 1 x 1 convolution). Another one is part of
+    the block before it.
 
     Args:
         model: A timm model without classifier.
+        order: Ranks of the first use of its parameters in a forward pass.
         unused: Parameters to leave out: the feature map does not depend on them.
     """
-    if isinstance(model, VGG):
-        groups = _vgg(model)
-    elif hasattr(model, "group_matcher"):
-        found = group_parameters(model, model.group_matcher(coarse=True))
-        groups = [found[k] for k in sorted(found)]
-    else:
-        groups = [[name for name, _ in model.named_parameters()]]
+    groups, others = _groups(model)
     groups = [kept for group in groups if (kept := [n for n in group if n not in unused])]
-    if len(groups) > 1 and not isinstance(model, VGG):
-        groups[:2] = [groups[0] + groups[1]]
+    behind = _place([name for name in others if name not in unused], groups, order)
     parameters = dict(model.named_parameters())
-    if len(groups) > 1 and all(parameters[n].ndim <= 1 for n in groups[-1]):
+    total = sum(parameters[name].numel() for name in chain(behind, *groups))
+    if behind:
+        groups.append(behind)
+        if sum(parameters[name].numel() for name in behind) < total / len(groups):
+            groups[-2:] = [list(chain(*groups[-2:]))]
+    while len(groups) > 1:
+        last = [parameters[name] for name in groups[-1]]
+        fair = total / len(groups) / 2
+        if sum(parameter.numel() for parameter in last) >= fair and not _is_projection(last):
+            break
         groups[-2:] = [groups[-2] + groups[-1]]
-    return groups
+    return tuple(map(tuple, groups))
 
 
-def trained_names(
-    model: Any, blocks: int | Literal["all"], unused: frozenset[str] = frozenset()
-) -> list[str]:
+def trained_names(blocks: Blocks, count: int | Literal["all"]) -> list[str]:
     """Names of the parameters of the last blocks; more blocks than there are mean all."""
-    groups = parameter_blocks(model, unused)
-    count = len(groups) if blocks == "all" else min(blocks, len(groups))
-    return [name for group in groups[len(groups) - count :] for name in group]
+    first = 0 if count == "all" else max(0, len(blocks) - count)
+    return [name for block in blocks[first:] for name in block]
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
@@ -58,6 +76,68 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 
     visit(model)
     return frozen
+
+
+def _groups(model: Any) -> tuple[list[list[str]], list[str]]:
+    """Blocks, the stem in the first one, and the names of the parameters that are in none."""
+    if isinstance(model, VGG):
+        return _vgg(model), []
+    for coarse in (True, False):
+        try:
+            groups, others = _matched(model, model.group_matcher(coarse=coarse))
+        except Exception:  # some have no such method, or only one of the two kinds
+            continue
+        if len(groups) > 1:
+            groups[:2] = [groups[0] + groups[1]]
+        return groups, others
+    return _listed(model)
+
+
+def _matched(model: nn.Module, matcher: Any) -> tuple[list[list[str]], list[str]]:
+    """timm's groups, and what its matcher leaves out."""
+    named = [*model.named_parameters(), (_UNKNOWN, None)]
+    found = group_parameters(SimpleNamespace(named_parameters=lambda: named), matcher)
+    groups = [found[key] for key in sorted(found)]
+    # What is unknown comes last.
+    return groups[:-1], [name for name in groups[-1] if name != _UNKNOWN]
+
+
+def _listed(model: nn.Module) -> tuple[list[list[str]], list[str]]:
+    """The children of the list of modules, nearest to the root, that holds half of a model."""
+    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
+    lists = [
+        (path, module)
+        for path, module in model.named_modules()
+        if isinstance(module, nn.Sequential | nn.ModuleList) and len(module) > 1
+    ]
+    for path, module in sorted(lists, key=lambda item: item[0].count(".")):
+        start = f"{path}." if path else ""
+        children = [f"{start}{name}." for name, _ in module.named_children()]
+        groups = [[name for name in sizes if name.startswith(child)] for child in children]
+        groups = [group for group in groups if group]
+        held = {name for group in groups for name in group}
+        if len(groups) > 1 and 2 * sum(sizes[name] for name in held) >= sum(sizes.values()):
+            return groups, [name for name in sizes if name not in held]
+    return [list(sizes)], []
+
+
+def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, int]) -> list[str]:
+    """Adds parameters to the block that is at work when they are first read; returns the others."""
+    ends = [max(order.get(name, 0) for name in group) for group in groups]
+    behind: list[str] = []
+    for name in names:
+        used = order.get(name, math.inf)
+        place = next(
+            (group for group, end in zip(groups, ends, strict=True) if used <= end), behind
+        )
+        place.append(name)
+    return behind
+
+
+def _is_projection(parameters: Sequence[nn.Parameter]) -> bool:
+    """Whether they are norms, biases and at most one weight, which sees single positions."""
+    weights = [p for p in parameters if p.ndim > 1]
+    return len(weights) <= 1 and all(p.numel() == p.shape[0] * p.shape[1] for p in weights)
 
 
 def _vgg(model: VGG) -> list[list[str]]:

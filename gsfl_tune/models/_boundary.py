@@ -72,8 +72,13 @@ def run_prefix(prefix: Any, images: Tensor) -> Tensor:
     raise CannotCut("the boundary was not reached")
 
 
-def require_clean_cut(model: Any, halves: Halves) -> None:
+def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = frozenset()) -> None:
     """Looks at shapes and at the flow of gradients: works on the meta device too.
+
+    Args:
+        model: That was cut.
+        halves: Its parts.
+        unused: Names of the parameters that the feature map does not depend on.
 
     Raises:
         CannotCut: If the suffix gives another shape, or depends on weights of the prefix.
@@ -93,8 +98,8 @@ def require_clean_cut(model: Any, halves: Halves) -> None:
     if features.shape != halves.features.shape:
         raise CannotCut(_NO_CHAIN)
     used = {n for n, gradient in zip(names, gradients, strict=True) if gradient is not None}
-    if used - trained:
-        raise CannotCut(f"{min(used - trained)} is used behind the boundary")
+    if foreign := used - trained - unused:
+        raise CannotCut(f"{min(foreign)} is used behind the boundary")
 
 
 def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:

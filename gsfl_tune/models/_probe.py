@@ -15,7 +15,8 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
-from gsfl_tune.models._blocks import parameter_blocks
+from gsfl_tune.models._blocks import Blocks, parameter_blocks
+from gsfl_tune.models._uses import FirstUses, without_gradient
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
 
@@ -45,7 +46,8 @@ class BackboneFacts:
         std: Of its inputs, per channel.
         parameters: Count of the parameters that the map depends on.
         unused: Names of the parameters that it does not depend on.
-        blocks: Number of blocks, of which the last ones can be trained alone.
+        block_names: Names of the parameters of every block, of which the last ones can be trained
+            alone.
     """
 
     options: tuple[tuple[str, Any], ...]
@@ -57,7 +59,12 @@ class BackboneFacts:
     std: tuple[float, ...]
     parameters: int
     unused: frozenset[str]
-    blocks: int
+    block_names: Blocks
+
+    @property
+    def blocks(self) -> int:
+        """Number of blocks."""
+        return len(self.block_names)
 
 
 def backbone_problem(name: Any) -> str | None:
@@ -129,13 +136,14 @@ def probe(name: str) -> BackboneFacts:
     side = max(config.input_size[1:])
     for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
         for options in _SIZE_OPTIONS:
+            uses = FirstUses()
             try:
-                model, features = _forward(name, options, side, device)
+                model, features = _forward(name, options, side, device, uses)
             except TypeError:  # the model does not know the option
                 continue
             except Exception:
                 break
-            return _read_off(name, options, model, features, config, side)
+            return _read_off(name, options, model, features, config, side, uses.order)
     raise BackboneError(f"{name!r} cannot be built or run by timm at {side} px")
 
 
@@ -161,16 +169,28 @@ def map_shape(name: str, image_size: int) -> tuple[int, int, int]:
     return shape[1], shape[2], shape[3]
 
 
-def _forward(name: str, options: dict[str, Any], side: int, device: str) -> tuple[nn.Module, Any]:
+def _forward(
+    name: str, options: dict[str, Any], side: int, device: str, uses: FirstUses | None = None
+) -> tuple[nn.Module, Any]:
     with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
-        features = model.forward_features(torch.zeros(1, 3, side, side))
-    return model, features
+        images = torch.zeros(1, 3, side, side)
+        if uses is None:
+            return model, model.forward_features(images)
+        uses.watch(model)
+        with uses:
+            return model, model.forward_features(images)
 
 
 def _read_off(
-    name: str, options: dict[str, Any], model: nn.Module, features: Any, config: Any, side: int
+    name: str,
+    options: dict[str, Any],
+    model: nn.Module,
+    features: Any,
+    config: Any,
+    side: int,
+    order: dict[str, int],
 ) -> BackboneFacts:
     width = int(getattr(model, "num_features", 0))
     prefix = 0
@@ -185,6 +205,10 @@ def _read_off(
         layout, channels, count = "tokens", features.shape[2], features.shape[1]
         guess = next((n for n in range(8) if math.isqrt(count - n) ** 2 == count - n), 0)
         prefix = int(getattr(model, "num_prefix_tokens", guess))
+        if count - prefix <= 1:
+            raise BackboneError(
+                f"{name!r} gives back class tokens alone, no feature map; choose another backbone"
+            )
         if math.isqrt(count - prefix) ** 2 != count - prefix:
             raise BackboneError(f"the {count} tokens of {name!r} form no grid")
     facts = BackboneFacts(
@@ -197,12 +221,11 @@ def _read_off(
         std=tuple(config.std),
         parameters=0,
         unused=frozenset(),
-        blocks=0,
+        block_names=(),
     )
-    with torch.enable_grad():
-        to_map(features, facts, side, side).sum().backward()
     named = list(model.named_parameters())
-    unused = frozenset(k for k, p in named if p.grad is None)
+    with torch.enable_grad():
+        unused = without_gradient(to_map(features, facts, side, side), named)
     parameters = sum(p.numel() for k, p in named if k not in unused)
-    blocks = len(parameter_blocks(model, unused))
-    return replace(facts, parameters=parameters, unused=unused, blocks=blocks)
+    blocks = parameter_blocks(model, order, unused)
+    return replace(facts, parameters=parameters, unused=unused, block_names=blocks)

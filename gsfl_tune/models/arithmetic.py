@@ -12,7 +12,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.models._blocks import trained_names
-from gsfl_tune.models._probe import cut, probe
+from gsfl_tune.models._probe import BackboneFacts, cut, probe
 
 
 class BackboneWork(NamedTuple):
@@ -46,7 +46,7 @@ def backbone_work(name: str, blocks: int | Literal["all"], image_size: int) -> B
     facts = probe(name)
     for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
         try:
-            return _count(name, blocks, image_size, dict(facts.options), facts.unused, device)
+            return _count(name, blocks, image_size, facts, device)
         except Exception:  # models raise anything at all
             continue
     # What cannot be counted is estimated: two operations a parameter and position of a small map.
@@ -59,14 +59,14 @@ def _count(
     name: str,
     blocks: int | Literal["all"],
     side: int,
-    options: dict[str, Any],
-    unused: frozenset[str],
+    facts: BackboneFacts,
     device: str,
 ) -> BackboneWork:
     with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
+        options = dict(facts.options)
         model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
-        trained = set(trained_names(model, blocks, unused))
+        trained = set(trained_names(facts.block_names, blocks))
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
             _Features(model)(torch.zeros(1, 3, side, side))

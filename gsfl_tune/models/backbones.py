@@ -42,8 +42,8 @@ class Backbone(nn.Module):
         channels: C of the feature map.
         preprocessing: How inputs are normalised.
         digest: Content digest (hex) of name, code version, preprocessing and weights as created.
-        block_count: Number of blocks that `train_last` counts; the stem belongs to the first, a
-            last norm to the last.
+        block_count: Number of blocks that `train_last` counts; the stem belongs to the first, what
+            comes behind the blocks to the last.
     """
 
     def __init__(
@@ -90,7 +90,7 @@ class Backbone(nn.Module):
         """
         if n != "all" and n < 0:
             raise ValueError(f"cannot train the last {n} blocks")
-        trained = set(trained_names(self.model, n, self._facts.unused))
+        trained = set(trained_names(self._facts.block_names, n))
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         self._frozen = frozen_modules(self.model)

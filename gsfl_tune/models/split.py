@@ -137,11 +137,11 @@ def boundary_shape(name: str, blocks: int, image_size: int) -> tuple[int, ...]:
                     )
                     model = cut(model.eval())
                     example = torch.zeros(1, 3, image_size, image_size)
-                    trained = set(trained_names(model, blocks, facts.unused))
+                    trained = set(trained_names(facts.block_names, blocks))
                     for key, parameter in model.named_parameters():
                         parameter.requires_grad_(key in trained)
                     halves = cut_in_front(model, example)
-                    require_clean_cut(model, halves)
+                    require_clean_cut(model, halves, facts.unused)
             return tuple(halves.activations.shape[1:])
         except CannotCut:
             raise

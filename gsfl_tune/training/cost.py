@@ -13,6 +13,7 @@ from gsfl_tune.models import (
     CannotCut,
     boundary_shape,
     map_shape,
+    pooling_class,
     pooling_dim,
     probe,
     projection_channels,
@@ -204,6 +205,21 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
     return sorted(caches.values(), key=lambda cache: -cache.image_bytes)
 
 
+def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
+    """Backbones of which a number of blocks of the space is all: name, the number, their count.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
+    found = {}
+    for case in _cases(experiment):
+        backbone = case.values("model.backbone")[0]
+        for blocks in case.values("training.finetune.blocks"):
+            if blocks != "all" and blocks >= probe(backbone).blocks:
+                found[backbone, blocks] = (backbone, blocks, probe(backbone).blocks)
+    return list(found.values())
+
+
 def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     """Bytes that a trial can have on this machine, and whose memory that is."""
     import psutil
@@ -222,14 +238,27 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
 def cost_problems(experiment: Experiment) -> list[Problem]:
     """Models of the space that cannot fit, and backbones that cannot see the images."""
     problems = []
+
+    def add(path: str, message: str) -> None:
+        problems.append(Problem(*experiment.locate(path), path, message))
+
     for case in _cases(experiment):
         backbone = case.values("model.backbone")[0]
         for size in case.values("data.image_size"):
             try:
-                map_shape(backbone, size)
+                _, height, width = map_shape(backbone, size)
             except BackboneError as error:
-                file, line = experiment.locate("model.backbone")
-                problems.append(Problem(file, line, "model.backbone", str(error)))
+                add("model.backbone", str(error))
+                continue
+            pooling = case.values("model.pooling")[0]
+            if height * width < pooling_class(pooling).fewest_positions:
+                add(
+                    "model.pooling",
+                    f"found {pooling}, but {backbone} gives a map of {height} x {width} positions "
+                    f"for images of {size} px; allowed: average, or a larger data.image_size",
+                )
+        if problem := _blocks_problem(case):
+            add("training.finetune.blocks", problem)
     if problems:
         return list(dict.fromkeys(problems))
     model = largest_model(experiment)
@@ -243,6 +272,21 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         )
         problems.append(Problem(file, line, "model", message))
     return problems
+
+
+def _blocks_problem(case: Experiment) -> str | None:
+    """What is wrong with training only the last blocks of a case's backbone, or None."""
+    backbone = case.values("model.backbone")[0]
+    numbers = [n for n in case.values("training.finetune.blocks") if n != "all"]
+    finetunes = max(case.values("training.finetune.epochs")) > 0
+    if not numbers or not finetunes:
+        return None
+    try:
+        if probe(backbone).blocks > 1:
+            return None
+    except BackboneError:
+        return None
+    return f"found {min(numbers)}, but {backbone} is a single block; allowed: all"
 
 
 def gib(count: int) -> str:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from gsfl_tune.training.trial import Training
 
 # Part of every cache key: raise it when the numbers that this file computes change.
-CODE_VERSION = 1
+CODE_VERSION = 2
 
 BYTES = {"fp32": 4, "fp16": 2}
 _NUMPY: dict[str, np.dtype] = {"fp32": np.dtype(np.float32), "fp16": np.dtype(np.float16)}

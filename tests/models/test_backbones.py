@@ -22,7 +22,7 @@ from gsfl_tune.models import (
         ("deit_tiny_distilled_patch16_224", 64, (192, 4, 4), 12),
         ("swin_tiny_patch4_window7_224", 96, (768, 3, 3), 4),
         ("vgg11", 64, (512, 4, 4), 5),
-        ("mobilenetv3_small_050", 64, (288, 2, 2), 6),
+        ("mobilenetv3_small_050", 64, (288, 2, 2), 5),
     ],
 )
 def test_every_kind_of_model_gives_a_channels_first_map(name, side, shape, blocks):
@@ -154,5 +154,8 @@ def test_a_wrong_name_gets_the_nearest():
 def test_models_without_a_map_and_wrong_sizes_are_refused():
     with pytest.raises(BackboneError, match="no feature map"):
         create_backbone("crossvit_9_240", "none")
+    for name in ("pit_ti_224", "pit_ti_distilled_224"):
+        with pytest.raises(BackboneError, match="class tokens alone"):
+            create_backbone(name, "none")
     with pytest.raises(BackboneError, match="256 px"):
         map_shape("maxvit_pico_rw_256", 100)

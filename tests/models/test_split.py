@@ -11,7 +11,7 @@ from gsfl_tune.models import CannotCut, boundary_shape, create_backbone
 
 FAMILIES = [
     ("tf_efficientnet_lite0", 96, 2, (112, 6, 6)),
-    ("mobilenetv3_small_050", 64, 1, (48, 2, 2)),
+    ("mobilenetv3_small_050", 64, 1, (24, 4, 4)),
     ("resnet18", 64, 1, (256, 4, 4)),
     ("vgg11_bn", 64, 1, (512, 4, 4)),
     ("swin_tiny_patch4_window7_224", 64, 1, (4, 4, 384)),
@@ -19,6 +19,7 @@ FAMILIES = [
     ("test_vit", 64, 2, (17, 64)),
     ("test_convnext", 64, 1, (48, 4, 4)),
     ("test_byobnet", 64, 2, (64, 8, 8)),
+    ("poolformerv2_s12", 64, 1, (320, 4, 4)),
 ]
 
 

@@ -1,13 +1,18 @@
 import pytest
+import timm
+from timm.models import build_model_with_cfg, register_model
+from torch import nn
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import create_head
 from gsfl_tune.training.cost import (
     class_count,
+    cost_problems,
     head_parameters,
     largest_model,
     prefix_caches,
     search_cost,
+    whole_backbones,
 )
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
@@ -81,3 +86,76 @@ def test_activations_are_priced_where_they_are_cached():
     assert {(c.backbone, c.blocks) for c in found if c.problem} >= {("levit_128s", 1)}
     for off in ("data.views=0", "training.finetune.epochs=0", "training.finetune.blocks=all"):
         assert prefix_caches(Experiment.parse(text, overrides=[off])) == []
+
+
+default_cfgs = {
+    "single_block_net": {
+        "input_size": (3, 64, 64), "mean": (0.5,) * 3, "std": (0.5,) * 3,
+        "num_classes": 10, "first_conv": "conv", "classifier": "fc",
+    }
+}  # fmt: skip
+
+
+class SingleBlockNet(nn.Module):
+    """Nothing says where it could be divided."""
+
+    def __init__(self, num_classes=10, in_chans=3):
+        super().__init__()
+        self.num_classes, self.num_features = num_classes, 8
+        self.conv = nn.Conv2d(in_chans, 4, 3, stride=4)
+        self.more = nn.Conv2d(4, 8, 3, stride=2)
+        self.fc = nn.Linear(8, num_classes) if num_classes else nn.Identity()
+
+    def forward_features(self, x):
+        return self.more(self.conv(x))
+
+    def forward(self, x):
+        return self.fc(self.forward_features(x).mean((2, 3)))
+
+
+@pytest.fixture
+def single_block_net():
+    def single_block_net(pretrained=False, **options):
+        return build_model_with_cfg(SingleBlockNet, "single_block_net", pretrained, **options)
+
+    if not timm.is_model("single_block_net"):
+        register_model(single_block_net)
+    return "single_block_net"
+
+
+def test_some_blocks_of_a_backbone_that_is_one_are_refused(single_block_net):
+    text = HEAD + (
+        f"model: {{backbone: {single_block_net}, weights: none}}\n"
+        "training:\n"
+        "  finetune:\n"
+        "    epochs: 1\n"
+        "    blocks: {choice: [all, 1, 2]}\n"
+    )
+    (problem,) = cost_problems(Experiment.parse(text))
+    assert (problem.path, problem.line) == ("training.finetune.blocks", 7)
+    assert problem.message == "found 1, but single_block_net is a single block; allowed: all"
+    assert not cost_problems(Experiment.parse(text, overrides=["training.finetune.blocks=all"]))
+    assert not cost_problems(Experiment.parse(text, overrides=["training.finetune.epochs=0"]))
+
+
+def test_products_of_a_single_position_are_refused():
+    text = HEAD + "model:\n  backbone: resnet18\n  pooling: {choice: [average, bilinear]}\n"
+    assert not cost_problems(Experiment.parse(text))
+    (problem,) = cost_problems(Experiment.parse(text, overrides=["data.image_size=32"]))
+    assert (problem.path, problem.line) == ("model.pooling", 5)
+    assert "bilinear" in problem.message
+    assert "resnet18 gives a map of 1 x 1 positions for images of 32 px" in problem.message
+
+
+def test_class_tokens_are_no_feature_map():
+    (problem,) = cost_problems(Experiment.parse(HEAD + "model: {backbone: pit_ti_224}\n"))
+    assert problem.path == "model.backbone"
+    assert "class tokens alone" in problem.message
+
+
+def test_blocks_that_are_all_are_named():
+    text = HEAD + "model: {backbone: resnet18}\ntraining: {finetune: {epochs: 1, blocks: BLOCKS}}"
+    assert whole_backbones(Experiment.parse(text.replace("BLOCKS", "all"))) == []
+    assert whole_backbones(Experiment.parse(text.replace("BLOCKS", "3"))) == []
+    found = whole_backbones(Experiment.parse(text.replace("BLOCKS", "{choice: [3, 4, 9]}")))
+    assert found == [("resnet18", 4, 4), ("resnet18", 9, 4)]

@@ -23,12 +23,14 @@ class Pooling(nn.Module, ABC):
         dim: D of the vectors that come out.
         projected_channels: Channels that a PCA projection in front keeps where
             ``model.pooling_channels`` does not say; None: there never is a projection.
+        fewest_positions: Positions that a map must have for this to mean anything.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
     """
 
     channels: int
     dim: int
     projected_channels: ClassVar[int | None] = None
+    fewest_positions: ClassVar[int] = 1
     takes_dim: ClassVar[bool] = False
 
     @abstractmethod

@@ -16,6 +16,8 @@ class BilinearPooling(Pooling):
 
     # Without a projection 2,048 channels would give 4.2 M dimensions.
     projected_channels = 128
+    # The products of one position say no more than the position itself.
+    fewest_positions = 2
 
     def __init__(self, channels: int) -> None:
         super().__init__()

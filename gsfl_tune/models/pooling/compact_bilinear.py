@@ -31,6 +31,7 @@ class CompactBilinearPooling(Pooling):
     signs: Tensor
 
     projected_channels = 512
+    fewest_positions = 2
     takes_dim = True
 
     def __init__(self, channels: int, dim: int = 8192, seed: int = 0) -> None:
@@ -49,7 +50,8 @@ class CompactBilinearPooling(Pooling):
         signs = self.signs.to(matrix.dtype)
         values = (matrix * torch.outer(signs[0], signs[1])).flatten(1)
         bins = ((self.bins[0, :, None] + self.bins[1]) % self.dim).flatten()
-        return values.new_zeros(len(values), self.dim).index_add(1, bins, values)
+        # Not len(values): an exporter would take that for a number, and fix the size of a batch.
+        return values.new_zeros(values.shape[0], self.dim).index_add(1, bins, values)
 
     def forward(self, maps: Tensor) -> Tensor:
         """Pools maps (B, C, h, w) to (B, D)."""

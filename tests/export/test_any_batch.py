@@ -1,0 +1,89 @@
+"""A file takes batches of every size, or it is not written."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import exported_file, onnx_file
+from gsfl_tune.export.graph import Deployed, require_any_batch
+from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime
+from gsfl_tune.models import Network, PlainHead, create_backbone, create_pooling
+from gsfl_tune.models.pooling import AveragePooling
+
+onnx = pytest.importorskip("onnx")
+pytest.importorskip("onnxruntime")
+
+PREPROCESSING = Preprocessing(64, 74, "crop", [0.4, 0.5, 0.6], [0.2, 0.3, 0.25])
+
+
+class CountingPooling(AveragePooling):
+    """Counts the images of a batch in Python, as an exporter must not see it."""
+
+    def forward(self, maps):
+        return super().forward(maps) + maps.new_zeros(len(maps), self.dim)
+
+
+def deployed(pooling) -> Deployed:
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    backbone = create_backbone("test_resnet", "none")
+    made = pooling(backbone.channels)
+    head = PlainHead(made.dim, 3, latent_dim=8, dropout=0.0, feature_scale=8.0)
+    return Deployed(Network(backbone, None, made, head), PREPROCESSING, inside=False)
+
+
+def write(name, module, path):
+    if name == "onnx":
+        onnx_file.write_onnx(module, path)
+        return OnnxRuntime(path, PREPROCESSING, inside=False)
+    program = exported_file.capture(module, module.example())
+    exported_file.write_program(program, path, {})
+    return ExportedRuntime(path, PREPROCESSING, inside=False)
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch-export"])
+def test_compact_bilinear_pooling_is_exported_for_every_batch(name, tmp_path):
+    module = deployed(lambda channels: create_pooling("compact_bilinear", channels, dim=128))
+    runtime = write(name, module, tmp_path / "model")
+    for count in (1, 2, 5):
+        images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
+        with torch.inference_mode():
+            expected = module(images)
+            torch.testing.assert_close(runtime.run(images), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["onnx", "torch-export"])
+def test_a_network_that_fixes_the_batch_is_refused(name, tmp_path):
+    with pytest.raises(UserError, match=f"--format {name}: .*batch.*allowed"):
+        write(name, deployed(CountingPooling), tmp_path / "model")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shape", "found"),
+    [
+        ([2, 12288], r"cannot run a batch of 1 \("),
+        ([1, -1], "gives 1 rows for a batch of 3"),
+    ],
+)
+def test_a_file_that_only_says_that_its_batch_is_free_is_refused(shape, found, tmp_path):
+    helper, floats = onnx.helper, onnx.TensorProto.FLOAT
+    shapes = onnx.numpy_helper.from_array(np.array(shape), "shape")
+    graph = helper.make_graph(
+        [helper.make_node("Reshape", ["images", "shape"], ["logits"])],
+        "fixed inside",
+        [helper.make_tensor_value_info("images", floats, ["batch", 3, 64, 64])],
+        [helper.make_tensor_value_info("logits", floats, ["batch", None])],
+        [shapes],
+    )
+    path = tmp_path / "model.onnx"
+    onnx.save(
+        helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path
+    )
+    runtime = OnnxRuntime(path, PREPROCESSING, inside=False)
+    with pytest.raises(UserError, match=found):
+        require_any_batch("onnx", runtime.run, deployed(AveragePooling))

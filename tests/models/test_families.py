@@ -1,0 +1,70 @@
+"""The smallest model of every timm family through probe, pooling, cut, a step, bundle, export."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+
+
+@pytest.fixture(scope="module")
+def families():
+    """The sweep, which also prints the table of benchmarks/results/families.md."""
+    sys.path.insert(0, str(BENCHMARKS))
+    try:
+        import families
+    finally:
+        sys.path.remove(str(BENCHMARKS))
+    return families
+
+
+# Models that give no feature map; families whose blocks do not simply follow each other; and those
+# with an operation that torch's ONNX exporter does not know.
+NO_MAP = {"coat", "crossvit", "efficientvim", "pit"}
+NO_CUT = {
+    *("beit", "cait", "convit", "deepseek_vit", "eva", "gemma4_vit", "hrnet", "levit", "mvitv2"),
+    *("naflexvit", "nasnet", "pnasnet", "qwen3_vit", "selecsls", "tnt", "twins", "visformer"),
+    *("volo", "xcit", "vit_srelpos_small_patch16_224", "samvit_base_patch16"),
+}
+NO_ONNX: set[str] = set()
+
+
+def check(row):
+    if row.family in NO_MAP:
+        assert "no feature map" in row.step
+        return
+    assert row.step == "ok"
+    assert row.blocks > 1
+    assert 0.5 / row.blocks <= row.share <= 0.97
+    assert row.moved > 0.9
+
+
+@pytest.mark.parametrize(
+    ("family", "name"),
+    [
+        ("vision_transformer", "test_vit"),
+        ("efficientnet", "test_efficientnet"),
+        ("pit", "pit_ti_224"),
+    ],
+)
+def test_some_go_all_the_way(families, family, name):
+    pytest.importorskip("onnxruntime")
+    row = families.sweep(family, name)
+    check(row)
+    if family not in NO_MAP:
+        assert (row.cut, row.export) == ("ok", "ok")
+    assert "| ---" in families.report([row]).replace("|--", "| --")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", timm.list_modules())
+def test_every_family_goes_all_the_way(families, family):
+    pytest.importorskip("onnxruntime")
+    for name in families.models(family):
+        row = families.sweep(family, name)
+        check(row)
+        if family not in NO_MAP:
+            assert (row.cut == "ok") == NO_CUT.isdisjoint({family, name}), row.cut
+            assert (row.export == "ok") == (family not in NO_ONNX), row.export
