@@ -39,7 +39,6 @@ from gsfl_tune.search import (
     Utilisation,
     Watcher,
     Watchers,
-    active_params,
     best,
     choose_finalists,
     count_trials,
@@ -271,7 +270,7 @@ class _Search:
                 label=f"{name}-{trial.number}",
                 config=experiment.configure(trial.params),
                 trial=trial.number,
-                params=active_params(experiment, trial.params),
+                params=experiment.space.active_params(trial.params),
             )
             for trial in chosen
         ]
