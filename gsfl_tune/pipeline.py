@@ -32,7 +32,6 @@ from gsfl_tune.search import (
     Utilisation,
     Watcher,
     Watchers,
-    active_params,
     begin_or_go_on,
     best,
     choose_finalists,
@@ -282,7 +281,7 @@ class _Search:
                 label=f"{name}-{trial.number}",
                 config=experiment.configure(trial.params),
                 trial=trial.number,
-                params=active_params(experiment, trial.params),
+                params=experiment.space.active_params(trial.params),
             )
             for trial in chosen
         ]

@@ -56,6 +56,8 @@ class Check(Command):
             console.print(parameter_table(experiment, console))
         else:
             console.print("No leaf is a distribution: there is nothing to search.")
+        for warning in experiment.warnings:
+            console.print(f"Warning: {warning}", soft_wrap=True)
         _print_cost(experiment, console)
         return FINISHED
 

@@ -85,6 +85,10 @@ class Categorical:
         """As the table of ``check`` shows it."""
         return f"choice of {_listed(self.choices)}"
 
+    def exact(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
     def suggest(self, trial: Suggests, name: str) -> Any:
         """Asks the trial for a value."""
         return trial.suggest_categorical(name, list(self.choices))
@@ -142,6 +146,10 @@ class Integer:
         step = self.step if self.step > 1 else None
         return f"int {self.low} to {self.high}{_suffix(self.log, step)}"
 
+    def exact(self, value: Any) -> Any:
+        """The value itself."""
+        return value
+
     def suggest(self, trial: Suggests, name: str) -> Any:
         """Asks the trial for a value."""
         return trial.suggest_int(name, self.low, self.high, step=self.step, log=self.log)
@@ -151,7 +159,8 @@ class Integer:
 class Float:
     """A number from low to high, both included.
 
-    ``high`` is brought down to the last value that ``step`` reaches.
+    ``high`` is brought down to the last value that ``step`` reaches. A value on a step is the
+    decimal that a file says: three steps of 0.1 are 0.3, not 0.30000000000000004.
 
     Raises:
         ValueError: Reversed bounds, ``log`` with a low of 0 or less or with a step, a step of 0 or
@@ -184,7 +193,7 @@ class Float:
         elif not self.contains(self.default):
             raise ValueError(_bad_default(self.default, self.low, self.high, self.step))
         else:
-            object.__setattr__(self, "default", float(self.default))
+            object.__setattr__(self, "default", self.exact(float(self.default)))
 
     def contains(self, value: Any) -> bool:
         """Whether it is a number in range and on a step."""
@@ -196,8 +205,11 @@ class Float:
         """The nearest allowed number; the default for what is no number."""
         if not is_number(value) or math.isnan(value):
             return float(self.default)
-        # A step that floating point missed by a hair stays what it is.
-        return float(value) if self.contains(value) else self._snap(value)
+        return self._snap(value)
+
+    def exact(self, value: Any) -> Any:
+        """The decimal of the step that floating point missed by a hair; else the value itself."""
+        return self._snap(value) if self.step is not None and self.contains(value) else value
 
     def _snap(self, value: float) -> float:
         value = min(max(float(value), self.low), self.high)
@@ -214,7 +226,9 @@ class Float:
 
     def suggest(self, trial: Suggests, name: str) -> Any:
         """Asks the trial for a value."""
-        return trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        return self.exact(
+            trial.suggest_float(name, self.low, self.high, step=self.step, log=self.log)
+        )
 
 
 Distribution = Categorical | Integer | Float

@@ -18,6 +18,7 @@ from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
 from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Space, bounds, ends
+from gsfl_tune.experiment.unmet import unmet_conditions
 from gsfl_tune.plugins import complaints
 
 
@@ -230,6 +231,11 @@ class Experiment:
         if path not in leaves() and path not in self.space.alternatives:
             raise UserError(f"{path}: unknown key{did_you_mean(path)}")
         return self.space.possible(path)
+
+    @property
+    def warnings(self) -> list[Problem]:
+        """What is allowed, and hardly meant: conditions that nothing fulfils."""
+        return sorted(unmet_conditions(self.space, self._root))
 
     @property
     def largest_image_size(self) -> int:

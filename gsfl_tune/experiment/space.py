@@ -58,7 +58,8 @@ class _Values:
         return all(condition.holds(self[path]) for path, condition in parameter.when.items())
 
     def drawn(self, parameter: Parameter) -> Any:
-        return self._params.get(parameter.name, parameter.distribution.default)
+        draw = parameter.distribution
+        return draw.exact(self._params.get(parameter.name, draw.default))
 
     def __getitem__(self, path: str) -> Any:
         if path not in self._known:
@@ -132,6 +133,25 @@ class Space:
         """Names of the parameters that take part under these values (missing ones: defaults)."""
         values = _Values(self, params)
         return {parameter.name for parameter in self.parameters if values.holds(parameter)}
+
+    def active_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
+        """What a configuration has use for, of all that was drawn: the one place that decides.
+
+        Everything that shows a trial asks here. Samplers of a fixed space draw inactive parameters
+        too, which have no effect; and a step of a float may have been missed by a hair.
+
+        Args:
+            params: Values by parameter name, as a study keeps them.
+
+        Returns:
+            Active parameters only, in their order, numbers on steps as the file would say them.
+        """
+        active = self.active(params)
+        return {
+            parameter.name: parameter.distribution.exact(params[parameter.name])
+            for parameter in self.parameters
+            if parameter.name in active and parameter.name in params
+        }
 
     def default_params(self) -> dict[str, Any]:
         """The defaults of the parameters that are active on defaults."""

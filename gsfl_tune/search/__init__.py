@@ -34,15 +34,14 @@ if TYPE_CHECKING:
         Retraining,
         SearchFailed,
         SearchInterrupted,
-        active_params,
         best,
         pareto_entries,
-        plain_space,
         reasons,
     )
     from gsfl_tune.search.rehearsal import rehearse_largest
     from gsfl_tune.search.resume import refuse_changes, run_lock
     from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
+    from gsfl_tune.search.spaces import plain_space
     from gsfl_tune.search.stored import StorageWatcher, stored_run
     from gsfl_tune.search.study import Study
     from gsfl_tune.search.table import count_trials, write_trials
@@ -72,7 +71,6 @@ __all__ = [
     "Utilisation",
     "Watcher",
     "Watchers",
-    "active_params",
     "begin_or_go_on",
     "best",
     "choose_finalists",
@@ -122,7 +120,6 @@ _HOMES = {
     "Utilisation": "utilisation",
     "Watcher": "watcher",
     "Watchers": "watcher",
-    "active_params": "protocol",
     "begin_or_go_on": "beginning",
     "best": "protocol",
     "clear": "beginning",
@@ -132,7 +129,7 @@ _HOMES = {
     "load_result": "job",
     "open_study": "runner",
     "pareto_entries": "protocol",
-    "plain_space": "protocol",
+    "plain_space": "spaces",
     "plan_time": "planning",
     "planned": "planning",
     "present": "presence",

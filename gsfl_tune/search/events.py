@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+
+from gsfl_tune.experiment.distributions import Categorical, is_number
+from gsfl_tune.experiment.space import Space
+
+HparamKind = Literal["flag", "number", "word"]
 
 _PLUGIN = "hparams"
 # Larger pictures show no more and make files large.
@@ -22,7 +27,7 @@ class EventWriter:
 
     Args:
         directory: Directory of the trial; the event file goes there.
-        params: Searched parameters.
+        params: Active parameters as `hparams` gives them.
         metric: The objective.
         epoch: Epochs that were trained before; later ones of an earlier process are hidden.
     """
@@ -118,6 +123,38 @@ def matrix_picture(matrix: np.ndarray) -> np.ndarray:
     shares = np.kron(np.sqrt(shares), np.ones((scale, scale)))[..., None]
     white, dark = np.array([255.0, 255.0, 255.0]), np.array([8.0, 48.0, 107.0])
     return np.rint(white + shares * (dark - white)).astype(np.uint8)
+
+
+def hparam_kind(choices: Sequence[Any]) -> HparamKind:
+    """What TensorBoard takes the values of a choice for; mixed ones are words.
+
+    The table of parameters and every trial must say the same, or rows cannot be filtered.
+    """
+    if all(isinstance(choice, bool) for choice in choices):
+        return "flag"
+    return "number" if all(is_number(choice) for choice in choices) else "word"
+
+
+def hparams(space: Space, params: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
+    """A trial's active parameters as TensorBoard shows them.
+
+    Args:
+        space: What is searched.
+        params: Values by parameter name, inactive ones too.
+    """
+    words = words_of(space)
+    active = space.active_params(params)
+    return {name: str(value) if name in words else value for name, value in active.items()}
+
+
+def words_of(space: Space) -> set[str]:
+    """Names of the choices whose values are shown as words, whichever a trial has."""
+    draws = {parameter.name: parameter.distribution for parameter in space.parameters}
+    return {
+        name
+        for name, draw in draws.items()
+        if isinstance(draw, Categorical) and hparam_kind(draw.choices) == "word"
+    }
 
 
 def _session_start(params: Mapping[str, Any]) -> Any:

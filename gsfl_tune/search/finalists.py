@@ -30,8 +30,7 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
     found: list[FrozenTrial] = []
     known: list[dict[str, Any]] = []
     for trial in wanted:
-        active = study.space.active(trial.params)
-        params = {name: value for name, value in trial.params.items() if name in active}
+        params = study.space.active_params(trial.params)
         if len(found) < count and params not in known:
             found.append(trial)
             known.append(params)

@@ -293,7 +293,7 @@ class Progress(Watcher):
                     f"best [bold]{self._best_text}[/bold] {self._study.metric}, trial {best.number}"
                 )
             )
-            parts.append(_params(best.params, self.console.width))
+            parts.append(_params(self._study.space.active_params(best.params), self.console.width))
         return Group(*parts)
 
     def _note(self) -> None:
@@ -342,7 +342,7 @@ class Progress(Watcher):
         best = self._best
         if best is not None and self._study is not None:
             self._say(f"best: trial {best.number}, {self._numbers(best)}")
-            for name, value in best.params.items():
+            for name, value in self._study.space.active_params(best.params).items():
                 self._say(f"  {name}: {shown(value)}")
 
     def _numbers(self, trial: FrozenTrial) -> str:

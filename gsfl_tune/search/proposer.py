@@ -15,12 +15,11 @@ from typing import Any, TextIO
 import optuna
 from optuna.storages import JournalStorage
 
-from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.nodes import read_yaml
 from gsfl_tune.search.journal import FollowedJournal
 from gsfl_tune.search.proposal import propose
 from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
 from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.spaces import unchecked
 
 
 class Proposer:
@@ -34,11 +33,7 @@ class Proposer:
 
     def __init__(self, experiment: str, journal: str, study: str) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
-        # Checked by whoever wrote it: files that it names need not be looked at again.
-        root = read_yaml(experiment, "experiment", [])
-        if root is None:
-            raise ValueError("no experiment")
-        read = Experiment(root, "experiment", [], None)
+        read = unchecked(experiment)
         search = read.defaults().search
         self._space, self._config, self._seed = read.space, search.sampler, search.seed
         self._journal = FollowedJournal(Path(journal))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 
 from gsfl_tune.experiment import METRICS, Config, Experiment
-from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Outcome, Score
 from gsfl_tune.run.storage import RunStorage
@@ -28,20 +27,6 @@ from gsfl_tune.search.study import Study
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher
 from gsfl_tune.training import FitOn, Predictions, load_predictions
-
-# What a plain head has no use for: at the schema's defaults in the control's own search.
-_GSFL_ONLY = (
-    "loss.reconstruction",
-    "loss.class_center",
-    "loss.shared_center",
-    "loss.center_rate",
-    "loss.center_init",
-    "loss.reconstruction_target",
-    "model.decoder",
-    "model.groups.count",
-    "model.groups.method",
-    "model.groups.taxonomy",
-)
 
 
 class SearchInterrupted(Exception):
@@ -328,12 +313,6 @@ def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float
     return [] if any("failed" in row for row in rows) else [row[part] for row in rows]
 
 
-def active_params(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that a configuration has use for, of all that were drawn."""
-    active = experiment.space.active(params)
-    return {name: value for name, value in params.items() if name in active}
-
-
 def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
     """What ``results.json`` says of the front; empty for a search with one objective.
 
@@ -350,7 +329,7 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
             "accuracy": trial.values[0],
             "latency_ms": trial.values[1],
             "latency_reliable": trial.user_attrs.get("latency", {}).get("reliable"),
-            "params": active_params(experiment, trial.params),
+            "params": experiment.space.active_params(trial.params),
             "config": experiment.configure(trial.params).model_dump(mode="json"),
         }
         for trial in front(read_studies(run.journal).get("search", []), METRICS[search.metric])
@@ -366,10 +345,3 @@ def reasons(study: Study) -> str:
         found[reason] = found.get(reason, 0) + 1
     lines = [f"  {count} x {reason}" for reason, count in found.items()]
     return "\n".join(lines[:10]) or "  there were no trials"
-
-
-def plain_space(experiment: Experiment) -> Experiment:
-    """The space of the control's own search: a plain head, and nothing that it has no use for."""
-    plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
-    terms = [path for path in leaves() if path.startswith("loss.terms.")]
-    return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))

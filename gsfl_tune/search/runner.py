@@ -24,6 +24,7 @@ from gsfl_tune.search.asha import Asha
 from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.budget import SearchTime
 from gsfl_tune.search.deadlines import Deadlines
+from gsfl_tune.search.events import hparams
 from gsfl_tune.search.first_trials import enqueue_first_trials
 from gsfl_tune.search.interrupt import Interrupt
 from gsfl_tune.search.keeper import CHECKPOINT, CheckpointKeeper
@@ -247,6 +248,7 @@ def run_study(
             threads=resources.threads,
             workers=resources.workers,
             params=asked.params,
+            shown=hparams(study.space, asked.params),
             save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,

@@ -16,9 +16,12 @@ from optuna.trial import FrozenTrial
 from pyarrow import parquet
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
+from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
 from gsfl_tune.run.storage import EPOCHS, RunStorage
+from gsfl_tune.search.events import words_of
 from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.spaces import run_spaces
 from gsfl_tune.search.watcher import Watcher
 
 if TYPE_CHECKING:
@@ -45,10 +48,17 @@ SCHEMA = {
 
 
 def trial_rows(
-    run: RunDirectory, name: StudyName, trials: list[FrozenTrial]
+    run: RunDirectory, name: StudyName, trials: list[FrozenTrial], space: Space | None
 ) -> list[dict[str, Any]]:
-    """One mapping a trial: state, value, parameters, and the numbers of its last epoch."""
-    return [_row(run, name, trial) for trial in trials]
+    """One mapping a trial: state, value, parameters, and the numbers of its last epoch.
+
+    Args:
+        run: The run.
+        name: Of the study.
+        trials: Of the study.
+        space: Says which parameters were active; without it there are all that were drawn.
+    """
+    return [_row(run, name, trial, space) for trial in trials]
 
 
 def count_trials(run: RunDirectory) -> dict[str, int]:
@@ -61,8 +71,9 @@ def count_trials(run: RunDirectory) -> dict[str, int]:
 def write_trials(run: RunDirectory) -> None:
     """Writes ``trials.parquet`` anew from the journal and the trials' files."""
     rows: list[dict[str, Any]] = []
+    spaces = run_spaces(run)
     for name, trials in read_studies(run.journal).items():
-        rows += trial_rows(run, name, trials)
+        rows += trial_rows(run, name, trials, spaces.get(name))
     _write(run, rows)
 
 
@@ -89,9 +100,10 @@ class TrialTable(Watcher):
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Reads what other studies of the run left."""
+        spaces = run_spaces(self._run)
         for name, trials in read_studies(self._run.journal).items():
             if name != self._study.name:
-                self._others += trial_rows(self._run, name, trials)
+                self._others += trial_rows(self._run, name, trials, spaces.get(name))
         self._write()
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
@@ -134,7 +146,7 @@ class TrialTable(Watcher):
         for trial in self._study.trials():
             row = self._rows.get(trial.number)
             if row is None:
-                row = _row(self._run, self._study.name, trial)
+                row = _row(self._run, self._study.name, trial, self._study.space)
                 if self._on_its_way(trial.number):
                     missing = True
                 elif trial.state.is_finished():
@@ -146,7 +158,9 @@ class TrialTable(Watcher):
         self._dirty = missing
 
 
-def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, Any]:
+def _row(
+    run: RunDirectory, name: StudyName, trial: FrozenTrial, space: Space | None
+) -> dict[str, Any]:
     epochs = EpochLog(run.trial(name, trial.number) / EPOCHS).read()
     last: Mapping[str, Any] = epochs[-1] if epochs else {}
     row: dict[str, Any] = {
@@ -172,8 +186,10 @@ def _row(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> dict[str, An
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
         row[f"rungs.{k}"] = value
-    for key, value in trial.params.items():
-        row[f"params.{key}"] = value
+    params = trial.params if space is None else space.active_params(trial.params)
+    words = set() if space is None else words_of(space)
+    for key, value in params.items():
+        row[f"params.{key}"] = str(value) if key in words and value is not None else value
     return row
 
 

@@ -52,7 +52,8 @@ class Task(BaseModel):
         cache_dir: Root of the node's caches.
         threads: CPU threads of a process.
         workers: Processes that train it together.
-        params: Searched parameters, for TensorBoard.
+        params: Searched parameters, all that were drawn.
+        shown: Those that are active, as TensorBoard shows them.
         save_seconds: Seconds between checkpoints.
         pieces: Parts that a batch is trained in, more than one where the trial ran out of
             memory before.
@@ -77,6 +78,7 @@ class Task(BaseModel):
     threads: int = 1
     workers: int = 1
     params: dict[str, Any] = {}
+    shown: dict[str, bool | int | float | str] = {}
     save_seconds: float = SECONDS_BETWEEN_SAVES
     pieces: int = 1
     timeout: float | None = None
@@ -371,7 +373,7 @@ class TrialWorker:
             self._before = sum(record["seconds"] for record in records)
         for record in records:
             self._values[record["epoch"]] = float(record[task.metric])
-        self._events = EventWriter(directory, task.params, task.metric, training.epoch)
+        self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
         return training
 
     def _epoch(self, record: dict[str, Any]) -> None:

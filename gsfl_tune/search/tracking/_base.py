@@ -13,6 +13,7 @@ from typing import Any, ClassVar
 from optuna.trial import FrozenTrial
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName, read_json, write_json
 from gsfl_tune.run.results import Results
 
@@ -47,15 +48,22 @@ class TrialRecord:
     finished: datetime | None = None
 
     @classmethod
-    def of(cls, study: StudyName, trial: FrozenTrial) -> TrialRecord:
-        """What the study says of a trial."""
+    def of(cls, study: StudyName, trial: FrozenTrial, space: Space) -> TrialRecord:
+        """What the study says of a trial.
+
+        Args:
+            study: Name of the study.
+            trial: One of its trials.
+            space: What is searched in it; says which parameters were active.
+        """
+        params = space.active_params(trial.params)
         values = trial.values if trial.state.name == "COMPLETE" and trial.values else []
         return cls(
             study=study,
             number=trial.number,
             state=trial.state.name,
             # `path@1` is the second alternative for `path`; of them one is active.
-            params={name.partition("@")[0]: value for name, value in trial.params.items()},
+            params={name.partition("@")[0]: value for name, value in params.items()},
             value=float(values[0]) if values else None,
             latency=float(values[1]) if len(values) > 1 else None,
             attributes={

@@ -12,6 +12,7 @@ from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.results import Results, read_results
 from gsfl_tune.run.storage import EPOCHS
 from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.spaces import run_spaces
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.tracking._base import RunInfo, Tracker, TrialRecord
 from gsfl_tune.search.watcher import Watcher
@@ -107,7 +108,8 @@ class Tracking(Watcher):
             return
         # What Optuna holds may change under a thread; a record does not.
         records = [
-            TrialRecord.of(self._study.name, self._study.trial(number)) for number in numbers
+            TrialRecord.of(self._study.name, self._study.trial(number), self._study.space)
+            for number in numbers
         ]
         for follower in self._followers:
             follower.tell(records)
@@ -245,8 +247,9 @@ def track_run(
         Exception: Whatever a tracker's client raises.
     """
     info = _info(run)
+    spaces = run_spaces(run)
     records = [
-        TrialRecord.of(name, trial)
+        TrialRecord.of(name, trial, spaces[name])
         for name, trials in read_studies(run.journal).items()
         for trial in trials
         if trial.state.name != "WAITING"

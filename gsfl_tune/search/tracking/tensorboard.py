@@ -18,11 +18,19 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.run.storage import EPOCHS
-from gsfl_tune.search.events import EventWriter, hparams_summary, matrix_picture
+from gsfl_tune.search.events import (
+    EventWriter,
+    hparam_kind,
+    hparams,
+    hparams_summary,
+    matrix_picture,
+)
 from gsfl_tune.search.journal import read_studies
 from gsfl_tune.search.sampler import whole_space
+from gsfl_tune.search.spaces import run_spaces
 from gsfl_tune.search.tracking.stored_pictures import StoredPictures
 from gsfl_tune.search.watcher import Watcher
 
@@ -75,13 +83,14 @@ def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda 
         _write_table(new, experiment)
         metric = experiment.defaults().search.metric
         pictures = StoredPictures(experiment, notice)
+        spaces = run_spaces(run)
         for name, trials in read_studies(run.journal).items():
             for trial in trials:
                 directory = run.trial(name, trial.number)
                 if not any(directory.glob("events.out.tfevents.*")):
                     place = directory.relative_to(run.path)
                     found = pictures.of(place.as_posix())
-                    _write_trial(directory, new / place, trial, metric, found)
+                    _write_trial(directory, new / place, trial, spaces[name], metric, found)
         _write_pictures(run, new)
         if folder.exists():
             shutil.rmtree(folder)
@@ -130,13 +139,13 @@ def _table(experiment: Experiment) -> Any:
         info = HParamInfo(name=name)
         if isinstance(distribution, CategoricalDistribution):
             choices = distribution.choices
-            if all(isinstance(choice, bool) for choice in choices):
+            kind = hparam_kind(choices)
+            if kind == "flag":
                 info.type = DataType.Value("DATA_TYPE_BOOL")
                 info.domain_discrete.extend(choices)
-            elif all(type(choice) in (int, float) for choice in choices):
+            elif kind == "number":
                 info.type = DataType.Value("DATA_TYPE_FLOAT64")
-                numbers = [choice for choice in choices if isinstance(choice, int | float)]
-                info.domain_discrete.extend([float(number) for number in numbers])
+                info.domain_discrete.extend([float(choice) for choice in choices])  # type: ignore[arg-type]
             else:
                 info.type = DataType.Value("DATA_TYPE_STRING")
                 info.domain_discrete.extend([str(choice) for choice in choices])
@@ -152,13 +161,18 @@ def _table(experiment: Experiment) -> Any:
 
 
 def _write_trial(
-    directory: Path, target: Path, trial: FrozenTrial, metric: str, pictures: Sequence[Any]
+    directory: Path,
+    target: Path,
+    trial: FrozenTrial,
+    space: Space,
+    metric: str,
+    pictures: Sequence[Any],
 ) -> None:
     """Events of a trial from its epochs, and pictures as its worker wrote them."""
     epochs = EpochLog(directory / EPOCHS).read()
     if not epochs:
         return
-    events = EventWriter(target, trial.params, metric)
+    events = EventWriter(target, hparams(space, trial.params), metric)
     at = trial.datetime_start.timestamp() if trial.datetime_start is not None else 0.0
     for epoch in epochs:
         at += float(epoch.get("seconds", 0.0))

@@ -16,6 +16,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.search import Study, Watcher, Watchers, open_study
 from gsfl_tune.search.asked import Asked
+from gsfl_tune.search.events import hparams
 from gsfl_tune.search.tracking import TensorBoard, Tracking, open_trackers
 from gsfl_tune.search.worker import Task, TrialWorker
 from tests.search.experiments import experiment
@@ -47,6 +48,7 @@ def _train(
         rungs=RUNGS,
         reported=len(asked.rungs),
         params=asked.params,
+        shown=hparams(study.space, asked.params),
         cache_dir=cache,
     )
     worker = TrialWorker(task)

@@ -13,6 +13,7 @@ from gsfl_tune.cli import main
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.storage import DriverLease, RunStorage
 from gsfl_tune.search import open_study, write_trials
+from gsfl_tune.search.events import hparams
 from gsfl_tune.search.tracking.stored_pictures import picture_events
 from gsfl_tune.search.worker import Task, TrialWorker
 from tests.search.experiments import experiment
@@ -55,6 +56,7 @@ def elsewhere(
         metric=study.metric,
         rungs=[1, 2],
         params=asked.params,
+        shown=hparams(study.space, asked.params),
         cache_dir=cache_dir,
         storage=storage.place.model_copy(update={"token": "of another machine"}),
     )

@@ -1,0 +1,53 @@
+"""The spaces of a run's two studies."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.nodes import read_yaml
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.run import RunDirectory, StudyName
+
+# What a plain head has no use for: at the schema's defaults in the control's own search.
+_GSFL_ONLY = (
+    "loss.reconstruction",
+    "loss.class_center",
+    "loss.shared_center",
+    "loss.center_rate",
+    "loss.center_init",
+    "loss.reconstruction_target",
+    "model.decoder",
+    "model.groups.count",
+    "model.groups.method",
+    "model.groups.taxonomy",
+)
+
+
+def plain_space(experiment: Experiment) -> Experiment:
+    """The space of the control's own search: a plain head, and nothing that it has no use for."""
+    plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
+    terms = [path for path in leaves() if path.startswith("loss.terms.")]
+    return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))
+
+
+def unchecked(text: str) -> Experiment:
+    """An experiment that was checked when it was written: files that it names are not looked at."""
+    root = read_yaml(text, "experiment", [])
+    if root is None:
+        raise ValueError("no experiment")
+    return Experiment(root, "experiment", [], None)
+
+
+def run_spaces(run: RunDirectory) -> dict[StudyName, Space]:
+    """The space of each study of a run; none for a directory without an experiment.
+
+    Args:
+        run: The run.
+    """
+    try:
+        experiment = unchecked(run.experiment_file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    return {"search": experiment.space, "control": plain_space(experiment).space}
