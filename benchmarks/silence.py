@@ -81,10 +81,13 @@ class Heard:
             self.signalled
         )
 
-    def width(self) -> int:
-        """Columns of the widest line that is drawn."""
-        lines = re.split(r"[\r\n]", _ESCAPE.sub("", self.text))
-        return max((len(line) for line in lines), default=0)
+    def width(self) -> int | None:
+        """Columns of the widest row that is redrawn; None in a pipe, where none is."""
+        if self.where == "pipe":
+            return None
+        # What stays ends with a line break, what is redrawn does not.
+        last = [_ESCAPE.sub("", text).rpartition("\n")[2] for _, text in self.chunks]
+        return max((len(row.rpartition("\r")[2]) for row in last), default=0)
 
     def faults(self) -> str:
         """What is wrong with the output, in a few words."""
@@ -242,7 +245,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     """The table, and where the silences were."""
     header = [
         *("command", "output", "version", "s in all", "longest silence, s", "the second, s"),
-        *("answer to Ctrl-C, s", "lines", "widest line", "faults", "exit code"),
+        *("answer to Ctrl-C, s", "lines", "widest redrawn row", "faults", "exit code"),
     ]
     cells = [
         [
@@ -254,7 +257,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"{row['second']:.1f}",
             "" if row["answered"] is None else f"{row['answered']:.1f}",
             str(row["lines"]),
-            str(row["width"]),
+            "" if row["width"] is None else str(row["width"]),
             row["faults"],
             str(row["code"]),
         ]
