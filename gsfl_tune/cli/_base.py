@@ -54,12 +54,14 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.tri
 
 
 @contextmanager
-def showing(what: str, *, stderr: bool = True) -> Iterator[Display]:
+def showing(what: str, *, stderr: bool = True, short: bool = False) -> Iterator[Display]:
     """Shows what a command does while it says nothing else.
 
     Args:
         what: What it does where it does not know better, while libraries are loaded for one.
         stderr: On standard error, for a command whose standard output is its answer.
+        short: In a terminal alone: for a command that takes seconds, in scripts that take words on
+            standard error for a fault.
     """
     from rich.console import Console
 
@@ -67,7 +69,11 @@ def showing(what: str, *, stderr: bool = True) -> Iterator[Display]:
     from gsfl_tune.activity.display import Display
 
     console = Console(stderr=stderr, highlight=False, soft_wrap=True)
-    with Display(console) as display, activity(what):
+    display = Display(console)
+    if short and not console.is_terminal:
+        yield display
+        return
+    with display, activity(what):
         yield display
 
 

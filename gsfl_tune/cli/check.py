@@ -42,7 +42,7 @@ class Check(Command):
         """
         from rich.console import Console
 
-        with showing("reading the experiment, loading PyTorch"):
+        with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
             from gsfl_tune.training.cost import cost_problems
 

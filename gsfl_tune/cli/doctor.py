@@ -63,7 +63,7 @@ class Doctor(Command):
         Raises:
             UserError: When the file is wrong or the cluster does not answer.
         """
-        with showing("asking every node what a search needs of it"):
+        with showing("asking every node what a search needs of it", short=True):
             experiment = load_experiment(args) if args.file else None
             inspection = _inspect(args, experiment)
         if args.json:

@@ -39,7 +39,7 @@ class Evaluate(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Evaluates and prints the metrics."""
-        with showing("loading PyTorch and the bundle") as display:
+        with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
             from gsfl_tune.export import load_bundle
 

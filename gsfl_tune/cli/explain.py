@@ -49,7 +49,7 @@ class Explain(Command):
             errors.append(error)
             display.say(str(error))
 
-        with showing("loading PyTorch and the bundle") as display:
+        with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
             from gsfl_tune.explain import explain
             from gsfl_tune.export import load_bundle

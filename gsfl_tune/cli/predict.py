@@ -40,7 +40,7 @@ class Predict(Command):
             errors.append(error)
             display.say(str(error))
 
-        with showing("loading PyTorch and the bundle") as display:
+        with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
             from gsfl_tune.export import load_bundle
 

@@ -36,7 +36,7 @@ class Report(Command):
         if args.output is not None and args.output.is_dir():
             raise UserError(f"{args.output}: is a directory, allowed is the name of a file")
         try:
-            with showing("making the page"):
+            with showing("making the page", short=True):
                 target = write_report(args.run_dir, args.output)
         except OSError as error:
             where = args.output or args.run_dir

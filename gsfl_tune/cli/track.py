@@ -49,7 +49,7 @@ class Track(Command):
                 print(f"wrote {folder}; look at it with\n  tensorboard --logdir {args.run_dir}")
             for tracker in trackers:
                 try:
-                    with showing(f"sending to {tracker.name}"):
+                    with showing(f"sending to {tracker.name}", short=True):
                         count = track_run(run, [tracker])
                 except Exception as error:  # whatever a client raises
                     text = str(error).strip() or type(error).__name__

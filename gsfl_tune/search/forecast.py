@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.experiment.config import Config
@@ -24,6 +25,10 @@ _PRIOR = 4.0
 _OUTLIVED = 0.5
 # Trials whose overheads are remembered.
 _REMEMBERED = 12
+# A process that takes longer to start than others did takes a third of its time more.
+_OVERDUE = 1 / 3
+# What a trial is believed to take, until it has trained for longer than this.
+_PACE_SECONDS = 15.0
 # Of more trials than this, the last ones make no difference.
 _MANY = 1000
 
@@ -53,6 +58,10 @@ class _Flight:
     spoke: float | None = None
     epochs: float = 0.0
     rest: float = 0.0
+    # Epochs that it had when it first said so, and seconds that it was seen in epochs since.
+    first: float | None = None
+    busy: float = 0.0
+    heard: float | None = None
 
     def hear(self, said: Said | None, now: float, costs: TrialCosts | None) -> None:
         """Takes in what it says."""
@@ -62,15 +71,38 @@ class _Flight:
             self.spoke = now
             if costs is not None:
                 costs.note_start(now - self.since)
-        if said.epochs is not None:
+        if said.epochs is None:
+            # What is computed between epochs says nothing about them.
+            self.heard = None
+        else:
+            if self.first is None:
+                self.first = said.epochs
+            if self.heard is not None:
+                self.busy += now - self.heard
+            self.heard = now
             self.epochs = max(self.epochs, said.epochs)
         self.rest = said.rest or 0.0
 
     def wait(self, now: float, start: float) -> float:
         """Seconds until it trains: its process starts, or builds what it needs."""
         if self.spoke is None:
-            return max(0.0, start - (now - self.since))
+            gone = now - self.since
+            return max(start - gone, _OVERDUE * gone)
         return self.rest
+
+    def pace(self, rest: Callable[[float], float]) -> float | None:
+        """How many times as long as its price it takes; None before that can be seen.
+
+        Prices are corrected at rungs and ends only, this is seen at every batch. The first ones
+        are slow for other reasons, so that a pace of 1 counts for some seconds.
+
+        Args:
+            rest: Seconds that are left by its price, once so many epochs are trained.
+        """
+        if self.first is None:
+            return None
+        priced = rest(self.first) - rest(self.epochs)
+        return (self.busy + _PACE_SECONDS) / (priced + _PACE_SECONDS)
 
 
 @dataclass(kw_only=True)
@@ -106,6 +138,8 @@ class StudyForecast(Watcher):
     _shares: list[float] = field(default_factory=list)
     _prices: list[float] = field(default_factory=list)
     _overheads: list[float] = field(default_factory=list)
+    _first_end: float | None = None
+    pace: float = 1.0
 
     def hears(self, states: States) -> None:
         """Notes who knows how far trials are."""
@@ -140,8 +174,12 @@ class StudyForecast(Watcher):
         price = self.costs.seconds(trial.config)
         trained = price - rest_of(self.costs, trial.config, trial.epochs)
         begun = trial.since if trial.spoke is None else trial.spoke
-        overhead = max(0.0, self.clock() - begun - trained)
-        self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
+        if self._first_end is None:
+            self._first_end = self.clock()
+        elif trial.since >= self._first_end:
+            # The first ones wait for what is computed for all of them.
+            overhead = max(0.0, self.clock() - begun - trained)
+            self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
         if not trial.protected:
             self._prices.append(price)
             self._shares.append(min(1.0, trained / max(price, 1e-9)))
@@ -155,7 +193,8 @@ class StudyForecast(Watcher):
         """Seconds until the study ends."""
         assert self._study is not None
         now, share, states = self.clock(), self.share, self._states()
-        rests = []
+        rests, waits = [], []
+        paces: list[float | None] = []
         for number, trial in self._running.items():
             trial.hear(states.get(f"trial {number}"), now, self.costs)
             price = self.costs.seconds(trial.config)
@@ -164,7 +203,11 @@ class StudyForecast(Watcher):
             if not trial.protected:
                 # Neither is it known whether this one is stopped early.
                 rest = share * price - gone if gone < share * price else _OUTLIVED * rest
-            rests.append(rest + trial.wait(now, self.costs.start))
+            rests.append(rest)
+            waits.append(trial.wait(now, self.costs.start))
+            paces.append(trial.pace(partial(rest_of, self.costs, trial.config)))
+        self.pace = _common(paces)
+        rests = [wait + self.pace * rest for wait, rest in zip(waits, rests, strict=True)]
         future = max(0, self.budget - self._study.created())
         each = self._each()
         more = max(0, future - _MANY) * each / self.slots
@@ -178,7 +221,7 @@ class StudyForecast(Watcher):
         """Seconds of a trial that nobody has drawn yet."""
         prices = self._prices[-20:] or [self.costs.seconds(self.defaults)]
         overhead = statistics.median(self._overheads) if self._overheads else 0.0
-        return self.share * statistics.fmean(prices) + overhead
+        return self.pace * self.share * statistics.fmean(prices) + overhead
 
 
 @dataclass
@@ -200,6 +243,7 @@ class JobsForecast:
     clock: Callable[[], float] = time.monotonic
     states: States = dict
     costs: TrialCosts | None = None
+    pace: float = 1.0
     _flying: dict[str, _Flight] = field(default_factory=dict)
 
     def started(self, name: str) -> None:
@@ -218,11 +262,23 @@ class JobsForecast:
         """Seconds until the last one ends: every slot takes the next one when it is free."""
         now, states = self.clock(), self.states()
         start = 0.0 if self.costs is None else self.costs.start
-        rests = []
+        rests, waits = [], []
+        paces: list[float | None] = []
         for name, flight in self._flying.items():
             flight.hear(states.get(name), now, self.costs)
-            rests.append(self.seconds(name, flight.epochs) + flight.wait(now, start))
-        return makespan(rests, [self.seconds(name, 0.0) for name in self.waiting], self.slots)
+            rests.append(self.seconds(name, flight.epochs))
+            waits.append(flight.wait(now, start))
+            paces.append(flight.pace(partial(self.seconds, name)))
+        self.pace = _common(paces)
+        running = [wait + self.pace * rest for wait, rest in zip(waits, rests, strict=True)]
+        later = [self.pace * self.seconds(name, 0.0) for name in self.waiting]
+        return makespan(running, later, self.slots)
+
+
+def _common(paces: Iterable[float | None]) -> float:
+    """The pace of those that show one, within reason."""
+    known = [pace for pace in paces if pace is not None]
+    return min(20.0, max(0.05, statistics.median(known))) if known else 1.0
 
 
 def makespan(running: Iterable[float], waiting: Iterable[float], slots: int) -> float:

@@ -19,15 +19,18 @@ from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher
 
 Left = Callable[[], float]
+# Those of the first trials take longer: Ray itself starts, and nothing is in the page cache yet.
+_MOST_START = 15.0
 
 
-def after_search(costs: TrialCosts, config: Config, slots: int) -> float:
+def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.0) -> float:
     """Seconds of the race, the retrains and the evidence.
 
     Args:
         costs: Prices trainings.
         config: The best so far, else the defaults.
         slots: Trainings at once.
+        pace: How many times as long as their price trainings take now.
     """
     search = config.search
     control = "off" if config.model.head == "plain" else search.control
@@ -41,11 +44,18 @@ def after_search(costs: TrialCosts, config: Config, slots: int) -> float:
     )
     # Both begin with processes that start.
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
-    return finals + 2 * costs.start + evidence
+    return pace * finals + 2 * min(costs.start, _MOST_START) + evidence
 
 
-def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int) -> float:
-    """Seconds of the retrains after a race, where it is one, and of the evidence."""
+def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float = 1.0) -> float:
+    """Seconds of the retrains after a race, where it is one, and of the evidence.
+
+    Args:
+        costs: Prices trainings.
+        jobs: That are under way or wait.
+        slots: Trainings at once.
+        pace: How many times as long as their price trainings take now.
+    """
     config = jobs[0].config
     search = config.search
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
@@ -55,7 +65,7 @@ def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int) -> float:
     finals = finals_seconds(
         0, search.final_seeds, costs.seconds(config), costs.retrain, slots, control
     )
-    return finals + costs.start + evidence
+    return pace * finals + min(costs.start, _MOST_START) + evidence
 
 
 def of_study(
@@ -90,13 +100,13 @@ def of_study(
     another = tuned and name == "search"
 
     def left() -> float:
-        config = best()
-        later = after_search(costs, config, slots)
+        config, trials = best(), forecast.left()
+        later = after_search(costs, config, slots, forecast.pace)
         if limit is None:
-            return forecast.left() + later + (forecast.whole() if another else 0.0)
+            return trials + later + (forecast.whole() if another else 0.0)
         time = limit.left(config)
         rest = max(0.0, limit.budget.search_seconds(config) - time) if another else 0.0
-        return (min(forecast.left(), time) if limit.counted else time) + later + rest
+        return (min(trials, time) if limit.counted else time) + later + rest
 
     return forecast, left
 
@@ -121,4 +131,9 @@ def of_jobs(
         return rest_of(costs, known[name].config, epochs, known[name].fit)
 
     forecast = JobsForecast(rest, slots, [jobs[index].name for index in waiting], costs=costs)
-    return forecast, lambda: forecast.left() + after_jobs(costs, jobs, slots)
+
+    def left() -> float:
+        trainings = forecast.left()
+        return trainings + after_jobs(costs, jobs, slots, forecast.pace)
+
+    return forecast, left
