@@ -284,7 +284,9 @@ def _of_ranges(results: Results, space: Space | None) -> Iterator[Finding]:
     known = {each.name: each.distribution for each in space.parameters} if space else {}
     for name, value in results.winner.params.items():
         end = range_end(name, known[name], value) if name in known else ""
-        if end:
+        # The data bounds it there: at most half as many groups as classes.
+        bounded = name == "model.groups.count" and 2 * (value + 1) > len(results.groups) > 0
+        if end and not (bounded and end == "upper"):
             shown = f"{value:.3g}" if isinstance(value, float) else str(value)
             yield Finding(
                 "range_end",

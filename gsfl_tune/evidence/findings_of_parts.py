@@ -68,6 +68,26 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
                 f"follows s in {100 * followed:.1f} % of the pairs, by chance in "
                 f"{100 * chance:.1f} %.",
             )
+        else:
+            yield from _from_discriminative(swap, count)
+
+
+def _from_discriminative(swap: Mapping[str, Any], count: float) -> Iterator[Finding]:
+    """A pair follows s, d or neither: the difference of two shares of the same pairs."""
+    by_s, by_d = swap["group_follows_shared"], swap.get("group_follows_discriminative")
+    if by_d is None:
+        return
+    gap = by_d - by_s
+    error = math.sqrt(max(0.0, by_d + by_s - gap**2) / count)
+    if gap > _ONE_SIDED * error:
+        yield Finding(
+            "group_follows_discriminative",
+            "warning",
+            {"shared": by_s, "discriminative": by_d, "needed": _ONE_SIDED * error},
+            "The decoder takes the group from the discriminative part, not from the shared one: "
+            f"of swapped pairs the group follows d in {100 * by_d:.1f} %, s in "
+            f"{100 * by_s:.1f} %.",
+        )
 
 
 def _as_random(row: Mapping[str, Any]) -> Iterator[Finding]:

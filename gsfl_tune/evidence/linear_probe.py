@@ -86,11 +86,17 @@ def tune_probe(
         raise ValueError("no validation images to choose the regularisation on")
     tried: dict[float, tuple[tuple[float, float], NDArray[np.float32]]] = {}
 
+    latest: LinearProbe | None = None
+
     def quality(strength: float) -> tuple[float, float]:
+        nonlocal latest
         if strength not in tried:
+            # The weights of one strength are near those of the next: a third of the iterations.
             with activity(f"fitting a linear probe, C = {strength:g}"):
-                fitted = fit_probe(train_features, train_labels, strength, class_count)
-            logits = fitted.logits(validation_features)
+                latest = fit_probe(
+                    train_features, train_labels, strength, class_count, start=latest
+                )
+            logits = latest.logits(validation_features)
             metrics = classification_metrics(logits, validation_labels)
             tried[strength] = (metrics["accuracy"], -metrics["nll"]), logits
         return tried[strength][0]
@@ -113,7 +119,14 @@ def tune_probe(
     return TunedProbe(whole, tried[best][1])
 
 
-def fit_probe(features: Features, labels: Labels, strength: float, class_count: int) -> LinearProbe:
+def fit_probe(
+    features: Features,
+    labels: Labels,
+    strength: float,
+    class_count: int,
+    *,
+    start: LinearProbe | None = None,
+) -> LinearProbe:
     """Fits a logistic regression of one regularisation.
 
     Args:
@@ -121,6 +134,7 @@ def fit_probe(features: Features, labels: Labels, strength: float, class_count: 
         labels: (N,) classes.
         strength: scikit-learn's ``C``.
         class_count: C.
+        start: Fitted with another strength on the same images: where the fit begins.
 
     Raises:
         ValueError: If features are not (N, D).
@@ -140,7 +154,11 @@ def fit_probe(features: Features, labels: Labels, strength: float, class_count: 
     # Coordinates of mean square 1, so that a strength means the same in every dimension.
     scale = np.float32(np.sqrt(dim))
     # float32 and a bound on iterations: the accuracy of float64 in a third of the time.
-    model = LogisticRegression(C=strength, max_iter=300)
+    model = LogisticRegression(C=strength, max_iter=300, warm_start=start is not None)
+    if start is not None and len(present) > 2:
+        model.classes_ = present
+        model.coef_ = start.weights[present] / scale
+        model.intercept_ = start.bias[present].copy()
     # Small products gain nothing from threads, and lose much where others use the cores: threads
     # that wait for each other turn 9 s into 50.
     threads = 1 if len(unit) * dim * len(present) < _THREADED else None

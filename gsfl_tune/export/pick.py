@@ -113,7 +113,9 @@ def picked_bundle(
         params=dict(entry["params"]),
         trial=number,
     )
-    said = replace(results, winner=outcome, control=None, difference=None, probe=None)
+    said = replace(
+        results, winner=outcome, control=None, difference=None, probe=None, findings=None
+    )
     return bundle_from_network(
         target,
         training.trained_network(),

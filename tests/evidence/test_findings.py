@@ -152,6 +152,8 @@ def test_ahead_on_validation_is_the_first_thing_told():
         ({"shared": {"spread": 1e-4, "by_seed": [1e-4]}}, "shared_collapsed"),
         ({"swap": {"pairs": 4000, "group_follows_shared": 0.36, "chance_group": 0.35}},
          "swap_at_chance"),
+        ({"swap": {"pairs": 4000, "group_follows_shared": 0.42, "chance_group": 0.3,
+                   "group_follows_discriminative": 0.58}}, "group_follows_discriminative"),
         ({"group_errors": {"inside": 0.05, "across": 0.1, "share_inside": 0.33,
                            "expected_inside": 0.3}}, "errors_inside_at_chance"),
         ({"per_class_accuracy": {f"class {n}": 0.1 if n == 4 else 0.9 for n in range(CLASSES)}},
@@ -204,6 +206,20 @@ def test_few_images_one_seed_and_the_end_of_a_range():
     (found,) = find(edge, GOOD, tested, space=SPACE)
     assert (found.code, found.severity) == ("range_end", "note")
     assert found.numbers == {"parameter": "model.dropout", "value": 0.69, "end": "upper"}
+
+
+def test_as_many_groups_as_there_can_be_are_not_the_end_of_a_range():
+    """Half the classes bound it, so no better value lies outside."""
+    space = Experiment.parse(
+        "name: x\ndata: {source: typefaces}\nmodel: {groups: {count: {int: [2, 5]}}}\n"
+    ).space
+    tested = world()
+    groups = {f"class {number}": number % 5 for number in range(CLASSES)}
+    found = results(tested, groups=groups)
+    found = replace(found, winner=replace(found.winner, params={"model.groups.count": 5}))
+    assert find(found, GOOD, tested, space=space) == []
+    more = replace(found, groups=groups | {f"more {number}": 0 for number in range(9)})
+    assert [each.code for each in find(more, GOOD, tested, space=space)] == ["range_end"]
 
 
 def test_parts_that_could_not_be_computed_are_no_findings():
