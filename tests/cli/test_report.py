@@ -24,7 +24,6 @@ def test_bad_input_is_told_in_one_line(command, finished, tmp_path):
         (["report", tmp_path / "none"], "no such run directory"),
         (["report", finished, "-o", tmp_path], "is a directory"),
         (["report", finished, "-o", tmp_path / "file" / "page.html"], "cannot be written"),
-        (["watch", tmp_path / "none"], "no such run directory"),
         (["watch", finished, "--host", "203.0.113.7"], "cannot listen there"),
     ):
         answer = command(*arguments)

@@ -24,7 +24,7 @@ def test_json_of_a_finished_run_in_a_process(process, finished):
 def test_text_answers_first(command, finished):
     answer = command("results", finished)
     assert answer.code == 0
-    assert answer.out.startswith("birds: test accuracy 72.0 % ± 2.0")
+    assert answer.out.startswith("birds: test accuracy 72.0 % (68.1 to 75.4), control 70.0 %")
 
 
 def test_csv_is_the_table_of_trials(command, under_way):

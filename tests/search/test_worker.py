@@ -29,6 +29,7 @@ def task(run: RunDirectory, cache_dir: Path) -> Task:
         cache_dir=cache_dir,
         save_seconds=0,
         params={"model.latent_dim": 16},
+        shown={"model.latent_dim": 16},
     )
 
 

@@ -212,9 +212,9 @@ ASK = textwrap.dedent(
     stopping = False
     maps = FeatureExtractor._maps
 
-    def counted(self, images, index, view=None):
+    def counted(self, images, index, view=None, step=None):
         print("computing", flush=True)
-        for batch in maps(self, images, index, view):
+        for batch in maps(self, images, index, view, step):
             yield batch
             if stopping:
                 print("half", flush=True)
