@@ -276,7 +276,9 @@ class _Player:
                 self._jobs.started(name)
         self._said = {name: words and Said("", *words) for name, words in said.items()}
         if self._left is not None:
-            evidence = self._costs.evidence(self._config())
+            config = self._config()
+            seeds = config.search.final_seeds
+            evidence = self._costs.evidence(config, seeds=seeds, slots=self._slots)
             times = self._end - self.now, self._phase, evidence, self._trained - self.now
             self.told.append(Moment(self.now, self._left(), *times))
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from gsfl_tune.activity import activity
 from gsfl_tune.evidence import (
     LinearProbe,
     Retrained,
@@ -119,18 +120,19 @@ class Conclusion:
             cost={"seconds": self.manifest.seconds(), "slots": self.slots},
             environment=environment(),
         )
-        if control is not None:
-            rival = np.stack([each.correct for each in others])
-            results = replace(
-                results,
-                control=replace(control.outcome(kind), interval=mean_interval(rival)),
-                difference=difference(correct, rival),
-            )
-        tested = Tested.of(predictions, others, yardstick)
-        results = replace(
-            results, findings=find(results, evidence, tested, space=self.experiment.space)
-        )
-        self._write_bundles(results, winner, control, yardstick, groups, workspace)
+        with activity("comparing: drawing seeds and images again"):
+            if control is not None:
+                rival = np.stack([each.correct for each in others])
+                results = replace(
+                    results,
+                    control=replace(control.outcome(kind), interval=mean_interval(rival)),
+                    difference=difference(correct, rival),
+                )
+            tested = Tested.of(predictions, others, yardstick)
+            findings = find(results, evidence, tested, space=self.experiment.space)
+            results = replace(results, findings=findings)
+        with activity("writing the bundles"):
+            self._write_bundles(results, winner, control, yardstick, groups, workspace)
         write_results(self.run.results_file, results)
         return results
 
