@@ -33,7 +33,7 @@ from torch.nn import functional as F
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import bundle_from_network, exported_file, load_bundle, onnx_file
+from gsfl_tune.export import bundle_from_network, exported_file, files, load_bundle, onnx_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime
 from gsfl_tune.models import (
@@ -283,7 +283,7 @@ def _export(module: Deployed, size: int, folder: Path) -> str:
         expected = module(images)
     reasons = []
     for name in ("onnx", "torch-export"):
-        file = folder / f"model.{name}"
+        file = folder / files.MODELS[name]
         try:
             runtime = _write(name, module, file)
             require_any_batch(name, runtime.run, module)

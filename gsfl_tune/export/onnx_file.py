@@ -46,7 +46,7 @@ def write_onnx(module: Deployed, path: Path) -> None:
             )
         except Exception as error:  # whatever the exporter stumbles over
             raise UserError(
-                f"--format onnx: this network cannot be exported ({_first(error)}); allowed: "
+                f"--format onnx: this network cannot be exported ({_reason(error)}); allowed: "
                 "safetensors, torch-export"
             ) from error
     # The exporter says nothing where a number of images in the code has become one in the file.
@@ -153,6 +153,9 @@ class _Reader:
         return None if batch is None else {INPUT: batch}
 
 
-def _first(error: Exception) -> str:
+def _reason(error: BaseException) -> str:
+    """The first line of what went wrong at first: the exporter's own says which step it was in."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

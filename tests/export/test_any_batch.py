@@ -27,6 +27,13 @@ class CountingPooling(AveragePooling):
         return super().forward(maps) + maps.new_zeros(len(maps), self.dim)
 
 
+class BesselPooling(AveragePooling):
+    """Computes what ONNX has no operation for."""
+
+    def forward(self, maps):
+        return torch.special.bessel_j0(super().forward(maps))
+
+
 def deployed(pooling) -> Deployed:
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -48,7 +55,7 @@ def write(name, module, path):
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
 def test_compact_bilinear_pooling_is_exported_for_every_batch(name, tmp_path):
     module = deployed(lambda channels: create_pooling("compact_bilinear", channels, dim=128))
-    runtime = write(name, module, tmp_path / "model")
+    runtime = write(name, module, tmp_path / "model.pt2")
     for count in (1, 2, 5):
         images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
@@ -61,6 +68,13 @@ def test_a_network_that_fixes_the_batch_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=f"--format {name}: .*batch.*allowed"):
         write(name, deployed(CountingPooling), tmp_path / "model")
     assert not list(tmp_path.iterdir())
+
+
+def test_what_onnx_does_not_know_is_named(tmp_path):
+    with pytest.raises(
+        UserError, match=r"cannot be exported \(.*bessel_j0.*allowed: .*torch-export"
+    ):
+        write("onnx", deployed(BesselPooling), tmp_path / "model")
 
 
 @pytest.mark.parametrize(
