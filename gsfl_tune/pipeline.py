@@ -35,7 +35,6 @@ from gsfl_tune.search import (
     begin_or_go_on,
     best,
     choose_finalists,
-    clear,
     fixed_to,
     plain_space,
     plan_time,
@@ -62,6 +61,7 @@ def search(
     run_dir: str | Path | None = None,
     *,
     resume: bool | None = False,
+    change_space: bool = False,
     address: str | None = None,
     cache_dir: Path | None = None,
     watchers: Sequence[Watcher] | None = None,
@@ -72,6 +72,8 @@ def search(
         experiment: What to search.
         run_dir: The run directory; default ``runs/NAME``.
         resume: Continue the run that is there; None: if there is one, else begin it.
+        change_space: Whether a run that is continued may get another space: trials that are
+            configurations of it keep their states.
         address: Of a Ray cluster; default: Ray starts in this process.
         cache_dir: Root of the nodes' caches.
         watchers: Are told of every change; default: a display on standard output.
@@ -101,10 +103,12 @@ def search(
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
         counted = "search.trials" not in experiment.automatic
-        begun = begin_or_go_on(experiment, run, workspace.dataset.digest, resume=resume)
+        begun = begin_or_go_on(
+            experiment, run, workspace.dataset.digest, resume=resume, changing=change_space
+        )
         experiment, plan = begun.experiment, begun.plan
         elapsed = manifest.elapsed(started, anew=begun.anew)
-        if manifest.finished(experiment):
+        if begun.before is None and manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = provisional(experiment)
         if problems := cost_problems(assumed):
@@ -136,8 +140,7 @@ def search(
                 )
             if plan is not None:
                 experiment = fixed_to(experiment, plan)
-            if begun.anew:
-                clear(run, notice)
+            begun.prepare(run, experiment, notice)
             if plan is not None:
                 write_json(run.plan_file, plan.to_json())
                 for line in plan.lines():

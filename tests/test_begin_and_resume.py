@@ -10,11 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune.cli import main
 from gsfl_tune.cluster import ray_session
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.pipeline import search
+from gsfl_tune.report import write_report
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Watcher
+from gsfl_tune.search.journal import read_studies
 
 FILE = """\
 name: tiny
@@ -129,3 +132,40 @@ def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Pat
     shutil.rmtree(elsewhere / "class 3")
     with pytest.raises(UserError, match="images or their split"):
         go(tmp_path, elsewhere, "search.final_seeds=3", resume=True)
+
+
+def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None:
+    go(tmp_path, photos, "search.trials=4", "search.sampler.name=random")
+    run = RunDirectory(tmp_path / "run")
+    changed = (
+        "search.trials=6",
+        "search.sampler.name=random",
+        "model.latent_dim={choice: [8, 24, 32]}",
+        "model.dropout={float: [0.0, 0.5], default: 0.2}",
+    )
+    elsewhere = photos.rename(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="--change-space"):
+        go(tmp_path, elsewhere, *changed, resume=True)
+    results, lines = go(tmp_path, elsewhere, *changed, resume=True, change_space=True)
+    (said,) = [line for line in lines if "the space is changed" in line]
+    assert "  model.latent_dim: was one of 8, 16, found one of 8, 24, 32" in said
+    trials = read_studies(run.journal)["search"]
+    assert len(trials) == 6
+    inside = {trial.number for trial in trials if "outside" not in trial.user_attrs}
+    assert 0 < len(inside & set(range(4))) < 4
+    assert f"{len(inside & set(range(4)))} of 4 trials are trials of the new space" in said
+    assert {4, 5} < inside
+    assert results.winner.trial in inside
+    assert {finalist.trial for finalist in results.finalists} <= inside
+    assert results.winner.config["model"]["latent_dim"] in (8, 24, 32)
+    assert (tmp_path / "run" / "best" / "config.json").is_file()
+    # Again: nothing is left to change, and nothing to do.
+    again, lines = go(tmp_path, elsewhere, *changed, resume=True, change_space=True)
+    assert again == results
+    assert lines == []
+    assert "outside the changed space" in write_report(run.path).read_text()
+
+
+def test_another_space_is_for_a_run_that_is_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["search", "any.yaml", "--change-space"]) == 2
+    assert "found without --resume, allowed with it" in capsys.readouterr().err

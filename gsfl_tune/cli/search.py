@@ -23,6 +23,7 @@ from gsfl_tune.cli._base import (
     add_experiment_arguments,
     load_experiment,
 )
+from gsfl_tune.experiment.errors import UserError
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
@@ -76,6 +77,12 @@ class Search(Command):
             "command again",
         )
         parser.add_argument(
+            "--change-space",
+            action="store_true",
+            help="with --resume: the file may have another space; trials that are configurations "
+            "of it keep their states",
+        )
+        parser.add_argument(
             "--address",
             metavar="ADDR",
             help="of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
@@ -84,6 +91,8 @@ class Search(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the pipeline and prints the answer."""
+        if args.change_space and args.resume is False:
+            raise UserError("--change-space: found without --resume, allowed with it")
         if args.trials is not None:
             args.overrides = [*args.overrides, f"search.trials={args.trials}"]
         if args.time is not None:
@@ -136,6 +145,7 @@ class Search(Command):
                 experiment,
                 run_dir,
                 resume=args.resume,
+                change_space=args.change_space,
                 address=args.address,
                 watchers=[progress, tracking],
             )

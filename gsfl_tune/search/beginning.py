@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import optuna
@@ -16,6 +17,7 @@ from gsfl_tune.models import BackboneError, WeightsError, create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.storage import EPOCHS
+from gsfl_tune.search.change_space import change_space, changed_lines
 from gsfl_tune.search.journal import open_journal, read_studies
 from gsfl_tune.search.planning import planned
 from gsfl_tune.search.resume import refuse_changes
@@ -33,15 +35,40 @@ class Beginning:
         experiment: The experiment, as an earlier driver planned it.
         plan: That plan; None where there is none.
         anew: Whether what is there came to nothing; see `clear`.
+        before: The experiment that the run was begun with, if its space is to be changed.
     """
 
     experiment: Experiment
     plan: TimePlan | None
     anew: bool = False
+    before: Experiment | None = None
+
+    def prepare(
+        self, run: RunDirectory, experiment: Experiment, notice: Callable[[str], None]
+    ) -> None:
+        """Makes what is there that of the experiment which is about to be searched.
+
+        Args:
+            run: The run directory; its lock is held.
+            experiment: As it will be searched.
+            notice: Told what a user should read.
+
+        Raises:
+            UserError: When the run's own experiment is not what its studies were begun with.
+        """
+        if self.anew:
+            clear(run, notice)
+        elif self.before is not None:
+            change_space(run, self.before, experiment, notice)
 
 
 def begin_or_go_on(
-    experiment: Experiment, run: RunDirectory, data: str, *, resume: bool | None
+    experiment: Experiment,
+    run: RunDirectory,
+    data: str,
+    *,
+    resume: bool | None,
+    changing: bool = False,
 ) -> Beginning:
     """Refuses to continue a run as another; one that has no trials yet is begun anew instead.
 
@@ -52,6 +79,7 @@ def begin_or_go_on(
         run: The run directory; its lock is held.
         data: Digest of the images and their split.
         resume: Whether there is to be a run; None: either will do.
+        changing: Whether the space may be another one, see `change_space`.
 
     Raises:
         UserError: With one line per difference.
@@ -61,13 +89,22 @@ def begin_or_go_on(
         return Beginning(experiment, None, anew=True)
     try:
         found = Beginning(*planned(experiment, run))
-        refuse_changes(run, found.experiment)
         Manifest(run).refuse_other_data(data)
+        if changing and changed_lines(run, found.experiment):
+            return replace(found, before=_begun_with(run, experiment))
+        refuse_changes(run, found.experiment)
     except UserError:
         if not fresh:
             raise
         return Beginning(experiment, None, anew=True)
     return found
+
+
+def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
+    """The experiment that a run was begun with, where its images are now."""
+    path = experiment.defaults().data.path
+    moved = [] if path is None else [f"data.path={json.dumps(path)}"]
+    return Experiment.load(run.experiment_file, moved)
 
 
 def untried(run: RunDirectory) -> bool:

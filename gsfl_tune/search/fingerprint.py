@@ -87,7 +87,8 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
                 [
                     f"study {name}: the experiment is not the one that began this run",
                     *lines,
-                    "continue with the run's own experiment.yaml, or begin a new run",
+                    "continue with the run's own experiment.yaml, begin a new run, or give "
+                    "--change-space to keep what still fits (docs/search.md)",
                 ]
             )
         )

@@ -7,6 +7,7 @@ from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.seen import OUTSIDE
 from gsfl_tune.search.study import Study
 
 PUBLISHED_LATENT_DIM = 4096
@@ -71,7 +72,10 @@ def enqueue_first_trials(
     wanted.append(("defaults", experiment.default_params()))
     notices: list[str] = []
     # What it costs may look otherwise now: it is tried once.
-    tried = any(trial.user_attrs.get("origin") == "published" for trial in study.trials())
+    tried = any(
+        trial.user_attrs.get("origin") == "published" and OUTSIDE not in trial.user_attrs
+        for trial in study.trials()
+    )
     if feature_dim and not tried:
         published, notice = _published(experiment, feature_dim, price, budget)
         if notice is not None:

@@ -48,7 +48,7 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
     The journal's trials are comparable, and its samplers know what they see, only as long as
     parameters and constants stay the same.
     """
-    constants = _flat(experiment.defaults().model_dump(mode="json"))
+    constants = flat(experiment.defaults().model_dump(mode="json"))
     # A package that is installed meanwhile changes nothing as long as its terms are left out.
     constants = {
         path: value
@@ -120,10 +120,11 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
     return result
 
 
-def _flat(value: Any, path: str = "") -> dict[str, Any]:
+def flat(value: Any, path: str = "") -> dict[str, Any]:
+    """A nested mapping by dotted path."""
     if not isinstance(value, dict):
         return {path: value}
-    flat: dict[str, Any] = {}
+    found: dict[str, Any] = {}
     for key, item in value.items():
-        flat |= _flat(item, f"{path}.{key}" if path else key)
-    return flat
+        found |= flat(item, f"{path}.{key}" if path else key)
+    return found

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 from bisect import insort
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from optuna.distributions import json_to_distribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 # Of a bounded history, those that are kept for being the best: more than the 25 that TPE would
 # ever take.
 BEST = 50
+# User attribute of a trial that is none of the space since that was changed: what it was and came
+# to, see `gsfl_tune.search.change_space`.
+OUTSIDE = "outside"
 
 
 class SeenTrial:
@@ -86,6 +91,8 @@ class Memory:
                 self._running.pop(each, None)
                 if trial.state != TrialState.FAIL:
                     self._add(SeenTrial(trial, sign))
+                elif (earlier := _of_another_space(trial)) is not None:
+                    self._add(SeenTrial(earlier, sign), shaping=False)
         return running
 
     def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
@@ -158,11 +165,13 @@ class Memory:
             value = distribution.to_internal_repr(trial.params[name])
             self._table[trial.number, self._columns[name]] = value
 
-    def _add(self, trial: SeenTrial) -> None:
+    def _add(self, trial: SeenTrial, *, shaping: bool = True) -> None:
         self._note(trial)
         self._trials[trial.number] = trial
         insort(self._numbers, trial.number)
         insort(self._ranked, trial, key=lambda each: each.rank)
+        if not shaping:
+            return
         first = self.shapes.get(trial.names)
         if first is None or trial.number < first.number:
             self.shapes[trial.names] = trial
@@ -176,3 +185,19 @@ def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:
         step, value = max(trial.intermediate_values.items())
         return -step, np.inf if np.isnan(value) else sign * value
     return np.inf, 0.0
+
+
+def _of_another_space(trial: FrozenTrial) -> FrozenTrial | None:
+    """A trial as it was before the space was changed, with the parameters that still are some."""
+    kept = trial.user_attrs.get(OUTSIDE)
+    if not kept or not kept["history"]:
+        return None
+    earlier = copy.copy(trial)
+    earlier.params = kept["history"]["params"]
+    earlier.distributions = {
+        name: json_to_distribution(text) for name, text in kept["history"]["distributions"].items()
+    }
+    earlier.state = TrialState[kept["state"]]
+    earlier.values = kept["values"]
+    earlier.intermediate_values = {int(k): value for k, value in kept["rungs"].items()}
+    return earlier
