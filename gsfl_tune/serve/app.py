@@ -101,7 +101,7 @@ class Service:
             self.metrics.image("failed")
             raise
         self.metrics.image("predicted")
-        content = {
+        content: dict[str, Any] = {
             "name": part.name,
             "classes": prediction.classes,
             "probabilities": prediction.probabilities,
