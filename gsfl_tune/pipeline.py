@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +12,7 @@ import numpy as np
 
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.evidence import Retrained, linear_probe_result, paired_bootstrap, write_evidence
-from gsfl_tune.experiment import Experiment, ExperimentError
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
@@ -43,6 +42,7 @@ from gsfl_tune.search import (
     active_params,
     begin_or_go_on,
     best,
+    check_run,
     choose_finalists,
     count_trials,
     fixed_to,
@@ -57,12 +57,10 @@ from gsfl_tune.search import (
     run_lock,
     run_study,
     stored_run,
-    untried,
     write_trials,
 )
 from gsfl_tune.search.tracking import TensorBoard, show_winner
 from gsfl_tune.training import CheckpointError, Training, Workspace, environment
-from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 
@@ -101,14 +99,13 @@ def search(
     manifest = Manifest(run)
     watchers = [Progress()] if watchers is None else watchers
     notice = Watchers(*watchers).notice
-    if experiment.defaults().storage is None and not untried(run):
-        manifest.check(resume=resume)
+    if experiment.defaults().storage is None:
+        check_run(run, resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
     with run_lock(run), stored as storage:
         # Everything that can be refused is, before the run directory is written to.
         started = time.monotonic()
-        if not untried(run):
-            manifest.check(resume=resume)
+        check_run(run, resume=resume)
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
@@ -121,10 +118,7 @@ def search(
         if begun.before is None and manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = provisional(experiment)
-        if problems := cost_problems(assumed):
-            raise ExperimentError(problems)
-        here = not (address or os.environ.get("RAY_ADDRESS"))
-        refuse_what_fails_later(assumed, workspace, notice, here=here)
+        refuse_what_fails_later(assumed, workspace, notice, address)
         costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
             config = experiment.defaults().search
