@@ -110,10 +110,14 @@ def test_trials_that_are_stopped_early_make_the_rest_shorter(run: RunDirectory) 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in RECORDED.glob("*.json")))
 def test_time_left_is_right_within_a_factor_for_most_of_a_recorded_search(name: str) -> None:
-    """Searches that were recorded (`benchmarks/forecast.py`), forecast again by this version."""
+    """Searches that were recorded (`benchmarks/forecast.py`), forecast again by this version.
+
+    On a machine that others kept busy: the evidence, which counts with what it takes on an idle
+    one, is left out.
+    """
     told = replayed(json.loads((RECORDED / f"{name}.json").read_text()))
     assert len(told) > 60
-    assert sum(each.good for each in told) / len(told) >= 0.8
+    assert sum(each.good_of_trainings for each in told) / len(told) >= 0.8
 
 
 def test_jobs_take_the_slots_that_come_free() -> None:
