@@ -47,8 +47,9 @@ from gsfl_tune.search import (
     run_lock,
     run_study,
     stored_run,
-from gsfl_tune.conclusion import Conclusion
-from gsfl_tune.experiment import Experiment
+)
+from gsfl_tune.search.tracking import TensorBoard, show_winner
+from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.preflight import fit_groups
 from gsfl_tune.training.standalone import open_workspace
 
