@@ -15,7 +15,7 @@ from optuna.trial import TrialState
 from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
+from gsfl_tune.search.sampler import create_sampler
 from gsfl_tune.search.seen import Memory
 from gsfl_tune.search.tpe import Tpe
 
@@ -214,7 +214,7 @@ class SimulatedStudy:
         )
         trial = self._study.ask()
         self._live[number] = trial
-        return number, self.space.suggest(trial, everything=name in FIXED_SPACE)
+        return number, self.space.suggest(trial)
 
 
 def _sampler(

@@ -197,10 +197,25 @@ def _notes(experiment: Experiment) -> list[str]:
     notes = []
     if defaults.search.trials > 1 and not experiment.space.parameters:
         notes.append("every trial would be the same, as nothing is searched.")
+    notes.extend(_few(experiment))
     for index, entry in enumerate(defaults.search.enqueue):
         _, clipped = experiment.space.clip(entry)
         notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
     return notes + _prefix_notes(experiment)
+
+
+def _few(experiment: Experiment) -> list[str]:
+    """Whether there is less to try than trials."""
+    from gsfl_tune.search.configurations import count_configurations
+
+    trials = experiment.defaults().search.trials
+    possible = count_configurations(experiment.space, trials)
+    if not experiment.space.parameters or possible is None or possible >= trials:
+        return []
+    return [
+        f"{possible} configurations are possible: the search ends when they are tried, before "
+        f"{trials} trials."
+    ]
 
 
 def _prefix_notes(experiment: Experiment) -> list[str]:

@@ -46,7 +46,6 @@ class Checks:
         self._views()
         self._processes()
         self._objectives()
-        self._storage()
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -153,15 +152,6 @@ class Checks:
             self._complain(
                 "search.sampler.name",
                 "found cmaes with two objectives, allowed tpe, gp, random, sobol, grid",
-            )
-
-    def _storage(self) -> None:
-        stored = self._space.constants.get("storage") is not None
-        if stored and "cmaes" in self._values("search.sampler.name"):
-            self._complain(
-                "search.sampler.name",
-                "found cmaes with a storage, allowed tpe, gp, random, sobol, grid: Optuna keeps "
-                "the state of cmaes as pickled code, which nobody should read from a storage",
             )
 
     def _enqueue(self) -> None:

@@ -14,9 +14,9 @@ from typing import Any
 import gsfl_tune
 
 # Number of the first trial that is proposed ahead. Before it, TPE takes some milliseconds and is
-# asked when a trial is wanted, with everything that is known by then. The others either cost
-# next to nothing (random, sobol, grid) or keep their state in the journal (cmaes).
-FIRST = {"tpe": 200, "gp": 10}
+# asked when a trial is wanted, with everything that is known by then. The others cost next to
+# nothing (random, sobol, grid).
+FIRST = {"tpe": 200, "gp": 10, "cmaes": 200}
 # The process is started this many trials sooner: it takes a second to import what it needs.
 HEAD_START = 8
 

@@ -16,9 +16,7 @@ import optuna
 from optuna.storages import JournalStorage
 
 from gsfl_tune.search.journal import FollowedJournal
-from gsfl_tune.search.proposal import propose
-from gsfl_tune.search.sampler import FIXED_SPACE, create_sampler
-from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.proposals import Proposals
 from gsfl_tune.search.spaces import unchecked
 
 
@@ -35,23 +33,27 @@ class Proposer:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         read = unchecked(experiment)
         search = read.defaults().search
-        self._space, self._config, self._seed = read.space, search.sampler, search.seed
+        self._proposals = Proposals(search.sampler, read.space, search.seed)
         self._journal = FollowedJournal(Path(journal))
         self._storage = JournalStorage(self._journal)
         self._name = study
         self._study: optuna.Study | None = None
-        self._memory = Memory()
 
-    def propose(self, number: int, until: int) -> dict[str, Any]:
-        """Parameters for trial `number` from the first `until` bytes of the journal."""
+    def propose(self, number: int, until: int) -> dict[str, Any] | None:
+        """Parameters for trial `number` from the first `until` bytes of the journal.
+
+        Returns:
+            None when every configuration was tried.
+        """
         self._journal.until = until
-        sampler = create_sampler(self._config, self._space, self._seed, number, self._memory)
         if self._study is None:
             self._study = optuna.load_study(
-                study_name=self._name, storage=self._storage, sampler=sampler
+                study_name=self._name,
+                storage=self._storage,
+                sampler=self._proposals.sampler(number),
             )
-        everything = self._config.name in FIXED_SPACE
-        return propose(self._study, sampler, self._space, number, everything=everything)
+        found = self._proposals.new(self._study, number)
+        return None if found is None else found.params
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:

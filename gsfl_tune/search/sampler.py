@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,20 +14,15 @@ from optuna.distributions import (
     FloatDistribution,
     IntDistribution,
 )
-from optuna.samplers import (
-    BaseSampler,
-    CmaEsSampler,
-    GPSampler,
-    QMCSampler,
-    RandomSampler,
-    TPESampler,
-)
-from optuna.trial import FrozenTrial, TrialState
+from optuna.samplers import BaseSampler, QMCSampler, RandomSampler, TPESampler
+from optuna.trial import FrozenTrial
 
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory
+from gsfl_tune.search.evolution import CmaEs
+from gsfl_tune.search.gaussian import Gp
 from gsfl_tune.search.grid import GridSampler, grid_points
 from gsfl_tune.search.near import NearDefaults
 from gsfl_tune.search.seen import Memory
@@ -35,8 +30,8 @@ from gsfl_tune.search.tpe import Tpe
 
 Distributions = dict[str, BaseDistribution]
 
-# Their models need every parameter in every trial.
-FIXED_SPACE = {"gp", "cmaes", "sobol"}
+_NUMBERS = (FloatDistribution, IntDistribution)
+_ALL = (*_NUMBERS, CategoricalDistribution)
 
 
 def create_sampler(
@@ -47,6 +42,7 @@ def create_sampler(
     memory: Memory | None = None,
     *,
     several: bool = False,
+    turned_down: Sequence[Mapping[str, Any]] = (),
 ) -> BaseSampler:
     """The sampler that proposes trial `number`.
 
@@ -60,15 +56,17 @@ def create_sampler(
         number: Number of the trial to be proposed.
         memory: What TPE has seen of the study's trials before; spares it to look again.
         several: Whether the study has two objectives.
+        turned_down: Proposals for this trial that are not wanted, made before.
 
     Raises:
         UserError: For a grid over a continuous parameter, or a grid too large to walk.
         PluginError: For a sampler of a package that cannot be had.
     """
-    draw = int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
+    again = [len(turned_down)] if turned_down else []
+    draw = int(np.random.SeedSequence([seed, number, *again]).generate_state(1)[0])
     startup = config.startup_trials
     if config.name == "grid":
-        return GridSampler(grid_points(space, seed))
+        return GridSampler(grid_points(space, seed), space)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         factory = sampler_factory(config.name)
@@ -96,10 +94,26 @@ def create_sampler(
                 near=NearDefaults(defaults, config.near_defaults, draw),
             )
         whole = whole_space(space)
+        known = None if memory is None else memory.whole
         if config.name == "gp":
-            return _Gp(whole, seed=draw, n_startup_trials=startup)
+            return Gp(
+                space,
+                _relative(whole, _ALL),
+                startup_trials=startup,
+                seed=draw,
+                avoid=turned_down,
+                known=known,
+            )
         if config.name == "cmaes":
-            return _CmaEs(whole, seed=draw, n_startup_trials=startup)
+            return CmaEs(
+                space,
+                _relative(whole, _NUMBERS),
+                startup_trials=startup,
+                seed=draw,
+                # Choices have no distances: they are drawn as TPE does.
+                others=Tpe(seed=draw, startup_trials=startup, memory=memory),
+                known=known,
+            )
         # The sequence is one: its scrambling depends on the study's seed alone.
         return _Sobol(
             whole,
@@ -110,10 +124,19 @@ def create_sampler(
         )
 
 
+def draws_every_value(name: str) -> bool:
+    """Whether untried values of choices come first with a sampler.
+
+    Not with `grid` and `sobol`, which come to all by themselves, nor with those of packages, whose
+    matter it is.
+    """
+    return sampler_factory(name) is None and name not in ("grid", "sobol")
+
+
 def draws_everything(name: str) -> bool:
-    """Whether a sampler is to draw inactive parameters too."""
+    """Whether a sampler is to draw inactive parameters too: those of packages may ask for it."""
     factory = sampler_factory(name)
-    return name in FIXED_SPACE if factory is None else factory.whole_space
+    return factory is not None and factory.whole_space
 
 
 def _made(factory: SamplerFactory, name: str, request: SamplerRequest) -> BaseSampler:
@@ -162,40 +185,6 @@ def _relative(whole: Distributions, kinds: tuple[type[BaseDistribution], ...]) -
     }
 
 
-class _Gp(GPSampler):
-    """A Gaussian process that knows the space before the first trial has ended."""
-
-    def __init__(self, whole: Distributions, **options: Any) -> None:
-        super().__init__(**options)
-        self._whole = _relative(
-            whole, (FloatDistribution, IntDistribution, CategoricalDistribution)
-        )
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
-        return self._whole if _complete(study) else {}
-
-    def _sample_relative_impl(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
-        import torch
-
-        # Optuna asks under `with torch.device("cpu")`, through which every one of a hundred
-        # thousand small operations then goes in Python: a third of the time of a proposal. No
-        # process of ours has another default device.
-        with torch._C.DisableTorchFunction():
-            return super()._sample_relative_impl(*args, **kwargs)
-
-
-class _CmaEs(CmaEsSampler):
-    """CMA-ES over the numeric parameters; categorical ones are drawn at random."""
-
-    def __init__(self, whole: Distributions, **options: Any) -> None:
-        super().__init__(**options)
-        self._whole = _relative(whole, (FloatDistribution, IntDistribution))
-
-    def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
-        # The cmaes package handles two dimensions and more.
-        return self._whole if len(self._whole) > 1 and _complete(study) else {}
-
-
 class _Sobol(QMCSampler):
     """A scrambled Sobol sequence: the n-th trial that is sampled gets its n-th point.
 
@@ -207,9 +196,7 @@ class _Sobol(QMCSampler):
     def __init__(self, whole: Distributions, **options: Any) -> None:
         super().__init__(**options)
         self._point = 0
-        self._whole = _relative(
-            whole, (FloatDistribution, IntDistribution, CategoricalDistribution)
-        )
+        self._whole = _relative(whole, _ALL)
 
     def infer_relative_search_space(self, study: optuna.Study, trial: FrozenTrial) -> Distributions:
         return self._whole
@@ -234,7 +221,3 @@ def fixed_params(trial: FrozenTrial) -> dict[str, Any] | None:
     """The parameters that a trial was enqueued with, None for one that a sampler proposed."""
     found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return found
-
-
-def _complete(study: optuna.Study) -> bool:
-    return bool(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,)))

@@ -99,7 +99,10 @@ class StudySearcher(Searcher):
             else:
                 asked = self._study.ask()
             if asked is None:
-                self._watcher.notice("the grid has no more configurations")
+                self._watcher.notice(
+                    f"{self._study.name}: every configuration of the space has been tried "
+                    f"({self._study.configurations}); no more trials begin"
+                )
                 self._exhausted = True
                 continue
             self._watcher.started(asked.number, asked.params, again=again)

@@ -53,6 +53,7 @@ class Memory:
 
     Attributes:
         shapes: The first finished trial of each set of parameters.
+        whole: All parameters of finished trials by number, for `gsfl_tune.search.observed`.
     """
 
     def __init__(self) -> None:
@@ -66,6 +67,7 @@ class Memory:
         self._columns: dict[str, int] = {}
         self._table = np.full((256, 0), np.nan)
         self.shapes: dict[frozenset[str], SeenTrial] = {}
+        self.whole: dict[int, dict[str, Any]] = {}
 
     def look(self, study: Any, number: int) -> list[SeenTrial]:
         """Takes in what has happened.

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.samplers import BaseSampler
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gsfl_tune.experiment.search_config import METRICS, SamplerConfig
@@ -18,10 +17,9 @@ from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead
 from gsfl_tune.search.asked import Asked
 from gsfl_tune.search.fingerprint import sign_study
-from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.journal import end_of_proposals, open_journal
-from gsfl_tune.search.sampler import create_sampler, draws_everything, fixed_params, whole_space
-from gsfl_tune.search.seen import Memory
+from gsfl_tune.search.proposals import Proposals
+from gsfl_tune.search.sampler import fixed_params, whole_space
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
@@ -72,13 +70,12 @@ class Study:
         self.seed = seed
         self.direction = METRICS[metric]
         self.latency = latency
-        self._config = sampler or SamplerConfig()
         self._path = journal
         self._ahead = ahead
-        self._memory = Memory()
+        self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=latency)
         self._storage, self._journal = open_journal(journal)
         # Refuses what cannot be sampled (grid over floats) before anything is written.
-        first = self._sampler(0)
+        first = self._proposals.sampler(0)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
@@ -121,7 +118,7 @@ class Study:
         self._look()
 
     def ask(self) -> Asked | None:
-        """Creates the next trial; None when a grid has been walked to its end."""
+        """Creates the next trial; None when every configuration of the space was tried."""
         self._look()
         asked = self._waited_for() or self._proposed_ahead() or self._proposed()
         if asked is not None:
@@ -134,7 +131,7 @@ class Study:
 
         Parameters that a driver killed in the middle of a write left out are drawn now.
         """
-        self._study.sampler = self._sampler(number)
+        self._study.sampler = self._proposals.sampler(number)
         before = self._journal.end
         with self._journal.batch():
             asked = self._asked(optuna.Trial(self._study, self._trial_id(number)))
@@ -263,6 +260,11 @@ class Study:
         """Trials that were handed out, finished or not: what counts against the budget."""
         return len(self._states) - self._counts[TrialState.WAITING]
 
+    @property
+    def configurations(self) -> int:
+        """Different configurations that its trials have, as of the last proposal."""
+        return len(self._proposals.tried)
+
     def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
         """The objective at every rung that a trial has come to."""
         if not self.latency:
@@ -284,16 +286,11 @@ class Study:
 
     # --- inside ---------------------------------------------------------------------------
 
-    def _sampler(self, number: int) -> BaseSampler:
-        return create_sampler(
-            self._config, self.space, self.seed, number, self._memory, several=self.latency
-        )
-
     def _waited_for(self) -> Asked | None:
         if not self._waiting:
             return None
         number = self._waiting[0]
-        self._study.sampler = self._sampler(number)
+        self._study.sampler = self._proposals.sampler(number)
         with self._journal.batch():
             trial = self._study.ask()
             self._look()
@@ -307,34 +304,38 @@ class Study:
         params = self._ahead.take(number, self._until())
         if params is None:
             return None
-        self._create(params, {})
-        return Asked(number=number, params=params, protected=False, rungs={})
+        return self._create(params)
 
     def _proposed(self) -> Asked | None:
-        sampler = self._study.sampler = self._sampler(len(self._states))
-        if isinstance(sampler, GridSampler) and sampler.exhausted(self._study):
+        found = self._proposals.new(self._study, len(self._states))
+        if found is None:
             return None
-        with self._journal.batch():
-            asked = self._asked(self._study.ask())
-            self._look()
-            return asked
+        return self._create(found.params, notes=found.notes)
 
     def _prepare(self) -> None:
         """Has the next proposal computed, unless a configuration waits to be tried first."""
         if self._ahead is not None and not self._waiting:
             self._ahead.prepare(len(self._states), self._until())
 
-    def _create(self, params: Mapping[str, Any], attrs: Mapping[str, Any]) -> None:
+    def _create(
+        self,
+        params: Mapping[str, Any],
+        attrs: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Asked:
         distributions = {each: self._distributions[each] for each in params}
         trial = create_trial(
             state=TrialState.RUNNING,
             params=dict(params),
             distributions=distributions,
-            user_attrs=dict(attrs),
+            user_attrs=dict(attrs or {}),
+            system_attrs=dict(notes or {}),
         )
         with self._journal.batch():
             self._storage.create_new_trial(self._id, trial)
             self._look()
+        number = len(self._states) - 1
+        return Asked(number=number, params=dict(params), protected=False, rungs={})
 
     def _until(self) -> int:
         """Bytes of the journal up to the trial that was handed out last, by whatever driver."""
@@ -344,7 +345,7 @@ class Study:
         return self._handed_out
 
     def _asked(self, trial: optuna.Trial) -> Asked:
-        params = self.space.suggest(trial, everything=draws_everything(self._config.name))
+        params = self.space.suggest(trial, everything=self._proposals.everything)
         frozen = self.trial(trial.number)
         return Asked(
             number=trial.number,

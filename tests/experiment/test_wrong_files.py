@@ -282,10 +282,6 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD + "search:\n  enqueue:\n  - {model.latent_dim: many}\n",
         [(5, "search.enqueue[0].model.latent_dim", ["'many'", "an integer"])],
     ),
-    "pickled state in a storage": (
-        HEAD + "storage: s3://bucket/runs\nsearch:\n  sampler: {name: cmaes}\n",
-        [(5, "search.sampler.name", ["found cmaes with a storage", "allowed tpe"])],
-    ),
     "several at once": (
         "name: t\nname: u\ndata: {source: typeface}\nmodel:\n  dropout: 2\n  hed: gsfl\n"
         "  latent_dim: {int: [9, 5]}\nsearch: {trials: 0}\n",

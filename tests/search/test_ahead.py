@@ -23,7 +23,7 @@ FIRST = 4
 
 @pytest.fixture(autouse=True)
 def _ahead_soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ahead_module, "FIRST", {"tpe": FIRST, "gp": FIRST})
+    monkeypatch.setattr(ahead_module, "FIRST", {"tpe": FIRST, "gp": FIRST, "cmaes": FIRST})
 
 
 @pytest.fixture
@@ -89,12 +89,14 @@ def test_an_interrupted_study_gets_the_proposals_of_an_uninterrupted_one(
     assert parts == whole
 
 
-def test_a_gaussian_process_is_asked_ahead_too(run: RunDirectory, opened: Any) -> None:
-    study = opened(run, "search.sampler.name=gp")
+@pytest.mark.parametrize("name", ["gp", "cmaes"])
+def test_models_of_a_fixed_space_are_asked_ahead_too(
+    run: RunDirectory, opened: Any, name: str
+) -> None:
+    study = opened(run, f"search.sampler.name={name}")
     seen = _search(study, FIRST + 1)
     assert _child(study).poll() is None
-    # It needs a fixed space: inactive parameters are drawn too.
-    assert all(set(params) == set(seen[0]) for params in seen)
+    assert all(set(params) == study.space.active(params) for params in seen)
 
 
 def test_a_proposal_is_decided_when_the_trial_before_it_is_handed_out(

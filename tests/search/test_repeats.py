@@ -1,0 +1,140 @@
+"""No configuration is tried twice, no value of a choice is left out, and a space can end."""
+
+from __future__ import annotations
+
+import pytest
+from optuna.trial import TrialState
+
+from gsfl_tune.cli import main
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Study, open_study
+from gsfl_tune.search.configurations import Tried, count_configurations, key_of
+from gsfl_tune.search.searcher import StudySearcher
+from gsfl_tune.search.watcher import Watcher
+from tests.search.experiments import experiment
+
+MODELS = ["tpe", "gp", "cmaes", "random", "sobol", "grid"]
+# Two head kinds, three group counts for one of them, three dropouts: (3 + 1) * 3.
+SMALL = ("model.latent_dim=16", "training.head.learning_rate=0.01")
+POSSIBLE = 12
+
+
+def _small(name: str, *overrides: str) -> Experiment:
+    return experiment(
+        *SMALL, f"search.sampler.name={name}", "search.sampler.startup_trials=3", *overrides
+    )
+
+
+def _search(study: Study, trials: int) -> int:
+    """Trials that were handed out; every fourth is stopped, every fifth fails."""
+    for count in range(trials):
+        asked = study.ask()
+        if asked is None:
+            return count
+        value = float(asked.params.get("model.dropout", 0))
+        if asked.number % 4 == 3:
+            study.prune(asked.number, value, 0)
+        elif asked.number % 5 == 4:
+            study.fail(asked.number, "broken")
+        else:
+            study.complete(asked.number, value, 0)
+    return trials
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_finite_space_is_walked_once_and_ends(run: RunDirectory, name: str) -> None:
+    tried = _small(name)
+    study = open_study(tried, run)
+    study.enqueue(tried.default_params(), "defaults")
+    assert _search(study, 30) == POSSIBLE
+    keys = [key_of(tried.space, trial.params) for trial in study.trials()]
+    assert len(set(keys)) == len(keys) == POSSIBLE
+    # The same after a resume, with nothing in memory.
+    assert open_study(tried, run).ask() is None
+
+
+def test_an_interrupted_study_ends_as_an_uninterrupted_one(run: RunDirectory) -> None:
+    tried = _small("tpe")
+    for _ in range(POSSIBLE + 1):
+        _search(open_study(tried, run), 1)
+    trials = open_study(tried, run).trials()
+    assert len({key_of(tried.space, trial.params) for trial in trials}) == len(trials) == POSSIBLE
+
+
+def test_a_finite_part_of_a_continuous_space_is_not_repeated(run: RunDirectory) -> None:
+    # A plain head has three configurations, and the values make it look best.
+    tried = _small(
+        "tpe", "loss.class_center={float: [0, 1], when: {model.head: gsfl}}", "model.groups.count=2"
+    )
+    study = open_study(tried, run)
+    for _ in range(25):
+        asked = study.ask()
+        assert asked is not None
+        study.complete(asked.number, 0.0 if asked.params["model.head"] == "plain" else 1.0, 0)
+    plain = [trial.params for trial in study.trials() if trial.params["model.head"] == "plain"]
+    assert len(plain) == len({each["model.dropout"] for each in plain}) == 3
+
+
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random"])
+def test_every_value_of_a_choice_comes_before_others_repeat(run: RunDirectory, name: str) -> None:
+    optimizers = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
+    tried = experiment(
+        f"model.backbone={{choice: [{', '.join(optimizers)}]}}",
+        f"search.sampler.name={name}",
+        "search.sampler.startup_trials=3",
+    )
+    study = open_study(tried, run)
+    study.enqueue(tried.default_params(), "defaults")
+    _search(study, 5)
+    assert sorted(trial.params["model.backbone"] for trial in study.trials()) == sorted(optimizers)
+    assert {trial.params["model.head"] for trial in study.trials()[:2]} == {"gsfl", "plain"}
+
+
+def test_of_what_is_left_nothing_is_forgotten() -> None:
+    tried = _small("tpe")
+    rest = Tried(tried.space)
+    assert not rest.exhausted()
+    assert count_configurations(tried.space, 100) == POSSIBLE
+    assert count_configurations(tried.space, POSSIBLE - 1) is None
+    assert count_configurations(experiment().space, 10**6) is None
+    assert rest.untried() == {"model.head": ["gsfl", "plain"]}
+
+
+class Notices(Watcher):
+    """Keeps what a user would read."""
+
+    def __init__(self) -> None:
+        self.texts: list[str] = []
+
+    def notice(self, text: str) -> None:
+        self.texts.append(text)
+
+
+def test_the_search_says_that_there_is_nothing_left(run: RunDirectory) -> None:
+    study = open_study(_small("tpe"), run)
+    _search(study, POSSIBLE)
+    said = Notices()
+    searcher = StudySearcher(study, 50, lambda asked: pytest.fail("no trial"), watcher=said)
+    assert searcher.suggest("one") == StudySearcher.FINISHED
+    assert said.texts == [
+        f"search: every configuration of the space has been tried ({POSSIBLE}); "
+        "no more trials begin"
+    ]
+    assert all(trial.state != TrialState.RUNNING for trial in study.trials())
+
+
+def test_check_says_how_many_there_are(tmp_path, capsys) -> None:
+    file = tmp_path / "t.yaml"
+    file.write_text(
+        "name: t\ndata: {source: typefaces}\nmodel: {weights: none, head: {choice: [gsfl, plain]},"
+        " dropout: {float: [0, 0.2], step: 0.1}}\nsearch: {trials: 16, control: matched}\n"
+    )
+    assert main(["check", str(file)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "6 configurations are possible: the search ends when they are tried, before 16 trials"
+        in shown
+    )
+    assert main(["check", str(file), "--set", "search.trials=6"]) == 0
+    assert "configurations are possible" not in capsys.readouterr().out
