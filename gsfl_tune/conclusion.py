@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -28,7 +28,14 @@ from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.manifest import Manifest
-from gsfl_tune.run.results import Finalist, Results, Score, write_results
+from gsfl_tune.run.results import (
+    Calibration,
+    Ensemble,
+    Finalist,
+    Results,
+    Score,
+    write_results,
+)
 from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
 from gsfl_tune.run.verdict import best_on_validation
 from gsfl_tune.search import (
@@ -39,8 +46,16 @@ from gsfl_tune.search import (
     pareto_entries,
     write_trials,
 )
-from gsfl_tune.training import CheckpointError, Training, Workspace, environment
+from gsfl_tune.training import (
+    CheckpointError,
+    Predictions,
+    Training,
+    Workspace,
+    environment,
+)
+from gsfl_tune.training.metrics import classification_metrics
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
+from gsfl_tune.training.temperature import calibrate, log_probabilities
 
 Groups = NDArray[np.int64]
 
@@ -90,6 +105,8 @@ class Conclusion:
             others = self.retraining.predictions(control) if control is not None else []
             correct = np.stack([each.correct for each in predictions])
             yardstick = measure_probe(workspace, winner.config)
+            validations = self.retraining.validations(winner)
+            calibration = calibrated(validations, predictions)
             evidence = write_evidence(
                 self.run,
                 workspace,
@@ -97,6 +114,7 @@ class Conclusion:
                 self._retrained(control) if control else None,
                 predictions=predictions,
                 groups=groups,
+                calibrated=calibration,
                 notice=self.notice,
             )
             if self.storage is not None:
@@ -106,8 +124,11 @@ class Conclusion:
             name=self.experiment.name,
             metric=self.experiment.defaults().search.metric,
             trials=count_trials(self.run),
-            winner=replace(winner.outcome(), interval=mean_interval(correct)),
+            winner=replace(
+                winner.outcome(), interval=mean_interval(correct), calibration=calibration
+            ),
             probe=yardstick.result(correct),
+            ensemble=ensemble_of(winner.seeds, validations, predictions),
             finalists=[
                 Finalist(each.trial, Score.table(each.validation))
                 for each in finalists
@@ -125,7 +146,11 @@ class Conclusion:
                 rival = np.stack([each.correct for each in others])
                 results = replace(
                     results,
-                    control=replace(control.outcome(kind), interval=mean_interval(rival)),
+                    control=replace(
+                        control.outcome(kind),
+                        interval=mean_interval(rival),
+                        calibration=calibrated(self.retraining.validations(control), others),
+                    ),
                     difference=difference(correct, rival),
                 )
             tested = Tested.of(predictions, others, yardstick)
@@ -175,6 +200,7 @@ class Conclusion:
             groups=named,
             side=side,
             metrics=content,
+            calibration=results.winner.calibration,
         )
         write_best_training(self.run.best_training, network, training.centers)
         model = best_on_validation(results)
@@ -187,7 +213,9 @@ class Conclusion:
             config = control.config
             workspace = self._workspace(config)
             network, _ = self._network(control, workspace)
+            calibration = results.control.calibration if results.control else None
         else:
+            calibration = results.probe.calibration if results.probe else None
             network = probe_network(workspace, config, yardstick.probe)
         bundle_from_network(
             self.run.best_simple,
@@ -198,6 +226,7 @@ class Conclusion:
             side=side,
             metrics=content,
             model=model,
+            calibration=calibration,
         )
 
     def _network(self, candidate: Candidate, workspace: Workspace) -> tuple[Network, Training]:
@@ -214,6 +243,51 @@ class Conclusion:
                 f"{job.directory} and resume"
             )
         return training.trained_network(), training
+
+
+def calibrated(
+    validations: Sequence[Predictions], tested: Sequence[Predictions]
+) -> Calibration | None:
+    """Temperature and thresholds of a configuration; None where there is nothing to fit them on.
+
+    Args:
+        validations: Of the trainings on the training part, which have not seen these images.
+        tested: Of the retrained models, on the test images.
+    """
+    return _calibrated(validations, tested, ensemble=False)
+
+
+def ensemble_of(
+    seeds: Sequence[int], validations: Sequence[Predictions], tested: Sequence[Predictions]
+) -> Ensemble | None:
+    """What the mean of the probabilities of all seeds is worth; None for a single seed.
+
+    Args:
+        seeds: Of the retrained models.
+        validations: See `calibrated`; with fewer than two there is no temperature of its own.
+        tested: Of the retrained models, on the test images.
+    """
+    if len(tested) < 2:
+        return None
+    logits = np.stack([each.logits for each in tested]).astype(np.float64)
+    (mean,) = log_probabilities(logits, 1.0, ensemble=True)
+    found = _calibrated(validations, tested, ensemble=True) if len(validations) > 1 else None
+    scores = Score.table([classification_metrics(mean, tested[0].labels)])
+    return Ensemble(list(seeds), scores, found)
+
+
+def _calibrated(
+    validations: Sequence[Predictions], tested: Sequence[Predictions], *, ensemble: bool
+) -> Calibration | None:
+    if not validations:
+        return None
+    return calibrate(
+        np.stack([each.logits for each in validations]),
+        validations[0].labels,
+        np.stack([each.logits for each in tested]),
+        tested[0].labels,
+        ensemble=ensemble,
+    )
 
 
 def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -12,7 +11,7 @@ from typing import Literal
 
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
-from gsfl_tune.experiment import Experiment, ExperimentError
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results
@@ -34,6 +33,7 @@ from gsfl_tune.search import (
     Watchers,
     begin_or_go_on,
     best,
+    check_run,
     choose_finalists,
     fixed_to,
     plain_space,
@@ -47,11 +47,9 @@ from gsfl_tune.search import (
     run_lock,
     run_study,
     stored_run,
-    untried,
 )
 from gsfl_tune.search.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
-from gsfl_tune.training.cost import cost_problems
 from gsfl_tune.training.preflight import fit_groups
 from gsfl_tune.training.standalone import open_workspace
 
@@ -91,14 +89,13 @@ def search(
     display = Progress() if watchers is None else None
     watchers = watchers or ([display] if display else [])
     notice = Watchers(*watchers).notice
-    if experiment.defaults().storage is None and not untried(run):
-        manifest.check(resume=resume)
+    if experiment.defaults().storage is None:
+        check_run(run, resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
     with display or nullcontext(), run_lock(run), stored as storage, present(run):
         # Everything that can be refused is, before the run directory is written to.
         started = time.monotonic()
-        if not untried(run):
-            manifest.check(resume=resume)
+        check_run(run, resume=resume)
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
@@ -111,10 +108,7 @@ def search(
         if begun.before is None and manifest.finished(experiment):
             return read_results(run.results_file)
         assumed = provisional(experiment)
-        if problems := cost_problems(assumed):
-            raise ExperimentError(problems)
-        here = not (address or os.environ.get("RAY_ADDRESS"))
-        refuse_what_fails_later(assumed, workspace, notice, here=here)
+        refuse_what_fails_later(assumed, workspace, notice, address)
         costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
             config = experiment.defaults().search

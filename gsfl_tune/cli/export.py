@@ -60,6 +60,22 @@ class Export(Command):
             "validation",
         )
         parser.add_argument(
+            "--ensemble",
+            action="store_true",
+            help="all retrained seeds as one model: the mean of their probabilities",
+        )
+        parser.add_argument(
+            "--flip",
+            action="store_true",
+            help="look at every image mirrored too, and average the probabilities; only of a run "
+            "with data.augment.flip",
+        )
+        parser.add_argument(
+            "--flip-anyway",
+            action="store_true",
+            help="the same, although the run was not trained on mirrored images",
+        )
+        parser.add_argument(
             "--max-loss",
             type=float,
             default=0.5,
@@ -133,6 +149,9 @@ class Export(Command):
             threads=args.threads,
             seconds=args.seconds,
             data=args.data,
+            ensemble=args.ensemble,
+            flip=args.flip,
+            flip_anyway=args.flip_anyway,
         )
         return export_run(
             args.run_dir,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,6 +29,12 @@ class Predict(Command):
         parser.add_argument(
             "--top", type=_positive, default=5, metavar="N", help="classes an image (default 5)"
         )
+        parser.add_argument(
+            "--threshold",
+            metavar="P",
+            help="answer `unknown` where the most probable class is less probable: a probability, "
+            "`auto` (half of the validation errors were), or `auto:0.8` (that share of them)",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -45,21 +50,28 @@ class Predict(Command):
             from gsfl_tune.export import load_bundle
 
             bundle = load_bundle(args.bundle)
+            threshold = None
+            if args.threshold is not None:
+                threshold = bundle.threshold(args.threshold, "--threshold")
             with activity(f"predicting {len(args.images):,} images"):
-                predictions = bundle.predict(args.images, top=args.top, on_error=on_error)
+                predictions = bundle.predict(
+                    args.images, top=args.top, on_error=on_error, threshold=threshold
+                )
         if args.json:
-            content = [asdict(prediction) for prediction in predictions]
+            content = [prediction.to_json() for prediction in predictions]
             print(json.dumps(content, indent=2, ensure_ascii=False))
         else:
-            print("\n\n".join(_text(prediction) for prediction in predictions))
+            print("\n\n".join(_text(prediction, threshold) for prediction in predictions))
         if len(errors) == len(args.images) and all(error.missing for error in errors):
             return BAD_INPUT
         return FAILED if errors else FINISHED
 
 
-def _text(prediction: Prediction) -> str:
+def _text(prediction: Prediction, threshold: float | None) -> str:
     rows = zip(prediction.classes, prediction.probabilities, strict=True)
     lines = [f"  {100 * probability:5.1f} %  {name}" for name, probability in rows]
+    if prediction.unknown:
+        lines.insert(0, f"  unknown: no class has {100 * (threshold or 0):.1f} %")
     return "\n".join([prediction.path, *lines])
 
 

@@ -1,6 +1,6 @@
 """What a trained model shows beyond its accuracy."""
 
-from gsfl_tune.evidence.calibration import calibration
+from gsfl_tune.evidence.calibration import calibration, calibration_report
 from gsfl_tune.evidence.confusions import (
     ConfusedPair,
     GroupErrors,
@@ -34,6 +34,7 @@ __all__ = [
     "Yardstick",
     "activation_maps",
     "calibration",
+    "calibration_report",
     "confusion_matrix",
     "confusion_report",
     "confusion_table",

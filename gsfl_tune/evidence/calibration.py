@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from gsfl_tune.run.results import Calibration
 from gsfl_tune.training.metrics import ECE_BINS, classification_metrics, log_softmax
+from gsfl_tune.training.temperature import answers, risk_coverage
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> dict[str, Any]:
@@ -55,3 +57,38 @@ def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -
             for each in np.flatnonzero(count).tolist()
         ],
     }
+
+
+def calibration_report(
+    logits: ArrayLike, labels: ArrayLike, calibrated: Calibration | None
+) -> dict[str, Any]:
+    """`calibration` before and after the temperature, and what it costs to say "unknown".
+
+    Args:
+        logits: (seeds, N, C), as the networks give them.
+        labels: (N,) classes.
+        calibrated: What validation images chose; None leaves the temperature at 1.
+
+    Returns:
+        What `calibration` returns, and ``risk_coverage``: points ``[coverage, risk, threshold]`` of
+        the test images, the least confident answers left out first. With `calibrated` also
+        ``temperature``, ``after`` (`calibration` of the scaled logits), and ``auto``, where there
+        is one: the ``threshold`` of ``--threshold auto`` with the ``coverage`` and ``risk`` that
+        it has on the test images.
+    """
+    scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
+    temperature = 1.0 if calibrated is None else calibrated.temperature
+    confidence, correct = answers(scores, truth, temperature)
+    content = calibration(scores, truth)
+    content["risk_coverage"] = risk_coverage(confidence, correct)
+    if calibrated is None:
+        return content
+    content |= {"temperature": temperature, "after": calibration(scores / temperature, truth)}
+    if calibrated.half is not None:
+        kept = confidence >= calibrated.half.threshold
+        content["auto"] = {
+            "threshold": calibrated.half.threshold,
+            "coverage": float(kept.mean()),
+            "risk": float((~correct[kept]).mean()) if kept.any() else None,
+        }
+    return content

@@ -61,6 +61,7 @@ def recompute_evidence(
         control,
         predictions=predictions,
         groups=groups,
+        calibrated=results.winner.calibration,
         notice=notice,
     )
 

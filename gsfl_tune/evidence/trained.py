@@ -18,7 +18,8 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data import center_crop, eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import GsflHead, Network
+from gsfl_tune.models import CLASSIFIER, GsflHead, Network
+from gsfl_tune.run import read_json
 from gsfl_tune.training import (
     CheckpointError,
     Predictions,
@@ -133,10 +134,22 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
         except (OSError, SafetensorError) as error:
             raise ModelGone(f"{file}: cannot be read ({error})") from error
     kept = {name: value for name, value in state.items() if not name.startswith("centers.")}
+    temperature = _temperature(best)
+    for name in CLASSIFIER:
+        # The bundle's logits are calibrated, those of the evidence are the training's.
+        kept[name] = kept[name] * temperature
     try:
         network.load_state_dict(kept, strict=True)
     except RuntimeError as error:
         raise ModelGone(f"{files[0]}: not the model of this run's winner ({error})") from error
+
+
+def _temperature(best: Path) -> float:
+    """That the classifier of a bundle was divided by."""
+    try:
+        return float(read_json(best / "config.json").get("calibration", {}).get("temperature", 1.0))
+    except (OSError, ValueError, AttributeError, TypeError) as error:
+        raise ModelGone(f"{best / 'config.json'}: cannot be read ({error})") from error
 
 
 @dataclass(frozen=True)

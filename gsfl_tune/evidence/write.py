@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset
-from gsfl_tune.evidence.calibration import calibration
+from gsfl_tune.evidence.calibration import calibration_report
 from gsfl_tune.evidence.cams import look
 from gsfl_tune.evidence.confusions import confusion_report, confusion_table
 from gsfl_tune.evidence.embedding import plane
@@ -24,6 +24,7 @@ from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
 from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run.results import Calibration
 from gsfl_tune.training import Predictions, Workspace
 
 # What bounds the time: a search sends all images through its networks many times.
@@ -93,6 +94,7 @@ def write_evidence(
     *,
     predictions: Sequence[Predictions],
     groups: NDArray[np.int64] | None,
+    calibrated: Calibration | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
     """Computes ``evidence.json`` and draws the pictures that it names.
@@ -107,6 +109,7 @@ def write_evidence(
         control: The control's, if there is one.
         predictions: Of the winner on the test images, one a seed.
         groups: (C,) group of every class; None for a plain winner.
+        calibrated: The winner's temperature and thresholds, where it has them.
         notice: Told of every part that could not be computed.
 
     Returns:
@@ -119,7 +122,9 @@ def write_evidence(
     attempt = _Attempts(notice)
     content = confusion_report(logits, labels, dataset.classes, groups)
     content |= confusion_table(logits, labels, dataset.class_count, groups)
-    content["calibration"] = attempt("calibration", lambda: calibration(logits, labels))
+    content["calibration"] = attempt(
+        "calibration", lambda: calibration_report(logits, labels, calibrated)
+    )
     pictures: list[Picture] = []
     draw = _Drawing(attempt, pictures)
     draw("confused pairs", lambda: confused_pictures(folder, dataset.test, logits, dataset.classes))

@@ -13,6 +13,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.temperature import calibrate
 
 
 @dataclass(frozen=True)
@@ -24,12 +25,16 @@ class Yardstick:
         logits: (N, C) of the test images.
         labels: (N,) their classes.
         validation: Metrics on the validation images, when fitted on the training images alone.
+        validation_logits: (V, C) by that fit.
+        validation_labels: (V,) classes.
     """
 
     probe: LinearProbe
     logits: NDArray[np.float32]
     labels: NDArray[np.int64]
     validation: dict[str, float]
+    validation_logits: NDArray[np.float32]
+    validation_labels: NDArray[np.int64]
 
     @property
     def correct(self) -> NDArray[np.bool_]:
@@ -48,6 +53,9 @@ class Yardstick:
             validation=Score.table([self.validation]),
             strength=self.probe.strength,
             interval=mean_interval(self.correct),
+            calibration=calibrate(
+                self.validation_logits[None], self.validation_labels, self.logits[None], self.labels
+            ),
         )
 
 
@@ -74,4 +82,6 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
         logits=tuned.probe.logits(workspace.features(config, "test").float().numpy()),
         labels=np.asarray(dataset.test.labels, dtype=np.int64),
         validation=classification_metrics(tuned.validation_logits, labels[validation]),
+        validation_logits=tuned.validation_logits,
+        validation_labels=np.asarray(labels[validation], dtype=np.int64),
     )

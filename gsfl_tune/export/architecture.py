@@ -11,12 +11,14 @@ from torch import Tensor, nn
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
+    Ensemble,
     LinearHead,
     Network,
     PlainHead,
     Projection,
     create_backbone,
     create_pooling,
+    member_states,
 )
 from gsfl_tune.training.features import FeatureRecipe
 
@@ -92,6 +94,22 @@ class Architecture:
                 take_sizes(network.backbone, state, "backbone.")
             network.load_state_dict(dict(state), strict=True)
         return network.eval().requires_grad_(False)
+
+    def build_ensemble(self, state: Mapping[str, Tensor], *, members: int, flip: bool) -> Ensemble:
+        """The networks of an ensemble with `state`, see `Ensemble.inference_state`.
+
+        Args:
+            state: Tensors by name.
+            members: How many networks.
+            flip: Whether images are seen mirrored too.
+
+        Raises:
+            RuntimeError: If a tensor is missing or of another shape.
+            ValueError: If one is left over, or there is no such backbone or pooling.
+        """
+        return Ensemble(
+            [self.build(each) for each in member_states(dict(state), members)], flip=flip
+        ).eval()
 
     def _create(self) -> Network:
         backbone = create_backbone(self.backbone, "none")

@@ -13,11 +13,12 @@ import torch
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import exported_file, files, onnx_file
 from gsfl_tune.export.architecture import Architecture
+from gsfl_tune.export.bundle import stored_network
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.options import Options, Precision
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
-from gsfl_tune.models import Network
+from gsfl_tune.models import Ensemble, Network
 
 PARITY = 1e-4
 _PARITY_IMAGES = 64
@@ -76,17 +77,26 @@ class Builder:
         architecture: Of the run's bundle.
         images: Of the run.
         folder: Where files go.
+        ensemble: What a reader must know of several networks; None for one.
     """
 
     def __init__(
-        self, options: Options, architecture: Architecture, images: RunImages, folder: Path
+        self,
+        options: Options,
+        architecture: Architecture,
+        images: RunImages,
+        folder: Path,
+        ensemble: Mapping[str, Any] | None = None,
     ) -> None:
         self.options = options
         self.images = images
         self._architecture = architecture
         self._folder = folder
+        self.ensemble = ensemble
 
-    def build(self, network: Network, precision: Precision, name: str | None = None) -> Built:
+    def build(
+        self, network: Network | Ensemble, precision: Precision, name: str | None = None
+    ) -> Built:
         """Writes the file of a network.
 
         Args:
@@ -140,8 +150,8 @@ class Builder:
             key: tensor.float() if tensor.is_floating_point() else tensor
             for key, tensor in files.read_tensors(built.path, None).items()
         }
-        network = self._architecture.build(state, pruned=bool(self.options.prune))
-        return TorchRuntime(network, preprocessing)
+        about = {"prune": self.options.prune, "ensemble": self.ensemble}
+        return TorchRuntime(stored_network(self._architecture, state, about), preprocessing)
 
     def finish(self, built: Built, entries: Mapping[str, Any]) -> None:
         """Writes into the file what a reader must know, where the format has a place for it."""
@@ -151,7 +161,7 @@ class Builder:
             exported_file.write_program(built.program, built.path, entries)
 
 
-def compare(runtime: Runtime, network: Network, images: RunImages) -> Parity:
+def compare(runtime: Runtime, network: Network | Ensemble, images: RunImages) -> Parity:
     """Compares a file with PyTorch on validation images.
 
     Args:

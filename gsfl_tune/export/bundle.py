@@ -18,11 +18,13 @@ from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
+from gsfl_tune.export.thresholds import described, scaled
+from gsfl_tune.run.results import Calibration
 from gsfl_tune.run.verdict import Model
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment.config import Config
-    from gsfl_tune.models import Network
+    from gsfl_tune.models import Ensemble, Network
 
 
 def write_bundle(
@@ -38,6 +40,7 @@ def write_bundle(
     card: str | None = None,
     model: Model = "winner",
     shared: Mapping[str, Tensor] | None = None,
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes a bundle: the whole directory appears at once, or nothing does.
 
@@ -53,6 +56,7 @@ def write_bundle(
         card: ``README.md``; default: written from the rest.
         model: Which of the models in `metrics` it is; ``config.json`` says so too.
         shared: Tensors of the shared branch; they are left out by default.
+        calibration: Its temperature is divided out of the classifier's tensors here.
 
     Returns:
         The directory.
@@ -63,6 +67,8 @@ def write_bundle(
     """
     directory = Path(directory)
     _check_classes(classes, groups, architecture.class_count)
+    if calibration is not None:
+        network_state = scaled(network_state, 1 / calibration.temperature)
     weights = files.tensor_bytes(dict(network_state))
     contents = {files.MODEL: weights}
     if shared is not None:
@@ -75,6 +81,7 @@ def write_bundle(
         "architecture": asdict(architecture),
         "preprocessing": asdict(preprocessing),
         "sha256": {name: files.sha256(data) for name, data in contents.items()},
+        **({} if calibration is None else {"calibration": described(calibration)}),
         "experiment": dict(config),
     }
     text = card or model_card(
@@ -84,6 +91,7 @@ def write_bundle(
         preprocessing=asdict(preprocessing),
         metrics=metrics,
         model=model,
+        calibration=calibration,
     )
     contents |= {
         files.CONFIG: files.json_bytes(description),
@@ -111,6 +119,7 @@ def bundle_from_network(
     side: int,
     metrics: Mapping[str, Any],
     model: Model = "winner",
+    calibration: Calibration | None = None,
 ) -> Path:
     """Writes the bundle of a trained network.
 
@@ -123,6 +132,8 @@ def bundle_from_network(
         side: Side of the decoded squares that it was validated on.
         metrics: Content of ``metrics.json``.
         model: Which of the models in `metrics` it is.
+        calibration: Its temperature is divided out of the classifier, so that whatever reads the
+            weights gives calibrated probabilities.
     """
     statistics = network.backbone.preprocessing
     return write_bundle(
@@ -143,6 +154,7 @@ def bundle_from_network(
         ),
         metrics=metrics,
         model=model,
+        calibration=calibration,
     )
 
 
@@ -180,6 +192,7 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         config=description["experiment"],
         metrics=files.read_json_file(path / files.METRICS),
         export=export,
+        calibration=description.get("calibration", {}),
     )
 
 
@@ -201,8 +214,8 @@ def _runtime(
             for key, tensor in files.read_tensors(file, digest).items()
         }
         try:
-            network = architecture.build(state, pruned=bool(export.get("prune")))
-        except (RuntimeError, ValueError, TypeError) as error:
+            network = stored_network(architecture, state, export)
+        except (RuntimeError, ValueError, TypeError, KeyError) as error:
             raise BundleError(f"{file}: does not fit {files.CONFIG} ({error})") from error
         return TorchRuntime(network.to(device), preprocessing)
     files.read_checked(file, digest)
@@ -218,6 +231,27 @@ def _runtime(
         # What int8 operations there are compute on the CPU.
         device=torch.device("cpu") if quantised else device,
     )
+
+
+def stored_network(
+    architecture: Architecture, state: Mapping[str, Tensor], export: Mapping[str, Any]
+) -> Network | Ensemble:
+    """The network, or the networks, of tensors.
+
+    Args:
+        architecture: Of each.
+        state: Tensors by name.
+        export: How they were exported; empty for the bundle of a run.
+
+    Raises:
+        RuntimeError, ValueError: If they do not fit.
+    """
+    together = export.get("ensemble")
+    if together:
+        return architecture.build_ensemble(
+            state, members=int(together["members"]), flip=bool(together["flip"])
+        )
+    return architecture.build(state, pruned=bool(export.get("prune")))
 
 
 def read_description(path: Path) -> dict[str, Any]:

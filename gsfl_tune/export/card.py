@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
-from gsfl_tune.run.results import Results
+from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
 
 _CLASSES_LISTED = 60
@@ -29,8 +29,7 @@ gsfl-tune evaluate path/to/this/folder path/to/test/images
 _LIMITS = """\
 - It always answers with one of its classes, also for an image that shows none of them: look at
   the probability, and check it on such images before relying on it.
-- Its probabilities are those of the network, not calibrated afterwards; the calibration error
-  above says how far they are off.
+- {calibrated}
 - The numbers hold for images like those it was tested on. Other cameras, crops or rendering
   will usually be worse: run `gsfl-tune evaluate` on images of your own.
 """
@@ -50,6 +49,7 @@ def model_card(
     preprocessing: Mapping[str, Any],
     metrics: Mapping[str, Any],
     model: Model = "winner",
+    calibration: Calibration | None = None,
 ) -> str:
     """Writes the card in Markdown.
 
@@ -60,6 +60,7 @@ def model_card(
         preprocessing: ``image_size``, ``side``, ``fit``, ``mean``, ``std``.
         metrics: Content of ``metrics.json``; what is missing is left out.
         model: Which of the models in `metrics` it is.
+        calibration: The temperature that its weights hold, and its thresholds.
     """
     settings, data = config["model"], config["data"]
     kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
@@ -80,6 +81,7 @@ def model_card(
         f"holds {holds}.",
         "## Test",
         _test_table(metrics, model, results),
+        *_calibration(calibration),
         *_findings(results),
         "## Classes",
         _class_list(classes, groups),
@@ -92,7 +94,7 @@ def model_card(
         "## Loading",
         _LOADING.rstrip(),
         "## Limits",
-        _LIMITS.rstrip(),
+        _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
         "## Licence of the weights",
         _LICENCE.format(
             weights=_weights(settings["weights"]), backbone=settings["backbone"]
@@ -125,6 +127,46 @@ def _findings(results: Results | None) -> list[str]:
         return []
     lines = [f"- **{each.severity}**: {each.sentence}" for each in results.findings]
     return ["## Findings", "\n".join(lines)]
+
+
+def _calibration(calibration: Calibration | None) -> list[str]:
+    """What was done to the probabilities, and when to say that one does not know."""
+    if calibration is None:
+        return []
+    before, after, half = calibration.before, calibration.after, calibration.half
+    seeds = f"{calibration.seeds} training{'s' if calibration.seeds > 1 else ''}"
+    text = (
+        f"The logits are divided by a temperature of {calibration.temperature:.3g}, which is in "
+        f"the weights. It was fitted on {calibration.images} validation images and {seeds} that "
+        "had not seen them; this model has seen them since, so nothing could be fitted on its own "
+        f"answers. On the test images, ECE was {before['ece'].mean:.4f} before and "
+        f"{after['ece'].mean:.4f} after, NLL {before['nll'].mean:.4f} and {after['nll'].mean:.4f}"
+    )
+    text += "." if calibration.carries_over else ": **it does not carry over**."
+    if half is None:
+        return ["## Calibration", f"{text} No validation answer was wrong: there is no threshold."]
+    text += (
+        f"\n\n`predict --threshold auto` answers `unknown` below {half.threshold:.3f}: that "
+        f"rejects {100 * half.rejected_errors:.0f} % of the errors on validation and "
+        f"{100 * half.rejected_right:.1f} % of the right answers"
+    )
+    if half.test_errors is not None and half.test_right is not None:
+        text += (
+            f"; on the test images {100 * half.test_errors:.0f} % and {100 * half.test_right:.1f} %"
+        )
+    return ["## Calibration", f"{text}."]
+
+
+def _calibrated(calibration: Calibration | None) -> str:
+    if calibration is None:
+        return (
+            "Its probabilities are those of the network, not calibrated afterwards; the "
+            "calibration error\n  above says how far they are off."
+        )
+    return (
+        "Its probabilities are calibrated on images like those it was trained on. On other images "
+        "they\n  can be as far off as they like."
+    )
 
 
 def _test_table(metrics: Mapping[str, Any], model: Model, results: Results | None) -> str:
@@ -235,6 +277,21 @@ def _numbers(values: Sequence[float]) -> str:
     return "(" + ", ".join(f"{value:.3f}" for value in values) + ")"
 
 
+def _together(ensemble: Mapping[str, Any] | None) -> str:
+    if not ensemble:
+        return ""
+    seeds = ensemble["seeds"]
+    text = ""
+    if seeds:
+        text = (
+            f"; the mean of the probabilities of {len(seeds)} seeds, with a temperature and "
+            "thresholds of its own (`calibration` in `config.json`)"
+        )
+    if ensemble["flip"]:
+        text += ", every image mirrored too" if text else "; the mean of an image and its mirror"
+    return text
+
+
 def export_section(
     info: Mapping[str, Any], rows: Sequence[Measurement], program: str | None = None
 ) -> str:
@@ -250,6 +307,7 @@ def export_section(
         "## This export",
         f"`{info['format']}`, {info['precision']}"
         + (f", {100 * info['prune']:.0f} % of the channels pruned" if info["prune"] else "")
+        + _together(info.get("ensemble"))
         + f". Takes `{info['input']}`, gives {info['output']} in the order of `classes.json`. On "
         f"{parity['images']} validation images no probability differs by more than "
         f"{parity['probabilities']:.1e} from PyTorch's with the same weights in fp32.",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -14,6 +14,7 @@ import torch
 
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files, measure
 from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.build import Builder, Built, Parity, compare, require_parity
@@ -21,13 +22,16 @@ from gsfl_tune.export.bundle import load_bundle, read_description
 from gsfl_tune.export.card import export_section
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.measure import Measurement
+from gsfl_tune.export.members import about
 from gsfl_tune.export.options import Options
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.prune import prune
 from gsfl_tune.export.readers import reader
 from gsfl_tune.export.refine import refine
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
-from gsfl_tune.models import Network
+from gsfl_tune.export.thresholds import described
+from gsfl_tune.models import Ensemble, Network
+from gsfl_tune.run.results import Calibration
 from gsfl_tune.training.workspace import resolve_device
 
 Say = Callable[[str], None]
@@ -46,9 +50,15 @@ class _Work:
     images: RunImages
     builder: Builder
     say: Say
-    network: Network
+    network: Network | Ensemble
     rows: list[Measurement] = field(default_factory=list)
     refined: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def single(self) -> Network:
+        """The network, where there is one: nothing is pruned or trained of several."""
+        assert isinstance(self.network, Network)
+        return self.network
 
     def measure(self, name: str, runtime: Runtime, size: int) -> Measurement:
         self.say(f"measuring {name}")
@@ -59,7 +69,7 @@ class _Work:
     def train(self, learning_rate: float, *, quantised: bool) -> Network:
         epochs = self.options.epochs
         return refine(
-            self.network,
+            self.single,
             self.bundle.network,
             self.images,
             AugmentConfig.model_validate(self.bundle.config["data"]["augment"]),
@@ -78,6 +88,9 @@ def convert(
     *,
     say: Say = lambda text: None,
     cache_dir: Path | None = None,
+    members: Sequence[Network] = (),
+    seeds: Sequence[int] = (),
+    calibration: Calibration | None = None,
 ) -> list[Measurement]:
     """Exports a bundle to another format, precision or size.
 
@@ -87,6 +100,9 @@ def convert(
         options: What is wanted; checked.
         say: Told what is being done.
         cache_dir: Root of the node's caches.
+        members: Networks that are exported in place of the bundle's own, as an ensemble.
+        seeds: Theirs.
+        calibration: Theirs; default: the bundle's.
 
     Returns:
         What was measured, the run's bundle first.
@@ -98,23 +114,35 @@ def convert(
     options.require()
     bundle = load_bundle(source, device="cpu")
     description = read_description(source)
+    if options.flip and not options.flip_anyway:
+        _refuse_flip(bundle)
+    if calibration is not None:
+        description["calibration"] = described(calibration)
     architecture = Architecture.from_json(description["architecture"])
     say("opening the images of the run")
     images = RunImages.open(bundle, options.data, cache_dir)
     threads = options.threads or measure.cores()
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
-        builder = Builder(options, architecture, images, Path(folder))
-        work = _Work(bundle, options, images, builder, say, bundle.network)
+        network: Network | Ensemble = bundle.network
+        together = None
+        if options.several:
+            network = Ensemble(list(members) or [bundle.network], flip=options.mirrored).eval()
+            together = about(seeds, one_backbone=network.one_backbone, flip=network.flip)
+        builder = Builder(options, architecture, images, Path(folder), together)
+        work = _Work(bundle, options, images, builder, say, network)
         size = (source / files.MODEL).stat().st_size
         work.measure("PyTorch fp32", TorchRuntime(bundle.network, bundle.preprocessing), size)
         if options.prune:
             _prune(work)
+        if options.several and options.format != "safetensors":
+            _measure_whole(work)
         built, parity = _build(work)
         info = {
             "format": options.format,
             "precision": options.precision,
             "preprocess": options.preprocess,
             "prune": options.prune,
+            **({} if together is None else {"ensemble": together}),
             "input": _input(bundle, options),
             "output": "probabilities" if options.preprocess else "logits",
             "parity": parity.to_json(),
@@ -130,6 +158,7 @@ def convert(
                 "groups": bundle.groups,
                 "preprocessing": asdict(bundle.preprocessing),
                 "export": info,
+                "calibration": description.get("calibration", {}),
             },
         )
         _write(source, out, built, description, info, work.rows)
@@ -139,21 +168,35 @@ def convert(
 def _prune(work: _Work) -> None:
     options = work.options
     work.say(f"removing {100 * options.prune:.0f} % of the channels")
-    work.network = prune(work.network, options.prune, work.images.preprocessing.image_size)
+    work.network = prune(work.single, options.prune, work.images.preprocessing.image_size)
     if options.epochs:
         work.say(f"training what is left for {options.epochs} epochs")
         work.network = work.train(_PRUNED_RATE, quantised=False)
         work.refined["pruned"] = options.epochs
     if options.format != "safetensors" or options.precision != "fp32":
-        size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
-        runtime = TorchRuntime(work.network, work.images.preprocessing)
-        work.measure(f"PyTorch fp32{_pruned(options)}", runtime, size)
+        _measure_whole(work)
+
+
+def _measure_whole(work: _Work) -> None:
+    """What is exported, in PyTorch."""
+    size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
+    runtime = TorchRuntime(work.network, work.images.preprocessing)
+    work.measure(f"PyTorch fp32{_suffix(work)}", runtime, size)
+
+
+def _refuse_flip(bundle: Bundle) -> None:
+    if not bundle.config["data"]["augment"]["flip"]:
+        raise UserError(
+            "--flip: found a run with data.augment.flip: false (its classes may not survive "
+            "mirroring, and it was not trained on mirrored images), allowed with true; "
+            "--flip-anyway mirrors all the same"
+        )
 
 
 def _build(work: _Work) -> tuple[Built, Parity]:
     """The file; its measurement is the last row."""
     options, builder = work.options, work.builder
-    pruned = _pruned(options)
+    pruned = _suffix(work)
     name = f"{options.format} {options.precision}{pruned}"
     if options.format == "onnx" and options.precision != "fp32":
         plain = builder.build(work.network, "fp32", "plain.onnx")
@@ -213,9 +256,14 @@ def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runt
     return again, second
 
 
-def _pruned(options: Options) -> str:
+def _suffix(work: _Work) -> str:
     """What a row is called besides, in a few letters: the table fits 80 columns."""
-    return f" -{100 * options.prune:.0f} %" if options.prune else ""
+    options = work.options
+    text = f" -{100 * options.prune:.0f} %" if options.prune else ""
+    if isinstance(work.network, Ensemble):
+        count = len(work.network.networks)
+        text += (f" x{count}" if count > 1 else "") + (" flip" if work.network.flip else "")
+    return text
 
 
 def _write(

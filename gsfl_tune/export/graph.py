@@ -12,7 +12,7 @@ from torch.nn import functional as F
 from gsfl_tune.data.single import square_side
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.preprocessing import Preprocessing
-from gsfl_tune.models import Network
+from gsfl_tune.models import Ensemble, Network
 
 INPUT = "images"
 # Sizes of batches that a new file is tried with; it was written from one of two images.
@@ -70,7 +70,7 @@ class Deployed(nn.Module):
     """A network as it is deployed.
 
     Args:
-        network: The network; it is copied.
+        network: The network, or several; it is copied.
         preprocessing: What happens to a square first.
         inside: With the preprocessing inside it takes squares of bytes and gives probabilities;
             without, normalised images and logits.
@@ -78,7 +78,12 @@ class Deployed(nn.Module):
     """
 
     def __init__(
-        self, network: Network, preprocessing: Preprocessing, *, inside: bool, half: bool = False
+        self,
+        network: Network | Ensemble,
+        preprocessing: Preprocessing,
+        *,
+        inside: bool,
+        half: bool = False,
     ) -> None:
         super().__init__()
         self.network = copy.deepcopy(network).cpu().eval().requires_grad_(False)
@@ -106,8 +111,7 @@ class Deployed(nn.Module):
         """Logits or probabilities (B, C) of a batch."""
         if self.prepare is not None:
             images = self.prepare(images)
-        features = self.network.features(images.to(self.dtype))
-        logits = self.network.head.infer(features.to(self.dtype)).float()
+        logits = self.network.infer(images.to(self.dtype)).float()
         return logits if self.prepare is None else logits.softmax(dim=1)
 
 

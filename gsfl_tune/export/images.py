@@ -117,9 +117,13 @@ class RunImages:
 
     def accuracy(self, runtime: Runtime, part: str) -> float:
         """Top-1 accuracy on a part."""
+        return self.metrics(runtime, part)["accuracy"]
+
+    def metrics(self, runtime: Runtime, part: str) -> dict[str, float]:
+        """Accuracy, balanced accuracy, top-5, NLL and ECE on a part."""
         images, index = self._part(part)
         labels = np.asarray(images.labels)[index]
-        return classification_metrics(self.logits(runtime, part), labels)["accuracy"]
+        return classification_metrics(self.logits(runtime, part), labels)
 
     def _part(self, part: str) -> tuple[DecodedImages, np.ndarray]:
         if part == "validation":

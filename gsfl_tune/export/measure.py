@@ -68,6 +68,8 @@ class Measurement:
         test: Accuracy on the test images.
         bytes: Size of the model file.
         latency: For each of `BATCHES`.
+        nll: On the test images; None in files of earlier versions, as is `ece`.
+        ece: On the test images.
     """
 
     name: str
@@ -75,6 +77,8 @@ class Measurement:
     test: float
     bytes: int
     latency: list[Latency]
+    nll: float | None = None
+    ece: float | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionaries and lists."""
@@ -111,12 +115,15 @@ def measure(
         seconds: See `latency`.
     """
     squares = images.examples(max(BATCHES))
+    test = images.metrics(runtime, "test")
     return Measurement(
         name=name,
         validation=images.accuracy(runtime, "validation"),
-        test=images.accuracy(runtime, "test"),
+        test=test["accuracy"],
         bytes=size,
         latency=[latency(runtime, squares, batch, seconds) for batch in BATCHES],
+        nll=test["nll"],
+        ece=test["ece"],
     )
 
 
@@ -155,7 +162,7 @@ def conditions(threads: int) -> dict[str, Any]:
     return {"cpu": processor(), "cores": cores(), "threads": threads, "gpu": gpu}
 
 
-HEADER = ("", "valid.", "test", "size", "1 image", "32 images")
+HEADER = ("", "valid.", "test", "NLL", "size", "1 image", "32 images")
 
 
 def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
@@ -165,6 +172,7 @@ def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
             row.name,
             f"{100 * row.validation:.1f} %",
             f"{100 * row.test:.1f} %",
+            "-" if row.nll is None else f"{row.nll:.3f}",
             f"{row.bytes / 1e6:.1f} MB",
             *(each.text for each in row.latency),
         )
@@ -195,8 +203,8 @@ def markdown_table(rows: Sequence[Measurement]) -> str:
 def legend(threads: int, device: str) -> str:
     """What the columns mean, in a sentence."""
     return (
-        "Accuracy on validation and test images; size of the model file; milliseconds from "
-        f"decoded images to logits, median (p95), {device}, "
+        "Accuracy on validation and test images, NLL on test images; size of the model file; "
+        f"milliseconds from decoded images to logits, median (p95), {device}, "
         f"{threads} thread{'s' if threads > 1 else ''}."
     )
 

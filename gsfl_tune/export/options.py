@@ -29,6 +29,9 @@ class Options:
         calibration: Training images that int8 takes its ranges from.
         threads: CPU threads of the measurements; default: as many as there are cores.
         seconds: Of a measurement of latency, at least 20 runs in any case.
+        ensemble: Whether all retrained seeds are exported, as the mean of their probabilities.
+        flip: Whether every image is seen mirrored too.
+        flip_anyway: Whether to do so although the run was not trained on mirrored images.
         data: Where the run's images are now; default: where they were.
     """
 
@@ -41,12 +44,26 @@ class Options:
     calibration: int = 256
     threads: int | None = None
     seconds: float = 4.0
+    ensemble: bool = False
+    flip: bool = False
+    flip_anyway: bool = False
     data: str | None = None
 
     @property
     def is_copy(self) -> bool:
         """Whether the bundle of the run is exported as it is."""
-        return self.format == "safetensors" and self.precision == "fp32" and not self.prune
+        plain = not (self.prune or self.several)
+        return self.format == "safetensors" and self.precision == "fp32" and plain
+
+    @property
+    def several(self) -> bool:
+        """Whether the answer is a mean, over seeds or views."""
+        return self.ensemble or self.mirrored
+
+    @property
+    def mirrored(self) -> bool:
+        """Whether every image is seen mirrored too."""
+        return self.flip or self.flip_anyway
 
     def check(self, *, with_shared: bool = False) -> None:
         """Refuses what does not go together.
@@ -71,6 +88,12 @@ class Options:
             )
         if self.prune and not 0.05 <= self.prune <= 0.9:
             problems.append(f"--prune: found {self.prune:g}, allowed 0.05 to 0.9")
+        if self.several:
+            name = "--ensemble" if self.ensemble else "--flip"
+            if self.prune:
+                problems.append(f"--prune: found with {name}, allowed for a single network")
+            if self.precision == "int8":
+                problems.append(f"--precision: found int8 with {name}, allowed fp32, fp16")
         if self.max_loss < 0:
             problems.append(f"--max-loss: found {self.max_loss:g}, allowed at least 0")
         if self.epochs < 0:
@@ -83,8 +106,9 @@ class Options:
             problems.append(f"--seconds: found {self.seconds:g}, allowed at least 0")
         if with_shared and not self.is_copy:
             problems.append(
-                "--with-shared: found with another format, precision or --prune, allowed with "
-                "--format safetensors --precision fp32 (it belongs to the weights as trained)"
+                "--with-shared: found with another format or precision, --prune, --ensemble or "
+                "--flip, allowed with --format safetensors --precision fp32 (it belongs to the "
+                "weights as trained)"
             )
         if problems:
             raise UserError("\n".join(problems))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,8 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
+from gsfl_tune.export.thresholds import parse_threshold
+from gsfl_tune.models import Ensemble
 from gsfl_tune.training.metrics import classification_metrics
 
 if TYPE_CHECKING:
@@ -38,11 +40,26 @@ class ImageError(UserError):
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, most probable first."""
+    """The most probable classes of one image, most probable first.
+
+    Attributes:
+        path: The image.
+        classes: Names.
+        probabilities: Theirs.
+        unknown: Whether the first is below the threshold that was asked for; None without one.
+    """
 
     path: str
     classes: list[str]
     probabilities: list[float]
+    unknown: bool | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values; ``unknown`` only where there was a threshold."""
+        content = asdict(self)
+        if self.unknown is None:
+            del content["unknown"]
+        return content
 
 
 @dataclass(frozen=True)
@@ -59,6 +76,8 @@ class Bundle:
         metrics: What it reached, as in ``metrics.json``.
         export: How it was exported, empty for the bundle of a run: ``format``, ``precision``,
             ``preprocess``, ``prune``, ``parity``, ``table``.
+        calibration: ``temperature``, which is in the model already, and ``rejections``, the
+            thresholds that validation images chose; empty where there is none.
     """
 
     path: Path
@@ -69,20 +88,36 @@ class Bundle:
     config: dict[str, Any]
     metrics: dict[str, Any]
     export: dict[str, Any] = field(default_factory=dict)
+    calibration: dict[str, Any] = field(default_factory=dict)
 
     @property
     def network(self) -> Network:
         """The PyTorch module, in eval mode, without gradients.
 
         Raises:
-            BundleError: If the bundle was exported to a format that has none.
+            BundleError: If the bundle was exported to a format that has none, or has several.
         """
         if isinstance(self.runtime, TorchRuntime):
-            return self.runtime.network
+            network = self.runtime.network
+            if not isinstance(network, Ensemble):
+                return network
+            raise files.BundleError(
+                f"{self.path}: an ensemble of {len(network.networks)} network(s)"
+                f"{' that sees mirrored images' if network.flip else ''}, where one plain network "
+                "is needed; use the run's own bundle (RUN/best)"
+            )
         raise files.BundleError(
             f"{self.path}: exported as {self.export['format']}, which holds no PyTorch network; "
             "use the run's own bundle (RUN/best), or export with --format safetensors"
         )
+
+    @property
+    def networks(self) -> list[Network]:
+        """The PyTorch modules whose probabilities are averaged; none of a format without any."""
+        if not isinstance(self.runtime, TorchRuntime):
+            return []
+        network = self.runtime.network
+        return network.networks if isinstance(network, Ensemble) else [network]
 
     @property
     def device(self) -> torch.device:
@@ -115,6 +150,7 @@ class Bundle:
         top: int = 5,
         batch_size: int = 32,
         on_error: Callable[[ImageError], None] | None = None,
+        threshold: float | str | None = None,
     ) -> list[Prediction]:
         """Names the most probable classes of each image.
 
@@ -124,24 +160,45 @@ class Bundle:
             batch_size: Images a forward pass; only so many are held in memory.
             on_error: Called with what is wrong with an image that cannot be read, which is
                 then left out; without it the first such image ends the prediction.
+            threshold: Probability below which an image is ``unknown``; ``"auto"`` is the
+                bundle's own, ``"auto:0.8"`` the one that rejects that share of errors.
 
         Raises:
             ImageError: For an image that cannot be read, without `on_error`.
+            UserError: If there is no such threshold.
             ValueError: If `top` or `batch_size` is below 1.
         """
         if top < 1 or batch_size < 1:
             raise ValueError(f"top {top} and batch_size {batch_size} must be at least 1")
+        least = None if threshold is None else self.threshold(threshold)
         predictions: list[Prediction] = []
         for names, squares in self._squares(images, batch_size, on_error):
             probabilities = self._logits(squares).double().softmax(dim=1)
             best = probabilities.topk(min(top, len(self.classes)), dim=1)
             predictions += [
-                Prediction(name, [self.classes[index] for index in row], values)
+                Prediction(
+                    name,
+                    [self.classes[index] for index in row],
+                    values,
+                    None if least is None else values[0] < least,
+                )
                 for name, row, values in zip(
                     names, best.indices.tolist(), best.values.tolist(), strict=True
                 )
             ]
         return predictions
+
+    def threshold(self, asked: float | str, where: str = "threshold") -> float:
+        """The probability below which the answer is ``unknown``.
+
+        Args:
+            asked: ``auto``, ``auto:SHARE`` or a probability.
+            where: What asked, for the error.
+
+        Raises:
+            UserError: If it is none of these, or the bundle has no such threshold.
+        """
+        return parse_threshold(str(asked), self.calibration, where)
 
     def logits(self, images: DecodedImages, *, batch_size: int = 64) -> np.ndarray:
         """(N, C) float32 logits of decoded images.

@@ -93,6 +93,9 @@ def export_run(
     if best_of_all and (with_shared or pick is not None):
         other = "--with-shared" if with_shared else "--pick"
         raise UserError(f"--best-of-all: found with {other}, allowed alone")
+    if options.ensemble and (pick is not None or best_of_all):
+        other = "--best-of-all" if best_of_all else "--pick"
+        raise UserError(f"--ensemble: found with {other}, allowed for the winner of a run")
     directory, out = RunDirectory(run), Path(out)
     if not directory.path.is_dir():
         raise UserError(f"{run}: no such run directory")
@@ -111,7 +114,10 @@ def export_run(
     if not options.is_copy:
         from gsfl_tune.export.convert import convert
 
-        convert(source, out, options, say=say, cache_dir=cache_dir)
+        if options.ensemble:
+            _export_ensemble(directory, out, options, say, cache_dir)
+        else:
+            convert(source, out, options, say=say, cache_dir=cache_dir)
         return out
     load_bundle(source, device="cpu")
     shared = _shared_bytes(directory) if with_shared else None
@@ -128,6 +134,35 @@ def export_run(
 
     files.replace_directory(out, fill)
     return out
+
+
+def _export_ensemble(
+    run: RunDirectory,
+    out: Path,
+    options: Options,
+    say: Callable[[str], None],
+    cache_dir: Path | None,
+) -> None:
+    from gsfl_tune.export.convert import convert
+    from gsfl_tune.export.members import calibration_of, require_seeds, seed_networks
+
+    options.require()
+    if not run.results_file.is_file():
+        raise UserError(f"{run.results_file}: is gone; --ensemble needs to know the seeds")
+    results = read_results(run.results_file)
+    require_seeds(run, results)
+    seeds = results.winner.seeds
+    say(f"loading the models of {len(seeds)} seeds")
+    convert(
+        run.best,
+        out,
+        options,
+        say=say,
+        cache_dir=cache_dir,
+        members=seed_networks(run, results, data=options.data, cache_dir=cache_dir),
+        seeds=seeds,
+        calibration=calibration_of(results),
+    )
 
 
 def _best_of_all(directory: RunDirectory, say: Callable[[str], None]) -> Path:

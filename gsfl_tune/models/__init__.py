@@ -3,7 +3,15 @@
 from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
-from gsfl_tune.models.heads import GsflHead, HeadOutput, LinearHead, PlainHead, create_head
+from gsfl_tune.models.ensemble import Ensemble, member_states
+from gsfl_tune.models.heads import (
+    CLASSIFIER,
+    GsflHead,
+    HeadOutput,
+    LinearHead,
+    PlainHead,
+    create_head,
+)
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -20,11 +28,13 @@ from gsfl_tune.models.split import SplitBackbone, boundary_shape
 from gsfl_tune.models.weights import WeightsError, WeightsUnavailable, weights_problem
 
 __all__ = [
+    "CLASSIFIER",
     "POOLINGS",
     "Backbone",
     "BackboneError",
     "BackboneFacts",
     "CannotCut",
+    "Ensemble",
     "GsflHead",
     "HeadOutput",
     "LinearHead",
@@ -43,6 +53,7 @@ __all__ = [
     "create_pooling",
     "fit_projection",
     "map_shape",
+    "member_states",
     "pooling_class",
     "pooling_dim",
     "pooling_package",

@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from gsfl_tune.models.dropout import Dropout
 
 INFERENCE_PARTS = ("discriminative", "classifier")
+# Of a network, the tensors that its logits are linear in.
+CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
 class HeadOutput(NamedTuple):

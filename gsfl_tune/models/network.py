@@ -60,7 +60,11 @@ class Network(nn.Module):
 
     def infer(self, images: Tensor) -> Tensor:
         """Logits (B, C) without the shared branch."""
-        return self.head.infer(self.features(images))
+        return self.classify(self.features(images))
+
+    def classify(self, features: Tensor) -> Tensor:
+        """Logits (B, C) of unit features (B, D), in the precision of the head."""
+        return self.head.infer(features.to(self.head.classifier.weight.dtype))
 
     def inference_state(self) -> dict[str, Tensor]:
         """The tensors that inference needs: a network with a plain head loads them."""

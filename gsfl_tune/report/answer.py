@@ -162,6 +162,11 @@ def _models(results: Results) -> Iterator[ModelRow]:
         yield ModelRow(f"control{kind}", _cells(control.test, control.interval))
     if probe:
         yield ModelRow("linear probe", _cells(probe.test, probe.interval))
+    if results.ensemble:
+        seeds = len(results.ensemble.seeds)
+        yield ModelRow(
+            f"ensemble of the winner's {seeds} seeds", _cells(results.ensemble.test, None)
+        )
 
 
 def _cells(test: Mapping[str, Score], interval: Interval | None) -> list[str]:
@@ -275,6 +280,10 @@ def _commands(files: RunFiles, winner: Outcome) -> list[tuple[str, str]]:
         (
             "Take whichever of winner, control and linear probe is best on validation",
             ["gsfl-tune", "export", str(run.path), "FOLDER", "--best-of-all"],
+        ),
+        (
+            "Say unknown where it is not sure",
+            ["gsfl-tune", "predict", best, "IMAGE", "--threshold", "auto"],
         ),
         ("Measure it on other images", ["gsfl-tune", "evaluate", best, "FOLDER"]),
     ]

@@ -174,6 +174,8 @@ def _test_table(results: Results) -> Table:
         rows.append((f"control{kind}", results.control.test, results.control.interval))
     if results.probe:
         rows.append(("linear probe", results.probe.test, results.probe.interval))
+    if results.ensemble:
+        rows.append((f"ensemble of {len(results.ensemble.seeds)}", results.ensemble.test, None))
     for title, test, interval in rows:
         cells = [
             percent(test["accuracy"], interval),

@@ -81,6 +81,51 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class Rejection:
+    """A threshold of the probability below which a model says that it does not know."""
+
+    errors: float  # share of the validation errors that it was to reject
+    threshold: float
+    rejected_errors: float  # share of the validation errors that it does reject
+    rejected_right: float  # what that costs: share of the right answers on validation
+    # The same of test images; None where there is no such answer.
+    test_errors: float | None = None
+    test_right: float | None = None
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Temperature and thresholds that validation images chose, and what test images say of them."""
+
+    temperature: float
+    images: int  # validation images
+    seeds: int  # networks that answered them, trained on the training part alone
+    wrong: int  # wrong answers among theirs
+    before: dict[str, Score]  # on the test images, logits as they are
+    after: dict[str, Score]  # logits divided by the temperature
+    rejections: list[Rejection] = field(default_factory=list)  # none without a wrong answer
+
+    @property
+    def half(self) -> Rejection | None:
+        """The threshold that ``--threshold auto`` takes: half of the validation errors."""
+        return next((each for each in self.rejections if each.errors == 0.5), None)
+
+    @property
+    def carries_over(self) -> bool:
+        """Whether the test images' NLL is no worse with the temperature."""
+        return self.after["nll"].mean <= self.before["nll"].mean + 1e-9
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The mean of the probabilities of all retrained seeds, tested once."""
+
+    seeds: list[int]
+    test: dict[str, Score]  # of logits as they are
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
 class Outcome:
     """A configuration that went the whole way: retrained with several seeds, tested once."""
 
@@ -92,6 +137,7 @@ class Outcome:
     trial: int | None = None
     kind: str | None = None  # of a control: "matched" or "tuned"
     interval: Interval | None = None  # of the test accuracy, over seeds and images
+    calibration: Calibration | None = None  # None in files of older versions
 
 
 @dataclass(frozen=True)
@@ -103,6 +149,7 @@ class Probe:
     validation: dict[str, Score] = field(default_factory=dict)
     strength: float | None = None  # inverse regularisation, chosen on validation
     interval: Interval | None = None  # of the test accuracy
+    calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
@@ -141,6 +188,7 @@ class Results:
     control: Outcome | None = None
     difference: Difference | None = None  # winner minus control
     probe: Probe | None = None
+    ensemble: Ensemble | None = None  # of the winner's seeds; None for a single one
     # The worst first; None in files of versions that did not look for any.
     findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
@@ -175,6 +223,7 @@ class Results:
             control=_outcome(control) if control else None,
             difference=_difference(content.get("difference")),
             probe=_probe(probe) if probe else None,
+            ensemble=_ensemble(content.get("ensemble")),
             findings=None
             if content.get("findings") is None
             else [
@@ -234,6 +283,7 @@ def _outcome(content: Mapping[str, Any]) -> Outcome:
         trial=content.get("trial"),
         kind=content.get("kind"),
         interval=_interval(content.get("interval")),
+        calibration=read_calibration(content.get("calibration")),
     )
 
 
@@ -244,6 +294,36 @@ def _probe(content: Mapping[str, Any]) -> Probe:
         validation=_scores(content.get("validation") or {}),
         strength=content.get("strength"),
         interval=_interval(content.get("interval")),
+        calibration=read_calibration(content.get("calibration")),
+    )
+
+
+def read_calibration(content: Mapping[str, Any] | None) -> Calibration | None:
+    """A `Calibration` from what ``asdict`` made of it; None for None.
+
+    Raises:
+        KeyError, TypeError: If something that belongs there is missing.
+    """
+    if not content:
+        return None
+    return Calibration(
+        temperature=content["temperature"],
+        images=content["images"],
+        seeds=content["seeds"],
+        wrong=content["wrong"],
+        before=_scores(content["before"]),
+        after=_scores(content["after"]),
+        rejections=[Rejection(**each) for each in content["rejections"]],
+    )
+
+
+def _ensemble(content: Mapping[str, Any] | None) -> Ensemble | None:
+    if not content:
+        return None
+    return Ensemble(
+        list(content["seeds"]),
+        _scores(content["test"]),
+        read_calibration(content.get("calibration")),
     )
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.asha import Asha
     from gsfl_tune.search.beginning import (
         begin_or_go_on,
+        check_run,
         clear,
         refuse_what_fails_later,
         untried,
@@ -73,6 +74,7 @@ __all__ = [
     "Watchers",
     "begin_or_go_on",
     "best",
+    "check_run",
     "choose_finalists",
     "clear",
     "count_trials",
@@ -122,6 +124,7 @@ _HOMES = {
     "Watchers": "watcher",
     "begin_or_go_on": "beginning",
     "best": "protocol",
+    "check_run": "beginning",
     "clear": "beginning",
     "count_trials": "table",
     "fixed_to": "planning",

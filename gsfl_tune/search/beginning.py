@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import BackboneError, WeightsError, create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
@@ -24,7 +25,7 @@ from gsfl_tune.search.resume import refuse_changes
 from gsfl_tune.search.sampler import create_sampler
 from gsfl_tune.search.time_plan import TimePlan
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.cost import pretrained
+from gsfl_tune.training.cost import cost_problems, pretrained
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,20 @@ def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
     return Experiment.load(run.experiment_file, moved)
 
 
+def check_run(run: RunDirectory, *, resume: bool | None) -> None:
+    """Refuses to begin a run over another, and to continue what is not there.
+
+    Args:
+        run: The run directory.
+        resume: Whether there is to be a run; None: either will do.
+
+    Raises:
+        UserError: With what to do instead.
+    """
+    if not untried(run):
+        Manifest(run).check(resume=resume)
+
+
 def untried(run: RunDirectory) -> bool:
     """Whether a run was begun and none of its trials has come to an epoch or an end."""
     if not run.manifest_file.exists() or run.results_file.exists():
@@ -141,7 +156,10 @@ def clear(run: RunDirectory, notice: Callable[[str], None]) -> None:
 
 
 def refuse_what_fails_later(
-    experiment: Experiment, workspace: Workspace, notice: Callable[[str], None], *, here: bool
+    experiment: Experiment,
+    workspace: Workspace,
+    notice: Callable[[str], None],
+    address: str | None,
 ) -> None:
     """Has everything fail now that would else fail once the run directory is written to.
 
@@ -149,19 +167,23 @@ def refuse_what_fails_later(
         experiment: The experiment, bounds clamped to the data.
         workspace: Its data.
         notice: Told what takes a while.
-        here: Whether trials run on this machine: then it needs a GPU where they do, and the weights
-            of all backbones; else only those of the defaults, whose features this process needs.
+        address: Of a Ray cluster; default: ``RAY_ADDRESS``. Without one trials run on this machine:
+            then it needs a GPU where they do, and the weights of all backbones; else only those of
+            the defaults, whose features this process needs.
 
     Raises:
-        UserError: For weights or a GPU that cannot be had, or a sampler that cannot walk the space.
+        UserError: For models that do not fit, weights or a GPU that cannot be had, or a sampler
+            that cannot walk the space.
     """
+    if problems := cost_problems(experiment):
+        raise ExperimentError(problems)
     search = experiment.defaults().search
     create_sampler(
         search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)
     )
     own = experiment.defaults()
     workspace.backbone(own)
-    if not here:
+    if address or os.environ.get("RAY_ADDRESS"):
         return
     for device in experiment.values("training.device"):
         resolve_device(device)

@@ -278,6 +278,14 @@ class Retraining:
         jobs = self.jobs(candidate, "train+validation")
         return [load_predictions(job.directory / "test.npz") for job in jobs]
 
+    def validations(self, candidate: Candidate) -> list[Predictions]:
+        """Predictions of the validation part by the trainings on the training part, one a seed.
+
+        A run that an older version began has none.
+        """
+        files = [each.directory / VALIDATION_FILE for each in self.jobs(candidate, "train")]
+        return [load_predictions(file) for file in files if file.exists()]
+
     def _scores(self, candidate: Candidate, jobs: Sequence[Job]) -> list[Scores]:
         metric = candidate.config.search.metric
         found = []

@@ -20,6 +20,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, Prediction
 from gsfl_tune.serve.admission import Admission, Ticket
 from gsfl_tune.serve.batcher import Batcher
@@ -71,8 +72,13 @@ class Service:
             await self._batcher.stop()
         self._decoders.shutdown()
 
-    async def predict(self, part: Part, top: int) -> dict[str, Any]:
+    async def predict(self, part: Part, top: int, threshold: float | None) -> dict[str, Any]:
         """Decodes and predicts one image.
+
+        Args:
+            part: The image.
+            top: Classes.
+            threshold: Probability below which it is ``unknown``.
 
         Raises:
             Problem: When it cannot be read.
@@ -95,11 +101,14 @@ class Service:
             self.metrics.image("failed")
             raise
         self.metrics.image("predicted")
-        return {
+        content: dict[str, Any] = {
             "name": part.name,
             "classes": prediction.classes,
             "probabilities": prediction.probabilities,
         }
+        if threshold is not None:
+            content["unknown"] = prediction.probabilities[0] < threshold
+        return content
 
 
 def create_app(service: Service, on_start: Callable[[], None] = lambda: None) -> Callable[..., Any]:
@@ -150,7 +159,7 @@ async def _predict(service: Service, request: Request) -> Response:
         body = Body(request, service.limits, ticket)
         try:
             ticket.take()
-            top = _top(request)
+            top, threshold = _top(request), _threshold(request, service.bundle)
             parts = await body.images()
             ticket.take(len(parts) - 1)
         except ClientDisconnect:
@@ -159,7 +168,7 @@ async def _predict(service: Service, request: Request) -> Response:
             await body.discard()
             raise
         answers = await asyncio.gather(
-            *(service.predict(part, top) for part in parts), return_exceptions=True
+            *(service.predict(part, top, threshold) for part in parts), return_exceptions=True
         )
         return _answer(parts, answers)
 
@@ -196,6 +205,16 @@ def _top(request: Request) -> int:
     return int(text)
 
 
+def _threshold(request: Request, bundle: Bundle) -> float | None:
+    text = request.query_params.get("threshold")
+    if text is None:
+        return None
+    try:
+        return bundle.threshold(text[:20], "threshold")
+    except UserError as error:
+        raise Problem(400, "bad_parameter", str(error)) from error
+
+
 def _description(service: Service) -> dict[str, Any]:
     """What is served, for whoever looks at the root."""
     bundle, limits = service.bundle, service.limits
@@ -206,6 +225,7 @@ def _description(service: Service) -> dict[str, Any]:
         "classes": bundle.classes,
         "image_size": bundle.preprocessing.image_size,
         "test": winner.get("test"),
+        "calibration": bundle.calibration or None,
         "limits": {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
@@ -213,7 +233,8 @@ def _description(service: Service) -> dict[str, Any]:
             "formats": list(FORMATS),
         },
         "routes": {
-            "POST /predict?top=5": "an image as the body, or several as multipart/form-data",
+            "POST /predict?top=5&threshold=auto": "an image as the body, or several as "
+            "multipart/form-data",
             "GET /health": "200 while the model answers, else 503",
             "GET /metrics": "counters for Prometheus",
         },

@@ -6,11 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
-from gsfl_tune.export import Bundle, BundleError, Prediction
+from gsfl_tune.export import Bundle, Prediction
 from gsfl_tune.models.frozen import frozen_forward
 
 # Beyond that another batch side by side gains more than another thread.
@@ -84,13 +85,13 @@ class Model:
         """
         if self.bundle.device.type != "cpu":
             return
-        try:
-            network = self.bundle.network
-        except BundleError:
-            return
         size = self.bundle.preprocessing.image_size
-        fast = frozen_forward(network.backbone, (3, size, size))
-        network.backbone = fast  # type: ignore[assignment]
+        made: dict[int, Any] = {}  # networks of an ensemble may share their backbone
+        for network in self.bundle.networks:
+            backbone = network.backbone
+            if id(backbone) not in made:
+                made[id(backbone)] = frozen_forward(backbone, (3, size, size))
+            network.backbone = made[id(backbone)]
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
         """Predicts; called in a thread of the batcher.

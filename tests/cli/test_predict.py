@@ -53,3 +53,23 @@ def test_a_missing_bundle_and_a_senseless_top_are_bad_input(command, bundle_path
     with pytest.raises(SystemExit) as stopped:
         command("predict", bundle_path, images[0], "--top", "0")
     assert stopped.value.code == 2
+
+
+def test_below_the_threshold_the_answer_is_unknown(command, bundle_path, images):
+    expected = load_bundle(bundle_path).predict(images, top=1)
+    least = sorted(each.probabilities[0] for each in expected)[3]
+    answer = command("predict", bundle_path, *images, "--json", "--threshold", least)
+    found = json.loads(answer.out)
+    assert [each["unknown"] for each in found] == [
+        each.probabilities[0] < least for each in expected
+    ]
+    assert sum(each["unknown"] for each in found) == 3
+    assert all(each["probabilities"][0] > 0 for each in found)
+    text = command("predict", bundle_path, *images, "--top", 1, "--threshold", least).out
+    assert text.count(f"unknown: no class has {100 * least:.1f} %") == 3
+    answer = command("predict", bundle_path, images[0], "--threshold", "auto")
+    assert answer.code == 2
+    assert "--threshold: found auto, but this bundle has no threshold" in answer.err
+    answer = command("predict", bundle_path, images[0], "--threshold", "often")
+    assert answer.code == 2
+    assert "allowed a probability from 0 to 1, auto, auto:SHARE" in answer.err

@@ -7,8 +7,9 @@ import math
 import numpy as np
 import pytest
 
-from gsfl_tune.evidence import calibration
+from gsfl_tune.evidence import calibration, calibration_report
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.temperature import calibrate
 
 
 def logits_of(*confidences: float) -> np.ndarray:
@@ -39,6 +40,30 @@ def test_seeds_are_counted_together_and_one_seed_is_the_metric_of_the_results():
     )
     single = calibration(logits[0], labels)
     assert single["ece"] == pytest.approx(classification_metrics(logits[0], labels)["ece"])
+
+
+def test_the_report_is_before_and_after_and_has_what_unknown_costs():
+    random = np.random.default_rng(3)
+    logits = random.normal(0, 2, (2, 400, 4))
+    shares = np.exp(logits[0]) / np.exp(logits[0]).sum(axis=1, keepdims=True)
+    labels = np.array([random.choice(4, p=share) for share in shares])
+    logits[1] = logits[0]
+    chosen = calibrate(3 * logits, labels, 3 * logits, labels)
+    found = calibration_report(3 * logits, labels, chosen)
+    assert found["temperature"] == chosen.temperature == pytest.approx(3, rel=0.2)
+    assert found["nll"] == pytest.approx(chosen.before["nll"].mean)
+    assert found["after"]["nll"] == pytest.approx(chosen.after["nll"].mean)
+    assert found["after"]["ece"] < 0.5 * found["ece"]
+    coverage, risk, _ = found["risk_coverage"][-1]
+    wrong = (logits[0].argmax(axis=1) != labels).mean()
+    assert (coverage, risk) == (1.0, pytest.approx(wrong))
+    auto = found["auto"]
+    # On these images themselves half of the errors are left out.
+    assert auto["coverage"] * auto["risk"] == pytest.approx(wrong / 2, abs=2 / 400)
+    assert auto["risk"] < wrong
+    plain = calibration_report(3 * logits, labels, None)
+    assert "after" not in plain
+    assert plain["risk_coverage"][-1][1] == pytest.approx(wrong)
 
 
 def test_certainty_is_in_the_last_bin():

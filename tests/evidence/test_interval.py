@@ -68,7 +68,7 @@ def test_one_seed_a_side_covers_images_alone_and_says_so():
     assert found.method == IMAGES_ALONE
     assert not found.covers_seeds
     standard_error = (a[0].astype(float) - b[0]).std(ddof=1) / np.sqrt(300)
-    assert found.high - found.low == pytest.approx(2 * 1.968 * standard_error, rel=0.01)
+    assert found.high - found.low == pytest.approx(2 * 1.96 * standard_error, rel=0.01)
 
 
 def test_what_a_seed_does_to_single_images_is_counted_once():
@@ -79,7 +79,7 @@ def test_what_a_seed_does_to_single_images_is_counted_once():
         a, b = pair(generator, 5, 400, seed_effect=0.0)
         found = difference(a, b).interval
         spread = (a.mean(axis=0) - b.mean(axis=0)).std(ddof=1) / np.sqrt(400)
-        ratios.append((found.high - found.low) / (2 * 1.966 * spread))
+        ratios.append((found.high - found.low) / (2 * 1.96 * spread))
     assert min(ratios) > 0.999
     assert np.median(ratios) < 1.1
 

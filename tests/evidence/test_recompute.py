@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import shutil
 
+import numpy as np
 import pytest
 
 from gsfl_tune.cli import main
-from gsfl_tune.evidence import recompute_evidence
+from gsfl_tune.evidence import Retrained, recompute_evidence
 from gsfl_tune.experiment import UserError
+from gsfl_tune.export import bundle_from_network
 from gsfl_tune.run import read_json, write_json
+from gsfl_tune.run.results import Calibration, Score
+from tests.evidence.conftest import small_config
 
 
 @pytest.fixture(scope="module")
@@ -45,6 +49,24 @@ def test_the_bundle_stands_in_for_the_first_seed(
     assert content["map"] == complete["map"]
     assert [row["part"] for row in content["probes"]["parts"]] == ["f", "s", "d"]
     assert content["probes"]["parts"][0] == complete["probes"]["parts"][0]
+
+
+def test_a_bundle_with_a_temperature_gives_the_logits_of_the_training(run_copy, workspace):
+    config = small_config()
+    folder = run_copy / "finals" / "search-3" / "retrain" / "seed-1"
+    whole = Retrained(config, {1: folder})
+    network = next(whole.models(workspace, 1)).network.cpu()
+    score = {name: Score.of([0.5]) for name in ("nll", "ece")}
+    bundle_from_network(
+        run_copy / "best", network, config, classes=workspace.dataset.classes,
+        groups=workspace.groups(config).tolist(), side=workspace.dataset.pool.side, metrics={},
+        calibration=Calibration(3.0, 10, 1, 5, score, score),
+    )  # fmt: skip
+    expected = whole.predictions()[0].logits
+    (folder / "checkpoint.pt").unlink()
+    bundle = (run_copy / "best", run_copy / "best-training")
+    found = next(Retrained(config, {1: folder}, bundle).models(workspace, 1)).predictions()
+    np.testing.assert_allclose(found.logits, expected, rtol=1e-3, atol=1e-3)
 
 
 def test_says_what_is_gone(run_copy, cache_dir, tmp_path):

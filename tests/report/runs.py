@@ -242,6 +242,18 @@ class RunMaker:
                      "confidence": k / 10 + 0.05}
                     for k in range(10)
                 ],
+                "temperature": 1.6,
+                "after": {
+                    "ece": 0.021,
+                    "nll": 0.8,
+                    "bins": [
+                        {"low": k / 10, "high": (k + 1) / 10, "count": 5 * k,
+                         "accuracy": k / 10 + 0.03, "confidence": k / 10 + 0.04}
+                        for k in range(10)
+                    ],
+                },
+                "risk_coverage": [[k / 20, 0.3 * (k / 20) ** 2, 1 - k / 25] for k in range(1, 21)],
+                "auto": {"threshold": 0.55, "coverage": 0.7, "risk": 0.14},
             },
             "probes": {
                 "chance": 0.4,

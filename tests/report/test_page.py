@@ -123,7 +123,7 @@ def test_every_picture_of_the_issue_is_there_with_what_would_be_bad(whole):
     page = page_of(whole)
     for name in (
         "models", "curves", "best", "parallel", "importance", "slices", "rungs", "timeline",
-        "classes", "confusion", "calibration", "map", "probes", "swap",
+        "classes", "confusion", "calibration", "risk", "map", "probes", "swap",
     ):  # fmt: skip
         text = page.text(f"fig-{name}")
         assert "What would be bad:" in text, name
@@ -226,6 +226,32 @@ def test_evidence_of_an_older_version_or_that_failed(tmp_path):
     assert "could not be computed: no memory left" in page.text("fig-map")
     assert "older version" in page.text("fig-confusion")
     assert "without group_follows_shared" in page.text("fig-swap")
+
+
+def test_calibration_is_told_before_and_after_and_what_unknown_costs(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search().finish().evidence()
+    page = page_of(maker.path)
+    text = page.text("fig-calibration")
+    assert "temperature of 1.6, fitted on validation images" in text
+    assert "error 0.043 before and 0.021 after, negative log-likelihood 0.9 before and 0.8" in text
+    assert "does not carry over" not in text
+    assert "threshold of 0.55, 70.0 % are answered, and of these 14.0 % wrongly" in page.text(
+        "fig-risk"
+    )
+    content = json.loads(maker.run.evidence_file.read_text())
+    content["calibration"]["after"]["nll"] = 1.1
+    del content["calibration"]["auto"]
+    maker.run.evidence_file.write_text(json.dumps(content))
+    page = page_of(maker.path)
+    assert "It does not carry over" in page.text("fig-calibration")
+    assert "the validation images chose no threshold" in page.text("fig-risk")
+    # Of an older version: the numbers as the network gives them, and no curve.
+    for key in ("after", "temperature", "risk_coverage"):
+        del content["calibration"][key]
+    maker.run.evidence_file.write_text(json.dumps(content))
+    page = page_of(maker.path)
+    assert "error 0.043, negative" in page.text("fig-calibration")
+    assert "fig-risk" not in page.ids
 
 
 def test_damaged_files_are_named_and_the_rest_is_shown(tmp_path):

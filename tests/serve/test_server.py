@@ -61,6 +61,20 @@ def test_what_is_asked_for_decides_how_many_classes_come(server):
         assert (answer.status, answer.json["error"]) == (400, "bad_parameter")
 
 
+def test_below_a_threshold_the_answer_is_unknown(server):
+    (plain,) = server.predict(jpeg()).json["predictions"]
+    assert "unknown" not in plain
+    for threshold in (0.0, plain["probabilities"][0] + 1e-6, 1.0):
+        (found,) = server.predict(jpeg(), f"?threshold={threshold}").json["predictions"]
+        assert found["unknown"] == (threshold > 0)
+        assert found["probabilities"] == pytest.approx(plain["probabilities"])
+    # This bundle has no threshold of its own.
+    for threshold in ("auto", "2", "often"):
+        answer = server.predict(jpeg(), f"?threshold={threshold}")
+        assert (answer.status, answer.json["error"]) == (400, "bad_parameter")
+        assert "allowed" in answer.json["reason"]
+
+
 def bomb(width: int, height: int) -> bytes:
     """A small PNG file that says it is large."""
 

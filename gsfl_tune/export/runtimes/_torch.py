@@ -7,18 +7,18 @@ from torch import Tensor
 
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes._base import Runtime
-from gsfl_tune.models import Network
+from gsfl_tune.models import Ensemble, Network
 
 
 class TorchRuntime(Runtime):
-    """Runs a `Network`.
+    """Runs a `Network` or an `Ensemble`.
 
     Args:
         network: In eval mode.
         preprocessing: What happens to a square first.
     """
 
-    def __init__(self, network: Network, preprocessing: Preprocessing) -> None:
+    def __init__(self, network: Network | Ensemble, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
         # Convolutions are faster that way round on CPUs.
         self.network = network.to(memory_format=torch.channels_last)

@@ -104,7 +104,8 @@ charts.confusion = (host, data) => matrixChart(host, data.confusion);
 charts.confusion_groups = (host, data) => matrixChart(host, data.confusion_groups);
 
 charts.calibration = (host, data) => {
-  const bins = data.calibration.bins.filter((bin) => bin.count > 0);
+  const { after } = data.calibration;
+  const bins = (after || data.calibration).bins.filter((bin) => bin.count > 0);
   const total = bins.reduce((sum, bin) => sum + bin.count, 0);
   const frame = canvasFor(host, 340, { left: 52, right: 14, top: 22, bottom: 38 });
   const side = Math.min(frame.right - frame.left, 460);
@@ -119,8 +120,20 @@ charts.calibration = (host, data) => {
     svg("rect", { x: x(bin.low) + 1, width: Math.max(1, x(bin.high) - x(bin.low) - 2), y: frame.bottom - height,
       height, fill: "var(--muted)", opacity: 0.3 }, frame.root);
   }
-  const path = bins.map((bin, index) => `${index ? "L" : "M"}${x(bin.confidence)},${y(bin.accuracy)}`).join("");
-  svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.6 }, frame.root);
+  const line = (each) => each.map((bin, index) => `${index ? "L" : "M"}${x(bin.confidence)},${y(bin.accuracy)}`).join("");
+  if (after) {
+    const old = data.calibration.bins.filter((bin) => bin.count > 0);
+    svg("path", { d: line(old), fill: "none", stroke: "var(--pruned)", "stroke-width": 1.6, "stroke-dasharray": "5 3" }, frame.root);
+    for (const bin of old) {
+      const dot = mark(frame.root, 0, x(bin.confidence), y(bin.accuracy), 3, { fill: "var(--pruned)" });
+      tooltip(dot, `before: confidence ${percentText(bin.confidence)}, right ${percentText(bin.accuracy)}\n${bin.count} predictions`);
+    }
+    legend(host, [
+      [(root) => svg("line", { x1: 2, x2: 24, y1: 6, y2: 6, stroke: "var(--pruned)", "stroke-width": 2, "stroke-dasharray": "5 3" }, root), "as the network gives it"],
+      [(root) => svg("line", { x1: 2, x2: 24, y1: 6, y2: 6, stroke: "var(--finished)", "stroke-width": 2 }, root), "with the temperature"],
+    ]);
+  }
+  svg("path", { d: line(bins), fill: "none", stroke: "var(--finished)", "stroke-width": 1.6 }, frame.root);
   for (const bin of bins) {
     svg("line", { x1: x(bin.confidence), x2: x(bin.confidence), y1: y(bin.confidence), y2: y(bin.accuracy),
       stroke: "var(--failed)", "stroke-width": 2, opacity: 0.7 }, frame.root);
@@ -128,6 +141,28 @@ charts.calibration = (host, data) => {
       { fill: "var(--finished)" });
     tooltip(dot, `confidence ${percentText(bin.confidence)}, right ${percentText(bin.accuracy)}\n${bin.count} predictions`);
   }
+};
+
+charts.risk = (host, data) => {
+  const { risk_coverage: points, auto } = data.calibration;
+  const most = Math.max(0.02, ...points.map((point) => point[1])) * 1.1;
+  const frame = canvasFor(host, 280, { left: 52, right: 14, top: 22, bottom: 38 });
+  const right = Math.min(frame.right, frame.left + 560);
+  const x = linear(0, 1, frame.left, right);
+  const y = linear(0, most, frame.bottom, frame.top);
+  const percent = (v) => `${numberText(100 * v)} %`;
+  axes({ ...frame, right }, { scale: x, ticks: [0, 0.25, 0.5, 0.75, 1], format: percent, label: "answered" },
+    { scale: y, ticks: niceTicks(0, most, 4), format: percent, label: "wrong among the answers" });
+  const path = points.map(([coverage, risk], index) => `${index ? "L" : "M"}${x(coverage)},${y(risk)}`).join("");
+  svg("path", { d: path, fill: "none", stroke: "var(--finished)", "stroke-width": 1.8 }, frame.root);
+  for (const [coverage, risk, confidence] of points) {
+    const spot = svg("circle", { cx: x(coverage), cy: y(risk), r: 7, fill: "transparent" }, frame.root);
+    tooltip(spot, `${percentText(coverage)} answered (confidence from ${percentText(confidence)})\n${percentText(risk)} of these wrong`);
+  }
+  if (!auto || auto.risk === null) return;
+  const dot = mark(frame.root, 0, x(auto.coverage), y(Math.min(auto.risk, most)), 5, { fill: "var(--failed)" });
+  tooltip(dot, `--threshold auto, ${percentText(auto.threshold)}: ${percentText(auto.coverage)} answered\n${percentText(auto.risk)} of these wrong`);
+  legend(host, [[(root) => mark(root, 0, 13, 6, 5, { fill: "var(--failed)" }), "--threshold auto"]]);
 };
 
 // Okabe and Ito's colours; groups beyond them differ by shape too.

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from datetime import datetime
 from importlib.metadata import version
 from itertools import islice
@@ -24,12 +26,44 @@ _METRICS, _PARAMS = 900, 90
 _PARAM_LENGTH = 6000
 
 
+@dataclass
+class _There:
+    """What the server has of a run.
+
+    Attributes:
+        run: Its id there.
+        params: Names of the parameters.
+        epochs: How many were logged.
+        state: Of the trial, empty before its end.
+        status: Of the run, in MLflow's words.
+    """
+
+    run: str
+    params: set[str]
+    epochs: int
+    state: str
+    status: str
+
+    @classmethod
+    def of(cls, run: Any) -> _There:
+        """From MLflow's entity."""
+        tags = run.data.tags
+        return cls(
+            run=str(run.info.run_id),
+            params=set(run.data.params),
+            epochs=int(tags.get(_EPOCHS, 0)),
+            state=tags.get(_STATE, ""),
+            status=str(run.info.status),
+        )
+
+
 class MlflowTracker(Tracker):
     """Logs to a tracking server or a database.
 
-    The experiment of MLflow has the name of ours. What was logged is asked of the server itself:
-    runs of this search carry its id as a tag, and every trial how many epochs were logged, in the
-    same request as the epochs.
+    The experiment of MLflow has the name of ours. What was logged is asked of the server itself,
+    and compared: runs of this search carry its id as a tag, and every trial how many epochs were
+    logged, in the same request as the epochs. After a request that failed the server is asked
+    again, since it may have done what it did not answer to.
 
     Args:
         uri: Tracking URI.
@@ -43,8 +77,8 @@ class MlflowTracker(Tracker):
         self._info: RunInfo | None = None
         self._experiment = ""
         self._parent = ""
-        self._runs: dict[str, str] = {}
-        self._logged: dict[str, tuple[str, int]] = {}
+        self._there: dict[str, _There] = {}
+        self._certain = False
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -65,52 +99,50 @@ class MlflowTracker(Tracker):
 
         for chatty in ("mlflow", "alembic"):
             logging.getLogger(chatty).setLevel(logging.ERROR)
-        client = MlflowClient(tracking_uri=self._uri)
-        self._experiment = _experiment(client, info.name)
-        for run in _runs(client, self._experiment, info.id):
-            tags = run.data.tags
-            key = tags.get(_TRIAL, "")
-            self._runs[key] = run.info.run_id
-            self._logged[key] = (tags.get(_STATE, ""), int(tags.get(_EPOCHS, 0)))
-        self._client, self._info = client, info
-        if "" not in self._runs:
-            created = client.create_run(
-                self._experiment,
-                run_name=f"{info.name} {info.id[:6]}",
-                tags={
-                    _RUN: info.id,
-                    _TRIAL: "",
-                    "gsfl_tune.metric": info.metric,
-                    "gsfl_tune.version": version("gsfl-tune"),
-                },
-            )
-            self._runs[""] = created.info.run_id
-            client.log_artifact(created.info.run_id, str(info.run.experiment_file))
-        self._parent = self._runs[""]
-        client.update_run(self._parent, status="RUNNING")
+        self._client, self._info = MlflowClient(tracking_uri=self._uri), info
+        self._experiment = _experiment(self._client, info.name)
+        self._look()
+        with self._doubting():
+            if "" not in self._there:
+                created = self._client.create_run(
+                    self._experiment,
+                    run_name=f"{info.name} {info.id[:6]}",
+                    tags={
+                        _RUN: info.id,
+                        _TRIAL: "",
+                        "gsfl_tune.metric": info.metric,
+                        "gsfl_tune.version": version("gsfl-tune"),
+                    },
+                )
+                self._there[""] = _There.of(created)
+            self._parent = self._there[""].run
+            kept = {file.path for file in self._client.list_artifacts(self._parent)}
+            if info.run.experiment_file.name not in kept:
+                self._client.log_artifact(self._parent, str(info.run.experiment_file))
+            self._client.update_run(self._parent, status="RUNNING")
 
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Logs what is new of a trial."""
-        run = self._runs.get(record.key) or self._create(record)
-        state, logged = self._logged.get(record.key, ("", 0))
-        if (state, logged) == (record.state, len(epochs)):
-            return
-        self._log_epochs(run, record, epochs, logged)
-        self._logged[record.key] = (state, len(epochs))
-        if record.done and state != record.state:
-            self._end(run, record)
-        self._logged[record.key] = (record.state, len(epochs))
+        """Logs what is new of a trial, and what an earlier try did not come to."""
+        if not self._certain:
+            self._look()
+        with self._doubting():
+            there = self._there.get(record.key) or self._create(record)
+            self._log_params(there, record)
+            self._log_epochs(there, record, epochs)
+            if record.done:
+                self._end(there, record)
 
     def conclude(self, results: Results) -> None:
         """The answer goes to the run of the search."""
         from mlflow.entities import Metric
 
         client = self._client
-        now = int(datetime.now().timestamp() * 1000)
-        metrics = [Metric(name, value, now, 0) for name, value in answer(results).items()]
+        assert self._info is not None
+        # So that what is sent twice is the same row twice.
+        at = int(self._info.run.results_file.stat().st_mtime * 1000)
+        metrics = [Metric(name, value, at, 0) for name, value in answer(results).items()]
         client.log_batch(self._parent, metrics=metrics)
         client.set_tag(self._parent, "gsfl_tune.winner", str(results.winner.trial))
-        assert self._info is not None
         client.log_artifact(self._parent, str(self._info.run.results_file))
         client.set_terminated(self._parent, "FINISHED")
 
@@ -118,9 +150,22 @@ class MlflowTracker(Tracker):
         """Nothing is held open."""
         self._client = None
 
-    def _create(self, record: TrialRecord) -> str:
-        from mlflow.entities import Param
+    def _look(self) -> None:
+        """Asks the server what it has of this search."""
+        assert self._info is not None
+        self._there = {}
+        for run in _runs(self._client, self._experiment, self._info.id):
+            self._there.setdefault(run.data.tags.get(_TRIAL, ""), _There.of(run))
+        self._certain = True
 
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """After a failure nobody knows what the server has done."""
+        self._certain = False
+        yield
+        self._certain = True
+
+    def _create(self, record: TrialRecord) -> _There:
         assert self._info is not None
         created = self._client.create_run(
             self._experiment,
@@ -133,19 +178,20 @@ class MlflowTracker(Tracker):
                 "mlflow.parentRunId": self._parent,
             },
         )
-        run = str(created.info.run_id)
-        self._runs[record.key] = run
-        params = [Param(name, str(each)[:_PARAM_LENGTH]) for name, each in record.params.items()]
+        there = self._there[record.key] = _There.of(created)
+        return there
+
+    def _log_params(self, there: _There, record: TrialRecord) -> None:
+        from mlflow.entities import Param
+
+        missing = {name: each for name, each in record.params.items() if name not in there.params}
+        params = [Param(name, str(each)[:_PARAM_LENGTH]) for name, each in missing.items()]
         for piece in _pieces(params, _PARAMS):
-            self._client.log_batch(run, params=piece)
-        return run
+            self._client.log_batch(there.run, params=piece)
+        there.params |= missing.keys()
 
     def _log_epochs(
-        self,
-        run: str,
-        record: TrialRecord,
-        epochs: Sequence[Mapping[str, Any]],
-        logged: int,
+        self, there: _There, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]
     ) -> None:
         from mlflow.entities import Metric, RunTag
 
@@ -154,7 +200,7 @@ class MlflowTracker(Tracker):
         metrics: list[Any] = []
         for number, epoch in enumerate(epochs):
             at += 1000 * float(epoch.get("seconds", 0.0))
-            if number < logged:
+            if number < there.epochs:
                 continue
             new = [
                 Metric(name, float(value), int(at), int(epoch["epoch"]))
@@ -162,24 +208,31 @@ class MlflowTracker(Tracker):
                 if isinstance(value, int | float) and name != "epoch"
             ]
             if len(metrics) + len(new) > _METRICS:
-                self._client.log_batch(run, metrics=metrics, tags=[RunTag(_EPOCHS, str(number))])
+                self._client.log_batch(
+                    there.run, metrics=metrics, tags=[RunTag(_EPOCHS, str(number))]
+                )
                 metrics = []
             metrics += new
         if metrics:
             tags = [RunTag(_EPOCHS, str(len(epochs)))]
-            self._client.log_batch(run, metrics=metrics, tags=tags)
+            self._client.log_batch(there.run, metrics=metrics, tags=tags)
+        there.epochs = max(there.epochs, len(epochs))
 
-    def _end(self, run: str, record: TrialRecord) -> None:
+    def _end(self, there: _There, record: TrialRecord) -> None:
         from mlflow.entities import Metric, RunTag
 
         assert self._info is not None
         end = _milliseconds(record.finished)
+        status = _STATUS[record.state]
+        if there.state == record.state and there.status == status:
+            return
         final = record.final(self._info.metric)
         metrics = [Metric(name, value, end, 0) for name, value in final.items()]
         tags = [RunTag(f"gsfl_tune.{name}", text) for name, text in record.attributes.items()]
         tags.append(RunTag(_STATE, record.state))
-        self._client.log_batch(run, metrics=metrics, tags=tags)
-        self._client.set_terminated(run, _STATUS[record.state], end)
+        self._client.log_batch(there.run, metrics=metrics, tags=tags)
+        self._client.set_terminated(there.run, status, end)
+        there.state, there.status = record.state, status
 
 
 def answer(results: Results) -> dict[str, float]:

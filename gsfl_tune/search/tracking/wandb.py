@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 from gsfl_tune.experiment.errors import UserError
@@ -12,13 +15,16 @@ from gsfl_tune.search.tracking._base import RunInfo, Tracker, TrialRecord, memor
 from gsfl_tune.search.tracking.mlflow import answer
 
 _SECTION = "wandb"
+_ANSWER = "answer"
 
 
 class WandbTracker(Tracker):
     """Logs to Weights & Biases, or to files for ``wandb sync`` with ``WANDB_MODE=offline``.
 
     Ids of its runs are made of the search's id and the trial, so that a resumed search goes on in
-    the same runs. What was logged is kept in the run directory too, since files cannot be asked.
+    the same runs. What was logged whole is noted in the run directory, since files cannot be asked;
+    a server is, and what it does not have is logged again. Offline, a trial that was logged in part
+    is written anew: ``wandb sync`` is to find one folder for it.
 
     Args:
         project: PROJECT or ENTITY/PROJECT.
@@ -43,6 +49,8 @@ class WandbTracker(Tracker):
         self._info: RunInfo | None = None
         self._open: dict[str, Any] = {}
         self._logged: dict[str, list[Any]] = {}
+        # The last epoch that each open run has.
+        self._steps: dict[str, int] = {}
 
     @property
     def secrets(self) -> Sequence[str]:
@@ -51,9 +59,16 @@ class WandbTracker(Tracker):
         return [key] if key else []
 
     def open(self, info: RunInfo) -> None:
-        """Reads what an earlier driver has logged."""
+        """Reads what an earlier driver has logged, and asks a server whether it is there."""
         self._info = info
         self._logged = dict(memory(info.run).get(_SECTION, {}))
+        if self._logged and not self._offline:
+            there = self._on_the_server()
+            self._logged = {
+                key: noted
+                for key, noted in self._logged.items()
+                if is_there(noted, there.get(f"{info.id}-{key}"))
+            }
 
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
         """Logs what is new of a trial."""
@@ -64,16 +79,20 @@ class WandbTracker(Tracker):
             return
         if self._offline and state:
             return
-        run = self._open.get(record.key) or self._begin(record)
-        for epoch in epochs[logged:]:
-            numbers = {
-                name: value
-                for name, value in epoch.items()
-                if isinstance(value, int | float) and name != "epoch"
-            }
-            run.log(numbers, step=int(epoch["epoch"]))
-        if record.done:
-            self._end(record)
+        with self._whole(record.key):
+            run = self._open.get(record.key) or self._begin(record)
+            for epoch in epochs:
+                if int(epoch["epoch"]) <= self._steps[record.key]:
+                    continue
+                numbers = {
+                    name: value
+                    for name, value in epoch.items()
+                    if isinstance(value, int | float) and name != "epoch"
+                }
+                run.log(numbers, step=int(epoch["epoch"]))
+                self._steps[record.key] = int(epoch["epoch"])
+            if record.done:
+                self._end(record, run)
         self._logged[record.key] = [record.state if record.done else "", len(epochs)]
         if record.done:
             self._remember()
@@ -81,12 +100,15 @@ class WandbTracker(Tracker):
     def conclude(self, results: Results) -> None:
         """A run of its own has the experiment and the answer."""
         assert self._info is not None
-        if self._logged.get("answer") == ["COMPLETE", 0]:
+        if self._logged.get(_ANSWER) == ["COMPLETE", 0]:
             return
-        run = self._init("answer", f"{self._info.name}: answer", "answer", results.winner.config)
-        run.summary.update({**answer(results), "winner": results.winner.trial})
-        run.finish()
-        self._logged["answer"] = ["COMPLETE", 0]
+        name = f"{self._info.name}: answer"
+        with self._whole(_ANSWER):
+            run = self._init(_ANSWER, name, "answer", results.winner.config)
+            run.summary.update({**answer(results), "winner": results.winner.trial})
+            run.finish()
+            del self._open[_ANSWER]
+        self._logged[_ANSWER] = ["COMPLETE", 0]
         self._remember()
 
     def close(self) -> None:
@@ -97,18 +119,32 @@ class WandbTracker(Tracker):
         if self._info is not None:
             self._remember()
 
+    @contextmanager
+    def _whole(self, key: str) -> Iterator[None]:
+        """Leaves a run that something failed in, so that the next try begins it again."""
+        try:
+            yield
+        except BaseException:
+            run = self._open.pop(key, None)
+            if run is not None:
+                with suppress(Exception):
+                    run.finish(exit_code=1)
+            raise
+
     def _begin(self, record: TrialRecord) -> Any:
         name = record.key.replace("-", " ")
         config = {"trial": record.number, **record.params}
-        run = self._open[record.key] = self._init(record.key, name, record.study, config)
+        run = self._init(record.key, name, record.study, config)
+        # Of a run that is resumed the server has this much, whatever an earlier driver thought.
+        self._steps[record.key] = max(0, int(run.starting_step) - 1)
         return run
 
-    def _end(self, record: TrialRecord) -> None:
+    def _end(self, record: TrialRecord, run: Any) -> None:
         assert self._info is not None
-        run = self._open.pop(record.key)
         final = record.final(self._info.metric)
         run.summary.update({"state": record.state, **record.attributes, **final})
         run.finish(exit_code=1 if record.state == "FAIL" else 0)
+        del self._open[record.key]
 
     def _init(self, key: str, name: str, kind: str, config: Mapping[str, Any]) -> Any:
         import wandb
@@ -124,22 +160,64 @@ class WandbTracker(Tracker):
             x_disable_stats=True,
             x_disable_meta=True,
         )
-        return wandb.init(
+        if self._offline:
+            for folder in _folders(f"{self._info.id}-{key}"):
+                shutil.rmtree(folder)
+        run = self._open[key] = wandb.init(
             entity=self._entity,
             project=self._project,
             id=f"{self._info.id}-{key}",
             name=name,
-            group=f"{self._info.name}-{self._info.id[:6]}",
+            group=self._group,
             job_type=kind,
             config=dict(config),
             resume=None if self._offline else "allow",
             reinit="create_new",
             settings=settings,
         )
+        return run
+
+    @property
+    def _group(self) -> str:
+        assert self._info is not None
+        return f"{self._info.name}-{self._info.id[:6]}"
+
+    def _on_the_server(self) -> dict[str, Mapping[str, Any]]:
+        """Summary of every run of this search, by id."""
+        import wandb
+
+        api = wandb.Api(timeout=20)
+        path = f"{self._entity or api.default_entity}/{self._project}"
+        try:
+            found = api.runs(path, filters={"group": self._group}, lazy=False)
+            return {run.id: dict(run.summary) for run in found}
+        except ValueError:
+            return {}  # there is no such project
 
     def _remember(self) -> None:
         assert self._info is not None
         remember(self._info.run, _SECTION, self._logged)
+
+
+def is_there(noted: Sequence[Any], summary: Mapping[str, Any] | None) -> bool:
+    """Whether a server has what a driver has noted as logged.
+
+    Args:
+        noted: State (empty for a trial that ran) and number of epochs.
+        summary: Of the run there, with its last step as ``_step``; None if there is no such run.
+    """
+    if summary is None:
+        return False
+    state, epochs = noted
+    named = summary.get("state", "COMPLETE" if "winner" in summary else "")
+    return int(summary.get("_step", 0)) >= epochs and (not state or named == state)
+
+
+def _folders(run_id: str) -> list[Path]:
+    """What was written offline for a run."""
+    import wandb
+
+    return list(Path(wandb.setup().settings.wandb_dir).glob(f"offline-run-*-{run_id}"))
 
 
 def _has_key() -> bool:

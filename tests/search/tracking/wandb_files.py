@@ -25,6 +25,17 @@ def history(folder: Path) -> list[dict[str, float]]:
     return [_items(record.history) for record in _records(folder) if record.HasField("history")]
 
 
+def config(folder: Path) -> dict[str, Any]:
+    """What the run was begun with."""
+    found: dict[str, Any] = {}
+    for record in _records(folder):
+        updates = [record.config] if record.HasField("config") else []
+        updates += [record.run.config] if record.HasField("run") else []
+        for each in updates:
+            found |= {item.key: json.loads(item.value_json) for item in each.update}
+    return {name: value for name, value in found.items() if name and not name.startswith("_")}
+
+
 def summary(folder: Path) -> dict[str, Any]:
     """What stands in the table of runs."""
     found: dict[str, Any] = {}
