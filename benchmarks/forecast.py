@@ -20,6 +20,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import yaml
+
 from gsfl_tune import Experiment
 from gsfl_tune.pipeline import search
 from gsfl_tune.run import RunDirectory, read_json
@@ -283,6 +285,15 @@ class _Player:
             self.told.append(Moment(self.now, self._left(), *times))
 
 
+def _anywhere(text: str) -> str:
+    """An experiment that is read where its images are not: nobody opens them again."""
+    content = yaml.safe_load(text)
+    if "path" in content["data"]:
+        del content["data"]["path"]
+        content["data"]["source"] = "typefaces"
+    return str(yaml.safe_dump(content, sort_keys=False))
+
+
 def _with_names(events: list[list[Any]]) -> list[list[Any]]:
     """With the names of retrains where they begin: watchers hear of each when it has a slot."""
     names: list[str] = []
@@ -306,7 +317,7 @@ def record(args: argparse.Namespace) -> None:
     end = round(time.monotonic() - recorder.started_at, 2)
     data = read_json(run.data_file)
     recording = {
-        "experiment": Experiment.load(run.experiment_file).to_yaml(),
+        "experiment": _anywhere(Experiment.load(run.experiment_file).to_yaml()),
         "counts": data["counts"],
         "classes": len(data["classes"]),
         "plan": read_json(run.plan_file) if run.plan_file.exists() else None,

@@ -3,8 +3,9 @@
 A search of the embedded typefaces with a finetune stage, on empty caches, then what is done with
 its run: evidence, an ONNX export, one training; and searches that get Ctrl-C. Every command runs
 twice, once with a pipe and once with a pseudo-terminal for its output. For each the page says how
-long it was silent at most, between which lines, and whether the output is what it has to be: no
-carriage returns in a pipe, nothing wider than the terminal.
+long it was silent at most, between which lines, how long it took to end after its last word, and
+whether the output is what it has to be: no carriage returns in a pipe, no row that is redrawn wider
+than the terminal.
 
     python benchmarks/silence.py                        # some 15 minutes on two cores
     python benchmarks/silence.py --old ../old --only pipe    # adds an older version to the page
@@ -76,8 +77,8 @@ class Heard:
         return "".join(text for _, text in self.chunks)
 
     def gaps(self) -> list[tuple[float, float, str, str]]:
-        """(seconds, when it began, line before, line after), the longest first."""
-        times = [(0.0, "start"), *self.chunks, (self.seconds, "end")]
+        """(seconds, when it began, line before, line after) up to the last word, longest first."""
+        times = [(0.0, "start"), *self.chunks]
         found = [
             (after - before, before, _last(said), _first(next_said))
             for (before, said), (after, next_said) in pairwise(times)
@@ -176,6 +177,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--keep", type=Path, default=Path("runs/silence"))
     parser.add_argument("--only", choices=["pipe", "terminal"])
+    parser.add_argument("--match", default="", help="only commands with this text in their names")
     parser.add_argument("--old", type=Path, help="checkout of an older version, measured instead")
     parser.add_argument("command", nargs="*", help="another command, after --")
     args = parser.parse_args()
@@ -197,8 +199,9 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
     """What every command said, in a pipe or in a terminal."""
     version = "before" if args.old else "now"
     keep = args.keep.resolve() / f"{version}-{where}"
-    shutil.rmtree(keep, ignore_errors=True)
-    keep.mkdir()
+    if not args.match:
+        shutil.rmtree(keep, ignore_errors=True)
+    keep.mkdir(exist_ok=True)
     environment = os.environ | {
         "PYTHONPATH": str((args.old or ROOT).resolve()),
         "GSFL_TUNE_CACHE": str(keep / "cache"),
@@ -225,6 +228,8 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
     base = [] if args.command else [sys.executable, "-m", "gsfl_tune"]
     rows = {}
     for name, (words, interrupt) in commands.items():
+        if args.match not in name:
+            continue
         heard = listen([*base, *words], where, environment, interrupt)
         log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())}.log"
         log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
@@ -237,6 +242,7 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
             "longest": seconds,
             "second": second,
             "at": at,
+            "exit": heard.seconds - heard.chunks[-1][0],
             "before": before,
             "after": after,
             "answered": heard.answered(),
@@ -252,6 +258,7 @@ def page(rows: list[dict[str, Any]]) -> str:
     """The table, and where the silences were."""
     header = [
         *("command", "output", "version", "s in all", "longest silence, s", "the second, s"),
+        "from the last word to the exit, s",
         *("answer to Ctrl-C, s", "lines", "widest redrawn row", "faults", "exit code"),
     ]
     cells = [
@@ -262,6 +269,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             f"{row['seconds']:.0f}",
             f"{row['longest']:.1f}",
             f"{row['second']:.1f}",
+            f"{row['exit']:.1f}",
             "" if row["answered"] is None else f"{row['answered']:.1f}",
             str(row["lines"]),
             "" if row["width"] is None else str(row["width"]),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import statistics
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ _REMEMBERED = 12
 # A process that takes longer to start than others did takes a third of its time more.
 _OVERDUE = 1 / 3
 # What a trial is believed to take, until it has trained for longer than this.
-_PACE_SECONDS = 15.0
+_PACE_SECONDS = 25.0
 # Of more trials than this, the last ones make no difference.
 _MANY = 1000
 
@@ -120,7 +120,7 @@ class StudyForecast(Watcher):
     Args:
         costs: Prices trainings, better and better.
         configure: Makes the configuration of drawn values.
-        defaults: The defaults, whose price is that of trials that nobody has drawn yet.
+        typical: Configurations that trials to come may cost as much as.
         budget: Trials in all.
         slots: Trials at once.
         clock: Seconds, of any beginning.
@@ -128,7 +128,7 @@ class StudyForecast(Watcher):
 
     costs: TrialCosts
     configure: Callable[[Mapping[str, Any]], Config]
-    defaults: Config
+    typical: Sequence[Config]
     budget: int
     slots: int
     clock: Callable[[], float] = time.monotonic
@@ -136,7 +136,7 @@ class StudyForecast(Watcher):
     _states: States = dict
     _running: dict[int, _Running] = field(default_factory=dict)
     _shares: list[float] = field(default_factory=list)
-    _prices: list[float] = field(default_factory=list)
+    _drawn: list[Config] = field(default_factory=list)
     _overheads: list[float] = field(default_factory=list)
     _first_end: float | None = None
     pace: float = 1.0
@@ -159,6 +159,8 @@ class StudyForecast(Watcher):
         protected = bool(self._study.trial(number).user_attrs.get("protected"))
         now = self.clock()
         self._running[number] = _Running(since=now, config=config, protected=protected)
+        if not protected:
+            self._drawn.append(config)
 
     def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
         """Notes how far a trial is."""
@@ -181,7 +183,6 @@ class StudyForecast(Watcher):
             overhead = max(0.0, self.clock() - begun - trained)
             self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
         if not trial.protected:
-            self._prices.append(price)
             self._shares.append(min(1.0, trained / max(price, 1e-9)))
 
     @property
@@ -217,11 +218,27 @@ class StudyForecast(Watcher):
         """Seconds of a study of the same size."""
         return self.budget * self._each() / self.slots
 
+    def winner(self, best: float) -> float:
+        """How many times the price of the best so far the winner of the study has, to expect.
+
+        Args:
+            best: That price.
+        """
+        assert self._study is not None
+        ended = self._study.created() - len(self._running)
+        share = min(1.0, ended / max(1, self.budget))
+        return share + (1 - share) * self._price() / max(best, 1e-9)
+
+    def _price(self) -> float:
+        """Seconds of a whole training of a trial that nobody has drawn yet."""
+        prices = [self.costs.seconds(config) for config in self._drawn[-20:]]
+        anywhere = statistics.fmean(self.costs.seconds(config) for config in self.typical)
+        return (_PRIOR * anywhere + sum(prices)) / (_PRIOR + len(prices))
+
     def _each(self) -> float:
-        """Seconds of a trial that nobody has drawn yet."""
-        prices = self._prices[-20:] or [self.costs.seconds(self.defaults)]
+        """Seconds of such a trial, which may be stopped early."""
         overhead = statistics.median(self._overheads) if self._overheads else 0.0
-        return self.pace * self.share * statistics.fmean(prices) + overhead
+        return self.pace * self.share * self._price() + overhead
 
 
 @dataclass

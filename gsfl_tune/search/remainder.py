@@ -6,15 +6,18 @@ not heard of.
 
 from __future__ import annotations
 
+import math
+import random
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from typing import Any
 
-from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.budget import SearchTime
 from gsfl_tune.search.forecast import JobsForecast, StudyForecast, rest_of
 from gsfl_tune.search.job import Job
-from gsfl_tune.search.time_plan import finals_seconds
 from gsfl_tune.search.trial_costs import TrialCosts
 from gsfl_tune.search.watcher import Watcher
 
@@ -24,7 +27,7 @@ _MOST_START = 15.0
 
 
 def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.0) -> float:
-    """Seconds of the race, the retrains and the evidence.
+    """Seconds of the race, the retrains and the evidence, as they are to be expected.
 
     Args:
         costs: Prices trainings.
@@ -32,18 +35,16 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
         slots: Trainings at once.
         pace: How many times as long as their price trainings take now.
     """
-    search = config.search
-    control = "off" if config.model.head == "plain" else search.control
-    finals = finals_seconds(
-        search.finalists,
-        search.final_seeds,
-        costs.seconds(config),
-        costs.retrain,
-        slots,
-        control,
-    )
-    # Both begin with processes that start.
+    search, training = config.search, costs.seconds(config)
+    # The race ends with the first seed or with the last one.
+    seeds = (1 + search.final_seeds) / 2
+    race = 0.0
+    if search.finalists > 1:
+        races = 2 if search.control == "tuned" and config.model.head != "plain" else 1
+        race = races * max(1.0, search.finalists * seeds / slots) * training
+    finals = race + _retrains(costs, config, slots)
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
+    # Both begin with processes that start.
     return pace * finals + 2 * min(costs.start, _MOST_START) + evidence
 
 
@@ -57,15 +58,68 @@ def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float =
         pace: How many times as long as their price trainings take now.
     """
     config = jobs[0].config
-    search = config.search
-    evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
+    evidence = costs.evidence(config, seeds=config.search.final_seeds, slots=slots)
     if any(job.fit != "train" for job in jobs):
         return evidence
-    control = "off" if config.model.head == "plain" else search.control
-    finals = finals_seconds(
-        0, search.final_seeds, costs.seconds(config), costs.retrain, slots, control
-    )
-    return pace * finals + min(costs.start, _MOST_START) + evidence
+    return pace * _retrains(costs, config, slots) + min(costs.start, _MOST_START) + evidence
+
+
+def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
+    """Seconds of the retrains of winner and control by their prices: a plain head costs less."""
+    search = config.search
+    own, every = costs.seconds(config), search.final_seeds
+    # Those who were not raced are validated beside the retrains, with the seeds of who was.
+    seeds = every if search.finalists == 1 else (1 + every) / 2
+    total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
+    if search.control != "off" and config.model.head != "plain":
+        model = config.model.model_copy(update={"head": "plain"})
+        validated = seeds if search.control == "matched" else 0
+        plain = costs.seconds(config.model_copy(update={"model": model}))
+        total += plain * (every * costs.retrain + validated)
+    return max(own * costs.retrain, total / slots)
+
+
+class _Dice:
+    """Draws values anywhere in their ranges, as `Space.suggest` asks for them."""
+
+    def __init__(self, seed: int) -> None:
+        self._random = random.Random(seed)
+
+    def suggest_categorical(self, name: str, choices: Any) -> Any:
+        return self._random.choice(list(choices))
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        if log:
+            return round(self._between(low, high, log=True))
+        return low + step * self._random.randint(0, (high - low) // step)
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        if step is not None:
+            return low + step * self._random.randint(0, round((high - low) / step))
+        return self._between(low, high, log=log)
+
+    def _between(self, low: float, high: float, *, log: bool) -> float:
+        if log:
+            return math.exp(self._random.uniform(math.log(low), math.log(high)))
+        return self._random.uniform(low, high)
+
+
+def typical(experiment: Experiment, count: int = 16) -> list[Config]:
+    """Configurations from anywhere in a space: trials to come cost what these do, about.
+
+    Args:
+        experiment: The experiment.
+        count: How many to draw; those that the configuration refuses are left out.
+    """
+    found = []
+    for seed in range(count):
+        with suppress(ValueError, UserError):
+            found.append(experiment.configure(experiment.space.suggest(_Dice(seed))))
+    return found or [experiment.defaults()]
 
 
 def of_study(
@@ -94,14 +148,16 @@ def of_study(
     """
     if costs is None:
         return Watcher(), None
-    forecast = StudyForecast(costs, experiment.configure, experiment.defaults(), budget, slots)
+    forecast = StudyForecast(costs, experiment.configure, typical(experiment), budget, slots)
     config = experiment.defaults()
     tuned = config.search.control == "tuned" and "gsfl" in experiment.values("model.head")
     another = tuned and name == "search"
 
     def left() -> float:
         config, trials = best(), forecast.left()
-        later = after_search(costs, config, slots, forecast.pace)
+        # Until the last trial the winner may be another one, which costs what trials here do.
+        dearer = 1.0 if limit is not None else forecast.winner(costs.seconds(config))
+        later = after_search(costs, config, slots, dearer * forecast.pace)
         if limit is None:
             return trials + later + (forecast.whole() if another else 0.0)
         time = limit.left(config)

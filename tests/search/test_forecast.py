@@ -30,7 +30,7 @@ def _forecast(
 ) -> StudyForecast:
     tried = experiment()
     costs = TrialCosts(train=images, validation=100, classes=21)
-    forecast = StudyForecast(costs, tried.configure, tried.defaults(), budget, slots, clock)
+    forecast = StudyForecast(costs, tried.configure, [tried.defaults()], budget, slots, clock)
     forecast.begin(open_study(tried, run), budget, slots)
     return forecast
 
