@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import exported_file, onnx_file
+from gsfl_tune.export import exported_file, files, onnx_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime
@@ -55,7 +55,7 @@ def write(name, module, path):
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
 def test_compact_bilinear_pooling_is_exported_for_every_batch(name, tmp_path):
     module = deployed(lambda channels: create_pooling("compact_bilinear", channels, dim=128))
-    runtime = write(name, module, tmp_path / "model.pt2")
+    runtime = write(name, module, tmp_path / files.MODELS[name])
     for count in (1, 2, 5):
         images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
@@ -74,7 +74,7 @@ def test_what_onnx_does_not_know_is_named(tmp_path):
     with pytest.raises(
         UserError, match=r"cannot be exported \(.*bessel_j0.*allowed: .*torch-export"
     ):
-        write("onnx", deployed(BesselPooling), tmp_path / "model")
+        write("onnx", deployed(BesselPooling), tmp_path / "model.onnx")
 
 
 @pytest.mark.parametrize(

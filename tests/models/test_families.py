@@ -28,7 +28,7 @@ NO_CUT = {
     *("naflexvit", "nasnet", "pnasnet", "qwen3_vit", "selecsls", "tnt", "twins", "visformer"),
     *("volo", "xcit", "vit_srelpos_small_patch16_224", "samvit_base_patch16"),
 }
-NO_ONNX: set[str] = set()
+NO_ONNX = {"nest", "twins"}
 
 
 def check(row):
