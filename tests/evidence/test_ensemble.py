@@ -70,9 +70,16 @@ def test_its_own_temperature_is_in_all_members(run, tmp_path, cache_dir):
     results = read_results(run.results_file)
     files = [run.finals / "search-3" / "retrain" / f"seed-{seed}" / "test.npz" for seed in (1, 2)]
     tested = [load_predictions(file) for file in files]
-    # Any predictions with errors in them do for a validation part here.
-    ensemble = ensemble_of([1, 2], tested, tested)
-    assert ensemble.calibration.temperature != calibrated(tested, tested).temperature
+    # Any predictions with errors in them do for a validation part here: right three times in four,
+    # each seed by itself, so that the mean of two is surer than it should be in another degree.
+    validations = []
+    for seed, each in enumerate(tested):
+        right = np.random.default_rng(seed).random(len(each.labels)) < 0.75
+        known = each.logits.copy()
+        known[np.flatnonzero(right), each.labels[right]] += 4
+        validations.append(replace(each, logits=known))
+    ensemble = ensemble_of([1, 2], validations, tested)
+    assert ensemble.calibration.temperature != calibrated(validations, tested).temperature
     write_results(run.results_file, replace(results, ensemble=ensemble))
     out = export_run(
         run.path, tmp_path / "out", options=Options(ensemble=True, **FAST), cache_dir=cache_dir
