@@ -92,19 +92,32 @@ def test_a_trial_under_way_is_handed_out_again_with_its_parameters(run: RunDirec
     assert again.rungs == {0: 2.0}
 
 
-def test_parameters_that_a_killed_driver_did_not_write_are_drawn_again(run: RunDirectory) -> None:
-    study = open_study(experiment(), run)
-    asked = study.ask()
+def test_a_proposal_that_a_killed_driver_did_not_write_whole_is_made_again(
+    run: RunDirectory,
+) -> None:
+    asked = open_study(experiment(), run).ask()
     assert asked is not None
     lines = run.journal.read_bytes().splitlines(keepends=True)
-    params = [index for index, line in enumerate(lines) if b'"param_name"' in line]
-    assert len(params) >= 3
-    # Killed after the second parameter, in the middle of a write.
-    cut = params[2]
-    run.journal.write_bytes(b"".join(lines[:cut]) + lines[cut][:20])
-    left = {"model.head", "model.latent_dim"}
+    [record] = [index for index, line in enumerate(lines) if b'"op_code":4' in line]
+    # Killed in the middle of the write.
+    run.journal.write_bytes(b"".join(lines[:record]) + lines[record][:200])
+    study = open_study(experiment(), run)
+    assert study.trials() == []
+    assert study.ask() == asked
+    assert [trial.params for trial in _plain(run).trials] == [asked.params]
+
+
+def test_parameters_that_an_earlier_version_did_not_write_are_drawn_again(
+    run: RunDirectory,
+) -> None:
+    study = open_study(experiment(), run)
+    # It wrote a record a parameter, and was killed after the first.
+    other = _plain(run)
+    trial = other.ask()
+    trial.suggest_categorical("model.head", ["gsfl", "plain"])
+    study.close()
     again = open_study(experiment(), run).again(0)
-    assert {name: again.params[name] for name in left} == {n: asked.params[n] for n in left}
+    assert again.params["model.head"] == trial.params["model.head"]
     assert experiment().configure(again.params)
     assert _plain(run).trials[0].params == again.params
 
