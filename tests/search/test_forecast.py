@@ -60,8 +60,11 @@ def test_a_dear_trial_that_runs_counts_with_what_is_left_of_it(run: RunDirectory
     clock.now = costs.start / 2
     assert forecast.left() == pytest.approx(price + costs.start / 2)
     epochs = trial.config.training.head.epochs
-    for at, done in ((100.0, epochs / 4), (5000.0, epochs / 2)):
-        clock.now = at
+    clock.now, before = 100.0, 0.0
+    for done in (epochs / 4, epochs / 2):
+        # Epochs take what they cost.
+        clock.now += rest_of(costs, trial.config, before) - rest_of(costs, trial.config, done)
+        before = done
         said["trial 0"] = Said("head epoch", epochs=done)
         assert forecast.left() == pytest.approx(rest_of(costs, trial.config, done))
     # Outside of epochs it stays where it is, and says itself how long that takes.
@@ -139,6 +142,7 @@ def test_jobs_take_the_slots_that_come_free() -> None:
     assert forecast.left() == 11
     forecast.ended("a")
     forecast.started("c")
+    clock.now += 5  # a quarter of b
     said |= {"b": Said("", 7.5), "c": Said("", 5.0)}
     assert forecast.left() == 5
     forecast.ended("b", again=True)
