@@ -102,7 +102,9 @@ def test_a_trial_that_breaks_fails_with_its_reason_and_the_search_goes_on(
         "search.trials=5",
         "search.max_failures=1",
         "search.scheduler.name=none",
-        "search.enqueue=[{training.head.epochs: 0}]",
+        "search.enqueue=[{training.head.epochs: 0}, "
+        "{training.head.epochs: 4, model.latent_dim: 8}, "
+        "{training.head.epochs: 4, model.latent_dim: 16}]",
         "training.head.epochs={choice: [4, 0]}",
         feature_dim=None,
         trainable=Breaking,
