@@ -90,6 +90,6 @@ def test_a_budget_is_planned_kept_and_survives_a_kill(home):
     assert stages["head"]["epochs"] == plan["head_epochs"]
     assert results["winner"]["validation"]["accuracy"]["values"]
     assert results["control"]["validation"]["accuracy"]["values"]
-    assert results["finalists"][0]["trial"] == results["winner"]["trial"]
+    assert results["winner"]["trial"] in {each["trial"] for each in results["finalists"]}
     # Both drivers together; a busy machine may take its time, twice the budget is no budget.
     assert sum(spent.values()) + took < 300
