@@ -141,7 +141,7 @@ class Conclusion:
             cost={"seconds": self.manifest.seconds(), "slots": self.slots},
             environment=environment(),
         )
-        with activity("comparing: drawing seeds and images again"):
+        with activity("comparing winner, control and linear probe"):
             if control is not None:
                 rival = np.stack([each.correct for each in others])
                 results = replace(
@@ -246,39 +246,15 @@ class Conclusion:
 
 
 def calibrated(
-    validations: Sequence[Predictions], tested: Sequence[Predictions]
+    validations: Sequence[Predictions], tested: Sequence[Predictions], *, ensemble: bool = False
 ) -> Calibration | None:
-    """Temperature and thresholds of a configuration; None where there is nothing to fit them on.
+    """Fits temperature and thresholds of a configuration; None where there is nothing to fit on.
 
     Args:
         validations: Of the trainings on the training part, which have not seen these images.
         tested: Of the retrained models, on the test images.
+        ensemble: Whether the mean of the seeds' probabilities is the answer, not each seed's.
     """
-    return _calibrated(validations, tested, ensemble=False)
-
-
-def ensemble_of(
-    seeds: Sequence[int], validations: Sequence[Predictions], tested: Sequence[Predictions]
-) -> Ensemble | None:
-    """What the mean of the probabilities of all seeds is worth; None for a single seed.
-
-    Args:
-        seeds: Of the retrained models.
-        validations: See `calibrated`; with fewer than two there is no temperature of its own.
-        tested: Of the retrained models, on the test images.
-    """
-    if len(tested) < 2:
-        return None
-    logits = np.stack([each.logits for each in tested]).astype(np.float64)
-    (mean,) = log_probabilities(logits, 1.0, ensemble=True)
-    found = _calibrated(validations, tested, ensemble=True) if len(validations) > 1 else None
-    scores = Score.table([classification_metrics(mean, tested[0].labels)])
-    return Ensemble(list(seeds), scores, found)
-
-
-def _calibrated(
-    validations: Sequence[Predictions], tested: Sequence[Predictions], *, ensemble: bool
-) -> Calibration | None:
     if not validations:
         return None
     return calibrate(
@@ -290,8 +266,27 @@ def _calibrated(
     )
 
 
+def ensemble_of(
+    seeds: Sequence[int], validations: Sequence[Predictions], tested: Sequence[Predictions]
+) -> Ensemble | None:
+    """Scores the mean of the probabilities of all seeds; None for a single seed.
+
+    Args:
+        seeds: Of the retrained models.
+        validations: See `calibrated`; with fewer than two there is no temperature of its own.
+        tested: Of the retrained models, on the test images.
+    """
+    if len(tested) < 2:
+        return None
+    logits = np.stack([each.logits for each in tested]).astype(np.float64)
+    (mean,) = log_probabilities(logits, 1.0, ensemble=True)
+    found = calibrated(validations, tested, ensemble=True) if len(validations) > 1 else None
+    scores = Score.table([classification_metrics(mean, tested[0].labels)])
+    return Ensemble(list(seeds), scores, found)
+
+
 def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:
-    """The network that a linear probe is: the frozen backbone, and the probe for a head.
+    """Makes the network that a linear probe is: the frozen backbone, and the probe for a head.
 
     Args:
         workspace: Data and caches.

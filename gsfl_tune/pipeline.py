@@ -39,7 +39,6 @@ from gsfl_tune.search import (
     plain_space,
     plan_time,
     present,
-    provisional,
     reasons,
     refuse_small_disk,
     refuse_what_fails_later,
@@ -107,7 +106,7 @@ def search(
         elapsed = manifest.elapsed(started, anew=begun.anew)
         if begun.before is None and manifest.finished(experiment):
             return read_results(run.results_file)
-        assumed = provisional(experiment)
+        assumed = experiment.provisional()
         refuse_what_fails_later(assumed, workspace, notice, address)
         costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
@@ -152,8 +151,12 @@ def search(
             if storage is not None:
                 watchers = [*watchers, StorageWatcher(storage, interrupt, notice)]
                 storage.start()
-            watchers = [*watchers, Utilisation(run, resources.count), TensorBoard(run, experiment)]
-            watchers = [*watchers, Presence(run, interrupt)]
+            watchers = [
+                *watchers,
+                Utilisation(run, resources.count),
+                TensorBoard(run, experiment),
+                Presence(run, interrupt),
+            ]
             _Search(
                 experiment=experiment,
                 run=run,
@@ -163,9 +166,7 @@ def search(
                 interrupt=interrupt,
                 watchers=watchers,
                 costs=costs,
-                budget=None
-                if plan is None
-                else TimeBudget.of(plan, experiment, elapsed, costs, workspace.dataset),
+                budget=None if plan is None else TimeBudget.of(plan, experiment, elapsed, costs),
                 counted=counted,
                 storage=storage,
             ).run_all()

@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -22,59 +21,12 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.run.results import read_results
 from gsfl_tune.run.verdict import TITLES, best_on_validation
 
-EXPERIMENT = """\
-name: tiny
-data:
-  source: typefaces
-  image_size: 32
-  augment: {flip: false}
-  typefaces: {train: 6, test: 3, size: 40}
-model:
-  backbone: test_efficientnet
-  weights: none
-  latent_dim: {choice: [8, 16]}
-  groups:
-    count: {int: [1, 20]}
-loss:
-  class_center: {float: [1e-4, 1e-1], log: true}
-training:
-  device: cpu
-  head: {epochs: 4, batch_size: 32, learning_rate: {float: [1e-3, 1e-2], log: true}}
-search:
-  trials: 5
-  control: tuned
-  finalists: 2
-  final_seeds: 2
-  resources: {cpu: 1, gpu: 0}
-"""
+from .commands import command, environment, gsfl_tune, make_home
 
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory):
-    """A directory with an experiment, and a cache of its own."""
-    folder = tmp_path_factory.mktemp("home")
-    (folder / "tiny.yaml").write_text(EXPERIMENT)
-    return folder
-
-
-def command(home, *arguments):
-    return [sys.executable, "-m", "gsfl_tune", *map(str, arguments)]
-
-
-def environment(home):
-    return {**os.environ, "GSFL_TUNE_CACHE": str(home / "cache"), "COLUMNS": "80"}
-
-
-def gsfl_tune(home, *arguments):
-    return subprocess.run(
-        command(home, *arguments),
-        cwd=home,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    return make_home(tmp_path_factory)
 
 
 @pytest.fixture(scope="module")
@@ -317,28 +269,6 @@ def test_a_changed_space_is_refused_with_the_difference(home, finished, trials):
     assert "0.4" in done.stderr
     after = (run / "experiment.yaml").read_text(), (run / "results.json").read_text()
     assert after == before
-
-
-@pytest.mark.parametrize(
-    ("change", "complaint"),
-    [
-        ("model.groups.count=30", "found 30, allowed at most 21"),
-        ("search.resources.gpu=1.5", "search.resources.gpu"),
-        ("search.resources.cpu=4000", "4000 CPU cores"),
-    ],
-)
-def test_what_cannot_work_is_refused_and_leaves_no_run(home, change, complaint):
-    done = gsfl_tune(home, "search", "tiny.yaml", "--run-dir", "refused", "--set", change)
-    assert done.returncode == 2, done.stdout + done.stderr
-    assert complaint in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not (home / "refused" / "run.json").exists()
-
-
-def test_nothing_to_resume_is_bad_input(home):
-    done = gsfl_tune(home, "search", "tiny.yaml", "--resume", "--run-dir", "nowhere")
-    assert done.returncode == 2
-    assert "no run to resume" in done.stderr
 
 
 @pytest.mark.parametrize(

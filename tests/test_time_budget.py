@@ -6,12 +6,11 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
 
-from .test_pipeline import environment, gsfl_tune
+from .commands import command, environment, gsfl_tune
 
 EXPERIMENT = """\
 name: timed
@@ -59,7 +58,7 @@ def test_a_budget_for_nothing_is_refused_with_the_smallest_and_nothing_is_writte
 @pytest.mark.slow
 def test_a_budget_is_planned_kept_and_survives_a_kill(home):
     log = home / "first.log"
-    words = [sys.executable, "-m", "gsfl_tune", "search", "timed.yaml", "--time", "2m"]
+    words = command(home, "search", "timed.yaml", "--time", "2m")
     started = time.monotonic()
     with log.open("w") as out:
         driver = subprocess.Popen(words, cwd=home, env=environment(home), stdout=out, stderr=out)

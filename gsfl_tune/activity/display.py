@@ -6,7 +6,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from types import TracebackType
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -68,12 +67,7 @@ class Display:
         self.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.stop()
 
     def start(self) -> None:
@@ -139,7 +133,8 @@ class Display:
     def _rows(self) -> RenderableType:
         # A row that is too long is cut: a line that wraps cannot be redrawn in place.
         rows = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines() if line]
-        return Group(*([] if self.body is None else [self.body()]), *rows)
+        body = self.body  # which another thread may take away meanwhile
+        return Group(*([] if body is None else [body()]), *rows)
 
     def _watch(self, over: threading.Event) -> None:
         while not over.wait(_REFRESH_SECONDS):

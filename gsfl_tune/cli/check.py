@@ -121,14 +121,15 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
 
     from gsfl_tune.training.cost import gib, largest_model, memory_of_a_trial, search_cost
 
-    cost, model = search_cost(experiment), largest_model(experiment)
+    assumed = experiment.provisional()
+    cost, model = search_cost(assumed), largest_model(assumed)
     available, whose = memory_of_a_trial(experiment)
     control = experiment.defaults().search.control
     note = ", half of them for the tuned control" if control == "tuned" else ""
     rows = {
         **_amount(experiment, cost, note),
-        "a trial": _dearest(experiment),
-        "features": _features(experiment),
+        "a trial": _dearest(assumed),
+        "features": _features(assumed),
         "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
         "state of the largest model; activations come on top",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "

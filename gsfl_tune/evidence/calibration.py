@@ -13,7 +13,7 @@ from gsfl_tune.training.temperature import answers, risk_coverage
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> dict[str, Any]:
-    """ECE, NLL, and what both models and their confidence are worth, bin by bin.
+    """Computes ECE, NLL, and confidence beside accuracy, bin by bin.
 
     Bins are those of the ECE in ``results.json``: equal width, upper bound included (Guo et al.,
     "On Calibration of Modern Neural Networks", ICML 2017).
@@ -62,7 +62,7 @@ def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -
 def calibration_report(
     logits: ArrayLike, labels: ArrayLike, calibrated: Calibration | None
 ) -> dict[str, Any]:
-    """`calibration` before and after the temperature, and what it costs to say "unknown".
+    """Compares `calibration` before and after the temperature, and prices saying "unknown".
 
     Args:
         logits: (seeds, N, C), as the networks give them.

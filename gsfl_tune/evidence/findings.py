@@ -19,7 +19,7 @@ from gsfl_tune.evidence.interval import difference
 from gsfl_tune.evidence.yardstick import Yardstick
 from gsfl_tune.experiment.edges import range_end
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.run.results import Difference, Finding, Results
+from gsfl_tune.run.results import Calibration, Difference, Finding, Results
 from gsfl_tune.run.verdict import (
     TITLES,
     Verdict,
@@ -29,7 +29,8 @@ from gsfl_tune.run.verdict import (
     verdicts,
 )
 from gsfl_tune.training import Predictions
-from gsfl_tune.training.metrics import ECE_BINS, log_softmax
+from gsfl_tune.training.metrics import ECE_BINS
+from gsfl_tune.training.temperature import answers, log_probabilities
 
 SEVERITIES = ("severe", "warning", "note")
 
@@ -41,7 +42,7 @@ Logits = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Tested:
-    """What the models of a run say of the test images.
+    """What the models of a run say of the test images, before any temperature.
 
     Attributes:
         labels: (N,) classes.
@@ -77,7 +78,7 @@ def find(
     """Looks for everything that a reader should know before believing the results.
 
     Args:
-        results: All but their findings.
+        results: All but their findings; confidence is looked at with their temperatures.
         evidence: Content of ``evidence.json``.
         tested: Predictions of the test images.
         space: What was searched; without it no value is at an end of its range.
@@ -89,7 +90,7 @@ def find(
         *_of_validation(results),
         *_of_comparisons(results, tested),
         *of_parts(evidence, len(tested.labels)),
-        *_of_confidence(tested),
+        *_of_confidence(results, tested),
         *_of_amount(results, tested),
         *_of_classes(results, evidence, tested),
         *_of_ranges(results, space),
@@ -160,28 +161,53 @@ def _not_shown(verdict: Verdict, title: str) -> str:
 # --- confidence ---------------------------------------------------------------------------
 
 
-def _of_confidence(tested: Tested) -> Iterator[Finding]:
+def _of_confidence(results: Results, tested: Tested) -> Iterator[Finding]:
+    """Looks at what bundles hold: the logits of each model, divided by its own temperature."""
+    winner = _deployed(tested.winner, results.winner.calibration)
+    own = _nll(winner, tested.labels)
+    yield from _of_temperature(results.winner.calibration, own, tested)
     if tested.probe is None:
         return
-    nll = difference(
-        _nll(tested.winner, tested.labels), _nll(tested.probe, tested.labels), metric="test/nll"
-    )
+    probe = _deployed(tested.probe, results.probe.calibration if results.probe else None)
+    (theirs,) = _nll(probe[None], tested.labels)
+    nll = difference(own, theirs, metric="test/nll")
     if nll.interval.low > 0:
         yield Finding(
             "nll_worse_than_probe",
             "warning",
             _numbers(nll),
-            f"The winner's probabilities are worse than the linear probe's: NLL higher by "
-            f"{nll.mean:.3f} ({nll.interval.low:.3f} to {nll.interval.high:.3f}).",
+            "The winner's probabilities are worse than the linear probe's, each with its own "
+            f"temperature: NLL higher by {nll.mean:.3f} ({nll.interval.low:.3f} to "
+            f"{nll.interval.high:.3f}).",
         )
-    gap, error = _ece_gap(tested.winner, tested.probe, tested.labels)
+    gap, error = _ece_gap(winner, probe, tested.labels)
     if gap - 1.96 * error > 0:
         yield Finding(
             "ece_worse_than_probe",
             "warning",
             {"mean": gap, "low": gap - 1.96 * error, "high": gap + 1.96 * error},
-            f"The winner's confidence is further from its accuracy than the linear probe's: ECE "
-            f"higher by {gap:.3f} ({gap - 1.96 * error:.3f} to {gap + 1.96 * error:.3f}).",
+            "The winner's confidence is further from its accuracy than the linear probe's, each "
+            f"with its own temperature: ECE higher by {gap:.3f} ({gap - 1.96 * error:.3f} to "
+            f"{gap + 1.96 * error:.3f}).",
+        )
+
+
+def _of_temperature(
+    calibration: Calibration | None, after: NDArray[np.float64], tested: Tested
+) -> Iterator[Finding]:
+    if calibration is None:
+        return
+    # The same networks and images: a pair is one answer, with the temperature and without it.
+    change = after - _nll(tested.winner, tested.labels)
+    worse = difference(change, np.zeros(len(tested.labels)), metric="test/nll")
+    if worse.interval.low > 0:
+        yield Finding(
+            "temperature_does_not_carry_over",
+            "warning",
+            _numbers(worse) | {"temperature": calibration.temperature},
+            f"The winner's temperature, {calibration.temperature:.3g}, does not carry over from "
+            f"the validation images to the test images: NLL is higher with it, by "
+            f"{worse.mean:.3f} ({worse.interval.low:.3f} to {worse.interval.high:.3f}).",
         )
 
 
@@ -205,8 +231,7 @@ def _ece(
     logits: Logits, labels: NDArray[np.int64], weights: NDArray[np.floating]
 ) -> NDArray[np.float64]:
     """(B,) expected calibration errors of logits (N, C) under weights (B, N) of the images."""
-    confidence = np.exp(log_softmax(np.asarray(logits, dtype=np.float64)).max(axis=1))
-    correct = logits.argmax(axis=1) == labels
+    confidence, correct = answers(np.asarray(logits, dtype=np.float64)[None], labels, 1.0)
     place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     table = np.eye(ECE_BINS)[place] * (correct - confidence)[:, None]
     return np.asarray(np.abs(weights @ table).sum(axis=1) / len(labels))
@@ -304,11 +329,15 @@ def _correct(logits: Logits, tested: Tested) -> NDArray[np.bool_]:
     return np.asarray(logits.argmax(axis=-1) == tested.labels)
 
 
+def _deployed(logits: Logits, calibration: Calibration | None) -> Logits:
+    temperature = 1.0 if calibration is None else calibration.temperature
+    return np.asarray(logits, dtype=np.float64) / temperature
+
+
 def _nll(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(..., N) nats an image of logits (..., N, C)."""
-    flat = np.asarray(logits, dtype=np.float64).reshape(-1, logits.shape[-1])
-    rows = log_softmax(flat)[np.arange(len(flat)), np.resize(labels, len(flat))]
-    return np.asarray(-rows.reshape(logits.shape[:-1]))
+    """(seeds, N) nats an image of logits (seeds, N, C)."""
+    found = log_probabilities(np.asarray(logits, dtype=np.float64), 1.0)
+    return np.asarray(-found[:, np.arange(len(labels)), labels])
 
 
 def _numbers(found: Difference) -> dict[str, Any]:

@@ -62,7 +62,7 @@ def difference(
     level: float = 0.95,
     metric: str = "test/accuracy",
 ) -> Difference:
-    """The difference of two mean scores, with an interval over seeds and test images.
+    """Computes the difference of two mean scores, with an interval over seeds and test images.
 
     It speaks of the two configurations on the training images at hand: of other seeds and other
     test images, not of another training set.
@@ -92,7 +92,7 @@ def difference(
 
 
 def mean_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Where a share lies, over seeds and test images.
+    """Computes where a share lies, over seeds and test images.
 
     Wilson's interval with the number of images that would give this variance, so that a model
     without an error is not certain to stay without one.
@@ -123,7 +123,7 @@ def mean_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval:
 
 
 def spread_of(tables: list[Table], seeds: list[bool]) -> Spread:
-    """The variance of the mean of one table, or of the difference of the means of two.
+    """Estimates the variance of the mean of one table, or of the difference of the means of two.
 
     Args:
         tables: One or two, (..., seeds, N); leading axes are separate comparisons.

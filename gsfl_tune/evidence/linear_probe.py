@@ -85,7 +85,6 @@ def tune_probe(
     if not len(validation_labels):
         raise ValueError("no validation images to choose the regularisation on")
     tried: dict[float, tuple[tuple[float, float], NDArray[np.float32]]] = {}
-
     latest: LinearProbe | None = None
 
     def quality(strength: float) -> tuple[float, float]:
@@ -108,7 +107,6 @@ def tune_probe(
         if not _LEAST <= further <= _MOST or quality(further) <= quality(best):
             break
         best = further
-    quality(best)
     with activity("fitting the linear probe on all images"):
         whole = fit_probe(
             np.concatenate([train_features, validation_features]),

@@ -135,7 +135,7 @@ def write_evidence(
             studied = _study(workspace, winner, control, labels, groups, attempt)
     except Exception as error:
         failed = attempt.failed("what needs the retrained models", error)
-        parts = ["map", "gradcam", *(["probes", "swap"] if groups is not None else [])]
+        parts = ["map", "gradcam", *(["probes", "swap", "shared"] if groups is not None else [])]
         content |= dict.fromkeys(parts, failed)
     else:
         content |= _from_models(studied, dataset, labels, logits[0], groups, folder, attempt, draw)
@@ -243,7 +243,6 @@ def _from_models(
         content["swap"] = attempt(
             "the swap test", lambda: _swap(studied.seeds, own, pool_labels, groups)
         )
-    if groups is not None:
         content["shared"] = attempt("the spread of the shared part", lambda: _shared(studied.seeds))
     content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
     try:

@@ -13,7 +13,7 @@ _EDGE = 0.03
 
 
 def range_end(name: str, drawn_from: Distribution, value: Any) -> Literal["", "lower", "upper"]:
-    """The end of its range that a value lies at, if the range could go on there.
+    """Finds the end of its range that a value lies at, if the range could go on there.
 
     Args:
         name: Of the parameter.

@@ -176,6 +176,16 @@ class Experiment:
                 file, line = locate(self._root, path) if path else (self.file, 0)
                 problems.append(Problem(file, line, path, _reason(item, place=False)))
 
+    def provisional(self) -> Experiment:
+        """The experiment before its time budget is planned: as if the backbone were trained.
+
+        What is refused or priced for memory, disk or passes is so for the largest that a plan can
+        be.
+        """
+        values = {"training.head.epochs": 10, "training.finetune.epochs": 8}
+        wanted = {k: v for k, v in values.items() if k in self.automatic}
+        return self.fixed(wanted) if wanted else self
+
     def fixed(self, values: Mapping[str, Any]) -> Experiment:
         """The same experiment with leaves replaced by constants.
 

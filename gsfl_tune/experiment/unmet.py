@@ -12,7 +12,7 @@ from gsfl_tune.experiment.space import Parameter, Space
 
 
 def unmet_conditions(space: Space, root: Node) -> list[Problem]:
-    """What no value of a leaf fulfils, in conditions of all parameters.
+    """Finds what no value of a leaf fulfils, in conditions of all parameters.
 
     A list of values is looked at one by one. A single number of a range without steps counts as
     well: it is drawn as good as never.

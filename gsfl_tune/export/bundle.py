@@ -236,7 +236,7 @@ def _runtime(
 def stored_network(
     architecture: Architecture, state: Mapping[str, Tensor], export: Mapping[str, Any]
 ) -> Network | Ensemble:
-    """The network, or the networks, of tensors.
+    """Builds the network, or the networks, of tensors.
 
     Args:
         architecture: Of each.

@@ -142,7 +142,8 @@ def _calibration(calibration: Calibration | None) -> list[str]:
         f"answers. On the test images, ECE was {before['ece'].mean:.4f} before and "
         f"{after['ece'].mean:.4f} after, NLL {before['nll'].mean:.4f} and {after['nll'].mean:.4f}"
     )
-    text += "." if calibration.carries_over else ": **it does not carry over**."
+    # Whether by more than chance is for a finding to say.
+    text += "." if calibration.carries_over else ": **NLL is higher with it**."
     if half is None:
         return ["## Calibration", f"{text} No validation answer was wrong: there is no threshold."]
     text += (

@@ -112,7 +112,7 @@ class RunImages:
         with activity(f"predicting {part} images", len(index), "images") as step:
             for start in range(0, len(index), _BATCH):
                 rows.append(runtime.logits(images.gather(index[start : start + _BATCH])).numpy())
-                step.done += _BATCH
+                step.done += len(rows[-1])
         return np.concatenate(rows)
 
     def accuracy(self, runtime: Runtime, part: str) -> float:

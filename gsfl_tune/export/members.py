@@ -54,7 +54,7 @@ def seed_networks(
     data: str | None = None,
     cache_dir: Path | None = None,
 ) -> list[Network]:
-    """The winner's networks, one a retrained seed, with the ensemble's temperature.
+    """Loads the winner's networks, one a retrained seed, with the ensemble's temperature.
 
     Args:
         run: A finished run.
@@ -89,14 +89,14 @@ def seed_networks(
 
 
 def calibration_of(results: Results) -> Calibration | None:
-    """The ensemble's own temperature and thresholds, else those of its members."""
+    """Finds the ensemble's own temperature and thresholds, else those of its members."""
     if results.ensemble is not None and results.ensemble.calibration is not None:
         return results.ensemble.calibration
     return results.winner.calibration
 
 
 def about(seeds: Sequence[int], *, one_backbone: bool, flip: bool) -> dict[str, Any]:
-    """``ensemble`` of an export: what a reader of its tensors must know.
+    """Describes the ``ensemble`` of an export: what a reader of its tensors must know.
 
     Args:
         seeds: Of the members; empty for the bundle's own network alone.

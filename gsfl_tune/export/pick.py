@@ -113,8 +113,15 @@ def picked_bundle(
         params=dict(entry["params"]),
         trial=number,
     )
+    # What was compared, averaged and found is of the run's own winner.
     said = replace(
-        results, winner=outcome, control=None, difference=None, probe=None, findings=None
+        results,
+        winner=outcome,
+        control=None,
+        difference=None,
+        probe=None,
+        ensemble=None,
+        findings=None,
     )
     return bundle_from_network(
         target,

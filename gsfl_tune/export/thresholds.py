@@ -18,7 +18,7 @@ _HALF = 0.5
 
 
 def scaled(state: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """The tensors of a network whose logits are `factor` times those of another.
+    """Makes the tensors of a network whose logits are `factor` times those of another.
 
     Args:
         state: Of the other, by name.
@@ -31,7 +31,7 @@ def scaled(state: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
 
 
 def described(calibration: Calibration) -> dict[str, Any]:
-    """``calibration`` of ``config.json``; what test images say is in ``metrics.json``."""
+    """Writes ``calibration`` of ``config.json``; what test images say is in ``metrics.json``."""
     return {
         "temperature": calibration.temperature,
         "images": calibration.images,
@@ -45,7 +45,7 @@ def described(calibration: Calibration) -> dict[str, Any]:
 
 
 def parse_threshold(text: str, calibration: Mapping[str, Any], where: str) -> float:
-    """The threshold that a user names.
+    """Finds the threshold that a user names.
 
     Args:
         text: ``auto`` (half of the validation errors are below), ``auto:0.8`` (that share of

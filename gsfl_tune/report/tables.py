@@ -183,6 +183,10 @@ def _test_table(results: Results) -> Table:
             *(_cell(test.get(name), 1) for name in ("nll", "ece")),
         ]
         table.add_row(title, *cells)
+        if test is winner.test and (found := winner.calibration) is not None:
+            # The bundle's answers are the same, their probabilities are not.
+            known = [_cell(found.after.get(name), 1) for name in ("nll", "ece")]
+            table.add_row(f"  bundle, T = {found.temperature:.2f}", "", "", "", *known)
     return table
 
 

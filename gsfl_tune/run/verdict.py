@@ -58,23 +58,31 @@ def validated(results: Results) -> dict[Model, Mapping[str, Score]]:
     return found
 
 
-def quality(metric: str, scores: Mapping[str, Score]) -> tuple[float, float]:
-    """What models are compared by, larger is better: the metric, then NLL.
+def is_ahead(metric: str, other: Mapping[str, Score], own: Mapping[str, Score]) -> bool:
+    """Whether another model is better on validation, by the metric and then by NLL.
 
     Args:
         metric: Of the search, such as ``validation/accuracy``.
-        scores: Validation metrics with it.
+        other: Validation metrics of the other model.
+        own: The same of the model that it is compared with; what one of them lacks decides nothing.
     """
-    sign = 1.0 if METRICS.get(metric, "maximize") == "maximize" else -1.0
-    nll = scores["nll"].mean if "nll" in scores else 0.0
-    # Means of a few seeds: what differs in the last bits is equal.
-    return round(sign * scores[metric.partition("/")[2]].mean, 9), -round(nll, 9)
+    by = _told_apart_by(metric, other, own)
+    if by is None:
+        return False
+    larger_is_better = METRICS.get(f"validation/{by}", "maximize") == "maximize"
+    return (other[by].mean > own[by].mean) == larger_is_better
 
 
-def is_ahead(metric: str, other: Mapping[str, Score], own: Mapping[str, Score]) -> bool:
-    """Whether another model is better on validation, by the metric and then by NLL."""
+def _told_apart_by(metric: str, one: Mapping[str, Score], other: Mapping[str, Score]) -> str | None:
+    """The metric in which two models differ: that of the search, else NLL; None if level."""
     name = metric.partition("/")[2]
-    return name in other and name in own and quality(metric, other) > quality(metric, own)
+    if name not in one or name not in other:
+        return None
+    for by in (name, "nll"):
+        # Means of a few seeds: what differs in the last bits is equal.
+        if by in one and by in other and round(one[by].mean, 9) != round(other[by].mean, 9):
+            return by
+    return None
 
 
 def best_on_validation(results: Results) -> Model:
@@ -103,15 +111,17 @@ def sentence_of_ahead(results: Results, other: Model) -> str:
     name = results.metric.partition("/")[2]
     scores = validated(results)
     own, theirs = scores["winner"], scores[other]
-    by = name if round(own[name].mean, 9) != round(theirs[name].mean, 9) else "nll"
-    level = "" if by == name else f"are level in {name.replace('_', ' ')} and "
-    said = (
-        f"The {TITLES[other]} is better than the winner on the validation images "
-        f"({_shown(by, theirs[by].mean)} against {_shown(by, own[by].mean)})"
-        if not level
-        else f"The {TITLES[other]} and the winner {level}the {TITLES[other]} has the better NLL on "
-        f"the validation images ({theirs[by].mean:.3f} against {own[by].mean:.3f})"
-    )
+    if _told_apart_by(results.metric, theirs, own) == name:
+        said = (
+            f"The {TITLES[other]} is better than the winner on the validation images "
+            f"({_shown(name, theirs[name].mean)} against {_shown(name, own[name].mean)})"
+        )
+    else:
+        said = (
+            f"The {TITLES[other]} and the winner are level in {name.replace('_', ' ')} and the "
+            f"{TITLES[other]} has the better NLL on the validation images "
+            f"({theirs['nll'].mean:.3f} against {own['nll'].mean:.3f})"
+        )
     if other == best_on_validation(results):
         return f"{said}: its bundle is in best-simple/."
     return f"{said}."
@@ -149,13 +159,12 @@ def _verdict(
             said = f"the winner is {word} than the {title}"
         else:
             kind = "disagree"
-            reason = (
-                f"how the {title} did on validation is not known"
-                if gap is None
-                else "they are level on validation"
-                if abs(gap) <= 1e-9
-                else f"validation says that the {title} is {'better' if better else 'worse'}"
-            )
+            if gap is None:
+                reason = f"how the {title} did on validation is not known"
+            elif abs(gap) <= 1e-9:
+                reason = "they are level on validation"
+            else:
+                reason = f"validation says that the {title} is {'better' if better else 'worse'}"
             said = f"the test images say that the winner is {word}, but {reason}: not settled"
     return Verdict(other, kind, difference, gap, f"{words}{aside}; {said}.")
 
@@ -165,8 +174,6 @@ def _points(value: float) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    return (
-        f"NLL {value:.3f}"
-        if name == "nll"
-        else (f"ECE {value:.3f}" if name == "ece" else f"{100 * value:.1f} %")
-    )
+    if name in ("nll", "ece"):
+        return f"{name.upper()} {value:.3f}"
+    return f"{100 * value:.1f} %"

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.interrupt import Interrupt
     from gsfl_tune.search.job import Job, load_result
     from gsfl_tune.search.keeper import refuse_small_disk
-    from gsfl_tune.search.planning import fixed_to, plan_time, planned, provisional
+    from gsfl_tune.search.planning import fixed_to, plan_time, planned
     from gsfl_tune.search.presence import Presence, present
     from gsfl_tune.search.progress import Progress
     from gsfl_tune.search.protocol import (
@@ -86,7 +86,6 @@ __all__ = [
     "plan_time",
     "planned",
     "present",
-    "provisional",
     "reasons",
     "refuse_changes",
     "refuse_small_disk",
@@ -136,7 +135,6 @@ _HOMES = {
     "plan_time": "planning",
     "planned": "planning",
     "present": "presence",
-    "provisional": "planning",
     "reasons": "protocol",
     "refuse_changes": "resume",
     "refuse_small_disk": "keeper",

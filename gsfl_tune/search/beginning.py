@@ -85,8 +85,7 @@ def begin_or_go_on(
     Raises:
         UserError: With one line per difference.
     """
-    fresh = untried(run)
-    if fresh and resume is False:
+    if resume is False and untried(run):
         return Beginning(experiment, None, anew=True)
     try:
         found = Beginning(*planned(experiment, run))
@@ -95,7 +94,8 @@ def begin_or_go_on(
             return replace(found, before=_begun_with(run, experiment))
         refuse_changes(run, found.experiment)
     except UserError:
-        if not fresh:
+        # To read the whole journal takes a while: not where nothing is to be refused.
+        if not untried(run):
             raise
         return Beginning(experiment, None, anew=True)
     return found
@@ -118,7 +118,7 @@ def check_run(run: RunDirectory, *, resume: bool | None) -> None:
     Raises:
         UserError: With what to do instead.
     """
-    if not untried(run):
+    if resume is not False or not untried(run):
         Manifest(run).check(resume=resume)
 
 

@@ -6,7 +6,6 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from gsfl_tune.data import Dataset
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import seconds, time_text
@@ -15,6 +14,9 @@ from gsfl_tune.search.trial_costs import TrialCosts
 
 # Left alone at the end of the search: what starting the finals takes, and what nobody foresees.
 _MARGIN = 0.03
+# More than the budget, where the finals would otherwise give up what the search kept time for: a
+# finalist or a seed is worth more than a punctual end.
+_OVERDRAFT = 0.05
 
 
 class TimeBudget:
@@ -50,20 +52,22 @@ class TimeBudget:
         experiment: Experiment,
         elapsed: Callable[[], float],
         costs: TrialCosts,
-        dataset: Dataset,
     ) -> TimeBudget:
         """Of a run; a resume may have another budget than the plan was made for."""
         search = experiment.defaults().search
         if search.time_budget is not None:
             plan = replace(plan, budget=seconds(search.time_budget))
-        train, validation = len(dataset.train_index), len(dataset.validation_index)
-        retrain = (train + validation) / train
-        return cls(plan, elapsed, costs, control=search.control, retrain=retrain)
+        return cls(plan, elapsed, costs, control=search.control, retrain=costs.retrain)
 
     @property
     def left(self) -> float:
         """Seconds until the end of the budget."""
         return self.plan.budget - self._elapsed()
+
+    @property
+    def _for_finals(self) -> float:
+        """Seconds until the finals must be over."""
+        return self.left + self.plan.budget * _OVERDRAFT - self.plan.evidence
 
     def search_seconds(self, config: Config, *, share: float = 1.0) -> float:
         """Seconds that the search may still take.
@@ -90,15 +94,14 @@ class TimeBudget:
         """How many of them there is time to train again, one at least."""
         for count in range(len(configs), 1, -1):
             dearest = max(configs[:count], key=self._costs.seconds)
-            if self._finals(count, 1, dearest) + self.plan.evidence <= self.left:
+            if self._finals(count, 1, dearest) <= self._for_finals:
                 return count
         return 1
 
     def another_seed(self, configs: Sequence[Config]) -> bool:
         """Whether finalists that still race can have one more seed each."""
         dearest = max(configs, key=self._costs.seconds)
-        seconds = self._finals(len(configs), 1, dearest) + self.plan.evidence
-        return seconds <= self.left
+        return self._finals(len(configs), 1, dearest) <= self._for_finals
 
     def seeds(self, config: Config, *, validated: bool = True) -> int:
         """With how many seeds winner and control can be retrained, one at least.
@@ -108,7 +111,7 @@ class TimeBudget:
             validated: Whether it raced; else it is validated now.
         """
         for seeds in range(self.plan.final_seeds, 1, -1):
-            if self._finals(0 if validated else 1, seeds, config) + self.plan.evidence <= self.left:
+            if self._finals(0 if validated else 1, seeds, config) <= self._for_finals:
                 return seeds
         return 1
 

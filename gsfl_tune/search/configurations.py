@@ -131,12 +131,12 @@ class Tried:
             ValueError: If there is none.
         """
         for _ in range(_DRAWS):
-            params = self._space.suggest(_Anywhere(rng), everything=everything)
+            params = self._space.suggest(Anywhere(rng), everything=everything)
             if self.is_new(params):
                 return params
         if self.exhausted() or self._next is None:
             raise ValueError("every configuration was tried")
-        return self._space.suggest(_Anywhere(rng, self._next.point), everything=everything)
+        return self._space.suggest(Anywhere(rng, self._next.point), everything=everything)
 
     def _add(self, params: Mapping[str, Any]) -> None:
         active = self._space.active_params(params)
@@ -180,19 +180,26 @@ class _Odometer:
         return values[self.positions[depth]]
 
 
-class _Anywhere:
-    """Takes the place of an Optuna trial: draws uniformly what is not given."""
+class Anywhere:
+    """Takes the place of an Optuna trial: draws uniformly what is not given.
+
+    Args:
+        rng: Draws.
+        given: Values by parameter name.
+    """
 
     def __init__(self, rng: np.random.Generator, given: Mapping[str, Any] | None = None) -> None:
         self._rng = rng
         self._given = given or {}
 
     def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        """Draws one of the choices."""
         return self._given.get(name, choices[int(self._rng.integers(len(choices)))])
 
     def suggest_int(
         self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
     ) -> int:
+        """Draws an integer."""
         if log and name not in self._given:
             ends = math.log(low - 0.5), math.log(high + 0.5)
             return min(max(round(math.exp(self._rng.uniform(*ends))), low), high)
@@ -202,6 +209,7 @@ class _Anywhere:
     def suggest_float(
         self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
     ) -> float:
+        """Draws a number."""
         if step is not None:
             count = math.floor((high - low) / step + 1e-8) + 1
             drawn = low + step * int(self._rng.integers(count))

@@ -8,7 +8,6 @@ stopped ones are taken for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -19,14 +18,13 @@ from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial
 
-from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.observed import Observed
+from gsfl_tune.search.observed import Observer
 
 # Of the first generation, as a share of a parameter's range; Optuna's.
 WIDTH = 1 / 6
 
 
-class CmaEs(BaseSampler):
+class CmaEs(Observer):
     """Proposes all numbers together by CMA-ES, and what is no number by another sampler.
 
     Trials are told in the order of their ends, a population at a time, whoever proposed them:
@@ -35,45 +33,22 @@ class CmaEs(BaseSampler):
     outside (Hansen, arXiv 1110.4181).
 
     Args:
-        space: What is searched.
-        joint: Its numbers, as Optuna's distributions.
-        startup_trials: Trials that end before it proposes.
         seed: Of this proposal.
         others: Draws start-up trials, and choices.
-        known: See `Observed`.
+        options: See `Observer`; what it proposes together are the numbers.
     """
 
-    def __init__(
-        self,
-        space: Space,
-        joint: Mapping[str, BaseDistribution],
-        *,
-        startup_trials: int,
-        seed: int,
-        others: BaseSampler,
-        known: dict[int, dict[str, Any]] | None = None,
-    ) -> None:
-        self._space = space
-        self._joint = dict(joint)
-        self._startup = startup_trials
+    def __init__(self, *args: Any, seed: int, others: BaseSampler, **options: Any) -> None:
+        super().__init__(*args, **options)
         self._seed = seed
         self._others = others
-        self._known = known
-
-    def infer_relative_search_space(
-        self, study: optuna.Study, trial: FrozenTrial
-    ) -> dict[str, BaseDistribution]:
-        """All numbers."""
-        return self._joint
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
         """A draw of the current generation; nothing during start-up."""
-        if not search_space:
-            return {}
-        seen = Observed(study, self._space, trial.number, known=self._known)
-        if len(seen.ended) < self._startup:
+        seen = self.observe(study, trial.number) if search_space else None
+        if seen is None:
             return {}
         transform = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0

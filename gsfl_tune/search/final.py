@@ -153,6 +153,8 @@ def run_jobs(
                         jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
                     if text is not None:
                         waiting.insert(0, index)
+                        if forecast is not None:
+                            forecast.ended(jobs[index].name, again=True)
                         watcher.notice(f"{jobs[index].name}: {text}")
                         continue
                     result = {"failed": result.reason}

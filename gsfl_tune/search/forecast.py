@@ -270,7 +270,7 @@ class JobsForecast:
         self._flying[name] = _Flight(self.clock())
 
     def ended(self, name: str, *, again: bool = False) -> None:
-        """Notes that it has none any more."""
+        """Notes that it has none any more; `again` where it waits for another one."""
         self._flying.pop(name, None)
         if again:
             self.waiting.insert(0, name)

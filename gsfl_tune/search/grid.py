@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial
 from gsfl_tune.experiment.checks import continuous, no_grid
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.configurations import Point, exact_key, key_of, walk
+from gsfl_tune.search.configurations import Point, Tried, walk
 
 MOST_POINTS = 100_000
 
@@ -45,14 +45,21 @@ def grid_points(space: Space, seed: int) -> list[Point]:
 class GridSampler(BaseSampler):
     """Proposes the first point of the grid that no trial of the study has.
 
+    It remembers what was tried: one sampler serves all trials of a study.
+
     Args:
-        points: The grid, see `grid_points`.
         space: What is searched.
+        seed: Of the order, see `grid_points`.
+
+    Raises:
+        UserError: When a parameter is continuous, or there are too many points.
     """
 
-    def __init__(self, points: list[Point], space: Space) -> None:
-        self.points = points
-        self._space = space
+    def __init__(self, space: Space, seed: int) -> None:
+        self._points = grid_points(space, seed)
+        self._tried = Tried(space)
+        # Those in front of it were all tried.
+        self._first = 0
         self._proposed: tuple[int, Point] | None = None
 
     def infer_relative_search_space(
@@ -76,14 +83,15 @@ class GridSampler(BaseSampler):
     ) -> Any:
         """The parameter's value at the trial's point."""
         if self._proposed is None or self._proposed[0] != trial.number:
-            point = self._next(study, trial.number) or self.points[0]
+            point = self._next(study) or self._points[0]
             self._proposed = (trial.number, point)
         return self._proposed[1][param_name]
 
-    def _next(self, study: optuna.Study, number: int) -> Point | None:
-        tried = {
-            key_of(self._space, trial.params)
-            for trial in study.get_trials(deepcopy=False)
-            if trial.number != number
-        }
-        return next((point for point in self.points if exact_key(point) not in tried), None)
+    def _next(self, study: optuna.Study) -> Point | None:
+        self._tried.look(study.get_trials(deepcopy=False))
+        while self._first < len(self._points):
+            point = self._points[self._first]
+            if self._tried.is_new(point):
+                return point
+            self._first += 1
+        return None

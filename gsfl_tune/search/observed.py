@@ -17,11 +17,14 @@ from typing import Any
 
 import numpy as np
 import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.proposal import ReadOnlyStudy
+from gsfl_tune.search.seen import thinned
 
 
 @dataclass(frozen=True)
@@ -48,6 +51,49 @@ class Observation:
         """The first objective."""
         assert self.values is not None
         return self.values[0]
+
+
+class Observer(BaseSampler):
+    """What the samplers have in common that learn from such observations.
+
+    They know the space before the first trial has ended, and propose when as many trials have
+    ended as start-up takes, stopped ones included.
+
+    Args:
+        space: What is searched.
+        joint: What is proposed together, as Optuna's distributions.
+        startup_trials: Trials that end before anything is proposed.
+        known: See `Observed`.
+        options: Of the next class in line.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        joint: Mapping[str, BaseDistribution],
+        *,
+        startup_trials: int,
+        known: dict[int, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._space = space
+        self._joint = dict(joint)
+        self._startup = startup_trials
+        self._known = known
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All that is proposed together."""
+        return self._joint
+
+    def observe(
+        self, study: optuna.Study, number: int, avoid: Iterable[Mapping[str, Any]] = ()
+    ) -> Observed | None:
+        """The study for the proposal of trial `number`; None during start-up."""
+        seen = Observed(study, self._space, number, avoid, self._known)
+        return None if len(seen.ended) < self._startup else seen
 
 
 class Observed(ReadOnlyStudy):
@@ -101,13 +147,9 @@ class Observed(ReadOnlyStudy):
             return
         sign = -1.0 if self._study.directions[0] == StudyDirection.MAXIMIZE else 1.0
         best = sorted(self.ended, key=lambda t: (sign * t.value, t.number))[: most // 4]
-        kept = {t.number for t in best}
-        others = [t.number for t in self.ended if t.number not in kept]
-        newest = most // 2
-        kept.update(others[-newest:])
-        earlier = others[:-newest]
-        spread = np.linspace(0, len(earlier) - 1, most - len(kept)).round().astype(int)
-        kept.update(earlier[position] for position in spread)
+        kept = thinned(
+            [t.number for t in self.ended], most, best={t.number for t in best}, newest=most // 2
+        )
         self.ended = [t for t in self.ended if t.number in kept]
 
     def _get_trials(

@@ -55,17 +55,6 @@ class Frozen:
     making: float
 
 
-def provisional(experiment: Experiment) -> Experiment:
-    """The experiment before its time budget is planned: as if the backbone were trained.
-
-    What is refused for memory or disk is refused for the largest that a plan can be.
-    """
-    if not experiment.automatic & {"training.finetune.epochs", "training.head.epochs"}:
-        return experiment
-    values = {"training.head.epochs": 10, "training.finetune.epochs": 8}
-    return experiment.fixed({k: v for k, v in values.items() if k in experiment.automatic})
-
-
 def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
     """The experiment as an earlier driver planned it; unchanged where none did.
 
@@ -136,7 +125,7 @@ def plan_time(
     search = experiment.defaults().search
     if search.time_budget is None:
         return None
-    assumed = provisional(experiment)
+    assumed = experiment.provisional()
     config = assumed.defaults()
     side = workspace.dataset.pool.side
     frozen = _measure(config, resources, costs, side, cache_dir, storage)
@@ -212,9 +201,8 @@ def _prices(
     frozen: Frozen,
     slots: int,
 ) -> Prices:
-    config, dataset = experiment.defaults(), workspace.dataset
+    config = experiment.defaults()
     works = {work.stage: work for work in costs.work(config)}
-    train, validation = len(dataset.train_index), len(dataset.validation_index)
     once, finetune_once, view_once = _shared(experiment, workspace, frozen)
     head, finetune = works.get("head"), works.get("finetune")
     epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
@@ -225,7 +213,7 @@ def _prices(
         once=once,
         finetune_once=finetune_once,
         evidence=costs.evidence(config, seeds=0),
-        retrain=(train + validation) / train,
+        retrain=costs.retrain,
         evidence_seed=costs.evidence_seed(config, slots),
         view_once=view_once,
         views=config.data.views,

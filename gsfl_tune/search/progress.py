@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, Group, RenderableType
@@ -115,12 +114,7 @@ class Progress(Watcher):
         self.display.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         # Where a study broke, nobody has said that it is over.
         self._study, self._jobs, self.display.body = None, None, None
         self.display.close()
@@ -232,13 +226,14 @@ class Progress(Watcher):
             self._say("interrupted; --resume goes on from here")
 
     # --- what is done now -----------------------------------------------------------------
+    # From here on the display's thread asks: what may be taken away meanwhile is looked at once.
 
     def _line(self) -> str:
         """What is being done now, in a line; empty where nobody says."""
         one = current()
         urgent = one is not None and one.urgent
-        parts = [one.text()] if one is not None and (urgent or self._head_text() is None) else []
         head = self._head_text()
+        parts = [one.text()] if one is not None and (urgent or head is None) else []
         if head is not None and not urgent:
             parts.append(head)
         parts += self._trials(_IN_LINE)
@@ -255,11 +250,12 @@ class Progress(Watcher):
 
     def _head_text(self) -> str | None:
         """How far study or retrains are; None between them."""
-        if self._study is not None:
+        study, jobs = self._study, self._jobs
+        if study is not None:
             done = self._ended_count()
-            return f"{self._study.name} {self._of(done)}, {self._clock.line(done)}"
-        if self._jobs is not None:
-            done, total = self._jobs
+            return f"{study.name} {self._of(done)}, {self._clock.line(done)}"
+        if jobs is not None:
+            done, total = jobs
             return f"{self._title} {done}/{total}, {self._clock.line(done)}"
         return None
 
@@ -277,11 +273,12 @@ class Progress(Watcher):
 
     def frame(self) -> RenderableType:
         """What the terminal shows now, besides what is done now."""
-        if self._study is None:
+        study = self._study
+        if study is None:
             done, total = self._jobs or (0, 0)
             return self._head(self._title, done, total, self._clock.line(done))
         done = self._ended_count()
-        title = f"{self._study.name}, {self._slots} at once"
+        title = f"{study.name}, {self._slots} at once"
         parts: list[RenderableType] = [
             self._head(title, done, self._budget, self._clock.line(done)),
             Text.from_markup(self._counts_text(markup=True)),
@@ -290,10 +287,10 @@ class Progress(Watcher):
         if best is not None:
             parts.append(
                 Text.from_markup(
-                    f"best [bold]{self._best_text}[/bold] {self._study.metric}, trial {best.number}"
+                    f"best [bold]{self._best_text}[/bold] {study.metric}, trial {best.number}"
                 )
             )
-            parts.append(_params(self._study.space.active_params(best.params), self.console.width))
+            parts.append(_params(study.space.active_params(best.params), self.console.width))
         return Group(*parts)
 
     def _note(self) -> None:

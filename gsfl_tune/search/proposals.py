@@ -37,11 +37,14 @@ class Proposals:
         self._seed = seed
         self._several = several
         self._memory = Memory()
+        self._grid: BaseSampler | None = None
         self.tried = Tried(space)
 
     def sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
         """See `create_sampler`."""
-        return create_sampler(
+        if self._grid is not None:
+            return self._grid
+        sampler = create_sampler(
             self._config,
             self._space,
             self._seed,
@@ -50,6 +53,9 @@ class Proposals:
             several=self._several,
             turned_down=turned_down,
         )
+        if self._config.name == "grid":
+            self._grid = sampler  # walked once, not for every trial
+        return sampler
 
     def new(self, study: optuna.Study, number: int) -> Proposal | None:
         """What trial `number` should be; None when every configuration was tried."""

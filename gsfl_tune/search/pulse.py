@@ -39,7 +39,6 @@ class Pulse:
     def __init__(self, say: Callable[[bytes, bytes | None], None] | None = None) -> None:
         self._say = say or _put
         self._key: bytes | None = None
-        self._changed = threading.Event()
         self._thread: threading.Thread | None = None
 
     def begin(self, channel: str | None, name: str) -> None:
@@ -139,7 +138,6 @@ class TrialPulses(Watcher):
         self._running: dict[int, str] = {}
         self._pulses = Pulses(lambda: list(self._running.values()))
         self.channel = self._pulses.channel
-        self.latest = self._pulses.latest
         self.states = self._pulses.states
         self.listening = self._pulses.listening
 

@@ -6,16 +6,16 @@ not heard of.
 
 from __future__ import annotations
 
-import math
-import random
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+
+import numpy as np
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.budget import SearchTime
+from gsfl_tune.search.configurations import Anywhere
 from gsfl_tune.search.forecast import JobsForecast, StudyForecast, rest_of
 from gsfl_tune.search.job import Job
 from gsfl_tune.search.trial_costs import TrialCosts
@@ -79,35 +79,6 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     return max(own * costs.retrain, total / slots)
 
 
-class _Dice:
-    """Draws values anywhere in their ranges, as `Space.suggest` asks for them."""
-
-    def __init__(self, seed: int) -> None:
-        self._random = random.Random(seed)
-
-    def suggest_categorical(self, name: str, choices: Any) -> Any:
-        return self._random.choice(list(choices))
-
-    def suggest_int(
-        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
-    ) -> int:
-        if log:
-            return round(self._between(low, high, log=True))
-        return low + step * self._random.randint(0, (high - low) // step)
-
-    def suggest_float(
-        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
-    ) -> float:
-        if step is not None:
-            return low + step * self._random.randint(0, round((high - low) / step))
-        return self._between(low, high, log=log)
-
-    def _between(self, low: float, high: float, *, log: bool) -> float:
-        if log:
-            return math.exp(self._random.uniform(math.log(low), math.log(high)))
-        return self._random.uniform(low, high)
-
-
 def typical(experiment: Experiment, count: int = 16) -> list[Config]:
     """Configurations from anywhere in a space: trials to come cost what these do, about.
 
@@ -118,7 +89,8 @@ def typical(experiment: Experiment, count: int = 16) -> list[Config]:
     found = []
     for seed in range(count):
         with suppress(ValueError, UserError):
-            found.append(experiment.configure(experiment.space.suggest(_Dice(seed))))
+            drawn = experiment.space.suggest(Anywhere(np.random.default_rng(seed)))
+            found.append(experiment.configure(drawn))
     return found or [experiment.defaults()]
 
 

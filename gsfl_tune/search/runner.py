@@ -283,10 +283,10 @@ def run_study(
     waiting = study.counts()["WAITING"] - max(0, budget - study.created())
     if waiting > 0:
         watcher.notice(f"{waiting} enqueued configuration(s) wait for more search.trials")
-    if not again and study.created() >= budget:
-        return over()
-    limits.look()
-    if limits.reason is not None:
+    done = not again and study.created() >= budget
+    if not done:
+        limits.look()
+    if done or limits.reason is not None:
         with closing(study):
             return over()
     searcher = StudySearcher(

@@ -23,7 +23,7 @@ from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.added import SamplerFactory, SamplerRequest, sampler_factory
 from gsfl_tune.search.evolution import CmaEs
 from gsfl_tune.search.gaussian import Gp
-from gsfl_tune.search.grid import GridSampler, grid_points
+from gsfl_tune.search.grid import GridSampler
 from gsfl_tune.search.near import NearDefaults
 from gsfl_tune.search.seen import Memory
 from gsfl_tune.search.tpe import Tpe
@@ -47,7 +47,8 @@ def create_sampler(
     """The sampler that proposes trial `number`.
 
     A sampler is made anew for every trial and seeded from (study seed, trial number): a
-    resumed study does not repeat its draws, and equal histories give equal proposals.
+    resumed study does not repeat its draws, and equal histories give equal proposals. A grid draws
+    nothing, and may serve all trials.
 
     Args:
         config: Name and start-up trials.
@@ -66,7 +67,7 @@ def create_sampler(
     draw = int(np.random.SeedSequence([seed, number, *again]).generate_state(1)[0])
     startup = config.startup_trials
     if config.name == "grid":
-        return GridSampler(grid_points(space, seed), space)
+        return GridSampler(space, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         factory = sampler_factory(config.name)

@@ -135,13 +135,8 @@ class Memory:
         """
         if len(self._numbers) <= most:
             return [self._trials[number] for number in self._numbers]
-        kept = {trial.number for trial in self.best(min(BEST, most // 3))}
-        others = [number for number in self._numbers if number not in kept]
-        newest = (most - len(kept)) // 2
-        kept.update(others[len(others) - newest :])
-        earlier = others[: len(others) - newest]
-        spread = np.linspace(0, len(earlier) - 1, most - len(kept)).round().astype(int)
-        kept.update(earlier[position] for position in spread)
+        best = {trial.number for trial in self.best(min(BEST, most // 3))}
+        kept = thinned(self._numbers, most, best=best, newest=(most - len(best)) // 2)
         return [self._trials[number] for number in sorted(kept)]
 
     def _see_running(self, trial: FrozenTrial, sign: float) -> SeenTrial:
@@ -177,6 +172,22 @@ class Memory:
         first = self.shapes.get(trial.names)
         if first is None or trial.number < first.number:
             self.shapes[trial.names] = trial
+
+
+def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -> set[int]:
+    """Leaves trials out: of more than `most` keeps the best, the newest, and some of all times.
+
+    Args:
+        numbers: Of the trials, oldest first.
+        most: How many are kept.
+        best: Those that are kept for being the best.
+        newest: How many others are kept for being the newest.
+    """
+    others = [number for number in numbers if number not in best]
+    kept = best | set(others[len(others) - newest :])
+    earlier = others[: len(others) - newest]
+    spread = np.linspace(0, len(earlier) - 1, most - len(kept)).round().astype(int)
+    return kept | {earlier[position] for position in spread}
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:

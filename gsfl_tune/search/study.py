@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from gsfl_tune.search.fingerprint import sign_study
 from gsfl_tune.search.journal import end_of_proposals, open_journal
 from gsfl_tune.search.proposals import Proposals
 from gsfl_tune.search.sampler import fixed_params, whole_space
+from gsfl_tune.search.tally import Tally
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
@@ -87,11 +87,7 @@ class Study:
         sign_study(self._study, metric=metric, seed=seed, fingerprint=fingerprint or {})
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = whole_space(space)
-        # What would else be counted anew at every event.
-        self._states: list[TrialState] = []
-        self._counts: Counter[TrialState] = Counter()
-        self._waiting: list[int] = []
-        self._best: FrozenTrial | None = None
+        self._tally = Tally(self._key)
         self._handed_out: int | None = None
         self._look()
 
@@ -250,15 +246,15 @@ class Study:
 
     def running(self) -> list[int]:
         """Numbers of the trials that are under way, oldest first."""
-        return [n for n, state in enumerate(self._states) if state == TrialState.RUNNING]
+        return self._tally.running()
 
     def counts(self) -> dict[str, int]:
         """Trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
-        return {name: self._counts[TrialState[name]] for name in _STATES}
+        return {name: self._tally.count(TrialState[name]) for name in _STATES}
 
     def created(self) -> int:
         """Trials that were handed out, finished or not: what counts against the budget."""
-        return len(self._states) - self._counts[TrialState.WAITING]
+        return len(self._tally) - len(self._tally.waiting)
 
     @property
     def configurations(self) -> int:
@@ -282,23 +278,22 @@ class Study:
 
     def best(self) -> FrozenTrial | None:
         """The best COMPLETE trial."""
-        return self._best
+        return self._tally.best
 
     # --- inside ---------------------------------------------------------------------------
 
     def _waited_for(self) -> Asked | None:
-        if not self._waiting:
+        if not self._tally.waiting:
             return None
-        number = self._waiting[0]
-        self._study.sampler = self._proposals.sampler(number)
+        self._study.sampler = self._proposals.sampler(self._tally.waiting[0])
         with self._journal.batch():
             trial = self._study.ask()
             self._look()
-            self._set(trial.number, TrialState.RUNNING)
+            self._tally.note(self.trial(trial.number))
             return self._asked(trial)
 
     def _proposed_ahead(self) -> Asked | None:
-        number = len(self._states)
+        number = len(self._tally)
         if self._ahead is None or not self._ahead.covers(number):
             return None
         params = self._ahead.take(number, self._until())
@@ -307,15 +302,15 @@ class Study:
         return self._create(params)
 
     def _proposed(self) -> Asked | None:
-        found = self._proposals.new(self._study, len(self._states))
+        found = self._proposals.new(self._study, len(self._tally))
         if found is None:
             return None
         return self._create(found.params, notes=found.notes)
 
     def _prepare(self) -> None:
         """Has the next proposal computed, unless a configuration waits to be tried first."""
-        if self._ahead is not None and not self._waiting:
-            self._ahead.prepare(len(self._states), self._until())
+        if self._ahead is not None and not self._tally.waiting:
+            self._ahead.prepare(len(self._tally), self._until())
 
     def _create(
         self,
@@ -334,7 +329,7 @@ class Study:
         with self._journal.batch():
             self._storage.create_new_trial(self._id, trial)
             self._look()
-        number = len(self._states) - 1
+        number = len(self._tally) - 1
         return Asked(number=number, params=dict(params), protected=False, rungs={})
 
     def _until(self) -> int:
@@ -371,33 +366,16 @@ class Study:
         # What `optuna.Study.tell` does, but for a deep copy of the trial.
         values = [float(value) for value in found] or None
         self._storage.set_trial_state_values(self._trial_id(number), state, values)
-        self._set(number, state)
-
-    def _set(self, number: int, state: TrialState) -> None:
-        if self._states[number] == TrialState.WAITING:
-            self._waiting.remove(number)
-        self._counts[self._states[number]] -= 1
-        self._counts[state] += 1
-        self._states[number] = state
-        if state == TrialState.COMPLETE:
-            trial = self.trial(number)
-            if self._best is None or self._key(trial) < self._key(self._best):
-                self._best = trial
+        self._tally.note(self.trial(number))
 
     def _look(self) -> None:
         """Takes note of trials that are new."""
         while True:
-            number = len(self._states)
             try:
-                trial = self.trial(number)
+                trial = self.trial(len(self._tally))
             except KeyError:
                 return
-            # So that `_set` has something to count from.
-            self._states.append(TrialState.RUNNING)
-            self._counts[TrialState.RUNNING] += 1
-            self._set(number, trial.state)
-            if trial.state == TrialState.WAITING:
-                self._waiting.append(number)
+            self._tally.note(trial)
 
     def _key(self, trial: FrozenTrial) -> tuple[float, int]:
         """Sorts the best first."""

@@ -10,6 +10,7 @@ from typing import Any
 from gsfl_tune.data import Dataset
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import probe
+from gsfl_tune.search.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
 
@@ -18,9 +19,8 @@ from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
 _EVIDENCE_START = 35.0
 _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
-# Test and training images that a trained network is asked about for it, seeds whose networks are.
+# Test and training images that a trained network is asked about for it.
 _EVIDENCE_IMAGES = (2000, 2048)
-_EVIDENCE_SEEDS = 3
 # A forward pass, of a step of training.
 _FORWARD = 1 / 3
 # Of a process, until one was seen; and how many of them are remembered.
@@ -90,7 +90,7 @@ class TrialCosts:
         """
         numbers = self._train * probe(config.model.backbone).channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
-        return fixed + min(seeds, _EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
+        return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
         """Of `evidence`, what every seed adds whose backbone was trained: its features are new."""

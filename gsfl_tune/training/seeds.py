@@ -6,7 +6,7 @@ import numpy as np
 
 
 def mix(seed: int, epoch: int) -> int:
-    """A seed of its own for every epoch; unrelated for neighbouring seeds."""
+    """Makes a seed of its own for every epoch; unrelated for neighbouring seeds."""
     return int(
         np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1)
     )

@@ -28,7 +28,7 @@ def calibrate(
     *,
     ensemble: bool = False,
 ) -> Calibration:
-    """Fits a temperature and thresholds on validation images, and looks what test images say.
+    """Fits a temperature and thresholds on validation images, and scores test images with them.
 
     Test images decide nothing.
 
@@ -66,7 +66,7 @@ def calibrate(
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = False) -> float:
-    """The temperature with the lowest NLL, between 1/20 and 20.
+    """Finds the temperature with the lowest NLL, between 1/20 and 20.
 
     Where no answer is wrong there is nothing to fit: ever lower temperatures would be better. The
     temperature is 1 then.
@@ -86,7 +86,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = Fa
         found = log_probabilities(scores, math.exp(exponent), ensemble=ensemble)
         return float(-found[:, rows, truth].mean())
 
-    # Golden section: of one temperature the NLL has one minimum (it is convex in 1 / T).
+    # Golden section: the NLL of each network is convex in 1 / T, so that there is one minimum. That
+    # of an ensemble need not be convex: what is found there is a minimum, perhaps not the lowest.
     low, high = math.log(_LEAST), math.log(_MOST)
     ratio = (math.sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -106,7 +107,7 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = Fa
 def log_probabilities(
     logits: NDArray[np.float64], temperature: float, *, ensemble: bool = False
 ) -> NDArray[np.float64]:
-    """Log-probabilities (seeds, N, C) of logits; of an ensemble (1, N, C)."""
+    """Computes log-probabilities (seeds, N, C) of logits; of an ensemble (1, N, C)."""
     found = np.stack([log_softmax(each / temperature) for each in logits])
     if not ensemble:
         return found
@@ -122,13 +123,13 @@ def answers(
     *,
     ensemble: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Confidence of every answer, and whether it is right: (seeds * N,), of an ensemble (N,).
+    """Gives the confidence of every answer, and whether it is right: both (seeds * N,) or (N,).
 
     Args:
         logits: (seeds, N, C).
         labels: (N,) classes.
         temperature: That the logits are divided by.
-        ensemble: Whether the mean of the seeds' probabilities is the answer.
+        ensemble: Whether the mean of the seeds' probabilities is the answer: one an image.
     """
     found = log_probabilities(logits, temperature, ensemble=ensemble)
     confidence = np.exp(found.max(axis=2)).reshape(-1)
@@ -136,7 +137,7 @@ def answers(
 
 
 def thresholds(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> dict[float, float]:
-    """For every share of errors, the lowest threshold that rejects as many; empty without errors.
+    """Finds the lowest threshold that rejects each share of the errors; none without errors.
 
     Args:
         confidence: (N,) of answers.
@@ -159,7 +160,7 @@ def thresholds(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> d
 def risk_coverage(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], points: int = 100
 ) -> list[list[float]]:
-    """How often answers are wrong when the least confident ones are left out.
+    """Counts how often answers are wrong when the least confident ones are left out.
 
     Args:
         confidence: (N,) of answers.

@@ -134,3 +134,14 @@ def test_what_the_last_blocks_cache_is_said(tmp_path, capsys):
     )
     assert main(["check", str(file), "--set", "data.views=0"]) == 0
     assert "augments anew in every epoch" in " ".join(capsys.readouterr().out.split())
+
+
+def test_passes_are_those_of_the_stages_that_a_plan_may_have(file, capsys):
+    # Epochs are planned when the search begins: as if the last blocks were trained, whose views
+    # are activations of the blocks in front of them and no features.
+    text = TEXT.replace("image_size: 64", "image_size: 64, views: 3").replace("    epochs: 4\n", "")
+    file.write_text(text.replace("trials: 10,", "time_budget: 10m,"))
+    assert main(["check", str(file)]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "10m for everything up to the tested bundle" in shown or "10 min for" in shown
+    assert "1 pass of all images through a frozen backbone, computed once" in shown

@@ -12,7 +12,8 @@ from gsfl_tune.evidence import Tested, difference, find, mean_interval
 from gsfl_tune.evidence.findings import SEVERITIES
 from gsfl_tune.evidence.write import spread_share
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.run.results import Finding, Outcome, Probe, Results, Score
+from gsfl_tune.run.results import Calibration, Finding, Outcome, Probe, Results, Score
+from gsfl_tune.training.metrics import classification_metrics
 
 CLASSES = 10
 SPACE = Experiment.parse(
@@ -195,6 +196,69 @@ def test_confidence_that_is_worse_than_the_probes():
     )
     # Sure and wrong as often as the probe is unsure and right: as far off.
     assert codes(world(sure=60.0)) == ["nll_worse_than_probe"]
+
+
+def with_temperatures(tested: Tested, winner: float = 1.0, probe: float = 1.0) -> Results:
+    """Results whose bundles hold these temperatures."""
+
+    def fitted(temperature: float) -> Calibration:
+        score = {name: Score.of([0.5]) for name in ("nll", "ece")}
+        return Calibration(temperature, 100, 3, 20, score, score)
+
+    found = results(tested)
+    assert found.probe is not None
+    return replace(
+        found,
+        winner=replace(found.winner, calibration=fitted(winner)),
+        probe=replace(found.probe, calibration=fitted(probe)),
+    )
+
+
+def found_with(tested: Tested, **temperatures: float) -> dict[str, Finding]:
+    found = find(with_temperatures(tested, **temperatures), GOOD, tested, space=SPACE)
+    return {each.code: each for each in found}
+
+
+def test_confidence_is_compared_as_it_is_deployed():
+    """Each model's temperature is in its bundle: what it mends is no finding."""
+    both = {"nll_worse_than_probe", "ece_worse_than_probe"}
+    sure = world(sure=60.0, winner=0.72)
+    found = found_with(sure)
+    assert both <= set(found)
+    assert not both & set(found_with(sure, winner=15.0))
+    # A probe that is as sure, until its temperature makes it the probe of before.
+    other = replace(sure, probe=20 * sure.probe)
+    assert not both & set(found_with(other))
+    again = found_with(other, probe=20.0)
+    for code in both:
+        assert again[code].numbers == pytest.approx(found[code].numbers)
+
+
+def test_a_temperature_that_does_not_carry_over():
+    tested = world()
+    found = found_with(tested, winner=0.2)["temperature_does_not_carry_over"]
+    before, after = (
+        np.mean([classification_metrics(own / t, tested.labels)["nll"] for own in tested.winner])
+        for t in (1.0, 0.2)
+    )
+    assert found.severity == "warning"
+    assert found.numbers["mean"] == pytest.approx(after - before)
+    assert found.numbers["temperature"] == 0.2
+    # With one seed too; without a temperature, or with one that helps, there is nothing to tell.
+    assert "temperature_does_not_carry_over" in found_with(world(seeds=1), winner=0.2)
+    for helpful in (1.0, 15.0):
+        assert "temperature_does_not_carry_over" not in found_with(world(sure=60.0), winner=helpful)
+    assert "temperature_does_not_carry_over" not in codes(tested)
+
+
+def test_a_temperature_that_is_worse_by_chance_is_no_finding():
+    tested = world(images=150)
+    before, after = (
+        np.mean([classification_metrics(own / t, tested.labels)["nll"] for own in tested.winner])
+        for t in (1.0, 0.85)
+    )
+    assert after > before
+    assert "temperature_does_not_carry_over" not in found_with(tested, winner=0.85)
 
 
 def test_few_images_one_seed_and_the_end_of_a_range():

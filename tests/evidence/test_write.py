@@ -139,7 +139,7 @@ def test_a_part_that_fails_loses_itself_and_says_so(workspace, retrained, tmp_pa
     content = write(workspace, tmp_path / "run", broken, None, notices)
     assert len(notices) == 1
     assert "checkpoint.pt" in notices[0]
-    for part in ("probes", "swap", "map", "gradcam"):
+    for part in ("probes", "swap", "shared", "map", "gradcam"):
         assert "checkpoint.pt" in content[part]["error"]
     assert content["calibration"]["ece"] > 0
     assert {each["kind"] for each in content["pictures"]} == {"confused", "group"}

@@ -71,20 +71,21 @@ def test_the_configuration_and_the_card_say_what_was_done(calibrated, bundle_pat
     }  # fmt: skip
     card = (calibrated / "README.md").read_text()
     assert "ECE was 0.2000 before and 0.0500 after, NLL 0.9000 and 0.7000." in card
+    assert "NLL is higher with it" not in card
     assert "52 % of the errors on validation and 8.0 % of the right answers" in card
     plain = (bundle_path / "README.md").read_text()
     assert "## Calibration" not in plain
     assert "not calibrated afterwards" in plain
 
 
-def test_a_temperature_that_does_not_carry_over_is_told(tmp_path, config, network):
+def test_a_temperature_with_which_test_images_are_answered_worse_is_told(tmp_path, config, network):
     worse = SCORES | {"nll": Score.of([1.4])}
     path = bundle_from_network(
         tmp_path / "worse", network, config, classes=CLASSES, groups=GROUPS, side=SIDE,
         metrics=METRICS, calibration=Calibration(2.5, 40, 1, 0, SCORES, worse),
     )  # fmt: skip
     card = (path / "README.md").read_text()
-    assert "**it does not carry over**" in card
+    assert "**NLL is higher with it**" in card
     assert "there is no threshold" in card
     with pytest.raises(UserError, match="no wrong answer to choose one by"):
         load_bundle(path, "cpu").threshold("auto")

@@ -11,7 +11,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import export_run, load_bundle
 from gsfl_tune.export.pick import choose, parse_rule
-from gsfl_tune.run.results import read_results, write_results
+from gsfl_tune.run.results import Ensemble, read_results, write_results
 from tests.report.conftest import make_results
 
 
@@ -58,6 +58,7 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     config = Config.model_validate(content).model_dump(mode="json")
     results = make_results(pareto=[entry(7, 0.5, 1.0, config), entry(2, 0.9, 3.0)])
     results = replace(results, winner=replace(results.winner, trial=2))
+    results = replace(results, ensemble=Ensemble([1, 2], results.winner.test))
     write_results(run.results_file, results)
     assert read_results(run.results_file) == results
 
@@ -69,6 +70,8 @@ def test_the_choice_is_trained_tested_and_kept(trained_run, cache_dir, tmp_path,
     assert bundle.metrics["winner"]["seeds"] == [1]
     assert 0 <= bundle.metrics["winner"]["test"]["accuracy"]["mean"] <= 1
     assert bundle.metrics["control"] is None
+    # That of the winner's seeds says nothing of this trial.
+    assert bundle.metrics["ensemble"] is None
     assert "picked trial 7" in said[0]
     assert len(bundle.predict(list(squares[:2]))) == 2
     # The second time it is there.

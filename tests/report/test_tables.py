@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import shlex
 
 import pytest
@@ -141,3 +142,21 @@ def test_one_seed_has_no_deviation_and_no_control_no_sentence(begun):
     assert text.splitlines()[0] == "birds: test accuracy 50.0 %"
     assert "minus" not in text
     assert "nothing was searched" in text
+
+
+def test_the_bundle_is_shown_with_its_temperature(finished):
+    file = finished / "results.json"
+    content = json.loads(file.read_text())
+    score = {"mean": 0.4321, "std": 0.0, "values": [0.4321]}
+    content["winner"]["calibration"] = {
+        "temperature": 0.5,
+        "images": 60,
+        "seeds": 3,
+        "wrong": 9,
+        "before": content["winner"]["test"],
+        "after": {"nll": score, "ece": {**score, "mean": 0.0123}},
+        "rejections": [],
+    }
+    file.write_text(json.dumps(content))
+    lines = [line.split() for line in text_of(finished).splitlines()]
+    assert ["bundle,", "T", "=", "0.50", "0.432", "0.012"] in lines

@@ -70,3 +70,17 @@ def test_level_in_the_metric_nll_decides_and_level_in_both_the_winner_stays():
     )
     assert best_on_validation(results) == "control"
     assert "better NLL" in str(ahead(results))
+
+
+def test_nll_that_one_of_them_lacks_decides_nothing():
+    results = compared(0.0, -0.1, 0.1, winner=0.8, control=0.8)
+    with_nll = {"accuracy": Score.of([0.8]), "nll": Score.of([0.6])}
+    without = {"accuracy": Score.of([0.8])}
+    assert results.control is not None
+    for own, theirs in ((with_nll, without), (without, with_nll)):
+        found = replace(
+            results,
+            winner=replace(results.winner, validation=own),
+            control=replace(results.control, validation=theirs),
+        )
+        assert (best_on_validation(found), ahead(found)) == ("winner", None)

@@ -71,12 +71,13 @@ def test_finalists_and_seeds_follow_from_what_is_left() -> None:
     assert run.budget.finalists(three) == 3
     assert run.budget.another_seed(three)
     assert run.budget.seeds(_config()) == 3
-    # Left are 7.5: one for the evidence, three for two retrains with one seed and its comparison.
-    run.now = 32.5 * run.training
-    assert run.budget.finalists(three) == 3
+    # Left are 5.5, and 2 over the budget: one for the evidence, three for two retrains with one
+    # seed and its comparison.
     run.now = 34.5 * run.training
+    assert run.budget.finalists(three) == 3
+    run.now = 36.5 * run.training
     assert run.budget.finalists(three) == 1
     assert not run.budget.another_seed(three)
     assert run.budget.seeds(_config()) == 1
-    run.now = 32.9 * run.training
+    run.now = 34.9 * run.training
     assert run.budget.seeds(_config()) == 2

@@ -13,7 +13,6 @@ from gsfl_tune.search.planning import (
     _fewer_preparations,
     _longest_plan,
     fixed_to,
-    provisional,
 )
 from gsfl_tune.search.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.training import Workspace
@@ -65,7 +64,7 @@ def test_views_that_no_epoch_would_show_are_not_made(experiment):
 
 
 def test_what_takes_too_long_to_prepare_is_left_out_the_dearest_first(experiment, tmp_path):
-    experiment = provisional(experiment)
+    experiment = experiment.provisional()
     workspace = Workspace.open(experiment.defaults().data, cache_dir=tmp_path)
 
     def left(rate: float) -> list[list[object]]:

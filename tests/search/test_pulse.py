@@ -80,6 +80,7 @@ def test_what_workers_do_for_the_driver_is_shown_with_what_it_waits_for(
 
 def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: Any) -> None:
     monkeypatch.setattr(pulse, "_SECONDS", 0.01)
+    monkeypatch.setattr(pulse, "_PAUSE", 0.01)
     told: list[bytes] = []
 
     def say(key: bytes, words: bytes | None) -> None:
@@ -87,8 +88,13 @@ def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: A
         if len(told) < 3:
             raise ConnectionError
 
+    asked: list[str] = []
+
     def ask(channel: str) -> Mapping[str, Said]:
-        raise ConnectionError
+        asked.append(channel)
+        if len(asked) < 3:
+            raise ConnectionError
+        return {"trial 1": Said("training")}
 
     sender = pulse.Pulse(say)
     with activity("training"):
@@ -99,9 +105,12 @@ def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: A
             time.sleep(0.01)
         sender.end()
     pulses = Pulses(lambda: ["trial 1"], ask)
+    assert pulses.latest() == {"trial 1": "starting"}
     with pulses.listening():
-        time.sleep(0.1)
-        assert pulses.latest() == {"trial 1": "starting"}
+        deadline = time.monotonic() + 20
+        while pulses.latest() != {"trial 1": "training"}:
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
 
 
 def test_a_training_says_where_it_is(run: RunDirectory, cache_dir: Path) -> None:

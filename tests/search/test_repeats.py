@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 from optuna.trial import TrialState
 
 from gsfl_tune.cli import main
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Study, open_study
-from gsfl_tune.search.configurations import Tried, count_configurations, key_of
+from gsfl_tune.search import Study, grid, open_study
+from gsfl_tune.search.configurations import Node, Tried, count_configurations, key_of, walk
 from gsfl_tune.search.searcher import StudySearcher
 from gsfl_tune.search.watcher import Watcher
 from tests.search.experiments import experiment
@@ -52,6 +55,23 @@ def test_a_finite_space_is_walked_once_and_ends(run: RunDirectory, name: str) ->
     assert len(set(keys)) == len(keys) == POSSIBLE
     # The same after a resume, with nothing in memory.
     assert open_study(tried, run).ask() is None
+
+
+def test_a_grid_is_walked_once_and_not_for_every_trial(
+    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    walks = []
+
+    def counted(space: Space) -> Iterator[Node]:
+        walks.append(space)
+        return walk(space)
+
+    monkeypatch.setattr(grid, "walk", counted)
+    tried = _small("grid")
+    study = open_study(tried, run)
+    study.enqueue(tried.default_params(), "defaults")
+    assert _search(study, 6) == 6
+    assert len(walks) == 1
 
 
 def test_an_interrupted_study_ends_as_an_uninterrupted_one(run: RunDirectory) -> None:

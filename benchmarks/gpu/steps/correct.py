@@ -32,8 +32,7 @@ from gsfl_tune.training import Training, Workspace
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
 
 ROOT = Path(__file__).parents[3]
-GROUPS, SCALE = 5, 11.8
-RATE, DECAY, MOMENTUM = 0.05, 0.01, 0.9
+GROUPS, SCALE, RATE, DECAY, MOMENTUM = 5, 11.8, 0.05, 0.01, 0.9
 _SGD = {
     "optimizer": "sgd",
     "weight_decay": DECAY,

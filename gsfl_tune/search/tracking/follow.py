@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.results import Results, read_results
 from gsfl_tune.run.storage import EPOCHS
 from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.spaces import run_spaces
+from gsfl_tune.search.spaces import run_spaces, unchecked
 from gsfl_tune.search.study import Study
 from gsfl_tune.search.tracking._base import RunInfo, Tracker, TrialRecord
 from gsfl_tune.search.watcher import Watcher
@@ -273,7 +272,8 @@ def track_run(
 
 
 def _info(run: RunDirectory) -> RunInfo:
-    return RunInfo.of(run, Experiment.load(run.experiment_file))
+    # Its images may lie elsewhere by now, and are not asked for.
+    return RunInfo.of(run, unchecked(run.experiment_file.read_text(encoding="utf-8")))
 
 
 def _reason(error: Exception) -> str:

@@ -14,7 +14,7 @@ _IMAGES = 2000
 
 
 def dearest(experiment: Experiment) -> tuple[Config, float]:
-    """The configuration that costs most, and how many times the price of the defaults.
+    """Finds the configuration that costs most, and how many times the price of the defaults.
 
     Args:
         experiment: The experiment.

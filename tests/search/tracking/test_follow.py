@@ -143,3 +143,13 @@ def test_passwords_are_not_shown() -> None:
     with pytest.raises(UserError) as refused:
         open_trackers(mlflow="ftp://me:hunter2@host")
     assert "hunter2" not in str(refused.value)
+
+
+def test_a_run_whose_images_are_elsewhere_can_be_told(study: Study, run: RunDirectory) -> None:
+    text = run.experiment_file.read_text()
+    moved = text.replace("source: typefaces", "source: folder\n  path: /nowhere/photos")
+    assert moved != text
+    write_text(run.experiment_file, moved)
+    tracker = Unreliable(failures=0)
+    assert track_run(run, [tracker]) == 3
+    assert tracker.told["search-0"] == ("COMPLETE", 1)
