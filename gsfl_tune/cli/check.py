@@ -56,10 +56,39 @@ class Check(Command):
             console.print(parameter_table(experiment, console))
         else:
             console.print("No leaf is a distribution: there is nothing to search.")
+        for line in _data(experiment):
+            console.print(line, soft_wrap=True)
         for warning in experiment.warnings:
             console.print(f"Warning: {warning}", soft_wrap=True)
         _print_cost(experiment, console)
         return FINISHED
+
+
+def _data(experiment: Experiment) -> list[str]:
+    """What the data holds, as far as a listing tells; images that are elsewhere are not asked."""
+    from collections import Counter
+
+    from gsfl_tune.data import cache_directory
+    from gsfl_tune.data.sources import create_source
+    from gsfl_tune.experiment import UserError
+
+    config = experiment.defaults().data
+    paths = [config.path] if isinstance(config.path, str) else config.path or []
+    if config.source == "typefaces" or config.download or any("://" in path for path in paths):
+        return []
+    try:
+        with showing("listing the images", short=True):
+            source = create_source(config, cache_directory())
+    except UserError as error:
+        return [f"Warning: {line}" for line in str(error).splitlines()]
+    parts = Counter(sample.part for sample in source.samples)
+    told = [f"{part} {parts[part]:,}" for part in ("train", "validation", "test") if parts[part]]
+    counts = f" ({', '.join(told)})" if told else ""
+    return [
+        f"Data: {len(source.classes)} classes, {len(source.samples):,} images{counts}",
+        *(f"Data: {notice}" for notice in source.told()),
+        *(f"Warning: {problem}" for problem in source.problems),
+    ]
 
 
 def parameter_table(experiment: Experiment, console: Console) -> Table:

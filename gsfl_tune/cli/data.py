@@ -91,7 +91,7 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
     if data.endswith((".yaml", ".yml")):
         experiment = Experiment.load(data, overrides=overrides)
         return experiment.name, experiment.defaults().data
-    from gsfl_tune.data.detect import detect_source
+    from gsfl_tune.data.sources import detect_source
 
     stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)

@@ -45,6 +45,8 @@ class Evaluate(Command):
 
             bundle = load_bundle(args.bundle)
             data = _open(args.data, args.overrides, bundle)
+            for notice in data.notices:
+                display.say(notice)
             for image in data.broken:
                 display.say(f"{image.path}: left out ({image.reason})")
             with activity(f"scoring {len(data.images):,} images"):
@@ -55,6 +57,7 @@ class Evaluate(Command):
                 "images": len(data.images),
                 "classes": len(data.classes),
                 "broken": len(data.broken),
+                "notices": data.notices,
                 "metrics": metrics,
             }
             print(json.dumps(content, indent=2))
@@ -80,4 +83,4 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
 
     config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
     dataset = prepare(config, side=side, parts=("test",))
-    return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken)
+    return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken, dataset.notices)

@@ -39,6 +39,7 @@ from gsfl_tune.experiment.config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
 __all__ = ["Dataset", "prepare"]
+_MOST_REASONS = 10
 
 
 def prepare(
@@ -69,6 +70,7 @@ def prepare(
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):
             source = create_source(config, cache)
+            _settle_validation(source, config.split)
             digests = image_digests(source, cache)
     except OSError as error:
         raise _disk_error(error, cache) from error
@@ -79,7 +81,8 @@ def prepare(
     if twice:
         problems.append(f"class names that appear more than once: {some(twice)}")
     if problems:
-        raise UserError("\n".join(problems))
+        # What was left out first: it may be why something is missing.
+        raise UserError("\n".join([*source.told(), *problems]))
     geometry = Geometry(side or square_side(config.image_size), config.fit)
     dataset = Dataset(source, digests, geometry, config, cache, progress)
     for part in parts:
@@ -148,7 +151,10 @@ class Dataset:
         problems = _size_problems(self._source, split)
         if problems:
             skipped = f"after {len(self._broken)} broken image(s) were skipped: "
-            raise UserError("\n".join(skipped + problem for problem in problems))
+            lines = [f"{image.path}: {image.reason}" for image in self.broken[:_MOST_REASONS]]
+            if len(self.broken) > _MOST_REASONS:
+                lines.append(f"and {len(self.broken) - _MOST_REASONS} more broken images")
+            raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split
 
     @functools.cached_property
@@ -210,7 +216,7 @@ class Dataset:
     @functools.cached_property
     def notices(self) -> list[str]:
         """What is no fault but must be known: one line each."""
-        found = []
+        found: list[str | None] = [*self._source.told()]
         if self.given_validation:
             labels = self.pool.labels[self.validation_index]
             found.append(missing_classes(self.classes, "validation", labels))
@@ -311,6 +317,25 @@ def _name(config: DataConfig) -> str:
     return (Path(path).name if isinstance(path, str) else "") or config.source
 
 
+def _settle_validation(source: Source, config: SplitConfig) -> None:
+    """Does with a given validation part what ``data.split.validation`` says."""
+    given = sum(sample.part == "validation" for sample in source.samples)
+    if config.validation == "given" and not given and source.samples:
+        source.problems.append(
+            "data.split.validation: found given, but the source has no validation part; allowed: a "
+            "share such as 0.2"
+        )
+    elif config.validation == "resplit" and given:
+        source.notices.append(
+            f"the given validation part ({given:,} images) joins the training images, and another "
+            "one is held out"
+        )
+        source.samples = [
+            dataclasses.replace(each, part="train") if each.part == "validation" else each
+            for each in source.samples
+        ]
+
+
 def _divide(
     source: Source, digests: Sequence[bytes], config: SplitConfig, positions: Sequence[int]
 ) -> Split:
@@ -357,9 +382,9 @@ def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> 
         f"{len(broken)} of {count} images are broken, more than data.max_broken "
         f"({limit:.2%}) allows:"
     ]
-    lines += [f"  {image.path}: {image.reason}" for image in broken[:10]]
-    if len(broken) > 10:
-        lines.append(f"  and {len(broken) - 10} more")
+    lines += [f"  {image.path}: {image.reason}" for image in broken[:_MOST_REASONS]]
+    if len(broken) > _MOST_REASONS:
+        lines.append(f"  and {len(broken) - _MOST_REASONS} more")
     return "\n".join(lines)
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 from gsfl_tune.activity import activity
 from gsfl_tune.data import single
 from gsfl_tune.data.digests import in_threads
+from gsfl_tune.data.formats import why_no_image
 from gsfl_tune.data.locking import acquire
 from gsfl_tune.data.sources import Reader, Source
 
@@ -205,6 +206,7 @@ def _decode(
     )
 
     def decode(reader: Reader) -> _Decoded:
+        content: bytes | Image.Image = b""
         try:
             content = reader()
             if isinstance(content, Image.Image):
@@ -215,7 +217,7 @@ def _decode(
         except MemoryError:
             raise
         except Exception as error:  # decoders raise anything at all on damaged files
-            return _Decoded(None, (0, 0), _reason(error))
+            return _Decoded(None, (0, 0), _reason(error, content))
 
     pixels = np.zeros((rows, values), dtype=np.uint8)
     described: list[_Decoded] = []
@@ -253,12 +255,13 @@ def _decode(
             flush()
 
 
-def _reason(error: Exception) -> str:
+def _reason(error: Exception, content: bytes | Image.Image) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if name == "UnidentifiedImageError":
         # Pillow's own message shows the address of a buffer.
-        return "not an image that Pillow can read"
+        known = why_no_image(content) if isinstance(content, bytes) else None
+        return known or "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
     return text or name

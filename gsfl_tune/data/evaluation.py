@@ -10,11 +10,10 @@ from typing import Literal
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
-from gsfl_tune.data.detect import detect_source
 from gsfl_tune.data.digests import image_digests
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.single import Fit
-from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.data.sources import Source, create_source, detect_source
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -28,12 +27,14 @@ class EvaluationData:
         classes: Class names of the source.
         part: ``test`` if the source has a test part, else ``all``.
         broken: Images that could not be read; they are not in `images`.
+        notices: What is no fault but must be known, such as images without a label.
     """
 
     images: DecodedImages
     classes: list[str]
     part: Literal["test", "all"]
     broken: list[BrokenImage]
+    notices: list[str]
 
 
 def open_for_evaluation(
@@ -54,10 +55,10 @@ def open_for_evaluation(
     """
     config = DataConfig(source=detect_source(str(path)), path=str(path))
     cache = cache_dir or cache_directory()
-    source = create_source(config, cache)
+    source = create_source(config, cache, scoring=True)
     # A test folder alone is enough here: what is missing for training is no problem.
     if source.problems and not source.samples:
-        raise UserError("\n".join(source.problems))
+        raise UserError("\n".join([*source.told(), *source.problems]))
     part: Literal["test", "all"] = "all"
     positions: Sequence[int] = range(len(source.samples))
     if any(sample.part == "test" for sample in source.samples):
@@ -93,4 +94,4 @@ def _decode(
         [samples[row].path for row in rows],
         digest=f"evaluation {geometry.key}",
     )
-    return EvaluationData(images, source.classes, part, broken)
+    return EvaluationData(images, source.classes, part, broken, source.told())

@@ -10,6 +10,8 @@ from typing import Literal
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
+from gsfl_tune.data.formats import heif
+
 Fit = Literal["crop", "pad", "squash"]
 
 # Filling of `pad`: the mean of ImageNet, which backbones see as (nearly) zero.
@@ -106,6 +108,7 @@ def _load(
     fit: Fit,
     formats: tuple[str, ...] | None = None,
 ) -> tuple[Image.Image, tuple[int, int]]:
+    heif()  # Pillow reads HEIC from then on, where the package is there
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with Image.open(stream, formats=formats) as image:
         width, height = image.size

@@ -94,7 +94,13 @@ def divide(
         held["test"], free = _take(free, labels, digests, config.test, reserve, config.seed, "test")
     if not given_validation:
         held["validation"], free = _take(
-            free, labels, digests, config.validation, LEAST_TRAINING, config.seed, "validation"
+            free,
+            labels,
+            digests,
+            config.validation_share,
+            LEAST_TRAINING,
+            config.seed,
+            "validation",
         )
     return Split(
         train=_positions(free),

@@ -60,7 +60,7 @@ class Checks:
         self._problems.append(Problem(file, line, path, message))
 
     def _data(self) -> None:
-        source = self._space.constants["data.source"]
+        source = self._space.constants.get("data.source", "auto")
         download = self._space.constants.get("data.download", False)
         path = self._space.constants.get("data.path")
         if download and source not in _DOWNLOADS:
@@ -85,9 +85,20 @@ class Checks:
                 complaint = missing_file(value)
                 if complaint:
                     self._complain("model.groups.taxonomy", complaint, value)
-            elif self._space.constants["data.source"] != "typefaces":
-                message = "is missing, method taxonomy needs a CSV file (columns class, group)"
+            elif not self._knows_groups():
+                message = (
+                    "is missing, method taxonomy needs a CSV file (columns class, group), or "
+                    "folders above the classes (data.classes: leaf or path)"
+                )
                 self._complain("model.groups.taxonomy", message)
+
+    def _knows_groups(self) -> bool:
+        """Whether the data may bring groups of classes along."""
+        constants = self._space.constants
+        return (
+            constants.get("data.source", "auto") == "typefaces"
+            or constants.get("data.classes", "top") != "top"
+        )
 
     def _weights(self) -> set[tuple[str, Any]]:
         words = edit.NOT_FILES["model.weights"]

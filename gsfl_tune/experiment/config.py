@@ -20,13 +20,21 @@ from gsfl_tune.plugins import plugins
 class SplitConfig(Section):
     """How images are divided where the source has no split of its own."""
 
-    validation: float = Field(
-        0.2, gt=0.0, lt=1.0, description="Share of the training images held out for validation."
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["given", "resplit"] = Field(
+        0.2,
+        description="Share of the training images held out for validation where the source has no "
+        "such part; `given`: the source must have one; `resplit`: one that it has joins the "
+        "training images, and a fifth of all is held out.",
     )
     test: float = Field(
         0.2, gt=0.0, lt=1.0, description="Share of all images kept for the final test."
     )
     seed: int = Field(0, ge=0, description="Seed of the stratified split.")
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the training images that is held out where there is no validation part."""
+        return 0.2 if isinstance(self.validation, str) else self.validation
 
 
 class AugmentConfig(Section):
@@ -62,11 +70,27 @@ class DataConfig(Section):
     """Which images, how they are split, decoded and augmented."""
 
     source: Literal[
-        "folder", "cub", "parquet", "aircraft", "flowers102", "pets", "cars", "typefaces"
-    ] = Field(description="Where the images come from.")
+        "auto", "folder", "cub", "parquet", "aircraft", "flowers102", "pets", "cars", "typefaces"
+    ] = Field(
+        "auto", description="Where the images come from; `auto` finds out from what `path` holds."
+    )
     path: str | list[str] | None = Field(
         None,
         description="Folder, Parquet file(s) or URL of the images, from the current directory.",
+    )
+    classes: Literal["top", "leaf", "path"] = Field(
+        "top",
+        description="`folder`: which folder is the class: the uppermost, the one that holds the "
+        "image (`leaf`), or all of them joined by / (`path`).",
+    )
+    config: str | None = Field(
+        None, description="`parquet`: which of several configurations (folders) side by side."
+    )
+    image_column: str | None = Field(
+        None, description="`parquet`: name of the column of images; found where there is one."
+    )
+    label_column: str | None = Field(
+        None, description="`parquet`: name of the column of labels; found where there is one."
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(

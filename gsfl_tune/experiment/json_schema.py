@@ -49,7 +49,7 @@ def _section(path: str, definitions: dict[str, Any]) -> dict[str, Any]:
             properties[key] = _leaf(leaves()[inner], inner in definitions)
     schema: dict[str, Any] = {"type": "object", "properties": properties}
     if not path:
-        # Of the sections only `data` has a key without a default.
+        # Nothing is trained without data, although none of its keys is needed by every source.
         schema["required"] = ["name", "data"]
     else:
         schema["description"] = model.__doc__

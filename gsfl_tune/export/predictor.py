@@ -242,24 +242,35 @@ class Bundle:
             images, names = data.test, data.classes
         else:
             images, names = data, self.classes if classes is None else list(classes)
-        labels = self.match_classes(names)[np.asarray(images.labels)]
+        labels = self.match_classes(names, images.labels)[np.asarray(images.labels)]
         if not len(labels):
             raise UserError("no image to evaluate on")
         return classification_metrics(self.logits(images, batch_size=batch_size), labels)
 
-    def match_classes(self, names: Sequence[str]) -> np.ndarray:
+    def match_classes(self, names: Sequence[str], labels: np.ndarray | None = None) -> np.ndarray:
         """(K,) positions of the names among the bundle's classes.
 
+        Args:
+            names: K names.
+            labels: (N,) labels of images, for the message.
+
         Raises:
-            UserError: That lists names unknown to the bundle.
+            UserError: That lists names unknown to the bundle, and says which share of the images
+                could not be right.
         """
         position = {name: index for index, name in enumerate(self.classes)}
         unknown = [name for name in names if name not in position]
         if unknown:
-            raise UserError(
+            text = (
                 f"{len(unknown)} of {len(names)} classes are unknown to the bundle: "
                 f"{_some(unknown)}. It knows {_some(self.classes)}"
             )
+            if labels is not None and len(labels):
+                theirs = [number for number, name in enumerate(names) if name not in position]
+                count = int(np.isin(labels, theirs).sum())
+                share = f"{count} of {len(labels)} images ({count / len(labels):.1%})"
+                text += f". {share} could not be right: leave them out, or name the classes alike"
+            raise UserError(text)
         return np.array([position[name] for name in names], dtype=np.int64)
 
     def _logits(self, squares: np.ndarray) -> torch.Tensor:

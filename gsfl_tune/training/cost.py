@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
+from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment, Problem
 from gsfl_tune.models import (
     BackboneError,
@@ -25,14 +25,6 @@ _FROZEN_BYTES = 4
 _BYTES = {"fp32": 4, "fp16": 2}
 # Where the classes are not known before the data is read: more than most have.
 _UNKNOWN_CLASSES = 1000
-_CLASSES = {
-    "typefaces": 21,
-    "cub": 200,
-    "aircraft": 100,
-    "flowers102": 102,
-    "pets": 37,
-    "cars": 196,
-}
 
 
 @dataclass(frozen=True)
@@ -167,14 +159,8 @@ def head_parameters(feature_dim: int, latent_dim: int, class_count: int, *, plai
 
 def class_count(experiment: Experiment) -> int:
     """Classes of the data where they are known without reading it, else an upper estimate."""
-    data = experiment.defaults().data
-    if data.source in _CLASSES:
-        return _CLASSES[data.source]
-    if data.source == "folder" and isinstance(data.path, str) and Path(data.path).is_dir():
-        roots = [Path(data.path), Path(data.path) / "train"]
-        counts = [sum(item.is_dir() for item in root.iterdir()) for root in roots if root.is_dir()]
-        return max(2, *counts)
-    return _UNKNOWN_CLASSES
+    known = count_classes(experiment.defaults().data)
+    return _UNKNOWN_CLASSES if known is None else max(2, known)
 
 
 def prefix_caches(experiment: Experiment) -> list[PrefixCache]:

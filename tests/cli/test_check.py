@@ -1,5 +1,8 @@
+import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from gsfl_tune.cli import main
@@ -145,3 +148,31 @@ def test_passes_are_those_of_the_stages_that_a_plan_may_have(file, capsys):
     shown = " ".join(capsys.readouterr().out.split())
     assert "10m for everything up to the tested bundle" in shown or "10 min for" in shown
     assert "1 pass of all images through a frozen backbone, computed once" in shown
+
+
+def test_what_the_data_holds_is_said_without_reading_it(file, tmp_path, capsys):
+    for name in ("train/a", "train/b", "test/a"):
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "0.jpg").write_bytes(b"not read")
+        (tmp_path / "photos" / name / "notes.txt").touch()
+    photos = tmp_path / "photos"
+    file.write_text(TEXT.replace("{source: typefaces,", f"{{path: '{photos}',"))
+    assert main(["check", str(file)]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "Data: 2 classes, 3 images (train 2, test 1)" in lines
+    assert f"Data: data.source: auto: {photos} is read as folder" in lines
+    assert "Data: left out: 3 files: .txt 3" in lines
+
+
+def test_classes_of_parquet_files_are_read_from_their_schema(file, tmp_path, capsys):
+    names = [f"class {number}" for number in range(81)]
+    features = {"label": {"_type": "ClassLabel", "names": names}}
+    table = pa.table({"image": pa.array([b"not read"]), "label": [0]})
+    table = table.replace_schema_metadata(
+        {"huggingface": json.dumps({"info": {"features": features}})}
+    )
+    pq.write_table(table, tmp_path / "train.parquet")
+    parquet = tmp_path / "train.parquet"
+    file.write_text(TEXT.replace("{source: typefaces,", f"{{path: '{parquet}',"))
+    assert main(["check", str(file)]) == 0
+    assert "81 classes" in " ".join(capsys.readouterr().out.split()).partition("largest model")[2]

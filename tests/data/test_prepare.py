@@ -331,3 +331,16 @@ def test_kill_9_while_decoding_leaves_nothing_that_is_read(folder, cache):
     dataset = prepare(configure("folder", folder), cache_dir=cache)
     assert len(dataset.pool) + len(dataset.test) == 30
     assert not list(cache.rglob("*.tmp"))
+
+
+def test_a_given_validation_part_may_be_split_anew_or_demanded(tmp_path, cache):
+    root = fill(tmp_path / "data", {"train/a": 8, "train/b": 8, "val/a": 2, "test/a": 1})
+    dataset = prepare(configure("folder", root, split={"validation": "resplit"}), cache_dir=cache)
+    assert not dataset.given_validation
+    assert dataset.summary()["counts"] == {"train": 14, "validation": 4, "test": 1}
+    assert "(2 images) joins the training images" in dataset.notices[0]
+    given = prepare(configure("folder", root, split={"validation": "given"}), cache_dir=cache)
+    assert given.summary()["counts"] == {"train": 16, "validation": 2, "test": 1}
+    bare = fill(tmp_path / "bare", {"a": 8, "b": 8})
+    with pytest.raises(UserError, match="the source has no validation part"):
+        prepare(configure("folder", bare, split={"validation": "given"}), cache_dir=cache)

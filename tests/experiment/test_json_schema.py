@@ -34,7 +34,6 @@ def test_shipped_files_are_valid(validator, file):
     "name",
     [
         "a list",
-        "missing source",
         "missing data",
         "bad name",
         "text for a number",

@@ -44,11 +44,11 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         [(3, "loss.reconstruction", ["finite"])],
     ),
     "missing name": ("data: {source: typefaces}\n", [(1, "name", ["is missing"])]),
-    "missing source": (
+    "missing path": (
         "name: t\ndata:\n  image_size: 96\n",
-        [(2, "data.source", ["missing", "cub"])],
+        [(2, "data.path", ["is missing", "auto"])],
     ),
-    "missing data": ("name: t\n", [(1, "data.source", ["is missing"])]),
+    "missing data": ("name: t\n", [(1, "data.path", ["is missing"])]),
     "bad name": (
         "name: my run\ndata: {source: typefaces}\n",
         [(1, "name", ["'my run'", "matching"])],

@@ -4,33 +4,20 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 from PIL import Image
 
+from gsfl_tune.data.sources._names import Part, counted, some
 from gsfl_tune.experiment.errors import UserError
 
-Part = Literal["train", "validation", "test"]
+__all__ = ["FileSource", "Part", "Reader", "Sample", "Source", "expand", "local_directory", "some"]
+
 # The content of an image file, or an image that was never a file. Called in worker threads.
 Reader = Callable[[], "bytes | Image.Image"]
-
-PART_NAMES: dict[str, Part] = {
-    "train": "train",
-    "training": "train",
-    "val": "validation",
-    "valid": "validation",
-    "validation": "validation",
-    "test": "test",
-}
-# fmt: off
-IMAGE_SUFFIXES = frozenset([
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
-    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
-])
-# fmt: on
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +45,9 @@ class Source(ABC):
         classes: Names of the classes; a label is a position in this list.
         samples: All images, in an order that depends on the source alone.
         problems: What is wrong with the source and does not keep it from listing the rest.
+        notices: What is no fault but must be known, a line each.
+        left_out: Files or rows that are not listed, by reason.
+        kind: What `left_out` counts.
         known_groups: The group of each class, where the source knows a true grouping.
         revision: Anything beyond the digests that the pixels depend on.
     """
@@ -66,12 +56,37 @@ class Source(ABC):
         self.classes: list[str] = []
         self.samples: list[Sample] = []
         self.problems: list[str] = []
+        self.notices: list[str] = []
+        self.left_out: Counter[str] = Counter()
+        self.kind = "file"
         self.known_groups: list[str] | None = None
         self.revision = ""
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
         """Yields (position, reader) for ``positions``, which ascend, in their order."""
+
+    def drop_empty_classes(self) -> None:
+        """Leaves out classes without images: of a subset that kept the list of all."""
+        used = sorted({sample.label for sample in self.samples})
+        if not used or len(used) == len(self.classes):
+            return
+        empty = sorted(set(range(len(self.classes))) - set(used))
+        self.notices.append(
+            f"{len(empty)} of {len(self.classes)} classes have no images and are left out: "
+            f"{some([self.classes[label] for label in empty], 3)}"
+        )
+        order = {label: place for place, label in enumerate(used)}
+        self.classes = [self.classes[label] for label in used]
+        if self.known_groups is not None:
+            self.known_groups = [self.known_groups[label] for label in used]
+        self.samples = [replace(each, label=order[each.label]) for each in self.samples]
+
+    def told(self) -> list[str]:
+        """Notices, and what is left out."""
+        if not self.left_out:
+            return list(self.notices)
+        return [*self.notices, f"left out: {counted(self.left_out.items(), self.kind)}"]
 
     def known_digests(self) -> list[bytes] | None:
         """Digests of all samples where they are known without reading (None: read and hash)."""
@@ -85,13 +100,20 @@ class FileSource(Source):
         super().__init__()
         self.files: list[Path] = []
 
-    def add(self, file: Path, label: int, part: Part | None) -> None:
+    def add(
+        self,
+        file: Path,
+        label: int,
+        part: Part | None,
+        stamp: tuple[int, int] | None = None,
+    ) -> None:
         """Lists a file; a missing one is kept and turns out to be broken when it is read."""
-        try:
-            status = file.stat()
-            stamp = (status.st_size, status.st_mtime_ns)
-        except OSError:
-            stamp = None
+        if stamp is None:
+            try:
+                status = file.stat()
+                stamp = (status.st_size, status.st_mtime_ns)
+            except OSError:
+                stamp = None
         self.files.append(file)
         self.samples.append(Sample(label, part, str(file), stamp))
 
@@ -124,9 +146,3 @@ def local_directory(path: str | list[str] | None, what: str) -> Path:
     if not directory.is_dir():
         raise UserError(f"data.path: {directory} is not a folder; it must name {what}")
     return directory
-
-
-def some(names: Sequence[str], limit: int = 10) -> str:
-    """Joins at most ``limit`` names and says how many more there are."""
-    shown = ", ".join(names[:limit])
-    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"

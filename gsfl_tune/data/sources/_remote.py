@@ -7,20 +7,27 @@ import glob
 import hashlib
 import os
 import re
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pyarrow import fs
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data.locking import build_once
-from gsfl_tune.data.sources._base import PART_NAMES, Part, expand
+from gsfl_tune.data.sources._base import Part, expand
+from gsfl_tune.data.sources._names import (
+    JUNK_FOLDERS,
+    PART_NAMES,
+    AmbiguousName,
+    part_of_name,
+    some,
+)
 from gsfl_tune.experiment.errors import UserError
 
 _PIECE = 1 << 20
 _WILDCARDS = re.compile(r"[*?\[]")
-_PART_PREFIX = re.compile(r"(training|train|validation|valid|val|test)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -37,14 +44,26 @@ class ParquetFile:
     local: Path
     part: Part | None
 
+    def without_part(self) -> ParquetFile:
+        """The same file, whatever its name tells."""
+        return replace(self, part=None)
 
-def find_parquet(path: str | list[str] | None, cache: Path) -> list[ParquetFile]:
+
+def find_parquet(
+    path: str | list[str] | None, cache: Path, config: str | None = None
+) -> list[ParquetFile]:
     """All files that ``data.path`` names, in the order of their names within each entry.
 
     Files that are not on the local disk are copied into the cache, once for each version.
 
+    Args:
+        path: Files, folders, patterns, URLs.
+        cache: The cache directory.
+        config: Which of several configurations that lie in folders side by side.
+
     Raises:
-        UserError: If an entry does not exist, matches nothing, or cannot be reached.
+        UserError: If an entry does not exist, matches nothing, or cannot be reached; if a folder
+            holds several configurations, or the name of a file is not understood.
     """
     if path is None or path == []:
         raise UserError(
@@ -53,7 +72,8 @@ def find_parquet(path: str | list[str] | None, cache: Path) -> list[ParquetFile]
     files: dict[str, ParquetFile] = {}
     for entry in [path] if isinstance(path, str) else path:
         expanded = expand(entry)
-        found = _remote(expanded, cache) if "://" in expanded else _local(expanded)
+        remote = "://" in expanded
+        found = _remote(expanded, cache, config) if remote else _local(expanded, config)
         if not found:
             raise UserError(f"data.path: no Parquet files match {expanded}")
         files.update({file.name: file for file in found})
@@ -70,33 +90,108 @@ def list_url(url: str) -> list[tuple[str, int]]:
     return [(info.path, info.size or 0) for info in _select(system, root)]
 
 
-def part_of(name: str) -> Part | None:
-    """The part that the name of a file tells, else that of its folder."""
-    path = Path(name)
-    match = _PART_PREFIX.match(path.name)
-    word = match.group(1) if match else path.parent.name
-    return PART_NAMES.get(word.lower())
+def part_of(name: str, root: str = "") -> Part | None:
+    """The part that the name of a file tells, else that of the nearest folder that tells one.
+
+    Args:
+        name: Path of the file.
+        root: The folder below which folders count; without one only that of the file does, and
+            only where it is called just like a part (``test``, ``partial-train``).
+
+    Raises:
+        UserError: If a name holds a word for a part and is not understood.
+    """
+    path = PurePosixPath(name)
+    folders = _below(name, root)
+    if not root:
+        above = path.parent.name
+        folders = (above,) if above.lower().removeprefix("partial-") in PART_NAMES else ()
+    try:
+        own = part_of_name(path.name.removesuffix(path.suffix))
+        told = [part for part in map(part_of_name, reversed(folders)) if part is not None]
+    except AmbiguousName as error:
+        raise UserError(
+            f"data.path: {name}: the name {error} holds a word for a part (train, validation, "
+            "test) and cannot be understood; rename it"
+        ) from None
+    if own is not None and root and told and told[0] != own:
+        raise UserError(
+            f"data.path: {name}: the file is called {own} and lies in a folder that is called "
+            f"{told[0]}; move or rename it"
+        )
+    return own or (told[0] if told else None)
 
 
-def _local(entry: str) -> list[ParquetFile]:
+def _below(name: str, root: str) -> tuple[str, ...]:
+    """Names of the folders between a root and a file."""
+    parts, above = PurePosixPath(name).parts, PurePosixPath(root).parts
+    return parts[len(above) : -1]
+
+
+def _chosen(names: Sequence[str], root: str, config: str | None) -> list[str]:
+    """Those of a folder's files that belong to one configuration, as the hub calls it.
+
+    Raises:
+        UserError: If there are several and none is chosen, or it does not exist.
+    """
+    found: dict[str, list[str]] = {}
+    shards: dict[str, str] = {}
+    for name in names:
+        folders = [f for f in _below(name, root) if not _no_config(f)]
+        first = folders[0] if folders else "."
+        # Folders of shards (`part0/`, `part1/`) are one.
+        first = shards.setdefault(re.sub(r"\d+", "0", first), first)
+        found.setdefault(first, []).append(name)
+    if config is not None:
+        if config not in found:
+            raise UserError(f"data.config: {root} has no {config}, but {some(sorted(found))}")
+        return found[config]
+    if len(found) > 1:
+        raise UserError(
+            f"data.path: {root} holds {len(found)} configurations side by side, which may hold the "
+            f"same images: {some(sorted(found))}; data.config names the one that is meant"
+        )
+    return list(names)
+
+
+def _no_config(folder: str) -> bool:
+    """Whether a folder is a part, or one that says nothing."""
+    if folder.lower() == "data" or "=" in folder:
+        return True
+    try:
+        return part_of_name(folder) is not None
+    except AmbiguousName:
+        return True
+
+
+def _wanted(path: str, root: str) -> bool:
+    """Whether a file is none of those that programs make for themselves."""
+    own = PurePosixPath(path).name
+    return not own.startswith((".", "_")) and not any(
+        folder.startswith(".") or folder.lower() in JUNK_FOLDERS for folder in _below(path, root)
+    )
+
+
+def _local(entry: str, config: str | None) -> list[ParquetFile]:
     path = Path(entry)
-    if path.is_dir():
-        found = sorted(path.rglob("*.parquet"))
+    # The absolute path: the digests of the rows are remembered under it.
+    root = os.path.abspath(entry) if path.is_dir() else ""
+    if root:
+        names = sorted(os.path.abspath(file) for file in path.rglob("*.parquet"))
+        names = _chosen([name for name in names if _wanted(name, root)], root, config)
     elif path.exists():
-        found = [path]
+        names = [os.path.abspath(entry)]
     elif _WILDCARDS.search(entry):
-        found = [Path(name) for name in sorted(glob.glob(entry, recursive=True))]
+        names = [os.path.abspath(name) for name in sorted(glob.glob(entry, recursive=True))]
+        names = [name for name in names if _wanted(name, name)]
     else:
         raise UserError(f"data.path: {entry} does not exist (looked in {Path.cwd()})")
-    # The absolute path: the digests of the rows are remembered under it.
     return [
-        ParquetFile(os.path.abspath(file), file, part_of(os.path.abspath(file)))
-        for file in found
-        if file.is_file() and not file.name.startswith((".", "_"))
+        ParquetFile(name, Path(name), part_of(name, root)) for name in names if os.path.isfile(name)
     ]
 
 
-def _remote(url: str, cache: Path) -> list[ParquetFile]:
+def _remote(url: str, cache: Path, config: str | None) -> list[ParquetFile]:
     try:
         system, root = _file_system(url)
         found = _select(system, root)
@@ -105,16 +200,22 @@ def _remote(url: str, cache: Path) -> list[ParquetFile]:
     except Exception as error:
         raise UserError(f"data.path: {url} cannot be opened: {error}") from error
     scheme = url.split("://", 1)[0]
+    folder = "" if _WILDCARDS.search(root) or [info.path for info in found] == [root] else root
+    if folder:
+        names = [info.path for info in found if _wanted(info.path, folder)]
+        chosen = set(_chosen(names, folder, config))
+        found = [info for info in found if info.path in chosen]
     files = []
     for info in found:
         name = f"{scheme}://{info.path.lstrip('/')}"
+        part = part_of(info.path, folder)
         try:
             local = _fetch(system, info, name, cache)
         except UserError:
             raise
         except Exception as error:
             raise UserError(f"data.path: {name} cannot be read: {error}") from error
-        files.append(ParquetFile(name, local, part_of(info.path)))
+        files.append(ParquetFile(name, local, part))
     return files
 
 

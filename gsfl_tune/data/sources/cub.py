@@ -53,6 +53,7 @@ class CubSource(FileSource):
             part = {"1": "train", "0": "test"}.get(training.get(number, ""))
             if label is not None and part is not None:
                 self.add(root / "images" / name, label, "train" if part == "train" else "test")
+        self.drop_empty_classes()
 
 
 def _table(file: Path) -> dict[str, str]:

@@ -2,85 +2,221 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from pathlib import Path
+from typing import Literal
 
-from gsfl_tune.data.sources._base import (
-    IMAGE_SUFFIXES,
-    PART_NAMES,
-    FileSource,
-    Part,
-    local_directory,
-    some,
+from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
+from gsfl_tune.data.sources._layouts import known_layout
+from gsfl_tune.data.sources._names import (
+    AmbiguousName,
+    is_structure,
+    normal,
+    part_of_name,
 )
+from gsfl_tune.data.sources._walk import Found, Listing, walk
 
 WHAT = "a folder with one folder of images for each class"
+Classes = Literal["top", "leaf", "path"]
+_JUST_TRAIN = ("train", "training")
 
 
 class FolderSource(FileSource):
-    """``ROOT/CLASS/**/image`` or ``ROOT/{train,val|valid|validation,test}/CLASS/**/image``.
+    """``ROOT/CLASS/**/image`` or ``ROOT/{train,val,test}/CLASS/**/image``.
 
-    There are split folders when ``train/`` exists and has folders in it. Files that do not
-    have the suffix of an image format, and everything hidden, are ignored.
+    There are split folders when a folder that is called for training has folders in it; the names
+    are those of `part_of_name` (``seg_train``, ``train_images``, ...), beside each other or, where
+    nothing is called just ``train``, all of them.
 
     Args:
         path: The root.
+        classes: Which folder is the class: the uppermost (``top``), the one that holds the image
+            (``leaf``), or all from the uppermost on (``path``, joined by ``/``). With the last
+            two, the folder above a class is its group.
+        scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If the root does not exist or holds no class.
+        UserError: If the root does not exist.
     """
 
-    def __init__(self, path: str | list[str] | None) -> None:
+    def __init__(
+        self, path: str | list[str] | None, *, classes: Classes = "top", scoring: bool = False
+    ) -> None:
         super().__init__()
+        self._scoring = scoring
         root = local_directory(path, WHAT)
-        inside = _folders(root)
-        parts: dict[Path, Part | None] = {root: None}
-        split = [folder for folder in inside if folder.name.lower() in PART_NAMES]
-        if any(PART_NAMES[folder.name.lower()] == "train" and _folders(folder) for folder in split):
-            strangers = [folder.name for folder in inside if folder not in split]
+        self._classes = classes
+        listing = walk(root)
+        self.left_out = listing.left_out
+        parts = self._parts(root, listing)
+        self._list(root, listing, parts)
+        if not self.classes and not self.problems:
+            self.problems.append(f"{root}: no class folders; expected {WHAT}")
+
+    def _parts(self, root: Path, listing: Listing) -> dict[str, Part] | None:
+        """Which part every split folder is; None where there are none."""
+        tops = [names[0] for names in listing.folders if len(names) == 1]
+        divided = {names[0] for names in listing.folders if len(names) > 1}
+        holding = {found.folders[0] for found in listing.images if found.folders}
+        told = _told(tops)
+        strangers = sorted(holding - told.keys())
+        if any(top.lower() in _JUST_TRAIN and top in divided for top in told):
             if strangers:
                 self.problems.append(
                     f"{root}: folders beside train/ that are neither val/ nor test/: "
                     f"{some(strangers)}"
                 )
-            parts = {folder: PART_NAMES[folder.name.lower()] for folder in split}
-        elif split and len(split) == len(inside):
-            self.problems.append(f"{root}: split folders, but no train/ with class folders in it")
-        self._list(parts)
-        if not self.classes:
-            self.problems.append(f"{root}: no class folders; expected {WHAT}")
-
-    def _list(self, parts: dict[Path, Part | None]) -> None:
-        names: dict[Path, list[str]] = {
-            folder: [child.name for child in _folders(folder)] for folder in parts
-        }
-        training = [folder for folder, part in parts.items() if part in (None, "train")]
-        self.classes = sorted({name for folder in training for name in names[folder]})
-        label = {name: number for number, name in enumerate(self.classes)}
-        for folder in sorted(parts):
-            unknown = [name for name in names[folder] if name not in label]
-            if unknown:
+            return told
+        if strangers or not divided & told.keys():
+            return None
+        if "train" in told.values():
+            twice = [part for part, count in Counter(told.values()).items() if count > 1]
+            if twice:
+                names = [f"{top}/" for top, part in told.items() if part in twice]
                 self.problems.append(
-                    f"{folder}: classes that train/ does not have: {some(unknown)}"
+                    f"{root}: {some(names)} look like the {twice[0]} part each; name the folder "
+                    "that is meant"
                 )
-            for name in names[folder]:
-                if name in label:
-                    for file in _images(folder / name):
-                        self.add(file, label[name], parts[folder])
+            return told
+        if self._scoring:
+            return told
+        if set(told.values()) == {"test"}:
+            # As somebody has it who was given a test set alone: all there is.
+            self.notices.append(
+                f"{root}: only {some([f'{top}/' for top in told])}, no training folder beside it: "
+                "used as images without a split"
+            )
+            return told
+        self.problems.append(f"{root}: split folders, but no train/ with class folders in it")
+        return None
+
+    def _list(self, root: Path, listing: Listing, parts: dict[str, Part] | None) -> None:
+        depth = 0 if parts is None else 1
+        unsplit = parts is None or not ("train" in parts.values() or self._scoring)
+        names: dict[Part | None, dict[str, tuple[str, ...]]] = {}
+        for folders in listing.folders:
+            if len(folders) == depth + 1 and (parts is None or folders[0] in parts):
+                part = None if unsplit else (parts or {})[folders[0]]
+                if self._classes == "top":
+                    names.setdefault(part, {})[normal(folders[depth])] = folders
+        images: list[tuple[Found, str, Part | None]] = []
+        for found in listing.images:
+            if len(found.folders) <= depth:
+                listing.leave_out("beside the class folders")
+                continue
+            if parts is not None and found.folders[0] not in parts:
+                continue
+            part = None if unsplit else (parts or {})[found.folders[0]]
+            name = self._class(found.folders[depth:])
+            names.setdefault(part, {}).setdefault(name, found.folders[depth:])
+            images.append((found, name, part))
+        training = {**names.get(None, {}), **names.get("train", {})}
+        if self._scoring:
+            training = {name: names[part][name] for part in names for name in names[part]}
+        self.classes = sorted(training)
+        self._refuse_structure(root, listing, depth)
+        label = {name: number for number, name in enumerate(self.classes)}
+        for part, found_names in names.items():
+            unknown = sorted(name for name in found_names if name not in label)
+            if unknown:
+                where = next((top for top, of in (parts or {}).items() if of == part), "")
+                self.problems.append(
+                    f"{root / where}: classes that train/ does not have: {some(unknown)}"
+                )
+        for found, name, part in images:
+            if name in label:
+                self.add(found.file, label[name], part, found.stamp)
+        if self._classes != "top":
+            self._refuse_equal_names(root, images, depth)
+            self._group(training)
+        else:
+            self._say_nested(images, depth)
+
+    def _class(self, folders: tuple[str, ...]) -> str:
+        if self._classes == "path":
+            return normal("/".join(folders))
+        return normal(folders[0] if self._classes == "top" else folders[-1])
+
+    def _refuse_equal_names(
+        self, root: Path, images: list[tuple[Found, str, Part | None]], depth: int
+    ) -> None:
+        """Refuses leaves of one name in two places: they may be two classes."""
+        places: dict[str, set[str]] = {}
+        for found, name, part in images:
+            if part in (None, "train"):
+                places.setdefault(name, set()).add("/".join(found.folders[depth:]))
+        twice = {name: sorted(where) for name, where in places.items() if len(where) > 1}
+        if twice:
+            name, where = next(iter(sorted(twice.items())))
+            self.problems.append(
+                f"{root}: {len(twice)} names are of several folders, such as {name} ({some(where)}"
+                "); `data.classes: path` tells them apart"
+            )
+
+    def _group(self, training: dict[str, tuple[str, ...]]) -> None:
+        """Takes the folder above a class for its group, where there are several."""
+        groups = [normal("/".join(training[name][:-1])) for name in self.classes]
+        if all(groups) and len(set(groups)) > 1:
+            self.known_groups = groups
+
+    def _say_nested(self, images: list[tuple[Found, str, Part | None]], depth: int) -> None:
+        """Says when folders inside the classes look like finer classes."""
+        leaves = {found.folders[depth:] for found, _, part in images if part in (None, "train")}
+        if not leaves or any(len(leaf) == 1 for leaf in leaves):
+            return
+        inside = {normal(leaf[-1]) for leaf in leaves}
+        count = len(self.classes)
+        if len(leaves) > count and len(inside) > count:
+            example = "/".join(sorted(leaves)[0])
+            self.notices.append(
+                f"{count} classes, the uppermost folders, whose images all lie in {len(leaves)} "
+                f"folders below ({example}): `data.classes: leaf` makes these the classes"
+            )
+
+    def _refuse_structure(self, root: Path, listing: Listing, depth: int) -> None:
+        """Refuses folders that are no classes, and says which path is probably meant."""
+        if self.problems or self._classes != "top" or not self.classes:
+            return
+        known = known_layout(root)
+        if known is not None:
+            self.problems.append(f"{root}: {known.text}; set data.source: {known.source}")
+            return
+        inner: dict[str, set[str]] = {}
+        for folders in listing.folders:
+            if len(folders) == depth + 2:
+                inner.setdefault(folders[depth], set()).add(folders[-1])
+        shown = some([f"{name}/" for name in self.classes])
+        holding = Counter(f.folders[depth] for f in listing.images if len(f.folders) > depth)
+        best = max(inner, key=lambda name: (len(inner[name]), holding[name], name), default=None)
+        meant = "" if best is None or depth else f"data.path: {root / best}"
+        if all(is_structure(name) for name in self.classes):
+            self.problems.append(
+                f"{root}: {shown} look like kinds of files or parts, not like classes; "
+                + (f"probably meant: {meant}; " if meant else f"expected {WHAT}; ")
+                + "`data.classes: path` takes them for classes all the same"
+            )
+        elif meant and len(inner) == len(self.classes) > 1 and _alike(inner):
+            count = len(set.union(*inner.values()))
+            self.notices.append(
+                f"{shown} are the classes, and hold the same {count} folders: if those are the "
+                f"classes, one of them is meant, such as {meant}"
+            )
 
 
-def _folders(path: Path) -> list[Path]:
-    return sorted(
-        child
-        for child in path.iterdir()
-        if child.is_dir() and not child.name.startswith((".", "__"))
-    )
+def _told(tops: list[str]) -> dict[str, Part]:
+    """The part of every folder whose name tells one."""
+    told: dict[str, Part] = {}
+    for top in tops:
+        try:
+            part = part_of_name(top)
+        except AmbiguousName:
+            continue
+        if part is not None:
+            told[top] = part
+    return told
 
 
-def _images(path: Path) -> list[Path]:
-    return sorted(
-        file
-        for file in path.rglob("*")
-        if file.suffix.lower() in IMAGE_SUFFIXES
-        and not any(piece.startswith(".") for piece in file.relative_to(path).parts)
-        and file.is_file()
-    )
+def _alike(inner: dict[str, set[str]]) -> bool:
+    """Whether folders hold folders of the same names, two or more."""
+    common, everything = set.intersection(*inner.values()), set.union(*inner.values())
+    return len(common) >= 2 and len(common) >= 0.8 * len(everything)

@@ -3,52 +3,62 @@
 from __future__ import annotations
 
 import functools
-import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gsfl_tune.data.sources._base import Reader, Sample, Source, some
-from gsfl_tune.data.sources._remote import ParquetFile, find_parquet
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.data.sources._remote import find_parquet
+from gsfl_tune.data.sources._tables import Columns, LabelledTable, open_table
 
 _ROWS_AT_ONCE = 64
 
 
-@dataclass(frozen=True)
-class _Table:
-    """Labels and image names of one file; the images stay on the disk."""
-
-    file: ParquetFile
-    image: str
-    labels: list[int | str | None]
-    names: list[str | None]
-    classes: list[str] | None
-    stamp: tuple[int, int]
-
-
 class ParquetSource(Source):
-    """A column of images (struct<bytes, path> or binary) and one of labels (integers or strings).
+    """A column of images (struct<bytes, path> or binary) and one of labels.
 
-    Names of integer labels come from the schema's ``huggingface`` metadata; without them a
-    label's number is its name. Names of files tell the parts (``train*``, ``validation*``,
-    ``valid*``, ``val*``, ``test*``; failing that, the folder that a file lies in).
+    Names of integer labels come from the schema's ``huggingface`` metadata; without them a label's
+    number is its name. Rows without a label (null, or -1) are left out and counted. Names of files
+    tell the parts, see `part_of_name`; failing that, the folder that a file lies in.
 
     Args:
         path: A file, a folder, a pattern with ``*``, or a list of those; local or a URL.
         cache: Where files of other machines are kept.
+        config: Which of several configurations side by side.
+        image_column: Name of the column of images; default: found.
+        label_column: Name of the column of labels; default: found.
+        scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
         UserError: If nothing is found or a file does not have this layout.
     """
 
-    def __init__(self, path: str | list[str] | None, cache: Path) -> None:
+    def __init__(
+        self,
+        path: str | list[str] | None,
+        cache: Path,
+        *,
+        config: str | None = None,
+        image_column: str | None = None,
+        label_column: str | None = None,
+        scoring: bool = False,
+    ) -> None:
         super().__init__()
-        self._tables = [_open(file) for file in find_parquet(path, cache)]
+        self.kind = "row"
+        self._scoring = scoring
+        columns = Columns(image_column, label_column)
+        files = find_parquet(path, cache, config)
+        if {file.part for file in files} == {"test"} and not scoring:
+            # As somebody has it who was given a test set alone: all there is.
+            self.notices.append(
+                f"{some([file.name for file in files], 2)}: called a test part, and there is no "
+                "other: used as images without a split"
+            )
+            files = [file.without_part() for file in files]
+        self._tables = [open_table(file, columns) for file in files]
         unsplit = [table.file.name for table in self._tables if table.file.part is None]
         if unsplit and len(unsplit) < len(self._tables):
             self.problems.append(
@@ -59,20 +69,40 @@ class ParquetSource(Source):
         index = {name: number for number, name in enumerate(self.classes)}
         self._rows: list[tuple[int, int]] = []
         for number, table in enumerate(self._tables):
-            outside: list[str] = []
-            for row, value in enumerate(table.labels):
-                label = self._label(table, value, index)
-                if label is None:
-                    outside.append(f"row {row} ({value!r})")
-                    continue
-                name = table.names[row]
-                where = f"{table.file.name}#{row}" + (f" ({name})" if name else "")
-                self.samples.append(Sample(label, table.file.part, where, table.stamp))
-                self._rows.append((number, row))
-            if outside:
-                self.problems.append(
-                    f"{table.file.name}: labels outside the {len(self.classes)} classes: "
-                    f"{some(outside)}"
+            self._list(number, table, index)
+        self._note_unlabelled()
+
+    def _list(self, number: int, table: LabelledTable, index: dict[str, int]) -> None:
+        outside: list[str] = []
+        for row, value in enumerate(table.labels):
+            if value is None:
+                self.left_out[_unlabelled(table)] += 1
+                continue
+            label = self._label(table, value, index)
+            if label is None:
+                outside.append(f"row {row} ({value!r})")
+                continue
+            self.samples.append(
+                Sample(label, table.file.part, table.where(row), table.stamp_of(row))
+            )
+            self._rows.append((number, row))
+        if outside:
+            self.problems.append(
+                f"{table.file.name}: labels outside the {len(self.classes)} classes: "
+                f"{some(outside)}"
+            )
+
+    def _note_unlabelled(self) -> None:
+        """Says which parts have files, and no labels."""
+        rows: Counter[str | None] = Counter()
+        for table in self._tables:
+            rows[table.file.part] += len(table.labels)
+        kept = {sample.part for sample in self.samples}
+        for part, count in rows.items():
+            if part is not None and count and part not in kept:
+                self.notices.append(
+                    f"no row of the {part} part has a label: there is no {part} part, and one is "
+                    "taken from the rest where it is needed"
                 )
 
     def _merge_classes(self) -> list[str]:
@@ -87,7 +117,9 @@ class ParquetSource(Source):
                     )
             return first.classes
         # Labels that only validation or test files have are outside the list.
-        training = [table for table in self._tables if table.file.part in (None, "train")]
+        training = [
+            table for table in self._tables if self._scoring or table.file.part in (None, "train")
+        ]
         values = {
             value
             for table in training or self._tables
@@ -97,9 +129,7 @@ class ParquetSource(Source):
         ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
         return [str(value) for value in ordered]
 
-    def _label(self, table: _Table, value: int | str | None, index: dict[str, int]) -> int | None:
-        if value is None:
-            return None
+    def _label(self, table: LabelledTable, value: int | str, index: dict[str, int]) -> int | None:
         if table.classes is not None and not isinstance(value, str):
             return value if 0 <= value < len(self.classes) else None
         return index.get(str(value))
@@ -114,7 +144,7 @@ class ParquetSource(Source):
             yield from _read(self._tables[number], wanted[number])
 
 
-def _read(table: _Table, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
+def _read(table: LabelledTable, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
     with pq.ParquetFile(table.file.local) as file:
         start = 0
         for group in range(file.num_row_groups):
@@ -129,97 +159,23 @@ def _read(table: _Table, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
                         column = column.field("bytes")
                     for value in column:
                         if row in rows:
-                            yield rows[row], functools.partial(_content, value.as_py())
+                            content = value.as_py()
+                            yield rows[row], functools.partial(_content, content, table, row)
                         row += 1
             start += count
 
 
-def _content(value: bytes | None) -> bytes:
-    if value is None:
-        raise ValueError("the row has no image bytes")
-    return value
+def _content(value: bytes | None, table: LabelledTable, row: int) -> bytes:
+    if value is not None:
+        return value
+    name, file = table.names[row], table.beside(row)
+    if file is not None:
+        return file.read_bytes()
+    if name:
+        raise ValueError(f"the row has no image bytes, and its file {name} is not there")
+    raise ValueError("the row has no image bytes")
 
 
-def _open(file: ParquetFile) -> _Table:
-    try:
-        with pq.ParquetFile(file.local) as opened:
-            schema = opened.schema_arrow
-            features = _features(schema)
-            image = _image_column(schema, file.name)
-            label = _label_column(schema, features, file.name)
-            columns = [label]
-            if pa.types.is_struct(schema.field(image).type) and "path" in [
-                field.name for field in schema.field(image).type
-            ]:
-                columns.append(f"{image}.path")
-            table = opened.read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file.name}: cannot be read as Parquet: {error}") from error
-    labels = table.column(label)
-    if pa.types.is_dictionary(labels.type):
-        labels = labels.cast(labels.type.value_type)
-    names: list[str | None] = [None] * table.num_rows
-    if len(columns) == 2:
-        names = [value and value.get("path") for value in table.column(image).to_pylist()]
-    given = features.get(label, {}).get("names")
-    status = file.local.stat()
-    return _Table(
-        file=file,
-        image=image,
-        labels=labels.to_pylist(),
-        names=names,
-        classes=[str(name) for name in given] if given else None,
-        stamp=(status.st_size, status.st_mtime_ns),
-    )
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
-    metadata = (schema.metadata or {}).get(b"huggingface")
-    if not metadata:
-        return {}
-    try:
-        features = json.loads(metadata)["info"]["features"]
-    except (ValueError, KeyError, TypeError):
-        return {}
-    return {name: value for name, value in features.items() if isinstance(value, dict)}
-
-
-def _image_column(schema: pa.Schema, name: str) -> str:
-    def holds_images(field: pa.Field) -> bool:
-        if pa.types.is_struct(field.type):
-            return "bytes" in [inner.name for inner in field.type]
-        return bool(pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type))
-
-    found = [field.name for field in schema if holds_images(field)]
-    for preferred in ("image", "img"):
-        if preferred in found:
-            return preferred
-    if len(found) != 1:
-        raise UserError(
-            f"{name}: expected a column `image` of struct<bytes, path>, found the columns "
-            f"{some(schema.names, 20)}"
-        )
-    return str(found[0])
-
-
-def _label_column(schema: pa.Schema, features: dict[str, Any], name: str) -> str:
-    def holds_labels(field: pa.Field) -> bool:
-        kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
-        return bool(
-            pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)
-        )
-
-    found = [field.name for field in schema if holds_labels(field)]
-    declared = (
-        [column for column in found if features[column].get("_type") == "ClassLabel"]
-        if (features and all(column in features for column in found))
-        else []
-    )
-    for candidates in (["label"], ["labels"], declared, found):
-        candidates = [column for column in candidates if column in found]
-        if len(candidates) == 1:
-            return str(candidates[0])
-    raise UserError(
-        f"{name}: expected a column `label` of integers or strings, found the columns "
-        f"{some(schema.names, 20)}"
-    )
+def _unlabelled(table: LabelledTable) -> str:
+    part = table.file.part
+    return "without a label" + (f" ({part} part)" if part else "")

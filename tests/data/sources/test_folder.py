@@ -1,10 +1,15 @@
 from __future__ import annotations
 
-import pytest
+import sys
 
+import numpy as np
+import pytest
+from PIL import Image
+
+from gsfl_tune.data import formats, load_square, prepare
 from gsfl_tune.data.sources import FolderSource, create_source
 from gsfl_tune.experiment.errors import UserError
-from tests.data.conftest import configure, fill, save
+from tests.data.conftest import configure, fill, picture, save
 
 
 def listed(source):
@@ -29,6 +34,7 @@ def test_class_folders_without_split(tmp_path):
         ("b b", None, "000.png"),
     ]
     assert not source.problems
+    assert source.left_out == {".txt": 1, "hidden": 1, "in .hidden/": 1, "in __MACOSX/": 1}
 
 
 @pytest.mark.parametrize("name", ["val", "valid", "validation", "Val"])
@@ -81,3 +87,207 @@ def test_paths_may_be_relative_or_hold_variables(tmp_path, monkeypatch):
     monkeypatch.setenv("WHERE", "images")
     for path in ("images", "~/images", "$WHERE", "${HOME}/$WHERE"):
         assert FolderSource(path).classes == ["a", "b"]
+
+
+def kinds(source):
+    return {(name, part) for name, part, _ in listed(source)}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("seg_train", "seg_test"),
+        ("train_set", "test_set"),
+        ("train_images", "test_images"),
+        ("cars_train", "cars_test"),
+        ("train", "testing"),
+        ("trainval", "eval"),
+        ("TrainImages", "TestImages"),
+    ],
+)
+def test_split_words_anywhere_in_a_name(tmp_path, train, test):
+    fill(tmp_path, {f"{train}/a": 1, f"{train}/b": 1, f"{test}/a": 1})
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "readme.txt").touch()
+    source = FolderSource(str(tmp_path))
+    assert not source.problems
+    assert kinds(source) == {("a", "train"), ("b", "train"), ("a", "test")}
+    assert source.left_out == {".txt": 1}
+
+
+def test_two_folders_that_may_be_the_training_part(tmp_path):
+    fill(tmp_path, {"train_a/x": 1, "train_a/y": 1, "train_b/x": 1, "test/x": 1})
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "train_a/, train_b/ look like the train part each" in problem
+
+
+def test_classes_whose_names_hold_such_words(tmp_path):
+    fill(tmp_path, {"bullet train/shinkansen": 1, "bullet train/tgv": 1, "car": 1, "ship": 1})
+    source = FolderSource(str(tmp_path))
+    assert source.classes == ["bullet train", "car", "ship"]
+    assert not source.problems
+
+
+def test_a_test_folder_alone_is_used_without_a_split(tmp_path):
+    fill(tmp_path, {"test/a": 1, "test/b": 1})
+    source = FolderSource(str(tmp_path))
+    assert kinds(source) == {("a", None), ("b", None)}
+    assert "used as images without a split" in source.notices[0]
+    scored = FolderSource(str(tmp_path), scoring=True)
+    assert kinds(scored) == {("a", "test"), ("b", "test")}
+
+
+def test_scoring_knows_the_classes_of_the_test_part(tmp_path):
+    fill(tmp_path, {"train/a": 1, "train/b": 1, "test/a": 1, "test/zebra": 1})
+    source = FolderSource(str(tmp_path), scoring=True)
+    assert source.classes == ["a", "b", "zebra"]
+    assert ("zebra", "test") in kinds(source)
+
+
+@pytest.mark.parametrize(
+    ("folders", "meant"),
+    [
+        ({"images/cat": 2, "images/dog": 2, "masks/cat": 2}, "images"),
+        ({"color/a": 2, "color/b": 2, "grayscale/a": 1, "segmented/a": 1}, "color"),
+        ({"raw/a": 1, "raw/b": 1, "labels": 1}, "raw"),
+    ],
+)
+def test_folders_that_are_no_classes_are_refused_with_what_is_meant(tmp_path, folders, meant):
+    fill(tmp_path, folders)
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "not like classes" in problem
+    assert f"probably meant: data.path: {tmp_path / meant};" in problem
+    # Somebody may want to tell them apart all the same.
+    assert not FolderSource(str(tmp_path), classes="path").problems
+
+
+def test_variants_side_by_side_are_pointed_out(tmp_path):
+    fill(tmp_path, {f"{variant}/{name}": 1 for variant in ("uncut", "tight") for name in "abc"})
+    source = FolderSource(str(tmp_path))
+    assert source.classes == ["tight", "uncut"]
+    assert "hold the same 3 folders" in source.notices[0]
+
+
+def test_the_folder_of_pets_is_known(tmp_path):
+    fill(tmp_path, {"images": 2, "annotations/trimaps": 2})
+    for name in ("trainval", "test"):
+        (tmp_path / "annotations" / f"{name}.txt").touch()
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert "the layout of Oxford-IIIT Pet; set data.source: pets" in problem
+
+
+NESTED = {
+    "train/Fruit/Apple/Golden": 1,
+    "train/Fruit/Apple/Red": 1,
+    "train/Fruit/Pear/Red": 1,
+    "train/Milk/Oat": 1,
+    "test/Fruit/Pear/Red": 1,
+}
+
+
+def test_nested_classes(tmp_path):
+    fill(tmp_path, NESTED)
+    top = FolderSource(str(tmp_path))
+    assert top.classes == ["Fruit", "Milk"]
+    assert "2 classes, the uppermost folders, whose images all lie in 4 folders" in top.notices[0]
+    assert "`data.classes: leaf`" in top.notices[0]
+    leaf = FolderSource(str(tmp_path), classes="leaf")
+    assert leaf.classes == ["Golden", "Oat", "Red"]
+    assert "Red" in leaf.problems[0]
+    assert "Fruit/Apple/Red" in leaf.problems[0]
+    path = FolderSource(str(tmp_path), classes="path")
+    assert path.classes == ["Fruit/Apple/Golden", "Fruit/Apple/Red", "Fruit/Pear/Red", "Milk/Oat"]
+    assert path.known_groups == ["Fruit/Apple", "Fruit/Apple", "Fruit/Pear", "Milk"]
+    assert ("Fruit/Pear/Red", "test") in kinds(path)
+
+
+def test_upper_folders_are_the_taxonomy(tmp_path):
+    fill(tmp_path, {"Fruit/Apple": 5, "Fruit/Pear": 5, "Milk/Oat": 5, "Milk/Soy": 5})
+    config = configure("folder", tmp_path, classes="leaf")
+    dataset = prepare(config, cache_dir=tmp_path / "cache")
+    assert dataset.classes == ["Apple", "Oat", "Pear", "Soy"]
+    assert dataset.known_groups == ["Fruit", "Milk", "Fruit", "Milk"]
+
+
+def test_what_is_left_out_is_counted_by_reason(tmp_path):
+    root = tmp_path / "data"
+    fill(root, {"a": 4, "b": 4, "a/@eaDir": 3, ".thumbnails": 4})
+    for name in ("a/Thumbs.db", "a/notes.txt", "b/more.txt", "b/nothing"):
+        (root / name).write_text("no image")
+    save(root / "stray.png", 99)
+    picture(7).save(root / "a" / "unnamed", format="PNG")
+    dataset = prepare(configure("folder", root), cache_dir=tmp_path / "cache")
+    # A file without a suffix that begins like an image is one.
+    assert sum(dataset.summary()["counts"].values()) == 9
+    assert dataset.notices == [
+        "left out: 12 files: in .thumbnails/ 4, in @eaDir/ 3, .txt 2, Thumbs.db 1, beside the "
+        "class folders 1, no suffix 1"
+    ]
+
+
+def test_links_are_followed_and_circles_noticed(tmp_path):
+    fill(tmp_path / "store", {"more": 2})
+    fill(tmp_path / "data", {"a": 1, "b": 1})
+    (tmp_path / "data" / "a" / "linked").symlink_to(tmp_path / "store" / "more")
+    (tmp_path / "data" / "b" / "circle").symlink_to(tmp_path / "data")
+    (tmp_path / "data" / "b" / "x.png").symlink_to(tmp_path / "nothing")
+    source = FolderSource(str(tmp_path / "data"))
+    assert [name for name, _, _ in listed(source)] == ["a", "a", "a", "b"]
+    assert source.left_out == {"links to a folder above them": 1, "links that lead nowhere": 1}
+
+
+def test_a_name_is_the_same_composed_and_decomposed(tmp_path):
+    composed, decomposed = "\u00c9pervier", "E\u0301pervier"
+    fill(tmp_path, {f"train/{composed}": 1, "train/b": 1, f"test/{decomposed}": 1})
+    source = FolderSource(str(tmp_path))
+    assert not source.problems
+    assert (composed, "test") in kinds(source)
+
+
+def test_a_pointer_of_git_lfs_is_no_image(tmp_path):
+    root = tmp_path / "data"
+    fill(root, {"a": 4, "b": 4})
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n"
+    (root / "a" / "x.png").write_text(pointer)
+    dataset = prepare(configure("folder", root, max_broken=0.5), cache_dir=tmp_path / "cache")
+    (broken,) = dataset.broken
+    assert "a git-LFS pointer" in broken.reason
+
+
+def test_reasons_come_before_what_is_missing(tmp_path):
+    root = tmp_path / "data"
+    fill(root, {"a": 4, "b": 4})
+    for file in (root / "a").iterdir():
+        file.write_bytes(f"junk {file.name}".encode())
+    config = configure("folder", root, max_broken=1.0)
+    with pytest.raises(UserError) as error:
+        prepare(config, cache_dir=tmp_path / "cache").split  # noqa: B018
+    lines = str(error.value).splitlines()
+    assert lines[0].endswith("a/000.png: not an image that Pillow can read")
+    assert "after 4 broken image(s) were skipped: 1 class has no images: a" in lines
+
+
+def test_heic_of_phones_is_read(tmp_path):
+    pillow_heif = pytest.importorskip("pillow_heif")
+    root = fill(tmp_path / "data", {"a": 4, "b": 4})
+    smooth = Image.new("RGB", (64, 48), (200, 120, 40))
+    pillow_heif.from_pillow(smooth).save(root / "a" / "phone.HEIC", quality=95)
+    dataset = prepare(configure("folder", root), cache_dir=tmp_path / "cache")
+    assert not dataset.broken
+    every = [*dataset.pool.paths, *dataset.test.paths]
+    assert sum(path.endswith("phone.HEIC") for path in every) == 1
+    square, size = load_square(root / "a" / "phone.HEIC", 16)
+    assert size == (64, 48)
+    assert np.abs(square.astype(int) - (200, 120, 40)).max() <= 6
+
+
+def test_without_the_package_heic_is_counted_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    formats.heif.cache_clear()
+    try:
+        fill(tmp_path, {"a": 1, "b": 1})
+        (tmp_path / "a" / "phone.heic").write_bytes(b"not read")
+        source = FolderSource(str(tmp_path))
+        assert source.left_out == {".heic (needs the extra `heic`)": 1}
+    finally:
+        formats.heif.cache_clear()

@@ -1,0 +1,57 @@
+"""Which files are images: suffixes, first bytes, and formats that need another package."""
+
+from __future__ import annotations
+
+import functools
+
+# fmt: off
+IMAGE_SUFFIXES = frozenset([
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
+    ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
+])
+# Of phones; read with the package `pillow-heif` (extra `heic`).
+HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
+_BEGINNINGS = (
+    b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*",
+)
+# fmt: on
+_LFS = b"version https://git-lfs.github.com/spec/"
+
+
+@functools.cache
+def heif() -> bool:
+    """Whether HEIC files can be read here; from then on Pillow opens them."""
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener()
+    return True
+
+
+def looks_like_image(path: str) -> bool:
+    """Whether a file begins like one of the usual formats."""
+    try:
+        with open(path, "rb") as stream:
+            start = stream.read(16)
+    except OSError:
+        return False
+    webp = start[:4] == b"RIFF" and start[8:12] == b"WEBP"
+    return webp or start.startswith(_BEGINNINGS)
+
+
+def why_no_image(content: bytes) -> str | None:
+    """What a file is that Pillow does not know; None where nothing can be said.
+
+    Args:
+        content: All of it, or its first bytes.
+    """
+    if not content:
+        return "empty"
+    if content.startswith(_LFS):
+        return "a git-LFS pointer, not the image itself (`git lfs pull` fetches it)"
+    if content[4:8] == b"ftyp" and content[8:12] in (b"heic", b"heix", b"mif1", b"hevc", b"msf1"):
+        return "a HEIC image: `pip install 'gsfl-tune[heic]'` reads it"
+    if content.lstrip()[:9].lower() in (b"<!doctype", b"<html>\n") or b"<html" in content[:256]:
+        return "a web page, not an image"
+    return None

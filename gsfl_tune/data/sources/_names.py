@@ -1,0 +1,116 @@
+"""What names tell: the part of a file or folder, and what is no image of the data at all."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+Part = Literal["train", "validation", "test"]
+
+# The words by which the `datasets` library knows a split, and `trainval` of VOC and Pets.
+PART_NAMES: dict[str, Part] = {
+    "train": "train",
+    "training": "train",
+    "trainval": "train",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+    "dev": "validation",
+    "test": "test",
+    "testing": "test",
+    "eval": "test",
+    "evaluation": "test",
+}
+# `trainset`, `testdata`: a word and what it holds.
+_HELD = r"(?:sets?|data|dataset|images?|imgs?|split|part|files?|folder)?"
+_WORD = re.compile(rf"({'|'.join(sorted(PART_NAMES, key=len, reverse=True))}){_HELD}")
+# Begins or ends like such a word, and is none: `traintest`, `mytrain`.
+_LIKE = re.compile(
+    r"(?:train|valid|test)(?:train|valid|test|val|dev)\w*|(?:my|new|old|un|no|the)(?:train|test|val)"
+)
+_SEPARATORS = re.compile(r"[-._ \d()\[\]]+")
+_CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
+
+# Folders that programs and network storage make beside the images of people.
+JUNK_FOLDERS = frozenset(
+    [
+        "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
+        "system volume information", "__macosx", "__pycache__", "thumbnails",
+    ]
+)  # fmt: skip
+JUNK_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
+# Names of folders that say what kind of files they hold, not what is seen in them.
+STRUCTURE = frozenset(
+    [
+        "annotation", "annotations", "ann", "anns", "bbox", "bboxes", "boxes", "color", "colour",
+        "crops", "data", "dataset", "depth", "edges", "full", "gray", "grayscale", "grey",
+        "greyscale", "ground_truth", "groundtruth", "gt", "image", "images", "img", "imgs", "jpeg",
+        "jpegimages", "jpg", "label", "labels", "lists", "mask", "masks", "meta", "metadata",
+        "originals", "original", "parts", "png", "raw", "rgb", "seg", "segmentation",
+        "segmentations", "segmented", "thumbs", "trimap", "trimaps", "xml", "xmls",
+    ]
+)  # fmt: skip
+
+
+class AmbiguousName(ValueError):
+    """A name that holds a word for a part and is not understood."""
+
+
+def part_of_name(name: str) -> Part | None:
+    """The part that a name tells, as the `datasets` library decides; None where it tells none.
+
+    Words stand between separators (``-._ ``, digits, brackets) or begin with a capital, and may
+    say what they hold: ``birds_train``, ``partial-train``, ``trainset``, ``TestImages``.
+
+    Args:
+        name: Of a file, without its suffix, or of a folder.
+
+    Raises:
+        AmbiguousName: If it tells two parts (``train_test``), or holds such a word and tells none.
+    """
+    words = [word for word in _SEPARATORS.split(_CAMEL.sub(" ", name)) if word]
+    lower = [word.lower() for word in words]
+    found = []
+    for word in lower:
+        match = _WORD.fullmatch(word)
+        if match:
+            found.append(PART_NAMES[match.group(1)])
+        elif _LIKE.fullmatch(word):
+            raise AmbiguousName(name)
+    if lower[:2] == ["train", "val"] and len(set(found)) == 2:
+        return "train"
+    if len(set(found)) > 1:
+        raise AmbiguousName(name)
+    return found[0] if found else None
+
+
+def is_structure(name: str) -> bool:
+    """Whether a folder's name looks like a kind of file or a part, and not like a class."""
+    lower = name.lower()
+    if lower in STRUCTURE or lower.replace("-", "_") in STRUCTURE:
+        return True
+    try:
+        return part_of_name(name) is not None
+    except AmbiguousName:
+        return True
+
+
+def normal(name: str) -> str:
+    """One spelling of a name: composed (NFC), as macOS writes decomposed names into archives."""
+    return unicodedata.normalize("NFC", name)
+
+
+def some(names: Sequence[str], limit: int = 10) -> str:
+    """Joins at most ``limit`` names and says how many more there are."""
+    shown = ", ".join(names[:limit])
+    return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
+
+
+def counted(reasons: Iterable[tuple[str, int]], kind: str) -> str:
+    """``12 files: .txt 10, in @eaDir/ 2``; the most frequent first."""
+    ordered = sorted(reasons, key=lambda pair: (-pair[1], pair[0]))
+    total = sum(count for _, count in ordered)
+    kinds = some([f"{reason} {count:,}" for reason, count in ordered])
+    return f"{total:,} {kind}{'s' if total != 1 else ''}: {kinds}"

@@ -1,0 +1,131 @@
+"""Finds the image files of a folder, and counts what is left out and why."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, looks_like_image
+from gsfl_tune.data.sources._names import JUNK_FILES, JUNK_FOLDERS
+
+# By suffix are counted at most so many kinds; a folder of numbered files has as many suffixes.
+_KINDS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """An image file.
+
+    Attributes:
+        folders: Names of the folders between the root and the file.
+        file: Its path.
+        stamp: (size in bytes, time of change in ns); None for a link that leads nowhere.
+    """
+
+    folders: tuple[str, ...]
+    file: Path
+    stamp: tuple[int, int] | None
+
+
+@dataclass
+class Listing:
+    """What lies in a folder.
+
+    Attributes:
+        images: In the order of their paths.
+        folders: Names from the root to every folder that is no junk, empty ones too.
+        left_out: Files that are no images or not wanted, by reason.
+    """
+
+    images: list[Found] = field(default_factory=list)
+    folders: list[tuple[str, ...]] = field(default_factory=list)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+    def leave_out(self, reason: str, count: int = 1) -> None:
+        """Counts files that are not read."""
+        if reason in self.left_out or len(self.left_out) < _KINDS:
+            self.left_out[reason] += count
+        else:
+            self.left_out["other suffixes"] += count
+
+
+def walk(root: Path) -> Listing:
+    """Lists a folder and all below it, links followed.
+
+    Hidden files, and those of `JUNK_FOLDERS` and `JUNK_FILES`, are left out and counted, and so is
+    what has no suffix of an image format; a file without any suffix is asked for its first bytes.
+
+    Args:
+        root: An existing folder.
+    """
+    listing = Listing()
+    _walk(str(root), (), {_identity(str(root))}, listing)
+    return listing
+
+
+def _walk(
+    folder: str, names: tuple[str, ...], above: set[tuple[int, int]], listing: Listing
+) -> None:
+    with os.scandir(folder) as entries:
+        children = sorted(entries, key=lambda entry: entry.name)
+    for entry in children:
+        name = entry.name
+        if entry.is_dir():
+            if _is_junk(name):
+                listing.leave_out(f"in {name}/", _count(entry.path))
+                continue
+            identity = _identity(entry.path) if entry.is_symlink() else None
+            if identity in above:
+                listing.leave_out("links to a folder above them")
+                continue
+            listing.folders.append((*names, name))
+            below = above | {identity or _identity(entry.path)}
+            _walk(entry.path, (*names, name), below, listing)
+            continue
+        reason = _reason(entry)
+        if reason is not None:
+            listing.leave_out(reason)
+            continue
+        listing.images.append(Found(names, Path(entry.path), _stamp(entry)))
+
+
+def _is_junk(name: str) -> bool:
+    return name.startswith((".", "__")) or name.lower() in JUNK_FOLDERS
+
+
+def _reason(entry: os.DirEntry[str]) -> str | None:
+    """Why a file is no image of the data; None for one that is."""
+    name = entry.name
+    suffix = os.path.splitext(name)[1].lower()
+    if name.lower() in JUNK_FILES:
+        return name
+    if name.startswith("."):
+        return "hidden"
+    if not entry.is_file():
+        return "links that lead nowhere" if entry.is_symlink() else "no regular file"
+    if suffix in IMAGE_SUFFIXES:
+        return None
+    if suffix in HEIF_SUFFIXES:
+        return None if heif() else f"{suffix} (needs the extra `heic`)"
+    if suffix:
+        return suffix
+    return None if looks_like_image(entry.path) else "no suffix"
+
+
+def _stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:
+    try:
+        status = entry.stat()
+    except OSError:
+        return None
+    return status.st_size, status.st_mtime_ns
+
+
+def _identity(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_dev, status.st_ino
+
+
+def _count(folder: str) -> int:
+    return sum(len(files) for _, _, files in os.walk(folder))
