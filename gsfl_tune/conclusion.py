@@ -199,6 +199,7 @@ class Conclusion:
             classes=classes,
             groups=named,
             side=side,
+            reading=workspace.dataset.reading,
             metrics=content,
             calibration=results.winner.calibration,
         )
@@ -224,6 +225,7 @@ class Conclusion:
             classes=classes,
             groups=None,
             side=side,
+            reading=workspace.dataset.reading,
             metrics=content,
             model=model,
             calibration=calibration,

@@ -217,7 +217,7 @@ def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
 def _normalised(bundle: Bundle, path: str | os.PathLike[str]) -> Tensor:
     """(1, 3, size, size), as the network sees the image."""
     how = bundle.preprocessing
-    square = torch.from_numpy(load_square(path, how.side, how.fit)[0])[None]
+    square = torch.from_numpy(load_square(path, how.side, how.fit, reading=how.reading)[0])[None]
     return center_crop(square.to(bundle.device), how.image_size, how.mean, how.std)
 
 
@@ -226,7 +226,7 @@ def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
     how = bundle.preprocessing
     size = how.image_size * max(1, math.ceil(_LEAST_SIDE / how.image_size))
     side = square_side(size)
-    square = load_square(path, side, how.fit)[0]
+    square = load_square(path, side, how.fit, reading=how.reading)[0]
     start = (side - size) // 2
     return Image.fromarray(square[start : start + size, start : start + size])
 

@@ -74,13 +74,14 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
     from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
+    reading = bundle.preprocessing.reading
     if not path.endswith((".yaml", ".yml")):
         if overrides:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
-        return open_for_evaluation(path, side, fit)
+        return open_for_evaluation(path, side, fit, reading=reading)
     from gsfl_tune.data import prepare
     from gsfl_tune.experiment import Experiment
 
     config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
-    dataset = prepare(config, side=side, parts=("test",))
+    dataset = prepare(config, side=side, parts=("test",), reading=reading)
     return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken, dataset.notices)

@@ -22,9 +22,9 @@ from gsfl_tune.data.decoded import (
     Progress,
     decode_once,
 )
-from gsfl_tune.data.digests import image_digests
+from gsfl_tune.data.digests import Contents, read_contents
 from gsfl_tune.data.locking import cache_directory
-from gsfl_tune.data.single import square_side
+from gsfl_tune.data.single import Reading, natural_range, square_side
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.splits import (
@@ -49,6 +49,7 @@ def prepare(
     cache_dir: Path | None = None,
     parts: Sequence[str] = ("pool", "test"),
     progress: Progress | None = None,
+    reading: Reading | None = None,
 ) -> Dataset:
     """Makes the images of a configuration ready: lists, hashes, divides, checks and decodes them.
 
@@ -61,6 +62,7 @@ def prepare(
         parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
             decoded at its first use.
         progress: Called with (images done, images in all) now and then while decoding.
+        reading: How a bundle's images were read; default: as the configuration says.
 
     Raises:
         UserError: With everything that is wrong with the data.
@@ -71,11 +73,11 @@ def prepare(
         with activity("listing the images"):
             source = create_source(config, cache)
             _settle_validation(source, config.split)
-            digests = image_digests(source, cache)
+            contents = read_contents(source, cache)
     except OSError as error:
         raise _disk_error(error, cache) from error
     # Before anything is decoded, as if nothing were broken.
-    split = _divide(source, digests, config.split, range(len(source.samples)))
+    split = _divide(source, contents.digests, config.split, range(len(source.samples)))
     problems = [*source.problems, *_size_problems(source, split)]
     twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
     if twice:
@@ -83,8 +85,12 @@ def prepare(
     if problems:
         # What was left out first: it may be why something is missing.
         raise UserError("\n".join([*source.told(), *problems]))
-    geometry = Geometry(side or square_side(config.image_size), config.fit)
-    dataset = Dataset(source, digests, geometry, config, cache, progress)
+    if reading is None:
+        reading = _reading(source, contents, config)
+    else:
+        reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
+    geometry = Geometry(side or square_side(config.image_size), config.fit, reading)
+    dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
     for part in parts:
         if part not in ("pool", "test"):
             raise ValueError(f"parts may name pool and test, not {part!r}")
@@ -131,6 +137,11 @@ class Dataset:
     def class_count(self) -> int:
         """Number of classes."""
         return len(self.classes)
+
+    @property
+    def reading(self) -> Reading:
+        """How the files are read."""
+        return self._geometry.reading
 
     @functools.cached_property
     def split(self) -> Split:
@@ -315,6 +326,32 @@ class Dataset:
 def _name(config: DataConfig) -> str:
     path = config.path[0] if isinstance(config.path, list) and config.path else config.path
     return (Path(path).name if isinstance(path, str) else "") or config.source
+
+
+def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
+    """How the images are read: deep grey ones all by one range, which is not that of test images.
+
+    Where the configuration gives none and some images do not say what white is, their least and
+    largest values do. A notice says so.
+    """
+    given = None if config.value_range is None else (config.value_range[0], config.value_range[1])
+    deep, found = contents.extremes, None
+    if given is None and deep:
+        seen = [deep[i] for i in deep if source.samples[i].part != "test"] or list(deep.values())
+        low, high = min(low for low, _ in seen), max(high for _, high in seen)
+        found = natural_range(low, high)
+        source.notices.append(
+            f"{len(deep):,} grey image{'s' if len(deep) > 1 else ''} of 32 bits or floats, values "
+            f"{low:.6g} to {high:.6g}: read from {found[0]:.6g} (black) to {found[1]:.6g} (white); "
+            "data.value_range sets both"
+        )
+    return Reading(
+        value_range=given,
+        float_range=found,
+        max_pixels=config.max_pixels,
+        truncated=config.truncated == "accept",
+        cut_bottom=source.cut_bottom,
+    )
 
 
 def _settle_validation(source: Source, config: SplitConfig) -> None:

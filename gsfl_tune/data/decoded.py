@@ -39,11 +39,13 @@ class Geometry:
 
     side: int
     fit: single.Fit
+    reading: single.Reading = single.PLAIN
 
     @property
     def key(self) -> str:
         """Everything that the pixels depend on besides the images."""
-        return f"{self.side} {self.fit} bicubic {single.CODE_VERSION} pillow {PIL.__version__}"
+        basic = f"{self.side} {self.fit} bicubic {single.CODE_VERSION} pillow {PIL.__version__}"
+        return f"{basic} {self.reading.key}" if self.reading.key else basic
 
 
 class DecodedFile:
@@ -212,12 +214,14 @@ def _decode(
             if isinstance(content, Image.Image):
                 pixels = single.square(content, side, geometry.fit)
                 return _Decoded(pixels, content.size, None)
-            pixels, size = single.load_square(content, side, geometry.fit)
+            pixels, size = single.load_square(content, side, geometry.fit, reading=geometry.reading)
             return _Decoded(pixels, size, None)
         except MemoryError:
             raise
         except Exception as error:  # decoders raise anything at all on damaged files
-            return _Decoded(None, (0, 0), _reason(error, content))
+            return _Decoded(
+                None, (0, 0), _reason(error, content, accepted=geometry.reading.truncated)
+            )
 
     pixels = np.zeros((rows, values), dtype=np.uint8)
     described: list[_Decoded] = []
@@ -255,7 +259,7 @@ def _decode(
             flush()
 
 
-def _reason(error: Exception, content: bytes | Image.Image) -> str:
+def _reason(error: Exception, content: bytes | Image.Image, *, accepted: bool) -> str:
     text = " ".join(str(error).split())
     name = type(error).__name__
     if name == "UnidentifiedImageError":
@@ -264,4 +268,6 @@ def _reason(error: Exception, content: bytes | Image.Image) -> str:
         return known or "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
         text = error.strerror
+    if "truncated" in text and not accepted:
+        text += "; data.truncated: accept reads what there is"
     return text or name

@@ -1,4 +1,4 @@
-"""Content digests of images, remembered for files that have not changed."""
+"""What one look at the images tells, remembered for files that have not changed."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import os
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 
 import pyarrow as pa
 from PIL import Image
@@ -16,42 +17,63 @@ from PIL import Image
 from gsfl_tune.activity import activity
 from gsfl_tune.data.cache import lock_file, touch
 from gsfl_tune.data.locking import file_lock, publish
+from gsfl_tune.data.single import deep_extremes
 from gsfl_tune.data.sources import Reader, Source
 
 DIGEST_SIZE = 16
+_COLUMNS = ("path", "size", "time", "digest", "low", "high")
 # Stands for an image whose bytes cannot be read, together with its path.
 _UNREADABLE = b"unreadable"
 
 Work = TypeVar("Work")
 
 
-def image_digests(source: Source, cache: Path) -> list[bytes]:
-    """Digest of the bytes of every image of a source, in its order.
+@dataclass(frozen=True)
+class Contents:
+    """What was read of the images of a source, in its order.
 
-    Digests are kept in ``cache`` under (path, size, time of change), so that a second start
-    reads no image.
+    Attributes:
+        digests: Digest of the bytes of every image.
+        extremes: Least and largest value of those whose type does not say what white is.
+    """
+
+    digests: list[bytes]
+    extremes: dict[int, tuple[float, float]] = field(default_factory=dict)
+
+
+class _Seen(NamedTuple):
+    digest: bytes
+    extremes: tuple[float, float] | None
+
+
+def read_contents(source: Source, cache: Path) -> Contents:
+    """Reads every image of a source, its digest and what else a glance tells.
+
+    Both are kept in ``cache`` under (path, size, time of change), so that a second start reads no
+    image.
     """
     known = source.known_digests()
     if known is not None:
-        return known
+        return Contents(known)
     paths = "\n".join(sample.path for sample in source.samples)
     file = cache / "digests" / f"{_hash(paths.encode()).hex()}.arrow"
     remembered = _load(file)
-    digests: list[bytes | None] = []
+    found: list[_Seen | None] = []
     for sample in source.samples:
         entry = remembered.get(sample.path)
         fresh = entry is not None and sample.stamp is not None and entry[0] == sample.stamp
-        digests.append(entry[1] if fresh and entry is not None else None)
-    missing = [position for position, digest in enumerate(digests) if digest is None]
+        found.append(entry[1] if fresh and entry is not None else None)
+    missing = [position for position, seen in enumerate(found) if seen is None]
     if missing:
         with activity("reading images", len(missing), "images") as step:
-            for position, digest in in_threads(source.readers(missing), _digest):
-                digests[position] = digest or _hash(
-                    _UNREADABLE + source.samples[position].path.encode()
-                )
+            for position, seen in in_threads(source.readers(missing), _see):
+                path = source.samples[position].path
+                found[position] = seen or _Seen(_hash(_UNREADABLE + path.encode()), None)
                 step.done += 1
-        _save(file, source, digests)
-    return [digest for digest in digests if digest is not None]
+        _save(file, source, found)
+    every = [seen for seen in found if seen is not None]
+    extremes = {place: seen.extremes for place, seen in enumerate(every) if seen.extremes}
+    return Contents([seen.digest for seen in every], extremes)
 
 
 def in_threads(
@@ -82,36 +104,38 @@ def _hash(data: bytes) -> bytes:
     return hashlib.blake2b(data, digest_size=DIGEST_SIZE).digest()
 
 
-def _digest(reader: Reader) -> bytes | None:
+def _see(reader: Reader) -> _Seen | None:
     try:
         content = reader()
     except (OSError, ValueError):
         return None  # decoding will find it broken, and say why
-    return _hash(content.tobytes() if isinstance(content, Image.Image) else content)
+    if isinstance(content, Image.Image):
+        return _Seen(_hash(content.tobytes()), None)
+    return _Seen(_hash(content), deep_extremes(content))
 
 
-def _load(file: Path) -> dict[str, tuple[tuple[int, int], bytes]]:
+def _load(file: Path) -> dict[str, tuple[tuple[int, int], _Seen]]:
     if not file.exists():
         return {}
     try:
         with pa.memory_map(str(file)) as mapped:
             table = pa.ipc.open_file(mapped).read_all()
-            rows = zip(
-                *(table.column(name).to_pylist() for name in ("path", "size", "time", "digest")),
-                strict=True,
-            )
-            found = {path: ((size, time), digest) for path, size, time, digest in rows}
+            rows = zip(*(table.column(name).to_pylist() for name in _COLUMNS), strict=True)
+            found = {
+                path: ((size, time), _Seen(digest, None if low is None else (low, high)))
+                for path, size, time, digest, low, high in rows
+            }
     except (pa.ArrowException, KeyError, OSError):
         return {}
     touch(file, f"digests of {len(found):,} images")
     return found
 
 
-def _save(file: Path, source: Source, digests: list[bytes | None]) -> None:
+def _save(file: Path, source: Source, found: list[_Seen | None]) -> None:
     rows = [
-        (sample.path, *sample.stamp, digest)
-        for sample, digest in zip(source.samples, digests, strict=True)
-        if sample.stamp is not None
+        (sample.path, *sample.stamp, seen.digest, *(seen.extremes or (None, None)))
+        for sample, seen in zip(source.samples, found, strict=True)
+        if sample.stamp is not None and seen is not None
     ]
     if not rows:
         return
@@ -122,6 +146,8 @@ def _save(file: Path, source: Source, digests: list[bytes | None]) -> None:
             "size": pa.array(columns[1], pa.int64()),
             "time": pa.array(columns[2], pa.int64()),
             "digest": pa.array(columns[3], pa.binary(DIGEST_SIZE)),
+            "low": pa.array(columns[4], pa.float64()),
+            "high": pa.array(columns[5], pa.float64()),
         }
     )
     # Under the lock of its builder: temporary files that nobody holds are swept away.

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
-from gsfl_tune.data.digests import image_digests
+from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.locking import cache_directory
-from gsfl_tune.data.single import Fit
+from gsfl_tune.data.single import PLAIN, Fit, Reading
 from gsfl_tune.data.sources import Source, create_source, detect_source
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -38,7 +38,12 @@ class EvaluationData:
 
 
 def open_for_evaluation(
-    path: str | Path, side: int, fit: Fit, cache_dir: Path | None = None
+    path: str | Path,
+    side: int,
+    fit: Fit,
+    cache_dir: Path | None = None,
+    *,
+    reading: Reading = PLAIN,
 ) -> EvaluationData:
     """Opens a folder of class folders, a Parquet file or folder, or CUB's layout.
 
@@ -49,6 +54,7 @@ def open_for_evaluation(
         side: Side of the decoded squares in pixels.
         fit: How an image becomes a square.
         cache_dir: Root of the node's caches.
+        reading: What is the same for all images, as the bundle was trained.
 
     Raises:
         UserError: If there is nothing that can be read.
@@ -64,7 +70,8 @@ def open_for_evaluation(
     if any(sample.part == "test" for sample in source.samples):
         part = "test"
         positions = [i for i in positions if source.samples[i].part == "test"]
-    return _decode(source, positions, Geometry(side, fit), cache, part)
+    how = replace(reading, cut_bottom=source.cut_bottom)
+    return _decode(source, positions, Geometry(side, fit, how), cache, part)
 
 
 def _decode(
@@ -74,7 +81,7 @@ def _decode(
     cache: Path,
     part: Literal["test", "all"],
 ) -> EvaluationData:
-    digests = image_digests(source, cache)
+    digests = read_contents(source, cache).digests
     file = decode_once(source, positions, digests, geometry, cache)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64

@@ -66,6 +66,10 @@ class Checks:
         if download and source not in _DOWNLOADS:
             allowed = f"for the sources {', '.join(_DOWNLOADS)}"
             self._complain("data.download", f"found true with source {source}, allowed {allowed}")
+        limits = self._space.constants.get("data.value_range")
+        if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
+            message = f"found {limits}, allowed two numbers, the smaller one first, or null"
+            self._complain("data.value_range", message)
         if source == "typefaces":
             return
         if path is None or path == [] or path == "":

@@ -111,6 +111,17 @@ class DataConfig(Section):
         description="Fixed augmented views of every training image, computed once; 0: the head "
         "stage sees images as they are, the finetune stage augments anew every epoch.",
     )
+    value_range: list[float] | None = Field(
+        None,
+        description="Values [black, white] of grey images of 16 or 32 bits or floats; by default "
+        "0 to 65535 for 16 bits, and one range for all others, from what the images hold.",
+    )
+    max_pixels: int = Field(
+        200_000_000, ge=1, description="Width times height above which an image counts as broken."
+    )
+    truncated: Literal["skip", "accept"] = Field(
+        "skip", description="Images whose end is missing: broken, or read as far as they go."
+    )
     max_broken: Fraction = Field(
         0.01, description="Share of unreadable images above which the data is refused."
     )

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gsfl_tune.data.single import PLAIN, Reading
 from gsfl_tune.export import files
 from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.card import model_card
@@ -117,6 +118,7 @@ def bundle_from_network(
     classes: Sequence[str],
     groups: Sequence[int] | None,
     side: int,
+    reading: Reading = PLAIN,
     metrics: Mapping[str, Any],
     model: Model = "winner",
     calibration: Calibration | None = None,
@@ -130,6 +132,7 @@ def bundle_from_network(
         classes: Class names, in the order of the outputs.
         groups: (C,) group of every class, or None for a plain head.
         side: Side of the decoded squares that it was validated on.
+        reading: How their files were read.
         metrics: Content of ``metrics.json``.
         model: Which of the models in `metrics` it is.
         calibration: Its temperature is divided out of the classifier, so that whatever reads the
@@ -151,6 +154,8 @@ def bundle_from_network(
             fit=config.data.fit,
             mean=[float(value) for value in statistics.mean],
             std=[float(value) for value in statistics.std],
+            value_range=reading.value_range,
+            float_range=reading.float_range,
         ),
         metrics=metrics,
         model=model,

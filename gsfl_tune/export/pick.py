@@ -130,6 +130,7 @@ def picked_bundle(
         classes=workspace.dataset.classes,
         groups=None if training.groups is None else [int(group) for group in training.groups],
         side=side,
+        reading=workspace.dataset.reading,
         metrics=said.to_json(),
     )
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -11,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
 from gsfl_tune.data import Dataset
-from gsfl_tune.data.single import load_image, load_square, square
+from gsfl_tune.data.single import load_square
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.preprocessing import Preprocessing
@@ -309,9 +308,7 @@ def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.n
             if image.dtype != np.uint8:
                 raise ValueError(f"an array must be uint8, got {image.dtype}")
             image = Image.fromarray(image)
-        if isinstance(image, Image.Image):
-            return square(_rgb(image), side, fit)
-        return load_square(image, side, fit)[0]
+        return load_square(image, side, fit, reading=preprocessing.reading)[0]
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file", missing=True) from error
     except MemoryError:
@@ -319,16 +316,6 @@ def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.n
     except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ImageError(f"{name}: cannot be read as an image ({reason})") from error
-
-
-def _rgb(image: Image.Image) -> Image.Image:
-    image = ImageOps.exif_transpose(image)
-    if image.mode == "RGB":
-        return image
-    # Through a file, so that grey, deep and transparent images become RGB as in training.
-    stream = io.BytesIO()
-    image.save(stream, "TIFF")
-    return load_image(stream.getvalue())
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

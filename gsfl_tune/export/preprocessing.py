@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsfl_tune.data.single import Fit
+from gsfl_tune.data.single import Fit, Reading
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,8 @@ class Preprocessing:
         fit: How: crop, pad or squash.
         mean: Of each channel, of values in 0..1.
         std: Of each channel.
+        value_range: Values of deep grey images that become black and white; None: by their type.
+        float_range: The same for those alone whose type does not say it.
     """
 
     image_size: int
@@ -24,3 +27,15 @@ class Preprocessing:
     fit: Fit
     mean: list[float]
     std: list[float]
+    value_range: tuple[float, float] | None = None
+    float_range: tuple[float, float] | None = None
+
+    @property
+    def reading(self) -> Reading:
+        """How files are read."""
+        return Reading(_pair(self.value_range), _pair(self.float_range))
+
+
+def _pair(limits: Sequence[float] | None) -> tuple[float, float] | None:
+    """JSON knows lists alone."""
+    return None if limits is None else (limits[0], limits[1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -49,7 +50,9 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
             413, "too_many_pixels", f"{width} x {height} pixels are more than {max_pixels}"
         )
     try:
-        return load_square(data, preprocessing.side, preprocessing.fit, formats=FORMATS)[0]
+        reading = replace(preprocessing.reading, max_pixels=max_pixels)
+        side, fit = preprocessing.side, preprocessing.fit
+        return load_square(data, side, fit, reading=reading, formats=FORMATS)[0]
     except MemoryError:
         raise
     except Exception as error:

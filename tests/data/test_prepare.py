@@ -10,10 +10,11 @@ import textwrap
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from gsfl_tune.data import load_square, prepare
 from gsfl_tune.experiment.errors import UserError
-from tests.data.conftest import configure, fill, save
+from tests.data.conftest import configure, fill, picture, save
 
 
 def decoded_files(cache):
@@ -294,12 +295,12 @@ PREPARE = textwrap.dedent(
     root, cache, stop_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     decode, count = single.load_square, 0
 
-    def counted(*arguments):
+    def counted(*arguments, **options):
         global count
         count += 1
         if count == stop_after:
             os.kill(os.getpid(), 9)
-        return decode(*arguments)
+        return decode(*arguments, **options)
 
     single.load_square = counted
     dataset = prepare(DataConfig(source="folder", path=str(root), image_size=16), cache_dir=cache)
@@ -344,3 +345,49 @@ def test_a_given_validation_part_may_be_split_anew_or_demanded(tmp_path, cache):
     bare = fill(tmp_path / "bare", {"a": 8, "b": 8})
     with pytest.raises(UserError, match="the source has no validation part"):
         prepare(configure("folder", bare, split={"validation": "given"}), cache_dir=cache)
+
+
+def test_deep_images_have_one_range_which_test_images_do_not_choose(tmp_path, cache):
+    """Each by its own maximum: 0.5 would be grey in one file and white in the next."""
+    generator = np.random.default_rng(0)
+    root = tmp_path / "data"
+    for part, count, top in (("train", 8, 4.0), ("test", 2, 900.0)):
+        for name in "ab":
+            (root / part / name).mkdir(parents=True)
+            for number in range(count):
+                values = generator.uniform(0, top, (20, 16)).astype(np.float32)
+                values[0, 0] = top if number == 0 else top / 3
+                Image.fromarray(values).save(root / part / name / f"{number}.tif")
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    assert dataset.reading.float_range == (0.0, 255.0)
+    told = " ".join(dataset.notices)
+    assert "20 grey images of 32 bits or floats" in told
+    assert "to 4: read from 0 (black) to 255 (white); data.value_range sets both" in told
+    assert dataset.pool.gather(np.arange(len(dataset.pool))).max() <= 4
+    given = prepare(configure("folder", root, value_range=[0, 4]), cache_dir=cache)
+    assert given.reading.value_range == (0.0, 4.0)
+    assert given.pool.gather(np.arange(len(given.pool))).max() > 200
+    # Remembered with the digests.
+    assert prepare(configure("folder", root), cache_dir=cache).reading == dataset.reading
+
+
+def test_images_whose_end_is_missing_are_broken_unless_accepted(tmp_path, cache):
+    root = fill(tmp_path / "data", {"a": 8, "b": 8})
+    picture(99, (64, 64)).save(tmp_path / "whole.jpg")
+    (root / "a" / "cut.jpg").write_bytes((tmp_path / "whole.jpg").read_bytes()[:-2])
+    skipped = prepare(configure("folder", root, max_broken=0.5), cache_dir=cache)
+    (broken,) = skipped.broken
+    assert "truncated" in broken.reason
+    assert "data.truncated: accept" in broken.reason
+    accepted = prepare(configure("folder", root, truncated="accept"), cache_dir=cache)
+    assert not accepted.broken
+    assert len(accepted.pool) + len(accepted.test) == 17
+
+
+def test_more_pixels_than_allowed_are_broken(tmp_path, cache):
+    root = fill(tmp_path / "data", {"a": 8, "b": 8})
+    save(root / "a" / "large.png", 99, (100, 100))
+    config = configure("folder", root, max_broken=0.5, max_pixels=9_999)
+    (broken,) = prepare(config, cache_dir=cache).broken
+    assert "100 x 100 pixels are more than data.max_pixels" in broken.reason
+    assert not prepare(configure("folder", root), cache_dir=cache).broken

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import io
+import warnings
 
 import numpy as np
 import pytest
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from gsfl_tune.data import load_image, load_square, square, square_side
+from gsfl_tune.data.single import Reading, deep_extremes, natural_range
 from tests.data.conftest import picture
 
 
@@ -157,15 +159,116 @@ def test_files_that_are_no_images_are_refused(tmp_path):
         load_image(tmp_path / "nothing.png")
 
 
-def test_pillows_limit_of_pixels_is_kept(monkeypatch):
+def test_the_limit_of_pixels_is_ours_and_pillows_stays_what_it_was(monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
-    with (
-        pytest.warns(Image.DecompressionBombWarning),
-        pytest.raises(ValueError, match="more than the limit"),
-    ):
-        load_image(encoded(picture(4, (40, 30))))
-    with pytest.raises(Image.DecompressionBombError):
-        load_image(encoded(picture(4, (80, 30))))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert load_image(encoded(picture(4, (40, 30)))).size == (40, 30)
+        assert load_image(encoded(picture(4, (80, 30)))).size == (80, 30)
+        with pytest.raises(
+            ValueError, match=r"40 x 30 pixels are more than data\.max_pixels, 1,199"
+        ):
+            load_image(encoded(picture(4, (40, 30))), reading=Reading(max_pixels=1199))
+    assert Image.MAX_IMAGE_PIXELS == 1000
+
+
+def test_a_phone_of_108_megapixels():
+    content = encoded(Image.new("RGB", (12000, 9000), (10, 200, 30)), "JPEG")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        square, size = load_square(content, 64)
+    assert size == (12000, 9000)
+    assert np.abs(square.astype(int) - [10, 200, 30]).max() <= 3
+
+
+@pytest.mark.parametrize("file_format", ["JPEG", "PNG"])
+def test_files_whose_end_is_missing_may_be_accepted(file_format):
+    whole = encoded(picture(3, (64, 64)), file_format)
+    for content in (whole[:-2], whole[: len(whole) // 2]):
+        if file_format == "JPEG" or content != whole[:-2]:
+            with pytest.raises(OSError):
+                load_image(content)
+        image = load_image(content, reading=Reading(truncated=True))
+        # What is there is read as it is.
+        expected = np.asarray(load_image(whole))[:8]
+        np.testing.assert_array_equal(np.asarray(image)[:8], expected)
+    assert not ImageFile.LOAD_TRUNCATED_IMAGES
+
+
+def test_one_range_for_all_deep_images():
+    values = np.array([[0.0, 0.5, 2.0, 4.0]], dtype=np.float32)
+    content = encoded(Image.fromarray(values), "TIFF")
+    assert deep_extremes(content) == (0.0, 4.0)
+    loaded = np.asarray(load_image(content, reading=Reading(float_range=(0.0, 4.0))))
+    np.testing.assert_array_equal(loaded[0, :, 0], [0, 32, 128, 255])
+    # Sixteen bits say what white is, unless somebody knows better.
+    sixteen = encoded(ramp("I;16", "uint16", 4095))
+    assert deep_extremes(sixteen) is None
+    by_type = np.asarray(load_image(sixteen, reading=Reading(float_range=(0.0, 4.0))))
+    assert by_type.max() == 16
+    given = np.asarray(load_image(sixteen, reading=Reading(value_range=(0.0, 4095.0))))
+    assert given.max() == 255
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"),
+    [
+        (0.0, 0.7, (0.0, 1.0)),
+        (3.0, 200.0, (0.0, 255.0)),
+        (0.0, 4000.0, (0.0, 65535.0)),
+        (-5.0, 70000.0, (-5.0, 70000.0)),
+    ],
+)
+def test_ranges_that_were_probably_meant(low, high, expected):
+    assert natural_range(low, high) == expected
+
+
+def cases():
+    """Files that Pillow opens in modes of its own."""
+    generator = np.random.default_rng(0)
+    deep = generator.integers(0, 65536, (12, 16), dtype=np.uint16)
+    deep[0, 0] = 777
+    palette = picture(5, (16, 12)).convert("P", palette=Image.Palette.ADAPTIVE, colors=8)
+    rgba = picture(6, (16, 12)).convert("RGBA")
+    rgba.putalpha(Image.fromarray(generator.integers(0, 256, (12, 16), dtype=np.uint8)))
+    turned = Image.Exif()
+    turned[ExifTags.Base.Orientation] = 6
+    return {
+        "16-bit grey with a transparent value": encoded(Image.fromarray(deep), transparency=777),
+        "palette with a transparent colour": encoded(
+            palette, transparency=palette.getpixel((3, 3))
+        ),
+        "palette with alphas": encoded(palette, transparency=bytes(range(0, 256, 32))),
+        "rgba": encoded(rgba),
+        "float": encoded(Image.fromarray(deep.astype(np.float32) / 65535), "TIFF"),
+        "cmyk": encoded(picture(7, (16, 12)).convert("CMYK"), "JPEG"),
+        "turned": encoded(picture(8, (16, 12)), "JPEG", exif=turned),
+    }
+
+
+@pytest.mark.parametrize("name", cases())
+def test_a_path_its_bytes_and_its_pillow_image_give_the_same_pixels(tmp_path, name):
+    content = cases()[name]
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    by_bytes = load_square(content, 9)[0]
+    np.testing.assert_array_equal(load_square(path, 9)[0], by_bytes)
+    with Image.open(path) as opened:
+        np.testing.assert_array_equal(load_square(opened, 9)[0], by_bytes)
+
+
+def test_the_transparent_value_of_a_16_bit_image_is_white():
+    loaded = np.asarray(load_image(cases()["16-bit grey with a transparent value"]))
+    assert loaded[0, 0].tolist() == [255, 255, 255]
+    assert loaded[0, 1].tolist() != [255, 255, 255]
+
+
+def test_a_lower_edge_may_be_cut():
+    image = Image.new("RGB", (40, 60), (0, 0, 255))
+    image.paste((255, 255, 255), (0, 40, 40, 60))
+    square, size = load_square(encoded(image), 20, reading=Reading(cut_bottom=20))
+    assert size == (40, 40)
+    np.testing.assert_array_equal(square, np.full((20, 20, 3), (0, 0, 255)))
 
 
 def halves(width: int, height: int) -> Image.Image:

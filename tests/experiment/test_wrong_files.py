@@ -241,7 +241,14 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         "name: t\ndata:\n  source: {choice: [cub, typefaces]}\n",
         [(3, "data.source", ["same images"])],
     ),
-    "missing path": ("name: t\ndata: {source: cub}\n", [(2, "data.path", ["missing", "cub"])]),
+    "missing path of cub": (
+        "name: t\ndata: {source: cub}\n",
+        [(2, "data.path", ["missing", "cub"])],
+    ),
+    "limits the wrong way round": (
+        "name: t\ndata: {source: typefaces, value_range: [9, 3]}\n",
+        [(2, "data.value_range", ["[9", "the smaller one first"])],
+    ),
     "path does not exist": (
         "name: t\ndata:\n  source: folder\n  path: /nowhere/at/all\n",
         [(4, "data.path", ["/nowhere/at/all", "does not exist"])],

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from gsfl_tune.data import center_crop, load_square
+from gsfl_tune.data.single import Reading
 from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
 from gsfl_tune.run.results import Difference, Finding, Interval, Probe, Results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
@@ -246,6 +247,32 @@ def test_images_of_every_kind_give_the_same_answer(bundle_path, images):
             sources.append(np.asarray(opened))
         answers = [each.probabilities for each in bundle.predict(sources, top=6)]
         np.testing.assert_allclose(answers, [answers[0]] * len(answers), atol=1e-6)
+
+
+def test_an_image_that_pillow_opened_is_what_its_file_is(bundle_path, tmp_path):
+    deep = np.random.default_rng(0).integers(0, 65536, (40, 50), dtype=np.uint16)
+    deep[:20] = 777
+    Image.fromarray(deep).save(tmp_path / "deep.png", transparency=777)
+    colours = Image.effect_noise((50, 40), 80).convert("P")
+    colours.save(tmp_path / "palette.png", transparency=bytes(range(256)))
+    bundle = load_bundle(bundle_path)
+    for name in ("deep.png", "palette.png"):
+        with Image.open(tmp_path / name) as opened:
+            by_file, by_image = bundle.predict([tmp_path / name, opened], top=6)
+        np.testing.assert_allclose(by_image.probabilities, by_file.probabilities, atol=1e-6)
+
+
+def test_a_bundle_reads_deep_images_as_its_training_images(network, config, tmp_path):
+    values = np.random.default_rng(0).uniform(0, 4, (40, 50)).astype(np.float32)
+    Image.fromarray(values).save(tmp_path / "float.tif")
+    Image.fromarray((values * 255 / 4).round().astype(np.uint8)).save(tmp_path / "bytes.png")
+    reading = Reading(float_range=(0.0, 4.0))
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE}
+    bundle_from_network(tmp_path / "b", network, config, **arguments, metrics={}, reading=reading)
+    bundle = load_bundle(tmp_path / "b")
+    assert bundle.preprocessing.reading == reading
+    deep, plain = bundle.predict([tmp_path / "float.tif", tmp_path / "bytes.png"], top=6)
+    np.testing.assert_allclose(deep.probabilities, plain.probabilities, atol=1e-3)
 
 
 def test_an_unreadable_image_ends_the_prediction_or_is_handed_over(bundle_path, images, tmp_path):

@@ -50,6 +50,7 @@ class Source(ABC):
         kind: What `left_out` counts.
         known_groups: The group of each class, where the source knows a true grouping.
         revision: Anything beyond the digests that the pixels depend on.
+        cut_bottom: Pixels at the lower edge of every image that are no part of the picture.
     """
 
     def __init__(self) -> None:
@@ -61,6 +62,7 @@ class Source(ABC):
         self.kind = "file"
         self.known_groups: list[str] | None = None
         self.revision = ""
+        self.cut_bottom = 0
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:

@@ -1,14 +1,16 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torchvision.datasets
 from scipy.io import savemat
 
-from gsfl_tune.data import prepare
-from gsfl_tune.data.sources import create_source
+from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data.sources import create_source, detect_source
 from gsfl_tune.experiment.errors import UserError
-from tests.data.conftest import configure, save
+from tests.data.conftest import configure, picture, save
 
 
 def make_aircraft(root):
@@ -99,6 +101,29 @@ def test_existing_folders(tmp_path, cache, source, counts, given_validation):
     inner = next(child for child in tmp_path.iterdir() if child != cache)
     again = prepare(configure(source, inner), cache_dir=cache)
     assert again.digest == dataset.digest
+
+
+def test_the_photographers_line_of_aircraft_is_cut(tmp_path, cache):
+    make_aircraft(tmp_path)
+    for file in (tmp_path / "fgvc-aircraft-2013b" / "data" / "images").iterdir():
+        photograph = picture(int(file.stem), (60, 80))
+        photograph.paste((255, 0, 255), (0, 60, 60, 80))
+        photograph.save(file.with_suffix(".png"), "PNG")
+        file.with_suffix(".png").rename(file)
+    dataset = prepare(configure("aircraft", tmp_path), cache_dir=cache)
+    assert set(map(tuple, dataset.pool.sizes.tolist())) == {(60, 60)}
+    photograph = picture(int(Path(dataset.pool.paths[0]).stem), (60, 80)).crop((0, 0, 60, 60))
+    expected = load_square(photograph, dataset.pool.side)[0]
+    np.testing.assert_array_equal(dataset.pool.gather(np.array([0]))[0], expected)
+
+
+@pytest.mark.parametrize("source", list(MAKERS))
+def test_auto_knows_them(tmp_path, cache, source):
+    MAKERS[source](tmp_path)
+    assert detect_source(str(tmp_path)) == source
+    dataset = prepare(configure("auto", tmp_path), cache_dir=cache)
+    assert dataset.digest == prepare(configure(source, tmp_path), cache_dir=cache).digest
+    assert dataset.notices[0] == f"data.source: auto: {tmp_path} is read as {source}"
 
 
 def torchvision_lists(source, root):
