@@ -12,7 +12,7 @@ from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, sho
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gsfl_tune.data import Dataset
+    from gsfl_tune.data import Dataset, Duplicates
     from gsfl_tune.experiment.config import DataConfig
 
 _MOST_LISTED = 20
@@ -60,6 +60,9 @@ class Data(Command):
         _print_counts(console, name, dataset)
         _print_sizes(console, dataset)
         _print_findings(console, dataset)
+        with showing("comparing the images", short=True):
+            near = dataset.near_duplicates()
+        _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
             sheet, shown = contact_sheet(dataset)
         target = args.sheet or Path(f"{name}-contact-sheet.png")
@@ -172,6 +175,14 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
         count = len(duplicates.dropped)
         title = f"left out, as the test or validation part has the same image: {count}"
         _print_list(console, title, duplicates.dropped)
+
+
+def _print_near_duplicates(console: Console, near: Duplicates, dataset: Dataset) -> None:
+    label_of = dataset.class_of_path()
+    twins = [" = ".join(f"{path} ({label_of[path]})" for path in group) for group in near.groups]
+    _print_list(console, f"sets of near-duplicates (resized, re-encoded): {len(twins)}", twins)
+    if near.conflicting:
+        _line(console, f"of them with different labels: {len(near.conflicting)}", "bold yellow")
 
 
 def _print_list(console: Console, title: str, items: list[str]) -> None:

@@ -29,6 +29,12 @@ class SplitConfig(Section):
     test: float = Field(
         0.2, gt=0.0, lt=1.0, description="Share of all images kept for the final test."
     )
+    by: Literal["auto", "image", "group", "near_duplicate", "time", "folder"] = Field(
+        "auto",
+        description="What is held out together: single images; images of one group "
+        "(`data.group_column`), cluster of photographs that look alike, burst (EXIF time, numbers "
+        "of a camera), or folder. `auto` finds out whether single images would be too near.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the stratified split.")
 
     @property
@@ -91,6 +97,11 @@ class DataConfig(Section):
     )
     label_column: str | None = Field(
         None, description="`parquet`: name of the column of labels; found where there is one."
+    )
+    group_column: str | None = Field(
+        None,
+        description="`parquet`: column of what an image belongs to (an animal, a place), for "
+        "`data.split.by`.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(

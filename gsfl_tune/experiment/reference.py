@@ -61,6 +61,7 @@ CONDITIONS = {
     "data.config": "source `parquet`",
     "data.image_column": "source `parquet`",
     "data.label_column": "source `parquet`",
+    "data.group_column": "source `parquet`",
     "data.split.": "where the source has no such part of its own",
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",

@@ -81,6 +81,7 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
                 config=config.config,
                 image_column=config.image_column,
                 label_column=config.label_column,
+                group_column=config.group_column,
                 scoring=scoring,
             )
         case "aircraft":

@@ -30,12 +30,14 @@ class Sample:
         path: What messages call it, unique in the source.
         stamp: (size in bytes, time of change in ns) of the file that holds it; as long as they
             are the same, so is the image. None if there is no such file.
+        group: What the source says it belongs to (an animal, a place, a photographer), if it does.
     """
 
     label: int
     part: Part | None
     path: str
     stamp: tuple[int, int] | None
+    group: str | None = None
 
 
 class Source(ABC):

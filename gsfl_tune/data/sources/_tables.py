@@ -23,10 +23,11 @@ _NO_LABEL = -1
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns that the experiment gives, ``data.image_column``, ``data.label_column``."""
+    """Names of columns that the experiment gives: ``data.image_column`` and so on."""
 
     image: str | None = None
     label: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,7 @@ class LabelledTable:
         names: Path of every image as the file gives it.
         classes: Names of integer labels, where the file has them.
         stamp: Size and time of change of the file.
+        groups: What every image belongs to, where the experiment names a column of it.
         beside_it: Whether some rows have no bytes, and their path may lead to the image.
     """
 
@@ -49,6 +51,7 @@ class LabelledTable:
     names: list[str | None]
     classes: list[str] | None
     stamp: tuple[int, int]
+    groups: list[str | None] | None
     beside_it: bool
 
     def where(self, row: int) -> str:
@@ -87,14 +90,17 @@ def open_table(file: ParquetFile, columns: Columns) -> LabelledTable:
             image = _image_column(schema, file.name, columns.image)
             label = _label_column(schema, features, file.name, columns.label)
             wanted = [label]
-            if _has_field(schema.field(image).type, "path"):
+            named = _has_field(schema.field(image).type, "path")
+            if named:
                 wanted.append(f"{image}.path")
+            if columns.group is not None:
+                wanted.append(_given(schema, file.name, columns.group, "group", _any, "any type"))
             table = opened.read(columns=wanted)
-            beside_it = len(wanted) == 2 and _lacks_bytes(opened.metadata, image)
+            beside_it = named and _lacks_bytes(opened.metadata, image)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file.name}: cannot be read as Parquet: {_why(file, error)}") from error
     names: list[str | None] = [None] * table.num_rows
-    if len(wanted) == 2:
+    if named:
         names = [value and value.get("path") for value in table.column(image).to_pylist()]
     given = features.get(label, {}).get("names")
     status = file.local.stat()
@@ -105,6 +111,7 @@ def open_table(file: ParquetFile, columns: Columns) -> LabelledTable:
         names=names,
         classes=[normal(str(name)) for name in given] if given else None,
         stamp=(status.st_size, status.st_mtime_ns),
+        groups=_groups(table.column(columns.group)) if columns.group is not None else None,
         beside_it=beside_it,
     )
 
@@ -152,6 +159,14 @@ def _labels(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return [None if value == _NO_LABEL else value for value in values]
     return [None if value is None else normal(value) for value in values]
+
+
+def _groups(column: pa.ChunkedArray) -> list[str | None]:
+    return [None if value is None else str(value) for value in column.to_pylist()]
+
+
+def _any(kind: pa.DataType) -> bool:
+    return True
 
 
 def _lacks_bytes(metadata: pq.FileMetaData, image: str) -> bool:

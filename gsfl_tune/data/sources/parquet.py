@@ -30,6 +30,7 @@ class ParquetSource(Source):
         config: Which of several configurations side by side.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
+        group_column: Name of the column of what an image belongs to, if any.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -44,12 +45,13 @@ class ParquetSource(Source):
         config: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        group_column: str | None = None,
         scoring: bool = False,
     ) -> None:
         super().__init__()
         self.kind = "row"
         self._scoring = scoring
-        columns = Columns(image_column, label_column)
+        columns = Columns(image_column, label_column, group_column)
         files = find_parquet(path, cache, config)
         if {file.part for file in files} == {"test"} and not scoring:
             # As somebody has it who was given a test set alone: all there is.
@@ -83,7 +85,13 @@ class ParquetSource(Source):
                 outside.append(f"row {row} ({value!r})")
                 continue
             self.samples.append(
-                Sample(label, table.file.part, table.where(row), table.stamp_of(row))
+                Sample(
+                    label,
+                    table.file.part,
+                    table.where(row),
+                    table.stamp_of(row),
+                    table.groups[row] if table.groups else None,
+                )
             )
             self._rows.append((number, row))
         if outside:
