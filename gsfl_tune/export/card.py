@@ -282,12 +282,9 @@ def _together(ensemble: Mapping[str, Any] | None) -> str:
     if not ensemble:
         return ""
     seeds = ensemble["seeds"]
-    text = ""
-    if seeds:
-        text = (
-            f"; the mean of the probabilities of {len(seeds)} seeds, with a temperature and "
-            "thresholds of its own (`calibration` in `config.json`)"
-        )
+    text = f"; the mean of the probabilities of {len(seeds)} seeds" if seeds else ""
+    if seeds and ensemble.get("calibrated"):
+        text += ", with the temperature and thresholds of `calibration` in `config.json`"
     if ensemble["flip"]:
         text += ", every image mirrored too" if text else "; the mean of an image and its mirror"
     return text

@@ -19,7 +19,8 @@ ROOMS = ("experiment", "run", "data", "grouping", "losses", "models", "training"
 # scikit-learn does not install without scipy.
 NEEDED = {
     "PIL", "annotated_types", "numpy", "pyarrow", "pydantic", "pydantic_core", "safetensors",
-    "scipy", "sklearn", "timm", "torch", "torchvision", "typing_extensions", "typing_inspection", "yaml",
+    "scipy", "sklearn", "timm", "torch", "torchvision", "typing_extensions", "typing_inspection",
+    "yaml",
 }  # fmt: skip
 
 CODE = """
