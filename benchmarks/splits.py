@@ -164,8 +164,9 @@ def searches(own: list[dict[str, Any]]) -> str:
         f"one, {np.mean(chosen['auto']):.2%} with `auto`: {gained.mean():+.2f} points (95 % "
         f"interval over searches {low:+.2f} to {high:+.2f}; better in {int((gained > 0).sum())}, "
         f"worse in {int((gained < 0).sum())}). The best of all has {oracle:.2%}. The searches "
-        "share configurations and splits, so that the interval is too narrow.\n\nRank correlation of "
-        f"validation and test accuracy over the configurations: {', '.join(ranks)}."
+        "share configurations and splits, so that the interval is too narrow.\n\n"
+        "Rank correlation of validation and test accuracy over the configurations: "
+        f"{', '.join(ranks)}."
     )
 
 
