@@ -1,4 +1,4 @@
-"""What installed packages add: backbones, poolings, loss terms and samplers.
+"""What installed packages add: backbones, poolings, loss terms, samplers and sources of images.
 
 A package lists what it adds in its metadata, as entry points of one group a kind. Names are read
 from the metadata, so that checking a file imports nothing. The code is imported where it is used,
@@ -14,13 +14,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Kind = Literal["backbone", "pooling", "loss_term", "sampler"]
+Kind = Literal["backbone", "pooling", "loss_term", "sampler", "source"]
 
 GROUPS: dict[Kind, str] = {
     "backbone": "gsfl_tune.backbones",
     "pooling": "gsfl_tune.poolings",
     "loss_term": "gsfl_tune.loss_terms",
     "sampler": "gsfl_tune.samplers",
+    "source": "gsfl_tune.sources",
 }
 
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
@@ -28,6 +29,12 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
+    "source": (
+        *("auto", "folder"),
+        *("parquet", "arrow", "webdataset", "fiftyone"),
+        *("cub", "nabirds", "aircraft", "flowers102", "pets", "cars"),
+        *("dogs", "food101", "inaturalist", "typefaces"),
+    ),
 }
 
 # Numbers of an epoch that are called so already, and what a section of a file cannot be called.

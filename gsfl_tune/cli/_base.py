@@ -148,5 +148,12 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
 
         return check
 
+    def source(name: Any) -> str | None:
+        if name not in plugins("source"):
+            return None
+        from gsfl_tune.data.sources import source_problem
+
+        return source_problem(name)
+
     terms = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
-    return {"search.sampler.name": sampler, **terms}
+    return {"search.sampler.name": sampler, "data.source": source, **terms}

@@ -174,7 +174,7 @@ def list_files(path: str) -> dict[str, Any]:
     """
     answer: dict[str, Any] = {"path": path, "files": None, "digest": None, "error": None}
     try:
-        sizes = _remote(path) if "://" in path else _local(path)
+        sizes = _remote(path) if "://" in path else _all_local(path)
     except OSError as error:
         return answer | {"error": _reason(error)}
     except Exception as error:
@@ -183,6 +183,13 @@ def list_files(path: str) -> dict[str, Any]:
     for name, size in sizes:
         digest.update(f"{name}\0{size}\0".encode(errors="surrogateescape"))
     return answer | {"files": len(sizes), "digest": digest.hexdigest()}
+
+
+def _all_local(path: str) -> list[tuple[str, int]]:
+    from gsfl_tune.experiment.braces import expand_braces
+
+    names = [path] if os.path.exists(path) else expand_braces(path)
+    return [pair for name in names for pair in _local(name)]
 
 
 def _local(path: str) -> list[tuple[str, int]]:

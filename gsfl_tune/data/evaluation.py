@@ -45,12 +45,12 @@ def open_for_evaluation(
     *,
     reading: Reading = PLAIN,
 ) -> EvaluationData:
-    """Opens a folder of class folders, a Parquet file or folder, or CUB's layout.
+    """Opens whatever `detect_source` knows: folders of images, tables, shards, public data sets.
 
     The test part where the source itself has one, everything otherwise.
 
     Args:
-        path: A path, a pattern or URL of Parquet files.
+        path: A path, or a pattern or URL of Parquet or tar files.
         side: Side of the decoded squares in pixels.
         fit: How an image becomes a square.
         cache_dir: Root of the node's caches.

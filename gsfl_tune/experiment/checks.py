@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.search_config import LATENCY, SHARES
 from gsfl_tune.experiment.space import Parameter, Space, ends
+from gsfl_tune.plugins import plugins
 
 LeafCheck = Callable[[Any], str | None]
 """Takes a value, returns a complaint or None."""
 
-_DOWNLOADS = ("aircraft", "flowers102", "pets")
+_DOWNLOADS = ("aircraft", "flowers102", "pets", "food101")
+_KNOWN_GROUPS = ("typefaces", "nabirds", "inaturalist")
 
 
 class Checks:
@@ -70,8 +73,8 @@ class Checks:
         if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
             message = f"found {limits}, allowed two numbers, the smaller one first, or null"
             self._complain("data.value_range", message)
-        if source == "typefaces":
-            return
+        if source == "typefaces" or source in plugins("source"):
+            return  # a package says itself what a path is to it
         if path is None or path == [] or path == "":
             self._complain("data.path", f"is missing, source {source} needs a path")
             return
@@ -91,16 +94,19 @@ class Checks:
                     self._complain("model.groups.taxonomy", complaint, value)
             elif not self._knows_groups():
                 message = (
-                    "is missing, method taxonomy needs a CSV file (columns class, group), or "
-                    "folders above the classes (data.classes: leaf or path)"
+                    "is missing, method taxonomy needs a CSV file (columns class, group), "
+                    "folders above the classes (data.classes: leaf or path), or a source that "
+                    f"knows groups (data.source: {', '.join(_KNOWN_GROUPS)})"
                 )
                 self._complain("model.groups.taxonomy", message)
 
     def _knows_groups(self) -> bool:
         """Whether the data may bring groups of classes along."""
         constants = self._space.constants
+        source = constants.get("data.source", "auto")
         return (
-            constants.get("data.source", "auto") == "typefaces"
+            source in _KNOWN_GROUPS
+            or source in plugins("source")
             or constants.get("data.classes", "top") != "top"
         )
 
@@ -223,11 +229,21 @@ def no_grid(parameter: Parameter) -> str:
 def missing_file(path: str) -> str | None:
     """Complaint about a local path that does not exist; URLs are left to who reads them."""
     local = path.removeprefix("file://")
-    if "://" in local or os.path.exists(local) or (glob.has_magic(local) and glob.glob(local)):
+    if "://" in local or os.path.exists(local):
         return None
+    files = expand_braces(local)
+    lacking = [file for file in files if not _is_there(file)]
+    if not lacking:
+        return None
+    if len(files) > 1:
+        return f"found '{path}', of which {lacking[0]} does not exist ({len(lacking)} such files)"
     unset = re.search(r"\$\{?\w+\}?", local)
     hint = f"; the environment variable {unset[0]} is not set" if unset else ""
     return f"found '{path}', which does not exist{hint}"
+
+
+def _is_there(path: str) -> bool:
+    return os.path.exists(path) or (glob.has_magic(path) and bool(glob.glob(path)))
 
 
 def locate(root: Node, path: str, value: Any = MISSING) -> tuple[str, int]:

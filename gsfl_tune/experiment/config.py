@@ -75,14 +75,12 @@ class TypefacesConfig(Section):
 class DataConfig(Section):
     """Which images, how they are split, decoded and augmented."""
 
-    source: Literal[
-        "auto", "folder", "cub", "parquet", "aircraft", "flowers102", "pets", "cars", "typefaces"
-    ] = Field(
+    source: Annotated[str, Named("source")] = Field(
         "auto", description="Where the images come from; `auto` finds out from what `path` holds."
     )
     path: str | list[str] | None = Field(
         None,
-        description="Folder, Parquet file(s) or URL of the images, from the current directory.",
+        description="Folder, file(s), pattern or URL of the images, from the current directory.",
     )
     classes: Literal["top", "leaf", "path"] = Field(
         "top",
@@ -90,13 +88,19 @@ class DataConfig(Section):
         "image (`leaf`), or all of them joined by / (`path`).",
     )
     config: str | None = Field(
-        None, description="`parquet`: which of several configurations (folders) side by side."
+        None,
+        description="`parquet`, `webdataset`: which of several configurations (folders) side by "
+        "side.",
     )
     image_column: str | None = Field(
-        None, description="`parquet`: name of the column of images; found where there is one."
+        None,
+        description="`parquet`, `arrow`: name of the column of images; `webdataset`: suffix of the "
+        "images (`jpg`); found where there is one.",
     )
     label_column: str | None = Field(
-        None, description="`parquet`: name of the column of labels; found where there is one."
+        None,
+        description="`parquet`, `arrow`: name of the column of labels; `webdataset`: suffix of the "
+        "labels (`cls`), or a key of the `.json`; found where there is one.",
     )
     group_column: str | None = Field(
         None,

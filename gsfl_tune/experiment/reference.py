@@ -56,12 +56,12 @@ or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not go
 # Where a key has an effect, for keys (or sections, with a dot at the end) that do not always.
 CONDITIONS = {
     "data.path": "all sources but `typefaces`",
-    "data.download": "sources `aircraft`, `flowers102`, `pets`",
+    "data.download": "sources `aircraft`, `flowers102`, `pets`, `food101`",
     "data.classes": "source `folder`",
-    "data.config": "source `parquet`",
-    "data.image_column": "source `parquet`",
-    "data.label_column": "source `parquet`",
-    "data.group_column": "source `parquet`",
+    "data.config": "sources `parquet`, `webdataset`",
+    "data.image_column": "sources `parquet`, `arrow`, `webdataset`",
+    "data.label_column": "sources `parquet`, `arrow`, `webdataset`",
+    "data.group_column": "sources `parquet`, `arrow`",
     "data.split.": "where the source has no such part of its own",
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
@@ -71,8 +71,8 @@ CONDITIONS = {
     "model.groups.": "head `gsfl`",
     "model.groups.count": "head `gsfl`; not with `taxonomy` and `single`; at most half of the classes "
     "are searched",
-    "model.groups.taxonomy": "method `taxonomy`; `typefaces` brings one along, and so do folders "
-    "above the classes (`data.classes`)",
+    "model.groups.taxonomy": "method `taxonomy`; `typefaces`, `nabirds` and `inaturalist` bring one "
+    "along, and so do folders above the classes (`data.classes`)",
     "loss.reconstruction": "head `gsfl`",
     "loss.class_center": "head `gsfl`",
     "loss.shared_center": "head `gsfl`",

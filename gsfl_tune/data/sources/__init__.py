@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
+from gsfl_tune.data.sources._added import SourceRequest, added_source, source_problem
+from gsfl_tune.data.sources._base import FileSource, Part, Reader, Sample, Source
 from gsfl_tune.data.sources._detect import detect_source
-from gsfl_tune.data.sources._remote import find_parquet, list_url
-from gsfl_tune.data.sources._tables import Columns, class_names
+from gsfl_tune.data.sources._remote import list_url
+from gsfl_tune.data.sources._tables import Columns
+from gsfl_tune.data.sources.arrow import ArrowSource, arrow_classes
 from gsfl_tune.data.sources.cub import CubSource
+from gsfl_tune.data.sources.dogs import DogsSource
+from gsfl_tune.data.sources.fiftyone import FiftyOneSource, fiftyone_classes
 from gsfl_tune.data.sources.folder import FolderSource
-from gsfl_tune.data.sources.parquet import ParquetSource
+from gsfl_tune.data.sources.food101 import Food101Source
+from gsfl_tune.data.sources.inaturalist import INaturalistSource, inaturalist_classes
+from gsfl_tune.data.sources.nabirds import NABirdsSource
+from gsfl_tune.data.sources.parquet import ParquetSource, parquet_classes
 from gsfl_tune.data.sources.torchvision_sets import (
     AircraftSource,
     CarsSource,
@@ -18,6 +25,7 @@ from gsfl_tune.data.sources.torchvision_sets import (
     PetsSource,
 )
 from gsfl_tune.data.sources.typefaces import TypefacesSource
+from gsfl_tune.data.sources.webdataset import WebDatasetSource, webdataset_classes
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -25,6 +33,9 @@ from gsfl_tune.experiment.errors import UserError
 _CLASSES = {
     "typefaces": 21,
     "cub": 200,
+    "nabirds": 555,
+    "dogs": 120,
+    "food101": 101,
     "aircraft": 100,
     "flowers102": 102,
     "pets": 37,
@@ -33,21 +44,31 @@ _CLASSES = {
 
 __all__ = [
     "AircraftSource",
+    "ArrowSource",
     "CarsSource",
     "CubSource",
+    "DogsSource",
+    "FiftyOneSource",
+    "FileSource",
     "FlowersSource",
     "FolderSource",
+    "Food101Source",
+    "INaturalistSource",
+    "NABirdsSource",
     "ParquetSource",
     "Part",
     "PetsSource",
     "Reader",
     "Sample",
     "Source",
+    "SourceRequest",
     "TypefacesSource",
+    "WebDatasetSource",
     "count_classes",
     "create_source",
     "detect_source",
     "list_url",
+    "source_problem",
 ]
 
 
@@ -63,6 +84,8 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
     Raises:
         UserError: If the source is missing or its layout is not the expected one.
     """
+    columns = {"image_column": config.image_column, "label_column": config.label_column}
+    groups = {"group_column": config.group_column}
     match config.source:
         case "auto":
             name = detect_source(config.path)
@@ -74,15 +97,25 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
             return FolderSource(config.path, classes=config.classes, scoring=scoring)
         case "cub":
             return CubSource(config.path)
+        case "nabirds":
+            return NABirdsSource(config.path)
+        case "dogs":
+            return DogsSource(config.path)
+        case "food101":
+            return Food101Source(config.path, download=config.download)
+        case "inaturalist":
+            return INaturalistSource(config.path, scoring=scoring)
+        case "fiftyone":
+            return FiftyOneSource(config.path, scoring=scoring)
+        case "arrow":
+            return ArrowSource(config.path, **columns, **groups, scoring=scoring)
+        case "webdataset":
+            return WebDatasetSource(
+                config.path, cache, config=config.config, **columns, scoring=scoring
+            )
         case "parquet":
             return ParquetSource(
-                config.path,
-                cache,
-                config=config.config,
-                image_column=config.image_column,
-                label_column=config.label_column,
-                group_column=config.group_column,
-                scoring=scoring,
+                config.path, cache, config=config.config, **columns, **groups, scoring=scoring
             )
         case "aircraft":
             return AircraftSource(config.path, download=config.download)
@@ -94,6 +127,8 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
             return CarsSource(config.path, download=config.download)
         case "typefaces":
             return TypefacesSource(config.typefaces)
+        case name:
+            return added_source(name, SourceRequest(config.path, config, cache, scoring))
 
 
 def count_classes(config: DataConfig) -> int | None:
@@ -111,10 +146,20 @@ def count_classes(config: DataConfig) -> int | None:
             return _CLASSES[name]
         if name == "folder":
             return len(FolderSource(config.path, classes=config.classes).classes) or None
-        if name == "parquet" and not any("://" in path for path in _paths(config)):
-            files = find_parquet(config.path, Path(), config.config)
-            columns = Columns(config.image_column, config.label_column)
-            return max((len(class_names(file, columns) or []) for file in files), default=0) or None
+        columns = Columns(config.image_column, config.label_column)
+        if any("://" in path for path in _paths(config)):
+            return None
+        match name:
+            case "arrow":
+                return arrow_classes(config.path, columns)
+            case "webdataset":
+                return webdataset_classes(config.path, config.config)
+            case "fiftyone":
+                return fiftyone_classes(config.path)
+            case "inaturalist":
+                return inaturalist_classes(config.path)
+            case "parquet":
+                return parquet_classes(config.path, config.config, columns)
     except (UserError, OSError):
         return None  # `prepare` says what is wrong
     return None

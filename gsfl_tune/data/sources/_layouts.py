@@ -1,9 +1,13 @@
-"""Knows public data sets by the files in which they come."""
+"""Knows public data sets, and those that programs export, by the files in which they come."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+
+from gsfl_tune.data.sources.arrow import is_saved
+from gsfl_tune.data.sources.fiftyone import is_export
+from gsfl_tune.data.sources.inaturalist import MINI, SPECIES, TRAIN, VALIDATION
 
 
 @dataclass(frozen=True)
@@ -13,7 +17,8 @@ class Layout:
     Attributes:
         source: Its ``data.source``.
         text: What the folder is, for messages.
-        marks: Files and folders that it has, in the root or in the folder `inside`.
+        marks: Files and folders (or patterns of them) that it has, in the root or in the folder
+            `inside`.
         inside: The folder that its archive is unpacked into.
     """
 
@@ -24,6 +29,8 @@ class Layout:
 
 
 LAYOUTS = (
+    # Before CUB, which has a list of the same name.
+    Layout("nabirds", "the layout of NABirds", ("images.txt", "hierarchy.txt"), "nabirds"),
     Layout(
         "cub",
         "the layout of CUB-200-2011",
@@ -54,6 +61,20 @@ LAYOUTS = (
         ("devkit/cars_meta.mat", "cars_train"),
         "stanford_cars",
     ),
+    Layout(
+        "dogs", "the layout of Stanford Dogs", ("Images", "lists/train_list.mat"), "stanford_dogs"
+    ),
+    Layout("dogs", "the layout of Stanford Dogs", ("Images", "train_list.mat"), "stanford_dogs"),
+    Layout(
+        "food101",
+        "the layout of Food-101",
+        ("images", "meta/classes.txt", "meta/train.txt"),
+        "food-101",
+    ),
+    *(
+        Layout("inaturalist", "the layout of iNaturalist 2021", (f"{part}/{SPECIES}",), "")
+        for part in (*TRAIN, *MINI, *VALIDATION, ".")
+    ),
 )
 
 
@@ -61,6 +82,14 @@ def known_layout(root: Path) -> Layout | None:
     """The data set whose files lie in a folder, or in the folder of its archive there."""
     for layout in LAYOUTS:
         for place in (root, root / layout.inside):
-            if all((place / mark).exists() for mark in layout.marks):
+            if all(_is_there(place, mark) for mark in layout.marks):
                 return layout
+    if is_saved(root):
+        return Layout("arrow", "a dataset that the datasets library saved", (), "")
+    if is_export(root):
+        return Layout("fiftyone", "a dataset that FiftyOne exported", (), "")
     return None
+
+
+def _is_there(place: Path, mark: str) -> bool:
+    return any(place.glob(mark)) if "*" in mark else (place / mark).exists()

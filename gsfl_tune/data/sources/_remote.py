@@ -1,4 +1,4 @@
-"""Finds Parquet files, on the local disk or on any file system that pyarrow or fsspec opens."""
+"""Finds files, on the local disk or on any file system that pyarrow or fsspec opens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import hashlib
 import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -24,6 +24,7 @@ from gsfl_tune.data.sources._names import (
     part_of_name,
     some,
 )
+from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.errors import UserError
 
 _PIECE = 1 << 20
@@ -31,7 +32,53 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 
 @dataclass(frozen=True)
-class ParquetFile:
+class Kind:
+    """What kind of files is looked for.
+
+    Attributes:
+        name: What messages call them.
+        suffix: That of the files of a folder.
+        refused: Suffixes of files that are of the kind and cannot be read, with what to do.
+    """
+
+    name: str
+    suffix: str
+    refused: tuple[tuple[str, str], ...] = ()
+
+    def holds(self, path: str) -> bool:
+        """Whether a file of a folder is of the kind."""
+        return path.lower().endswith((self.suffix, *(suffix for suffix, _ in self.refused)))
+
+    def refuse(self, name: str) -> None:
+        """Refuses a file by its name.
+
+        Raises:
+            UserError: If it cannot be read.
+        """
+        for suffix, reason in self.refused:
+            if name.lower().endswith(suffix):
+                raise UserError(f"data.path: {name}: {reason}")
+
+
+_SQUEEZED = (
+    "a compressed archive cannot be read image by image; {} it, and name the .tar (images are "
+    "compressed already)"
+)
+PARQUET = Kind("Parquet files", ".parquet")
+TAR = Kind(
+    "tar files",
+    ".tar",
+    (
+        *((suffix, _SQUEEZED.format("`gunzip`")) for suffix in (".tar.gz", ".tgz")),
+        *((suffix, _SQUEEZED.format("`unxz`")) for suffix in (".tar.xz", ".txz")),
+        *((suffix, _SQUEEZED.format("`bunzip2`")) for suffix in (".tar.bz2", ".tbz2")),
+        *((suffix, _SQUEEZED.format("`unzstd`")) for suffix in (".tar.zst", ".tzst")),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class SourceFile:
     """A file to read.
 
     Attributes:
@@ -44,50 +91,86 @@ class ParquetFile:
     local: Path
     part: Part | None
 
-    def without_part(self) -> ParquetFile:
-        """The same file, whatever its name tells."""
-        return replace(self, part=None)
 
-
-def find_parquet(
-    path: str | list[str] | None, cache: Path, config: str | None = None
-) -> list[ParquetFile]:
+def find_files(
+    path: str | list[str] | None, cache: Path, kind: Kind, config: str | None = None
+) -> list[SourceFile]:
     """All files that ``data.path`` names, in the order of their names within each entry.
 
     Files that are not on the local disk are copied into the cache, once for each version.
 
     Args:
-        path: Files, folders, patterns, URLs.
+        path: Files, folders, patterns (also ``{000..003}``), URLs.
         cache: The cache directory.
+        kind: What is looked for.
         config: Which of several configurations that lie in folders side by side.
 
     Raises:
         UserError: If an entry does not exist, matches nothing, or cannot be reached; if a folder
-            holds several configurations, or the name of a file is not understood.
+            holds several configurations, the name of a file is not understood, or a file cannot
+            be read.
     """
     if path is None or path == []:
         raise UserError(
-            "data.path is missing: it must name Parquet files, a folder of them, or a URL"
+            f"data.path is missing: it must name {kind.name}, a folder of them, or a URL"
         )
-    files: dict[str, ParquetFile] = {}
+    files: dict[str, SourceFile] = {}
     for entry in [path] if isinstance(path, str) else path:
-        expanded = expand(entry)
-        remote = "://" in expanded
-        found = _remote(expanded, cache, config) if remote else _local(expanded, config)
-        if not found:
-            raise UserError(f"data.path: no Parquet files match {expanded}")
-        files.update({file.name: file for file in found})
+        for name in _names(expand(entry)):
+            remote = "://" in name
+            found = _remote(name, cache, kind, config) if remote else _local(name, kind, config)
+            if not found:
+                raise UserError(f"data.path: no {kind.name} match {name}")
+            files.update({file.name: file for file in found})
     return list(files.values())
 
 
+def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
+    """A file of a folder, where it can be read; None where there is none.
+
+    Args:
+        folder: A path or URL.
+        name: Of the file.
+        cache: Where it is copied to from another machine.
+
+    Raises:
+        UserError: If it is there and cannot be read.
+    """
+    if "://" not in folder:
+        file = Path(folder) / name
+        return file if file.is_file() else None
+    url = f"{folder}/{name}"
+    try:
+        system, path = _file_system(url)
+        info = system.get_file_info(path)
+        if info.type != fs.FileType.File:
+            return None
+        return _fetch(system, info, url, cache)
+    except FileNotFoundError:
+        return None
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(f"data.path: {url} cannot be read: {error}") from error
+
+
+def _names(entry: str) -> list[str]:
+    """The names that braces stand for; what exists is a name, whatever it looks like."""
+    return [entry] if os.path.exists(entry) else expand_braces(entry)
+
+
 def list_url(url: str) -> list[tuple[str, int]]:
-    """Path and size in bytes of every file that a URL names; reads none of them.
+    """Path and size in bytes of every data file that a URL names; reads none of them.
 
     Raises:
         UserError: If it cannot be opened, or there is nothing.
     """
-    system, root = _file_system(url)
-    return [(info.path, info.size or 0) for info in _select(system, root)]
+    listed: list[tuple[str, int]] = []
+    for name in expand_braces(url):
+        system, root = _file_system(name)
+        found = _select(system, root, PARQUET) or _select(system, root, TAR)
+        listed += [(info.path, info.size or 0) for info in found]
+    return listed
 
 
 def part_of(name: str, root: str = "") -> Part | None:
@@ -172,12 +255,13 @@ def _wanted(path: str, root: str) -> bool:
     )
 
 
-def _local(entry: str, config: str | None) -> list[ParquetFile]:
+def _local(entry: str, kind: Kind, config: str | None) -> list[SourceFile]:
     path = Path(entry)
     # The absolute path: the digests of the rows are remembered under it.
     root = os.path.abspath(entry) if path.is_dir() else ""
     if root:
-        names = sorted(os.path.abspath(file) for file in path.rglob("*.parquet"))
+        listed = sorted(os.path.abspath(file) for file in path.rglob("*"))
+        names = [name for name in listed if kind.holds(name)]
         names = _chosen([name for name in names if _wanted(name, root)], root, config)
     elif path.exists():
         names = [os.path.abspath(entry)]
@@ -186,15 +270,16 @@ def _local(entry: str, config: str | None) -> list[ParquetFile]:
         names = [name for name in names if _wanted(name, name)]
     else:
         raise UserError(f"data.path: {entry} does not exist (looked in {Path.cwd()})")
-    return [
-        ParquetFile(name, Path(name), part_of(name, root)) for name in names if os.path.isfile(name)
-    ]
+    files = [name for name in names if os.path.isfile(name)]
+    for name in files:
+        kind.refuse(name)
+    return [SourceFile(name, Path(name), part_of(name, root)) for name in files]
 
 
-def _remote(url: str, cache: Path, config: str | None) -> list[ParquetFile]:
+def _remote(url: str, cache: Path, kind: Kind, config: str | None) -> list[SourceFile]:
     try:
         system, root = _file_system(url)
-        found = _select(system, root)
+        found = _select(system, root, kind)
     except UserError:
         raise
     except Exception as error:
@@ -207,6 +292,8 @@ def _remote(url: str, cache: Path, config: str | None) -> list[ParquetFile]:
         found = [info for info in found if info.path in chosen]
     files = []
     for info in found:
+        kind.refuse(info.path)
+    for info in found:
         name = f"{scheme}://{info.path.lstrip('/')}"
         part = part_of(info.path, folder)
         try:
@@ -215,7 +302,7 @@ def _remote(url: str, cache: Path, config: str | None) -> list[ParquetFile]:
             raise
         except Exception as error:
             raise UserError(f"data.path: {name} cannot be read: {error}") from error
-        files.append(ParquetFile(name, local, part))
+        files.append(SourceFile(name, local, part))
     return files
 
 
@@ -237,7 +324,7 @@ def _file_system(url: str) -> tuple[fs.FileSystem, str]:
     return system, path + url[len(fixed) :]
 
 
-def _select(system: fs.FileSystem, path: str) -> list[Any]:
+def _select(system: fs.FileSystem, path: str, kind: Kind) -> list[Any]:
     if _WILDCARDS.search(path):
         base = _WILDCARDS.split(path, maxsplit=1)[0].rpartition("/")[0]
         found = system.get_file_info(fs.FileSelector(base, recursive=True))
@@ -249,7 +336,7 @@ def _select(system: fs.FileSystem, path: str) -> list[Any]:
         found = [info]
         if info.type == fs.FileType.Directory:
             found = system.get_file_info(fs.FileSelector(path, recursive=True))
-            found = [info for info in found if info.path.endswith(".parquet")]
+            found = [info for info in found if kind.holds(info.path)]
     found = [info for info in found if info.type == fs.FileType.File]
     return sorted(found, key=lambda info: info.path)
 
@@ -269,7 +356,7 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path) -> Path:
                 sink.write(piece)
                 step.done += 1
 
-    file = cache / "remote" / f"{key}.parquet"
+    file = cache / "remote" / f"{key}{PurePosixPath(info.path).suffix}"
     return build_once(file, build, what=name, size=info.size or 0)
 
 

@@ -1,24 +1,22 @@
-"""Which columns of a Parquet file hold images and labels, and what the labels are."""
+"""Which columns of a table hold images and labels, and what the labels are."""
 
 from __future__ import annotations
 
 import functools
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.sources._names import normal
-from gsfl_tune.data.sources._remote import ParquetFile
 from gsfl_tune.experiment.errors import UserError
 
 # Of pandas, which writes the index of a frame into the file.
 _INDEX = "__index_level_"
-_NO_LABEL = -1
+# As the test files of the hub have it.
+NO_LABEL = -1
 
 
 @dataclass(frozen=True)
@@ -31,120 +29,67 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class LabelledTable:
-    """Labels and image names of one file; the images stay on the disk.
+class Chosen:
+    """Which columns of a table are meant.
 
     Attributes:
-        file: The file.
         image: Name of the column of images.
-        labels: One a row; None where the row has none.
-        names: Path of every image as the file gives it.
-        classes: Names of integer labels, where the file has them.
-        stamp: Size and time of change of the file.
-        groups: What every image belongs to, where the experiment names a column of it.
-        beside_it: Whether some rows have no bytes, and their path may lead to the image.
+        label: Name of the column of labels.
+        group: Name of the column of groups, if the experiment names one.
+        has_path: Whether images have a path beside their bytes.
+        classes: Names of integer labels, where the table has them.
     """
 
-    file: ParquetFile
     image: str
-    labels: list[int | str | None]
-    names: list[str | None]
+    label: str
+    group: str | None
+    has_path: bool
     classes: list[str] | None
-    stamp: tuple[int, int]
-    groups: list[str | None] | None
-    beside_it: bool
-
-    def where(self, row: int) -> str:
-        """What messages call a row."""
-        name = self.names[row]
-        return f"{self.file.name}#{row}" + (f" ({name})" if name else "")
-
-    def beside(self, row: int) -> Path | None:
-        """The file that a row names instead of holding it; None where it does not exist."""
-        name = self.names[row]
-        if not name or not self.beside_it or "://" in self.file.name:
-            return None
-        file = Path(self.file.name).parent / name  # an absolute path stays what it is
-        return file if file.is_file() else None
-
-    def stamp_of(self, row: int) -> tuple[int, int]:
-        """Size and time of change of what holds a row's image."""
-        file = self.beside(row)
-        if file is None:
-            return self.stamp
-        status = file.stat()
-        # Both: whether the row itself has bytes is not known before it is read.
-        return self.stamp[0] + status.st_size, max(self.stamp[1], status.st_mtime_ns)
 
 
-def open_table(file: ParquetFile, columns: Columns) -> LabelledTable:
-    """Reads the labels of a file.
+def choose_columns(
+    schema: pa.Schema, features: dict[str, Any], name: str, columns: Columns
+) -> Chosen:
+    """Finds the columns of images and labels.
+
+    Args:
+        schema: Of the table.
+        features: What the `datasets` library knows of the columns, see `features_of`.
+        name: What messages call the table.
+        columns: What the experiment says.
 
     Raises:
-        UserError: If it is no Parquet file, or its columns are not those of images and labels.
+        UserError: If there are none, or several that may be meant.
     """
-    try:
-        with pq.ParquetFile(file.local) as opened:
-            schema = opened.schema_arrow
-            features = _features(schema)
-            image = _image_column(schema, file.name, columns.image)
-            label = _label_column(schema, features, file.name, columns.label)
-            wanted = [label]
-            named = _has_field(schema.field(image).type, "path")
-            if named:
-                wanted.append(f"{image}.path")
-            if columns.group is not None:
-                wanted.append(_given(schema, file.name, columns.group, "group", _any, "any type"))
-            table = opened.read(columns=wanted)
-            beside_it = named and _lacks_bytes(opened.metadata, image)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file.name}: cannot be read as Parquet: {_why(file, error)}") from error
-    names: list[str | None] = [None] * table.num_rows
-    if named:
-        names = [value and value.get("path") for value in table.column(image).to_pylist()]
-    given = features.get(label, {}).get("names")
-    status = file.local.stat()
-    return LabelledTable(
-        file=file,
-        image=image,
-        labels=_labels(table.column(label), file.name),
-        names=names,
-        classes=[normal(str(name)) for name in given] if given else None,
-        stamp=(status.st_size, status.st_mtime_ns),
-        groups=_groups(table.column(columns.group)) if columns.group is not None else None,
-        beside_it=beside_it,
-    )
+    image = _image_column(schema, name, columns.image)
+    label = _label_column(schema, features, name, columns.label)
+    if columns.group is not None:
+        _given(schema, name, columns.group, "group", lambda _: True, "any type")
+    has_path = _has_field(schema.field(image).type, "path")
+    return Chosen(image, label, columns.group, has_path, _class_names(features, label))
 
 
-def class_names(file: ParquetFile, columns: Columns) -> list[str] | None:
-    """Names of the classes as the schema gives them, without reading a row; None without any.
+def class_names(
+    schema: pa.Schema, features: dict[str, Any], name: str, columns: Columns
+) -> list[str] | None:
+    """Names of the classes, where the schema gives them.
 
     Raises:
-        UserError: As `open_table`.
+        UserError: If there is no column of labels, or several that may be meant.
     """
-    try:
-        schema = pq.read_schema(file.local)
-    except (pa.ArrowException, OSError) as error:
-        raise UserError(f"{file.name}: cannot be read as Parquet: {_why(file, error)}") from error
-    features = _features(schema)
-    label = _label_column(schema, features, file.name, columns.label)
-    given = features.get(label, {}).get("names")
-    return [normal(str(name)) for name in given] if given else None
+    return _class_names(features, _label_column(schema, features, name, columns.label))
 
 
-def _why(file: ParquetFile, error: Exception) -> str:
-    from gsfl_tune.data.formats import why_no_image
+def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
+    """The labels of a column, one a row; None where a row has none (null, or -1).
 
-    try:
-        with file.local.open("rb") as stream:
-            start = stream.read(256)
-    except OSError:
-        return str(error)
-    reason = why_no_image(start)
-    return reason.replace("the image itself", "the file itself") if reason else str(error)
+    Args:
+        column: Of integers, strings, booleans or whole floats.
+        name: What messages call the table.
 
-
-def _labels(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
+    Raises:
+        UserError: If a float is no whole number.
+    """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
     if pa.types.is_boolean(column.type):
@@ -157,40 +102,35 @@ def _labels(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
             raise UserError(f"{name}: found the label {odd[0]}, allowed whole numbers or strings")
         values = [None if value is None or value != value else int(value) for value in values]
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
-        return [None if value == _NO_LABEL else value for value in values]
+        return [None if value == NO_LABEL else value for value in values]
     return [None if value is None else normal(value) for value in values]
 
 
-def _groups(column: pa.ChunkedArray) -> list[str | None]:
-    return [None if value is None else str(value) for value in column.to_pylist()]
+def groups_of(values: list[Any]) -> list[str | None]:
+    """Groups as text; None where a row has none."""
+    return [None if value is None else str(value) for value in values]
 
 
-def _any(kind: pa.DataType) -> bool:
-    return True
-
-
-def _lacks_bytes(metadata: pq.FileMetaData, image: str) -> bool:
-    """Whether rows may have no image bytes; True where the file does not say."""
-    for group in range(metadata.num_row_groups):
-        row_group = metadata.row_group(group)
-        for position in range(row_group.num_columns):
-            column = row_group.column(position)
-            if column.path_in_schema == f"{image}.bytes":
-                statistics = column.statistics
-                if statistics is None or not statistics.has_null_count or statistics.null_count:
-                    return True
-    return False
-
-
-def _features(schema: pa.Schema) -> dict[str, Any]:
+def features_of(schema: pa.Schema) -> dict[str, Any]:
+    """What the `datasets` library wrote of the columns into a schema; empty without."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if not metadata:
         return {}
     try:
-        features = json.loads(metadata)["info"]["features"]
+        return known_features(json.loads(metadata)["info"])
     except (ValueError, KeyError, TypeError):
         return {}
+
+
+def known_features(info: dict[str, Any]) -> dict[str, Any]:
+    """The features of a ``dataset_info``, by column."""
+    features = info.get("features") or {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}
+
+
+def _class_names(features: dict[str, Any], label: str) -> list[str] | None:
+    given = features.get(label, {}).get("names")
+    return [normal(str(name)) for name in given] if given else None
 
 
 def _has_field(kind: pa.DataType, name: str) -> bool:

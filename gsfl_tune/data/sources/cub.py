@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
-from gsfl_tune.data.sources._base import FileSource, local_directory, some
+from gsfl_tune.data.sources._base import local_directory
+from gsfl_tune.data.sources._lists import LISTS, ListedSource
 from gsfl_tune.experiment.errors import UserError
 
-FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
-WHAT = f"the folder CUB_200_2011, which holds {', '.join(FILES)} and images/"
+WHAT = f"the folder CUB_200_2011, which holds {', '.join(LISTS)} and images/"
 
 
-class CubSource(FileSource):
+class CubSource(ListedSource):
     """The four lists and the folder ``images/`` as they come out of the official archive.
 
     Class names lose the number in front (``001.Black_footed_Albatross``) and their underscores.
@@ -26,48 +24,13 @@ class CubSource(FileSource):
     def __init__(self, path: str | list[str] | None) -> None:
         super().__init__()
         root = local_directory(path, WHAT)
-        if not (root / FILES[0]).exists() and (root / "CUB_200_2011").is_dir():
+        if not (root / LISTS[0]).exists() and (root / "CUB_200_2011").is_dir():
             root = root / "CUB_200_2011"
-        missing = [name for name in FILES if not (root / name).is_file()]
+        missing = [name for name in LISTS if not (root / name).is_file()]
         if missing:
             raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {WHAT}")
-        images, labels, training, classes = (_table(root / name) for name in FILES)
-        order = {number: label for label, number in enumerate(classes)}
-        self.classes = [_plain(name) for name in classes.values()]
-        for problem, ids in (
-            ("has no line in image_class_labels.txt", [i for i in images if i not in labels]),
-            ("has no line in train_test_split.txt", [i for i in images if i not in training]),
-            (
-                "has a label outside classes.txt",
-                [i for i in images if i in labels and labels[i] not in order],
-            ),
-            (
-                "is neither 0 nor 1 in train_test_split.txt",
-                [i for i in images if training.get(i, "0") not in ("0", "1")],
-            ),
-        ):
-            if ids:
-                self.problems.append(f"{root}: {len(ids)} image(s): each {problem}: id {some(ids)}")
-        for number, name in images.items():
-            label = order.get(labels.get(number, ""))
-            part = {"1": "train", "0": "test"}.get(training.get(number, ""))
-            if label is not None and part is not None:
-                self.add(root / "images" / name, label, "train" if part == "train" else "test")
+        self.classes = [_plain(name) for name in self._read_lists(root).values()]
         self.drop_empty_classes()
-
-
-def _table(file: Path) -> dict[str, str]:
-    """Lines of ``number text``, by number."""
-    rows: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        key, _, value = line.strip().partition(" ")
-        if not value or key in rows:
-            reason = "appears twice" if key in rows else "expected a number and a value"
-            raise UserError(f"{file}:{number}: {line.strip()!r}: {reason}")
-        rows[key] = value.strip()
-    return rows
 
 
 def _plain(name: str) -> str:

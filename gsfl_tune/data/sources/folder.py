@@ -51,7 +51,9 @@ class FolderSource(FileSource):
         parts = self._parts(root, listing)
         self._list(root, listing, parts)
         if not self.classes and not self.problems:
-            self.problems.append(f"{root}: no class folders; expected {WHAT}")
+            known = known_layout(root)
+            hint = f"; {known.text}: set data.source: {known.source}" if known else ""
+            self.problems.append(f"{root}: no class folders; expected {WHAT}{hint}")
 
     def _parts(self, root: Path, listing: Listing) -> dict[str, Part] | None:
         """Which part every split folder is; None where there are none."""

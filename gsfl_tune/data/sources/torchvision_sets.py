@@ -7,71 +7,14 @@ opens a broken one without saying which; torchvision does the downloads.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
-from gsfl_tune.activity import activity
-from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory, some
+from gsfl_tune.data.sources._base import Part, some
+from gsfl_tune.data.sources._benchmark import BenchmarkSource
+from gsfl_tune.data.sources._lists import matrix, text_lines
 from gsfl_tune.experiment.errors import UserError
 
 
-class _BenchmarkSource(FileSource):
-    """Finds the folder of a benchmark, downloading it if wanted."""
-
-    folder: str
-    torchvision_name: str
-    needed: tuple[str, ...]
-    help: str
-
-    def __init__(self, path: str | list[str] | None, *, download: bool = False) -> None:
-        super().__init__()
-        what = f"the folder that holds {self.folder}/"
-        if download and isinstance(path, str):
-            root = Path(expand(path))
-            if not self._complete(root / self.folder):
-                self._download(root)
-        elif path is not None and isinstance(path, str) and not Path(expand(path)).exists():
-            raise UserError(
-                f"data.path: {expand(path)} does not exist (looked in {Path.cwd()}). {self.help}"
-            )
-        root = local_directory(path, what)
-        # People name either folder.
-        self.root = root / self.folder
-        if not self.root.exists() and self._complete(root):
-            self.root = root
-        missing = [name for name in self.needed if not (self.root / name).exists()]
-        if missing:
-            raise UserError(f"data.path: {self.root} has no {', '.join(missing)}. {self.help}")
-        self._list()
-
-    def _complete(self, root: Path) -> bool:
-        return all((root / name).exists() for name in self.needed)
-
-    def _download(self, root: Path) -> None:
-        import torchvision.datasets
-
-        root.mkdir(parents=True, exist_ok=True)
-        try:
-            with activity(f"downloading {self.torchvision_name}"):
-                getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
-        except Exception as error:
-            raise UserError(
-                f"data.download: {self.torchvision_name} could not be downloaded into {root}: "
-                f"{error}"
-            ) from error
-
-    def _list(self) -> None:
-        raise NotImplementedError
-
-    def _add_labelled(self, file: Path, label: int, part: Part) -> None:
-        if 0 <= label < len(self.classes):
-            self.add(file, label, part)
-        else:
-            self.problems.append(
-                f"{file}: label {label + 1} is outside the {len(self.classes)} classes"
-            )
-
-
-class AircraftSource(_BenchmarkSource):
+class AircraftSource(BenchmarkSource):
     """FGVC Aircraft, 100 variants, with its train, val and test parts.
 
     The line of 20 pixels below every photograph that names its photographer is cut: who took a
@@ -96,7 +39,7 @@ class AircraftSource(_BenchmarkSource):
     def _list(self) -> None:
         self.cut_bottom = 20
         data = self.root / "data"
-        self.classes = [line.strip() for line in _lines(data / "variants.txt")]
+        self.classes = [line.strip() for line in text_lines(data / "variants.txt")]
         label = {name: number for number, name in enumerate(self.classes)}
         parts: tuple[tuple[str, Part], ...] = (
             ("train", "train"),
@@ -105,7 +48,7 @@ class AircraftSource(_BenchmarkSource):
         )
         unknown: set[str] = set()
         for name, part in parts:
-            for line in _lines(data / f"images_variant_{name}.txt"):
+            for line in text_lines(data / f"images_variant_{name}.txt"):
                 number, _, variant = line.strip().partition(" ")
                 if variant in label:
                     self.add(data / "images" / f"{number}.jpg", label[variant], part)
@@ -117,7 +60,7 @@ class AircraftSource(_BenchmarkSource):
             )
 
 
-class FlowersSource(_BenchmarkSource):
+class FlowersSource(BenchmarkSource):
     """Oxford 102 Flowers with its train, validation and test parts."""
 
     folder = "flowers-102"
@@ -133,14 +76,14 @@ class FlowersSource(_BenchmarkSource):
         from torchvision.datasets import Flowers102
 
         self.classes = list(Flowers102.classes)
-        labels = _matrix(self.root / "imagelabels.mat", "labels")
+        labels = matrix(self.root / "imagelabels.mat", "labels")
         sets: tuple[tuple[str, Part], ...] = (
             ("trnid", "train"),
             ("valid", "validation"),
             ("tstid", "test"),
         )
         for key, part in sets:
-            for number in _matrix(self.root / "setid.mat", key):
+            for number in matrix(self.root / "setid.mat", key):
                 if 1 <= number <= len(labels):
                     file = self.root / "jpg" / f"image_{int(number):05d}.jpg"
                     self._add_labelled(file, int(labels[int(number) - 1]) - 1, part)
@@ -150,7 +93,7 @@ class FlowersSource(_BenchmarkSource):
                     )
 
 
-class PetsSource(_BenchmarkSource):
+class PetsSource(BenchmarkSource):
     """Oxford-IIIT Pet, 37 breeds, with its trainval and test parts."""
 
     folder = "oxford-iiit-pet"
@@ -167,7 +110,7 @@ class PetsSource(_BenchmarkSource):
         parts: tuple[tuple[str, Part], ...] = (("trainval", "train"), ("test", "test"))
         for name, part in parts:
             file = self.root / "annotations" / f"{name}.txt"
-            for number, line in enumerate(_lines(file), start=1):
+            for number, line in enumerate(text_lines(file), start=1):
                 pieces = line.split()
                 if len(pieces) < 2 or not pieces[1].isdigit():
                     raise UserError(f"{file}:{number}: {line!r}: expected an image and its class")
@@ -182,7 +125,7 @@ class PetsSource(_BenchmarkSource):
             self._add_labelled(self.root / "images" / f"{image}.jpg", label, part)
 
 
-class CarsSource(_BenchmarkSource):
+class CarsSource(BenchmarkSource):
     """Stanford Cars, 196 models, from an existing folder."""
 
     folder = "stanford_cars"
@@ -205,28 +148,13 @@ class CarsSource(_BenchmarkSource):
 
     def _list(self) -> None:
         self.classes = [
-            str(name) for name in _matrix(self.root / "devkit" / "cars_meta.mat", "class_names")
+            str(name) for name in matrix(self.root / "devkit" / "cars_meta.mat", "class_names")
         ]
         lists: tuple[tuple[str, str, Part], ...] = (
             ("devkit/cars_train_annos.mat", "cars_train", "train"),
             ("cars_test_annos_withlabels.mat", "cars_test", "test"),
         )
         for table, folder, part in lists:
-            for row in _matrix(self.root / table, "annotations"):
+            for row in matrix(self.root / table, "annotations"):
                 file = self.root / folder / str(row["fname"])
                 self._add_labelled(file, int(row["class"]) - 1, part)
-
-
-def _lines(file: Path) -> list[str]:
-    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-
-
-def _matrix(file: Path, key: str) -> Any:
-    """A vector of a MATLAB file."""
-    import numpy as np
-    from scipy.io import loadmat
-
-    try:
-        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
-    except Exception as error:
-        raise UserError(f"{file}: cannot be read as a MATLAB file with {key!r}: {error}") from error

@@ -1,0 +1,66 @@
+"""What the benchmarks that torchvision downloads have in common."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory
+from gsfl_tune.experiment.errors import UserError
+
+
+class BenchmarkSource(FileSource):
+    """Finds the folder of a benchmark, downloading it if wanted."""
+
+    folder: str
+    torchvision_name: str
+    needed: tuple[str, ...]
+    help: str
+
+    def __init__(self, path: str | list[str] | None, *, download: bool = False) -> None:
+        super().__init__()
+        what = f"the folder that holds {self.folder}/"
+        if download and isinstance(path, str):
+            root = Path(expand(path))
+            if not self._complete(root / self.folder):
+                self._download(root)
+        elif path is not None and isinstance(path, str) and not Path(expand(path)).exists():
+            raise UserError(
+                f"data.path: {expand(path)} does not exist (looked in {Path.cwd()}). {self.help}"
+            )
+        root = local_directory(path, what)
+        # People name either folder.
+        self.root = root / self.folder
+        if not self.root.exists() and self._complete(root):
+            self.root = root
+        missing = [name for name in self.needed if not (self.root / name).exists()]
+        if missing:
+            raise UserError(f"data.path: {self.root} has no {', '.join(missing)}. {self.help}")
+        self._list()
+
+    def _complete(self, root: Path) -> bool:
+        return all((root / name).exists() for name in self.needed)
+
+    def _download(self, root: Path) -> None:
+        import torchvision.datasets
+
+        root.mkdir(parents=True, exist_ok=True)
+        try:
+            with activity(f"downloading {self.torchvision_name}"):
+                getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+        except Exception as error:
+            raise UserError(
+                f"data.download: {self.torchvision_name} could not be downloaded into {root}: "
+                f"{error}"
+            ) from error
+
+    def _list(self) -> None:
+        raise NotImplementedError
+
+    def _add_labelled(self, file: Path, label: int, part: Part) -> None:
+        if 0 <= label < len(self.classes):
+            self.add(file, label, part)
+        else:
+            self.problems.append(
+                f"{file}: label {label + 1} is outside the {len(self.classes)} classes"
+            )

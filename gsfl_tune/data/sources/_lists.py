@@ -1,0 +1,91 @@
+"""Text and MATLAB lists, as public data sets come with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.data.sources._base import FileSource, some
+from gsfl_tune.experiment.errors import UserError
+
+LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
+
+
+class ListedSource(FileSource):
+    """Images by number, as CUB-200-2011 and NABirds list them in four files of the same names."""
+
+    def _read_lists(self, root: Path) -> dict[str, str]:
+        """Lists all images with their labels and parts.
+
+        Args:
+            root: The folder with the lists and ``images/``.
+
+        Returns:
+            The classes by number, in the order of the labels.
+
+        Raises:
+            UserError: If a line of a file cannot be read.
+        """
+        images, labels, training, classes = (numbered_lines(root / name) for name in LISTS)
+        order = {number: label for label, number in enumerate(classes)}
+        for problem, ids in (
+            ("has no line in image_class_labels.txt", [i for i in images if i not in labels]),
+            ("has no line in train_test_split.txt", [i for i in images if i not in training]),
+            (
+                "has a label outside classes.txt",
+                [i for i in images if i in labels and labels[i] not in order],
+            ),
+            (
+                "is neither 0 nor 1 in train_test_split.txt",
+                [i for i in images if training.get(i, "0") not in ("0", "1")],
+            ),
+        ):
+            if ids:
+                self.problems.append(f"{root}: {len(ids)} image(s): each {problem}: id {some(ids)}")
+        for number, name in images.items():
+            label = order.get(labels.get(number, ""))
+            part = {"1": "train", "0": "test"}.get(training.get(number, ""))
+            if label is not None and part is not None:
+                self.add(root / "images" / name, label, "train" if part == "train" else "test")
+        return classes
+
+
+def numbered_lines(file: Path) -> dict[str, str]:
+    """Reads lines of ``number text``.
+
+    Returns:
+        The text by number, in the order of the file.
+
+    Raises:
+        UserError: If a line has no text, or a number appears twice.
+    """
+    rows: dict[str, str] = {}
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        key, _, value = line.strip().partition(" ")
+        if not value or key in rows:
+            reason = "appears twice" if key in rows else "expected a number and a value"
+            raise UserError(f"{file}:{number}: {line.strip()!r}: {reason}")
+        rows[key] = value.strip()
+    return rows
+
+
+def text_lines(file: Path) -> list[str]:
+    """The lines of a file that are not empty."""
+    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+
+
+def matrix(file: Path, key: str) -> Any:
+    """A vector of a MATLAB file, as a NumPy array.
+
+    Raises:
+        UserError: If it is no such file or does not have it.
+    """
+    import numpy as np
+    from scipy.io import loadmat
+
+    try:
+        return np.atleast_1d(loadmat(file, squeeze_me=True)[key])
+    except Exception as error:
+        raise UserError(f"{file}: cannot be read as a MATLAB file with {key!r}: {error}") from error

@@ -1,0 +1,198 @@
+"""Sources that list their images in tables: what their labels mean, and which part they are."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from gsfl_tune.data.sources._base import Reader, Sample, Source, some
+from gsfl_tune.data.sources._names import Part
+
+
+@dataclass(frozen=True)
+class LabelledTable:
+    """Labels and image names of one file or folder; the images stay on the disk.
+
+    Attributes:
+        name: What messages call it: its path or URL.
+        part: The part that its name tells.
+        labels: One a row; None where the row has none.
+        names: What every image is called, where it is called anything.
+        classes: Names of integer labels, where it has them.
+        stamp: Size and time of change of what holds the images.
+        folder: Where the images lie of rows that name a file instead of holding it; None if
+            all hold theirs.
+        groups: What every image belongs to, where the experiment names a column of it.
+    """
+
+    name: str
+    part: Part | None
+    labels: list[int | str | None]
+    names: list[str | None]
+    classes: list[str] | None
+    stamp: tuple[int, int]
+    folder: Path | None
+    groups: list[str | None] | None = field(default=None, kw_only=True)
+
+    def where(self, row: int) -> str:
+        """What messages call a row."""
+        name = self.names[row]
+        return f"{self.name}#{row}" + (f" ({name})" if name else "")
+
+    def beside(self, row: int) -> Path | None:
+        """The file that a row names instead of holding it; None where it does not exist."""
+        name = self.names[row]
+        if not name or self.folder is None:
+            return None
+        file = self.folder / name  # an absolute path stays what it is
+        return file if file.is_file() else None
+
+    def stamp_of(self, row: int) -> tuple[int, int] | None:
+        """Size and time of change of what holds a row's image."""
+        file = self.beside(row)
+        if file is None:
+            return self.stamp
+        status = file.stat()
+        # Both: whether the row itself has bytes is not known before it is read.
+        return self.stamp[0] + status.st_size, max(self.stamp[1], status.st_mtime_ns)
+
+    def content(self, value: bytes | None, row: int) -> bytes:
+        """The image of a row.
+
+        Args:
+            value: What the row holds.
+            row: Its number.
+
+        Raises:
+            ValueError: If it holds nothing and the file that it names is not there.
+        """
+        if value is not None:
+            return value
+        name, file = self.names[row], self.beside(row)
+        if file is not None:
+            return file.read_bytes()
+        if name:
+            raise ValueError(f"the row has no image bytes, and its file {name} is not there")
+        raise ValueError("the row has no image bytes")
+
+
+Table = TypeVar("Table", bound=LabelledTable)
+
+
+class TableSource(Source, Generic[Table]):
+    """Rows of tables, each with an image and a label.
+
+    Labels that are integers are positions in the class names where there are any; without them
+    a label's number is its name. Rows without a label are left out and counted.
+
+    Args:
+        tables: In the order of their names.
+        kind: What a row is called.
+        scoring: Whether classes are those of all parts, not of the training part alone.
+    """
+
+    def __init__(
+        self, tables: Sequence[Table], *, kind: str = "row", scoring: bool = False
+    ) -> None:
+        super().__init__()
+        self.kind = kind
+        self._scoring = scoring
+        if {table.part for table in tables} == {"test"} and not scoring:
+            # As somebody has it who was given a test set alone: all there is.
+            self.notices.append(
+                f"{some([table.name for table in tables], 2)}: called a test part, and there is no "
+                "other: used as images without a split"
+            )
+            tables = [replace(table, part=None) for table in tables]
+        self._tables = list(tables)
+        unsplit = [table.name for table in self._tables if table.part is None]
+        if unsplit and len(unsplit) < len(self._tables):
+            self.problems.append(
+                "data.path: some names of files tell their part (train, validation, test) and "
+                f"these do not: {some(unsplit)}"
+            )
+        self.classes = self._merge_classes()
+        index = {name: number for number, name in enumerate(self.classes)}
+        self._rows: list[tuple[int, int]] = []
+        for number, table in enumerate(self._tables):
+            self._list(number, table, index)
+        self._note_unlabelled()
+
+    @abstractmethod
+    def _read(self, table: Table, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
+        """Yields (position, reader) for rows of a table, given as row to position, ascending."""
+
+    def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
+        """Reads the rows in the order of the tables."""
+        wanted: dict[int, dict[int, int]] = {}
+        for position in positions:
+            number, row = self._rows[int(position)]
+            wanted.setdefault(number, {})[row] = int(position)
+        for number in sorted(wanted):
+            yield from self._read(self._tables[number], wanted[number])
+
+    def _list(self, number: int, table: Table, index: dict[str, int]) -> None:
+        outside: list[str] = []
+        for row, value in enumerate(table.labels):
+            if value is None:
+                of = f" ({table.part} part)" if table.part else ""
+                self.left_out[f"without a label{of}"] += 1
+                continue
+            label = self._label(table, value, index)
+            if label is None:
+                outside.append(f"{self.kind} {row} ({value!r})")
+                continue
+            group = table.groups[row] if table.groups else None
+            where, stamp = table.where(row), table.stamp_of(row)
+            self.samples.append(Sample(label, table.part, where, stamp, group))
+            self._rows.append((number, row))
+        if outside:
+            self.problems.append(
+                f"{table.name}: labels outside the {len(self.classes)} classes: {some(outside)}"
+            )
+
+    def _note_unlabelled(self) -> None:
+        """Says which parts have files, and no labels."""
+        rows: Counter[str | None] = Counter()
+        for table in self._tables:
+            rows[table.part] += len(table.labels)
+        kept = {sample.part for sample in self.samples}
+        for part, count in rows.items():
+            if part is not None and count and part not in kept:
+                self.notices.append(
+                    f"no {self.kind} of the {part} part has a label: there is no {part} part, and "
+                    "one is taken from the rest where it is needed"
+                )
+
+    def _merge_classes(self) -> list[str]:
+        named = [table for table in self._tables if table.classes is not None]
+        if named:
+            first = named[0]
+            assert first.classes is not None
+            for table in named[1:]:
+                if table.classes != first.classes:
+                    self.problems.append(
+                        f"{table.name}: its class names differ from those of {first.name}"
+                    )
+            return first.classes
+        # Labels that only validation or test files have are outside the list.
+        training = [
+            table for table in self._tables if self._scoring or table.part in (None, "train")
+        ]
+        values = {
+            value
+            for table in training or self._tables
+            for value in table.labels
+            if value is not None
+        }
+        ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+        return [str(value) for value in ordered]
+
+    def _label(self, table: Table, value: int | str, index: dict[str, int]) -> int | None:
+        if table.classes is not None and not isinstance(value, str):
+            return value if 0 <= value < len(self.classes) else None
+        return index.get(str(value))

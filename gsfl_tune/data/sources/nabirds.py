@@ -1,0 +1,68 @@
+"""NABirds in its official layout."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+
+from gsfl_tune.data.sources._base import local_directory, some
+from gsfl_tune.data.sources._lists import LISTS, ListedSource, numbered_lines
+from gsfl_tune.experiment.errors import UserError
+
+FILES = (*LISTS, "hierarchy.txt")
+WHAT = f"the folder nabirds, which holds {', '.join(FILES)} and images/"
+
+
+class NABirdsSource(ListedSource):
+    """The lists and the folder ``images/`` as they come out of the official archive.
+
+    The classes are the nodes of the hierarchy that have images; their parents are known groups.
+    The rest of its nodes (orders, families, birds of which only male and female are told apart)
+    have no images, and are counted. Names of several classes get their number behind them.
+
+    Args:
+        path: The folder, or the folder that the archive was unpacked in.
+
+    Raises:
+        UserError: If a file is missing or a line of one cannot be read.
+    """
+
+    def __init__(self, path: str | list[str] | None) -> None:
+        super().__init__()
+        root = local_directory(path, WHAT)
+        if not (root / LISTS[0]).exists() and (root / "nabirds").is_dir():
+            root = root / "nabirds"
+        missing = [name for name in FILES if not (root / name).is_file()]
+        if missing:
+            raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {WHAT}")
+        nodes = self._read_lists(root)
+        numbers = list(nodes)
+        used = sorted({sample.label for sample in self.samples})
+        if used and len(used) < len(nodes):
+            self.notices.append(
+                f"{len(nodes) - len(used)} of {len(nodes)} nodes of the hierarchy have no images "
+                "and are no classes"
+            )
+        order = {label: place for place, label in enumerate(used)}
+        self.samples = [replace(each, label=order[each.label]) for each in self.samples]
+        self.classes = _told_apart([numbers[label] for label in used], nodes)
+        parents = numbered_lines(root / "hierarchy.txt")
+        orphans = [numbers[label] for label in used if parents.get(numbers[label]) not in nodes]
+        if orphans:
+            self.problems.append(
+                f"{root / 'hierarchy.txt'}: {len(orphans)} classes have no parent that classes.txt "
+                f"has: {some(orphans)}"
+            )
+            return
+        above = list(dict.fromkeys(parents[numbers[label]] for label in used))
+        names = dict(zip(above, _told_apart(above, nodes), strict=True))
+        self.known_groups = [names[parents[numbers[label]]] for label in used]
+
+
+def _told_apart(numbers: list[str], names: dict[str, str]) -> list[str]:
+    """Names of nodes, with the number behind where several have the same."""
+    counts = Counter(names[number] for number in numbers)
+    return [
+        f"{names[number]} [{number}]" if counts[names[number]] > 1 else names[number]
+        for number in numbers
+    ]
