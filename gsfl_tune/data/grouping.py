@@ -131,6 +131,28 @@ def nearness(
     return Nearness(float(found.statistic) / (len(held) * len(far)), float(found.pvalue))
 
 
+def nearest_is_right(
+    looks: Looks, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray
+) -> float | None:
+    """How often the training image that is most alike to a held-out one has its class.
+
+    Args:
+        looks: Of all images.
+        labels: (N,) their classes.
+        train: Positions of training images.
+        held_out: Positions of what is held out of them.
+
+    Returns:
+        None where a part has no image.
+    """
+    held = _some(held_out[looks.known[held_out]])
+    train = _some(train[looks.known[train]], 10 * _MEASURED)
+    if not len(held) or not len(train):
+        return None
+    nearest = train[looks.similarity(held, train).argmax(1)]
+    return float((labels[nearest] == labels[held]).mean())
+
+
 def together(*numbers: np.ndarray) -> np.ndarray:
     """Joins groupings: what is together in any of them is together.
 

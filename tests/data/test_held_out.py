@@ -201,6 +201,12 @@ def test_broken_images_do_not_keep_the_others_from_being_compared(tmp_path, cach
     assert len(dataset.pool) + len(dataset.test) == 24
 
 
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """A cache that the tests with real photographs share."""
+    return tmp_path_factory.mktemp("photographs")
+
+
 def real(name: str, **split):
     files = [
         Path(REAL or "") / name / f"{part}.parquet" for part in ("train", "validation", "test")
@@ -210,11 +216,20 @@ def real(name: str, **split):
 
 
 @real_data
-def test_clusters_are_held_out_where_single_images_would_be_too_near(tmp_path):
+@pytest.mark.parametrize(("name", "advised"), [("grocery", True), ("clothing", False)])
+def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advised):
+    config = real(name)
+    config = config.model_copy(update={"path": str(Path(REAL or "") / name / "train.parquet")})
+    notices = prepare(config, cache_dir=photographs).notices
+    assert any("photographs probably come in bursts" in line for line in notices) == advised
+
+
+@real_data
+def test_clusters_are_held_out_where_single_images_would_be_too_near(photographs):
     """Grocery's photographs come in bursts of a shelf; its test part is from elsewhere."""
-    dataset = prepare(real("grocery", validation="resplit"), cache_dir=tmp_path)
+    dataset = prepare(real("grocery", validation="resplit"), cache_dir=photographs)
     assert any("would be nearer to the training images" in line for line in dataset.notices)
-    single = prepare(real("grocery", validation="resplit", by="image"), cache_dir=tmp_path)
+    single = prepare(real("grocery", validation="resplit", by="image"), cache_dir=photographs)
     assert single.digest != dataset.digest
     share = len(dataset.validation_index) / len(dataset.pool)
     assert 0.15 < share < 0.27
@@ -222,10 +237,10 @@ def test_clusters_are_held_out_where_single_images_would_be_too_near(tmp_path):
 
 @real_data
 @pytest.mark.parametrize("name", ["clothing", "omniglot"])
-def test_nothing_changes_where_parts_are_equally_near(tmp_path, name):
-    dataset = prepare(real(name, validation="resplit"), cache_dir=tmp_path)
+def test_nothing_changes_where_parts_are_equally_near(photographs, name):
+    dataset = prepare(real(name, validation="resplit"), cache_dir=photographs)
     assert not any("nearer" in line for line in dataset.notices)
-    single = prepare(real(name, validation="resplit", by="image"), cache_dir=tmp_path)
+    single = prepare(real(name, validation="resplit", by="image"), cache_dir=photographs)
     differ = set(dataset.validation_index) ^ set(single.validation_index)
     # But for a pair of copies in clothing.
     assert len(differ) <= 4
