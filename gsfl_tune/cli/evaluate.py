@@ -78,7 +78,9 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
     if not path.endswith((".yaml", ".yml")):
         if overrides:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
-        return open_for_evaluation(path, side, fit, reading=reading)
+        trained = bundle.config["data"]
+        margin = trained["crop_margin"] if trained.get("crop") == "box" else None
+        return open_for_evaluation(path, side, fit, reading=reading, margin=margin)
     from gsfl_tune.data import prepare
     from gsfl_tune.experiment import Experiment
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -122,12 +123,15 @@ def _take(
     purpose: str,
 ) -> tuple[list[int], list[int]]:
     """Takes a share of each class, one image or more, leaving at least ``reserve`` others."""
-    label_of: dict[bytes, int] = {}
+    labels_of: dict[bytes, set[int]] = {}
     for position in free:
-        label_of.setdefault(digests[position], labels[position])
+        labels_of.setdefault(digests[position], set()).add(labels[position])
+    # A photograph of several classes (boxes) counts for the rarest, which could else get nothing.
+    frequency = Counter(label for found in labels_of.values() for label in found)
     of_class: dict[int, list[bytes]] = {}
-    for digest, label in label_of.items():
-        of_class.setdefault(label, []).append(digest)
+    for digest, found in labels_of.items():
+        rarest = min(found, key=lambda label: (frequency[label], label))
+        of_class.setdefault(rarest, []).append(digest)
     taken: set[bytes] = set()
     for members in of_class.values():
         count = max(LEAST_HELD_OUT, round(len(members) * share))

@@ -70,8 +70,16 @@ class Checks:
         if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
             message = f"found {limits}, allowed two numbers, the smaller one first, or null"
             self._complain("data.value_range", message)
+        columns = self._space.constants.get("data.box_columns")
+        if columns is not None and len(columns) not in (1, 4):
+            message = f"found {len(columns)} columns, allowed one or four"
+            self._complain("data.box_columns", message)
         if source == "typefaces":
             return
+        root = self._space.constants.get("data.root")
+        complaint = None if root is None else missing_file(root)
+        if complaint:
+            self._complain("data.root", complaint, root)
         if path is None or path == [] or path == "":
             self._complain("data.path", f"is missing, source {source} needs a path")
             return
@@ -91,8 +99,8 @@ class Checks:
                     self._complain("model.groups.taxonomy", complaint, value)
             elif not self._knows_groups():
                 message = (
-                    "is missing, method taxonomy needs a CSV file (columns class, group), or "
-                    "folders above the classes (data.classes: leaf or path)"
+                    "is missing, method taxonomy needs a CSV file (columns class, group), "
+                    "folders above the classes (data.classes: leaf or path), or data.source: coco"
                 )
                 self._complain("model.groups.taxonomy", message)
 
@@ -100,7 +108,7 @@ class Checks:
         """Whether the data may bring groups of classes along."""
         constants = self._space.constants
         return (
-            constants.get("data.source", "auto") == "typefaces"
+            constants.get("data.source", "auto") in ("typefaces", "coco")
             or constants.get("data.classes", "top") != "top"
         )
 

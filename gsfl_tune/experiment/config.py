@@ -70,13 +70,25 @@ class DataConfig(Section):
     """Which images, how they are split, decoded and augmented."""
 
     source: Literal[
-        "auto", "folder", "cub", "parquet", "aircraft", "flowers102", "pets", "cars", "typefaces"
+        "auto",
+        "folder",
+        "csv",
+        "jsonl",
+        "coco",
+        "parquet",
+        "cub",
+        "aircraft",
+        "flowers102",
+        "pets",
+        "cars",
+        "typefaces",
     ] = Field(
         "auto", description="Where the images come from; `auto` finds out from what `path` holds."
     )
     path: str | list[str] | None = Field(
         None,
-        description="Folder, Parquet file(s) or URL of the images, from the current directory.",
+        description="Folder, table(s), Parquet file(s) or URL of the images, from the current "
+        "directory.",
     )
     classes: Literal["top", "leaf", "path"] = Field(
         "top",
@@ -87,10 +99,38 @@ class DataConfig(Section):
         None, description="`parquet`: which of several configurations (folders) side by side."
     )
     image_column: str | None = Field(
-        None, description="`parquet`: name of the column of images; found where there is one."
+        None, description="Name of the column of images; found where there is one."
     )
     label_column: str | None = Field(
-        None, description="`parquet`: name of the column of labels; found where there is one."
+        None, description="Name of the column of labels; found where there is one."
+    )
+    split_column: str | None = Field(
+        None, description="Name of the column that tells the part; found where it is called so."
+    )
+    box_columns: list[str] | None = Field(
+        None,
+        description="Names of the four columns of boxes, or of one that holds a list of four "
+        "numbers; found where they are called so.",
+    )
+    box_format: Literal["auto", "xywh", "xyxy"] = Field(
+        "auto",
+        description="What `box_columns` hold, in pixels: corner and size, or two corners; `auto` "
+        "goes by their names.",
+    )
+    root: str | None = Field(
+        None,
+        description="Folder that the paths in a table start from; default: the table's own, or the "
+        "one beside it that has the images.",
+    )
+    crop: Literal["none", "box"] = Field(
+        "none", description="Whole images, or every box as an image of its own."
+    )
+    crop_margin: float = Field(
+        0.1,
+        ge=0.0,
+        le=2.0,
+        description="Added to a box at each end, as a share of its sides; what lies outside the "
+        "image is not.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(

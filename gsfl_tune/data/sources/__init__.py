@@ -5,12 +5,17 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
+from gsfl_tune.data.sources._coco import read_coco
+from gsfl_tune.data.sources._columns import Given
+from gsfl_tune.data.sources._described import find_descriptions, is_coco
 from gsfl_tune.data.sources._detect import detect_source
 from gsfl_tune.data.sources._remote import find_parquet, list_url
 from gsfl_tune.data.sources._tables import Columns, class_names
+from gsfl_tune.data.sources.coco import CocoSource
 from gsfl_tune.data.sources.cub import CubSource
 from gsfl_tune.data.sources.folder import FolderSource
 from gsfl_tune.data.sources.parquet import ParquetSource
+from gsfl_tune.data.sources.table import TableSource
 from gsfl_tune.data.sources.torchvision_sets import (
     AircraftSource,
     CarsSource,
@@ -34,6 +39,7 @@ _CLASSES = {
 __all__ = [
     "AircraftSource",
     "CarsSource",
+    "CocoSource",
     "CubSource",
     "FlowersSource",
     "FolderSource",
@@ -43,6 +49,7 @@ __all__ = [
     "Reader",
     "Sample",
     "Source",
+    "TableSource",
     "TypefacesSource",
     "count_classes",
     "create_source",
@@ -63,15 +70,43 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
     Raises:
         UserError: If the source is missing or its layout is not the expected one.
     """
+    if config.source == "auto":
+        name = detect_source(config.path)
+        source = create_source(config.model_copy(update={"source": name}), cache, scoring=scoring)
+        source.notices.insert(0, f"data.source: auto: {_shown(config)} is read as {name}")
+        return source
+    source = _create(config, cache, scoring)
+    if config.crop == "box" and not scoring and not any(each.box for each in source.samples):
+        source.problems.append(
+            f"data.crop: found box, but {_shown(config)} ({config.source}) has no boxes; allowed: "
+            "none, or a source with boxes: coco, csv and jsonl (data.box_columns), cub, cars"
+        )
+    return source
+
+
+def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
     match config.source:
-        case "auto":
-            name = detect_source(config.path)
-            found = config.model_copy(update={"source": name})
-            source = create_source(found, cache, scoring=scoring)
-            source.notices.insert(0, f"data.source: auto: {_shown(config)} is read as {name}")
-            return source
         case "folder":
             return FolderSource(config.path, classes=config.classes, scoring=scoring)
+        case "csv" | "jsonl":
+            return TableSource(
+                config.path,
+                config.source,
+                given=Given(
+                    config.image_column,
+                    config.label_column,
+                    config.split_column,
+                    tuple(config.box_columns or ()),
+                    config.box_format,
+                ),
+                root=config.root,
+                crop=config.crop == "box",
+                scoring=scoring,
+            )
+        case "coco":
+            return CocoSource(
+                config.path, root=config.root, crop=config.crop == "box", scoring=scoring
+            )
         case "cub":
             return CubSource(config.path)
         case "parquet":
@@ -91,7 +126,7 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
             return PetsSource(config.path, download=config.download)
         case "cars":
             return CarsSource(config.path, download=config.download)
-        case "typefaces":
+        case _:
             return TypefacesSource(config.typefaces)
 
 
@@ -110,6 +145,14 @@ def count_classes(config: DataConfig) -> int | None:
             return _CLASSES[name]
         if name == "folder":
             return len(FolderSource(config.path, classes=config.classes).classes) or None
+        if name in ("csv", "jsonl"):
+            known = config.model_copy(update={"source": name, "crop": "none"})
+            return len(_create(known, Path(), False).classes) or None
+        if name == "coco":
+            found = find_descriptions(config.path, is_coco, "COCO")
+            contents = [read_coco(each.file) for each in found]
+            used = {a.category for content in contents for a in content.annotations}
+            return len(used) or None
         if name == "parquet" and not any("://" in path for path in _paths(config)):
             files = find_parquet(config.path, Path(), config.config)
             columns = Columns(config.image_column, config.label_column)

@@ -3,24 +3,55 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import expand
+from gsfl_tune.data.sources._columns import Given, find_roles, told_part
+from gsfl_tune.data.sources._described import METADATA, is_coco, is_csv, is_jsonl
 from gsfl_tune.data.sources._layouts import known_layout
-from gsfl_tune.data.sources._names import JUNK_FOLDERS
+from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure
+from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
 
 # So many files tell what a folder holds; of a million nobody has to ask all.
 _ENOUGH = 2000
-_ALLOWED = "a folder of images, a public data set's folder, Parquet files (file, folder, URL)"
+_ALLOWED = (
+    "a folder of images, a public data set's folder, tables (.csv, .tsv, .jsonl), COCO's JSON, "
+    "Parquet files (file, folder, URL)"
+)
+# Tables lie beside the images or in the folders of parts.
+_TABLE_DEPTH = 2
+
+
+@dataclass
+class _Held:
+    """What a folder holds, of each kind the first file that was found.
+
+    Attributes:
+        image: An image in a folder.
+        parquet: A Parquet file.
+        coco: A JSON file of COCO.
+        tables: By source: tables with columns of files and labels.
+        declared: Those whose names say that they describe images or a part.
+        classes: Folders with images, whose names may be classes.
+    """
+
+    image: str = ""
+    parquet: str = ""
+    coco: str = ""
+    tables: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
 
 
 def detect_source(path: str | list[str] | None) -> str:
     """Tells from what lies at a path how to read it.
 
     Args:
-        path: A folder, a Parquet file, a pattern, a URL, or a list of Parquet files.
+        path: A folder, a table, a JSON file of COCO, a Parquet file, a pattern, a URL, or a list of
+            such files.
 
     Returns:
         A value of ``data.source``.
@@ -31,7 +62,7 @@ def detect_source(path: str | list[str] | None) -> str:
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {_ALLOWED}")
     if isinstance(path, list):
-        return "parquet"
+        return _of_list(path)
     expanded = expand(path)
     local = Path(expanded)
     # What exists is a path, whatever characters its name has.
@@ -40,39 +71,115 @@ def detect_source(path: str | list[str] | None) -> str:
             return "parquet"
         raise UserError(f"{expanded} does not exist (looked in {Path.cwd()})")
     if not local.is_dir():
-        if local.suffix.lower() == ".parquet":
-            return "parquet"
-        raise UserError(
-            f"{expanded} is neither an experiment (.yaml), nor a Parquet file, nor a folder"
-        )
+        return _of_file(local)
     known = known_layout(local)
-    if known is not None:
-        return known.source
-    images, tables = _holds(expanded)
-    if tables and images:
+    return known.source if known is not None else _of_folder(expanded)
+
+
+def _of_list(paths: list[str]) -> str:
+    """The source of several entries, which must be of one kind."""
+    kinds = {}
+    for path in paths:
+        local = Path(expand(path))
+        kinds[detect_source(path) if local.is_file() or local.is_dir() else "parquet"] = path
+    if len(kinds) > 1:
+        shown = ", ".join(f"{path} ({kind})" for kind, path in kinds.items())
+        raise UserError(f"data.path: entries of different kinds: {shown}; set data.source to one")
+    kind = next(iter(kinds))
+    return kind if kind in ("csv", "jsonl", "coco") else "parquet"
+
+
+def _of_file(file: Path) -> str:
+    if file.suffix.lower() == ".parquet":
+        return "parquet"
+    if is_csv(file):
+        return "csv"
+    if is_coco(file):
+        return "coco"
+    if is_jsonl(file):
+        return "jsonl"
+    if file.suffix.lower() == ".json":
         raise UserError(
-            f"{expanded} holds both Parquet files ({tables}) and images ({images}): set "
+            f"{file} is neither COCO's JSON (an object with images, annotations and categories) "
+            "nor a list of objects"
+        )
+    raise UserError(
+        f"{file} is neither an experiment (.yaml), nor a table (.csv, .tsv, .jsonl, .json), nor a "
+        "Parquet file, nor a folder"
+    )
+
+
+def _of_folder(root: str) -> str:
+    held = _holds(root)
+    if held.parquet and held.image:
+        raise UserError(
+            f"{root} holds both Parquet files ({held.parquet}) and images ({held.image}): set "
             "data.source to parquet or folder"
         )
-    return "parquet" if tables else "folder"
+    if held.parquet:
+        return "parquet"
+    found = {**({"coco": held.coco} if held.coco else {}), **held.declared}
+    several = len(held.classes) > 1
+    if not found and not several:
+        # Any other table describes the images where folders do not.
+        found = held.tables
+    if found and several:
+        shown = " and ".join(sorted(held.classes)[:2])
+        found = {**found, "folder": f"folders such as {shown}"}
+    if len(found) > 1:
+        shown = ", ".join(f"{kind} ({what})" for kind, what in found.items())
+        raise UserError(f"{root} may be read in several ways: {shown}; set data.source to one")
+    return next(iter(found), "folder")
 
 
-def _holds(root: str) -> tuple[str, str]:
-    """An image and a Parquet file of a folder; empty where none was found among the first files."""
-    image = table = ""
+def _holds(root: str) -> _Held:
+    """Looks through the first files of a folder."""
+    held = _Held()
     seen = 0
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(
             f for f in folders if not f.startswith(".") and f.lower() not in JUNK_FOLDERS
         )
+        inside = os.path.relpath(folder, root)
+        depth = 0 if inside == "." else inside.count(os.sep) + 1
         for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
+            file = Path(folder, name)
+            suffix = file.suffix.lower()
+            shown = os.path.relpath(file, root)
             if suffix == ".parquet":
-                table = table or os.path.relpath(os.path.join(folder, name), root)
-            elif folder != root and suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES:
+                held.parquet = held.parquet or shown
+            elif suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES:
                 # A picture beside the Parquet files is of their description.
-                image = image or os.path.relpath(os.path.join(folder, name), root)
+                if folder != root:
+                    held.image = held.image or shown
+                    if not is_structure(file.parent.name):
+                        held.classes.add(inside)
+            elif depth < _TABLE_DEPTH:
+                _note_table(held, file, shown)
             seen += 1
         if seen >= _ENOUGH:
             break
-    return image, table
+    return held
+
+
+def _note_table(held: _Held, file: Path, shown: str) -> None:
+    if is_coco(file):
+        held.coco = held.coco or shown
+        return
+    kind = "csv" if is_csv(file) else "jsonl" if is_jsonl(file) else None
+    if kind is None or kind in held.declared:
+        return
+    declared = METADATA.fullmatch(file.name) or told_part(file.stem)
+    if (not declared and kind in held.tables) or not _labels_images(file):
+        return
+    held.tables.setdefault(kind, shown)
+    if declared:
+        held.declared[kind] = shown
+
+
+def _labels_images(file: Path) -> bool:
+    """Whether a table has columns of files and of labels, or may have several of them."""
+    try:
+        return find_roles(read_rows(file), Given()).labelled
+    except UserError as error:
+        return "data.label_column" in str(error)

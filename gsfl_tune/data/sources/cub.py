@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, local_directory, some
 from gsfl_tune.experiment.errors import UserError
 
+BOXES = "bounding_boxes.txt"
 FILES = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 WHAT = f"the folder CUB_200_2011, which holds {', '.join(FILES)} and images/"
 
@@ -14,7 +16,8 @@ WHAT = f"the folder CUB_200_2011, which holds {', '.join(FILES)} and images/"
 class CubSource(FileSource):
     """The four lists and the folder ``images/`` as they come out of the official archive.
 
-    Class names lose the number in front (``001.Black_footed_Albatross``) and their underscores.
+    Boxes come from ``bounding_boxes.txt`` where it is there. Class names lose the number in front
+    (``001.Black_footed_Albatross``) and their underscores.
 
     Args:
         path: The folder, or the folder that the archive was unpacked in.
@@ -32,6 +35,7 @@ class CubSource(FileSource):
         if missing:
             raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {WHAT}")
         images, labels, training, classes = (_table(root / name) for name in FILES)
+        boxes = _boxes(root / BOXES)
         order = {number: label for label, number in enumerate(classes)}
         self.classes = [_plain(name) for name in classes.values()]
         for problem, ids in (
@@ -41,6 +45,7 @@ class CubSource(FileSource):
                 "has a label outside classes.txt",
                 [i for i in images if i in labels and labels[i] not in order],
             ),
+            (f"has no line in {BOXES}", [i for i in images if boxes and i not in boxes]),
             (
                 "is neither 0 nor 1 in train_test_split.txt",
                 [i for i in images if training.get(i, "0") not in ("0", "1")],
@@ -52,7 +57,12 @@ class CubSource(FileSource):
             label = order.get(labels.get(number, ""))
             part = {"1": "train", "0": "test"}.get(training.get(number, ""))
             if label is not None and part is not None:
-                self.add(root / "images" / name, label, "train" if part == "train" else "test")
+                self.add(
+                    root / "images" / name,
+                    label,
+                    "train" if part == "train" else "test",
+                    box=boxes.get(number),
+                )
         self.drop_empty_classes()
 
 
@@ -68,6 +78,22 @@ def _table(file: Path) -> dict[str, str]:
             raise UserError(f"{file}:{number}: {line.strip()!r}: {reason}")
         rows[key] = value.strip()
     return rows
+
+
+def _boxes(file: Path) -> dict[str, Box]:
+    """Boxes by the number of the image, of lines ``number x y width height``; none without file."""
+    if not file.exists():
+        return {}
+    boxes: dict[str, Box] = {}
+    for number, text in _table(file).items():
+        try:
+            x, y, width, height = map(float, text.split())
+        except ValueError:
+            raise UserError(
+                f"{file}: image {number}: found {text!r}, allowed x, y, width and height"
+            ) from None
+        boxes[number] = (x, y, x + width, y + height)
+    return boxes
 
 
 def _plain(name: str) -> str:

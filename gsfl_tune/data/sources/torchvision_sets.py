@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.activity import activity
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory, some
 from gsfl_tune.experiment.errors import UserError
 
@@ -62,9 +63,9 @@ class _BenchmarkSource(FileSource):
     def _list(self) -> None:
         raise NotImplementedError
 
-    def _add_labelled(self, file: Path, label: int, part: Part) -> None:
+    def _add_labelled(self, file: Path, label: int, part: Part, box: Box | None = None) -> None:
         if 0 <= label < len(self.classes):
-            self.add(file, label, part)
+            self.add(file, label, part, box=box)
         else:
             self.problems.append(
                 f"{file}: label {label + 1} is outside the {len(self.classes)} classes"
@@ -183,7 +184,7 @@ class PetsSource(_BenchmarkSource):
 
 
 class CarsSource(_BenchmarkSource):
-    """Stanford Cars, 196 models, from an existing folder."""
+    """Stanford Cars, 196 models with their boxes, from an existing folder."""
 
     folder = "stanford_cars"
     torchvision_name = "StanfordCars"
@@ -214,7 +215,16 @@ class CarsSource(_BenchmarkSource):
         for table, folder, part in lists:
             for row in _matrix(self.root / table, "annotations"):
                 file = self.root / folder / str(row["fname"])
-                self._add_labelled(file, int(row["class"]) - 1, part)
+                self._add_labelled(file, int(row["class"]) - 1, part, _box(row))
+
+
+def _box(row: Any) -> Box | None:
+    """The box of a car: two corners, whose pixels are counted from 1."""
+    names = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+    if not set(names) <= set(row.dtype.names or ()):
+        return None
+    x0, y0, x1, y1 = (float(row[name]) for name in names)
+    return x0 - 1, y0 - 1, x1, y1
 
 
 def _lines(file: Path) -> list[str]:
