@@ -120,7 +120,7 @@ def test_a_photograph_never_straddles_parts_and_its_boxes_are_no_twins(crowd, ca
 
 
 def test_a_class_that_is_seldom_alone_gets_its_share(tmp_path, cache):
-    """Each photograph has a common class first; the rare one is in three of them."""
+    """Each photograph has a common class first; the rare one is in four of them."""
     lines = ["file_name,label,xmin,ymin,xmax,ymax"]
     for number in range(30):
         save(tmp_path / "t" / f"{number}.png", number, (40, 20))

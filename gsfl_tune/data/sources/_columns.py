@@ -92,6 +92,8 @@ def find_roles(rows: Rows, given: Given) -> Roles:
     Raises:
         UserError: If a column is missing or may be two things.
     """
+    if given == Given() and {"data", "annotations"} <= set(rows.columns):
+        raise UserError(f"{rows.name}: Label Studio's JSON: export as JSON-MIN or CSV instead")
     image = _image(rows, given.image)
     boxes, corners = _boxes(rows, given)
     split, notice = _split(rows, given.split)
@@ -119,6 +121,10 @@ def find_roles(rows: Rows, given: Given) -> Roles:
             f"{rows.name}: several columns may hold the labels: {some(found, 20)}; "
             "data.label_column names the one that is meant"
         )
+    passed = [column for column in others if column not in found]
+    if found and passed:
+        text = f"{rows.name}: column {found[0]} holds the labels, and not {some(passed, 3)}"
+        roles = replace(roles, notices=(*roles.notices, f"{text}; data.label_column chooses"))
     return replace(roles, label=found[0] if found else None)
 
 
@@ -144,8 +150,6 @@ def _image(rows: Rows, given: str | None) -> str:
         found = [column for column in rows.columns if _plain(column) == name]
         if len(found) == 1:
             return found[0]
-    if {"data", "annotations"} <= set(rows.columns):
-        raise UserError(f"{rows.name}: Label Studio's JSON: export as JSON-MIN or CSV instead")
     raise UserError(
         f"{rows.name}: expected a column of files (such as file_name, image or id), found "
         f"{described(rows)}; data.image_column names another one"

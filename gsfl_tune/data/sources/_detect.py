@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +36,7 @@ class _Held:
         coco: A JSON file of COCO.
         tables: By source: tables with columns of files and labels.
         declared: Those whose names say that they describe images or a part.
-        classes: Folders with images, whose names may be classes.
+        classes: Uppermost folders around images whose names may be classes.
     """
 
     image: str = ""
@@ -152,8 +153,8 @@ def _holds(root: str) -> _Held:
                 # A picture beside the Parquet files is of their description.
                 if folder != root:
                     held.image = held.image or shown
-                    if not is_structure(file.parent.name):
-                        held.classes.add(inside)
+                    names = (each for each in Path(inside).parts if not is_structure(each))
+                    held.classes.update(itertools.islice(names, 1))
             elif depth < _TABLE_DEPTH:
                 _note_table(held, file, shown)
             seen += 1

@@ -145,8 +145,9 @@ def _forms(value: str) -> Iterator[str]:
     """
     local = re.sub(r"^https?://[^/]+(?=/data/(?:upload|local-files)/)", "", value)
     if local.startswith("/data/local-files/"):
-        asked = urllib.parse.parse_qs(urllib.parse.urlsplit(local).query).get("d", [""])
-        yield asked[0].lstrip("/")
+        asked = local.partition("?d=")[2].lstrip("/")
+        yield urllib.parse.unquote(asked)
+        yield asked
         return
     if local.startswith("/data/upload/"):
         pieces = urllib.parse.unquote(local).strip("/").split("/")
