@@ -29,7 +29,8 @@ class Data(Command):
         parser.add_argument(
             "data",
             metavar="EXPERIMENT_OR_PATH",
-            help="experiment file (.yaml), image folder, CUB folder, Parquet (file, folder, URL)",
+            help="experiment file (.yaml), image folder, table (.csv, .tsv, .jsonl), COCO's JSON, "
+            "CUB folder, Parquet (file, folder, URL)",
         )
         add_overrides(parser, example="data.fit=pad")
         parser.add_argument(

@@ -31,8 +31,8 @@ class Evaluate(Command):
         parser.add_argument(
             "data",
             metavar="DATA",
-            help="experiment file (its test split), folder of class folders, or Parquet; of the "
-            "latter two the test part if there is one, else everything",
+            help="experiment file (its test split), or class folders, a table, COCO's JSON, "
+            "Parquet; of these the test part if there is one, else everything",
         )
         add_overrides(parser, example="data.path=/data/birds")
         parser.add_argument("--json", action="store_true", help="print JSON")

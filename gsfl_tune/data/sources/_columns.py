@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from gsfl_tune.data.formats import IMAGE_SUFFIXES
 from gsfl_tune.data.sources._names import AmbiguousName, Part, part_of_name, some
 from gsfl_tune.data.sources._rows import Rows
 from gsfl_tune.experiment.errors import UserError
@@ -14,17 +15,18 @@ from gsfl_tune.experiment.errors import UserError
 BoxFormat = Literal["auto", "xywh", "xyxy"]
 
 # fmt: off
-# The first that is there is taken: `id` often stands beside a column of paths.
+# The first that is there is taken.
 _IMAGE = (
     "file_name", "filename", "file", "image", "image_path", "img_path", "file_path", "filepath",
-    "path", "img", "image_name", "img_name", "image_file", "image_filename", "image_id", "img_id",
-    "imageid", "id", "uuid",
+    "path", "img", "image_name", "img_name", "image_file", "image_filename",
 )
+# These where no column has names of images: `id` often stands beside one.
+_ID = ("image_id", "img_id", "imageid", "id", "uuid")
 _LABEL = ("label", "labels")
 # One of these where no column is called label.
 _LABEL_TOO = (
     "class", "classes", "category", "target", "species", "breed", "variety", "choice", "choices",
-    "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx", "y",
+    "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx",
 )
 _SPLIT = ("split", "subset", "partition", "data_split", "set")
 # What programs write beside: the index of pandas, bookkeeping of Label Studio, sizes.
@@ -44,6 +46,7 @@ _SIZES = (
 )
 # fmt: on
 _ONE_HOT_FILE = "_classes.csv"
+_ASKED = 20
 _BIT = re.compile(r"\s*[01](?:\.0*)?\s*")
 
 
@@ -105,10 +108,9 @@ def find_roles(rows: Rows, given: Given) -> Roles:
     rest = [column for column in rows.columns if column not in taken]
     if Path(rows.name).name == _ONE_HOT_FILE:
         return replace(roles, one_hot=tuple(rest))
-    for name in _LABEL:
-        found = [column for column in rest if _plain(column) == name]
-        if len(found) == 1:
-            return replace(roles, label=found[0])
+    called = _called(rows, _LABEL)
+    if called in rest:
+        return replace(roles, label=called)
     found = [column for column in rest if _plain(column) in _LABEL_TOO]
     others = [column for column in rest if _plain(column) not in _BESIDE]
     if not found and len(others) > 1 and all(_is_bits(rows, column) for column in others):
@@ -143,13 +145,22 @@ def _known(rows: Rows, column: str, key: str) -> str:
     return column
 
 
-def _image(rows: Rows, given: str | None) -> str:
-    if given is not None:
-        return _known(rows, given, "data.image_column")
-    for name in _IMAGE:
+def _called(rows: Rows, names: tuple[str, ...]) -> str | None:
+    """The column that has the first of some names."""
+    for name in names:
         found = [column for column in rows.columns if _plain(column) == name]
         if len(found) == 1:
             return found[0]
+    return None
+
+
+def _image(rows: Rows, given: str | None) -> str:
+    if given is not None:
+        return _known(rows, given, "data.image_column")
+    holding = [column for column in rows.columns if _holds_names(rows.values[column])]
+    found = _called(rows, _IMAGE) or (holding[0] if len(holding) == 1 else _called(rows, _ID))
+    if found is not None:
+        return found
     raise UserError(
         f"{rows.name}: expected a column of files (such as file_name, image or id), found "
         f"{described(rows)}; data.image_column names another one"
@@ -204,6 +215,15 @@ def _boxes(rows: Rows, given: Given) -> tuple[tuple[str, ...], bool]:
     raise UserError(
         f"{rows.name}: data.box_format: {some(given.boxes)} do not say whether they are x, y, "
         "width, height (xywh) or two corners (xyxy); allowed: xywh, xyxy"
+    )
+
+
+def _holds_names(values: list[Any]) -> bool:
+    """Whether values are names of images, as the first ones tell."""
+    first = [value for value in values if value not in (None, "")][:_ASKED]
+    return bool(first) and all(
+        isinstance(value, str) and Path(value.strip()).suffix.lower() in IMAGE_SUFFIXES
+        for value in first
     )
 
 

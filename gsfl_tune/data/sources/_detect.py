@@ -79,10 +79,10 @@ def detect_source(path: str | list[str] | None) -> str:
 
 def _of_list(paths: list[str]) -> str:
     """The source of several entries, which must be of one kind."""
-    kinds = {}
+    kinds: dict[str, str] = {}
     for path in paths:
-        local = Path(expand(path))
-        kinds[detect_source(path) if local.is_file() or local.is_dir() else "parquet"] = path
+        kind = detect_source(path) if Path(expand(path)).exists() else "parquet"
+        kinds.setdefault(kind, path)
     if len(kinds) > 1:
         shown = ", ".join(f"{path} ({kind})" for kind, path in kinds.items())
         raise UserError(f"data.path: entries of different kinds: {shown}; set data.source to one")

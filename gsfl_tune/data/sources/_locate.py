@@ -53,13 +53,15 @@ class Locator:
             bases = [base for each in roots for base in _bases(each, part)]
             hits = [sum(self._is_at(base, value) for value in asked) for base in bases]
             self.base = bases[hits.index(max(hits))] if any(hits) else folder
+        self._told = part or (told_part(self.base.name) if self.base not in roots else None)
 
     def find(self, value: str, part: Part | None) -> tuple[Path, Stamp | None]:
         """The file of a row, and its size and time of change; None where it does not exist.
 
         Args:
             value: A path, a name, or an id.
-            part: The part of the row: of equal names, those in a folder called so are meant.
+            part: The part of the row: files in folders that are called for another are not meant,
+                unless it is training.
 
         Raises:
             NotFound: If several files have the name, or it is no file's.
@@ -112,9 +114,13 @@ class Locator:
                 for path in self._index.get(name, [])
                 if list(path[-1 - len(folders) : -1]) == folders
             ]
-            if len(found_paths) > 1:
-                called = [p for p in found_paths if part and part in map(told_part, p[:-1])]
-                found_paths = called or found_paths
+            told = part or self._told
+            if told is not None:
+                # Test images often have the names of training images, and are not theirs.
+                parts = [{*map(told_part, path[:-1])} - {None} for path in found_paths]
+                pairs = list(zip(found_paths, parts, strict=True))
+                own = [path for path, parts in pairs if told in parts]
+                found_paths = own or [path for path, parts in pairs if parts <= {"train"}]
             if len(found_paths) > 1:
                 shown = some(["/".join(path) for path in found_paths], 3)
                 raise NotFound(
@@ -133,7 +139,7 @@ def _bases(root: Path, part: Part | None) -> list[Path]:
     except OSError:
         children = []
     images = [child for child in children if child.name.lower() in ("images", "imgs", "img")]
-    told = [child for child in children if part is not None and told_part(child.name) == part]
+    told = [child for child in children if told_part(child.name) == (part or "train")]
     return [root, *images, *told]
 
 

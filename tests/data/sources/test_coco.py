@@ -112,9 +112,7 @@ def test_a_competition(tmp_path, cache):
     categories = [{"id": 0}, {"id": 1}]
     write(root / "train2019.json", images=images, annotations=annotations, categories=categories)
     save(root / "test_images" / "0.jpg", 99)
-    write(
-        root / "test2019.json", images=[{"id": "t", "file_name": "0.jpg"}], categories=categories
-    )
+    write(root / "test2019.json", images=[{"id": "t", "file_name": "0.jpg"}], categories=categories)
     assert detect_source(str(root)) == "coco"
     source = create_source(configure("auto", root), cache)
     assert source.classes == ["0", "1"]
@@ -161,7 +159,9 @@ def test_every_box_is_a_sample(tmp_path, cache):
         ],
     )
     source = create_source(configure("auto", path, crop="box"), cache)
-    assert [(Path(each.path).name, source.classes[each.label], each.box) for each in source.samples] == [
+    assert [
+        (Path(each.path).name, source.classes[each.label], each.box) for each in source.samples
+    ] == [
         ("000000000000.jpg#100", "cat", (0, 0, 10.5, 20)),
         ("000000000000.jpg#101", "car", (20, 0, 40, 20)),
         ("000000000001.jpg#105", "car", (1, 2, 4, 6)),

@@ -83,6 +83,20 @@ def test_ids_are_found_in_folders_below(tmp_path, cache):
     ]
 
 
+@pytest.mark.parametrize("name", ["train.csv", "labels.csv"])
+def test_no_training_image_is_taken_from_the_test_images(tmp_path, cache, name):
+    """Both folders count from 0, and one of the training images is missing."""
+    root = tmp_path / "d"
+    for number in range(6):
+        save(root / "test" / f"{number}.jpg", number)
+        if number != 3:
+            save(root / "train" / f"{number}.jpg", 10 + number)
+    text = "id,label\n" + "".join(f"{n},{'ab'[n % 2]}\n" for n in range(6))
+    source = create_source(configure("csv", table(root, text, name)), cache)
+    assert [Path(each.path).parent.name for each in source.samples] == ["train"] * 6
+    assert [each.stamp is None for each in source.samples] == [n == 3 for n in range(6)]
+
+
 def test_a_name_of_several_files_is_a_problem(tmp_path, cache):
     for name in ("x/1.png", "y/1.png", "2.png", "2.jpg", "3.png"):
         save(tmp_path / "d" / name, 1)
@@ -247,6 +261,20 @@ def test_one_hot_cells_are_0_or_1(tmp_path, cache):
     assert source.problems == [f"{path}:3: found ' 2' in column a, allowed 0 or 1"]
 
 
+def test_boxes_of_roboflow(tmp_path, cache):
+    root = tmp_path / "roboflow"
+    for start, part in enumerate(("train", "test")):
+        lines = ["filename,width,height,class,xmin,ymin,xmax,ymax"]
+        for number in range(4):
+            save(root / part / f"{number}.jpg", 10 * start + number)
+            lines.append(f"{number}.jpg,20,16,{'ab'[number % 2]},2,3,12,9")
+        table(root / part, "\n".join(lines), "_annotations.csv")
+    source = create_source(configure("auto", root, crop="box"), cache)
+    assert [each.box for each in source.samples] == [(2, 3, 12, 9)] * 8
+    assert [part for _, _, part in listed(source)] == ["test"] * 4 + ["train"] * 4
+    assert source.classes == ["a", "b"]
+
+
 # Columns
 
 
@@ -257,6 +285,7 @@ def test_one_hot_cells_are_0_or_1(tmp_path, cache):
         ("id,image,species", {}, ("image", "species")),
         (",path,label", {}, ("path", "label")),  # the index of pandas
         ("file name;Class", {}, ("file name", "Class")),
+        ("id,photograph,label", {}, ("photograph", "label")),  # by what it holds
         ("photo,what", {"image_column": "photo"}, ("photo", "what")),
         ("name,file,genus", {"label_column": "genus"}, ("file", "genus")),
     ],
@@ -270,7 +299,7 @@ def test_which_columns(tmp_path, cache, header, given, expected):
         writer = csv.writer(file, delimiter=";" if ";" in header else ",")
         writer.writerow(columns)
         for number in range(4):
-            cells = {name: f"filler {number}" for name in columns}
+            cells = dict.fromkeys(columns, f"filler {number}")
             cells |= {expected[0]: f"{number}.png", expected[1]: "ab"[number % 2]}
             writer.writerow([cells[name] for name in columns])
     source = create_source(configure("csv", path, **given), cache)
@@ -387,9 +416,7 @@ def test_labels_that_training_lacks(tmp_path, cache):
     test = table(tmp_path, "file,label\n4.png,a\n5.png,c\n", "test.csv")
     source = create_source(configure("csv", tmp_path), cache)
     assert source.classes == ["a", "b"]
-    assert source.problems == [
-        f"labels outside the 2 classes of the training part: {test}:3 ('c')"
-    ]
+    assert source.problems == [f"labels outside the 2 classes of the training part: {test}:3 ('c')"]
     scored = create_source(configure("csv", tmp_path), cache, scoring=True)
     assert scored.classes == ["a", "b", "c"]
     assert not scored.problems
@@ -441,8 +468,7 @@ def test_several_tables(tmp_path, cache):
     # Named, it is not passed over.
     named = TableSource([str(tmp_path / "train.csv"), str(two)], "csv")
     assert named.problems == [
-        "data.path: some tables tell their part (train, validation, test) and these do not: "
-        f"{two}"
+        f"data.path: some tables tell their part (train, validation, test) and these do not: {two}"
     ]
     with pytest.raises(UserError, match=r"data\.path: .*nothing does not exist"):
         TableSource(str(tmp_path / "nothing"), "csv")
