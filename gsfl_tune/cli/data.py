@@ -97,7 +97,9 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
     stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     name = name.lstrip("._-") or "data"
-    content = {"name": name, "data": {"source": detect_source(data), "path": data}}
+    given = any(each.partition("=")[0].strip() == "data.source" for each in overrides)
+    source = "auto" if given else detect_source(data)
+    content = {"name": name, "data": {"source": source, "path": data}}
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
     return name, experiment.defaults().data

@@ -66,6 +66,18 @@ def test_turned_and_reduced_jpegs_give_the_box_of_the_upright_image(fit, orienta
     assert np.abs(pixels.astype(int) - expected.astype(int)).mean() < 1.5
 
 
+def test_a_box_where_only_the_upright_image_reaches():
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    content = encoded(waves(1200, 800), "JPEG", quality=95, exif=exif)
+    pixels, size = load_square(content, 40, box=(100, 900, 400, 1200), margin=0.1)
+    assert size == (360, 330)
+    expected = square(load_image(content).crop((70, 870, 430, 1200)), 40)
+    assert np.abs(pixels.astype(int) - expected.astype(int)).mean() < 1.5
+    with pytest.raises(ValueError, match="outside the image of 800 x 1200 pixels"):
+        load_square(content, 40, box=(900, 100, 1200, 400))
+
+
 def test_a_jpeg_is_reduced_no_more_than_its_box_allows():
     # Of noise, reduced decoding would leave next to nothing.
     content = encoded(picture(3, (1600, 1600)), "JPEG", quality=95)

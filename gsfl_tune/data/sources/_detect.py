@@ -129,7 +129,9 @@ def _of_folder(root: str) -> str:
         found = {**found, "folder": f"folders such as {shown}"}
     if len(found) > 1:
         shown = ", ".join(f"{kind} ({what})" for kind, what in found.items())
-        raise UserError(f"{root} may be read in several ways: {shown}; set data.source to one")
+        raise UserError(
+            f"{root} may be read in several ways: {shown}; set data.source to one, or name the file"
+        )
     return next(iter(found), "folder")
 
 

@@ -120,8 +120,13 @@ def _read_csv(name: str, text: str) -> Rows:
 def _split(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
     """Yields the line in which a row begins and its fields; empty lines are passed over."""
     first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=lambda each: len(next(csv.reader([first], delimiter=each))))
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    delimiter = max(
+        _DELIMITERS,
+        key=lambda each: len(next(csv.reader([first], delimiter=each, skipinitialspace=True))),
+    )
+    reader = csv.reader(
+        io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True, strict=True
+    )
     before = 0
     try:
         for row in reader:

@@ -266,6 +266,8 @@ class TableSource(FileSource):
             self.problems.append(f"and {len(lines) - 5:,} more rows like the one above")
 
     def _with_boxes(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Rows that have a box; those of one file follow each other, so that it is read once."""
+        order = {file: place for place, file in enumerate(dict.fromkeys(e.file for e in entries))}
         kept = []
         for entry in entries:
             if entry.box is None:
@@ -274,7 +276,7 @@ class TableSource(FileSource):
                 self.left_out["with a box of less than a pixel"] += 1
             else:
                 kept.append(entry)
-        return kept
+        return sorted(kept, key=lambda entry: order[entry.file])
 
     def _one_a_file(self, entries: Sequence[_Entry]) -> list[_Entry]:
         """The rows of files that have one label."""

@@ -151,9 +151,9 @@ def test_every_box_is_a_sample(tmp_path, cache):
         tmp_path / "coco",
         [
             at(0, 7, [0, 0, 10.5, 20]),
-            at(0, 9, [20, 0, 20, 20]),
-            at(0, 9, [0, 0, 40, 20], crowd=1),
             at(1, 9, [5, 5, 0, 9]),
+            at(0, 9, [0, 0, 40, 20], crowd=1),
+            at(0, 9, [20, 0, 20, 20]),
             at(1, 7, []),
             at(1, 9, [1.0, 2.0, 3.0, 4.0]),
         ],
@@ -163,7 +163,7 @@ def test_every_box_is_a_sample(tmp_path, cache):
         (Path(each.path).name, source.classes[each.label], each.box) for each in source.samples
     ] == [
         ("000000000000.jpg#100", "cat", (0, 0, 10.5, 20)),
-        ("000000000000.jpg#101", "car", (20, 0, 40, 20)),
+        ("000000000000.jpg#103", "car", (20, 0, 40, 20)),
         ("000000000001.jpg#105", "car", (1, 2, 4, 6)),
     ]
     assert source.left_out == {

@@ -235,7 +235,8 @@ def test_roboflow(tmp_path, cache):
         "valid": ["1, 0", "0, 1"],
         "test": ["1, 0", "0, 1"],
     }.items():
-        lines = ["filename, Daisy Bud, label"]
+        name = "Daisy Bud" if part == "train" else '"Daisy Bud"'
+        lines = [f"filename, {name}, label"]
         for row in rows:
             number += 1
             save(root / part / f"{number}_jpg.rf.0a{number}.jpg", number)
@@ -258,7 +259,7 @@ def test_one_hot_cells_are_0_or_1(tmp_path, cache):
         save(tmp_path / f"{number}.png", number)
     path = table(tmp_path, "filename, a, b\n0.png, 1, 0\n1.png, 2, 0\n", "_classes.csv")
     source = create_source(configure("csv", path), cache)
-    assert source.problems == [f"{path}:3: found ' 2' in column a, allowed 0 or 1"]
+    assert source.problems == [f"{path}:3: found '2' in column a, allowed 0 or 1"]
 
 
 def test_boxes_of_roboflow(tmp_path, cache):
