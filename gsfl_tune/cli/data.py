@@ -29,7 +29,8 @@ class Data(Command):
         parser.add_argument(
             "data",
             metavar="EXPERIMENT_OR_PATH",
-            help="experiment file (.yaml), image folder, CUB folder, Parquet (file, folder, URL)",
+            help="experiment file (.yaml), image folder, table (.csv, .tsv, .jsonl), COCO's JSON, "
+            "CUB folder, Parquet (file, folder, URL)",
         )
         add_overrides(parser, example="data.fit=pad")
         parser.add_argument(
@@ -99,7 +100,9 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
     stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     name = name.lstrip("._-") or "data"
-    content = {"name": name, "data": {"source": detect_source(data), "path": data}}
+    given = any(each.partition("=")[0].strip() == "data.source" for each in overrides)
+    source = "auto" if given else detect_source(data)
+    content = {"name": name, "data": {"source": source, "path": data}}
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
     return name, experiment.defaults().data

@@ -94,7 +94,8 @@ def prepare(
         reading = _reading(source, contents, config)
     else:
         reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
-    geometry = Geometry(side or square_side(config.image_size), config.fit, reading)
+    margin = config.crop_margin if config.crop == "box" else None
+    geometry = Geometry(side or square_side(config.image_size), config.fit, reading, margin)
     dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
     for part in parts:
         if part not in ("pool", "test"):
@@ -130,6 +131,7 @@ class Dataset:
         self.given_test = any(sample.part == "test" for sample in source.samples)
         self._source = source
         self._digests = digests
+        self._identities = geometry.identities(source, digests)
         self._geometry = geometry
         self._config = config
         self._cache = cache
@@ -225,12 +227,12 @@ class Dataset:
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:
-        """Byte-identical images of all parts."""
+        """Byte-identical images of all parts; of boxes, those of equal place in equal images."""
         samples = self._source.samples
         return find_duplicates(
             [sample.path for sample in samples],
             [sample.label for sample in samples],
-            self._digests,
+            self._identities,
             self.split,
         )
 
@@ -262,13 +264,13 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of images, labels, classes and split (not of the geometry)."""
+        """Digest of images, boxes, labels, classes and split (not of the geometry)."""
         state = hashlib.blake2b(digest_size=16)
         state.update("\n".join(self.classes).encode())
         for part in (self.split.train, self.split.validation, self.split.test):
             state.update(b"part")
             for position in part.tolist():
-                state.update(self._digests[position])
+                state.update(self._identities[position])
                 state.update(self._source.samples[position].label.to_bytes(4, "little"))
         return state.hexdigest()
 
@@ -331,7 +333,7 @@ class Dataset:
         state = hashlib.blake2b(digest_size=16)
         state.update(f"{self._geometry.key} {self._source.revision}".encode())
         for position in positions.tolist():
-            state.update(self._digests[position])
+            state.update(self._identities[position])
         return DecodedImages(
             file,
             np.searchsorted(listed, positions),
@@ -354,7 +356,7 @@ class Dataset:
                 file = decode_once(
                     self._source,
                     listed.tolist(),
-                    self._digests,
+                    self._identities,
                     self._geometry,
                     self._cache,
                     self._progress,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections import Counter
 from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
@@ -159,11 +160,14 @@ class _Taker:
     def _of_each_class(
         self, members: dict[Hashable, list[int]], share: float, reserve: int, purpose: str
     ) -> set[Hashable]:
+        # A photograph of several classes (boxes) counts for the rarest, which could else get none.
+        found = {unit: {self._labels[p] for p in each} for unit, each in members.items()}
+        frequency = Counter(label for labels in found.values() for label in labels)
         of_class: dict[int, list[tuple[bytes, int, Hashable]]] = {}
         for unit, positions in members.items():
             images = {self._digests[position] for position in positions}
             rank = min(_rank(self._seed, purpose, digest) for digest in images)
-            label = self._labels[positions[0]]
+            label = min(found[unit], key=lambda label: (frequency[label], label))
             of_class.setdefault(label, []).append((rank, len(images), unit))
         taken: set[Hashable] = set()
         for units in of_class.values():
