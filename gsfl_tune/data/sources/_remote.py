@@ -61,8 +61,8 @@ class Kind:
 
 
 _SQUEEZED = (
-    "a compressed archive cannot be read image by image; {} it, and name the .tar (images are "
-    "compressed already)"
+    "a compressed archive cannot be read image by image; {} it and name the .tar if it holds "
+    "samples of WebDataset, unpack it if it holds folders"
 )
 PARQUET = Kind("Parquet files", ".parquet")
 TAR = Kind(
