@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data.cache import entries, sweep
 from gsfl_tune.data.evaluation import open_for_evaluation
 from gsfl_tune.data.sources import WebDatasetSource, count_classes, detect_source
 from gsfl_tune.experiment import Experiment
@@ -237,13 +238,16 @@ def test_other_file_systems(cache):
             with memory.open(name, "wb") as stream, webdataset.TarWriter(stream) as writer:
                 for n in range(10 * number, 10 * number + 10):
                     writer.write({"__key__": f"{n}", "png": content(n), "cls": n % 2})
-        memory.pipe_file("/gsfl-web/classes.txt", b"hat\nshoe\n")
+        memory.pipe_file("/gsfl-web/classes.json", b'["hat", "shoe"]')
         for path in ("memory://gsfl-web/train-{0..1}.tar", "memory://gsfl-web/*.tar"):
             assert detect_source(path) == "webdataset"
             dataset = prepare(configure("auto", path), cache_dir=cache)
             assert dataset.classes == NAMES
             assert len(dataset.pool) + len(dataset.test) == 20
         check_pixels(dataset)
+        # One copy of each, the class names too, and the cache knows all of them.
+        sweep(cache)
+        assert sum(entry.kind == "remote" for entry in entries(cache)) == 3
     finally:
         memory.rm("/gsfl-web", recursive=True)
 
