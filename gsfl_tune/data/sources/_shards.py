@@ -54,10 +54,18 @@ class ShardSample:
 
 @dataclass
 class ShardListing:
-    """What one pass over a shard finds."""
+    """What one pass over a shard finds.
+
+    Attributes:
+        samples: By key, in the order of the shard.
+        unused: Files that belong to no image and no label, by reason.
+        problems: What is wrong and does not keep the rest from being listed.
+        notices: What must be known.
+        suffixes: How many files have each.
+    """
 
     samples: dict[str, ShardSample] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
+    unused: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)
     notices: list[str] = field(default_factory=list)
     suffixes: Counter[str] = field(default_factory=Counter)
@@ -72,7 +80,7 @@ class ShardListing:
             for key, sample in self.samples.items()
         }
         others = {"problems": self.problems, "notices": self.notices}
-        counts = {"left_out": self.left_out, "suffixes": self.suffixes}
+        counts = {"unused": self.unused, "suffixes": self.suffixes}
         return {"samples": samples, **others, **counts}
 
     @classmethod
@@ -84,7 +92,7 @@ class ShardListing:
         }
         return cls(
             samples,
-            Counter(content["left_out"]),
+            Counter(content["unused"]),
             content["problems"],
             content["notices"],
             Counter(content["suffixes"]),
@@ -141,7 +149,7 @@ def _list_shard(file: SourceFile, image: str | None, label: str | None) -> Shard
                 if member.isdir():
                     continue
                 if not member.isreg() or member.sparse is not None:
-                    found.left_out["links, sparse and special files"] += 1
+                    found.unused["links, sparse and special files"] += 1
                     continue
                 _list_member(file, archive, member, found, image, label)
             _check_end(file, archive.offset, found)
@@ -162,7 +170,7 @@ def _list_member(
     stem, _, suffix = base.partition(".")
     suffix = suffix.lower()
     if not stem or base.startswith("__"):
-        found.left_out["hidden"] += 1
+        found.unused["hidden"] += 1
         return
     found.suffixes[suffix] += 1
     key = f"{folder}{slash}{stem}"
@@ -170,10 +178,10 @@ def _list_member(
     is_image = suffix == image if image else last in IMAGE_SUFFIXES | HEIF_SUFFIXES
     wanted = {"json", label} if label else {*LABELS}
     if not is_image and suffix not in wanted:
-        found.left_out[f".{suffix}" if suffix else "no suffix"] += 1
+        found.unused[f".{suffix}" if suffix else "no suffix"] += 1
         return
     if is_image and last in HEIF_SUFFIXES and not heif():
-        found.left_out[f"{last} (needs the extra `heic`)"] += 1
+        found.unused[f"{last} (needs the extra `heic`)"] += 1
         return
     sample = found.samples.setdefault(key, ShardSample())
     if is_image:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.data.sources._base import Reader, some
-from gsfl_tune.data.sources._names import is_structure, normal
+from gsfl_tune.data.sources._names import counted, is_structure, normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile, fetch_if_there, find_files
 from gsfl_tune.data.sources._shards import KEY, LABELS, Place, ShardListing, list_shards
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
@@ -67,6 +67,8 @@ class WebDatasetSource(TableSource[_Shard]):
     ) -> None:
         files = find_files(path, cache, TAR, config)
         image, label = _bare(image_column), _bare(label_column)
+        # Those of files are compared in small letters; a key of the JSON is what it is.
+        image = image.lower() if image else None
         listed = list_shards(files, cache, image, label)
         chosen = _chosen_label(listed, label)
         classes = _class_names(files, cache)
@@ -75,10 +77,16 @@ class WebDatasetSource(TableSource[_Shard]):
             for file, found in zip(files, listed, strict=True)
         ]
         super().__init__(shards, kind="sample", scoring=scoring)
+        blind = sum(not sample.images for found in listed for sample in found.samples.values())
+        if blind:
+            self.left_out["without an image"] += blind
+        unused: Counter[str] = Counter()
         for found in listed:
-            self.left_out.update(found.left_out)
+            unused.update(found.unused)
             self.problems += found.problems
             self.notices += found.notices
+        if unused:
+            self.notices.append(f"not used of the shards: {counted(unused.items(), 'file')}")
         self._refuse_no_labels(files, listed, label, chosen)
 
     def _read(self, table: _Shard, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
@@ -156,7 +164,6 @@ def _shard(
     several: list[str] = []
     for key, sample in found.samples.items():
         if not sample.images:
-            found.left_out["without an image"] += 1
             continue
         if len(sample.images) > 1:
             several.append(f"{key} ({', '.join(f'.{name}' for name in sample.images)})")

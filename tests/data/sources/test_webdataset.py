@@ -126,7 +126,10 @@ def test_what_is_left_out_is_counted(tmp_path, cache):
         writer.write({"__key__": "heard", "png": content(52), "cls": 1, "wav": b"RIFF"})
     dataset = prepare(configure("webdataset", path), cache_dir=cache)
     assert len(dataset.pool) + len(dataset.test) == 13
-    assert dataset.notices == ["left out: 4 samples: without a label 2, .wav 1, without an image 1"]
+    assert dataset.notices == [
+        "not used of the shards: 1 file: .wav 1",
+        "left out: 3 samples: without a label 2, without an image 1",
+    ]
 
 
 def test_labels_outside_the_list(tmp_path, cache):
@@ -143,7 +146,7 @@ def test_several_images_a_sample(tmp_path, cache):
         UserError, match=r"12 samples hold several images: .*\(\.mask\.png, \.png\)"
     ):
         prepare(configure("webdataset", file), cache_dir=cache)
-    check_pixels(prepare(configure("webdataset", file, image_column="png"), cache_dir=cache))
+    check_pixels(prepare(configure("webdataset", file, image_column=".PNG"), cache_dir=cache))
 
 
 def test_a_shard_that_has_changed_is_listed_anew(tmp_path, cache):
