@@ -101,8 +101,9 @@ def data_paths(experiment: Experiment) -> list[str]:
     paths: list[str] = []
     if data.source != "typefaces" and data.path is not None:
         paths += [data.path] if isinstance(data.path, str) else data.path
-        if data.download:
-            # The driver fetches what is missing, before any trial begins.
+        if data.download or data.source in plugins.plugins("source"):
+            # The driver fetches what is missing, before any trial begins; and what a path is to
+            # a source of a package, which may be no file, only that knows.
             paths = [path for path in paths if os.path.exists(path)]
         paths += [data.root] if data.root is not None else []
     for leaf in ("model.weights", "model.groups.taxonomy"):

@@ -244,7 +244,7 @@ def missing_file(path: str) -> str | None:
     if not lacking:
         return None
     if len(files) > 1:
-        return f"found '{path}', of which {lacking[0]} does not exist ({len(lacking)} such files)"
+        return f"found '{path}', of which {len(lacking)} do not exist, such as {lacking[0]}"
     unset = re.search(r"\$\{?\w+\}?", local)
     hint = f"; the environment variable {unset[0]} is not set" if unset else ""
     return f"found '{path}', which does not exist{hint}"

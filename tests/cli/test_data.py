@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+import tarfile
 
 import pytest
 from PIL import Image
@@ -103,3 +104,22 @@ def test_bad_input(command, folder, arguments, message):
     assert answer.code == 2
     assert message in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_shards_by_braces(command, tmp_path):
+    """Labels are read out of the shards; the path is typed as webdataset users type it."""
+    for number in range(2):
+        images = fill(tmp_path / f"images{number}", {"x": 10}, seed=100 * number) / "x"
+        with tarfile.open(tmp_path / f"train-{number}.tar", "w") as archive:
+            for file in sorted(images.iterdir()):
+                archive.add(file, file.name)
+                file.with_suffix(".cls").write_text(str(int(file.stem) % 2))
+                archive.add(file.with_suffix(".cls"), f"{file.stem}.cls")
+    sheet = tmp_path / "sheet.png"
+    answer = command("data", tmp_path / "train-{0..1}.tar", "--sheet", sheet)
+    assert answer.code == 0, answer.err
+    assert "2 classes" in answer.out
+    assert sheet.is_file()
+    answer = command("data", tmp_path / "train-{0..3}.tar")
+    assert answer.code == 2
+    assert "of which 2 do not exist, such as" in answer.err

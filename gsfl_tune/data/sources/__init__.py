@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from gsfl_tune.data.cache import cache_directory
 from gsfl_tune.data.sources._added import SourceRequest, added_source, source_problem
 from gsfl_tune.data.sources._base import FileSource, Part, Reader, Sample, Source
 from gsfl_tune.data.sources._coco import read_coco
@@ -33,6 +34,7 @@ from gsfl_tune.data.sources.typefaces import TypefacesSource
 from gsfl_tune.data.sources.webdataset import WebDatasetSource, webdataset_classes
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.plugins import plugins
 
 # The classes of public data sets, which nobody has to count.
 _CLASSES = {
@@ -204,6 +206,8 @@ def count_classes(config: DataConfig) -> int | None:
                 return inaturalist_classes(config.path)
             case "parquet":
                 return parquet_classes(config.path, config.config, columns)
+            case _ if name in plugins("source"):
+                return len(create_source(config, cache_directory()).classes) or None
     except (UserError, OSError):
         return None  # `prepare` says what is wrong
     return None

@@ -159,6 +159,8 @@ def local_directory(path: str | list[str] | None, what: str) -> Path:
         raise UserError(f"data.path is missing: it must name {what}")
     if not isinstance(path, str):
         raise UserError(f"data.path must be one folder ({what}), not a list")
+    if "://" in path:
+        raise UserError(f"data.path: {path}: must be a folder of this machine ({what}), not a URL")
     directory = Path(expand(path))
     if not directory.exists():
         raise UserError(

@@ -61,8 +61,8 @@ class Kind:
 
 
 _SQUEEZED = (
-    "a compressed archive cannot be read image by image; {} it, and name the .tar (images are "
-    "compressed already)"
+    "a compressed archive cannot be read image by image; {} it and name the .tar if it holds "
+    "samples of WebDataset, unpack it if it holds folders"
 )
 PARQUET = Kind("Parquet files", ".parquet")
 TAR = Kind(
@@ -145,7 +145,7 @@ def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
         info = system.get_file_info(path)
         if info.type != fs.FileType.File:
             return None
-        return _fetch(system, info, url, cache)
+        return _fetch(system, info, url, cache, ".text")
     except FileNotFoundError:
         return None
     except UserError:
@@ -297,7 +297,7 @@ def _remote(url: str, cache: Path, kind: Kind, config: str | None) -> list[Sourc
         name = f"{scheme}://{info.path.lstrip('/')}"
         part = part_of(info.path, folder)
         try:
-            local = _fetch(system, info, name, cache)
+            local = _fetch(system, info, name, cache, kind.suffix)
         except UserError:
             raise
         except Exception as error:
@@ -341,8 +341,11 @@ def _select(system: fs.FileSystem, path: str, kind: Kind) -> list[Any]:
     return sorted(found, key=lambda info: info.path)
 
 
-def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path) -> Path:
-    """Copies one file into the cache unless this version of it is there."""
+def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path, suffix: str) -> Path:
+    """Copies one file into the cache unless this version of it is there.
+
+    The suffix is ours and not the file's: ``.json`` and some others mean something in a cache.
+    """
     version = f"{name}|{info.size}|{info.mtime_ns}|{_fingerprint(system, info.path)}"
     key = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
 
@@ -356,7 +359,7 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path) -> Path:
                 sink.write(piece)
                 step.done += 1
 
-    file = cache / "remote" / f"{key}{PurePosixPath(info.path).suffix}"
+    file = cache / "remote" / f"{key}{suffix}"
     return build_once(file, build, what=name, size=info.size or 0)
 
 

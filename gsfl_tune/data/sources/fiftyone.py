@@ -63,6 +63,7 @@ class FiftyOneSource(TableSource[_Export]):
             _open(folder, part, listings) for folder, part in _folders(local_directory(path, WHAT))
         ]
         super().__init__(exports, kind="image", scoring=scoring)
+        self.kind = "file"  # what is left out need not be images
         for listing, problems in listings:
             self.left_out.update(listing.left_out)
             self.problems += problems

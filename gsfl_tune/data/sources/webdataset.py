@@ -4,62 +4,20 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-import tarfile
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, why_no_image
 from gsfl_tune.data.sources._base import Reader, some
-from gsfl_tune.data.sources._names import is_structure, normal
+from gsfl_tune.data.sources._names import counted, is_structure, normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile, fetch_if_there, find_files
+from gsfl_tune.data.sources._shards import KEY, LABELS, Place, ShardListing, list_shards
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
-from gsfl_tune.data.sources._tables import NO_LABEL
 from gsfl_tune.experiment.errors import UserError
 
-# Where a label may be, the first that any sample has: suffixes, or the key `label` of the JSON.
-_LABELS = ("cls", "json", "txt")
-_KEY = "label"
-# What is longer is no label.
-_LONGEST = 16 << 20
-_COMPRESSED = {
-    b"\x1f\x8b": ".tar.gz",
-    b"BZh": ".tar.bz2",
-    b"\xfd7z": ".tar.xz",
-    b"\x28\xb5\x2f\xfd": ".tar.zst",
-}
 _CLASS_FILES = ("classes.txt", "classes.json")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where a file lies inside a shard."""
-
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass
-class _Sample:
-    """The files of one key: images by suffix, and labels by where they were found."""
-
-    images: dict[str, _Place] = field(default_factory=dict)
-    labels: dict[str, int | str | None] = field(default_factory=dict)
-
-
-@dataclass
-class _Listed:
-    """What one pass over a shard finds."""
-
-    samples: dict[str, _Sample] = field(default_factory=dict)
-    left_out: Counter[str] = field(default_factory=Counter)
-    problems: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
-    suffixes: Counter[str] = field(default_factory=Counter)
 
 
 @dataclass(frozen=True)
@@ -72,7 +30,7 @@ class _Shard(LabelledTable):
     """
 
     local: Path
-    places: list[_Place]
+    places: list[Place]
 
 
 class WebDatasetSource(TableSource[_Shard]):
@@ -81,7 +39,7 @@ class WebDatasetSource(TableSource[_Shard]):
     The files of a sample have the same name up to the first dot. The label is an integer or a
     name; names of integers come from ``classes.txt`` (a name a line) or ``classes.json`` (a
     list, or a mapping of one to the other) beside the shards. Every shard is gone through once,
-    and where its images lie is remembered: reading one is one seek. Names of shards tell the
+    and where its images lie is kept in the cache: reading one is one seek. Names of shards tell the
     parts, see `part_of_name`.
 
     Args:
@@ -109,7 +67,9 @@ class WebDatasetSource(TableSource[_Shard]):
     ) -> None:
         files = find_files(path, cache, TAR, config)
         image, label = _bare(image_column), _bare(label_column)
-        listed = [_list_shard(file, image, label) for file in files]
+        # Those of files are compared in small letters; a key of the JSON is what it is.
+        image = image.lower() if image else None
+        listed = list_shards(files, cache, image, label)
         chosen = _chosen_label(listed, label)
         classes = _class_names(files, cache)
         shards = [
@@ -117,10 +77,16 @@ class WebDatasetSource(TableSource[_Shard]):
             for file, found in zip(files, listed, strict=True)
         ]
         super().__init__(shards, kind="sample", scoring=scoring)
+        blind = sum(not sample.images for found in listed for sample in found.samples.values())
+        if blind:
+            self.left_out["without an image"] += blind
+        unused: Counter[str] = Counter()
         for found in listed:
-            self.left_out.update(found.left_out)
+            unused.update(found.unused)
             self.problems += found.problems
             self.notices += found.notices
+        if unused:
+            self.notices.append(f"not used of the shards: {counted(unused.items(), 'file')}")
         self._refuse_no_labels(files, listed, label, chosen)
 
     def _read(self, table: _Shard, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
@@ -131,7 +97,7 @@ class WebDatasetSource(TableSource[_Shard]):
     def _refuse_no_labels(
         self,
         files: Sequence[SourceFile],
-        listed: Sequence[_Listed],
+        listed: Sequence[ShardListing],
         label: str | None,
         chosen: str | None,
     ) -> None:
@@ -145,12 +111,12 @@ class WebDatasetSource(TableSource[_Shard]):
             wanted = (
                 f"data.label_column: {label}, a suffix or a key of the .json"
                 if label
-                else f"a label in .cls, .txt or .json (key `{_KEY}`); data.label_column names "
+                else f"a label in .cls, .txt or .json (key `{KEY}`); data.label_column names "
                 "another suffix or key"
             )
             self.problems.append(
                 f"{where}: no sample has an image and a label: found {shown}; expected an image "
-                f"and {wanted}"
+                f"and {wanted}; an archive of folders has to be unpacked"
             )
         elif chosen == "txt" and label is None and len(self.samples) >= 10:
             different = len({sample.label for sample in self.samples})
@@ -176,150 +142,28 @@ def _bare(suffix: str | None) -> str | None:
     return suffix.removeprefix(".") if suffix else None
 
 
-def _list_shard(file: SourceFile, image: str | None, label: str | None) -> _Listed:
-    """Goes through a shard once, from header to header; of its images nothing is read.
-
-    Raises:
-        UserError: If it is no tar file.
-    """
-    found = _Listed()
-    try:
-        with tarfile.open(file.local, "r:") as archive:
-            while (member := archive.next()) is not None:
-                archive.members.clear()  # type: ignore[attr-defined]  # or it keeps all of them
-                if member.isdir():
-                    continue
-                if not member.isreg() or member.sparse is not None:
-                    found.left_out["links, sparse and special files"] += 1
-                    continue
-                _list_member(file, archive, member, found, image, label)
-            _check_end(file, archive.offset, found)
-    except (tarfile.TarError, OSError) as error:
-        raise _unreadable(file, error) from error
-    return found
-
-
-def _list_member(
-    file: SourceFile,
-    archive: tarfile.TarFile,
-    member: tarfile.TarInfo,
-    found: _Listed,
-    image: str | None,
-    label: str | None,
-) -> None:
-    folder, slash, base = member.name.rpartition("/")
-    stem, _, suffix = base.partition(".")
-    suffix = suffix.lower()
-    if not stem or base.startswith("__"):
-        found.left_out["hidden"] += 1
-        return
-    found.suffixes[suffix] += 1
-    key = f"{folder}{slash}{stem}"
-    last = f".{suffix.rpartition('.')[2]}"
-    is_image = suffix == image if image else last in IMAGE_SUFFIXES | HEIF_SUFFIXES
-    wanted = {"json", label} if label else {*_LABELS}
-    if not is_image and suffix not in wanted:
-        found.left_out[f".{suffix}" if suffix else "no suffix"] += 1
-        return
-    if is_image and last in HEIF_SUFFIXES and not heif():
-        found.left_out[f"{last} (needs the extra `heic`)"] += 1
-        return
-    sample = found.samples.setdefault(key, _Sample())
-    if is_image:
-        if suffix in sample.images:
-            found.problems.append(f"{file.name}: {key}: two files .{suffix}, allowed is one")
-        sample.images[suffix] = _Place(member.name, member.offset_data, member.size)
-        return
-    if suffix in sample.labels:
-        found.problems.append(f"{file.name}: {key}: two files .{suffix}, allowed is one")
-        return
-    try:
-        sample.labels[suffix] = _label(archive, member, suffix, label)
-    except ValueError as error:
-        sample.labels[suffix] = None
-        found.problems.append(f"{file.name}: {member.name}: {error}")
-
-
-def _label(
-    archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, label: str | None
-) -> int | str | None:
-    """The label that a file holds.
-
-    Raises:
-        ValueError: If it holds none.
-    """
-    if member.size > _LONGEST:
-        raise ValueError(f"{member.size:,} bytes are too many for a label")
-    stream = archive.extractfile(member)
-    assert stream is not None, "a regular file has content"
-    text = stream.read().decode("utf-8")
-    if suffix != "json":
-        text = text.strip()
-        if not re.fullmatch(r"[+-]?\d+", text):
-            return normal(text) or None
-        return None if int(text) == NO_LABEL else int(text)
-    content = json.loads(text)
-    key = label or _KEY
-    value = content.get(key) if isinstance(content, dict) else content
-    if isinstance(value, bool):
-        return str(value)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if value is not None and not isinstance(value, int | str):
-        raise ValueError(f"{key}: found {value!r}, allowed an integer or a name")
-    if isinstance(value, str):
-        return normal(value.strip()) or None
-    return None if value == NO_LABEL else value
-
-
-def _check_end(file: SourceFile, offset: int, found: _Listed) -> None:
-    """Says when a shard does not end as one does: `tarfile` takes a damaged header for the end."""
-    with file.local.open("rb") as stream:
-        stream.seek(offset)
-        rest = stream.read(tarfile.BLOCKSIZE)
-    if not rest:
-        found.notices.append(f"{file.name}: has no mark of its end: it may have been cut off")
-    elif rest.strip(b"\0"):
-        found.problems.append(f"{file.name}: damaged at byte {offset:,}; what follows is not read")
-
-
-def _unreadable(file: SourceFile, error: Exception) -> UserError:
-    try:
-        with file.local.open("rb") as stream:
-            start = stream.read(256)
-    except OSError:
-        return UserError(f"{file.name}: cannot be read: {error}")
-    for beginning, suffix in _COMPRESSED.items():
-        if start.startswith(beginning):
-            reason = next(text for known, text in TAR.refused if known == suffix)
-            return UserError(f"{file.name}: is a {suffix}: {reason}")
-    reason = (why_no_image(start) or str(error)).replace("the image itself", "the file itself")
-    return UserError(f"{file.name}: cannot be read as a tar file: {reason}")
-
-
-def _chosen_label(listed: Sequence[_Listed], label: str | None) -> str | None:
+def _chosen_label(listed: Sequence[ShardListing], label: str | None) -> str | None:
     """The suffix of the files that hold the labels; None where none do."""
     counts: Counter[str] = Counter()
     for found in listed:
         for sample in found.samples.values():
             counts.update(suffix for suffix, value in sample.labels.items() if value is not None)
-    order = (label, "json") if label else _LABELS
+    order = (label, "json") if label else LABELS
     return next((suffix for suffix in order if suffix and counts[suffix]), None)
 
 
 def _shard(
     file: SourceFile,
-    found: _Listed,
+    found: ShardListing,
     chosen: str | None,
     classes: list[str] | None,
     image: str | None,
 ) -> _Shard:
     labels: list[int | str | None] = []
-    places: list[_Place] = []
+    places: list[Place] = []
     several: list[str] = []
     for key, sample in found.samples.items():
         if not sample.images:
-            found.left_out["without an image"] += 1
             continue
         if len(sample.images) > 1:
             several.append(f"{key} ({', '.join(f'.{name}' for name in sample.images)})")
@@ -388,7 +232,7 @@ def _read_classes(file: Path, name: str) -> list[str]:
     return names
 
 
-def _read_at(file: Path, place: _Place) -> bytes:
+def _read_at(file: Path, place: Place) -> bytes:
     with file.open("rb") as stream:
         stream.seek(place.offset)
         content = stream.read(place.size)

@@ -127,6 +127,24 @@ def test_the_rows_are_those_that_the_library_loads(tmp_path):
         assert contents == [row["image"]["bytes"] for row in raw]
 
 
+def test_images_are_not_read_to_list_them(tmp_path):
+    """The file is mapped: Arrow allocates labels and names, and one image after the other."""
+    rows = {"image": [picture(n, (120, 100)) for n in range(60)], "label": [0, 1, 2] * 20}
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=NAMES)}
+    )
+    datasets.Dataset.from_dict(rows, features=features).save_to_disk(tmp_path / "birds")
+    (file,) = (tmp_path / "birds").glob("*.arrow")
+    before = pa.total_allocated_bytes()
+    source = ArrowSource(str(tmp_path / "birds"))
+    most = pa.total_allocated_bytes()
+    for _, reader in source.readers(range(60)):
+        assert len(reader()) > 10_000
+        most = max(most, pa.total_allocated_bytes())
+    assert file.stat().st_size > 1_000_000
+    assert most - before < 100_000
+
+
 def test_columns_are_chosen_as_in_parquet(tmp_path, cache):
     whole = saved(12).rename_column("label", "fine")
     whole = whole.add_column("coarse", ["x", "y"] * 6)
@@ -165,6 +183,8 @@ def test_folders_that_were_saved_one_by_one(tmp_path, cache):
 def test_what_is_wrong_is_said(tmp_path, cache):
     with pytest.raises(UserError, match=r"has neither dataset_dict\.json nor state\.json"):
         ArrowSource(str(tmp_path))
+    with pytest.raises(UserError, match=r"s3://birds/saved: must be a folder of this machine"):
+        ArrowSource("s3://birds/saved")
     whole = datasets.DatasetDict({"train": saved(9), "test": saved(3, seed=50, names=NAMES[::-1])})
     whole.save_to_disk(tmp_path / "birds")
     with pytest.raises(UserError, match=r"test: its class names differ from those of .*train"):

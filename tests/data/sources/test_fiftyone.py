@@ -87,9 +87,7 @@ def test_what_is_left_out_is_counted(tmp_path, cache):
     (root / "data" / "notes.txt").touch()
     dataset = prepare(configure("fiftyone", root), cache_dir=cache)
     assert len(dataset.pool) + len(dataset.test) == 12
-    assert dataset.notices == [
-        "left out: 4 images: without a label 2, .txt 1, not in labels.json 1"
-    ]
+    assert dataset.notices == ["left out: 4 files: without a label 2, .txt 1, not in labels.json 1"]
 
 
 def test_images_in_folders(tmp_path, cache):

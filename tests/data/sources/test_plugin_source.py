@@ -22,6 +22,7 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from gsfl_tune.data import prepare
+from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 told = []
@@ -31,7 +32,7 @@ for source in sys.argv[3:]:
         dataset = prepare(config, side=20, cache_dir=Path(sys.argv[2]))
         squares = dataset.test.gather(np.arange(len(dataset.test)))
         broken = [[image.path, image.reason] for image in dataset.broken]
-        told.append([dataset.summary(), squares[:, 0, 0].tolist(), broken])
+        told.append([dataset.summary(), squares[:, 0, 0].tolist(), broken, count_classes(config)])
     except UserError as error:
         told.append(str(error))
 print(json.dumps(told))
@@ -188,9 +189,10 @@ def arrays(file: Path) -> np.ndarray:
 def test_the_example_is_prepared_like_a_source_that_is_built_in(installed, tmp_path):
     images = arrays(tmp_path / "cells.npz")
     arguments = (str(tmp_path / "cells.npz"), str(tmp_path / "cache"), "image_arrays")
-    [[summary, corners, unread]] = python(PREPARE, *arguments, packages=installed)
+    [[summary, corners, unread, count]] = python(PREPARE, *arguments, packages=installed)
     assert summary["counts"] == {"train": 24, "validation": 6, "test": 6}
     assert summary["classes"] == ["0", "1", "2"]
+    assert count == 3
     assert summary["given_validation"]
     assert unread == []
     assert corners == images[:, 0, 0].tolist()
@@ -222,6 +224,20 @@ def test_the_commands_take_it(installed, tmp_path):
     allowed = json.loads(schema[1])["properties"]["data"]["properties"]["source"]["enum"]
     assert allowed[0] == "auto"
     assert allowed[-1] == "image_arrays"
+
+
+def test_nodes_are_asked_for_files_alone(broken, tmp_path):
+    """What a path is to a source of a package, which may be no file, only that knows."""
+    program = (
+        "import json, sys\n"
+        "from gsfl_tune.cluster.preflight import data_paths\n"
+        "from gsfl_tune.experiment import Experiment\n"
+        "text = 'name: x\\ndata: {source: folders, path: %s}\\nmodel: {weights: none}\\n'\n"
+        "paths = [data_paths(Experiment.parse(text % p, file='x')) for p in sys.argv[1:]]\n"
+        "print(json.dumps(paths))\n"
+    )
+    paths = (str(tmp_path), "museum://hall/3", str(tmp_path / "nothing"))
+    assert python(program, *paths, packages=broken) == [[str(tmp_path)], [], []]
 
 
 def test_whatever_goes_wrong_names_the_package(broken, tmp_path):
@@ -259,7 +275,7 @@ def test_whatever_goes_wrong_names_the_package(broken, tmp_path):
 
 
 def test_a_source_of_files(broken, tmp_path):
-    [[summary, corners, _]] = python(PREPARE, "", str(tmp_path), "folders", packages=broken)
+    [[summary, corners, _, _]] = python(PREPARE, "", str(tmp_path), "folders", packages=broken)
     assert summary["counts"] == {"train": 16, "validation": 4, "test": 4}
     assert [corner[0] for corner in corners] == [20, 21, 22, 23]
     assert summary["notices"] == ["24 pictures were made", "left out: 3 files: too dark 3"]

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data.cache import entries, sweep
 from gsfl_tune.data.evaluation import open_for_evaluation
 from gsfl_tune.data.sources import WebDatasetSource, count_classes, detect_source
 from gsfl_tune.experiment import Experiment
@@ -125,7 +126,10 @@ def test_what_is_left_out_is_counted(tmp_path, cache):
         writer.write({"__key__": "heard", "png": content(52), "cls": 1, "wav": b"RIFF"})
     dataset = prepare(configure("webdataset", path), cache_dir=cache)
     assert len(dataset.pool) + len(dataset.test) == 13
-    assert dataset.notices == ["left out: 4 samples: without a label 2, .wav 1, without an image 1"]
+    assert dataset.notices == [
+        "not used of the shards: 1 file: .wav 1",
+        "left out: 3 samples: without a label 2, without an image 1",
+    ]
 
 
 def test_labels_outside_the_list(tmp_path, cache):
@@ -142,7 +146,20 @@ def test_several_images_a_sample(tmp_path, cache):
         UserError, match=r"12 samples hold several images: .*\(\.mask\.png, \.png\)"
     ):
         prepare(configure("webdataset", file), cache_dir=cache)
-    check_pixels(prepare(configure("webdataset", file, image_column="png"), cache_dir=cache))
+    check_pixels(prepare(configure("webdataset", file, image_column=".PNG"), cache_dir=cache))
+
+
+def test_a_shard_that_has_changed_is_listed_anew(tmp_path, cache):
+    shard(tmp_path / "train.tar", 8)
+    other = shard(tmp_path / "test.tar", 4, seed=100)
+    first = prepare(configure("webdataset", tmp_path), cache_dir=cache)
+    assert prepare(configure("webdataset", tmp_path), cache_dir=cache).digest == first.digest
+    assert len(list((cache / "digests").glob("*.shards"))) == 1
+    shard(other, 6, seed=101)
+    again = prepare(configure("webdataset", tmp_path), cache_dir=cache)
+    assert len(again.test) == 6
+    squares = [load_square(content(seed), again.pool.side)[0] for seed in range(101, 107)]
+    np.testing.assert_array_equal(again.test.gather(np.arange(6)), np.stack(squares))
 
 
 def test_captions_are_no_labels(tmp_path, cache):
@@ -224,13 +241,16 @@ def test_other_file_systems(cache):
             with memory.open(name, "wb") as stream, webdataset.TarWriter(stream) as writer:
                 for n in range(10 * number, 10 * number + 10):
                     writer.write({"__key__": f"{n}", "png": content(n), "cls": n % 2})
-        memory.pipe_file("/gsfl-web/classes.txt", b"hat\nshoe\n")
+        memory.pipe_file("/gsfl-web/classes.json", b'["hat", "shoe"]')
         for path in ("memory://gsfl-web/train-{0..1}.tar", "memory://gsfl-web/*.tar"):
             assert detect_source(path) == "webdataset"
             dataset = prepare(configure("auto", path), cache_dir=cache)
             assert dataset.classes == NAMES
             assert len(dataset.pool) + len(dataset.test) == 20
         check_pixels(dataset)
+        # One copy of each, the class names too, and the cache knows all of them.
+        sweep(cache)
+        assert sum(entry.kind == "remote" for entry in entries(cache)) == 3
     finally:
         memory.rm("/gsfl-web", recursive=True)
 
@@ -255,7 +275,7 @@ def test_an_experiment_with_braces(tmp_path):
         shard(tmp_path / f"train-{number}.tar", 2)
     text = "name: x\ndata: {{source: webdataset, path: '{}'}}\n"
     Experiment.parse(text.format(tmp_path / "train-{0..2}.tar"), file="x.yaml")
-    with pytest.raises(ExperimentError, match=r"train-3\.tar does not exist \(1 such files\)"):
+    with pytest.raises(ExperimentError, match=r"of which 1 do not exist, such as .*train-3\.tar"):
         Experiment.parse(text.format(tmp_path / "train-{0..3}.tar"), file="x.yaml")
 
 
