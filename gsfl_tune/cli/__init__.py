@@ -16,6 +16,7 @@ from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.evidence import Evidence
 from gsfl_tune.cli.explain import Explain
 from gsfl_tune.cli.export import Export
+from gsfl_tune.cli.init import Init
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
 from gsfl_tune.cli.report import Report
@@ -35,6 +36,7 @@ from gsfl_tune.plugins import PluginError
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: list[type[Command]] = [
+    Init,
     Check,
     Schema,
     Data,
