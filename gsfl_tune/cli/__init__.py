@@ -12,6 +12,7 @@ from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.doctor import Doctor
+from gsfl_tune.cli.embed import Embed
 from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.evidence import Evidence
 from gsfl_tune.cli.explain import Explain
@@ -49,6 +50,7 @@ COMMANDS: list[type[Command]] = [
     Evaluate,
     Evidence,
     Predict,
+    Embed,
     Explain,
     Serve,
     Track,

@@ -13,6 +13,7 @@ import torch
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.digests import in_threads
+from gsfl_tune.data.single import Reading
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.preprocessing import Preprocessing
@@ -293,6 +294,7 @@ class Bundle:
         *,
         batch_size: int = 32,
         on_error: Callable[[ImageError], None] | None = None,
+        reading: Reading | None = None,
     ) -> Iterator[tuple[list[str], np.ndarray]]:
         """Reads images as the model takes them, in batches and in order.
 
@@ -300,6 +302,7 @@ class Bundle:
             images: As for `predict`.
             batch_size: Images of a batch.
             on_error: As for `predict`.
+            reading: How files are read; default: as the bundle says.
 
         Yields:
             Names, and (B, side, side, 3) uint8 squares.
@@ -309,7 +312,8 @@ class Bundle:
         """
         names: list[str] = []
         squares: list[np.ndarray] = []
-        work = partial(named_square, preprocessing=self.preprocessing)
+        how = self.preprocessing
+        work = partial(named_square, side=how.side, fit=how.fit, reading=reading or how.reading)
         for _, (name, found) in in_threads(enumerate(enumerate(images)), work):
             if isinstance(found, ImageError):
                 if on_error is None:

@@ -12,9 +12,8 @@ from PIL import Image, UnidentifiedImageError
 
 from gsfl_tune.data.fetch import FetchError
 from gsfl_tune.data.formats import why_no_image
-from gsfl_tune.data.single import load_square
+from gsfl_tune.data.single import Fit, Reading, load_square
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.preprocessing import Preprocessing
 
 __all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]
 
@@ -25,11 +24,11 @@ class LazyImage:
 
     Attributes:
         name: What messages and predictions call it.
-        read: Gives the content of its file; what it raises says why there is none.
+        read: Gives the content of its file, or the image; what it raises says why there is none.
     """
 
     name: str
-    read: Callable[[], bytes]
+    read: Callable[[], bytes | Image.Image]
 
 
 ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | LazyImage
@@ -44,13 +43,15 @@ class ImageError(UserError):
 
 
 def named_square(
-    numbered: tuple[int, ImageSource], preprocessing: Preprocessing
+    numbered: tuple[int, ImageSource], *, side: int, fit: Fit, reading: Reading
 ) -> tuple[str, np.ndarray | ImageError]:
     """Reads an image as a square.
 
     Args:
         numbered: The image, and its place among others, by which it is called if it has no name.
-        preprocessing: How.
+        side: Side of the square in pixels.
+        fit: How it is made.
+        reading: How its file is read.
 
     Returns:
         Its name, and the (side, side, 3) uint8 square, or what is wrong with it.
@@ -62,13 +63,12 @@ def named_square(
     elif isinstance(image, str | os.PathLike):
         name = os.fspath(image)
     try:
-        return name, _square(image, name, preprocessing)
+        return name, _square(image, name, side, fit, reading)
     except ImageError as error:
         return name, error
 
 
-def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.ndarray:
-    side, fit = preprocessing.side, preprocessing.fit
+def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading) -> np.ndarray:
     try:
         if isinstance(image, LazyImage):
             image = image.read()
@@ -76,7 +76,7 @@ def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.n
             if image.dtype != np.uint8:
                 raise ValueError(f"an array must be uint8, got {image.dtype}")
             image = Image.fromarray(image)
-        return load_square(image, side, fit, reading=preprocessing.reading)[0]
+        return load_square(image, side, fit, reading=reading)[0]
     except FileNotFoundError as error:
         raise ImageError(f"{name}: no such file", missing=True) from error
     except FetchError as error:
