@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import json
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +21,7 @@ from gsfl_tune.data import Dataset, cache_directory
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.sources import Source, create_source, detect_source
+from gsfl_tune.data.sources._walk import why_left_out
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, LazyImage
@@ -121,6 +124,10 @@ def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
         if not source.samples:
             raise UserError("\n".join([*source.told(), *source.problems]))
     except UserError as error:
+        # A folder or images without classes; a damaged table of them is not.
+        loose = os.path.isdir(path) or glob.has_magic(path) or why_left_out(Path(path)) is None
+        if not loose:
+            raise
         return _unlabelled(bundle, path, on_error, str(error))
     return _labelled(bundle, source, on_error)
 

@@ -111,10 +111,9 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
         experiment = Experiment.load(data, overrides=overrides)
         return experiment.name, experiment.defaults().data
     from gsfl_tune.data.sources import detect_source
+    from gsfl_tune.experiment.starter import name_of
 
-    stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
-    name = name.lstrip("._-") or "data"
+    name = name_of(data)
     content = {"name": name, "data": {"source": detect_source(data), "path": data}}
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)

@@ -101,7 +101,7 @@ class Predict(Command):
             if task.failed:
                 total = task.failed + task.done
                 display.say(f"{task.failed:,} of {total:,} could not be read")
-        for table in tables:
+        for table in [] if args.json else tables:
             print(f"wrote {table.rows:,} predictions to {table.target}")
         if task.failed and not task.done and task.missing == task.failed:
             return BAD_INPUT

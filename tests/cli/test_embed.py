@@ -174,3 +174,11 @@ def test_an_onnx_bundle_has_no_features(command, trained_run, cache_dir, folder,
     assert answer.code == 2
     assert "exported as onnx, which holds no PyTorch network" in answer.err
     assert not (tmp_path / "f.parquet").exists()
+
+
+def test_a_table_that_cannot_be_read_is_no_image(command, bundle_path, tmp_path):
+    (tmp_path / "birds.parquet").write_bytes(b"PAR1 and nothing else")
+    answer = command("embed", bundle_path, tmp_path / "birds.parquet", "-o", tmp_path / "f.parquet")
+    assert answer.code == 2
+    assert "birds.parquet" in answer.err
+    assert "without labels" not in answer.err
