@@ -84,7 +84,13 @@ class NamedImages:
         given = 0
         for match in sorted(glob.iglob(name, recursive=True)):
             if junk := _junk_above(match, name):
-                self.left_out[f"in {junk}/"] += 1
+                count = 1
+                if os.path.isdir(match):
+                    # `**` matches what is in it, too.
+                    inside = [] if "**" in name else os.walk(match)
+                    count = sum(len(files) for _, _, files in inside)
+                if count:
+                    self.left_out[f"in {junk}/"] += count
             elif not os.path.isdir(match):
                 reason = why_left_out(Path(match))
                 if reason is None:

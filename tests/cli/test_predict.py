@@ -123,6 +123,8 @@ def test_folders_and_patterns_give_their_images(command, bundle_path, album, ima
         answer = command("predict", bundle_path, f"{album}/{pattern}", "--json")
         assert answer.code == 0, answer.err
         assert sorted(paths(answer)) == [str(album / name) for name in names]
+        if pattern.startswith("*"):
+            assert "in @eaDir/ 1" in answer.err
     # What exists is a file, whatever characters its name has.
     strange = album / "[1].png"
     shutil.copy(images[1], strange)
