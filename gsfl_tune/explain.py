@@ -28,7 +28,8 @@ from gsfl_tune.evidence.gradcam import (
 )
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, Prediction
-from gsfl_tune.models import GsflHead, Network
+from gsfl_tune.export.shared import network_with_shared
+from gsfl_tune.models import Network
 from gsfl_tune.run import write_bytes
 
 Part = Literal["discriminative", "shared"]
@@ -146,7 +147,7 @@ class _View:
                 state["centers.centers"].numpy(), groups, int(groups.max()) + 1
             )
             directions = torch.from_numpy(table[groups]).to(bundle.device)
-            return cls(bundle, _with_shared(bundle, network, state), directions)
+            return cls(bundle, network_with_shared(bundle, state), directions)
         except (RuntimeError, KeyError, ValueError) as error:
             raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
 
@@ -167,26 +168,6 @@ class _View:
             raise UserError(f"{bundle.path}: {error}") from error
         parts: tuple[Part, ...] = ("discriminative", "shared")
         return {part: enlarged(heat, side)[0] for part, heat in zip(parts, found, strict=False)}
-
-
-def _with_shared(bundle: Bundle, network: Network, state: dict[str, Tensor]) -> Network:
-    plain = network.head
-    head = GsflHead(
-        plain.feature_dim,
-        plain.class_count,
-        latent_dim=plain.latent_dim,
-        dropout=0.0,
-        feature_scale=plain.feature_scale,
-        decoder=bundle.config.get("model", {}).get("decoder", "linear"),
-    )
-    shared = {
-        name.removeprefix("head."): tensor
-        for name, tensor in state.items()
-        if name.startswith("head.")
-    }
-    head.load_state_dict({**plain.state_dict(), **shared})
-    whole = Network(network.backbone, network.projection, network.pooling, head)
-    return whole.to(bundle.device).eval().requires_grad_(False)
 
 
 def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:

@@ -12,10 +12,12 @@ from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.doctor import Doctor
+from gsfl_tune.cli.embed import Embed
 from gsfl_tune.cli.evaluate import Evaluate
 from gsfl_tune.cli.evidence import Evidence
 from gsfl_tune.cli.explain import Explain
 from gsfl_tune.cli.export import Export
+from gsfl_tune.cli.init import Init
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
 from gsfl_tune.cli.report import Report
@@ -35,6 +37,7 @@ from gsfl_tune.plugins import PluginError
 __all__ = ["COMMANDS", "main"]
 
 COMMANDS: list[type[Command]] = [
+    Init,
     Check,
     Schema,
     Data,
@@ -47,6 +50,7 @@ COMMANDS: list[type[Command]] = [
     Evaluate,
     Evidence,
     Predict,
+    Embed,
     Explain,
     Serve,
     Track,

@@ -47,6 +47,8 @@ class Data(Command):
             help="also write three images of the test part, as they are decoded, to DIR",
         )
 
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
     def run(self, args: argparse.Namespace) -> int:
         """Prepares the images, prints what they are and draws the sheet."""
         from rich.console import Console
@@ -54,30 +56,48 @@ class Data(Command):
         from gsfl_tune.data import contact_sheet, prepare
 
         name, config = _config(args.data, args.overrides)
-        console = Console(highlight=False)
         # All broken images are wanted here; the limit is applied at the end.
         with showing("opening the images"):
             dataset = prepare(config.model_copy(update={"max_broken": 1.0}))
-        _print_counts(console, name, dataset)
-        _print_sizes(console, dataset)
-        _print_findings(console, dataset)
+            sizes = _sizes(dataset)
         with showing("comparing the images", short=True):
             near = dataset.near_duplicates()
-        _print_near_duplicates(console, near, dataset)
+        console = Console(highlight=False)
+        if not args.json:
+            _print_counts(console, name, dataset)
+            _print_sizes(console, sizes, dataset.pool.side)
+            _print_findings(console, dataset)
+            _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
             sheet, shown = contact_sheet(dataset)
         target = args.sheet or Path(f"{name}-contact-sheet.png")
         target.parent.mkdir(parents=True, exist_ok=True)
         sheet.save(target, format="PNG")
+        if args.samples is not None:
+            _write_samples(args.samples, dataset)
+        total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
+        refused = len(dataset.broken) > config.max_broken * total
+        if args.json:
+            content = {
+                "name": name,
+                "path": config.path,
+                **dataset.summary(),
+                "sizes": sizes,
+                "near_duplicates": {"groups": near.groups, "conflicting": near.conflicting},
+                "max_broken": config.max_broken,
+                "refused": refused,
+                "contact_sheet": {"path": str(target.resolve()), "classes": shown},
+                "samples": None if args.samples is None else str(args.samples.resolve()),
+            }
+            print(json.dumps(content, indent=2, ensure_ascii=False))
+            return BAD_INPUT if refused else FINISHED
         some = (
             "" if shown == dataset.class_count else f" ({shown} of {dataset.class_count} classes)"
         )
         _line(console, f"contact sheet: {target.resolve()}{some}")
         if args.samples is not None:
-            _write_samples(args.samples, dataset)
             _line(console, f"samples of the test part: {args.samples.resolve()}")
-        total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
-        if len(dataset.broken) > config.max_broken * total:
+        if refused:
             _line(
                 console,
                 f"{len(dataset.broken)} of {total} images are broken, more than data.max_broken "
@@ -96,12 +116,11 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
         experiment = Experiment.load(data, overrides=overrides)
         return experiment.name, experiment.defaults().data
     from gsfl_tune.data.sources import detect_source
+    from gsfl_tune.experiment.starter import name_of
 
-    stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
-    name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
-    name = name.lstrip("._-") or "data"
     given = any(each.partition("=")[0].strip() == "data.source" for each in overrides)
     source = "auto" if given else detect_source(data)
+    name = name_of(data)
     content = {"name": name, "data": {"source": source, "path": data}}
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
@@ -151,16 +170,20 @@ def _print_counts(console: Console, name: str, dataset: Dataset) -> None:
     )
 
 
-def _print_sizes(console: Console, dataset: Dataset) -> None:
+def _sizes(dataset: Dataset) -> dict[str, list[int]]:
+    """[width, height] in pixels of the smallest, the median and the largest image, by area."""
     import numpy as np
 
     sizes = np.concatenate([dataset.pool.sizes, dataset.test.sizes])
     order = np.argsort(sizes.astype(np.int64).prod(axis=1), kind="stable")
     named = {"smallest": 0, "median": len(order) // 2, "largest": -1}
-    shown = {what: sizes[order[place]] for what, place in named.items()}
-    text = ", ".join(f"{what} {width} x {height}" for what, (width, height) in shown.items())
+    return {what: sizes[order[place]].tolist() for what, place in named.items()}
+
+
+def _print_sizes(console: Console, sizes: dict[str, list[int]], side: int) -> None:
+    text = ", ".join(f"{what} {width} x {height}" for what, (width, height) in sizes.items())
     _line(console, f"image sizes (width x height): {text}")
-    _line(console, f"decoded to {dataset.pool.side} x {dataset.pool.side}")
+    _line(console, f"decoded to {side} x {side}")
 
 
 def _print_findings(console: Console, dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,12 +12,16 @@ from gsfl_tune.cli._base import FINISHED, Command, add_overrides, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.data.evaluation import EvaluationData
+    from gsfl_tune.evaluation import Evaluation
     from gsfl_tune.export import Bundle
 
 _PARTS = {
     "test": "the test part of the data",
     "all": "all images (the data has no test part of its own)",
 }
+
+_MOST_LISTED = 5
+_MOST_PICTURES = 60
 
 
 class Evaluate(Command):
@@ -35,14 +40,29 @@ class Evaluate(Command):
             "Parquet; of these the test part if there is one, else everything",
         )
         add_overrides(parser, example="data.path=/data/birds")
-        parser.add_argument("--json", action="store_true", help="print JSON")
+        parser.add_argument("--json", action="store_true", help="print JSON: all of it")
+        parser.add_argument(
+            "--csv",
+            type=Path,
+            metavar="DIR",
+            help="write classes.csv, confusion.csv and images.csv (every image) to DIR",
+        )
+        parser.add_argument(
+            "--html", type=Path, metavar="FILE", help="write a page with the wrong images"
+        )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Evaluates and prints the metrics."""
+        """Evaluates, prints the metrics and writes what is asked for."""
         with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
+            from gsfl_tune.evaluation import evaluate
+            from gsfl_tune.experiment import UserError
             from gsfl_tune.export import load_bundle
 
+            if args.html is not None and args.html.is_dir():
+                raise UserError(f"--html {args.html}: is a directory, allowed is a file")
+            if args.csv is not None and args.csv.exists() and not args.csv.is_dir():
+                raise UserError(f"--csv {args.csv}: is a file, allowed is a directory")
             bundle = load_bundle(args.bundle)
             data = _open(args.data, args.overrides, bundle)
             for notice in data.notices:
@@ -50,23 +70,56 @@ class Evaluate(Command):
             for image in data.broken:
                 display.say(f"{image.path}: left out ({image.reason})")
             with activity(f"scoring {len(data.images):,} images"):
-                metrics = bundle.evaluate(data.images, data.classes)
+                found = evaluate(bundle, data)
+            written = [] if args.csv is None else found.write_csv(args.csv)
+            if args.html is not None:
+                with activity("making the page"):
+                    _write_page(args.html, found, str(args.bundle), args.data)
+                written.append(args.html)
         if args.json:
-            content = {
-                "part": data.part,
-                "images": len(data.images),
-                "classes": len(data.classes),
-                "broken": len(data.broken),
-                "notices": data.notices,
-                "metrics": metrics,
-            }
-            print(json.dumps(content, indent=2))
+            print(json.dumps(found.to_json(), indent=2, ensure_ascii=False))
             return FINISHED
-        print(f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}")
-        for name, value in metrics.items():
-            shown = f"{value:.4f}" if name in ("nll", "ece") else f"{100 * value:.2f} %"
-            print(f"  {name.replace('_', ' '):<20} {shown:>9}")
+        for line in _lines(found):
+            print(line)
+        for file in written:
+            print(f"wrote {file}")
         return FINISHED
+
+
+def _write_page(target: Path, found: Evaluation, bundle: str, source: str) -> None:
+    from gsfl_tune.evaluation import thumbnail
+    from gsfl_tune.experiment import UserError
+    from gsfl_tune.report.evaluation import evaluation_page
+    from gsfl_tune.run import write_text
+
+    pictures = [thumbnail(found.data.images, place) for place in found.wrong()[:_MOST_PICTURES]]
+    page = evaluation_page(found.to_json(), bundle=bundle, source=source, pictures=pictures)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        write_text(target, page)
+    except OSError as error:
+        raise UserError(f"{target}: the page cannot be written ({error.strerror})") from error
+
+
+def _lines(found: Evaluation) -> Iterator[str]:
+    """The metrics, then where the errors are."""
+    from gsfl_tune.report.evaluation import shown
+
+    data = found.data
+    yield f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}"
+    for name, value in found.metrics.items():
+        yield f"  {name.replace('_', ' '):<20} {shown(name, value):>9}"
+    wrong = len(found.wrong())
+    if not wrong:
+        return
+    yield f"{wrong} wrong; classes of the lowest recall"
+    scores = [score for score in found.class_scores() if score.recall is not None]
+    for score in sorted(scores, key=lambda score: score.recall or 0.0)[:_MOST_LISTED]:
+        right = f"{100 * (score.recall or 0.0):.2f} %"
+        yield f"  {right:>8} of {score.count:<5} {score.name}"
+    yield "most confused"
+    for pair in found.confused(_MOST_LISTED):
+        yield f"  {sum(pair['counts']):>4} times  {' and '.join(pair['classes'])}"
 
 
 def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:

@@ -1,16 +1,26 @@
-"""``gsfl-tune predict``: the classes of single images."""
+"""``gsfl-tune predict``: the classes of images."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, showing
 
 if TYPE_CHECKING:
-    from gsfl_tune.export import ImageError, Prediction
+    from gsfl_tune.activity import Activity
+    from gsfl_tune.activity.display import Display
+    from gsfl_tune.data.named_images import NamedImages
+    from gsfl_tune.export import Bundle, ImageError, LazyImage, Prediction
+    from gsfl_tune.export.prediction_files import PredictionFile
 
 
 class Predict(Command):
@@ -25,7 +35,24 @@ class Predict(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
         parser.add_argument("bundle", metavar="BUNDLE", type=Path, help="bundle, such as RUN/best")
-        parser.add_argument("images", metavar="IMAGE", nargs="+", help="image file")
+        parser.add_argument(
+            "images",
+            metavar="IMAGE",
+            nargs="*",
+            help="image file, folder with all below it, pattern ('photos/**/*.jpg'), or URL",
+        )
+        parser.add_argument(
+            "--files-from",
+            metavar="LIST",
+            action="append",
+            default=[],
+            help="a text file that names images, one a line; - is standard input",
+        )
+        parser.add_argument(
+            "--allow-url",
+            action="store_true",
+            help="fetch http and https URLs: at most 50 MB, 30 s and 3 redirects each",
+        )
         parser.add_argument(
             "--top", type=_positive, default=5, metavar="N", help="classes an image (default 5)"
         )
@@ -36,35 +63,127 @@ class Predict(Command):
             "`auto` (half of the validation errors were), or `auto:0.8` (that share of them)",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
+        for kind in ("csv", "parquet"):
+            parser.add_argument(
+                f"--{kind}",
+                type=Path,
+                metavar="OUT",
+                help=f"write a {kind} file, one row an image; then only --json is printed too",
+            )
 
     def run(self, args: argparse.Namespace) -> int:
         """Predicts and prints."""
-        errors: list[ImageError] = []
-
-        def on_error(error: ImageError) -> None:
-            errors.append(error)
-            display.say(str(error))
-
-        with showing("loading PyTorch and the bundle", short=True) as display:
+        with showing("loading PyTorch and the bundle", short=True) as display, ExitStack() as stack:
             from gsfl_tune.activity import activity
+            from gsfl_tune.data.named_images import NamedImages, names_of_list
+            from gsfl_tune.experiment import UserError
             from gsfl_tune.export import load_bundle
 
+            if not args.images and not args.files_from:
+                raise UserError(
+                    "no image is named: give files, folders, patterns, URLs, or --files-from"
+                )
             bundle = load_bundle(args.bundle)
             threshold = None
             if args.threshold is not None:
                 threshold = bundle.threshold(args.threshold, "--threshold")
-            with activity(f"predicting {len(args.images):,} images"):
-                predictions = bundle.predict(
-                    args.images, top=args.top, on_error=on_error, threshold=threshold
+            names = chain(args.images, chain.from_iterable(map(names_of_list, args.files_from)))
+            named = NamedImages(names, allow_url=args.allow_url)
+            tables = _tables(args, bundle, threshold, stack)
+            with activity("predicting") as progress:
+                task = _Task(named, display, progress)
+                predictions = bundle.stream(
+                    task.images(), top=args.top, on_error=task.fail, threshold=threshold
                 )
-        if args.json:
-            content = [prediction.to_json() for prediction in predictions]
-            print(json.dumps(content, indent=2, ensure_ascii=False))
-        else:
-            print("\n\n".join(_text(prediction, threshold) for prediction in predictions))
-        if len(errors) == len(args.images) and all(error.missing for error in errors):
+                _write(task.count(predictions), args, tables, threshold)
+            for line in named.told():
+                display.say(line)
+            if task.failed:
+                total = task.failed + task.done
+                display.say(f"{task.failed:,} of {total:,} could not be read")
+        for table in [] if args.json else tables:
+            print(f"wrote {table.rows:,} predictions to {table.target}")
+        if task.failed and not task.done and task.missing == task.failed:
             return BAD_INPUT
-        return FAILED if errors else FINISHED
+        return FAILED if task.failed else FINISHED
+
+
+class _Task:
+    """Counts images, says what is wrong with them, and how far it is."""
+
+    def __init__(self, named: NamedImages, display: Display, progress: Activity) -> None:
+        self._named = named
+        self._display = display
+        self._progress = progress
+        self.done = 0
+        self.failed = 0
+        self.missing = 0
+
+    def images(self) -> Iterator[str | LazyImage]:
+        """Paths and URLs; what gives no image is said and counted."""
+        from gsfl_tune.data.fetch import fetch, is_url
+        from gsfl_tune.data.named_images import NotFound
+        from gsfl_tune.export import ImageError, LazyImage
+
+        for item in self._named:
+            if isinstance(item, NotFound):
+                self.fail(ImageError(f"{item.name}: {item.reason}", missing=True))
+            elif is_url(item):
+                yield LazyImage(item, partial(fetch, item))
+            else:
+                yield item
+
+    def fail(self, error: ImageError) -> None:
+        """Counts what cannot be read and says it."""
+        self.failed += 1
+        self.missing += error.missing
+        self._display.say(str(error))
+
+    def count(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
+        """Passes them on."""
+        for prediction in predictions:
+            self.done += 1
+            self._progress.what = f"predicting, {self.done:,} images so far"
+            yield prediction
+
+
+def _tables(
+    args: argparse.Namespace, bundle: Bundle, threshold: float | None, stack: ExitStack
+) -> list[PredictionFile]:
+    from gsfl_tune.export.prediction_files import CsvFile, ParquetFile
+
+    kinds: list[tuple[type[PredictionFile], Path | None]] = [
+        (CsvFile, args.csv),
+        (ParquetFile, args.parquet),
+    ]
+    top = min(args.top, len(bundle.classes))
+    return [
+        stack.enter_context(kind(target, top, threshold=threshold is not None))
+        for kind, target in kinds
+        if target is not None
+    ]
+
+
+def _write(
+    predictions: Iterator[Prediction],
+    args: argparse.Namespace,
+    tables: list[PredictionFile],
+    threshold: float | None,
+) -> None:
+    """Prints each prediction, or writes it into the tables, as it comes."""
+    number = -1
+    for number, prediction in enumerate(predictions):
+        for table in tables:
+            table.add(prediction)
+        if args.json:
+            item = json.dumps(prediction.to_json(), indent=2, ensure_ascii=False)
+            print("[" if number == 0 else ",")
+            print(textwrap.indent(item, "  "), end="")
+        elif not tables:
+            print(("\n" if number else "") + _text(prediction, threshold))
+    if args.json:
+        print("[]" if number < 0 else "\n]")
+    sys.stdout.flush()
 
 
 def _text(prediction: Prediction, threshold: float | None) -> str:

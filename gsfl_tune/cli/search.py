@@ -21,7 +21,7 @@ from gsfl_tune.cli._base import (
     INTERRUPTED,
     Command,
     add_budget,
-    add_experiment_arguments,
+    add_overrides,
     budget_overrides,
     load_experiment,
     refuse_change_without_resume,
@@ -46,7 +46,13 @@ class Search(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
-        add_experiment_arguments(parser)
+        parser.add_argument(
+            "file",
+            metavar="FILE_OR_PATH",
+            help="experiment file (YAML); or images, for which one is written as `init` does and "
+            "kept as RUN/starter.yaml",
+        )
+        add_overrides(parser)
         parser.add_argument(
             "--run-dir", type=Path, metavar="DIR", help="run directory (default: runs/NAME)"
         )
@@ -90,12 +96,16 @@ class Search(Command):
         if args.storage is not None:
             args.overrides = [*args.overrides, f"storage={args.storage}"]
         from gsfl_tune.activity import activity
+        from gsfl_tune.cli._starter import experiment_of_images, names_images
         from gsfl_tune.search.progress import Progress
 
         # Shows what is done from here on: to load PyTorch and Ray takes seconds, too.
         with Progress() as progress, _stoppable():
             with activity("reading the experiment, loading PyTorch"):
-                experiment = load_experiment(args)
+                if names_images(args.file):
+                    experiment = experiment_of_images(args, progress.notice)
+                else:
+                    experiment = load_experiment(args)
             run_dir = args.run_dir or Path("runs") / experiment.name
             code = self._search(args, experiment, run_dir, progress)
         if code != FINISHED:

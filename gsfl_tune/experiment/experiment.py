@@ -14,6 +14,7 @@ from gsfl_tune.experiment.automatic import resolve
 from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
 from gsfl_tune.experiment.compile import compile_space
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.effects import without_effect
 from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
 from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
 from gsfl_tune.experiment.nodes import Node
@@ -244,8 +245,9 @@ class Experiment:
 
     @property
     def warnings(self) -> list[Problem]:
-        """What is allowed, and hardly meant: conditions that nothing fulfils."""
-        return sorted(unmet_conditions(self.space, self._root))
+        """What is allowed, and hardly meant: conditions that nothing fulfils, idle parameters."""
+        idle = without_effect(self.provisional().space, self._root)
+        return sorted([*unmet_conditions(self.space, self._root), *idle])
 
     @property
     def largest_image_size(self) -> int:

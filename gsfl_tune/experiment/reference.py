@@ -86,6 +86,7 @@ CONDITIONS = {
     "loss.center_init": "head `gsfl`",
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
     "loss.terms.": "head `gsfl`",
+    "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",
     "training.finetune.": "`training.finetune.epochs` above 0",
     "training.finetune.momentum": "optimizer `sgd`",

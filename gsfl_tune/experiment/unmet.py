@@ -42,12 +42,12 @@ def _complaint(space: Space, path: str, condition: Condition) -> str | None:
     if never:
         listed = ", ".join(part.describe().removeprefix("= ") for part in never)
         left = "" if len(never) < len(parts) else ": it never takes part"
-        return f"found {listed}, which no value fulfils; {path} is {_described(items)}{left}"
+        return f"found {listed}, which no value fulfils; {path} is {described(items)}{left}"
     rare = [part for part in parts if part.values and _by_chance_alone(items, part)]
     if rare:
         listed = ", ".join(part.describe().removeprefix("= ") for part in rare)
         return (
-            f"found {listed}, which {path} ({_described(items)}) is as good as never; allowed a "
+            f"found {listed}, which {path} ({described(items)}) is as good as never; allowed a "
             "comparison, such as {ge: ...}, or a range with a step"
         )
     return None
@@ -67,7 +67,8 @@ def _by_chance_alone(items: list[Distribution | tuple[Scalar]], condition: Condi
     return len(others) < len(items) and not _fulfilled(others, condition)
 
 
-def _described(items: list[Distribution | tuple[Scalar]]) -> str:
+def described(items: list[Distribution | tuple[Scalar]]) -> str:
+    """What a leaf can be, in words."""
     words = [
         show(item[0]).strip("'") if isinstance(item, tuple) else item.describe() for item in items
     ]

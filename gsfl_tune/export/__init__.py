@@ -6,6 +6,7 @@ from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.options import FORMATS, PRECISIONS, Options
 from gsfl_tune.export.predictor import Bundle, ImageError, Prediction
 from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.read_images import LazyImage
 from gsfl_tune.export.run import export_run, write_best_training
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "ImageError",
+    "LazyImage",
     "Options",
     "Prediction",
     "Preprocessing",

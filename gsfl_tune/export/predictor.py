@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from PIL import Image
 
 from gsfl_tune.data import Dataset
-from gsfl_tune.data.single import load_square
+from gsfl_tune.data.digests import in_threads
+from gsfl_tune.data.single import Reading
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.export.read_images import ImageError, ImageSource, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold
 from gsfl_tune.models import Ensemble
@@ -25,16 +26,6 @@ from gsfl_tune.training.metrics import classification_metrics
 if TYPE_CHECKING:
     from gsfl_tune.data import DecodedImages
     from gsfl_tune.models import Network
-
-ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray
-
-
-class ImageError(UserError):
-    """An image that cannot be read; ``missing`` tells whether there is no such file."""
-
-    def __init__(self, message: str, *, missing: bool = False) -> None:
-        super().__init__(message)
-        self.missing = missing
 
 
 @dataclass(frozen=True)
@@ -167,25 +158,46 @@ class Bundle:
             UserError: If there is no such threshold.
             ValueError: If `top` or `batch_size` is below 1.
         """
+        return list(
+            self.stream(
+                images, top=top, batch_size=batch_size, on_error=on_error, threshold=threshold
+            )
+        )
+
+    def stream(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        top: int = 5,
+        batch_size: int = 32,
+        on_error: Callable[[ImageError], None] | None = None,
+        threshold: float | str | None = None,
+    ) -> Iterator[Prediction]:
+        """Does what `predict` does, one by one: of any number of images, some are in memory.
+
+        Images are read and decoded ahead, in as many threads as there are cores.
+        """
         if top < 1 or batch_size < 1:
             raise ValueError(f"top {top} and batch_size {batch_size} must be at least 1")
         least = None if threshold is None else self.threshold(threshold)
-        predictions: list[Prediction] = []
-        for names, squares in self._squares(images, batch_size, on_error):
+        return self._predictions(images, top, batch_size, on_error, least)
+
+    def _predictions(
+        self,
+        images: Iterable[ImageSource],
+        top: int,
+        batch_size: int,
+        on_error: Callable[[ImageError], None] | None,
+        least: float | None,
+    ) -> Iterator[Prediction]:
+        for names, squares in self.squares(images, batch_size=batch_size, on_error=on_error):
             probabilities = self._logits(squares).double().softmax(dim=1)
             best = probabilities.topk(min(top, len(self.classes)), dim=1)
-            predictions += [
-                Prediction(
-                    name,
-                    [self.classes[index] for index in row],
-                    values,
-                    None if least is None else values[0] < least,
-                )
-                for name, row, values in zip(
-                    names, best.indices.tolist(), best.values.tolist(), strict=True
-                )
-            ]
-        return predictions
+            for name, row, values in zip(
+                names, best.indices.tolist(), best.values.tolist(), strict=True
+            ):
+                below = None if least is None else values[0] < least
+                yield Prediction(name, [self.classes[index] for index in row], values, below)
 
     def threshold(self, asked: float | str, where: str = "threshold") -> float:
         """The probability below which the answer is ``unknown``.
@@ -276,46 +288,45 @@ class Bundle:
         """(B, C) logits on the CPU of (B, side, side, 3) uint8 squares."""
         return self.runtime.logits(squares)
 
-    def _squares(
+    def squares(
         self,
         images: Iterable[ImageSource],
-        batch_size: int,
-        on_error: Callable[[ImageError], None] | None,
+        *,
+        batch_size: int = 32,
+        on_error: Callable[[ImageError], None] | None = None,
+        reading: Reading | None = None,
     ) -> Iterator[tuple[list[str], np.ndarray]]:
+        """Reads images as the model takes them, in batches and in order.
+
+        Args:
+            images: As for `predict`.
+            batch_size: Images of a batch.
+            on_error: As for `predict`.
+            reading: How files are read; default: as the bundle says.
+
+        Yields:
+            Names, and (B, side, side, 3) uint8 squares.
+
+        Raises:
+            ImageError: For an image that cannot be read, without `on_error`.
+        """
         names: list[str] = []
         squares: list[np.ndarray] = []
-        for number, image in enumerate(images):
-            name = os.fspath(image) if isinstance(image, str | os.PathLike) else f"image {number}"
-            try:
-                squares.append(_square(image, name, self.preprocessing))
-            except ImageError as error:
+        how = self.preprocessing
+        work = partial(named_square, side=how.side, fit=how.fit, reading=reading or how.reading)
+        for _, (name, found) in in_threads(enumerate(enumerate(images)), work):
+            if isinstance(found, ImageError):
                 if on_error is None:
-                    raise
-                on_error(error)
+                    raise found
+                on_error(found)
                 continue
             names.append(name)
+            squares.append(found)
             if len(names) == batch_size:
                 yield names, np.stack(squares)
                 names, squares = [], []
         if names:
             yield names, np.stack(squares)
-
-
-def _square(image: ImageSource, name: str, preprocessing: Preprocessing) -> np.ndarray:
-    side, fit = preprocessing.side, preprocessing.fit
-    try:
-        if isinstance(image, np.ndarray):
-            if image.dtype != np.uint8:
-                raise ValueError(f"an array must be uint8, got {image.dtype}")
-            image = Image.fromarray(image)
-        return load_square(image, side, fit, reading=preprocessing.reading)[0]
-    except FileNotFoundError as error:
-        raise ImageError(f"{name}: no such file", missing=True) from error
-    except MemoryError:
-        raise
-    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ImageError(f"{name}: cannot be read as an image ({reason})") from error
 
 
 def _some(names: Sequence[str], limit: int = 8) -> str:

@@ -25,10 +25,17 @@ from gsfl_tune.models.pooling import (
 )
 from gsfl_tune.models.projection import Projection, fit_projection
 from gsfl_tune.models.split import SplitBackbone, boundary_shape
-from gsfl_tune.models.weights import WeightsError, WeightsUnavailable, weights_problem
+from gsfl_tune.models.weights import (
+    PACKAGES,
+    WeightsError,
+    WeightsUnavailable,
+    installed_packages,
+    weights_problem,
+)
 
 __all__ = [
     "CLASSIFIER",
+    "PACKAGES",
     "POOLINGS",
     "Backbone",
     "BackboneError",
@@ -52,6 +59,7 @@ __all__ = [
     "create_head",
     "create_pooling",
     "fit_projection",
+    "installed_packages",
     "map_shape",
     "member_states",
     "pooling_class",

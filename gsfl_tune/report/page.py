@@ -56,11 +56,11 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
         live: Whether the page asks its server for news (``gsfl-tune watch``).
         version_of_run: What the server calls this state of the run.
     """
-    style, script = _static("report.css"), "\n".join(map(_static, SCRIPTS))
+    style, script = static("report.css"), "\n".join(map(static, SCRIPTS))
     search = SearchCharts(files)
     pictures = load_pictures(files.run.path, files.part("pictures")[0])
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             name=files.results.name,
@@ -68,10 +68,10 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             metric=files.results.metric,
             live=live,
             version_of_run=version_of_run,
-            policy=_policy(script, live=live),
+            policy=policy(script, live=live),
             style=Markup(style),
             script=Markup(script),
-            data=_embedded(page_data(files, search)),
+            data=embedded(page_data(files, search)),
             made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M:%S"),
             version=version("gsfl-tune"),
             run_path=str(files.run.path),
@@ -96,31 +96,33 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
 
 
 @cache
-def _environment() -> Environment:
-    environment = Environment(
+def environment() -> Environment:
+    """What all pages are rendered with."""
+    made = Environment(
         loader=PackageLoader("gsfl_tune.report"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
+    made.filters |= {
         "share": _share,
         "duration": duration,
         "show": show,
         "listed": listed,
         "number": lambda value: "–" if value is None else f"{value:.4g}",
     }
-    environment.globals["metric_value"] = format_metric
-    return environment
+    made.globals["metric_value"] = format_metric
+    return made
 
 
 @cache
-def _static(name: str) -> str:
+def static(name: str) -> str:
+    """The text of a style or a script of the package."""
     return (package_files("gsfl_tune.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str, *, live: bool) -> str:
+def policy(script: str, *, live: bool = False) -> str:
     """Nothing is fetched, and no script runs but ours, whatever a class may be called."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     connect = "'self'" if live else "'none'"
@@ -130,7 +132,7 @@ def _policy(script: str, *, live: bool) -> str:
     )
 
 
-def _embedded(data: Mapping[str, Any]) -> Markup:
+def embedded(data: Mapping[str, Any]) -> Markup:
     """JSON that can stand in a script element: nothing in it can end the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":

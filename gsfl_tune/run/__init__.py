@@ -1,6 +1,6 @@
 """The run directory: layout, atomic writes, what a search leaves behind."""
 
-from gsfl_tune.run.atomic import read_json, write_bytes, write_json, write_text
+from gsfl_tune.run.atomic import read_json, whole_file, write_bytes, write_json, write_text
 from gsfl_tune.run.claim import Claim, ClaimLost
 from gsfl_tune.run.epochs import EpochLog
 from gsfl_tune.run.layout import RunDirectory, StudyName
@@ -14,6 +14,7 @@ __all__ = [
     "StudyName",
     "WorkerLog",
     "read_json",
+    "whole_file",
     "write_bytes",
     "write_json",
     "write_text",

@@ -23,6 +23,11 @@ class RunDirectory:
         return self.path / "experiment.yaml"
 
     @property
+    def starter_file(self) -> Path:
+        """The experiment that ``gsfl-tune search PATH`` wrote for images, with its comments."""
+        return self.path / "starter.yaml"
+
+    @property
     def manifest_file(self) -> Path:
         """Format version, versions of the libraries, budget, digest of the data, seconds."""
         return self.path / "run.json"

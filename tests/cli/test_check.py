@@ -176,3 +176,15 @@ def test_classes_of_parquet_files_are_read_from_their_schema(file, tmp_path, cap
     file.write_text(TEXT.replace("{source: typefaces,", f"{{path: '{parquet}',"))
     assert main(["check", str(file)]) == 0
     assert "81 classes" in " ".join(capsys.readouterr().out.split()).partition("largest model")[2]
+
+
+def test_parameters_without_effect_are_warned_of(file, capsys):
+    plain = "head: plain\n  groups: {count: {int: [1, 5]}}\n  latent_dim:"
+    file.write_text(TEXT.replace("latent_dim:", plain, 1))
+    assert main(["check", str(file)]) == 0
+    (line,) = [each for each in capsys.readouterr().out.splitlines() if "Warning" in each]
+    assert line == (
+        f"Warning: {file}:7: model.groups.count: found int 1 to 5, which has no effect: it needs "
+        "model.head = gsfl and model.groups.method in kmeans, spectral, agglomerative, random, and "
+        "model.head is plain"
+    )

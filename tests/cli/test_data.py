@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import tarfile
 
@@ -123,3 +124,34 @@ def test_shards_by_braces(command, tmp_path):
     answer = command("data", tmp_path / "train-{0..3}.tar")
     assert answer.code == 2
     assert "of which 2 do not exist, such as" in answer.err
+
+
+def test_json_says_what_the_text_says(command, folder, tmp_path):
+    broken = folder / "wren" / "broken.jpg"
+    broken.write_bytes(b"nothing")
+    (folder / "wren" / "notes.txt").touch()
+    shutil.copy(folder / "wren" / "000.png", folder / "wren" / "copy.png")
+    answer = command("data", folder, "--json", "--samples", "some")
+    assert answer.code == 2
+    found = json.loads(answer.out)
+    assert (found["name"], found["path"], found["refused"]) == ("my-birds", str(folder), True)
+    assert found["classes"] == ["[red] robin", "wren"]
+    assert found["class_counts"]["[red] robin"] == {"train": 6, "validation": 2, "test": 2}
+    assert sum(found["counts"].values()) == 19
+    assert found["sizes"] == {part: [20, 16] for part in ("smallest", "median", "largest")}
+    assert (found["side"], found["fit"]) == (258, "crop")
+    assert [image["path"] for image in found["broken"]] == [str(broken)]
+    assert found["duplicates"]["groups"] == [
+        [str(folder / "wren" / "000.png"), str(folder / "wren" / "copy.png")]
+    ]
+    assert found["near_duplicates"] == {"groups": [], "conflicting": []}
+    assert any("left out: 1 file: .txt 1" in notice for notice in found["notices"])
+    sheet = tmp_path / "here" / "my-birds-contact-sheet.png"
+    assert found["contact_sheet"] == {"path": str(sheet), "classes": 2}
+    assert sheet.is_file()
+    assert len(list((tmp_path / "here" / "some").iterdir())) == 2
+    broken.unlink()
+    answer = command("data", folder, "--json")
+    assert (answer.code, json.loads(answer.out)["refused"]) == (0, False)
+    answer = command("data", tmp_path / "nothing", "--json")
+    assert (answer.code, answer.out, "does not exist" in answer.err) == (2, "", True)

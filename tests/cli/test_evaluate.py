@@ -7,10 +7,12 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from PIL import Image
+from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from gsfl_tune.export import bundle_from_network, load_bundle
 from tests.export.conftest import CLASSES, GROUPS, SIDE
@@ -135,3 +137,111 @@ def test_unknown_classes_and_missing_data_are_bad_input(command, bundle_path, fo
     assert "yak" in answer.err
     assert command("evaluate", bundle_path, tmp_path / "nothing").code == 2
     assert command("evaluate", bundle_path, tmp_path / "nothing.yaml").code == 2
+
+
+def recounted(bundle_path, folder) -> tuple[list[Path], list[str], list[str], list[float]]:
+    """Images, their classes, what the bundle says, and how sure it is, by another way."""
+    paths = sorted(folder.rglob("*.png"))
+    predictions = load_bundle(bundle_path).predict(paths, top=1)
+    truth = [path.parent.name for path in paths]
+    guesses = [each.classes[0] for each in predictions]
+    return paths, truth, guesses, [each.probabilities[0] for each in predictions]
+
+
+def test_classes_confusions_and_wrong_images_are_those_of_the_predictions(
+    command, bundle_path, folder
+):
+    content = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    paths, truth, guesses, confidence = recounted(bundle_path, folder)
+    names = sorted(set(truth) | set(guesses))
+    recall, precision = (
+        function(truth, guesses, labels=names, average=None, zero_division=0)
+        for function in (recall_score, precision_score)
+    )
+    f1 = f1_score(truth, guesses, labels=names, average=None, zero_division=0)
+    assert [row["name"] for row in content["per_class"]] == names
+    assert content["confusion"]["classes"] == names
+    assert content["confusion"]["matrix"] == confusion_matrix(truth, guesses, labels=names).tolist()
+    for row, name, r, p, f in zip(content["per_class"], names, recall, precision, f1, strict=True):
+        assert row["count"] == truth.count(name)
+        assert row["recall"] == (pytest.approx(r) if truth.count(name) else None)
+        assert row["precision"] == (pytest.approx(p) if guesses.count(name) else None)
+        assert row["f1"] == pytest.approx(f)
+    wrong = {
+        str(path): (label, guess, sure)
+        for path, label, guess, sure in zip(paths, truth, guesses, confidence, strict=True)
+        if label != guess
+    }
+    assert wrong
+    assert {each["path"] for each in content["wrong_images"]} == wrong.keys()
+    for each in content["wrong_images"]:
+        assert (each["label"], each["predicted"]) == wrong[each["path"]][:2]
+        assert each["confidence"] == pytest.approx(wrong[each["path"]][2], abs=1e-6)
+        assert each["probability"] <= each["confidence"]
+    sure = [each["confidence"] for each in content["wrong_images"]]
+    assert sure == sorted(sure, reverse=True)
+    confusions = [sum(pair["counts"]) for pair in content["most_confused"]]
+    assert sum(confusions) == len(wrong)
+    assert confusions == sorted(confusions, reverse=True)
+
+
+def test_tables_say_what_json_says(command, bundle_path, folder, tmp_path):
+    answer = command("evaluate", bundle_path, folder, "--csv", tmp_path / "deep" / "tables")
+    assert answer.code == 0, answer.err
+    content = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    tables = {
+        name: pd.read_csv(tmp_path / "deep" / "tables" / f"{name}.csv")
+        for name in ("classes", "confusion", "images")
+    }
+    assert all(f"{name}.csv" in answer.out for name in tables)
+    assert tables["classes"]["class"].tolist() == content["confusion"]["classes"]
+    assert tables["classes"]["images"].tolist() == [row["count"] for row in content["per_class"]]
+    found = tables["confusion"].set_index("class")
+    assert found.columns.tolist() == content["confusion"]["classes"]
+    assert found.to_numpy().tolist() == content["confusion"]["matrix"]
+    images = tables["images"]
+    assert len(images) == 50
+    assert (~images["right"]).sum() == len(content["wrong_images"])
+    assert (images["right"] == (images["class"] == images["predicted"])).all()
+    assert images["right"].mean() == pytest.approx(content["metrics"]["accuracy"])
+
+
+def test_the_text_names_the_worst_classes_and_pairs(command, bundle_path, folder):
+    content = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    lines = command("evaluate", bundle_path, folder).out.splitlines()
+    assert f"{len(content['wrong_images'])} wrong; classes of the lowest recall" in lines
+    worst = min(content["per_class"], key=lambda row: (row["recall"] is None, row["recall"]))
+    at = next(number for number, line in enumerate(lines) if "lowest recall" in line)
+    assert lines[at + 1].split()[0] == f"{100 * worst['recall']:.2f}"
+    pair = content["most_confused"][0]
+    assert f"  {sum(pair['counts']):>4} times  {' and '.join(pair['classes'])}" in lines
+
+
+def test_the_page_is_whole_and_escapes_names(command, bundle_path, folder, tmp_path):
+    evil = folder / "ant" / "<img src=x onerror=alert(1)>.png"
+    (folder / "ant" / "0.png").rename(evil)
+    answer = command("evaluate", bundle_path, folder, "--html", tmp_path / "out" / "page.html")
+    assert answer.code == 0, answer.err
+    page = (tmp_path / "out" / "page.html").read_text()
+    assert f"wrote {tmp_path / 'out' / 'page.html'}" in answer.out
+    assert "<img src=x" not in page
+    content = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    assert page.count("data:image/jpeg;base64,") == len(content["wrong_images"])
+    assert "http://" not in page.replace("http://www.w3.org/2000/svg", "")
+    refused = command("evaluate", bundle_path, folder, "--html", tmp_path / "out")
+    assert (refused.code, "is a directory" in refused.err) == (2, True)
+    refused = command("evaluate", bundle_path, folder, "--csv", tmp_path / "out" / "page.html")
+    assert (refused.code, "is a file" in refused.err) == (2, True)
+
+
+def test_without_an_error_there_is_nothing_wrong(command, bundle_path, folder, tmp_path):
+    paths, truth, guesses, _ = recounted(bundle_path, folder)
+    for path, label, guess in zip(paths, truth, guesses, strict=True):
+        if label != guess:
+            path.unlink()
+    page = tmp_path / "page.html"
+    answer = command("evaluate", bundle_path, folder, "--html", page, "--json")
+    content = json.loads(answer.out)
+    assert content["metrics"]["accuracy"] == 1
+    assert content["wrong_images"] == content["most_confused"] == []
+    assert "No image was taken for another class." in page.read_text()

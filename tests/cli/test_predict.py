@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from gsfl_tune.export import load_bundle
+from tests.export.conftest import CLASSES
+from tests.http_server import Server
 
 
 def test_predicts_in_a_process(process, bundle_path, images):
@@ -43,7 +53,12 @@ def test_an_unreadable_image_does_not_keep_the_others(command, bundle_path, imag
 def test_only_missing_images_are_bad_input(command, bundle_path, tmp_path):
     answer = command("predict", bundle_path, tmp_path / "a.jpg", tmp_path / "b.jpg")
     assert answer.code == 2
-    assert len(answer.err.splitlines()) == 2
+    lines = answer.err.splitlines()
+    assert [line.rsplit("/", 1)[-1] for line in lines[:2]] == [
+        "a.jpg: no such file",
+        "b.jpg: no such file",
+    ]
+    assert lines[2:] == ["2 of 2 could not be read"]
 
 
 def test_a_missing_bundle_and_a_senseless_top_are_bad_input(command, bundle_path, images, tmp_path):
@@ -73,3 +88,174 @@ def test_below_the_threshold_the_answer_is_unknown(command, bundle_path, images)
     answer = command("predict", bundle_path, images[0], "--threshold", "often")
     assert answer.code == 2
     assert "allowed a probability from 0 to 1, auto, auto:SHARE" in answer.err
+
+
+@pytest.fixture
+def album(tmp_path, images) -> Path:
+    """Three images at different depths, and what is none."""
+    root = tmp_path / "album"
+    for place, source in {"a.png": 1, "deep/er/b.jpg": 0, "deep/c.png": 2}.items():
+        (root / place).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(images[source], root / place)
+    (root / "notes.txt").touch()
+    (root / ".hidden.png").touch()
+    (root / "@eaDir").mkdir()
+    (root / "@eaDir" / "a.png").touch()
+    return root
+
+
+def paths(answer) -> list[str]:
+    return [each["path"] for each in json.loads(answer.out)]
+
+
+def test_folders_and_patterns_give_their_images(command, bundle_path, album, images):
+    answer = command("predict", bundle_path, album, images[3], "--json", "--top", 1)
+    everything = ["a.png", "deep/c.png", "deep/er/b.jpg"]
+    assert answer.code == 0
+    assert paths(answer) == [*(str(album / name) for name in everything), str(images[3])]
+    assert answer.err == "left out: 3 files: .txt 1, hidden 1, in @eaDir/ 1\n"
+    for pattern, names in {
+        "**/*.png": ["a.png", "deep/c.png"],
+        "*": ["a.png", "deep/c.png", "deep/er/b.jpg"],
+        "deep/**": ["deep/c.png", "deep/er/b.jpg"],
+        "d*/e[a-r]": ["deep/er/b.jpg"],
+    }.items():
+        answer = command("predict", bundle_path, f"{album}/{pattern}", "--json")
+        assert answer.code == 0, answer.err
+        assert sorted(paths(answer)) == [str(album / name) for name in names]
+        if pattern.startswith("*"):
+            assert "in @eaDir/ 1" in answer.err
+    # What exists is a file, whatever characters its name has.
+    strange = album / "[1].png"
+    shutil.copy(images[1], strange)
+    assert paths(command("predict", bundle_path, strange, "--json")) == [str(strange)]
+
+
+def test_what_gives_no_image_is_named(command, bundle_path, album, images):
+    (album / "empty").mkdir()
+    wrong = [album / "empty", album / "*.gif", album / "nothing"]
+    answer = command("predict", bundle_path, *wrong, "http://127.0.0.1:1/a.jpg")
+    assert answer.code == 2
+    assert answer.err.splitlines() == [
+        f"{album / 'empty'}: no image in this folder",
+        f"{album / '*.gif'}: no image matches this pattern",
+        f"{album / 'nothing'}: no such file",
+        "http://127.0.0.1:1/a.jpg: a URL, fetched with --allow-url only",
+        "4 of 4 could not be read",
+    ]
+    answer = command("predict", bundle_path, *wrong, images[0], "--json")
+    assert (answer.code, paths(answer)) == (1, [str(images[0])])
+    assert answer.err.endswith("3 of 4 could not be read\n")
+    answer = command("predict", bundle_path)
+    assert (answer.code, "no image is named" in answer.err) == (2, True)
+
+
+def test_lists_and_standard_input(command, bundle_path, album, images, tmp_path):
+    listing = tmp_path / "list.txt"
+    listing.write_text(f"\ufeff{images[0]}\r\n\n{album}\n{images[1]}", encoding="utf-8")
+    expected = [str(images[0]), *map(str, sorted(album.rglob("[abc].*g"))), str(images[1])]
+    expected.remove(str(album / "@eaDir" / "a.png"))
+    answer = command("predict", bundle_path, "--files-from", listing, "--json", "--top", 1)
+    assert answer.code == 0, answer.err
+    assert sorted(paths(answer)) == sorted(expected)
+    command_line = ["predict", str(bundle_path), "--files-from", "-", "--json", "--top", "1"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gsfl_tune", *command_line],
+        input="\n".join(expected).encode(),
+        capture_output=True,
+        check=False,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stderr
+    assert [each["path"] for each in json.loads(done.stdout)] == expected
+    answer = command("predict", bundle_path, "--files-from", tmp_path / "none")
+    assert answer.code == 2
+    assert (
+        answer.err
+        == f"--files-from {tmp_path / 'none'}: cannot be read (No such file or directory)\n"
+    )
+
+
+def test_tables_have_a_row_an_image(command, bundle_path, images, tmp_path):
+    broken = tmp_path / "broken.jpg"
+    broken.write_bytes(b"<html><body>not found</body></html>")
+    expected = load_bundle(bundle_path).predict(images, top=2)
+    least = float(np.mean(sorted(each.probabilities[0] for each in expected)[2:4]))
+    csv, parquet = tmp_path / "new" / "p.csv", tmp_path / "p.parquet"
+    answer = command(
+        *("predict", bundle_path, broken, *images, "--top", 2, "--threshold", least),
+        *("--csv", csv, "--parquet", parquet),
+    )
+    assert answer.code == 1
+    assert answer.out == f"wrote 8 predictions to {csv}\nwrote 8 predictions to {parquet}\n"
+    assert answer.err.splitlines() == [
+        f"{broken}: cannot be read as an image (a web page, not an image)",
+        "1 of 9 could not be read",
+    ]
+    for table in (pd.read_csv(csv), pq.read_table(parquet).to_pandas()):
+        assert table.columns.tolist() == [
+            *("path", "class_1", "probability_1", "class_2", "probability_2", "rejected")
+        ]
+        assert table["path"].tolist() == [str(image) for image in images]
+        assert table["class_1"].tolist() == [each.classes[0] for each in expected]
+        assert table["class_2"].tolist() == [each.classes[1] for each in expected]
+        assert table["probability_1"].tolist() == pytest.approx(
+            [each.probabilities[0] for each in expected], abs=1e-6
+        )
+        assert table["rejected"].tolist() == [each.probabilities[0] < least for each in expected]
+    assert [file.name for file in csv.parent.iterdir()] == ["p.csv"]
+    answer = command("predict", bundle_path, *images, "--top", 99, "--csv", csv, "--json")
+    assert len(json.loads(answer.out)) == 8
+    assert len(pd.read_csv(csv).columns) == 1 + 2 * len(CLASSES)
+
+
+def test_a_table_that_cannot_be_written_is_bad_input(command, bundle_path, images, tmp_path):
+    answer = command("predict", bundle_path, images[0], "--csv", tmp_path)
+    assert (answer.code, answer.err) == (
+        2,
+        f"{tmp_path}: is a directory, allowed is the name of a file\n",
+    )
+    (tmp_path / "file").touch()
+    answer = command("predict", bundle_path, images[0], "--parquet", tmp_path / "file" / "x")
+    assert (answer.code, "cannot be written" in answer.err) == (2, True)
+    # What ends early leaves the table that was there.
+    old = tmp_path / "old.csv"
+    old.write_text("old")
+    answer = command("predict", bundle_path, "--files-from", tmp_path / "none", "--csv", old)
+    assert (answer.code, old.read_text()) == (2, "old")
+
+
+def test_images_of_a_server(command, bundle_path, images):
+    with Server() as server:
+        server.files["/a.png"] = images[1].read_bytes()
+        server.files["/page"] = b"<!doctype html><p>no image"
+        server.redirects["/moved"] = "/a.png"
+        urls = [server.url(name) for name in ("/a.png", "/moved", "/page", "/none")]
+        answer = command("predict", bundle_path, *urls, images[1], "--allow-url", "--json")
+    assert answer.code == 1
+    found = json.loads(answer.out)
+    assert [each["path"] for each in found] == [*urls[:2], str(images[1])]
+    # The same bytes are the same image, wherever they come from.
+    assert found[0]["probabilities"] == pytest.approx(found[2]["probabilities"], abs=1e-6)
+    assert answer.err.splitlines() == [
+        f"{urls[2]}: cannot be read as an image (a web page, not an image)",
+        f"{urls[3]}: the server answers 404 Not Found",
+        "2 of 5 could not be read",
+    ]
+
+
+def test_predictions_come_while_images_are_still_found(bundle_path, images):
+    taken = 0
+
+    def endless():
+        nonlocal taken
+        while True:
+            taken += 1
+            yield images[taken % len(images)]
+
+    stream = load_bundle(bundle_path).stream(endless(), top=1, batch_size=4)
+    first = [next(stream) for _ in range(40)]
+    assert [each.path for each in first] == [
+        str(images[number % len(images)]) for number in range(1, 41)
+    ]
+    assert taken < 40 + 4 + 8 * (os.cpu_count() or 1) + 1

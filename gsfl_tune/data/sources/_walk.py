@@ -73,7 +73,7 @@ def _walk(
     for entry in children:
         name = entry.name
         if entry.is_dir():
-            if _is_junk(name):
+            if is_junk(name):
                 listing.leave_out(f"in {name}/", _count(entry.path))
                 continue
             identity = _identity(entry.path) if entry.is_symlink() else None
@@ -84,18 +84,19 @@ def _walk(
             below = above | {identity or _identity(entry.path)}
             _walk(entry.path, (*names, name), below, listing)
             continue
-        reason = _reason(entry)
+        reason = why_left_out(entry)
         if reason is not None:
             listing.leave_out(reason)
             continue
         listing.images.append(Found(names, Path(entry.path), _stamp(entry)))
 
 
-def _is_junk(name: str) -> bool:
+def is_junk(name: str) -> bool:
+    """Whether a folder is hidden, or made by a program beside people's images."""
     return name.startswith((".", "__")) or name.lower() in JUNK_FOLDERS
 
 
-def _reason(entry: os.DirEntry[str]) -> str | None:
+def why_left_out(entry: os.DirEntry[str] | Path) -> str | None:
     """Why a file is no image of the data; None for one that is."""
     name = entry.name
     suffix = os.path.splitext(name)[1].lower()
@@ -111,7 +112,7 @@ def _reason(entry: os.DirEntry[str]) -> str | None:
         return None if heif() else f"{suffix} (needs the extra `heic`)"
     if suffix:
         return suffix
-    return None if looks_like_image(entry.path) else "no suffix"
+    return None if looks_like_image(os.fspath(entry)) else "no suffix"
 
 
 def _stamp(entry: os.DirEntry[str]) -> tuple[int, int] | None:

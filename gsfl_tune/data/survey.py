@@ -1,0 +1,135 @@
+"""What lies at a path, as far as a listing and a few images tell: enough to write an experiment."""
+
+from __future__ import annotations
+
+import io
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data._pillow import any_size
+from gsfl_tune.data.formats import heif
+from gsfl_tune.data.locking import cache_directory
+from gsfl_tune.data.sources import Reader, Source, create_source, detect_source
+from gsfl_tune.data.splits import divide, size_problems
+from gsfl_tune.experiment.config import DataConfig, SplitConfig
+from gsfl_tune.experiment.errors import UserError
+
+# So many images are opened for their sizes.
+SAMPLE = 64
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What was found at a path.
+
+    Attributes:
+        source: The value of ``data.source`` that reads it.
+        classes: Names of the classes.
+        parts: Images by part that the source itself gives; "" for those without one.
+        short_side: Median of the shorter sides of a sample of images in pixels, None where none
+            of them could be opened.
+        sampled: Images of that sample that could be opened.
+        notices: What is no fault but must be known.
+        problems: What a search would refuse, a line each.
+        largest_class: Images of the largest class.
+        smallest_class: Images of the smallest class.
+    """
+
+    source: str
+    classes: list[str]
+    parts: dict[str, int]
+    short_side: int | None
+    sampled: int
+    notices: list[str]
+    problems: list[str]
+    largest_class: int
+    smallest_class: int
+
+    @property
+    def images(self) -> int:
+        """Images of all parts."""
+        return sum(self.parts.values())
+
+
+def survey(config: DataConfig, cache: Path | None = None) -> Survey:
+    """Lists the images that a configuration names, and opens some of them for their sizes.
+
+    Args:
+        config: The section ``data``; ``source`` may be ``auto``.
+        cache: Where files of other machines may be kept; default: the node's cache.
+
+    Raises:
+        UserError: If nothing lies there that can be read, or fewer than two classes.
+    """
+    if config.source == "auto":
+        config = config.model_copy(update={"source": detect_source(config.path)})
+    with activity("listing the images"):
+        source = create_source(config, cache or cache_directory())
+    if not source.samples or len(source.classes) < 2:
+        lines = [*source.told(), *source.problems]
+        found = f"{len(source.samples):,} images of {len(source.classes)} classes"
+        where = config.path if isinstance(config.path, str) else "data.path"
+        lines.append(f"{where}: found {found}, needed are images of at least 2 classes")
+        raise UserError("\n".join(lines))
+    with activity("opening some of the images"):
+        sides = _short_sides(source)
+    parts = Counter(sample.part or "" for sample in source.samples)
+    sizes = Counter(sample.label for sample in source.samples)
+    return Survey(
+        source=config.source,
+        classes=list(source.classes),
+        parts={part: parts[part] for part in ("train", "validation", "test", "") if parts[part]},
+        short_side=round(statistics.median(sides)) if sides else None,
+        sampled=len(sides),
+        notices=source.told(),
+        problems=[*source.problems, *_too_few(source, config.split)],
+        largest_class=max(sizes.values()),
+        smallest_class=min(sizes.values()),
+    )
+
+
+def _short_sides(source: Source) -> list[int]:
+    """Shorter sides of images that lie evenly in the list; what cannot be opened is left out."""
+    heif()
+    count = min(SAMPLE, len(source.samples))
+    positions = np.unique(np.linspace(0, len(source.samples) - 1, count).astype(int)).tolist()
+    found = [_short_side(reader) for _, reader in source.readers(positions)]
+    return [side for side in found if side is not None]
+
+
+def _short_side(read: Reader) -> int | None:
+    try:
+        content = read()
+        if isinstance(content, Image.Image):
+            return min(content.size)
+        with any_size(), Image.open(io.BytesIO(content)) as image:
+            return min(image.size)
+    except MemoryError:
+        raise
+    except Exception:  # `data` opens all of them and says what is wrong with each
+        return None
+
+
+def _too_few(source: Source, config: SplitConfig) -> list[str]:
+    """Classes that cannot be divided; byte-identical images, which nobody knows yet, are two."""
+    labels = [sample.label for sample in source.samples]
+    digests = [position.to_bytes(8, "little") for position in range(len(labels))]
+    split = divide(labels, [sample.part for sample in source.samples], digests, config)
+
+    def of(positions: np.ndarray) -> Sequence[int]:
+        return [labels[position] for position in positions.tolist()]
+
+    return size_problems(
+        source.classes,
+        of(split.train),
+        of(split.validation),
+        None if split.given_test else of(split.test),
+        given_validation=split.given_validation,
+    )

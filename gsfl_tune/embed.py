@@ -1,0 +1,259 @@
+"""What a bundle makes of images on the way to an answer: the feature and its parts, as a table."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from torch import Tensor
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data import Dataset, cache_directory
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.named_images import NamedImages, NotFound
+from gsfl_tune.data.sources import Source, create_source, detect_source
+from gsfl_tune.data.sources._walk import why_left_out
+from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import Bundle, ImageError, LazyImage
+from gsfl_tune.export.shared import network_with_shared
+from gsfl_tune.models import GsflHead, Network
+from gsfl_tune.run import whole_file
+
+_BATCH = 32
+# What rows of a group take at most, before compression.
+_GROUP_BYTES = 32 << 20
+_COLUMNS = {"f": "feature", "d": "discriminative part", "s": "shared part"}
+
+
+@dataclass(frozen=True)
+class Named:
+    """An image as the table names it.
+
+    Attributes:
+        path: The image.
+        label: Its class, None where nobody knows.
+        part: Train, validation or test; None where it has none.
+    """
+
+    path: str
+    label: str | None = None
+    part: str | None = None
+
+
+Batches = Iterator[tuple[list[Named], np.ndarray]]
+OnError = Callable[[ImageError], None]
+
+
+@dataclass
+class Images:
+    """Images to embed, in batches.
+
+    Attributes:
+        batches: Names and (B, side, side, 3) uint8 squares.
+        total: How many there are; None if nobody knows.
+        notices: What must be known of them.
+    """
+
+    batches: Batches
+    total: int | None
+    notices: list[str]
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What was written.
+
+    Attributes:
+        rows: Images.
+        sizes: Numbers of each column of them, by its name: ``f``, ``d``, ``s``.
+    """
+
+    rows: int
+    sizes: dict[str, int]
+
+
+def images_of_dataset(dataset: Dataset) -> Images:
+    """All images of an experiment, with its split.
+
+    Args:
+        dataset: Decoded to the bundle's side.
+    """
+    validation = set(dataset.validation_index.tolist())
+
+    def batches() -> Batches:
+        for images, is_test in ((dataset.pool, False), (dataset.test, True)):
+            for start in range(0, len(images), _BATCH):
+                index = np.arange(start, min(start + _BATCH, len(images)))
+                parts = [
+                    "test" if is_test else "validation" if at in validation else "train"
+                    for at in index.tolist()
+                ]
+                names = [
+                    Named(images.paths[at], dataset.classes[images.labels[at]], part)
+                    for at, part in zip(index.tolist(), parts, strict=True)
+                ]
+                yield names, images.gather(index)
+
+    return Images(batches(), len(dataset.pool) + len(dataset.test), dataset.notices)
+
+
+def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
+    """All images at a path: those of a data set with labels and parts, else those of a folder.
+
+    Args:
+        bundle: Says how images are read.
+        path: A data set as for `gsfl_tune.data`, or a folder or pattern of images.
+        on_error: Called with what is wrong with an image that cannot be read.
+
+    Raises:
+        UserError: If there is no image.
+    """
+    try:
+        config = DataConfig(source=detect_source(path), path=path)
+        source = create_source(config, cache_directory(), scoring=True)
+        if not source.samples:
+            raise UserError("\n".join([*source.told(), *source.problems]))
+    except UserError as error:
+        # A folder or images without classes; a damaged table of them is not.
+        loose = os.path.isdir(path) or glob.has_magic(path) or why_left_out(Path(path)) is None
+        if not loose:
+            raise
+        return _unlabelled(bundle, path, on_error, str(error))
+    return _labelled(bundle, source, on_error)
+
+
+def _labelled(bundle: Bundle, source: Source, on_error: OnError) -> Images:
+    known = {
+        sample.path: Named(sample.path, source.classes[sample.label], sample.part)
+        for sample in source.samples
+    }
+    how = replace(bundle.preprocessing.reading, cut_bottom=source.cut_bottom)
+    images = (
+        LazyImage(source.samples[position].path, read)
+        for position, read in source.readers(range(len(source.samples)))
+    )
+
+    def batches() -> Batches:
+        for names, squares in bundle.squares(
+            images, batch_size=_BATCH, on_error=on_error, reading=how
+        ):
+            yield [known[name] for name in names], squares
+
+    return Images(batches(), len(source.samples), [*source.told(), *source.problems])
+
+
+def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Images:
+    named = NamedImages([path])
+    found = [item for item in named if not isinstance(item, NotFound)]
+    if not found:
+        raise UserError(why)
+
+    def batches() -> Batches:
+        for names, squares in bundle.squares(found, batch_size=_BATCH, on_error=on_error):
+            yield [Named(name) for name in names], squares
+
+    lines = [f"without labels, as this is no data set: {why.splitlines()[-1]}", *named.told()]
+    return Images(batches(), len(found), lines)
+
+
+def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
+    """Writes a Parquet file with a row an image.
+
+    Its columns are ``path``, ``part``, ``label``, ``prediction``, ``probability``, ``f`` (the unit
+    feature, D numbers), ``d`` (the discriminative part, H numbers) and, of a bundle that was
+    exported with the shared branch, ``s`` (the shared part, H numbers): lists of a fixed size of
+    float32.
+
+    Args:
+        bundle: With one PyTorch network.
+        images: Which.
+        target: The file; it appears when it is complete.
+
+    Raises:
+        BundleError: If the bundle has no PyTorch network, or several.
+        UserError: If its shared branch does not fit, no image can be read, or the file cannot be
+            written.
+    """
+    network = _network(bundle)
+    sizes = {"f": network.head.feature_dim, "d": network.head.latent_dim}
+    if isinstance(network.head, GsflHead):
+        sizes["s"] = network.head.latent_dim
+    group = max(_BATCH, _GROUP_BYTES // (4 * sum(sizes.values())))
+    rows = 0
+    try:
+        with whole_file(target) as file, pq.ParquetWriter(file, _schema(bundle, sizes)) as writer:
+            waiting: list[pa.RecordBatch] = []
+            with activity("embedding", images.total, "images") as progress:
+                for names, squares in images.batches:
+                    waiting.append(_rows(bundle, network, names, squares, writer.schema))
+                    rows += len(names)
+                    progress.done = rows
+                    if sum(map(len, waiting)) >= group:
+                        writer.write_table(pa.Table.from_batches(waiting))
+                        waiting = []
+            if waiting:
+                writer.write_table(pa.Table.from_batches(waiting))
+            if not rows:
+                raise UserError("no image can be read")
+    except OSError as error:
+        raise UserError(f"{target}: cannot be written ({error.strerror or error})") from error
+    return Embedded(rows, sizes)
+
+
+def _network(bundle: Bundle) -> Network:
+    network = bundle.network
+    if not bundle.has_shared:
+        return network
+    try:
+        return network_with_shared(bundle, bundle.shared_state())
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
+
+
+def _schema(bundle: Bundle, sizes: dict[str, int]) -> pa.Schema:
+    texts = [(name, pa.string()) for name in ("path", "part", "label", "prediction")]
+    lists = [(name, pa.list_(pa.float32(), size)) for name, size in sizes.items()]
+    about = {"bundle": str(bundle.path), "classes": bundle.classes, "columns": _COLUMNS}
+    return pa.schema(
+        [*texts, ("probability", pa.float64()), *lists],
+        metadata={"gsfl_tune": json.dumps(about, ensure_ascii=False)},
+    )
+
+
+def _rows(
+    bundle: Bundle,
+    network: Network,
+    names: Sequence[Named],
+    squares: np.ndarray,
+    schema: pa.Schema,
+) -> pa.RecordBatch:
+    how = bundle.preprocessing
+    pixels = torch.from_numpy(squares).to(bundle.device)
+    with torch.inference_mode():
+        images = center_crop(pixels, how.image_size, how.mean, how.std)
+        f = network.features(images.contiguous(memory_format=torch.channels_last))
+        output = network.head(f.to(network.head.classifier.weight.dtype))
+    best = output.logits.double().softmax(dim=1).max(dim=1)
+    found: dict[str, Tensor | None] = {"f": f, "d": output.discriminative, "s": output.shared}
+    columns: dict[str, Any] = {
+        "path": [name.path for name in names],
+        "part": [name.part for name in names],
+        "label": [name.label for name in names],
+        "prediction": [bundle.classes[index] for index in best.indices.tolist()],
+        "probability": best.values.cpu().numpy(),
+    }
+    for name, values in found.items():
+        if name in schema.names and values is not None:
+            flat = values.float().cpu().numpy().reshape(-1)
+            columns[name] = pa.FixedSizeListArray.from_arrays(flat, values.shape[1])
+    return pa.RecordBatch.from_pydict(columns, schema=schema)

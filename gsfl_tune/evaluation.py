@@ -1,0 +1,240 @@
+"""A bundle on labelled images, in detail: classes, confusions, and which images are wrong."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from gsfl_tune.data import DecodedImages
+from gsfl_tune.data.evaluation import EvaluationData
+from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export import Bundle
+from gsfl_tune.run import write_text
+from gsfl_tune.training.metrics import classification_metrics, log_softmax
+
+_THUMBNAIL = 128
+
+
+@dataclass(frozen=True)
+class ClassScore:
+    """One class that the images have, or that some were taken for.
+
+    Attributes:
+        name: Of the class.
+        count: Images of it.
+        predicted: Images that were taken for it.
+        recall: Share of its images that were; None without images.
+        precision: Share of those taken for it that are of it; None where none was.
+        f1: Harmonic mean of both.
+    """
+
+    name: str
+    count: int
+    predicted: int
+    recall: float | None
+    precision: float | None
+    f1: float | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a bundle says of one image.
+
+    Attributes:
+        path: The image.
+        label: Its class.
+        predicted: The most probable class.
+        confidence: Probability of that.
+        probability: Probability of its class.
+    """
+
+    path: str
+    label: str
+    predicted: str
+    confidence: float
+    probability: float
+
+    @property
+    def right(self) -> bool:
+        """Whether the most probable class is the image's own."""
+        return self.label == self.predicted
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a bundle is worth on labelled images.
+
+    Attributes:
+        data: The images.
+        metrics: Accuracy, balanced accuracy, top-5, NLL and ECE.
+        classes: Names of the classes that occur, as labels or as answers, in the bundle's order.
+        matrix: (K, K) counts of these; row: the image's class, column: the answer.
+        answers: One an image, in the order of `data.images`.
+    """
+
+    data: EvaluationData
+    metrics: dict[str, float]
+    classes: list[str]
+    matrix: NDArray[np.int64]
+    answers: list[Answer]
+
+    def class_scores(self) -> list[ClassScore]:
+        """Every class that occurs, in the order of `classes`."""
+        right = np.diag(self.matrix)
+        counts, predicted = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
+        return [
+            ClassScore(
+                name,
+                int(count),
+                int(taken),
+                int(hits) / int(count) if count else None,
+                int(hits) / int(taken) if taken else None,
+                2 * int(hits) / int(count + taken),
+            )
+            for name, hits, count, taken in zip(self.classes, right, counts, predicted, strict=True)
+        ]
+
+    def confused(self, top: int | None = None) -> list[dict[str, Any]]:
+        """Pairs of classes that were taken for each other, most first.
+
+        Args:
+            top: How many; default: all.
+        """
+        pairs = most_confused(self.matrix, len(self.matrix) ** 2 if top is None else top)
+        return [
+            {
+                "classes": [self.classes[pair.first], self.classes[pair.second]],
+                "counts": [pair.first_as_second, pair.second_as_first],
+                "share": pair.share,
+            }
+            for pair in pairs
+        ]
+
+    def wrong(self) -> list[int]:
+        """Positions of the images that were answered wrongly, the most confident answer first."""
+        wrong = [place for place, answer in enumerate(self.answers) if not answer.right]
+        return sorted(wrong, key=lambda place: -self.answers[place].confidence)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, ready for JSON; of the images those that were answered wrongly."""
+        data = self.data
+        return {
+            "part": data.part,
+            "images": len(data.images),
+            "classes": len(data.classes),
+            "broken": len(data.broken),
+            "broken_images": [asdict(image) for image in data.broken],
+            "notices": data.notices,
+            "metrics": self.metrics,
+            "per_class": [asdict(score) for score in self.class_scores()],
+            "confusion": {"classes": self.classes, "matrix": self.matrix.tolist()},
+            "most_confused": self.confused(),
+            "wrong_images": [asdict(self.answers[place]) for place in self.wrong()],
+        }
+
+    def write_csv(self, directory: Path) -> list[Path]:
+        """Writes ``classes.csv``, ``confusion.csv`` and ``images.csv``; what is there is replaced.
+
+        Args:
+            directory: Made if need be.
+
+        Returns:
+            The files.
+
+        Raises:
+            UserError: If they cannot be written.
+        """
+        tables: dict[str, Iterator[Sequence[Any]]] = {
+            "classes.csv": self._class_rows(),
+            "confusion.csv": self._confusion_rows(),
+            "images.csv": self._image_rows(),
+        }
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+            for name, rows in tables.items():
+                text = io.StringIO()
+                csv.writer(text, lineterminator="\n").writerows(rows)
+                write_text(directory / name, text.getvalue())
+        except OSError as error:
+            raise UserError(f"{directory}: cannot be written ({error.strerror})") from error
+        return [directory / name for name in tables]
+
+    def _class_rows(self) -> Iterator[Sequence[Any]]:
+        yield ["class", "images", "predicted", "recall", "precision", "f1"]
+        for score in self.class_scores():
+            yield list(asdict(score).values())
+
+    def _confusion_rows(self) -> Iterator[Sequence[Any]]:
+        yield ["class", *self.classes]
+        for name, row in zip(self.classes, self.matrix.tolist(), strict=True):
+            yield [name, *row]
+
+    def _image_rows(self) -> Iterator[Sequence[Any]]:
+        yield ["path", "class", "predicted", "confidence", "probability_of_class", "right"]
+        for answer in self.answers:
+            yield [*asdict(answer).values(), str(answer.right).lower()]
+
+
+def evaluate(bundle: Bundle, data: EvaluationData) -> Evaluation:
+    """Scores a bundle on labelled images; classes are matched by name.
+
+    Args:
+        bundle: The bundle.
+        data: Images, decoded to the bundle's side.
+
+    Raises:
+        UserError: If a class is unknown to the bundle, there is no image, or the images were
+            decoded to another side.
+    """
+    images = data.images
+    if not len(images):
+        raise UserError("no image to evaluate on")
+    labels = bundle.match_classes(data.classes, images.labels)[np.asarray(images.labels)]
+    logits = bundle.logits(images)
+    scores = log_softmax(logits.astype(np.float64))
+    predicted = scores.argmax(axis=1)
+    rows = np.arange(len(labels))
+    present = np.unique(np.concatenate([labels, predicted]))
+    whole = confusion_matrix(predicted, labels, len(bundle.classes))
+    answers = [
+        Answer(path, bundle.classes[label], bundle.classes[guess], float(most), float(own))
+        for path, label, guess, most, own in zip(
+            images.paths,
+            labels.tolist(),
+            predicted.tolist(),
+            np.exp(scores[rows, predicted]),
+            np.exp(scores[rows, labels]),
+            strict=True,
+        )
+    ]
+    return Evaluation(
+        data,
+        classification_metrics(logits, labels),
+        [bundle.classes[each] for each in present],
+        whole[np.ix_(present, present)],
+        answers,
+    )
+
+
+def thumbnail(images: DecodedImages, position: int) -> str:
+    """A decoded image, small, as a ``data:`` URL.
+
+    Args:
+        images: The images.
+        position: Of the image among them.
+    """
+    picture = Image.fromarray(images.gather(np.array([position]))[0])
+    picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
+    buffer = io.BytesIO()
+    picture.save(buffer, "JPEG", quality=82)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

@@ -1,0 +1,100 @@
+"""Parameters that are searched and cannot matter: no trial of the space has what they need."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.conditions import Condition, describe, representatives
+from gsfl_tune.experiment.errors import Problem
+from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.space import Parameter, Space
+from gsfl_tune.experiment.unmet import described
+
+_POSITIVE = Condition(compare=(("gt", 0),))
+_SGD = Condition(("sgd",))
+_GSFL = {"model.head": Condition(("gsfl",))}
+_HEAD = {"training.head.epochs": _POSITIVE}
+_FINETUNE = {"training.finetune.epochs": _POSITIVE}
+_COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
+
+NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
+    "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
+    "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
+    "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
+    "model.decoder": [_GSFL],
+    "model.groups.": [_GSFL],
+    "model.groups.count": [{**_GSFL, "model.groups.method": _COUNTED}],
+    "model.groups.taxonomy": [{**_GSFL, "model.groups.method": Condition(("taxonomy",))}],
+    "loss.reconstruction": [_GSFL],
+    "loss.class_center": [_GSFL],
+    "loss.shared_center": [_GSFL],
+    "loss.center_rate": [_GSFL],
+    "loss.center_init": [_GSFL],
+    "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
+    "loss.terms.": [_GSFL],
+    "training.head.": [_HEAD],
+    "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
+    "training.finetune.": [_FINETUNE],
+    "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
+}
+"""What a leaf (or a section, with a dot at the end) needs: one of these mappings, all of it."""
+
+# What they need is themselves.
+_FREE = ("training.head.epochs", "training.finetune.epochs")
+
+
+def without_effect(space: Space, root: Node) -> list[Problem]:
+    """Finds parameters that matter in no trial.
+
+    Args:
+        space: The compiled space, with the numbers that a time budget may give.
+        root: The nodes that it was compiled from.
+    """
+    found = []
+    for parameter in space.parameters:
+        needs = _needs(parameter.path)
+        if needs and not any(_possible(space, need) for need in needs):
+            node = _place(root, parameter)
+            found.append(
+                Problem(node.file, node.line, parameter.name, _complaint(space, parameter, needs))
+            )
+    return found
+
+
+def _needs(path: str) -> Sequence[Mapping[str, Condition]]:
+    if path in _FREE:
+        return []
+    if path in NEEDS:
+        return NEEDS[path]
+    section = path.rpartition(".")[0]
+    return NEEDS.get(f"{section}.", [])
+
+
+def _possible(space: Space, need: Mapping[str, Condition]) -> bool:
+    return all(_holds(space, path, condition) for path, condition in need.items())
+
+
+def _holds(space: Space, path: str, condition: Condition) -> bool:
+    values = representatives(space.possible(path), [condition])
+    return any(condition.holds(value) for value in values)
+
+
+def _complaint(space: Space, parameter: Parameter, needs: Sequence[Mapping[str, Condition]]) -> str:
+    wanted = " or ".join(describe(need) for need in needs)
+    unmet = {
+        path: described(space.possible(path))
+        for need in needs
+        for path, condition in need.items()
+        if not _holds(space, path, condition)
+    }
+    found = ", ".join(f"{path} is {values}" for path, values in unmet.items())
+    draw = parameter.distribution.describe()
+    return f"found {draw}, which has no effect: it needs {wanted}, and {found}"
+
+
+def _place(root: Node, parameter: Parameter) -> Node:
+    node = edit.find(root, parameter.path)
+    if node is not None and isinstance(node.value, list) and "@" in parameter.name:
+        node = node.value[int(parameter.name.rpartition("@")[2])]
+    return root if node is None else node

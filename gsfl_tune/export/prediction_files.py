@@ -1,0 +1,140 @@
+"""Predictions as tables: one row an image, written while they come."""
+
+from __future__ import annotations
+
+import csv
+import os
+from abc import ABC, abstractmethod
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.export.predictor import Prediction
+
+# Rows that a group of a Parquet file has, and that are held in memory.
+_GROUP = 4096
+
+
+class PredictionFile(ABC):
+    """A table with ``path``, ``class_1``, ``probability_1``, ..., and ``rejected``.
+
+    It appears under its name when it is complete; a file that is there is replaced.
+
+    Args:
+        target: The file.
+        top: Classes an image.
+        threshold: Whether there is one: then ``rejected`` says whether an image is below.
+
+    Raises:
+        UserError: If the file cannot be written.
+    """
+
+    def __init__(self, target: Path, top: int, *, threshold: bool) -> None:
+        self.target = target
+        self.rows = 0
+        self._part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        self._threshold = threshold
+        self.columns = ["path"]
+        for rank in range(1, top + 1):
+            self.columns += [f"class_{rank}", f"probability_{rank}"]
+        if threshold:
+            self.columns.append("rejected")
+        if target.is_dir():
+            raise UserError(f"{target}: is a directory, allowed is the name of a file")
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            self._open(self._part)
+        except OSError as error:
+            raise UserError(f"{target}: cannot be written ({error.strerror})") from error
+
+    def add(self, prediction: Prediction) -> None:
+        """Adds the row of an image."""
+        # A name that is no text: the file still has to be.
+        row: list[Any] = [os.fsencode(prediction.path).decode("utf-8", "replace")]
+        for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
+            row += [name, value]
+        if self._threshold:
+            row.append(bool(prediction.unknown))
+        self._write(row)
+        self.rows += 1
+
+    def __enter__(self) -> PredictionFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            self._close()
+            if error is None:
+                os.replace(self._part, self.target)
+        finally:
+            self._part.unlink(missing_ok=True)
+
+    @abstractmethod
+    def _open(self, path: Path) -> None:
+        """Begins the file."""
+
+    @abstractmethod
+    def _write(self, row: list[Any]) -> None:
+        """Adds a row, values in the order of `columns`."""
+
+    @abstractmethod
+    def _close(self) -> None:
+        """Ends it."""
+
+
+class CsvFile(PredictionFile):
+    """A CSV file in UTF-8 with a header."""
+
+    _file: IO[str]
+
+    def _open(self, path: Path) -> None:
+        self._file = open(path, "w", encoding="utf-8", newline="")  # noqa: SIM115
+        self._writer = csv.writer(self._file, lineterminator="\n")
+        self._writer.writerow(self.columns)
+
+    def _write(self, row: list[Any]) -> None:
+        self._writer.writerow(
+            [str(each).lower() if isinstance(each, bool) else each for each in row]
+        )
+
+    def _close(self) -> None:
+        self._file.close()
+
+
+class ParquetFile(PredictionFile):
+    """A Parquet file: strings, doubles, and a boolean."""
+
+    def _open(self, path: Path) -> None:
+        kinds = {"path": pa.string(), "rejected": pa.bool_()}
+        self._schema = pa.schema(
+            [
+                (name, kinds.get(name, pa.string() if name.startswith("class_") else pa.float64()))
+                for name in self.columns
+            ]
+        )
+        self._waiting: list[list[Any]] = []
+        self._writer = pq.ParquetWriter(path, self._schema)
+
+    def _write(self, row: list[Any]) -> None:
+        self._waiting.append(row)
+        if len(self._waiting) == _GROUP:
+            self._flush()
+
+    def _close(self) -> None:
+        self._flush()
+        self._writer.close()
+
+    def _flush(self) -> None:
+        if self._waiting:
+            columns = [list(column) for column in zip(*self._waiting, strict=True)]
+            self._writer.write_table(pa.table(columns, schema=self._schema))
+            self._waiting = []

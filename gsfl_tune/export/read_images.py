@@ -1,0 +1,100 @@
+"""Single images of any kind, as a bundle reads them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from gsfl_tune.data.fetch import FetchError
+from gsfl_tune.data.formats import why_no_image
+from gsfl_tune.data.single import Fit, Reading, load_square
+from gsfl_tune.experiment.errors import UserError
+
+__all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]
+
+
+@dataclass(frozen=True)
+class LazyImage:
+    """An image that is read when it is needed, and let go.
+
+    Attributes:
+        name: What messages and predictions call it.
+        read: Gives the content of its file, or the image; what it raises says why there is none.
+    """
+
+    name: str
+    read: Callable[[], bytes | Image.Image]
+
+
+ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | LazyImage
+
+
+class ImageError(UserError):
+    """An image that cannot be read; ``missing`` tells whether there is no such file."""
+
+    def __init__(self, message: str, *, missing: bool = False) -> None:
+        super().__init__(message)
+        self.missing = missing
+
+
+def named_square(
+    numbered: tuple[int, ImageSource], *, side: int, fit: Fit, reading: Reading
+) -> tuple[str, np.ndarray | ImageError]:
+    """Reads an image as a square.
+
+    Args:
+        numbered: The image, and its place among others, by which it is called if it has no name.
+        side: Side of the square in pixels.
+        fit: How it is made.
+        reading: How its file is read.
+
+    Returns:
+        Its name, and the (side, side, 3) uint8 square, or what is wrong with it.
+    """
+    number, image = numbered
+    name = f"image {number}"
+    if isinstance(image, LazyImage):
+        name = image.name
+    elif isinstance(image, str | os.PathLike):
+        name = os.fspath(image)
+    try:
+        return name, _square(image, name, side, fit, reading)
+    except ImageError as error:
+        return name, error
+
+
+def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading) -> np.ndarray:
+    try:
+        if isinstance(image, LazyImage):
+            image = image.read()
+        if isinstance(image, np.ndarray):
+            if image.dtype != np.uint8:
+                raise ValueError(f"an array must be uint8, got {image.dtype}")
+            image = Image.fromarray(image)
+        return load_square(image, side, fit, reading=reading)[0]
+    except FileNotFoundError as error:
+        raise ImageError(f"{name}: no such file", missing=True) from error
+    except FetchError as error:
+        raise ImageError(f"{name}: {error}") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+        raise ImageError(f"{name}: cannot be read as an image ({_why(error, image)})") from error
+
+
+def _why(error: Exception, image: ImageSource) -> str:
+    if isinstance(error, UnidentifiedImageError):
+        # Pillow's own message shows the address of a buffer.
+        start = image if isinstance(image, bytes) else b""
+        if isinstance(image, str | os.PathLike):
+            start = Path(image).read_bytes()[:4096] if Path(image).is_file() else b""
+        told = why_no_image(start) if isinstance(image, bytes | str | os.PathLike) else None
+        return told or "not an image that Pillow can read"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
