@@ -104,7 +104,7 @@ def data_paths(experiment: Experiment) -> list[str]:
         if data.download:
             # The driver fetches what is missing, before any trial begins.
             paths = [path for path in paths if os.path.exists(path)]
-    for leaf in ("model.weights", "model.groups.taxonomy"):
+    for leaf in ("data.exclude", "model.weights", "model.groups.taxonomy"):
         # Loading has made the paths of files absolute; what is left are names.
         values = [str(value) for value in experiment.values(leaf)]
         paths += [value for value in values if value.startswith("/") or "://" in value]

@@ -23,6 +23,7 @@ from gsfl_tune.data.decoded import (
     decode_once,
 )
 from gsfl_tune.data.digests import Contents, read_contents
+from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import find_grouping
 from gsfl_tune.data.locking import cache_directory
@@ -76,7 +77,7 @@ def prepare(
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):
-            source = create_source(config, cache)
+            source = leave_out(create_source(config, cache), config)
             _settle_validation(source, config.split)
             contents = read_contents(source, cache)
     except OSError as error:
