@@ -69,6 +69,7 @@ def _data(experiment: Experiment) -> list[str]:
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
+    from gsfl_tune.data.exclude import leave_out
     from gsfl_tune.data.sources import create_source
     from gsfl_tune.experiment import UserError
 
@@ -78,7 +79,7 @@ def _data(experiment: Experiment) -> list[str]:
         return []
     try:
         with showing("listing the images", short=True):
-            source = create_source(config, cache_directory())
+            source = leave_out(create_source(config, cache_directory()), config)
     except UserError as error:
         return [f"Warning: {line}" for line in str(error).splitlines()]
     parts = Counter(sample.part for sample in source.samples)

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, showing
+from gsfl_tune.cli._issues import add_issue_arguments, show_issues
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gsfl_tune.data import Dataset, Duplicates
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.config import Config
 
 _MOST_LISTED = 20
 
@@ -47,6 +48,7 @@ class Data(Command):
             help="also write three images of the test part, as they are decoded, to DIR",
         )
 
+        add_issue_arguments(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -55,7 +57,10 @@ class Data(Command):
 
         from gsfl_tune.data import contact_sheet, prepare
 
-        name, config = _config(args.data, args.overrides)
+        name, whole = _config(args.data, args.overrides)
+        if args.issues:
+            return show_issues(args, name, whole)
+        config = whole.data
         # All broken images are wanted here; the limit is applied at the end.
         with showing("opening the images"):
             dataset = prepare(config.model_copy(update={"max_broken": 1.0}))
@@ -108,23 +113,28 @@ class Data(Command):
         return FINISHED
 
 
-def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
-    """The name and the section ``data`` of an experiment, or of one made up for a path."""
+def _config(data: str, overrides: list[str]) -> tuple[str, Config]:
+    """The name and the defaults of an experiment, or of one made up for a path."""
     from gsfl_tune.experiment import Experiment
 
     if data.endswith((".yaml", ".yml")):
         experiment = Experiment.load(data, overrides=overrides)
-        return experiment.name, experiment.defaults().data
+        return experiment.name, experiment.defaults()
     from gsfl_tune.data.sources import detect_source
     from gsfl_tune.experiment.starter import name_of
 
     given = any(each.partition("=")[0].strip() == "data.source" for each in overrides)
     source = "auto" if given else detect_source(data)
     name = name_of(data)
-    content = {"name": name, "data": {"source": source, "path": data}}
+    content = {
+        "name": name,
+        "data": {"source": source, "path": data},
+        # What needs no network.
+        "model": {"weights": "package"},
+    }
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
-    return name, experiment.defaults().data
+    return name, experiment.defaults()
 
 
 def _write_samples(folder: Path, dataset: Dataset) -> None:

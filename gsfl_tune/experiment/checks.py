@@ -73,6 +73,10 @@ class Checks:
         if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
             message = f"found {limits}, allowed two numbers, the smaller one first, or null"
             self._complain("data.value_range", message)
+        exclude = self._space.constants.get("data.exclude")
+        complaint = None if exclude is None else missing_file(exclude)
+        if complaint:
+            self._complain("data.exclude", f"{complaint}; allowed a text file, one path a line")
         columns = self._space.constants.get("data.box_columns")
         if columns is not None and len(columns) not in (1, 4):
             message = f"found {len(columns)} columns, allowed one or four"

@@ -137,6 +137,11 @@ class DataConfig(Section):
         "image is not.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
+    exclude: str | None = Field(
+        None,
+        description="Text file of images that are left out, one path a line, such as the "
+        "`exclude.txt` of `gsfl-tune data --issues`; a line that begins with # is a comment.",
+    )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."
     )
