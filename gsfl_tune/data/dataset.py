@@ -1,19 +1,15 @@
-"""From a configuration to images that are listed, checked, divided and decoded."""
+"""Images of a configuration: listed, divided and decoded."""
 
 from __future__ import annotations
 
-import dataclasses
-import errno
 import functools
 import hashlib
-from collections import Counter
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from gsfl_tune.activity import activity
 from gsfl_tune.data.decoded import (
     BrokenImage,
     DecodedFile,
@@ -22,87 +18,18 @@ from gsfl_tune.data.decoded import (
     Progress,
     decode_once,
 )
-from gsfl_tune.data.digests import Contents, read_contents
-from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
-from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.looks import looks_of
+from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error
 from gsfl_tune.data.near import near_duplicates
-from gsfl_tune.data.single import Reading, natural_range, square_side
-from gsfl_tune.data.sources import Source, create_source
-from gsfl_tune.data.sources._base import some
-from gsfl_tune.data.splits import (
-    Duplicates,
-    Split,
-    divide,
-    find_duplicates,
-    missing_classes,
-    size_problems,
-)
+from gsfl_tune.data.parts import divide_source, source_problems
+from gsfl_tune.data.single import Reading
+from gsfl_tune.data.sources import Source
+from gsfl_tune.data.splits import Duplicates, Split, find_duplicates, missing_classes
 from gsfl_tune.data.units import crowded
-from gsfl_tune.experiment.config import DataConfig, SplitConfig
+from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
-
-__all__ = ["Dataset", "prepare"]
-_MOST_REASONS = 10
-
-
-def prepare(
-    config: DataConfig,
-    *,
-    side: int | None = None,
-    cache_dir: Path | None = None,
-    parts: Sequence[str] = ("pool", "test"),
-    progress: Progress | None = None,
-    reading: Reading | None = None,
-) -> Dataset:
-    """Makes the images of a configuration ready: lists, hashes, divides, checks and decodes them.
-
-    What is decoded is cached for the node; of several processes that start together, one decodes.
-
-    Args:
-        config: The section ``data``.
-        side: Side of the decoded squares in pixels; default `square_side` of ``config.image_size``.
-        cache_dir: Where caches go; default `cache_directory`.
-        parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
-            decoded at its first use.
-        progress: Called with (images done, images in all) now and then while decoding.
-        reading: How a bundle's images were read; default: as the configuration says.
-
-    Raises:
-        UserError: With everything that is wrong with the data.
-    """
-    cache = Path(cache_dir) if cache_dir is not None else cache_directory()
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-        with activity("listing the images"):
-            source = leave_out(create_source(config, cache), config)
-            _settle_validation(source, config.split)
-            contents = read_contents(source, cache)
-    except OSError as error:
-        raise _disk_error(error, cache) from error
-    # Before anything is decoded, as if nothing were broken.
-    split = _divide(source, contents.digests, config.split, range(len(source.samples)))
-    problems = [*source.problems, *_size_problems(source, split)]
-    twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
-    if twice:
-        problems.append(f"class names that appear more than once: {some(twice)}")
-    if problems:
-        # What was left out first: it may be why something is missing.
-        raise UserError("\n".join([*source.told(), *problems]))
-    if reading is None:
-        reading = _reading(source, contents, config)
-    else:
-        reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
-    margin = config.crop_margin if config.crop == "box" else None
-    geometry = Geometry(side or square_side(config.image_size), config.fit, reading, margin)
-    dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
-    for part in parts:
-        if part not in ("pool", "test"):
-            raise ValueError(f"parts may name pool and test, not {part!r}")
-        getattr(dataset, part)
-    return dataset
 
 
 class Dataset:
@@ -177,13 +104,13 @@ class Dataset:
             self.name,
         )
         self._split_notices = [] if grouping is None else list(grouping.notices)
-        split = _divide(self._source, self._digests, self._config.split, good, grouping)
-        problems = _size_problems(self._source, split, self._crowded(good, grouping))
+        split = divide_source(self._source, self._digests, self._config.split, good, grouping)
+        problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
             skipped = f"after {len(self._broken)} broken image(s) were skipped: "
-            lines = [f"{image.path}: {image.reason}" for image in self.broken[:_MOST_REASONS]]
-            if len(self.broken) > _MOST_REASONS:
-                lines.append(f"and {len(self.broken) - _MOST_REASONS} more broken images")
+            lines = [f"{image.path}: {image.reason}" for image in self.broken[:MOST_REASONS]]
+            if len(self.broken) > MOST_REASONS:
+                lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split
 
@@ -378,7 +305,7 @@ class Dataset:
                     self.name,
                 )
             except OSError as error:
-                raise _disk_error(error, self._cache) from error
+                raise disk_error(error, self._cache) from error
             self._files[separate_test] = (file, listed)
             self._note_broken(file, listed)
         return self._files[separate_test]
@@ -391,125 +318,9 @@ class Dataset:
         self._decoded_count += len(listed)
         limit = self._config.max_broken
         if len(self._broken) > limit * self._decoded_count:
-            raise UserError(_broken_message(self.broken, self._decoded_count, limit))
+            raise UserError(broken_message(self.broken, self._decoded_count, limit))
 
 
 def _name(config: DataConfig) -> str:
     path = config.path[0] if isinstance(config.path, list) and config.path else config.path
     return (Path(path).name if isinstance(path, str) else "") or config.source
-
-
-def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
-    """How the images are read: deep grey ones all by one range, which is not that of test images.
-
-    Where the configuration gives none and some images do not say what white is, their least and
-    largest values do. A notice says so.
-    """
-    given = None if config.value_range is None else (config.value_range[0], config.value_range[1])
-    deep, found = contents.extremes, None
-    if given is None and deep:
-        seen = [deep[i] for i in deep if source.samples[i].part != "test"] or list(deep.values())
-        low, high = min(low for low, _ in seen), max(high for _, high in seen)
-        found = natural_range(low, high)
-        source.notices.append(
-            f"{len(deep):,} grey image{'s' if len(deep) > 1 else ''} of 32 bits or floats, values "
-            f"{low:.6g} to {high:.6g}: read from {found[0]:.6g} (black) to {found[1]:.6g} (white); "
-            "data.value_range sets both"
-        )
-    return Reading(
-        value_range=given,
-        float_range=found,
-        max_pixels=config.max_pixels,
-        truncated=config.truncated == "accept",
-        cut_bottom=source.cut_bottom,
-    )
-
-
-def _settle_validation(source: Source, config: SplitConfig) -> None:
-    """Does with a given validation part what ``data.split.validation`` says."""
-    given = sum(sample.part == "validation" for sample in source.samples)
-    if config.validation == "given" and not given and source.samples:
-        source.problems.append(
-            "data.split.validation: found given, but the source has no validation part; allowed: a "
-            "share such as 0.2"
-        )
-    elif config.validation == "resplit" and given:
-        source.notices.append(
-            f"the given validation part ({given:,} images) joins the training images, and another "
-            "one is held out"
-        )
-        source.samples = [
-            dataclasses.replace(each, part="train") if each.part == "validation" else each
-            for each in source.samples
-        ]
-
-
-def _divide(
-    source: Source,
-    digests: Sequence[bytes],
-    config: SplitConfig,
-    positions: Sequence[int],
-    grouping: Grouping | None = None,
-) -> Split:
-    """Divides some of the images of a source."""
-    samples = [source.samples[position] for position in positions]
-    split = divide(
-        [sample.label for sample in samples],
-        [sample.part for sample in samples],
-        [digests[position] for position in positions],
-        config,
-        grouping,
-    )
-    place = np.asarray(positions, dtype=np.int64)
-    return dataclasses.replace(
-        split,
-        train=place[split.train],
-        validation=place[split.validation],
-        test=place[split.test],
-        dropped=place[split.dropped],
-    )
-
-
-def _size_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:
-    if not source.samples and source.problems:
-        return []
-
-    def labels(positions: np.ndarray) -> list[int]:
-        return [source.samples[position].label for position in positions.tolist()]
-
-    test = None if split.given_test else labels(split.test)
-    problems = size_problems(
-        source.classes,
-        labels(split.train),
-        labels(split.validation),
-        test,
-        given_validation=split.given_validation,
-        may_lack=may_lack,
-    )
-    if split.given_validation and not len(split.validation):
-        problems.append("the given validation part has no image that is not in the test part too")
-    return problems
-
-
-def _broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:
-    lines = [
-        f"{len(broken)} of {count} images are broken, more than data.max_broken "
-        f"({limit:.2%}) allows:"
-    ]
-    lines += [f"  {image.path}: {image.reason}" for image in broken[:_MOST_REASONS]]
-    if len(broken) > _MOST_REASONS:
-        lines.append(f"  and {len(broken) - _MOST_REASONS} more")
-    return "\n".join(lines)
-
-
-def _disk_error(error: OSError, cache: Path) -> Exception:
-    """Turns what a user can mend about disks into words; anything else stays what it is."""
-    place = str(error.filename or "")
-    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (place and Path(place).is_relative_to(cache)):
-        return UserError(
-            f"the cache directory {cache} cannot be written: {error.strerror or error}; "
-            "GSFL_TUNE_CACHE names another one"
-        )
-    if place and error.errno in (errno.EACCES, errno.EPERM):
-        return UserError(f"{place} cannot be read: {error.strerror}")
-    return error

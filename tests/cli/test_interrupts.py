@@ -22,7 +22,7 @@ def _pressed_while_images_are_listed(tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("gsfl_tune.data.dataset.create_source", pressed)
+    monkeypatch.setattr("gsfl_tune.data.preparation.create_source", pressed)
 
 
 def test_before_there_is_a_run_nothing_can_be_resumed(tmp_path, capsys):

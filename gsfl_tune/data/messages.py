@@ -1,0 +1,38 @@
+"""What is said of broken images and full disks."""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Sequence
+from pathlib import Path
+
+from gsfl_tune.data.decoded import BrokenImage
+from gsfl_tune.experiment.errors import UserError
+
+# So many broken images are named.
+MOST_REASONS = 10
+
+
+def broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:
+    """Lists broken images, of which there are more than is allowed."""
+    lines = [
+        f"{len(broken)} of {count} images are broken, more than data.max_broken "
+        f"({limit:.2%}) allows:"
+    ]
+    lines += [f"  {image.path}: {image.reason}" for image in broken[:MOST_REASONS]]
+    if len(broken) > MOST_REASONS:
+        lines.append(f"  and {len(broken) - MOST_REASONS} more")
+    return "\n".join(lines)
+
+
+def disk_error(error: OSError, cache: Path) -> Exception:
+    """Turns what a user can mend about disks into words; anything else stays what it is."""
+    place = str(error.filename or "")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT) or (place and Path(place).is_relative_to(cache)):
+        return UserError(
+            f"the cache directory {cache} cannot be written: {error.strerror or error}; "
+            "GSFL_TUNE_CACHE names another one"
+        )
+    if place and error.errno in (errno.EACCES, errno.EPERM):
+        return UserError(f"{place} cannot be read: {error.strerror}")
+    return error

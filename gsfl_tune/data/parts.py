@@ -1,0 +1,78 @@
+"""The parts of a source, and what is wrong with them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Collection, Sequence
+
+import numpy as np
+
+from gsfl_tune.data.grouping import Grouping
+from gsfl_tune.data.sources import Source
+from gsfl_tune.data.splits import Split, divide, size_problems
+from gsfl_tune.experiment.config import SplitConfig
+
+
+def divide_source(
+    source: Source,
+    digests: Sequence[bytes],
+    config: SplitConfig,
+    positions: Sequence[int],
+    grouping: Grouping | None = None,
+) -> Split:
+    """Divides some of the images of a source.
+
+    Args:
+        source: Lists the images.
+        digests: Digests of all of them.
+        config: The section ``data.split``.
+        positions: Which ones.
+        grouping: What belongs together, of those; default: byte-identical images.
+
+    Returns:
+        Positions in the list of the source.
+    """
+    samples = [source.samples[position] for position in positions]
+    split = divide(
+        [sample.label for sample in samples],
+        [sample.part for sample in samples],
+        [digests[position] for position in positions],
+        config,
+        grouping,
+    )
+    place = np.asarray(positions, dtype=np.int64)
+    return dataclasses.replace(
+        split,
+        train=place[split.train],
+        validation=place[split.validation],
+        test=place[split.test],
+        dropped=place[split.dropped],
+    )
+
+
+def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:
+    """Says which parts and classes have too few images.
+
+    Args:
+        source: Lists the images.
+        split: Its parts.
+        may_lack: Classes of which nothing can be held out.
+    """
+    if not source.samples and source.problems:
+        return []
+
+    def labels(positions: np.ndarray) -> list[int]:
+        return [source.samples[position].label for position in positions.tolist()]
+
+    test = None if split.given_test else labels(split.test)
+    problems = size_problems(
+        source.classes,
+        labels(split.train),
+        labels(split.validation),
+        test,
+        given_validation=split.given_validation,
+        may_lack=may_lack,
+    )
+    if split.given_validation and not len(split.validation):
+        problems.append("the given validation part has no image that is not in the test part too")
+    return problems

@@ -1,0 +1,124 @@
+"""From a configuration to images that are listed, checked, divided and decoded."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data.dataset import Dataset
+from gsfl_tune.data.decoded import Geometry, Progress
+from gsfl_tune.data.digests import Contents, read_contents
+from gsfl_tune.data.exclude import leave_out
+from gsfl_tune.data.locking import cache_directory
+from gsfl_tune.data.messages import disk_error
+from gsfl_tune.data.parts import divide_source, source_problems
+from gsfl_tune.data.single import Reading, natural_range, square_side
+from gsfl_tune.data.sources import Source, create_source
+from gsfl_tune.data.sources._base import some
+from gsfl_tune.experiment.config import DataConfig, SplitConfig
+from gsfl_tune.experiment.errors import UserError
+
+
+def prepare(
+    config: DataConfig,
+    *,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    parts: Sequence[str] = ("pool", "test"),
+    progress: Progress | None = None,
+    reading: Reading | None = None,
+) -> Dataset:
+    """Makes the images of a configuration ready: lists, hashes, divides, checks and decodes them.
+
+    What is decoded is cached for the node; of several processes that start together, one decodes.
+
+    Args:
+        config: The section ``data``.
+        side: Side of the decoded squares in pixels; default `square_side` of ``config.image_size``.
+        cache_dir: Where caches go; default `cache_directory`.
+        parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
+            decoded at its first use.
+        progress: Called with (images done, images in all) now and then while decoding.
+        reading: How a bundle's images were read; default: as the configuration says.
+
+    Raises:
+        UserError: With everything that is wrong with the data.
+    """
+    cache = Path(cache_dir) if cache_dir is not None else cache_directory()
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+        with activity("listing the images"):
+            source = leave_out(create_source(config, cache), config)
+            _settle_validation(source, config.split)
+            contents = read_contents(source, cache)
+    except OSError as error:
+        raise disk_error(error, cache) from error
+    # Before anything is decoded, as if nothing were broken.
+    split = divide_source(source, contents.digests, config.split, range(len(source.samples)))
+    problems = [*source.problems, *source_problems(source, split)]
+    twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
+    if twice:
+        problems.append(f"class names that appear more than once: {some(twice)}")
+    if problems:
+        # What was left out first: it may be why something is missing.
+        raise UserError("\n".join([*source.told(), *problems]))
+    if reading is None:
+        reading = _reading(source, contents, config)
+    else:
+        reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
+    margin = config.crop_margin if config.crop == "box" else None
+    geometry = Geometry(side or square_side(config.image_size), config.fit, reading, margin)
+    dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
+    for part in parts:
+        if part not in ("pool", "test"):
+            raise ValueError(f"parts may name pool and test, not {part!r}")
+        getattr(dataset, part)
+    return dataset
+
+
+def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
+    """How the images are read: deep grey ones all by one range, which is not that of test images.
+
+    Where the configuration gives none and some images do not say what white is, their least and
+    largest values do. A notice says so.
+    """
+    given = None if config.value_range is None else (config.value_range[0], config.value_range[1])
+    deep, found = contents.extremes, None
+    if given is None and deep:
+        seen = [deep[i] for i in deep if source.samples[i].part != "test"] or list(deep.values())
+        low, high = min(low for low, _ in seen), max(high for _, high in seen)
+        found = natural_range(low, high)
+        source.notices.append(
+            f"{len(deep):,} grey image{'s' if len(deep) > 1 else ''} of 32 bits or floats, values "
+            f"{low:.6g} to {high:.6g}: read from {found[0]:.6g} (black) to {found[1]:.6g} (white); "
+            "data.value_range sets both"
+        )
+    return Reading(
+        value_range=given,
+        float_range=found,
+        max_pixels=config.max_pixels,
+        truncated=config.truncated == "accept",
+        cut_bottom=source.cut_bottom,
+    )
+
+
+def _settle_validation(source: Source, config: SplitConfig) -> None:
+    """Does with a given validation part what ``data.split.validation`` says."""
+    given = sum(sample.part == "validation" for sample in source.samples)
+    if config.validation == "given" and not given and source.samples:
+        source.problems.append(
+            "data.split.validation: found given, but the source has no validation part; allowed: a "
+            "share such as 0.2"
+        )
+    elif config.validation == "resplit" and given:
+        source.notices.append(
+            f"the given validation part ({given:,} images) joins the training images, and another "
+            "one is held out"
+        )
+        source.samples = [
+            dataclasses.replace(each, part="train") if each.part == "validation" else each
+            for each in source.samples
+        ]
