@@ -31,7 +31,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
     "source": (
         *("auto", "folder"),
-        *("parquet", "arrow", "webdataset", "fiftyone"),
+        *("csv", "jsonl", "coco", "parquet", "arrow", "webdataset", "fiftyone"),
         *("cub", "nabirds", "aircraft", "flowers102", "pets", "cars"),
         *("dogs", "food101", "inaturalist", "typefaces"),
     ),

@@ -41,6 +41,35 @@ def add_experiment_arguments(parser: argparse.ArgumentParser, *, required: bool 
     add_overrides(parser)
 
 
+def add_budget(parser: argparse.ArgumentParser) -> None:
+    """Adds --trials and --time, which every command that searches has."""
+    parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")
+    parser.add_argument(
+        "--time",
+        metavar="TIME",
+        help="for everything up to the tested bundle (90s, 40m, 6h, 2d); the same as --set "
+        "search.time_budget=TIME",
+    )
+
+
+def budget_overrides(args: argparse.Namespace) -> list[str]:
+    """What --trials and --time stand for."""
+    given = {"search.trials": args.trials, "search.time_budget": args.time}
+    return [f"{path}={value}" for path, value in given.items() if value is not None]
+
+
+def refuse_change_without_resume(args: argparse.Namespace) -> None:
+    """Refuses --change-space where no run goes on.
+
+    Raises:
+        UserError: If so.
+    """
+    from gsfl_tune.experiment import UserError
+
+    if args.change_space and args.resume is False:
+        raise UserError("--change-space: found without --resume, allowed with it")
+
+
 def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.trials=10") -> None:
     """Adds --set alone, for commands that take an experiment among other things."""
     parser.add_argument(

@@ -12,7 +12,7 @@ from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, sho
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from gsfl_tune.data import Dataset
+    from gsfl_tune.data import Dataset, Duplicates
     from gsfl_tune.experiment.config import DataConfig
 
 _MOST_LISTED = 20
@@ -29,7 +29,8 @@ class Data(Command):
         parser.add_argument(
             "data",
             metavar="EXPERIMENT_OR_PATH",
-            help="experiment file (.yaml), image folder, CUB folder, Parquet (file, folder, URL)",
+            help="experiment file (.yaml), image folder, table (.csv, .tsv, .jsonl), COCO's JSON, "
+            "CUB folder, Parquet (file, folder, URL)",
         )
         add_overrides(parser, example="data.fit=pad")
         parser.add_argument(
@@ -60,6 +61,9 @@ class Data(Command):
         _print_counts(console, name, dataset)
         _print_sizes(console, dataset)
         _print_findings(console, dataset)
+        with showing("comparing the images", short=True):
+            near = dataset.near_duplicates()
+        _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
             sheet, shown = contact_sheet(dataset)
         target = args.sheet or Path(f"{name}-contact-sheet.png")
@@ -96,7 +100,9 @@ def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
     stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     name = name.lstrip("._-") or "data"
-    content = {"name": name, "data": {"source": detect_source(data), "path": data}}
+    given = any(each.partition("=")[0].strip() == "data.source" for each in overrides)
+    source = "auto" if given else detect_source(data)
+    content = {"name": name, "data": {"source": source, "path": data}}
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
     return name, experiment.defaults().data
@@ -172,6 +178,14 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
         count = len(duplicates.dropped)
         title = f"left out, as the test or validation part has the same image: {count}"
         _print_list(console, title, duplicates.dropped)
+
+
+def _print_near_duplicates(console: Console, near: Duplicates, dataset: Dataset) -> None:
+    label_of = dataset.class_of_path()
+    twins = [" = ".join(f"{path} ({label_of[path]})" for path in group) for group in near.groups]
+    _print_list(console, f"sets of near-duplicates (resized, re-encoded): {len(twins)}", twins)
+    if near.conflicting:
+        _line(console, f"of them with different labels: {len(near.conflicting)}", "bold yellow")
 
 
 def _print_list(console: Console, title: str, items: list[str]) -> None:

@@ -31,8 +31,8 @@ class Evaluate(Command):
         parser.add_argument(
             "data",
             metavar="DATA",
-            help="experiment file (its test split), folder of class folders, or Parquet; of the "
-            "latter two the test part if there is one, else everything",
+            help="experiment file (its test split), or class folders, a table, COCO's JSON, "
+            "Parquet; of these the test part if there is one, else everything",
         )
         add_overrides(parser, example="data.path=/data/birds")
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -78,7 +78,9 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
     if not path.endswith((".yaml", ".yml")):
         if overrides:
             raise UserError(f"--set: found {path}, allowed with an experiment file (.yaml) only")
-        return open_for_evaluation(path, side, fit, reading=reading)
+        trained = bundle.config["data"]
+        margin = trained["crop_margin"] if trained.get("crop") == "box" else None
+        return open_for_evaluation(path, side, fit, reading=reading, margin=margin)
     from gsfl_tune.data import prepare
     from gsfl_tune.experiment import Experiment
 

@@ -20,10 +20,12 @@ from gsfl_tune.cli._base import (
     FINISHED,
     INTERRUPTED,
     Command,
+    add_budget,
     add_experiment_arguments,
+    budget_overrides,
     load_experiment,
+    refuse_change_without_resume,
 )
-from gsfl_tune.experiment.errors import UserError
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
@@ -53,15 +55,7 @@ class Search(Command):
             metavar="URL",
             help="a path, s3://, gs://, ... that keeps the run too; the same as --set storage=URL",
         )
-        parser.add_argument(
-            "--trials", type=int, metavar="N", help="the same as --set search.trials=N"
-        )
-        parser.add_argument(
-            "--time",
-            metavar="TIME",
-            help="for everything up to the tested bundle (90s, 40m, 6h, 2d); the same as --set "
-            "search.time_budget=TIME",
-        )
+        add_budget(parser)
         resume = parser.add_mutually_exclusive_group()
         resume.add_argument(
             "--resume",
@@ -91,12 +85,8 @@ class Search(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the pipeline and prints the answer."""
-        if args.change_space and args.resume is False:
-            raise UserError("--change-space: found without --resume, allowed with it")
-        if args.trials is not None:
-            args.overrides = [*args.overrides, f"search.trials={args.trials}"]
-        if args.time is not None:
-            args.overrides = [*args.overrides, f"search.time_budget={args.time}"]
+        refuse_change_without_resume(args)
+        args.overrides = [*args.overrides, *budget_overrides(args)]
         if args.storage is not None:
             args.overrides = [*args.overrides, f"storage={args.storage}"]
         from gsfl_tune.activity import activity

@@ -6,7 +6,14 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FINISHED, Command, add_experiment_arguments
+from gsfl_tune.cli._base import (
+    FINISHED,
+    Command,
+    add_budget,
+    add_experiment_arguments,
+    budget_overrides,
+    refuse_change_without_resume,
+)
 from gsfl_tune.cli._cluster import add_address, follow, jobs_at
 
 if TYPE_CHECKING:
@@ -40,6 +47,12 @@ class Submit(Command):
             "--resume", action="store_true", help="continue the run that is in the directory"
         )
         parser.add_argument(
+            "--change-space",
+            action="store_true",
+            help="with --resume: the file may have another space, see search",
+        )
+        add_budget(parser)
+        parser.add_argument(
             "--follow",
             action="store_true",
             help="print the log until the search ends, and return its exit code",
@@ -54,6 +67,8 @@ class Submit(Command):
         from gsfl_tune.models import backbone_problem
         from gsfl_tune.run.storage import storage_problem
 
+        refuse_change_without_resume(args)
+        args.overrides = [*args.overrides, *budget_overrides(args)]
         environment = parse_environment(args.env)
         jobs = jobs_at(args.address)
         submission = prepare(
@@ -67,6 +82,7 @@ class Submit(Command):
             overrides=args.overrides,
             environment=environment,
             resume=args.resume,
+            change_space=args.change_space,
         )
         _show(submission.package)
         for warning in submission.warnings:

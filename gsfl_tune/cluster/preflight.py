@@ -105,6 +105,7 @@ def data_paths(experiment: Experiment) -> list[str]:
             # The driver fetches what is missing, before any trial begins; and what a path is to
             # a source of a package, which may be no file, only that knows.
             paths = [path for path in paths if os.path.exists(path)]
+        paths += [data.root] if data.root is not None else []
     for leaf in ("model.weights", "model.groups.taxonomy"):
         # Loading has made the paths of files absolute; what is left are names.
         values = [str(value) for value in experiment.values(leaf)]

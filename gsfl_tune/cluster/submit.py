@@ -31,6 +31,7 @@ class Submission:
         run_dir: The run directory, absolute, on the cluster.
         overrides: ``path=value`` each.
         resume: Whether to continue the run that is there.
+        change_space: Whether it may go on with another space.
         package: What is uploaded.
         environment: Variables of driver and workers.
         warnings: What may go wrong on the cluster.
@@ -42,6 +43,7 @@ class Submission:
     run_dir: str
     overrides: Sequence[str]
     resume: bool
+    change_space: bool
     package: Package
     environment: Mapping[str, str]
     warnings: Sequence[str]
@@ -50,7 +52,8 @@ class Submission:
     def command(self) -> str:
         """What the cluster runs."""
         words = ["gsfl-tune", "search", self.relative, "--run-dir", self.run_dir]
-        return shlex.join([*words, *self._options(resume=self.resume)])
+        changed = ["--change-space"] if self.change_space else []
+        return shlex.join([*words, *changed, *self._options(resume=self.resume)])
 
     def resume_command(self, address: str) -> str:
         """What continues the run after it was stopped, or the cluster was lost."""
@@ -116,6 +119,7 @@ def prepare(
     overrides: Sequence[str] = (),
     environment: Mapping[str, str] | None = None,
     resume: bool = False,
+    change_space: bool = False,
 ) -> Submission:
     """Checks what can be checked from here; the current directory is what is uploaded.
 
@@ -127,6 +131,7 @@ def prepare(
         overrides: ``path=value`` each, passed on.
         environment: Variables of driver and workers.
         resume: Continue the run that is there.
+        change_space: It may go on with another space.
 
     Raises:
         UserError: When the upload is too large or lacks the file, `run_dir` or a storage that is
@@ -164,6 +169,7 @@ def prepare(
         run_dir=run_dir,
         overrides=tuple(overrides),
         resume=resume,
+        change_space=change_space,
         package=package,
         environment=dict(environment or {}),
         warnings=warnings,

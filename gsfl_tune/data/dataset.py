@@ -7,7 +7,7 @@ import errno
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,11 @@ from gsfl_tune.data.decoded import (
     decode_once,
 )
 from gsfl_tune.data.digests import Contents, read_contents
+from gsfl_tune.data.grouping import Grouping, together
+from gsfl_tune.data.held_out import find_grouping
 from gsfl_tune.data.locking import cache_directory
+from gsfl_tune.data.looks import looks_of
+from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.single import Reading, natural_range, square_side
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
@@ -35,6 +39,7 @@ from gsfl_tune.data.splits import (
     missing_classes,
     size_problems,
 )
+from gsfl_tune.data.units import crowded
 from gsfl_tune.experiment.config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -89,7 +94,8 @@ def prepare(
         reading = _reading(source, contents, config)
     else:
         reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
-    geometry = Geometry(side or square_side(config.image_size), config.fit, reading)
+    margin = config.crop_margin if config.crop == "box" else None
+    geometry = Geometry(side or square_side(config.image_size), config.fit, reading, margin)
     dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
     for part in parts:
         if part not in ("pool", "test"):
@@ -125,12 +131,14 @@ class Dataset:
         self.given_test = any(sample.part == "test" for sample in source.samples)
         self._source = source
         self._digests = digests
+        self._identities = geometry.identities(source, digests)
         self._geometry = geometry
         self._config = config
         self._cache = cache
         self._progress = progress
         self._broken: dict[int, BrokenImage] = {}
         self._decoded_count = 0
+        self._split_notices: list[str] = []
         self._files: dict[bool, tuple[DecodedFile, np.ndarray]] = {}
 
     @property
@@ -158,8 +166,18 @@ class Dataset:
             if position not in self._broken
             or (self.given_test and samples[position].part == "test")
         ]
-        split = _divide(self._source, self._digests, self._config.split, good)
-        problems = _size_problems(self._source, split)
+        grouping = find_grouping(
+            self._source,
+            self._digests,
+            good,
+            self._config.split,
+            self.reading,
+            self._cache,
+            self.name,
+        )
+        self._split_notices = [] if grouping is None else list(grouping.notices)
+        split = _divide(self._source, self._digests, self._config.split, good, grouping)
+        problems = _size_problems(self._source, split, self._crowded(good, grouping))
         if problems:
             skipped = f"after {len(self._broken)} broken image(s) were skipped: "
             lines = [f"{image.path}: {image.reason}" for image in self.broken[:_MOST_REASONS]]
@@ -167,6 +185,13 @@ class Dataset:
                 lines.append(f"and {len(self.broken) - _MOST_REASONS} more broken images")
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split
+
+    def _crowded(self, positions: Sequence[int], grouping: Grouping | None) -> set[int]:
+        """Classes of which nothing can be held out, as all their images belong together."""
+        if grouping is None:
+            return set()
+        labels = np.array([self._source.samples[position].label for position in positions])
+        return set(crowded(together(grouping.copies, grouping.units), labels))
 
     @functools.cached_property
     def pool(self) -> DecodedImages:
@@ -196,26 +221,56 @@ class Dataset:
         """Positions of the validation images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
 
+    def class_of_path(self) -> dict[str, str]:
+        """Name of the class of every image, by its path."""
+        return {sample.path: self.classes[sample.label] for sample in self._source.samples}
+
     @functools.cached_property
     def duplicates(self) -> Duplicates:
-        """Byte-identical images of all parts."""
+        """Byte-identical images of all parts; of boxes, those of equal place in equal images."""
         samples = self._source.samples
         return find_duplicates(
             [sample.path for sample in samples],
             [sample.label for sample in samples],
-            self._digests,
+            self._identities,
             self.split,
+        )
+
+    def near_duplicates(self) -> Duplicates:
+        """Images that are the same but for size, compression and brightness, in all parts.
+
+        Sets of byte-identical images are not named again. Reads every image once.
+        """
+        looks = looks_of(self._source, self._digests, self.reading, self._cache, self.name)
+        numbers = near_duplicates(looks)
+        samples = self._source.samples
+        members: dict[int, list[int]] = {}
+        for position, number in enumerate(numbers.tolist()):
+            members.setdefault(number, []).append(position)
+        sets = [
+            positions
+            for positions in members.values()
+            if len({self._digests[position] for position in positions}) > 1
+        ]
+        named = [[samples[position].path for position in positions] for positions in sets]
+        return Duplicates(
+            groups=named,
+            conflicting=[
+                paths
+                for paths, positions in zip(named, sets, strict=True)
+                if len({samples[position].label for position in positions}) > 1
+            ],
         )
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of images, labels, classes and split (not of the geometry)."""
+        """Digest of images, boxes, labels, classes and split (not of the geometry)."""
         state = hashlib.blake2b(digest_size=16)
         state.update("\n".join(self.classes).encode())
         for part in (self.split.train, self.split.validation, self.split.test):
             state.update(b"part")
             for position in part.tolist():
-                state.update(self._digests[position])
+                state.update(self._identities[position])
                 state.update(self._source.samples[position].label.to_bytes(4, "little"))
         return state.hexdigest()
 
@@ -227,12 +282,13 @@ class Dataset:
     @functools.cached_property
     def notices(self) -> list[str]:
         """What is no fault but must be known: one line each."""
-        found: list[str | None] = [*self._source.told()]
-        if self.given_validation:
-            labels = self.pool.labels[self.validation_index]
-            found.append(missing_classes(self.classes, "validation", labels))
-        if self.given_test:
-            found.append(missing_classes(self.classes, "test", self.test.labels))
+        labels = self.pool.labels[self.validation_index]
+        found: list[str | None] = [
+            *self._source.told(),
+            *self._split_notices,
+            missing_classes(self.classes, "validation", labels, given=self.given_validation),
+            missing_classes(self.classes, "test", self.test.labels, given=self.given_test),
+        ]
         return [line for line in found if line is not None]
 
     def summary(self) -> dict[str, Any]:
@@ -277,7 +333,7 @@ class Dataset:
         state = hashlib.blake2b(digest_size=16)
         state.update(f"{self._geometry.key} {self._source.revision}".encode())
         for position in positions.tolist():
-            state.update(self._digests[position])
+            state.update(self._identities[position])
         return DecodedImages(
             file,
             np.searchsorted(listed, positions),
@@ -300,7 +356,7 @@ class Dataset:
                 file = decode_once(
                     self._source,
                     listed.tolist(),
-                    self._digests,
+                    self._identities,
                     self._geometry,
                     self._cache,
                     self._progress,
@@ -374,7 +430,11 @@ def _settle_validation(source: Source, config: SplitConfig) -> None:
 
 
 def _divide(
-    source: Source, digests: Sequence[bytes], config: SplitConfig, positions: Sequence[int]
+    source: Source,
+    digests: Sequence[bytes],
+    config: SplitConfig,
+    positions: Sequence[int],
+    grouping: Grouping | None = None,
 ) -> Split:
     """Divides some of the images of a source."""
     samples = [source.samples[position] for position in positions]
@@ -383,6 +443,7 @@ def _divide(
         [sample.part for sample in samples],
         [digests[position] for position in positions],
         config,
+        grouping,
     )
     place = np.asarray(positions, dtype=np.int64)
     return dataclasses.replace(
@@ -394,7 +455,7 @@ def _divide(
     )
 
 
-def _size_problems(source: Source, split: Split) -> list[str]:
+def _size_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:
     if not source.samples and source.problems:
         return []
 
@@ -408,6 +469,7 @@ def _size_problems(source: Source, split: Split) -> list[str]:
         labels(split.validation),
         test,
         given_validation=split.given_validation,
+        may_lack=may_lack,
     )
     if split.given_validation and not len(split.validation):
         problems.append("the given validation part has no image that is not in the test part too")

@@ -35,17 +35,40 @@ class BrokenImage:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image becomes a square."""
+    """How an image becomes a square.
+
+    Attributes:
+        side: Of the squares, in pixels.
+        fit: What happens to what is not square.
+        reading: How files are read.
+        margin: Boxes are cut out with this margin, a share of their sides; None: whole images.
+    """
 
     side: int
     fit: single.Fit
     reading: single.Reading = single.PLAIN
+    margin: float | None = None
 
     @property
     def key(self) -> str:
         """Everything that the pixels depend on besides the images."""
         basic = f"{self.side} {self.fit} bicubic {single.CODE_VERSION} pillow {PIL.__version__}"
-        return f"{basic} {self.reading.key}" if self.reading.key else basic
+        box = "" if self.margin is None else f"box {self.margin:.9g}"
+        return " ".join(filter(None, [basic, self.reading.key, box]))
+
+    def identities(self, source: Source, digests: Sequence[bytes]) -> list[bytes]:
+        """What tells the samples of a source apart: their bytes, and which box of them is seen.
+
+        Args:
+            source: The source.
+            digests: Digests of the bytes of all its images.
+        """
+        if self.margin is None:
+            return list(digests)
+        return [
+            hashlib.blake2b(digest + repr(sample.box).encode(), digest_size=len(digest)).digest()
+            for digest, sample in zip(digests, source.samples, strict=True)
+        ]
 
 
 class DecodedFile:
@@ -143,7 +166,7 @@ class DecodedImages:
 def decode_once(
     source: Source,
     positions: Sequence[int],
-    digests: Sequence[bytes],
+    identities: Sequence[bytes],
     geometry: Geometry,
     cache: Path,
     progress: Progress | None = None,
@@ -154,7 +177,7 @@ def decode_once(
     Args:
         source: Where to read them.
         positions: Which ones, ascending.
-        digests: Digests of all images of the source.
+        identities: Of all samples of the source, see `Geometry.identities`.
         geometry: How they become squares.
         cache: The cache directory of this node.
         progress: Called with (images done, images in all) now and then while decoding.
@@ -165,7 +188,7 @@ def decode_once(
     """
     key = hashlib.blake2b(f"{geometry.key} {source.revision}\n".encode(), digest_size=16)
     for position in positions:
-        key.update(digests[position])
+        key.update(identities[position])
 
     def build(target: Path) -> None:
         _decode(source, positions, geometry, target, progress)
@@ -207,14 +230,22 @@ def _decode(
         ]
     )
 
-    def decode(reader: Reader) -> _Decoded:
+    def decode(item: tuple[Reader, single.Box | None]) -> _Decoded:
+        reader, box = item
         content: bytes | Image.Image = b""
         try:
             content = reader()
             if isinstance(content, Image.Image):
                 pixels = single.square(content, side, geometry.fit)
                 return _Decoded(pixels, content.size, None)
-            pixels, size = single.load_square(content, side, geometry.fit, reading=geometry.reading)
+            pixels, size = single.load_square(
+                content,
+                side,
+                geometry.fit,
+                reading=geometry.reading,
+                box=box,
+                margin=geometry.margin or 0.0,
+            )
             return _Decoded(pixels, size, None)
         except MemoryError:
             raise
@@ -243,9 +274,11 @@ def _decode(
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             described.clear()
 
-        for done, (position, image) in enumerate(
-            in_threads(source.readers(positions), decode), start=1
-        ):
+        items = (
+            (position, (reader, None if geometry.margin is None else source.samples[position].box))
+            for position, reader in source.readers(positions)
+        )
+        for done, (position, image) in enumerate(in_threads(items, decode), start=1):
             step.done = done
             assert position == positions[done - 1], "a source must read in the given order"
             row = len(described)

@@ -25,6 +25,7 @@ _COLUMNS = ("path", "size", "time", "digest", "low", "high")
 # Stands for an image whose bytes cannot be read, together with its path.
 _UNREADABLE = b"unreadable"
 
+Item = TypeVar("Item")
 Work = TypeVar("Work")
 
 
@@ -77,7 +78,7 @@ def read_contents(source: Source, cache: Path) -> Contents:
 
 
 def in_threads(
-    readers: Iterable[tuple[int, Reader]], work: Callable[[Reader], Work]
+    items: Iterable[tuple[int, Item]], work: Callable[[Item], Work]
 ) -> Iterator[tuple[int, Work]]:
     """Applies ``work`` in as many threads as there are cores, in order, with bounded memory.
 
@@ -88,8 +89,8 @@ def in_threads(
     waiting: deque[tuple[int, Future[Work]]] = deque()
     with ThreadPoolExecutor(count, thread_name_prefix="images") as pool:
         try:
-            for position, reader in readers:
-                waiting.append((position, pool.submit(work, reader)))
+            for position, item in items:
+                waiting.append((position, pool.submit(work, item)))
                 if len(waiting) >= 8 * (count or 1):
                     first, future = waiting.popleft()
                     yield first, future.result()

@@ -44,6 +44,7 @@ def open_for_evaluation(
     cache_dir: Path | None = None,
     *,
     reading: Reading = PLAIN,
+    margin: float | None = None,
 ) -> EvaluationData:
     """Opens whatever `detect_source` knows: folders of images, tables, shards, public data sets.
 
@@ -55,13 +56,22 @@ def open_for_evaluation(
         fit: How an image becomes a square.
         cache_dir: Root of the node's caches.
         reading: What is the same for all images, as the bundle was trained.
+        margin: Of the boxes that the bundle was trained on, a share of their sides; None: whole
+            images.
 
     Raises:
         UserError: If there is nothing that can be read.
     """
-    config = DataConfig(source=detect_source(str(path)), path=str(path))
+    crop: Literal["none", "box"] = "none" if margin is None else "box"
+    config = DataConfig(source=detect_source(str(path)), path=str(path), crop=crop)
     cache = cache_dir or cache_directory()
     source = create_source(config, cache, scoring=True)
+    if margin is not None and not any(sample.box for sample in source.samples):
+        source.notices.append(
+            "the bundle was trained on boxes cut out of images; these have none, and are scored "
+            "whole"
+        )
+        margin = None
     # A test folder alone is enough here: what is missing for training is no problem.
     if source.problems and not source.samples:
         raise UserError("\n".join([*source.told(), *source.problems]))
@@ -71,7 +81,7 @@ def open_for_evaluation(
         part = "test"
         positions = [i for i in positions if source.samples[i].part == "test"]
     how = replace(reading, cut_bottom=source.cut_bottom)
-    return _decode(source, positions, Geometry(side, fit, how), cache, part)
+    return _decode(source, positions, Geometry(side, fit, how, margin), cache, part)
 
 
 def _decode(
@@ -82,7 +92,7 @@ def _decode(
     part: Literal["test", "all"],
 ) -> EvaluationData:
     digests = read_contents(source, cache).digests
-    file = decode_once(source, positions, digests, geometry, cache)
+    file = decode_once(source, positions, geometry.identities(source, digests), geometry, cache)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64
     )

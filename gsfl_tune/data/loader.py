@@ -306,7 +306,9 @@ class _Memory:
 
 
 @contextmanager
-def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
+def _workers(
+    count: int, finalizing: Callable[[], bool] = sys.is_finalizing
+) -> Iterator[ThreadPoolExecutor]:
     """Threads in which torch's operations do not start threads of their own."""
     ready = threading.Barrier(count + 1)
 
@@ -331,7 +333,10 @@ def _workers(count: int) -> Iterator[ThreadPoolExecutor]:
         ready.abort()  # else threads that did start would wait for the others
         raise
     finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+        # An epoch that is left when the interpreter ends is closed after the modules that a
+        # shutdown needs; the threads have ended by then.
+        if not finalizing():
+            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:

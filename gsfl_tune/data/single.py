@@ -15,6 +15,8 @@ from gsfl_tune.data._pillow import any_size, truncated_too
 from gsfl_tune.data.formats import heif
 
 Fit = Literal["crop", "pad", "squash"]
+# (x0, y0, x1, y1) in pixels of the upright image, x to the right, y down.
+Box = tuple[float, float, float, float]
 
 # Filling of `pad`: the mean of ImageNet, which backbones see as (nearly) zero.
 PAD_COLOR = (124, 116, 104)
@@ -134,6 +136,8 @@ def load_square(
     *,
     reading: Reading = PLAIN,
     formats: tuple[str, ...] | None = None,
+    box: Box | None = None,
+    margin: float = 0.0,
 ) -> tuple[np.ndarray, tuple[int, int]]:
     """Reads an image as a square, exactly as the decoded-image cache does.
 
@@ -143,15 +147,67 @@ def load_square(
         fit: How it is made, see `square`.
         reading: What is the same for all images of a data set.
         formats: Names of Pillow's formats that are read; default: all.
+        box: What is cut out first, in pixels of the upright file.
+        margin: Added to it at each end, as a share of its sides.
 
     Returns:
-        The square, (side, side, 3) uint8, and the (width, height) of the upright file in pixels.
+        The square, (side, side, 3) uint8, and the (width, height) in pixels of the upright file,
+        or of what was cut out of it.
 
     Raises:
-        Exception: As `load_image`.
+        Exception: As `load_image`; ValueError if the box lies outside the image.
     """
-    image, size = _load(source, side, fit, reading, formats)
+    image, size = _load(source, side, fit, reading, formats, box, margin)
+    if box is not None:
+        image, size = _cut(image, size, box, margin)
     return square(image, side, fit), size
+
+
+def region(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The whole pixels of a box with its margin, as far as they lie in the image.
+
+    Args:
+        box: In pixels of the image.
+        margin: Added at each end, as a share of the box's sides.
+        size: (width, height) of the image.
+
+    Returns:
+        (left, top, right, bottom), at least one pixel wide and high.
+
+    Raises:
+        ValueError: If the box has no pixel in common with the image.
+    """
+    width, height = size
+    if min(box[2], width) <= max(box[0], 0) or min(box[3], height) <= max(box[1], 0):
+        shown = ", ".join(f"{value:g}" for value in box)
+        raise ValueError(f"its box ({shown}) lies outside the image of {width} x {height} pixels")
+    wider, higher = margin * (box[2] - box[0]), margin * (box[3] - box[1])
+    left, right = _pixels(box[0] - wider, box[2] + wider, width)
+    top, bottom = _pixels(box[1] - higher, box[3] + higher, height)
+    return left, top, right, bottom
+
+
+def _pixels(low: float, high: float, end: int) -> tuple[int, int]:
+    first = min(max(0, round(low)), end - 1)
+    return first, max(first + 1, min(end, round(high)))
+
+
+def _cut(
+    image: Image.Image, size: tuple[int, int], box: Box, margin: float
+) -> tuple[Image.Image, tuple[int, int]]:
+    """Cuts a box out of an image that may have been decoded at a reduced scale.
+
+    Args:
+        image: Upright.
+        size: (width, height) of the upright file, which the box is measured in.
+        box: The box.
+        margin: Its margin.
+    """
+    left, top, right, bottom = region(box, margin, size)
+    across, down = image.width / size[0], image.height / size[1]
+    x0, x1 = _pixels(left * across, right * across, image.width)
+    y0, y1 = _pixels(top * down, bottom * down, image.height)
+    return image.crop((x0, y0, x1, y1)), (right - left, bottom - top)
 
 
 def _load(
@@ -160,6 +216,8 @@ def _load(
     fit: Fit,
     reading: Reading,
     formats: tuple[str, ...] | None = None,
+    box: Box | None = None,
+    margin: float = 0.0,
 ) -> tuple[Image.Image, tuple[int, int]]:
     if isinstance(source, Image.Image):
         return _upright(source, reading)
@@ -175,7 +233,12 @@ def _load(
             )
         if side is not None and image.format == "JPEG":
             # What is kept decides which side counts: the shorter one, or for `pad` the longer.
-            scale = 2 * side / (max if fit == "pad" else min)(width, height)
+            kept = (width, height)
+            if box is not None:
+                shown = (height, width) if _is_turned(image) else kept
+                left, top, right, bottom = region(box, margin, shown)
+                kept = (right - left, bottom - top)
+            scale = 2 * side / (max if fit == "pad" else min)(kept)
             if scale < 1:
                 image.draft(None, (math.ceil(width * scale), math.ceil(height * scale)))
         with truncated_too(reading.truncated):
@@ -194,8 +257,8 @@ def _upright(
         size: (width, height) of the file; default: of the image.
     """
     width, height = size or image.size
+    turned = _is_turned(image)
     try:
-        turned = image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         upright = ImageOps.exif_transpose(image)
     except Exception:  # a damaged EXIF block says nothing about the pixels
         turned, upright = False, image
@@ -207,6 +270,14 @@ def _upright(
         rgb = rgb.crop((0, 0, rgb.width, rgb.height - cut))
         height -= reading.cut_bottom
     return rgb, (width, height)
+
+
+def _is_turned(image: Image.Image) -> bool:
+    """Whether EXIF says that width and height are those of the image on its side."""
+    try:
+        return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+    except Exception:  # a damaged EXIF block says nothing about the pixels
+        return False
 
 
 def deep_extremes(content: bytes) -> tuple[float, float] | None:

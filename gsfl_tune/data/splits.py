@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+import warnings
+from collections import Counter
+from collections.abc import Collection, Hashable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.sources import Part
 from gsfl_tune.data.sources._base import some
 from gsfl_tune.experiment.config import SplitConfig
@@ -58,8 +61,9 @@ def divide(
     parts: Sequence[Part | None],
     digests: Sequence[bytes],
     config: SplitConfig,
+    grouping: Grouping | None = None,
 ) -> Split:
-    """Divides images, stratified by class, never putting byte-identical ones into two parts.
+    """Divides images, stratified by class, never putting what belongs together into two parts.
 
     A part that the source gives is kept. Otherwise each class gives its share, chosen by a
     hash of the seed and the image: the choice depends neither on the order nor on the names of
@@ -70,38 +74,37 @@ def divide(
         parts: Part of each image as given by the source.
         digests: Digest of the bytes of each image.
         config: Shares and seed.
+        grouping: What belongs together; default: byte-identical images.
     """
+    # Numbers, and for byte-identical images alone their digests.
+    copies: Sequence[Hashable] = digests if grouping is None else grouping.copies.tolist()
+    units = copies if grouping is None else together(grouping.copies, grouping.units).tolist()
     given_test = "test" in parts
     given_validation = "validation" in parts
-    of_part: dict[str, set[bytes]] = {"test": set(), "validation": set()}
-    for part, digest in zip(parts, digests, strict=True):
+    of_part: dict[str, set[Hashable]] = {"test": set(), "validation": set()}
+    for part, copy in zip(parts, copies, strict=True):
         if part in of_part:
-            of_part[part].add(digest)
+            of_part[part].add(copy)
+    crossed = grouping is not None and _cross(labels, grouping.units)
+    take = _Taker(labels, digests, units, config.seed, crossed=crossed)
     dropped: list[int] = []
     free: list[int] = []
     held: dict[str, list[int]] = {"test": [], "validation": []}
-    for position, (part, digest) in enumerate(zip(parts, digests, strict=True)):
-        if part != "test" and digest in of_part["test"]:
+    for position, (part, copy) in enumerate(zip(parts, copies, strict=True)):
+        if part != "test" and copy in of_part["test"]:
             dropped.append(position)
         elif part in held:
             held[part].append(position)
-        elif digest in of_part["validation"]:
+        elif copy in of_part["validation"]:
             dropped.append(position)
         else:
             free.append(position)
     if not given_test:
         reserve = LEAST_TRAINING + (0 if given_validation else LEAST_HELD_OUT)
-        held["test"], free = _take(free, labels, digests, config.test, reserve, config.seed, "test")
+        held["test"], free = take(free, config.test, reserve, "test")
     if not given_validation:
-        held["validation"], free = _take(
-            free,
-            labels,
-            digests,
-            config.validation_share,
-            LEAST_TRAINING,
-            config.seed,
-            "validation",
-        )
+        share = config.validation_share
+        held["validation"], free = take(free, share, LEAST_TRAINING, "validation")
     return Split(
         train=_positions(free),
         validation=_positions(held["validation"]),
@@ -112,32 +115,97 @@ def divide(
     )
 
 
-def _take(
-    free: list[int],
-    labels: Sequence[int],
-    digests: Sequence[bytes],
-    share: float,
-    reserve: int,
-    seed: int,
-    purpose: str,
-) -> tuple[list[int], list[int]]:
-    """Takes a share of each class, one image or more, leaving at least ``reserve`` others."""
-    label_of: dict[bytes, int] = {}
-    for position in free:
-        label_of.setdefault(digests[position], labels[position])
-    of_class: dict[int, list[bytes]] = {}
-    for digest, label in label_of.items():
-        of_class.setdefault(label, []).append(digest)
-    taken: set[bytes] = set()
-    for members in of_class.values():
-        count = max(LEAST_HELD_OUT, round(len(members) * share))
-        count = max(0, min(count, len(members) - reserve))
-        members.sort(key=lambda digest: _rank(seed, purpose, digest))
-        taken.update(members[:count])
-    return (
-        [position for position in free if digests[position] in taken],
-        [position for position in free if digests[position] not in taken],
-    )
+class _Taker:
+    """Takes a share of the images away, whole units of them, stratified by class.
+
+    Units of one class each are chosen by a hash, units of several classes by scikit-learn's
+    `StratifiedGroupKFold`.
+    """
+
+    def __init__(
+        self,
+        labels: Sequence[int],
+        digests: Sequence[bytes],
+        units: Sequence[Hashable],
+        seed: int,
+        *,
+        crossed: bool,
+    ) -> None:
+        self._labels, self._digests, self._units, self._seed = labels, digests, units, seed
+        self._crossed = crossed
+
+    def __call__(
+        self, free: list[int], share: float, reserve: int, purpose: str
+    ) -> tuple[list[int], list[int]]:
+        """What is taken of some images, and what is left.
+
+        Args:
+            free: Positions of the images.
+            share: Of each class, one image or more.
+            reserve: Images of each class that must be left.
+            purpose: Enters the hash.
+        """
+        members: dict[Hashable, list[int]] = {}
+        for position in free:
+            members.setdefault(self._units[position], []).append(position)
+        if self._crossed:
+            taken = self._folds(free, share, purpose)
+        else:
+            taken = self._of_each_class(members, share, reserve, purpose)
+        return (
+            [position for position in free if self._units[position] in taken],
+            [position for position in free if self._units[position] not in taken],
+        )
+
+    def _of_each_class(
+        self, members: dict[Hashable, list[int]], share: float, reserve: int, purpose: str
+    ) -> set[Hashable]:
+        # A photograph of several classes (boxes) counts for the rarest, which could else get none.
+        found = {unit: {self._labels[p] for p in each} for unit, each in members.items()}
+        frequency = Counter(label for labels in found.values() for label in labels)
+        of_class: dict[int, list[tuple[bytes, int, Hashable]]] = {}
+        for unit, positions in members.items():
+            images = {self._digests[position] for position in positions}
+            rank = min(_rank(self._seed, purpose, digest) for digest in images)
+            label = min(found[unit], key=lambda label: (frequency[label], label))
+            of_class.setdefault(label, []).append((rank, len(images), unit))
+        taken: set[Hashable] = set()
+        for units in of_class.values():
+            total = sum(size for _, size, _ in units)
+            count = max(LEAST_HELD_OUT, round(total * share))
+            count = max(0, min(count, total - reserve))
+            got = 0
+            for _, size, unit in sorted(units, key=lambda each: each[0]):
+                if abs(got + size - count) < abs(got - count) and total - got - size >= reserve:
+                    taken.add(unit)
+                    got += size
+            smallest = min(units, key=lambda each: (each[1], each[0]))
+            if count and not got and total - smallest[1] >= reserve:
+                taken.add(smallest[2])
+        return taken
+
+    def _folds(self, free: list[int], share: float, purpose: str) -> set[Hashable]:
+        from sklearn.model_selection import StratifiedGroupKFold
+
+        labels = [self._labels[position] for position in free]
+        _, groups = np.unique([str(self._units[p]) for p in free], return_inverse=True)
+        largest = int(np.bincount(np.unique(labels, return_inverse=True)[1]).max())
+        folds = min(max(2, round(1 / share)), int(groups.max()) + 1, largest)
+        if folds < 2:
+            return set()
+        state = int.from_bytes(_rank(self._seed, purpose, b"")[:4], "little")
+        cut = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
+        with warnings.catch_warnings():
+            # A class with fewer images than folds: said by `missing_classes`.
+            warnings.simplefilter("ignore", UserWarning)
+            _, held = next(cut.split(np.zeros(len(free)), labels, groups))
+        return {self._units[free[place]] for place in held.tolist()}
+
+
+def _cross(labels: Sequence[int], units: np.ndarray) -> bool:
+    """Whether some units have images of several classes."""
+    pairs = np.unique(np.stack([units, np.asarray(labels)]), axis=1)
+    return len(np.unique(units)) < pairs.shape[1]
 
 
 def _rank(seed: int, purpose: str, digest: bytes) -> bytes:
@@ -155,6 +223,7 @@ def size_problems(
     test: Sequence[int] | None,
     *,
     given_validation: bool = False,
+    may_lack: Collection[int] = (),
 ) -> list[str]:
     """Says which classes have too few images.
 
@@ -165,6 +234,7 @@ def size_problems(
         test: Labels of the test images; None if the source gave them, as it may give any number.
         given_validation: Whether the source gave the validation images: it may lack classes, see
             `missing_classes`.
+        may_lack: Classes of which nothing can be held out.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
@@ -186,8 +256,10 @@ def size_problems(
     for what, _, least in wanted:
         short = [
             f"{name} ({count})"
-            for name, count, present in zip(classes, counts[what], total, strict=True)
-            if present and count < least
+            for label, (name, count, present) in enumerate(
+                zip(classes, counts[what], total, strict=True)
+            )
+            if present and count < least and (what == "training" or label not in may_lack)
         ]
         if short:
             problems.append(
@@ -197,20 +269,24 @@ def size_problems(
     return problems
 
 
-def missing_classes(classes: Sequence[str], part: str, labels: np.ndarray) -> str | None:
-    """Says which classes a given part has no image of; None where it has all of them.
+def missing_classes(
+    classes: Sequence[str], part: str, labels: np.ndarray, *, given: bool
+) -> str | None:
+    """Says which classes a part has no image of; None where it has all of them.
 
     Args:
         classes: Names of the classes.
         part: What people call the part.
         labels: (N,) labels of its images.
+        given: Whether the source has this part.
     """
     counts = np.bincount(labels, minlength=len(classes))
     missing = [name for name, count in zip(classes, counts, strict=True) if not count]
     if not missing:
         return None
+    whose = "given " if given else ""
     return (
-        f"the given {part} part has no image of {len(missing)} of {len(classes)} classes and says "
+        f"the {whose}{part} part has no image of {len(missing)} of {len(classes)} classes and says "
         f"nothing of them: {some(missing)}"
     )
 

@@ -22,7 +22,7 @@ LeafCheck = Callable[[Any], str | None]
 """Takes a value, returns a complaint or None."""
 
 _DOWNLOADS = ("aircraft", "flowers102", "pets", "food101")
-_KNOWN_GROUPS = ("typefaces", "nabirds", "inaturalist")
+_KNOWN_GROUPS = ("typefaces", "nabirds", "inaturalist", "coco")
 
 
 class Checks:
@@ -73,8 +73,16 @@ class Checks:
         if limits is not None and not (len(limits) == 2 and limits[0] < limits[1]):
             message = f"found {limits}, allowed two numbers, the smaller one first, or null"
             self._complain("data.value_range", message)
+        columns = self._space.constants.get("data.box_columns")
+        if columns is not None and len(columns) not in (1, 4):
+            message = f"found {len(columns)} columns, allowed one or four"
+            self._complain("data.box_columns", message)
         if source == "typefaces" or source in plugins("source"):
             return  # a package says itself what a path is to it
+        root = self._space.constants.get("data.root")
+        complaint = None if root is None else missing_file(root)
+        if complaint:
+            self._complain("data.root", complaint, root)
         if path is None or path == [] or path == "":
             self._complain("data.path", f"is missing, source {source} needs a path")
             return

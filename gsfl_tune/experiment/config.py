@@ -29,6 +29,12 @@ class SplitConfig(Section):
     test: float = Field(
         0.2, gt=0.0, lt=1.0, description="Share of all images kept for the final test."
     )
+    by: Literal["auto", "image", "group", "near_duplicate", "time", "folder"] = Field(
+        "auto",
+        description="What is held out together: single images; images of one group "
+        "(`data.group_column`), cluster of photographs that look alike, burst (EXIF time, numbers "
+        "of a camera), or folder. `auto` finds out whether single images would be too near.",
+    )
     seed: int = Field(0, ge=0, description="Seed of the stratified split.")
 
     @property
@@ -74,7 +80,8 @@ class DataConfig(Section):
     )
     path: str | list[str] | None = Field(
         None,
-        description="Folder, file(s), pattern or URL of the images, from the current directory.",
+        description="Folder, table(s), other file(s), pattern or URL of the images, from the "
+        "current directory.",
     )
     classes: Literal["top", "leaf", "path"] = Field(
         "top",
@@ -88,13 +95,46 @@ class DataConfig(Section):
     )
     image_column: str | None = Field(
         None,
-        description="`parquet`, `arrow`: name of the column of images; `webdataset`: suffix of the "
-        "images (`jpg`); found where there is one.",
+        description="Name of the column of images; `webdataset`: their suffix (`jpg`); found where "
+        "there is one.",
     )
     label_column: str | None = Field(
         None,
-        description="`parquet`, `arrow`: name of the column of labels; `webdataset`: suffix of the "
-        "labels (`cls`), or a key of the `.json`; found where there is one.",
+        description="Name of the column of labels; `webdataset`: their suffix (`cls`), or a key of "
+        "the `.json`; found where there is one.",
+    )
+    group_column: str | None = Field(
+        None,
+        description="Name of the column of what an image belongs to (an animal, a place), for "
+        "`data.split.by`.",
+    )
+    split_column: str | None = Field(
+        None, description="Name of the column that tells the part; found where it is called so."
+    )
+    box_columns: list[str] | None = Field(
+        None,
+        description="Names of the four columns of boxes, or of one that holds a list of four "
+        "numbers; found where they are called so.",
+    )
+    box_format: Literal["auto", "xywh", "xyxy"] = Field(
+        "auto",
+        description="What `box_columns` hold, in pixels: corner and size, or two corners; `auto` "
+        "goes by their names.",
+    )
+    root: str | None = Field(
+        None,
+        description="Folder that the paths in a table start from; default: the table's own, or the "
+        "one beside it that has the images.",
+    )
+    crop: Literal["none", "box"] = Field(
+        "none", description="Whole images, or every box as an image of its own."
+    )
+    crop_margin: float = Field(
+        0.1,
+        ge=0.0,
+        le=2.0,
+        description="Added to a box at each end, as a share of its sides; what lies outside the "
+        "image is not.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     image_size: int = Field(

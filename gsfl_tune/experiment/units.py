@@ -64,10 +64,13 @@ def duration_text(duration: str | float) -> str:
 
 
 def time_text(seconds: float) -> str:
-    """Seconds for people: ``45 s``, ``12 min``, ``3:20 h``."""
+    """Seconds for people: ``45 s``, ``3:30 min``, ``12 min``, ``3:20 h``."""
     whole = round(seconds)
     if whole < 90:
         return f"{whole} s"
+    tens = 10 * round(seconds / 10)
+    if tens < 600 and tens % 60:
+        return f"{tens // 60}:{tens % 60:02} min"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60}:{minutes % 60:02} h"
 

@@ -90,7 +90,8 @@ def model_card(
         "## Preprocessing",
         f"`{data['fit']}` to a square of {preprocessing['side']} px, resize and centre crop to "
         f"{preprocessing['image_size']} px, RGB in 0..1, mean {_numbers(preprocessing['mean'])}, "
-        f"standard deviation {_numbers(preprocessing['std'])}. `load_bundle` does all of it.",
+        f"standard deviation {_numbers(preprocessing['std'])}. `load_bundle` does all of it."
+        + _cropped(data),
         "## Loading",
         _LOADING.rstrip(),
         "## Limits",
@@ -101,6 +102,17 @@ def model_card(
         ).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _cropped(data: Mapping[str, Any]) -> str:
+    """That the images must be cut to what is seen, where those of the training were."""
+    if data.get("crop", "none") != "box":
+        return ""
+    return (
+        f"\n\n**It was trained and tested on boxes, cut out with a margin of "
+        f"{100 * data['crop_margin']:g} % of their sides.** `predict` knows no boxes: cut images "
+        "likewise before; of whole ones expect worse."
+    )
 
 
 def _results(metrics: Mapping[str, Any]) -> Results | None:
@@ -282,12 +294,9 @@ def _together(ensemble: Mapping[str, Any] | None) -> str:
     if not ensemble:
         return ""
     seeds = ensemble["seeds"]
-    text = ""
-    if seeds:
-        text = (
-            f"; the mean of the probabilities of {len(seeds)} seeds, with a temperature and "
-            "thresholds of its own (`calibration` in `config.json`)"
-        )
+    text = f"; the mean of the probabilities of {len(seeds)} seeds" if seeds else ""
+    if seeds and ensemble.get("calibrated"):
+        text += ", with the temperature and thresholds of `calibration` in `config.json`"
     if ensemble["flip"]:
         text += ", every image mirrored too" if text else "; the mean of an image and its mirror"
     return text

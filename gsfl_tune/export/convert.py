@@ -128,6 +128,7 @@ def convert(
         if options.several:
             network = Ensemble(list(members) or [bundle.network], flip=options.mirrored).eval()
             together = about(seeds, one_backbone=network.one_backbone, flip=network.flip)
+            together["calibrated"] = bool(description.get("calibration"))
         builder = Builder(options, architecture, images, Path(folder), together)
         work = _Work(bundle, options, images, builder, say, network)
         size = (source / files.MODEL).stat().st_size

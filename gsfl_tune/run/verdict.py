@@ -146,6 +146,8 @@ def _verdict(
         f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
         f"{_points(interval.high)} ({interval.method})"
     )
+    # Of one training each the interval covers the images alone: it is no word about the next one.
+    once = "with this one seed " if len(results.winner.seeds) == 1 else ""
     aside = "" if gap is None else f"; on validation {_points(gap)} points"
     kind: Kind = "open"
     if interval.contains_zero:
@@ -156,7 +158,7 @@ def _verdict(
         agrees = gap is not None and (gap > 0) == better and abs(gap) > 1e-9
         if agrees:
             kind = "better" if better else "worse"
-            said = f"the winner is {word} than the {title}"
+            said = f"{once}the winner is {word} than the {title}"
         else:
             kind = "disagree"
             if gap is None:
@@ -165,7 +167,7 @@ def _verdict(
                 reason = "they are level on validation"
             else:
                 reason = f"validation says that the {title} is {'better' if better else 'worse'}"
-            said = f"the test images say that the winner is {word}, but {reason}: not settled"
+            said = f"{once}the test images say that the winner is {word}, but {reason}: not settled"
     return Verdict(other, kind, difference, gap, f"{words}{aside}; {said}.")
 
 

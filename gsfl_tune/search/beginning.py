@@ -103,8 +103,9 @@ def begin_or_go_on(
 
 def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
     """The experiment that a run was begun with, where its images are now."""
-    path = experiment.defaults().data.path
-    moved = [] if path is None else [f"data.path={json.dumps(path)}"]
+    data = experiment.defaults().data
+    places = {"data.path": data.path, "data.root": data.root}
+    moved = [f"{key}={json.dumps(place)}" for key, place in places.items() if place is not None]
     return Experiment.load(run.experiment_file, moved)
 
 

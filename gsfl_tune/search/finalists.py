@@ -14,10 +14,12 @@ if TYPE_CHECKING:
 
 
 def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
-    """The best trials that came to their end; where they are fewer, those that came furthest.
+    """The best trials that came to their end, and what was better than they were when it stopped.
 
-    A trial that was stopped late, by the scheduler or because time was used up, is trained to its
-    end among the finalists. No configuration is named twice: the first of equal ones stands.
+    A trial that was stopped late, by the scheduler or because time was used up, stands in front of
+    those that had come less far at the same rung (the first rung says too little); where the others
+    are fewer than wanted, those that came furthest join. It is trained to its end among the
+    finalists. No configuration is named twice: the first of equal ones stands.
 
     Args:
         study: The study.
@@ -26,7 +28,14 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
     Returns:
         At most `count` trials, best first; none where no trial came to a rung.
     """
-    wanted = [*candidates(study), *(_stopped(study) if not study.latency else [])]
+    wanted = candidates(study)
+    if not study.latency:
+        ended = len(wanted)
+        for trial in _stopped(study):
+            ahead = (i for i in range(ended) if _ahead_of(study, trial, wanted[i]))
+            place = next(ahead, len(wanted))
+            wanted.insert(place, trial)
+            ended += place < ended
     found: list[FrozenTrial] = []
     known: list[dict[str, Any]] = []
     for trial in wanted:
@@ -35,6 +44,19 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
             found.append(trial)
             known.append(params)
     return found
+
+
+def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial) -> bool:
+    """Whether a stopped trial was better at its last rung than another one was there."""
+    rungs = study.rungs(trial)
+    last = max(rungs)
+    if last == 0:
+        return False
+    value = study.rungs(other).get(last, study.value(other))
+    if value is None or not math.isfinite(value):
+        return False
+    better = rungs[last] - value
+    return better > 0 if study.direction == "maximize" else better < 0
 
 
 def _stopped(study: Study) -> list[FrozenTrial]:

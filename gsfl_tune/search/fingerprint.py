@@ -19,6 +19,7 @@ CHANGEABLE = (
     "name",
     "storage",
     "data.path",
+    "data.root",
     "data.download",
     "search.trials",
     "search.resources",

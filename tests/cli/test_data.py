@@ -37,6 +37,26 @@ def test_a_folder(command, folder, tmp_path):
     assert max(map(len, answer.out.split("contact sheet")[0].splitlines())) <= 80
 
 
+def test_a_table_beside_class_folders(command, folder):
+    """Both readings are named, and either can be chosen on the spot."""
+    rows = [f"wren/00{n}.png,{'mf'[n % 2]},0,0,9,9" for n in range(8)]
+    (folder / "metadata.csv").write_text("\n".join(["file_name,label,x,y,w,h", *rows]))
+    answer = command("data", folder)
+    assert answer.code == 2
+    assert "csv (metadata.csv), folder (folders such as [red] robin and wren)" in answer.err
+    answer = command("data", folder, "--set", "data.source=folder")
+    assert answer.code == 0, answer.err
+    assert "wren" in answer.out
+    settings = ("--set", "data.source=csv", "--set", "data.crop=box")
+    answer = command("data", folder, *settings, "--set", "data.crop_margin=0")
+    assert answer.code == 0, answer.err
+    assert "smallest 9 x 9, median 9 x 9, largest 9 x 9" in answer.out
+    assert command("data", folder / "metadata.csv").code == 0
+    answer = command("data", folder, "--set", "data.source=folder", "--set", "data.crop=box")
+    assert answer.code == 2
+    assert "data.crop: found box" in answer.err
+
+
 def test_findings_are_listed_by_path(command, folder):
     broken = folder / "wren" / "broken.jpg"
     broken.write_bytes(b"nothing")

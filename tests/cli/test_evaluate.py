@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from gsfl_tune.export import load_bundle
-from tests.export.conftest import CLASSES
+from gsfl_tune.export import bundle_from_network, load_bundle
+from tests.export.conftest import CLASSES, GROUPS, SIDE
 
 
 @pytest.fixture(autouse=True)
@@ -45,6 +46,35 @@ def test_a_folder_in_a_process(process, bundle_path, folder):
     assert (content["part"], content["images"], content["classes"]) == ("all", 50, 5)
     expected = accuracy(bundle_path, sorted(folder.rglob("*.png")))
     assert content["metrics"]["accuracy"] == pytest.approx(expected)
+
+
+def test_a_bundle_of_boxes_is_evaluated_on_boxes(
+    command, tmp_path, network, config, folder, bundle_path
+):
+    """Photographs of two things side by side give what the halves in class folders give."""
+    halves = tmp_path / "halves"
+    lines = ["file_name,label,x,y,width,height"]
+    for number in range(10):
+        photograph = Image.new("RGB", (80, 50))
+        for place, name in enumerate(("ant", "bee")):
+            with Image.open(folder / name / f"{number}.png") as image:
+                photograph.paste(image, (40 * place, 0))
+            lines.append(f"{number}.png,{name},{40 * place},0,40,50")
+        halves.mkdir(exist_ok=True)
+        photograph.save(halves / f"{number}.png")
+    (halves / "boxes.csv").write_text("\n".join(lines))
+    boxed = config.model_copy(
+        update={"data": config.data.model_copy(update={"crop": "box", "crop_margin": 0.0})}
+    )
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+    bundle_from_network(tmp_path / "boxed", network, boxed, **arguments)
+    for name in CLASSES[2:-1]:
+        shutil.rmtree(folder / name)
+    expected = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    for path in (halves, halves / "boxes.csv"):
+        content = json.loads(command("evaluate", tmp_path / "boxed", path, "--json").out)
+        assert content["images"] == expected["images"] == 20
+        assert content["metrics"] == pytest.approx(expected["metrics"])
 
 
 def test_text_says_which_images(command, bundle_path, folder):

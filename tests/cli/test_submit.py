@@ -208,6 +208,16 @@ def test_nothing_is_started_when_something_is_wrong(home: Path, command, jobs: J
     assert "absolute path" in command("submit", "tiny.yaml", "--set", "storage=runs").err
     checked = command("submit", "tiny.yaml", "--run-dir", "/r", "--dry-run")
     assert checked.code == 0
+    changed = command(
+        "submit", "tiny.yaml", "--run-dir", "/r", "--dry-run", "--resume", "--change-space",
+        "--time", "40m", "--trials", "9",
+    )  # fmt: skip
+    assert changed.code == 0
+    expected = "--change-space --resume --set search.trials=9 --set search.time_budget=40m"
+    assert expected in changed.out
+    alone = command("submit", "tiny.yaml", "--run-dir", "/r", "--dry-run", "--change-space")
+    assert alone.code == 2
+    assert "--change-space: found without --resume" in alone.err
     stored = command("submit", "tiny.yaml", "--set", "storage=s3://bucket/runs", "--dry-run")
     assert stored.code == 0
     assert "--set storage=s3://bucket/runs" in stored.out

@@ -5,7 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.splits import divide, find_duplicates, size_problems
+from gsfl_tune.data.units import crowded
 from gsfl_tune.experiment.config import SplitConfig
 
 
@@ -149,3 +151,60 @@ def test_classes_that_are_too_small_are_named():
         "1 class has fewer than 1 different test image: class 1 (0)",
     ]
     assert "at least 2 classes" in size_problems(["one"], [0, 0], [0], None)[0]
+
+
+def grouped(units):
+    units = np.asarray(units)
+    return Grouping(np.arange(len(units)), units)
+
+
+def test_units_are_held_out_whole():
+    labels, digests = listing(40)
+    units = [label * 100 + place // 2 for label in range(3) for place in range(40)]
+    split = divide(labels, [None] * 120, digests, SplitConfig(), grouped(units))
+    parts = [split.train, split.validation, split.test]
+    of_parts = [set(of(part, units)) for part in parts]
+    assert sum(map(len, of_parts)) == len(set.union(*of_parts)) == 60
+    np.testing.assert_array_equal(np.bincount(of(split.test, labels)), [8] * 3)
+    np.testing.assert_array_equal(np.bincount(of(split.validation, labels)), [6] * 3)
+
+
+def test_units_of_single_images_are_divided_as_without_units():
+    labels, digests = listing(25)
+    parts = [None] * 75
+    plain = divide(labels, parts, digests, SplitConfig(seed=4))
+    units = divide(labels, parts, digests, SplitConfig(seed=4), grouped(range(75)))
+    np.testing.assert_array_equal(plain.validation, units.validation)
+    np.testing.assert_array_equal(plain.test, units.test)
+
+
+def test_units_of_several_classes_are_held_out_whole():
+    # Thirty animals' owners, each with photographs of all three classes.
+    labels, digests = listing(60)
+    units = [place // 2 for _ in range(3) for place in range(60)]
+    split = divide(labels, [None] * 180, digests, SplitConfig(seed=1), grouped(units))
+    held = [set(of(part, units)) for part in (split.train, split.validation, split.test)]
+    assert sum(map(len, held)) == len(set.union(*held)) == 30
+    for part in (split.validation, split.test):
+        assert np.bincount(of(part, labels)).min() >= 6
+    other = divide(labels, [None] * 180, digests, SplitConfig(seed=2), grouped(units))
+    assert set(other.test) != set(split.test)
+
+
+def test_a_class_of_one_unit_stays_in_training():
+    labels, digests = listing(20)
+    units = [*range(40), *[99] * 20]
+    split = divide(labels, [None] * 60, digests, SplitConfig(), grouped(units))
+    assert np.bincount(of(split.train, labels)).tolist()[2] == 20
+    assert crowded(np.array(units), np.array(labels)) == [2]
+
+
+def test_copies_of_a_given_test_part_are_left_out_of_training():
+    labels, digests = listing(20)
+    parts = [None] * 59 + ["test"]
+    copies = np.arange(60)
+    copies[59] = copies[41]
+    grouping = Grouping(copies, np.arange(60))
+    split = divide(labels, parts, digests, SplitConfig(), grouping)
+    assert split.dropped.tolist() == [41]
+    assert split.test.tolist() == [59]

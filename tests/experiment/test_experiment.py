@@ -83,6 +83,8 @@ def test_data_path_is_expanded(tmp_path, monkeypatch):
     for written in ("images", "./images", "$GSFL_TEST_PLACE/images", "~/images"):
         experiment = Experiment.parse(f"name: t\ndata: {{source: folder, path: {written}}}\n")
         assert experiment.defaults().data.path == str(tmp_path / "images")
+        rooted = Experiment.parse(f"name: t\ndata: {{path: images, root: {written}}}\n")
+        assert rooted.defaults().data.root == str(tmp_path / "images")
     # What is written down works from every directory.
     resolved = experiment.to_yaml()
     monkeypatch.chdir("/")

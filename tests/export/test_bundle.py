@@ -125,6 +125,19 @@ def test_the_card_tells_the_result_and_its_doubt(bundle_path):
         assert f"\n## {title}" in card
 
 
+def test_the_card_says_that_images_must_be_cut_where_the_training_cut_boxes(tmp_path, network):
+    for crop in ("none", "box"):
+        config = make_config()
+        config = config.model_copy(
+            update={"data": config.data.model_copy(update={"crop": crop, "crop_margin": 0.15})}
+        )
+        arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+        path = bundle_from_network(tmp_path / crop, network, config, **arguments)
+        card = (path / "README.md").read_text()
+        said = "trained and tested on boxes, cut out with a margin of 15 % of their sides" in card
+        assert said == (crop == "box")
+
+
 def test_the_card_begins_with_a_simpler_model_that_is_better_and_lists_findings(
     tmp_path, network, config
 ):

@@ -41,6 +41,15 @@ def test_better_needs_both_to_agree(mean, low, high, winner, control, kind, word
     assert ("not settled" in found.sentence) == (kind == "disagree")
 
 
+def test_of_one_seed_it_is_said_that_it_is_one():
+    results = compared(0.1, 0.05, 0.15, winner=0.8, control=0.7)
+    (several,) = verdicts(results)
+    assert several.sentence.endswith("; the winner is better than the control.")
+    (single,) = verdicts(replace(results, winner=replace(results.winner, seeds=[1])))
+    assert single.kind == "better"
+    assert single.sentence.endswith("; with this one seed the winner is better than the control.")
+
+
 def test_a_probe_of_an_older_version_that_was_not_validated_settles_nothing():
     results = make_results(probe=Probe(scores(0.65), Difference(0.07, Interval(0.02, 0.12))))
     found = verdicts(results)[-1]

@@ -19,7 +19,7 @@ def test_where_they_are_too_few_those_that_were_stopped_latest_join(run: RunDire
     study = open_study(experiment("search.metric=validation/accuracy"), run)
     for _ in range(5):
         study.ask()
-    study.complete(0, 0.4)
+    study.complete(0, 0.7)
     study.prune(1, 0.9, 0)
     study.report(2, 0, 0.3)
     study.prune(2, 0.5, 1)
@@ -28,6 +28,22 @@ def test_where_they_are_too_few_those_that_were_stopped_latest_join(run: RunDire
     study.fail(4, "broken")
     assert [trial.number for trial in choose_finalists(study, 4)] == [0, 3, 2, 1]
     assert [trial.number for trial in choose_finalists(study, 2)] == [0, 3]
+
+
+def test_what_was_better_at_the_same_rung_when_time_was_up_comes_first(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    curves = {0: (0.6, 0.7, 0.8), 1: (0.5, 0.65, 0.75), 2: (0.4, 0.78), 3: (0.9,), 4: (0.3, 0.68)}
+    for number, curve in curves.items():
+        study.ask()
+        for rung, value in enumerate(curve):
+            study.report(number, rung, value)
+    study.complete(0, 0.85)
+    study.complete(1, 0.84)
+    study.cut(2, "time")  # ahead of both at rung 1
+    study.prune(3, 0.9, 0)  # the first rung says too little
+    study.cut(4, "time")  # ahead of one
+    assert [trial.number for trial in choose_finalists(study, 5)] == [2, 0, 4, 1, 3]
+    assert [trial.number for trial in choose_finalists(study, 2)] == [2, 0]
 
 
 def test_for_a_metric_that_is_minimised_the_smallest_stopped_one_is_the_best(

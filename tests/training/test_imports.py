@@ -15,10 +15,12 @@ import gsfl_tune
 
 PACKAGE = Path(gsfl_tune.__file__).parent
 ROOMS = ("experiment", "run", "data", "grouping", "losses", "models", "training")
-# What a module of these rooms may import, at the top or in a function that a training calls.
+# What a module of these rooms may import, at the top or in a function that a training calls;
+# scikit-learn does not install without scipy.
 NEEDED = {
     "PIL", "annotated_types", "numpy", "pyarrow", "pydantic", "pydantic_core", "safetensors",
-    "sklearn", "timm", "torch", "torchvision", "typing_extensions", "typing_inspection", "yaml",
+    "scipy", "sklearn", "timm", "torch", "torchvision", "typing_extensions", "typing_inspection",
+    "yaml",
 }  # fmt: skip
 
 CODE = """

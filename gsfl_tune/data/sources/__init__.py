@@ -7,10 +7,14 @@ from pathlib import Path
 from gsfl_tune.data.cache import cache_directory
 from gsfl_tune.data.sources._added import SourceRequest, added_source, source_problem
 from gsfl_tune.data.sources._base import FileSource, Part, Reader, Sample, Source
+from gsfl_tune.data.sources._coco import read_coco
+from gsfl_tune.data.sources._columns import Given
+from gsfl_tune.data.sources._described import find_descriptions, is_coco
 from gsfl_tune.data.sources._detect import detect_source
 from gsfl_tune.data.sources._remote import list_url
 from gsfl_tune.data.sources._tables import Columns
 from gsfl_tune.data.sources.arrow import ArrowSource, arrow_classes
+from gsfl_tune.data.sources.coco import CocoSource
 from gsfl_tune.data.sources.cub import CubSource
 from gsfl_tune.data.sources.dogs import DogsSource
 from gsfl_tune.data.sources.fiftyone import FiftyOneSource, fiftyone_classes
@@ -19,6 +23,7 @@ from gsfl_tune.data.sources.food101 import Food101Source
 from gsfl_tune.data.sources.inaturalist import INaturalistSource, inaturalist_classes
 from gsfl_tune.data.sources.nabirds import NABirdsSource
 from gsfl_tune.data.sources.parquet import ParquetSource, parquet_classes
+from gsfl_tune.data.sources.table import TextTableSource
 from gsfl_tune.data.sources.torchvision_sets import (
     AircraftSource,
     CarsSource,
@@ -48,6 +53,7 @@ __all__ = [
     "AircraftSource",
     "ArrowSource",
     "CarsSource",
+    "CocoSource",
     "CubSource",
     "DogsSource",
     "FiftyOneSource",
@@ -64,6 +70,7 @@ __all__ = [
     "Sample",
     "Source",
     "SourceRequest",
+    "TextTableSource",
     "TypefacesSource",
     "WebDatasetSource",
     "count_classes",
@@ -86,16 +93,47 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
     Raises:
         UserError: If the source is missing or its layout is not the expected one.
     """
+    if config.source == "auto":
+        name = detect_source(config.path)
+        source = create_source(config.model_copy(update={"source": name}), cache, scoring=scoring)
+        source.notices.insert(0, f"data.source: auto: {_shown(config)} is read as {name}")
+        return source
+    source = _create(config, cache, scoring)
+    if config.crop == "box" and not scoring and not any(each.box for each in source.samples):
+        source.problems.append(
+            f"data.crop: found box, but {_shown(config)} ({config.source}) has no boxes; allowed: "
+            "none, or a source with boxes: coco, csv and jsonl (data.box_columns), cub, nabirds, "
+            "cars"
+        )
+    return source
+
+
+def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
     columns = {"image_column": config.image_column, "label_column": config.label_column}
+    groups = {"group_column": config.group_column}
     match config.source:
-        case "auto":
-            name = detect_source(config.path)
-            found = config.model_copy(update={"source": name})
-            source = create_source(found, cache, scoring=scoring)
-            source.notices.insert(0, f"data.source: auto: {_shown(config)} is read as {name}")
-            return source
         case "folder":
             return FolderSource(config.path, classes=config.classes, scoring=scoring)
+        case "csv" | "jsonl":
+            return TextTableSource(
+                config.path,
+                config.source,
+                given=Given(
+                    config.image_column,
+                    config.label_column,
+                    config.split_column,
+                    config.group_column,
+                    tuple(config.box_columns or ()),
+                    config.box_format,
+                ),
+                root=config.root,
+                crop=config.crop == "box",
+                scoring=scoring,
+            )
+        case "coco":
+            return CocoSource(
+                config.path, root=config.root, crop=config.crop == "box", scoring=scoring
+            )
         case "cub":
             return CubSource(config.path)
         case "nabirds":
@@ -109,14 +147,14 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
         case "fiftyone":
             return FiftyOneSource(config.path, scoring=scoring)
         case "arrow":
-            return ArrowSource(config.path, **columns, scoring=scoring)
+            return ArrowSource(config.path, **columns, **groups, scoring=scoring)
         case "webdataset":
             return WebDatasetSource(
                 config.path, cache, config=config.config, **columns, scoring=scoring
             )
         case "parquet":
             return ParquetSource(
-                config.path, cache, config=config.config, **columns, scoring=scoring
+                config.path, cache, config=config.config, **columns, **groups, scoring=scoring
             )
         case "aircraft":
             return AircraftSource(config.path, download=config.download)
@@ -151,6 +189,13 @@ def count_classes(config: DataConfig) -> int | None:
         if any("://" in path for path in _paths(config)):
             return None
         match name:
+            case "csv" | "jsonl":
+                known = config.model_copy(update={"source": name, "crop": "none"})
+                return len(_create(known, Path(), False).classes) or None
+            case "coco":
+                found = find_descriptions(config.path, is_coco, "COCO")
+                contents = [read_coco(each.file) for each in found]
+                return len({a.category for each in contents for a in each.annotations}) or None
             case "arrow":
                 return arrow_classes(config.path, columns)
             case "webdataset":

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._names import Part, counted, some
 from gsfl_tune.experiment.errors import UserError
 
@@ -30,12 +31,16 @@ class Sample:
         path: What messages call it, unique in the source.
         stamp: (size in bytes, time of change in ns) of the file that holds it; as long as they
             are the same, so is the image. None if there is no such file.
+        group: What the source says it belongs to (an animal, a place, a photographer), if it does.
+        box: (x0, y0, x1, y1) of what is seen, in pixels of the upright image; None without one.
     """
 
     label: int
     part: Part | None
     path: str
     stamp: tuple[int, int] | None
+    group: str | None = None
+    box: Box | None = None
 
 
 class Source(ABC):
@@ -108,8 +113,22 @@ class FileSource(Source):
         label: int,
         part: Part | None,
         stamp: tuple[int, int] | None = None,
+        *,
+        box: Box | None = None,
+        group: str | None = None,
+        name: str | None = None,
     ) -> None:
-        """Lists a file; a missing one is kept and turns out to be broken when it is read."""
+        """Lists a file; a missing one is kept and turns out to be broken when it is read.
+
+        Args:
+            file: Where it is.
+            label: Position in the classes.
+            part: The part that the source puts it into.
+            stamp: Its size and time of change, where they are known.
+            box: What of it is the sample.
+            group: What it belongs to.
+            name: What messages call the sample; default: the path.
+        """
         if stamp is None:
             try:
                 status = file.stat()
@@ -117,7 +136,7 @@ class FileSource(Source):
             except OSError:
                 stamp = None
         self.files.append(file)
-        self.samples.append(Sample(label, part, str(file), stamp))
+        self.samples.append(Sample(label, part, name or str(file), stamp, group, box))
 
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
         """Yields a reader of each file."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.activity import activity
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory
 from gsfl_tune.experiment.errors import UserError
 
@@ -57,9 +58,9 @@ class BenchmarkSource(FileSource):
     def _list(self) -> None:
         raise NotImplementedError
 
-    def _add_labelled(self, file: Path, label: int, part: Part) -> None:
+    def _add_labelled(self, file: Path, label: int, part: Part, box: Box | None = None) -> None:
         if 0 <= label < len(self.classes):
-            self.add(file, label, part)
+            self.add(file, label, part, box=box)
         else:
             self.problems.append(
                 f"{file}: label {label + 1} is outside the {len(self.classes)} classes"

@@ -2,28 +2,60 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import expand
+from gsfl_tune.data.sources._columns import Given, find_roles, told_part
+from gsfl_tune.data.sources._described import METADATA, is_coco, is_csv, is_jsonl
 from gsfl_tune.data.sources._layouts import known_layout
-from gsfl_tune.data.sources._names import JUNK_FOLDERS
+from gsfl_tune.data.sources._names import JUNK_FOLDERS, is_structure
 from gsfl_tune.data.sources._remote import TAR
+from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
 
 # So many files tell what a folder holds; of a million nobody has to ask all.
 _ENOUGH = 2000
 _ALLOWED = (
-    "a folder of images, a public data set's folder, Parquet or tar files (file, folder, URL)"
+    "a folder of images, a public data set's folder, tables (.csv, .tsv, .jsonl), COCO's JSON, "
+    "Parquet or tar files (file, folder, URL)"
 )
+# Tables lie beside the images or in the folders of parts.
+_TABLE_DEPTH = 2
+
+
+@dataclass
+class _Held:
+    """What a folder holds, of each kind the first file that was found.
+
+    Attributes:
+        image: An image in a folder.
+        parquet: A Parquet file.
+        shard: A tar file.
+        coco: A JSON file of COCO.
+        tables: By source: tables with columns of files and labels.
+        declared: Those whose names say that they describe images or a part.
+        classes: Uppermost folders around images whose names may be classes.
+    """
+
+    image: str = ""
+    parquet: str = ""
+    shard: str = ""
+    coco: str = ""
+    tables: dict[str, str] = field(default_factory=dict)
+    declared: dict[str, str] = field(default_factory=dict)
+    classes: set[str] = field(default_factory=set)
 
 
 def detect_source(path: str | list[str] | None) -> str:
     """Tells from what lies at a path how to read it.
 
     Args:
-        path: A folder, a Parquet or tar file, a pattern, a URL, or a list of such files.
+        path: A folder, a table, a JSON file of COCO, a Parquet or tar file, a pattern, a URL, or a
+            list of such files.
 
     Returns:
         A value of ``data.source``.
@@ -34,7 +66,7 @@ def detect_source(path: str | list[str] | None) -> str:
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {_ALLOWED}")
     if isinstance(path, list):
-        return "webdataset" if all(_is_tar(name) for name in path) else "parquet"
+        return _of_list(path)
     expanded = expand(path)
     local = Path(expanded)
     # What exists is a path, whatever characters its name has.
@@ -43,53 +75,133 @@ def detect_source(path: str | list[str] | None) -> str:
             return "webdataset" if _is_tar(expanded) else "parquet"
         raise UserError(f"{expanded} does not exist (looked in {Path.cwd()})")
     if not local.is_dir():
-        if local.suffix.lower() == ".parquet":
-            return "parquet"
-        if _is_tar(local.name):
-            return "webdataset"
-        raise UserError(
-            f"{expanded} is neither an experiment (.yaml), nor a Parquet or tar file, nor a folder"
-        )
+        return _of_file(local)
     known = known_layout(local)
-    if known is not None:
-        return known.source
-    images, tables, shards = _holds(expanded)
-    if tables and images:
+    return known.source if known is not None else _of_folder(expanded)
+
+
+def _of_list(paths: list[str]) -> str:
+    """The source of several entries, which must be of one kind."""
+    kinds: dict[str, str] = {}
+    for path in paths:
+        there = Path(expand(path)).exists()
+        kind = detect_source(path) if there else "webdataset" if _is_tar(path) else "parquet"
+        kinds.setdefault(kind, path)
+    if len(kinds) > 1:
+        shown = ", ".join(f"{path} ({kind})" for kind, path in kinds.items())
+        raise UserError(f"data.path: entries of different kinds: {shown}; set data.source to one")
+    kind = next(iter(kinds))
+    return kind if kind in ("csv", "jsonl", "coco", "webdataset") else "parquet"
+
+
+def _of_file(file: Path) -> str:
+    if file.suffix.lower() == ".parquet":
+        return "parquet"
+    if _is_tar(file.name):
+        return "webdataset"
+    if is_csv(file):
+        return "csv"
+    if is_coco(file):
+        return "coco"
+    if is_jsonl(file):
+        return "jsonl"
+    if file.suffix.lower() == ".json":
         raise UserError(
-            f"{expanded} holds both Parquet files ({tables}) and images ({images}): set "
+            f"{file} is neither COCO's JSON (an object with images, annotations and categories) "
+            "nor a list of objects"
+        )
+    raise UserError(
+        f"{file} is neither an experiment (.yaml), nor a table (.csv, .tsv, .jsonl, .json), nor a "
+        "Parquet file, nor a folder"
+    )
+
+
+def _of_folder(root: str) -> str:
+    held = _holds(root)
+    if held.parquet and held.image:
+        raise UserError(
+            f"{root} holds both Parquet files ({held.parquet}) and images ({held.image}): set "
             "data.source to parquet or folder"
         )
-    if tables and shards:
+    if held.parquet and held.shard:
         raise UserError(
-            f"{expanded} holds both Parquet files ({tables}) and tar files ({shards}): set "
+            f"{root} holds both Parquet files ({held.parquet}) and tar files ({held.shard}): set "
             "data.source to parquet or webdataset"
         )
+    if held.parquet:
+        return "parquet"
+    found = {**({"coco": held.coco} if held.coco else {}), **held.declared}
+    several = len(held.classes) > 1
+    if not found and not several:
+        # Any other table describes the images where folders do not.
+        found = held.tables
+    if found and several:
+        shown = " and ".join(sorted(held.classes)[:2])
+        found = {**found, "folder": f"folders such as {shown}"}
+    if len(found) > 1:
+        shown = ", ".join(f"{kind} ({what})" for kind, what in found.items())
+        raise UserError(
+            f"{root} may be read in several ways: {shown}; set data.source to one, or name the file"
+        )
     # An archive beside folders of images is what they came in.
-    return "parquet" if tables else "webdataset" if shards and not images else "folder"
+    otherwise = "webdataset" if held.shard and not held.image else "folder"
+    return next(iter(found), otherwise)
 
 
 def _is_tar(name: str) -> bool:
     return TAR.holds(name)
 
 
-def _holds(root: str) -> tuple[str, str, str]:
-    """An image, a Parquet and a tar file of a folder; empty where the first files are none."""
-    image = table = shard = ""
+def _holds(root: str) -> _Held:
+    """Looks through the first files of a folder."""
+    held = _Held()
     seen = 0
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(
             f for f in folders if not f.startswith(".") and f.lower() not in JUNK_FOLDERS
         )
+        inside = os.path.relpath(folder, root)
+        depth = 0 if inside == "." else inside.count(os.sep) + 1
         for name in sorted(files):
-            suffix = os.path.splitext(name)[1].lower()
+            file = Path(folder, name)
+            suffix = file.suffix.lower()
+            shown = os.path.relpath(file, root)
             if suffix == ".parquet":
-                table = table or os.path.relpath(os.path.join(folder, name), root)
+                held.parquet = held.parquet or shown
             elif _is_tar(name):
-                shard = shard or os.path.relpath(os.path.join(folder, name), root)
-            elif folder != root and suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES:
+                held.shard = held.shard or shown
+            elif suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES:
                 # A picture beside the Parquet files is of their description.
-                image = image or os.path.relpath(os.path.join(folder, name), root)
+                if folder != root:
+                    held.image = held.image or shown
+                    names = (each for each in Path(inside).parts if not is_structure(each))
+                    held.classes.update(itertools.islice(names, 1))
+            elif depth < _TABLE_DEPTH:
+                _note_table(held, file, shown)
             seen += 1
         if seen >= _ENOUGH:
             break
-    return image, table, shard
+    return held
+
+
+def _note_table(held: _Held, file: Path, shown: str) -> None:
+    if is_coco(file):
+        held.coco = held.coco or shown
+        return
+    kind = "csv" if is_csv(file) else "jsonl" if is_jsonl(file) else None
+    if kind is None or kind in held.declared:
+        return
+    declared = METADATA.fullmatch(file.name) or told_part(file.stem)
+    if (not declared and kind in held.tables) or not _labels_images(file):
+        return
+    held.tables.setdefault(kind, shown)
+    if declared:
+        held.declared[kind] = shown
+
+
+def _labels_images(file: Path) -> bool:
+    """Whether a table has columns of files and of labels, or may have several of them."""
+    try:
+        return find_roles(read_rows(file), Given()).labelled
+    except UserError as error:
+        return "data.label_column" in str(error)

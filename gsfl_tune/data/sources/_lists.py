@@ -5,14 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, some
 from gsfl_tune.experiment.errors import UserError
 
+BOXES = "bounding_boxes.txt"
 LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classes.txt")
 
 
 class ListedSource(FileSource):
-    """Images by number, as CUB-200-2011 and NABirds list them in four files of the same names."""
+    """Images by number, as CUB-200-2011 and NABirds list them in files of the same names.
+
+    Boxes come from ``bounding_boxes.txt`` where it is there.
+    """
 
     def _read_lists(self, root: Path) -> dict[str, str]:
         """Lists all images with their labels and parts.
@@ -27,6 +32,7 @@ class ListedSource(FileSource):
             UserError: If a line of a file cannot be read.
         """
         images, labels, training, classes = (numbered_lines(root / name) for name in LISTS)
+        boxes = _boxes(root / BOXES)
         order = {number: label for label, number in enumerate(classes)}
         for problem, ids in (
             ("has no line in image_class_labels.txt", [i for i in images if i not in labels]),
@@ -35,6 +41,7 @@ class ListedSource(FileSource):
                 "has a label outside classes.txt",
                 [i for i in images if i in labels and labels[i] not in order],
             ),
+            (f"has no line in {BOXES}", [i for i in images if boxes and i not in boxes]),
             (
                 "is neither 0 nor 1 in train_test_split.txt",
                 [i for i in images if training.get(i, "0") not in ("0", "1")],
@@ -46,8 +53,29 @@ class ListedSource(FileSource):
             label = order.get(labels.get(number, ""))
             part = {"1": "train", "0": "test"}.get(training.get(number, ""))
             if label is not None and part is not None:
-                self.add(root / "images" / name, label, "train" if part == "train" else "test")
+                self.add(
+                    root / "images" / name,
+                    label,
+                    "train" if part == "train" else "test",
+                    box=boxes.get(number),
+                )
         return classes
+
+
+def _boxes(file: Path) -> dict[str, Box]:
+    """Boxes by the number of the image, of lines ``number x y width height``; none without file."""
+    if not file.exists():
+        return {}
+    boxes: dict[str, Box] = {}
+    for number, text in numbered_lines(file).items():
+        try:
+            x, y, width, height = map(float, text.split())
+        except ValueError:
+            raise UserError(
+                f"{file}: image {number}: found {text!r}, allowed x, y, width and height"
+            ) from None
+        boxes[number] = (x, y, x + width, y + height)
+    return boxes
 
 
 def numbered_lines(file: Path) -> dict[str, str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
@@ -26,6 +26,7 @@ class LabelledTable:
         stamp: Size and time of change of what holds the images.
         folder: Where the images lie of rows that name a file instead of holding it; None if
             all hold theirs.
+        groups: What every image belongs to, where the experiment names a column of it.
     """
 
     name: str
@@ -35,6 +36,7 @@ class LabelledTable:
     classes: list[str] | None
     stamp: tuple[int, int]
     folder: Path | None
+    groups: list[str | None] | None = field(default=None, kw_only=True)
 
     def where(self, row: int) -> str:
         """What messages call a row."""
@@ -144,7 +146,9 @@ class TableSource(Source, Generic[Table]):
             if label is None:
                 outside.append(f"{self.kind} {row} ({value!r})")
                 continue
-            self.samples.append(Sample(label, table.part, table.where(row), table.stamp_of(row)))
+            group = table.groups[row] if table.groups else None
+            where, stamp = table.where(row), table.stamp_of(row)
+            self.samples.append(Sample(label, table.part, where, stamp, group))
             self._rows.append((number, row))
         if outside:
             self.problems.append(

@@ -21,10 +21,11 @@ NO_LABEL = -1
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns that the experiment gives, ``data.image_column``, ``data.label_column``."""
+    """Names of columns that the experiment gives: ``data.image_column`` and so on."""
 
     image: str | None = None
     label: str | None = None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,14 @@ class Chosen:
     Attributes:
         image: Name of the column of images.
         label: Name of the column of labels.
+        group: Name of the column of groups, if the experiment names one.
         has_path: Whether images have a path beside their bytes.
         classes: Names of integer labels, where the table has them.
     """
 
     image: str
     label: str
+    group: str | None
     has_path: bool
     classes: list[str] | None
 
@@ -60,8 +63,10 @@ def choose_columns(
     """
     image = _image_column(schema, name, columns.image)
     label = _label_column(schema, features, name, columns.label)
+    if columns.group is not None:
+        _given(schema, name, columns.group, "group", lambda _: True, "any type")
     has_path = _has_field(schema.field(image).type, "path")
-    return Chosen(image, label, has_path, _class_names(features, label))
+    return Chosen(image, label, columns.group, has_path, _class_names(features, label))
 
 
 def class_names(
@@ -99,6 +104,11 @@ def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return [None if value == NO_LABEL else value for value in values]
     return [None if value is None else normal(value) for value in values]
+
+
+def groups_of(values: list[Any]) -> list[str | None]:
+    """Groups as text; None where a row has none."""
+    return [None if value is None else str(value) for value in values]
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:

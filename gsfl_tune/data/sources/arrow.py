@@ -22,6 +22,7 @@ from gsfl_tune.data.sources._tables import (
     choose_columns,
     class_names,
     features_of,
+    groups_of,
     known_features,
     labels_of,
 )
@@ -61,6 +62,7 @@ class ArrowSource(TableSource[_Saved]):
         path: The folder.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
+        group_column: Name of the column of what an image belongs to, if any.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -73,9 +75,10 @@ class ArrowSource(TableSource[_Saved]):
         *,
         image_column: str | None = None,
         label_column: str | None = None,
+        group_column: str | None = None,
         scoring: bool = False,
     ) -> None:
-        columns = Columns(image_column, label_column)
+        columns = Columns(image_column, label_column, group_column)
         saved = _datasets(local_directory(path, WHAT))
         super().__init__([_open(folder, part, columns) for folder, part in saved], scoring=scoring)
 
@@ -169,10 +172,14 @@ def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:
         names = [name for each in images for name in each.field("path").to_pylist()]
         lacking = any(each.field("bytes").null_count for each in images)
     labels = labels_of(column, str(folder))
+    groups = None
+    if chosen.group is not None:
+        groups = groups_of([v for b in batches for v in b.column(chosen.group).to_pylist()])
     order = _order(folder, state, len(labels))
     if order is not None:
         labels = [labels[place] for place in order]
         names = [names[place] for place in order]
+        groups = None if groups is None else [groups[place] for place in order]
     statuses = [file.stat() for file in files]
     return _Saved(
         name=str(folder),
@@ -188,6 +195,7 @@ def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:
         files=files,
         image=chosen.image,
         order=order,
+        groups=groups,
     )
 
 

@@ -12,7 +12,8 @@ WHAT = f"the folder CUB_200_2011, which holds {', '.join(LISTS)} and images/"
 class CubSource(ListedSource):
     """The four lists and the folder ``images/`` as they come out of the official archive.
 
-    Class names lose the number in front (``001.Black_footed_Albatross``) and their underscores.
+    Boxes come from ``bounding_boxes.txt`` where it is there. Class names lose the number in front
+    (``001.Black_footed_Albatross``) and their underscores.
 
     Args:
         path: The folder, or the folder that the archive was unpacked in.

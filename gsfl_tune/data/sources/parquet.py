@@ -19,6 +19,7 @@ from gsfl_tune.data.sources._tables import (
     choose_columns,
     class_names,
     features_of,
+    groups_of,
     labels_of,
 )
 from gsfl_tune.experiment.errors import UserError
@@ -53,6 +54,7 @@ class ParquetSource(TableSource[_ParquetTable]):
         config: Which of several configurations side by side.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
+        group_column: Name of the column of what an image belongs to, if any.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -67,9 +69,10 @@ class ParquetSource(TableSource[_ParquetTable]):
         config: str | None = None,
         image_column: str | None = None,
         label_column: str | None = None,
+        group_column: str | None = None,
         scoring: bool = False,
     ) -> None:
-        columns = Columns(image_column, label_column)
+        columns = Columns(image_column, label_column, group_column)
         files = find_files(path, cache, PARQUET, config)
         super().__init__([_open(file, columns) for file in files], scoring=scoring)
 
@@ -125,6 +128,7 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
             schema = opened.schema_arrow
             chosen = choose_columns(schema, features_of(schema), file.name, columns)
             wanted = [chosen.label, *([f"{chosen.image}.path"] if chosen.has_path else [])]
+            wanted += [chosen.group] if chosen.group is not None else []
             table = opened.read(columns=wanted)
             lacking = chosen.has_path and _lacks_bytes(opened.metadata, chosen.image)
     except (pa.ArrowException, OSError) as error:
@@ -143,6 +147,7 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
         folder=Path(file.name).parent if lacking and "://" not in file.name else None,
         local=file.local,
         image=chosen.image,
+        groups=None if chosen.group is None else groups_of(table.column(chosen.group).to_pylist()),
     )
 
 

@@ -7,7 +7,9 @@ opens a broken one without saying which; torchvision does the downloads.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import Part, some
 from gsfl_tune.data.sources._benchmark import BenchmarkSource
 from gsfl_tune.data.sources._lists import matrix, text_lines
@@ -126,7 +128,7 @@ class PetsSource(BenchmarkSource):
 
 
 class CarsSource(BenchmarkSource):
-    """Stanford Cars, 196 models, from an existing folder."""
+    """Stanford Cars, 196 models with their boxes, from an existing folder."""
 
     folder = "stanford_cars"
     torchvision_name = "StanfordCars"
@@ -157,4 +159,13 @@ class CarsSource(BenchmarkSource):
         for table, folder, part in lists:
             for row in matrix(self.root / table, "annotations"):
                 file = self.root / folder / str(row["fname"])
-                self._add_labelled(file, int(row["class"]) - 1, part)
+                self._add_labelled(file, int(row["class"]) - 1, part, _box(row))
+
+
+def _box(row: Any) -> Box | None:
+    """The box of a car: two corners, whose pixels are counted from 1."""
+    names = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
+    if not set(names) <= set(row.dtype.names or ()):
+        return None
+    x0, y0, x1, y1 = (float(row[name]) for name in names)
+    return x0 - 1, y0 - 1, x1, y1

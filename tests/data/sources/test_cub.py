@@ -43,6 +43,31 @@ def test_the_official_layout(root, cache, inside):
     assert not dataset.given_validation
 
 
+def test_boxes_come_along(root, cache):
+    assert all(sample.box is None for sample in CubSource(str(root)).samples)
+    lines = [f"{number} {number}.0 2.0 3.0 4.0\n" for number in range(1, 17)]
+    (root / "bounding_boxes.txt").write_text("".join(lines))
+    source = CubSource(str(root))
+    assert [sample.box for sample in source.samples[:2]] == [(1, 2, 4, 6), (2, 2, 5, 6)]
+    config = configure("cub", root, crop="box", crop_margin=0.0)
+    dataset = prepare(config, cache_dir=cache)
+    assert set(map(tuple, dataset.pool.sizes.tolist())) == {(3, 4)}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("", r"1 image\(s\): each has no line in bounding_boxes\.txt: id 16"),
+        ("16 1.0 2.0\n", r"bounding_boxes\.txt: image 16: found '1\.0 2\.0', allowed x, y, width"),
+    ],
+)
+def test_wrong_boxes(root, cache, line, message):
+    lines = [f"{number} 1.0 2.0 3.0 4.0\n" for number in range(1, 16)]
+    (root / "bounding_boxes.txt").write_text("".join(lines) + line)
+    with pytest.raises(UserError, match=message):
+        prepare(configure("cub", root), cache_dir=cache)
+
+
 def test_missing_files_are_named(root):
     (root / "classes.txt").unlink()
     with pytest.raises(UserError, match=r"has no classes\.txt"):

@@ -5,9 +5,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torchvision.datasets
+from PIL import Image
 from scipy.io import savemat
 
-from gsfl_tune.data import load_square, prepare
+from gsfl_tune.data import load_square, prepare, square
 from gsfl_tune.data.sources import create_source, detect_source
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, picture, save
@@ -67,11 +68,12 @@ def make_cars(root):
     )
     number = 0
     for folder, file, count in lists:
-        rows = np.zeros(count, dtype=[("bbox_x1", "O"), ("class", "O"), ("fname", "O")])
+        corners = [(f"bbox_{side}", "O") for side in ("x1", "y1", "x2", "y2")]
+        rows = np.zeros(count, dtype=[*corners, ("class", "O"), ("fname", "O")])
         for index in range(count):
             number += 1
             save(base / folder / f"{number:05d}.jpg", number)
-            rows[index] = (1, index % 2 + 1, f"{number:05d}.jpg")
+            rows[index] = (1, 3, 8, 12, index % 2 + 1, f"{number:05d}.jpg")
         savemat(file, {"annotations": rows})
 
 
@@ -101,6 +103,23 @@ def test_existing_folders(tmp_path, cache, source, counts, given_validation):
     inner = next(child for child in tmp_path.iterdir() if child != cache)
     again = prepare(configure(source, inner), cache_dir=cache)
     assert again.digest == dataset.digest
+
+
+def test_the_boxes_of_cars(tmp_path, cache):
+    """Two corners, whose pixels MATLAB counts from 1."""
+    make_cars(tmp_path)
+    config = configure("cars", tmp_path, crop="box", crop_margin=0.0)
+    dataset = prepare(config, cache_dir=cache)
+    with Image.open(dataset.pool.paths[0]) as image:
+        expected = square(image.crop((0, 2, 8, 12)), dataset.pool.side)
+    np.testing.assert_array_equal(dataset.pool.gather(np.array([0]))[0], expected)
+
+
+@pytest.mark.parametrize("source", ["aircraft", "pets"])
+def test_benchmarks_without_boxes(tmp_path, cache, source):
+    MAKERS[source](tmp_path)
+    with pytest.raises(UserError, match=r"data\.crop: found box, but .* has no boxes"):
+        prepare(configure(source, tmp_path, crop="box"), cache_dir=cache)
 
 
 def test_the_photographers_line_of_aircraft_is_cut(tmp_path, cache):

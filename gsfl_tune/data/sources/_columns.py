@@ -1,0 +1,236 @@
+"""Which columns of a table of text hold files, labels, parts and boxes."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from gsfl_tune.data.formats import IMAGE_SUFFIXES
+from gsfl_tune.data.sources._names import AmbiguousName, Part, part_of_name, some
+from gsfl_tune.data.sources._rows import Rows
+from gsfl_tune.experiment.errors import UserError
+
+BoxFormat = Literal["auto", "xywh", "xyxy"]
+
+# fmt: off
+# The first that is there is taken.
+_IMAGE = (
+    "file_name", "filename", "file", "image", "image_path", "img_path", "file_path", "filepath",
+    "path", "img", "image_name", "img_name", "image_file", "image_filename",
+)
+# These where no column has names of images: `id` often stands beside one.
+_ID = ("image_id", "img_id", "imageid", "id", "uuid")
+_LABEL = ("label", "labels")
+# One of these where no column is called label.
+_LABEL_TOO = (
+    "class", "classes", "category", "target", "species", "breed", "variety", "choice", "choices",
+    "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx",
+)
+_SPLIT = ("split", "subset", "partition", "data_split", "set")
+# What programs write beside: the index of pandas, bookkeeping of Label Studio, sizes.
+_BESIDE = frozenset([
+    "", "id", "index", "annotation_id", "annotator", "created_at", "updated_at", "lead_time",
+    "agreement", "width", "height", "depth", "image_width", "image_height",
+])
+_CORNERS = (
+    ("xmin", "ymin", "xmax", "ymax"), ("x_min", "y_min", "x_max", "y_max"),
+    ("x0", "y0", "x1", "y1"), ("x1", "y1", "x2", "y2"),
+    ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2"), ("left", "top", "right", "bottom"),
+)
+_SIZES = (
+    ("x", "y", "width", "height"), ("x", "y", "w", "h"),
+    ("bbox_x", "bbox_y", "bbox_width", "bbox_height"), ("bbox_x", "bbox_y", "bbox_w", "bbox_h"),
+    ("left", "top", "width", "height"),
+)
+# fmt: on
+_ONE_HOT_FILE = "_classes.csv"
+_ASKED = 20
+_BIT = re.compile(r"\s*[01](?:\.0*)?\s*")
+
+
+@dataclass(frozen=True)
+class Given:
+    """Names of columns that the experiment gives: ``data.image_column`` and its neighbours."""
+
+    image: str | None = None
+    label: str | None = None
+    split: str | None = None
+    group: str | None = None
+    boxes: tuple[str, ...] = ()
+    box_format: BoxFormat = "auto"
+
+
+@dataclass(frozen=True)
+class Roles:
+    """What the columns of a table are.
+
+    Attributes:
+        image: Column of paths, names or ids of files.
+        label: Column of labels; None where there is none.
+        one_hot: Columns that are classes, with 1 in one of them; empty where there are none.
+        split: Column of parts.
+        group: Column of what an image belongs to.
+        boxes: Four columns, or one of lists; empty where there are none.
+        corners: Whether boxes are two corners; else a corner and a size.
+        notices: What must be known of the choice.
+    """
+
+    image: str
+    label: str | None = None
+    one_hot: tuple[str, ...] = ()
+    split: str | None = None
+    group: str | None = None
+    boxes: tuple[str, ...] = ()
+    corners: bool = False
+    notices: tuple[str, ...] = field(default=())
+
+    @property
+    def labelled(self) -> bool:
+        """Whether rows may have labels."""
+        return self.label is not None or bool(self.one_hot)
+
+
+def find_roles(rows: Rows, given: Given) -> Roles:
+    """Tells from names and values what the columns are.
+
+    Raises:
+        UserError: If a column is missing or may be two things.
+    """
+    if given == Given() and {"data", "annotations"} <= set(rows.columns):
+        raise UserError(f"{rows.name}: Label Studio's JSON: export as JSON-MIN or CSV instead")
+    image = _image(rows, given.image)
+    boxes, corners = _boxes(rows, given)
+    split, notice = _split(rows, given.split)
+    group = None if given.group is None else _known(rows, given.group, "data.group_column")
+    roles = Roles(image, split=split, group=group, boxes=boxes, corners=corners, notices=notice)
+    taken = {image, *boxes, *filter(None, [split, group])}
+    if given.label is not None:
+        # A test table may lack it.
+        return replace(roles, label=given.label if given.label in rows.columns else None)
+    rest = [column for column in rows.columns if column not in taken]
+    if Path(rows.name).name == _ONE_HOT_FILE:
+        return replace(roles, one_hot=tuple(rest))
+    called = _called(rows, _LABEL)
+    if called in rest:
+        return replace(roles, label=called)
+    found = [column for column in rest if _plain(column) in _LABEL_TOO]
+    others = [column for column in rest if _plain(column) not in _BESIDE]
+    if not found and len(others) > 1 and all(_is_bits(rows, column) for column in others):
+        return replace(roles, one_hot=tuple(others))
+    if not found and len(rows.columns) == 2:
+        found = rest
+    found = found or others
+    if len(found) > 1:
+        raise UserError(
+            f"{rows.name}: several columns may hold the labels: {some(found, 20)}; "
+            "data.label_column names the one that is meant"
+        )
+    passed = [column for column in others if column not in found]
+    if found and passed:
+        text = f"{rows.name}: column {found[0]} holds the labels, and not {some(passed, 3)}"
+        roles = replace(roles, notices=(*roles.notices, f"{text}; data.label_column chooses"))
+    return replace(roles, label=found[0] if found else None)
+
+
+def described(rows: Rows) -> str:
+    """The columns, for messages."""
+    return f"the columns {some([column or '(no name)' for column in rows.columns], 20)}"
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", name.lower()).strip("_")
+
+
+def _known(rows: Rows, column: str, key: str) -> str:
+    if column not in rows.columns:
+        raise UserError(f"{rows.name}: {key}: no column {column}, but {described(rows)}")
+    return column
+
+
+def _called(rows: Rows, names: tuple[str, ...]) -> str | None:
+    """The column that has the first of some names."""
+    for name in names:
+        found = [column for column in rows.columns if _plain(column) == name]
+        if len(found) == 1:
+            return found[0]
+    return None
+
+
+def _image(rows: Rows, given: str | None) -> str:
+    if given is not None:
+        return _known(rows, given, "data.image_column")
+    holding = [column for column in rows.columns if _holds_names(rows.values[column])]
+    found = _called(rows, _IMAGE) or (holding[0] if len(holding) == 1 else _called(rows, _ID))
+    if found is not None:
+        return found
+    raise UserError(
+        f"{rows.name}: expected a column of files (such as file_name, image or id), found "
+        f"{described(rows)}; data.image_column names another one"
+    )
+
+
+def _split(rows: Rows, given: str | None) -> tuple[str | None, tuple[str, ...]]:
+    if given is not None:
+        return _known(rows, given, "data.split_column"), ()
+    for column in rows.columns:
+        if _plain(column) in _SPLIT:
+            words = {str(value).strip() for value in rows.values[column] if value is not None}
+            odd = sorted(word for word in words if word and not is_part(word))
+            if not odd and any(words):
+                return column, ()
+            if odd:
+                return None, (
+                    f"{rows.name}: column {column} holds other words than those for parts "
+                    f"({some(odd, 3)}): not used as such; data.split_column would refuse it",
+                )
+    return None, ()
+
+
+def is_part(word: str) -> bool:
+    """Whether a word tells a part."""
+    try:
+        return part_of_name(word) is not None
+    except AmbiguousName:
+        return False
+
+
+def told_part(word: str) -> Part | None:
+    """The part that a word tells; None for an ambiguous one too."""
+    return part_of_name(word) if is_part(word) else None
+
+
+def _boxes(rows: Rows, given: Given) -> tuple[tuple[str, ...], bool]:
+    names = {_plain(column): column for column in rows.columns}
+    if not given.boxes:
+        for kinds, corners in ((_CORNERS, True), (_SIZES, False)):
+            for four in kinds:
+                if all(name in names for name in four):
+                    return tuple(names[name] for name in four), corners
+        return (), False
+    for column in given.boxes:
+        _known(rows, column, "data.box_columns")
+    if given.box_format != "auto":
+        return given.boxes, given.box_format == "xyxy"
+    plain = tuple(_plain(column) for column in given.boxes)
+    if plain in _CORNERS or plain in _SIZES:
+        return given.boxes, plain in _CORNERS
+    raise UserError(
+        f"{rows.name}: data.box_format: {some(given.boxes)} do not say whether they are x, y, "
+        "width, height (xywh) or two corners (xyxy); allowed: xywh, xyxy"
+    )
+
+
+def _holds_names(values: list[Any]) -> bool:
+    """Whether values are names of images, as the first ones tell."""
+    first = [value for value in values if value not in (None, "")][:_ASKED]
+    return bool(first) and all(
+        isinstance(value, str) and Path(value.strip()).suffix.lower() in IMAGE_SUFFIXES
+        for value in first
+    )
+
+
+def _is_bits(rows: Rows, column: str) -> bool:
+    values: list[Any] = rows.values[column]
+    return bool(values) and all(_BIT.fullmatch(str(value)) for value in values)

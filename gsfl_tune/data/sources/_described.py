@@ -1,0 +1,141 @@
+"""Finds the files that describe images (tables, COCO) and tells their parts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gsfl_tune.data.sources._base import Part, expand, some
+from gsfl_tune.data.sources._names import JUNK_FOLDERS
+from gsfl_tune.data.sources._remote import part_of
+from gsfl_tune.experiment.errors import UserError
+
+# Tables that hold no labels, as Kaggle hands them out.
+_NO_LABELS = re.compile(r"sample[-_ ]?submission", re.IGNORECASE)
+# Of these names, if any are there, no other table is meant.
+METADATA = re.compile(r"metadata\.(?:csv|tsv|jsonl)|_classes\.csv|_annotations\.csv", re.IGNORECASE)
+CSV_SUFFIXES = (".csv", ".tsv")
+JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
+_COCO_KEYS = re.compile(rb'"(?:images|annotations|categories)"\s*:')
+_HEAD = 1 << 16
+
+
+@dataclass(frozen=True)
+class Description:
+    """A file that describes images.
+
+    Attributes:
+        file: Its absolute path.
+        part: The part that its name, or that of a folder around it, tells.
+        named: Whether the experiment names the file itself, not a folder that holds it.
+    """
+
+    file: Path
+    part: Part | None
+    named: bool
+
+    def without_part(self) -> Description:
+        """The same file, whatever its name tells."""
+        return replace(self, part=None)
+
+
+def find_descriptions(
+    path: str | list[str] | None, wanted: Callable[[Path], bool], what: str
+) -> list[Description]:
+    """All files that ``data.path`` names, in their order.
+
+    Of a folder, those called `METADATA` where there are some, else those that lie uppermost.
+
+    Args:
+        path: Files, and folders that hold such files.
+        wanted: Whether a file of a folder is one.
+        what: What they are, for messages.
+
+    Raises:
+        UserError: If an entry does not exist or holds none, or a name is not understood.
+    """
+    if path is None or path == []:
+        raise UserError(f"data.path is missing: it must name {what}, or a folder that holds some")
+    found: dict[Path, Description] = {}
+    for entry in [path] if isinstance(path, str) else path:
+        place = os.path.abspath(expand(entry))
+        if not os.path.exists(place):
+            raise UserError(f"data.path: {entry} does not exist (looked in {Path.cwd()})")
+        if not os.path.isdir(place):
+            found[Path(place)] = Description(Path(place), part_of(place), True)
+            continue
+        inside = _uppermost([file for file in _walk(place) if wanted(file)])
+        if not inside:
+            raise UserError(f"data.path: {entry} holds no {what}")
+        found.update((file, Description(file, part_of(str(file), place), False)) for file in inside)
+    return list(found.values())
+
+
+def _walk(root: str) -> list[Path]:
+    files: list[Path] = []
+    for folder, folders, names in os.walk(root):
+        folders[:] = sorted(
+            f for f in folders if not f.startswith((".", "__")) and f.lower() not in JUNK_FOLDERS
+        )
+        files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+    return [file for file in files if not _NO_LABELS.search(file.name)]
+
+
+def _uppermost(files: list[Path]) -> list[Path]:
+    called = [file for file in files if METADATA.fullmatch(file.name)]
+    depth = min((len(file.parts) for file in called or files), default=0)
+    return called or [file for file in files if len(file.parts) == depth]
+
+
+def is_coco(file: Path) -> bool:
+    """Whether a JSON file begins like COCO's: an object with images, annotations or categories."""
+    start = _start(file)
+    return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and bool(_COCO_KEYS.search(start))
+
+
+def is_csv(file: Path) -> bool:
+    """Whether a file is a table of text by its suffix."""
+    return file.suffix.lower() in CSV_SUFFIXES
+
+
+def is_jsonl(file: Path) -> bool:
+    """Whether a file holds JSON lines, or a JSON list, by its suffix and its first character."""
+    suffix = file.suffix.lower()
+    if suffix == ".json":
+        return _start(file).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    return suffix in JSONL_SUFFIXES
+
+
+def _start(file: Path) -> bytes:
+    if file.suffix.lower() != ".json":
+        return b""
+    try:
+        with file.open("rb") as stream:
+            return stream.read(_HEAD)
+    except OSError:
+        return b""
+
+
+def use_alone(files: list[Description], notices: list[str], *, scoring: bool) -> list[Description]:
+    """Takes a test part for all there is where nothing else is: somebody was given it alone."""
+    if {file.part for file in files} != {"test"} or scoring:
+        return files
+    notices.append(
+        f"{some([str(file.file) for file in files], 2)}: called a test part, and there is no "
+        "other: used as images without a split"
+    )
+    return [file.without_part() for file in files]
+
+
+def unsplit_beside_split(files: list[Description]) -> str | None:
+    """The problem of files whose names tell no part beside others that do; None without it."""
+    unsplit = [str(file.file) for file in files if file.part is None]
+    if not unsplit or len(unsplit) == len(files):
+        return None
+    return (
+        "data.path: some names of files tell their part (train, validation, test) and these do "
+        f"not: {some(unsplit)}"
+    )

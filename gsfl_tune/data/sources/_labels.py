@@ -1,0 +1,124 @@
+"""What the cells of a table say: labels, one-hot rows, boxes."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from typing import Any
+
+from gsfl_tune.data.single import Box
+from gsfl_tune.data.sources._columns import Roles
+from gsfl_tune.data.sources._names import normal
+from gsfl_tune.data.sources._rows import Rows
+
+# What pandas makes of integers where one is missing is a number all the same; 007 is a name.
+_WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0)?")
+_NO_LABEL = -1
+Label = int | str
+
+
+class Several(ValueError):
+    """A row of more than one class."""
+
+
+class Odd(ValueError):
+    """A cell that is not understood; the text says what was found and what is allowed."""
+
+
+def label_of(rows: Rows, roles: Roles, row: int) -> Label | None:
+    """The label of a row; None where it has none.
+
+    Raises:
+        Several: If it has more than one.
+        Odd: If the cell is not understood.
+    """
+    if roles.label is None:
+        chosen = [c for c in roles.one_hot if _bit(rows.values[c][row], c)]
+        if len(chosen) > 1:
+            raise Several
+        return normal(chosen[0]) if chosen else None
+    return _label(rows.values[roles.label][row])
+
+
+def whole_numbers(labels: list[Label | None]) -> list[Label | None]:
+    """Labels as integers where all of them are such, -1 as no label; else as they are."""
+    found: list[Label | None] = []
+    for label in labels:
+        match = _WHOLE.fullmatch(label) if isinstance(label, str) else None
+        if isinstance(label, str) and match is None:
+            return [str(each) if isinstance(each, int) else each for each in labels]
+        number = int(match[1]) if match else label
+        found.append(None if number == _NO_LABEL else number)
+    return found
+
+
+def _label(value: Any) -> Label | None:
+    """One label of what a cell holds: text, a number, or choices as Label Studio writes them."""
+    if isinstance(value, str):
+        text = value.strip()
+        if text[:1] in ("{", "["):
+            try:
+                return _label(json.loads(text))
+            except (json.JSONDecodeError, RecursionError):
+                pass
+        return normal(text) or None
+    if value is None or isinstance(value, bool):
+        return None if value is None else str(value)
+    if isinstance(value, int | float):
+        if isinstance(value, int) or value.is_integer():
+            return int(value)
+        if math.isnan(value):
+            return None
+        raise Odd(f"found the label {value}, allowed whole numbers or text")
+    if isinstance(value, dict):
+        if not isinstance(value.get("choices"), list):
+            raise Odd(
+                f"found {json.dumps(value)[:60]}, allowed a label or choices "
+                "(boxes of Label Studio: export as COCO, data.source: coco)"
+            )
+        value = value["choices"]
+    labels = {found for each in value if (found := _label(each)) is not None}
+    if len(labels) > 1:
+        raise Several
+    return next(iter(labels), None)
+
+
+def _bit(value: Any, column: str) -> bool:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        number = math.nan
+    if number not in (0.0, 1.0):
+        raise Odd(f"found {value!r} in column {column}, allowed 0 or 1")
+    return number == 1.0
+
+
+def box_of(rows: Rows, roles: Roles, row: int) -> Box | None:
+    """The box of a row, (x0, y0, x1, y1); None where its cells are empty.
+
+    Raises:
+        Odd: If they do not hold four numbers.
+    """
+    cells = [rows.values[column][row] for column in roles.boxes]
+    if all(cell is None or cell == "" for cell in cells):
+        return None
+    found: Any = cells
+    if len(cells) == 1:
+        try:
+            found = json.loads(cells[0]) if isinstance(cells[0], str) else cells[0]
+        except json.JSONDecodeError:
+            found = None
+    try:
+        x, y, right, bottom = (float(value) for value in found)
+        if not all(map(math.isfinite, (x, y, right, bottom))):
+            raise ValueError
+    except (TypeError, ValueError):
+        shown = ", ".join(str(cell) for cell in cells)
+        raise Odd(f"found the box {shown or None}, allowed four numbers") from None
+    return (x, y, right, bottom) if roles.corners else (x, y, x + right, y + bottom)
+
+
+def degenerate(box: Box) -> bool:
+    """Whether a box is less than a pixel wide or high."""
+    return box[2] - box[0] < 1 or box[3] - box[1] < 1

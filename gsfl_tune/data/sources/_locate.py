@@ -1,0 +1,190 @@
+"""Finds the files that the rows of a table name: by path, by name, by an id without a suffix."""
+
+from __future__ import annotations
+
+import os
+import re
+import urllib.parse
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
+from gsfl_tune.data.sources._base import Part
+from gsfl_tune.data.sources._columns import told_part
+from gsfl_tune.data.sources._names import some
+from gsfl_tune.data.sources._walk import walk
+
+# So many rows tell which of several folders has the files.
+_ASKED = 20
+# Folders for descriptions, which lie beside those of images.
+_DESCRIPTIONS = frozenset(
+    ["annotation", "annotations", "ann", "anns", "labels", "meta", "metadata"]
+)
+_UPLOAD = re.compile(r"^[0-9a-f]{8}-")
+_SUFFIXES = IMAGE_SUFFIXES | HEIF_SUFFIXES
+Stamp = tuple[int, int]
+
+
+class NotFound(ValueError):
+    """A row whose file cannot be told; the text says what was found and what is allowed."""
+
+
+class Locator:
+    """Finds files for the rows of one table.
+
+    Args:
+        folder: Where the table lies.
+        root: ``data.root``, where it is given.
+        part: The part that the table's name tells.
+        values: What its rows say, to find out which folder is meant.
+    """
+
+    def __init__(
+        self, folder: Path, root: Path | None, part: Part | None, values: Iterable[str]
+    ) -> None:
+        above = [folder.parent] if folder.name.lower() in _DESCRIPTIONS else []
+        roots = [root] if root is not None else [folder, *above]
+        self._below = roots[-1]
+        self._listed: dict[str, dict[str, list[str]]] = {}
+        self._index: dict[str, list[tuple[str, ...]]] | None = None
+        self.base = folder if root is None else root
+        if root is None:
+            asked = list(dict.fromkeys(values))[:_ASKED]
+            bases = [base for each in roots for base in _bases(each, part)]
+            hits = [sum(self._is_at(base, value) for value in asked) for base in bases]
+            self.base = bases[hits.index(max(hits))] if any(hits) else folder
+        self._told = part or (told_part(self.base.name) if self.base not in roots else None)
+
+    def find(self, value: str, part: Part | None) -> tuple[Path, Stamp | None]:
+        """The file of a row, and its size and time of change; None where it does not exist.
+
+        Args:
+            value: A path, a name, or an id.
+            part: The part of the row: files in folders that are called for another are not meant,
+                unless it is training.
+
+        Raises:
+            NotFound: If several files have the name, or it is no file's.
+        """
+        found = self._at(self.base, value)
+        if found is None:
+            inside = self._anywhere(value, part)
+            found = None if inside is None else _stat(os.path.join(self._below, *inside))
+        if found is None:
+            return self.base / next(iter(_forms(value))), None
+        return Path(found[0]), found[1]
+
+    def _is_at(self, base: Path, value: str) -> bool:
+        try:
+            return self._at(base, value) is not None
+        except NotFound:
+            return False
+
+    def _at(self, base: Path, value: str) -> tuple[str, Stamp] | None:
+        """The file that a value names, counted from a folder."""
+        for form in _forms(value):
+            path = os.path.join(base, form)
+            found = _stat(path) or self._with_suffix(path)
+            if found is not None:
+                return found
+        return None
+
+    def _with_suffix(self, path: str) -> tuple[str, Stamp] | None:
+        """The only image whose name without suffix is that of a path."""
+        folder, name = os.path.split(path)
+        if folder not in self._listed:
+            self._listed[folder] = _stems(folder)
+        names = self._listed[folder].get(name, [])
+        if len(names) > 1:
+            raise NotFound(f"several files are called {name}: {some(names)}; name the suffix")
+        return _stat(os.path.join(folder, names[0])) if names else None
+
+    def _anywhere(self, value: str, part: Part | None) -> tuple[str, ...] | None:
+        """The only image below the root whose path ends with a value."""
+        if self._index is None:
+            self._index = {}
+            for found in walk(self._below).images if self._below.is_dir() else []:
+                path = (*found.folders, found.file.name)
+                for name in {found.file.name, found.file.stem}:
+                    self._index.setdefault(name, []).append(path)
+        for form in _forms(value):
+            *folders, name = [piece for piece in form.split("/") if piece not in ("", ".")] or [""]
+            found_paths = [
+                path
+                for path in self._index.get(name, [])
+                if list(path[-1 - len(folders) : -1]) == folders
+            ]
+            told = part or self._told
+            if told is not None:
+                # Test images often have the names of training images, and are not theirs.
+                parts = [{*map(told_part, path[:-1])} - {None} for path in found_paths]
+                pairs = list(zip(found_paths, parts, strict=True))
+                own = [path for path, parts in pairs if told in parts]
+                found_paths = own or [path for path, parts in pairs if parts <= {"train"}]
+            if len(found_paths) > 1:
+                shown = some(["/".join(path) for path in found_paths], 3)
+                raise NotFound(
+                    f"{form} may be several files below {self._below}: {shown}; allowed: a path "
+                    "from data.root"
+                )
+            if found_paths:
+                return found_paths[0]
+        return None
+
+
+def _bases(root: Path, part: Part | None) -> list[Path]:
+    """Folders that the paths of a table may start from, the likeliest first."""
+    try:
+        children = sorted(child for child in root.iterdir() if child.is_dir())
+    except OSError:
+        children = []
+    images = [child for child in children if child.name.lower() in ("images", "imgs", "img")]
+    told = [child for child in children if told_part(child.name) == (part or "train")]
+    return [root, *images, *told]
+
+
+def _forms(value: str) -> Iterator[str]:
+    """Paths that a cell may mean: as it stands, and without what Label Studio puts before it.
+
+    Raises:
+        NotFound: If it is an address elsewhere.
+    """
+    local = re.sub(r"^https?://[^/]+(?=/data/(?:upload|local-files)/)", "", value)
+    if local.startswith("/data/local-files/"):
+        asked = local.partition("?d=")[2].lstrip("/")
+        yield urllib.parse.unquote(asked)
+        yield asked
+        return
+    if local.startswith("/data/upload/"):
+        pieces = urllib.parse.unquote(local).strip("/").split("/")
+        for start in range(len(pieces)):
+            yield "/".join(pieces[start:])
+        # Label Studio writes eight hexadecimal digits before the name that the file had.
+        if _UPLOAD.match(pieces[-1]):
+            yield _UPLOAD.sub("", pieces[-1])
+        return
+    if "://" in local:
+        raise NotFound(f"found the address {value}, allowed a file: fetch it, and name data.root")
+    yield local.replace("\\", "/") if "/" not in local else local
+
+
+def _stat(path: str) -> tuple[str, Stamp] | None:
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return (path, (status.st_size, status.st_mtime_ns)) if not os.path.isdir(path) else None
+
+
+def _stems(folder: str) -> dict[str, list[str]]:
+    """Images of a folder by their names without suffix."""
+    found: dict[str, list[str]] = {}
+    try:
+        names: Sequence[str] = sorted(os.listdir(folder))
+    except (OSError, ValueError):
+        return found
+    for name in names:
+        stem, suffix = os.path.splitext(name)
+        if suffix.lower() in _SUFFIXES:
+            found.setdefault(stem, []).append(name)
+    return found

@@ -1,0 +1,358 @@
+"""Tables of text with a row for each image: CSV, JSON lines, a JSON list."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from gsfl_tune.data.single import Box
+from gsfl_tune.data.sources._base import FileSource, Part, expand, some
+from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles, is_part, told_part
+from gsfl_tune.data.sources._described import Description, find_descriptions, is_csv, is_jsonl
+from gsfl_tune.data.sources._labels import (
+    Label,
+    Odd,
+    Several,
+    box_of,
+    degenerate,
+    label_of,
+    whole_numbers,
+)
+from gsfl_tune.data.sources._locate import Locator, NotFound, Stamp
+from gsfl_tune.data.sources._rows import Rows, read_rows
+from gsfl_tune.experiment.errors import UserError
+
+WHAT = {
+    "csv": "tables of images (.csv, .tsv)",
+    "jsonl": "tables of images (.jsonl, .ndjson, or .json with a list)",
+}
+
+
+@dataclass(frozen=True)
+class _Table:
+    description: Description
+    rows: Rows
+    roles: Roles
+
+    @property
+    def name(self) -> str:
+        return self.rows.name
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    """A row that has a file and a label."""
+
+    table: _Table
+    row: int
+    file: Path
+    stamp: Stamp | None
+    label: Label
+    part: Part | None
+    box: Box | None
+
+    @property
+    def group(self) -> str | None:
+        column = self.table.roles.group
+        value = None if column is None else self.table.rows.values[column][self.row]
+        return None if value in (None, "") else str(value)
+
+    @property
+    def name(self) -> str:
+        return f"{self.file}#{self.table.rows.lines[self.row]}"
+
+
+class TextTableSource(FileSource):
+    """One row an image: a file (path, name or id) and a label, in columns that are found by name.
+
+    Reads what Kaggle, the ``imagefolder`` of the `datasets` library (``metadata.csv``), Label
+    Studio (CSV, JSON-MIN) and Roboflow (``_classes.csv``, one-hot) write. Rows without a file
+    name, without a label or with several are left out and counted; files that do not exist turn
+    out to be broken. Parts are told by a column, else by the name of the table or of the folder
+    around it, else by the folders in the paths of its rows.
+
+    Args:
+        path: A table, a folder that holds some, or a list of those.
+        kind: ``csv`` or ``jsonl``: which tables of a folder are meant.
+        given: Names of columns.
+        root: Where relative paths start from; default: found beside each table.
+        crop: Whether each box is a sample; else each file is one.
+        scoring: Whether classes are those of all parts, not of the training part alone.
+
+    Raises:
+        UserError: If there is no table, or its columns are not those of files and labels.
+    """
+
+    def __init__(
+        self,
+        path: str | list[str] | None,
+        kind: Literal["csv", "jsonl"],
+        *,
+        given: Given | None = None,
+        root: str | None = None,
+        crop: bool = False,
+        scoring: bool = False,
+    ) -> None:
+        super().__init__()
+        self.kind = "row"
+        self._root = None if root is None else Path(expand(root))
+        if self._root is not None and not self._root.is_dir():
+            raise UserError(f"data.root: {root} is not a folder")
+        files = find_descriptions(path, is_csv if kind == "csv" else is_jsonl, WHAT[kind])
+        tables = self._choose([self._open(file, given or Given()) for file in files])
+        labels = self._labels(tables)
+        entries = [
+            entry
+            for table, found in zip(tables, labels, strict=True)
+            for entry in self._entries(table, found)
+        ]
+        if {entry.part for entry in entries} == {"test"} and not scoring:
+            self.notices.append(
+                f"{some([table.name for table in tables], 2)}: called a test part, and there is no "
+                "other: used as images without a split"
+            )
+            entries = [replace(entry, part=None) for entry in entries]
+        self._note_unlabelled(tables, labels)
+        self.classes = _classes(entries, scoring)
+        boxed = crop and any(entry.box is not None for entry in entries)
+        self._list(self._with_boxes(entries) if boxed else self._one_a_file(entries), boxed)
+
+    def _open(self, file: Description, given: Given) -> _Table | UserError:
+        """A table; of a folder, those that are none are left for `_choose` to judge."""
+        try:
+            rows = read_rows(file.file)
+            return _Table(file, rows, find_roles(rows, given))
+        except UserError as error:
+            if file.named:
+                raise
+            return error
+
+    def _choose(self, found: Sequence[_Table | UserError]) -> list[_Table]:
+        """The tables to read, of all that were found.
+
+        Raises:
+            UserError: If there is none with labels, or it is not clear which are meant.
+        """
+        tables = [table for table in found if isinstance(table, _Table)]
+        errors = [str(error) for error in found if isinstance(error, UserError)]
+        if not any(table.roles.labelled for table in tables):
+            lines = [
+                f"{table.name}: expected a column of labels (such as label or class), found "
+                f"{described(table.rows)}; data.label_column names it"
+                for table in tables
+            ]
+            raise UserError("\n".join([*errors, *lines]))
+        self.notices += [f"not read: {error}" for error in errors]
+        loose = [t for t in tables if t.description.part is None and t.roles.split is None]
+        named = [t for t in loose if t.description.named]
+        if len(loose) < len(tables):
+            if named:
+                self.problems.append(
+                    "data.path: some tables tell their part (train, validation, test) and these "
+                    f"do not: {some([table.name for table in named])}"
+                )
+            self.notices += [
+                f"not read: {table.name}: its name tells no part, as those beside it do"
+                for table in loose
+                if not table.description.named
+            ]
+            tables = [table for table in tables if table not in loose or table in named]
+        elif len(loose) - len(named) > 1:
+            raise UserError(
+                f"data.path: several tables, and no name tells a part: "
+                f"{some([table.name for table in loose])}; name the one that is meant"
+            )
+        for table in tables:
+            self.problems += table.rows.problems
+            self.notices += table.roles.notices
+        return tables
+
+    def _labels(self, tables: Sequence[_Table]) -> list[list[Label | None]]:
+        """Labels of all rows; what is left out has none."""
+        found: list[list[Label | None]] = []
+        for table in tables:
+            labels: list[Label | None] = []
+            odd: list[str] = []
+            for row in range(len(table.rows)):
+                label = None
+                try:
+                    if table.roles.labelled:
+                        label = label_of(table.rows, table.roles, row)
+                    if label is None:
+                        self.left_out[_unlabelled(table)] += 1
+                except Several:
+                    self.left_out["with several labels"] += 1
+                except Odd as error:
+                    odd.append(f"{table.rows.where(row)}: {error}")
+                labels.append(label)
+            self._add_problems(odd)
+            found.append(labels)
+        every = whole_numbers([label for labels in found for label in labels])
+        start, whole = 0, []
+        for table, labels in zip(tables, found, strict=True):
+            whole.append(every[start : start + len(labels)])
+            start += len(labels)
+            minus = sum(a is not None and b is None for a, b in zip(labels, whole[-1], strict=True))
+            if minus:
+                self.left_out[_unlabelled(table)] += minus
+        return whole
+
+    def _entries(self, table: _Table, labels: Sequence[Label | None]) -> list[_Entry]:
+        """Rows that have a label and the name of a file."""
+        rows, roles = table.rows, table.roles
+        names = ["" if v is None else str(v).strip() for v in rows.values[roles.image]]
+        parts = self._parts(table, names)
+        part = table.description.part
+        locator = Locator(table.description.file.parent, self._root, part, filter(None, names))
+        if self._root is None and locator.base != table.description.file.parent:
+            self.notices.append(f"{table.name}: its images lie in {locator.base}")
+        entries: list[_Entry] = []
+        odd: list[str] = []
+        for row, label in enumerate(labels):
+            if label is None:
+                continue
+            if not names[row]:
+                self.left_out["without a file name"] += 1
+                continue
+            try:
+                file, stamp = locator.find(names[row], parts[row])
+                box = box_of(rows, roles, row) if roles.boxes else None
+            except (NotFound, Odd) as error:
+                odd.append(f"{rows.where(row)}: {error}")
+                continue
+            entries.append(_Entry(table, row, file, stamp, label, parts[row], box))
+        self._add_problems(odd)
+        boxes = [entry.box for entry in entries if entry.box is not None]
+        if boxes and max(max(box) for box in boxes) <= 1:
+            self.problems.append(
+                f"{table.name}: found boxes in shares of the image (none exceeds 1), allowed pixels"
+            )
+        return entries
+
+    def _parts(self, table: _Table, names: Sequence[str]) -> list[Part | None]:
+        """The part of every row."""
+        count = len(table.rows)
+        if table.roles.split is not None:
+            cells = [
+                "" if value is None else str(value).strip()
+                for value in table.rows.values[table.roles.split]
+            ]
+            self._add_problems(
+                [
+                    f"{table.rows.where(row)}: found the part {cell!r}, allowed train, "
+                    "validation, test, or nothing"
+                    for row, cell in enumerate(cells)
+                    if cell and not is_part(cell)
+                ]
+            )
+            return [told_part(cell) for cell in cells]
+        if table.description.part is not None:
+            return [table.description.part] * count
+        found = [_part_of_folders(name) for name in names]
+        if found and all(found):
+            counts = Counter(found)
+            shown = ", ".join(f"{part} {counts[part]:,}" for part in sorted(counts, key=str))
+            self.notices.append(f"{table.name}: the folders of its paths tell the parts: {shown}")
+            return found
+        if any(found):
+            told = sum(part is not None for part in found)
+            self.notices.append(
+                f"{table.name}: {told:,} of {count:,} paths lie in folders called for parts, the "
+                "others do not: none is used as such"
+            )
+        return [None] * count
+
+    def _add_problems(self, lines: Sequence[str]) -> None:
+        """Adds a few problems of one kind, and how many more there are."""
+        self.problems += lines[:5]
+        if len(lines) > 5:
+            self.problems.append(f"and {len(lines) - 5:,} more rows like the one above")
+
+    def _with_boxes(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """Rows that have a box; those of one file follow each other, so that it is read once."""
+        order = {file: place for place, file in enumerate(dict.fromkeys(e.file for e in entries))}
+        kept = []
+        for entry in entries:
+            if entry.box is None:
+                self.left_out["without a box"] += 1
+            elif degenerate(entry.box):
+                self.left_out["with a box of less than a pixel"] += 1
+            else:
+                kept.append(entry)
+        return sorted(kept, key=lambda entry: order[entry.file])
+
+    def _one_a_file(self, entries: Sequence[_Entry]) -> list[_Entry]:
+        """The rows of files that have one label."""
+        of_file: dict[tuple[Path, Part | None], list[_Entry]] = {}
+        for entry in entries:
+            of_file.setdefault((entry.file, entry.part), []).append(entry)
+        kept = []
+        for rows in of_file.values():
+            if len({entry.label for entry in rows}) > 1:
+                self.left_out["of files with several labels"] += len(rows)
+                continue
+            if len(rows) > 1:
+                self.left_out["the same file and label again"] += len(rows) - 1
+            kept.append(replace(rows[0], box=rows[0].box if len(rows) == 1 else None))
+        return kept
+
+    def _list(self, entries: Sequence[_Entry], boxed: bool) -> None:
+        index = {name: label for label, name in enumerate(self.classes)}
+        used: set[str] = set()
+        outside: list[str] = []
+        for entry in entries:
+            label = index.get(str(entry.label))
+            if label is None:
+                outside.append(f"{entry.table.rows.where(entry.row)} ({entry.label!r})")
+                continue
+            name = str(entry.file)
+            name = entry.name if boxed or name in used else name
+            used.add(name)
+            self.add(
+                entry.file, label, entry.part, entry.stamp,
+                box=entry.box, group=entry.group, name=name,
+            )  # fmt: skip
+        if outside:
+            self.problems.append(
+                f"labels outside the {len(self.classes)} classes of the training part: "
+                f"{some(outside)}"
+            )
+
+    def _note_unlabelled(
+        self, tables: Sequence[_Table], labels: Sequence[Sequence[Label | None]]
+    ) -> None:
+        """Says which parts have tables, and no labels."""
+        for part in dict.fromkeys(table.description.part for table in tables):
+            of_part = [
+                found
+                for table, found in zip(tables, labels, strict=True)
+                if table.description.part == part and table.roles.split is None
+            ]
+            if part is None or not any(of_part) or any(x is not None for f in of_part for x in f):
+                continue
+            self.notices.append(
+                f"no row of the {part} part has a label: there is no {part} part, and one is taken "
+                "from the rest where it is needed"
+            )
+
+
+def _classes(entries: Sequence[_Entry], scoring: bool) -> list[str]:
+    """Names of the classes: those that training rows have, numbers by their value."""
+    training = [entry for entry in entries if scoring or entry.part in (None, "train")]
+    values = {entry.label for entry in training or entries}
+    ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
+    return [str(value) for value in ordered]
+
+
+def _part_of_folders(name: str) -> Part | None:
+    """The part that the folders of a path tell, the nearest one first."""
+    folders = reversed(Path(name.replace("\\", "/")).parts[:-1])
+    return next((part for part in map(told_part, folders) if part is not None), None)
+
+
+def _unlabelled(table: _Table) -> str:
+    part = table.description.part
+    return "without a label" + (f" ({part} part)" if part else "")

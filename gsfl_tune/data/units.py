@@ -1,0 +1,129 @@
+"""What is held out together: the values of ``data.split.by``."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Hashable, Sequence
+from pathlib import PurePosixPath
+
+import numpy as np
+
+from gsfl_tune.data.looks import Looks
+from gsfl_tune.data.sources import Sample
+from gsfl_tune.experiment.errors import UserError
+
+# Photographs of one camera that are no further apart than this many seconds are one burst.
+_BURST_SECONDS = 60.0
+# Names as cameras give them; the number is the last one.
+_CAMERA = re.compile(
+    r"(?:_?(?:IMG|DSCN|DSCF|DSC|PXL|MVI|GOPR|DJI|SAM|HPIM|CIMG|IMGP|MG|P|PICT|frame))[-_]?\d*?"
+    r"(\d{3,})$",
+    re.IGNORECASE,
+)
+# Fewer images that tell their burst than this say nothing of the rest.
+_LEAST_TOLD = 0.5
+
+
+def by_group(samples: Sequence[Sample]) -> np.ndarray:
+    """Units by the column that ``data.group_column`` names.
+
+    Raises:
+        UserError: If the source has no such column, or all are of one group.
+    """
+    groups = [sample.group for sample in samples]
+    if all(group is None for group in groups):
+        raise UserError(
+            "data.split.by: found group, but the source says no group; data.group_column names the "
+            "column"
+        )
+    # An image without a group is one of its own.
+    found = _numbers([group if group is not None else (i,) for i, group in enumerate(groups)])
+    if found.max() == 0:
+        raise UserError(f"data.split.by: found group, but all images are of the group {groups[0]}")
+    return found
+
+
+def by_folder(samples: Sequence[Sample]) -> np.ndarray:
+    """Units by class and by the folder that holds the image.
+
+    Raises:
+        UserError: If no class has several folders.
+    """
+    keys = [(each.label, str(PurePosixPath(each.path).parent)) for each in samples]
+    if len(set(keys)) == len({label for label, _ in keys}):
+        raise UserError(
+            "data.split.by: found folder, but the images of every class lie in one folder; allowed "
+            "where a class has several, one for each animal, place or day"
+        )
+    return _numbers(keys)
+
+
+def by_time(samples: Sequence[Sample], looks: Looks) -> np.ndarray:
+    """Units by class and burst: EXIF times of one camera a minute apart, or a camera's numbers.
+
+    Raises:
+        UserError: If most images tell neither.
+    """
+    found, told = bursts(samples, looks)
+    if told < _LEAST_TOLD * len(samples):
+        raise UserError(
+            f"data.split.by: found time, but only {told:,} of {len(samples):,} images say when "
+            "they were taken (EXIF), or have a camera's name and number (IMG_0123)"
+        )
+    return found
+
+
+def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
+    """Burst of every image, and how many images tell theirs; each of the others is one of its own.
+
+    Args:
+        samples: N images.
+        looks: Of the same.
+    """
+    keys: list[Hashable] = [(position,) for position in range(len(samples))]
+    series: dict[tuple[Hashable, ...], list[tuple[float, int]]] = {}
+    for position, sample in enumerate(samples):
+        taken = float(looks.taken[position])
+        if taken == taken:
+            row: tuple[Hashable, ...] = ("time", sample.label, int(looks.cameras[position]))
+            series.setdefault(row, []).append((taken, position))
+            continue
+        folder, name = os.path.split(_file(sample.path))
+        stem = os.path.splitext(name)[0]
+        match = _CAMERA.fullmatch(stem)
+        if match:
+            row = ("name", sample.label, folder, stem[: match.start(1)])
+            # Neighbouring numbers are near enough, whatever the seconds.
+            series.setdefault(row, []).append((_BURST_SECONDS * int(match.group(1)), position))
+    told = 0
+    for row, members in series.items():
+        members.sort()
+        told += len(members)
+        burst, last = 0, -np.inf
+        for moment, position in members:
+            burst += moment - last > _BURST_SECONDS
+            last = moment
+            keys[position] = (*row, burst)
+    return _numbers(keys), told
+
+
+def crowded(units: np.ndarray, labels: np.ndarray) -> list[int]:
+    """Classes whose images are all of one unit, of which nothing can be held out."""
+    of_class: dict[int, set[int]] = {}
+    for unit, label in zip(units.tolist(), labels.tolist(), strict=True):
+        of_class.setdefault(label, set()).add(unit)
+    sizes = Counter(labels.tolist())
+    return sorted(label for label, found in of_class.items() if len(found) == 1 < sizes[label])
+
+
+def _file(path: str) -> str:
+    """The name of the image in ``FILE.parquet#12 (NAME)``, else the path itself."""
+    match = re.fullmatch(r".*#\d+ \((.*)\)", path)
+    return match.group(1) if match else path
+
+
+def _numbers(keys: Sequence[Hashable]) -> np.ndarray:
+    numbers: dict[Hashable, int] = {}
+    return np.array([numbers.setdefault(key, len(numbers)) for key in keys], dtype=np.int64)
