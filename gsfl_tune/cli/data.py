@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import BAD_INPUT, FINISHED, Command, add_overrides, showing
+from gsfl_tune.cli._issues import add_issue_arguments, show_issues
 
 if TYPE_CHECKING:
     from rich.console import Console
 
     from gsfl_tune.data import Dataset, Duplicates
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.config import Config
 
 _MOST_LISTED = 20
 
@@ -46,13 +47,19 @@ class Data(Command):
             help="also write three images of the test part, as they are decoded, to DIR",
         )
 
+        add_issue_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="with --issues: print JSON")
+
     def run(self, args: argparse.Namespace) -> int:
         """Prepares the images, prints what they are and draws the sheet."""
         from rich.console import Console
 
         from gsfl_tune.data import contact_sheet, prepare
 
-        name, config = _config(args.data, args.overrides)
+        name, whole = _config(args.data, args.overrides)
+        if args.issues:
+            return show_issues(args, name, whole)
+        config = whole.data
         console = Console(highlight=False)
         # All broken images are wanted here; the limit is applied at the end.
         with showing("opening the images"):
@@ -87,22 +94,27 @@ class Data(Command):
         return FINISHED
 
 
-def _config(data: str, overrides: list[str]) -> tuple[str, DataConfig]:
-    """The name and the section ``data`` of an experiment, or of one made up for a path."""
+def _config(data: str, overrides: list[str]) -> tuple[str, Config]:
+    """The name and the defaults of an experiment, or of one made up for a path."""
     from gsfl_tune.experiment import Experiment
 
     if data.endswith((".yaml", ".yml")):
         experiment = Experiment.load(data, overrides=overrides)
-        return experiment.name, experiment.defaults().data
+        return experiment.name, experiment.defaults()
     from gsfl_tune.data.sources import detect_source
 
     stem = Path(data.rstrip("/")).name if "://" in data else Path(data).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     name = name.lstrip("._-") or "data"
-    content = {"name": name, "data": {"source": detect_source(data), "path": data}}
+    content = {
+        "name": name,
+        "data": {"source": detect_source(data), "path": data},
+        # What needs no network.
+        "model": {"weights": "package"},
+    }
     # JSON is YAML; a path may hold anything.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
-    return name, experiment.defaults().data
+    return name, experiment.defaults()
 
 
 def _write_samples(folder: Path, dataset: Dataset) -> None:

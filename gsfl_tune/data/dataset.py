@@ -25,7 +25,7 @@ from gsfl_tune.data.decoded import (
 from gsfl_tune.data.digests import Contents, read_contents
 from gsfl_tune.data.exclude import leave_out
 from gsfl_tune.data.grouping import Grouping, together
-from gsfl_tune.data.held_out import find_grouping
+from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.looks import looks_of
 from gsfl_tune.data.near import near_duplicates
@@ -211,6 +211,11 @@ class Dataset:
         return self._view(np.asarray(positions, dtype=np.int64), separate_test=True)
 
     @functools.cached_property
+    def dropped(self) -> DecodedImages:
+        """Images that are in no part, as a given part has the same ones."""
+        return self._view(self.split.dropped, separate_test=False)
+
+    @functools.cached_property
     def train_index(self) -> np.ndarray:
         """Positions of the training images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.train).astype(np.int64)
@@ -223,6 +228,15 @@ class Dataset:
     def class_of_path(self) -> dict[str, str]:
         """Name of the class of every image, by its path."""
         return {sample.path: self.classes[sample.label] for sample in self._source.samples}
+
+    def belonging(self) -> tuple[list[str], Grouping]:
+        """Paths of all images, and which of them are copies or of one group or burst.
+
+        Reads every image once.
+        """
+        paths = [sample.path for sample in self._source.samples]
+        found = belonging(self._source, self._digests, self.reading, self._cache, self.name)
+        return paths, found
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:

@@ -76,6 +76,22 @@ def find_grouping(
         return Grouping(stored["copies"], stored["units"], notices)
 
 
+def belonging(
+    source: Source, digests: Sequence[bytes], reading: Reading, cache: Path, name: str
+) -> Grouping:
+    """Which images are copies, and which are of one group or burst, as far as they tell.
+
+    For who compares images with each other, whatever ``data.split.by`` says: arguments as of
+    `find_grouping`.
+    """
+    looks = looks_of(source, digests, reading, cache, name)
+    copies = copies_of(looks, digests)
+    groups = {sample.group for sample in source.samples}
+    if len(groups - {None}) > 1:
+        return Grouping(copies, together(copies, by_group(source.samples)))
+    return Grouping(copies, together(copies, bursts(source.samples, looks)[0]))
+
+
 def _find(
     samples: Sequence[Sample], digests: Sequence[bytes], looks: Looks, config: SplitConfig
 ) -> Grouping:

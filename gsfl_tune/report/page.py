@@ -56,7 +56,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
         live: Whether the page asks its server for news (``gsfl-tune watch``).
         version_of_run: What the server calls this state of the run.
     """
-    style, script = _static("report.css"), "\n".join(map(_static, SCRIPTS))
+    style, script = static_text("report.css"), "\n".join(map(static_text, SCRIPTS))
     search = SearchCharts(files)
     pictures = load_pictures(files.run.path, files.part("pictures")[0])
     return (
@@ -68,7 +68,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             metric=files.results.metric,
             live=live,
             version_of_run=version_of_run,
-            policy=_policy(script, live=live),
+            policy=content_policy(script, live=live),
             style=Markup(style),
             script=Markup(script),
             data=_embedded(page_data(files, search)),
@@ -116,11 +116,12 @@ def _environment() -> Environment:
 
 
 @cache
-def _static(name: str) -> str:
+def static_text(name: str) -> str:
+    """Text of a style or script beside the page."""
     return (package_files("gsfl_tune.report") / "static" / name).read_text(encoding="utf-8")
 
 
-def _policy(script: str, *, live: bool) -> str:
+def content_policy(script: str, *, live: bool) -> str:
     """Nothing is fetched, and no script runs but ours, whatever a class may be called."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     connect = "'self'" if live else "'none'"

@@ -1,0 +1,93 @@
+"""``gsfl-tune data --issues``: what is probably wrong with the images."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsfl_tune.cli._base import FINISHED, showing
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from gsfl_tune.experiment.config import Config
+    from gsfl_tune.issues import Found
+
+_SHOWN = 3
+
+
+def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declares the arguments."""
+    parser.add_argument(
+        "--issues",
+        action="store_true",
+        help="look for wrong labels, copies, outliers, dark, blurred and tiny images instead, and "
+        "write a page to look at and tick, and issues.csv",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where --issues writes issues.html and issues.csv (default: NAME-issues here)",
+    )
+    parser.add_argument(
+        "--no-features",
+        action="store_true",
+        help="with --issues: only what needs no backbone, no labels and no outliers",
+    )
+
+
+def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
+    """Looks for issues, writes the page and the table, and prints how many there are.
+
+    Args:
+        args: Of the command.
+        name: Of the experiment, or of the path.
+        config: Decides data and backbone.
+    """
+    from rich.console import Console
+
+    with showing("opening the images"):
+        from gsfl_tune.data import prepare
+        from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page
+        from gsfl_tune.run.atomic import write_text
+
+        # All broken images are wanted here.
+        dataset = prepare(config.data.model_copy(update={"max_broken": 1.0}))
+        found = find_issues(dataset, config, use_features=not args.no_features)
+        folder = args.out or Path(f"{name}-issues")
+        files = {"page": folder / "issues.html", "table": folder / "issues.csv"}
+        write_text(files["page"], issues_page(found, dataset))
+        write_text(files["table"], issues_csv(found))
+    if args.json:
+        places = {what: str(file.resolve()) for what, file in files.items()}
+        print(json.dumps({**issues_json(found), "files": places}, indent=2, ensure_ascii=False))
+        return FINISHED
+    console = Console(highlight=False)
+    _print_issues(console, found)
+    for what, file in files.items():
+        console.print(f"{what}: {file.resolve()}", markup=False, soft_wrap=True)
+    return FINISHED
+
+
+def _print_issues(console: Console, found: Found) -> None:
+    from gsfl_tune.issues import KINDS
+
+    def line(text: str, style: str = "") -> None:
+        # Without markup (names may hold brackets) and without breaking paths.
+        console.print(text, style=style, markup=False, soft_wrap=True)
+
+    line(f"{found.name}: {found.image_count:,} images, {len(found.classes)} classes")
+    for notice in found.notices:
+        line(notice, "bold yellow")
+    if not found.judged_by:
+        line("labels and outliers were not looked for (--no-features)")
+    for kind, title in KINDS.items():
+        issues = found.of(kind)
+        line(f"{title}: {len(issues):,}", "bold" if issues else "")
+        for issue in issues[:_SHOWN]:
+            line(f"  {issue.score:.2f} {issue.path or issue.class_name}: {issue.reason}")
+        if len(issues) > _SHOWN:
+            line(f"  and {len(issues) - _SHOWN:,} more")

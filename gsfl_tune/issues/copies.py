@@ -1,0 +1,93 @@
+"""Pictures that the data holds more than once, byte for byte or to the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from gsfl_tune.data import Duplicates
+from gsfl_tune.issues._base import Issue
+
+# By what a set of copies does: labels contradict each other, or a held-out image is trained on.
+_LABELS, _PARTS, _NEITHER = 1.0, 0.9, 0.5
+# Off where pictures are no copies byte for byte, but look like ones.
+_TO_THE_EYE = 0.05
+_NAMED = 3
+SAME_BYTES = "the same bytes as"
+
+
+def copies(
+    identical: Duplicates,
+    near: Duplicates,
+    class_of: Mapping[str, str],
+    part_of: Mapping[str, str],
+) -> list[Issue]:
+    """Lists every picture of every set of copies.
+
+    Sets with different labels come first, then those across parts that the source gives.
+
+    Args:
+        identical: Sets of byte-identical images.
+        near: Sets of images that are the same but for size, compression and brightness.
+        class_of: Class of each image by its path.
+        part_of: Part of each image by its path; broken ones have none.
+    """
+    of_near = {path: number for number, paths in enumerate(near.groups) for path in paths}
+    # A set of the same bytes with one more copy is one set.
+    alone = [
+        paths
+        for paths in identical.groups
+        if len({of_near.get(path) for path in paths}) > 1 or paths[0] not in of_near
+    ]
+    sets = [(paths, True) for paths in alone] + [(paths, False) for paths in near.groups]
+    found = []
+    for number, (paths, same_bytes) in enumerate(sets):
+        classes, parts = {class_of[path] for path in paths}, _parts(paths, part_of)
+        harm = _LABELS if len(classes) > 1 else _PARTS if len(parts) > 1 else _NEITHER
+        score = harm if same_bytes else harm - _TO_THE_EYE
+        kept = _kept(paths, part_of)
+        for path in paths:
+            if len(classes) > 1:
+                suggestion = "decide on one class"
+            else:
+                suggestion = "" if path == kept else "leave out"
+            found.append(
+                Issue(
+                    path=path,
+                    class_name=class_of[path],
+                    part=part_of.get(path, ""),
+                    issue="near_duplicate",
+                    score=score,
+                    suggestion=suggestion,
+                    reason=_reason(path, paths, same_bytes, class_of, part_of),
+                    set_number=number,
+                )
+            )
+    return found
+
+
+def _parts(paths: Iterable[str], part_of: Mapping[str, str]) -> set[str]:
+    return {part_of[path] for path in paths if path in part_of}
+
+
+def _kept(paths: Sequence[str], part_of: Mapping[str, str]) -> str:
+    """The copy that stays: of a held-out part, as the test part is not to change."""
+    order = ["test", "validation", "train"]
+    return min(
+        paths, key=lambda path: order.index(p) if (p := part_of.get(path, "")) in order else 3
+    )
+
+
+def _reason(
+    path: str,
+    paths: Sequence[str],
+    same_bytes: bool,
+    class_of: Mapping[str, str],
+    part_of: Mapping[str, str],
+) -> str:
+    others = [other for other in paths if other != path]
+    named = "; ".join(
+        f"{other} ({class_of[other]}{f', {part_of[other]}' if other in part_of else ''})"
+        for other in others[:_NAMED]
+    )
+    more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
+    return f"{SAME_BYTES if same_bytes else 'looks the same as'} {named}{more}"

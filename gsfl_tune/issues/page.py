@@ -1,0 +1,208 @@
+"""The findings as one HTML file, on which a person ticks what is to be left out."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from importlib.metadata import version
+from importlib.resources import files as package_files
+
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from PIL import Image
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data import Dataset
+from gsfl_tune.issues._base import KINDS, Found, Issue
+from gsfl_tune.issues.copies import SAME_BYTES
+from gsfl_tune.issues.find import listed_images
+from gsfl_tune.report.page import content_policy, static_text
+
+THUMBNAIL = 112
+# Of one kind; all are in the table.
+MOST_SHOWN = 300
+_QUALITY = 72
+# What a kind is about, where its issues do not say it themselves.
+_ABOUT = {
+    "label": "A logistic regression on frozen features, fitted without the image and those that "
+    "belong to it, predicts another class than the given one. The score is the probability that "
+    "the label is wrong. Look before you leave one out, in the test part above all: "
+    "without its hard images every model looks better than it is.",
+    "near_duplicate": "Copies of another size, compression or brightness, and byte-identical ones. "
+    "Those with different labels come first, then those across parts: a model that trained on an "
+    "image is no test of it.",
+    "outlier": "The mean distance of the features to those of the ten nearest images of the class "
+    "is much larger than it is for most images of the class.",
+    "dark": "Nearly all pixels are dark, and darker than in most images of this data set.",
+    "bright": "Nearly all pixels are bright, and brighter than in most images of this data set.",
+    "low_contrast": "The range from dark to bright is far narrower than in most images.",
+    "blurred": "At the size to which images are decoded, edges are far softer than in most images.",
+    "tiny": "Smaller than what the backbone sees, and than most images.",
+    "aspect_ratio": "Much longer or wider than most images: data.fit says what becomes of it.",
+    "few_images": "A class needs images to be learned and held out.",
+    "imbalance": "Compare by balanced accuracy, or collect more of the small ones.",
+    "broken": "These are skipped in training, too.",
+}
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Issues that are shown together: a set of copies, or one image.
+
+    Attributes:
+        issues: Its issues; those of a set have one reason, which the title says.
+        title: What a set is; empty for one image.
+    """
+
+    issues: list[Issue]
+    title: str
+
+
+@dataclass(frozen=True)
+class _Section:
+    """One kind of issue.
+
+    Attributes:
+        kind: Its name.
+        title: For people.
+        about: What it means.
+        groups: What is shown.
+        count: How many issues there are.
+        rest: How many are not shown.
+        suggested: How many of those shown are suggested to be left out.
+    """
+
+    kind: str
+    title: str
+    about: str
+    groups: list[_Group]
+    count: int
+    rest: int
+    suggested: int
+
+
+def issues_page(found: Found, dataset: Dataset) -> str:
+    """The page: sections by kind, the surest first, with thumbnails and boxes to tick.
+
+    Args:
+        found: What was found.
+        dataset: The images.
+    """
+    sections = [_section(found, kind) for kind in KINDS if found.counts[kind]]
+    shown = {
+        issue.path
+        for section in sections
+        for group in section.groups
+        for issue in group.issues
+        if issue.path
+    }
+    script = _text("issues.js")
+    folder = _common_folder(shown)
+    return (
+        _environment()
+        .get_template("issues.html")
+        .render(
+            found=found,
+            sections=sections,
+            clean=[title for kind, title in KINDS.items() if not found.counts[kind]],
+            folder=folder,
+            short={path: path.removeprefix(folder) for path in shown},
+            thumbnails=_thumbnails(dataset, shown),
+            policy=content_policy(script, live=False),
+            style=Markup(static_text("report.css") + _text("issues.css")),
+            script=Markup(script),
+            made=datetime.now().astimezone().strftime("%Y-%m-%d %H:%M"),
+            version=version("gsfl-tune"),
+        )
+    )
+
+
+def _section(found: Found, kind: str) -> _Section:
+    issues = found.of(kind)
+    # Whole sets of copies, so that no picture stands without the one that it is like.
+    together: dict[tuple[str, int], list[Issue]] = {}
+    for place, issue in enumerate(issues):
+        key = ("image", place) if issue.set_number is None else ("set", issue.set_number)
+        together.setdefault(key, []).append(issue)
+    groups: list[_Group] = []
+    count = 0
+    for members in together.values():
+        count += len(members)
+        if groups and count > MOST_SHOWN:
+            break
+        title = "" if members[0].set_number is None else _title(members)
+        groups.append(_Group(members[:MOST_SHOWN], title))
+    shown = [issue for group in groups for issue in group.issues]
+    return _Section(
+        kind=kind,
+        title=KINDS[kind],
+        about=_ABOUT[kind],
+        groups=groups,
+        count=len(issues),
+        rest=len(issues) - len(shown),
+        suggested=sum(issue.suggestion == "leave out" for issue in shown),
+    )
+
+
+def _title(issues: Sequence[Issue]) -> str:
+    same = "the same bytes" if issues[0].reason.startswith(SAME_BYTES) else "look the same"
+    classes = sorted({issue.class_name for issue in issues})
+    parts = sorted({issue.part for issue in issues if issue.part})
+    title = f"{len(issues)} images, {same}"
+    if len(classes) > 1:
+        title += f"; different labels: {', '.join(classes)}"
+    return title + (f"; in {', '.join(parts)}" if len(parts) > 1 else "")
+
+
+def _common_folder(paths: Collection[str]) -> str:
+    """What all paths begin with, up to a slash; it need not be repeated a hundred times."""
+    if len(paths) < 2:
+        return ""
+    # What the first and the last one in order have in common, all have.
+    first, last = min(paths), max(paths)
+    pairs = enumerate(zip(first, last, strict=False))
+    end = next((place for place, (a, b) in pairs if a != b), len(first))
+    return first[: first.rfind("/", 0, end) + 1]
+
+
+def _thumbnails(dataset: Dataset, paths: set[str]) -> dict[str, str]:
+    """``data:`` URLs of images by their path."""
+    found = {}
+    with activity("drawing thumbnails", len(paths), "images") as step:
+        for images, _ in listed_images(dataset).parts:
+            for row, path in enumerate(images.paths):
+                if path in paths:
+                    found[path] = _thumbnail(images.squares(np.array([row]))[0])
+                    step.done += 1
+    return found
+
+
+def _thumbnail(square: np.ndarray) -> str:
+    side = min(THUMBNAIL, len(square))
+    buffer = io.BytesIO()
+    image = Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS)
+    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
+    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("gsfl_tune.issues"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals["thumbnail_side"] = THUMBNAIL
+    return environment
+
+
+@cache
+def _text(name: str) -> str:
+    return (package_files("gsfl_tune.issues") / "static" / name).read_text(encoding="utf-8")
