@@ -6,7 +6,7 @@ Two per cent of the labels are replaced: by any other class, or by one that is h
 class of the same coarse group, where `groups.csv` says which those are). Besides, five images are
 written again smaller, re-encoded and under another class. Precision and recall are of the first n
 and 2n of the list, where n is how many labels were planted; labels that are wrong in the data set
-itself count as false here. Takes about fifteen minutes on two cores, most of it features.
+itself count as false here. Takes about ten minutes on two cores, most of it features.
 """
 
 from __future__ import annotations
@@ -30,8 +30,10 @@ from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import create_source
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config, DataConfig
-from gsfl_tune.issues.labels import Predictions, doubt, fold_units, out_of_fold, wrong_share
+from gsfl_tune.issues.labels import Predictions, doubt, fold_units, out_of_fold
 from gsfl_tune.training import Workspace
+from gsfl_tune.training.metrics import log_softmax
+from gsfl_tune.training.temperature import fit_temperature
 
 SHARE = 0.02
 COPIES = 5
@@ -126,7 +128,8 @@ def scored(found: NDArray[np.int64], planted: NDArray[np.int64]) -> list[float]:
 
 def thresholded(predictions: Predictions, labels: NDArray[np.int64]) -> NDArray[np.int64]:
     """The list of the paper: off the diagonal of the confident joint, by normalised margin."""
-    probabilities = np.exp(predictions.log_probabilities)
+    logits = predictions.logits / fit_temperature(predictions.logits[None], labels)
+    probabilities = np.exp(log_softmax(logits))
     rows = np.arange(len(labels))
     given = probabilities[rows, labels]
     thresholds = np.full(probabilities.shape[1], np.inf)
@@ -181,9 +184,10 @@ def measure(photographs: Photographs, seeds: int) -> tuple[list[list[str]], list
             predictions = out_of_fold(
                 photographs.features, labels, photographs.units, len(photographs.classes)
             )
-            ours.append(scored(doubt(predictions, labels).rows, planted))
+            found = doubt(predictions, labels)
+            ours.append(scored(found.rows, planted))
             paper.append(scored(thresholded(predictions, labels), planted))
-            shares.append(100 * wrong_share(predictions, labels))
+            shares.append(100 * found.noise.share)
         for method, values in (("this", ours), ("confident joint, margin", paper)):
             columns = list(zip(*values, strict=True))
             cells = [spread([100 * value for value in column], ".0f") for column in columns[:4]]
@@ -219,8 +223,8 @@ def main() -> None:
     text += (
         "\n\nPer cent, median of the seeds (smallest to largest). Labels that were wrong before "
         "count as false. Where fewer than 2n are listed, the first 2n are those.\n\n"
-        f"Estimated share of wrong labels ({100 * SHARE:.0f} % planted; what the classifier cannot "
-        f"tell apart is in it): {'; '.join(notes)}.\n\n"
+        f"Estimated share of wrong labels ({100 * SHARE:.0f} % planted; classes that are hard to "
+        f"tell apart add to it): {'; '.join(notes)}.\n\n"
         f"Relabelled copies, smaller and re-encoded, found: {'; '.join(copies)}."
     )
     publish("issues", "Wrong labels and copies that are found", text, save=not args.quick)

@@ -12,7 +12,7 @@ LIMIT = 3.5
 
 # Every kind with the title of its section, in the order of the page.
 KINDS = {
-    "label": "Labels that are probably wrong",
+    "label": "Labels that may be wrong",
     "near_duplicate": "The same picture more than once",
     "outlier": "Far from all others of their class",
     "dark": "Dark",

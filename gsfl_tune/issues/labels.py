@@ -1,13 +1,16 @@
 """Labels that are probably wrong: what other images say of an image, next to what it is given.
 
 Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-Journal of Artificial Intelligence Research 70, 2021 (arXiv 1911.00068). Its thresholds say how many
-labels are wrong. They do not choose which: images whose prediction is less sure than the threshold
-hold a sixth of the wrong labels that can be found (benchmarks/issues.py).
+Journal of Artificial Intelligence Research 70, 2021 (arXiv 1911.00068). Predictions are out of
+fold, and per-class thresholds say how many labels are wrong. They do not choose which: given their
+share, the prediction gives every label a probability to be wrong, and those that are below a
+threshold hold some of the wrong ones too (benchmarks/issues.py compares).
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 import warnings
 from dataclasses import dataclass
 
@@ -25,10 +28,19 @@ from gsfl_tune.training.temperature import fit_temperature
 FOLDS = 5
 # Tried on the first fold.
 _STRENGTHS = (1e-3, 1e-2, 1e-1)
-# Of labels that are believed to be wrong, at least: with none the score would be 0 everywhere.
-_LEAST_WRONG = 0.002
-# And at most: where more are doubted, the classifier is what is wrong with most of them.
-_MOST_WRONG = 0.1
+# Principal components of the features that are kept: as good as all 1,280 of EfficientNet-Lite0, in
+# an eighth of the time.
+_COMPONENTS = 256
+# Share of wrong labels that is believed, at least and at most: with none no label would be doubted,
+# and where a tenth are doubted, the classifier is what is wrong with most of them.
+_SHARES = (0.002, 0.1)
+# Logarithms of the temperature; the likelihood may have a maximum on either side of the middle.
+_TEMPERATURES = (math.log(0.05), math.log(0.3), math.log(20.0))
+# Labels that are wrong with less probability than this are not listed, nor those that are not twice
+# as probably wrong as any.
+LEAST_SCORE = 0.1
+# A classifier that is right less often finds few of the wrong labels.
+_POOR = 0.6
 
 
 @dataclass(frozen=True)
@@ -36,11 +48,11 @@ class Predictions:
     """What was predicted of N images by classifiers that had not seen them.
 
     Attributes:
-        log_probabilities: (N, C), their temperature fitted to the given labels.
+        logits: (N, C).
         judged: (N,) bool, whether the classifier knew the image's class from other images.
     """
 
-    log_probabilities: NDArray[np.float64]
+    logits: NDArray[np.float64]
     judged: NDArray[np.bool_]
 
 
@@ -55,6 +67,7 @@ def out_of_fold(
         units: (N,) images of one number are in one fold.
         count: C.
     """
+    features = _principal(features)
     folds = _folds(labels, units)
     logits = np.zeros((len(labels), count), dtype=np.float64)
     judged = np.zeros(len(labels), dtype=bool)
@@ -69,9 +82,17 @@ def out_of_fold(
             probe = fit_probe(features[rest], labels[rest], strength, count)
         logits[held] = probe.logits(features[held])
         judged[held] = np.isin(labels[held], labels[rest])
-    if judged.any():
-        logits /= fit_temperature(logits[judged][None], labels[judged])
-    return Predictions(log_softmax(logits), judged)
+    return Predictions(logits, judged)
+
+
+def _principal(features: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Unit features in the axes of their largest variances; labels decide nothing."""
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
+    if unit.shape[1] <= _COMPONENTS:
+        return np.asarray(unit)
+    centred = unit - unit.mean(0)
+    _, axes = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+    return np.asarray(unit @ axes[:, -_COMPONENTS:].astype(np.float32))
 
 
 def _best_strength(
@@ -123,22 +144,30 @@ def fold_units(grouping: Grouping, labels: NDArray[np.int64]) -> NDArray[np.int6
 
 
 @dataclass(frozen=True)
-class Doubts:
-    """Labels that are not believed.
+class Noise:
+    """How often labels are wrong, and how sure predictions may be.
 
     Attributes:
-        rows: (M,) positions of the images, the surest first.
-        suggested: (M,) the classes that are believed instead.
-        scores: (M,) how probable it is that the suggested class is right, not the given one; at
-            least one half.
+        share: Of labels that are wrong.
+        temperature: That logits are divided by.
     """
 
-    rows: NDArray[np.int64]
-    suggested: NDArray[np.int64]
-    scores: NDArray[np.float64]
+    share: float
+    temperature: float
+
+    def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Probabilities (N, C) of the true classes."""
+        return np.exp(log_softmax(logits / self.temperature))
+
+    def wrong(self, logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
+        """Probability that a label is wrong, (N,)."""
+        right = self.probabilities(logits)[np.arange(len(labels)), labels]
+        as_given = (1 - self.share) * right
+        in_error = self.share * (1 - right) / (logits.shape[1] - 1)
+        return np.asarray(in_error / (as_given + in_error).clip(1e-300))
 
 
-def wrong_share(predictions: Predictions, labels: NDArray[np.int64]) -> float:
+def confident_share(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Estimates how many labels are wrong, by confident learning.
 
     A class is believed of an image where its probability is at least the mean that it has for the
@@ -146,45 +175,81 @@ def wrong_share(predictions: Predictions, labels: NDArray[np.int64]) -> float:
     is believed.
 
     Args:
-        predictions: Of N images.
+        logits: (N, C), out of fold.
         labels: (N,) given classes.
-
-    Returns:
-        Their share; what the classifier cannot tell apart is in it.
     """
-    judged = predictions.judged
-    probabilities = np.exp(predictions.log_probabilities[judged])
-    given = labels[judged]
-    if not len(given):
-        return 0.0
-    thresholds = np.full(probabilities.shape[1], np.inf)
-    for label in np.unique(given):
-        thresholds[label] = probabilities[given == label, label].mean()
+    temperature = fit_temperature(logits[None], labels)
+    probabilities = np.exp(log_softmax(logits / temperature))
+    thresholds = np.full(logits.shape[1], np.inf)
+    for label in np.unique(labels):
+        thresholds[label] = probabilities[labels == label, label].mean()
     believed = np.where(probabilities >= thresholds, probabilities, -1.0)
-    other = (believed.max(1) > 0) & (believed.argmax(1) != given)
-    return float(other.mean())
+    return float(((believed.max(1) > 0) & (believed.argmax(1) != labels)).mean())
+
+
+def fit_noise(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Noise:
+    """Estimates the share of wrong labels, and with it the temperature of the predictions.
+
+    A given label is the true class, as the softmax says, or with the probability of the share any
+    other; the temperature is the most likely one. Without the share, the wrong labels themselves
+    would make all predictions less sure.
+
+    Args:
+        logits: (N, C), out of fold.
+        labels: (N,) given classes.
+    """
+    from scipy.optimize import minimize_scalar
+
+    share = float(np.clip(confident_share(logits, labels), *_SHARES))
+    rows, others = np.arange(len(labels)), logits.shape[1] - 1
+
+    def loss(temperature: float) -> float:
+        right = np.exp(log_softmax(logits / math.exp(temperature))[rows, labels])
+        likely = (1 - share) * right + share * (1 - right) / others
+        return -float(np.log(likely.clip(1e-300)).mean())
+
+    found = [
+        minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
+        for bounds in itertools.pairwise(_TEMPERATURES)
+    ]
+    return Noise(share, math.exp(min(found, key=lambda each: float(each.fun)).x))
+
+
+@dataclass(frozen=True)
+class Doubts:
+    """Labels that are not believed.
+
+    Attributes:
+        rows: (M,) positions of the images, the surest first.
+        suggested: (M,) the most probable other classes.
+        scores: (M,) probability that the given one is wrong, at least `LEAST_SCORE`.
+        noise: What was estimated.
+    """
+
+    rows: NDArray[np.int64]
+    suggested: NDArray[np.int64]
+    scores: NDArray[np.float64]
+    noise: Noise
 
 
 def doubt(predictions: Predictions, labels: NDArray[np.int64]) -> Doubts:
-    """Finds labels that are more probably wrong than right.
-
-    The odds of another class against the given one are those of the prediction, times the odds that
-    a label is wrong (`wrong_share`, but 0.002 to 0.1).
+    """Finds labels that are probably wrong.
 
     Args:
         predictions: Of N images.
         labels: (N,) given classes.
     """
-    logs, rows = predictions.log_probabilities, np.arange(len(labels))
-    others = logs.copy()
-    others[rows, labels] = -np.inf
-    suggested = others.argmax(1)
-    wrong = float(np.clip(wrong_share(predictions, labels), _LEAST_WRONG, _MOST_WRONG))
-    margins = others.max(1) - logs[rows, labels] + np.log(wrong / (1 - wrong))
-    scores = 1 / (1 + np.exp(-np.clip(margins, -500, 500)))
-    order = np.flatnonzero(predictions.judged & (scores >= 0.5))
-    order = order[np.argsort(-scores[order], kind="stable")]
-    return Doubts(order, suggested[order], scores[order])
+    judged = np.flatnonzero(predictions.judged)
+    if not len(judged):
+        return Doubts(judged, judged, np.zeros(0), Noise(0.0, 1.0))
+    logits, given = predictions.logits[judged], labels[judged]
+    noise = fit_noise(logits, given)
+    scores = noise.wrong(logits, given)
+    others = logits.copy()
+    others[np.arange(len(given)), given] = -np.inf
+    order = np.argsort(-scores, kind="stable")
+    order = order[scores[order] >= max(LEAST_SCORE, 2 * noise.share)]
+    return Doubts(judged[order], others.argmax(1)[order], scores[order], noise)
 
 
 def judgement(predictions: Predictions, labels: NDArray[np.int64]) -> list[str]:
@@ -201,12 +266,12 @@ def judgement(predictions: Predictions, labels: NDArray[np.int64]) -> list[str]:
             f"{int((~judged).sum()):,} images, whose class has no others but copies, or images of "
             "the same group or burst: nothing says whether their labels are right"
         )
-    if judged.any() and wrong_share(predictions, labels) > _MOST_WRONG:
-        right = predictions.log_probabilities[judged].argmax(1) == labels[judged]
+    right = predictions.logits[judged].argmax(1) == labels[judged]
+    if judged.any() and right.mean() < _POOR:
         told.append(
-            f"the features tell only {right.mean():.0%} of the classes as they are labelled: many "
-            "of the labels that are listed will be right; a backbone that knows such images "
-            "(model.backbone, model.weights) judges better"
+            f"the features tell only {right.mean():.0%} of the images as they are labelled: few of "
+            "the wrong labels will be listed; a backbone that knows such images (model.backbone, "
+            "model.weights) finds more"
         )
     return told
 
@@ -220,7 +285,7 @@ def wrong_labels(images: Images, predictions: Predictions) -> list[Issue]:
     """
     labels = np.asarray(images.labels, dtype=np.int64)
     found = doubt(predictions, labels)
-    probabilities = np.exp(predictions.log_probabilities)
+    probabilities = found.noise.probabilities(predictions.logits)
     paths, parts, classes = images.paths, images.part_names, images.classes
     return [
         Issue(

@@ -30,8 +30,8 @@ _QUALITY = 72
 # What a kind is about, where its issues do not say it themselves.
 _ABOUT = {
     "label": "A logistic regression on frozen features, fitted without the image and those that "
-    "belong to it, predicts another class than the given one, and is so sure that the label is "
-    "more probably wrong than right. Look before you leave one out, in the test part above all: "
+    "belong to it, predicts another class than the given one. The score is the probability that "
+    "the label is wrong. Look before you leave one out, in the test part above all: "
     "without its hard images every model looks better than it is.",
     "near_duplicate": "Copies of another size, compression or brightness, and byte-identical ones. "
     "Those with different labels come first, then those across parts: a model that trained on an "

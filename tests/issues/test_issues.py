@@ -100,7 +100,7 @@ def test_what_is_excluded_is_gone_and_no_issue_any_more(issues, tmp_path, capsys
     assert "Cannot be read: 0" in out
     assert "The same picture more than once: 2" in out
     assert "labels and outliers were not looked for (--no-features)" in out
-    assert "Labels that are probably wrong: 0" in out
+    assert "Labels that may be wrong: 0" in out
     assert main(["check", str(experiment)]) == 0
     assert "named by data.exclude 2" in capsys.readouterr().out
 
