@@ -49,7 +49,13 @@ def test_seeds_of_a_frozen_backbone_are_one_backbone_and_heads(run, tmp_path, ca
     )
     bundle = load_bundle(out, "cpu")
     about = bundle.export["ensemble"]
-    assert about == {"members": 2, "seeds": [1, 2], "one_backbone": True, "flip": False}
+    assert about == {
+        "members": 2,
+        "seeds": [1, 2],
+        "one_backbone": True,
+        "flip": False,
+        "calibrated": False,
+    }
     single = (run.best / "model.safetensors").stat().st_size
     assert (out / "model.safetensors").stat().st_size < 1.5 * single
     single_row, row = bundle.export["table"]
