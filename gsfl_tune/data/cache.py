@@ -17,7 +17,10 @@ from gsfl_tune.data.leases import file_lock, log, try_file_lock, unused
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 
 # The folders of a cache. Nothing outside of them is ever evicted.
-KINDS = ("decoded", "features", "prefix", "projections", "groups", "remote", "digests")
+KINDS = (
+    *("decoded", "features", "prefix", "projections", "groups"),
+    *("remote", "digests", "looks", "splits"),
+)
 
 DIRECTORY_VARIABLE = "GSFL_TUNE_CACHE"
 LIMIT_VARIABLE = "GSFL_TUNE_CACHE_LIMIT"
