@@ -5,8 +5,32 @@ from __future__ import annotations
 import pytest
 import torch
 
+# Files that take longest begin first (`--no-loadscope-reorder` keeps this order), so that no process
+# is left with one of them when the others have nothing to do.
+_LONG = [
+    "test_pipeline.py",
+    "test_begin_and_resume.py",
+    "test_runner.py",
+    "test_submit.py",
+    "test_limits.py",
+    "test_server.py",
+    "test_refusals.py",
+    "test_convert.py",
+    "test_pareto.py",
+    "test_pulse.py",
+    "test_final.py",
+    "test_failures.py",
+    "test_plugins.py",
+    "test_plugin_source.py",
+    "test_init.py",
+    "test_time_budget.py",
+    "test_gpu.py",
+]
+
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    places = {name: place for place, name in enumerate(_LONG)}
+    items.sort(key=lambda item: places.get(item.path.name, len(places)))
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):

@@ -135,6 +135,7 @@ def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Pat
         go(tmp_path, elsewhere, "search.final_seeds=3", resume=True)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_in_another_space(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos, "search.trials=4", "search.sampler.name=random")
     run = RunDirectory(tmp_path / "run")
