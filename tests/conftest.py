@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-# Files that take longest begin first (`--no-loadscope-reorder` keeps this order), so that no process
-# is left with one of them when the others have nothing to do.
+# Files that take longest begin first (`--no-loadscope-reorder` keeps this order), so that no
+# process is left with one of them when the others have nothing to do.
 _LONG = [
     "test_pipeline.py",
     "test_begin_and_resume.py",
