@@ -33,6 +33,8 @@ LOG = RESULTS / "splits.jsonl"
 SPACE = Path(__file__).parents[1] / "search_spaces" / "frozen_head.yaml"
 KINDS = ("image", "auto")
 SEARCHES = 20
+# Stands for the tuned probe among the numbers of configurations.
+PROBE = -1
 
 
 def main() -> None:
@@ -60,9 +62,9 @@ def measure(data: str, configurations: int, seeds: int) -> None:
         for kind in KINDS:
             experiment = open_experiment(data, kind, seed)
             workspace = Workspace.open(experiment.defaults().data)
-            for number in (-1, *range(configurations)):
+            for number in (PROBE, *range(configurations)):
                 if (data, kind, seed, number) not in done:
-                    name = "probe" if number < 0 else ""
+                    name = "probe" if number == PROBE else ""
                     add(data, kind, seed, number, train(experiment, workspace, number, name))
     experiment = open_experiment(data, "image", 0)
     workspace = Workspace.open(experiment.defaults().data)
@@ -127,7 +129,7 @@ def probes(own: list[dict[str, Any]]) -> str:
     """How far the tuned linear probe's accuracies lie apart."""
     cells = []
     for kind in KINDS:
-        found = [row for row in own if row["kind"] == kind and row["number"] < 0]
+        found = [row for row in own if row["kind"] == kind and row["number"] == PROBE]
         gaps = np.array([row["validation"] - row["test"] for row in found]) * 100
         means = [np.mean([row[part] for row in found]) for part in ("validation", "test")]
         ends = f"{gaps.min():+.1f} to {gaps.max():+.1f}"
@@ -141,8 +143,13 @@ def probes(own: list[dict[str, Any]]) -> str:
 def searches(own: list[dict[str, Any]]) -> str:
     """What the configuration that a search takes has on the test part."""
     tested = {row["number"]: row["test"] for row in own if row["kind"] == "test"}
-    seeds = sorted({row["seed"] for row in own if row["kind"] in KINDS})
     validated = {(r["kind"], r["seed"], r["number"]): r.get("validation") for r in own}
+    # Of a run that was stopped, the splits that are whole.
+    seeds = sorted(
+        seed
+        for seed in {row["seed"] for row in own if row["kind"] in KINDS}
+        if all((kind, seed, number) in validated for kind in KINDS for number in tested)
+    )
     generator = np.random.default_rng(0)
     chosen: dict[str, list[float]] = {kind: [] for kind in KINDS}
     for index in range(SEARCHES):
