@@ -116,6 +116,7 @@ def test_a_search_that_came_to_no_trial_is_begun_anew(
         go(tmp_path, photos)
 
 
+@pytest.mark.slow
 def test_a_search_goes_on_when_its_images_have_moved(tmp_path: Path, photos: Path) -> None:
     go(tmp_path, photos)
     run = RunDirectory(tmp_path / "run")
