@@ -54,15 +54,17 @@ def find_grouping(
         name: What people call the data set.
 
     Returns:
-        None where byte-identical images alone do: with ``by: image``, or where the source gives
-        all parts itself.
+        None where byte-identical images alone do: with ``by: image``, where the source gives all
+        parts itself, or where ``auto`` meets rendered images.
 
     Raises:
         UserError: If the images do not say what is asked for.
     """
     samples = [source.samples[position] for position in positions]
     given = {sample.part for sample in samples}
-    if config.by == "image" or {"validation", "test"} <= given:
+    # What is rendered on the spot (and so knows its digests) was never photographed in bursts.
+    rendered = config.by == "auto" and source.known_digests() is not None
+    if config.by == "image" or rendered or {"validation", "test"} <= given:
         return None
     theirs = [digests[position] for position in positions]
     key = hashlib.blake2b(

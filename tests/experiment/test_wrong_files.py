@@ -245,14 +245,6 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         "name: t\ndata: {source: cub}\n",
         [(2, "data.path", ["missing", "cub"])],
     ),
-    "limits the wrong way round": (
-        "name: t\ndata: {source: typefaces, value_range: [9, 3]}\n",
-        [(2, "data.value_range", ["[9", "the smaller one first"])],
-    ),
-    "two columns of boxes": (
-        "name: t\ndata: {source: typefaces, box_columns: [x, y]}\n",
-        [(2, "data.box_columns", ["found 2", "one or four"])],
-    ),
     "root does not exist": (
         "name: t\ndata:\n  source: csv\n  path: /tmp\n  root: /nowhere/at/all\n",
         [(5, "data.root", ["/nowhere/at/all", "does not exist"])],

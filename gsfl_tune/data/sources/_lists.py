@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from gsfl_tune.data.single import Box
-from gsfl_tune.data.sources._base import FileSource, some
+from gsfl_tune.data.sources._base import FileSource, local_directory, some
 from gsfl_tune.experiment.errors import UserError
 
 BOXES = "bounding_boxes.txt"
@@ -18,6 +19,22 @@ class ListedSource(FileSource):
 
     Boxes come from ``bounding_boxes.txt`` where it is there.
     """
+
+    def _root(
+        self, path: str | list[str] | None, archive: str, files: Sequence[str], what: str
+    ) -> Path:
+        """Finds the folder of the lists: the one that is named, or the archive's inside of it.
+
+        Raises:
+            UserError: If there is none, or a file is missing.
+        """
+        root = local_directory(path, what)
+        if not (root / LISTS[0]).exists() and (root / archive).is_dir():
+            root = root / archive
+        missing = [name for name in files if not (root / name).is_file()]
+        if missing:
+            raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {what}")
+        return root
 
     def _read_lists(self, root: Path) -> dict[str, str]:
         """Lists all images with their labels and parts.

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from gsfl_tune.data.sources._base import local_directory
 from gsfl_tune.data.sources._lists import LISTS, ListedSource
-from gsfl_tune.experiment.errors import UserError
 
 WHAT = f"the folder CUB_200_2011, which holds {', '.join(LISTS)} and images/"
 
@@ -24,12 +22,7 @@ class CubSource(ListedSource):
 
     def __init__(self, path: str | list[str] | None) -> None:
         super().__init__()
-        root = local_directory(path, WHAT)
-        if not (root / LISTS[0]).exists() and (root / "CUB_200_2011").is_dir():
-            root = root / "CUB_200_2011"
-        missing = [name for name in LISTS if not (root / name).is_file()]
-        if missing:
-            raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {WHAT}")
+        root = self._root(path, "CUB_200_2011", LISTS, WHAT)
         self.classes = [_plain(name) for name in self._read_lists(root).values()]
         self.drop_empty_classes()
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
-from gsfl_tune.data.sources._base import local_directory, some
+from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.sources._lists import LISTS, ListedSource, numbered_lines
-from gsfl_tune.experiment.errors import UserError
 
 FILES = (*LISTS, "hierarchy.txt")
 WHAT = f"the folder nabirds, which holds {', '.join(FILES)} and images/"
@@ -29,12 +28,7 @@ class NABirdsSource(ListedSource):
 
     def __init__(self, path: str | list[str] | None) -> None:
         super().__init__()
-        root = local_directory(path, WHAT)
-        if not (root / LISTS[0]).exists() and (root / "nabirds").is_dir():
-            root = root / "nabirds"
-        missing = [name for name in FILES if not (root / name).is_file()]
-        if missing:
-            raise UserError(f"data.path: {root} has no {', '.join(missing)}; it must name {WHAT}")
+        root = self._root(path, "nabirds", FILES, WHAT)
         nodes = self._read_lists(root)
         numbers = list(nodes)
         used = sorted({sample.label for sample in self.samples})
