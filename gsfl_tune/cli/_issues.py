@@ -55,7 +55,8 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         from gsfl_tune.run.atomic import write_text
 
         # All broken images are wanted here.
-        dataset = prepare(config.data.model_copy(update={"max_broken": 1.0}))
+        # All of them: also those that a training on few would leave aside.
+        dataset = prepare(config.data.model_copy(update={"max_broken": 1.0, "shots": None}))
         found = find_issues(dataset, config, use_features=not args.no_features)
         folder = args.out or Path(f"{name}-issues")
         files = {"page": folder / "issues.html", "table": folder / "issues.csv"}

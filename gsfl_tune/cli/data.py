@@ -81,6 +81,7 @@ class Data(Command):
         if args.samples is not None:
             _write_samples(args.samples, dataset)
         total = len(dataset.pool) + len(dataset.test) + len(dataset.broken)
+        total += len(dataset.split.spare)
         refused = len(dataset.broken) > config.max_broken * total
         if args.json:
             content = {

@@ -85,7 +85,7 @@ def _open(path: str, overrides: list[str], bundle: Bundle, on_error: OnError) ->
 
     how = bundle.preprocessing
     config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": how.fit})
-    dataset = prepare(config, side=how.side, reading=how.reading)
+    dataset = prepare(config.model_copy(update={"shots": None}), side=how.side, reading=how.reading)
     for image in dataset.broken:
         on_error(ImageError(f"{image.path}: {image.reason}"))
     return images_of_dataset(dataset)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from gsfl_tune.data.looks import looks_of
 from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
+from gsfl_tune.data.sampling import few_shots
 from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Duplicates, Split, find_duplicates, missing_classes
@@ -112,7 +114,23 @@ class Dataset:
             if len(self.broken) > MOST_REASONS:
                 lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
-        return split
+        return split if self._config.shots is None else self._few(split, good, grouping)
+
+    def _few(self, split: Split, good: Sequence[int], grouping: Grouping | None) -> Split:
+        """A split with ``data.shots`` training images of each class; the others are spare."""
+        copies: list[Hashable] = list(self._digests)
+        if grouping is not None:
+            for position, copy in zip(good, grouping.copies.tolist(), strict=True):
+                copies[position] = copy
+        train = few_shots(
+            split.train,
+            [sample.label for sample in self._source.samples],
+            self._digests,
+            copies,
+            shots=self._config.shots or 0,
+            seed=self._config.split.seed,
+        )
+        return replace(split, train=train, spare=np.setdiff1d(split.train, train))
 
     def _crowded(self, positions: Sequence[int], grouping: Grouping | None) -> set[int]:
         """Classes of which nothing can be held out, as all their images belong together."""
@@ -148,6 +166,17 @@ class Dataset:
     def train_index(self) -> np.ndarray:
         """Positions of the training images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.train).astype(np.int64)
+
+    @functools.cached_property
+    def final_index(self) -> np.ndarray:
+        """Positions in `pool` that a final retrain trains on, ascending int64.
+
+        Training and validation images together; with ``data.shots`` the training images alone, as
+        a model of k images a class has seen no others.
+        """
+        if self._config.shots is not None:
+            return self.train_index
+        return np.arange(len(self.pool), dtype=np.int64)
 
     @functools.cached_property
     def validation_index(self) -> np.ndarray:
@@ -228,10 +257,24 @@ class Dataset:
         found: list[str | None] = [
             *self._source.told(),
             *self._split_notices,
+            self._shots_told(),
             missing_classes(self.classes, "validation", labels, given=self.given_validation),
             missing_classes(self.classes, "test", self.test.labels, given=self.given_test),
         ]
         return [line for line in found if line is not None]
+
+    def _shots_told(self) -> str | None:
+        shots, spare = self._config.shots, len(self.split.spare)
+        if shots is None:
+            return None
+        counts = np.bincount(self.pool.labels[self.train_index], minlength=self.class_count)
+        fewer = int((counts < shots).sum())
+        whole = f"; {fewer} of {self.class_count} classes have no more" if fewer else ""
+        return (
+            f"data.shots: {shots} training image{'s' if shots > 1 else ''} of each class, "
+            f"{spare:,} others take no part{whole}; a final retrain leaves the validation images "
+            "out too"
+        )
 
     def summary(self) -> dict[str, Any]:
         """Counts and findings, ready for JSON."""
@@ -252,6 +295,8 @@ class Dataset:
             },
             "given_validation": self.given_validation,
             "given_test": self.given_test,
+            "shots": self._config.shots,
+            "spare": len(self.split.spare),
             "known_groups": self.known_groups,
             "notices": self.notices,
             "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],

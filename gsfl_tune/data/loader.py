@@ -9,7 +9,6 @@ memory map to pinned memory; one thread uploads them, and the batch is changed o
 from __future__ import annotations
 
 import itertools
-import queue
 import sys
 import threading
 import weakref
@@ -25,24 +24,34 @@ from torch import Tensor
 
 from gsfl_tune.data.augment import Augment
 from gsfl_tune.data.decoded import DecodedImages
+from gsfl_tune.data.prefetch import prefetch
+from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.share import WHOLE, Share
 
 Batch = tuple[Tensor, Tensor, np.ndarray]
-Item = TypeVar("Item")
 Drawn = TypeVar("Drawn")
 
-# Batches that wait while the consumer is busy.
+# Batches that are begun while the consumer is busy.
 _AHEAD = 2
 # Threads that copy to pinned memory, one batch each: one alone copies slower than a GPU changes.
 _COPYING = 4
 _starting = threading.Lock()
 
 
-def epoch_order(index: np.ndarray, *, seed: int, epoch: int) -> np.ndarray:
-    """Positions of ``index`` in the order in which `epoch_batches` shows them, (N,) int64."""
+def epoch_order(
+    index: np.ndarray, labels: np.ndarray, *, seed: int, epoch: int, balance: float = 0.0
+) -> np.ndarray:
+    """Positions in the order in which `epoch_batches` shows them, (N,) int64.
+
+    Args:
+        index: (N,) positions to train on.
+        labels: Of all images.
+        seed: Seed of the training.
+        epoch: Which epoch.
+        balance: See `epoch_positions`.
+    """
     order_seed, _ = _seeds(seed, epoch)
-    order = torch.randperm(len(index), generator=_generator(order_seed)).numpy()
-    return np.asarray(index, dtype=np.int64)[order]
+    return epoch_positions(index, labels, _generator(order_seed), balance=balance)
 
 
 def epoch_batches(
@@ -58,6 +67,7 @@ def epoch_batches(
     random: Tensor | None = None,
     threads: int | None = None,
     share: Share = WHOLE,
+    balance: float = 0.0,
 ) -> Iterator[Batch]:
     """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
 
@@ -77,13 +87,14 @@ def epoch_batches(
             same for every number.
         share: Of every batch, the part that is given out. An image changes in the same way
             whoever gets it.
+        balance: How far rare classes are shown as often as others, see `epoch_positions`.
 
     Yields:
         Images (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64, and
         their positions in ``images`` (B,) int64. The two devices agree to about one level of
         255, see `Augment`.
     """
-    shuffled = epoch_order(index, seed=seed, epoch=epoch)
+    shuffled = epoch_order(index, images.labels, seed=seed, epoch=epoch, balance=balance)
     stop = len(shuffled)
     if drop_last and stop >= batch_size:
         stop -= stop % batch_size
@@ -165,57 +176,6 @@ def eval_batches(
                 yield transform(squares), labels, positions
 
     return prefetch(batches)
-
-
-def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
-    """Runs an iterator in a background thread, a few items ahead.
-
-    An exception of the thread is raised where the items are consumed. The thread ends when
-    the iterator is exhausted, closed or forgotten.
-
-    Args:
-        produce: Makes the iterator; called in the thread.
-    """
-    ready: queue.Queue[tuple[str, object]] = queue.Queue(_AHEAD)
-    abandoned = threading.Event()
-
-    def offer(kind: str, value: object) -> bool:
-        while not abandoned.is_set():
-            try:
-                ready.put((kind, value), timeout=0.1)
-                return True
-            except queue.Full:
-                continue
-        return False
-
-    def work() -> None:
-        try:
-            for item in produce():
-                if not offer("item", item):
-                    return
-            offer("end", None)
-        except BaseException as error:
-            offer("error", error)
-
-    thread = threading.Thread(target=work, name="prefetch", daemon=True)
-    thread.start()
-    try:
-        while True:
-            kind, value = ready.get()
-            if kind == "end":
-                return
-            if kind == "error":
-                assert isinstance(value, BaseException)
-                raise value
-            yield value  # type: ignore[misc]
-    finally:
-        abandoned.set()
-        # Wake a producer that waits for room, then wait for it: what it reads may be closed next.
-        while not ready.empty():
-            ready.get_nowait()
-        # When the interpreter ends, daemon threads stand still and could not be waited for.
-        if not sys.is_finalizing():
-            thread.join()
 
 
 def _augmented(

@@ -28,6 +28,7 @@ class Split:
         validation: Images to compare trials by.
         test: Images of the final test.
         dropped: Images left out because their twin is in a given test or validation part.
+        spare: Training images beyond ``data.shots`` of their class: they take no part.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.
     """
@@ -38,6 +39,7 @@ class Split:
     dropped: np.ndarray
     given_validation: bool
     given_test: bool
+    spare: np.ndarray = field(default_factory=lambda: _positions([]))
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class _Taker:
         of_class: dict[int, list[tuple[bytes, int, Hashable]]] = {}
         for unit, positions in members.items():
             images = {self._digests[position] for position in positions}
-            rank = min(_rank(self._seed, purpose, digest) for digest in images)
+            rank = min(rank_of(self._seed, purpose, digest) for digest in images)
             label = min(found[unit], key=lambda label: (frequency[label], label))
             of_class.setdefault(label, []).append((rank, len(images), unit))
         taken: set[Hashable] = set()
@@ -193,7 +195,7 @@ class _Taker:
         folds = min(max(2, round(1 / share)), int(groups.max()) + 1, largest)
         if folds < 2:
             return set()
-        state = int.from_bytes(_rank(self._seed, purpose, b"")[:4], "little")
+        state = int.from_bytes(rank_of(self._seed, purpose, b"")[:4], "little")
         cut = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
         with warnings.catch_warnings():
             # A class with fewer images than folds: said by `missing_classes`.
@@ -208,7 +210,8 @@ def _cross(labels: Sequence[int], units: np.ndarray) -> bool:
     return len(np.unique(units)) < pairs.shape[1]
 
 
-def _rank(seed: int, purpose: str, digest: bytes) -> bytes:
+def rank_of(seed: int, purpose: str, digest: bytes) -> bytes:
+    """Place of an image in an order that a seed and a purpose decide, whatever else is there."""
     return hashlib.blake2b(f"{seed} {purpose} ".encode() + digest, digest_size=16).digest()
 
 

@@ -48,7 +48,7 @@ class TunedProbe:
     """A linear probe and what its regularisation was chosen by.
 
     Attributes:
-        probe: Fitted on training and validation images, as a winner and its control are.
+        probe: Fitted on the images that a winner and its control are retrained on.
         validation_logits: (V, C) of the validation images, by the probe that was fitted on the
             training images alone.
     """
@@ -65,10 +65,11 @@ def tune_probe(
     *,
     class_count: int,
     strengths: tuple[float, ...] = STRENGTHS,
+    refit: bool = True,
 ) -> TunedProbe:
     """Fits a logistic regression whose regularisation validation images choose.
 
-    By validation accuracy, then by NLL. The probe is then fitted again on both parts together.
+    By validation accuracy, then by NLL.
 
     Args:
         train_features: (N, D); L2-normalised here, then scaled to mean square 1 a coordinate.
@@ -78,13 +79,14 @@ def tune_probe(
         class_count: C.
         strengths: Candidates for scikit-learn's ``C``, ascending; where the first or the last is
             the best of several, smaller or larger ones are tried.
+        refit: Whether the probe is then fitted again on both parts together.
 
     Raises:
         ValueError: If features are not (N, D), or there is no validation image.
     """
     if not len(validation_labels):
         raise ValueError("no validation images to choose the regularisation on")
-    tried: dict[float, tuple[tuple[float, float], NDArray[np.float32]]] = {}
+    tried: dict[float, tuple[tuple[float, float], LinearProbe, NDArray[np.float32]]] = {}
     latest: LinearProbe | None = None
 
     def quality(strength: float) -> tuple[float, float]:
@@ -97,7 +99,7 @@ def tune_probe(
                 )
             logits = latest.logits(validation_features)
             metrics = classification_metrics(logits, validation_labels)
-            tried[strength] = (metrics["accuracy"], -metrics["nll"]), logits
+            tried[strength] = (metrics["accuracy"], -metrics["nll"]), latest, logits
         return tried[strength][0]
 
     best = max(strengths, key=quality)
@@ -107,6 +109,8 @@ def tune_probe(
         if not _LEAST <= further <= _MOST or quality(further) <= quality(best):
             break
         best = further
+    if not refit:
+        return TunedProbe(*tried[best][1:])
     with activity("fitting the linear probe on all images"):
         whole = fit_probe(
             np.concatenate([train_features, validation_features]),
@@ -114,7 +118,7 @@ def tune_probe(
             best,
             class_count,
         )
-    return TunedProbe(whole, tried[best][1])
+    return TunedProbe(whole, tried[best][2])
 
 
 def fit_probe(

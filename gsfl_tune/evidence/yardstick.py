@@ -76,6 +76,7 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
         pool[validation],
         labels[validation],
         class_count=dataset.class_count,
+        refit=len(dataset.final_index) > len(train),
     )
     return Yardstick(
         probe=tuned.probe,

@@ -142,6 +142,12 @@ class DataConfig(Section):
         description="Text file of images that are left out, one path a line, such as the "
         "`exclude.txt` of `gsfl-tune data --issues`; a line that begins with # is a comment.",
     )
+    shots: int | None = Field(
+        None,
+        ge=1,
+        description="Train on this many images of each class alone (chosen by `data.split.seed`); "
+        "validation and test parts stay whole, and a final retrain leaves validation images out.",
+    )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."
     )
@@ -258,6 +264,11 @@ class LossConfig(Section):
         "keep", description="Whether the reconstruction target keeps its gradient in finetune."
     )
     label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="Of the cross-entropy.")
+    class_weights: Fraction = Field(
+        0.0,
+        description="Weights of classes in the cross-entropy, n^-x for a class of n training "
+        "images: 0 none, 0.5 inverse square root, 1 inverse frequency (`balanced`).",
+    )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,
         description="Weights of loss terms that installed packages add (docs/extending.md).",
@@ -319,6 +330,11 @@ class TrainingConfig(Section):
     seed: int = Field(0, ge=0, description="Seed of weights, order, dropout and augmentation.")
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."
+    )
+    balanced_sampling: Fraction = Field(
+        0.0,
+        description="How often classes are shown, as n^(1-x) for a class of n training images: 0 "
+        "every image once an epoch, 0.5 square root, 1 all classes alike.",
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",

@@ -80,7 +80,7 @@ def starter_text(name: str, facts: Facts, *, quick: bool = False) -> str:
         _head(name, facts, quick),
         _data(facts, quick),
         _model(facts, quick),
-        _LOSS.format(smoothing="0" if quick else "0.1"),
+        _LOSS.format(smoothing="0" if quick else "0.1") + _weights_of_classes(facts),
         _QUICK_TRAINING if quick else _TRAINING,
         _search(facts, quick),
     ]
@@ -194,6 +194,16 @@ loss:
   center_rate: {{float: [1e-3, 0.5], log: true, default: 0.21}}
   label_smoothing: {{float: [0, 0.2], default: {smoothing}}}
 """
+
+
+def _weights_of_classes(facts: Facts) -> str:
+    if facts.class_ratio <= _UNEQUAL:
+        return ""
+    return """\
+  # Images of rare classes may weigh more: n^-x for a class of n images, 1 makes all classes equal.
+  class_weights: {choice: [0, 0.5, 1]}
+"""
+
 
 _TRAINING = """\
 training:

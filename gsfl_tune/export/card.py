@@ -251,7 +251,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
             f"- Pretrained weights: {_weights(config['model']['weights'])}; not changed.\n"
             f"- Head: a logistic regression of unit features; validation images chose its "
             f"regularisation{chosen}.\n"
-            "- Fitted on training and validation images."
+            f"- Fitted on {_images(config)}."
         )
     model, loss, training = config["model"], config["loss"], config["training"]
     stages = [
@@ -272,9 +272,14 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
             f"{loss['class_center']:.3g}, shared centre {loss['shared_center']:.3g}, centre rate "
             f"{loss['center_rate']:.3g}; groups by {model['groups']['method']}."
         )
-    lines.append("- Trained on training and validation images; the full configuration is in")
+    lines.append(f"- Trained on {_images(config)}; the full configuration is in")
     lines.append("  `config.json`, key `experiment`.")
     return "\n".join(lines)
+
+
+def _images(config: Mapping[str, Any]) -> str:
+    shots = config["data"].get("shots")
+    return f"{shots} training images of each class" if shots else "training and validation images"
 
 
 def _weights(weights: str) -> str:

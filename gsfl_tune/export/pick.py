@@ -150,7 +150,8 @@ def _trained(
         training.restore()
     except CheckpointError as error:
         raise UserError(f"{error}; remove the file to train from the beginning") from error
-    say(f"training it on train + validation for {training.total_epochs} epochs")
+    images = "the training images" if config.data.shots else "train + validation"
+    say(f"training it on {images} for {training.total_epochs} epochs")
     while not training.finished:
         training.run_epoch()
     training.save()

@@ -74,6 +74,8 @@ class GsflLoss:
         label_smoothing: Of the cross-entropy.
         reconstruction_target: ``keep`` lets the gradient flow into the target f too.
         feature_scale: Scale of the features that the encoders see.
+        class_weights: (C,) weight of the cross-entropy of images of each class; their mean over
+            the training images should be 1. None weighs all alike.
         further: Terms of packages, with their weights.
     """
 
@@ -84,6 +86,7 @@ class GsflLoss:
     reconstruction_target: Literal["keep", "detach"] = "keep"
     feature_scale: float = 1.0
     further: tuple[WeightedTerm, ...] = ()
+    class_weights: Tensor | None = None
 
     def __call__(
         self, output: Output, f: Tensor, y: Tensor, centers: ClassCenters | None = None
@@ -97,7 +100,7 @@ class GsflLoss:
             centers: Class centres; a plain head needs none.
         """
         logits = _full(output.logits)
-        cross_entropy = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        cross_entropy = self._cross_entropy(logits, y)
         if output.shared is None or output.reconstruction is None:
             return LossTerms(cross_entropy, cross_entropy, None, None, None)
         if centers is None:
@@ -117,6 +120,14 @@ class GsflLoss:
         for each in self.further:
             total = total + each.weight * further[each.name]
         return LossTerms(total, cross_entropy, *terms, further)
+
+    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        # Not `weight=` of torch: it divides by the weights of the batch, so that an image would
+        # count more or less with the company it is in, and pieces of a batch would not add up.
+        each = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction="none")
+        return (each * self.class_weights[y]).mean()
 
     def _further(
         self, output: Output, f: Tensor, y: Tensor, centers: ClassCenters

@@ -47,6 +47,7 @@ class Answer:
         looks: Things to look at before believing the number.
         commands: What to do with it, and the command.
         versions: Library and version.
+        trained_on: Which images the models were retrained on.
     """
 
     finished: bool
@@ -65,6 +66,7 @@ class Answer:
     looks: list[str] = field(default_factory=list)
     commands: list[tuple[str, str]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
+    trained_on: str = "training and validation images"
 
 
 SCORES = ("accuracy", "balanced_accuracy", "top5", "nll", "ece")
@@ -123,7 +125,15 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         looks=list(_looks(files)),
         commands=_commands(files, winner),
         versions=_versions(results.environment),
+        trained_on=_trained_on(files),
     )
+
+
+def _trained_on(files: RunFiles) -> str:
+    shots = files.data.get("shots")
+    if shots is None:
+        return "training and validation images"
+    return f"{shots} training image{'s' if shots > 1 else ''} of each class"
 
 
 def _unfinished(files: RunFiles) -> Answer:

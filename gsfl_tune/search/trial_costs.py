@@ -36,6 +36,7 @@ class TrialCosts:
         validation: Number of validation images.
         classes: C.
         test: Number of test images.
+        joined: Validation images that a final retrain trains on too; default: all.
         costs: What is known of the machines; default: nothing yet.
     """
 
@@ -46,6 +47,7 @@ class TrialCosts:
         validation: int,
         classes: int,
         test: int = 0,
+        joined: int | None = None,
         costs: Costs | None = None,
     ) -> None:
         self._train = train
@@ -53,6 +55,7 @@ class TrialCosts:
         self._classes = classes
         self.costs = costs or Costs()
         self._test = test
+        self._joined = validation if joined is None else joined
         self._starts: list[float] = []
         self._works: dict[tuple[str, FitOn], list[Work]] = {}
 
@@ -64,12 +67,13 @@ class TrialCosts:
             validation=len(dataset.validation_index),
             classes=dataset.class_count,
             test=len(dataset.test),
+            joined=len(dataset.final_index) - len(dataset.train_index),
         )
 
     @property
     def retrain(self) -> float:
-        """Factor of a training on training and validation images."""
-        return (self._train + self._validation) / max(1, self._train)
+        """Factor of a final retrain, which validation images join."""
+        return (self._train + self._joined) / max(1, self._train)
 
     @property
     def start(self) -> float:
@@ -115,7 +119,7 @@ class TrialCosts:
             both = fit == "train+validation"
             self._works[key] = training_work(
                 config,
-                train=self._train + (self._validation if both else 0),
+                train=self._train + (self._joined if both else 0),
                 validation=0 if both else self._validation,
                 classes=self._classes,
             )

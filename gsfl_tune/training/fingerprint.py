@@ -9,6 +9,9 @@ from gsfl_tune.training.features import digest
 
 FitOn = Literal["train", "train+validation"]
 
+# Keys that came later, with the values that change nothing: a checkpoint of before stays good.
+_LATER = {"data.shots": None, "loss.class_weights": 0.0, "training.balanced_sampling": 0.0}
+
 # Says where images lie, not which they are.
 _PLACE = ("path", "download")
 
@@ -29,6 +32,10 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
+    for path, neutral in _LATER.items():
+        section, name = path.split(".")
+        if dumped[section][name] == neutral:
+            del dumped[section][name]
     # Terms of packages that take no part: the training is what it is without those packages.
     terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
     if terms:

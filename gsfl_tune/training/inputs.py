@@ -96,6 +96,7 @@ class ImageInputs(Inputs):
             device=training.device,
             random=random,
             share=training.share,
+            balance=training.config.training.balanced_sampling,
         )
         for images, labels, _ in batches:
             yield self.of_images(images), labels

@@ -16,8 +16,9 @@ from torch import Tensor
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.loader import epoch_order, eval_batches, prefetch, view_batches
+from gsfl_tune.data.loader import epoch_order, eval_batches, view_batches
 from gsfl_tune.data.locking import acquire
+from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
@@ -66,7 +67,13 @@ class PrefixInputs(Inputs):
         allow_open_files(4 * views.count)  # those of the head stage's features may be open too
         maps = [self._map(pool, "pool", view) for view in range(views.count)]
         size = training.config.training.finetune.batch_size
-        order = epoch_order(training.train_positions.numpy(), seed=seed, epoch=epoch)
+        order = epoch_order(
+            training.train_positions.numpy(),
+            pool.labels,
+            seed=seed,
+            epoch=epoch,
+            balance=training.config.training.balanced_sampling,
+        )
         if len(order) >= size:
             order = order[: len(order) - len(order) % size]
         shown = views.shown(epoch, torch.from_numpy(order)).numpy()

@@ -16,13 +16,14 @@ from torch import Tensor
 from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.losses import ClassCenters, GsflLoss, create_terms
+from gsfl_tune.losses import ClassCenters
 from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
+from gsfl_tune.training.loss import create_loss
 from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
@@ -89,9 +90,7 @@ class Training:
         self.device = resolve_device(config.training.device)
 
         dataset = workspace.dataset
-        positions = (
-            dataset.train_index if fit == "train" else np.arange(len(dataset.pool), dtype=np.int64)
-        )
+        positions = dataset.train_index if fit == "train" else dataset.final_index
         self.train_positions = torch.from_numpy(np.ascontiguousarray(positions))
         self.labels = torch.from_numpy(np.ascontiguousarray(dataset.pool.labels)).to(self.device)
         self._extractor = workspace.extractor(config)
@@ -107,7 +106,7 @@ class Training:
         self.on_save: Callable[[], None] = lambda: None
 
     def _create_head(self) -> None:
-        model, loss = self.config.model, self.config.loss
+        model = self.config.model
         classes = self.workspace.dataset.class_count
         self.centers: ClassCenters | None = None
         self.groups: np.ndarray | None = None
@@ -126,15 +125,8 @@ class Training:
             self.groups = self.workspace.groups(self.config)
             self.centers = ClassCenters(torch.from_numpy(self.groups), model.latent_dim)
             self.centers.to(self.device)
-        self.loss = GsflLoss(
-            reconstruction=loss.reconstruction,
-            class_center=loss.class_center,
-            shared_center=loss.shared_center,
-            label_smoothing=loss.label_smoothing,
-            reconstruction_target=loss.reconstruction_target,
-            feature_scale=model.feature_scale,
-            further=create_terms(loss.terms.model_dump()),
-        )
+        trained = self.workspace.dataset.pool.labels[self.train_positions.numpy()]
+        self.loss = create_loss(self.config, trained, classes, self.device)
 
     @property
     def total_epochs(self) -> int:

@@ -10,7 +10,8 @@ import pytest
 import torch
 
 from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
-from gsfl_tune.data.loader import epoch_order, prefetch, view_batches
+from gsfl_tune.data.loader import epoch_order, view_batches
+from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.config import AugmentConfig
 from tests.data.conftest import configure, fill
@@ -144,7 +145,7 @@ def test_fixed_views_come_in_the_order_of_the_epoch(dataset):
     random = Views(count=1, images=len(dataset.pool)).draw(0)
     fixed = [positions for _, _, positions in epoch(dataset, random=random)]
     fresh = [positions for _, _, positions in epoch(dataset)]
-    order = epoch_order(dataset.train_index, seed=0, epoch=1)
+    order = epoch_order(dataset.train_index, dataset.pool.labels, seed=0, epoch=1)
     for a, b in zip(fixed, fresh, strict=True):
         np.testing.assert_array_equal(a, b)
     np.testing.assert_array_equal(np.concatenate(fixed), order[: 8 * len(fixed)])
@@ -320,7 +321,7 @@ def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
     script = textwrap.dedent(
         f"""
         from gsfl_tune.data import Augment, epoch_batches, prepare
-        from gsfl_tune.data.loader import prefetch
+        from gsfl_tune.data.prefetch import prefetch
         from gsfl_tune.experiment.config import AugmentConfig, DataConfig
         data = prepare(
             DataConfig(source="folder", path={str(root)!r}, image_size=16), cache_dir={str(cache)!r}

@@ -51,6 +51,24 @@ def reference_loss(output, f, y, centers, smoothing):
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_class_weights_weigh_each_image_whatever_its_batch(smoothing):
+    output, f, y, centers = make_batch()
+    weights = torch.tensor([0.2, 3.0, 1.0, 0.0, 0.7], dtype=torch.float64)
+    loss = GsflLoss(**WEIGHTS, label_smoothing=smoothing, class_weights=weights)
+    plain = GsflLoss(**WEIGHTS, label_smoothing=smoothing)
+    whole = loss(output, f, y, centers)
+    alone = []
+    for i in range(len(y)):
+        row = slice(i, i + 1)
+        one = HeadOutput(output.logits[row], output.discriminative[row], None, None)
+        alone.append(float(plain(one, f[row], y[row]).cross_entropy))
+    expected = sum(float(weights[k]) * v for k, v in zip(y.tolist(), alone, strict=True)) / len(y)
+    assert float(whole.cross_entropy) == pytest.approx(expected, abs=1e-12)
+    # The other terms are as they were.
+    assert whole[2:5] == plain(output, f, y, centers)[2:5]
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_loss_equals_a_loop_over_samples(smoothing):
     output, f, y, centers = make_batch()
     loss = GsflLoss(**WEIGHTS, label_smoothing=smoothing, feature_scale=SCALE)

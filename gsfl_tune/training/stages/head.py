@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.experiment.config import HeadStageConfig
 from gsfl_tune.models import PlainHead
 from gsfl_tune.training.feature_table import FeatureTable
@@ -70,9 +71,13 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         """Trains one epoch."""
         training = self.training
         size = self.config.batch_size
-        positions = training.train_positions
-        shuffle = torch.randperm(len(positions), generator=torch.Generator().manual_seed(seed))
-        order = positions[shuffle]
+        drawn = epoch_positions(
+            training.train_positions.numpy(),
+            training.workspace.dataset.pool.labels,
+            torch.Generator().manual_seed(seed),
+            balance=training.config.training.balanced_sampling,
+        )
+        order = torch.from_numpy(drawn)
         shown = None if self._views is None else self._views.shown(epoch, order)
         per_epoch = self.batches
         total = per_epoch * self.config.epochs

@@ -1,0 +1,123 @@
+"""Which images an epoch shows, and in which order: all of them once, or classes more evenly."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Hashable, Sequence
+
+import numpy as np
+import torch
+
+from gsfl_tune.data.splits import rank_of
+
+
+def epoch_positions(
+    positions: np.ndarray,
+    labels: np.ndarray,
+    generator: torch.Generator,
+    *,
+    balance: float = 0.0,
+) -> np.ndarray:
+    """Draws the order in which an epoch shows the training images.
+
+    With ``balance`` b, a class of n images gets a share of the epoch that is proportional to
+    n^(1 - b): as often as it has images at 0, as often as any other class at 1 (Kang et al.,
+    "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, where
+    q = 1 - b). An epoch has as many images as without: those of frequent classes are shown in some
+    epochs only, those of rare ones several times in each. No image of a class is shown once more
+    before all of that class have been shown as often.
+
+    Args:
+        positions: (N,) int64 positions of the training images.
+        labels: Labels of all images that ``positions`` count in.
+        generator: Of the epoch.
+        balance: b, 0 to 1.
+
+    Returns:
+        (N,) int64 positions; at ``balance`` 0 a permutation.
+    """
+    if balance > 0:
+        positions = _drawn(positions, labels, generator, balance)
+    order = torch.randperm(len(positions), generator=generator).numpy()
+    return np.asarray(positions, dtype=np.int64)[order]
+
+
+def _drawn(
+    positions: np.ndarray, labels: np.ndarray, generator: torch.Generator, balance: float
+) -> np.ndarray:
+    own = labels[positions]
+    classes, sizes = np.unique(own, return_counts=True)
+    shares = sizes.astype(np.float64) ** (1 - balance)
+    edges = np.cumsum(shares) / shares.sum() * len(positions)
+    # Systematic sampling: counts add up to N, and the mean of each is its share exactly.
+    offset = float(torch.rand((), generator=generator, dtype=torch.float64))
+    counts = np.diff(np.floor(np.concatenate([[0.0], edges[:-1], [len(positions)]]) + offset))
+    drawn = []
+    for label, count in zip(classes.tolist(), counts.astype(np.int64).tolist(), strict=True):
+        members = positions[own == label]
+        rounds, rest = divmod(count, len(members))
+        some = torch.randperm(len(members), generator=generator).numpy()[:rest]
+        drawn += [np.tile(members, rounds), members[some]]
+    return np.concatenate(drawn)
+
+
+def class_weights(labels: np.ndarray, class_count: int, balance: float) -> np.ndarray:
+    """Computes a weight a class, proportional to n^-balance for a class of n training images.
+
+    0 weighs all images alike, 1 is scikit-learn's ``class_weight="balanced"``, 0.5 the inverse
+    square root. Scaled so that the weights of the training images have a mean of 1: the loss
+    keeps its size against terms that are not weighted.
+
+    Args:
+        labels: (N,) labels of the training images.
+        class_count: C.
+        balance: 0 to 1.
+
+    Returns:
+        (C,) float32; 0 for a class without training images.
+    """
+    sizes = np.bincount(labels, minlength=class_count).astype(np.float64)
+    weights = np.zeros(class_count)
+    weights[sizes > 0] = sizes[sizes > 0] ** -balance
+    return (weights * sizes.sum() / (weights * sizes).sum()).astype(np.float32)
+
+
+def few_shots(
+    positions: np.ndarray,
+    labels: Sequence[int],
+    digests: Sequence[bytes],
+    copies: Sequence[Hashable],
+    *,
+    shots: int,
+    seed: int,
+) -> np.ndarray:
+    """Chooses the same number of training images of each class, by a hash of seed and image.
+
+    The choice for fewer is a part of the choice for more. A copy of an image that is chosen
+    already is taken only where its class has nothing else.
+
+    Args:
+        positions: Those of the training images.
+        labels: Class of each image that ``positions`` count in.
+        digests: Digest of the bytes of each of them.
+        copies: Equal for images that are copies of each other.
+        shots: Images of each class; of a class that has fewer, all.
+        seed: Of the choice.
+
+    Returns:
+        Ascending positions.
+    """
+    members: dict[int, list[int]] = {}
+    for position in positions.tolist():
+        members.setdefault(labels[position], []).append(position)
+    chosen: list[int] = []
+    for own in members.values():
+        own.sort(key=lambda position: rank_of(seed, "shots", digests[position]))
+        seen: Counter[Hashable] = Counter()
+        turns = []
+        for position in own:
+            turns.append(seen[copies[position]])
+            seen[copies[position]] += 1
+        # Stable: first what is new, then second copies, then third ones.
+        chosen += [own[place] for place in np.argsort(turns, kind="stable")[:shots].tolist()]
+    return np.sort(np.asarray(chosen, dtype=np.int64))
