@@ -7,10 +7,12 @@ import hashlib
 from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
+from gsfl_tune.data.annotations import Annotations
+from gsfl_tune.data.class_text import read_class_texts
 from gsfl_tune.data.decoded import (
     BrokenImage,
     DecodedFile,
@@ -19,6 +21,7 @@ from gsfl_tune.data.decoded import (
     Progress,
     decode_once,
 )
+from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.looks import looks_of
@@ -28,7 +31,7 @@ from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
 from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Source
-from gsfl_tune.data.splits import Duplicates, Split, find_duplicates, missing_classes
+from gsfl_tune.data.splits import Split, missing_classes
 from gsfl_tune.data.units import crowded
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -147,15 +150,7 @@ class Dataset:
     @functools.cached_property
     def test(self) -> DecodedImages:
         """Test images; decoded or opened at the first access."""
-        if not self.given_test:
-            return self._view(self.split.test, separate_test=False)
-        self._open(separate_test=True)
-        positions = [
-            position
-            for position, sample in enumerate(self._source.samples)
-            if sample.part == "test" and position not in self._broken
-        ]
-        return self._view(np.asarray(positions, dtype=np.int64), separate_test=True)
+        return self._view(self._test_positions(), separate_test=self.given_test)
 
     @functools.cached_property
     def dropped(self) -> DecodedImages:
@@ -182,6 +177,38 @@ class Dataset:
     def validation_index(self) -> np.ndarray:
         """Positions of the validation images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
+
+    def annotations(self, part: Literal["pool", "test"]) -> Annotations:
+        """What the source says of the images of `pool` or `test` beyond their labels.
+
+        Boxes and points are in pixels of the decoded squares; those of broken images are NaN.
+
+        Raises:
+            UserError: If the source has files of annotations that cannot be read.
+        """
+        if part == "pool":
+            images, positions = self.pool, self._pool_positions()
+        else:
+            images, positions = self.test, self._test_positions()
+        geometry = self._geometry
+        return self._annotated.rows(positions).in_squares(
+            images.sizes, geometry.side, geometry.fit, geometry.margin
+        )
+
+    @functools.cached_property
+    def _annotated(self) -> Annotations:
+        return self._source.annotations()
+
+    @functools.cached_property
+    def class_texts(self) -> list[str] | None:
+        """A description of each class, of ``data.class_text``.
+
+        Raises:
+            UserError: If the file cannot be read, or does not describe every class.
+        """
+        if self._config.class_text is None:
+            return None
+        return read_class_texts(Path(self._config.class_text), self.classes)
 
     def class_of_path(self) -> dict[str, str]:
         """Name of the class of every image, by its path."""
@@ -213,24 +240,12 @@ class Dataset:
         Sets of byte-identical images are not named again. Reads every image once.
         """
         looks = looks_of(self._source, self._digests, self.reading, self._cache, self.name)
-        numbers = near_duplicates(looks)
         samples = self._source.samples
-        members: dict[int, list[int]] = {}
-        for position, number in enumerate(numbers.tolist()):
-            members.setdefault(number, []).append(position)
-        sets = [
-            positions
-            for positions in members.values()
-            if len({self._digests[position] for position in positions}) > 1
-        ]
-        named = [[samples[position].path for position in positions] for positions in sets]
-        return Duplicates(
-            groups=named,
-            conflicting=[
-                paths
-                for paths, positions in zip(named, sets, strict=True)
-                if len({samples[position].label for position in positions}) > 1
-            ],
+        return near_sets(
+            [sample.path for sample in samples],
+            [sample.label for sample in samples],
+            self._digests,
+            near_duplicates(looks),
         )
 
     @functools.cached_property
@@ -309,6 +324,17 @@ class Dataset:
             "fit": self._geometry.fit,
             "digest": self.digest,
         }
+
+    def _test_positions(self) -> np.ndarray:
+        if not self.given_test:
+            return self.split.test
+        self._open(separate_test=True)
+        positions = [
+            position
+            for position, sample in enumerate(self._source.samples)
+            if sample.part == "test" and position not in self._broken
+        ]
+        return np.asarray(positions, dtype=np.int64)
 
     def _pool_positions(self) -> np.ndarray:
         return np.sort(np.concatenate([self.split.train, self.split.validation]))

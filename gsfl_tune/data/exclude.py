@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources import Reader, Source
 from gsfl_tune.data.sources._base import expand
 from gsfl_tune.data.sources._names import normal
@@ -112,6 +115,10 @@ class _Rest(Source):
         place = {self._kept[int(position)]: int(position) for position in positions}
         for position, reader in self._whole.readers(list(place)):
             yield place[position], reader
+
+    def annotations(self) -> Annotations:
+        """Those of the other source."""
+        return self._whole.annotations().rows(np.asarray(self._kept, dtype=np.int64))
 
     def known_digests(self) -> list[bytes] | None:
         """Those of the other source."""

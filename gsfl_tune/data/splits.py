@@ -42,22 +42,6 @@ class Split:
     spare: np.ndarray = field(default_factory=lambda: _positions([]))
 
 
-@dataclass(frozen=True)
-class Duplicates:
-    """Byte-identical images.
-
-    Attributes:
-        groups: Paths of images with the same bytes, one list for each set of twins.
-        dropped: Paths that were taken out of training (or of a given validation part) because a
-            given test or validation part holds the same image.
-        conflicting: Those of ``groups`` whose members have different labels.
-    """
-
-    groups: list[list[str]] = field(default_factory=list)
-    dropped: list[str] = field(default_factory=list)
-    conflicting: list[list[str]] = field(default_factory=list)
-
-
 def divide(
     labels: Sequence[int],
     parts: Sequence[Part | None],
@@ -296,22 +280,3 @@ def missing_classes(
 
 def _classes(count: int) -> str:
     return "1 class has" if count == 1 else f"{count} classes have"
-
-
-def find_duplicates(
-    paths: Sequence[str], labels: Sequence[int], digests: Sequence[bytes], split: Split
-) -> Duplicates:
-    """Lists byte-identical images."""
-    members: dict[bytes, list[int]] = {}
-    for position, digest in enumerate(digests):
-        members.setdefault(digest, []).append(position)
-    twins = [positions for positions in members.values() if len(positions) > 1]
-    return Duplicates(
-        groups=[[paths[position] for position in positions] for positions in twins],
-        dropped=[paths[position] for position in split.dropped],
-        conflicting=[
-            [paths[position] for position in positions]
-            for positions in twins
-            if len({labels[position] for position in positions}) > 1
-        ],
-    )

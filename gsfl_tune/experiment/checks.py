@@ -77,6 +77,10 @@ class Checks:
         complaint = None if exclude is None else missing_file(exclude)
         if complaint:
             self._complain("data.exclude", f"{complaint}; allowed a text file, one path a line")
+        texts = self._space.constants.get("data.class_text")
+        complaint = None if texts is None else missing_file(texts)
+        if complaint:
+            self._complain("data.class_text", f"{complaint}; allowed a table or a JSON object")
         columns = self._space.constants.get("data.box_columns")
         if columns is not None and len(columns) not in (1, 4):
             message = f"found {len(columns)} columns, allowed one or four"

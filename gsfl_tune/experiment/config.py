@@ -121,6 +121,16 @@ class DataConfig(Section):
         description="What `box_columns` hold, in pixels: corner and size, or two corners; `auto` "
         "goes by their names.",
     )
+    point_columns: list[str] | None = Field(
+        None,
+        description="Names of parts: of `beak`, the columns `beak_x` and `beak_y` hold the point "
+        "in pixels; an empty cell is a part that is not seen.",
+    )
+    attribute_columns: list[str] | None = Field(
+        None,
+        description="Names of columns of attributes: numbers, or true and false; an empty cell is "
+        "one that is not known.",
+    )
     root: str | None = Field(
         None,
         description="Folder that the paths in a table start from; default: the table's own, or the "
@@ -141,6 +151,11 @@ class DataConfig(Section):
         None,
         description="Text file of images that are left out, one path a line, such as the "
         "`exclude.txt` of `gsfl-tune data --issues`; a line that begins with # is a comment.",
+    )
+    class_text: str | None = Field(
+        None,
+        description="File with a description of every class: CSV or TSV with the columns `class` "
+        "and `text`, or a JSON object of them.",
     )
     shots: int | None = Field(
         None,

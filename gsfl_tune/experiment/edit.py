@@ -12,7 +12,14 @@ from gsfl_tune.experiment.fields import did_you_mean, leaves, sections
 from gsfl_tune.experiment.grammar import is_named_choice
 from gsfl_tune.experiment.nodes import Node, read_yaml
 
-FILES = ("data.path", "data.root", "data.exclude", "model.weights", "model.groups.taxonomy")
+FILES = (
+    "data.path",
+    "data.root",
+    "data.exclude",
+    "data.class_text",
+    "model.weights",
+    "model.groups.taxonomy",
+)
 NOT_FILES = {"model.weights": ("imagenet", "package", "none")}
 OVERRIDE = "--set"
 

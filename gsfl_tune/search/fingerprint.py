@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.fields import leaves
 
 if TYPE_CHECKING:
     import optuna
@@ -96,13 +97,24 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What changed between two fingerprints, one line per dotted path."""
+    """What changed between two fingerprints, one line per dotted path.
+
+    A key that the run does not know came with a later version of the program: it makes no
+    difference while it has its default.
+    """
     lines = []
     for path in sorted({*known, *found}):
         # A run of an earlier version wrote down more.
-        if changeable(path):
+        if changeable(path) or _defaulted(path, known, found):
             continue
         before, after = known.get(path, "nothing"), found.get(path, "nothing")
         if before != after:
             lines.append(f"  {path}: was {before}, found {after}")
     return lines
+
+
+def _defaulted(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    leaf = leaves().get(path)
+    if path in known or leaf is None or leaf.required:
+        return False
+    return bool(found[path] == str(leaf.default))

@@ -5,12 +5,20 @@ from __future__ import annotations
 from typing import Literal
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.training.features import digest
 
 FitOn = Literal["train", "train+validation"]
 
-# Keys that came later, with the values that change nothing: a checkpoint of before stays good.
-_LATER = {"data.shots": None, "loss.class_weights": 0.0, "training.balanced_sampling": 0.0}
+# Keys that came later: at their defaults a checkpoint of before stays good.
+_LATER = (
+    "data.shots",
+    "data.class_text",
+    "data.point_columns",
+    "data.attribute_columns",
+    "loss.class_weights",
+    "training.balanced_sampling",
+)
 
 # Says where images lie, not which they are.
 _PLACE = ("path", "download")
@@ -32,9 +40,9 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
-    for path, neutral in _LATER.items():
+    for path in _LATER:
         section, name = path.split(".")
-        if dumped[section][name] == neutral:
+        if dumped[section][name] == leaves()[path].default:
             del dumped[section][name]
     # Terms of packages that take no part: the training is what it is without those packages.
     terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}

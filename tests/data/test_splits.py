@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gsfl_tune.data.duplicates import find_duplicates
 from gsfl_tune.data.grouping import Grouping
-from gsfl_tune.data.splits import divide, find_duplicates, size_problems
+from gsfl_tune.data.splits import divide, size_problems
 from gsfl_tune.data.units import crowded
 from gsfl_tune.experiment.config import SplitConfig
 

@@ -103,3 +103,21 @@ def test_where_images_lie_is_no_part_of_what_a_study_is(run: RunDirectory, tmp_p
     open_study(new, run).close()
     with pytest.raises(UserError, match=r"data\.source: was folder, found typefaces"):
         refuse_changes(run, experiment())
+
+
+def test_a_run_of_an_earlier_version_goes_on_without_the_keys_that_came_later(
+    run: RunDirectory,
+) -> None:
+    open_study(experiment(), run).close()
+    storage, _ = open_journal(run.journal)
+    study = optuna.load_study(study_name="search", storage=storage)
+    known = dict(study.user_attrs["fingerprint"])
+    # An earlier version did not know them, and trained as their defaults do.
+    for later in ("loss.class_weights", "data.crop", "training.balanced_sampling"):
+        del known[later]
+    study.set_user_attr("fingerprint", known)
+    refuse_changes(run, experiment())
+    open_study(experiment(), run).close()
+    weighted = experiment(text=YAML.replace("loss:", "loss:\n  class_weights: 0.5", 1))
+    with pytest.raises(UserError, match=r"loss\.class_weights: was nothing, found 0\.5"):
+        refuse_changes(run, weighted)

@@ -103,7 +103,7 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
         source.problems.append(
             f"data.crop: found box, but {_shown(config)} ({config.source}) has no boxes; allowed: "
             "none, or a source with boxes: coco, csv and jsonl (data.box_columns), cub, nabirds, "
-            "cars"
+            "dogs, cars"
         )
     return source
 
@@ -125,6 +125,8 @@ def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
                     config.group_column,
                     tuple(config.box_columns or ()),
                     config.box_format,
+                    tuple(config.point_columns or ()),
+                    tuple(config.attribute_columns or ()),
                 ),
                 root=config.root,
                 crop=config.crop == "box",
@@ -139,7 +141,7 @@ def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
         case "nabirds":
             return NABirdsSource(config.path)
         case "dogs":
-            return DogsSource(config.path)
+            return DogsSource(config.path, crop=config.crop == "box")
         case "food101":
             return Food101Source(config.path, download=config.download)
         case "inaturalist":

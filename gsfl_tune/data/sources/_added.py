@@ -11,6 +11,7 @@ from typing import TypeVar, get_args
 
 from PIL import Image
 
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources._base import Reader, Sample, Source
 from gsfl_tune.data.sources._names import Part, some
 from gsfl_tune.experiment.config import DataConfig
@@ -73,6 +74,16 @@ class _AddedSource(Source):
                     "was next; allowed are the positions that are asked for, in their order"
                 )
             yield position, functools.partial(_read, pair[1])
+
+    def annotations(self) -> Annotations:
+        """Those of the package's source."""
+        found = _told(self._plugin, self._inner.annotations)
+        if not isinstance(found, Annotations) or len(found) != len(self.samples):
+            raise UserError(
+                f"data.source: {self._plugin}: annotations() must give gsfl_tune Annotations of "
+                f"each of the {len(self.samples):,} samples"
+            )
+        return found
 
     def known_digests(self) -> list[bytes] | None:
         """Those of the package's source; another version of the package has others."""

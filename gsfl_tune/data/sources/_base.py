@@ -11,6 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._names import Part, counted, some
 from gsfl_tune.experiment.errors import UserError
@@ -94,6 +95,16 @@ class Source(ABC):
         if not self.left_out:
             return list(self.notices)
         return [*self.notices, f"left out: {counted(self.left_out.items(), self.kind)}"]
+
+    def annotations(self) -> Annotations:
+        """Boxes, part points and attributes of all samples, in pixels of the upright images.
+
+        Read when it is asked for: most who list images do not ask.
+
+        Raises:
+            UserError: If a file that holds them cannot be read.
+        """
+        return Annotations.of([sample.box for sample in self.samples])
 
     def known_digests(self) -> list[bytes] | None:
         """Digests of all samples where they are known without reading (None: read and hash)."""

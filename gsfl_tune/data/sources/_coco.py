@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ class Annotation:
         category: Id of the class.
         box: (x0, y0, x1, y1) in pixels; None without one.
         crowd: Whether the box is around many.
+        points: (x, y) of each part that is labelled, by the part's name.
     """
 
     number: Key
@@ -33,6 +34,7 @@ class Annotation:
     category: Key
     box: Box | None
     crowd: bool
+    points: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -44,6 +46,7 @@ class CocoFile:
         annotations: In their order.
         categories: Name of each class, by id.
         groups: Supercategory of each class that has one, by id.
+        parts: Names of the parts that the keypoints of each class are of, by id.
         problems: Entries that are not understood, which are left out.
     """
 
@@ -51,6 +54,7 @@ class CocoFile:
     annotations: list[Annotation]
     categories: dict[Key, str]
     groups: dict[Key, str]
+    parts: dict[Key, list[str]]
     problems: list[str]
 
 
@@ -84,10 +88,22 @@ def read_coco(file: Path) -> CocoFile:
     problems: list[str] = []
     images = dict(_images(file, lists["images"], problems))
     categories, groups = _categories(file, lists["categories"], problems)
+    parts = _parts(lists["categories"])
     annotations = list(
-        _annotations(file, lists.get("annotations", []), images, categories, problems)
+        _annotations(file, lists.get("annotations", []), images, categories, parts, problems)
     )
-    return CocoFile(images, annotations, categories, groups, problems)
+    return CocoFile(images, annotations, categories, groups, parts, problems)
+
+
+def _parts(entries: list[Any]) -> dict[Key, list[str]]:
+    """Names of keypoints by the id of the category."""
+    found: dict[Key, list[str]] = {}
+    for entry in entries:
+        number = _key(entry, "id")
+        names = entry.get("keypoints") if number is not None else None
+        if number is not None and isinstance(names, list) and names:
+            found[number] = [normal(str(name)) for name in names]
+    return found
 
 
 def _images(file: Path, entries: list[Any], problems: list[str]) -> Iterator[tuple[Key, str]]:
@@ -131,6 +147,7 @@ def _annotations(
     entries: list[Any],
     images: Mapping[Key, str],
     categories: Mapping[Key, str],
+    parts: Mapping[Key, list[str]],
     problems: list[str],
 ) -> Iterator[Annotation]:
     odd: dict[str, list[str]] = {}
@@ -148,8 +165,15 @@ def _annotations(
             except ValueError:
                 odd.setdefault("whose bbox is not [x, y, width, height]", []).append(shown)
                 continue
+            try:
+                points = _points(entry.get("keypoints"), parts.get(category, []))
+            except ValueError:
+                reason = "whose keypoints are not x, y, visibility of each part of the category"
+                odd.setdefault(reason, []).append(shown)
+                continue
             crowd = bool(entry.get("iscrowd"))
-            yield Annotation(place if number is None else number, image, category, box, crowd)
+            own = place if number is None else number
+            yield Annotation(own, image, category, box, crowd, points)
     problems += [f"{file}: annotations {reason}: {some(ids)}" for reason, ids in odd.items()]
 
 
@@ -168,6 +192,24 @@ def _box(value: Any) -> Box | None:
     if not all(map(math.isfinite, (x, y, width, height))):
         raise ValueError
     return x, y, x + width, y + height
+
+
+def _points(value: Any, names: list[str]) -> dict[str, tuple[float, float]]:
+    """Points by name of [x, y, visibility, ...]; those of visibility 0 are not labelled.
+
+    Raises:
+        ValueError: If it is something else.
+    """
+    if value in (None, []) or not names:
+        return {}
+    try:
+        numbers = [float(number) for number in value]
+    except TypeError as error:
+        raise ValueError from error
+    if len(numbers) != 3 * len(names) or not all(map(math.isfinite, numbers)):
+        raise ValueError
+    triples = zip(names, numbers[::3], numbers[1::3], numbers[2::3], strict=True)
+    return {name: (x, y) for name, x, y, seen in triples if seen > 0}
 
 
 def _key(entry: Any, name: str) -> Key | None:

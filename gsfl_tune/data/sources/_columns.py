@@ -60,6 +60,8 @@ class Given:
     group: str | None = None
     boxes: tuple[str, ...] = ()
     box_format: BoxFormat = "auto"
+    points: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -74,6 +76,8 @@ class Roles:
         group: Column of what an image belongs to.
         boxes: Four columns, or one of lists; empty where there are none.
         corners: Whether boxes are two corners; else a corner and a size.
+        points: Pairs of columns of x and y, one for each part.
+        attributes: Columns of attributes.
         notices: What must be known of the choice.
     """
 
@@ -84,6 +88,8 @@ class Roles:
     group: str | None = None
     boxes: tuple[str, ...] = ()
     corners: bool = False
+    points: tuple[tuple[str, str], ...] = ()
+    attributes: tuple[str, ...] = ()
     notices: tuple[str, ...] = field(default=())
 
     @property
@@ -104,8 +110,26 @@ def find_roles(rows: Rows, given: Given) -> Roles:
     boxes, corners = _boxes(rows, given)
     split, notice = _split(rows, given.split)
     group = None if given.group is None else _known(rows, given.group, "data.group_column")
-    roles = Roles(image, split=split, group=group, boxes=boxes, corners=corners, notices=notice)
-    taken = {image, *boxes, *filter(None, [split, group])}
+    points = tuple(
+        (
+            _known(rows, f"{name}_x", "data.point_columns"),
+            _known(rows, f"{name}_y", "data.point_columns"),
+        )
+        for name in given.points
+    )
+    attributes = tuple(_known(rows, name, "data.attribute_columns") for name in given.attributes)
+    roles = Roles(
+        image,
+        split=split,
+        group=group,
+        boxes=boxes,
+        corners=corners,
+        points=points,
+        attributes=attributes,
+        notices=notice,
+    )
+    of_points = [column for pair in points for column in pair]
+    taken = {image, *boxes, *of_points, *attributes, *filter(None, [split, group])}
     if given.label is not None:
         # A test table may lack it.
         return replace(roles, label=given.label if given.label in rows.columns else None)

@@ -119,6 +119,51 @@ def box_of(rows: Rows, roles: Roles, row: int) -> Box | None:
     return (x, y, right, bottom) if roles.corners else (x, y, x + right, y + bottom)
 
 
+def point_of(rows: Rows, columns: tuple[str, str], row: int) -> tuple[float, float] | None:
+    """The point of a part, (x, y); None where its cells are empty.
+
+    Raises:
+        Odd: If they do not hold two numbers.
+    """
+    cells = [rows.values[column][row] for column in columns]
+    if all(_empty(cell) for cell in cells):
+        return None
+    try:
+        x, y = (float(cell) for cell in cells)
+        if not math.isfinite(x) or not math.isfinite(y):
+            raise ValueError
+    except (TypeError, ValueError):
+        shown = ", ".join(f"{name} {cell!r}" for name, cell in zip(columns, cells, strict=True))
+        raise Odd(f"found {shown}, allowed two numbers or two empty cells") from None
+    return x, y
+
+
+def attribute_of(rows: Rows, column: str, row: int) -> float:
+    """The value of an attribute; NaN where its cell is empty.
+
+    Raises:
+        Odd: If it is neither a number nor true or false.
+    """
+    cell = rows.values[column][row]
+    if _empty(cell):
+        return math.nan
+    words = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
+    try:
+        number = words.get(str(cell).strip().lower())
+        number = float(cell) if number is None else number
+        if not math.isfinite(number):
+            raise ValueError
+    except (TypeError, ValueError):
+        raise Odd(
+            f"found {cell!r} in column {column}, allowed a number, true, false or nothing"
+        ) from None
+    return number
+
+
+def _empty(cell: Any) -> bool:
+    return cell is None or str(cell).strip() == "" or (isinstance(cell, float) and cell != cell)
+
+
 def degenerate(box: Box) -> bool:
     """Whether a box is less than a pixel wide or high."""
     return box[2] - box[0] < 1 or box[3] - box[1] < 1

@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.single import Box
+from gsfl_tune.data.sources._attributes import numbered_lines, read_attributes, read_parts
 from gsfl_tune.data.sources._base import FileSource, local_directory, some
 from gsfl_tune.experiment.errors import UserError
 
@@ -17,8 +19,33 @@ LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classe
 class ListedSource(FileSource):
     """Images by number, as CUB-200-2011 and NABirds list them in files of the same names.
 
-    Boxes come from ``bounding_boxes.txt`` where it is there.
+    Boxes come from ``bounding_boxes.txt`` where it is there, points of parts from
+    ``parts/parts.txt`` and ``parts/part_locs.txt``, attributes from ``attributes.txt`` and
+    ``attributes/image_attribute_labels.txt``.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._folder = Path()
+        # Of each sample, what the lists call it.
+        self._numbers: list[str] = []
+
+    def annotations(self) -> Annotations:
+        """Boxes, points of parts and attributes, as far as there are files of them.
+
+        Raises:
+            UserError: If a line of one cannot be read.
+        """
+        row = {number: place for place, number in enumerate(self._numbers)}
+        parts, points = read_parts(self._folder, row)
+        attributes, values = read_attributes(self._folder, row)
+        return Annotations.of(
+            [sample.box for sample in self.samples],
+            points=points,
+            part_names=parts,
+            attributes=values,
+            attribute_names=attributes,
+        )
 
     def _root(
         self, path: str | list[str] | None, archive: str, files: Sequence[str], what: str
@@ -48,6 +75,7 @@ class ListedSource(FileSource):
         Raises:
             UserError: If a line of a file cannot be read.
         """
+        self._folder = root
         images, labels, training, classes = (numbered_lines(root / name) for name in LISTS)
         boxes = _boxes(root / BOXES)
         order = {number: label for label, number in enumerate(classes)}
@@ -70,6 +98,7 @@ class ListedSource(FileSource):
             label = order.get(labels.get(number, ""))
             part = {"1": "train", "0": "test"}.get(training.get(number, ""))
             if label is not None and part is not None:
+                self._numbers.append(number)
                 self.add(
                     root / "images" / name,
                     label,
@@ -93,27 +122,6 @@ def _boxes(file: Path) -> dict[str, Box]:
             ) from None
         boxes[number] = (x, y, x + width, y + height)
     return boxes
-
-
-def numbered_lines(file: Path) -> dict[str, str]:
-    """Reads lines of ``number text``.
-
-    Returns:
-        The text by number, in the order of the file.
-
-    Raises:
-        UserError: If a line has no text, or a number appears twice.
-    """
-    rows: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
-        key, _, value = line.strip().partition(" ")
-        if not value or key in rows:
-            reason = "appears twice" if key in rows else "expected a number and a value"
-            raise UserError(f"{file}:{number}: {line.strip()!r}: {reason}")
-        rows[key] = value.strip()
-    return rows
 
 
 def text_lines(file: Path) -> list[str]:

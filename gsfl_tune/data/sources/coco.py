@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources._base import FileSource, expand, some
 from gsfl_tune.data.sources._coco import Annotation, CocoFile, Key, read_coco
 from gsfl_tune.data.sources._described import (
@@ -60,6 +63,8 @@ class CocoSource(FileSource):
         boxed = crop and any(a.box for content in contents for a in content.annotations)
         self.kind = "annotation" if boxed else "image"
         names = self._categories(files, contents)
+        self._parts = list(dict.fromkeys(n for c in contents for p in c.parts.values() for n in p))
+        self._points: list[Mapping[str, tuple[float, float]]] = []
         index = {number: label for label, number in enumerate(names)}
         self._used: set[str] = set()
         for file, content in zip(files, contents, strict=True):
@@ -69,6 +74,17 @@ class CocoSource(FileSource):
         self.drop_empty_classes()
         if self.known_groups is not None and len(set(self.known_groups)) < 2:
             self.known_groups = None
+
+    def annotations(self) -> Annotations:
+        """Boxes, and keypoints as points of parts."""
+        points = np.full((len(self.samples), len(self._parts), 2), np.nan, dtype=np.float32)
+        column = {name: place for place, name in enumerate(self._parts)}
+        for row, found in enumerate(self._points):
+            for name, point in found.items():
+                points[row, column[name]] = point
+        return Annotations.of(
+            [sample.box for sample in self.samples], points=points, part_names=self._parts
+        )
 
     def _categories(
         self, files: Sequence[Description], contents: Sequence[CocoFile]
@@ -161,7 +177,9 @@ class CocoSource(FileSource):
             name = str(found)
             name = f"{name}#{each.number}" if boxed or name in self._used else name
             self._used.add(name)
-            box = each.box if boxed or single[each.image] == 1 else None
+            alone = boxed or single[each.image] == 1
+            box = each.box if alone else None
+            self._points.append(each.points if alone else {})
             self.add(found, index[each.category], file.part, stamp, box=box, name=name)
         if odd:
             self.problems.append(f"{file.file}: images whose files are not clear: {some(odd, 5)}")

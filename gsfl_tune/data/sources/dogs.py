@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from xml.etree import ElementTree
 
+from gsfl_tune.data.annotations import Annotations
+from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
 from gsfl_tune.data.sources._lists import matrix
 from gsfl_tune.experiment.errors import UserError
@@ -19,17 +22,20 @@ _HELP = (
 class DogsSource(FileSource):
     """120 breeds, with the official train and test parts.
 
-    Class names lose the number in front (``n02085620-Chihuahua``) and their underscores.
+    Boxes come from ``Annotation/`` where it is there. Class names lose the number in front
+    (``n02085620-Chihuahua``) and their underscores.
 
     Args:
         path: The folder, or the one that holds it as ``stanford_dogs/``.
+        crop: Whether each box is a sample; else each photograph is one.
 
     Raises:
         UserError: If a file is missing or cannot be read.
     """
 
-    def __init__(self, path: str | list[str] | None) -> None:
+    def __init__(self, path: str | list[str] | None, *, crop: bool = False) -> None:
         super().__init__()
+        self._boxes = Path()
         root = local_directory(path, WHAT)
         if not (root / "Images").is_dir() and (root / FOLDER).is_dir():
             root = root / FOLDER
@@ -50,9 +56,18 @@ class DogsSource(FileSource):
             if len(files) != len(labels):
                 raise UserError(f"{lists / name}: {len(files)} files, but {len(labels)} labels")
             rows += [(str(f), int(n), part) for f, n in zip(files, labels, strict=True)]
-        self._list(root / "Images", rows)
+        self._boxes = root / "Annotation"
+        self._names: list[str] = []
+        self._list(root / "Images", rows, crop and self._boxes.is_dir())
 
-    def _list(self, images: Path, rows: list[tuple[str, int, Part]]) -> None:
+    def annotations(self) -> Annotations:
+        """Boxes, of photographs with one dog."""
+        if any(sample.box for sample in self.samples) or not self._boxes.is_dir():
+            return super().annotations()
+        found = (boxes_of(self._boxes / Path(name).with_suffix("")) for name in self._names)
+        return Annotations.of([boxes[0] if len(boxes) == 1 else None for boxes in found])
+
+    def _list(self, images: Path, rows: list[tuple[str, int, Part]], crop: bool) -> None:
         folders: dict[int, str] = {}
         strangers: list[str] = []
         for name, number, _ in rows:
@@ -67,7 +82,38 @@ class DogsSource(FileSource):
         order = {number: label for label, number in enumerate(sorted(folders))}
         self.classes = [_plain(folders[number]) for number in order]
         for name, number, part in rows:
-            self.add(images / name, order[number], part)
+            file, label = images / name, order[number]
+            if not crop:
+                self._names.append(name)
+                self.add(file, label, part)
+                continue
+            boxes = boxes_of(self._boxes / Path(name).with_suffix(""))
+            if not boxes:
+                self.left_out["without a box"] += 1
+            for place, box in enumerate(boxes):
+                shown = f"{file}#{place}" if len(boxes) > 1 else str(file)
+                self.add(file, label, part, box=box, name=shown)
+
+
+def boxes_of(file: Path) -> list[Box]:
+    """Boxes of a file in the layout of Pascal VOC; none without file.
+
+    Raises:
+        UserError: If it is no such file.
+    """
+    if not file.exists():
+        return []
+    try:
+        root = ElementTree.parse(file).getroot()
+        boxes = [each.find("bndbox") for each in root.iter("object")]
+        corners = [
+            [float(box.findtext(name) or "") for name in ("xmin", "ymin", "xmax", "ymax")]
+            for box in boxes
+            if box is not None
+        ]
+    except (ElementTree.ParseError, ValueError, OSError) as error:
+        raise UserError(f"{file}: cannot be read as XML with boxes: {error}") from error
+    return [(x0, y0, x1, y1) for x0, y0, x1, y1 in corners if x1 > x0 and y1 > y0]
 
 
 def _plain(folder: str) -> str:

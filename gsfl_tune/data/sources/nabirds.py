@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+from gsfl_tune.data.sources._attributes import numbered_lines
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.data.sources._lists import LISTS, ListedSource, numbered_lines
+from gsfl_tune.data.sources._lists import LISTS, ListedSource
 
 FILES = (*LISTS, "hierarchy.txt")
 WHAT = f"the folder nabirds, which holds {', '.join(FILES)} and images/"

@@ -8,6 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
+
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.single import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, some
 from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles, is_part, told_part
@@ -16,9 +19,11 @@ from gsfl_tune.data.sources._labels import (
     Label,
     Odd,
     Several,
+    attribute_of,
     box_of,
     degenerate,
     label_of,
+    point_of,
     whole_numbers,
 )
 from gsfl_tune.data.sources._locate import Locator, NotFound, Stamp
@@ -98,11 +103,13 @@ class TextTableSource(FileSource):
     ) -> None:
         super().__init__()
         self.kind = "row"
+        self._listed: list[_Entry] = []
         self._root = None if root is None else Path(expand(root))
         if self._root is not None and not self._root.is_dir():
             raise UserError(f"data.root: {root} is not a folder")
         files = find_descriptions(path, is_csv if kind == "csv" else is_jsonl, WHAT[kind])
-        tables = self._choose([self._open(file, given or Given()) for file in files])
+        self._given = given or Given()
+        tables = self._choose([self._open(file, self._given) for file in files])
         labels = self._labels(tables)
         entries = [
             entry
@@ -119,6 +126,36 @@ class TextTableSource(FileSource):
         self.classes = _classes(entries, scoring)
         boxed = crop and any(entry.box is not None for entry in entries)
         self._list(self._with_boxes(entries) if boxed else self._one_a_file(entries), boxed)
+
+    def annotations(self) -> Annotations:
+        """Boxes, and what ``data.point_columns`` and ``data.attribute_columns`` name.
+
+        Raises:
+            UserError: If a cell is not understood.
+        """
+        parts, attributes = self._given.points, self._given.attributes
+        points = np.full((len(self._listed), len(parts), 2), np.nan, dtype=np.float32)
+        values = np.full((len(self._listed), len(attributes)), np.nan, dtype=np.float32)
+        odd: list[str] = []
+        for place, entry in enumerate(self._listed):
+            rows, roles, row = entry.table.rows, entry.table.roles, entry.row
+            try:
+                for part, columns in enumerate(roles.points):
+                    points[place, part] = point_of(rows, columns, row) or (np.nan, np.nan)
+                for column, name in enumerate(roles.attributes):
+                    values[place, column] = attribute_of(rows, name, row)
+            except Odd as error:
+                odd.append(f"{rows.where(row)}: {error}")
+        if odd:
+            more = [f"and {len(odd) - 5:,} more rows like these"] if len(odd) > 5 else []
+            raise UserError("\n".join([*odd[:5], *more]))
+        return Annotations.of(
+            [sample.box for sample in self.samples],
+            points=points,
+            part_names=parts,
+            attributes=values,
+            attribute_names=attributes,
+        )
 
     def _open(self, file: Description, given: Given) -> _Table | UserError:
         """A table; of a folder, those that are none are left for `_choose` to judge."""
@@ -311,6 +348,7 @@ class TextTableSource(FileSource):
             name = str(entry.file)
             name = entry.name if boxed or name in used else name
             used.add(name)
+            self._listed.append(entry)
             self.add(
                 entry.file, label, entry.part, entry.stamp,
                 box=entry.box, group=entry.group, name=name,

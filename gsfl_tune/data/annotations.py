@@ -1,0 +1,141 @@
+"""What a source says of its images beyond their labels: boxes, part points, attributes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from gsfl_tune.data.single import Box, Fit, region
+
+
+def _empty(*shape: int) -> np.ndarray:
+    return np.full(shape, np.nan, dtype=np.float32)
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Annotations of N images, in their order; what is not known is NaN.
+
+    Attributes:
+        boxes: (N, 4) float32, x0, y0, x1, y1.
+        points: (N, P, 2) float32, x and y of each part that is seen.
+        attributes: (N, A) float32; of attributes that are there or not, 1 or 0.
+        part_names: Of the P parts.
+        attribute_names: Of the A attributes.
+    """
+
+    boxes: np.ndarray
+    points: np.ndarray
+    attributes: np.ndarray
+    part_names: list[str] = field(default_factory=list)
+    attribute_names: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(
+        cls,
+        boxes: Sequence[Box | None],
+        *,
+        points: np.ndarray | None = None,
+        part_names: Sequence[str] = (),
+        attributes: np.ndarray | None = None,
+        attribute_names: Sequence[str] = (),
+    ) -> Annotations:
+        """Makes annotations of what there is.
+
+        Args:
+            boxes: One an image, or None.
+            points: (N, P, 2); None without any.
+            part_names: Of the P parts.
+            attributes: (N, A); None without any.
+            attribute_names: Of the A attributes.
+        """
+        count = len(boxes)
+        rows = _empty(count, 4)
+        for row, box in enumerate(boxes):
+            if box is not None:
+                rows[row] = box
+        return cls(
+            rows,
+            _empty(count, 0, 2) if points is None else points,
+            _empty(count, 0) if attributes is None else attributes,
+            list(part_names),
+            list(attribute_names),
+        )
+
+    def __len__(self) -> int:
+        return len(self.boxes)
+
+    def rows(self, positions: np.ndarray) -> Annotations:
+        """Those of some images."""
+        return replace(
+            self,
+            boxes=self.boxes[positions],
+            points=self.points[positions],
+            attributes=self.attributes[positions],
+        )
+
+    def summary(self) -> dict[str, object]:
+        """How much there is, ready for JSON."""
+        return {
+            "boxes": int(np.isfinite(self.boxes).all(1).sum()),
+            "parts": {
+                name: int(count)
+                for name, count in zip(
+                    self.part_names, np.isfinite(self.points).all(2).sum(0), strict=True
+                )
+            },
+            "attributes": {
+                name: int(count)
+                for name, count in zip(
+                    self.attribute_names, np.isfinite(self.attributes).sum(0), strict=True
+                )
+            },
+        }
+
+    def in_squares(
+        self, sizes: np.ndarray, side: int, fit: Fit, margin: float | None = None
+    ) -> Annotations:
+        """Boxes and points in pixels of the decoded squares, as they become of the images.
+
+        What `fit` cuts off lies outside of 0..side. Boxes that were cut out are the images: with a
+        margin they begin inside of them.
+
+        Args:
+            sizes: (N, 2) width and height that the squares were made of.
+            side: Of the squares, in pixels.
+            fit: How they were made, see `gsfl_tune.data.single.square`.
+            margin: Of boxes that were cut out first; None where whole images are.
+        """
+        offset = np.zeros((len(self), 2), np.float32)
+        if margin is not None:
+            for row, box in enumerate(self.boxes.tolist()):
+                if np.isfinite(box).all():
+                    # The far edges are those of the image at most, which do not matter here.
+                    offset[row] = region((box[0], box[1], box[2], box[3]), margin, _ANY)[:2]
+        scale, shift = _to_square(np.maximum(sizes, 1).astype(np.float64), side, fit)
+
+        def moved(points: np.ndarray) -> np.ndarray:
+            """(N, M, 2)."""
+            inside = points - offset[:, None]
+            return (inside * scale[:, None] + shift[:, None]).astype(np.float32)
+
+        corners = moved(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
+        return replace(self, boxes=corners, points=moved(self.points))
+
+
+# Larger than any image.
+_ANY = (1 << 30, 1 << 30)
+
+
+def _to_square(sizes: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
+    """Factors (N, 2) and what is added (N, 2) of x and y."""
+    if fit == "squash":
+        return side / sizes, np.zeros_like(sizes)
+    if fit == "crop":
+        scale = np.repeat(side / sizes.min(1, keepdims=True), 2, 1)
+        return scale, (side - sizes * scale) / 2
+    scale = side / sizes.max(1, keepdims=True)
+    inner = np.maximum(1, np.round(sizes * scale))
+    return inner / sizes, (side - inner) // 2

@@ -1,0 +1,70 @@
+"""Images that are the same: byte for byte, or to the eye."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from gsfl_tune.data.splits import Split
+
+
+@dataclass(frozen=True)
+class Duplicates:
+    """Byte-identical images.
+
+    Attributes:
+        groups: Paths of images with the same bytes, one list for each set of twins.
+        dropped: Paths that were taken out of training (or of a given validation part) because a
+            given test or validation part holds the same image.
+        conflicting: Those of ``groups`` whose members have different labels.
+    """
+
+    groups: list[list[str]] = field(default_factory=list)
+    dropped: list[str] = field(default_factory=list)
+    conflicting: list[list[str]] = field(default_factory=list)
+
+
+def find_duplicates(
+    paths: Sequence[str], labels: Sequence[int], digests: Sequence[bytes], split: Split
+) -> Duplicates:
+    """Lists byte-identical images."""
+    members: dict[bytes, list[int]] = {}
+    for position, digest in enumerate(digests):
+        members.setdefault(digest, []).append(position)
+    twins = [positions for positions in members.values() if len(positions) > 1]
+    return Duplicates(
+        groups=[[paths[position] for position in positions] for positions in twins],
+        dropped=[paths[position] for position in split.dropped],
+        conflicting=[
+            [paths[position] for position in positions]
+            for positions in twins
+            if len({labels[position] for position in positions}) > 1
+        ],
+    )
+
+
+def near_sets(
+    paths: Sequence[str], labels: Sequence[int], digests: Sequence[bytes], numbers: np.ndarray
+) -> Duplicates:
+    """Lists images that are the same to the eye and not byte for byte.
+
+    Args:
+        paths: What messages call the images.
+        labels: Their classes.
+        digests: Of their bytes.
+        numbers: (N,) images of one number are the same.
+    """
+    members: dict[int, list[int]] = {}
+    for position, number in enumerate(numbers.tolist()):
+        members.setdefault(number, []).append(position)
+    sets = [each for each in members.values() if len({digests[p] for p in each}) > 1]
+    return Duplicates(
+        groups=[[paths[position] for position in each] for each in sets],
+        conflicting=[
+            [paths[position] for position in each]
+            for each in sets
+            if len({labels[position] for position in each}) > 1
+        ],
+    )
