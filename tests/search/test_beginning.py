@@ -118,6 +118,6 @@ def test_a_run_of_an_earlier_version_goes_on_without_the_keys_that_came_later(
     study.set_user_attr("fingerprint", known)
     refuse_changes(run, experiment())
     open_study(experiment(), run).close()
-    weighted = experiment(text=YAML.replace("loss:", "loss:\n  class_weights: 0.5", 1))
+    weighted = experiment(text=YAML + "loss: {class_weights: 0.5}\n")
     with pytest.raises(UserError, match=r"loss\.class_weights: was nothing, found 0\.5"):
         refuse_changes(run, weighted)
