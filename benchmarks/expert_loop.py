@@ -18,7 +18,7 @@ import optuna
 import torch
 
 from gsfl_tune.grouping import make_groups
-from gsfl_tune.losses import ClassCenters, GsflLoss
+from gsfl_tune.losses import Loss, Sizes, gsfl_terms
 from gsfl_tune.models import GsflHead
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 
@@ -99,11 +99,17 @@ class Loop:
             feature_scale=p["feature_scale"],
         )
         torch_dropout(head)
-        centers = ClassCenters(self.groups[p["count"]], p["latent_dim"])
-        loss = GsflLoss(
-            reconstruction=p["reconstruction"],
-            class_center=p["class_center"],
-            shared_center=p["shared_center"],
+        sizes = Sizes(
+            self.features.shape[1], p["latent_dim"], self.class_count, self.groups[p["count"]]
+        )
+        loss = Loss(
+            sizes,
+            gsfl_terms(
+                reconstruction=p["reconstruction"],
+                class_center=p["class_center"],
+                shared_center=p["shared_center"],
+                center_rate=p["center_rate"],
+            ),
             label_smoothing=p["label_smoothing"],
             feature_scale=p["feature_scale"],
         )
@@ -122,14 +128,13 @@ class Loop:
             for step, batch in enumerate(order.split(BATCH), start=epoch * per_epoch):
                 f, y = self.train_features[batch], self.train_labels[batch]
                 output = head(f)
-                loss(output, f, y, centers).total.backward()
-                centers.accumulate(output.discriminative, y)
+                loss(output, f, y, head.classifier.weight).total.backward()
                 total = self.epochs * per_epoch
                 factor = learning_rate_factor(step, total, warmup=0.1, schedule="cosine")
                 set_learning_rate(optimizer, factor)
                 optimizer.step()
                 optimizer.zero_grad(set_to_none=True)
-                centers.step(p["center_rate"])
+                loss.after_step()
             head.eval()
             with torch.inference_mode():
                 predicted = head.infer(self.validation_features).argmax(1)

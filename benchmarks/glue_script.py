@@ -100,7 +100,7 @@ def class_groups(folder, size, most):
 def train(config, folder, size, epochs, groups, remembered):
     import torch
 
-    from gsfl_tune.losses import ClassCenters, GsflLoss
+    from gsfl_tune.losses import Loss, Sizes, gsfl_terms
     from gsfl_tune.models import GsflHead, create_backbone
 
     torch.manual_seed(0)
@@ -116,11 +116,15 @@ def train(config, folder, size, epochs, groups, remembered):
         dropout=config["dropout"],
         feature_scale=config["feature_scale"],
     )
-    centers = ClassCenters(torch.tensor(groups[config["groups"]]), config["latent_dim"])
-    loss = GsflLoss(
-        reconstruction=config["reconstruction"],
-        class_center=config["class_center"],
-        shared_center=config["shared_center"],
+    grouping = torch.tensor(groups[config["groups"]])
+    loss = Loss(
+        Sizes(backbone.channels, config["latent_dim"], len(grouping), grouping),
+        gsfl_terms(
+            reconstruction=config["reconstruction"],
+            class_center=config["class_center"],
+            shared_center=config["shared_center"],
+            center_rate=config["center_rate"],
+        ),
         label_smoothing=config["label_smoothing"],
         feature_scale=config["feature_scale"],
     )
@@ -140,11 +144,10 @@ def train(config, folder, size, epochs, groups, remembered):
             features = features_of(backbone, images)
             output = head(features)
             optimizer.zero_grad()
-            loss(output, features, labels, centers).total.backward()
+            loss(output, features, labels, head.classifier.weight).total.backward()
             optimizer.step()
             schedule.step()
-            centers.accumulate(output.discriminative, labels)
-            centers.step(config["center_rate"])
+            loss.after_step()
         head.eval()
         correct = 0
         with torch.no_grad():

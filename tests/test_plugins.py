@@ -201,7 +201,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.pooling=learns": "has parameters (power), allowed are buffers",
         "model.backbone=resnet18": "timm has a model of this name",
         "model.backbone=unregistered": "timm.models.register_model decorates",
-        "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.terms.LossTerm",
+        "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.LossTerm",
         "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.added.Sampler",
     }
     unused, *used = run(

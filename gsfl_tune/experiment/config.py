@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, create_model, model_validator
 
+from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
@@ -283,6 +284,13 @@ class LossConfig(Section):
         0.0,
         description="Weights of classes in the cross-entropy, n^-x for a class of n training "
         "images: 0 none, 0.5 inverse square root, 1 inverse frequency (`balanced`).",
+    )
+    center: CenterConfig = Field(
+        default_factory=CenterConfig, description="Centre loss, for any head."
+    )
+    isda: IsdaConfig = Field(
+        default_factory=IsdaConfig,
+        description="Implicit semantic data augmentation, for any head.",
     )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -33,6 +34,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "loss.center_init": [_GSFL],
     "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
     "loss.terms.": [_GSFL],
+    **{f"loss.{name}.": [{f"loss.{name}.weight": _POSITIVE}] for name in LOSS_TERMS},
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.finetune.": [_FINETUNE],
@@ -41,7 +43,11 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
 """What a leaf (or a section, with a dot at the end) needs: one of these mappings, all of it."""
 
 # What they need is themselves.
-_FREE = ("training.head.epochs", "training.finetune.epochs")
+_FREE = (
+    "training.head.epochs",
+    "training.finetune.epochs",
+    *(f"loss.{name}.weight" for name in LOSS_TERMS),
+)
 
 
 def without_effect(space: Space, root: Node) -> list[Problem]:

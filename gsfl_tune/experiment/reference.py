@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 
 _HEADER = """\
 # The YAML reference
@@ -88,7 +89,8 @@ CONDITIONS = {
     "loss.center_rate": "head `gsfl`",
     "loss.center_init": "head `gsfl`",
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
-    "loss.terms.": "head `gsfl`",
+    "loss.terms.": "head `gsfl`, but for terms that take part with any",
+    **{f"loss.{name}.": f"`loss.{name}.weight` above 0" for name in LOSS_TERMS},
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",
     "training.finetune.": "`training.finetune.epochs` above 0",

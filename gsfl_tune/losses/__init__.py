@@ -1,16 +1,29 @@
-"""Losses: the GSFL loss, further terms of packages, and the class centres."""
+"""The loss: cross-entropy and terms, one file each."""
 
+from gsfl_tune.losses._base import Batch, LossTerm, Shared, Sizes, Start
+from gsfl_tune.losses.added import added_term, term_problem
+from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
-from gsfl_tune.losses.gsfl import GsflLoss, LossTerms
-from gsfl_tune.losses.terms import Batch, LossTerm, WeightedTerm, create_terms, term_problem
+from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
+from gsfl_tune.losses.isda import Isda
+from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, gsfl_terms
 
 __all__ = [
     "Batch",
+    "Center",
+    "ClassCenter",
     "ClassCenters",
-    "GsflLoss",
+    "Isda",
+    "Loss",
     "LossTerm",
     "LossTerms",
-    "WeightedTerm",
-    "create_terms",
+    "Reconstruction",
+    "Shared",
+    "SharedCenter",
+    "Sizes",
+    "Start",
+    "Weighted",
+    "added_term",
+    "gsfl_terms",
     "term_problem",
 ]

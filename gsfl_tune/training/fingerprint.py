@@ -6,6 +6,7 @@ from typing import Literal
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 from gsfl_tune.training.features import digest
 
 FitOn = Literal["train", "train+validation"]
@@ -40,6 +41,10 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
+    # Terms of the loss that take no part, whatever their settings are.
+    for name in LOSS_TERMS:
+        if not dumped["loss"][name]["weight"]:
+            del dumped["loss"][name]
     for path in _LATER:
         section, name = path.split(".")
         if dumped[section][name] == leaves()[path].default:

@@ -2,36 +2,66 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from typing import Any
+
 import numpy as np
 import torch
 
 from gsfl_tune.data.sampling import class_weights
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.losses import GsflLoss, create_terms
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term, gsfl_terms
 
 
-def create_loss(
-    config: Config, labels: np.ndarray, class_count: int, device: torch.device
-) -> GsflLoss:
-    """Creates the loss.
+def create_loss(config: Config, labels: np.ndarray, sizes: Sizes) -> Loss:
+    """Creates the loss on the CPU.
 
     Args:
-        config: Its section ``loss``, and the feature scale of the model.
+        config: Its section ``loss``, and head and feature scale of the model.
         labels: (N,) labels of the training images, which class weights count.
-        class_count: C.
-        device: Where it is computed.
+        sizes: What the terms are made for.
     """
-    loss = config.loss
+    loss, gsfl = config.loss, config.model.head == "gsfl"
+    terms: dict[str, Weighted] = {}
+    if gsfl:
+        terms = gsfl_terms(
+            reconstruction=loss.reconstruction,
+            class_center=loss.class_center,
+            shared_center=loss.shared_center,
+            center_rate=loss.center_rate,
+            center_init=loss.center_init,
+            target=loss.reconstruction_target,
+        )
+    further = {name: _built_in(name, config) for name in LOSS_TERMS}
+    further |= {
+        name: Weighted(weight, added_term(name))
+        for name, weight in loss.terms.model_dump().items()
+        if weight
+    }
+    terms |= {
+        name: each
+        for name, each in further.items()
+        if each is not None and (gsfl or each.term.any_head)
+    }
     weights = None
     if loss.class_weights:
-        weights = torch.from_numpy(class_weights(labels, class_count, loss.class_weights))
-    return GsflLoss(
-        reconstruction=loss.reconstruction,
-        class_center=loss.class_center,
-        shared_center=loss.shared_center,
+        counted = class_weights(labels, sizes.class_count, loss.class_weights)
+        weights = torch.from_numpy(counted)
+    return Loss(
+        sizes,
+        terms,
         label_smoothing=loss.label_smoothing,
-        reconstruction_target=loss.reconstruction_target,
+        class_weights=weights,
         feature_scale=config.model.feature_scale,
-        further=create_terms(loss.terms.model_dump()),
-        class_weights=None if weights is None else weights.to(device),
     )
+
+
+def _built_in(name: str, config: Config) -> Weighted | None:
+    settings: dict[str, Any] = getattr(config.loss, name).model_dump()
+    weight = settings.pop("weight")
+    if not weight:
+        return None
+    module, _, kind = LOSS_TERMS[name].partition(":")
+    term: LossTerm = getattr(import_module(module), kind)(**settings)
+    return Weighted(weight, term)

@@ -16,7 +16,7 @@ from torch import Tensor
 from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.losses import ClassCenters
+from gsfl_tune.losses import ClassCenters, Sizes, Start
 from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
@@ -108,7 +108,6 @@ class Training:
     def _create_head(self) -> None:
         model = self.config.model
         classes = self.workspace.dataset.class_count
-        self.centers: ClassCenters | None = None
         self.groups: np.ndarray | None = None
         with torch.random.fork_rng(devices=self._rng_devices()):
             torch.manual_seed(self.seed)
@@ -123,10 +122,19 @@ class Training:
             ).to(self.device)
         if model.head == "gsfl":
             self.groups = self.workspace.groups(self.config)
-            self.centers = ClassCenters(torch.from_numpy(self.groups), model.latent_dim)
-            self.centers.to(self.device)
+        sizes = Sizes(
+            self.head.feature_dim,
+            self.head.latent_dim,
+            classes,
+            None if self.groups is None else torch.from_numpy(self.groups),
+        )
         trained = self.workspace.dataset.pool.labels[self.train_positions.numpy()]
-        self.loss = create_loss(self.config, trained, classes, self.device)
+        self.loss = create_loss(self.config, trained, sizes).to(self.device)
+
+    @property
+    def centers(self) -> ClassCenters | None:
+        """Class centres of a GSFL head; None with a plain one."""
+        return self.loss.centers
 
     @property
     def total_epochs(self) -> int:
@@ -346,7 +354,7 @@ class Training:
             "module": stage.module.state_dict(),
             "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
             "optimizer": stage.optimizer.state_dict(),
-            "centers": self.centers.state_dict() if self.centers is not None else None,
+            "loss": self.loss.state_dict(),
         }
 
     def _load(self, stage: Stage, state: dict[str, Any]) -> None:
@@ -354,7 +362,9 @@ class Training:
         stage.optimizer.load_state_dict(state["optimizer"])
         if stage.averaged is not None:
             stage.averaged.load_state_dict(state["averaged"])
-        if self.centers is not None:
+        if "loss" in state:
+            self.loss.load_state_dict(state["loss"])
+        elif self.centers is not None:  # of an earlier version
             self.centers.load_state_dict(state["centers"])
 
     @property
@@ -376,17 +386,15 @@ class Training:
                 # It needs the memory, and only the next trial needs the head's features again.
                 self.workspace.free_device()
             self._stage = wanted(self)
-        if starting and self.epoch == 0 and self.config.loss.center_init == "class_mean":
-            self._start_centers()
+        if starting and self.epoch == 0:
+            self.loss.start(Start(self._parts))
         return self._stage
 
-    def _start_centers(self) -> None:
-        if self.centers is None or self._stage is None:
-            return
-        index = self.train_positions.numpy()
-        self.centers.init_class_means(
-            self._stage.discriminative(index).to(self.device), self.labels[self.train_positions]
-        )
+    def _parts(self) -> tuple[Tensor, Tensor]:
+        """Discriminative parts of the training images with the weights as they are, and labels."""
+        assert self._stage is not None
+        found = self._stage.discriminative(self.train_positions.numpy())
+        return found.to(self.device), self.labels[self.train_positions]
 
     def _rng_devices(self) -> list[int]:
         return [torch.cuda.current_device()] if self.device.type == "cuda" else []

@@ -27,6 +27,7 @@ from gsfl_tune.losses import LossTerm
 
 class Hungry(LossTerm):
     def __init__(self):
+        super().__init__()
         self.steps = 0
 
     def __call__(self, batch):

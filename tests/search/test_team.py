@@ -75,7 +75,7 @@ def _assert_same(one: Training, other: Training) -> None:
         numbers = {key: value for key, value in ours.items() if key not in ("stage", "seconds")}
         assert numbers == pytest.approx({key: theirs[key] for key in numbers}, rel=1e-5, abs=1e-6)
     states = [torch.load(training.checkpoint_path, weights_only=True) for training in (one, other)]
-    for part in ("module", "averaged", "centers"):
+    for part in ("module", "averaged", "loss"):
         ours, theirs = (state[part] or {} for state in states)
         assert ours.keys() == theirs.keys()
         for name in ours:

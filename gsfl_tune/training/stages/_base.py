@@ -165,16 +165,21 @@ class Stage(ABC, Generic[M, C]):
     def _step(
         self, output: HeadOutput, features: Tensor, labels: Tensor, *, share: float = 1.0
     ) -> LossTerms:
-        """Loss, gradients and what the centres see of a micro-batch."""
-        centers = self.training.centers
-        terms = self.training.loss(output, features, labels, centers)
+        """Computes loss and gradients of a micro-batch."""
+        training = self.training
+        done = self._step_of_epoch.done / self.batches
+        terms: LossTerms = training.loss(
+            output,
+            features,
+            labels,
+            training.head.classifier.weight,
+            progress=min(1.0, (training.epoch + done) / training.total_epochs),
+        )
         (terms.total * share if share != 1.0 else terms.total).backward()
-        if centers is not None:
-            centers.accumulate(output.discriminative, labels)
         return terms
 
     def _update(self, step: int, total: int) -> None:
-        """The optimiser step, then the centres', then the average's."""
+        """Takes the optimiser step, then those of the loss terms and of the average."""
         config = self.config
         if self.training.ranks is not None:
             self._add_up(self.training.ranks)
@@ -184,15 +189,11 @@ class Stage(ABC, Generic[M, C]):
         set_learning_rate(self.optimizer, factor)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        if self.training.centers is not None:
-            self.training.centers.step(self.training.config.loss.center_rate)
+        self.training.loss.after_step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.module)
 
     def _add_up(self, ranks: Ranks) -> None:
-        """Gradients, and what the centres have seen, of all ranks."""
-        sums = [p.grad for p in self.parameters if p.grad is not None]
-        centers = self.training.centers
-        if centers is not None:
-            sums += [centers.pending_sum, centers.pending_count]
-        ranks.add_up(sums)
+        """Adds up gradients, and what the loss terms have noted, of all ranks."""
+        gradients = [p.grad for p in self.parameters if p.grad is not None]
+        ranks.add_up([*gradients, *self.training.loss.sums()])

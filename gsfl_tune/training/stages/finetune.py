@@ -52,7 +52,9 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             learning_rate=config.learning_rate,
             weight_decay=decay,
         ) + parameter_groups(
-            network.head.parameters(), learning_rate=config.head_learning_rate, weight_decay=decay
+            [*network.head.parameters(), *training.loss.parameters()],
+            learning_rate=config.head_learning_rate,
+            weight_decay=decay,
         )
         super().__init__(training, config, network, create_optimizer(config, groups))
         self._inputs = _inputs(training, network)

@@ -31,7 +31,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
     def __init__(self, training: Training) -> None:
         config = training.config.training.head
         groups = parameter_groups(
-            training.head.parameters(),
+            [*training.head.parameters(), *training.loss.parameters()],
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
         )

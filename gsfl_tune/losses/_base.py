@@ -1,0 +1,153 @@
+"""What every term of the loss offers, and what it sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a term is made for.
+
+    Attributes:
+        feature_dim: D of the unit features.
+        latent_dim: H of the discriminative and shared parts.
+        class_count: C.
+        groups: (C,) int64 group of every class; None with a plain head.
+    """
+
+    feature_dim: int
+    latent_dim: int
+    class_count: int
+    groups: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What a GSFL head adds to a batch; float32, even under autocast.
+
+    Attributes:
+        shared: (B, H) shared parts s.
+        reconstruction: (B, D) reconstructions of f.
+        groups: (B,) groups of the labels.
+        class_centers: (C, H) centres of all classes, without gradient.
+        group_means: (K, H) means of the class centres of all groups.
+    """
+
+    shared: Tensor
+    reconstruction: Tensor
+    groups: Tensor
+    class_centers: Tensor
+    group_means: Tensor
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What a term of the loss sees of a batch; float32, even under autocast.
+
+    Attributes:
+        features: (B, D) unit features f.
+        discriminative: (B, H) discriminative parts d.
+        logits: (B, C) class scores, linear in d.
+        labels: (B,) classes.
+        classifier: (C, H) weights of the classifier.
+        cross_entropy: Cross-entropy of scores (B, C), with the smoothing and the class weights of
+            the configuration.
+        progress: Share of the training that is done, 0 to 1.
+        gsfl: What a GSFL head adds; None with a plain head.
+    """
+
+    features: Tensor
+    discriminative: Tensor
+    logits: Tensor
+    labels: Tensor
+    classifier: Tensor
+    cross_entropy: Callable[[Tensor], Tensor]
+    progress: float = 0.0
+    gsfl: Shared | None = None
+
+    @property
+    def shared(self) -> Tensor:
+        """(B, H) shared parts s."""
+        return self._gsfl().shared
+
+    @property
+    def reconstruction(self) -> Tensor:
+        """(B, D) reconstructions of f."""
+        return self._gsfl().reconstruction
+
+    @property
+    def groups(self) -> Tensor:
+        """(B,) groups of the labels."""
+        return self._gsfl().groups
+
+    @property
+    def class_centers(self) -> Tensor:
+        """(C, H) centres of all classes, without gradient."""
+        return self._gsfl().class_centers
+
+    @property
+    def group_means(self) -> Tensor:
+        """(K, H) means of the class centres of all groups."""
+        return self._gsfl().group_means
+
+    def _gsfl(self) -> Shared:
+        if self.gsfl is None:
+            raise ValueError("a plain head has no shared part: the term must not be used with it")
+        return self.gsfl
+
+
+@dataclass(frozen=True)
+class Start:
+    """What a term may look at before the first epoch.
+
+    Attributes:
+        parts: Computes the discriminative parts (N, H) of the training images with the weights
+            that the training begins with, and their labels (N,).
+    """
+
+    parts: Callable[[], tuple[Tensor, Tensor]]
+
+
+class LossTerm(nn.Module):
+    """A term that is added to the cross-entropy, with the state that it needs.
+
+    Its buffers and parameters are saved in checkpoints; parameters are trained with those of the
+    head. Of a training, `build` is called once, `start` before the first epoch, the term itself
+    for every micro-batch, and `after_step` after every optimiser step.
+
+    Attributes:
+        any_head: Whether it takes part with a plain head too. One that reads what only a GSFL head
+            has leaves it False: the control then stays what it is.
+    """
+
+    any_head: bool = False
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes the buffers and parameters that depend on sizes."""
+
+    def start(self, start: Start) -> None:
+        """Begins a training; not called when one goes on from a checkpoint."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Computes the term before weighting: a scalar, averaged over the images of the batch.
+
+        What `after_step` needs is noted here, in training mode alone.
+        """
+        raise NotImplementedError
+
+    def sums(self) -> list[Tensor]:
+        """What was noted since the last step, as float32 tensors that ranks add up in place."""
+        return []
+
+    def after_step(self) -> None:
+        """Changes the state by what was noted, and forgets it."""
+
+
+def squared(a: Tensor, b: Tensor) -> Tensor:
+    """Squared distance of rows, averaged over the batch."""
+    return torch.nn.functional.mse_loss(a, b, reduction="sum") / len(a)

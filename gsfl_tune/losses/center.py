@@ -1,0 +1,47 @@
+"""Centre loss for any head.
+
+Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV
+2016; twice their term, as the class-centre term of GSFL is, so that weights compare.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from gsfl_tune.losses._base import Batch, LossTerm, Sizes, squared
+from gsfl_tune.losses.centers import ClassCenters
+
+
+class Center(LossTerm):
+    """|d - c_y|^2 of the discriminative part and the centre of its class.
+
+    Args:
+        rate: Of the update c_k -= rate * sum(c_k - d_i) / (1 + n_k), after every optimiser step.
+    """
+
+    any_head = True
+    centers: ClassCenters
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes the centres, all at zero."""
+        alone = torch.zeros(sizes.class_count, dtype=torch.int64)
+        self.centers = ClassCenters(alone, sizes.latent_dim)
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Computes the term, and notes what the update needs."""
+        if self.training:
+            self.centers.accumulate(batch.discriminative, batch.labels)
+        return squared(batch.discriminative, self.centers.centers[batch.labels])
+
+    def sums(self) -> list[Tensor]:
+        """What the centres have seen."""
+        return [self.centers.pending_sum, self.centers.pending_count]
+
+    def after_step(self) -> None:
+        """Moves the centres."""
+        self.centers.step(self.rate)

@@ -1,0 +1,216 @@
+"""The loss of a training: cross-entropy and weighted terms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from gsfl_tune.losses._base import Batch, LossTerm, Shared, Sizes, Start
+from gsfl_tune.losses.centers import ClassCenters
+from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
+from gsfl_tune.plugins import PluginError
+
+
+class Output(Protocol):
+    """What the loss reads of a head's output: see `gsfl_tune.models.HeadOutput`."""
+
+    @property
+    def logits(self) -> Tensor:
+        """(B, C)."""
+
+    @property
+    def discriminative(self) -> Tensor:
+        """(B, H)."""
+
+    @property
+    def shared(self) -> Tensor | None:
+        """(B, H), None in a plain head."""
+
+    @property
+    def reconstruction(self) -> Tensor | None:
+        """(B, D), None in a plain head."""
+
+
+class LossTerms(NamedTuple):
+    """The weighted total, and the terms before weighting; all scalars of a batch mean.
+
+    Attributes:
+        total: What is minimised.
+        cross_entropy: With smoothing and class weights.
+        terms: The others by name, in their order.
+    """
+
+    total: Tensor
+    cross_entropy: Tensor
+    terms: Mapping[str, Tensor] = MappingProxyType({})
+
+    def detached(self) -> dict[str, Tensor]:
+        """Total and terms by name (total as ``loss``), detached."""
+        named = {"loss": self.total, "cross_entropy": self.cross_entropy, **self.terms}
+        return {name: value.detach() for name, value in named.items()}
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """A term with its weight; at 0 it is computed and recorded, and nothing is trained on it."""
+
+    weight: float
+    term: LossTerm
+
+
+def gsfl_terms(
+    *,
+    reconstruction: float,
+    class_center: float,
+    shared_center: float,
+    center_rate: float,
+    center_init: Literal["zeros", "class_mean"] = "zeros",
+    target: Literal["keep", "detach"] = "keep",
+) -> dict[str, Weighted]:
+    """Creates the terms of a GSFL head.
+
+    Args:
+        reconstruction: w_r.
+        class_center: w_c.
+        shared_center: w_s.
+        center_rate: Of the update of the class centres.
+        center_init: Where they start, see `ClassCenter`.
+        target: Of the reconstruction, see `Reconstruction`.
+    """
+    return {
+        "reconstruction": Weighted(reconstruction, Reconstruction(target)),
+        "class_center": Weighted(class_center, ClassCenter(center_rate, center_init)),
+        "shared_center": Weighted(shared_center, SharedCenter()),
+    }
+
+
+class Loss(nn.Module):
+    """Cross-entropy + the weighted sum of terms, in float32 even under autocast.
+
+    Args:
+        sizes: What the terms are made for.
+        terms: By name, in the order in which they are added.
+        label_smoothing: Of the cross-entropy.
+        class_weights: (C,) weight of the cross-entropy of images of each class; their mean over
+            the training images should be 1. None weighs all alike.
+        feature_scale: Scale of the features that the encoders see.
+    """
+
+    class_weights: Tensor | None
+
+    def __init__(
+        self,
+        sizes: Sizes,
+        terms: Mapping[str, Weighted],
+        *,
+        label_smoothing: float = 0.0,
+        class_weights: Tensor | None = None,
+        feature_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.weights = {name: each.weight for name, each in terms.items()}
+        self.terms = nn.ModuleDict({name: each.term for name, each in terms.items()})
+        self.label_smoothing = label_smoothing
+        self.feature_scale = feature_scale
+        # Not saved: it follows from the training images.
+        self.register_buffer("class_weights", class_weights, persistent=False)
+        for term in self._all():
+            term.build(sizes)
+
+    @property
+    def centers(self) -> ClassCenters | None:
+        """Class centres of a GSFL head; None with a plain one."""
+        name = "class_center"
+        term = self.terms[name] if name in self.terms else None  # noqa: SIM401 - has no get
+        return term.centers if isinstance(term, ClassCenter) else None
+
+    def forward(
+        self,
+        output: Output,
+        f: Tensor,
+        y: Tensor,
+        classifier: Tensor,
+        *,
+        progress: float = 0.0,
+    ) -> LossTerms:
+        """Computes the loss of a batch.
+
+        Args:
+            output: Of the head.
+            f: (B, D) unit features.
+            y: (B,) labels.
+            classifier: (C, H) weights of the classifier.
+            progress: Share of the training that is done.
+
+        Raises:
+            PluginError: If a term gives no scalar.
+        """
+        batch = self._batch(output, f, y, classifier, progress)
+        cross_entropy = batch.cross_entropy(batch.logits)
+        total, values = cross_entropy, {}
+        for name, term in self.terms.items():
+            values[name] = value = term(batch)
+            if not isinstance(value, Tensor) or value.ndim:
+                found = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
+                raise PluginError(f"loss term {name} gave {found}, allowed is a scalar tensor")
+            if self.weights[name]:  # a term without weight must not spoil the total
+                total = total + self.weights[name] * value
+        return LossTerms(total, cross_entropy, values)
+
+    def start(self, start: Start) -> None:
+        """Begins a training."""
+        for term in self._all():
+            term.start(start)
+
+    def sums(self) -> list[Tensor]:
+        """What all terms have noted since the last step."""
+        return [tensor for term in self._all() for tensor in term.sums()]
+
+    def after_step(self) -> None:
+        """Lets all terms change their state."""
+        for term in self._all():
+            term.after_step()
+
+    def _all(self) -> list[LossTerm]:
+        return [term for term in self.terms.values() if isinstance(term, LossTerm)]
+
+    def _batch(
+        self, output: Output, f: Tensor, y: Tensor, classifier: Tensor, progress: float
+    ) -> Batch:
+        centers, gsfl = self.centers, None
+        if output.shared is not None and output.reconstruction is not None and centers is not None:
+            gsfl = Shared(
+                shared=_full(output.shared),
+                reconstruction=_full(output.reconstruction) / self.feature_scale,
+                groups=centers.groups[y],
+                class_centers=centers.centers,
+                group_means=centers.group_means(),
+            )
+        return Batch(
+            features=_full(f),
+            discriminative=_full(output.discriminative),
+            logits=_full(output.logits),
+            labels=y,
+            classifier=classifier,
+            cross_entropy=lambda logits: self._cross_entropy(logits, y),
+            progress=progress,
+            gsfl=gsfl,
+        )
+
+    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
+        if self.class_weights is None:
+            return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        # Not `weight=` of torch: it divides by the weights of the batch, so that an image would
+        # count more or less with the company it is in, and pieces of a batch would not add up.
+        each = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction="none")
+        return (each * self.class_weights[y]).mean()
+
+
+def _full(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

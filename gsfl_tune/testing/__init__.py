@@ -1,0 +1,8 @@
+"""Checks that a technique keeps what the training takes for granted.
+
+Each raises `AssertionError` with what is wrong; call it from a test of your package.
+"""
+
+from gsfl_tune.testing.loss_terms import check_loss_term
+
+__all__ = ["check_loss_term"]

@@ -1,0 +1,203 @@
+"""The contract of a term of the loss."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from gsfl_tune.losses import Batch, ClassCenters, LossTerm, Shared, Sizes
+
+_SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]))
+_STEPS = 3
+
+
+def check_loss_term(create: Callable[[], LossTerm]) -> None:
+    """Checks a term of the loss, in float64 on the CPU.
+
+    - It gives a finite scalar, changes nothing of the batch, and its gradient is the numerical one.
+    - The same term on the same batches gives the same values; what is restored from its
+      ``state_dict`` goes on as the original does.
+    - A batch in two pieces, and a batch that is divided over two ranks whose `LossTerm.sums` are
+      added up, leave the same state as the whole batch.
+    - In eval mode it notes nothing, and a step without a batch before it changes no state.
+
+    Args:
+        create: Makes a term, as the registry does; its `build` is called here.
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    for gsfl in (True, False):
+        if gsfl or create().any_head:
+            _check(create, gsfl=gsfl)
+
+
+def _check(create: Callable[[], LossTerm], *, gsfl: bool) -> None:
+    batches = [_batch(seed, gsfl=gsfl) for seed in range(_STEPS)]
+    whole, again = _built(create), _built(create)
+    values, others = _run(whole, batches), _run(again, batches)
+    for value in values:
+        _expect(isinstance(value, Tensor) and value.ndim == 0, f"gave {value}, not a scalar")
+        _expect(bool(torch.isfinite(value)), "is not finite")
+    _expect(_equal(values, others), "gives other values for the same batches")
+    _check_gradient(copy.deepcopy(whole), batches[0])
+    _check_restored(create, whole, batches[-1])
+    _check_still(whole, batches[0])
+    pieces = _built(create)
+    for batch in batches:
+        for part in (slice(None, 3), slice(3, None)):
+            pieces(_rows(batch, part))
+        pieces.after_step()
+    _expect_state(whole, pieces, "a batch in pieces")
+    _check_ranks(create, whole, batches)
+
+
+def _built(create: Callable[[], LossTerm]) -> LossTerm:
+    torch.manual_seed(0)
+    term = create()
+    term.build(_SIZES)
+    return term.double().train()
+
+
+def _run(term: LossTerm, batches: list[Batch]) -> list[Tensor]:
+    values = []
+    for batch in batches:
+        before = [t.clone() for t in _tensors(batch)]
+        values.append(term(batch))
+        _expect(_equal(before, _tensors(batch)), "changes the batch")
+        term.after_step()
+    return values
+
+
+def _check_gradient(term: LossTerm, batch: Batch) -> None:
+    term.eval()
+    d = batch.discriminative.clone().requires_grad_()
+    f = batch.features.clone().requires_grad_()
+
+    def value(d: Tensor, f: Tensor) -> Tensor:
+        result: Tensor = term(_with(batch, d, f))
+        return result
+
+    if value(d, f).requires_grad:
+        torch.autograd.gradcheck(value, (d, f))
+
+
+def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: Batch) -> None:
+    restored = _built(create)
+    restored.load_state_dict(term.state_dict())
+    original = copy.deepcopy(term)
+    _expect(_equal([original(batch)], [restored(batch)]), "is another one after it was restored")
+    original.after_step()
+    restored.after_step()
+    _expect_state(original, restored, "what was restored")
+
+
+def _check_still(term: LossTerm, batch: Batch) -> None:
+    quiet = copy.deepcopy(term).eval()
+    quiet(batch)
+    quiet.after_step()
+    _expect_state(term, quiet, "a batch in eval mode and a step without a batch")
+
+
+def _check_ranks(create: Callable[[], LossTerm], whole: LossTerm, batches: list[Batch]) -> None:
+    ranks = [_built(create), _built(create)]
+    for batch in batches:
+        for rank, part in zip(ranks, (slice(None, 4), slice(4, None)), strict=True):
+            rank(_rows(batch, part))
+        for mine, theirs in zip(ranks[0].sums(), ranks[1].sums(), strict=True):
+            total = mine + theirs
+            mine.copy_(total)
+            theirs.copy_(total)
+        for rank in ranks:
+            rank.after_step()
+    for rank in ranks:
+        _expect_state(whole, rank, "a batch divided over two ranks")
+
+
+def _expect_state(one: LossTerm, other: LossTerm, what: str) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    _expect(ours.keys() == theirs.keys(), f"{what}: has other names in its state_dict")
+    for name in ours:
+        same = torch.allclose(ours[name].double(), theirs[name].double(), rtol=1e-9, atol=1e-12)
+        _expect(same, f"{what}: {name} is not the same")
+
+
+def _expect(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise AssertionError(f"the term {complaint}")
+
+
+def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def _batch(seed: int, *, gsfl: bool, count: int = 8) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+    labels = torch.randint(_SIZES.class_count, (count,), generator=generator)
+    groups = _SIZES.groups
+    assert groups is not None
+    added = None
+    if gsfl:
+        centers = ClassCenters(groups, _SIZES.latent_dim).double()
+        centers.centers.copy_(draw(_SIZES.class_count, _SIZES.latent_dim))
+        added = Shared(
+            shared=draw(count, _SIZES.latent_dim),
+            reconstruction=draw(count, _SIZES.feature_dim),
+            groups=groups[labels],
+            class_centers=centers.centers,
+            group_means=centers.group_means(),
+        )
+    d, classifier = draw(count, _SIZES.latent_dim), draw(_SIZES.class_count, _SIZES.latent_dim)
+    features = F.normalize(draw(count, _SIZES.feature_dim), dim=1)
+    return _made(features, d, labels, classifier, added)
+
+
+def _made(
+    features: Tensor, d: Tensor, labels: Tensor, classifier: Tensor, gsfl: Shared | None
+) -> Batch:
+    return Batch(
+        features=features,
+        discriminative=d,
+        logits=d @ classifier.T,
+        labels=labels,
+        classifier=classifier,
+        cross_entropy=lambda logits: F.cross_entropy(logits, labels, label_smoothing=0.1),
+        progress=0.5,
+        gsfl=gsfl,
+    )
+
+
+def _with(batch: Batch, d: Tensor, f: Tensor) -> Batch:
+    return _made(f, d, batch.labels, batch.classifier, batch.gsfl)
+
+
+def _rows(batch: Batch, part: slice) -> Batch:
+    gsfl = batch.gsfl
+    if gsfl is not None:
+        gsfl = Shared(
+            shared=gsfl.shared[part],
+            reconstruction=gsfl.reconstruction[part],
+            groups=gsfl.groups[part],
+            class_centers=gsfl.class_centers,
+            group_means=gsfl.group_means,
+        )
+    return _made(
+        batch.features[part],
+        batch.discriminative[part],
+        batch.labels[part],
+        batch.classifier,
+        gsfl,
+    )
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    values = [*vars(batch).values(), *(vars(batch.gsfl).values() if batch.gsfl else ())]
+    return [value for value in values if isinstance(value, Tensor)]
