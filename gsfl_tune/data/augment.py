@@ -11,8 +11,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.data.single import square_side
+from gsfl_tune.data.transforms import Streams, Transform, transforms_of
 from gsfl_tune.experiment.config import AugmentConfig
 
+# Random numbers of crop, flip and colour.
+_BASIC = 8
 _GREY = (0.299, 0.587, 0.114)
 
 
@@ -46,7 +49,7 @@ def center_crop(images: Tensor, size: int, mean: Sequence[float], std: Sequence[
 
 
 class Augment:
-    """Random resized crop, flip and colour jitter, different for every image.
+    """Random resized crop, flip, colour jitter and further transforms, different for every image.
 
     What an image becomes depends on its pixels and its own row of random numbers alone. The crop
     is resized bilinearly with antialiasing, as torchvision's ``resized_crop`` does.
@@ -74,6 +77,7 @@ class Augment:
         spread = torch.tensor(self.std)
         scale = (1 / (255 * spread)).repeat(size)
         shift = (-torch.tensor(self.mean) / spread).repeat(size)
+        self.further = transforms_of(config, self.mean)
         self._normaliser = {torch.device("cpu"): (scale, shift)}
 
     def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
@@ -90,16 +94,31 @@ class Augment:
 
     @staticmethod
     def draw(count: int, generator: torch.Generator) -> Tensor:
-        """What decides how `count` images change: (count, 8), uniform in 0..1."""
+        """Draws what decides crop, flip and colour of `count` images: (count, 8) in 0..1."""
         # One draw of fixed size, whatever is switched on: settings do not shift each other.
-        return torch.rand((count, 8), generator=generator, device=generator.device)
+        return torch.rand((count, _BASIC), generator=generator, device=generator.device)
+
+    def draw_rows(self, count: int, generator: torch.Generator, streams: Streams) -> Tensor:
+        """Draws all that decides how `count` images change.
+
+        Args:
+            count: How many.
+            generator: Of crop, flip and colour.
+            streams: Of the further transforms, each with one of its own.
+
+        Returns:
+            (count, 8 + widths of the further transforms), uniform in 0..1.
+        """
+        basic = self.draw(count, generator)
+        further = [each.draw(streams(each.name), count) for each in self.further]
+        return torch.cat([basic, *further], 1) if further else basic
 
     def apply(self, images: Tensor, random: Tensor) -> Tensor:
         """Changes a batch in a way that was drawn before.
 
         Args:
             images: (B, S, S, 3) uint8.
-            random: (B, 8), of `draw`.
+            random: (B, 8), of `draw`, with further transforms wider, of `draw_rows`.
 
         Returns:
             (B, 3, size, size) float32, normalised, in the channels_last memory format.
@@ -122,7 +141,7 @@ class Augment:
         Args:
             out: (B, size, size, 3) float32, contiguous; overwritten.
             squares: B times (S, S, 3) uint8; may be views of a memory map.
-            random: (B, 8), of `draw`.
+            random: As of `apply`.
         """
         boxes = self._pixels(random, len(squares[0])).tolist()
         flips = (random[:, 4] < 0.5).tolist() if self.config.flip else [False] * len(out)
@@ -144,7 +163,43 @@ class Augment:
             row.copy_(pixels.reshape(row.shape))
             if self.config.color > 0:
                 _jitter(row.view(1, -1, 3), random[place : place + 1, 5:8], self.config.color)
+            if self.further:
+                image = row.view(1, self.size, self.size, 3)
+                row.copy_(self._changed(image, random[place : place + 1]).reshape(row.shape))
             torch.addcmul(shift, row, scale, out=row)
+
+    def matrices(self, random: Tensor, side: int) -> Tensor:
+        """Tells where points of the squares go: (B, 2, 3) float32, of x and y in pixels.
+
+        Args:
+            random: As of `apply`.
+            side: Of the squares in pixels.
+        """
+        boxes = self._pixels(random, side).float()
+        scale = self.size / (boxes[:, 2:] - boxes[:, :2])
+        found = torch.zeros(len(random), 2, 3)
+        found[:, 0, 0], found[:, 1, 1] = scale[:, 0], scale[:, 1]
+        found[:, :, 2] = -boxes[:, :2] * scale
+        if self.config.flip:
+            turned = random[:, 4] < 0.5
+            found[turned, 0, 0] *= -1
+            found[turned, 0, 2] = self.size - found[turned, 0, 2]
+        for each, drawn in self._drawn(random):
+            after = each.matrices(drawn, self.size)
+            found[:, :, 2] = (after[:, :, :2] @ found[:, :, 2:])[:, :, 0] + after[:, :, 2]
+            found[:, :, :2] = after[:, :, :2] @ found[:, :, :2]
+        return found
+
+    def _drawn(self, random: Tensor) -> list[tuple[Transform, Tensor]]:
+        """The further transforms with their columns of a row."""
+        widths = [each.width for each in self.further]
+        return list(zip(self.further, random[:, _BASIC:].split(widths, 1), strict=True))
+
+    def _changed(self, images: Tensor, random: Tensor) -> Tensor:
+        """The further transforms of (B, size, size, 3) float32 in 0..255."""
+        for each, drawn in self._drawn(random):
+            images = each.apply(images, drawn)
+        return images
 
     def _pixels(self, random: Tensor, side: int) -> Tensor:
         """(B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
@@ -159,7 +214,7 @@ class Augment:
         """`fill` for a batch on any device: (B, size, size, 3) float32."""
         pixels = self._pixels(random, images.shape[1])
         # One upload, which does not wait for what the GPU is doing, of boxes, flips and colours.
-        plan = torch.cat([pixels.float(), random[:, 4:]], dim=1)
+        plan = torch.cat([pixels.float(), random[:, 4:_BASIC]], dim=1)
         if images.device.type == "cuda" and plan.device.type == "cpu":
             plan = plan.pin_memory()
         plan = plan.to(images.device, non_blocking=True)
@@ -172,6 +227,8 @@ class Augment:
         values = torch.einsum("bixc,byi->byxc", values, down).contiguous()
         if self.config.color > 0:
             _jitter(values.view(len(values), -1, 3), plan[:, 5:], self.config.color)
+        if self.further:
+            values = self._changed(values, random.cpu()).contiguous()
         rows = values.view(len(values), self.size, -1)
         if rows.device not in self._normaliser:
             scale, shift = self._normaliser[torch.device("cpu")]

@@ -27,6 +27,7 @@ from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.share import WHOLE, Share
+from gsfl_tune.data.transforms import Streams
 
 Batch = tuple[Tensor, Tensor, np.ndarray]
 Drawn = TypeVar("Drawn")
@@ -112,7 +113,10 @@ def epoch_batches(
     # Another stream than the order's, so that the order does not depend on what is drawn here.
     generator = _generator(_seeds(seed, epoch)[1])
     parts = _parts(shuffled[:stop], batch_size)
-    draws = ((positions, transform.draw(len(positions), generator)) for positions in parts)
+    streams = Streams(seed, epoch)
+    draws = (
+        (positions, transform.draw_rows(len(positions), generator, streams)) for positions in parts
+    )
     if share.size > 1:
         draws = ((p[share.of(len(p))], random[share.of(len(p))]) for p, random in draws)
     return _augmented(images, draws, transform, torch.device(device), threads)
@@ -137,7 +141,7 @@ def view_batches(
         images: Where the squares are.
         index: Positions in ``images``, in the order wanted.
         batch_size: Images a batch; the last one may hold fewer.
-        random: (len(images), 8) as of `Augment.draw`: row i changes the image at position i.
+        random: (len(images), n) as of `Augment.apply`: row i changes the image at position i.
             `Views.draw` is such a table, and so is a mixture of rows of several views.
         transform: How images change.
         device: Where batches go.

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.transforms import Streams
 
 
 @dataclass(frozen=True)
@@ -28,9 +29,10 @@ class Views:
     images: int
     seed: int = 0
 
-    def draw(self, view: int) -> Tensor:
-        """What `Augment.apply` needs for one view of every image of the pool, (images, 8)."""
-        return Augment.draw(self.images, self._generator(0, view))
+    def draw(self, view: int, augment: Augment) -> Tensor:
+        """Draws what `Augment.apply` needs for one view of every image of the pool."""
+        streams = Streams(self.seed, 2, view)
+        return augment.draw_rows(self.images, self._generator(0, view), streams)
 
     def shown(self, epoch: int, positions: Tensor) -> Tensor:
         """Which view of each image an epoch shows.

@@ -7,7 +7,7 @@ not part of these models: `gsfl_tune.experiment.space` puts values in their plac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field, create_model, model_validator
 
@@ -60,6 +60,19 @@ class AugmentConfig(Section):
     color: Fraction = Field(
         0.0, description="Strength of brightness, contrast and saturation jitter."
     )
+    policy: Literal["none", "trivial"] = Field(
+        "none",
+        description="`trivial`: TrivialAugment, one operation of 14 at a random strength; some of "
+        "them move the image far.",
+    )
+    erasing: Fraction = Field(
+        0.0, description="Share of images of which a random rectangle is erased."
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings that matter, by name: part of the keys of what is cached."""
+        off = {"policy": "none", "erasing": 0.0}
+        return {name: value for name, value in self.model_dump().items() if off.get(name) != value}
 
 
 class TypefacesConfig(Section):
@@ -307,6 +320,11 @@ class OptimizerConfig(Section):
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Rate after the warm-up.")
     clip_norm: NonNegative = Field(0.0, description="Largest gradient norm; 0 turns clipping off.")
+    mixup: NonNegative = Field(
+        0.0,
+        description="alpha of mixup, of what the stage reads (images, activations or features); 0 "
+        "is off.",
+    )
 
 
 class HeadStageConfig(OptimizerConfig):
@@ -337,6 +355,11 @@ class FinetuneStageConfig(OptimizerConfig):
     head_learning_rate: Positive = Field(1e-3, description="Peak learning rate of the head.")
     blocks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="Train the last n blocks of the backbone, or `all`."
+    )
+    cutmix: NonNegative = Field(
+        0.0,
+        description="alpha of CutMix, of images or cached activations; with mixup too, each takes "
+        "about every other batch; 0 is off.",
     )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start, faster steps after."

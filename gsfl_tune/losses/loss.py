@@ -50,6 +50,18 @@ class LossTerms(NamedTuple):
     cross_entropy: Tensor
     terms: Mapping[str, Tensor] = MappingProxyType({})
 
+    def blended(self, other: LossTerms, share: float) -> LossTerms:
+        """Computes share * self + (1 - share) * other, term by term."""
+
+        def mean(a: Tensor, b: Tensor) -> Tensor:
+            return share * a + (1 - share) * b
+
+        return LossTerms(
+            mean(self.total, other.total),
+            mean(self.cross_entropy, other.cross_entropy),
+            {name: mean(value, other.terms[name]) for name, value in self.terms.items()},
+        )
+
     def detached(self) -> dict[str, Tensor]:
         """Total and terms by name (total as ``loss``), detached."""
         named = {"loss": self.total, "cross_entropy": self.cross_entropy, **self.terms}

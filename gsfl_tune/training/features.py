@@ -92,7 +92,7 @@ class View:
     @property
     def key(self) -> tuple[object, ...]:
         """What decides its pixels; how many other views there are does not."""
-        return (self.views.seed, self.number, sorted(self.augment.model_dump().items()))
+        return (self.views.seed, self.number, sorted(self.augment.recipe().items()))
 
 
 def digest(*parts: object) -> str:
@@ -251,12 +251,13 @@ class FeatureExtractor:
         if view is None:
             batches = eval_batches(images, index, _BATCH, transform=transform, device=self.device)
         else:
+            augment = Augment(view.augment, size, mean, std)
             batches = view_batches(
                 images,
                 index,
                 _BATCH,
-                random=view.views.draw(view.number),
-                transform=Augment(view.augment, size, mean, std),
+                random=view.views.draw(view.number, augment),
+                transform=augment,
                 device=self.device,
             )
         if self._fast is None:

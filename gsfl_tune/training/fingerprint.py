@@ -17,8 +17,13 @@ _LATER = (
     "data.class_text",
     "data.point_columns",
     "data.attribute_columns",
+    "data.augment.policy",
+    "data.augment.erasing",
     "loss.class_weights",
     "training.balanced_sampling",
+    "training.head.mixup",
+    "training.finetune.mixup",
+    "training.finetune.cutmix",
 )
 
 # Says where images lie, not which they are.
@@ -46,9 +51,12 @@ def fingerprint(
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
     for path in _LATER:
-        section, name = path.split(".")
-        if dumped[section][name] == leaves()[path].default:
-            del dumped[section][name]
+        *sections, name = path.split(".")
+        section = dumped
+        for each in sections:
+            section = section[each]
+        if section[name] == leaves()[path].default:
+            del section[name]
     # Terms of packages that take no part: the training is what it is without those packages.
     terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
     if terms:

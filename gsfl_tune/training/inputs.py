@@ -82,10 +82,8 @@ class ImageInputs(Inputs):
         random: Tensor | None = None
         if views is not None:
             shown = views.shown(epoch, torch.arange(views.images))
-            random = torch.empty(views.images, 8)
-            for view in range(views.count):
-                chosen = shown == view
-                random[chosen] = views.draw(view)[chosen]
+            every = torch.stack([views.draw(view, self._augment) for view in range(views.count)])
+            random = every[shown, torch.arange(views.images)]
         batches = epoch_batches(
             training.workspace.dataset.pool,
             training.train_positions.numpy(),

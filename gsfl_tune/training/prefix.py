@@ -220,12 +220,13 @@ class PrefixInputs(Inputs):
 
             batches = eval_batches(images, index, EVAL_BATCH, transform=transform, device=device)
         else:
+            augment = Augment(view.augment, self._size, mean, std)
             batches = view_batches(
                 images,
                 index,
                 EVAL_BATCH,
-                random=view.views.draw(view.number),
-                transform=Augment(view.augment, self._size, mean, std),
+                random=view.views.draw(view.number, augment),
+                transform=augment,
                 device=device,
             )
         for batch, _, _ in batches:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.activity import Activity, activity
+from gsfl_tune.data.mixing import Mixed
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.models import HeadOutput
@@ -146,26 +147,52 @@ class Stage(ABC, Generic[M, C]):
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
 
-    def _micro_batches(
-        self, inputs: Tensor, labels: Tensor, images: int
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _micro_batches(self, batch: Mixed, images: int) -> Iterator[Mixed]:
         """A batch in the pieces that fit the memory, see `Training.pieces`.
 
         Their gradients add up to those of the whole batch, up to rounding. Batch norm sees the
         pieces: at least two images each, so that it has something to normalise.
 
         Args:
-            inputs: (B, ...).
-            labels: (B,).
+            batch: Of B images.
             images: Decides, with `Training.pieces`, how many pieces; at most B.
         """
         count = min(self.training.pieces, max(1, images // 2))
-        yield from zip(inputs.chunk(count), labels.chunk(count), strict=True)
+        others = [None] * count if batch.others is None else batch.others.chunk(count)
+        pieces = zip(batch.inputs.chunk(count), batch.labels.chunk(count), others, strict=True)
+        for inputs, labels, other in pieces:
+            yield Mixed(inputs, labels, other, batch.share)
 
     def _step(
-        self, output: HeadOutput, features: Tensor, labels: Tensor, *, share: float = 1.0
+        self,
+        output: HeadOutput,
+        features: Tensor,
+        labels: Tensor,
+        *,
+        others: Tensor | None = None,
+        kept: float = 1.0,
+        share: float = 1.0,
     ) -> LossTerms:
-        """Computes loss and gradients of a micro-batch."""
+        """Computes loss and gradients of a micro-batch.
+
+        Args:
+            output: Of the head.
+            features: (B, D) unit features.
+            labels: (B,).
+            others: (B,) labels of what was mixed in; None where nothing was.
+            kept: Share of what was not mixed in.
+            share: Of the micro-batch in an optimiser step.
+        """
+        terms = self._loss(output, features, labels)
+        if others is not None:
+            # What terms remember is told by the larger part alone.
+            self.training.loss.eval()
+            terms = terms.blended(self._loss(output, features, others), kept)
+            self.training.loss.train()
+        (terms.total * share if share != 1.0 else terms.total).backward()
+        return terms
+
+    def _loss(self, output: HeadOutput, features: Tensor, labels: Tensor) -> LossTerms:
         training = self.training
         done = self._step_of_epoch.done / self.batches
         terms: LossTerms = training.loss(
@@ -175,7 +202,6 @@ class Stage(ABC, Generic[M, C]):
             training.head.classifier.weight,
             progress=min(1.0, (training.epoch + done) / training.total_epochs),
         )
-        (terms.total * share if share != 1.0 else terms.total).backward()
         return terms
 
     def _update(self, step: int, total: int) -> None:

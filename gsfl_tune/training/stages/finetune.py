@@ -13,6 +13,8 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.data.mixing import Mixing
+from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
@@ -91,6 +93,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         total = per_epoch * config.epochs
         meter = LossMeter()
         batches = self._inputs.train_batches(epoch, seed)
+        mixing, streams = Mixing(config.mixup, config.cutmix), Streams(seed)
         self.module.train()
         with _explained():
             for number, (inputs, labels) in enumerate(batches):
@@ -98,10 +101,18 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
                 # On every rank as many pieces: those of the smallest share.
-                for part, own in self._micro_batches(inputs, labels, whole // ranks):
-                    features, output = self._forward(part)
-                    share = len(own) / whole / held
-                    meter.add(self._step(output, features, own, share=share), len(own))
+                mixed = mixing(inputs, labels, streams)
+                for part in self._micro_batches(mixed, whole // ranks):
+                    features, output = self._forward(part.inputs)
+                    terms = self._step(
+                        output,
+                        features,
+                        part.labels,
+                        others=part.others,
+                        kept=part.share,
+                        share=len(part.labels) / whole / held,
+                    )
+                    meter.add(terms, len(part.labels))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
                 self._step_of_epoch.done = number + 1

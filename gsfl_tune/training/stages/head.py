@@ -10,8 +10,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gsfl_tune.data.mixing import Mixed, Mixing
 from gsfl_tune.data.sampling import epoch_positions
+from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import HeadStageConfig
+from gsfl_tune.losses import LossTerms
 from gsfl_tune.models import PlainHead
 from gsfl_tune.training.feature_table import FeatureTable
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
@@ -82,15 +85,24 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         per_epoch = self.batches
         total = per_epoch * self.config.epochs
         meter = LossMeter()
+        mixing, streams = Mixing(self.config.mixup), Streams(seed)
         self.module.train()
         for step, (features, batch) in enumerate(self._trained.batches(order, size, shown)):
-            labels = training.labels[batch]
-            for part, own in self._micro_batches(features, labels, len(labels)):
-                share = len(own) / len(labels)
-                meter.add(self._step(self.module(part), part, own, share=share), len(own))
+            mixed = mixing(features, training.labels[batch], streams)
+            for part in self._micro_batches(mixed, len(batch)):
+                meter.add(self._train(part, len(part.labels) / len(batch)), len(part.labels))
             self._update(epoch * per_epoch + step, total)
             self._step_of_epoch.done = step + 1
         return meter.means()
+
+    def _train(self, batch: Mixed, share: float) -> LossTerms:
+        # Features are of length 1, mixed ones too.
+        f = batch.inputs
+        f = f if batch.others is None else functional.normalize(f, dim=1)
+        output = self.module(f)
+        return self._step(
+            output, f, batch.labels, others=batch.others, kept=batch.share, share=share
+        )
 
     def rehearse(self) -> None:
         """Takes one optimiser step on random features."""
