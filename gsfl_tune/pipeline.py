@@ -298,7 +298,7 @@ class _Search:
         config = self.experiment.defaults().search
         if len(rivals) == 1 or any(rival.validation for rival in rivals):
             return best(rivals, config.metric, self.costs.seconds), "tuned"
-        if config.control == "off" or winner.config.model.head == "plain":
+        if config.control == "off" or winner.config.model.head != "gsfl":
             return None, "matched"
         return winner.plain(), "matched"
 

@@ -234,9 +234,10 @@ class ModelConfig(Section):
         "imagenet",
         description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none` or a file.",
     )
-    head: Literal["gsfl", "plain"] = Field(
+    head: Literal["gsfl", "plain", "linear"] = Field(
         "gsfl",
-        description="GSFL-Net, or the discriminative encoder and classifier alone (control).",
+        description="GSFL-Net; the discriminative encoder and classifier alone (control); or a "
+        "linear classifier of the unit feature.",
     )
     pooling: Annotated[str, Named("pooling")] = Field(
         "average", description="How the feature map becomes one vector."

@@ -15,6 +15,7 @@ from gsfl_tune.experiment.unmet import described
 _POSITIVE = Condition(compare=(("gt", 0),))
 _SGD = Condition(("sgd",))
 _GSFL = {"model.head": Condition(("gsfl",))}
+_ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
 _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
@@ -23,6 +24,8 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
     "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
+    "model.dropout": [_ENCODER],
+    "model.latent_dim": [_ENCODER],
     "model.decoder": [_GSFL],
     "model.groups.": [_GSFL],
     "model.groups.count": [{**_GSFL, "model.groups.method": _COUNTED}],

@@ -77,6 +77,8 @@ CONDITIONS = {
     "data.typefaces.": "source `typefaces`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`",
     "model.pooling_dim": "pooling `compact_bilinear`",
+    "model.dropout": "heads `gsfl`, `plain`",
+    "model.latent_dim": "heads `gsfl`, `plain`",
     "model.decoder": "head `gsfl`",
     "model.groups.": "head `gsfl`",
     "model.groups.count": "head `gsfl`; not with `taxonomy` and `single`; at most half of the classes "

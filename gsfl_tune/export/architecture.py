@@ -123,7 +123,7 @@ class Architecture:
 
     def _head(self, feature_dim: int) -> PlainHead:
         if self.head == "linear":
-            return LinearHead(feature_dim, self.class_count)
+            return LinearHead(feature_dim, self.class_count, feature_scale=self.feature_scale)
         return PlainHead(
             feature_dim,
             self.class_count,

@@ -41,6 +41,10 @@ both apply to them besides the one under which you publish this bundle: check th
 """
 
 
+# What is exported, by ``model.head``.
+_KINDS = {"gsfl": "GSFL-Net", "plain": "plain classifier", "linear": "linear classifier"}
+
+
 def model_card(
     config: Mapping[str, Any],
     *,
@@ -64,7 +68,7 @@ def model_card(
     """
     settings, data = config["model"], config["data"]
     kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
-        model, "GSFL-Net" if settings["head"] == "gsfl" else "plain classifier"
+        model, _KINDS[settings["head"]]
     )
     results = _results(metrics)
     holds = (
@@ -263,8 +267,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
     lines = [
         f"- Pretrained weights: {_weights(model['weights'])}.",
         f"- Stages: {'; '.join(stages)}.",
-        f"- Head: latent dimension {model['latent_dim']}, dropout {model['dropout']:.3g}, "
-        f"feature scale {model['feature_scale']:.3g}.",
+        f"- Head: {_encoder(model)}feature scale {model['feature_scale']:.3g}.",
     ]
     if model["head"] == "gsfl":
         lines.append(
@@ -275,6 +278,12 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
     lines.append(f"- Trained on {_images(config)}; the full configuration is in")
     lines.append("  `config.json`, key `experiment`.")
     return "\n".join(lines)
+
+
+def _encoder(model: Mapping[str, Any]) -> str:
+    if model["head"] == "linear":
+        return "a linear classifier, "
+    return f"latent dimension {model['latent_dim']}, dropout {model['dropout']:.3g}, "
 
 
 def _images(config: Mapping[str, Any]) -> str:

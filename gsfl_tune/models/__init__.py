@@ -7,6 +7,7 @@ from gsfl_tune.models.ensemble import Ensemble, member_states
 from gsfl_tune.models.heads import (
     CLASSIFIER,
     GsflHead,
+    HeadKind,
     HeadOutput,
     LinearHead,
     PlainHead,
@@ -43,6 +44,7 @@ __all__ = [
     "CannotCut",
     "Ensemble",
     "GsflHead",
+    "HeadKind",
     "HeadOutput",
     "LinearHead",
     "Network",

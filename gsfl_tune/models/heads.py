@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.models.dropout import Dropout
 
+HeadKind = Literal["gsfl", "plain", "linear"]
 INFERENCE_PARTS = ("discriminative", "classifier")
 # Of a network, the tensors that its logits are linear in.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
@@ -135,24 +136,27 @@ class GsflHead(PlainHead):
 
 
 class LinearHead(PlainHead):
-    """A linear classifier of unit features: the yardstick as a head; it is fitted elsewhere.
+    """A linear classifier of unit features, as fine-tuning usually has; also the yardstick's head.
 
-    Its discriminative part is the feature itself.
+    Its discriminative part is the scaled feature itself.
 
     Args:
         feature_dim: D, size of a feature.
         class_count: C.
+        feature_scale: The classifier sees feature_scale * f.
     """
 
-    def __init__(self, feature_dim: int, class_count: int) -> None:
-        super().__init__(feature_dim, class_count, latent_dim=1, dropout=0.0, feature_scale=1.0)
+    def __init__(self, feature_dim: int, class_count: int, *, feature_scale: float = 1.0) -> None:
+        super().__init__(
+            feature_dim, class_count, latent_dim=1, dropout=0.0, feature_scale=feature_scale
+        )
         self.latent_dim = feature_dim
         self.discriminative = nn.Sequential()
         self.classifier = nn.Linear(feature_dim, class_count)
 
 
 def create_head(
-    kind: Literal["gsfl", "plain"],
+    kind: HeadKind,
     feature_dim: int,
     class_count: int,
     *,
@@ -161,7 +165,11 @@ def create_head(
     feature_scale: float,
     decoder: Literal["linear", "sigmoid"] = "linear",
 ) -> PlainHead:
-    """Creates the head that ``model.head`` names; a plain head has no use for ``decoder``."""
+    """Creates the head that ``model.head`` names; each takes of the settings what it has use for.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
     if kind == "gsfl":
         return GsflHead(
             feature_dim,
@@ -179,4 +187,6 @@ def create_head(
             dropout=dropout,
             feature_scale=feature_scale,
         )
-    raise ValueError(f"head is {kind!r}, allowed are gsfl and plain")
+    if kind == "linear":
+        return LinearHead(feature_dim, class_count, feature_scale=feature_scale)
+    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain and linear")

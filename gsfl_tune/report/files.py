@@ -177,9 +177,9 @@ _GROUPED = {
 
 def _absent(files: RunFiles, key: str) -> str:
     winner = files.results.results and files.results.results.winner
-    plain = winner and winner.config.get("model", {}).get("head") == "plain"
-    if plain and key in _GROUPED:
-        return f"The winner has a plain head: without groups there are no {_GROUPED[key]}."
+    head = winner.config.get("model", {}).get("head") if winner else None
+    if head in ("plain", "linear") and key in _GROUPED:
+        return f"The winner has a {head} head: without groups there are no {_GROUPED[key]}."
     notes = (files.evidence or {}).get("notes") or ()
     told = [str(note) for note in notes if _NOTED.get(key, key) in str(note)]
     if told:

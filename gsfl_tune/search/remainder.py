@@ -40,7 +40,7 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
     seeds = (1 + search.final_seeds) / 2
     race = 0.0
     if search.finalists > 1:
-        races = 2 if search.control == "tuned" and config.model.head != "plain" else 1
+        races = 2 if search.control == "tuned" and config.model.head == "gsfl" else 1
         race = races * max(1.0, search.finalists * seeds / slots) * training
     finals = race + _retrains(costs, config, slots)
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
@@ -71,7 +71,7 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     # Those who were not raced are validated beside the retrains, with the seeds of who was.
     seeds = every if search.finalists == 1 else (1 + every) / 2
     total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
-    if search.control != "off" and config.model.head != "plain":
+    if search.control != "off" and config.model.head == "gsfl":
         model = config.model.model_copy(update={"head": "plain"})
         validated = seeds if search.control == "matched" else 0
         plain = costs.seconds(config.model_copy(update={"model": model}))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 from gsfl_tune.data.sources import count_classes
@@ -11,6 +11,7 @@ from gsfl_tune.experiment import Experiment, Problem
 from gsfl_tune.models import (
     BackboneError,
     CannotCut,
+    HeadKind,
     boundary_shape,
     map_shape,
     pooling_class,
@@ -137,8 +138,8 @@ def checkpoint_bytes(experiment: Experiment) -> int:
         BackboneError: A backbone cannot be built.
     """
     case, model = largest_case(experiment)
-    plain = case.values("model.head") == ["plain"]
-    weights = head_parameters(model.feature_dim, model.latent_dim, model.class_count, plain=plain)
+    head = largest_head(case.values("model.head"))
+    weights = head_parameters(head, model.feature_dim, model.latent_dim, model.class_count)
     if max(case.values("training.finetune.epochs")) > 0:
         # The whole network, and what the optimiser keeps of it.
         weights = model.parameters
@@ -147,12 +148,20 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     return 4 * (copies * weights + model.class_count * model.latent_dim)
 
 
-def head_parameters(feature_dim: int, latent_dim: int, class_count: int, *, plain: bool) -> int:
-    """Number of parameters of a head (weights and biases)."""
+def largest_head(heads: Collection[HeadKind]) -> HeadKind:
+    """Names the one of some heads that has most parameters."""
+    ascending: tuple[HeadKind, ...] = ("linear", "plain", "gsfl")
+    return max(heads, key=ascending.index)
+
+
+def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_count: int) -> int:
+    """Counts the parameters of a head (weights and biases)."""
     d, h = feature_dim, latent_dim
+    if kind == "linear":
+        return d * class_count + class_count
     encoder = d * h + h + h * h + h
     classifier = h * class_count + class_count
-    if plain:
+    if kind == "plain":
         return encoder + classifier
     return 2 * encoder + classifier + h * h + h + h * d + d
 
@@ -315,7 +324,6 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         return max(case.values(path))
 
     backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
-    plain = case.values("model.head") == ["plain"]
     facts = probe(backbone)
     channels = max(
         projection_channels(pooling, requested, facts.channels) or facts.channels
@@ -323,7 +331,8 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     )
     feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"))
     latent_dim = highest("model.latent_dim")
-    head = head_parameters(feature_dim, latent_dim, classes, plain=plain)
+    kind = largest_head(case.values("model.head"))
+    head = head_parameters(kind, feature_dim, latent_dim, classes)
     trains_backbone = highest("training.finetune.epochs") > 0
     per_parameter = _TRAINED_BYTES if trains_backbone else _FROZEN_BYTES
     return LargestModel(

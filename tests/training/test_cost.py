@@ -18,11 +18,11 @@ from gsfl_tune.training.cost import (
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
 
 
-@pytest.mark.parametrize("kind", ["gsfl", "plain"])
+@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear"])
 def test_head_parameters_are_those_of_the_head(kind):
     head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
     counted = sum(parameter.numel() for parameter in head.parameters())
-    assert head_parameters(48, 16, 7, plain=kind == "plain") == counted
+    assert head_parameters(kind, 48, 16, 7) == counted
 
 
 def test_largest_model_respects_conditions():
@@ -37,7 +37,7 @@ def test_largest_model_respects_conditions():
     # 128 channels by default: 16,384 dimensions, with the small latent part only.
     assert (model.backbone, model.pooling) == ("resnet18", "bilinear")
     assert (model.feature_dim, model.latent_dim, model.class_count) == (128**2, 128, 21)
-    head = head_parameters(128**2, 128, 21, plain=False)
+    head = head_parameters("gsfl", 128**2, 128, 21)
     assert model.parameters == head + 11_176_512
     assert model.bytes == 16 * head + 4 * 11_176_512
 

@@ -89,4 +89,4 @@ def _head_parameters(config: Config, classes: int) -> int:
     channels = probe(model.backbone).channels
     wanted = projection_channels(model.pooling, model.pooling_channels, channels)
     dim = pooling_dim(model.pooling, wanted or channels, dim=model.pooling_dim)
-    return head_parameters(dim, model.latent_dim, classes, plain=model.head == "plain")
+    return head_parameters(model.head, dim, model.latent_dim, classes)
