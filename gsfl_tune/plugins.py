@@ -1,4 +1,4 @@
-"""What installed packages add: backbones, poolings, loss terms, samplers and sources of images.
+"""What installed packages add: backbones, poolings, loss terms, transforms, samplers, sources.
 
 A package lists what it adds in its metadata, as entry points of one group a kind. Names are read
 from the metadata, so that checking a file imports nothing. The code is imported where it is used,
@@ -14,12 +14,13 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Kind = Literal["backbone", "pooling", "loss_term", "sampler", "source"]
+Kind = Literal["backbone", "pooling", "loss_term", "transform", "sampler", "source"]
 
 GROUPS: dict[Kind, str] = {
     "backbone": "gsfl_tune.backbones",
     "pooling": "gsfl_tune.poolings",
     "loss_term": "gsfl_tune.loss_terms",
+    "transform": "gsfl_tune.transforms",
     "sampler": "gsfl_tune.samplers",
     "source": "gsfl_tune.sources",
 }
@@ -28,6 +29,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's, which are asked for when they are used
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
+    "transform": ("trivial", "erasing"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
     "source": (
         *("auto", "folder"),
@@ -38,13 +40,25 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
 }
 
 # Numbers of an epoch that are called so already, and what a section of a file cannot be called.
-_TAKEN = {
+_SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
+_TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
-        *("copy", "json", "dict", "construct", "schema", "validate"),
+        *("center", "isda", *_SECTION),
     ),
+    # And a stream of random numbers.
+    "transform": ("mixing", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
+
+
+# Sections with a key for each thing that a package adds, which is left out at 0.
+ADDED_SECTIONS = ("loss.terms", "data.augment.transforms")
+
+
+def left_out(path: str, value: object) -> bool:
+    """Whether a leaf is that of something that a package adds, and that takes no part."""
+    return not value and path.rpartition(".")[0] in ADDED_SECTIONS
 
 
 class PluginError(ValueError):

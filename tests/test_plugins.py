@@ -33,6 +33,9 @@ unregistered = my_broken:unregistered
 [gsfl_tune.loss_terms]
 reconstruction = my_broken:Wrong
 halves = my_broken:Wrong
+[gsfl_tune.transforms]
+erasing = my_broken:Wrong
+bends = my_broken:Wrong
 [gsfl_tune.samplers]
 wrong_sampler = my_broken:Wrong
 """
@@ -146,6 +149,8 @@ def test_commands_know_what_is_installed_and_train_with_it(installed, tmp_path):
     keys = json.loads(schema.out)["properties"]
     assert keys["model"]["properties"]["pooling"]["anyOf"][0]["enum"] == [*POOLINGS, "gem3", "gem5"]
     assert "decorrelation" in keys["loss"]["properties"]["terms"]["properties"]
+    augment = keys["data"]["properties"]["augment"]["properties"]
+    assert "fog" in augment["transforms"]["properties"]
     assert unknown.code == misspelt.code == 2
     assert "found 'gem4', allowed average, bilinear, compact_bilinear, gem3, gem5" in unknown.err
     assert "did you mean texture_net" in misspelt.err
@@ -191,9 +196,9 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     said = done.err.splitlines()
     assert all(line.startswith("my-broken 2.0: entry point gsfl_tune.") for line in said)
     found = [line.partition("found ")[2].partition(",")[0] for line in said]
-    assert sorted(found) == ["Gem", "average", "reconstruction"]
+    assert sorted(found) == ["Gem", "average", "erasing", "reconstruction"]
     # Without those: what is only found out when it is used.
-    lines = [line for line in BROKEN.splitlines() if not line.startswith(("Gem", "average", "rec"))]
+    lines = [line for line in BROKEN.splitlines() if not line.startswith(("Gem", "average", "rec", "erasing"))]
     (info / "entry_points.txt").write_text("\n".join(lines))
     expected = {
         "model.pooling=gone": "pooling gone of my-broken 2.0 cannot be loaded (ModuleNotFound",
@@ -202,6 +207,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.backbone=resnet18": "timm has a model of this name",
         "model.backbone=unregistered": "timm.models.register_model decorates",
         "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.LossTerm",
+        "data.augment.transforms.bends=0.5": "which is no subclass of gsfl_tune.data.transforms.T",
         "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.added.Sampler",
     }
     unused, *used = run(

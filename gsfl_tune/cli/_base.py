@@ -155,5 +155,14 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
 
         return source_problem(name)
 
-    terms = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
-    return {"search.sampler.name": sampler, "data.source": source, **terms}
+    def transform(name: str) -> Callable[[Any], str | None]:
+        def check(strength: Any) -> str | None:
+            from gsfl_tune.data.transforms import transform_problem
+
+            return transform_problem(name) if strength else None
+
+        return check
+
+    added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
+    added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
+    return {"search.sampler.name": sampler, "data.source": source, **added}

@@ -10,6 +10,7 @@ from gsfl_tune.experiment.fields import did_you_mean, keys_of, leaves, sections,
 from gsfl_tune.experiment.grammar import KINDS, Grammar, is_named_choice
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
+from gsfl_tune.plugins import ADDED_SECTIONS
 
 
 def compile_space(root: Node, problems: list[Problem]) -> Space | None:
@@ -87,7 +88,7 @@ class _Walk:
             return
         named = [name for name, item in self.nodes.items() if is_named_choice(item)]
         # What packages add has a place of its own: a key elsewhere is not what was meant.
-        hint = "" if section == "loss.terms" else did_you_mean(path, named)
+        hint = "" if section in ADDED_SECTIONS else did_you_mean(path, named)
         allowed = "" if hint else f", allowed {keys_of(section)}"
         self.grammar.complain(node, path, f"unknown key{hint or allowed}")
 

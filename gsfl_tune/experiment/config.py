@@ -15,7 +15,41 @@ from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
-from gsfl_tune.plugins import plugins
+from gsfl_tune.plugins import Kind, plugins
+
+
+def _added(name: str, doc: str, kind: Kind, value: Any, what: str) -> Any:
+    """Makes a section with a key for everything of a kind that installed packages add."""
+    fields: Any = {
+        each: (value, Field(0.0, description=f"{what} of {plugin.package}."))
+        for each, plugin in plugins(kind).items()
+    }
+    return create_model(name, __base__=Section, __module__=__name__, __doc__=doc, **fields)
+
+
+if TYPE_CHECKING:
+
+    class LossTermsConfig(Section):
+        """Weights of loss terms that installed packages add; 0 leaves a term out."""
+
+    class AugmentTransformsConfig(Section):
+        """Strengths of transforms that installed packages add; 0 leaves one out."""
+
+else:
+    LossTermsConfig = _added(
+        "LossTermsConfig",
+        "Weights of loss terms that installed packages add; 0 leaves a term out.",
+        "loss_term",
+        NonNegative,
+        "Weight of a term",
+    )
+    AugmentTransformsConfig = _added(
+        "AugmentTransformsConfig",
+        "Strengths of transforms that installed packages add; 0 leaves one out.",
+        "transform",
+        Fraction,
+        "Strength of a transform",
+    )
 
 
 class SplitConfig(Section):
@@ -69,10 +103,20 @@ class AugmentConfig(Section):
         0.0, description="Share of images of which a random rectangle is erased."
     )
 
+    transforms: AugmentTransformsConfig = Field(
+        default_factory=AugmentTransformsConfig,
+        description="Strengths of transforms that installed packages add (docs/extending.md).",
+    )
+
     def recipe(self) -> dict[str, Any]:
         """Returns the settings that matter, by name: part of the keys of what is cached."""
         off = {"policy": "none", "erasing": 0.0}
-        return {name: value for name, value in self.model_dump().items() if off.get(name) != value}
+        settings = self.model_dump(exclude={"transforms"})
+        kept = {name: value for name, value in settings.items() if off.get(name) != value}
+        for name, strength in self.transforms.model_dump().items():
+            if strength:  # another version of the package may change images otherwise
+                kept[f"transforms.{name}"] = (strength, plugins("transform")[name].package)
+        return kept
 
 
 class TypefacesConfig(Section):
@@ -260,24 +304,6 @@ class ModelConfig(Section):
         "linear", description="Last layer of the decoder."
     )
     groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
-
-
-if TYPE_CHECKING:
-
-    class LossTermsConfig(Section):
-        """Weights of loss terms that installed packages add; 0 leaves a term out."""
-
-else:
-    LossTermsConfig = create_model(
-        "LossTermsConfig",
-        __base__=Section,
-        __module__=__name__,
-        __doc__="Weights of loss terms that installed packages add; 0 leaves a term out.",
-        **{
-            name: (NonNegative, Field(0.0, description=f"Weight of a term of {term.package}."))
-            for name, term in plugins("loss_term").items()
-        },
-    )
 
 
 class LossConfig(Section):

@@ -22,6 +22,7 @@ _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
 
 NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
+    "data.augment.transforms.": [_FINETUNE, {"data.views": _POSITIVE}],
     "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
     "model.dropout": [_ENCODER],

@@ -74,6 +74,7 @@ CONDITIONS = {
     "data.crop_margin": "`data.crop: box`",
     "data.split.": "where the source has no such part of its own",
     "data.augment.": "in the finetune stage, and with `data.views`",
+    "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`",
     "model.pooling_dim": "pooling `compact_bilinear`",

@@ -32,6 +32,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.distributions import is_number, same
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.fields import MISSING, leaves, show
+from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.search.fingerprint import changeable, differences
 from gsfl_tune.search.journal import open_journal, read_studies, study_attributes
@@ -343,7 +344,7 @@ def _leaves_of(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, A
         if not path.startswith("search.")
         and not changeable(path)
         # A package that is installed meanwhile changes nothing as long as its terms are left out.
-        and (value or not path.startswith("loss.terms."))
+        and not left_out(path, value)
     }
 
 

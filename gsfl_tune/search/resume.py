@@ -11,6 +11,7 @@ from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.fingerprint import changeable, check_fingerprint
 from gsfl_tune.search.journal import study_attributes
@@ -50,11 +51,7 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
     """
     constants = flat(experiment.defaults().model_dump(mode="json"))
     # A package that is installed meanwhile changes nothing as long as its terms are left out.
-    constants = {
-        path: value
-        for path, value in constants.items()
-        if value or not path.startswith("loss.terms.")
-    }
+    constants = {path: value for path, value in constants.items() if not left_out(path, value)}
     if constants["search.objectives"] is None:
         # Runs that were begun before there were several do not know the key.
         del constants["search.objectives"]

@@ -4,5 +4,6 @@ Each raises `AssertionError` with what is wrong; call it from a test of your pac
 """
 
 from gsfl_tune.testing.loss_terms import check_loss_term
+from gsfl_tune.testing.transforms import check_transform
 
-__all__ = ["check_loss_term"]
+__all__ = ["check_loss_term", "check_transform"]

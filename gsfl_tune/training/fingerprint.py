@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.fields import leaves
@@ -57,8 +57,13 @@ def fingerprint(
             section = section[each]
         if section[name] == leaves()[path].default:
             del section[name]
-    # Terms of packages that take no part: the training is what it is without those packages.
-    terms = {name: weight for name, weight in dumped["loss"].pop("terms").items() if weight}
-    if terms:
-        dumped["loss"]["terms"] = terms
+    # What packages add and takes no part: the training is what it is without those packages.
+    _keep_used(dumped["loss"], "terms")
+    _keep_used(dumped["data"]["augment"], "transforms")
     return digest(dumped, seed, fit)
+
+
+def _keep_used(section: dict[str, Any], name: str) -> None:
+    used = {key: value for key, value in section.pop(name).items() if value}
+    if used:
+        section[name] = used

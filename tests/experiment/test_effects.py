@@ -10,6 +10,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.effects import NEEDS
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.reference import CONDITIONS
+from gsfl_tune.plugins import ADDED_SECTIONS
 
 SPACES = Path(__file__).parents[2] / "search_spaces"
 TEXT = """name: t
@@ -112,8 +113,9 @@ def test_what_the_reference_says_is_looked_for():
         for key in CONDITIONS
         if any(path == key or (key.endswith(".") and path.startswith(key)) for path in searched)
     }
-    # Without plugins there is no loss term to search.
-    assert said - {"loss.terms."} == NEEDS.keys() - {"loss.terms."}
+    # Without plugins there is no loss term or transform to search.
+    added = {f"{section}." for section in ADDED_SECTIONS}
+    assert said - added == NEEDS.keys() - added
 
 
 @pytest.mark.parametrize("file", sorted(SPACES.glob("*.yaml")), ids=lambda file: file.stem)

@@ -1,1 +1,1 @@
-"""A pooling, a backbone, a loss term and a sampler for gsfl-tune."""
+"""A pooling, a backbone, a loss term, a transform, a sampler and a source for gsfl-tune."""

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from typing import ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor
-
-from gsfl_tune.experiment.config import AugmentConfig
 
 
 class Streams:
@@ -42,23 +39,16 @@ class Transform(ABC):
     What an image becomes depends on its pixels and its own row of random numbers alone, so that
     batches may be divided over threads, processes and devices.
 
+    Those of packages are made with a strength, 0 to 1, and the mean of the three channels that
+    images are normalised with, of values in 0..1.
+
     Attributes:
-        name: Of its stream of random numbers.
+        name: Of its stream of random numbers; of a package's, the name of its entry point.
         width: Random numbers an image.
     """
 
-    name: ClassVar[str]
+    name: str
     width: ClassVar[int]
-
-    @classmethod
-    @abstractmethod
-    def of(cls, config: AugmentConfig, mean: Sequence[float]) -> Transform | None:
-        """Makes it as the configuration says; None where it is switched off.
-
-        Args:
-            config: The section ``data.augment``.
-            mean: Mean of the three channels that images are normalised with, of values in 0..1.
-        """
 
     def draw(self, generator: torch.Generator, count: int) -> Tensor:
         """Draws what decides how `count` images change: (count, width), uniform in 0..1."""

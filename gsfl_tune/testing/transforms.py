@@ -1,0 +1,66 @@
+"""The contract of a transform of training images."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from gsfl_tune.data.transforms import Transform
+
+_COUNT, _SIZE = 12, 24
+
+
+def check_transform(create: Callable[[], Transform]) -> None:
+    """Checks a transform, on the CPU.
+
+    - It draws as many numbers an image as it says, the same ones from the same generator.
+    - It gives finite images of the same shape and type, with values in 0..255, the same ones for
+      the same numbers.
+    - An image becomes the same alone, in a batch, and in another order: batches are divided over
+      threads and processes.
+    - It says for every image where points go.
+
+    Args:
+        create: Makes the transform.
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    transform = create()
+    drawn = transform.draw(torch.Generator().manual_seed(1), _COUNT)
+    shape = (_COUNT, transform.width)
+    _expect(drawn.shape == shape, f"draws {tuple(drawn.shape)}, allowed is {shape}")
+    again = create().draw(torch.Generator().manual_seed(1), _COUNT)
+    _expect(torch.equal(drawn, again), "draws other numbers from the same generator")
+    images = _images()
+    whole = transform.apply(images.clone(), drawn)
+    _expect(whole.shape == images.shape, f"gives the shape {tuple(whole.shape)}")
+    _expect(whole.dtype == images.dtype, f"gives {whole.dtype}, allowed is {images.dtype}")
+    _expect(bool(torch.isfinite(whole).all()), "gives values that are not finite")
+    inside = float(whole.min()) >= -0.5 and float(whole.max()) <= 255.5
+    _expect(inside, f"gives values from {whole.min():.3g} to {whole.max():.3g}, allowed 0 to 255")
+    repeated = create().apply(images.clone(), drawn)
+    _expect(torch.equal(whole, repeated), "gives other images for the same numbers")
+    for place in range(_COUNT):
+        one = slice(place, place + 1)
+        alone = transform.apply(images[one].clone(), drawn[one])[0]
+        _expect(torch.equal(alone, whole[place]), "changes an image otherwise when it is alone")
+    order = torch.arange(_COUNT - 1, -1, -1)
+    turned = transform.apply(images[order].clone(), drawn[order])
+    _expect(torch.equal(turned[order], whole), "changes images otherwise in another order")
+    matrices = transform.matrices(drawn, _SIZE)
+    _expect(
+        matrices.shape == (_COUNT, 2, 3), f"gives matrices of the shape {tuple(matrices.shape)}"
+    )
+
+
+def _images() -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return 255 * torch.rand(_COUNT, _SIZE, _SIZE, 3, generator=generator)
+
+
+def _expect(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise AssertionError(f"the transform {complaint}")
