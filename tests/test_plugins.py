@@ -198,7 +198,11 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     found = [line.partition("found ")[2].partition(",")[0] for line in said]
     assert sorted(found) == ["Gem", "average", "erasing", "reconstruction"]
     # Without those: what is only found out when it is used.
-    lines = [line for line in BROKEN.splitlines() if not line.startswith(("Gem", "average", "rec", "erasing"))]
+    lines = [
+        line
+        for line in BROKEN.splitlines()
+        if not line.startswith(("Gem", "average", "rec", "erasing"))
+    ]
     (info / "entry_points.txt").write_text("\n".join(lines))
     expected = {
         "model.pooling=gone": "pooling gone of my-broken 2.0 cannot be loaded (ModuleNotFound",

@@ -18,6 +18,7 @@ from gsfl_tune.evidence.findings_of_parts import of_parts
 from gsfl_tune.evidence.interval import difference
 from gsfl_tune.evidence.yardstick import Yardstick
 from gsfl_tune.experiment.edges import range_end
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run.results import Calibration, Difference, Finding, Results
 from gsfl_tune.run.verdict import (
@@ -102,7 +103,7 @@ def find(
 
 
 def _of_validation(results: Results) -> Iterator[Finding]:
-    name = results.metric.partition("/")[2]
+    name = metric_of(results.metric).name
     scores = validated(results)
     own = scores["winner"]
     for model, theirs in scores.items():

@@ -5,7 +5,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.distributions import Categorical, Distribution, Float, Integer
 from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
 from gsfl_tune.experiment.experiment import Experiment
-from gsfl_tune.experiment.search_config import METRICS
+from gsfl_tune.experiment.metrics import METRICS
 from gsfl_tune.experiment.space import Parameter, Space
 
 __all__ = [

@@ -13,8 +13,8 @@ from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
+from gsfl_tune.experiment.metrics import LATENCY, SHARES
 from gsfl_tune.experiment.nodes import Node
-from gsfl_tune.experiment.search_config import LATENCY, SHARES
 from gsfl_tune.experiment.space import Parameter, Space, ends
 from gsfl_tune.plugins import plugins
 

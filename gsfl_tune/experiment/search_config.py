@@ -10,18 +10,6 @@ from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
 from gsfl_tune.experiment.units import Duration, Size
 
-METRICS: dict[str, Literal["maximize", "minimize"]] = {
-    "validation/accuracy": "maximize",
-    "validation/balanced_accuracy": "maximize",
-    "validation/top5": "maximize",
-    "validation/nll": "minimize",
-    "validation/ece": "minimize",
-}
-
-# What may be searched together with a latency: shares, of which points can be given away.
-SHARES = ("validation/accuracy", "validation/balanced_accuracy", "validation/top5")
-LATENCY = "latency_ms"
-
 
 class SamplerConfig(Section):
     """Who proposes configurations."""

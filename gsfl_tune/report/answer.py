@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gsfl_tune.experiment import METRICS
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.settings import Setting, flat, settings
 from gsfl_tune.report.tables import duration, measured_over, percent, spanned
@@ -81,11 +81,7 @@ def answer(files: RunFiles) -> Answer:
 
 def format_metric(metric: str, value: float | None) -> str:
     """A value of the search metric as people write it."""
-    if value is None:
-        return "–"
-    if metric.rpartition("/")[2] in ("accuracy", "balanced_accuracy", "top5"):
-        return f"{100 * value:.1f} %"
-    return f"{value:.4g}"
+    return metric_of(metric).text(value)
 
 
 def _finished(files: RunFiles, results: Results) -> Answer:
@@ -331,11 +327,6 @@ def _yaml(value: Any) -> str:
     if isinstance(value, str) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value)
-
-
-def maximizes(metric: str) -> bool:
-    """Whether larger values of a metric are better."""
-    return METRICS.get(metric, "maximize") == "maximize"
 
 
 def listed(words: Iterable[Any], most: int = 12) -> str:

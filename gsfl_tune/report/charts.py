@@ -7,8 +7,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from gsfl_tune.experiment import Categorical, Parameter
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report import model
-from gsfl_tune.report.answer import maximizes, models_chart
+from gsfl_tune.report.answer import models_chart
 from gsfl_tune.report.clock import SearchClock
 from gsfl_tune.report.files import CONTROL, SEARCH, RunFiles
 from gsfl_tune.report.importance import Importances, importances
@@ -45,7 +46,7 @@ class SearchCharts:
     def __init__(self, files: RunFiles) -> None:
         self._files = files
         self.metric = files.results.metric
-        self.maximize = maximizes(self.metric)
+        self.maximize = metric_of(self.metric).sign > 0
         self.trials = files.study(SEARCH)
         self.rival_trials = files.study(CONTROL)
         self.rungs: list[Rung] = rungs(

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.experiment.search_config import METRICS
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import FORMAT, Results, read_results
 from gsfl_tune.run.utilisation import read_sessions, summary
@@ -73,7 +73,7 @@ class RunResults:
         rows = self.study("search")
         rows = rows[(rows["state"] == "COMPLETE") & rows["value"].notna()]
         rows = rows.sort_values(
-            ["value", "number"], ascending=[METRICS[self.metric] == "minimize", True]
+            ["value", "number"], ascending=[metric_of(self.metric).sign < 0, True]
         )
         return [
             {

@@ -10,6 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
 from gsfl_tune.run.layout import RunDirectory
@@ -209,7 +210,7 @@ def _configuration(winner: Outcome) -> RenderableType:
 def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right", min_width=5)
-    name = metric.partition("/")[2] or metric
+    name = metric_of(metric).name
     table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
     # Folded, not cut: who compares trials wants to see what differs.
     table.add_column("parameters", overflow="fold")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from gsfl_tune.experiment.search_config import METRICS
+from gsfl_tune.experiment.metrics import VALIDATION, metric_of
 from gsfl_tune.run.results import Difference, Results, Score
 
 Model = Literal["winner", "control", "probe"]
@@ -69,13 +69,13 @@ def is_ahead(metric: str, other: Mapping[str, Score], own: Mapping[str, Score]) 
     by = _told_apart_by(metric, other, own)
     if by is None:
         return False
-    larger_is_better = METRICS.get(f"validation/{by}", "maximize") == "maximize"
-    return (other[by].mean > own[by].mean) == larger_is_better
+    sign = metric_of(f"{VALIDATION}/{by}").sign
+    return sign * other[by].mean > sign * own[by].mean
 
 
 def _told_apart_by(metric: str, one: Mapping[str, Score], other: Mapping[str, Score]) -> str | None:
     """The metric in which two models differ: that of the search, else NLL; None if level."""
-    name = metric.partition("/")[2]
+    name = metric_of(metric).name
     if name not in one or name not in other:
         return None
     for by in (name, "nll"):
@@ -108,7 +108,7 @@ def sentence_of_ahead(results: Results, other: Model) -> str:
         results: Of a run.
         other: A model that is.
     """
-    name = results.metric.partition("/")[2]
+    name = metric_of(results.metric).name
     scores = validated(results)
     own, theirs = scores["winner"], scores[other]
     if _told_apart_by(results.metric, theirs, own) == name:

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.run import ClaimLost, read_json, write_json
 from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
 from gsfl_tune.search.environment import environment_problem
@@ -191,11 +192,7 @@ def _to_the_end(
         "measured": _measured(records),
     }
     if job.fit == "train":
-        result["validation"] = {
-            key.partition("/")[2]: value
-            for key, value in records[-1].items()
-            if key.startswith("validation/")
-        }
+        result["validation"] = of_part(VALIDATION, records[-1])
         seen = training.validated or training.predict("validation")
         save_predictions(job.directory / VALIDATION_FILE, seen)
     if job.test:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from gsfl_tune.experiment import METRICS, Config, Experiment
+from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Outcome, Score
 from gsfl_tune.run.storage import RunStorage
@@ -71,9 +72,8 @@ class Candidate:
 
     def score(self, metric: str) -> float:
         """Mean of a validation metric over the seeds, turned so that larger is better."""
-        sign = 1.0 if METRICS[metric] == "maximize" else -1.0
-        name = metric.partition("/")[2]
-        return sign * float(np.mean([row[name] for row in self.validation]))
+        which = metric_of(metric)
+        return which.sign * float(np.mean([row[which.name] for row in self.validation]))
 
     def outcome(self, kind: str | None = None) -> Outcome:
         """What ``results.json`` says of it, once it is tested.
@@ -340,7 +340,9 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
             "params": experiment.space.active_params(trial.params),
             "config": experiment.configure(trial.params).model_dump(mode="json"),
         }
-        for trial in front(read_studies(run.journal).get("search", []), METRICS[search.metric])
+        for trial in front(
+            read_studies(run.journal).get("search", []), metric_of(search.metric).direction
+        )
     ]
 
 

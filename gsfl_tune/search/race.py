@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.training import Predictions
 from gsfl_tune.training.metrics import log_softmax
 
@@ -27,7 +28,7 @@ def image_scores(metric: str, predictions: Predictions) -> Scores | None:
         Scores whose mean is the metric (nll: its negative); None for a metric that is no mean
         over images.
     """
-    name = metric.partition("/")[2]
+    name = metric_of(metric).name
     rows = np.arange(len(predictions.labels))
     if name == "accuracy":
         return predictions.correct.astype(np.float64)

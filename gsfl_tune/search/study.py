@@ -10,7 +10,8 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gsfl_tune.experiment.search_config import METRICS, SamplerConfig
+from gsfl_tune.experiment.metrics import METRICS
+from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.ahead import Ahead
@@ -68,7 +69,7 @@ class Study:
         self.space = space
         self.metric = metric
         self.seed = seed
-        self.direction = METRICS[metric]
+        self.direction = METRICS[metric].direction
         self.latency = latency
         self._path = journal
         self._ahead = ahead

@@ -16,6 +16,7 @@ from torch import Tensor
 from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.metrics import VALIDATION, keyed
 from gsfl_tune.losses import ClassCenters, Sizes, Start
 from gsfl_tune.models import Backbone, Network, create_head
 from gsfl_tune.models.grouped_convs import restore_grouped_convs
@@ -193,7 +194,7 @@ class Training:
         if self.fit == "train":
             self.validated = self._predict("validation", self.ranks)
             metrics = self.validated.metrics()
-            record |= {f"validation/{key}": value for key, value in metrics.items()}
+            record |= keyed(VALIDATION, metrics)
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
         record["seconds"] = round(time.perf_counter() - started, 4)

@@ -17,6 +17,7 @@ from gsfl_tune.experiment.config import AugmentConfig
 from tests.data.conftest import configure, fill
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
+PLAIN = Augment(AugmentConfig(), 16, MEAN, STD)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_seed_and_epoch_decide_order_and_augmentation(dataset):
 
 @pytest.mark.parametrize("size", [2, 3])
 def test_shares_of_a_batch_make_up_the_batch(dataset, size):
-    views = Views(1, len(dataset.pool)).draw(0)
+    views = Views(1, len(dataset.pool)).draw(0, PLAIN)
     for options in ({"color": 0.4}, {"random": views}):
         whole = epoch(dataset, **options)
         shares = [epoch(dataset, share=Share(rank, size), **options) for rank in range(size)]
@@ -122,7 +123,7 @@ def test_the_order_does_not_depend_on_global_random_state(dataset):
 def test_a_view_of_an_image_depends_on_its_row_alone(dataset):
     pool = dataset.pool
     augment = Augment(AugmentConfig(color=0.2), 16, MEAN, STD)
-    random = Views(count=2, images=len(pool), seed=3).draw(1)
+    random = Views(count=2, images=len(pool), seed=3).draw(1, augment)
     expected = expected_with(dataset, AugmentConfig(color=0.2), random)
 
     def views(index, batch_size):
@@ -142,7 +143,7 @@ def test_a_view_of_an_image_depends_on_its_row_alone(dataset):
 
 
 def test_fixed_views_come_in_the_order_of_the_epoch(dataset):
-    random = Views(count=1, images=len(dataset.pool)).draw(0)
+    random = Views(count=1, images=len(dataset.pool)).draw(0, PLAIN)
     fixed = [positions for _, _, positions in epoch(dataset, random=random)]
     fresh = [positions for _, _, positions in epoch(dataset)]
     order = epoch_order(dataset.train_index, dataset.pool.labels, seed=0, epoch=1)

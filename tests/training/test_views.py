@@ -59,7 +59,7 @@ def test_a_view_is_the_feature_of_the_image_as_the_view_changes_it(workspace):
     for view in (0, 2):
         squares = torch.from_numpy(pool.gather(positions.numpy()))
         with torch.inference_mode():
-            maps = backbone(augment.apply(squares, views.draw(view)[positions]))
+            maps = backbone(augment.apply(squares, views.draw(view, augment)[positions]))
             expected = functional.normalize(extractor.pooling()(maps), dim=1)
         assert torch.allclose(features[view][positions], expected, atol=1e-5)
     assert not torch.allclose(features[0], features[2], atol=1e-3)

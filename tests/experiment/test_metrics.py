@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+from typing import get_args
+
+import numpy as np
+import pytest
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.metrics import METRICS, SHARES, keyed, metric_of, of_part
+from gsfl_tune.training.metrics import classification_metrics
+
+
+def test_what_may_be_searched_is_what_is_computed():
+    searched = get_args(Config.model_fields["search"].annotation.model_fields["metric"].annotation)
+    computed = classification_metrics(np.eye(3), [0, 1, 2])
+    assert list(METRICS) == list(searched)
+    assert [metric.name for metric in METRICS.values()] == list(computed)
+
+
+def test_a_better_model_is_better_in_every_metric():
+    labels = np.arange(200) % 8
+    logits = np.random.default_rng(0).normal(size=(200, 8))
+    logits[np.arange(200), labels] += 1.0
+    # Sure where it is right alone: better calibrated too.
+    better = logits.copy()
+    better[np.arange(200), labels] += 12.0
+    one, other = (classification_metrics(each, labels) for each in (logits, better))
+    for metric in METRICS.values():
+        assert metric.sign * other[metric.name] > metric.sign * one[metric.name]
+        assert metric.is_share == (metric.key in SHARES)
+
+
+def test_metrics_of_a_record_come_back_as_they_went():
+    record = {"epoch": 3, **keyed("validation", {"accuracy": 0.5, "nll": 1.0}), "train/loss": 2.0}
+    assert of_part("validation", record) == {"accuracy": 0.5, "nll": 1.0}
+    assert of_part("train", record) == {"loss": 2.0}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "text"),
+    [
+        ("validation/accuracy", 0.12345, "12.3 %"),
+        ("validation/nll", 0.123456, "0.1235"),
+        ("latency_ms", 12.0, "12"),
+        ("validation/accuracy", None, "–"),
+    ],
+)
+def test_values_are_written_as_people_do(key, value, text):
+    assert metric_of(key).text(value) == text
+    assert metric_of(key).key == key
