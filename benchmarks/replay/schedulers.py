@@ -66,7 +66,7 @@ class Halving:
     """Asynchronous successive halving at the rungs that the product would have."""
 
     def __init__(self, grace: int, reduction: int, brackets: int, seed: int) -> None:
-        timeline = Timeline(EPOCHS, 0)
+        timeline = Timeline((EPOCHS, 0))
         rungs = timeline.rungs(timeline, grace=grace, reduction=reduction)
         self.rungs = [rung.epoch for rung in rungs]
         self._asha = Asha(len(rungs), reduction=reduction, brackets=brackets, seed=seed)

@@ -7,14 +7,13 @@ from collections.abc import Callable
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search.trial_costs import TrialCosts
-from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.timeline import STAGES, Timeline
 
 
 def largest_timeline(experiment: Experiment) -> Timeline:
-    """The largest number of epochs of either stage in a space: every trial has its rungs."""
+    """The largest number of epochs of every stage in a space: every trial has its rungs."""
     return Timeline(
-        max(experiment.values("training.head.epochs")),
-        max(experiment.values("training.finetune.epochs")),
+        tuple(max(experiment.values(f"training.{each.name}.epochs")) for each in STAGES)
     )
 
 

@@ -19,6 +19,7 @@ from gsfl_tune.models import (
     probe,
     projection_channels,
 )
+from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
 _TRAINED_BYTES = 16
@@ -99,9 +100,7 @@ class Cost:
 def search_cost(experiment: Experiment) -> Cost:
     """Trials and epochs that a search takes at most."""
     search = experiment.defaults().search
-    longest = sum(
-        max(experiment.values(f"training.{stage}.epochs")) for stage in ("head", "finetune")
-    )
+    longest = sum(max(experiment.values(f"training.{stage.name}.epochs")) for stage in STAGES)
     finals = search.finalists * search.final_seeds + search.final_seeds
     searches = 2 if search.control == "tuned" else 1
     retrainings = finals * searches

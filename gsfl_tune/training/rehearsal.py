@@ -56,7 +56,7 @@ def rehearse(config: Config, workspace: Workspace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory))
         with activity("taking the step"):
-            if training.timeline.head_epochs:
+            if training.timeline.of_stage("head"):
                 HeadStage(training).rehearse()
-            if training.timeline.finetune_epochs:
+            if training.timeline.of_stage("finetune"):
                 FinetuneStage(training).rehearse()

@@ -11,6 +11,28 @@ StageName = Literal["head", "finetune"]
 
 
 @dataclass(frozen=True)
+class StageSpec:
+    """A stage as the timeline knows it; what it does is in `gsfl_tune.training.stages`.
+
+    Attributes:
+        name: Of the stage, and of its section in ``training``.
+        grace: Whether its first rung comes after ``search.scheduler.grace`` epochs; else after 1.
+        divided: Whether several processes may divide its batches.
+    """
+
+    name: StageName
+    grace: bool
+    divided: bool
+
+
+# In the order in which a trial goes through them.
+STAGES = (
+    StageSpec("head", grace=True, divided=False),
+    StageSpec("finetune", grace=False, divided=True),
+)
+
+
+@dataclass(frozen=True)
 class Rung:
     """A point of comparison.
 
@@ -28,55 +50,68 @@ class Rung:
 
 @dataclass(frozen=True)
 class Timeline:
-    """Epochs of the two stages of one trial."""
+    """How many epochs of each stage one trial trains.
 
-    head_epochs: int
-    finetune_epochs: int
+    Attributes:
+        epochs: Of each stage, in the order of `STAGES`.
+    """
+
+    epochs: tuple[int, ...]
 
     @classmethod
     def of(cls, config: Config) -> Timeline:
         """Timeline of a configuration."""
-        return cls(config.training.head.epochs, config.training.finetune.epochs)
+        return cls(tuple(getattr(config.training, each.name).epochs for each in STAGES))
 
     @property
     def total(self) -> int:
-        """Epochs over both stages."""
-        return self.head_epochs + self.finetune_epochs
+        """Epochs over all stages."""
+        return sum(self.epochs)
 
-    def stage(self, epoch: int) -> StageName:
-        """Stage of the epoch counted from 0."""
-        return "head" if epoch < self.head_epochs else "finetune"
+    def of_stage(self, name: StageName) -> int:
+        """Epochs of a stage."""
+        return self.epochs[_place(name)]
 
-    def stage_start(self, stage: StageName) -> int:
+    def stage(self, epoch: int) -> StageSpec:
+        """Stage of the epoch counted from 0; behind the end the last one."""
+        end = 0
+        for each, own in zip(STAGES, self.epochs, strict=True):
+            end += own
+            if epoch < end:
+                return each
+        return STAGES[-1]
+
+    def stage_start(self, name: StageName) -> int:
         """Epoch, counted from 0, at which a stage begins."""
-        return 0 if stage == "head" else self.head_epochs
+        return sum(self.epochs[: _place(name)])
 
     def rungs(self, largest: Timeline, *, grace: int = 1, reduction: int = 3) -> list[Rung]:
         """Rungs of this trial in a space whose longest stages are `largest`.
 
-        Milestones are ``grace * reduction**k`` epochs of the head stage and its end, then
-        ``reduction**k`` epochs of the finetune stage and its end. Every trial of a space has
-        the same number of rungs: a stage that is shorter than the largest reports its end at
-        the milestones that it does not reach, so that trials stay comparable.
+        Milestones of a stage are ``first * reduction**k`` epochs of it and its end; `first` is
+        `grace` or 1, as `StageSpec` says. Every trial of a space has the same number of rungs: a
+        stage that is shorter than the largest reports its end at the milestones that it does not
+        reach, so that trials stay comparable.
 
         Args:
-            largest: The largest number of epochs of either stage in the space.
-            grace: Head epochs before the first rung.
+            largest: The largest number of epochs of every stage in the space.
+            grace: Epochs before the first rung of stages that are given time.
             reduction: Factor between rungs.
         """
         rungs: list[Rung] = []
-        stages: tuple[tuple[StageName, int, int, int], ...] = (
-            ("head", grace, self.head_epochs, largest.head_epochs),
-            ("finetune", 1, self.finetune_epochs, largest.finetune_epochs),
-        )
-        for stage, first, own_end, largest_end in stages:
-            start = self.stage_start(stage)
+        for each, own_end, largest_end in zip(STAGES, self.epochs, largest.epochs, strict=True):
+            start = self.stage_start(each.name)
+            first = grace if each.grace else 1
             for milestone in _milestones(first, reduction, largest_end):
                 # A trial without a head stage has nothing to show at head milestones before
                 # its first epoch of all.
                 epoch = max(1, start + min(milestone, own_end))
-                rungs.append(Rung(len(rungs), epoch, stage))
+                rungs.append(Rung(len(rungs), epoch, each.name))
         return rungs
+
+
+def _place(name: StageName) -> int:
+    return [each.name for each in STAGES].index(name)
 
 
 def _milestones(first: int, reduction: int, end: int) -> list[int]:

@@ -19,7 +19,6 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
 from gsfl_tune.losses import ClassCenters, Sizes, Start
 from gsfl_tune.models import Backbone, Network, create_head
-from gsfl_tune.models.grouped_convs import restore_grouped_convs
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
@@ -29,7 +28,7 @@ from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.ranks import Ranks, Team
 from gsfl_tune.training.seeds import mix
-from gsfl_tune.training.stages import FinetuneStage, HeadStage, Stage
+from gsfl_tune.training.stages import STAGE_KINDS, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
@@ -161,15 +160,15 @@ class Training:
         """
         if self.finished:
             raise RuntimeError(f"all {self.total_epochs} epochs are trained")
-        name = self.timeline.stage(self.epoch)
-        if self._team is None or name == "head":
-            record = self._epoch(name)
+        spec = self.timeline.stage(self.epoch)
+        if self._team is None or not spec.divided:
+            record = self._epoch(spec.name)
         else:
             with self._team.watching():
                 if self.ranks is None:
                     self.ranks = self._gather(self._team)
                 self._team.next_epoch()
-                record = self._epoch(name)
+                record = self._epoch(spec.name)
         self.epoch += 1
         if self.share.rank == 0:
             self.log.append(record)
@@ -211,7 +210,7 @@ class Training:
         """Starts the other ranks, which take over the state of this one."""
         with torch.random.fork_rng(devices=self._rng_devices()):
             torch.manual_seed(mix(self.seed, self.epoch))
-            self._divide("finetune", team.size, starting=True)
+            self._divide(team.size, starting=True)
         ranks = team.start(self)
         ranks.send(self._state())
         return ranks
@@ -221,7 +220,7 @@ class Training:
         self.ranks = ranks
         state = ranks.receive()
         self.epoch = state["epoch"]
-        self._load(self._divide("finetune", ranks.share.size, starting=False), state)
+        self._load(self._divide(ranks.share.size, starting=False), state)
 
     def close(self) -> None:
         """Lets go of those that train it too."""
@@ -229,8 +228,8 @@ class Training:
         if self._team is not None:
             self._team.leave()
 
-    def _divide(self, name: StageName, size: int, *, starting: bool) -> Stage:
-        stage = self._enter(name, starting=starting)
+    def _divide(self, size: int, *, starting: bool) -> Stage:
+        stage = self._enter(self.timeline.stage(self.epoch).name, starting=starting)
         stage.divide(size)
         return stage
 
@@ -268,22 +267,14 @@ class Training:
 
     def trained_network(self) -> Network:
         """The whole network with the weights that are validated, in eval mode on the CPU."""
-        stage = self._current()
-        if isinstance(stage, FinetuneStage):
-            network = copy.deepcopy(stage.evaluated)
-            restore_grouped_convs(network)
-        else:
-            network = self.network(self.workspace.new_backbone(self.config))
-            network.head = copy.deepcopy(stage.evaluated)
-        return network.cpu().eval().requires_grad_(False)
+        return self._current().network().cpu().eval().requires_grad_(False)
 
     def trained_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
         """Unit features (N, D) of images by a trained backbone; None where it was not trained.
 
         Blocks that stayed frozen are not run again where what they give is cached.
         """
-        stage = self._current()
-        return stage.unit_features(part, index) if isinstance(stage, FinetuneStage) else None
+        return self._current().unit_features(part, index)
 
     def save(self) -> None:
         """Writes ``checkpoint.pt``; nothing before the first epoch."""
@@ -376,15 +367,15 @@ class Training:
     def _current(self) -> Stage:
         """The stage that trained last (the first one, before any epoch)."""
         if self._stage is None:
-            return self._enter(self.timeline.stage(max(0, self.epoch - 1)), starting=False)
+            return self._enter(self.timeline.stage(max(0, self.epoch - 1)).name, starting=False)
         return self._stage
 
-    def _enter(self, name: str, *, starting: bool = True) -> Stage:
-        wanted = HeadStage if name == "head" else FinetuneStage
+    def _enter(self, name: StageName, *, starting: bool = True) -> Stage:
+        wanted = STAGE_KINDS[name]
         if not isinstance(self._stage, wanted):
             self._stage = None
-            if wanted is FinetuneStage:
-                # It needs the memory, and only the next trial needs the head's features again.
+            if wanted.needs_device:
+                # Only the next trial needs the features of a frozen backbone again.
                 self.workspace.free_device()
             self._stage = wanted(self)
         if starting and self.epoch == 0:

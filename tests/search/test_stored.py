@@ -61,7 +61,7 @@ def _task(run: RunDirectory, place: Place, cache_dir: Path, **changes: Any) -> T
         "directory": run.trial("search", 7),
         "interrupt": run.interrupt_file,
         "metric": "validation/nll",
-        "rungs": [rung.epoch for rung in Timeline.of(config).rungs(Timeline(12, 0))],
+        "rungs": [rung.epoch for rung in Timeline.of(config).rungs(Timeline((12, 0)))],
         "cache_dir": cache_dir,
         "save_seconds": 0,
         "storage": place,

@@ -4,6 +4,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gsfl_tune.training import Timeline
+from gsfl_tune.training.stages import STAGE_KINDS
+from gsfl_tune.training.timeline import STAGES
 
 
 def epochs(timeline, largest, **settings):
@@ -11,26 +13,26 @@ def epochs(timeline, largest, **settings):
 
 
 def test_head_rungs_are_grace_times_powers_and_the_end():
-    full = Timeline(30, 0)
+    full = Timeline((30, 0))
     assert epochs(full, full, grace=2, reduction=3) == [2, 6, 18, 30]
 
 
 def test_finetune_rungs_start_at_its_first_epoch():
-    full = Timeline(10, 6)
+    full = Timeline((10, 6))
     assert epochs(full, full, grace=1, reduction=3) == [1, 3, 9, 10, 11, 13, 16]
     assert [rung.stage for rung in full.rungs(full)] == ["head"] * 4 + ["finetune"] * 3
 
 
 def test_a_shorter_stage_reports_its_end_at_its_remaining_rungs():
-    assert epochs(Timeline(5, 2), Timeline(30, 9)) == [1, 3, 5, 5, 5, 6, 7, 7]
+    assert epochs(Timeline((5, 2)), Timeline((30, 9))) == [1, 3, 5, 5, 5, 6, 7, 7]
 
 
 def test_a_trial_without_finetune_reports_the_end_of_its_head():
-    assert epochs(Timeline(3, 0), Timeline(3, 3)) == [1, 3, 3, 3]
+    assert epochs(Timeline((3, 0)), Timeline((3, 3))) == [1, 3, 3, 3]
 
 
 def test_an_end_on_a_milestone_is_one_rung():
-    assert epochs(Timeline(9, 0), Timeline(9, 0)) == [1, 3, 9]
+    assert epochs(Timeline((9, 0)), Timeline((9, 0))) == [1, 3, 9]
 
 
 @given(
@@ -46,7 +48,10 @@ def test_every_trial_of_a_space_has_the_same_rungs_in_order(
 ):
     if head + finetune == 0:
         head = 1
-    own, largest = Timeline(head, finetune), Timeline(head + more_head, finetune + more_finetune)
+    own, largest = (
+        Timeline((head, finetune)),
+        Timeline((head + more_head, finetune + more_finetune)),
+    )
     rungs = own.rungs(largest, grace=grace, reduction=reduction)
     reference = largest.rungs(largest, grace=grace, reduction=reduction)
     assert len(rungs) == len(reference)
@@ -55,3 +60,12 @@ def test_every_trial_of_a_space_has_the_same_rungs_in_order(
     assert reached == sorted(reached)
     assert reached[0] >= 1
     assert reached[-1] == own.total
+
+
+def test_stages_follow_each_other_in_the_order_of_the_table():
+    timeline = Timeline((2, 3))
+    names = [timeline.stage(epoch).name for epoch in range(5)]
+    assert names == ["head", "head", "finetune", "finetune", "finetune"]
+    assert [timeline.stage_start(each.name) for each in STAGES] == [0, 2]
+    assert [Timeline((0, 3)).stage(0).name, Timeline((3, 0)).stage(2).name] == ["finetune", "head"]
+    assert list(STAGE_KINDS) == [each.name for each in STAGES]

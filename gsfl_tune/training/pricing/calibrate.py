@@ -19,7 +19,7 @@ from gsfl_tune.models.frozen import Precision, frozen_forward
 from gsfl_tune.training.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
 from gsfl_tune.training.pricing.work import training_work
-from gsfl_tune.training.stages import FinetuneStage, HeadStage
+from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.trial import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -47,10 +47,8 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     found = []
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory))
-        for kind, stage_config, name in (
-            (HeadStage, config.training.head, "head"),
-            (FinetuneStage, config.training.finetune, "finetune"),
-        ):
+        for name, kind in STAGE_KINDS.items():
+            stage_config = getattr(config.training, name)
             if not stage_config.epochs:
                 continue
             stage = kind(training)

@@ -3,5 +3,12 @@
 from gsfl_tune.training.stages._base import Stage
 from gsfl_tune.training.stages.finetune import FinetuneStage
 from gsfl_tune.training.stages.head import HeadStage
+from gsfl_tune.training.timeline import StageName
 
-__all__ = ["FinetuneStage", "HeadStage", "Stage"]
+# What each row of `gsfl_tune.training.timeline.STAGES` does.
+STAGE_KINDS: dict[StageName, type[HeadStage] | type[FinetuneStage]] = {
+    "head": HeadStage,
+    "finetune": FinetuneStage,
+}
+
+__all__ = ["STAGE_KINDS", "FinetuneStage", "HeadStage", "Stage"]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ from gsfl_tune.activity import Activity, activity
 from gsfl_tune.data.mixing import Mixed
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
-from gsfl_tune.models import HeadOutput
+from gsfl_tune.models import HeadOutput, Network
 from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
 from gsfl_tune.training.timeline import StageName
 
@@ -80,6 +80,17 @@ class Stage(ABC, Generic[M, C]):
         if decay > 0:
             self.averaged = WeightAverage(module, decay)
         self._step_of_epoch = Activity("")
+
+    # Whether it needs the memory of the device that cached features of the head stage take.
+    needs_device: ClassVar[bool] = False
+
+    @abstractmethod
+    def network(self) -> Network:
+        """Copies the whole network, with the evaluated weights."""
+
+    def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
+        """Unit features (N, D) of images, on the CPU; None where the backbone was not trained."""
+        return None
 
     @property
     def evaluated(self) -> M:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -18,7 +19,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CannotCut, HeadOutput, Network
-from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
+from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
 from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
@@ -42,6 +43,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     views, what they give is cached.
     """
 
+    needs_device = True
+
     def __init__(self, training: Training) -> None:
         config = training.config.training.finetune
         network = training.network(training.workspace.new_backbone(training.config))
@@ -60,6 +63,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         )
         super().__init__(training, config, network, create_optimizer(config, groups))
         self._inputs = _inputs(training, network)
+
+    def network(self) -> Network:
+        """Copies the network."""
+        network = copy.deepcopy(self.evaluated)
+        restore_grouped_convs(network)
+        return network
 
     @property
     def name(self) -> StageName:

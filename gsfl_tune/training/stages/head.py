@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from functools import cached_property
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import HeadStageConfig
 from gsfl_tune.losses import LossTerms
-from gsfl_tune.models import PlainHead
+from gsfl_tune.models import Network, PlainHead
 from gsfl_tune.training.feature_table import FeatureTable
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
@@ -39,6 +40,13 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             weight_decay=config.weight_decay,
         )
         super().__init__(training, config, training.head, create_optimizer(config, groups))
+
+    def network(self) -> Network:
+        """Joins the pretrained backbone with a copy of the head."""
+        training = self.training
+        network = training.network(training.workspace.new_backbone(training.config))
+        network.head = copy.deepcopy(self.evaluated)
+        return network
 
     @property
     def name(self) -> StageName:
