@@ -9,7 +9,7 @@ is asked as often and stops nobody, three results a trial. Plain Ray Tune is wha
 `Tuner` with `OptunaSearch` and `ASHAScheduler`, an in-memory study, no checkpoints, and Ray's
 defaults for everything else. Ours writes every result to a journal that outlives the driver, which
 the other side does not. Ray alone, with configurations that cost nothing, no scheduler and nothing
-written, is the floor; it runs as it is and as we use it (`gsfl_tune.search.lean`).
+written, is the floor; it runs as it is and as we use it (`gsfl_tune.search.ray_tune.spared_work`).
 
 The rate of the second half against the first says whether the driver slows down as trials pile
 up. A side that is not done after `--limit` seconds is cut off, and its row says so. 1,000 trials
@@ -239,8 +239,8 @@ class Fixed(Searcher):  # type: ignore[misc]
 
 
 def alone(job: Job, *, lean: bool) -> int:
-    from gsfl_tune.search.lean import lean_ray
-    from gsfl_tune.search.tune_fixes import light_snapshots, quiet
+    from gsfl_tune.search.ray_tune.patches import light_snapshots, quiet
+    from gsfl_tune.search.ray_tune.spared_work import lean_ray
 
     with quiet(), light_snapshots(), lean_ray() if lean else nullcontext():
         return _fit(job, num_samples=-1, search_alg=Fixed(job.trials))

@@ -43,7 +43,7 @@ from glue_space import DATA_SETS, data_section, experiment, real_data
 from optuna.distributions import distribution_to_json
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.search.sampler import whole_space
+from gsfl_tune.search.samplers.factory import whole_space
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.preflight import fit_groups
 

@@ -26,12 +26,12 @@ from gsfl_tune import Experiment
 from gsfl_tune.pipeline import search
 from gsfl_tune.run import RunDirectory, read_json
 from gsfl_tune.search import Progress, Watcher
-from gsfl_tune.search.budget import SearchTime, TimeBudget
-from gsfl_tune.search.job import Job
-from gsfl_tune.search.remainder import of_jobs, of_study
-from gsfl_tune.search.time_plan import TimePlan
-from gsfl_tune.search.trial_costs import TrialCosts
-from gsfl_tune.search.watcher import Said, States
+from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
+from gsfl_tune.search.costs.time_plan import TimePlan
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.observers.base import Said, States
+from gsfl_tune.search.observers.time_left import of_jobs, of_study
+from gsfl_tune.search.workers.retrain import Job
 
 _SECONDS = 1.0
 

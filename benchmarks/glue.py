@@ -49,7 +49,7 @@ from gsfl_tune.data.sources import create_source
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import DataConfig
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.study.journal import read_studies
 
 HERE = Path(__file__).parent
 # Every fifth training image validates where the data has no part for it.

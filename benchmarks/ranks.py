@@ -277,7 +277,7 @@ def heads(count: int) -> str:
 
 def epochs(rounds: int, count: int) -> str:
     """Finetune epochs of the product, of one process and of two in turn."""
-    from gsfl_tune.search.team import RankProcesses
+    from gsfl_tune.search.workers.rank_pool import RankProcesses
     from gsfl_tune.training import Training, Workspace
 
     torch.set_num_threads(1)

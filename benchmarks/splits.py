@@ -26,7 +26,7 @@ from _report import RESULTS, publish, table
 
 from gsfl_tune.evidence.yardstick import measure_probe
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.search.configurations import Anywhere
+from gsfl_tune.search.samplers.configurations import Anywhere
 from gsfl_tune.training import Training, Workspace
 
 LOG = RESULTS / "splits.jsonl"

@@ -38,8 +38,8 @@ from benchmarks._report import publish, table
 from benchmarks._space import experiment
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
-from gsfl_tune.search.proposer import Proposer
-from gsfl_tune.search.sampler import whole_space
+from gsfl_tune.search.samplers.factory import whole_space
+from gsfl_tune.search.study.prefetch_process import Proposer
 
 RUNNING = 4
 

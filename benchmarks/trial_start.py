@@ -29,7 +29,7 @@ from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Watcher, run_study
-from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 
 MODEL = "\nmodel:\n  backbone: tf_efficientnet_lite0\n  weights: package"
 UNTRAINED = "\nmodel:\n  backbone: resnet10t\n  weights: none"

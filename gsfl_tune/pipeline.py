@@ -47,7 +47,7 @@ from gsfl_tune.search import (
     run_study,
     stored_run,
 )
-from gsfl_tune.search.tracking import TensorBoard, show_winner
+from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.preflight import fit_groups
 from gsfl_tune.training.standalone import open_workspace

@@ -18,7 +18,7 @@ from gsfl_tune.pipeline import search
 from gsfl_tune.report import write_report
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Watcher
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.study.journal import read_studies
 
 FILE = """\
 name: tiny

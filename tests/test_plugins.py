@@ -74,7 +74,7 @@ PROPOSALS = """\
 import sys
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.runner import open_study
+from gsfl_tune.search.ray_tune.runner import open_study
 run = RunDirectory(sys.argv[2])
 run.path.mkdir()
 study = open_study(Experiment.load(sys.argv[1]), run)
@@ -212,7 +212,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.backbone=unregistered": "timm.models.register_model decorates",
         "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.LossTerm",
         "data.augment.transforms.bends=0.5": "which is no subclass of gsfl_tune.data.transforms.T",
-        "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.added.Sampler",
+        "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.samplers.p",
     }
     unused, *used = run(
         ["check", str(file)],

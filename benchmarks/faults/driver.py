@@ -31,8 +31,8 @@ from gsfl_tune.search import (
     run_study,
     stored_run,
 )
-from gsfl_tune.search.trainable import GsflTrainable
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.ray_tune.trainable import GsflTrainable
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 
 Stage = Literal["head", "finetune"]
 

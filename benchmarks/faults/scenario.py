@@ -20,8 +20,8 @@ from benchmarks.faults.driver import Stage, experiment, trained_log
 from benchmarks.faults.nodes import ROOT, Nodes, kill
 from benchmarks.faults.storage import StorageServer
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.runner import largest_timeline
+from gsfl_tune.search.ray_tune.runner import largest_timeline
+from gsfl_tune.search.study.journal import read_studies
 
 FINISHED = {"COMPLETE", "PRUNED", "FAIL"}
 # Long enough for a trial to come to a rung, which it may not report until it is stored.

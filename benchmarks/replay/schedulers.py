@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from benchmarks.replay.spaces import EPOCHS
-from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.training.timeline import Timeline
 
 

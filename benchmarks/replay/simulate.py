@@ -15,9 +15,9 @@ from optuna.trial import TrialState
 from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.sampler import create_sampler
-from gsfl_tune.search.seen import Memory
-from gsfl_tune.search.tpe import Tpe
+from gsfl_tune.search.samplers.factory import create_sampler
+from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.tpe import Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

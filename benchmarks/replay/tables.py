@@ -14,7 +14,7 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 
 from benchmarks.replay.spaces import experiment
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.search.sampler import whole_space
+from gsfl_tune.search.samplers.factory import whole_space
 
 TABLES = Path(__file__).parent / "tables"
 

@@ -136,7 +136,7 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
     def sampler(name: Any) -> str | None:
         if name not in plugins("sampler"):
             return None
-        from gsfl_tune.search.added import sampler_problem
+        from gsfl_tune.search.samplers.plugin import sampler_problem
 
         return sampler_problem(name)
 

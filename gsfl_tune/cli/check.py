@@ -237,7 +237,7 @@ def _notes(experiment: Experiment) -> list[str]:
 
 def _few(experiment: Experiment) -> list[str]:
     """Whether there is less to try than trials."""
-    from gsfl_tune.search.configurations import count_configurations
+    from gsfl_tune.search.samplers.configurations import count_configurations
 
     trials = experiment.defaults().search.trials
     possible = count_configurations(experiment.space, trials)

@@ -30,7 +30,7 @@ from gsfl_tune.cli._base import (
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
     from gsfl_tune.run.results import Results
-    from gsfl_tune.search.progress import Progress
+    from gsfl_tune.search.observers.terminal import Progress
 
 
 _STOPS = {bytes([signal.SIGINT]), bytes([signal.SIGTERM])}
@@ -97,7 +97,7 @@ class Search(Command):
             args.overrides = [*args.overrides, f"storage={args.storage}"]
         from gsfl_tune.activity import activity
         from gsfl_tune.cli._starter import experiment_of_images, names_images
-        from gsfl_tune.search.progress import Progress
+        from gsfl_tune.search.observers.terminal import Progress
 
         # Shows what is done from here on: to load PyTorch and Ray takes seconds, too.
         with Progress() as progress, _stoppable():
@@ -130,7 +130,7 @@ class Search(Command):
             from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
             from gsfl_tune.run import RunDirectory
             from gsfl_tune.run.storage import run_url
-            from gsfl_tune.search.tracking import Tracking, open_trackers, redacted
+            from gsfl_tune.search.observers.tracking import Tracking, open_trackers, redacted
 
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
@@ -184,7 +184,7 @@ class Search(Command):
 def _stoppable() -> Iterator[None]:
     """Hears Ctrl-C and SIGTERM wherever the search is, and says at once that it does.
 
-    While trials run, the search answers them itself (`gsfl_tune.search.interrupt`).
+    While trials run, the search answers them itself (`gsfl_tune.search.control.interrupt`).
     """
     from gsfl_tune.activity import Activity, begin, current, end
 

@@ -35,7 +35,7 @@ class Track(Command):
         """Sends and says how much."""
         from gsfl_tune.run import RunDirectory
         from gsfl_tune.search import run_lock
-        from gsfl_tune.search.tracking import open_trackers, track_run, write_tensorboard
+        from gsfl_tune.search.observers.tracking import open_trackers, track_run, write_tensorboard
 
         if not (args.mlflow or args.wandb or args.tensorboard):
             raise UserError("nothing to do: give --mlflow URI, --wandb PROJECT or --tensorboard")

@@ -12,25 +12,11 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from gsfl_tune.search.added import SamplerFactory, SamplerRequest
-    from gsfl_tune.search.asha import Asha
-    from gsfl_tune.search.beginning import (
-        begin_or_go_on,
-        check_run,
-        clear,
-        refuse_what_fails_later,
-        untried,
-    )
-    from gsfl_tune.search.budget import SearchTime, TimeBudget
-    from gsfl_tune.search.final import JobsOutcome, run_jobs
-    from gsfl_tune.search.finalists import choose_finalists
-    from gsfl_tune.search.interrupt import Interrupt
-    from gsfl_tune.search.job import Job, load_result
-    from gsfl_tune.search.keeper import refuse_small_disk
-    from gsfl_tune.search.planning import fixed_to, plan_time, planned
-    from gsfl_tune.search.presence import Presence, present
-    from gsfl_tune.search.progress import Progress
-    from gsfl_tune.search.protocol import (
+    from gsfl_tune.search.control.interrupt import Interrupt
+    from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
+    from gsfl_tune.search.costs.trial_costs import TrialCosts
+    from gsfl_tune.search.finals.finalists import choose_finalists
+    from gsfl_tune.search.finals.protocol import (
         Candidate,
         Retraining,
         SearchFailed,
@@ -39,16 +25,30 @@ if TYPE_CHECKING:
         pareto_entries,
         reasons,
     )
-    from gsfl_tune.search.rehearsal import rehearse_largest
-    from gsfl_tune.search.resume import refuse_changes, run_lock
-    from gsfl_tune.search.runner import StudyOutcome, open_study, run_study
-    from gsfl_tune.search.spaces import plain_space
-    from gsfl_tune.search.stored import StorageWatcher, stored_run
-    from gsfl_tune.search.study import Study
-    from gsfl_tune.search.table import count_trials, write_trials
-    from gsfl_tune.search.trial_costs import TrialCosts
-    from gsfl_tune.search.utilisation import Utilisation
-    from gsfl_tune.search.watcher import Watcher, Watchers
+    from gsfl_tune.search.finals.run_retrains import JobsOutcome, run_jobs
+    from gsfl_tune.search.observers.base import Watcher, Watchers
+    from gsfl_tune.search.observers.checkpoint_retention import refuse_small_disk
+    from gsfl_tune.search.observers.terminal import Progress
+    from gsfl_tune.search.observers.trials_parquet import count_trials, write_trials
+    from gsfl_tune.search.observers.utilisation import Utilisation
+    from gsfl_tune.search.opening.begin import (
+        begin_or_go_on,
+        check_run,
+        clear,
+        refuse_what_fails_later,
+        untried,
+    )
+    from gsfl_tune.search.opening.planning import fixed_to, plan_time, planned
+    from gsfl_tune.search.opening.presence import Presence, present
+    from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
+    from gsfl_tune.search.ray_tune.runner import StudyOutcome, open_study, run_study
+    from gsfl_tune.search.ray_tune.storage_watch import StorageWatcher, stored_run
+    from gsfl_tune.search.samplers.plugin import SamplerFactory, SamplerRequest
+    from gsfl_tune.search.samplers.spaces import plain_space
+    from gsfl_tune.search.schedulers.asha import Asha
+    from gsfl_tune.search.study.reconcile import refuse_changes, run_lock
+    from gsfl_tune.search.study.study import Study
+    from gsfl_tune.search.workers.retrain import Job, load_result
 
 __all__ = [
     "Asha",
@@ -100,52 +100,52 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Asha": "asha",
-    "Candidate": "protocol",
-    "Interrupt": "interrupt",
-    "Job": "job",
-    "JobsOutcome": "final",
-    "Presence": "presence",
-    "Progress": "progress",
-    "Retraining": "protocol",
-    "SamplerFactory": "added",
-    "SamplerRequest": "added",
-    "SearchFailed": "protocol",
-    "SearchInterrupted": "protocol",
-    "SearchTime": "budget",
-    "StorageWatcher": "stored",
-    "Study": "study",
-    "StudyOutcome": "runner",
-    "TimeBudget": "budget",
-    "TrialCosts": "trial_costs",
-    "Utilisation": "utilisation",
-    "Watcher": "watcher",
-    "Watchers": "watcher",
-    "begin_or_go_on": "beginning",
-    "best": "protocol",
-    "check_run": "beginning",
-    "clear": "beginning",
-    "count_trials": "table",
-    "fixed_to": "planning",
-    "choose_finalists": "finalists",
-    "load_result": "job",
-    "open_study": "runner",
-    "pareto_entries": "protocol",
-    "plain_space": "spaces",
-    "plan_time": "planning",
-    "planned": "planning",
-    "present": "presence",
-    "reasons": "protocol",
-    "refuse_changes": "resume",
-    "refuse_small_disk": "keeper",
-    "refuse_what_fails_later": "beginning",
-    "rehearse_largest": "rehearsal",
-    "run_jobs": "final",
-    "run_lock": "resume",
-    "run_study": "runner",
-    "stored_run": "stored",
-    "untried": "beginning",
-    "write_trials": "table",
+    "Asha": "schedulers.asha",
+    "Candidate": "finals.protocol",
+    "Interrupt": "control.interrupt",
+    "Job": "workers.retrain",
+    "JobsOutcome": "finals.run_retrains",
+    "Presence": "opening.presence",
+    "Progress": "observers.terminal",
+    "Retraining": "finals.protocol",
+    "SamplerFactory": "samplers.plugin",
+    "SamplerRequest": "samplers.plugin",
+    "SearchFailed": "finals.protocol",
+    "SearchInterrupted": "finals.protocol",
+    "SearchTime": "costs.time_budget",
+    "StorageWatcher": "ray_tune.storage_watch",
+    "Study": "study.study",
+    "StudyOutcome": "ray_tune.runner",
+    "TimeBudget": "costs.time_budget",
+    "TrialCosts": "costs.trial_costs",
+    "Utilisation": "observers.utilisation",
+    "Watcher": "observers.base",
+    "Watchers": "observers.base",
+    "begin_or_go_on": "opening.begin",
+    "best": "finals.protocol",
+    "check_run": "opening.begin",
+    "clear": "opening.begin",
+    "count_trials": "observers.trials_parquet",
+    "fixed_to": "opening.planning",
+    "choose_finalists": "finals.finalists",
+    "load_result": "workers.retrain",
+    "open_study": "ray_tune.runner",
+    "pareto_entries": "finals.protocol",
+    "plain_space": "samplers.spaces",
+    "plan_time": "opening.planning",
+    "planned": "opening.planning",
+    "present": "opening.presence",
+    "reasons": "finals.protocol",
+    "refuse_changes": "study.reconcile",
+    "refuse_small_disk": "observers.checkpoint_retention",
+    "refuse_what_fails_later": "opening.begin",
+    "rehearse_largest": "ray_tune.rehearsal",
+    "run_jobs": "finals.run_retrains",
+    "run_lock": "study.reconcile",
+    "run_study": "ray_tune.runner",
+    "stored_run": "ray_tune.storage_watch",
+    "untried": "opening.begin",
+    "write_trials": "observers.trials_parquet",
 }
 
 

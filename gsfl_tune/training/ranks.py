@@ -31,7 +31,7 @@ _TIMEOUT = timedelta(hours=2)
 
 
 class Team(Protocol):
-    """Who starts the other ranks of a training, see `gsfl_tune.search.team`."""
+    """Who starts the other ranks of a training, see `gsfl_tune.search.workers.rank_pool`."""
 
     @property
     def size(self) -> int:

@@ -17,7 +17,7 @@ import psutil
 import pytest
 
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import YAML
 
 TRIALS, EPOCHS = 5, 500

@@ -15,7 +15,7 @@ import pytest
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
-from gsfl_tune.search import ahead as ahead_module
+from gsfl_tune.search.study import prefetch as ahead_module
 from tests.search.experiments import experiment
 
 FIRST = 4
@@ -161,7 +161,8 @@ def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> Non
     code = (
         "import sys, time\n"
         "from gsfl_tune.run import RunDirectory\n"
-        "from gsfl_tune.search import ahead, open_study\n"
+        "from gsfl_tune.search import open_study\n"
+        "from gsfl_tune.search.study import prefetch as ahead\n"
         "from tests.search.experiments import experiment\n"
         "ahead.FIRST = {'tpe': 1}\n"
         "study = open_study(experiment(), RunDirectory(sys.argv[1]), ahead=True)\n"
@@ -185,7 +186,7 @@ def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> Non
 
 def test_the_process_imports_neither_torch_nor_ray() -> None:
     code = (
-        "import sys, gsfl_tune.search.proposer\n"
+        "import sys, gsfl_tune.search.study.prefetch_process\n"
         "print(sorted({'torch', 'ray', 'timm', 'pandas', 'sklearn'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

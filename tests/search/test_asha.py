@@ -5,7 +5,7 @@ import pytest
 from ray.tune.schedulers import AsyncHyperBandScheduler
 from ray.tune.schedulers.trial_scheduler import TrialScheduler
 
-from gsfl_tune.search.asha import Asha
+from gsfl_tune.search.schedulers.asha import Asha
 
 
 class _RayTrial:

@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.search import begin_or_go_on, clear, open_study, refuse_changes, untried
-from gsfl_tune.search.journal import open_journal, read_studies
+from gsfl_tune.search.study.journal import open_journal, read_studies
 from tests.search.experiments import YAML, experiment
 
 OTHER = "model.dropout=0.1"

@@ -6,8 +6,8 @@ import pytest
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.search import TimeBudget, TrialCosts
-from gsfl_tune.search.budget import SearchTime
-from gsfl_tune.search.time_plan import TimePlan
+from gsfl_tune.search.costs.time_budget import SearchTime
+from gsfl_tune.search.costs.time_plan import TimePlan
 from tests.search.experiments import experiment
 
 

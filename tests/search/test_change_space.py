@@ -13,9 +13,9 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory, write_text
 from gsfl_tune.search import Study, choose_finalists, open_study, refuse_changes
-from gsfl_tune.search.change_space import change_space, changed_lines
-from gsfl_tune.search.first_trials import enqueue_first_trials
-from gsfl_tune.search.seen import OUTSIDE, Memory
+from gsfl_tune.search.opening.change_space import change_space, changed_lines
+from gsfl_tune.search.samplers.history import OUTSIDE, Memory
+from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from tests.search.experiments import experiment
 
 TRIALS = 12

@@ -14,7 +14,7 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Watcher, run_study
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment, states
 
 OVERRIDES = (

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from gsfl_tune.search.failure import Kind, failure
+from gsfl_tune.search.ray_tune.worker_losses import Kind, failure
 
 # As Ray 2.60 writes them.
 PROCESS = """Failure # 1 (occurred at 2026-11-22_04-00-00)
@@ -41,7 +41,7 @@ RANK = """Failure # 1 (occurred at 2026-11-22_04-00-00)
 ray::GsflTrainable.train() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
   File "team.py", line 163, in run
     raise cause from error
-gsfl_tune.search.team.RankLost: rank 1, a process of the trial, died (signal 9)
+gsfl_tune.search.workers.rank_pool.RankLost: rank 1, a process of the trial, died (signal 9)
 """
 
 

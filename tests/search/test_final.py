@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.search import Interrupt, Job, Watcher, load_result, run_jobs
-from gsfl_tune.search.job import JobSetting, run_job
+from gsfl_tune.search.workers.retrain import JobSetting, run_job
 from gsfl_tune.training import load_predictions
 from tests.search.experiments import experiment
 from tests.search.starvation import starved

@@ -7,7 +7,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
-from gsfl_tune.search.first_trials import enqueue_first_trials, published_setting
+from gsfl_tune.search.study.first_trials import enqueue_first_trials, published_setting
 from tests.search.experiments import experiment
 
 

@@ -10,8 +10,8 @@ import pytest
 from benchmarks.forecast import replayed
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import TrialCosts, open_study
-from gsfl_tune.search.forecast import JobsForecast, StudyForecast, makespan, rest_of
-from gsfl_tune.search.watcher import Said
+from gsfl_tune.search.observers.base import Said
+from gsfl_tune.search.observers.forecast import JobsForecast, StudyForecast, makespan, rest_of
 from tests.search.experiments import experiment
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -16,8 +16,8 @@ from tensorboard.plugins.hparams import api_pb2, plugin_data_pb2
 from gsfl_tune.report import trials as report_trials
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.search import Progress, Study, choose_finalists, open_study, write_trials
-from gsfl_tune.search.table import TrialTable
-from gsfl_tune.search.tracking import open_trackers, track_run, write_tensorboard
+from gsfl_tune.search.observers.tracking import open_trackers, track_run, write_tensorboard
+from gsfl_tune.search.observers.trials_parquet import TrialTable
 from tests.search.experiments import experiment
 
 ALTERNATIVES = (

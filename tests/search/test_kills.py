@@ -16,7 +16,7 @@ import pytest
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import run_lock
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.study.journal import read_studies
 
 TRIALS = 5
 EPOCHS = 80

@@ -13,6 +13,7 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import StudyOutcome, Watcher, refuse_changes, run_study
+from gsfl_tune.search.observers import checkpoint_retention
 from tests.search.experiments import experiment, states
 from tests.search.trainables import Troubled
 
@@ -118,7 +119,7 @@ def test_trials_that_hang_or_want_too_much_memory_end_and_the_search_goes_on(
     search: Callable[..., tuple[StudyOutcome, list[str]]],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gsfl_tune.search.deadlines.GRACE_SECONDS", 1.0)
+    monkeypatch.setattr("gsfl_tune.search.ray_tune.trial_timeout.GRACE_SECONDS", 1.0)
     # An earlier process has used up the time of the trial that hangs: nobody waits an hour.
     log = EpochLog(run.trial("search", 1) / "epochs.jsonl")
     log.append({"epoch": 1, "seconds": 3600.0, "validation/nll": 3.0})
@@ -153,7 +154,7 @@ def test_trials_that_hang_or_want_too_much_memory_end_and_the_search_goes_on(
 def test_a_disk_budget_that_is_used_up_ends_the_search_and_no_trial(
     search: Callable[..., tuple[StudyOutcome, list[str]]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gsfl_tune.search.keeper.SECONDS_BETWEEN_LOOKS", 0.0)
+    monkeypatch.setattr(checkpoint_retention, "SECONDS_BETWEEN_LOOKS", 0.0)
     epochs = "training.head.epochs=30"
     with pytest.raises(EnvironmentProblem, match=r"search\.disk_budget allows 1kB(.|\n)*--resume"):
         search(RungClock(), epochs, "search.disk_budget=1kB", save_seconds=0)

@@ -14,8 +14,8 @@ from ray._private.utils import get_system_memory, get_used_memory
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import run_study
-from gsfl_tune.search.failure import Failure, failure
-from gsfl_tune.search.journal import read_studies
+from gsfl_tune.search.ray_tune.worker_losses import Failure, failure
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment
 from tests.search.trainables import Hungry
 

@@ -16,9 +16,9 @@ from benchmarks.replay.spaces import EPOCHS
 from benchmarks.replay.tables import Encoder
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.search_config import SamplerConfig
-from gsfl_tune.search.asha import Asha
-from gsfl_tune.search.observed import Observed, comparable
-from gsfl_tune.search.sampler import create_sampler
+from gsfl_tune.search.samplers.factory import create_sampler
+from gsfl_tune.search.samplers.observations import Observed, comparable
+from gsfl_tune.search.schedulers.asha import Asha
 from tests.search.experiments import experiment
 
 # The budget of searches that are compared.

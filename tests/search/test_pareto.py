@@ -18,11 +18,11 @@ from gsfl_tune.experiment import ExperimentError
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, pareto_entries, run_study, write_trials
-from gsfl_tune.search.asked import Asked
-from gsfl_tune.search.pareto import front
-from gsfl_tune.search.resume import fingerprint, reconcile
-from gsfl_tune.search.searcher import StudySearcher
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.ray_tune.searcher import StudySearcher
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.study.pareto import front
+from gsfl_tune.search.study.reconcile import fingerprint, reconcile
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
 
 TWO = (

@@ -13,8 +13,8 @@ from rich.console import Console
 from gsfl_tune.activity import Activity, activity, begin, display, end
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Progress, Study, open_study, write_trials
-from gsfl_tune.search.failure import failure
-from gsfl_tune.search.watcher import Said
+from gsfl_tune.search.observers.base import Said
+from gsfl_tune.search.ray_tune.worker_losses import failure
 from tests.search.experiments import experiment
 
 

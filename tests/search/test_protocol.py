@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from gsfl_tune.search.protocol import Candidate, best
+from gsfl_tune.search.finals.protocol import Candidate, best
 from tests.training.conftest import tiny_config
 
 

@@ -14,9 +14,10 @@ import ray
 from gsfl_tune.activity import activity, current
 from gsfl_tune.cluster import Slots
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Watcher, pulse, run_study
-from gsfl_tune.search.pulse import Pulses, asked_of_workers, pulse_of
-from gsfl_tune.search.watcher import Said, States
+from gsfl_tune.search import Watcher, run_study
+from gsfl_tune.search.observers.base import Said, States
+from gsfl_tune.search.ray_tune import heartbeat as pulse
+from gsfl_tune.search.ray_tune.heartbeat import Pulses, asked_of_workers, pulse_of
 from tests.search.experiments import experiment
 from tests.search.trainables import Slow
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsfl_tune.search.race import beaten, image_scores
+from gsfl_tune.search.finals.race import beaten, image_scores
 from gsfl_tune.training import Predictions
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gsfl_tune.search import TrialCosts
-from gsfl_tune.search.rung_epochs import rung_epochs
+from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
 from tests.search.experiments import experiment
 
 OPTIONS = ("model.head=gsfl", "training.head.epochs=27", "search.scheduler.reduction=3")

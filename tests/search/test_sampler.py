@@ -8,7 +8,7 @@ import pytest
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
-from gsfl_tune.search.grid import grid_points
+from gsfl_tune.search.samplers.grid import grid_points
 from tests.search.experiments import experiment
 
 SAMPLERS = ["tpe", "random", "gp", "cmaes", "sobol", "grid"]

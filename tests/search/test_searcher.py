@@ -8,10 +8,10 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, Watcher, open_study
-from gsfl_tune.search.asked import Asked
-from gsfl_tune.search.failure import NODES_PER_TRIAL, Failure
-from gsfl_tune.search.searcher import StudySearcher
-from gsfl_tune.search.worker import Task
+from gsfl_tune.search.ray_tune.searcher import StudySearcher
+from gsfl_tune.search.ray_tune.worker_losses import NODES_PER_TRIAL, Failure
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.workers.trial_worker import Task
 from tests.search.experiments import experiment
 
 NODE = Failure("node", "its node was lost")

@@ -14,13 +14,13 @@ import pytest
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverLease, Place, RunStorage
 from gsfl_tune.search import Job, load_result, open_study
-from gsfl_tune.search.first_trials import enqueue_first_trials
-from gsfl_tune.search.job import JobSetting, run_job
-from gsfl_tune.search.keeper import make_room
-from gsfl_tune.search.resume import reconcile
-from gsfl_tune.search.rung_epochs import largest_timeline
-from gsfl_tune.search.stored import tell_finished
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.observers.checkpoint_retention import make_room
+from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
+from gsfl_tune.search.ray_tune.storage_watch import tell_finished
+from gsfl_tune.search.study.first_trials import enqueue_first_trials
+from gsfl_tune.search.study.reconcile import reconcile
+from gsfl_tune.search.workers.retrain import JobSetting, run_job
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.timeline import Timeline

@@ -12,7 +12,7 @@ from optuna.storages.journal import JournalFileBackend
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
-from gsfl_tune.search.resume import reconcile
+from gsfl_tune.search.study.reconcile import reconcile
 from tests.search.experiments import experiment
 
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.sync import Syncer
+from gsfl_tune.search.study.background_fsync import Syncer
+from gsfl_tune.search.study.journal import read_studies
 
 
 def test_what_does_not_reach_the_disk_is_told(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pandas
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import open_study, table, write_trials
+from gsfl_tune.search import open_study, write_trials
+from gsfl_tune.search.observers import trials_parquet as table
 from tests.search.experiments import experiment
 
 

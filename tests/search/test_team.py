@@ -17,9 +17,9 @@ from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Job, Watcher, run_jobs, run_study
-from gsfl_tune.search.job import JobSetting, run_job
-from gsfl_tune.search.team import RankLost, RankProcesses, team_of
-from gsfl_tune.search.worker import Task, TrialWorker, open_workspace
+from gsfl_tune.search.workers.rank_pool import RankLost, RankProcesses, team_of
+from gsfl_tune.search.workers.retrain import JobSetting, run_job
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker, open_workspace
 from gsfl_tune.training import Training
 from tests.search.experiments import experiment
 
@@ -226,7 +226,7 @@ def _ranks(root: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in root.children(recursive=True):
         try:
-            if "gsfl_tune.search.rank" in process.cmdline():
+            if "gsfl_tune.search.workers.rank_main" in process.cmdline():
                 found.append(process)
         except psutil.NoSuchProcess:
             continue

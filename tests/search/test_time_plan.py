@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.search.time_plan import Asked, Prices, finals_seconds, make_plan
+from gsfl_tune.search.costs.time_plan import Asked, Prices, finals_seconds, make_plan
 
 # About what 3,000 photographs and the last two blocks of a small backbone cost on one core.
 PRICES = Prices(

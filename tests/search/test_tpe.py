@@ -12,10 +12,10 @@ from optuna.trial import TrialState
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.search_config import SamplerConfig
-from gsfl_tune.search.proposal import propose
-from gsfl_tune.search.sampler import create_sampler
-from gsfl_tune.search.seen import Memory
-from gsfl_tune.search.tpe import Tpe
+from gsfl_tune.search.samplers.dry_run import propose
+from gsfl_tune.search.samplers.factory import create_sampler
+from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.tpe import Tpe
 from tests.search.experiments import experiment
 
 SPACE = experiment(

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gsfl_tune.search import Watcher
-from gsfl_tune.search.watcher import Watchers
+from gsfl_tune.search.observers.base import Watchers
 
 EVENTS = [name for name in vars(Watcher) if not name.startswith("_")]
 

@@ -12,7 +12,7 @@ from typing import Any
 from ray.tune import Trainable
 
 from gsfl_tune.activity import activity
-from gsfl_tune.search.trainable import GsflTrainable
+from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 from gsfl_tune.training.gpu_memory import spent
 from tests.search.starvation import starved
 

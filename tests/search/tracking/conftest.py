@@ -15,10 +15,10 @@ import pytest
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.search import Study, Watcher, Watchers, open_study
-from gsfl_tune.search.asked import Asked
-from gsfl_tune.search.events import hparams
-from gsfl_tune.search.tracking import TensorBoard, Tracking, open_trackers
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.observers.tracking import TensorBoard, Tracking, open_trackers
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.workers.tensorboard_events import hparams
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
 
 TRIALS = 5

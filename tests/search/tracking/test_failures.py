@@ -18,8 +18,8 @@ from mlflow.tracking import MlflowClient
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 from gsfl_tune.search import open_study
-from gsfl_tune.search.tracking import Tracking, open_trackers, track_run
-from gsfl_tune.search.tracking.wandb import is_there
+from gsfl_tune.search.observers.tracking import Tracking, open_trackers, track_run
+from gsfl_tune.search.observers.tracking.wandb import is_there
 from tests.search.experiments import experiment
 from tests.search.tracking.wandb_files import config, folders, run_id, summary
 from tests.search.tracking.wandb_files import history as rows_of
@@ -165,7 +165,7 @@ def test_a_search_sends_again_what_was_lost_on_the_way(
 ) -> None:
     """As `track` does, but in one process, which remembers what it believes to have sent."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("gsfl_tune.search.tracking.follow._FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("gsfl_tune.search.observers.tracking.follow._FIRST_PAUSE", 0.01)
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     for _ in range(2):
         with to_mlflow.broken(None, too_late=False):

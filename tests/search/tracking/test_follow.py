@@ -14,7 +14,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.results import Results
 from gsfl_tune.search import Study, open_study
-from gsfl_tune.search.tracking import (
+from gsfl_tune.search.observers.tracking import (
     RunInfo,
     Tracker,
     Tracking,

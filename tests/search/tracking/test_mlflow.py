@@ -9,8 +9,8 @@ import pytest
 from mlflow.tracking import MlflowClient
 
 from gsfl_tune.run import EpochLog
-from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.tracking import open_trackers, track_run
+from gsfl_tune.search.observers.tracking import open_trackers, track_run
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.tracking.conftest import TRIALS, Followed
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}

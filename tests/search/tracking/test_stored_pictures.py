@@ -13,9 +13,9 @@ from gsfl_tune.cli import main
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.storage import DriverLease, RunStorage
 from gsfl_tune.search import open_study, write_trials
-from gsfl_tune.search.events import hparams
-from gsfl_tune.search.tracking.stored_pictures import picture_events
-from gsfl_tune.search.worker import Task, TrialWorker
+from gsfl_tune.search.observers.tracking.stored_pictures import picture_events
+from gsfl_tune.search.workers.tensorboard_events import hparams
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
 from tests.search.test_worker import _steps
 
@@ -102,7 +102,7 @@ def test_confusion_matrices_come_from_the_storage(run: RunDirectory, elsewhere: 
 def test_a_storage_that_is_gone_costs_the_pictures_only(
     run: RunDirectory, elsewhere: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    monkeypatch.setattr("gsfl_tune.search.tracking.stored_pictures._PATIENCE", 0.1)
+    monkeypatch.setattr("gsfl_tune.search.observers.tracking.stored_pictures._PATIENCE", 0.1)
     (tmp_path / "kept").rename(tmp_path / "away")
     try:
         assert main(["track", str(run.path), "--tensorboard"]) == 0

@@ -19,8 +19,8 @@ from PIL import Image
 
 from gsfl_tune.run import EpochLog, RunDirectory, write_json
 from gsfl_tune.search import open_study
-from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.tracking import write_tensorboard
+from gsfl_tune.search.observers.tracking import write_tensorboard
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment
 from tests.search.tracking.conftest import TRIALS, Followed
 

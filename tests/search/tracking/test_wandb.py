@@ -10,8 +10,8 @@ import pytest
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
-from gsfl_tune.search.journal import read_studies
-from gsfl_tune.search.tracking import open_trackers, track_run
+from gsfl_tune.search.observers.tracking import open_trackers, track_run
+from gsfl_tune.search.study.journal import read_studies
 from tests.search.tracking.conftest import TRIALS, Followed
 from tests.search.tracking.wandb_files import folders, history, run_id
 

@@ -1,0 +1,1 @@
+"""When a search ends before its trials do."""

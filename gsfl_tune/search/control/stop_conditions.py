@@ -1,0 +1,109 @@
+"""What ends a search before its trials are used up: time, and a value that is good enough."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.experiment.units import duration_text, seconds
+from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.study.study import Study
+
+
+class Clock(Protocol):
+    """What a study has taken, see `gsfl_tune.run.manifest.Clock`."""
+
+    @property
+    def seconds(self) -> float:
+        """Seconds, those of earlier drivers included."""
+        ...
+
+    def keep(self) -> None:
+        """Called some times a second: writes the time down now and then."""
+        ...
+
+
+class Stopwatch:
+    """A clock that starts now and is written nowhere."""
+
+    def __init__(self) -> None:
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Seconds since then."""
+        return time.monotonic() - self._started
+
+    def keep(self) -> None:
+        """Does nothing."""
+
+
+class Limits:
+    """Watches ``search.time_budget`` and ``search.target`` of one study.
+
+    Args:
+        search: The section `search`.
+        study: The study.
+        clock: What the study has taken.
+        interrupt: Tells running trials to stop.
+        time_up: Why the time for trials is over, None while it is not; default: when the study
+            has taken ``search.time_budget``.
+
+    Attributes:
+        reason: Why the study ended, None while it may go on.
+    """
+
+    def __init__(
+        self,
+        search: SearchConfig,
+        study: Study,
+        clock: Clock,
+        interrupt: Interrupt,
+        time_up: Callable[[], str | None] | None = None,
+    ) -> None:
+        self._time_up = time_up or self._time
+        self._search = search
+        self._study = study
+        self._clock = clock
+        self._interrupt = interrupt
+        self.reason: str | None = None
+
+    def look(self) -> None:
+        """Stops the running trials when a limit is reached; called some times a second."""
+        self._clock.keep()
+        if self.reason is None:
+            self.reason = self._target() or self._time_up()
+            if self.reason is not None:
+                self._interrupt.end_trials()
+
+    def settle(self) -> list[int]:
+        """Writes down that what still runs was stopped, so that nobody takes it up again.
+
+        Returns:
+            Numbers of the trials that were stopped.
+        """
+        if self.reason is None:
+            return []
+        running = self._study.running()
+        for number in running:
+            self._study.cut(number, self.reason)
+        self._interrupt.reopen()
+        return running
+
+    def _time(self) -> str | None:
+        budget = self._search.time_budget
+        if budget is None or self._clock.seconds < seconds(budget):
+            return None
+        return f"search.time_budget of {duration_text(budget)} is used up"
+
+    def _target(self) -> str | None:
+        target, best = self._search.target, self._study.best()
+        value = None if best is None else self._study.value(best)
+        if target is None or best is None or value is None:
+            return None
+        sign = 1.0 if self._study.direction == "maximize" else -1.0
+        if sign * value < sign * target:
+            return None
+        return f"search.target of {target:g} is reached by trial {best.number} ({value:.4f})"

@@ -1,0 +1,1 @@
+"""What trials cost, and what a given time allows."""

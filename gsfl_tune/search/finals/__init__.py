@@ -1,0 +1,1 @@
+"""Finalists, winner and control, after the search."""

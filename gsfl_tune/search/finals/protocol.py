@@ -1,0 +1,357 @@
+"""What happens to the best trials: trained again with several seeds, then retrained and tested."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.results import Outcome, Score
+from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.costs.time_budget import TimeBudget
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.finals.race import Scores, beaten, image_scores
+from gsfl_tune.search.finals.run_retrains import run_jobs
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.observers.checkpoint_retention import make_room
+from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.study.journal import read_studies
+from gsfl_tune.search.study.pareto import front
+from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.retrain import VALIDATION_FILE, Job
+from gsfl_tune.training import FitOn, Predictions, load_predictions
+
+
+class SearchInterrupted(Exception):
+    """The search was asked to stop; a resume continues it."""
+
+
+class SearchFailed(Exception):
+    """No trial, or no retrain, came to its end; the message has the reasons."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A configuration on its way to the end of the protocol.
+
+    Attributes:
+        label: Name of its directory below ``finals``.
+        config: The configuration.
+        trial: Number of the trial that it comes from.
+        params: Searched parameters that are active.
+        validation: Metrics on the validation part, one mapping a seed that it was given; empty
+            before, and for a candidate that failed with one of them.
+        test: Metrics on the test split, likewise.
+    """
+
+    label: str
+    config: Config
+    trial: int
+    params: dict[str, Any] = field(default_factory=dict)
+    validation: list[dict[str, float]] = field(default_factory=list)
+    test: list[dict[str, float]] = field(default_factory=list)
+
+    @property
+    def seeds(self) -> list[int]:
+        """Seeds of its retrains. Fresh ones: it was chosen for what it did with the trial's."""
+        first = self.config.training.seed + 1
+        return [first + offset for offset in range(self.config.search.final_seeds)]
+
+    def with_seeds(self, count: int) -> Candidate:
+        """The same with as many seeds."""
+        search = self.config.search.model_copy(update={"final_seeds": count})
+        return replace(self, config=self.config.model_copy(update={"search": search}))
+
+    def score(self, metric: str) -> float:
+        """Mean of a validation metric over the seeds, turned so that larger is better."""
+        which = metric_of(metric)
+        return which.sign * float(np.mean([row[which.name] for row in self.validation]))
+
+    def outcome(self, kind: str | None = None) -> Outcome:
+        """What ``results.json`` says of it, once it is tested.
+
+        Args:
+            kind: Of a control: ``matched`` or ``tuned``.
+        """
+        return Outcome(
+            config=self.config.model_dump(mode="json"),
+            validation=Score.table(self.validation),
+            test=Score.table(self.test),
+            seeds=self.seeds,
+            params=self.params,
+            trial=self.trial,
+            kind=kind,
+        )
+
+    def plain(self) -> Candidate:
+        """The matched control: the same configuration with a plain head."""
+        model = self.config.model.model_copy(update={"head": "plain"})
+        config = self.config.model_copy(update={"model": model})
+        return Candidate(f"{self.label}-plain", config, self.trial, self.params)
+
+
+def best(
+    candidates: Sequence[Candidate],
+    metric: str,
+    cost: Callable[[Config], float] = lambda config: 0.0,
+) -> Candidate:
+    """The candidate with the best mean over its seeds; of equal ones that with the lower NLL.
+
+    Those that are equal in both are told apart by their cost.
+
+    Args:
+        candidates: Validated; those without metrics could not be trained.
+        metric: The objective.
+        cost: Seconds of a training.
+
+    Raises:
+        SearchFailed: When none could be trained with all seeds.
+    """
+    if len(candidates) == 1:
+        return candidates[0]
+    able = [candidate for candidate in candidates if candidate.validation]
+    if not able:
+        raise SearchFailed("none of the finalists could be trained again with every seed")
+    # Means of a few seeds: what differs in the last bits is equal.
+    return max(
+        able,
+        key=lambda one: (
+            round(one.score(metric), 9),
+            round(one.score("validation/nll"), 9) if _has_nll(one) else -math.inf,
+            -cost(one.config),
+        ),
+    )
+
+
+def _has_nll(candidate: Candidate) -> bool:
+    return all("nll" in row for row in candidate.validation)
+
+
+@dataclass(frozen=True)
+class Retraining:
+    """The retrains of a run; those that are finished on disk are not run again.
+
+    Attributes:
+        run: The run directory.
+        resources: Of one retrain, and how many fit.
+        side: Side of the decoded squares.
+        cache_dir: Root of the nodes' caches.
+        max_failures: Times a retrain is started again after a crash.
+        watchers: Are told of every change.
+        interrupt: Of the whole run.
+        storage: Where the run is kept beside its directory.
+        costs: Learns what trainings take.
+        budget: What is left of the time, where it is limited.
+    """
+
+    run: RunDirectory
+    resources: Resources
+    side: int
+    cache_dir: Path
+    max_failures: int
+    watchers: Sequence[Watcher]
+    interrupt: Interrupt
+    storage: RunStorage | None = None
+    costs: TrialCosts | None = None
+    budget: TimeBudget | None = None
+
+    def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
+        """One job a seed; those on train + validation are tested."""
+        final = fit == "train+validation"
+        folder = self.run.finals / candidate.label / ("retrain" if final else "validate")
+        return [
+            Job(
+                name=f"{candidate.label} seed {seed}" + ("" if final else ", validation"),
+                config=candidate.config,
+                seed=seed,
+                directory=folder / f"seed-{seed}",
+                fit=fit,
+                test=final,
+            )
+            for seed in candidate.seeds
+        ]
+
+    def race(self, candidates: Sequence[Candidate], title: str) -> list[Candidate]:
+        """Trains candidates on the training part, seed by seed, until one of them has won.
+
+        One that cannot win any more (see `beaten`) gets no further seed, nor does the last one
+        that is left. Slots that would be idle train the next seed meanwhile. Where time is short
+        the last of them do not begin, and seeds are left out.
+
+        Returns:
+            The candidates with the metrics of their seeds; none for one that failed with a seed,
+            and none for a single one, which need not race.
+
+        Raises:
+            SearchInterrupted: When the run was asked to stop.
+        """
+        if self.budget is not None:
+            candidates = candidates[: self.budget.finalists([each.config for each in candidates])]
+        if len(candidates) == 1:
+            return list(candidates)  # it has won; `conclude` validates it beside its retrains
+        racing = {candidate.label: candidate for candidate in candidates}
+        jobs = {label: self.jobs(each, "train") for label, each in racing.items()}
+        rows: dict[str, list[dict[str, Any]]] = {label: [] for label in racing}
+        scores: dict[str, list[Scores]] = {label: [] for label in racing}
+        done = 0
+        while racing and any(len(jobs[label]) > done for label in racing):
+            count = max(1, self.resources.count // len(racing))
+            batch = {label: jobs[label][done : done + count] for label in racing}
+            results = self._run([job for own in batch.values() for job in own], title)
+            done += count
+            for label, own in batch.items():
+                rows[label] += results[: len(own)]
+                results = results[len(own) :]
+                if any("failed" in row for row in rows[label]):
+                    del racing[label]
+                    continue
+                scores[label] += self._scores(racing[label], own)
+            out = beaten({label: scores[label] for label in racing if scores[label]})
+            for label in out:
+                del racing[label]
+            if len(racing) == 1:
+                break
+            if self.budget is not None and racing:
+                configs = [each.config for each in racing.values()]
+                if not self.budget.another_seed(configs):
+                    break
+        return [
+            replace(candidate, validation=_complete(rows[candidate.label], "validation"))
+            for candidate in candidates
+        ]
+
+    def conclude(
+        self, winner: Candidate, control: Candidate | None
+    ) -> tuple[Candidate, Candidate | None]:
+        """Retrains the winner and its control on train + validation and tests both once.
+
+        One that was not validated yet is trained on the training part too: the winner with its
+        seeds, the control with those that the winner was. All of these trainings run side by side.
+
+        Returns:
+            Both; without metrics where a seed failed.
+
+        Raises:
+            SearchInterrupted: When the run was asked to stop.
+        """
+        if self.budget is not None:
+            validated = bool(winner.validation)
+            seeds = self.budget.seeds(winner.config, validated=validated)
+            winner = winner.with_seeds(seeds)
+            control = control.with_seeds(seeds) if control is not None else None
+        parts: dict[tuple[str, FitOn], list[Job]] = {}
+        parts["winner", "train+validation"] = self.jobs(winner, "train+validation")
+        if not winner.validation:
+            parts["winner", "train"] = self.jobs(winner, "train")
+        if control is not None:
+            parts["control", "train+validation"] = self.jobs(control, "train+validation")
+            if not control.validation:
+                seeds = len(winner.validation) or len(winner.seeds)
+                parts["control", "train"] = self.jobs(control, "train")[:seeds]
+        title = "retraining the winner" + (" and its control" if control else "")
+        results = self._run([job for part in parts.values() for job in part], title)
+        rows = {}
+        for key, part in parts.items():
+            rows[key] = results[: len(part)]
+            results = results[len(part) :]
+
+        def with_metrics(candidate: Candidate, name: str) -> Candidate:
+            tested = _complete(rows[name, "train+validation"], "test")
+            validated = candidate.validation
+            if (name, "train") in rows:
+                validated = _complete(rows[name, "train"], "validation")
+            return replace(candidate, test=tested, validation=validated)
+
+        winner = with_metrics(winner, "winner")
+        return winner, None if control is None else with_metrics(control, "control")
+
+    def predictions(self, candidate: Candidate) -> list[Predictions]:
+        """Predictions of the test split, one a seed."""
+        jobs = self.jobs(candidate, "train+validation")
+        return [load_predictions(job.directory / "test.npz") for job in jobs]
+
+    def validations(self, candidate: Candidate) -> list[Predictions]:
+        """Predictions of the validation part by the trainings on the training part, one a seed.
+
+        A run that an older version began has none.
+        """
+        files = [each.directory / VALIDATION_FILE for each in self.jobs(candidate, "train")]
+        return [load_predictions(file) for file in files if file.exists()]
+
+    def _scores(self, candidate: Candidate, jobs: Sequence[Job]) -> list[Scores]:
+        metric = candidate.config.search.metric
+        found = []
+        for job in jobs:
+            file = job.directory / VALIDATION_FILE
+            # A run that an older version began has none.
+            score = image_scores(metric, load_predictions(file)) if file.exists() else None
+            if score is not None:
+                found.append(score)
+        return found
+
+    def _run(self, jobs: Sequence[Job], title: str) -> list[dict[str, Any]]:
+        make_room(self.run, jobs[0].config.search, self.storage)
+        outcome = run_jobs(
+            jobs,
+            self.run,
+            resources=self.resources,
+            title=title,
+            max_failures=self.max_failures,
+            side=self.side,
+            cache_dir=self.cache_dir,
+            watchers=self.watchers,
+            interrupt=self.interrupt,
+            storage=self.storage,
+            costs=self.costs,
+        )
+        if outcome.interrupted:
+            raise SearchInterrupted
+        return [result or {} for result in outcome.results]
+
+
+def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float]]:
+    return [] if any("failed" in row for row in rows) else [row[part] for row in rows]
+
+
+def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
+    """What ``results.json`` says of the front; empty for a search with one objective.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run.
+    """
+    search = experiment.defaults().search
+    if not search.objectives:
+        return []
+    return [
+        {
+            "trial": trial.number,
+            "accuracy": trial.values[0],
+            "latency_ms": trial.values[1],
+            "latency_reliable": trial.user_attrs.get("latency", {}).get("reliable"),
+            "params": experiment.space.active_params(trial.params),
+            "config": experiment.configure(trial.params).model_dump(mode="json"),
+        }
+        for trial in front(
+            read_studies(run.journal).get("search", []), metric_of(search.metric).direction
+        )
+    ]
+
+
+def reasons(study: Study) -> str:
+    """Why the trials of a study did not come to their ends, one line a reason."""
+    found: dict[str, int] = {}
+    for trial in study.trials():
+        attributes = {"reason": trial.state.name.lower(), **trial.user_attrs}
+        reason = str(attributes.get("ended", attributes["reason"]))
+        found[reason] = found.get(reason, 0) + 1
+    lines = [f"  {count} x {reason}" for reason, count in found.items()]
+    return "\n".join(lines[:10]) or "  there were no trials"

@@ -1,0 +1,220 @@
+"""The retrains at the end of a run, side by side on the slots of the search."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gsfl_tune.experiment.errors import EnvironmentProblem
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import EPOCHS, RunStorage, storage_of
+from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.observers.base import Watcher, Watchers
+from gsfl_tune.search.observers.forecast import JobsForecast
+from gsfl_tune.search.observers.time_left import of_jobs
+from gsfl_tune.search.ray_tune.head_watchdog import lifeline
+from gsfl_tune.search.ray_tune.heartbeat import Pulses, pulse_of
+from gsfl_tune.search.ray_tune.location import place
+from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses, failure
+from gsfl_tune.search.workers.retrain import (
+    RESULT_FILE,
+    TEST_FILE,
+    VALIDATION_FILE,
+    Job,
+    JobSetting,
+    load_result,
+    run_job,
+)
+from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH
+
+_POLL_SECONDS = 0.2
+
+
+@dataclass(frozen=True)
+class JobsOutcome:
+    """What became of jobs.
+
+    Attributes:
+        results: One per job, in order: the content of its ``result.json``; a mapping with
+            ``failed`` for one that broke; None for one that was interrupted.
+        interrupted: Whether some were.
+    """
+
+    results: list[dict[str, Any] | None]
+    interrupted: bool
+
+
+def run_jobs(
+    jobs: Sequence[Job],
+    run: RunDirectory,
+    *,
+    resources: Resources,
+    title: str = "retraining",
+    max_failures: int = 3,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    watchers: Sequence[Watcher] = (),
+    interrupt: Interrupt | None = None,
+    save_seconds: float = SECONDS_BETWEEN_SAVES,
+    storage: RunStorage | None = None,
+    costs: TrialCosts | None = None,
+) -> JobsOutcome:
+    """Trains jobs to their ends; those that an earlier driver finished are not run again.
+
+    When the machine fails one (disk, network), the others are stopped as by an interrupt.
+
+    Args:
+        jobs: The jobs, each with a directory of its own.
+        run: The run directory.
+        resources: Of one job, and how many fit.
+        title: What a user reads while they run.
+        max_failures: Times a job is started again after a crash; it goes on from its
+            checkpoint. The loss of a node does not count.
+        side: Side of the decoded squares.
+        cache_dir: Root of the nodes' caches.
+        watchers: Are told of every change.
+        interrupt: Of the whole run; default one of its own.
+        save_seconds: Seconds between a job's checkpoints.
+        storage: Where the run is kept beside its directory.
+        costs: Learns what the jobs took.
+
+    Returns:
+        The results in the order of the jobs.
+
+    Raises:
+        EnvironmentProblem: When the machine failed a job; a second call goes on.
+    """
+    interrupt = interrupt or Interrupt(run)
+    watcher = Watchers(*watchers)
+    jobs = list(jobs)
+    results = [load_result(job) for job in jobs]
+    waiting = [index for index, result in enumerate(results) if result is None]
+    resources = resources.at_most(max(1, len(waiting)))
+    flying: dict[Any, int] = {}
+    pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
+    setting = JobSetting(
+        interrupt=run.interrupt_file,
+        storage=storage.place if storage is not None else None,
+        side=side,
+        cache_dir=cache_dir,
+        threads=resources.threads,
+        workers=resources.workers,
+        save_seconds=save_seconds,
+        channel=pulses.channel,
+    ).model_dump_json()
+    remote = ray.remote(_run).options(
+        num_cpus=resources.cpu,
+        num_gpus=resources.gpu,
+        max_retries=0,
+    )
+    losses = Losses(max_failures)
+    forecast: JobsForecast | None = None
+    if costs is not None:
+        forecast, left = of_jobs(jobs, waiting, costs, resources.count)
+        forecast.states = pulses.states
+        watcher.expects(left)
+    watcher.hears(pulses.states)
+    watcher.jobs_begin(title, len(jobs), len(jobs) - len(waiting))
+    with interrupt.listening(), lifeline(interrupt, watcher.notice), pulses.listening():
+        while flying or (waiting and not interrupt.requested):
+            while waiting and len(flying) < resources.count and not interrupt.requested:
+                index = waiting.pop(0)
+                flying[remote.remote(jobs[index].model_dump_json(), setting)] = index
+                if forecast is not None:
+                    forecast.started(jobs[index].name)
+            ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
+            for reference in ready:
+                index = flying.pop(reference)
+                if forecast is not None:
+                    forecast.ended(jobs[index].name)
+                result, news = _result(reference)
+                if news is not None:
+                    watcher.notice(f"{jobs[index].name}: {news}")
+                if isinstance(result, Failure):
+                    halved = jobs[index].pieces > 1
+                    if result.kind == "memory" and halved:
+                        text = None
+                        result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
+                    elif result.kind == "memory":
+                        text = "ran out of memory: it goes on with batches in two halves"
+                        halved = True
+                    else:
+                        text = losses.again(index, result)
+                        halved = losses.wants_less(index, result)
+                    if halved and jobs[index].pieces == 1:
+                        jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
+                    if text is not None:
+                        waiting.insert(0, index)
+                        if forecast is not None:
+                            forecast.ended(jobs[index].name, again=True)
+                        watcher.notice(f"{jobs[index].name}: {text}")
+                        continue
+                    result = {"failed": result.reason}
+                elif result is not None:
+                    where = result.pop("place", {})
+                    where["job"] = jobs[index].name
+                    if costs is not None:
+                        job = jobs[index]
+                        costs.observe(job.config, {**where, **result}, fit=job.fit)
+                    watcher.occupied(where, where.get("seconds", 0.0))
+                    if "environment" not in result and storage is not None:
+                        result = _brought(storage, jobs[index], result)
+                if result is not None and "environment" in result:
+                    interrupt.give_up(result["environment"])
+                elif result is not None:
+                    results[index] = result
+                    watcher.job_ended(jobs[index].name, result)
+            if interrupt.overdue:
+                for reference in flying:
+                    ray.cancel(reference, force=True)
+                break
+            watcher.tick()
+    watcher.jobs_finish(interrupted=interrupt.requested)
+    interrupt.raise_trouble()
+    return JobsOutcome(results, interrupted=any(result is None for result in results))
+
+
+_Told = tuple[dict[str, Any] | None, str | None]
+"""What became of a job, and what its storage did meanwhile."""
+
+
+def _run(job: str, setting: str) -> _Told:
+    known = JobSetting.model_validate_json(setting)
+    begun = time.monotonic()
+    own = Job.model_validate_json(job)
+    try:
+        with pulse_of(known.channel, own.name):
+            result = run_job(own, known)
+    except EnvironmentProblem as problem:
+        # Told, not raised: Ray would try again at once.
+        return {"environment": str(problem)}, None
+    if result is not None:
+        result["place"] = place() | {"seconds": time.monotonic() - begun}
+    return result, storage_of(known.storage).news() if known.storage is not None else None
+
+
+def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None]:
+    try:
+        told: _Told = ray.get(reference)
+    except Exception as error:
+        # Ray's own, or a training's as a subclass of its class.
+        return failure(f"{type(error).__name__}: {error}"), None
+    return told
+
+
+def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+    """The result once the job's files are in the run directory."""
+    try:
+        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)
+        storage.bring(*(job.directory / name for name in names))
+    except EnvironmentProblem as problem:
+        return {"environment": str(problem)}
+    return result

@@ -1,0 +1,214 @@
+"""Which checkpoints of trials stay on disk, and how much of it they may take."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from gsfl_tune.experiment import Experiment, ExperimentError, Problem
+from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.experiment.units import byte_count, size_text
+from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.checkpoints import discard, older, stored
+from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.training.cost import checkpoint_bytes
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study.study import Study
+
+CHECKPOINT = "checkpoint.pt"
+SECONDS_BETWEEN_LOOKS = 2.0
+
+
+class CheckpointKeeper(Watcher):
+    """Keeps the checkpoints of running trials and of the best finished ones, no others.
+
+    Args:
+        run: The run.
+        study: The study that runs.
+        keep: Finished trials whose checkpoints are kept.
+        budget: Bytes that all checkpoints of the run may take; None for no limit. The worst of
+            the finished trials give theirs up first.
+        on_full: Is told when what runs takes more than that.
+        discard: Is told of every trial's checkpoint that is not wanted any more, once, for
+            whoever keeps a copy of it.
+        copies: Which checkpoints there are copies of; asked once, at the beginning.
+        unseen: Bytes that the checkpoints of a trial count which are not in sight, as on a node
+            that keeps its own directory.
+    """
+
+    def __init__(
+        self,
+        run: RunDirectory,
+        study: Study,
+        keep: int,
+        budget: int | None = None,
+        on_full: Callable[[str], None] = lambda reason: None,
+        discard: Callable[[Path], None] = lambda path: None,
+        copies: Callable[[], Iterable[Path]] = tuple,
+        unseen: int = 0,
+    ) -> None:
+        self._run = run
+        self._study = study
+        self._keep = keep
+        self._budget = budget
+        self._on_full = on_full
+        self._discard = discard
+        self._copies = copies
+        self._unseen = unseen
+        self._sign = -1.0 if study.direction == "maximize" else 1.0
+        # (turned so that smaller is better, number), the best first.
+        self._kept: list[tuple[float, int]] = []
+        self._others: list[Path] = []
+        self._looked = 0.0
+        self._tidying = False
+
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
+        """Tidies up what an earlier driver had no time for."""
+        self._tidying = True
+        for trial in self._study.trials():
+            if trial.state.is_finished():
+                self.ended(trial.number)
+        self._tidying = False
+        # An earlier driver may have died between a deletion and that of the copy.
+        wanted = [*self._study.running(), *(number for _, number in self._kept)]
+        for path in {*self._copies()} - {self._directory(n) / CHECKPOINT for n in wanted}:
+            self._discard(path)
+        for number in self._study.running():
+            for torn in self._directory(number).glob(".checkpoint.*.tmp"):
+                torn.unlink(missing_ok=True)
+        if self._budget is not None:
+            # Those of the other study, and of retrains that an earlier driver began.
+            own = self._run.trials(self._study.name)
+            found = self._run.path.rglob("checkpoint*.pt")
+            self._others = [path for path in found if own not in path.parents]
+
+    def ended(self, number: int) -> None:
+        """Keeps or deletes the checkpoint of a trial that ended."""
+        trial = self._study.trial(number)
+        if trial.state.name == "COMPLETE":
+            value = self._sign * (self._study.value(trial) or 0.0)
+            self._kept = sorted({*self._kept, (value, number)})
+            with suppress(OSError):
+                for path in older(self._directory(number) / CHECKPOINT):
+                    path.unlink(missing_ok=True)
+            while len(self._kept) > self._keep:
+                self._drop_worst()
+        else:
+            # Nobody continues it.
+            self._delete(number)
+
+    def tick(self) -> None:
+        """Called some times a second."""
+        if time.monotonic() - self._looked >= SECONDS_BETWEEN_LOOKS:
+            self._look()
+
+    def used(self) -> int:
+        """Bytes that the checkpoints of the run take."""
+        numbers = [*self._study.running(), *(number for _, number in self._kept)]
+        own = [stored(self._directory(number) / CHECKPOINT) for number in numbers]
+        seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
+        return seen + sum(map(_size, self._others))
+
+    def _look(self) -> None:
+        self._looked = time.monotonic()
+        if self._budget is None:
+            return
+        while (used := self.used()) > self._budget and self._kept:
+            self._drop_worst()
+        if used > self._budget:
+            self._on_full(
+                f"checkpoints of what runs take {size_text(used)}, search.disk_budget allows "
+                f"{size_text(self._budget)}: allow more, or fewer trials at once "
+                "(search.max_concurrent)"
+            )
+
+    def _drop_worst(self) -> None:
+        _, number = self._kept.pop()
+        self._delete(number)
+
+    def _delete(self, number: int) -> None:
+        path = self._directory(number) / CHECKPOINT
+        # A checkpoint that stays costs space and nothing else.
+        with suppress(OSError):
+            discard(path)
+        # A resume of ten thousand trials does not ask a storage about each: see `begin`.
+        if not self._tidying:
+            self._discard(path)
+
+    def _directory(self, number: int) -> Path:
+        return self._run.trial(self._study.name, number)
+
+
+def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
+    """Refuses a ``search.disk_budget`` that cannot hold what a search needs at once.
+
+    Checkpoints of finished trials do not count: they are given up where room is needed.
+
+    Args:
+        experiment: The experiment.
+        concurrent: Trials at once.
+
+    Raises:
+        ExperimentError: With what is needed and why.
+    """
+    search = experiment.defaults().search
+    if search.disk_budget is None:
+        return
+    largest, retrains = checkpoint_bytes(experiment), _retrains(search)
+    kept = search.last_checkpoints
+    needed = largest * (kept * concurrent + retrains)
+    if needed > byte_count(search.disk_budget):
+        file, line = experiment.locate("search.disk_budget")
+        message = (
+            f"found {search.disk_budget}, allowed at least {size_text(needed)}: checkpoints of up "
+            f"to {size_text(largest)}, {kept} (search.last_checkpoints) for each of {concurrent} "
+            f"trial(s) at once (search.max_concurrent), and {retrains} models of the end "
+            "(search.final_seeds)"
+        )
+        raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
+
+
+def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | None = None) -> None:
+    """Deletes checkpoints of finished trials, the oldest first, until retrains have room.
+
+    Args:
+        run: The run, no trial of which runs.
+        search: The section `search`.
+        storage: What keeps copies of them.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
+    """
+    if search.disk_budget is None:
+        return
+    names: tuple[StudyName, ...] = ("search", "control")
+    found = {path: _size(path) for name in names for path in run.trials(name).rglob(CHECKPOINT)}
+    ages = {path: path.stat().st_mtime for path in found}
+    if storage is not None:
+        for name in names:
+            found |= storage.copies(run.trials(name), CHECKPOINT)
+    # Those that only the storage has have no age here, and go first.
+    kept = sorted(found, key=lambda path: ages.get(path, 0.0))
+    # The finalists are among them: their retrains take as much.
+    coming = max(found.values(), default=0) * _retrains(search)
+    while kept and sum(found[path] for path in kept) + coming > byte_count(search.disk_budget):
+        path = kept.pop(0)
+        path.unlink(missing_ok=True)
+        if storage is not None:
+            storage.discard(path)
+
+
+def _retrains(search: SearchConfig) -> int:
+    return search.final_seeds * (1 if search.control == "off" else 2)
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0

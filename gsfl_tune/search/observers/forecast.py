@@ -1,0 +1,314 @@
+"""How long what is under way will take: the cost of the trials and trainings at hand counts."""
+
+from __future__ import annotations
+
+import heapq
+import statistics
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.costs.time_plan import SURVIVING
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.observers.base import Said, States, Watcher
+from gsfl_tune.training.fingerprint import FitOn
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study.study import Study
+
+# How many trials the assumption of what is stopped early counts for.
+_PRIOR = 4.0
+# A trial that has outlived what trials take on average goes on for half of its rest, on average.
+_OUTLIVED = 0.5
+# Trials whose overheads are remembered.
+_REMEMBERED = 12
+# A process that takes longer to start than others did takes a third of its time more.
+_OVERDUE = 1 / 3
+# What a trial is believed to take, until it has trained for longer than this.
+_PACE_SECONDS = 25.0
+# Of more trials than this, the last ones make no difference.
+_MANY = 1000
+
+
+def rest_of(costs: TrialCosts, config: Config, epochs: float, fit: FitOn = "train") -> float:
+    """Seconds that are left of a training.
+
+    Args:
+        costs: Prices it.
+        config: The configuration.
+        epochs: That are trained, with the share of the one under way.
+        fit: Which images it is trained on.
+    """
+    whole = int(epochs)
+    rest = costs.seconds(config, fit=fit, done=whole)
+    share = epochs - whole
+    if not share:
+        return rest
+    return rest - share * (rest - costs.seconds(config, fit=fit, done=whole + 1))
+
+
+@dataclass
+class _Flight:
+    """A trial or retrain that has a slot."""
+
+    since: float
+    spoke: float | None = None
+    epochs: float = 0.0
+    rest: float = 0.0
+    # Epochs that it had when it first said so, and seconds that it was seen in epochs since.
+    first: float | None = None
+    busy: float = 0.0
+    heard: float | None = None
+
+    def hear(self, said: Said | None, now: float, costs: TrialCosts | None) -> None:
+        """Takes in what it says."""
+        if said is None:
+            return
+        if self.spoke is None:
+            self.spoke = now
+            if costs is not None:
+                costs.note_start(now - self.since)
+        if said.epochs is None:
+            # What is computed between epochs says nothing about them.
+            self.heard = None
+        else:
+            if self.first is None:
+                self.first = said.epochs
+            if self.heard is not None:
+                self.busy += now - self.heard
+            self.heard = now
+            self.epochs = max(self.epochs, said.epochs)
+        self.rest = said.rest or 0.0
+
+    def wait(self, now: float, start: float) -> float:
+        """Seconds until it trains: its process starts, or builds what it needs."""
+        if self.spoke is None:
+            gone = now - self.since
+            return max(start - gone, _OVERDUE * gone)
+        return self.rest
+
+    def pace(self, rest: Callable[[float], float]) -> float | None:
+        """How many times as long as its price it takes; None before that can be seen.
+
+        Prices are corrected at rungs and ends only, this is seen at every batch. The first ones
+        are slow for other reasons, so that a pace of 1 counts for some seconds.
+
+        Args:
+            rest: Seconds that are left by its price, once so many epochs are trained.
+        """
+        if self.first is None:
+            return None
+        priced = rest(self.first) - rest(self.epochs)
+        return (self.busy + _PACE_SECONDS) / (priced + _PACE_SECONDS)
+
+
+@dataclass(kw_only=True)
+class _Running(_Flight):
+    """A trial."""
+
+    config: Config
+    protected: bool
+
+
+@dataclass
+class StudyForecast(Watcher):
+    """Estimates what is left of a study, from the price of every trial and how far it is.
+
+    Args:
+        costs: Prices trainings, better and better.
+        configure: Makes the configuration of drawn values.
+        typical: Configurations that trials to come may cost as much as.
+        budget: Trials in all.
+        slots: Trials at once.
+        clock: Seconds, of any beginning.
+    """
+
+    costs: TrialCosts
+    configure: Callable[[Mapping[str, Any]], Config]
+    typical: Sequence[Config]
+    budget: int
+    slots: int
+    clock: Callable[[], float] = time.monotonic
+    _study: Study | None = None
+    _states: States = dict
+    _running: dict[int, _Running] = field(default_factory=dict)
+    _shares: list[float] = field(default_factory=list)
+    _drawn: list[Config] = field(default_factory=list)
+    _overheads: list[float] = field(default_factory=list)
+    _first_end: float | None = None
+    pace: float = 1.0
+
+    def hears(self, states: States) -> None:
+        """Notes who knows how far trials are."""
+        self._states = states
+
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
+        """Notes the study."""
+        self._study = study
+
+    def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
+        """Notes what a trial costs."""
+        assert self._study is not None
+        try:
+            config = self.configure(params)
+        except ValueError:
+            return  # it fails at once
+        protected = bool(self._study.trial(number).user_attrs.get("protected"))
+        now = self.clock()
+        self._running[number] = _Running(since=now, config=config, protected=protected)
+        if not protected:
+            self._drawn.append(config)
+
+    def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
+        """Notes how far a trial is."""
+        trial = self._running.get(int(result.get("trial_number", -1)))
+        if trial is not None:
+            trial.epochs = max(trial.epochs, float(result.get("epoch", 0.0)))
+
+    def ended(self, number: int) -> None:
+        """Learns what share of a training trials take, and what they take besides."""
+        trial = self._running.pop(number, None)
+        if trial is None:
+            return
+        price = self.costs.seconds(trial.config)
+        trained = price - rest_of(self.costs, trial.config, trial.epochs)
+        begun = trial.since if trial.spoke is None else trial.spoke
+        if self._first_end is None:
+            self._first_end = self.clock()
+        elif trial.since >= self._first_end:
+            # The first ones wait for what is computed for all of them.
+            overhead = max(0.0, self.clock() - begun - trained)
+            self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
+        if not trial.protected:
+            self._shares.append(min(1.0, trained / max(price, 1e-9)))
+
+    @property
+    def share(self) -> float:
+        """Share of a whole training that a trial takes on average."""
+        return (_PRIOR * SURVIVING + sum(self._shares)) / (_PRIOR + len(self._shares))
+
+    def left(self) -> float:
+        """Seconds until the study ends."""
+        assert self._study is not None
+        now, share, states = self.clock(), self.share, self._states()
+        rests, waits = [], []
+        paces: list[float | None] = []
+        for number, trial in self._running.items():
+            trial.hear(states.get(f"trial {number}"), now, self.costs)
+            price = self.costs.seconds(trial.config)
+            rest = rest_of(self.costs, trial.config, trial.epochs)
+            gone = price - rest
+            if not trial.protected:
+                # Neither is it known whether this one is stopped early.
+                rest = share * price - gone if gone < share * price else _OUTLIVED * rest
+            rests.append(rest)
+            waits.append(trial.wait(now, self.costs.start))
+            paces.append(trial.pace(partial(rest_of, self.costs, trial.config)))
+        self.pace = _common(paces)
+        rests = [wait + self.pace * rest for wait, rest in zip(waits, rests, strict=True)]
+        future = max(0, self.budget - self._study.created())
+        each = self._each()
+        more = max(0, future - _MANY) * each / self.slots
+        return more + makespan(rests, [each] * min(future, _MANY), self.slots)
+
+    def whole(self) -> float:
+        """Seconds of a study of the same size."""
+        return self.budget * self._each() / self.slots
+
+    def winner(self, best: float) -> float:
+        """How many times the price of the best so far the winner of the study has, to expect.
+
+        Args:
+            best: That price.
+        """
+        assert self._study is not None
+        ended = self._study.created() - len(self._running)
+        share = min(1.0, ended / max(1, self.budget))
+        return share + (1 - share) * self._price() / max(best, 1e-9)
+
+    def _price(self) -> float:
+        """Seconds of a whole training of a trial that nobody has drawn yet."""
+        prices = [self.costs.seconds(config) for config in self._drawn[-20:]]
+        anywhere = statistics.fmean(self.costs.seconds(config) for config in self.typical)
+        return (_PRIOR * anywhere + sum(prices)) / (_PRIOR + len(prices))
+
+    def _each(self) -> float:
+        """Seconds of such a trial, which may be stopped early."""
+        overhead = statistics.median(self._overheads) if self._overheads else 0.0
+        return self.pace * self.share * self._price() + overhead
+
+
+@dataclass
+class JobsForecast:
+    """Estimates what is left of trainings that go to their ends.
+
+    Args:
+        seconds: What is left of a job, by name, once so many of its epochs are trained.
+        slots: Jobs at once.
+        waiting: Names of those that have no slot yet, in order.
+        clock: Seconds, of any beginning.
+        states: Who knows how far jobs are.
+        costs: Learns how long processes take to start.
+    """
+
+    seconds: Callable[[str, float], float]
+    slots: int
+    waiting: list[str]
+    clock: Callable[[], float] = time.monotonic
+    states: States = dict
+    costs: TrialCosts | None = None
+    pace: float = 1.0
+    _flying: dict[str, _Flight] = field(default_factory=dict)
+
+    def started(self, name: str) -> None:
+        """Notes that a job has a slot."""
+        if name in self.waiting:
+            self.waiting.remove(name)
+        self._flying[name] = _Flight(self.clock())
+
+    def ended(self, name: str, *, again: bool = False) -> None:
+        """Notes that it has none any more; `again` where it waits for another one."""
+        self._flying.pop(name, None)
+        if again:
+            self.waiting.insert(0, name)
+
+    def left(self) -> float:
+        """Seconds until the last one ends: every slot takes the next one when it is free."""
+        now, states = self.clock(), self.states()
+        start = 0.0 if self.costs is None else self.costs.start
+        rests, waits = [], []
+        paces: list[float | None] = []
+        for name, flight in self._flying.items():
+            flight.hear(states.get(name), now, self.costs)
+            rests.append(self.seconds(name, flight.epochs))
+            waits.append(flight.wait(now, start))
+            paces.append(flight.pace(partial(self.seconds, name)))
+        self.pace = _common(paces)
+        running = [wait + self.pace * rest for wait, rest in zip(waits, rests, strict=True)]
+        later = [self.pace * self.seconds(name, 0.0) for name in self.waiting]
+        return makespan(running, later, self.slots)
+
+
+def _common(paces: Iterable[float | None]) -> float:
+    """The pace of those that show one, within reason."""
+    known = [pace for pace in paces if pace is not None]
+    return min(20.0, max(0.05, statistics.median(known))) if known else 1.0
+
+
+def makespan(running: Iterable[float], waiting: Iterable[float], slots: int) -> float:
+    """When the last of some jobs ends that slots take in order.
+
+    Args:
+        running: Seconds that are left of those that have a slot.
+        waiting: Seconds of those that wait.
+        slots: Jobs at once.
+    """
+    ends = list(running)
+    ends += [0.0] * (slots - len(ends))
+    heapq.heapify(ends)
+    for seconds in waiting:
+        heapq.heappush(ends, heapq.heappop(ends) + seconds)
+    return max(ends, default=0.0)

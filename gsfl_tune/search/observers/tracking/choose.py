@@ -1,0 +1,59 @@
+"""Which trackers were asked for, refused early where they cannot work."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+from urllib.parse import urlsplit
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.search.observers.tracking._base import Tracker
+
+_SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databricks")
+
+
+def open_trackers(*, mlflow: str | None = None, wandb: str | None = None) -> list[Tracker]:
+    """The trackers of a search; none of them has connected to anything yet.
+
+    Args:
+        mlflow: Tracking URI, such as ``http://HOST:5000`` or ``sqlite:///mlflow.db``.
+        wandb: Project of Weights & Biases, or ENTITY/PROJECT.
+
+    Raises:
+        UserError: When an extra is missing, a URI is none, or W&B has no key.
+    """
+    trackers: list[Tracker] = []
+    if mlflow is not None:
+        _need("mlflow")
+        _check_uri(mlflow)
+        from gsfl_tune.search.observers.tracking.mlflow import MlflowTracker
+
+        trackers.append(MlflowTracker(mlflow))
+    if wandb is not None:
+        _need("wandb")
+        from gsfl_tune.search.observers.tracking.wandb import WandbTracker
+
+        trackers.append(WandbTracker(wandb))
+    return trackers
+
+
+def redacted(uri: str) -> str:
+    """A URI without its password, to be shown."""
+    password = urlsplit(uri).password if "@" in uri else None
+    return uri.replace(f":{password}@", ":***@") if password else uri
+
+
+def _need(package: str) -> None:
+    if find_spec(package) is None:
+        raise UserError(f"--{package} needs a package: pip install 'gsfl-tune[{package}]'")
+
+
+def _check_uri(uri: str) -> None:
+    try:
+        scheme = urlsplit(uri).scheme.partition("+")[0]
+    except ValueError:
+        scheme = ""
+    if scheme not in _SCHEMES and uri != "databricks":
+        raise UserError(
+            f"--mlflow {redacted(uri)}: not a tracking URI of a server or a database; use "
+            "http://HOST:PORT, https://HOST or sqlite:///FILE (MLflow has given up directories)"
+        )

@@ -1,0 +1,289 @@
+"""MLflow: one run for the search, and under it one for every trial."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from importlib.metadata import version
+from itertools import islice
+from typing import Any
+from urllib.parse import urlsplit
+
+from gsfl_tune.run.results import Results
+from gsfl_tune.search.observers.tracking._base import RunInfo, Tracker, TrialRecord
+
+# Tags by which a driver finds again what an earlier one has made.
+_RUN, _TRIAL, _STATE, _EPOCHS = (
+    f"gsfl_tune.{name}" for name in ("run", "trial", "state", "epochs")
+)
+_STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
+# What the server takes at a time.
+_METRICS, _PARAMS = 900, 90
+_PARAM_LENGTH = 6000
+
+
+@dataclass
+class _There:
+    """What the server has of a run.
+
+    Attributes:
+        run: Its id there.
+        params: Names of the parameters.
+        epochs: How many were logged.
+        state: Of the trial, empty before its end.
+        status: Of the run, in MLflow's words.
+    """
+
+    run: str
+    params: set[str]
+    epochs: int
+    state: str
+    status: str
+
+    @classmethod
+    def of(cls, run: Any) -> _There:
+        """From MLflow's entity."""
+        tags = run.data.tags
+        return cls(
+            run=str(run.info.run_id),
+            params=set(run.data.params),
+            epochs=int(tags.get(_EPOCHS, 0)),
+            state=tags.get(_STATE, ""),
+            status=str(run.info.status),
+        )
+
+
+class MlflowTracker(Tracker):
+    """Logs to a tracking server or a database.
+
+    The experiment of MLflow has the name of ours. What was logged is asked of the server itself,
+    and compared: runs of this search carry its id as a tag, and every trial how many epochs were
+    logged, in the same request as the epochs. After a request that failed the server is asked
+    again, since it may have done what it did not answer to.
+
+    Args:
+        uri: Tracking URI.
+    """
+
+    name = "MLflow"
+
+    def __init__(self, uri: str) -> None:
+        self._uri = uri
+        self._client: Any = None
+        self._info: RunInfo | None = None
+        self._experiment = ""
+        self._parent = ""
+        self._there: dict[str, _There] = {}
+        self._certain = False
+
+    @property
+    def secrets(self) -> Sequence[str]:
+        """Passwords and tokens that a message of the client might repeat."""
+        names = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
+        found = [os.environ.get(name) for name in names]
+        found.append(urlsplit(self._uri).password if "@" in self._uri else None)
+        return [secret for secret in found if secret]
+
+    def open(self, info: RunInfo) -> None:
+        """Finds the experiment and the runs of this search, or makes them."""
+        # A search waits for nobody: the client's own defaults try for minutes.
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
+        # Ours must not tell others what a user does.
+        os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+        from mlflow.tracking import MlflowClient
+
+        for chatty in ("mlflow", "alembic"):
+            logging.getLogger(chatty).setLevel(logging.ERROR)
+        self._client, self._info = MlflowClient(tracking_uri=self._uri), info
+        self._experiment = _experiment(self._client, info.name)
+        self._look()
+        with self._doubting():
+            if "" not in self._there:
+                created = self._client.create_run(
+                    self._experiment,
+                    run_name=f"{info.name} {info.id[:6]}",
+                    tags={
+                        _RUN: info.id,
+                        _TRIAL: "",
+                        "gsfl_tune.metric": info.metric,
+                        "gsfl_tune.version": version("gsfl-tune"),
+                    },
+                )
+                self._there[""] = _There.of(created)
+            self._parent = self._there[""].run
+            kept = {file.path for file in self._client.list_artifacts(self._parent)}
+            if info.run.experiment_file.name not in kept:
+                self._client.log_artifact(self._parent, str(info.run.experiment_file))
+            self._client.update_run(self._parent, status="RUNNING")
+
+    def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
+        """Logs what is new of a trial, and what an earlier try did not come to."""
+        if not self._certain:
+            self._look()
+        with self._doubting():
+            there = self._there.get(record.key) or self._create(record)
+            self._log_params(there, record)
+            self._log_epochs(there, record, epochs)
+            if record.done:
+                self._end(there, record)
+
+    def conclude(self, results: Results) -> None:
+        """The answer goes to the run of the search."""
+        from mlflow.entities import Metric
+
+        client = self._client
+        assert self._info is not None
+        # So that what is sent twice is the same row twice.
+        at = int(self._info.run.results_file.stat().st_mtime * 1000)
+        metrics = [Metric(name, value, at, 0) for name, value in answer(results).items()]
+        client.log_batch(self._parent, metrics=metrics)
+        client.set_tag(self._parent, "gsfl_tune.winner", str(results.winner.trial))
+        client.log_artifact(self._parent, str(self._info.run.results_file))
+        client.set_terminated(self._parent, "FINISHED")
+
+    def close(self) -> None:
+        """Nothing is held open."""
+        self._client = None
+
+    def _look(self) -> None:
+        """Asks the server what it has of this search."""
+        assert self._info is not None
+        self._there = {}
+        for run in _runs(self._client, self._experiment, self._info.id):
+            self._there.setdefault(run.data.tags.get(_TRIAL, ""), _There.of(run))
+        self._certain = True
+
+    @contextmanager
+    def _doubting(self) -> Iterator[None]:
+        """After a failure nobody knows what the server has done."""
+        self._certain = False
+        yield
+        self._certain = True
+
+    def _create(self, record: TrialRecord) -> _There:
+        assert self._info is not None
+        created = self._client.create_run(
+            self._experiment,
+            start_time=_milliseconds(record.started),
+            run_name=record.key.replace("-", " "),
+            tags={
+                _RUN: self._info.id,
+                _TRIAL: record.key,
+                "gsfl_tune.study": record.study,
+                "mlflow.parentRunId": self._parent,
+            },
+        )
+        there = self._there[record.key] = _There.of(created)
+        return there
+
+    def _log_params(self, there: _There, record: TrialRecord) -> None:
+        from mlflow.entities import Param
+
+        missing = {name: each for name, each in record.params.items() if name not in there.params}
+        params = [Param(name, str(each)[:_PARAM_LENGTH]) for name, each in missing.items()]
+        for piece in _pieces(params, _PARAMS):
+            self._client.log_batch(there.run, params=piece)
+        there.params |= missing.keys()
+
+    def _log_epochs(
+        self, there: _There, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]
+    ) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        # Times follow from the records, so that what is sent twice is the same row twice.
+        at = float(_milliseconds(record.started))
+        metrics: list[Any] = []
+        for number, epoch in enumerate(epochs):
+            at += 1000 * float(epoch.get("seconds", 0.0))
+            if number < there.epochs:
+                continue
+            new = [
+                Metric(name, float(value), int(at), int(epoch["epoch"]))
+                for name, value in epoch.items()
+                if isinstance(value, int | float) and name != "epoch"
+            ]
+            if len(metrics) + len(new) > _METRICS:
+                self._client.log_batch(
+                    there.run, metrics=metrics, tags=[RunTag(_EPOCHS, str(number))]
+                )
+                metrics = []
+            metrics += new
+        if metrics:
+            tags = [RunTag(_EPOCHS, str(len(epochs)))]
+            self._client.log_batch(there.run, metrics=metrics, tags=tags)
+        there.epochs = max(there.epochs, len(epochs))
+
+    def _end(self, there: _There, record: TrialRecord) -> None:
+        from mlflow.entities import Metric, RunTag
+
+        assert self._info is not None
+        end = _milliseconds(record.finished)
+        status = _STATUS[record.state]
+        if there.state == record.state and there.status == status:
+            return
+        final = record.final(self._info.metric)
+        metrics = [Metric(name, value, end, 0) for name, value in final.items()]
+        tags = [RunTag(f"gsfl_tune.{name}", text) for name, text in record.attributes.items()]
+        tags.append(RunTag(_STATE, record.state))
+        self._client.log_batch(there.run, metrics=metrics, tags=tags)
+        self._client.set_terminated(there.run, status, end)
+        there.state, there.status = record.state, status
+
+
+def answer(results: Results) -> dict[str, float]:
+    """The numbers of a finished run that are worth a column."""
+    numbers: dict[str, float] = {}
+    for prefix, outcome in (("", results.winner), ("control/", results.control)):
+        for name, score in (outcome.test if outcome is not None else {}).items():
+            numbers[f"{prefix}test/{name}"] = score.mean
+            numbers[f"{prefix}test/{name}_std"] = score.std
+    if results.difference is not None:
+        numbers["difference"] = results.difference.mean
+        numbers["difference_low"] = results.difference.interval.low
+        numbers["difference_high"] = results.difference.interval.high
+    return numbers
+
+
+def _experiment(client: Any, name: str) -> str:
+    found = client.get_experiment_by_name(name)
+    if found is None:
+        try:
+            return str(client.create_experiment(name))
+        except Exception:
+            # Another search of that name may have been faster.
+            found = client.get_experiment_by_name(name)
+            if found is None:
+                raise
+    if found.lifecycle_stage == "deleted":
+        raise RuntimeError(f"MLflow's experiment {name!r} was deleted; restore or rename it")
+    return str(found.experiment_id)
+
+
+def _runs(client: Any, experiment: str, run_id: str) -> Iterator[Any]:
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment],
+            filter_string=f"tags.`{_RUN}` = '{run_id}'",
+            max_results=1000,
+            page_token=token,
+        )
+        yield from page
+        token = page.token
+        if not token:
+            return
+
+
+def _pieces(items: Sequence[Any], size: int) -> Iterator[list[Any]]:
+    rest = iter(items)
+    while piece := list(islice(rest, size)):
+        yield piece
+
+
+def _milliseconds(moment: datetime | None) -> int:
+    return int((moment or datetime.now()).timestamp() * 1000)

@@ -1,0 +1,215 @@
+"""What TensorBoard shows of a run beside its trials: the table of parameters, and pictures.
+
+Trials write their own events (`gsfl_tune.search.workers.tensorboard_events`);
+``tensorboard --logdir RUN`` finds all.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.distributions import CategoricalDistribution
+from optuna.trial import FrozenTrial, TrialState
+from PIL import Image
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.run import EpochLog, RunDirectory, read_json
+from gsfl_tune.run.storage import EPOCHS
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.observers.tracking.stored_pictures import StoredPictures
+from gsfl_tune.search.samplers.factory import whole_space
+from gsfl_tune.search.samplers.spaces import run_spaces
+from gsfl_tune.search.study.journal import read_studies
+from gsfl_tune.search.workers.tensorboard_events import (
+    EventWriter,
+    hparam_kind,
+    hparams,
+    hparams_summary,
+    matrix_picture,
+)
+
+FOLDER = "tensorboard"
+_METRICS = ("accuracy", "balanced_accuracy", "nll")
+
+
+class TensorBoard(Watcher):
+    """Writes the table of parameters when a search begins.
+
+    Args:
+        run: The run.
+        experiment: The experiment, bounds clamped to the data.
+    """
+
+    def __init__(self, run: RunDirectory, experiment: Experiment) -> None:
+        self._run = run
+        self._experiment = experiment
+
+    def begin(self, study: Any, budget: int | None, slots: int) -> None:
+        """Writes it, unless an earlier driver has: TensorBoard reads only the first."""
+        folder = self._run.path / FOLDER
+        # A disk that is full ends the search elsewhere, with words.
+        with suppress(OSError):
+            if not any(folder.glob("events.out.tfevents.*")):
+                _write_table(folder, self._experiment)
+
+
+def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda text: None) -> Path:
+    """Writes everything beside the trials' own events, and events of trials that have none.
+
+    Those ran on another node: their numbers are written from their epochs, their pictures are
+    taken from the run's storage.
+
+    Args:
+        run: The run; no search works in it.
+        notice: Told what a user should read.
+
+    Returns:
+        The folder; it is replaced as a whole.
+
+    Raises:
+        OSError: When it cannot be written.
+    """
+    experiment = Experiment.load(run.experiment_file)
+    folder = run.path / FOLDER
+    new = Path(tempfile.mkdtemp(prefix=f".{FOLDER}.", dir=run.path))
+    try:
+        new.chmod(0o755)
+        _write_table(new, experiment)
+        metric = experiment.defaults().search.metric
+        pictures = StoredPictures(experiment, notice)
+        spaces = run_spaces(run)
+        for name, trials in read_studies(run.journal).items():
+            for trial in trials:
+                directory = run.trial(name, trial.number)
+                if not any(directory.glob("events.out.tfevents.*")):
+                    place = directory.relative_to(run.path)
+                    found = pictures.of(place.as_posix())
+                    _write_trial(directory, new / place, trial, spaces[name], metric, found)
+        _write_pictures(run, new)
+        if folder.exists():
+            shutil.rmtree(folder)
+        new.rename(folder)
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return folder
+
+
+def show_winner(run: RunDirectory) -> None:
+    """Adds pictures of the winner, if it can: a run that has its results is not lost for them."""
+    with suppress(OSError):
+        _write_pictures(run, run.path / FOLDER)
+
+
+def _write_pictures(run: RunDirectory, folder: Path) -> None:
+    """The winner's confusion matrix and the pictures of the evidence, those that there are."""
+    pictures = _pictures(run)
+    if not pictures:
+        return
+    writer = _writer(folder / "winner")
+    for tag, pixels in pictures.items():
+        writer.add_image(tag, pixels, 0, dataformats="HWC")
+    writer.close()
+
+
+def _write_table(folder: Path, experiment: Experiment) -> None:
+    writer = _writer(folder)
+    writer.file_writer.add_summary(_table(experiment))
+    writer.close()
+
+
+def _table(experiment: Experiment) -> Any:
+    """Which parameters and metrics there are, for the columns of the view."""
+    from tensorboardX.proto.api_pb2 import (
+        DataType,
+        HParamInfo,
+        Interval,
+        MetricInfo,
+        MetricName,
+    )
+    from tensorboardX.proto.api_pb2 import Experiment as Table
+
+    infos = []
+    for name, distribution in whole_space(experiment.space).items():
+        info = HParamInfo(name=name)
+        if isinstance(distribution, CategoricalDistribution):
+            choices = distribution.choices
+            kind = hparam_kind(choices)
+            if kind == "flag":
+                info.type = DataType.Value("DATA_TYPE_BOOL")
+                info.domain_discrete.extend(choices)
+            elif kind == "number":
+                info.type = DataType.Value("DATA_TYPE_FLOAT64")
+                info.domain_discrete.extend([float(choice) for choice in choices])  # type: ignore[arg-type]
+            else:
+                info.type = DataType.Value("DATA_TYPE_STRING")
+                info.domain_discrete.extend([str(choice) for choice in choices])
+        else:
+            low, high = float(distribution.low), float(distribution.high)  # type: ignore[attr-defined]
+            info.type = DataType.Value("DATA_TYPE_FLOAT64")
+            info.domain_interval.CopyFrom(Interval(min_value=low, max_value=high))
+        infos.append(info)
+    metric = experiment.defaults().search.metric
+    tags = dict.fromkeys([f"final/{metric}", *(f"validation/{name}" for name in _METRICS)])
+    metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in tags]
+    return hparams_summary("experiment", Table(hparam_infos=infos, metric_infos=metrics))
+
+
+def _write_trial(
+    directory: Path,
+    target: Path,
+    trial: FrozenTrial,
+    space: Space,
+    metric: str,
+    pictures: Sequence[Any],
+) -> None:
+    """Events of a trial from its epochs, and pictures as its worker wrote them."""
+    epochs = EpochLog(directory / EPOCHS).read()
+    if not epochs:
+        return
+    events = EventWriter(target, hparams(space, trial.params), metric)
+    at = trial.datetime_start.timestamp() if trial.datetime_start is not None else 0.0
+    for epoch in epochs:
+        at += float(epoch.get("seconds", 0.0))
+        events.epoch(epoch, at)
+    for picture in pictures:
+        events.again(picture)
+    last = epochs[-1].get(metric) if trial.state.is_finished() else None
+    events.close(last, failed=trial.state == TrialState.FAIL)
+
+
+def _pictures(run: RunDirectory) -> dict[str, np.ndarray]:
+    try:
+        evidence = read_json(run.evidence_file)
+    except (OSError, ValueError):
+        return {}
+    found: dict[str, np.ndarray] = {}
+    confusion = evidence.get("confusion") or {}
+    if isinstance(confusion, Mapping) and confusion.get("matrix"):
+        matrix = np.array(confusion["matrix"], dtype=np.float64)
+        order = confusion.get("order", range(len(matrix)))
+        found["winner/confusion"] = matrix_picture(matrix[np.ix_(order, order)])
+    for number, picture in enumerate(_listed(evidence.get("pictures"))):
+        # A picture that is gone or damaged is no reason to lose the others.
+        with suppress(OSError, ValueError, KeyError, TypeError):
+            file = (run.path / str(picture["file"])).resolve()
+            if file.is_relative_to(run.path.resolve()):
+                tag = f"{picture['kind']}/{number}"
+                found[tag] = np.asarray(Image.open(file).convert("RGB"))
+    return found
+
+
+def _listed(value: Any) -> list[Mapping[str, Any]]:
+    return [each for each in value if isinstance(each, Mapping)] if isinstance(value, list) else []
+
+
+def _writer(folder: Path) -> Any:
+    from tensorboardX import SummaryWriter
+
+    return SummaryWriter(logdir=str(folder), write_to_disk=True)

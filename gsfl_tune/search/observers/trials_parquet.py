@@ -1,0 +1,224 @@
+"""``trials.parquet``: one row a trial, derived from the journal and the trials' own files."""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import Counter
+from collections.abc import Mapping
+from contextlib import suppress
+from numbers import Integral
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow
+from optuna.trial import FrozenTrial
+from pyarrow import parquet
+
+from gsfl_tune.experiment.errors import EnvironmentProblem
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
+from gsfl_tune.run.storage import EPOCHS, RunStorage
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.samplers.spaces import run_spaces
+from gsfl_tune.search.study.journal import read_studies
+from gsfl_tune.search.workers.tensorboard_events import words_of
+
+if TYPE_CHECKING:
+    from gsfl_tune.search.study.study import Study
+
+SECONDS_BETWEEN_WRITES = 5.0
+
+FORMAT = 1
+# The columns that every file has, in their order; docs/ecosystem.md describes them.
+SCHEMA = {
+    "study": pyarrow.string(),
+    "number": pyarrow.int64(),
+    "state": pyarrow.string(),
+    "value": pyarrow.float64(),
+    "reason": pyarrow.string(),
+    "ended": pyarrow.string(),
+    "batch_halved": pyarrow.bool_(),
+    "origin": pyarrow.string(),
+    "epochs": pyarrow.int64(),
+    "seconds": pyarrow.float64(),
+    "started": pyarrow.timestamp("us"),
+    "finished": pyarrow.timestamp("us"),
+}
+
+
+def trial_rows(
+    run: RunDirectory, name: StudyName, trials: list[FrozenTrial], space: Space | None
+) -> list[dict[str, Any]]:
+    """One mapping a trial: state, value, parameters, and the numbers of its last epoch.
+
+    Args:
+        run: The run.
+        name: Of the study.
+        trials: Of the study.
+        space: Says which parameters were active; without it there are all that were drawn.
+    """
+    return [_row(run, name, trial, space) for trial in trials]
+
+
+def count_trials(run: RunDirectory) -> dict[str, int]:
+    """Trials of the search by state, as ``trials.parquet`` has them: all four are there."""
+    table = parquet.read_table(run.trials_parquet, columns=["study", "state"]).to_pylist()
+    found = Counter(row["state"] for row in table if row["study"] == "search")
+    return {state: found[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
+
+
+def write_trials(run: RunDirectory) -> None:
+    """Writes ``trials.parquet`` anew from the journal and the trials' files."""
+    rows: list[dict[str, Any]] = []
+    spaces = run_spaces(run)
+    for name, trials in read_studies(run.journal).items():
+        rows += trial_rows(run, name, trials, spaces.get(name))
+    _write(run, rows)
+
+
+class TrialTable(Watcher):
+    """Keeps ``trials.parquet`` up to date while a study runs.
+
+    Rows of finished trials are read once; the file is written at most every few seconds, and
+    less often where writing is slow.
+
+    Args:
+        run: The run.
+        study: The study that runs.
+        storage: Where trials that ran elsewhere have left their files.
+    """
+
+    def __init__(self, run: RunDirectory, study: Study, storage: RunStorage | None = None) -> None:
+        self._run = run
+        self._storage = storage
+        self._study = study
+        self._rows: dict[int, dict[str, Any]] = {}
+        self._others: list[dict[str, Any]] = []
+        self._due = 0.0
+        self._dirty = False
+
+    def begin(self, study: Study, budget: int | None, slots: int) -> None:
+        """Reads what other studies of the run left."""
+        spaces = run_spaces(self._run)
+        for name, trials in read_studies(self._run.journal).items():
+            if name != self._study.name:
+                self._others += trial_rows(self._run, name, trials, spaces.get(name))
+        self._write()
+
+    def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
+        """There is a new row."""
+        self._dirty = True
+
+    def rung(self, number: int, k: int, value: float) -> None:
+        """A row has a new value."""
+        self._dirty = True
+
+    def ended(self, number: int) -> None:
+        """A row is final."""
+        self._dirty = True
+        if self._storage is not None:
+            self._storage.want(self._epochs(number))
+
+    def tick(self) -> None:
+        """Writes when there is something new and the last time is long enough ago."""
+        if self._dirty and time.monotonic() >= self._due:
+            self._write()
+
+    def finish(self, *, interrupted: bool) -> None:
+        """Writes the final state."""
+        if self._storage is not None:
+            # If it does not answer, a resume asks again.
+            with suppress(EnvironmentProblem):
+                self._storage.settle()
+        self._write()
+
+    def _epochs(self, number: int) -> Path:
+        return self._run.trial(self._study.name, number) / EPOCHS
+
+    def _on_its_way(self, number: int) -> bool:
+        return self._storage is not None and self._storage.is_wanted(self._epochs(number))
+
+    def _write(self) -> None:
+        started = time.monotonic()
+        rows = []
+        missing = False
+        for trial in self._study.trials():
+            row = self._rows.get(trial.number)
+            if row is None:
+                row = _row(self._run, self._study.name, trial, self._study.space)
+                if self._on_its_way(trial.number):
+                    missing = True
+                elif trial.state.is_finished():
+                    self._rows[trial.number] = row
+            rows.append(row)
+        _write(self._run, rows + self._others)
+        now = time.monotonic()
+        self._due = now + max(SECONDS_BETWEEN_WRITES, 30 * (now - started))
+        self._dirty = missing
+
+
+def _row(
+    run: RunDirectory, name: StudyName, trial: FrozenTrial, space: Space | None
+) -> dict[str, Any]:
+    epochs = EpochLog(run.trial(name, trial.number) / EPOCHS).read()
+    last: Mapping[str, Any] = epochs[-1] if epochs else {}
+    row: dict[str, Any] = {
+        "study": name,
+        "number": trial.number,
+        "state": trial.state.name,
+        "value": trial.values[0] if trial.state.name == "COMPLETE" and trial.values else None,
+        "reason": trial.user_attrs.get("reason"),
+        "ended": trial.user_attrs.get("ended"),
+        "batch_halved": bool(trial.user_attrs.get("batch_halved", False)),
+        "origin": trial.user_attrs.get("origin"),
+        "epochs": len(epochs),
+        "seconds": sum(record.get("seconds", 0.0) for record in epochs),
+        "started": trial.datetime_start,
+        "finished": trial.datetime_complete,
+    }
+    if trial.values and len(trial.values) > 1:
+        row["latency_ms"] = trial.values[1]
+    for key, value in last.items():
+        if "/" in key:
+            row[key] = value
+    # Optuna takes no intermediate values where there are two objectives.
+    rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
+    for k, value in sorted((int(k), value) for k, value in rungs.items()):
+        row[f"rungs.{k}"] = value
+    params = trial.params if space is None else space.active_params(trial.params)
+    words = set() if space is None else words_of(space)
+    for key, value in params.items():
+        row[f"params.{key}"] = str(value) if key in words and value is not None else value
+    return row
+
+
+def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
+    names = list(dict.fromkeys([*SCHEMA, *sorted({key for row in rows for key in row})]))
+    fields, columns = [], []
+    for name in names:
+        values = [row.get(name) for row in rows]
+        kind = SCHEMA.get(name) or _kind(name, values)
+        if kind == pyarrow.string():
+            # A choice of "all" and 2, say: Parquet columns have one type.
+            values = [None if value is None else str(value) for value in values]
+        fields.append(pyarrow.field(name, kind))
+        columns.append(pyarrow.array(values, kind))
+    schema = pyarrow.schema(fields, metadata={"gsfl_tune.trials": str(FORMAT)})
+    buffer = io.BytesIO()
+    parquet.write_table(pyarrow.table(columns, schema=schema), buffer)
+    write_bytes(run.trials_parquet, buffer.getvalue())
+
+
+def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
+    """The type of a column that depends on the experiment."""
+    if not name.startswith("params."):
+        return pyarrow.float64()
+    known = [value for value in values if value is not None]
+    if not known or any(isinstance(value, str) for value in known):
+        return pyarrow.string()
+    flags = [isinstance(value, bool) for value in known]
+    if any(flags):
+        return pyarrow.bool_() if all(flags) else pyarrow.string()
+    whole = all(isinstance(value, Integral) for value in known)
+    return pyarrow.int64() if whole else pyarrow.float64()

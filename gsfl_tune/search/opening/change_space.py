@@ -1,0 +1,381 @@
+"""A run whose space is changed: which of its trials are trials of the new space too.
+
+Optuna keeps distributions with the trials of a study and refuses others of the same name. So the
+studies are written anew into the same journal, trial by trial under their numbers: the old ones are
+deleted as Optuna deletes them, which adds to the file and takes nothing away.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.distributions import (
+    BaseDistribution,
+    CategoricalDistribution,
+    FloatDistribution,
+    IntDistribution,
+    distribution_to_json,
+)
+from optuna.trial import FrozenTrial, TrialState
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.distributions import is_number, same
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.fields import MISSING, leaves, show
+from gsfl_tune.plugins import left_out
+from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.search.samplers.factory import draws_everything, fixed_params, whole_space
+from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.samplers.spaces import plain_space
+from gsfl_tune.search.study.compatibility import changeable, differences
+from gsfl_tune.search.study.journal import open_journal, read_studies, study_attributes
+from gsfl_tune.search.study.reconcile import fingerprint, flat
+
+_VALUED = (TrialState.COMPLETE, TrialState.PRUNED)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What a trial is in another space.
+
+    Attributes:
+        params: Its parameters there; those that there are, where it is outside.
+        outside: Why it is none of the other space, one reason a leaf; empty if it is.
+        comparable: Whether its value says something about trials of the other space: not if a leaf
+            is different that was the same in all trials.
+    """
+
+    params: dict[str, Any]
+    outside: list[str] = field(default_factory=list)
+    comparable: bool = True
+
+
+def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
+    """What `change_space` would change, a line a leaf; empty if nothing.
+
+    Args:
+        run: The run.
+        experiment: The new experiment, bounds clamped to the data.
+
+    Raises:
+        UserError: For a change of the search itself, after which values could not be compared.
+    """
+    if not run.journal.exists():
+        return []
+    known = study_attributes(run.journal, "search").get("fingerprint")
+    if known is None:
+        return []
+    found = fingerprint(experiment)
+    lines = differences(known, found)
+    paths = [line.strip().partition(":")[0] for line in lines]
+    fixed = [line for line, path in zip(lines, paths, strict=True) if path.startswith("search.")]
+    if fixed:
+        raise UserError(
+            "\n".join(
+                [
+                    "--change-space: found changes of the search itself; allowed are changes of "
+                    "what a trial can be (data, model, loss, training)",
+                    *fixed,
+                    "leave these as they were, or begin a new run",
+                ]
+            )
+        )
+    return lines
+
+
+def change_space(
+    run: RunDirectory, before: Experiment, after: Experiment, notice: Callable[[str], None]
+) -> None:
+    """Writes the studies of a run anew, as those of another space.
+
+    Trials that are configurations of the new space keep number, state, values and rungs. The others
+    end as FAIL, which no scheduler or finalist counts, with the reason; what they were and had come
+    to is kept in their user attribute `OUTSIDE`: TPE learns from it, and a later change that takes
+    them in again gives it back.
+
+    The journal is replaced at once: a driver that is killed leaves the old one or the new one.
+
+    Args:
+        run: The run; its lock is held.
+        before: The experiment that it was begun with.
+        after: The new one, bounds clamped to the data.
+        notice: Told what changed, and what became of the trials.
+
+    Raises:
+        UserError: When `before` is not what the studies were begun with.
+    """
+    lines = changed_lines(run, after)
+    if differences(study_attributes(run.journal, "search")["fingerprint"], fingerprint(before)):
+        raise UserError(
+            f"{run.experiment_file}: this is not the experiment that the run was begun with; "
+            "--change-space needs it to know what its trials were"
+        )
+    draft = run.journal.with_name("study.journal.new")
+    shutil.copyfile(run.journal, draft)
+    said = [f"{run.path}: the space is changed", *lines]
+    for name, trials in read_studies(run.journal).items():
+        old, new = before, after
+        if name == "control":
+            old, new = plain_space(before), plain_space(after)
+        fits = [fit(trial, old, new) for trial in trials]
+        moved = [_moved(*each, old, new) for each in zip(trials, fits, strict=True)]
+        _rewrite(draft, name, new, lines, moved)
+        said.append(_summary(name, moved, fits, new))
+    with draft.open("rb") as file:
+        os.fsync(file.fileno())
+    os.replace(draft, run.journal)
+    notice("\n".join(said))
+
+
+@dataclass(frozen=True)
+class _Was:
+    """A trial before it was ever outside."""
+
+    leaves: dict[str, Any]
+    params: dict[str, Any]
+    state: TrialState
+    values: list[float] | None
+    rungs: dict[int, float]
+
+    @classmethod
+    def of(cls, trial: FrozenTrial, experiment: Experiment) -> _Was:
+        """From what was kept of it, or of the experiment whose trial it is."""
+        kept = trial.user_attrs.get(OUTSIDE)
+        if kept is not None:
+            rungs = {int(k): value for k, value in kept["rungs"].items()}
+            return cls(
+                kept["leaves"], kept["params"], TrialState[kept["state"]], kept["values"], rungs
+            )
+        waits = fixed_params(trial) if trial.state == TrialState.WAITING else None
+        drawn = dict(trial.params if waits is None else waits)
+        found = _leaves_of(experiment, drawn)
+        return cls(found, drawn, trial.state, trial.values, dict(trial.intermediate_values))
+
+    def to_json(self, found: Fit, drawn: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+        """For the user attribute; with what it is in the new space, and drawn from what there."""
+        comparable = found.comparable and self.state in _VALUED and bool(found.params)
+        texts = {name: distribution_to_json(each) for name, each in drawn.items()}
+        return {
+            "leaves": self.leaves,
+            "params": self.params,
+            "state": self.state.name,
+            "values": self.values,
+            "rungs": {str(k): value for k, value in self.rungs.items()},
+            "history": {"params": found.params, "distributions": texts} if comparable else None,
+        }
+
+
+def fit(trial: FrozenTrial, before: Experiment, after: Experiment) -> Fit:
+    """What a trial of one space is in another.
+
+    It is the same trial there if the other space has the same complete configuration; which of its
+    leaves are parameters, and what they are drawn from, does not matter.
+
+    Args:
+        trial: The trial.
+        before: The experiment whose trial it is.
+        after: The other one.
+    """
+    try:
+        was = _Was.of(trial, before)
+    except (UserError, ValueError) as error:
+        return Fit({}, [" ".join(str(error).split())], comparable=False)
+    taker = _Taker(was)
+    params = after.space.suggest(taker)
+    reasons = dict(taker.outside)
+    if not reasons:
+        try:
+            now = _leaves_of(after, params)
+        except (UserError, ValueError) as error:
+            return Fit({}, [" ".join(str(error).split())], comparable=False)
+        for path in sorted({*was.leaves, *now}):
+            value, other = was.leaves.get(path, MISSING), now.get(path, MISSING)
+            if not _same(value, other):
+                reasons[path] = f"{path} is {_shown(value)}, allowed is {_shown(other)}"
+    if reasons:
+        kept = {name: value for name, value in params.items() if name not in taker.names}
+        comparable = not any(_was_fixed(before, path) for path in reasons)
+        return Fit(kept, list(reasons.values()), comparable)
+    if draws_everything(after.defaults().search.sampler.name):
+        whole = whole_space(after.space)
+        for parameter in after.space.parameters:
+            if parameter.name not in params:
+                value = was.params.get(parameter.name, MISSING)
+                fits = value is not MISSING and _contains(whole[parameter.name], value)
+                params[parameter.name] = value if fits else parameter.distribution.default
+    return Fit(params)
+
+
+class _Taker:
+    """Takes the place of an Optuna trial: gives what a trial was, and notes what does not fit.
+
+    Attributes:
+        outside: Why it does not, by dotted path.
+        names: Names of the parameters that do not have what it was.
+    """
+
+    def __init__(self, was: _Was) -> None:
+        self._was = was
+        self.outside: dict[str, str] = {}
+        self.names: set[str] = set()
+
+    def suggest_categorical(self, name: str, choices: Sequence[Any]) -> Any:
+        return self._take(name, CategoricalDistribution(choices), choices[0])
+
+    def suggest_int(
+        self, name: str, low: int, high: int, *, step: int = 1, log: bool = False
+    ) -> int:
+        return int(self._take(name, IntDistribution(low, high, log=log, step=step), low))
+
+    def suggest_float(
+        self, name: str, low: float, high: float, *, step: float | None = None, log: bool = False
+    ) -> float:
+        return float(self._take(name, FloatDistribution(low, high, log=log, step=step), low))
+
+    def _take(self, name: str, wanted: BaseDistribution, instead: Any) -> Any:
+        path = name.partition("@")[0]
+        # The choice between named mappings is no leaf: its name is all there is of it.
+        had = self._was.leaves if path in leaves() else self._was.params
+        value = had.get(path if path in leaves() else name, MISSING)
+        if value is not MISSING and _contains(wanted, value):
+            return value
+        self.outside[path] = f"{path} is {_shown(value)}, allowed is {_described(wanted)}"
+        self.names.add(name)
+        return instead
+
+
+def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment) -> FrozenTrial:
+    """The trial as the new study has it."""
+    moved = copy.deepcopy(trial)
+    whole = whole_space(after.space)
+    # What samplers kept for themselves is of the old space.
+    moved.system_attrs = {}
+    drawn = {name: whole[name] for name in found.params}
+    if not found.outside:
+        moved.params, moved.distributions = dict(found.params), drawn
+        was = _Was.of(trial, before)
+        if moved.user_attrs.pop(OUTSIDE, None) is not None:
+            moved.user_attrs.pop("reason", None)
+            if moved.user_attrs.pop("failed", None) is not None:
+                moved.user_attrs["reason"] = trial.user_attrs["failed"]
+            moved.state, moved.values = was.state, was.values
+            moved.intermediate_values = was.rungs
+        if fixed_params(trial) is not None:
+            moved.system_attrs["fixed_params"] = dict(found.params)
+        if moved.state == TrialState.WAITING:
+            moved.params, moved.distributions = {}, {}
+            moved.datetime_start = moved.datetime_complete = None
+        return moved
+    if "reason" in moved.user_attrs and OUTSIDE not in moved.user_attrs:
+        moved.user_attrs["failed"] = moved.user_attrs["reason"]
+    moved.user_attrs["reason"] = f"outside the changed space: {'; '.join(found.outside)}"
+    try:
+        was = _Was.of(trial, before)
+        moved.user_attrs[OUTSIDE] = was.to_json(found, drawn)
+    except (UserError, ValueError):
+        pass  # a combination that was refused: it came to nothing
+    # As a trial of the new space it is none: nobody is to take its point for tried.
+    moved.params, moved.distributions = {}, {}
+    moved.state, moved.values = TrialState.FAIL, None
+    moved.intermediate_values = {}
+    moved.datetime_start = moved.datetime_start or datetime.now()
+    moved.datetime_complete = moved.datetime_complete or datetime.now()
+    return moved
+
+
+def _rewrite(
+    journal: Path,
+    name: StudyName,
+    experiment: Experiment,
+    lines: Sequence[str],
+    trials: Sequence[FrozenTrial],
+) -> None:
+    """Puts a study of other trials in the place of one."""
+    storage, backend = open_journal(journal)
+    old = optuna.load_study(study_name=name, storage=storage)
+    attributes, directions = dict(old.user_attrs), list(old.directions)
+    change = {"time": time.time(), "trials": len(trials), "lines": list(lines)}
+    attributes["fingerprint"] = fingerprint(experiment)
+    attributes["changes"] = [*attributes.get("changes", []), change]
+    optuna.delete_study(study_name=name, storage=storage)
+    with backend.batch():
+        new = storage.create_new_study(directions, study_name=name)
+        for key, value in attributes.items():
+            storage.set_study_user_attr(new, key, value)
+        for trial in trials:
+            storage.create_new_trial(new, template_trial=trial)
+    backend.close()
+
+
+def _summary(
+    name: str, moved: Sequence[FrozenTrial], fits: Sequence[Fit], experiment: Experiment
+) -> str:
+    outside = [each for each in fits if each.outside]
+    text = (
+        f"{name}: {len(fits) - len(outside)} of {len(fits)} trials are trials of the new space "
+        "and keep their states"
+    )
+    if not outside:
+        return text
+    text += f"; {len(outside)} are outside and count no more"
+    search = experiment.defaults().search
+    if search.sampler.name == "tpe" and not search.objectives:
+        learned = sum(bool((each.user_attrs.get(OUTSIDE) or {}).get("history")) for each in moved)
+        text += f" (tpe learns from {learned} of them)"
+    return text
+
+
+def _leaves_of(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
+    """What a training is: every leaf but those of the search, by dotted path."""
+    found = flat(experiment.configure(params).model_dump(mode="json"))
+    return {
+        path: value
+        for path, value in found.items()
+        if not path.startswith("search.")
+        and not changeable(path)
+        # A package that is installed meanwhile changes nothing as long as its terms are left out.
+        and not left_out(path, value)
+    }
+
+
+def _was_fixed(experiment: Experiment, path: str) -> bool:
+    try:
+        return len(experiment.values(path)) == 1
+    except UserError:
+        return False
+
+
+def _contains(distribution: BaseDistribution, value: Any) -> bool:
+    if isinstance(distribution, CategoricalDistribution):
+        return any(_same(value, choice) for choice in distribution.choices)
+    if not is_number(value):
+        return False
+    if isinstance(distribution, IntDistribution) and value != int(value):
+        return False
+    return bool(distribution._contains(distribution.to_internal_repr(value)))
+
+
+def _same(one: Any, other: Any) -> bool:
+    if is_number(one) and is_number(other):
+        return math.isclose(one, other, rel_tol=1e-9, abs_tol=1e-15)
+    return same(one, other)
+
+
+def _shown(value: Any) -> str:
+    return "nothing" if value is MISSING else show(value)
+
+
+def _described(distribution: BaseDistribution) -> str:
+    if isinstance(distribution, CategoricalDistribution):
+        return "one of " + ", ".join(map(show, distribution.choices))
+    return f"{show(distribution.low)} to {show(distribution.high)}"  # type: ignore[attr-defined]

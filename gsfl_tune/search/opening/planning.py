@@ -1,0 +1,345 @@
+"""Makes the plan of a time budget: measures what an epoch costs in the slots of trials."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.units import seconds
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.run import RunDirectory, read_json
+from gsfl_tune.run.storage import Place
+from gsfl_tune.search.costs.time_budget import unlimited
+from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
+from gsfl_tune.search.ray_tune.location import place
+from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.trial_worker import open_workspace
+from gsfl_tune.training import Workspace, resolve_device
+from gsfl_tune.training.cost import prefix_caches
+from gsfl_tune.training.passes import feature_passes, strengths
+from gsfl_tune.training.precision import prefix_uses_bf16
+from gsfl_tune.training.pricing import Measured
+from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+
+# Slots that are measured side by side: neighbours take memory bandwidth from each other.
+_MEASURED_SLOTS = 8
+# Of the budget, for what all trials share: where several backbones take more, one is searched.
+_MOST_SHARED = 0.25
+# With fewer epochs of finetuning, fewer blocks are trained instead.
+_ENOUGH_EPOCHS = 6
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """How fast a node runs the default backbone without training it.
+
+    Attributes:
+        rate: Images a second, as features are computed.
+        prefix_rate: As activations in front of trained blocks are.
+        making: Seconds for making the fast copy.
+    """
+
+    rate: float
+    prefix_rate: float
+    making: float
+
+
+def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
+    """The experiment as an earlier driver planned it; unchanged where none did.
+
+    Args:
+        experiment: The experiment.
+        run: The run directory.
+
+    Raises:
+        UserError: When the plan cannot be read.
+    """
+    if experiment.defaults().search.time_budget is None or not run.plan_file.exists():
+        return experiment, None
+    try:
+        plan = TimePlan(**read_json(run.plan_file))
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{run.plan_file}: cannot be read ({error})") from error
+    return fixed_to(experiment, plan), plan
+
+
+def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
+    """The experiment with what the plan decides."""
+    values = {
+        "training.head.epochs": plan.head_epochs,
+        "training.finetune.epochs": plan.finetune_epochs,
+        "search.finalists": plan.finalists,
+        "search.final_seeds": plan.final_seeds,
+        "search.trials": unlimited(plan.trials),
+    }
+    fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
+    if 0 < plan.finetune_epochs < experiment.defaults().data.views:
+        fixed["data.views"] = plan.finetune_epochs  # no epoch would show the others
+    if not plan.finetune_epochs:
+        defaults = experiment.space.leaf_values(experiment.default_params())
+        searched = experiment.space.alternatives
+        fixed |= {
+            path: defaults[path]
+            for path in searched
+            if path.startswith("training.finetune.") and path in defaults and path not in fixed
+        }
+    return experiment.fixed({**fixed, **plan.only})
+
+
+def plan_time(
+    experiment: Experiment,
+    workspace: Workspace,
+    resources: Resources,
+    costs: TrialCosts,
+    *,
+    spent: float,
+    cache_dir: Path | None = None,
+    storage: Place | None = None,
+) -> TimePlan | None:
+    """Measures, and plans; None where the experiment has no time budget.
+
+    Args:
+        experiment: The experiment; what is automatic in it is planned.
+        workspace: Its data.
+        resources: Of one trial, and how many fit.
+        costs: Takes in what was measured.
+        spent: Seconds of the run until now.
+        cache_dir: Root of the nodes' caches.
+        storage: Where the run is kept.
+
+    Raises:
+        UserError: When the budget is too small for one training to its end.
+        EnvironmentProblem: When the machine fails.
+    """
+    search = experiment.defaults().search
+    if search.time_budget is None:
+        return None
+    assumed = experiment.provisional()
+    config = assumed.defaults()
+    side = workspace.dataset.pool.side
+    frozen = _measure(config, resources, costs, side, cache_dir, storage)
+    automatic = experiment.automatic
+
+    def given(path: str, value: int) -> int | None:
+        return None if path in automatic else value
+
+    asked = Asked(
+        head_epochs=given("training.head.epochs", config.training.head.epochs),
+        finetune_epochs=given("training.finetune.epochs", _longest(experiment)),
+        finalists=given("search.finalists", search.finalists),
+        final_seeds=given("search.final_seeds", search.final_seeds),
+        control=search.control,
+        grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
+    )
+    budget = seconds(search.time_budget)
+
+    def plan(narrowed: Experiment) -> TimePlan:
+        narrowed = _fewer_preparations(narrowed, workspace, frozen, budget)
+        prices = _prices(narrowed, workspace, costs, frozen, resources.count)
+        made = make_plan(budget, spent, resources.count, prices, asked)
+        only = {
+            path: narrowed.values(path)[0]
+            for path in _prepared_paths()
+            if narrowed.values(path) != assumed.values(path)
+        }
+        return replace(made, only=only)
+
+    return _longest_plan(assumed, plan)
+
+
+def _longest_plan(experiment: Experiment, plan: Callable[[Experiment], TimePlan]) -> TimePlan:
+    """The plan of the whole space; of a narrower one where only that leaves time for finetuning.
+
+    One block in a third of the time is worth more than two blocks that nobody can wait for.
+    """
+    problem: UserError | None = None
+    best: TimePlan | None = None
+    for narrowed in _with_fewer_blocks(experiment):
+        try:
+            found = plan(narrowed)
+        except UserError as error:
+            problem = problem or error
+            continue
+        if best is None or found.finetune_epochs > best.finetune_epochs:
+            best = found
+        if best.finetune_epochs >= _ENOUGH_EPOCHS:
+            break
+    if best is None:
+        assert problem is not None
+        raise problem
+    return best
+
+
+def _with_fewer_blocks(experiment: Experiment) -> Iterator[Experiment]:
+    """The experiment as it is, then with the fewest blocks that it may train."""
+    yield experiment
+    path = "training.finetune.blocks"
+    counts = [each for each in experiment.values(path) if isinstance(each, int)]
+    if len(experiment.values(path)) > 1 and counts and path in experiment.space.alternatives:
+        yield experiment.fixed({path: min(counts)})
+
+
+def _longest(experiment: Experiment) -> int:
+    return int(max(experiment.values("training.finetune.epochs")))
+
+
+def _prices(
+    experiment: Experiment,
+    workspace: Workspace,
+    costs: TrialCosts,
+    frozen: Frozen,
+    slots: int,
+) -> Prices:
+    config = experiment.defaults()
+    works = {work.stage: work for work in costs.work(config)}
+    once, finetune_once, view_once = _shared(experiment, workspace, frozen)
+    head, finetune = works.get("head"), works.get("finetune")
+    epochs = sum(work.epochs * costs.costs.epoch(work) for work in works.values())
+    return Prices(
+        start=costs.seconds(config) - epochs,
+        head_epoch=costs.costs.epoch(head) if head else 0.0,
+        finetune_epoch=costs.costs.epoch(finetune) if finetune else 0.0,
+        once=once,
+        finetune_once=finetune_once,
+        evidence=costs.evidence(config, seeds=0),
+        retrain=costs.retrain,
+        evidence_seed=costs.evidence_seed(config, slots),
+        view_once=view_once,
+        views=config.data.views,
+    )
+
+
+def _shared(
+    experiment: Experiment, workspace: Workspace, frozen: Frozen
+) -> tuple[float, float, float]:
+    """Seconds of all trials: features, activations of images as they are, those of a view."""
+    pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
+    config = experiment.defaults()
+    size = config.data.image_size
+    base = backbone_work(config.model.backbone, 0, size).frozen
+    features = 0.0
+    for name in experiment.values("model.backbone"):
+        plain, augmented = feature_passes(experiment.fixed({"model.backbone": name}))
+        slower = backbone_work(name, 0, size).frozen / base
+        looked_at = plain * (pool + test) + augmented * pool
+        features += slower * looked_at / frozen.rate + frozen.making
+    activations = view = 0.0
+    for cache in prefix_caches(experiment):
+        if cache.problem is None:
+            work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
+            image = work.frozen / base / frozen.prefix_rate
+            activations += image * (pool + test) + frozen.making
+            view += image * pool * strengths(experiment)
+    return features, activations, view
+
+
+def _fewer_preparations(
+    experiment: Experiment, workspace: Workspace, frozen: Frozen, budget: float
+) -> Experiment:
+    """The experiment with defaults in place of choices that take too long to prepare."""
+    for path in _prepared_paths():
+        once, finetune_once, view = _shared(experiment, workspace, frozen)
+        views = min(experiment.defaults().data.views, _ENOUGH_EPOCHS)
+        if once + finetune_once + views * view <= _MOST_SHARED * budget:
+            break
+        several = len(experiment.values(path)) > 1
+        if several and path in experiment.space.alternatives:
+            default = experiment.space.leaf_values(experiment.default_params()).get(path)
+            experiment = experiment.fixed({path: default})
+    return experiment
+
+
+def _prepared_paths() -> list[str]:
+    """Leaves each value of which has features or activations of its own, the dearest first."""
+    augment = [path for path in leaves() if path.startswith("data.augment.")]
+    return ["model.backbone", *augment, "training.finetune.blocks", "data.image_size", "data.fit"]
+
+
+def _measure(
+    config: Config,
+    resources: Resources,
+    costs: TrialCosts,
+    side: int,
+    cache_dir: Path | None,
+    storage: Place | None,
+) -> Frozen:
+    """Steps in all slots at once, which the costs take in, then the frozen backbone alone."""
+    remote = ray.remote(_in_a_slot).options(
+        num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=1
+    )
+    text = config.model_dump_json()
+    threads = resources.threads
+    count = min(resources.count, _MEASURED_SLOTS)
+    given = (text, side, cache_dir, storage, threads)
+    names = [f"slot {number}" for number in range(count)]
+    with asked_of_workers("timing optimiser steps for the plan", names) as channel:
+        answers = ray.get([remote.remote("steps", *given, channel, name) for name in names])
+    for answer in answers:
+        for measured in _told(answer)["steps"]:
+            costs.costs.observe(measured)
+    with asked_of_workers("timing the frozen backbone for the plan", names[:1]) as channel:
+        answer = ray.get(remote.remote("frozen", *given, channel, names[0]))
+    return Frozen(**_told(answer))
+
+
+def _told(answer: Mapping[str, Any]) -> Mapping[str, Any]:
+    if "environment" in answer:
+        raise EnvironmentProblem(answer["environment"])
+    if "problem" in answer:
+        raise UserError(answer["problem"])
+    return answer
+
+
+def _in_a_slot(
+    what: str,
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: Place | None,
+    threads: int,
+    channel: str,
+    name: str,
+) -> dict[str, Any]:
+    with pulse_of(channel, name):
+        return _measured(what, config, side, cache_dir, storage, threads)
+
+
+def _measured(
+    what: str,
+    config: str,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: Place | None,
+    threads: int,
+) -> dict[str, Any]:
+    import torch
+
+    torch.set_num_threads(threads)
+    parsed = Config.model_validate_json(config)
+    try:
+        workspace = open_workspace(parsed.data, side, cache_dir, storage)
+        if what == "steps":
+            machine = place()["place_machine"]
+            found = measure_steps(parsed, workspace)
+            steps = [Measured(m.work, m.epochs, m.seconds, machine) for m in found]
+            return {"steps": steps}
+        rate, making = measure_frozen(parsed, workspace)
+        backbone = workspace.backbone(parsed)
+        device = resolve_device(parsed.training.device)
+        low = prefix_uses_bf16(parsed, backbone, device, workspace.cache_dir)
+        prefix_rate = measure_frozen(parsed, workspace, "bf16")[0] if low else rate
+        return {"rate": rate, "prefix_rate": prefix_rate, "making": making}
+    except (UserError, OSError) as error:
+        problem = environment_problem(error)
+        return {"problem": str(error)} if problem is None else {"environment": str(problem)}

@@ -1,0 +1,1 @@
+"""Many trials by Ray Tune."""

@@ -1,0 +1,100 @@
+"""The rehearsal where it counts: in the slot of a trial."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError, WorkerCrashedError
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.models import BackboneError
+from gsfl_tune.run.storage import Place
+from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
+from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.trial_worker import open_workspace
+from gsfl_tune.training.memory import out_of_memory
+from gsfl_tune.training.rehearsal import largest_config, rehearse
+
+# Marks a complaint about the machine on its way back from the slot.
+_MACHINE = "machine: "
+_NAME = "rehearsal"
+
+
+def rehearse_largest(
+    experiment: Experiment,
+    *,
+    resources: Resources,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    storage: Place | None = None,
+) -> None:
+    """Takes one optimiser step of the largest model of a space in the slot of a trial.
+
+    A space without a finetune stage has small models, which `check` has priced: on a CPU they
+    are not rehearsed.
+
+    Raises:
+        UserError: When the step does not fit.
+        EnvironmentProblem: When weights, caches or disk fail.
+    """
+    if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
+        return
+    try:
+        config = largest_config(experiment)
+    except BackboneError as error:
+        raise UserError(f"model.backbone: {error}") from error
+    task = ray.remote(_rehearse).options(
+        num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
+    )
+    try:
+        own = _of_a_process(config, resources.workers).model_dump_json()
+        words = f"one optimiser step of the largest model ({config.model.backbone})"
+        with asked_of_workers(words, [_NAME]) as channel:
+            complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
+    except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+        complaint = "its process was ended, most likely for want of memory"
+    except RayError as error:
+        lines = str(error).strip().splitlines()
+        complaint = lines[-1] if lines else repr(error)
+    if complaint and complaint.startswith(_MACHINE):
+        raise EnvironmentProblem(complaint.removeprefix(_MACHINE))
+    if complaint:
+        model, training = config.model, config.training
+        stage = training.finetune if training.finetune.epochs else training.head
+        raise UserError(
+            f"the largest model of the space cannot take a step: {complaint}\n"
+            f"  {model.backbone} at {config.data.image_size} px, {model.pooling} pooling, "
+            f"latent_dim {model.latent_dim}, batch_size {stage.batch_size}\n"
+            "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
+            "size), images or models, or more resources a trial"
+        )
+
+
+def _of_a_process(config: Config, workers: int) -> Config:
+    """With batches of the finetune stage as one of several processes sees them."""
+    size = max(2, -(-config.training.finetune.batch_size // workers))
+    finetune = config.training.finetune.model_copy(update={"batch_size": size})
+    training = config.training.model_copy(update={"finetune": finetune})
+    return config.model_copy(update={"training": training})
+
+
+def _rehearse(
+    config: str, side: int | None, cache_dir: Path | None, storage: Place | None, channel: str
+) -> str | None:
+    parsed = Config.model_validate_json(config)
+    try:
+        with pulse_of(channel, _NAME):
+            rehearse(parsed, open_workspace(parsed.data, side, cache_dir, storage))
+    except Exception as error:
+        complaint = out_of_memory(error)
+        if complaint is not None:
+            return f"out of memory ({complaint})"
+        if not isinstance(error, UserError | OSError):
+            raise
+        problem = environment_problem(error)
+        return str(error) if problem is None else _MACHINE + str(problem)
+    return None

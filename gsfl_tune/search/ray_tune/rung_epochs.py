@@ -1,0 +1,51 @@
+"""At which of its epochs a trial is compared with the others."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.training.timeline import STAGES, Timeline
+
+
+def largest_timeline(experiment: Experiment) -> Timeline:
+    """The largest number of epochs of every stage in a space: every trial has its rungs."""
+    return Timeline(
+        tuple(max(experiment.values(f"training.{each.name}.epochs")) for each in STAGES)
+    )
+
+
+def rung_epochs(experiment: Experiment, costs: TrialCosts | None) -> Callable[[Config], list[int]]:
+    """What gives the epochs of a configuration's rungs, see ``search.scheduler``.
+
+    By epochs, rungs are those of the timeline. By time, the k-th is where the defaults are at
+    theirs after as many seconds: a trial that costs three times as much shows a third of its epochs
+    there. The last rung is the end of the trial all the same.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        costs: What trials cost; without it rungs go by epochs.
+    """
+    scheduler = experiment.defaults().search.scheduler
+    largest = largest_timeline(experiment)
+
+    def by_epochs(config: Config) -> list[int]:
+        rungs = Timeline.of(config).rungs(
+            largest, grace=scheduler.grace, reduction=scheduler.reduction
+        )
+        return [rung.epoch for rung in rungs]
+
+    if costs is None or scheduler.by == "epochs":
+        return by_epochs
+
+    known = costs
+    defaults = experiment.defaults()
+
+    def by_time(config: Config) -> list[int]:
+        seconds = [known.until(defaults, epoch) for epoch in by_epochs(defaults)]
+        epochs = [known.epochs_within(config, each) for each in seconds]
+        return [*epochs[:-1], Timeline.of(config).total]
+
+    return by_time

@@ -1,0 +1,400 @@
+"""Runs a study on Ray Tune, from its beginning or from where it was left."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+from ray import tune
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.units import byte_count, seconds
+from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
+from gsfl_tune.search.costs.time_budget import SearchTime
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.observers.base import Watcher, Watchers
+from gsfl_tune.search.observers.checkpoint_retention import CHECKPOINT, CheckpointKeeper
+from gsfl_tune.search.observers.time_left import of_study
+from gsfl_tune.search.observers.trials_parquet import TrialTable
+from gsfl_tune.search.ray_tune.head_watchdog import lifeline
+from gsfl_tune.search.ray_tune.heartbeat import TrialPulses
+from gsfl_tune.search.ray_tune.patches import (
+    light_snapshots,
+    memory_monitor,
+    own_credentials,
+    quiet,
+)
+from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline, rung_epochs
+from gsfl_tune.search.ray_tune.scheduler import AshaScheduler
+from gsfl_tune.search.ray_tune.searcher import StudySearcher
+from gsfl_tune.search.ray_tune.spared_work import lean_ray
+from gsfl_tune.search.ray_tune.storage_watch import tell_finished
+from gsfl_tune.search.ray_tune.trainable import GsflTrainable
+from gsfl_tune.search.ray_tune.trial_timeout import Deadlines
+from gsfl_tune.search.schedulers.asha import Asha
+from gsfl_tune.search.study.first_trials import enqueue_first_trials
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.study.prefetch import Ahead
+from gsfl_tune.search.study.reconcile import fingerprint, reconcile
+from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.tensorboard_events import hparams
+from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES, Task
+from gsfl_tune.training.cost import checkpoint_bytes
+from gsfl_tune.training.memory import HALVED
+
+
+class Resources(Protocol):
+    """What a trial occupies and how many fit, see `gsfl_tune.cluster.Slots`."""
+
+    @property
+    def cpu(self) -> float:
+        """CPU cores a trial."""
+        ...
+
+    @property
+    def gpu(self) -> float:
+        """GPUs a trial."""
+        ...
+
+    @property
+    def count(self) -> int:
+        """Trials at once."""
+        ...
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a process of a trial."""
+        ...
+
+    @property
+    def workers(self) -> int:
+        """Processes of a trial."""
+        ...
+
+    def at_most(self, count: int) -> Resources:
+        """The same for no more than `count` at once."""
+        ...
+
+
+@dataclass(frozen=True)
+class StudyOutcome:
+    """What became of a study.
+
+    Attributes:
+        study: The study, for its trials, counts and ranking.
+        interrupted: Whether it was stopped before its budget was used.
+        ended: The limit that ended it early, in words.
+    """
+
+    study: Study
+    interrupted: bool
+    ended: str | None = None
+
+
+def open_study(
+    experiment: Experiment, run: RunDirectory, name: StudyName = "search", *, ahead: bool = False
+) -> Study:
+    """Opens a study of a run, or creates it.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run.
+        name: ``search`` or ``control``.
+        ahead: Whether a process of its own computes proposals ahead; then `Study.close` it.
+
+    Raises:
+        UserError: When the run's study was begun with another experiment.
+    """
+    search = experiment.defaults().search
+    return Study(
+        run.journal,
+        name,
+        experiment.space,
+        metric=search.metric,
+        latency=bool(search.objectives),
+        sampler=search.sampler,
+        seed=search.seed,
+        fingerprint=fingerprint(experiment),
+        ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
+        if ahead and not search.objectives
+        else None,
+    )
+
+
+def run_study(
+    experiment: Experiment,
+    run: RunDirectory,
+    name: StudyName = "search",
+    *,
+    resources: Resources,
+    trials: int | None = None,
+    feature_dim: int | None = None,
+    side: int | None = None,
+    cache_dir: Path | None = None,
+    watchers: Sequence[Watcher] = (),
+    interrupt: Interrupt | None = None,
+    clock: Clock | None = None,
+    save_seconds: float = SECONDS_BETWEEN_SAVES,
+    trainable: type[tune.Trainable] = GsflTrainable,
+    storage: RunStorage | None = None,
+    costs: TrialCosts | None = None,
+    limit: SearchTime | None = None,
+) -> StudyOutcome:
+    """Searches until the budget is used. What the journal has finished is never run again.
+
+    The caller holds the run's lock (`run_lock`) and is connected to Ray.
+
+    Args:
+        experiment: The experiment, bounds clamped to the data.
+        run: The run directory.
+        name: ``search``, or ``control`` for the control's own study.
+        resources: Of one trial, and how many fit.
+        trials: Budget, finished trials included; default ``search.trials``.
+        feature_dim: Size of the default model's feature, for the published setting.
+        side: Side of the decoded squares, the same for all trials.
+        cache_dir: Root of the nodes' caches.
+        watchers: Are told of every change, in this thread.
+        interrupt: Of the whole run; default one of its own.
+        clock: What the study has taken with earlier drivers, for ``search.time_budget``;
+            default: this call's time alone.
+        save_seconds: Seconds between a trial's checkpoints.
+        trainable: What Ray runs.
+        storage: Where the run is kept beside its directory.
+        costs: Prices trials, and learns what they take.
+        limit: When the time for trials is over; default: when the study alone has taken
+            ``search.time_budget``.
+
+    Returns:
+        The study, and whether it was interrupted.
+
+    Raises:
+        EnvironmentProblem: When the machine failed a trial (disk, network). What was under
+            way stays RUNNING in the study.
+        UserError: When the study cannot be continued with this experiment.
+    """
+    study = open_study(experiment, run, name, ahead=True)
+    search = experiment.defaults().search
+    timeout = None if search.trial_timeout is None else seconds(search.trial_timeout)
+    largest = largest_timeline(experiment)
+    scheduler = search.scheduler
+    options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
+    last_rung = len(largest.rungs(largest, **options)) - 1
+    rungs_of = rung_epochs(experiment, costs)
+    if storage is not None:
+        tell_finished(study, experiment, run, storage, rungs_of)
+    again = reconcile(study, last_rung).again
+    notices = enqueue_first_trials(
+        study, experiment, feature_dim, price=costs.seconds if costs is not None else None
+    )
+    interrupt = interrupt or Interrupt(run)
+    table = TrialTable(run, study, storage)
+    keeper = CheckpointKeeper(
+        run,
+        study,
+        search.keep_checkpoints,
+        None if search.disk_budget is None else byte_count(search.disk_budget),
+        interrupt.give_up,
+        storage.discard if storage is not None else lambda path: None,
+        partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
+        checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
+    )
+    pulses = TrialPulses()
+    watcher = Watchers(keeper, table, pulses, *watchers)
+
+    def best_config() -> Config:
+        best = study.best()
+        return experiment.defaults() if best is None else experiment.configure(best.params)
+
+    limits = Limits(
+        search,
+        study,
+        clock or Stopwatch(),
+        interrupt,
+        None if limit is None else lambda: limit.over(best_config()),
+    )
+
+    def over() -> StudyOutcome:
+        stopped = limits.settle()
+        for number in stopped:
+            watcher.ended(number)
+        if limits.reason is not None:
+            more = f"; {len(stopped)} running trial(s) stopped" if stopped else ""
+            watcher.notice(f"{study.name}: {limits.reason}{more}")
+        watcher.finish(interrupted=interrupt.requested)
+        interrupt.raise_trouble()
+        return StudyOutcome(study, interrupt.requested, limits.reason)
+
+    def task(asked: Asked) -> Task:
+        config = experiment.configure(asked.params)
+        return Task(
+            number=asked.number,
+            config=config,
+            directory=run.trial(name, asked.number),
+            interrupt=run.interrupt_file,
+            metric=study.metric,
+            latency=study.latency,
+            rungs=rungs_of(config),
+            reduction=scheduler.reduction,
+            # The last rung is not told without its trial's end.
+            reported=min(len(asked.rungs), last_rung),
+            side=side,
+            cache_dir=cache_dir,
+            threads=resources.threads,
+            workers=resources.workers,
+            params=asked.params,
+            shown=hparams(study.space, asked.params),
+            save_seconds=save_seconds,
+            pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
+            timeout=timeout,
+            storage=storage.place if storage is not None else None,
+            channel=pulses.channel,
+        )
+
+    asha = None
+    if scheduler.name == "asha":
+        asha = Asha(
+            last_rung + 1,
+            reduction=scheduler.reduction,
+            brackets=scheduler.brackets,
+            direction=study.direction,
+            seed=study.seed,
+        )
+        asha.rebuild((trial.number, study.rungs(trial)) for trial in study.trials())
+    budget = trials or search.trials
+    # The last trials get what there is of GPUs, and not what many would have to share.
+    resources = resources.at_most(max(1, len(again) + budget - study.created()))
+    forecast, left = of_study(
+        experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
+    )
+    watcher = Watchers(forecast, watcher)
+    if left is not None:
+        watcher.expects(left)
+    watcher.hears(pulses.states)
+    uncounted = limit is not None and not limit.counted
+    watcher.begin(study, None if uncounted else budget, resources.count)
+    for notice in notices:
+        watcher.notice(notice)
+    waiting = study.counts()["WAITING"] - max(0, budget - study.created())
+    if waiting > 0:
+        watcher.notice(f"{waiting} enqueued configuration(s) wait for more search.trials")
+    done = not again and study.created() >= budget
+    if not done:
+        limits.look()
+    if done or limits.reason is not None:
+        with closing(study):
+            return over()
+    searcher = StudySearcher(
+        study,
+        budget,
+        task,
+        again=again,
+        max_failures=search.max_failures,
+        watcher=watcher,
+        closed=lambda: interrupt.stopping,
+        on_trouble=interrupt.give_up,
+        costs=costs,
+    )
+    study.on_loss(watcher.notice)
+
+    def away() -> float:
+        return storage.storage.away_seconds if storage is not None else 0.0
+
+    alive = lifeline(interrupt, watcher.notice)
+    with interrupt.listening(), closing(study), alive, pulses.listening():
+        begun = False
+        # Once more for a trial that came back when Ray had been told that there are no more.
+        while not begun or searcher.unfinished:
+            begun = True
+            _fit(
+                tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+                searcher,
+                AshaScheduler(asha, searcher, study.metric),
+                _Stopper(interrupt, watcher.tick, limits.look),
+                Deadlines(timeout, searcher, away),
+                run=run,
+                concurrent=resources.count,
+            )
+        return over()
+
+
+class _Stopper(tune.Stopper):
+    """Ray asks it after every event: the place to look at the clock."""
+
+    def __init__(self, interrupt: Interrupt, *ticks: Callable[[], None]) -> None:
+        self._interrupt = interrupt
+        self._ticks = ticks
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        return False
+
+    def stop_all(self) -> bool:
+        for tick in self._ticks:
+            tick()
+        return self._interrupt.overdue
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {}
+
+
+def _fit(
+    trainable: Any,
+    searcher: StudySearcher,
+    scheduler: AshaScheduler,
+    stopper: tune.Stopper,
+    deadlines: Deadlines,
+    *,
+    run: RunDirectory,
+    concurrent: int,
+) -> None:
+    # Ray wants a directory that every node sees; nothing in it outlives the fit.
+    parent = run.path / ".ray"
+    parent.mkdir(parents=True, exist_ok=True)
+    storage = tempfile.mkdtemp(dir=parent)
+    try:
+        with quiet(), light_snapshots(), memory_monitor(), own_credentials(), lean_ray():
+            tune.Tuner(
+                trainable,
+                tune_config=tune.TuneConfig(
+                    num_samples=-1,
+                    search_alg=searcher,
+                    scheduler=scheduler,
+                    max_concurrent_trials=concurrent,
+                    reuse_actors=True,
+                    trial_name_creator=_name,
+                    trial_dirname_creator=_name,
+                ),
+                run_config=tune.RunConfig(
+                    name="fit",
+                    storage_path=storage,
+                    stop=stopper,
+                    callbacks=[deadlines],
+                    verbose=0,
+                    # The searcher hands out again what was lost.
+                    failure_config=tune.FailureConfig(max_failures=0),
+                    checkpoint_config=tune.CheckpointConfig(
+                        checkpoint_frequency=0, checkpoint_at_end=False
+                    ),
+                ),
+            ).fit()
+    finally:
+        # Ray's threads may be writing into it still.
+        for _ in range(10):
+            shutil.rmtree(parent, ignore_errors=True)
+            if not parent.exists():
+                break
+            time.sleep(0.2)
+
+
+def _name(trial: Any) -> str:
+    return f"trial-{trial.config['number']}-{trial.trial_id}"

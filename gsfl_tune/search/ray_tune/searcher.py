@@ -1,0 +1,230 @@
+"""Between Ray Tune and the study: hands trials out, and writes down what becomes of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from ray.tune.search import Searcher
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run import EpochLog
+from gsfl_tune.search.costs.trial_costs import TrialCosts
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.trial_worker import Task
+from gsfl_tune.training.memory import STILL_TOO_MUCH
+
+
+class StudySearcher(Searcher):
+    """Ray asks it for configurations and tells it of results; the study remembers.
+
+    Ray's own ``OptunaSearch`` tells trials that a scheduler stopped as COMPLETE with their
+    early value and loses its state when the driver dies.
+
+    Args:
+        study: The study.
+        budget: Trials in all, those of earlier drivers included.
+        task: Makes the worker's task of what the study proposes.
+        again: Numbers of the trials to be handed out once more, before new ones.
+        max_failures: Times that a trial whose process crashed is handed out once more. The
+            loss of a node is none of the trial's failures, and does not count.
+        watcher: Is told of every change.
+        closed: Whether no more trials may begin.
+        on_trouble: Is told when the machine failed a trial, which then stays RUNNING.
+        costs: Learns what epochs take.
+    """
+
+    def __init__(
+        self,
+        study: Study,
+        budget: int,
+        task: Callable[[Asked], Task],
+        *,
+        again: Sequence[int] = (),
+        max_failures: int = 0,
+        watcher: Watcher | None = None,
+        closed: Callable[[], bool] = lambda: False,
+        on_trouble: Callable[[str], None] = lambda reason: None,
+        costs: TrialCosts | None = None,
+    ) -> None:
+        super().__init__()
+        self._study = study
+        self._budget = budget
+        self._task = task
+        self._again = list(again)
+        self._losses = Losses(max_failures)
+        self._watcher = watcher or Watcher()
+        self._closed = closed
+        self._on_trouble = on_trouble
+        self._costs = costs
+        self._tasks: dict[str, Task] = {}
+        self._exhausted = False
+        self._condemned: dict[str, str] = {}
+        self.failures: dict[str, Failure] = {}
+
+    @property
+    def unfinished(self) -> bool:
+        """Whether there are trials to be handed out once more."""
+        return bool(self._again) and not self._closed()
+
+    def seconds_before(self, trial_id: str) -> float:
+        """What a trial's epochs took in processes before the one that it starts in."""
+        log = EpochLog(Path(self._tasks[trial_id].directory, "epochs.jsonl"))
+        return float(sum(record["seconds"] for record in log.read()))
+
+    def condemn(self, trial_id: str, reason: str) -> None:
+        """Says why a trial's process is about to be ended for good."""
+        self._condemned[trial_id] = reason
+
+    def set_search_properties(
+        self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
+    ) -> bool:
+        """Metric and mode are the study's."""
+        return True
+
+    def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
+        """The next trial: unfinished ones of an earlier driver first."""
+        while not self._closed():
+            again = bool(self._again)
+            if again:
+                asked: Asked | None = self._study.again(self._again.pop(0))
+            elif self._exhausted or self._study.created() >= self._budget:
+                # While trials run, one may be lost: Ray must not close the search before.
+                return None if self._tasks else Searcher.FINISHED
+            else:
+                asked = self._study.ask()
+            if asked is None:
+                self._watcher.notice(
+                    f"{self._study.name}: every configuration of the space has been tried "
+                    f"({self._study.configurations}); no more trials begin"
+                )
+                self._exhausted = True
+                continue
+            self._watcher.started(asked.number, asked.params, again=again)
+            try:
+                task = self._task(asked)
+            except (UserError, ValueError) as error:
+                # A combination that the configuration itself refuses, such as 0 epochs in all.
+                self._study.fail(asked.number, _one_line(str(error)))
+                self._watcher.ended(asked.number)
+                continue
+            self._tasks[trial_id] = task
+            return {
+                "task": task.model_dump_json(),
+                "number": asked.number,
+                "protected": asked.protected,
+            }
+        return Searcher.FINISHED
+
+    def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
+        """Reports the rung of a trial that goes on."""
+        task = self._tasks[trial_id]
+        self._tell_news(task.number, result)
+        self._occupied(result)
+        self._measure(task, result)
+        k, value = result["rung"], result[task.metric]
+        if "batch_halved" in result:
+            self._note_half(task.number)
+        self._study.report(task.number, k, value)
+        self._watcher.rung(task.number, k, value)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Writes down how a trial ended; one that can be taken up again stays RUNNING."""
+        task = self._tasks.pop(trial_id)
+        number = task.number
+        self._tell_news(number, result or {})
+        if result and "batch_halved" in result:
+            self._note_half(number)
+        if result and not error:
+            self._occupied(result)
+            self._measure(task, result)
+        if error:
+            unknown = Failure("process", "the worker process died")
+            failure = self.failures.pop(trial_id, unknown)
+            condemned = self._condemned.pop(trial_id, None)
+            if condemned is not None:
+                failure = Failure("error", condemned)
+            elif failure.kind == "memory" and task.pieces > 1:
+                failure = Failure("error", f"{STILL_TOO_MUCH}: {failure.reason}")
+            elif self._begins_again(number, failure):
+                self._again.append(number)
+                return
+            self._study.fail(number, failure.reason)
+        elif not result or "interrupted" in result:
+            if result and not self._closed():
+                # A process of an earlier attempt, on a node that was lost to the cluster, took
+                # the trial over; nobody listens to that one.
+                self._again.append(number)
+            return
+        elif "environment" in result:
+            self._on_trouble(result["environment"])
+            return
+        elif "failed" in result:
+            self._study.fail(number, result["failed"])
+        elif result["rung"] == len(task.rungs) - 1:
+            self._watcher.rung(number, result["rung"], result[task.metric])
+            latency = json.loads(result["latency"]) if "latency" in result else None
+            self._study.complete(number, result[task.metric], result["rung"], latency=latency)
+        else:
+            self._watcher.rung(number, result["rung"], result[task.metric])
+            self._study.prune(number, result[task.metric], result["rung"])
+        self._watcher.ended(number)
+
+    def _begins_again(self, number: int, failure: Failure) -> bool:
+        """Whether a trial whose worker is gone is handed out once more, and says so."""
+        if failure.kind == "memory":
+            # The task that it gets next is told so.
+            self._note_half(number)
+            return True
+        if self._closed():
+            return True  # by a resume
+        text = self._losses.again(number, failure)
+        if text is not None:
+            if self._losses.wants_less(number, failure):
+                self._note_half(number, "lost its process twice, perhaps for want of memory")
+            self._watcher.notice(f"trial {number}: {text}")
+        return text is not None
+
+    def _tell_news(self, number: int, result: dict[str, Any]) -> None:
+        if "storage" in result:
+            self._watcher.notice(f"trial {number}: {result['storage']}")
+
+    def _note_half(self, number: int, what: str = "ran out of memory") -> None:
+        trial = self._study.trial(number)
+        if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
+            self._study.note(number, "batch_halved", True)
+            self._watcher.notice(f"trial {number} {what}: it goes on with batches in two halves")
+
+    def _occupied(self, result: dict[str, Any]) -> None:
+        self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))
+
+    def _measure(self, task: Task, result: dict[str, Any]) -> None:
+        if self._costs is not None:
+            self._costs.observe(task.config, result)
+
+    def save(self, checkpoint_path: str) -> None:
+        """The journal is the state: nothing to save."""
+        Path(checkpoint_path).touch()
+
+    def restore(self, checkpoint_path: str) -> None:
+        """A search is resumed from the journal, by a new searcher.
+
+        Raises:
+            NotImplementedError: Always.
+        """
+        raise NotImplementedError("a search is resumed from its journal")
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Ray pickles the searcher with its snapshot, which is never read.
+        return {}
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

@@ -1,0 +1,216 @@
+"""What a search does where its run is kept in a storage."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
+from gsfl_tune.search.control.interrupt import Interrupt
+from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
+from gsfl_tune.search.study.journal import read_studies
+from gsfl_tune.search.study.study import Study
+from gsfl_tune.training.fingerprint import fingerprint
+
+SHARE_VARIABLE = "GSFL_TUNE_CACHE_SHARE"
+_LOOK_SECONDS = 1.0
+
+
+class StorageWatcher(Watcher):
+    """Says what the storage did, and stops a search that cannot be published.
+
+    A run that was asked to stop waits no longer for the storage than for its trials.
+
+    Args:
+        storage: Where the run is kept.
+        interrupt: Of the run.
+        notice: Where to say it.
+    """
+
+    def __init__(
+        self, storage: RunStorage, interrupt: Interrupt, notice: Callable[[str], None]
+    ) -> None:
+        self._storage = storage
+        self._interrupt = interrupt
+        self._notice = notice
+        self._due = 0.0
+        self._over = False
+        # A time budget or a target ends trials, not the run: it can wait for its storage.
+        storage.storage.hopeless = lambda: interrupt.requested and interrupt.overdue
+
+    def tick(self) -> None:
+        """Looks about once a second."""
+        now = time.monotonic()
+        if now < self._due:
+            return
+        self._due = now + _LOOK_SECONDS
+        news = self._storage.news()
+        if news is not None:
+            self._notice(news)
+        trouble = self._storage.trouble()
+        if trouble is not None and not self._over:
+            self._over = True
+            self._interrupt.give_up(trouble)
+
+
+@contextmanager
+def stored_run(
+    experiment: Experiment,
+    run: RunDirectory,
+    notice: Callable[[str], None],
+    *,
+    resume: bool | None,
+    address: str | None = None,
+) -> Iterator[RunStorage | None]:
+    """Where a run is kept beside its directory: brought back before, up to date after the block.
+
+    Args:
+        experiment: The experiment.
+        run: The run directory; its lock is held.
+        notice: Told what a user should read.
+        resume: Whether to continue the run that is there; None: if there is one.
+        address: Of a Ray cluster, whose nodes share their caches; None for the one at
+            RAY_ADDRESS, else for this machine alone.
+
+    Yields:
+        None where ``storage`` names nothing.
+
+    Raises:
+        UserError: When the storage cannot be used, or has a run that is not to be resumed.
+        EnvironmentProblem: When it does not answer.
+    """
+    url = experiment.defaults().storage
+    if url is None:
+        yield None
+        return
+    share = bool(address or os.environ.get("RAY_ADDRESS"))
+    share &= os.environ.get(SHARE_VARIABLE, "on") != "off"
+    storage = RunStorage(url, run, experiment.name, share_cache=share, notice=notice)
+    cache = shared_cache(storage.place)
+    share_cache(cache)
+    try:
+        if storage.has_run and resume is False and not _untried(storage):
+            raise UserError(
+                f"{storage.url}: a run is there already; --resume continues it, another name or "
+                "storage begins a new one"
+            )
+        if storage.bring_back():
+            notice(f"brought back from {storage.url} what {run.path} did not have")
+        yield storage
+    except BaseException:
+        try:
+            storage.close(hurry=True)
+        except EnvironmentProblem as problem:
+            notice(f"{problem}\n--resume in {run.path} publishes what is missing there")
+        raise
+    finally:
+        share_cache(None)
+    if cache is not None:
+        cache.settle()
+    storage.close()
+
+
+def _untried(storage: RunStorage) -> bool:
+    """Whether the run in a storage was begun and no trial was handed out."""
+    with tempfile.TemporaryDirectory() as folder:
+        journal = Path(folder) / "study.journal"
+        journal.write_bytes(storage.journal())
+        try:
+            studies = read_studies(journal)
+        except (ValueError, KeyError):
+            return False
+    states = {trial.state.name for trials in studies.values() for trial in trials}
+    return states <= {"WAITING"}
+
+
+def tell_finished(
+    study: Study,
+    experiment: Experiment,
+    run: RunDirectory,
+    storage: RunStorage,
+    rungs_of: Callable[[Config], list[int]] | None = None,
+) -> list[int]:
+    """Tells a study of trials whose end the storage has and the journal has not.
+
+    The journal is published about once a second, a trial's epochs before they are reported: a
+    driver that died with its disk may have known of an end that its journal there does not, and
+    of trials. Those are created again, under their numbers.
+
+    Args:
+        study: The study, just opened.
+        experiment: The experiment.
+        run: The run directory.
+        storage: Where the run is kept.
+        rungs_of: Epochs of a configuration's rungs; default: those of its timeline.
+
+    Returns:
+        Numbers of the trials; they are COMPLETE now.
+
+    Raises:
+        EnvironmentProblem: When the storage does not answer.
+    """
+    told: list[int] = []
+    _recreate(study, experiment, run, storage)
+    if study.latency:
+        # The epochs do not tell it: such a trial is handed out again, to be measured at its end.
+        return told
+    rungs_of = rungs_of or rung_epochs(experiment, None)
+    for number in study.running():
+        try:
+            config = experiment.configure(study.trial(number).params)
+        except (UserError, ValueError, KeyError):
+            # A driver that died in the middle of a write; or a combination that is refused.
+            continue
+        directory = run.trial(study.name, number)
+        values = _values(storage.epochs(directory, fingerprint(config)), study.metric)
+        epochs = rungs_of(config)
+        if len(values) < epochs[-1] or not all(map(math.isfinite, values)):
+            continue
+        for k, epoch in enumerate(epochs):
+            study.report(number, k, values[epoch - 1])
+        study.complete(number, values[epochs[-1] - 1])
+        storage.want(directory / EPOCHS)
+        told.append(number)
+    return told
+
+
+def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage) -> None:
+    """Creates trials that workers have begun and the study has never heard of."""
+    lost = {
+        int(path.parent.name): path.parent
+        for path in storage.copies(run.trials(study.name), MARK)
+        if path.parent.name.isdecimal() and int(path.parent.name) >= len(study.trials())
+    }
+    for number in range(len(study.trials()), max(lost, default=-1) + 1):
+        try:
+            found = storage.params(lost[number]) if number in lost else None
+            if found is not None and found[0] == fingerprint(experiment.configure(found[1])):
+                study.recreate(found[1])
+        except (UserError, ValueError, KeyError) as error:
+            if isinstance(error, EnvironmentProblem):
+                raise
+        while len(study.trials()) <= number:
+            # Its worker had not begun, or it is none of this study's: a new one in its place.
+            if study.ask() is None:
+                return
+
+
+def _values(data: bytes | None, metric: str) -> list[float]:
+    """The objective after every epoch, empty for a log that is none."""
+    try:
+        records = [json.loads(line) for line in (data or b"").splitlines()]
+        return [float(record[metric]) for record in records]
+    except (ValueError, KeyError, TypeError):
+        return []

@@ -1,0 +1,217 @@
+"""What models of a fixed space learn from: one comparable value of every trial that ended.
+
+Optuna's Gaussian process and its CMA-ES hear of COMPLETE trials alone. Under ASHA most trials are
+stopped, so that they would know next to nothing. Here the last rung of a stopped trial counts,
+brought to the scale of the end: the median of what other trials gained from that rung to the
+next, rung by rung. The order within a rung stays what it was, and nothing is assumed of the shape
+of curves. It is not for granted that stopped trials would have gained as much as those that went
+on; so none is ever taken for better than the best that did come to its end.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import optuna
+from optuna.distributions import BaseDistribution
+from optuna.samplers import BaseSampler
+from optuna.study import StudyDirection
+from optuna.trial import FrozenTrial, TrialState
+
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
+from gsfl_tune.search.samplers.history import thinned
+
+
+@dataclass(frozen=True)
+class Observation:
+    """A trial as these models see it.
+
+    Attributes:
+        number: Of the trial.
+        state: COMPLETE for all that ended with a value, or RUNNING.
+        params: Every parameter of the space: inactive ones have their default, as they have no
+            effect; what a sampler may have drawn for them would be noise.
+        values: One a objective; None while it runs.
+    """
+
+    number: int
+    state: TrialState
+    params: Mapping[str, Any]
+    values: Sequence[float] | None = None
+    system_attrs: Mapping[str, Any] = field(default_factory=dict)
+    constraints: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def value(self) -> float:
+        """The first objective."""
+        assert self.values is not None
+        return self.values[0]
+
+
+class Observer(BaseSampler):
+    """What the samplers have in common that learn from such observations.
+
+    They know the space before the first trial has ended, and propose when as many trials have
+    ended as start-up takes, stopped ones included.
+
+    Args:
+        space: What is searched.
+        joint: What is proposed together, as Optuna's distributions.
+        startup_trials: Trials that end before anything is proposed.
+        known: See `Observed`.
+        options: Of the next class in line.
+    """
+
+    def __init__(
+        self,
+        space: Space,
+        joint: Mapping[str, BaseDistribution],
+        *,
+        startup_trials: int,
+        known: dict[int, dict[str, Any]] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__(**options)
+        self._space = space
+        self._joint = dict(joint)
+        self._startup = startup_trials
+        self._known = known
+
+    def infer_relative_search_space(
+        self, study: optuna.Study, trial: FrozenTrial
+    ) -> dict[str, BaseDistribution]:
+        """All that is proposed together."""
+        return self._joint
+
+    def observe(
+        self, study: optuna.Study, number: int, avoid: Iterable[Mapping[str, Any]] = ()
+    ) -> Observed | None:
+        """The study for the proposal of trial `number`; None during start-up."""
+        seen = Observed(study, self._space, number, avoid, self._known)
+        return None if len(seen.ended) < self._startup else seen
+
+
+class Observed(ReadOnlyStudy):
+    """A study as such a model sees it: ended trials in the order of their ends, then running ones.
+
+    Args:
+        study: The study.
+        space: What is searched.
+        number: The trial that is being proposed, which does not count.
+        avoid: Proposals that are not wanted; they look like running trials.
+        known: Parameters of finished trials that were looked at before; added to.
+
+    Attributes:
+        ended: Trials that ended with a value.
+    """
+
+    def __init__(
+        self,
+        study: optuna.Study,
+        space: Space,
+        number: int,
+        avoid: Iterable[Mapping[str, Any]] = (),
+        known: dict[int, dict[str, Any]] | None = None,
+    ) -> None:
+        super().__init__(study)
+        known = {} if known is None else known
+        for trial in study.get_trials(deepcopy=False):
+            if trial.state.is_finished() and trial.number not in known:
+                known[trial.number] = _whole(space, trial.params)
+        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
+        values = comparable(trials, study.directions)
+        ended = sorted((t for t in trials if t.number in values), key=_end)
+        self.ended = [
+            Observation(t.number, TrialState.COMPLETE, known[t.number], values[t.number])
+            for t in ended
+        ]
+        self._running = [
+            Observation(t.number, t.state, _whole(space, t.params))
+            for t in trials
+            if t.state == TrialState.RUNNING
+        ]
+        self._running += [
+            Observation(number, TrialState.RUNNING, _whole(space, params)) for params in avoid
+        ]
+
+    def bound(self, most: int) -> None:
+        """Leaves some out where there are more than `most`: keeps the best, the newest, and an even
+        sample of the earlier ones.
+        """
+        if len(self.ended) <= most:
+            return
+        sign = -1.0 if self._study.directions[0] == StudyDirection.MAXIMIZE else 1.0
+        best = sorted(self.ended, key=lambda t: (sign * t.value, t.number))[: most // 4]
+        kept = thinned(
+            [t.number for t in self.ended], most, best={t.number for t in best}, newest=most // 2
+        )
+        self.ended = [t for t in self.ended if t.number in kept]
+
+    def _get_trials(
+        self,
+        deepcopy: bool = True,
+        states: Container[TrialState] | None = None,
+        use_cache: bool = False,
+    ) -> list[Observation]:
+        return [t for t in [*self.ended, *self._running] if states is None or t.state in states]
+
+
+def comparable(
+    trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
+) -> dict[int, list[float]]:
+    """Values of the trials that ended, all on the scale of the deepest rung that any came to.
+
+    Args:
+        trials: Of one study, in any state.
+        directions: Of the study; with two objectives only COMPLETE trials have both.
+
+    Returns:
+        Values by trial number; what failed or never came to a rung has none.
+    """
+    found = {
+        t.number: [float(value) for value in t.values]
+        for t in trials
+        if t.state == TrialState.COMPLETE and t.values and all(map(math.isfinite, t.values))
+    }
+    if len(directions) > 1:
+        return found
+    sign = 1.0 if directions[0] == StudyDirection.MAXIMIZE else -1.0
+    best = max((sign * values[0] for values in found.values()), default=math.inf)
+    gains = _gains(trials)
+    for trial in trials:
+        rungs = _rungs(trial)
+        if trial.state == TrialState.PRUNED and rungs:
+            last = max(rungs)
+            ahead = sum(gain for rung, gain in gains.items() if rung >= last)
+            found[trial.number] = [sign * min(sign * (rungs[last] + ahead), best)]
+    return found
+
+
+def _gains(trials: Sequence[FrozenTrial]) -> dict[int, float]:
+    """By rung, the median of what trials gained until the next one."""
+    known: dict[int, list[float]] = {}
+    for trial in trials:
+        rungs = _rungs(trial)
+        for rung, value in rungs.items():
+            if rung + 1 in rungs:
+                known.setdefault(rung, []).append(rungs[rung + 1] - value)
+    return {rung: float(np.median(gains)) for rung, gains in known.items()}
+
+
+def _rungs(trial: FrozenTrial) -> dict[int, float]:
+    return {k: v for k, v in trial.intermediate_values.items() if math.isfinite(v)}
+
+
+def _whole(space: Space, params: Mapping[str, Any]) -> dict[str, Any]:
+    defaults = {p.name: p.distribution.default for p in space.parameters}
+    return defaults | space.active_params(params)
+
+
+def _end(trial: FrozenTrial) -> tuple[float, int]:
+    ended = trial.datetime_complete
+    return (ended.timestamp() if ended else 0.0, trial.number)

@@ -1,0 +1,120 @@
+"""Whether a study goes on as what it was begun as."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.fields import leaves
+
+if TYPE_CHECKING:
+    import optuna
+
+FORMAT = 1
+
+# What a resume may change: how much is searched, on what, and what comes after. Where the images
+# lie too: that they are the same is asked of their content (`Manifest.refuse_other_data`).
+CHANGEABLE = (
+    "name",
+    "storage",
+    "data.path",
+    "data.root",
+    "data.download",
+    "search.trials",
+    "search.resources",
+    "search.max_concurrent",
+    "search.max_failures",
+    "search.finalists",
+    "search.final_seeds",
+    "search.control",
+    "search.enqueue",
+    "search.time_budget",
+    "search.target",
+    "search.trial_timeout",
+    "search.keep_checkpoints",
+    "search.last_checkpoints",
+    "search.disk_budget",
+)
+
+
+def changeable(path: str) -> bool:
+    """Whether a resume may change a leaf of an experiment."""
+    return any(path == each or path.startswith(f"{each}.") for each in CHANGEABLE)
+
+
+def sign_study(
+    study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
+) -> None:
+    """Notes in a new study what it was begun as; refuses one that was begun as something else.
+
+    Args:
+        study: New, or of an earlier driver.
+        metric: The objective.
+        seed: Of the study.
+        fingerprint: See `gsfl_tune.search.study.reconcile.fingerprint`; empty to accept anything.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    attributes = study.user_attrs
+    if "format" not in attributes:
+        study.set_user_attr("format", FORMAT)
+        study.set_user_attr("seed", seed)
+        study.set_user_attr("metric", metric)
+        study.set_user_attr("created", time.time())
+    elif attributes["format"] != FORMAT:
+        raise UserError(
+            f"study {study.study_name}: found format {attributes['format']}, this version reads "
+            f"{FORMAT}; continue with the version of gsfl-tune that began the run"
+        )
+    known = study.user_attrs.get("fingerprint")
+    if known is None:
+        study.set_user_attr("fingerprint", dict(fingerprint))
+    elif fingerprint:
+        check_fingerprint(study.study_name, known, fingerprint)
+
+
+def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+    """Compares what a study was begun with to what it would be continued with.
+
+    Raises:
+        UserError: With one line per difference.
+    """
+    lines = differences(known, found)
+    if lines:
+        raise UserError(
+            "\n".join(
+                [
+                    f"study {name}: the experiment is not the one that began this run",
+                    *lines,
+                    "continue with the run's own experiment.yaml, begin a new run, or give "
+                    "--change-space to keep what still fits (docs/search.md)",
+                ]
+            )
+        )
+
+
+def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
+    """What changed between two fingerprints, one line per dotted path.
+
+    A key that the run does not know came with a later version of the program: it makes no
+    difference while it has its default.
+    """
+    lines = []
+    for path in sorted({*known, *found}):
+        # A run of an earlier version wrote down more.
+        if changeable(path) or _defaulted(path, known, found):
+            continue
+        before, after = known.get(path, "nothing"), found.get(path, "nothing")
+        if before != after:
+            lines.append(f"  {path}: was {before}, found {after}")
+    return lines
+
+
+def _defaulted(path: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> bool:
+    leaf = leaves().get(path)
+    if path in known or leaf is None or leaf.required:
+        return False
+    return bool(found[path] == str(leaf.default))

@@ -1,0 +1,131 @@
+"""Trials that every study begins with: the user's own, the defaults, the published setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.search.study.study import Study
+
+PUBLISHED_LATENT_DIM = 4096
+# Of what a search may cost: a first trial is never stopped, whatever it shows.
+MOST_OF_THE_BUDGET = 0.1
+_SMALLEST_LATENT_DIM = 64
+
+
+def published_setting(feature_dim: int, latent_dim: int = PUBLISHED_LATENT_DIM) -> dict[str, Any]:
+    """The published GSFL-Net (arXiv 2004.01817) in this project's units.
+
+    The paper's weights go with losses that are means over dimensions and sums over a batch of
+    42; here squared norms are summed over dimensions and averaged over the batch.
+
+    Args:
+        feature_dim: Size D of the feature.
+        latent_dim: H; another one than the published keeps the ratios of the terms.
+    """
+    return {
+        "model.latent_dim": latent_dim,
+        "model.groups.count": 5,
+        "model.dropout": 0.5,
+        "model.feature_scale": 1.0,
+        "loss.reconstruction": 0.01 / feature_dim,
+        "loss.class_center": 0.1 * 42 / latent_dim,
+        "loss.shared_center": 0.1 * 42 / latent_dim,
+        "loss.center_rate": 0.01,
+    }
+
+
+def enqueue_first_trials(
+    study: Study,
+    experiment: Experiment,
+    feature_dim: int | None = None,
+    *,
+    price: Callable[[Config], float] | None = None,
+    budget: float | None = None,
+) -> list[str]:
+    """Enqueues the user's own configurations, the defaults and the published setting.
+
+    They are clipped into the space, tried first and in this order, and never stopped early.
+    The published setting is tried where it costs at most a tenth of the budget, else its ratios at
+    a smaller latent size, else not. Calling it again adds what a user has added meanwhile and
+    repeats nothing.
+
+    Args:
+        study: The study.
+        experiment: The experiment.
+        feature_dim: Size of the default model's feature; without it the published setting is
+            left out.
+        price: Seconds of a training on a slot; default: nobody asks what trials cost.
+        budget: Seconds of slots that the search may take; default: all trials at the price of the
+            defaults.
+
+    Returns:
+        What was changed to fit into the space, one line each, for the user.
+    """
+    space = experiment.space
+    wanted: list[tuple[str, Mapping[str, Any]]] = []
+    for index, values in enumerate(experiment.defaults().search.enqueue):
+        wanted.append((f"enqueue[{index}]", values))
+    wanted.append(("defaults", experiment.default_params()))
+    notices: list[str] = []
+    # What it costs may look otherwise now: it is tried once.
+    tried = any(
+        trial.user_attrs.get("origin") == "published" and OUTSIDE not in trial.user_attrs
+        for trial in study.trials()
+    )
+    if feature_dim and not tried:
+        published, notice = _published(experiment, feature_dim, price, budget)
+        if notice is not None:
+            notices.append(f"published: {notice}")
+        if published:
+            wanted.append(("published", published))
+    seen: list[dict[str, Any]] = []
+    for origin, setting in wanted:
+        params, changes = space.clip(setting)
+        if params in seen:
+            continue
+        seen.append(params)
+        study.enqueue(params, origin)
+        notices += [f"{origin}: {change}" for change in changes]
+    return notices
+
+
+def _published(
+    experiment: Experiment,
+    feature_dim: int,
+    price: Callable[[Config], float] | None,
+    budget: float | None,
+) -> tuple[dict[str, Any], str | None]:
+    """The published values of what is searched, at a size that the budget allows."""
+    space = experiment.space
+    searched = {parameter.path for parameter in space.parameters}
+
+    def setting(latent_dim: int) -> dict[str, Any]:
+        published = published_setting(feature_dim, latent_dim)
+        return {path: value for path, value in published.items() if path in searched}
+
+    whole = setting(PUBLISHED_LATENT_DIM)
+    if not whole or price is None:
+        return whole, None
+    if budget is None:
+        budget = experiment.defaults().search.trials * price(experiment.defaults())
+
+    def share(values: Mapping[str, Any]) -> float:
+        return price(experiment.configure(space.clip(values)[0])) / max(budget, 1e-9)
+
+    asked = share(whole)
+    if asked <= MOST_OF_THE_BUDGET:
+        return whole, None
+    first = f"it would take {asked:.0%} of the search, allowed are {MOST_OF_THE_BUDGET:.0%}"
+    if "model.latent_dim" in searched:
+        latent_dim = int(space.clip(whole)[0].get("model.latent_dim", PUBLISHED_LATENT_DIM))
+        while latent_dim // 2 >= _SMALLEST_LATENT_DIM:
+            latent_dim //= 2
+            smaller = setting(latent_dim)
+            if share(smaller) <= MOST_OF_THE_BUDGET:
+                used = space.clip(smaller)[0].get("model.latent_dim", latent_dim)
+                return smaller, f"{first}; its ratios are tried at latent_dim {used}"
+    return {}, f"{first}; it is left out"

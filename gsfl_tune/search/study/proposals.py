@@ -1,0 +1,76 @@
+"""Proposals for one study, by whoever makes them: the driver, or the process that works ahead."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import optuna
+from optuna.samplers import BaseSampler
+
+from gsfl_tune.experiment.search_config import SamplerConfig
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.search.samplers.configurations import Tried
+from gsfl_tune.search.samplers.dry_run import Proposal, propose_new
+from gsfl_tune.search.samplers.factory import create_sampler, draws_every_value, draws_everything
+from gsfl_tune.search.samplers.history import Memory
+
+
+class Proposals:
+    """Says what the next trial of a study should be: the same from the same history.
+
+    Args:
+        config: Who proposes.
+        space: What is searched.
+        seed: Of the study.
+        several: Whether the study has two objectives.
+
+    Attributes:
+        tried: What the study has tried, as of the last proposal.
+    """
+
+    def __init__(
+        self, config: SamplerConfig, space: Space, seed: int, *, several: bool = False
+    ) -> None:
+        self._config = config
+        self._space = space
+        self._seed = seed
+        self._several = several
+        self._memory = Memory()
+        self._grid: BaseSampler | None = None
+        self.tried = Tried(space)
+
+    def sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
+        """See `create_sampler`."""
+        if self._grid is not None:
+            return self._grid
+        sampler = create_sampler(
+            self._config,
+            self._space,
+            self._seed,
+            number,
+            self._memory,
+            several=self._several,
+            turned_down=turned_down,
+        )
+        if self._config.name == "grid":
+            self._grid = sampler  # walked once, not for every trial
+        return sampler
+
+    def new(self, study: optuna.Study, number: int) -> Proposal | None:
+        """What trial `number` should be; None when every configuration was tried."""
+        return propose_new(
+            study,
+            lambda turned_down: self.sampler(number, turned_down),
+            self._space,
+            number,
+            self.tried,
+            seed=self._seed,
+            everything=self.everything,
+            every_value=draws_every_value(self._config.name),
+        )
+
+    @property
+    def everything(self) -> bool:
+        """Whether inactive parameters are drawn too."""
+        return draws_everything(self._config.name)

@@ -1,0 +1,384 @@
+"""The durable study: the one source of truth about the trials of a search."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import optuna
+from optuna.trial import FrozenTrial, TrialState, create_trial
+
+from gsfl_tune.experiment.metrics import METRICS
+from gsfl_tune.experiment.search_config import SamplerConfig
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.run import StudyName
+from gsfl_tune.search.samplers.factory import fixed_params, whole_space
+from gsfl_tune.search.study.compatibility import sign_study
+from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.study.journal import end_of_proposals, open_journal
+from gsfl_tune.search.study.prefetch import Ahead
+from gsfl_tune.search.study.proposals import Proposals
+from gsfl_tune.search.study.tally import Tally
+
+_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
+
+
+class Study:
+    """An Optuna study in the run's journal.
+
+    Every change is in the journal when the method returns, where it survives the driver, and may
+    be made twice: a driver that is killed between a change and its consequence does both
+    again. The disk has it some milliseconds later. If the power fails in between, the last
+    changes are made once more: a trial's own files say how far it is.
+
+    Args:
+        journal: File of the run's journal.
+        name: ``search`` or ``control``.
+        space: The search space.
+        metric: The objective, a key of METRICS.
+        latency: Whether latency is a second objective. Optuna takes no rung values of such a study:
+            they are kept in the user attribute ``rungs`` of a trial.
+        sampler: Who proposes.
+        seed: Seed of the study.
+        fingerprint: What must not change while the study goes on, by dotted path; see
+            `gsfl_tune.search.study.reconcile.fingerprint`.
+        ahead: Computes proposals before they are asked for; default: nobody does.
+
+    Raises:
+        UserError: When the journal's study was made from something else: one line per
+            difference.
+    """
+
+    def __init__(
+        self,
+        journal: Path,
+        name: StudyName,
+        space: Space,
+        *,
+        metric: str,
+        latency: bool = False,
+        sampler: SamplerConfig | None = None,
+        seed: int = 0,
+        fingerprint: Mapping[str, Any] | None = None,
+        ahead: Ahead | None = None,
+    ) -> None:
+        optuna.logging.set_verbosity(optuna.logging.ERROR)
+        self.name: StudyName = name
+        self.space = space
+        self.metric = metric
+        self.seed = seed
+        self.direction = METRICS[metric].direction
+        self.latency = latency
+        self._path = journal
+        self._ahead = ahead
+        self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=latency)
+        self._storage, self._journal = open_journal(journal)
+        # Refuses what cannot be sampled (grid over floats) before anything is written.
+        first = self._proposals.sampler(0)
+        self._study = optuna.create_study(
+            storage=self._storage,
+            study_name=name,
+            directions=[self.direction, "minimize"] if latency else [self.direction],
+            sampler=first,
+            pruner=optuna.pruners.NopPruner(),
+            load_if_exists=True,
+        )
+        sign_study(self._study, metric=metric, seed=seed, fingerprint=fingerprint or {})
+        self._id = self._storage.get_study_id_from_name(name)
+        self._distributions = whole_space(space)
+        self._tally = Tally(self._key)
+        self._handed_out: int | None = None
+        self._look()
+
+    # --- asking ---------------------------------------------------------------------------
+
+    def enqueue(self, params: Mapping[str, Any], origin: str) -> None:
+        """Puts a configuration in front of the queue, to be tried first and never stopped.
+
+        Args:
+            params: Active parameters by name.
+            origin: Who wants it: ``published``, ``defaults`` or ``enqueue[i]``. Parameters
+                that the study was given before are left alone, whoever wanted them.
+        """
+        for trial in self.trials():
+            if fixed_params(trial) == params:
+                return
+            if trial.user_attrs.get("recreated") and params.items() <= trial.params.items():
+                # The journal that knew what it was is lost.
+                if not trial.state.is_finished():
+                    self.note(trial.number, "protected", True)
+                    self.note(trial.number, "origin", origin)
+                return
+        self._study.enqueue_trial(dict(params), user_attrs={"protected": True, "origin": origin})
+        self._look()
+
+    def ask(self) -> Asked | None:
+        """Creates the next trial; None when every configuration of the space was tried."""
+        self._look()
+        asked = self._waited_for() or self._proposed_ahead() or self._proposed()
+        if asked is not None:
+            self._handed_out = self._journal.end
+            self._prepare()
+        return asked
+
+    def again(self, number: int) -> Asked:
+        """Hands out a RUNNING trial once more, under its number and with its parameters.
+
+        Parameters that a driver killed in the middle of a write left out are drawn now.
+        """
+        self._study.sampler = self._proposals.sampler(number)
+        before = self._journal.end
+        with self._journal.batch():
+            asked = self._asked(optuna.Trial(self._study, self._trial_id(number)))
+        if self._journal.end != before:
+            self._handed_out = self._journal.end
+        self._prepare()
+        return asked
+
+    def recreate(self, params: Mapping[str, Any]) -> None:
+        """Creates the next trial, RUNNING, with parameters that it had in a journal that is lost.
+
+        Raises:
+            KeyError: For a parameter that the space does not have.
+            ValueError: For a value outside its distribution.
+        """
+        self._create(params, {"recreated": True})
+
+    def on_loss(self, notice: Callable[[str], None]) -> None:
+        """Names who is told when proposals can no longer be computed ahead."""
+        if self._ahead is not None:
+            self._ahead.on_loss = notice
+
+    def close(self) -> None:
+        """Ends what runs beside the study, when the disk has it; it can still be read."""
+        if self._ahead is not None:
+            self._ahead.close()
+        self._journal.close()
+
+    # --- telling --------------------------------------------------------------------------
+
+    def report(self, number: int, k: int, value: float) -> None:
+        """Stores the objective at rung `k`, once."""
+        frozen = self.trial(number)
+        if frozen.state.is_finished() or k in self.rungs(frozen):
+            return
+        with self._journal.batch():
+            if self.latency:
+                rungs = {str(rung): known for rung, known in self.rungs(frozen).items()}
+                self.note(number, "rungs", rungs | {str(k): float(value)})
+                return
+            self._storage.set_trial_intermediate_value(frozen._trial_id, k, float(value))
+
+    def complete(
+        self,
+        number: int,
+        value: float,
+        k: int | None = None,
+        *,
+        latency: Mapping[str, Any] | None = None,
+    ) -> None:
+        """The trial came to its end, rung `k`; a value that is not finite makes it a failure.
+
+        Args:
+            number: Trial number.
+            value: The objective.
+            k: Rung at which it ended.
+            latency: What `measure_latency` says, where it is an objective.
+        """
+        if not math.isfinite(value):
+            self.fail(number, f"{self.metric} is {value}")
+        elif self.latency and latency is None:
+            self.fail(number, "its latency was not measured")
+        elif not self._finished(number):
+            with self._journal.batch():
+                if k is not None:
+                    self.report(number, k, value)
+                values = [value]
+                if self.latency and latency is not None:
+                    self.note(number, "latency", dict(latency))
+                    values.append(latency["latency_ms"])
+                self._tell(number, TrialState.COMPLETE, *values)
+
+    def prune(self, number: int, value: float, k: int) -> None:
+        """The scheduler stopped the trial at rung `k`.
+
+        Value and state are one write: no driver finds the one without the other.
+        """
+        if not self._finished(number):
+            with self._journal.batch():
+                self.report(number, k, value)
+                # As Optuna has it, the value of a pruned trial is that of its last rung.
+                self._tell_last(number)
+
+    def cut(self, number: int, reason: str) -> None:
+        """The search ended before the trial did: PRUNED, at whatever rung it had come to.
+
+        Args:
+            number: Trial number.
+            reason: Kept in the user attribute ``ended``.
+        """
+        if not self._finished(number):
+            with self._journal.batch():
+                self.note(number, "ended", reason)
+                self._tell_last(number)
+
+    def note(self, number: int, key: str, value: Any) -> None:
+        """Keeps something that is worth knowing of a trial in its user attributes."""
+        self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def fail(self, number: int, reason: str) -> None:
+        """The trial broke; `reason` is kept in its user attributes."""
+        if not self._finished(number):
+            with self._journal.batch():
+                self.note(number, "reason", reason)
+                self._tell(number, TrialState.FAIL)
+
+    # --- looking --------------------------------------------------------------------------
+
+    def trials(self) -> list[FrozenTrial]:
+        """All trials by number. They are the study's own objects: read only."""
+        return self._study.get_trials(deepcopy=False)
+
+    def trial(self, number: int) -> FrozenTrial:
+        """One trial, the study's own object: read only."""
+        return self._storage.get_trial(self._trial_id(number))
+
+    def running(self) -> list[int]:
+        """Numbers of the trials that are under way, oldest first."""
+        return self._tally.running()
+
+    def counts(self) -> dict[str, int]:
+        """Trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
+        return {name: self._tally.count(TrialState[name]) for name in _STATES}
+
+    def created(self) -> int:
+        """Trials that were handed out, finished or not: what counts against the budget."""
+        return len(self._tally) - len(self._tally.waiting)
+
+    @property
+    def configurations(self) -> int:
+        """Different configurations that its trials have, as of the last proposal."""
+        return len(self._proposals.tried)
+
+    def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
+        """The objective at every rung that a trial has come to."""
+        if not self.latency:
+            return trial.intermediate_values
+        return {int(k): value for k, value in trial.user_attrs.get("rungs", {}).items()}
+
+    def value(self, trial: FrozenTrial) -> float | None:
+        """The objective (the first of two) of a finished trial, None where there is none."""
+        return float(trial.values[0]) if trial.values else None
+
+    def ranking(self) -> list[FrozenTrial]:
+        """COMPLETE trials, best first; equal values in the order of their numbers."""
+        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
+        return sorted(complete, key=self._key)
+
+    def best(self) -> FrozenTrial | None:
+        """The best COMPLETE trial."""
+        return self._tally.best
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _waited_for(self) -> Asked | None:
+        if not self._tally.waiting:
+            return None
+        self._study.sampler = self._proposals.sampler(self._tally.waiting[0])
+        with self._journal.batch():
+            trial = self._study.ask()
+            self._look()
+            self._tally.note(self.trial(trial.number))
+            return self._asked(trial)
+
+    def _proposed_ahead(self) -> Asked | None:
+        number = len(self._tally)
+        if self._ahead is None or not self._ahead.covers(number):
+            return None
+        params = self._ahead.take(number, self._until())
+        if params is None:
+            return None
+        return self._create(params)
+
+    def _proposed(self) -> Asked | None:
+        found = self._proposals.new(self._study, len(self._tally))
+        if found is None:
+            return None
+        return self._create(found.params, notes=found.notes)
+
+    def _prepare(self) -> None:
+        """Has the next proposal computed, unless a configuration waits to be tried first."""
+        if self._ahead is not None and not self._tally.waiting:
+            self._ahead.prepare(len(self._tally), self._until())
+
+    def _create(
+        self,
+        params: Mapping[str, Any],
+        attrs: Mapping[str, Any] | None = None,
+        notes: Mapping[str, Any] | None = None,
+    ) -> Asked:
+        distributions = {each: self._distributions[each] for each in params}
+        trial = create_trial(
+            state=TrialState.RUNNING,
+            params=dict(params),
+            distributions=distributions,
+            user_attrs=dict(attrs or {}),
+            system_attrs=dict(notes or {}),
+        )
+        with self._journal.batch():
+            self._storage.create_new_trial(self._id, trial)
+            self._look()
+        number = len(self._tally) - 1
+        return Asked(number=number, params=dict(params), protected=False, rungs={})
+
+    def _until(self) -> int:
+        """Bytes of the journal up to the trial that was handed out last, by whatever driver."""
+        if self._handed_out is None:
+            ids = {trial._trial_id for trial in self.trials()}
+            self._handed_out = end_of_proposals(self._path, self._id, ids)
+        return self._handed_out
+
+    def _asked(self, trial: optuna.Trial) -> Asked:
+        params = self.space.suggest(trial, everything=self._proposals.everything)
+        frozen = self.trial(trial.number)
+        return Asked(
+            number=trial.number,
+            params=params,
+            protected=bool(frozen.user_attrs.get("protected", False)),
+            rungs=dict(self.rungs(frozen)),
+        )
+
+    def _trial_id(self, number: int) -> int:
+        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
+
+    def _finished(self, number: int) -> bool:
+        return self.trial(number).state.is_finished()
+
+    def _tell_last(self, number: int) -> None:
+        """PRUNED, with the value of the last rung; none where Optuna wants two."""
+        rungs = self.rungs(self.trial(number))
+        last = rungs[max(rungs)] if rungs else math.nan
+        one = [last] if math.isfinite(last) and not self.latency else []
+        self._tell(number, TrialState.PRUNED, *one)
+
+    def _tell(self, number: int, state: TrialState, *found: float) -> None:
+        # What `optuna.Study.tell` does, but for a deep copy of the trial.
+        values = [float(value) for value in found] or None
+        self._storage.set_trial_state_values(self._trial_id(number), state, values)
+        self._tally.note(self.trial(number))
+
+    def _look(self) -> None:
+        """Takes note of trials that are new."""
+        while True:
+            try:
+                trial = self.trial(len(self._tally))
+            except KeyError:
+                return
+            self._tally.note(trial)
+
+    def _key(self, trial: FrozenTrial) -> tuple[float, int]:
+        """Sorts the best first."""
+        sign = -1.0 if self.direction == "maximize" else 1.0
+        return sign * (self.value(trial) or 0.0), trial.number

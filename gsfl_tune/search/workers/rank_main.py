@@ -1,0 +1,80 @@
+"""A rank of a trial as its own process, which `gsfl_tune.search.workers.rank_pool` starts.
+
+Commands come as JSON lines on standard input, reports go as JSON lines to standard output. When the
+input ends, so does the process, whatever it is doing: nothing else ends it when its trial's worker
+was killed.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import queue
+import sys
+import threading
+from contextlib import suppress
+from typing import IO, Any
+
+
+def main() -> None:
+    """Takes part in one training after the other."""
+    # Whatever a library prints must not look like a report.
+    reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    commands: queue.Queue[dict[str, Any]] = queue.Queue()
+    threading.Thread(target=_listen, args=(commands,), daemon=True).start()
+    try:
+        while True:
+            command = commands.get()
+            if "train" in command:
+                _train(command["train"], commands, reports)
+    except BaseException as error:
+        from gsfl_tune.search.workers.rank_pool import kind_of
+
+        message = str(error) or type(error).__name__
+        _report(reports, {"broken": {"kind": kind_of(error), "message": message}})
+        # Not the orderly way: it waits for a group that others may have left.
+        os._exit(1)
+
+
+def _listen(commands: queue.Queue[dict[str, Any]]) -> None:
+    for line in sys.stdin:
+        commands.put(json.loads(line))
+    os._exit(0)
+
+
+def _report(reports: IO[str], message: dict[str, Any]) -> None:
+    reports.write(json.dumps(message) + "\n")
+    reports.flush()
+
+
+def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports: IO[str]) -> None:
+    import torch
+
+    from gsfl_tune.search.workers.rank_pool import RankTask
+    from gsfl_tune.search.workers.trial_worker import open_workspace
+    from gsfl_tune.training.ranks import Ranks
+    from gsfl_tune.training.trial import NonFiniteLoss, Training
+
+    job = RankTask.model_validate(task)
+    torch.set_num_threads(job.threads)
+    workspace = open_workspace(job.config.data, job.side, job.cache_dir)
+    training = Training(
+        job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=job.pieces
+    )
+    _report(reports, {"ready": True})
+    ranks = Ranks(job.rank, job.size, job.meeting, training.device)
+    training.follow(ranks)
+    while "end" not in commands.get():
+        with suppress(NonFiniteLoss):  # rank 0 says so
+            training.run_epoch()
+    ranks.close()
+    del training
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""A training to its end, as a worker process sees it: the retrains that end a run."""
+
+from __future__ import annotations
+
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import VALIDATION, of_part
+from gsfl_tune.run import ClaimLost, read_json, write_json
+from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
+from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.trial_worker import (
+    SECONDS_BETWEEN_SAVES,
+    open_workspace,
+    save,
+    take,
+    train_to,
+)
+from gsfl_tune.training.fingerprint import FitOn, fingerprint
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
+from gsfl_tune.training.predictions import save_predictions
+from gsfl_tune.training.trial import NonFiniteLoss, Training
+
+RESULT_FILE = "result.json"
+TEST_FILE = "test.npz"
+VALIDATION_FILE = "validation.npz"
+
+
+class Job(BaseModel):
+    """One training to its end.
+
+    Attributes:
+        name: As a user reads it.
+        config: The configuration.
+        seed: Seed of weights, order, dropout and augmentation.
+        directory: Where its files go; ``result.json`` there means that it is done.
+        fit: Which images it is trained on.
+        test: Whether the test split is predicted at the end (``test.npz``).
+        pieces: Parts that a batch is trained in, where memory ran out before.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    config: Config
+    seed: int
+    directory: Path
+    fit: FitOn = "train"
+    test: bool = False
+    pieces: int = 1
+
+
+class JobSetting(BaseModel):
+    """What all jobs of a run share; see `Task`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    interrupt: Path
+    storage: Place | None = None
+    side: int | None = None
+    cache_dir: Path | None = None
+    threads: int = 1
+    workers: int = 1
+    save_seconds: float = SECONDS_BETWEEN_SAVES
+    channel: str | None = None
+
+
+def load_result(job: Job) -> dict[str, Any] | None:
+    """The result that an earlier driver left."""
+    path = job.directory / RESULT_FILE
+    return read_json(path) if path.exists() else None
+
+
+def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+    """Trains a job to its end, from its checkpoint if it has one.
+
+    Returns:
+        What ``result.json`` holds: ``validation`` (metrics after the last epoch, with
+        ``fit="train"``; the predictions are in ``validation.npz``), ``test`` (metrics, if asked
+        for), ``epochs``, ``seconds`` and ``measured`` (epochs and seconds by stage); or
+        ``failed``, a reason. None when it was interrupted.
+
+    Raises:
+        EnvironmentProblem: When the machine failed it (disk, network); it can be run again.
+    """
+    known = load_result(job)
+    if known is not None:
+        return known
+    if setting.interrupt.exists():
+        return None
+    workplace: Workplace | None = None
+    try:
+        if setting.storage is not None:
+            key = fingerprint(job.config, job.seed, job.fit)
+            workplace = Workplace(setting.storage, job.directory, key)
+            job = job.model_copy(update={"directory": workplace.directory})
+        result = _attempt_that_fits(job, setting, job.pieces, workplace)
+        if result is not None:
+            write_json(job.directory / RESULT_FILE, result)
+        if workplace is not None:
+            workplace.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
+        if result is not None and not job.test:
+            # It was compared; only models that are tested are ever used.
+            (job.directory / CHECKPOINT).unlink(missing_ok=True)
+            if workplace is not None:
+                workplace.discard(CHECKPOINT)
+    except ClaimLost:
+        return None
+    except (UserError, OSError) as error:
+        problem = environment_problem(error)
+        if problem is not None:
+            raise problem from error
+        return {"failed": str(error)}
+    finally:
+        if workplace is not None:
+            workplace.close()
+    return result
+
+
+def _attempt_that_fits(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
+    """Trains; where memory runs out, once more from the checkpoint with half the batch."""
+    try:
+        return _attempt(job, setting, pieces, workplace)
+    except Exception as error:
+        complaint = out_of_memory(error)
+        if complaint is None:
+            raise
+    # Only here has the error let go of what it held.
+    free_memory()
+    if pieces > 1:
+        # Not a result: another machine may have more.
+        raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
+    return _attempt_that_fits(job, setting, HALVED, workplace)
+
+
+def _attempt(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
+    try:
+        return _train(job, setting, pieces, workplace)
+    except NonFiniteLoss as error:
+        return {"failed": str(error)}
+    except ClaimLost:
+        # Nobody listens: whoever has the training now was told that this process is dead.
+        return None
+
+
+def _train(
+    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+) -> dict[str, Any] | None:
+    torch.set_num_threads(setting.threads)
+    workspace = open_workspace(job.config.data, setting.side, setting.cache_dir, setting.storage)
+    team = team_of(setting.workers, setting.threads)
+    training = Training(
+        job.config,
+        workspace,
+        job.directory,
+        seed=job.seed,
+        fit=job.fit,
+        pieces=pieces,
+        team=team,
+    )
+    with closing(training):
+        return _to_the_end(training, job, setting, workplace)
+
+
+def _to_the_end(
+    training: Training, job: Job, setting: JobSetting, workplace: Workplace | None
+) -> dict[str, Any] | None:
+    claim = take(training)
+    if workplace is not None:
+        training.on_save = workplace.saved
+    ending, _ = train_to(
+        training,
+        training.total_epochs,
+        claim,
+        interrupt=workplace.interrupt if workplace else setting.interrupt,
+        save_seconds=setting.save_seconds,
+        last_save=time.monotonic(),
+    )
+    if ending == "interrupted":
+        return None
+    save(training, claim)
+    records = training.log.read()
+    result: dict[str, Any] = {
+        "epochs": training.epoch,
+        "seconds": round(sum(record["seconds"] for record in records), 3),
+        "measured": _measured(records),
+    }
+    if job.fit == "train":
+        result["validation"] = of_part(VALIDATION, records[-1])
+        seen = training.validated or training.predict("validation")
+        save_predictions(job.directory / VALIDATION_FILE, seen)
+    if job.test:
+        predictions = training.predict("test")
+        save_predictions(job.directory / TEST_FILE, predictions)
+        result["test"] = predictions.metrics()
+    return result
+
+
+def _measured(records: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """Epochs and their seconds by stage, without what was built for all trainings."""
+    found: dict[str, list[float]] = {}
+    for record in records:
+        epochs, seconds = found.get(record["stage"], (0, 0.0))
+        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        found[record["stage"]] = [epochs + 1, round(seconds, 4)]
+    return found

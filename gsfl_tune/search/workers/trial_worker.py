@@ -1,0 +1,391 @@
+"""One trial as a worker process sees it: plain values in and out, no Ray and no Optuna."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from gsfl_tune.data import square_side
+from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.run import Claim, ClaimLost, EpochLog
+from gsfl_tune.run.checkpoints import discard
+from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
+from gsfl_tune.search.workers.latency import measure_latency
+from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.tensorboard_events import EventWriter
+from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.fingerprint import fingerprint
+from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
+from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.workspace import Workspace
+
+# A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a
+# kill can cost at most is this time again: training is a function of the configuration.
+SECONDS_BETWEEN_SAVES = 20.0
+
+
+class Task(BaseModel):
+    """What a worker process is told about a trial.
+
+    Attributes:
+        number: Trial number.
+        config: The configuration.
+        directory: Where the trial's files go.
+        interrupt: File whose presence asks to save and stop.
+        metric: The objective.
+        latency: Whether the latency of the trained network is to be measured.
+        rungs: Epoch of each rung.
+        reduction: Factor between rungs, for Ray's ``rung_time``.
+        reported: Rungs whose values the study has already.
+        side: Side of the decoded squares.
+        cache_dir: Root of the node's caches.
+        threads: CPU threads of a process.
+        workers: Processes that train it together.
+        params: Searched parameters, all that were drawn.
+        shown: Those that are active, as TensorBoard shows them.
+        save_seconds: Seconds between checkpoints.
+        pieces: Parts that a batch is trained in, more than one where the trial ran out of
+            memory before.
+        timeout: Seconds that the trial may take, those before a restart included.
+        storage: Where the run is kept; default: in the run directory alone.
+        channel: Where its worker says what it does, see `gsfl_tune.search.ray_tune.heartbeat`.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    number: int
+    config: Config
+    directory: Path
+    interrupt: Path
+    metric: str
+    latency: bool = False
+    rungs: list[int]
+    reduction: int = 3
+    reported: int = 0
+    side: int | None = None
+    cache_dir: Path | None = None
+    threads: int = 1
+    workers: int = 1
+    params: dict[str, Any] = {}
+    shown: dict[str, bool | int | float | str] = {}
+    save_seconds: float = SECONDS_BETWEEN_SAVES
+    pieces: int = 1
+    timeout: float | None = None
+    storage: Place | None = None
+    channel: str | None = None
+
+    @property
+    def name(self) -> str:
+        """As a user reads it."""
+        return f"trial {self.number}"
+
+
+class TrialTimeout(Exception):
+    """The trial took longer than it may."""
+
+
+Ending = Literal["done", "interrupted"]
+
+_workspaces: dict[str, Workspace] = {}
+
+
+def open_workspace(
+    config: DataConfig, side: int | None, cache_dir: Path | None, storage: Place | None = None
+) -> Workspace:
+    """The data of a configuration, kept for the next trial of this process.
+
+    Args:
+        config: The section `data`.
+        side: Side of the decoded squares.
+        cache_dir: Root of the node's caches.
+        storage: Where the run is kept; nodes may share their caches there.
+
+    Raises:
+        EnvironmentProblem: When the data cannot be used. It is the same for all trials of a
+            run and could be when the run began: something has happened to it since.
+    """
+    side = side or square_side(config.image_size)
+    # What trials may differ in is read from their own configurations, at every use.
+    shared = config.model_dump_json(exclude={"augment", "image_size"})
+    key = f"{shared}|{side}|{cache_dir}"
+    share_cache(shared_cache(storage))
+    if key not in _workspaces:
+        # One is enough, and its backbone may be large.
+        _workspaces.clear()
+        try:
+            _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
+        except (UserError, OSError) as error:
+            raise EnvironmentProblem(str(error)) from error
+    return _workspaces[key]
+
+
+def shared() -> object:
+    """What the trials of this process keep for each other."""
+    return _workspaces
+
+
+def take(training: Training) -> Claim:
+    """Takes a training's directory from any process that still works in it, and continues there.
+
+    A checkpoint that cannot be read is thrown away.
+
+    Returns:
+        What says whether somebody else has taken it since; ``epochs.jsonl`` asks by itself.
+    """
+    claim = Claim(training.directory)
+    claim.take()
+    training.log = EpochLog(training.log.path, claim.check)
+    try:
+        training.restore()
+    except CheckpointError:
+        discard(training.checkpoint_path)
+        training.restore()
+    return claim
+
+
+def save(training: Training, claim: Claim) -> None:
+    """Writes the checkpoint.
+
+    Raises:
+        ClaimLost: When another process has taken the training over.
+    """
+    claim.check()
+    training.save()
+
+
+def train_to(
+    training: Training,
+    epoch: int,
+    claim: Claim,
+    *,
+    interrupt: Signal,
+    save_seconds: float,
+    last_save: float,
+    on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+) -> tuple[Ending, float]:
+    """Trains up to an epoch, looking for the interrupt and saving now and then.
+
+    Returns:
+        How it ended, and the time of the last checkpoint (`time.monotonic`).
+
+    Raises:
+        ClaimLost: When another process has taken the training over.
+    """
+    while training.epoch < epoch:
+        if interrupt.exists():
+            save(training, claim)
+            return "interrupted", time.monotonic()
+        on_epoch(training.run_epoch())
+        if time.monotonic() - last_save >= save_seconds:
+            save(training, claim)
+            last_save = time.monotonic()
+    return "done", last_save
+
+
+def too_long(timeout: float) -> str:
+    """Why a trial is ended that took longer than `timeout` seconds."""
+    return f"longer than search.trial_timeout ({timeout:g} s)"
+
+
+class TrialWorker:
+    """Runs one trial from rung to rung.
+
+    Args:
+        task: The trial. Nothing happens before the first `step`.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self._rung = task.reported
+        self._training: Training | None = None
+        self._claim = Claim(task.directory)
+        self._events: EventWriter | None = None
+        self._values: dict[int, float] = {}
+        # Epochs and their seconds by stage, since they were last told.
+        self._measured: dict[str, tuple[int, float]] = {}
+        self._workplace: Workplace | None = None
+        self._last_save = time.monotonic()
+        self._pieces = task.pieces
+        self._begun = time.monotonic()
+        # Seconds of the epochs that an earlier process trained.
+        self._before: float | None = None
+
+    def step(self) -> dict[str, Any]:
+        """Trains to the next rung.
+
+        Returns:
+            ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
+            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` (JSON: Ray
+            flattens mappings) where that is an objective too; or ``failed`` (a reason); or
+            ``environment`` (a reason that says nothing of the configuration: the trial can
+            be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
+            out of memory and trains its batches in two parts, ``storage`` where that made
+            trouble, and ``measured`` (JSON): epochs and their seconds by stage, without what was
+            built for all trials.
+        """
+        if self.task.interrupt.exists() and self._training is None:
+            return {"trial_number": self.task.number, "interrupted": True, "done": True}
+        try:
+            result = self._step_that_fits()
+            if result["done"]:
+                self.close(ended="interrupted" not in result, failed="failed" in result)
+        except ClaimLost:
+            # Nobody listens: whoever has the trial now was told that this process is dead.
+            self.close(ended=False)
+            result = {"interrupted": True, "done": True}
+        except (NonFiniteLoss, TrialTimeout, UserError, OSError) as error:
+            result = self._broken(error)
+        if self._pieces > 1:
+            result["batch_halved"] = True
+        if self._measured:
+            # JSON: Ray flattens mappings.
+            result["measured"] = json.dumps(self._measured)
+            self._measured = {}
+        news = self._workplace.news() if self._workplace is not None else None
+        if news is not None:
+            result["storage"] = news
+        return {"trial_number": self.task.number, **result}
+
+    def close(self, *, ended: bool = True, failed: bool = False) -> None:
+        """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
+        events, self._events = self._events, None
+        training, self._training = self._training, None
+        if training is not None:
+            training.close()
+        if events is not None:
+            seen = training.validated if training is not None and ended else None
+            if training is not None and seen is not None:
+                events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
+            last = max(self._values, default=0)
+            events.close(self._values.get(last) if ended else None, failed=failed)
+        if self._workplace is not None:
+            self._workplace.close()
+
+    def _broken(self, error: Exception) -> dict[str, Any]:
+        problem = environment_problem(error)
+        # A disk that is full may refuse the last events too.
+        with suppress(OSError):
+            self.close(ended=problem is None, failed=True)
+        # Starting the trial again would not help, unless it is not the trial that failed.
+        return {"failed" if problem is None else "environment": str(error), "done": True}
+
+    def _step_that_fits(self) -> dict[str, Any]:
+        """A step; where memory runs out, once more from the checkpoint with half the batch."""
+        complaint = None
+        try:
+            return self._step()
+        except Exception as error:
+            complaint = out_of_memory(error)
+            if complaint is None:
+                raise
+        # Only here has the error let go of what it held.
+        with suppress(OSError):
+            self.close(ended=False)
+        for workspace in _workspaces.values():
+            workspace.free_device()
+        free_memory()
+        if self._pieces > 1:
+            return {"failed": f"{STILL_TOO_MUCH}: {complaint}", "done": True}
+        self._pieces = HALVED
+        return self._step_that_fits()
+
+    def _step(self) -> dict[str, Any]:
+        task = self.task
+        training = self._training or self._start()
+        epoch = task.rungs[self._rung]
+        ending, self._last_save = train_to(
+            training,
+            epoch,
+            self._claim,
+            interrupt=self._workplace.interrupt if self._workplace else task.interrupt,
+            save_seconds=task.save_seconds,
+            last_save=self._last_save,
+            on_epoch=self._epoch,
+        )
+        if ending == "interrupted":
+            self._publish()
+            return {"interrupted": True, "done": True}
+        value = self._values[epoch]
+        if not math.isfinite(value):
+            return {"failed": f"{task.metric} is {value} after epoch {epoch}", "done": True}
+        k = self._rung
+        self._rung += 1
+        done = self._rung >= len(task.rungs)
+        # Before anybody hears of the rung: whatever dies later, the trial goes on from here.
+        if training.saved < training.epoch:
+            save(training, self._claim)
+            self._last_save = time.monotonic()
+        self._publish()
+        result: dict[str, Any] = {
+            "rung": k,
+            "rung_time": task.reduction**k,
+            "epoch": epoch,
+            task.metric: value,
+            "done": done,
+        }
+        return (
+            result | {"latency": json.dumps(measure_latency(training))}
+            if done and task.latency
+            else result
+        )
+
+    def _publish(self) -> None:
+        """Waits until the storage has everything; the trial's time limit waits too."""
+        if self._workplace is not None:
+            begun = time.monotonic()
+            self._workplace.finish()
+            self._begun += time.monotonic() - begun
+
+    def _start(self) -> Training:
+        task = self.task
+        torch.set_num_threads(task.threads)
+        workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
+        directory = task.directory
+        if task.storage is not None:
+            key = fingerprint(task.config)
+            begun = time.monotonic()
+            self._workplace = Workplace(task.storage, directory, key, task.params)
+            # The trial's time limit waits while the storage does not answer.
+            self._begun += time.monotonic() - begun
+            directory = self._workplace.directory
+        team = team_of(task.workers, task.threads)
+        training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
+        training.keep = task.config.search.last_checkpoints
+        self._claim = take(training)
+        if self._workplace is not None:
+            training.on_save = self._workplace.saved
+        self._training = training
+        self._last_save = time.monotonic()
+        # Rungs that a checkpoint is already past are answered from the trial's own log.
+        records = training.log.read()
+        if self._before is None:
+            self._before = sum(record["seconds"] for record in records)
+        for record in records:
+            self._values[record["epoch"]] = float(record[task.metric])
+        self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
+        return training
+
+    def _epoch(self, record: dict[str, Any]) -> None:
+        self._values[record["epoch"]] = float(record[self.task.metric])
+        epochs, seconds = self._measured.get(record["stage"], (0, 0.0))
+        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        self._measured[record["stage"]] = (epochs + 1, seconds)
+        if self._events is not None:
+            self._events.epoch(record)
+        timeout, epoch = self.task.timeout, record["epoch"]
+        if timeout is None or epoch >= self.task.rungs[-1]:
+            return
+        taken = (self._before or 0.0) + time.monotonic() - self._begun
+        if taken > timeout:
+            raise TrialTimeout(f"{too_long(timeout)}: {taken:.0f} s after epoch {epoch}")
