@@ -1,12 +1,12 @@
 """How right "about 4:10 left" is: searches are recorded, and forecasts made of the recordings.
 
 `record` runs a search and writes what its watchers are told, and when, to a small JSON file;
-`tests/search/recorded` has such files, and a test forecasts every moment of them anew. `show`
-prints how far off the forecasts of this version are.
+`tests/search/observers/recorded` has such files, and a test forecasts every moment of them anew.
+`show` prints how far off the forecasts of this version are.
 
     python benchmarks/forecast.py record search_spaces/typefaces.yaml --run-dir runs/recorded \
-        --out tests/search/recorded/typefaces.json
-    python benchmarks/forecast.py show tests/search/recorded/*.json
+        --out tests/search/observers/recorded/typefaces.json
+    python benchmarks/forecast.py show tests/search/observers/recorded/*.json
 """
 
 from __future__ import annotations

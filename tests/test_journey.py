@@ -18,7 +18,7 @@ from gsfl_tune.training.checkpoint import load_checkpoint
 from gsfl_tune.training.fingerprint import fingerprint
 from tests.colours import write_colours
 from tests.report.browser import Visit, launched
-from tests.search.tracking.wandb_files import run_id, summary
+from tests.search.observers.tracking.wandb_files import run_id, summary
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1500)]
 

@@ -12,8 +12,8 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
 from gsfl_tune.search.observers.tracking import open_trackers, track_run
 from gsfl_tune.search.study.journal import read_studies
-from tests.search.tracking.conftest import TRIALS, Followed
-from tests.search.tracking.wandb_files import folders, history, run_id
+from tests.search.observers.tracking.conftest import TRIALS, Followed
+from tests.search.observers.tracking.wandb_files import folders, history, run_id
 
 
 def test_every_trial_is_one_run_with_all_its_epochs(followed: Followed) -> None:

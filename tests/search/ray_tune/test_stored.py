@@ -25,7 +25,7 @@ from gsfl_tune.training import load_predictions
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
-from tests.search.test_worker import _step, _steps
+from tests.search.workers.test_trial_worker import _step, _steps
 
 PLAIN = ("model.head=plain", "training.head.epochs=5")
 

@@ -11,7 +11,7 @@ from mlflow.tracking import MlflowClient
 from gsfl_tune.run import EpochLog
 from gsfl_tune.search.observers.tracking import open_trackers, track_run
 from gsfl_tune.search.study.journal import read_studies
-from tests.search.tracking.conftest import TRIALS, Followed
+from tests.search.observers.tracking.conftest import TRIALS, Followed
 
 STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
 

@@ -63,7 +63,13 @@ def test_a_trial_that_takes_its_nodes_memory_is_tried_with_half_the_batch(
         "RAY_memory_monitor_refresh_ms": "100",
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.search.test_memory_monitor", str(run.path), str(cache_dir)],
+        [
+            sys.executable,
+            "-m",
+            "tests.search.ray_tune.test_memory_monitor",
+            str(run.path),
+            str(cache_dir),
+        ],
         env=environment,
         capture_output=True,
         text=True,

@@ -15,7 +15,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study, write_trials
 from tests.search.experiments import experiment
 
-PAGE = Path(__file__).parents[2] / "docs" / "ecosystem.md"
+PAGE = Path(__file__).parents[3] / "docs" / "ecosystem.md"
 
 
 def documented() -> dict[str, str]:

@@ -16,7 +16,7 @@ from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import EpochLog, RunDirectory, read_json, write_json
 from gsfl_tune.search import Job, Watcher, run_jobs
 from tests.search.experiments import experiment
-from tests.search.test_memory_monitor import MARGIN
+from tests.search.ray_tune.test_memory_monitor import MARGIN
 
 EPOCHS = 12
 # A user's package with a term of the loss: a batch of more than 16 takes all memory, once some
@@ -108,7 +108,13 @@ def test_retrains_that_take_their_nodes_memory_go_on_with_half_the_batch(
         ),
     }
     done = subprocess.run(
-        [sys.executable, "-m", "tests.search.test_memory_of_retrains", str(run.path), cache_dir],
+        [
+            sys.executable,
+            "-m",
+            "tests.search.finals.test_memory_of_retrains",
+            str(run.path),
+            cache_dir,
+        ],
         env=environment,
         capture_output=True,
         text=True,

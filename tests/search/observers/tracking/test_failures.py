@@ -21,8 +21,8 @@ from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.tracking import Tracking, open_trackers, track_run
 from gsfl_tune.search.observers.tracking.wandb import is_there
 from tests.search.experiments import experiment
-from tests.search.tracking.wandb_files import config, folders, run_id, summary
-from tests.search.tracking.wandb_files import history as rows_of
+from tests.search.observers.tracking.wandb_files import config, folders, run_id, summary
+from tests.search.observers.tracking.wandb_files import history as rows_of
 
 
 @pytest.fixture(scope="module")

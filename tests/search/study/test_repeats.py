@@ -11,9 +11,10 @@ from gsfl_tune.cli import main
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Study, grid, open_study
+from gsfl_tune.search import Study, open_study
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
+from gsfl_tune.search.samplers import grid
 from gsfl_tune.search.samplers.configurations import Node, Tried, count_configurations, key_of, walk
 from tests.search.experiments import experiment
 

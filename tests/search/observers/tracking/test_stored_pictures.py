@@ -17,7 +17,7 @@ from gsfl_tune.search.observers.tracking.stored_pictures import picture_events
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
-from tests.search.test_worker import _steps
+from tests.search.workers.test_trial_worker import _steps
 
 
 @pytest.fixture

@@ -22,7 +22,7 @@ from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.tracking import write_tensorboard
 from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment
-from tests.search.tracking.conftest import TRIALS, Followed
+from tests.search.observers.tracking.conftest import TRIALS, Followed
 
 
 @contextmanager
