@@ -23,16 +23,32 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from _photos import parquet_files
 from _report import RESULTS, publish, table
 
+from gsfl_tune.evidence.interval import difference
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.training import Training, Workspace
 
 LOG = RESULTS / "recipes.jsonl"
 _LR, _BLOCKS = "training.finetune.learning_rate", "training.finetune.blocks"
 _EPOCHS = "training.finetune.epochs"
+BASE = "views-4, lr 1e-3"
+# One technique alone, on it.
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    "plain head": {"model.head": "plain"},
+    "linear head": {"model.head": "linear"},
+    "mixup 0.2": {"training.finetune.mixup": 0.2},
+    "cutmix 1": {"training.finetune.cutmix": 1.0},
+    "trivial": {"data.augment.policy": "trivial"},
+    "erasing 0.25": {"data.augment.erasing": 0.25},
+    "ISDA": {"loss.isda.weight": 1.0},
+    "centre loss 0.01": {"loss.center.weight": 0.01},
+    "class weights 0.5": {"loss.class_weights": 0.5},
+    "balanced sampling 0.5": {"training.balanced_sampling": 0.5},
+}
 RECIPES: dict[str, dict[str, Any]] = {
     "hand": {},
     "head": {_EPOCHS: 0, "training.head.epochs": 30},
@@ -52,6 +68,10 @@ RECIPES: dict[str, dict[str, Any]] = {
     "views-4, 1 block, lr 3e-3": {"data.views": 4, _BLOCKS: 1, _LR: 3e-3},
     "views-4, lr 1e-3, 3 epochs": {"data.views": 4, _LR: 1e-3, _EPOCHS: 3},
     "views-4, 3 blocks, lr 1e-3": {"data.views": 4, _BLOCKS: 3, _LR: 1e-3},
+    **{
+        f"{BASE}, {name}": {"data.views": 4, _LR: 1e-3, **changes}
+        for name, changes in TECHNIQUES.items()
+    },
     "all blocks, lr 1e-3": {"data.views": 0, _BLOCKS: "all", _LR: 1e-3},
 }
 
@@ -111,7 +131,8 @@ def measure(data: str, recipe: str, seed: int) -> dict[str, Any]:
             training.run_epoch()
         seconds = time.process_time() - started
         validation = training.predict("validation").metrics()
-        test = training.predict("test").metrics()
+        tested = training.predict("test")
+        test = tested.metrics()
     return {
         "data": data,
         "recipe": recipe,
@@ -122,6 +143,8 @@ def measure(data: str, recipe: str, seed: int) -> dict[str, Any]:
         "ece": test["ece"],
         "cpu_seconds": round(seconds),
         "test_images": len(workspace.dataset.test),
+        # Which test images it is right about, eight a byte: to compare recipes image by image.
+        "right": np.packbits(tested.correct).tobytes().hex(),
     }
 
 
@@ -144,12 +167,49 @@ def page(rows: list[dict[str, Any]]) -> str:
             for row in own
         ]
         parts.append(f"## {data}\n\n{table(header, cells)}")
+        alone = techniques(own)
+        if alone:
+            header = ["technique", "seeds", "test", f"difference to {BASE}", "of its CPU s"]
+            parts.append(f"One technique alone, {data}:\n\n{table(header, alone)}")
     note = (
         "hand: fresh augmentation in every epoch, the last 2 blocks at 3e-4. views-N: N fixed "
         "views, activations in front of the trained blocks from the cache. ± is half of a 95 % "
         "interval over the test images; seeds come on top."
     )
     return "\n\n".join([note, *parts])
+
+
+def techniques(rows: list[dict[str, Any]]) -> list[list[Any]]:
+    """What one technique alone changes, over the seeds that both have, paired by image."""
+
+    def of(recipe: str) -> dict[int, dict[str, Any]]:
+        found = [row for row in rows if row["recipe"] == recipe and "right" in row]
+        return {row["seed"]: row for row in found}
+
+    def right(row: dict[str, Any]) -> np.ndarray:
+        bits = np.frombuffer(bytes.fromhex(row["right"]), dtype=np.uint8)
+        return np.unpackbits(bits)[: row["test_images"]]
+
+    cells, base = [], of(BASE)
+    for name in TECHNIQUES:
+        own = of(f"{BASE}, {name}")
+        seeds = sorted(own.keys() & base.keys())
+        if not seeds:
+            continue
+        tables = [np.stack([right(each[seed]) for seed in seeds]) for each in (own, base)]
+        found = difference(*tables)
+        seconds = [sum(each[seed]["cpu_seconds"] for seed in seeds) for each in (own, base)]
+        points = [100 * value for value in (found.mean, found.interval.low, found.interval.high)]
+        cells.append(
+            [
+                name,
+                len(seeds),
+                f"{tables[0].mean():.1%}",
+                "{:+.1f} points ({:+.1f} to {:+.1f})".format(*points),
+                f"{seconds[0] / seconds[1]:.2f}",
+            ]
+        )
+    return cells
 
 
 def half_width(row: dict[str, Any]) -> float:
