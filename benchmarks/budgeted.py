@@ -130,6 +130,9 @@ def page() -> str:
             text += f"\n\nMean {mean:.1%} of {len(own)} of 3 searches; asked: {BARS[data]:.1%}."
         confused = [f"{a} / {b} {n}" for a, b, n in own[0]["confused"]]
         text += f"\n\nMost confused (seed {own[0]['seed']}): {'; '.join(confused)}."
+        for row in own:
+            if row.get("note"):
+                text += f"\n\nSeed {row['seed']}: {row['note']}."
         text += f"\n\nOn {', '.join(dict.fromkeys(row['machine'] for row in own))}."
         parts.append(text)
     return "\n\n".join(parts)
