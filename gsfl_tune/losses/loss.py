@@ -127,19 +127,20 @@ class Loss(nn.Module):
     ) -> None:
         super().__init__()
         self.weights = {name: each.weight for name, each in terms.items()}
-        self.terms = nn.ModuleDict({name: each.term for name, each in terms.items()})
+        self.terms: dict[str, LossTerm] = {name: each.term for name, each in terms.items()}
+        # Of names with something in front: a term may be called as a method of modules is.
+        self.states = nn.ModuleDict({f"term_{name}": term for name, term in self.terms.items()})
         self.label_smoothing = label_smoothing
         self.feature_scale = feature_scale
         # Not saved: it follows from the training images.
         self.register_buffer("class_weights", class_weights, persistent=False)
-        for term in self._all():
+        for term in self.terms.values():
             term.build(sizes)
 
     @property
     def centers(self) -> ClassCenters | None:
         """Class centres of a GSFL head; None with a plain one."""
-        name = "class_center"
-        term = self.terms[name] if name in self.terms else None  # noqa: SIM401 - has no get
+        term = self.terms.get("class_center")
         return term.centers if isinstance(term, ClassCenter) else None
 
     def forward(
@@ -177,20 +178,17 @@ class Loss(nn.Module):
 
     def start(self, start: Start) -> None:
         """Begins a training."""
-        for term in self._all():
+        for term in self.terms.values():
             term.start(start)
 
     def sums(self) -> list[Tensor]:
         """What all terms have noted since the last step."""
-        return [tensor for term in self._all() for tensor in term.sums()]
+        return [tensor for term in self.terms.values() for tensor in term.sums()]
 
     def after_step(self) -> None:
         """Lets all terms change their state."""
-        for term in self._all():
+        for term in self.terms.values():
             term.after_step()
-
-    def _all(self) -> list[LossTerm]:
-        return [term for term in self.terms.values() if isinstance(term, LossTerm)]
 
     def _batch(
         self, output: Output, f: Tensor, y: Tensor, classifier: Tensor, progress: float

@@ -151,7 +151,9 @@ def test_centres_move_after_the_step_and_by_what_training_saw():
     centers.accumulate(output.discriminative, y)
     centers.step(0.3)
     assert torch.equal(loss.centers.centers, centers.centers)
-    assert torch.equal(loss.state_dict()["terms.class_center.centers.centers"], centers.centers)
+    assert torch.equal(
+        loss.state_dict()["states.term_class_center.centers.centers"], centers.centers
+    )
 
 
 def test_centres_may_start_at_the_means_of_their_classes():
@@ -223,6 +225,13 @@ def test_a_further_term_is_weighted_and_learned_from():
     ) / len(y)
     assert float(terms.total - plain.total) == pytest.approx(0.5 * gap, rel=1e-4)
     assert float(terms.detached()["gap"]) == pytest.approx(gap, rel=1e-5)
+
+
+def test_a_term_may_be_called_as_a_method_of_modules_is():
+    output, f, y, centers = make_batch()
+    loss = gsfl_loss(centers, further={"parameters": Weighted(0.5, Gap())})
+    assert "parameters" in loss(output, f, y, CLASSIFIER).terms
+    assert list(loss.parameters()) == []
 
 
 def test_a_further_term_must_be_a_number():
