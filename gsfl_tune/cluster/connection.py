@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import os
 from collections.abc import Iterator
@@ -12,7 +11,8 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from gsfl_tune.cluster.token import Token, find_token
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
+from gsfl_tune.hosts import is_loopback
 
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
 _SECONDS = 10.0
@@ -193,20 +193,11 @@ def _warnings(address: str, version: str, token: Token | None) -> list[str]:
             "this cluster asks for no token: whoever reaches it can run commands on it "
             "(docs/security.md)"
         )
-    elif address.startswith("http://") and not _is_loopback(urlsplit(address).hostname or ""):
+    elif address.startswith("http://") and not is_loopback(urlsplit(address).hostname or ""):
         found.append(f"the token travels unencrypted to this address; better: {_TUNNEL}")
     if version != ray.__version__:
         found.append(f"Ray is {version} there and {ray.__version__} here")
     return found
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _reason(error: Exception) -> str:
@@ -216,4 +207,4 @@ def _reason(error: Exception) -> str:
             return known
     if "NameResolutionError" in text or "resolve" in text:
         return "the host's name is not known"
-    return text.strip().splitlines()[0][:200] if text.strip() else type(error).__name__
+    return first_line(error)[:200]

@@ -49,3 +49,9 @@ class ExperimentError(UserError):
 
     def __reduce__(self) -> tuple[type[ExperimentError], tuple[list[Problem]]]:
         return type(self), (self.problems,)
+
+
+def first_line(error: BaseException) -> str:
+    """Returns the first line of what an error says, or its kind where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.graph import Deployed, require_dynamic
 
 METADATA = "metadata.json"
@@ -38,8 +38,8 @@ def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
             )
     except Exception as error:  # whatever torch stumbles over
         raise UserError(
-            f"--format torch-export: this network cannot be exported ({_first(error)}); allowed: "
-            "safetensors"
+            f"--format torch-export: this network cannot be exported ({first_line(error)}); "
+            "allowed: safetensors"
         ) from error
     signature = program.graph_signature
     ends = {*signature.user_inputs, *signature.user_outputs}
@@ -92,8 +92,3 @@ def write_program(program: ExportedProgram, path: Path, entries: Mapping[str, An
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         torch.export.save(program, path, extra_files={METADATA: content})
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

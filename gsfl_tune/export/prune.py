@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.extras import require
 from gsfl_tune.models import Network
 
@@ -51,7 +51,8 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             maps = pruned.backbone(torch.zeros(1, 3, image_size, image_size))
     except Exception as error:  # of a network that torch-pruning cannot follow, anything
         raise UserError(
-            f"--prune: {name} cannot be pruned ({_first(error)}); allowed: convolutional backbones"
+            f"--prune: {name} cannot be pruned ({first_line(error)}); "
+            "allowed: convolutional backbones"
         ) from error
     after = sum(p.numel() for p in pruned.backbone.parameters())
     if maps.shape[1] != pruned.backbone.channels or after >= before:
@@ -98,8 +99,3 @@ def _prune(backbone: Any, ratio: float, image_size: int) -> None:
         root_module_types=kinds,
     )
     pruner.step()
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ from PIL import Image, UnidentifiedImageError
 from gsfl_tune.data.fetch import FetchError
 from gsfl_tune.data.formats import why_no_image
 from gsfl_tune.data.single import Fit, Reading, load_square
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 
 __all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]
 
@@ -97,4 +97,4 @@ def _why(error: Exception, image: ImageSource) -> str:
         return told or "not an image that Pillow can read"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return first_line(error)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import json
 import os
 import socketserver
@@ -16,6 +15,7 @@ from pathlib import Path
 from socket import AF_INET6
 
 from gsfl_tune.experiment import UserError
+from gsfl_tune.hosts import is_loopback
 from gsfl_tune.report.files import EPOCHS, CurveReader, read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run import RunDirectory
@@ -186,7 +186,7 @@ class _Server(ThreadingHTTPServer):
     def __init__(self, live: LivePage, host: str, port: int) -> None:
         self.live = live
         self.host = host
-        self.public = not _is_loopback(host)
+        self.public = not is_loopback(host)
         if ":" in host:
             self.address_family = AF_INET6
         super().__init__((host, port), _Handler)
@@ -244,10 +244,3 @@ class WatchServer:
         """Stops `serve`, from another thread, and gives the port back."""
         self._server.shutdown()
         self._server.server_close()
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from gsfl_tune.data.single import load_square
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Preprocessing
 from gsfl_tune.serve.problems import Problem
 
@@ -60,5 +61,4 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
 
 
 def _damaged(error: Exception) -> Problem:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return Problem(422, "damaged_image", f"cannot be read as an image ({reason})")
+    return Problem(422, "damaged_image", f"cannot be read as an image ({first_line(error)})")

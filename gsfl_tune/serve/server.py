@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import signal
 import socket
 import sys
@@ -13,6 +12,7 @@ from types import FrameType
 from typing import Any
 
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.hosts import is_loopback
 from gsfl_tune.serve.limits import Limits
 
 _BACKLOG = 1024
@@ -82,7 +82,7 @@ def serve(
                 f"  curl --data-binary @IMAGE {where}/predict\n"
                 "Ctrl-C or SIGTERM stops it."
             )
-            if not _is_loopback(host):
+            if not is_loopback(host):
                 announce(
                     f"Listening on {host}: whoever reaches it can use the model; there is no "
                     "password and no encryption."
@@ -130,13 +130,6 @@ def url(listener: socket.socket) -> str:
     """Where a socket listens."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _server(config: Any) -> Any:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export.extras import require
 from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.preprocessing import Preprocessing
@@ -55,7 +56,7 @@ class ExportedRuntime(Runtime):
                 program = move_to_device_pass(program, str(device))
             module: Any = program.module()
         except Exception as error:  # of a damaged archive, anything
-            raise BundleError(f"{path}: torch cannot read it ({_first(error)})") from error
+            raise BundleError(f"{path}: torch cannot read it ({first_line(error)})") from error
         self._module: nn.Module = module
         self._device = device
 
@@ -94,12 +95,9 @@ def refuse_pickles(path: Path) -> None:
     except BundleError:
         raise
     except Exception as error:  # zip, JSON and torch have their own
-        raise BundleError(f"{path}: not an archive of torch.export ({_first(error)})") from error
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+        raise BundleError(
+            f"{path}: not an archive of torch.export ({first_line(error)})"
+        ) from error
 
 
 def _plain(entry: dict[str, Any]) -> bool:

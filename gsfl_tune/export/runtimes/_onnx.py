@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export.extras import require
 from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.preprocessing import Preprocessing
@@ -51,14 +52,11 @@ class OnnxRuntime(Runtime):
         try:
             self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # a class of its own for every kind of failure
-            raise BundleError(f"{path}: ONNX Runtime cannot read it ({_first(error)})") from error
+            raise BundleError(
+                f"{path}: ONNX Runtime cannot read it ({first_line(error)})"
+            ) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: Tensor) -> Tensor:
         """The file's only output."""
         return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])
-
-
-def _first(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__

@@ -17,7 +17,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.models import CannotCut, HeadOutput, Network
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
@@ -227,9 +227,8 @@ def _explained() -> Iterator[None]:
         yield
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
-            reason = str(error).strip().splitlines()[0]
             raise UserError(
-                f"training.finetune.compile: found true, but torch.compile fails here ({reason}); "
+                f"training.finetune.compile: found true, but torch.compile fails here ({first_line(error)}); "
                 "allowed: false"
             ) from error
         raise

@@ -1,0 +1,17 @@
+"""Names and addresses of machines."""
+
+from __future__ import annotations
+
+import ipaddress
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine and nothing that others can reach.
+
+    Args:
+        host: A name or an address.
+    """
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
