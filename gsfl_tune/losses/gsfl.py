@@ -11,6 +11,7 @@ from typing import Literal
 from torch import Tensor
 
 from gsfl_tune.losses._base import Batch, LossTerm, Sizes, Start, squared
+from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
 
 
@@ -31,19 +32,20 @@ class Reconstruction(LossTerm):
         return squared(batch.reconstruction, f)
 
 
-class ClassCenter(LossTerm):
+class ClassCenter(Center):
     """|d - c_y|^2 of the discriminative part and the centre of its class, which it owns.
+
+    The centres are those of a GSFL head: others read them, and the means of their groups.
 
     Args:
         rate: Of the update of the centres, after every optimiser step.
         init: Where centres start: ``zeros``, or the means of their classes.
     """
 
-    centers: ClassCenters
+    any_head = False
 
     def __init__(self, rate: float, init: Literal["zeros", "class_mean"] = "zeros") -> None:
-        super().__init__()
-        self.rate = rate
+        super().__init__(rate)
         self.init = init
 
     def build(self, sizes: Sizes) -> None:
@@ -60,20 +62,6 @@ class ClassCenter(LossTerm):
         """Puts the centres at the means of their classes, where that is asked for."""
         if self.init == "class_mean":
             self.centers.init_class_means(*start.parts())
-
-    def forward(self, batch: Batch) -> Tensor:
-        """Computes the term, and notes what the update needs."""
-        if self.training:
-            self.centers.accumulate(batch.discriminative, batch.labels)
-        return squared(batch.discriminative, self.centers.centers[batch.labels])
-
-    def sums(self) -> list[Tensor]:
-        """What the centres have seen."""
-        return [self.centers.pending_sum, self.centers.pending_count]
-
-    def after_step(self) -> None:
-        """Moves the centres."""
-        self.centers.step(self.rate)
 
 
 class SharedCenter(LossTerm):

@@ -228,7 +228,7 @@ def _explained() -> Iterator[None]:
     except Exception as error:
         if type(error).__module__.startswith(("torch._dynamo", "torch._inductor")):
             raise UserError(
-                f"training.finetune.compile: found true, but torch.compile fails here ({first_line(error)}); "
-                "allowed: false"
+                f"training.finetune.compile: found true, but torch.compile fails here "
+                f"({first_line(error)}); allowed: false"
             ) from error
         raise
