@@ -3,6 +3,7 @@ import pytest
 from sklearn.metrics import adjusted_rand_score
 
 from gsfl_tune.grouping import GROUPINGS, confusion_matrix, held_out_posteriors, make_groups
+from gsfl_tune.grouping._base import fill_empty_groups
 
 CLASSES, GROUPS, IMAGES, DIM = 24, 4, 12, 40
 
@@ -137,3 +138,11 @@ def test_what_cannot_be_grouped_is_refused():
         make_groups("taxonomy", 3, features, labels, CLASSES)
     with pytest.raises(ValueError, match="allowed are kmeans"):
         make_groups("nearest", 3, features, labels, CLASSES)
+
+
+def test_groups_that_are_missing_come_off_the_end_of_the_largest():
+    # Group 0 has the classes 0, 2, 3 and 5: its last one is split off, then the next.
+    found = fill_empty_groups(np.array([4, 1, 4, 4, 1, 4]), 4)
+    assert found.tolist() == [0, 1, 0, 3, 1, 2]
+    # Of two that are equally large the first gives.
+    assert fill_empty_groups(np.array([0, 1, 0, 1]), 3).tolist() == [0, 1, 2, 1]

@@ -199,3 +199,15 @@ def test_samplers_of_two_objectives_repeat(tmp_path: Path) -> None:
         found.append([trial.params for trial in study.trials()])
         study.close()
     assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_equal_trials_the_first_one_is_on_the_front(run: RunDirectory, order: int) -> None:
+    study = open_study(experiment(*TWO), run)
+    for _ in range(4):
+        asked = study.ask()
+        latency = {**LATENCY, "latency_ms": 5.0}
+        study.complete(asked.number, 0.5, 2, latency=latency)
+    trials = study.trials()[::order]
+    assert [trial.number for trial in front(trials, "maximize")] == [0]
+    study.close()
