@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,50 +14,64 @@ from gsfl_tune.search import open_study
 from gsfl_tune.search.study.journal import FollowedJournal, open_journal, read_studies
 from tests.search.experiments import experiment
 
+# An audit hook stays for good: it looks while this names a journal.
+_watched: dict[str, list[int]] = {}
+
+
+def _on_open(event: str, arguments: tuple[object, ...]) -> None:
+    if event == "open" and _watched:
+        sizes = _watched.get(str(arguments[0]))
+        if sizes is not None:
+            sizes.append(os.stat(str(arguments[0])).st_size)
+
+
+sys.addaudithook(_on_open)
+
 
 @pytest.fixture
-def sizes_seen(run: RunDirectory):
-    """Sizes of the journal that somebody saw who looked all the time while trials were asked."""
-    seen: set[int] = set()
-    ended = threading.Event()
-
-    def look() -> None:
-        while not ended.is_set():
-            if run.journal.exists():
-                seen.add(run.journal.stat().st_size)
-
-    watcher = threading.Thread(target=look, daemon=True)
+def sizes_left(run: RunDirectory) -> list[int]:
+    """Sizes that the journal has between two writes: those that a killed driver may leave."""
     study = open_study(experiment(), run)
-    begun = run.journal.stat().st_size
-    watcher.start()
+    _watched[str(run.journal)] = sizes = []
     for number in range(25):
         asked = study.ask()
         study.report(asked.number, 0, 0.5)
-        study.complete(asked.number, 0.1 * number, 1)
-    ended.set()
-    watcher.join()
+        match number % 4:
+            case 0:
+                study.complete(asked.number, 0.1 * number, 1)
+            case 1:
+                study.prune(asked.number, 0.1 * number, 1)
+            case 2:
+                study.fail(asked.number, "it broke")
+            case 3:
+                study.cut(asked.number, "the time was up")
     study.close()
-    # Few writes were missed, or what follows would show little.
-    assert len(seen) > 40
-    return sorted(size for size in seen if size >= begun)
+    _watched.clear()
+    sizes.append(run.journal.stat().st_size)
+    assert len(set(sizes)) >= 75
+    return sorted(set(sizes))
 
 
-def test_a_trial_is_there_with_all_of_its_parameters_or_not_at_all(
-    run: RunDirectory, sizes_seen, tmp_path: Path
+def test_no_driver_finds_the_end_of_a_trial_without_its_state(
+    run: RunDirectory, sizes_left: list[int], tmp_path: Path
 ) -> None:
     whole = run.journal.read_bytes()
-    finished = {trial.number: trial.params for trial in read_studies(run.journal)["search"]}
-    assert min(len(params) for params in finished.values()) >= 4
+    finished = {trial.number: trial for trial in read_studies(run.journal)["search"]}
     cut = tmp_path / "cut.journal"
-    for size in sizes_seen:
+    for size in sizes_left:
         cut.write_bytes(whole[:size])
-        assert whole[size - 1 : size] == b"\n"
         for trial in read_studies(cut)["search"]:
-            assert trial.params == finished[trial.number], f"after {size} bytes"
+            assert trial.params == finished[trial.number].params
+            if not trial.state.is_finished():
+                # Its last rung, and why it ended, come with its state.
+                assert set(trial.intermediate_values) <= {0}, f"after {size} bytes"
+                assert not {"reason", "ended"} & trial.user_attrs.keys(), f"after {size} bytes"
+    states = {trial.state.name for trial in finished.values()}
+    assert states == {"COMPLETE", "PRUNED", "FAIL"}
 
 
 def test_a_reader_that_stops_after_some_bytes_has_the_records_that_end_there(
-    run: RunDirectory, sizes_seen
+    run: RunDirectory, sizes_left
 ) -> None:
     whole = run.journal.read_bytes()
     reader = FollowedJournal(run.journal)
