@@ -45,6 +45,20 @@ def test_pieces_train_what_the_whole_does(workspace, tmp_path, training):
     assert Training(settings, workspace, tmp_path / "whole", pieces=2).restore()
 
 
+@pytest.mark.parametrize("mixup", [0.0, 1.0])
+@pytest.mark.parametrize(("batch_size", "pieces"), [(9, 4), (7, 3), (5, 8)])
+def test_batches_that_cannot_be_cut_into_as_many_are_cut_into_fewer(
+    workspace, tmp_path, batch_size, pieces, mixup
+):
+    head = {"epochs": 1, "batch_size": batch_size, "optimizer": "sgd", "mixup": mixup}
+    settings = config(head=head)
+    whole = run(Training(settings, workspace, tmp_path / "whole"))
+    cut = run(Training(settings, workspace, tmp_path / "cut", pieces=pieces))
+    ours, theirs = state_of(cut), state_of(whole)
+    torch.testing.assert_close(ours["module"], theirs["module"], rtol=1e-3, atol=1e-5)
+    torch.testing.assert_close(ours["loss"], theirs["loss"], rtol=1e-3, atol=1e-5)
+
+
 def test_batch_norm_never_sees_a_single_image(workspace, tmp_path):
     settings = tiny_config(
         training={"head": {"epochs": 0}, "finetune": {"epochs": 1, "batch_size": 3}}

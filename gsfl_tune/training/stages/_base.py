@@ -169,10 +169,11 @@ class Stage(ABC, Generic[M, C]):
             images: Decides, with `Training.pieces`, how many pieces; at most B.
         """
         count = min(self.training.pieces, max(1, images // 2))
-        others = [None] * count if batch.others is None else batch.others.chunk(count)
-        pieces = zip(batch.inputs.chunk(count), batch.labels.chunk(count), others, strict=True)
-        for inputs, labels, other in pieces:
-            yield Mixed(inputs, labels, other, batch.share)
+        # May be fewer than asked for: of nine, four pieces are three of three.
+        inputs, labels = batch.inputs.chunk(count), batch.labels.chunk(count)
+        others = [None] * len(inputs) if batch.others is None else batch.others.chunk(count)
+        for piece in zip(inputs, labels, others, strict=True):
+            yield Mixed(*piece, batch.share)
 
     def _step(
         self,
