@@ -85,7 +85,7 @@ class Timeline:
         """Epoch, counted from 0, at which a stage begins."""
         return sum(self.epochs[: _place(name)])
 
-    def rungs(self, largest: Timeline, *, grace: int = 1, reduction: int = 3) -> list[Rung]:
+    def rungs(self, largest: Timeline, *, grace: int = 1, reduction: int = 2) -> list[Rung]:
         """Rungs of this trial in a space whose longest stages are `largest`.
 
         Milestones of a stage are ``first * reduction**k`` epochs of it and its end; `first` is

@@ -9,7 +9,7 @@ from gsfl_tune.training.timeline import STAGES
 
 
 def epochs(timeline, largest, **settings):
-    return [rung.epoch for rung in timeline.rungs(largest, **settings)]
+    return [rung.epoch for rung in timeline.rungs(largest, **{"reduction": 3} | settings)]
 
 
 def test_head_rungs_are_grace_times_powers_and_the_end():
@@ -20,7 +20,7 @@ def test_head_rungs_are_grace_times_powers_and_the_end():
 def test_finetune_rungs_start_at_its_first_epoch():
     full = Timeline((10, 6))
     assert epochs(full, full, grace=1, reduction=3) == [1, 3, 9, 10, 11, 13, 16]
-    assert [rung.stage for rung in full.rungs(full)] == ["head"] * 4 + ["finetune"] * 3
+    assert [rung.stage for rung in full.rungs(full, reduction=3)] == ["head"] * 4 + ["finetune"] * 3
 
 
 def test_a_shorter_stage_reports_its_end_at_its_remaining_rungs():

@@ -37,7 +37,7 @@ class Asha:
         self,
         rungs: int,
         *,
-        reduction: float = 3,
+        reduction: float = 2,
         brackets: int = 1,
         direction: Direction = "maximize",
         seed: int = 0,

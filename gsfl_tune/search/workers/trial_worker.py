@@ -71,7 +71,7 @@ class Task(BaseModel):
     metric: str
     latency: bool = False
     rungs: list[int]
-    reduction: int = 3
+    reduction: int = 2
     reported: int = 0
     side: int | None = None
     cache_dir: Path | None = None

@@ -61,7 +61,7 @@ def _task(run: RunDirectory, place: Place, cache_dir: Path, **changes: Any) -> T
         "directory": run.trial("search", 7),
         "interrupt": run.interrupt_file,
         "metric": "validation/nll",
-        "rungs": [rung.epoch for rung in Timeline.of(config).rungs(Timeline((12, 0)))],
+        "rungs": [rung.epoch for rung in Timeline.of(config).rungs(Timeline((12, 0)), reduction=3)],
         "cache_dir": cache_dir,
         "save_seconds": 0,
         "storage": place,
@@ -188,7 +188,7 @@ def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
         asked = study.ask()
         assert asked is not None
         config = tiny.configure(asked.params)
-        rungs = Timeline.of(config).rungs(largest_timeline(tiny))
+        rungs = Timeline.of(config).rungs(largest_timeline(tiny), reduction=3)
         task = _task(
             run,
             away,
@@ -239,7 +239,7 @@ def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
             known = run.journal.read_bytes()
             study = open_study(tiny, run)
         config = tiny.configure(new.params)
-        rungs = Timeline.of(config).rungs(largest_timeline(tiny))
+        rungs = Timeline.of(config).rungs(largest_timeline(tiny), reduction=3)
         task = _task(
             run,
             away,
