@@ -14,6 +14,7 @@ LIMIT = 3.5
 KINDS = {
     "label": "Labels that may be wrong",
     "near_duplicate": "The same picture more than once",
+    "alike": "Probably the same picture: cropped, mirrored, or of one moment",
     "outlier": "Far from all others of their class",
     "dark": "Dark",
     "bright": "Bright",

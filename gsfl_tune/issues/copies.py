@@ -38,12 +38,30 @@ def copies(
         for paths in identical.groups
         if len({of_near.get(path) for path in paths}) > 1 or paths[0] not in of_near
     ]
-    sets = [(paths, True) for paths in alone] + [(paths, False) for paths in near.groups]
+    sets = [(paths, SAME_BYTES) for paths in alone]
+    sets += [(paths, "looks the same as") for paths in near.groups]
+    return listed(sets, "near_duplicate", class_of, part_of)
+
+
+def listed(
+    sets: Sequence[tuple[Sequence[str], str]],
+    kind: str,
+    class_of: Mapping[str, str],
+    part_of: Mapping[str, str],
+) -> list[Issue]:
+    """Lists every picture of some sets.
+
+    Args:
+        sets: Paths of each set, and what they do to each other.
+        kind: Of the issues.
+        class_of: Class of each image by its path.
+        part_of: Part of each image by its path; broken ones have none.
+    """
     found = []
-    for number, (paths, same_bytes) in enumerate(sets):
+    for number, (paths, does) in enumerate(sets):
         classes, parts = {class_of[path] for path in paths}, _parts(paths, part_of)
         harm = _LABELS if len(classes) > 1 else _PARTS if len(parts) > 1 else _NEITHER
-        score = harm if same_bytes else harm - _TO_THE_EYE
+        score = harm if does == SAME_BYTES else harm - _TO_THE_EYE
         kept = _kept(paths, part_of)
         for path in paths:
             if len(classes) > 1:
@@ -55,10 +73,10 @@ def copies(
                     path=path,
                     class_name=class_of[path],
                     part=part_of.get(path, ""),
-                    issue="near_duplicate",
+                    issue=kind,
                     score=score,
                     suggestion=suggestion,
-                    reason=_reason(path, paths, same_bytes, class_of, part_of),
+                    reason=f"{does} {_others(path, paths, class_of, part_of)}",
                     set_number=number,
                 )
             )
@@ -77,10 +95,9 @@ def _kept(paths: Sequence[str], part_of: Mapping[str, str]) -> str:
     )
 
 
-def _reason(
+def _others(
     path: str,
     paths: Sequence[str],
-    same_bytes: bool,
     class_of: Mapping[str, str],
     part_of: Mapping[str, str],
 ) -> str:
@@ -90,4 +107,4 @@ def _reason(
         for other in others[:_NAMED]
     )
     more = f" and {len(others) - _NAMED} more" if len(others) > _NAMED else ""
-    return f"{SAME_BYTES if same_bytes else 'looks the same as'} {named}{more}"
+    return f"{named}{more}"

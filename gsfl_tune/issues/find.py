@@ -10,6 +10,7 @@ from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.experiment import UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.issues._base import KINDS, Found, Images, Issue
+from gsfl_tune.issues.alike import alike
 from gsfl_tune.issues.copies import copies
 from gsfl_tune.issues.counts import odd_counts
 from gsfl_tune.issues.labels import fold_units, judgement, out_of_fold, wrong_labels
@@ -113,6 +114,7 @@ def _by_features(
     units = fold_units(grouping, labels)
     predictions = out_of_fold(features, labels, units, len(images.classes))
     issues = wrong_labels(images, predictions)
+    issues += alike(images, features, grouping.copies)
     issues += outliers(images, features, grouping.copies)
     return issues, judgement(predictions, labels)
 

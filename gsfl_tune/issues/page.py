@@ -36,6 +36,9 @@ _ABOUT = {
     "near_duplicate": "Copies of another size, compression or brightness, and byte-identical ones. "
     "Those with different labels come first, then those across parts: a model that trained on an "
     "image is no test of it.",
+    "alike": "By their features hardly told apart: cropped or mirrored copies, photographs of one "
+    "moment, or products that differ by their colour alone. Look before you leave one out. A split "
+    "does not know of them: data.group_column or data.split.by does.",
     "outlier": "The mean distance of the features to those of the ten nearest images of the class "
     "is much larger than it is for most images of the class.",
     "dark": "Nearly all pixels are dark, and darker than in most images of this data set.",

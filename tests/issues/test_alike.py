@@ -1,0 +1,84 @@
+"""Images that are the same picture by their features, and no copies to the eye."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from gsfl_tune.issues import alike as module
+from gsfl_tune.issues._base import Images
+from gsfl_tune.issues.alike import alike, alike_limit
+
+
+class Part:
+    """Paths and labels of images, without pixels."""
+
+    def __init__(self, labels):
+        self.paths = [f"{number}.jpg" for number in range(len(labels))]
+        self.labels = np.asarray(labels)
+
+
+def unit(rows):
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
+
+
+def features(near, count=60, seed=0):
+    """Unit features in clusters, and the last ones as near to the first as `near` says."""
+    random = np.random.default_rng(seed)
+    middles = random.normal(size=(6, 24))
+    rows = middles[np.arange(count) % 6] + 0.8 * random.normal(size=(count, 24))
+    copies = rows[: len(near)] + np.asarray(near)[:, None] * random.normal(size=(len(near), 24))
+    return unit(np.concatenate([rows, copies]))
+
+
+def images(labels, parts=None):
+    names = parts or ["train"] * len(labels)
+    return Images([(Part(labels), names)], ["a", "b"])
+
+
+def test_what_was_hardly_changed_is_found_with_what_it_is_of():
+    f = features([0.05, 0.05, 0.9])
+    labels = [number % 2 for number in range(60)] + [0, 0, 0]
+    parts = ["train"] * 60 + ["test", "train", "train"]
+    found = alike(images(labels, parts), f, np.arange(63))
+    sets = {}
+    for issue in found:
+        sets.setdefault(issue.set_number, []).append(issue.path)
+    assert sorted(sets.values()) == [["0.jpg", "60.jpg"], ["1.jpg", "61.jpg"]]
+    first, second = (
+        next(each for each in found if each.path == path) for path in ("0.jpg", "1.jpg")
+    )
+    # Labels that contradict each other weigh more than parts.
+    assert second.suggestion == "decide on one class"
+    assert first.suggestion == "leave out"
+    assert second.score > first.score
+    assert first.reason == "shows the same as 60.jpg (a, test)"
+
+
+def test_copies_to_the_eye_are_listed_elsewhere_and_move_no_limit():
+    f = features([0.05])
+    numbers = np.arange(61)
+    limit = alike_limit(f, numbers)
+    numbers[60] = 0
+    assert alike(images([0] * 61), f, numbers) == []
+    assert abs(alike_limit(f, numbers) - limit) < 0.02
+
+
+def test_where_everything_is_alike_little_is_listed():
+    """Bursts: every image has neighbours that are nearly the same."""
+    random = np.random.default_rng(0)
+    moments = random.normal(size=(12, 24))
+    rows = unit(np.repeat(moments, 5, 0) + 0.1 * random.normal(size=(60, 24)))
+    assert len(alike(images([0] * 60), rows, np.arange(60))) <= 6
+
+
+def test_rows_at_a_time_give_what_all_at_once_does(monkeypatch):
+    f = features([0.05, 0.05, 0.05])
+    whole = alike(images([0] * 63), f, np.arange(63))
+    monkeypatch.setattr(module, "_ROWS", 7)
+    assert alike(images([0] * 63), f, np.arange(63)) == whole
+
+
+def test_a_picture_or_two_say_nothing():
+    f = features([], count=2)
+    assert alike(images([0, 1]), f, np.arange(2)) == []
+    assert alike(images([0, 1]), f, np.zeros(2, np.int64)) == []
