@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 from gsfl_tune.issues._base import Images, Issue
 from gsfl_tune.issues.copies import listed
 
-# Two images are alike where they are nearer to each other than this share of the distance that nine
-# in ten images have to their nearest. Copies that were mirrored or cut by 3 % are; where everything
+# Two images are alike where they are nearer to each other than this share of the distance that half
+# of all images have to their nearest. Copies that were mirrored or cut by 3 % are; where everything
 # is photographed in bursts, only what is hardly told apart.
 _SHARE = 0.4
-_TENTH = 0.9
 _ROWS = 2000
 
 
@@ -31,7 +30,7 @@ def alike_limit(features: NDArray[np.float32], copies: NDArray[np.int64]) -> flo
     if len(np.unique(copies)) < 3:
         return 2.0
     nearest = np.concatenate([rows.max(1) for _, rows in _cosines(features, copies)])
-    return float(1 - _SHARE * (1 - np.quantile(nearest, _TENTH)))
+    return float(1 - _SHARE * (1 - np.median(nearest)))
 
 
 def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int64]) -> list[Issue]:
