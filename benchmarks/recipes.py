@@ -174,7 +174,8 @@ def page(rows: list[dict[str, Any]]) -> str:
     note = (
         "hand: fresh augmentation in every epoch, the last 2 blocks at 3e-4. views-N: N fixed "
         "views, activations in front of the trained blocks from the cache. ± is half of a 95 % "
-        "interval over the test images; seeds come on top."
+        "interval over the test images; seeds come on top. The first recipe on a set builds the "
+        "caches that others use, and its CPU time has them."
     )
     return "\n\n".join([note, *parts])
 

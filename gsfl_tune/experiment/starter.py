@@ -80,8 +80,8 @@ def starter_text(name: str, facts: Facts, *, quick: bool = False) -> str:
         _head(name, facts, quick),
         _data(facts, quick),
         _model(facts, quick),
-        _LOSS.format(smoothing="0" if quick else "0.1") + _weights_of_classes(facts),
-        _QUICK_TRAINING if quick else _TRAINING,
+        _LOSS.format(smoothing="0" if quick else "0.1"),
+        _training(facts, quick),
         _search(facts, quick),
     ]
     return "\n".join(sections)
@@ -196,14 +196,17 @@ loss:
 """
 
 
-def _weights_of_classes(facts: Facts) -> str:
+def _training(facts: Facts, quick: bool) -> str:
+    text = _QUICK_TRAINING if quick else _TRAINING
     if facts.class_ratio <= _UNEQUAL:
-        return ""
-    return """\
-  # Images of rare classes may weigh more: n^-x for a class of n images, 1 makes all classes equal.
-  class_weights: {choice: [0, 0.5, 1]}
-"""
+        return text
+    return text.replace("training:\n", "training:\n" + _BALANCE, 1)
 
+
+_BALANCE = """\
+  # Rare classes may be shown more often: as n^(1-x) for a class of n images, 1 shows all alike.
+  balanced_sampling: {choice: [0, 0.5, 1]}
+"""
 
 _TRAINING = """\
 training:
