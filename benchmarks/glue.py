@@ -47,7 +47,7 @@ from PIL import Image
 
 from gsfl_tune.data.sources import create_source
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.search.study.journal import read_studies
 

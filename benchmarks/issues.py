@@ -29,7 +29,8 @@ from PIL import Image
 from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import create_source
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.issues.labels import Predictions, doubt, fold_units, out_of_fold
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import log_softmax

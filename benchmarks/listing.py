@@ -40,7 +40,7 @@ if what == "ImageFolder":
 else:
     from gsfl_tune.data.digests import read_contents
     from gsfl_tune.data.sources import create_source
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.data_config import DataConfig
     started = time.perf_counter()
     source = create_source(DataConfig(source="folder", path=root), Path(cache))
     count = len(source.samples)
@@ -52,7 +52,7 @@ _READ = """
 import sys
 from pathlib import Path
 from gsfl_tune.data import prepare
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 config = DataConfig(source="parquet", path=sys.argv[1], image_size=32, split={"by": "image"})
 dataset = prepare(config, cache_dir=Path(sys.argv[2]))
 print(len(dataset.pool) + len(dataset.test), 0)

@@ -48,7 +48,7 @@ from torchvision.transforms import v2
 
 from gsfl_tune.data import Augment, Dataset, epoch_batches, prepare
 from gsfl_tune.data.sources.typefaces import FACES, render
-from gsfl_tune.experiment.config import AugmentConfig, DataConfig
+from gsfl_tune.experiment.data_config import AugmentConfig, DataConfig
 
 SIZE, BATCH = 224, 64
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

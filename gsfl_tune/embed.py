@@ -22,7 +22,7 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.sources import Source, create_source, detect_source
 from gsfl_tune.data.sources._walk import why_left_out
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, LazyImage
 from gsfl_tune.export.shared import network_with_shared

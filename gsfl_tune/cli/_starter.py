@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from gsfl_tune.data.survey import Survey
     from gsfl_tune.experiment import Experiment
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.data_config import DataConfig
 
 # Keys of `data` that the file gets from what the images are.
 _WRITTEN = ("image_size", "fit", "split", "views", "augment")

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from gsfl_tune.data.single import square_side
 from gsfl_tune.data.transforms import Streams, Transform, transforms_of
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 # Random numbers of crop, flip and colour.
 _BASIC = 8

@@ -33,7 +33,7 @@ from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
 from gsfl_tune.data.units import crowded
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
 

@@ -14,7 +14,7 @@ from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.single import PLAIN, Fit, Reading
 from gsfl_tune.data.sources import Source, create_source, detect_source
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
 

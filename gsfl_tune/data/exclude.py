@@ -12,7 +12,7 @@ from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources import Reader, Source
 from gsfl_tune.data.sources._base import expand
 from gsfl_tune.data.sources._names import normal
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
 REASON = "named by data.exclude"

@@ -24,7 +24,7 @@ from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Sample, Source
 from gsfl_tune.data.splits import Split, divide
 from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
-from gsfl_tune.experiment.config import SplitConfig
+from gsfl_tune.experiment.data_config import SplitConfig
 
 # Enters the cache key: change it whenever other images are found to belong together.
 _VERSION = 2

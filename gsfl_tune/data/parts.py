@@ -10,7 +10,7 @@ import numpy as np
 from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, divide, size_problems
-from gsfl_tune.experiment.config import SplitConfig
+from gsfl_tune.experiment.data_config import SplitConfig
 
 
 def divide_source(

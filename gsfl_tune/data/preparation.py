@@ -18,7 +18,7 @@ from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.single import Reading, natural_range, square_side
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.experiment.config import DataConfig, SplitConfig
+from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
 

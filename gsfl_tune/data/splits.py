@@ -13,7 +13,7 @@ import numpy as np
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.sources import Part
 from gsfl_tune.data.sources._base import some
-from gsfl_tune.experiment.config import SplitConfig
+from gsfl_tune.experiment.data_config import SplitConfig
 
 LEAST_TRAINING = 2
 LEAST_HELD_OUT = 1

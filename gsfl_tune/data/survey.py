@@ -18,7 +18,7 @@ from gsfl_tune.data.formats import heif
 from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.sources import Reader, Source, create_source, detect_source
 from gsfl_tune.data.splits import divide, size_problems
-from gsfl_tune.experiment.config import DataConfig, SplitConfig
+from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
 # So many images are opened for their sizes.

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gsfl_tune.activity import activity
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files, measure
 from gsfl_tune.export.architecture import Architecture

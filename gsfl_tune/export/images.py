@@ -14,7 +14,7 @@ from torch import Tensor
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset, DecodedImages, prepare
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.preprocessing import Preprocessing

@@ -12,7 +12,8 @@ from torch.nn import functional as F
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Augment, epoch_batches
-from gsfl_tune.experiment.config import AugmentConfig, FinetuneStageConfig
+from gsfl_tune.experiment.config import FinetuneStageConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.export.fake_quant import fake_quantised
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.models import Network

@@ -21,7 +21,8 @@ from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
 from gsfl_tune.data.locking import acquire
-from gsfl_tune.experiment.config import AugmentConfig, Config
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.models import (
     Backbone,
     Pooling,

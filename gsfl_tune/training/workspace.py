@@ -13,7 +13,8 @@ import torch
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Dataset, Views, cache_directory, prepare
 from gsfl_tune.data.locking import acquire
-from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
 from gsfl_tune.models import Backbone, BackboneError, WeightsError, create_backbone

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 
 
 def picture(seed: int, size: tuple[int, int] = (20, 16)) -> Image.Image:

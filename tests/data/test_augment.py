@@ -9,7 +9,7 @@ from torchvision.transforms.v2 import functional as reference
 
 from gsfl_tune.data import Augment, center_crop, square_side
 from gsfl_tune.data.augment import crop_boxes
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

@@ -13,7 +13,7 @@ from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batc
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.share import Share
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 from tests.data.conftest import configure, fill
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -323,7 +323,7 @@ def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
         f"""
         from gsfl_tune.data import Augment, epoch_batches, prepare
         from gsfl_tune.data.prefetch import prefetch
-        from gsfl_tune.experiment.config import AugmentConfig, DataConfig
+        from gsfl_tune.experiment.data_config import AugmentConfig, DataConfig
         data = prepare(
             DataConfig(source="folder", path={str(root)!r}, image_size=16), cache_dir={str(cache)!r}
         )

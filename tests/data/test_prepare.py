@@ -290,7 +290,7 @@ PREPARE = textwrap.dedent(
     import os, sys
     from pathlib import Path
     from gsfl_tune.data import prepare, single
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.data_config import DataConfig
 
     root, cache, stop_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
     decode, count = single.load_square, 0

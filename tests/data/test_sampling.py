@@ -9,7 +9,7 @@ from sklearn.utils.class_weight import compute_class_weight
 
 from gsfl_tune.data import Augment, epoch_batches, prepare
 from gsfl_tune.data.sampling import class_weights, epoch_positions
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 from tests.data.conftest import configure, fill, save
 
 # Of class 1 more images than of the others together.

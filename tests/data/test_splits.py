@@ -9,7 +9,7 @@ from gsfl_tune.data.duplicates import find_duplicates
 from gsfl_tune.data.grouping import Grouping
 from gsfl_tune.data.splits import divide, size_problems
 from gsfl_tune.data.units import crowded
-from gsfl_tune.experiment.config import SplitConfig
+from gsfl_tune.experiment.data_config import SplitConfig
 
 
 def digest(number: int) -> bytes:

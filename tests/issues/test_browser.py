@@ -102,7 +102,7 @@ def test_what_is_ticked_is_downloaded_and_leaves_the_images_out(visit, issues, t
     assert wrong in lines
 
     from gsfl_tune.data import prepare
-    from gsfl_tune.experiment.config import DataConfig
+    from gsfl_tune.experiment.data_config import DataConfig
 
     data = DataConfig(
         source="folder", path=str(issues.planted.folder), image_size=96, max_broken=0.5

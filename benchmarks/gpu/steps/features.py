@@ -22,7 +22,7 @@ from benchmarks.gpu.record import Record
 from benchmarks.gpu.size import Size, synchronise
 from benchmarks.gpu.steps.finetune import BACKBONES, TINY
 from gsfl_tune.data import prepare
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.models import Backbone, create_backbone
 from gsfl_tune.models.frozen import frozen_forward
 

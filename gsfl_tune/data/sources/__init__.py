@@ -32,7 +32,7 @@ from gsfl_tune.data.sources.torchvision_sets import (
 )
 from gsfl_tune.data.sources.typefaces import TypefacesSource
 from gsfl_tune.data.sources.webdataset import WebDatasetSource, webdataset_classes
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import plugins
 

@@ -14,7 +14,7 @@ from PIL import Image
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources._base import Reader, Sample, Source
 from gsfl_tune.data.sources._names import Part, some
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import Plugin, PluginError, plugins
 

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFilter, ImageFont, features
 
 from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
-from gsfl_tune.experiment.config import TypefacesConfig
+from gsfl_tune.experiment.data_config import TypefacesConfig
 from gsfl_tune.experiment.errors import UserError
 
 # Enters the digests: change it whenever the rendered pixels change.

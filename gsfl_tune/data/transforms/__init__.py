@@ -8,7 +8,7 @@ from gsfl_tune.data.transforms._base import Streams, Transform
 from gsfl_tune.data.transforms.added import added_transform, transform_problem
 from gsfl_tune.data.transforms.erasing import RandomErasing
 from gsfl_tune.data.transforms.trivial import TrivialAugment
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 __all__ = [
     "RandomErasing",

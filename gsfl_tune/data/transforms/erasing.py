@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data.transforms._base import Transform
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 _AREA = (0.02, 0.33)
 _RATIO = 3.3

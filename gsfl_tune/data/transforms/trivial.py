@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.data.transforms._base import Transform
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 _BINS = 31
 # Their largest values, of the "wide" space. Translations are shares of 224 pixels, as published

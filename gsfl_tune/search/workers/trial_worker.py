@@ -15,7 +15,8 @@ from pydantic import BaseModel, ConfigDict
 
 from gsfl_tune.data import square_side
 from gsfl_tune.data.sharing import share_cache
-from gsfl_tune.experiment.config import Config, DataConfig
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.run.checkpoints import discard

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import count_classes
-from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 told = []
 for source in sys.argv[3:]:

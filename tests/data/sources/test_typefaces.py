@@ -5,7 +5,7 @@ import numpy as np
 from gsfl_tune.data import prepare
 from gsfl_tune.data.sources import TypefacesSource
 from gsfl_tune.data.sources.typefaces import FACES, render
-from gsfl_tune.experiment.config import TypefacesConfig
+from gsfl_tune.experiment.data_config import TypefacesConfig
 from tests.data.conftest import configure
 
 SMALL = {"train": 4, "test": 2, "size": 32}

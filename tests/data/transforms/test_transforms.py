@@ -9,7 +9,7 @@ import torch
 from gsfl_tune.data import Augment
 from gsfl_tune.data.transforms import RandomErasing, Streams, TrivialAugment
 from gsfl_tune.data.transforms.trivial import _NAMES, _decoded
-from gsfl_tune.experiment.config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 
 MEAN, STD = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
 FILL = [255 * value for value in MEAN]

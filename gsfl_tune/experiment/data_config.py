@@ -1,0 +1,218 @@
+"""Section ``data`` of an experiment file: which images, and how they are read and changed."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from gsfl_tune.experiment.added_config import AugmentTransformsConfig
+from gsfl_tune.experiment.names import Named
+from gsfl_tune.experiment.section import Fraction, Section
+from gsfl_tune.plugins import plugins
+
+
+class SplitConfig(Section):
+    """How images are divided where the source has no split of its own."""
+
+    validation: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["given", "resplit"] = Field(
+        0.2,
+        description="Share of the training images held out for validation where the source has no "
+        "such part; `given`: the source must have one; `resplit`: one that it has joins the "
+        "training images, and a fifth of all is held out.",
+    )
+    test: float = Field(
+        0.2, gt=0.0, lt=1.0, description="Share of all images kept for the final test."
+    )
+    by: Literal["auto", "image", "group", "near_duplicate", "time", "folder"] = Field(
+        "auto",
+        description="What is held out together: single images; images of one group "
+        "(`data.group_column`), cluster of photographs that look alike, burst (EXIF time, numbers "
+        "of a camera), or folder. `auto` finds out whether single images would be too near.",
+    )
+    seed: int = Field(0, ge=0, description="Seed of the stratified split.")
+
+    @property
+    def validation_share(self) -> float:
+        """Share of the training images that is held out where there is no validation part."""
+        return 0.2 if isinstance(self.validation, str) else self.validation
+
+
+class AugmentConfig(Section):
+    """Random changes of training images: in the finetune stage, and of fixed views."""
+
+    scale: float = Field(
+        0.35, gt=0.0, le=1.0, description="Smallest area of a random crop, as a share of the image."
+    )
+    ratio: float = Field(
+        1.33,
+        ge=1.0,
+        le=4.0,
+        description="Largest aspect ratio of a random crop (and 1 / smallest).",
+    )
+    flip: bool = Field(True, description="Mirror half of the images left to right.")
+    color: Fraction = Field(
+        0.0, description="Strength of brightness, contrast and saturation jitter."
+    )
+    policy: Literal["none", "trivial"] = Field(
+        "none",
+        description="`trivial`: TrivialAugment, one operation of 14 at a random strength; some of "
+        "them move the image far.",
+    )
+    erasing: Fraction = Field(
+        0.0, description="Share of images of which a random rectangle is erased."
+    )
+
+    transforms: AugmentTransformsConfig = Field(
+        default_factory=AugmentTransformsConfig,
+        description="Strengths of transforms that installed packages add (docs/extending.md).",
+    )
+
+    def recipe(self) -> dict[str, Any]:
+        """Returns the settings that matter, by name: part of the keys of what is cached."""
+        off = {"policy": "none", "erasing": 0.0}
+        settings = self.model_dump(exclude={"transforms"})
+        kept = {name: value for name, value in settings.items() if off.get(name) != value}
+        for name, strength in self.transforms.model_dump().items():
+            if strength:  # another version of the package may change images otherwise
+                kept[f"transforms.{name}"] = (strength, plugins("transform")[name].package)
+        return kept
+
+
+class TypefacesConfig(Section):
+    """Size of the embedded data set (`data.source: typefaces`)."""
+
+    train: int = Field(
+        40, ge=2, description="Training images a class, before validation is split off."
+    )
+    test: int = Field(20, ge=1, description="Test images a class.")
+    size: int = Field(128, ge=32, le=1024, description="Rendered side in pixels.")
+    seed: int = Field(0, ge=0, description="Seed of the rendering.")
+
+
+class DataConfig(Section):
+    """Which images, how they are split, decoded and augmented."""
+
+    source: Annotated[str, Named("source")] = Field(
+        "auto", description="Where the images come from; `auto` finds out from what `path` holds."
+    )
+    path: str | list[str] | None = Field(
+        None,
+        description="Folder, table(s), other file(s), pattern or URL of the images, from the "
+        "current directory.",
+    )
+    classes: Literal["top", "leaf", "path"] = Field(
+        "top",
+        description="`folder`: which folder is the class: the uppermost, the one that holds the "
+        "image (`leaf`), or all of them joined by / (`path`).",
+    )
+    config: str | None = Field(
+        None,
+        description="`parquet`, `webdataset`: which of several configurations (folders) side by "
+        "side.",
+    )
+    image_column: str | None = Field(
+        None,
+        description="Name of the column of images; `webdataset`: their suffix (`jpg`); found where "
+        "there is one.",
+    )
+    label_column: str | None = Field(
+        None,
+        description="Name of the column of labels; `webdataset`: their suffix (`cls`), or a key of "
+        "the `.json`; found where there is one.",
+    )
+    group_column: str | None = Field(
+        None,
+        description="Name of the column of what an image belongs to (an animal, a place), for "
+        "`data.split.by`.",
+    )
+    split_column: str | None = Field(
+        None, description="Name of the column that tells the part; found where it is called so."
+    )
+    box_columns: list[str] | None = Field(
+        None,
+        description="Names of the four columns of boxes, or of one that holds a list of four "
+        "numbers; found where they are called so.",
+    )
+    box_format: Literal["auto", "xywh", "xyxy"] = Field(
+        "auto",
+        description="What `box_columns` hold, in pixels: corner and size, or two corners; `auto` "
+        "goes by their names.",
+    )
+    point_columns: list[str] | None = Field(
+        None,
+        description="Names of parts: of `beak`, the columns `beak_x` and `beak_y` hold the point "
+        "in pixels; an empty cell is a part that is not seen.",
+    )
+    attribute_columns: list[str] | None = Field(
+        None,
+        description="Names of columns of attributes: numbers, or true and false; an empty cell is "
+        "one that is not known.",
+    )
+    root: str | None = Field(
+        None,
+        description="Folder that the paths in a table start from; default: the table's own, or the "
+        "one beside it that has the images.",
+    )
+    crop: Literal["none", "box"] = Field(
+        "none", description="Whole images, or every box as an image of its own."
+    )
+    crop_margin: float = Field(
+        0.1,
+        ge=0.0,
+        le=2.0,
+        description="Added to a box at each end, as a share of its sides; what lies outside the "
+        "image is not.",
+    )
+    download: bool = Field(False, description="Let torchvision download the data set into `path`.")
+    exclude: str | None = Field(
+        None,
+        description="Text file of images that are left out, one path a line, such as the "
+        "`exclude.txt` of `gsfl-tune data --issues`; a line that begins with # is a comment.",
+    )
+    class_text: str | None = Field(
+        None,
+        description="File with a description of every class: CSV or TSV with the columns `class` "
+        "and `text`, or a JSON object of them.",
+    )
+    shots: int | None = Field(
+        None,
+        ge=1,
+        description="Train on this many images of each class alone (chosen by `data.split.seed`); "
+        "validation and test parts stay whole, and a final retrain leaves validation images out.",
+    )
+    image_size: int = Field(
+        224, ge=16, le=1024, description="Side in pixels that the backbone sees."
+    )
+    fit: Literal["crop", "pad", "squash"] = Field(
+        "crop", description="How an image becomes a square: cut the longer side, pad, or squash."
+    )
+    split: SplitConfig = Field(default_factory=SplitConfig, description="Shares and seed.")
+    augment: AugmentConfig = Field(
+        default_factory=AugmentConfig,
+        description="Augmentation of the finetune stage and of `views`.",
+    )
+    views: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Fixed augmented views of every training image, computed once; 0: the head "
+        "stage sees images as they are, the finetune stage augments anew every epoch.",
+    )
+    value_range: list[float] | None = Field(
+        None,
+        description="Values [black, white] of grey images of 16 or 32 bits or floats; by default "
+        "0 to 65535 for 16 bits, and one range for all others, from what the images hold.",
+    )
+    max_pixels: int = Field(
+        200_000_000, ge=1, description="Width times height above which an image counts as broken."
+    )
+    truncated: Literal["skip", "accept"] = Field(
+        "skip", description="Images whose end is missing: broken, or read as far as they go."
+    )
+    max_broken: Fraction = Field(
+        0.01, description="Share of unreadable images above which the data is refused."
+    )
+    typefaces: TypefacesConfig = Field(
+        default_factory=TypefacesConfig, description="Size of the embedded data set."
+    )
