@@ -110,6 +110,29 @@ class Plugin:
         return found
 
 
+def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) -> Any:
+    """Makes what a package adds.
+
+    Args:
+        kind: What it is.
+        name: Of its entry point.
+        base: What its class must be a subclass of.
+        arguments: What it is made of.
+        made: The same in words, for messages.
+
+    Raises:
+        PluginError: If it is not installed, cannot be loaded, or cannot be made.
+    """
+    added = plugins(kind).get(name)
+    if added is None:
+        raise PluginError(f"no installed package adds the {kind.replace('_', ' ')} {name!r}")
+    found = added.load_class(base)
+    try:
+        return found(*arguments)
+    except TypeError as error:
+        raise PluginError(f"{added} cannot be made {made} ({error})") from error
+
+
 def plugins(kind: Kind) -> dict[str, Plugin]:
     """What installed packages add of a kind, by name."""
     return _found()[0][kind]

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from rich.console import Console
 
     from gsfl_tune.data import Dataset, Duplicates
-    from gsfl_tune.data.annotations import Annotations
     from gsfl_tune.experiment.config import Config
 
 _MOST_LISTED = 20
@@ -57,6 +56,7 @@ class Data(Command):
         from rich.console import Console
 
         from gsfl_tune.data import contact_sheet, prepare
+        from gsfl_tune.data.annotations import Annotations
 
         name, whole = _config(args.data, args.overrides)
         if args.issues:
@@ -69,13 +69,18 @@ class Data(Command):
         with showing("comparing the images", short=True):
             near = dataset.near_duplicates()
         with showing("reading annotations", short=True):
-            annotations = _annotations(dataset)
+            parts = [dataset.annotations("pool"), dataset.annotations("test")]
+            annotations = Annotations.joined(parts)
             texts = dataset.class_texts
         console = Console(highlight=False)
         if not args.json:
             _print_counts(console, name, dataset)
             _print_sizes(console, sizes, dataset.pool.side)
-            _print_annotations(console, annotations, dataset)
+            for told in annotations.told():
+                _line(console, told)
+            if texts is not None:
+                first = f"{dataset.classes[0]}: {texts[0]}"
+                _line(console, f"descriptions of all classes, such as {first}")
             _print_findings(console, dataset)
             _print_near_duplicates(console, near, dataset)
         with showing("drawing the contact sheet"):
@@ -95,7 +100,6 @@ class Data(Command):
                 **dataset.summary(),
                 "sizes": sizes,
                 "annotations": annotations.summary(),
-                "class_text": texts and dict(zip(dataset.classes, texts, strict=True)),
                 "near_duplicates": {"groups": near.groups, "conflicting": near.conflicting},
                 "max_broken": config.max_broken,
                 "refused": refused,
@@ -202,49 +206,6 @@ def _print_sizes(console: Console, sizes: dict[str, list[int]], side: int) -> No
     text = ", ".join(f"{what} {width} x {height}" for what, (width, height) in sizes.items())
     _line(console, f"image sizes (width x height): {text}")
     _line(console, f"decoded to {side} x {side}")
-
-
-def _annotations(dataset: Dataset) -> Annotations:
-    """Those of all parts."""
-    import numpy as np
-
-    from gsfl_tune.data.annotations import Annotations
-
-    pool, test = dataset.annotations("pool"), dataset.annotations("test")
-    return Annotations(
-        np.concatenate([pool.boxes, test.boxes]),
-        np.concatenate([pool.points, test.points]),
-        np.concatenate([pool.attributes, test.attributes]),
-        pool.part_names,
-        pool.attribute_names,
-    )
-
-
-def _print_annotations(console: Console, found: Annotations, dataset: Dataset) -> None:
-    import numpy as np
-
-    boxes = int(np.isfinite(found.boxes).all(1).sum())
-    if boxes:
-        _line(console, f"boxes: {boxes:,} of {len(found):,} images")
-    if found.part_names:
-        seen = np.isfinite(found.points).all(2)
-        _line(
-            console,
-            f"points of {len(found.part_names)} parts, {seen.sum(1).mean():.1f} seen an image: "
-            f"{', '.join(found.part_names)}",
-        )
-    if found.attribute_names:
-        known = np.isfinite(found.attributes).mean() if len(found) else 0.0
-        names = found.attribute_names
-        more = f" and {len(names) - 8} more" if len(names) > 8 else ""
-        _line(
-            console,
-            f"{len(names)} attributes, {known:.0%} of their values known: "
-            f"{', '.join(names[:8])}{more}",
-        )
-    if dataset.class_texts is not None:
-        name, text = dataset.classes[0], dataset.class_texts[0]
-        _line(console, f"descriptions of all classes, such as {name}: {text}")
 
 
 def _print_findings(console: Console, dataset: Dataset) -> None:

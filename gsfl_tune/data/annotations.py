@@ -64,11 +64,44 @@ class Annotations:
             list(attribute_names),
         )
 
+    @classmethod
+    def joined(cls, parts: Sequence[Annotations]) -> Annotations:
+        """Joins those of several parts of a data set, one after the other."""
+        return cls(
+            np.concatenate([each.boxes for each in parts]),
+            np.concatenate([each.points for each in parts]),
+            np.concatenate([each.attributes for each in parts]),
+            parts[0].part_names,
+            parts[0].attribute_names,
+        )
+
+    def told(self) -> list[str]:
+        """Says what there is, a line each."""
+        lines = []
+        boxes = int(np.isfinite(self.boxes).all(1).sum())
+        if boxes:
+            lines.append(f"boxes: {boxes:,} of {len(self):,} images")
+        if self.part_names:
+            seen = np.isfinite(self.points).all(2).sum(1).mean()
+            lines.append(
+                f"points of {_counted(self.part_names, 'part')}, {seen:.1f} seen an image: "
+                f"{', '.join(self.part_names)}"
+            )
+        if self.attribute_names:
+            known = np.isfinite(self.attributes).mean() if len(self) else 0.0
+            names = self.attribute_names
+            more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+            lines.append(
+                f"{_counted(names, 'attribute')}, {known:.0%} of the values known: "
+                f"{', '.join(names[:_NAMED])}{more}"
+            )
+        return lines
+
     def __len__(self) -> int:
         return len(self.boxes)
 
     def rows(self, positions: np.ndarray) -> Annotations:
-        """Those of some images."""
+        """Selects those of some images."""
         return replace(
             self,
             boxes=self.boxes[positions],
@@ -77,7 +110,7 @@ class Annotations:
         )
 
     def summary(self) -> dict[str, object]:
-        """How much there is, ready for JSON."""
+        """Counts what there is, ready for JSON."""
         return {
             "boxes": int(np.isfinite(self.boxes).all(1).sum()),
             "parts": {
@@ -97,7 +130,7 @@ class Annotations:
     def in_squares(
         self, sizes: np.ndarray, side: int, fit: Fit, margin: float | None = None
     ) -> Annotations:
-        """Boxes and points in pixels of the decoded squares, as they become of the images.
+        """Moves boxes and points to where they are in the decoded squares, in pixels.
 
         What `fit` cuts off lies outside of 0..side. Boxes that were cut out are the images: with a
         margin they begin inside of them.
@@ -117,7 +150,7 @@ class Annotations:
         scale, shift = _to_square(np.maximum(sizes, 1).astype(np.float64), side, fit)
 
         def moved(points: np.ndarray) -> np.ndarray:
-            """(N, M, 2)."""
+            """Moves points (N, M, 2)."""
             inside = points - offset[:, None]
             return (inside * scale[:, None] + shift[:, None]).astype(np.float32)
 
@@ -125,12 +158,18 @@ class Annotations:
         return replace(self, boxes=corners, points=moved(self.points))
 
 
+def _counted(names: Sequence[str], what: str) -> str:
+    return f"1 {what}" if len(names) == 1 else f"{len(names)} {what}s"
+
+
+# Attributes that are named.
+_NAMED = 8
 # Larger than any image.
 _ANY = (1 << 30, 1 << 30)
 
 
 def _to_square(sizes: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Factors (N, 2) and what is added (N, 2) of x and y."""
+    """Computes factors (N, 2) of x and y, and what is added to them (N, 2)."""
     if fit == "squash":
         return side / sizes, np.zeros_like(sizes)
     if fit == "crop":

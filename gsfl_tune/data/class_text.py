@@ -37,11 +37,11 @@ def read_class_texts(file: Path, classes: Sequence[str]) -> list[str]:
     missing = [name for name in classes if not found.get(name)]
     strangers = sorted(found.keys() - set(classes))
     problems = [
-        f"data.class_text: {file}: {len(names)} {what}: {some(names)}"
+        f"data.class_text: {file}: {what}: {some(names)}"
         for names, what in (
-            (missing, f"of {len(classes)} classes have no text"),
-            (strangers, "names are no classes of the data"),
-            (twice, "classes have several texts"),
+            (missing, f"no text for {len(missing)} of {len(classes)} classes"),
+            (strangers, f"found {len(strangers)} not among the {len(classes)} classes of the data"),
+            (twice, f"several texts for {len(twice)} of {len(classes)} classes"),
         )
         if names
     ]

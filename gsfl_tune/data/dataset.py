@@ -25,7 +25,7 @@ from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.looks import looks_of
-from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error
+from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error, shots_told
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
@@ -121,14 +121,14 @@ class Dataset:
 
     def _few(self, split: Split, good: Sequence[int], grouping: Grouping | None) -> Split:
         """A split with ``data.shots`` training images of each class; the others are spare."""
-        copies: list[Hashable] = list(self._digests)
+        copies: list[Hashable] = list(self._identities)
         if grouping is not None:
             for position, copy in zip(good, grouping.copies.tolist(), strict=True):
                 copies[position] = copy
         train = few_shots(
             split.train,
             [sample.label for sample in self._source.samples],
-            self._digests,
+            self._identities,
             copies,
             shots=self._config.shots or 0,
             seed=self._config.split.seed,
@@ -179,7 +179,7 @@ class Dataset:
         return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
 
     def annotations(self, part: Literal["pool", "test"]) -> Annotations:
-        """What the source says of the images of `pool` or `test` beyond their labels.
+        """Reads what the source says of the images of `pool` or `test` beyond their labels.
 
         Boxes and points are in pixels of the decoded squares; those of broken images are NaN.
 
@@ -269,30 +269,24 @@ class Dataset:
     def notices(self) -> list[str]:
         """What is no fault but must be known: one line each."""
         labels = self.pool.labels[self.validation_index]
+        trained = self.pool.labels[self.train_index]
+        counts = np.bincount(trained, minlength=self.class_count)
         found: list[str | None] = [
             *self._source.told(),
             *self._split_notices,
-            self._shots_told(),
+            shots_told(self._config.shots, len(self.split.spare), counts),
             missing_classes(self.classes, "validation", labels, given=self.given_validation),
             missing_classes(self.classes, "test", self.test.labels, given=self.given_test),
         ]
         return [line for line in found if line is not None]
 
-    def _shots_told(self) -> str | None:
-        shots, spare = self._config.shots, len(self.split.spare)
-        if shots is None:
-            return None
-        counts = np.bincount(self.pool.labels[self.train_index], minlength=self.class_count)
-        fewer = int((counts < shots).sum())
-        whole = f"; {fewer} of {self.class_count} classes have no more" if fewer else ""
-        return (
-            f"data.shots: {shots} training image{'s' if shots > 1 else ''} of each class, "
-            f"{spare:,} others take no part{whole}; a final retrain leaves the validation images "
-            "out too"
-        )
-
     def summary(self) -> dict[str, Any]:
-        """Counts and findings, ready for JSON."""
+        """Counts images and names findings, ready for JSON.
+
+        Raises:
+            UserError: If the file of ``data.class_text`` does not fit; a search asks at its start.
+        """
+        texts = self.class_texts
         parts = {
             "train": self.pool.labels[self.train_index],
             "validation": self.pool.labels[self.validation_index],
@@ -313,6 +307,7 @@ class Dataset:
             "shots": self._config.shots,
             "spare": len(self.split.spare),
             "known_groups": self.known_groups,
+            "class_text": texts and dict(zip(self.classes, texts, strict=True)),
             "notices": self.notices,
             "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],
             "duplicates": {

@@ -12,10 +12,10 @@ from gsfl_tune.data.splits import Split
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Byte-identical images.
+    """Sets of images that are the same.
 
     Attributes:
-        groups: Paths of images with the same bytes, one list for each set of twins.
+        groups: Paths, one list for each set.
         dropped: Paths that were taken out of training (or of a given validation part) because a
             given test or validation part holds the same image.
         conflicting: Those of ``groups`` whose members have different labels.

@@ -117,7 +117,7 @@ class _Rest(Source):
             yield place[position], reader
 
     def annotations(self) -> Annotations:
-        """Those of the other source."""
+        """Asks the other source."""
         return self._whole.annotations().rows(np.asarray(self._kept, dtype=np.int64))
 
     def known_digests(self) -> list[bytes] | None:

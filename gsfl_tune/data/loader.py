@@ -42,7 +42,7 @@ _starting = threading.Lock()
 def epoch_order(
     index: np.ndarray, labels: np.ndarray, *, seed: int, epoch: int, balance: float = 0.0
 ) -> np.ndarray:
-    """Positions in the order in which `epoch_batches` shows them, (N,) int64.
+    """Draws positions in the order in which `epoch_batches` shows them, (N,) int64.
 
     Args:
         index: (N,) positions to train on.

@@ -6,6 +6,8 @@ import errno
 from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
 from gsfl_tune.data.decoded import BrokenImage
 from gsfl_tune.experiment.errors import UserError
 
@@ -36,3 +38,22 @@ def disk_error(error: OSError, cache: Path) -> Exception:
     if place and error.errno in (errno.EACCES, errno.EPERM):
         return UserError(f"{place} cannot be read: {error.strerror}")
     return error
+
+
+def shots_told(shots: int | None, spare: int, counts: np.ndarray) -> str | None:
+    """Says what ``data.shots`` leaves; None without it.
+
+    Args:
+        shots: Training images of each class.
+        spare: Images that take no part.
+        counts: (C,) training images of each class.
+    """
+    if shots is None:
+        return None
+    fewer = int((counts < shots).sum())
+    whole = f"; {fewer} of {len(counts)} classes have no more" if fewer else ""
+    return (
+        f"data.shots: {shots} training image{'s' if shots > 1 else ''} of each class, "
+        f"{spare:,} others take no part{whole}; a final retrain leaves the validation images "
+        "out too"
+    )

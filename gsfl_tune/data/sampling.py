@@ -99,7 +99,7 @@ def few_shots(
     Args:
         positions: Those of the training images.
         labels: Class of each image that ``positions`` count in.
-        digests: Digest of the bytes of each of them.
+        digests: What tells each of them from all others.
         copies: Equal for images that are copies of each other.
         shots: Images of each class; of a class that has fewer, all.
         seed: Of the choice.

@@ -195,7 +195,10 @@ def _cross(labels: Sequence[int], units: np.ndarray) -> bool:
 
 
 def rank_of(seed: int, purpose: str, digest: bytes) -> bytes:
-    """Place of an image in an order that a seed and a purpose decide, whatever else is there."""
+    """Computes the place of an image in an order that a seed and a purpose decide.
+
+    Whatever other images there are.
+    """
     return hashlib.blake2b(f"{seed} {purpose} ".encode() + digest, digest_size=16).digest()
 
 

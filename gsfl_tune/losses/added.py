@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gsfl_tune.losses._base import LossTerm
-from gsfl_tune.plugins import PluginError, plugins
+from gsfl_tune.plugins import PluginError, make, plugins
 
 
 def added_term(name: str) -> LossTerm:
@@ -15,16 +15,11 @@ def added_term(name: str) -> LossTerm:
     Raises:
         PluginError: If it cannot be had.
     """
-    added = plugins("loss_term").get(name)
-    if added is None:
-        raise PluginError(f"no installed package adds the loss term {name!r}")
-    kind = added.load_class(LossTerm)
-    try:
-        term: LossTerm = kind()
-    except TypeError as error:
-        raise PluginError(f"{added} cannot be made without arguments ({error})") from error
+    term: LossTerm = make("loss_term", name, LossTerm, made="without arguments")
     if "_parameters" not in vars(term):
-        raise PluginError(f"{added}: its __init__ does not call super().__init__()")
+        raise PluginError(
+            f"{plugins('loss_term')[name]}: its __init__ does not call super().__init__()"
+        )
     return term
 
 

@@ -144,7 +144,25 @@ def checkpoint_bytes(experiment: Experiment) -> int:
         weights = model.parameters
     # Weights and the two moments of AdamW, and the average where there is one.
     copies = 3 + (max(case.values("training.ema")) > 0)
-    return 4 * (copies * weights + model.class_count * model.latent_dim)
+    state = model.class_count * model.latent_dim
+    return 4 * (copies * weights + state) + term_bytes(case, model.latent_dim, model.class_count)
+
+
+def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
+    """Counts the bytes that further terms of the loss keep, what they note for a step included.
+
+    Args:
+        case: A part of a space.
+        latent_dim: H of its largest head.
+        class_count: C.
+    """
+    numbers = 0
+    if max(case.values("loss.center.weight")) > 0:
+        numbers += 2 * class_count * latent_dim
+    if max(case.values("loss.isda.weight")) > 0:
+        whole = "full" in case.values("loss.isda.covariance")
+        numbers += 2 * class_count * latent_dim * (1 + (latent_dim if whole else 1))
+    return 4 * numbers
 
 
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
@@ -329,13 +347,15 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         for requested in case.values("model.pooling_channels")
     )
     feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"))
-    latent_dim = highest("model.latent_dim")
     kind = largest_head(case.values("model.head"))
+    latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
     head = head_parameters(kind, feature_dim, latent_dim, classes)
     trains_backbone = highest("training.finetune.epochs") > 0
     per_parameter = _TRAINED_BYTES if trains_backbone else _FROZEN_BYTES
     return LargestModel(
-        bytes=head * _TRAINED_BYTES + facts.parameters * per_parameter,
+        bytes=head * _TRAINED_BYTES
+        + facts.parameters * per_parameter
+        + term_bytes(case, latent_dim, classes),
         parameters=head + facts.parameters,
         backbone=backbone,
         pooling=pooling,

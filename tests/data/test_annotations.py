@@ -313,15 +313,18 @@ def test_descriptions_of_classes(tmp_path, cache, name, text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("class,text\nwren,brown\n", r"1 of 2 classes have no text: Épervier"),
-        ("class,text\nwren,a\nÉpervier,b\nwrenn,c\n", r"1 names are no classes .*: wrenn"),
-        ("class,text\nwren,a\nÉpervier,b\nwren,c\n", r"1 classes have several texts: wren"),
+        ("class,text\nwren,brown\n", r"no text for 1 of 2 classes: Épervier"),
+        (
+            "class,text\nwren,a\nÉpervier,b\nwrenn,c\n",
+            r"found 1 not among the 2 classes of the data: wrenn",
+        ),
+        ("class,text\nwren,a\nÉpervier,b\nwren,c\n", r"several texts for 1 of 2 classes: wren"),
         ("name,about\nwren,a\n", r"found the columns name, about, allowed class and text"),
     ],
 )
 def test_wrong_descriptions(tmp_path, cache, text, message):
     with pytest.raises(UserError, match=message):
-        _ = described(tmp_path, cache, "texts.csv", text).class_texts
+        described(tmp_path, cache, "texts.csv", text).summary()
 
 
 def test_data_shows_what_there_is(birds, tmp_path):
@@ -330,8 +333,8 @@ def test_data_shows_what_there_is(birds, tmp_path):
     shown = gsfl_tune(tmp_path, "data", birds, *overrides)
     assert shown.returncode == 0, shown.stderr
     assert "boxes: 24 of 24 images" in shown.stdout
-    assert "points of 1 parts, 1.0 seen an image: beak" in shown.stdout
-    assert "1 attributes, 100% of their values known: crest" in shown.stdout
+    assert "points of 1 part, 1.0 seen an image: beak" in shown.stdout
+    assert "1 attribute, 100% of the values known: crest" in shown.stdout
     told = gsfl_tune(tmp_path, "data", birds, *overrides, "--json")
     assert json.loads(told.stdout)["annotations"] == {
         "boxes": 24, "parts": {"beak": 24}, "attributes": {"crest": 24},

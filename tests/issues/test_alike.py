@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
-import numpy as np
+import io
+import os
+from pathlib import Path
 
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from gsfl_tune.data import prepare
+from gsfl_tune.experiment.config import Config, ModelConfig
 from gsfl_tune.issues import alike as module
+from gsfl_tune.issues import find_issues
 from gsfl_tune.issues._base import Images
 from gsfl_tune.issues.alike import alike, alike_limit
+from tests.data.conftest import configure
 
 
 class Part:
@@ -52,6 +63,36 @@ def test_what_was_hardly_changed_is_found_with_what_it_is_of():
     assert first.suggestion == "leave out"
     assert second.score > first.score
     assert first.reason == "shows the same as 60.jpg (a, test)"
+
+
+@pytest.mark.skipif("GSFL_TUNE_REAL_DATA" not in os.environ, reason="needs real photographs")
+def test_mirrored_and_cut_photographs_are_listed_with_the_originals(tmp_path, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    [test] = Path(os.environ["GSFL_TUNE_REAL_DATA"], "clothing").glob("*test*.parquet")
+    contents = [row["bytes"] for row in pq.read_table(test).column("image").to_pylist()[:90]]
+    for number, content in enumerate(contents):
+        image = Image.open(io.BytesIO(content)).convert("RGB")
+        folder = tmp_path / "photos" / f"class {number % 3}"
+        folder.mkdir(parents=True, exist_ok=True)
+        image.save(folder / f"{number:02d}.jpg", quality=95)
+        w, h = image.size
+        if number < 3:
+            mirrored = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            mirrored.save(folder / f"mirrored-{number}.jpg", quality=95)
+        elif number < 6:
+            inner = tuple(round(x) for x in (0.03 * w, 0.03 * h, 0.97 * w, 0.97 * h))
+            image.crop(inner).save(folder / f"cut-{number}.jpg", quality=95)
+    data = configure("folder", tmp_path / "photos").model_copy(update={"image_size": 224})
+    model = ModelConfig(backbone="tf_efficientnet_lite0", weights="package")
+    dataset = prepare(data, cache_dir=tmp_path / "cache")
+    found = find_issues(dataset, Config(name="t", data=data, model=model)).of("alike")
+    sets = {}
+    for issue in found:
+        sets.setdefault(issue.set_number, set()).add(Path(issue.path).stem)
+    wanted = [{f"{n:02d}", f"{'mirrored' if n < 3 else 'cut'}-{n}"} for n in range(6)]
+    assert sum(each in sets.values() for each in wanted) >= 5
+    # Hardly anything else is.
+    assert len(found) <= 2 * 6 + 2
 
 
 def test_copies_to_the_eye_are_listed_elsewhere_and_move_no_limit():

@@ -4,6 +4,7 @@ from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.losses import Center, Isda, Loss, Sizes, Weighted
 from gsfl_tune.models import create_head
 from gsfl_tune.training.cost import (
     class_count,
@@ -12,6 +13,7 @@ from gsfl_tune.training.cost import (
     largest_model,
     prefix_caches,
     search_cost,
+    term_bytes,
     whole_backbones,
 )
 
@@ -159,3 +161,22 @@ def test_blocks_that_are_all_are_named():
     assert whole_backbones(Experiment.parse(text.replace("BLOCKS", "3"))) == []
     found = whole_backbones(Experiment.parse(text.replace("BLOCKS", "{choice: [3, 4, 9]}")))
     assert found == [("resnet18", 4, 4), ("resnet18", 9, 4)]
+
+
+@pytest.mark.parametrize("covariance", ["diagonal", "full"])
+def test_what_terms_of_the_loss_keep_is_priced(covariance):
+    experiment = Experiment.parse(
+        HEAD
+        + "model: {backbone: test_efficientnet, weights: none, latent_dim: 24, head: plain}\n"
+        + "loss:\n  center: {weight: {float: [0, 0.1]}}\n"
+        + f"  isda: {{weight: 1.0, covariance: {covariance}}}\n"
+    )
+    terms = {"center": Weighted(0.1, Center(0.5)), "isda": Weighted(1.0, Isda(0.5, covariance))}
+    loss = Loss(Sizes(48, 24, 21), terms)
+    counted = sum(b.numel() * b.element_size() for b in loss.buffers() if b.ndim > 1)
+    assert term_bytes(experiment, 24, 21) == counted
+    without = Experiment.parse(HEAD + "model: {backbone: test_efficientnet, weights: none}\n")
+    assert term_bytes(without, 24, 21) == 0
+    priced = largest_model(experiment)
+    plain = largest_model(experiment.fixed({"loss.isda.weight": 0.0, "loss.center.weight": 0.0}))
+    assert priced.bytes - plain.bytes == counted

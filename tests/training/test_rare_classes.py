@@ -9,9 +9,9 @@ from PIL import Image
 from torch.nn import functional
 
 from gsfl_tune.evidence import measure_probe
-from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training, Workspace
 
+from .checks import check_cached_as_whole
 from .conftest import tiny_config
 from .test_trial import run, state_of
 
@@ -72,16 +72,7 @@ def test_the_cache_trains_as_the_whole_network_does(photos, tmp_path, monkeypatc
     changes[how] = {**changes.get(how, {}), **keys}
     settings = on(photos, **changes)
     workspace = opened(photos, tmp_path)
-    cached = run(Training(settings, workspace, tmp_path / "cached"))
-
-    def refuse(self, image_size):
-        raise CannotCut("no place to cut")
-
-    monkeypatch.setattr(Backbone, "split", refuse)
-    whole = run(Training(settings, workspace, tmp_path / "whole"))
-    for ours, theirs in zip(cached.log.read(), whole.log.read(), strict=True):
-        for key in ("train/loss", "train/cross_entropy", "validation/nll"):
-            assert ours[key] == pytest.approx(theirs[key], rel=1e-5)
+    check_cached_as_whole(settings, workspace, tmp_path, monkeypatch)
 
 
 def test_pieces_of_a_batch_weigh_what_the_batch_does(photos, tmp_path):

@@ -76,7 +76,7 @@ class _AddedSource(Source):
             yield position, functools.partial(_read, pair[1])
 
     def annotations(self) -> Annotations:
-        """Those of the package's source."""
+        """Asks the package's source."""
         found = _told(self._plugin, self._inner.annotations)
         if not isinstance(found, Annotations) or len(found) != len(self.samples):
             raise UserError(

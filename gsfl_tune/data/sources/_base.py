@@ -97,7 +97,7 @@ class Source(ABC):
         return [*self.notices, f"left out: {counted(self.left_out.items(), self.kind)}"]
 
     def annotations(self) -> Annotations:
-        """Boxes, part points and attributes of all samples, in pixels of the upright images.
+        """Reads boxes, part points and attributes of all samples, in pixels of upright images.
 
         Read when it is asked for: most who list images do not ask.
 

@@ -120,7 +120,7 @@ def box_of(rows: Rows, roles: Roles, row: int) -> Box | None:
 
 
 def point_of(rows: Rows, columns: tuple[str, str], row: int) -> tuple[float, float] | None:
-    """The point of a part, (x, y); None where its cells are empty.
+    """Reads the point of a part, (x, y); None where its cells are empty.
 
     Raises:
         Odd: If they do not hold two numbers.
@@ -139,7 +139,7 @@ def point_of(rows: Rows, columns: tuple[str, str], row: int) -> tuple[float, flo
 
 
 def attribute_of(rows: Rows, column: str, row: int) -> float:
-    """The value of an attribute; NaN where its cell is empty.
+    """Reads the value of an attribute; NaN where its cell is empty.
 
     Raises:
         Odd: If it is neither a number nor true or false.

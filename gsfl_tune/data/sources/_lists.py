@@ -31,7 +31,7 @@ class ListedSource(FileSource):
         self._numbers: list[str] = []
 
     def annotations(self) -> Annotations:
-        """Boxes, points of parts and attributes, as far as there are files of them.
+        """Reads boxes, points of parts and attributes, as far as there are files of them.
 
         Raises:
             UserError: If a line of one cannot be read.

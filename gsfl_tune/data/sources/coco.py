@@ -76,7 +76,7 @@ class CocoSource(FileSource):
             self.known_groups = None
 
     def annotations(self) -> Annotations:
-        """Boxes, and keypoints as points of parts."""
+        """Collects boxes, and keypoints as points of parts."""
         points = np.full((len(self.samples), len(self._parts), 2), np.nan, dtype=np.float32)
         column = {name: place for place, name in enumerate(self._parts)}
         for row, found in enumerate(self._points):

@@ -61,7 +61,7 @@ class DogsSource(FileSource):
         self._list(root / "Images", rows, crop and self._boxes.is_dir())
 
     def annotations(self) -> Annotations:
-        """Boxes, of photographs with one dog."""
+        """Reads boxes, of photographs with one dog."""
         if any(sample.box for sample in self.samples) or not self._boxes.is_dir():
             return super().annotations()
         found = (boxes_of(self._boxes / Path(name).with_suffix("")) for name in self._names)
@@ -96,7 +96,7 @@ class DogsSource(FileSource):
 
 
 def boxes_of(file: Path) -> list[Box]:
-    """Boxes of a file in the layout of Pascal VOC; none without file.
+    """Reads the boxes of a file in the layout of Pascal VOC; none without file.
 
     Raises:
         UserError: If it is no such file.

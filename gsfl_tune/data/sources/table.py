@@ -128,7 +128,7 @@ class TextTableSource(FileSource):
         self._list(self._with_boxes(entries) if boxed else self._one_a_file(entries), boxed)
 
     def annotations(self) -> Annotations:
-        """Boxes, and what ``data.point_columns`` and ``data.attribute_columns`` name.
+        """Reads boxes, and what ``data.point_columns`` and ``data.attribute_columns`` name.
 
         Raises:
             UserError: If a cell is not understood.

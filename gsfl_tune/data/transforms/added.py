@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gsfl_tune.data.transforms._base import Transform
-from gsfl_tune.plugins import PluginError, plugins
+from gsfl_tune.plugins import PluginError, make, plugins
 
 
 def added_transform(name: str, strength: float, mean: Sequence[float]) -> Transform:
@@ -19,16 +19,13 @@ def added_transform(name: str, strength: float, mean: Sequence[float]) -> Transf
     Raises:
         PluginError: If it cannot be had.
     """
-    added = plugins("transform").get(name)
-    if added is None:
-        raise PluginError(f"no installed package adds the transform {name!r}")
-    kind = added.load_class(Transform)
-    try:
-        transform: Transform = kind(strength, tuple(mean))
-    except TypeError as error:
-        raise PluginError(f"{added} cannot be made of a strength and a mean ({error})") from error
+    arguments = strength, tuple(mean)
+    transform: Transform = make(
+        "transform", name, Transform, *arguments, made="of a strength and a mean"
+    )
     width = getattr(transform, "width", None)
     if not isinstance(width, int) or width < 0:
+        added = plugins("transform")[name]
         raise PluginError(f"{added}: width is {width!r}, allowed is a number of random numbers")
     transform.name = name
     return transform

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 
@@ -78,9 +79,8 @@ class TrivialAugment(Transform):
         inverse = torch.linalg.inv(matrix[:, :2].double())
         # From -1..1 of the result to pixels, back to where they come from, and to -1..1.
         half = size / 2
-        linear = inverse
         offset = inverse @ (half - matrix[:, 2].double()) / half - 1
-        theta = torch.cat([linear, offset[:, None]], 1).float()[None].to(image.device)
+        theta = torch.cat([inverse, offset[:, None]], 1).float()[None].to(image.device)
         grid = functional.affine_grid(theta, [1, 3, size, size], align_corners=False)
         fill = self._fill.to(image.device)
         apart = (image - fill).permute(2, 0, 1)[None]
@@ -110,6 +110,7 @@ _MOVES: dict[str, Callable[[float], tuple[Tensor, Tensor]]] = {
 }
 
 
+@functools.cache
 def _colours() -> dict[str, _Colour]:
     """Operations on (3, h, w) uint8, of a strength from -1 to 1."""
     from torchvision.transforms.v2 import functional as f
