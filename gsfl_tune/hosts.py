@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host is this machine and nothing that others can reach.
+    """Tell whether a host is this machine and nothing that others can reach.
 
     Args:
         host: A name or an address.

@@ -57,7 +57,7 @@ ADDED_SECTIONS = ("loss.terms", "data.augment.transforms")
 
 
 def left_out(path: str, value: object) -> bool:
-    """Whether a leaf is that of something that a package adds, and that takes no part."""
+    """Tell whether a leaf is that of something that a package adds, and that takes no part."""
     return not value and path.rpartition(".")[0] in ADDED_SECTIONS
 
 

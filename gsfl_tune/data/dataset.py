@@ -201,7 +201,7 @@ class Dataset:
 
     @functools.cached_property
     def class_texts(self) -> list[str] | None:
-        """A description of each class, of ``data.class_text``.
+        """Read a description of each class from ``data.class_text``.
 
         Raises:
             UserError: If the file cannot be read, or does not describe every class.

@@ -127,7 +127,7 @@ def bundle_from_network(
 
     Args:
         directory: Where.
-        network: With either head; of a GSFL head only the discriminative path is written.
+        network: With any head; of a GSFL head only the discriminative path is written.
         config: Its configuration.
         classes: Class names, in the order of the outputs.
         groups: (C,) group of every class, or None for a plain head.

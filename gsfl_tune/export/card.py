@@ -288,7 +288,9 @@ def _encoder(model: Mapping[str, Any]) -> str:
 
 def _images(config: Mapping[str, Any]) -> str:
     shots = config["data"].get("shots")
-    return f"{shots} training images of each class" if shots else "training and validation images"
+    if not shots:
+        return "training and validation images"
+    return f"{shots} training image{'s' * (shots > 1)} of each class"
 
 
 def _weights(weights: str) -> str:

@@ -141,7 +141,7 @@ class LossTerm(nn.Module):
         raise NotImplementedError
 
     def sums(self) -> list[Tensor]:
-        """What was noted since the last step, as float32 tensors that ranks add up in place."""
+        """Return what was noted since the last step: float32 tensors that ranks add up in place."""
         return []
 
     def after_step(self) -> None:
@@ -149,5 +149,5 @@ class LossTerm(nn.Module):
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
-    """Squared distance of rows, averaged over the batch."""
+    """Compute the squared distance of rows, averaged over the batch."""
     return torch.nn.functional.mse_loss(a, b, reduction="sum") / len(a)

@@ -39,7 +39,7 @@ class Center(LossTerm):
         return squared(batch.discriminative, self.centers.centers[batch.labels])
 
     def sums(self) -> list[Tensor]:
-        """What the centres have seen."""
+        """Return what the centres have seen since the last step."""
         return [self.centers.pending_sum, self.centers.pending_count]
 
     def after_step(self) -> None:

@@ -99,7 +99,7 @@ class Isda(LossTerm):
             self.pending_square[label].addmm_(own.T, own)
 
     def sums(self) -> list[Tensor]:
-        """Moments about the running means."""
+        """Return the moments about the running means."""
         return [self.pending_count, self.pending_sum, self.pending_square]
 
     @torch.no_grad()

@@ -63,7 +63,7 @@ class LossTerms(NamedTuple):
         )
 
     def detached(self) -> dict[str, Tensor]:
-        """Total and terms by name (total as ``loss``), detached."""
+        """Return the total (as ``loss``) and the terms by name, detached."""
         named = {"loss": self.total, "cross_entropy": self.cross_entropy, **self.terms}
         return {name: value.detach() for name, value in named.items()}
 
@@ -182,7 +182,7 @@ class Loss(nn.Module):
             term.start(start)
 
     def sums(self) -> list[Tensor]:
-        """What all terms have noted since the last step."""
+        """Return what all terms have noted since the last step."""
         return [tensor for term in self.terms.values() for tensor in term.sums()]
 
     def after_step(self) -> None:

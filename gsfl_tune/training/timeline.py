@@ -73,7 +73,7 @@ class Timeline:
         return self.epochs[_place(name)]
 
     def stage(self, epoch: int) -> StageSpec:
-        """Stage of the epoch counted from 0; behind the end the last one."""
+        """Return the stage of the epoch counted from 0; behind the end the last one."""
         end = 0
         for each, own in zip(STAGES, self.epochs, strict=True):
             end += own

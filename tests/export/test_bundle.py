@@ -138,6 +138,20 @@ def test_the_card_says_that_images_must_be_cut_where_the_training_cut_boxes(tmp_
         assert said == (crop == "box")
 
 
+def test_the_card_says_how_many_images_of_each_class_it_learnt_from(tmp_path, network):
+    told = {
+        None: "Trained on training and validation images;",
+        1: "Trained on 1 training image of each class;",
+        5: "Trained on 5 training images of each class;",
+    }
+    for shots, said in told.items():
+        config = make_config()
+        config = config.model_copy(update={"data": config.data.model_copy(update={"shots": shots})})
+        arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+        path = bundle_from_network(tmp_path / f"shots-{shots}", network, config, **arguments)
+        assert said in (path / "README.md").read_text()
+
+
 def test_the_card_begins_with_a_simpler_model_that_is_better_and_lists_findings(
     tmp_path, network, config
 ):

@@ -11,7 +11,7 @@ from gsfl_tune.training.timeline import STAGES, Timeline
 
 
 def largest_timeline(experiment: Experiment) -> Timeline:
-    """The largest number of epochs of every stage in a space: every trial has its rungs."""
+    """Take the largest number of epochs of every stage in a space: every trial has its rungs."""
     return Timeline(
         tuple(max(experiment.values(f"training.{each.name}.epochs")) for each in STAGES)
     )

@@ -97,7 +97,7 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """What changed between two fingerprints, one line per dotted path.
+    """List what changed between two fingerprints, one line per dotted path.
 
     A key that the run does not know came with a later version of the program: it makes no
     difference while it has its default.

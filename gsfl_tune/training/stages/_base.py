@@ -89,7 +89,7 @@ class Stage(ABC, Generic[M, C]):
         """Copies the whole network, with the evaluated weights."""
 
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
-        """Unit features (N, D) of images, on the CPU; None where the backbone was not trained."""
+        """Return unit features (N, D) on the CPU; None where the backbone was not trained."""
         return None
 
     @property

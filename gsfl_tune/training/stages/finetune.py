@@ -164,7 +164,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:
-        """Unit features (N, D) of images, on the CPU, with the weights that are validated."""
+        """Return unit features (N, D) on the CPU, with the weights that are validated."""
         dataset = self.training.workspace.dataset
         images = dataset.pool if part == "pool" else dataset.test
         features = self._evaluate(self.evaluated.eval(), images, part, index)
