@@ -2,11 +2,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.storage import DriverLease, RunStorage
 
 
 @pytest.fixture(scope="session")
@@ -23,6 +25,19 @@ def ray_of_tests() -> Iterator[None]:
 @pytest.fixture
 def run(tmp_path: Path) -> RunDirectory:
     return RunDirectory(tmp_path / "run")
+
+
+@pytest.fixture
+def storage(run: RunDirectory, tmp_path: Path) -> Iterator[RunStorage]:
+    """A place that this process leads, as a driver does, with a beat that tests can wait for."""
+
+    def lease(storage: Any, **options: Any) -> DriverLease:
+        return DriverLease(storage, beat_seconds=0.1, **options)
+
+    run.path.mkdir()
+    kept = RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
+    yield kept
+    kept.close()
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -53,6 +54,9 @@ class EventWriter:
                 purge_step=self._start + 1 if self._start else None,
                 flush_secs=30,
                 write_to_disk=True,
+                # tensorboardX names files by the second: who takes a trial up within the second
+                # in which another process began would write over what that one left.
+                filename_suffix=f".{time.time_ns()}",
             )
             self._writer.file_writer.add_summary(_session_start(self._params))
         self._epoch = record["epoch"]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 import pytest
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import DriverLease, Place, RunStorage
+from gsfl_tune.run.storage import Place, RunStorage
 from gsfl_tune.search import Job, load_result, open_study
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
@@ -28,17 +27,6 @@ from tests.search.experiments import experiment
 from tests.search.workers.test_trial_worker import _step, _steps
 
 PLAIN = ("model.head=plain", "training.head.epochs=5")
-
-
-@pytest.fixture
-def storage(run: RunDirectory, tmp_path: Path) -> Iterator[RunStorage]:
-    def lease(storage: Any, **options: Any) -> DriverLease:
-        return DriverLease(storage, beat_seconds=0.1, **options)
-
-    run.path.mkdir()
-    kept = RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
-    yield kept
-    kept.close()
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+import wandb
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
@@ -106,6 +107,8 @@ def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Follo
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("WANDB_MODE", "offline")
+        # It keeps the folder that it was first used with, for as long as the process lives.
+        wandb.teardown()
         for first in (True, False):
             trackers = open_trackers(mlflow=found.mlflow, wandb="tests")
             tracking = Tracking(trackers, found.run, found.notices.append, patience=120)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,24 +10,13 @@ import pytest
 
 from gsfl_tune.cli import main
 from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.run.storage import DriverLease, RunStorage
+from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search import open_study, write_trials
 from gsfl_tune.search.observers.tracking.stored_pictures import picture_events
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
 from tests.search.workers.test_trial_worker import _steps
-
-
-@pytest.fixture
-def storage(run: RunDirectory, tmp_path: Path) -> Iterator[RunStorage]:
-    def lease(storage: Any, **options: Any) -> DriverLease:
-        return DriverLease(storage, beat_seconds=0.1, **options)
-
-    run.path.mkdir()
-    kept = RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
-    yield kept
-    kept.close()
 
 
 @pytest.fixture
