@@ -45,7 +45,7 @@ from optuna.distributions import distribution_to_json
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.search.samplers.factory import whole_space
 from gsfl_tune.training import Workspace
-from gsfl_tune.training.preflight import fit_groups
+from gsfl_tune.training.fit_groups import fit_groups
 
 HERE = Path(__file__).parent
 # More than any search gets to in its time.

@@ -50,7 +50,7 @@ from gsfl_tune.data.single import square_side
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.models import Backbone, create_backbone
 from gsfl_tune.models.frozen import frozen_forward
-from gsfl_tune.training.features import FeatureExtractor, FeatureRecipe
+from gsfl_tune.training.caches.features import FeatureExtractor, FeatureRecipe
 
 NAME, BATCH = "tf_efficientnet_lite0", 64
 BASE = "decoded, eager"
@@ -90,14 +90,14 @@ def decoded_features(
     mean, std = backbone.preprocessing
 
     def batches() -> Iterator[Tensor]:
-        for batch, _, _ in eval_batches(
+        for batch in eval_batches(
             images,
             np.arange(len(images)),
             BATCH,
             transform=lambda squares: center_crop(squares, size, mean, std),
             device=device,
         ):
-            yield batch.contiguous(memory_format=torch.channels_last)
+            yield batch.inputs.contiguous(memory_format=torch.channels_last)
 
     with torch.inference_mode():
         return torch.cat([unit(forward(batch)) for batch in batches()])

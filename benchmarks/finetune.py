@@ -104,8 +104,8 @@ class Bench:
         """The finetune stage of a trial; options as of `config`."""
         config = self.config(head, **options)
         training = Training(config, self.workspace, self.folder)
-        training.train_positions = self.positions
-        stage = FinetuneStage(training)
+        training.context.train_positions = self.positions
+        stage = FinetuneStage(training.context)
 
         def epoch(number: int) -> None:
             stage.train_epoch(number, number)
@@ -135,7 +135,7 @@ class Bench:
             return functional.normalize(maps.mean((2, 3)).float(), dim=1)
 
         def batches(number: int) -> Iterator[tuple[Tensor, Tensor]]:
-            for images, labels, _ in epoch_batches(
+            for batch in epoch_batches(
                 self.workspace.dataset.pool,
                 self.positions.numpy(),
                 self.batch,
@@ -144,7 +144,8 @@ class Bench:
                 transform=augment,
                 device=self.device,
             ):
-                yield images.contiguous(memory_format=torch.channels_last), labels
+                images = batch.inputs.contiguous(memory_format=torch.channels_last)
+                yield images, batch.labels
 
         ready = list(batches(0)) if preloaded else []
 

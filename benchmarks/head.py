@@ -35,7 +35,7 @@ from torch.profiler import ProfilerActivity, profile
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training import Training, Workspace
-from gsfl_tune.training.feature_table import FeatureTable
+from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.stages import HeadStage
 
 DIM, LATENT, BATCH = 1280, 512, 64
@@ -99,9 +99,9 @@ def sides(workspace: Workspace, device: torch.device, steps: int) -> dict[str, E
 
     def ours(head: str) -> Epoch:
         training = Training(config(head, device), workspace, workspace.cache_dir)
-        training.train_positions = torch.arange(len(features))
-        training.labels = labels
-        stage = HeadStage(training)
+        training.context.train_positions = torch.arange(len(features))
+        training.context.labels = labels
+        stage = HeadStage(training.context)
         # What the cache would give.
         stage.__dict__["_trained"] = FeatureTable([features], device)
 

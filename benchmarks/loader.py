@@ -178,8 +178,8 @@ def our_epoch(data: Dataset, epoch: int, threads: int, device: torch.device) -> 
         device=device,
         threads=threads,
     )
-    for images, _, _ in batches:
-        yield images
+    for batch in batches:
+        yield batch.inputs
 
 
 def open_data(folder: Path, cache: Path) -> Dataset:

@@ -21,7 +21,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.search import TrialCosts, plan_time
 from gsfl_tune.training import Workspace
-from gsfl_tune.training.preflight import fit_groups
+from gsfl_tune.training.fit_groups import fit_groups
 
 TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
 

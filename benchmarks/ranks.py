@@ -43,7 +43,7 @@ from torch import Tensor, nn
 from benchmarks._report import publish, table
 from benchmarks._space import experiment
 from gsfl_tune.cluster import ray_session
-from gsfl_tune.training.ranks import Ranks
+from gsfl_tune.training.process_group import Ranks
 
 BATCH, SIDE, CLASSES = 32, 64, 50
 CPU = torch.device("cpu")

@@ -49,7 +49,7 @@ from gsfl_tune.search import (
 )
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
-from gsfl_tune.training.preflight import fit_groups
+from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.standalone import open_workspace
 
 

@@ -1,4 +1,4 @@
-"""What installed packages add: backbones, poolings, loss terms, transforms, samplers, sources.
+"""What installed packages add: backbones, poolings, loss terms, methods, samplers and so on.
 
 A package lists what it adds in its metadata, as entry points of one group a kind. Names are read
 from the metadata, so that checking a file imports nothing. The code is imported where it is used,
@@ -14,13 +14,14 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Kind = Literal["backbone", "pooling", "loss_term", "transform", "sampler", "source"]
+Kind = Literal["backbone", "pooling", "loss_term", "transform", "method", "sampler", "source"]
 
 GROUPS: dict[Kind, str] = {
     "backbone": "gsfl_tune.backbones",
     "pooling": "gsfl_tune.poolings",
     "loss_term": "gsfl_tune.loss_terms",
     "transform": "gsfl_tune.transforms",
+    "method": "gsfl_tune.methods",
     "sampler": "gsfl_tune.samplers",
     "source": "gsfl_tune.sources",
 }
@@ -30,6 +31,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
     "transform": ("trivial", "erasing"),
+    "method": ("single", "rdrop", "two_views"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
     "source": (
         *("auto", "folder"),
@@ -44,7 +46,7 @@ _SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
-        *("center", "isda", *_SECTION),
+        *("center", "isda", "disagreement", *_SECTION),
     ),
     # And a stream of random numbers.
     "transform": ("mixing", *_SECTION),

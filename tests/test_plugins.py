@@ -36,6 +36,9 @@ halves = my_broken:Wrong
 [gsfl_tune.transforms]
 erasing = my_broken:Wrong
 bends = my_broken:Wrong
+[gsfl_tune.methods]
+single = my_broken:Wrong
+both = my_broken:Wrong
 [gsfl_tune.samplers]
 wrong_sampler = my_broken:Wrong
 """
@@ -150,6 +153,8 @@ def test_commands_know_what_is_installed_and_train_with_it(installed, tmp_path):
     assert keys["model"]["properties"]["pooling"]["anyOf"][0]["enum"] == [*POOLINGS, "gem3", "gem5"]
     assert "decorrelation" in keys["loss"]["properties"]["terms"]["properties"]
     augment = keys["data"]["properties"]["augment"]["properties"]
+    methods = keys["training"]["properties"]["method"]["anyOf"][0]["enum"]
+    assert methods == ["single", "rdrop", "two_views", "hard_images"]
     assert "fog" in augment["transforms"]["properties"]
     assert unknown.code == misspelt.code == 2
     assert "found 'gem4', allowed average, bilinear, compact_bilinear, gem3, gem5" in unknown.err
@@ -196,12 +201,12 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     said = done.err.splitlines()
     assert all(line.startswith("my-broken 2.0: entry point gsfl_tune.") for line in said)
     found = [line.partition("found ")[2].partition(",")[0] for line in said]
-    assert sorted(found) == ["Gem", "average", "erasing", "reconstruction"]
+    assert sorted(found) == ["Gem", "average", "erasing", "reconstruction", "single"]
     # Without those: what is only found out when it is used.
     lines = [
         line
         for line in BROKEN.splitlines()
-        if not line.startswith(("Gem", "average", "rec", "erasing"))
+        if not line.startswith(("Gem", "average", "rec", "erasing", "single"))
     ]
     (info / "entry_points.txt").write_text("\n".join(lines))
     expected = {
@@ -212,6 +217,7 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.backbone=unregistered": "timm.models.register_model decorates",
         "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.LossTerm",
         "data.augment.transforms.bends=0.5": "which is no subclass of gsfl_tune.data.transforms.T",
+        "training.method=both": "which is no subclass of gsfl_tune.methods.Method",
         "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.samplers.p",
     }
     unused, *used = run(

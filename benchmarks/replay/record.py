@@ -40,7 +40,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.search.samplers.factory import create_sampler
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.training import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace
 
 FEATURES = 128

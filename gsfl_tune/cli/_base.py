@@ -163,6 +163,18 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
 
         return check
 
+    def method(name: Any) -> str | None:
+        if name not in plugins("method"):
+            return None
+        from gsfl_tune.methods import method_problem
+
+        return method_problem(name)
+
     added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
     added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
-    return {"search.sampler.name": sampler, "data.source": source, **added}
+    return {
+        "search.sampler.name": sampler,
+        "data.source": source,
+        "training.method": method,
+        **added,
+    }

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from gsfl_tune.experiment import Experiment, Parameter
-    from gsfl_tune.training.cost import Cost
+    from gsfl_tune.training.pricing.cost import Cost
 
 # From this width on, long names need no folding.
 _WIDE = 120
@@ -44,7 +44,7 @@ class Check(Command):
 
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
-            from gsfl_tune.training.cost import cost_problems
+            from gsfl_tune.training.pricing.cost import cost_problems
 
             experiment = load_experiment(args)
             problems = cost_problems(experiment)
@@ -149,7 +149,7 @@ def _condition(parameter: Parameter) -> str:
 def _print_cost(experiment: Experiment, console: Console) -> None:
     from rich.table import Table
 
-    from gsfl_tune.training.cost import gib, largest_model, memory_of_a_trial, search_cost
+    from gsfl_tune.training.pricing.cost import gib, largest_model, memory_of_a_trial, search_cost
 
     assumed = experiment.provisional()
     cost, model = search_cost(assumed), largest_model(assumed)
@@ -213,7 +213,7 @@ def _dearest(experiment: Experiment) -> str:
 
 
 def _features(experiment: Experiment) -> str:
-    from gsfl_tune.training.passes import feature_passes
+    from gsfl_tune.training.pricing.passes import feature_passes
 
     plain, augmented = feature_passes(experiment)
     views = experiment.defaults().data.views
@@ -251,7 +251,7 @@ def _few(experiment: Experiment) -> list[str]:
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """What trials that train only the last blocks cache, and where they cannot."""
-    from gsfl_tune.training.cost import gib, prefix_caches, whole_backbones
+    from gsfl_tune.training.pricing.cost import gib, prefix_caches, whole_backbones
 
     notes: list[str] = []
     if max(experiment.values("training.finetune.epochs")) == 0:

@@ -1,6 +1,8 @@
 """Images: sources, splits, the decoded-image cache, augmentation and loaders."""
 
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.augment import Augment, center_crop
+from gsfl_tune.data.batch import Batch, Targets
 from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages
 from gsfl_tune.data.duplicates import Duplicates
@@ -12,11 +14,14 @@ from gsfl_tune.data.single import load_image, load_square, square, square_side
 from gsfl_tune.data.views import Views
 
 __all__ = [
+    "Annotations",
     "Augment",
+    "Batch",
     "BrokenImage",
     "Dataset",
     "DecodedImages",
     "Duplicates",
+    "Targets",
     "Views",
     "acquire",
     "build_once",

@@ -100,6 +100,12 @@ class Annotations:
     def __len__(self) -> int:
         return len(self.boxes)
 
+    @property
+    def empty(self) -> bool:
+        """Whether nothing is known of any image."""
+        columns = self.boxes, self.points, self.attributes
+        return not any(bool(np.isfinite(each).any()) for each in columns)
+
     def rows(self, positions: np.ndarray) -> Annotations:
         """Selects those of some images."""
         return replace(
@@ -156,6 +162,26 @@ class Annotations:
 
         corners = moved(self.boxes.reshape(-1, 2, 2)).reshape(-1, 4)
         return replace(self, boxes=corners, points=moved(self.points))
+
+    def moved(self, matrices: np.ndarray) -> Annotations:
+        """Moves boxes and points as the pixels of their images were moved.
+
+        A box becomes the smallest one that holds its four corners. What was cut off lies outside
+        of the image.
+
+        Args:
+            matrices: (N, 2, 3), of x and y in pixels, as of `Augment.matrices`.
+        """
+        linear, shift = matrices[:, None, :, :2], matrices[:, None, :, 2]
+
+        def applied(points: np.ndarray) -> np.ndarray:
+            """Moves points (N, M, 2)."""
+            return ((linear @ points[..., None])[..., 0] + shift).astype(np.float32)
+
+        x, y = self.boxes[:, [0, 2, 2, 0]], self.boxes[:, [1, 1, 3, 3]]
+        corners = applied(np.stack([x, y], axis=2))
+        boxes = np.concatenate([corners.min(1), corners.max(1)], axis=1)
+        return replace(self, boxes=boxes, points=applied(self.points))
 
 
 def _counted(names: Sequence[str], what: str) -> str:

@@ -48,6 +48,18 @@ def center_crop(images: Tensor, size: int, mean: Sequence[float], std: Sequence[
     return values.sub_(center).div_(spread)
 
 
+def center_matrix(size: int, side: int) -> Tensor:
+    """Tells where points of squares go in `center_crop`: (2, 3) float32, of x and y in pixels.
+
+    Args:
+        size: Side of the result in pixels.
+        side: Of the squares in pixels.
+    """
+    whole = square_side(size)
+    start = (whole - size) // 2
+    return torch.tensor([[whole / side, 0.0, -start], [0.0, whole / side, -start]])
+
+
 class Augment:
     """Random resized crop, flip, colour jitter and further transforms, different for every image.
 

@@ -22,15 +22,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.batch import Batch, Targets
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.data.transforms import Streams
 
-Batch = tuple[Tensor, Tensor, np.ndarray]
 Drawn = TypeVar("Drawn")
+# Positions of a batch, and what decides how they change in each of V views: (V, B, width).
+Draw = tuple[np.ndarray, Tensor]
 
 # Batches that are begun while the consumer is busy.
 _AHEAD = 2
@@ -69,6 +72,8 @@ def epoch_batches(
     threads: int | None = None,
     share: Share = WHOLE,
     balance: float = 0.0,
+    views: int = 1,
+    annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
     """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
 
@@ -82,18 +87,22 @@ def epoch_batches(
         device: Where batches go.
         drop_last: Leave out the last batch if it is not full. If there are fewer images than
             one batch holds, they make one batch all the same.
-        random: Fixed changes instead of those of (seed, epoch), as of `view_batches`.
+        random: Fixed changes instead of those of (seed, epoch), as of `view_batches`; then
+            ``views`` is not used.
         threads: How many change images on the CPU; default: ``torch.get_num_threads()``, so
             that trials that share a machine do not take each other's cores. The images are the
             same for every number.
         share: Of every batch, the part that is given out. An image changes in the same way
             whoever gets it.
         balance: How far rare classes are shown as often as others, see `epoch_positions`.
+        views: How often each image is in a batch, changed in another way each time. The first
+            view is the same whatever the number.
+        annotations: Of all ``images``, in pixels of the squares; batches then carry theirs.
 
     Yields:
-        Images (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64, and
-        their positions in ``images`` (B,) int64. The two devices agree to about one level of
-        255, see `Augment`.
+        Views (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64 on the
+        device, and positions in ``images`` on the CPU. The two devices agree to about one level
+        of 255, see `Augment`.
     """
     shuffled = epoch_order(index, images.labels, seed=seed, epoch=epoch, balance=balance)
     stop = len(shuffled)
@@ -109,17 +118,21 @@ def epoch_batches(
             device=device,
             threads=threads,
             share=share,
+            annotations=annotations,
         )
-    # Another stream than the order's, so that the order does not depend on what is drawn here.
-    generator = _generator(_seeds(seed, epoch)[1])
-    parts = _parts(shuffled[:stop], batch_size)
-    streams = Streams(seed, epoch)
-    draws = (
-        (positions, transform.draw_rows(len(positions), generator, streams)) for positions in parts
-    )
-    if share.size > 1:
-        draws = ((p[share.of(len(p))], random[share.of(len(p))]) for p, random in draws)
-    return _augmented(images, draws, transform, torch.device(device), threads)
+    # Other streams than the order's, so that the order does not depend on what is drawn here.
+    sources = [
+        (_generator(_seeds(seed, epoch, *further)[1]), Streams(seed, epoch, *further))
+        for further in ((), *((view,) for view in range(1, views)))
+    ]
+
+    def drawn() -> Iterator[Draw]:
+        for positions in _parts(shuffled[:stop], batch_size):
+            own = share.of(len(positions))
+            rows = [transform.draw_rows(len(positions), *source)[own] for source in sources]
+            yield positions[own], torch.stack(rows)
+
+    return _augmented(images, drawn(), transform, torch.device(device), threads, annotations)
 
 
 def view_batches(
@@ -132,6 +145,7 @@ def view_batches(
     device: torch.device | str,
     threads: int | None = None,
     share: Share = WHOLE,
+    annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
     """All images of ``index`` in its order, changed in a way that is given for every image.
 
@@ -142,11 +156,13 @@ def view_batches(
         index: Positions in ``images``, in the order wanted.
         batch_size: Images a batch; the last one may hold fewer.
         random: (len(images), n) as of `Augment.apply`: row i changes the image at position i.
-            `Views.draw` is such a table, and so is a mixture of rows of several views.
+            `Views.draw` is such a table, and so is a mixture of rows of several views. Or
+            (V, len(images), n), for V views of each image in a batch.
         transform: How images change.
         device: Where batches go.
         threads: As of `epoch_batches`.
         share: As of `epoch_batches`.
+        annotations: As of `epoch_batches`.
 
     Yields:
         As `epoch_batches`.
@@ -154,12 +170,13 @@ def view_batches(
     Raises:
         ValueError: If the table has another number of rows than there are images.
     """
-    if len(random) != len(images):
-        raise ValueError(f"random has {len(random)} rows, there are {len(images)} images")
+    tables = random if random.ndim == 3 else random[None]
+    if tables.shape[1] != len(images):
+        raise ValueError(f"random has {tables.shape[1]} rows, there are {len(images)} images")
     parts = _parts(np.ascontiguousarray(index, dtype=np.int64), batch_size)
     parts = [positions[share.of(len(positions))] for positions in parts]
-    draws = ((positions, random[torch.from_numpy(positions)]) for positions in parts)
-    return _augmented(images, draws, transform, torch.device(device), threads)
+    draws = ((positions, tables[:, torch.from_numpy(positions)]) for positions in parts)
+    return _augmented(images, draws, transform, torch.device(device), threads, annotations)
 
 
 def eval_batches(
@@ -170,40 +187,59 @@ def eval_batches(
     transform: Callable[[Tensor], Tensor],
     device: torch.device | str,
 ) -> Iterator[Batch]:
-    """All images of ``index`` in its order; arguments and batches as of `epoch_batches`."""
+    """All images of ``index`` in its order, in one view.
+
+    Arguments and batches are those of `epoch_batches`.
+    """
     parts = _parts(np.asarray(index, dtype=np.int64), batch_size)
 
     def batches() -> Iterator[Batch]:
         loaded = _loaded(images, ((positions, None) for positions in parts), torch.device(device))
         for squares, labels, positions, _ in loaded:
             with torch.no_grad():
-                yield transform(squares), labels, positions
+                values = transform(squares)
+            yield Batch((values,), Targets(labels), torch.from_numpy(positions))
 
     return prefetch(batches)
 
 
 def _augmented(
     images: DecodedImages,
-    draws: Iterator[tuple[np.ndarray, Tensor]],
+    draws: Iterator[Draw],
     transform: Augment,
     device: torch.device,
     threads: int | None,
+    annotations: Annotations | None,
 ) -> Iterator[Batch]:
+    def named(
+        values: tuple[Tensor, ...], labels: Tensor, positions: np.ndarray, random: Tensor
+    ) -> Batch:
+        moved = None
+        if annotations is not None:
+            own = annotations.rows(positions)
+            moved = tuple(
+                own.moved(transform.matrices(rows, images.side).numpy()) for rows in random
+            )
+        return Batch(values, Targets(labels), torch.from_numpy(positions), moved)
+
     if device.type == "cpu":
-        return _in_threads(images, draws, transform, threads or torch.get_num_threads())
+        number = threads or torch.get_num_threads()
+        return _in_threads(images, draws, transform, number, named)
 
     def batches() -> Iterator[Batch]:
         for squares, labels, positions, random in _loaded(images, draws, device):
-            yield transform.apply(squares, random), labels, positions
+            values = tuple(transform.apply(squares, rows) for rows in random)
+            yield named(values, labels, positions, random)
 
     return prefetch(batches)
 
 
 def _in_threads(
     images: DecodedImages,
-    draws: Iterator[tuple[np.ndarray, Tensor]],
+    draws: Iterator[Draw],
     transform: Augment,
     threads: int,
+    named: Callable[[tuple[Tensor, ...], Tensor, np.ndarray, Tensor], Batch],
 ) -> Iterator[Batch]:
     """`Augment` on the CPU: every thread takes a part of each batch, two batches ahead.
 
@@ -219,17 +255,20 @@ def _in_threads(
 
         def start() -> Iterator[tuple[list[Future[None]], Batch]]:
             for positions, random in draws:
-                out = memory.take(len(positions))
+                views = len(random)
+                out = memory.take(views * len(positions))
+                every, rows = np.tile(positions, views), random.flatten(0, 1)
                 edges = np.linspace(0, len(out), min(threads, len(out)) + 1).astype(int).tolist()
                 jobs = [
-                    pool.submit(work, out[a:b], positions[a:b], random[a:b])
+                    pool.submit(work, out[a:b], every[a:b], rows[a:b])
                     for a, b in itertools.pairwise(edges)
                 ]
                 # Not an inference tensor, whatever the caller is doing: it may train on it.
                 with torch.inference_mode(False):
-                    values = torch.from_numpy(out).permute(0, 3, 1, 2)
+                    values = torch.from_numpy(out).permute(0, 3, 1, 2).chunk(views)
                     labels = torch.from_numpy(images.labels[positions])
-                yield jobs, (values, labels, positions)
+                    batch = named(values, labels, positions, random)
+                yield jobs, batch
 
         started = start()
         waiting = deque(itertools.islice(started, _AHEAD))
@@ -346,8 +385,8 @@ def _upload(values: Tensor, device: torch.device) -> Tensor:
     return values.to(device, non_blocking=True)
 
 
-def _seeds(seed: int, epoch: int) -> tuple[np.uint64, np.uint64]:
-    order, change = np.random.SeedSequence([seed, epoch]).generate_state(2, np.uint64)
+def _seeds(seed: int, epoch: int, *further: int) -> tuple[np.uint64, np.uint64]:
+    order, change = np.random.SeedSequence([seed, epoch, *further]).generate_state(2, np.uint64)
     return order, change
 
 

@@ -1,32 +1,16 @@
-"""Mixes images of a batch, and says which labels they have then."""
+"""Mixes the images of a batch, and their targets."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.data.batch import Batch
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.errors import UserError
-
-
-@dataclass(frozen=True)
-class Mixed:
-    """A batch, mixed or not.
-
-    Attributes:
-        inputs: As those that were mixed.
-        labels: (B,) labels of the larger part of each.
-        others: (B,) labels of the smaller part; None where nothing was mixed in.
-        share: Of the larger part, one half to 1; the same for the whole batch.
-    """
-
-    inputs: Tensor
-    labels: Tensor
-    others: Tensor | None = None
-    share: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -47,30 +31,44 @@ class Mixing:
     mixup: float = 0.0
     cutmix: float = 0.0
 
-    def __call__(self, inputs: Tensor, labels: Tensor, streams: Streams) -> Mixed:
-        """Mixes every image of a batch with another one of it.
+    def __call__(self, batch: Batch, streams: Streams) -> Batch:
+        """Mixes every image of a batch with another one of it, all its views alike.
 
         Args:
-            inputs: (B, ...); CutMix needs (B, C, h, w).
-            labels: (B,).
-            streams: Of the epoch; streams of its own, which every batch goes on with.
+            batch: Of any views; CutMix needs views (B, C, h, w).
+            streams: Of the epoch; one of them is for mixing, and every batch goes on with it.
         """
         if self.mixup <= 0 and self.cutmix <= 0:
-            return Mixed(inputs, labels)
+            return batch
         generator = streams("mixing")
         draws = torch.rand(3, generator=generator).tolist()
         # numpy draws from Beta; torch has no generator for it.
         beta = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+        labels = batch.labels
         order = torch.randperm(len(labels), generator=generator).to(labels.device)
         cut = self.cutmix > 0 and (self.mixup <= 0 or draws[0] < 0.5)
         alpha = self.cutmix if cut else self.mixup
-        share = float(beta.beta(alpha, alpha))
-        share = max(share, 1 - share)
-        if cut:
-            mixed, share = _cut(inputs, inputs[order], share, draws[1], draws[2])
-        else:
-            mixed = share * inputs + (1 - share) * inputs[order]
-        return Mixed(mixed, labels, labels[order], share)
+        kept = float(beta.beta(alpha, alpha))
+        kept = max(kept, 1 - kept)
+        views, share = [], kept
+        for view in batch.views:
+            if cut:
+                mixed, kept = _cut(view, view[order], share, draws[1], draws[2])
+            else:
+                mixed = share * view + (1 - share) * view[order]
+            views.append(mixed)
+        targets = replace(
+            batch.targets,
+            soft=_joined(batch.targets.soft, order, kept),
+            weights=_joined(batch.targets.weights, order, kept),
+            others=labels[order],
+            kept=kept,
+        )
+        return replace(batch, views=tuple(views), targets=targets)
+
+
+def _joined(values: Tensor | None, order: Tensor, kept: float) -> Tensor | None:
+    return None if values is None else kept * values + (1 - kept) * values[order]
 
 
 def _cut(

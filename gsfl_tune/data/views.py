@@ -34,7 +34,7 @@ class Views:
         streams = Streams(self.seed, 2, view)
         return augment.draw_rows(self.images, self._generator(0, view), streams)
 
-    def shown(self, epoch: int, positions: Tensor) -> Tensor:
+    def shown(self, epoch: int, positions: Tensor, place: int = 0) -> Tensor:
         """Which view of each image an epoch shows.
 
         In any `count` epochs on end an image shows each of its views once, and the images of
@@ -43,12 +43,13 @@ class Views:
         Args:
             epoch: Epoch of the stage, from 0.
             positions: (B,) positions in the pool.
+            place: Which of several views of an image in a batch; below `count`, they differ.
 
         Returns:
             (B,) int64, 0..count-1.
         """
         start = torch.randint(self.count, (self.images,), generator=self._generator(1, 0))
-        return (start[positions] + epoch) % self.count
+        return (start[positions] + epoch + place) % self.count
 
     def _generator(self, stream: int, view: int) -> torch.Generator:
         state = np.random.SeedSequence([self.seed, stream, view]).generate_state(1, np.uint64)[0]

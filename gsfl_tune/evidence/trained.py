@@ -27,7 +27,7 @@ from gsfl_tune.training import (
     Workspace,
     load_predictions,
 )
-from gsfl_tune.training.features import all_cores
+from gsfl_tune.training.caches.features import all_cores
 
 Part = Literal["pool", "test"]
 Decode = Callable[[NDArray[np.floating]], NDArray[np.floating]]
@@ -275,8 +275,8 @@ class TrainedModel:
         batches = eval_batches(
             images, index, _IMAGE_BATCH, transform=transform, device=self._device
         )
-        for batch, _, _ in batches:
-            yield batch.contiguous(memory_format=torch.channels_last)
+        for batch in batches:
+            yield batch.inputs.contiguous(memory_format=torch.channels_last)
 
 
 def spread_index(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.int64]:

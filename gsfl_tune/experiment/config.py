@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
+from gsfl_tune.experiment.methods import RDropConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
@@ -162,6 +163,13 @@ class TrainingConfig(Section):
         default_factory=FinetuneStageConfig, description="Stage two."
     )
     seed: int = Field(0, ge=0, description="Seed of weights, order, dropout and augmentation.")
+    method: Annotated[str, Named("method")] = Field(
+        "single", description="Which passes a training step takes."
+    )
+    rdrop: RDropConfig = Field(default_factory=RDropConfig, description="For `method: rdrop`.")
+    two_views: TwoViewsConfig = Field(
+        default_factory=TwoViewsConfig, description="For `method: two_views`."
+    )
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."
     )

@@ -8,6 +8,7 @@ from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -39,6 +40,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
     "loss.terms.": [_GSFL],
     **{f"loss.{name}.": [{f"loss.{name}.weight": _POSITIVE}] for name in LOSS_TERMS},
+    **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.finetune.": [_FINETUNE],

@@ -8,6 +8,7 @@ from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.experiment.methods import METHOD_SECTIONS
 
 _HEADER = """\
 # The YAML reference
@@ -94,6 +95,7 @@ CONDITIONS = {
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
     "loss.terms.": "head `gsfl`, but for terms that take part with any",
     **{f"loss.{name}.": f"`loss.{name}.weight` above 0" for name in LOSS_TERMS},
+    **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",
     "training.finetune.": "`training.finetune.epochs` above 0",

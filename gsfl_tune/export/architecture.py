@@ -20,7 +20,7 @@ from gsfl_tune.models import (
     create_pooling,
     member_states,
 )
-from gsfl_tune.training.features import FeatureRecipe
+from gsfl_tune.training.caches.features import FeatureRecipe
 
 
 @dataclass(frozen=True)

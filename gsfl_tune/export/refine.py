@@ -91,12 +91,12 @@ def refine(
                 transform=transform, device=device,
             )  # fmt: skip
             with activity(f"training epoch {epoch + 1}/{epochs}", steps, "batches") as step:
-                for number, (inputs, labels, _) in enumerate(batches):
+                for number, batch in enumerate(batches):
                     factor = learning_rate_factor(
                         epoch * steps + number, steps * epochs, warmup=0.1, schedule="cosine"
                     )
                     set_learning_rate(optimizer, factor)
-                    loss = _loss(student, teacher, inputs, labels)
+                    loss = _loss(student, teacher, batch.inputs, batch.labels)
                     loss.backward()
                     optimizer.step()
                     optimizer.zero_grad(set_to_none=True)

@@ -1,6 +1,6 @@
 """The loss: cross-entropy and terms, one file each."""
 
-from gsfl_tune.losses._base import Batch, LossTerm, Shared, Sizes, Start
+from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
@@ -9,12 +9,12 @@ from gsfl_tune.losses.isda import Isda
 from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, gsfl_terms
 
 __all__ = [
-    "Batch",
     "Center",
     "ClassCenter",
     "ClassCenters",
     "Isda",
     "Loss",
+    "LossInput",
     "LossTerm",
     "LossTerms",
     "Reconstruction",

@@ -46,7 +46,7 @@ class Shared:
 
 
 @dataclass(frozen=True)
-class Batch:
+class LossInput:
     """What a term of the loss sees of a batch; float32, even under autocast.
 
     Attributes:
@@ -133,7 +133,7 @@ class LossTerm(nn.Module):
     def start(self, start: Start) -> None:
         """Begins a training; not called when one goes on from a checkpoint."""
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """Computes the term before weighting: a scalar, averaged over the images of the batch.
 
         What `after_step` needs is noted here, in training mode alone.

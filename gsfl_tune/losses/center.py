@@ -9,7 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gsfl_tune.losses._base import Batch, LossTerm, Sizes, squared
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes, squared
 from gsfl_tune.losses.centers import ClassCenters
 
 
@@ -32,7 +32,7 @@ class Center(LossTerm):
         alone = torch.zeros(sizes.class_count, dtype=torch.int64)
         self.centers = ClassCenters(alone, sizes.latent_dim)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """Computes the term, and notes what the update needs."""
         if self.training:
             self.centers.accumulate(batch.discriminative, batch.labels)

@@ -10,7 +10,7 @@ from typing import Literal
 
 from torch import Tensor
 
-from gsfl_tune.losses._base import Batch, LossTerm, Sizes, Start, squared
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes, Start, squared
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
 
@@ -26,7 +26,7 @@ class Reconstruction(LossTerm):
         super().__init__()
         self.target = target
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
         f = batch.features.detach() if self.target == "detach" else batch.features
         return squared(batch.reconstruction, f)
@@ -67,6 +67,6 @@ class ClassCenter(Center):
 class SharedCenter(LossTerm):
     """|s - m_g|^2 of the shared part and the mean of the class centres of its group."""
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
         return squared(batch.shared, batch.group_means[batch.groups])

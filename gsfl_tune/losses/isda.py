@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from gsfl_tune.losses._base import Batch, LossTerm, Sizes
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 
 class Isda(LossTerm):
@@ -63,7 +63,7 @@ class Isda(LossTerm):
         self.register_buffer("pending_sum", torch.zeros(classes, latent), persistent=False)
         self.register_buffer("pending_square", torch.zeros(shape), persistent=False)
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """Computes the term, and notes the moments of the batch."""
         if self.training:
             self._note(batch.discriminative.detach(), batch.labels)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsfl_tune.losses._base import Batch, LossTerm, Shared, Sizes, Start
+from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.centers import ClassCenters
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.plugins import PluginError
@@ -61,6 +62,17 @@ class LossTerms(NamedTuple):
             mean(self.cross_entropy, other.cross_entropy),
             {name: mean(value, other.terms[name]) for name, value in self.terms.items()},
         )
+
+    def plus(self, name: str, weight: float, value: Tensor) -> LossTerms:
+        """Adds a weighted term; at weight 0 it is recorded, and nothing is trained on it.
+
+        Args:
+            name: What records call it.
+            weight: Of the term.
+            value: A scalar, averaged over the images of the batch.
+        """
+        total = self.total + weight * value if weight else self.total
+        return LossTerms(total, self.cross_entropy, {**self.terms, name: value})
 
     def detached(self) -> dict[str, Tensor]:
         """Return the total (as ``loss``) and the terms by name, detached."""
@@ -151,6 +163,8 @@ class Loss(nn.Module):
         classifier: Tensor,
         *,
         progress: float = 0.0,
+        soft: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -160,11 +174,14 @@ class Loss(nn.Module):
             y: (B,) labels.
             classifier: (C, H) weights of the classifier.
             progress: Share of the training that is done.
+            soft: (B, C) probabilities that the cross-entropy takes in place of labels.
+            weights: (B,) weight of each image in the cross-entropy.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
-        batch = self._batch(output, f, y, classifier, progress)
+        cross = partial(self._cross_entropy, y=y, soft=soft, weights=weights)
+        batch = self._batch(output, f, y, classifier, progress, cross)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():
@@ -191,8 +208,14 @@ class Loss(nn.Module):
             term.after_step()
 
     def _batch(
-        self, output: Output, f: Tensor, y: Tensor, classifier: Tensor, progress: float
-    ) -> Batch:
+        self,
+        output: Output,
+        f: Tensor,
+        y: Tensor,
+        classifier: Tensor,
+        progress: float,
+        cross_entropy: Callable[[Tensor], Tensor],
+    ) -> LossInput:
         centers, gsfl = self.centers, None
         if output.shared is not None and output.reconstruction is not None and centers is not None:
             gsfl = Shared(
@@ -202,24 +225,30 @@ class Loss(nn.Module):
                 class_centers=centers.centers,
                 group_means=centers.group_means(),
             )
-        return Batch(
+        return LossInput(
             features=_full(f),
             discriminative=_full(output.discriminative),
             logits=_full(output.logits),
             labels=y,
             classifier=classifier,
-            cross_entropy=lambda logits: self._cross_entropy(logits, y),
+            cross_entropy=cross_entropy,
             progress=progress,
             gsfl=gsfl,
         )
 
-    def _cross_entropy(self, logits: Tensor, y: Tensor) -> Tensor:
-        if self.class_weights is None:
-            return F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+    def _cross_entropy(
+        self, logits: Tensor, y: Tensor, soft: Tensor | None, weights: Tensor | None
+    ) -> Tensor:
+        target = y if soft is None else soft.to(logits.dtype)
+        smoothing = self.label_smoothing
+        if self.class_weights is None and weights is None:
+            return F.cross_entropy(logits, target, label_smoothing=smoothing)
         # Not `weight=` of torch: it divides by the weights of the batch, so that an image would
         # count more or less with the company it is in, and pieces of a batch would not add up.
-        each = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing, reduction="none")
-        return (each * self.class_weights[y]).mean()
+        each = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+        if self.class_weights is not None:
+            each = each * self.class_weights[y]
+        return (each if weights is None else each * weights).mean()
 
 
 def _full(x: Tensor) -> Tensor:

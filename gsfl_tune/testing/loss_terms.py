@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from gsfl_tune.losses import Batch, ClassCenters, LossTerm, Shared, Sizes
+from gsfl_tune.losses import ClassCenters, LossInput, LossTerm, Shared, Sizes
 
 _SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]))
 _STEPS = 3
@@ -63,7 +63,7 @@ def _built(create: Callable[[], LossTerm]) -> LossTerm:
     return term.double().train()
 
 
-def _run(term: LossTerm, batches: list[Batch]) -> list[Tensor]:
+def _run(term: LossTerm, batches: list[LossInput]) -> list[Tensor]:
     values = []
     for batch in batches:
         before = [t.clone() for t in _tensors(batch)]
@@ -73,7 +73,7 @@ def _run(term: LossTerm, batches: list[Batch]) -> list[Tensor]:
     return values
 
 
-def _check_gradient(term: LossTerm, batch: Batch) -> None:
+def _check_gradient(term: LossTerm, batch: LossInput) -> None:
     term.eval()
     d = batch.discriminative.clone().requires_grad_()
     f = batch.features.clone().requires_grad_()
@@ -86,7 +86,7 @@ def _check_gradient(term: LossTerm, batch: Batch) -> None:
         torch.autograd.gradcheck(value, (d, f))
 
 
-def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: Batch) -> None:
+def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: LossInput) -> None:
     restored = _built(create)
     restored.load_state_dict(term.state_dict())
     original = copy.deepcopy(term)
@@ -96,14 +96,14 @@ def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: Batch
     _expect_state(original, restored, "what was restored")
 
 
-def _check_still(term: LossTerm, batch: Batch) -> None:
+def _check_still(term: LossTerm, batch: LossInput) -> None:
     quiet = copy.deepcopy(term).eval()
     quiet(batch)
     quiet.after_step()
     _expect_state(term, quiet, "a batch in eval mode and a step without a batch")
 
 
-def _check_ranks(create: Callable[[], LossTerm], whole: LossTerm, batches: list[Batch]) -> None:
+def _check_ranks(create: Callable[[], LossTerm], whole: LossTerm, batches: list[LossInput]) -> None:
     ranks = [_built(create), _built(create)]
     for batch in batches:
         for rank, part in zip(ranks, (slice(None, 4), slice(4, None)), strict=True):
@@ -135,7 +135,7 @@ def _equal(one: list[Tensor], other: list[Tensor]) -> bool:
     return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
 
 
-def _batch(seed: int, *, gsfl: bool, count: int = 8) -> Batch:
+def _batch(seed: int, *, gsfl: bool, count: int = 8) -> LossInput:
     generator = torch.Generator().manual_seed(seed)
 
     def draw(*shape: int) -> Tensor:
@@ -162,8 +162,8 @@ def _batch(seed: int, *, gsfl: bool, count: int = 8) -> Batch:
 
 def _made(
     features: Tensor, d: Tensor, labels: Tensor, classifier: Tensor, gsfl: Shared | None
-) -> Batch:
-    return Batch(
+) -> LossInput:
+    return LossInput(
         features=features,
         discriminative=d,
         logits=d @ classifier.T,
@@ -175,11 +175,11 @@ def _made(
     )
 
 
-def _with(batch: Batch, d: Tensor, f: Tensor) -> Batch:
+def _with(batch: LossInput, d: Tensor, f: Tensor) -> LossInput:
     return _made(f, d, batch.labels, batch.classifier, batch.gsfl)
 
 
-def _rows(batch: Batch, part: slice) -> Batch:
+def _rows(batch: LossInput, part: slice) -> LossInput:
     gsfl = batch.gsfl
     if gsfl is not None:
         gsfl = Shared(
@@ -198,6 +198,6 @@ def _rows(batch: Batch, part: slice) -> Batch:
     )
 
 
-def _tensors(batch: Batch) -> list[Tensor]:
+def _tensors(batch: LossInput) -> list[Tensor]:
     values = [*vars(batch).values(), *(vars(batch.gsfl).values() if batch.gsfl else ())]
     return [value for value in values if isinstance(value, Tensor)]

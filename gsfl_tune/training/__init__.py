@@ -6,7 +6,7 @@ from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.predictions import Predictions, load_predictions
 from gsfl_tune.training.standalone import train
 from gsfl_tune.training.timeline import Rung, Timeline
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.training import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace, resolve_device
 
 __all__ = [

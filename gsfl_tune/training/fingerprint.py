@@ -7,7 +7,8 @@ from typing import Any, Literal
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
-from gsfl_tune.training.features import digest
+from gsfl_tune.experiment.methods import METHOD_SECTIONS
+from gsfl_tune.training.caches.features import digest
 
 FitOn = Literal["train", "train+validation"]
 
@@ -21,6 +22,7 @@ _LATER = (
     "data.augment.erasing",
     "loss.class_weights",
     "training.balanced_sampling",
+    "training.method",
     "training.head.mixup",
     "training.finetune.mixup",
     "training.finetune.cutmix",
@@ -50,6 +52,9 @@ def fingerprint(
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
+    for name in METHOD_SECTIONS:
+        if config.training.method != name:
+            del dumped["training"][name]
     for path in _LATER:
         *sections, name = path.split(".")
         section = dumped

@@ -17,7 +17,7 @@ from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward, Precision
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
-from gsfl_tune.training.features import digest
+from gsfl_tune.training.caches.features import digest
 
 # Part of the key of every decision: raise it when what is measured changes.
 CODE_VERSION = 2

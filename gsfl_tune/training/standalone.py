@@ -9,8 +9,8 @@ from typing import Any
 from gsfl_tune.data import square_side
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.training.checkpoint import CheckpointError
-from gsfl_tune.training.preflight import fit_groups
-from gsfl_tune.training.trial import Training
+from gsfl_tune.training.fit_groups import fit_groups
+from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
 

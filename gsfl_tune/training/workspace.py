@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import resource
 from pathlib import Path
 from typing import Literal
 
@@ -18,8 +17,15 @@ from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
 from gsfl_tune.models import Backbone, BackboneError, WeightsError, create_backbone
-from gsfl_tune.training.feature_table import FeatureTable
-from gsfl_tune.training.features import CODE_VERSION, FeatureExtractor, FeatureRecipe, View, digest
+from gsfl_tune.training.caches.feature_table import FeatureTable
+from gsfl_tune.training.caches.features import (
+    CODE_VERSION,
+    FeatureExtractor,
+    FeatureRecipe,
+    View,
+    digest,
+)
+from gsfl_tune.training.caches.open_files import allow_open_files
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
@@ -239,15 +245,6 @@ class Workspace:
             return load_taxonomy(Path(settings.taxonomy), self.dataset.classes)
         except ValueError as error:
             raise UserError(f"model.groups.taxonomy: {error}") from error
-
-
-def allow_open_files(count: int) -> None:
-    """Raises the limit of open files, as every view is a file that stays open."""
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = count + 512
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        most = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def resolve_device(name: str) -> torch.device:

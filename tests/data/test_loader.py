@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import subprocess
 import sys
 import textwrap
@@ -8,12 +9,21 @@ import threading
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
+from gsfl_tune.data import (
+    Annotations,
+    Augment,
+    Views,
+    center_crop,
+    epoch_batches,
+    eval_batches,
+    prepare,
+)
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.share import Share
-from gsfl_tune.experiment.data_config import AugmentConfig
+from gsfl_tune.experiment.data_config import AugmentConfig, DataConfig
 from tests.data.conftest import configure, fill
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -45,8 +55,13 @@ def epoch_iterator(dataset, *, seed=0, number=1, batch_size=8, color=0.0, **valu
     )
 
 
+def triples(batches):
+    """Images, labels and positions of batches of one view."""
+    return [(each.inputs, each.labels, each.positions.numpy()) for each in batches]
+
+
 def epoch(dataset, **values):
-    return list(epoch_iterator(dataset, **values))
+    return triples(epoch_iterator(dataset, **values))
 
 
 def expected_with(dataset, config, random):
@@ -130,7 +145,7 @@ def test_a_view_of_an_image_depends_on_its_row_alone(dataset):
         return view_batches(pool, index, batch_size, random=random, transform=augment, device="cpu")
 
     for index, batch_size in ((np.arange(len(pool)), 7), (dataset.train_index[::-1], 64)):
-        batches = list(views(index, batch_size))
+        batches = triples(views(index, batch_size))
         positions = np.concatenate([positions for _, _, positions in batches])
         np.testing.assert_array_equal(positions, index)
         got = torch.cat([images for images, _, _ in batches])
@@ -152,13 +167,84 @@ def test_fixed_views_come_in_the_order_of_the_epoch(dataset):
     np.testing.assert_array_equal(np.concatenate(fixed), order[: 8 * len(fixed)])
 
 
+def test_several_views_of_a_batch_are_changed_each_in_its_own_way(dataset):
+    alone = epoch(dataset, color=0.4)
+    for share in (Share(0, 1), Share(1, 2)):
+        batches = list(epoch_iterator(dataset, color=0.4, views=3, share=share))
+        for batch, (images, labels, positions) in zip(batches, alone, strict=True):
+            own = share.of(len(labels))
+            # One view more changes no other.
+            assert torch.equal(batch.views[0], images[own])
+            assert torch.equal(batch.labels, labels[own])
+            np.testing.assert_array_equal(batch.positions.numpy(), positions[own])
+            for one, other in itertools.combinations(batch.views, 2):
+                assert not torch.equal(one, other)
+    tables = torch.stack([Views(2, len(dataset.pool)).draw(view, PLAIN) for view in range(2)])
+    for batch in epoch_iterator(dataset, random=tables):
+        for view, table in zip(batch.views, tables, strict=True):
+            expected = expected_with(dataset, AugmentConfig(), table)
+            torch.testing.assert_close(view, expected[batch.positions])
+
+
+def test_points_and_boxes_are_where_their_pixels_are(tmp_path):
+    """Images with one bright spot each: it is where the batch says, in every view."""
+    generator = np.random.default_rng(0)
+    places = {}
+    for name in ("a", "b"):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(20):
+            x, y = generator.integers(20, 44, 2)
+            pixels = np.zeros((64, 64, 3), np.uint8)
+            pixels[y - 3 : y + 3, x - 3 : x + 3] = 255
+            path = tmp_path / "images" / name / f"{number}.png"
+            Image.fromarray(pixels).save(path)
+            places[str(path)] = (x, y)
+    config = DataConfig(source="folder", path=str(tmp_path / "images"), image_size=56)
+    data = prepare(config, side=64, cache_dir=tmp_path / "cache")
+    spots = np.array([places[path] for path in data.pool.paths], np.float32)
+    annotations = Annotations.of(
+        [(x - 3, y - 3, x + 3, y + 3) for x, y in spots],
+        points=spots[:, None],
+        part_names=["spot"],
+    )
+    changes = AugmentConfig(scale=0.7, flip=True)
+    batches = epoch_batches(
+        data.pool,
+        data.train_index,
+        8,
+        seed=1,
+        epoch=0,
+        transform=Augment(changes, 56, MEAN, STD),
+        device="cpu",
+        views=2,
+        annotations=annotations,
+    )
+    seen = 0
+    for batch in batches:
+        for view, known in zip(batch.views, batch.annotations, strict=True):
+            for image, box, (point,) in zip(view, known.boxes, known.points, strict=True):
+                if box.min() < 1 or box.max() > 55:
+                    continue
+                weights = (image[0] - image.min()).numpy()
+                rows, columns = np.arange(56) + 0.5, np.arange(56) + 0.5
+                x = (weights.sum(0) * columns).sum() / weights.sum()
+                y = (weights.sum(1) * rows).sum() / weights.sum()
+                assert (x, y) == pytest.approx(point, abs=0.6)
+                assert (box[:2] + box[2:]) / 2 == pytest.approx(point, abs=1e-3)
+                bright = np.argwhere(weights > 0.5 * weights.max())
+                assert bright.min(0)[::-1] == pytest.approx(box[:2], abs=1)
+                assert bright.max(0)[::-1] + 1 == pytest.approx(box[2:], abs=1)
+                seen += 1
+    assert seen > 20
+
+
 def test_a_table_of_another_size_is_refused(dataset):
     with pytest.raises(ValueError, match=f"3 rows, there are {len(dataset.pool)} images"):
         epoch(dataset, random=torch.zeros((3, 8)))
 
 
 def test_evaluation_keeps_the_order_and_leaves_nothing_out(dataset):
-    batches = list(
+    batches = triples(
         eval_batches(
             dataset.pool,
             dataset.validation_index,
@@ -194,8 +280,8 @@ def test_errors_of_the_thread_reach_the_caller(dataset):
         transform=Failing(AugmentConfig(), 16, MEAN, STD),
         device="cpu",
     )
-    assert len(next(batches)[0]) == 8
-    assert len(next(batches)[0]) == 8
+    assert len(next(batches)) == 8
+    assert len(next(batches)) == 8
     with pytest.raises(FloatingPointError, match="in the thread"):
         next(batches)
     assert not prefetching()
@@ -278,10 +364,14 @@ def test_the_threads_leave_the_number_of_threads_of_torch_alone(dataset):
         torch.set_num_threads(before)
 
 
+def views(dataset):
+    return (batch.inputs for batch in epoch_iterator(dataset, batch_size=4))
+
+
 def test_a_batch_stays_what_it_was_while_any_part_of_it_is_in_use(dataset):
     whole = epoch(dataset, batch_size=4)
     copies = [images.clone() for images, _, _ in whole]
-    kept = [images[1:2, :, 3:] for images, _, _ in epoch_iterator(dataset, batch_size=4)]
+    kept = [images[1:2, :, 3:] for images in views(dataset)]
     for copy, (images, _, _), part in zip(copies, whole, kept, strict=True):
         assert torch.equal(copy, images)
         assert torch.equal(copy[1:2, :, 3:], part)
@@ -289,14 +379,14 @@ def test_a_batch_stays_what_it_was_while_any_part_of_it_is_in_use(dataset):
 
 def test_the_memory_of_batches_is_used_again(dataset):
     # As a training loop holds them: the last batch, until the next one is there.
-    places = [images.data_ptr() for images, _, _ in epoch_iterator(dataset, batch_size=4)]
+    places = [images.data_ptr() for images in views(dataset)]
     assert len(places) > 8
     assert len(set(places)) <= 5
 
 
 def test_batches_made_in_inference_mode_can_be_trained_on(dataset):
     with torch.inference_mode():
-        images = next(epoch_iterator(dataset, color=0.2))[0]
+        images = next(epoch_iterator(dataset, color=0.2)).inputs
     layer = torch.nn.Conv2d(3, 1, 3)
     layer(images).sum().backward()
     assert layer.weight.grad.abs().sum() > 0
@@ -332,7 +422,7 @@ def test_a_process_may_end_in_the_middle_of_an_epoch(folders):
             transform=Augment(AugmentConfig(), 16, (0, 0, 0), (1, 1, 1)),
         )
         items = prefetch(lambda: iter(range(1000)))
-        print(len(next(batches)[1]), next(items))
+        print(len(next(batches)), next(items))
         """
     )
     done = subprocess.run(
@@ -356,7 +446,7 @@ def test_batches_on_a_gpu_equal_those_on_the_cpu(dataset):
         )
 
     for (images, labels, _), (same, same_labels, _) in zip(
-        batches("cpu"), batches("cuda"), strict=True
+        triples(batches("cpu")), triples(batches("cuda")), strict=True
     ):
         assert same.device.type == "cuda"
         torch.testing.assert_close(images, same.cpu(), atol=2.5 / 255 / min(STD), rtol=0)

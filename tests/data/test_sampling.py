@@ -68,7 +68,7 @@ def test_batches_are_as_balanced_as_the_configuration_says(tmp_path):
             device="cpu",
             **how,
         )
-        return np.concatenate([each.numpy() for _, each, _ in batches])
+        return np.concatenate([each.labels.numpy() for each in batches])
 
     assert labels().mean() < 0.2
     assert labels(balance=1.0).mean() == pytest.approx(0.5, abs=0.1)

@@ -6,9 +6,9 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from gsfl_tune.losses import (
-    Batch,
     ClassCenters,
     Loss,
+    LossInput,
     LossTerm,
     Sizes,
     Start,
@@ -211,7 +211,7 @@ def test_a_term_without_weight_cannot_spoil_the_total():
 class Gap(LossTerm):
     """Half the distance of both parts from each other."""
 
-    def forward(self, batch: Batch) -> torch.Tensor:
+    def forward(self, batch: LossInput) -> torch.Tensor:
         return (batch.shared - batch.discriminative).square().sum(dim=1).mean() / 2
 
 
@@ -236,7 +236,7 @@ def test_a_term_may_be_called_as_a_method_of_modules_is():
 
 def test_a_further_term_must_be_a_number():
     class Rows(LossTerm):
-        def forward(self, batch: Batch) -> torch.Tensor:
+        def forward(self, batch: LossInput) -> torch.Tensor:
             return batch.logits.sum(dim=1)
 
     output, f, y, centers = make_batch()
@@ -251,3 +251,26 @@ def test_a_term_of_the_shared_part_says_that_a_plain_head_has_none():
     loss = Loss(Sizes(DIM, LATENT, CLASSES), {"gap": Weighted(1.0, Gap())})
     with pytest.raises(ValueError, match="a plain head has no shared part"):
         loss(head(f), f, y, CLASSIFIER)
+
+
+def test_soft_targets_and_weights_enter_the_cross_entropy():
+    torch.manual_seed(0)
+    sizes = Sizes(6, 4, 3)
+    logits = torch.randn(5, 3, dtype=torch.float64)
+    output = HeadOutput(logits, torch.randn(5, 4).double(), None, None)
+    f, y, w = torch.randn(5, 6).double(), torch.tensor([0, 2, 1, 1, 0]), torch.randn(3, 4).double()
+    soft = torch.rand(5, 3).double()
+    soft /= soft.sum(1, keepdim=True)
+    weights = torch.tensor([0.0, 2.0, 1.0, 0.5, 1.5]).double()
+    classes = torch.tensor([1.5, 0.5, 1.0]).double()
+    loss = Loss(sizes, {}, label_smoothing=0.1, class_weights=classes).double()
+    found = loss(output, f, y, w, soft=soft, weights=weights).total
+    expected = 0.0
+    for row in range(5):
+        target = 0.9 * soft[row] + 0.1 / 3
+        entropy = -(target * logits[row].log_softmax(0)).sum()
+        expected += float(entropy * weights[row] * classes[y[row]]) / 5
+    assert float(found) == pytest.approx(expected, rel=1e-12)
+    whole = Loss(sizes, {}, label_smoothing=0.1).double()
+    hard = whole(output, f, y, w, soft=torch.eye(3).double()[y]).total
+    assert float(hard) == pytest.approx(float(whole(output, f, y, w).total), rel=1e-12)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gsfl_tune.losses import Batch, Isda, Sizes
+from gsfl_tune.losses import Isda, LossInput, Sizes
 
 CLASSES, LATENT = 4, 3
 
@@ -15,7 +15,7 @@ def made(d, y, w, progress):
     def cross_entropy(logits):
         return torch.nn.functional.cross_entropy(logits, y)
 
-    return Batch(d, d, d @ w.T, y, w, cross_entropy, progress)
+    return LossInput(d, d, d @ w.T, y, w, cross_entropy, progress)
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])

@@ -19,10 +19,10 @@ def starved(images: int | None) -> Iterator[None]:
     """Lets every step on more than so many images ask for more memory than there is."""
     original = Stage._step
 
-    def step(self: Any, output: Any, features: Any, labels: Any, **options: Any) -> Any:
-        if images is not None and len(labels) > images:
+    def step(self: Any, batch: Any, share: float = 1.0) -> Any:
+        if images is not None and len(batch) > images:
             torch.empty(TOO_MUCH, dtype=torch.uint8)
-        return original(self, output, features, labels, **options)
+        return original(self, batch, share)
 
     Stage._step = step  # type: ignore[method-assign]
     try:

@@ -11,7 +11,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training, Workspace
 
-from .test_trial import assert_equal_states, run, state_of, without_seconds
+from .test_training import assert_equal_states, run, state_of, without_seconds
 
 
 def check_resumes(config: Config, workspace: Workspace, folder: Path, stop_after: int) -> Training:

@@ -7,6 +7,7 @@ import shutil
 import pytest
 import torch
 
+from gsfl_tune.data import Batch, Targets
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training
@@ -14,7 +15,7 @@ from gsfl_tune.training.stages import FinetuneStage, HeadStage
 from gsfl_tune.training.stages._base import LossMeter
 
 from .conftest import tiny_config
-from .test_trial import assert_equal_states, run, state_of
+from .test_training import assert_equal_states, run, state_of
 
 
 def config(**finetune):
@@ -46,7 +47,7 @@ def test_a_compiler_that_fails_is_the_users_error(workspace, tmp_path, monkeypat
     monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     training = Training(config(compile=True), workspace, tmp_path)
     with pytest.raises(UserError, match=r"finetune\.compile: found true.*allowed: false"):
-        FinetuneStage(training).rehearse()  # before a search is paid for
+        FinetuneStage(training.context).rehearse()  # before a search is paid for
     torch.compiler.reset()
 
 
@@ -72,7 +73,7 @@ def test_a_rehearsal_takes_a_step_and_caches_nothing(workspace, tmp_path, views)
     settings = config(blocks=2).model_dump(mode="json")
     settings["data"]["views"] = views
     training = Training(type(config()).model_validate(settings), workspace, tmp_path)
-    stage = FinetuneStage(training)
+    stage = FinetuneStage(training.context)
     before = {name: value.clone() for name, value in stage.module.state_dict().items()}
     folder = workspace.cache_dir / "prefix"
     files = set(folder.iterdir()) if folder.exists() else set()
@@ -91,21 +92,19 @@ def test_a_step_does_not_wait_for_the_gpu(workspace, tmp_path, name):
     settings["training"] |= {"device": "cuda", "ema": 0.5}
     settings["training"][name] |= {"epochs": 1, "clip_norm": 1.0}
     training = Training(type(config()).model_validate(settings), workspace, tmp_path)
-    stage = (FinetuneStage if name == "finetune" else HeadStage)(training)
+    stage = (FinetuneStage if name == "finetune" else HeadStage)(training.context)
     stage.rehearse()  # kernels are loaded, the state of the optimiser is there
     labels = torch.zeros(24, dtype=torch.int64, device="cuda")
     if name == "finetune":
-        inputs = stage._inputs.of_images(torch.randn(24, 3, 32, 32, device="cuda"))
+        inputs = stage._batches.of_images(torch.randn(24, 3, 32, 32, device="cuda"))
     else:
         inputs = torch.randn(24, stage.module.feature_dim, device="cuda")
+    batch = Batch((inputs,), Targets(labels), torch.arange(24))
     meter = LossMeter()
     torch.cuda.set_sync_debug_mode("error")
     try:
         for step in range(3):
-            features, output = (
-                stage._forward(inputs) if name == "finetune" else (inputs, stage.module(inputs))
-            )
-            meter.add(stage._step(output, features, labels), len(labels))
+            meter.add(stage._step(batch), len(batch))
             stage._update(step, 10)
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -12,7 +12,7 @@ from gsfl_tune.training import Training
 
 from .checks import check_resumes
 from .conftest import tiny_config
-from .test_trial import state_of
+from .test_training import state_of
 
 LINEAR = {"head": "linear", "feature_scale": 8.0}
 STAGES = {

@@ -11,7 +11,7 @@ from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 
 from .checks import check_resumes
 from .conftest import tiny_config
-from .test_trial import assert_equal_states, run, state_of
+from .test_training import assert_equal_states, run, state_of
 
 BOTH = {"head": {"epochs": 2, "batch_size": 16}, "finetune": {"epochs": 2, "batch_size": 24}}
 TERMS = {
@@ -56,9 +56,9 @@ def test_centre_loss_draws_a_plain_heads_classes_together(workspace, tmp_path):
             training={"head": {"epochs": 12, "learning_rate": 0.003}},
         )
         training = run(Training(config, workspace, tmp_path / str(weight)))
-        index = training.train_positions.numpy()
+        index = training.context.train_positions.numpy()
         d = training._current().discriminative(index)
-        labels = training.labels[training.train_positions]
+        labels = training.context.labels[training.context.train_positions]
         means = torch.stack([d[labels == k].mean(0) for k in range(int(labels.max()) + 1)])
         inside = (d - means[labels]).square().sum(1).mean()
         spread[weight] = float(inside / (means - means.mean(0)).square().sum(1).mean())

@@ -5,11 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gsfl_tune.data import Batch, Targets
 from gsfl_tune.training import Training
 
 from .checks import check_cached_as_whole, check_resumes
 from .conftest import tiny_config
-from .test_trial import run, state_of
+from .test_training import run, state_of
 
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
 CASES = {
@@ -59,7 +60,7 @@ def test_a_mixed_batch_has_the_mean_of_both_losses(workspace, tmp_path):
     f = torch.nn.functional.normalize(torch.randn(8, training.head.feature_dim), dim=1)
     y, others = torch.arange(8) % 3, torch.arange(8) % 5
     output = stage.module(f)
-    mixed = stage._step(output, f, y, others=others, kept=0.7)
+    mixed = stage._step(Batch((f,), Targets(y, others=others, kept=0.7), torch.arange(8)))
     parts = [
         training.loss(output, f, each, training.head.classifier.weight) for each in (y, others)
     ]
@@ -73,7 +74,7 @@ def test_centres_note_each_mixed_image_once(workspace, tmp_path):
     stage = training._current()
     f = torch.nn.functional.normalize(torch.randn(8, training.head.feature_dim), dim=1)
     y, others = torch.full((8,), 2), torch.full((8,), 4)
-    stage._step(stage.module(f), f, y, others=others, kept=0.7)
+    stage._step(Batch((f,), Targets(y, others=others, kept=0.7), torch.arange(8)))
     noted = training.centers.pending_count
     assert noted[2] == 8
     assert noted.sum() == 8

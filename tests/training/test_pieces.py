@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from gsfl_tune.training import Training
-from gsfl_tune.training.memory import out_of_memory
+from gsfl_tune.training.out_of_memory import out_of_memory
 
 from .conftest import tiny_config
-from .test_trial import run, state_of
+from .test_training import run, state_of
 
 
 def config(**training):

@@ -11,7 +11,7 @@ from gsfl_tune.training import Training, precision
 from gsfl_tune.training.stages import FinetuneStage
 
 from .conftest import tiny_config
-from .test_trial import run
+from .test_training import run
 
 CPU = torch.device("cpu")
 
@@ -83,7 +83,7 @@ def test_a_training_in_bf16_is_near_one_in_float32_and_ends_with_ordinary_layers
     half, full = (trained[name].log.read()[-1] for name in ("bf16", "fp32"))
     assert half["train/loss"] == pytest.approx(full["train/loss"], rel=0.02)
     assert half["train/loss"] != full["train/loss"]
-    stage = FinetuneStage(trained["bf16"])
+    stage = FinetuneStage(trained["bf16"].context)
     assert any(type(m).__name__.startswith("Full") for m in stage.module.modules())
     network = trained["bf16"].trained_network()
     assert not any(type(m).__name__.startswith("Full") for m in network.modules())

@@ -13,7 +13,7 @@ from gsfl_tune.training import Training, Workspace
 
 from .checks import check_cached_as_whole
 from .conftest import tiny_config
-from .test_trial import run, state_of
+from .test_training import run, state_of
 
 SIZES = {"rare": 8, "frequent": 56, "other": 24}
 
@@ -95,7 +95,7 @@ def test_one_image_of_each_class_is_enough_for_everything(photos, tmp_path, meth
     workspace = opened(photos, tmp_path, shots=1)
     settings = on(photos, data={"shots": 1}, model={"groups": {"method": method}})
     final = Training(settings, workspace, tmp_path / "final", fit="train+validation")
-    seen = workspace.dataset.pool.labels[final.train_positions.numpy()]
+    seen = workspace.dataset.pool.labels[final.context.train_positions.numpy()]
     assert np.bincount(seen).tolist() == [1, 1, 1]
     run(final)
     assert np.isfinite(final.predict("test").logits).all()

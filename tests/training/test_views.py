@@ -204,7 +204,7 @@ ASK = textwrap.dedent(
     import torch
     from gsfl_tune.data import leases
     from gsfl_tune.training import Workspace
-    from gsfl_tune.training.features import FeatureExtractor
+    from gsfl_tune.training.caches.features import FeatureExtractor
     from tests.training.conftest import tiny_config
 
     leases.NOTICE_SECONDS = 0.2

@@ -25,6 +25,7 @@ from torch.nn import functional
 
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.size import Size
+from gsfl_tune.data import Batch, Targets
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters
 from gsfl_tune.models.pooling import create_pooling
@@ -106,16 +107,16 @@ def _two_steps(
     config = _config(size, finetune=stage_config, precision=precision)
     config = config.model_copy(update={"model": config.model.model_copy(update={"head": head})})
     training = Training(config, workspace, size.folder / "steps")
-    stage = FinetuneStage(training)
+    stage = FinetuneStage(training.context)
     images, labels = _images(size, config, workspace.dataset.class_count)
     wanted = _reference(stage, training, images, labels)
 
     stage.module.train()
     before, losses = _flat(stage.parameters), []
     for step in range(2):
-        inputs = stage._inputs.of_images(images.to(size.device))
-        features, output = stage._forward(inputs)
-        losses.append(stage._step(output, features, labels.to(size.device)).total.item())
+        inputs = stage._batches.of_images(images.to(size.device))
+        batch = Batch((inputs,), Targets(labels.to(size.device)), torch.arange(len(labels)))
+        losses.append(stage._step(batch).total.item())
         stage._update(step, 10)
     centers = training.centers
     found = _Steps(
@@ -201,7 +202,7 @@ def _bare_step(head: Plain, optimizer: torch.optim.Optimizer, f: Tensor, labels:
 def _head_steps(record: Record, size: Size, workspace: Workspace) -> None:
     config = _config(size, head={"epochs": 1, "learning_rate": RATE, **_SGD})
     training = Training(config, workspace, size.folder / "head")
-    stage = HeadStage(training)
+    stage = HeadStage(training.context)
     _, labels = _images(size, config, workspace.dataset.class_count)
     generator = torch.Generator().manual_seed(2)
     shape = (len(labels), stage.module.feature_dim)
@@ -210,8 +211,9 @@ def _head_steps(record: Record, size: Size, workspace: Workspace) -> None:
     optimizer = _sgd(list(bare.parameters()))
     stage.module.train()
     for step in range(2):
-        features = f.to(size.device)
-        ours = stage._step(stage.module(features), features, labels.to(size.device)).total.item()
+        where = torch.arange(len(labels))
+        batch = Batch((f.to(size.device),), Targets(labels.to(size.device)), where)
+        ours = stage._step(batch).total.item()
         stage._update(step, 10)
         loss = _bare_step(bare, optimizer, f.double(), labels)
         record.at_most(f"gsfl, head, fp32: loss {step + 1}", abs(ours / loss - 1), 1e-3)
@@ -229,14 +231,14 @@ def _head_steps(record: Record, size: Size, workspace: Workspace) -> None:
 def _cut(record: Record, size: Size, workspace: Workspace) -> None:
     """Frozen blocks as a fast copy, the last ones trained: features as of the whole network."""
     config = _config(size, finetune={"epochs": 1, "blocks": 2}, precision="fp32")
-    stage = FinetuneStage(Training(config, workspace, size.folder / "cut"))
+    stage = FinetuneStage(Training(config, workspace, size.folder / "cut").context)
     images, _ = _images(size, config, workspace.dataset.class_count)
     network = copy.deepcopy(stage.module).cpu().double().eval()
     with torch.inference_mode():
         maps = network.backbone.model.forward_features(images.double())
         wanted = functional.normalize(maps.mean((2, 3)), dim=1)
-        inputs = stage._inputs.of_images(images.to(size.device))
-        found = stage._inputs.features(stage.module.eval())(inputs)
+        inputs = stage._batches.of_images(images.to(size.device))
+        found = stage._batches.features(stage.module.eval())(inputs)
     record.at_most("cut backbone: unit features", _apart(found, wanted), 1e-3)
 
 

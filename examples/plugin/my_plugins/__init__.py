@@ -1,1 +1,1 @@
-"""A pooling, a backbone, a loss term, a transform, a sampler and a source for gsfl-tune."""
+"""A pooling, a backbone, a loss term, a transform, a method, a sampler, a source: for gsfl-tune."""

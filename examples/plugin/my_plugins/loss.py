@@ -2,13 +2,13 @@
 
 from torch import Tensor
 
-from gsfl_tune.losses import Batch, LossTerm
+from gsfl_tune.losses import LossInput, LossTerm
 
 
 class Decorrelation(LossTerm):
     """Mean squared correlation between the dimensions of s and those of d, over the batch."""
 
-    def forward(self, batch: Batch) -> Tensor:
+    def forward(self, batch: LossInput) -> Tensor:
         """The term before weighting, between 0 and 1."""
         s, d = _standardised(batch.shared), _standardised(batch.discriminative)
         correlations = s.T @ d / len(s)

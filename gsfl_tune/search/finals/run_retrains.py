@@ -33,7 +33,7 @@ from gsfl_tune.search.workers.retrain import (
     run_job,
 )
 from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES
-from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH
+from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH
 
 _POLL_SECONDS = 0.2
 

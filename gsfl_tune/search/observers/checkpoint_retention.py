@@ -15,7 +15,7 @@ from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored
 from gsfl_tune.run.storage import RunStorage
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.training.cost import checkpoint_bytes
+from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study

@@ -25,7 +25,7 @@ from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.cost import cost_problems, pretrained
+from gsfl_tune.training.pricing.cost import cost_problems, pretrained
 
 
 @dataclass(frozen=True)

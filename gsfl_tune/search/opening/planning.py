@@ -26,11 +26,11 @@ from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.trial_worker import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.cost import prefix_caches
-from gsfl_tune.training.passes import feature_passes, strengths
 from gsfl_tune.training.precision import prefix_uses_bf16
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+from gsfl_tune.training.pricing.cost import prefix_caches
+from gsfl_tune.training.pricing.passes import feature_passes, strengths
 
 # Slots that are measured side by side: neighbours take memory bandwidth from each other.
 _MEASURED_SLOTS = 8

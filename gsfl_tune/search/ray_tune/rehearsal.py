@@ -16,8 +16,8 @@ from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.trial_worker import open_workspace
-from gsfl_tune.training.memory import out_of_memory
-from gsfl_tune.training.rehearsal import largest_config, rehearse
+from gsfl_tune.training.out_of_memory import out_of_memory
+from gsfl_tune.training.pricing.one_step import largest_config, rehearse
 
 # Marks a complaint about the machine on its way back from the slot.
 _MACHINE = "machine: "

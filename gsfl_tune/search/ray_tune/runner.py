@@ -50,8 +50,8 @@ from gsfl_tune.search.study.reconcile import fingerprint, reconcile
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES, Task
-from gsfl_tune.training.cost import checkpoint_bytes
-from gsfl_tune.training.memory import HALVED
+from gsfl_tune.training.out_of_memory import HALVED
+from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 
 class Resources(Protocol):

@@ -17,7 +17,7 @@ from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.trial_worker import Task
-from gsfl_tune.training.memory import STILL_TOO_MUCH
+from gsfl_tune.training.out_of_memory import STILL_TOO_MUCH
 
 
 class StudySearcher(Searcher):

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from gsfl_tune.training.timing import measure_time
-from gsfl_tune.training.trial import Training
+from gsfl_tune.training.training import Training
 
 _WARM_UP = 5
 _FEWEST, _MOST, _SECONDS = 30, 300, 2.0

@@ -54,8 +54,8 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
 
     from gsfl_tune.search.workers.rank_pool import RankTask
     from gsfl_tune.search.workers.trial_worker import open_workspace
-    from gsfl_tune.training.ranks import Ranks
-    from gsfl_tune.training.trial import NonFiniteLoss, Training
+    from gsfl_tune.training.process_group import Ranks
+    from gsfl_tune.training.training import NonFiniteLoss, Training
 
     job = RankTask.model_validate(task)
     torch.set_num_threads(job.threads)

@@ -28,8 +28,8 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.training.fingerprint import FitOn
-from gsfl_tune.training.ranks import Ranks
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.process_group import Divided, Ranks
+from gsfl_tune.training.training import NonFiniteLoss
 
 # What ended a rank is known this long after another one was left alone, at the latest.
 _CAUSE_SECONDS = 5.0
@@ -75,7 +75,7 @@ class RankTask(BaseModel):
 
 
 class RankProcesses:
-    """Ranks 1.. as child processes, see `gsfl_tune.training.ranks.Team`.
+    """Ranks 1.. as child processes, see `gsfl_tune.training.process_group.Team`.
 
     Args:
         size: Number of ranks, the caller's process included.
@@ -90,7 +90,7 @@ class RankProcesses:
         self._ranks: Ranks | None = None
         self._working = False
 
-    def start(self, training: Training) -> Ranks:
+    def start(self, training: Divided) -> Ranks:
         """Starts those that do not run, and forms the group.
 
         Raises:

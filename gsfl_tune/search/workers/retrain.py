@@ -25,9 +25,9 @@ from gsfl_tune.search.workers.trial_worker import (
     train_to,
 )
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
-from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
+from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.predictions import save_predictions
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.training import NonFiniteLoss, Training
 
 RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"

@@ -27,8 +27,8 @@ from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fingerprint import fingerprint
-from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
-from gsfl_tune.training.trial import NonFiniteLoss, Training
+from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
+from gsfl_tune.training.training import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace
 
 # A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a

@@ -16,11 +16,11 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models.frozen import Precision, frozen_forward
-from gsfl_tune.training.features import all_cores
+from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
 from gsfl_tune.training.pricing.work import training_work
 from gsfl_tune.training.stages import STAGE_KINDS
-from gsfl_tune.training.trial import Training
+from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
 # Of one stage: steps until it was busy for so long, two at least.
@@ -51,7 +51,7 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
             stage_config = getattr(config.training, name)
             if not stage_config.epochs:
                 continue
-            stage = kind(training)
+            stage = kind(training.context)
             with activity(f"{name} steps"):
                 seconds, steps = _timed(stage.rehearse, training.device)
             [work] = [
@@ -89,14 +89,14 @@ def measure_frozen(
         index = np.arange(min(len(pool), _FORWARD_IMAGES))
 
         def run() -> None:
-            for batch, _, _ in eval_batches(
+            for batch in eval_batches(
                 pool,
                 index,
                 64,
                 transform=lambda squares: center_crop(squares, size, *backbone.preprocessing),
                 device=device,
             ):
-                forward(batch.contiguous(memory_format=torch.channels_last))
+                forward(batch.inputs.contiguous(memory_format=torch.channels_last))
 
         with activity(f"images through {config.model.backbone}"):
             seconds, runs = _timed(run, device)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.training.cost import class_count
+from gsfl_tune.training.pricing.cost import class_count
 from gsfl_tune.training.pricing.costs import Costs
+from gsfl_tune.training.pricing.one_step import largest_config
 from gsfl_tune.training.pricing.work import training_work
-from gsfl_tune.training.rehearsal import largest_config
 
 # Any number: it cancels out.
 _IMAGES = 2000

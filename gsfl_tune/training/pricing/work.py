@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.methods import method_class
 from gsfl_tune.models import pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
-from gsfl_tune.training.cost import head_parameters
+from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
 
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
@@ -60,8 +61,10 @@ def _head(config: Config, train: int, validation: int, classes: int) -> Work:
     stage = config.training.head
     parameters = _head_parameters(config, classes)
     steps = math.ceil(train / stage.batch_size)
-    operations = 2 * parameters * (_STEP * train + validation) + _UPDATE * parameters * steps
-    return Work("head", (config.model.head,), operations, steps, stage.epochs)
+    passes = method_class(config.training.method).head_passes
+    operations = 2 * parameters * (_STEP * passes * train + validation)
+    operations += _UPDATE * parameters * steps
+    return Work("head", (config.model.head, *_method(config)), operations, steps, stage.epochs)
 
 
 def _finetune(config: Config, train: int, validation: int, classes: int) -> Work:
@@ -75,13 +78,22 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
     frozen = 0.0 if cached else backbone.frozen
+    method = method_class(config.training.method)
+    views, passes = method.views, method.head_passes
     operations = (
-        train * (_STEP * (backbone.trained + 2 * head) + frozen)
+        train * (_STEP * (views * backbone.trained + 2 * passes * head) + views * frozen)
         + validation * (backbone.trained + 2 * head + frozen)
         + _UPDATE * (backbone.parameters + head) * updates
     )
-    kind = (model.backbone, str(blocks), str(size), "cached" if cached else "images")
+    where = "cached" if cached else "images"
+    kind = (model.backbone, str(blocks), str(size), where, *_method(config))
     return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _method(config: Config) -> tuple[str, ...]:
+    """What a kind of work says of the method."""
+    name = config.training.method
+    return () if name == "single" else (name,)
 
 
 def _head_parameters(config: Config, classes: int) -> int:

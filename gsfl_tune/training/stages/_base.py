@@ -1,4 +1,4 @@
-"""What both stages share: the update after a batch, the weight average, the means of the losses.
+"""What all stages share: passes of the method, gradients, the update, means of the losses.
 
 No stage asks the device for a number before its epoch ends: the host runs ahead.
 """
@@ -6,25 +6,23 @@ No stage asks the device for a number before its epoch ends: the host runs ahead
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gsfl_tune.activity import Activity, activity
-from gsfl_tune.data.mixing import Mixed
+from gsfl_tune.data import Batch, DecodedImages, Targets
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
+from gsfl_tune.methods import Passes
 from gsfl_tune.models import HeadOutput, Network
+from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
+from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.timeline import StageName
-
-if TYPE_CHECKING:
-    from gsfl_tune.data import DecodedImages
-    from gsfl_tune.training.ranks import Ranks
-    from gsfl_tune.training.trial import Training
 
 StageConfig = HeadStageConfig | FinetuneStageConfig
 M = TypeVar("M", bound=nn.Module)
@@ -61,22 +59,22 @@ class Stage(ABC, Generic[M, C]):
     """One stage of one training.
 
     Args:
-        training: The training that it belongs to.
+        context: Of the training that it belongs to.
         config: The stage's section.
         module: What is trained.
         optimizer: Of its trainable parameters; every group carries its ``peak`` learning rate.
     """
 
     def __init__(
-        self, training: Training, config: C, module: M, optimizer: torch.optim.Optimizer
+        self, context: StageContext, config: C, module: M, optimizer: torch.optim.Optimizer
     ) -> None:
-        self.training = training
+        self.context = context
         self.config = config
         self.module = module
         self.optimizer = optimizer
         self.parameters = [p for group in optimizer.param_groups for p in group["params"]]
         self.averaged: WeightAverage | None = None
-        decay = training.config.training.ema
+        decay = context.config.training.ema
         if decay > 0:
             self.averaged = WeightAverage(module, decay)
         self._step_of_epoch = Activity("")
@@ -114,7 +112,7 @@ class Stage(ABC, Generic[M, C]):
         """Trains one epoch as `train_epoch` does, and says how far it is."""
         what = f"{self.name} epoch {epoch + 1}/{self.config.epochs}"
         with activity(what, self.batches, "batches") as self._step_of_epoch:
-            self._step_of_epoch.before = self.training.epoch
+            self._step_of_epoch.before = self.context.epoch
             return self.train_epoch(epoch, seed)
 
     @abstractmethod
@@ -158,80 +156,117 @@ class Stage(ABC, Generic[M, C]):
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
 
-    def _micro_batches(self, batch: Mixed, images: int) -> Iterator[Mixed]:
-        """A batch in the pieces that fit the memory, see `Training.pieces`.
+    @property
+    @abstractmethod
+    def passes(self) -> Passes:
+        """The passes through the model that is trained."""
+
+    def _micro_batches(self, batch: Batch, images: int) -> Iterator[Batch]:
+        """A batch in the pieces that fit the memory, see `StageContext.pieces`.
 
         Their gradients add up to those of the whole batch, up to rounding. Batch norm sees the
         pieces: at least two images each, so that it has something to normalise.
 
         Args:
             batch: Of B images.
-            images: Decides, with `Training.pieces`, how many pieces; at most B.
+            images: Decides, with `StageContext.pieces`, how many pieces; at most B.
         """
-        count = min(self.training.pieces, max(1, images // 2))
         # May be fewer than asked for: of nine, four pieces are three of three.
-        inputs, labels = batch.inputs.chunk(count), batch.labels.chunk(count)
-        others = [None] * len(inputs) if batch.others is None else batch.others.chunk(count)
-        for piece in zip(inputs, labels, others, strict=True):
-            yield Mixed(*piece, batch.share)
+        return batch.chunk(min(self.context.pieces, max(1, images // 2)))
 
-    def _step(
-        self,
-        output: HeadOutput,
-        features: Tensor,
-        labels: Tensor,
-        *,
-        others: Tensor | None = None,
-        kept: float = 1.0,
-        share: float = 1.0,
-    ) -> LossTerms:
+    def _step(self, batch: Batch, share: float = 1.0) -> LossTerms:
         """Computes loss and gradients of a micro-batch.
 
         Args:
-            output: Of the head.
-            features: (B, D) unit features.
-            labels: (B,).
-            others: (B,) labels of what was mixed in; None where nothing was.
-            kept: Share of what was not mixed in.
+            batch: The micro-batch.
             share: Of the micro-batch in an optimiser step.
         """
-        terms = self._loss(output, features, labels)
-        if others is not None:
-            # What terms remember is told by the larger part alone.
-            self.training.loss.eval()
-            terms = terms.blended(self._loss(output, features, others), kept)
-            self.training.loss.train()
+        terms = self.context.method.step(batch, self.passes)
         (terms.total * share if share != 1.0 else terms.total).backward()
         return terms
 
-    def _loss(self, output: HeadOutput, features: Tensor, labels: Tensor) -> LossTerms:
-        training = self.training
+    def loss(
+        self, output: HeadOutput, features: Tensor, targets: Targets, *, note: bool = True
+    ) -> LossTerms:
+        """Computes the loss of one pass, see `gsfl_tune.methods.Passes`."""
+        loss = self.context.loss
+        if not note:
+            loss.eval()
+        terms = self._loss(output, features, targets.labels, targets)
+        if targets.others is not None:
+            # What terms remember is told by the larger part alone.
+            loss.eval()
+            others = self._loss(output, features, targets.others, targets)
+            terms = terms.blended(others, targets.kept)
+        loss.train()
+        return terms
+
+    def _loss(
+        self, output: HeadOutput, features: Tensor, labels: Tensor, targets: Targets
+    ) -> LossTerms:
+        context = self.context
         done = self._step_of_epoch.done / self.batches
-        terms: LossTerms = training.loss(
+        terms: LossTerms = context.loss(
             output,
             features,
             labels,
-            training.head.classifier.weight,
-            progress=min(1.0, (training.epoch + done) / training.total_epochs),
+            context.head.classifier.weight,
+            progress=min(1.0, (context.epoch + done) / context.total_epochs),
+            soft=targets.soft,
+            weights=targets.weights,
         )
         return terms
 
     def _update(self, step: int, total: int) -> None:
-        """Takes the optimiser step, then those of the loss terms and of the average."""
-        config = self.config
-        if self.training.ranks is not None:
-            self._add_up(self.training.ranks)
+        """Takes the optimiser step, then those of loss terms, method and weight average."""
+        config, context = self.config, self.context
+        if context.ranks is not None:
+            self._add_up(context.ranks)
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
         factor = learning_rate_factor(step, total, warmup=config.warmup, schedule=config.schedule)
         set_learning_rate(self.optimizer, factor)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
-        self.training.loss.after_step()
+        context.loss.after_step()
+        context.method.after_step()
         if self.averaged is not None:
             self.averaged.update_parameters(self.module)
 
     def _add_up(self, ranks: Ranks) -> None:
-        """Adds up gradients, and what the loss terms have noted, of all ranks."""
+        """Adds up gradients, and what loss terms and the method have noted, of all ranks."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
-        ranks.add_up([*gradients, *self.training.loss.sums()])
+        context = self.context
+        ranks.add_up([*gradients, *context.loss.sums(), *context.method.sums()])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint keeps of the stage; the same whatever the number of ranks."""
+        context = self.context
+        state = {
+            "module": self.module.state_dict(),
+            "averaged": None if self.averaged is None else self.averaged.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "loss": context.loss.state_dict(),
+        }
+        if method := context.method.state_dict():
+            state["method"] = method
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Goes on from what `state_dict` gave."""
+        context = self.context
+        self.module.load_state_dict(state["module"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self.averaged is not None:
+            self.averaged.load_state_dict(state["averaged"])
+        context.method.load_state_dict(state.get("method", {}))
+        if "loss" in state:
+            context.loss.load_state_dict(state["loss"])
+        elif context.loss.centers is not None:  # of an earlier version
+            context.loss.centers.load_state_dict(state["centers"])
+
+    def _random_batch(self, inputs: Tensor) -> Batch:
+        """A batch of random inputs, each in as many views as the method asks for."""
+        labels = torch.zeros(len(inputs), dtype=torch.int64, device=self.context.device)
+        views = (inputs,) * self.context.method.views
+        return Batch(views, Targets(labels), torch.arange(len(inputs)))

@@ -7,29 +7,27 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.data import DecodedImages
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
+from gsfl_tune.methods import Passes
 from gsfl_tune.models import CannotCut, HeadOutput, Network
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
-from gsfl_tune.training.inputs import ImageInputs, Inputs, SplitInputs
+from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
+from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
-from gsfl_tune.training.prefix import PrefixInputs
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.timeline import StageName
-
-if TYPE_CHECKING:
-    from gsfl_tune.data import DecodedImages
-    from gsfl_tune.training.trial import Training
 
 log = logging.getLogger("gsfl_tune.training")
 
@@ -45,11 +43,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     needs_device = True
 
-    def __init__(self, training: Training) -> None:
-        config = training.config.training.finetune
-        network = training.network(training.workspace.new_backbone(training.config))
-        network.to(device=training.device).to(memory_format=torch.channels_last)
-        if training.autocast:
+    def __init__(self, context: StageContext) -> None:
+        config = context.config.training.finetune
+        network = context.network(context.workspace.new_backbone(context.config))
+        network.to(device=context.device).to(memory_format=torch.channels_last)
+        if context.autocast:
             keep_grouped_convs_full(network.backbone)
         decay = config.weight_decay
         groups = parameter_groups(
@@ -57,12 +55,16 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             learning_rate=config.learning_rate,
             weight_decay=decay,
         ) + parameter_groups(
-            [*network.head.parameters(), *training.loss.parameters()],
+            [
+                *network.head.parameters(),
+                *context.loss.parameters(),
+                *context.method.parameters(),
+            ],
             learning_rate=config.head_learning_rate,
             weight_decay=decay,
         )
-        super().__init__(training, config, network, create_optimizer(config, groups))
-        self._inputs = _inputs(training, network)
+        super().__init__(context, config, network, create_optimizer(config, groups))
+        self._batches = _batches(context, network)
 
     def network(self) -> Network:
         """Copies the network."""
@@ -78,12 +80,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     @property
     def batches(self) -> int:
         """Micro-batches: full ones."""
-        return max(1, len(self.training.train_positions) // self.config.batch_size)
+        return max(1, len(self.context.train_positions) // self.config.batch_size)
 
     @cached_property
     def _features(self) -> Callable[[Tensor], Tensor]:
         """Inputs to unit features, with the weights that are trained."""
-        features = self._inputs.features(self.module)
+        features = self._batches.features(self.module)
         if not self.config.compile:
             return features
         # What earlier trials of this process compiled is of no use and counts against a limit.
@@ -91,41 +93,49 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
         return compiled
 
+    @cached_property
+    def passes(self) -> Passes:
+        """Through the network that is trained."""
+        return self._passes(self.module, self._features)
+
+    def _passes(self, network: Network, features: Callable[[Tensor], Tensor]) -> Passes:
+        def computed(inputs: Tensor) -> Tensor:
+            with self._autocast():
+                return features(inputs)
+
+        def head(unit: Tensor) -> HeadOutput:
+            with self._autocast():
+                output: HeadOutput = network.head(unit)
+                return output
+
+        return Passes(features=computed, head=head, infer=network.head.infer, loss=self.loss)
+
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""
-        config = self.config
-        images = len(self.training.train_positions)
+        config, context = self.config, self.context
+        images = len(context.train_positions)
         micro_batches = self.batches
         # A rank sees its share of it.
-        whole, ranks = min(images, config.batch_size), self.training.share.size
+        whole, ranks = min(images, config.batch_size), context.share.size
         per_epoch = -(-micro_batches // config.accumulate)
         total = per_epoch * config.epochs
         meter = LossMeter()
-        batches = self._inputs.train_batches(epoch, seed)
         mixing, streams = Mixing(config.mixup, config.cutmix), Streams(seed)
+        batches = self._batches.train_batches(epoch, seed)
         self.module.train()
+        context.method.train()
         with _explained():
-            for number, (inputs, labels) in enumerate(batches):
+            for number, batch in enumerate(batches):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
                 # On every rank as many pieces: those of the smallest share.
-                mixed = mixing(inputs, labels, streams)
-                for part in self._micro_batches(mixed, whole // ranks):
-                    features, output = self._forward(part.inputs)
-                    terms = self._step(
-                        output,
-                        features,
-                        part.labels,
-                        others=part.others,
-                        kept=part.share,
-                        share=len(part.labels) / whole / held,
-                    )
-                    meter.add(terms, len(part.labels))
+                for part in self._micro_batches(mixing(batch, streams), whole // ranks):
+                    meter.add(self._step(part, len(part) / whole / held), len(part))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
                 self._step_of_epoch.done = number + 1
-        return meter.means(self.training.ranks)
+        return meter.means(context.ranks)
 
     def divide(self, size: int) -> None:
         """Every batch is divided over `size` ranks, one image at least for each.
@@ -133,76 +143,72 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         Raises:
             UserError: When a batch has fewer.
         """
-        if min(len(self.training.train_positions), self.config.batch_size) < size:
+        if min(len(self.context.train_positions), self.config.batch_size) < size:
             raise UserError(
                 f"training.finetune.batch_size: found {self.config.batch_size} for "
-                f"{len(self.training.train_positions)} images, allowed at least one image for "
+                f"{len(self.context.train_positions)} images, allowed at least one image for "
                 f"each of the {size} processes of a trial (search.resources)"
             )
         synchronise_batch_norms(self.module.train())
 
     def rehearse(self) -> None:
         """Takes one optimiser step on random inputs."""
-        inputs = self._inputs.random(self.config.batch_size)
-        labels = torch.zeros(len(inputs), dtype=torch.int64, device=self.training.device)
+        inputs = self._batches.random(self.config.batch_size)
         self.module.train()
         with _explained():
-            features, output = self._forward(inputs)
-            self._step(output, features, labels)
+            self._step(self._random_batch(inputs))
         self._update(0, 1)
 
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Logits of whole images through the network."""
-        network = self.evaluated.eval()
+        network, method = self.evaluated.eval(), self.context.method.eval()
+        passes = self._passes(network, self._batches.features(network))
         rows = []
         with activity(_WORDS[part], len(index), "images") as step:
-            for batch in self._evaluate(network, images, part, index):
-                rows.append(network.head.infer(batch).float().cpu())
-                step.done += len(batch)
+            for inputs in self._evaluated(images, part, index):
+                rows.append(method.predict(inputs, passes).float().cpu())
+                step.done += len(inputs)
         return torch.cat(rows)
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:
         """Return unit features (N, D) on the CPU, with the weights that are validated."""
-        dataset = self.training.workspace.dataset
+        dataset = self.context.workspace.dataset
         images = dataset.pool if part == "pool" else dataset.test
-        features = self._evaluate(self.evaluated.eval(), images, part, index)
+        features = self._unit_features(self.evaluated.eval(), images, part, index)
         return torch.cat([batch.float().cpu() for batch in features])
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:
         """Discriminative parts of pool images."""
         network = self.module.eval()
-        features = self._evaluate(network, self.training.workspace.dataset.pool, "pool", index)
+        pool = self.context.workspace.dataset.pool
+        features = self._unit_features(network, pool, "pool", index)
         return torch.cat([network.head(batch).discriminative.float() for batch in features])
 
-    def _forward(self, inputs: Tensor) -> tuple[Tensor, HeadOutput]:
-        with self._autocast():
-            features = self._features(inputs)
-            return features, self.module.head(features)
-
-    def _evaluate(
+    def _unit_features(
         self, network: Network, images: DecodedImages, part: str, index: np.ndarray
     ) -> Iterator[Tensor]:
-        features = self._inputs.features(network)
-        for batch in self._inputs.eval_batches(images, part, index):
-            for piece in batch.chunk(self.training.pieces):
-                with self._autocast():
-                    unit = features(piece)
-                yield unit
+        passes = self._passes(network, self._batches.features(network))
+        return (passes.features(inputs) for inputs in self._evaluated(images, part, index))
+
+    def _evaluated(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
+        """Un-augmented inputs, in pieces that fit the memory."""
+        for batch in self._batches.eval_batches(images, part, index):
+            yield from batch.chunk(self.context.pieces)
 
     def _autocast(self) -> AbstractContextManager[object]:
-        if self.training.autocast:
-            return torch.autocast(self.training.device.type, dtype=torch.bfloat16)
+        if self.context.autocast:
+            return torch.autocast(self.context.device.type, dtype=torch.bfloat16)
         return nullcontext()
 
 
-def _inputs(training: Training, network: Network) -> Inputs:
-    config = training.config
+def _batches(context: StageContext, network: Network) -> Batches:
+    config = context.config
     blocks = config.training.finetune.blocks
     if blocks == "all" or blocks >= network.backbone.block_count:
-        return ImageInputs(training, network)
+        return ImageBatches(context, network)
     try:
         split = network.backbone.split(config.data.image_size)
     except CannotCut as error:
@@ -212,12 +218,12 @@ def _inputs(training: Training, network: Network) -> Inputs:
             blocks,
             error,
         )
-        return ImageInputs(training, network)
+        return ImageBatches(context, network)
     if config.data.views:
-        return PrefixInputs(training, network, split)
+        return ActivationBatches(context, network, split)
     # The fast copy is nothing for the compiler, which makes its own.
     whole = config.training.finetune.compile
-    return ImageInputs(training, network) if whole else SplitInputs(training, network, split)
+    return ImageBatches(context, network) if whole else SplitBatches(context, network, split)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, refuse_small_disk
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper, make_room
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
-from gsfl_tune.training.cost import checkpoint_bytes
+from gsfl_tune.training.pricing.cost import checkpoint_bytes
 from tests.search.experiments import experiment
 
 SIZE = 1000

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment, Problem
+from gsfl_tune.methods import method_class
 from gsfl_tune.models import (
     BackboneError,
     CannotCut,
@@ -271,6 +272,15 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 )
         if problem := _blocks_problem(case):
             add("training.finetune.blocks", problem)
+    for name in experiment.values("training.method"):
+        views = method_class(name).views
+        few = [n for n in experiment.values("data.views") if 0 < n < views]
+        if few:
+            add(
+                "data.views",
+                f"found {few[0]}, but method {name} shows {views} views of an image "
+                f"at a time; allowed: 0, or {views} and more",
+            )
     if problems:
         return list(dict.fromkeys(problems))
     model = largest_model(experiment)

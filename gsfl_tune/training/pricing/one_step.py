@@ -9,9 +9,9 @@ from typing import Any
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.training.cost import largest_case
+from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
-from gsfl_tune.training.trial import Training
+from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
 _LARGEST = (
@@ -57,6 +57,6 @@ def rehearse(config: Config, workspace: Workspace) -> None:
         training = Training(config, workspace, Path(directory))
         with activity("taking the step"):
             if training.timeline.of_stage("head"):
-                HeadStage(training).rehearse()
+                HeadStage(training.context).rehearse()
             if training.timeline.of_stage("finetune"):
-                FinetuneStage(training).rehearse()
+                FinetuneStage(training.context).rehearse()

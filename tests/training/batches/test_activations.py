@@ -12,9 +12,8 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, CannotCut
 from gsfl_tune.training import Training, Workspace
-
-from .conftest import tiny_config
-from .test_trial import assert_equal_states, run, state_of, without_seconds
+from tests.training.conftest import tiny_config
+from tests.training.test_training import assert_equal_states, run, state_of, without_seconds
 
 
 def config(**changes):

@@ -140,7 +140,7 @@ def test_cached_features_give_the_logits_of_the_whole_network(workspace, tmp_pat
 def test_final_fit_trains_on_validation_images_too(workspace, tmp_path):
     training = Training(tiny_config(), workspace, tmp_path, fit="train+validation")
     record = training.run_epoch()
-    assert len(training.train_positions) == len(workspace.dataset.pool)
+    assert len(training.context.train_positions) == len(workspace.dataset.pool)
     assert not [key for key in record if key.startswith("validation/")]
 
 

@@ -6,7 +6,7 @@ from torch import nn
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.losses import Center, Isda, Loss, Sizes, Weighted
 from gsfl_tune.models import create_head
-from gsfl_tune.training.cost import (
+from gsfl_tune.training.pricing.cost import (
     class_count,
     cost_problems,
     head_parameters,

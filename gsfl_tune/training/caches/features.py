@@ -266,8 +266,8 @@ class FeatureExtractor:
                 self._fast = frozen_forward(self.backbone, (3, size, size))
         forward = self._fast.to(self.device)
         try:
-            for batch, _, _ in batches:
-                yield forward(batch.to(memory_format=torch.channels_last))
+            for batch in batches:
+                yield forward(batch.inputs.to(memory_format=torch.channels_last))
                 if step is not None:
                     step.done += len(batch)
         finally:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsfl_tune.training.feature_table import FeatureTable
+from gsfl_tune.training.caches.feature_table import FeatureTable
 
 CPU = torch.device("cpu")
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.gpu)]
@@ -24,7 +24,7 @@ def test_every_image_is_shown_once_in_its_view(device, dtype):
     shown = torch.randint(3, (50,))
     table = FeatureTable(tables(3, dtype), torch.device(device))
     sizes = []
-    for features, positions in table.batches(order, 16, shown):
+    for (features,), positions in table.batches(order, 16, shown[None]):
         assert features.dtype == torch.float32
         view, position = features.cpu().unbind(1)
         assert torch.equal(position.long(), positions.cpu())
@@ -41,15 +41,30 @@ def test_every_image_is_shown_once_in_its_view(device, dtype):
 def test_one_view_keeps_the_order(device):
     order = torch.randperm(50)[:20]
     table = FeatureTable(tables(1), torch.device(device))
-    features = torch.cat([features for features, _ in table.batches(order, 7)])
+    features = torch.cat([features for (features,), _ in table.batches(order, 7)])
     assert torch.equal(features.cpu()[:, 1].long(), order)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_several_views_of_a_batch_show_the_same_images(device):
+    order = torch.randperm(50)
+    shown = torch.stack([torch.randint(3, (50,)) for _ in range(2)])
+    table = FeatureTable(tables(3), torch.device(device))
+    places = {position: place for place, position in enumerate(order.tolist())}
+    for views, positions in table.batches(order, 16, shown):
+        assert len(views) == 2
+        own = [places[position] for position in positions.tolist()]
+        for features, wanted in zip(views, shown, strict=True):
+            view, position = features.cpu().unbind(1)
+            assert torch.equal(position.long(), positions.cpu())
+            assert view.long().tolist() == wanted[own].tolist()
 
 
 def test_the_tensors_of_the_cache_are_read_in_place():
     tensors = tables(2)
     table = FeatureTable(tensors, CPU)
     tensors[1][3] = -1
-    (features, _), *_ = table.batches(torch.tensor([3]), 1, torch.tensor([1]))
+    ((features,), _), *_ = table.batches(torch.tensor([3]), 1, torch.tensor([[1]]))
     assert features.tolist() == [[-1, -1]]
     assert table.device_bytes == 0
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import math
 import time
 from collections.abc import Callable
@@ -14,19 +13,22 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data.locking import cache_seconds
-from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
-from gsfl_tune.losses import ClassCenters, Sizes, Start
-from gsfl_tune.models import Backbone, Network, create_head
+from gsfl_tune.losses import ClassCenters, Loss, Sizes, Start
+from gsfl_tune.methods import create_method
+from gsfl_tune.models import Backbone, Network, PlainHead, create_head
+from gsfl_tune.plugins import PluginError
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.loss import create_loss
 from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.predictions import Predictions
-from gsfl_tune.training.ranks import Ranks, Team
+from gsfl_tune.training.process_group import Ranks, Team
 from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.stages import STAGE_KINDS, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
@@ -75,66 +77,115 @@ class Training:
         team: Team | None = None,
     ) -> None:
         self.config = config
-        self.pieces = pieces
         self.workspace = workspace
         self.directory = Path(directory)
         self.seed = config.training.seed if seed is None else seed
         self.fit: FitOn = fit
         self.timeline = Timeline.of(config)
-        self.epoch = 0
         # Epoch of the checkpoint that is on disk.
         self.saved = 0
         # Checkpoints that `save` leaves: the new one and some before it.
         self.keep = 1
         self.log = EpochLog(self.directory / "epochs.jsonl")
-        self.device = resolve_device(config.training.device)
-
-        dataset = workspace.dataset
-        positions = dataset.train_index if fit == "train" else dataset.final_index
-        self.train_positions = torch.from_numpy(np.ascontiguousarray(positions))
-        self.labels = torch.from_numpy(np.ascontiguousarray(dataset.pool.labels)).to(self.device)
-        self._extractor = workspace.extractor(config)
-        backbone = workspace.backbone(config)
-        where = (config, backbone, self.device, workspace.cache_dir)
-        self.autocast, self.frozen_bf16 = uses_bf16(*where), prefix_uses_bf16(*where)
-        self._create_head()
+        self.context = self._context(pieces)
         self._stage: Stage | None = None
         self._team = team
-        self.ranks: Ranks | None = None
         self.validated: Predictions | None = None
         self._fingerprint = fingerprint(config, self.seed, fit)
         self.on_save: Callable[[], None] = lambda: None
 
-    def _create_head(self) -> None:
-        model = self.config.model
-        classes = self.workspace.dataset.class_count
-        self.groups: np.ndarray | None = None
-        with torch.random.fork_rng(devices=self._rng_devices()):
+    def _context(self, pieces: int) -> StageContext:
+        config, workspace = self.config, self.workspace
+        device = resolve_device(config.training.device)
+        dataset = workspace.dataset
+        positions = dataset.train_index if self.fit == "train" else dataset.final_index
+        where = (config, workspace.backbone(config), device, workspace.cache_dir)
+        labels = dataset.pool.labels
+        model, classes = config.model, dataset.class_count
+        try:
+            method = create_method(config.training)
+        except PluginError as error:
+            raise UserError(f"training.method: {error}") from error
+        with torch.random.fork_rng(devices=_rng_devices(device)):
             torch.manual_seed(self.seed)
-            self.head = create_head(
+            head = create_head(
                 model.head,
-                self.workspace.feature_dim(self.config),
+                workspace.feature_dim(config),
                 classes,
                 latent_dim=model.latent_dim,
                 dropout=model.dropout,
                 feature_scale=model.feature_scale,
                 decoder=model.decoder,
-            ).to(self.device)
-        if model.head == "gsfl":
-            self.groups = self.workspace.groups(self.config)
+            ).to(device)
+        groups = workspace.groups(config) if model.head == "gsfl" else None
         sizes = Sizes(
-            self.head.feature_dim,
-            self.head.latent_dim,
+            head.feature_dim,
+            head.latent_dim,
             classes,
-            None if self.groups is None else torch.from_numpy(self.groups),
+            None if groups is None else torch.from_numpy(groups),
         )
-        trained = self.workspace.dataset.pool.labels[self.train_positions.numpy()]
-        self.loss = create_loss(self.config, trained, sizes).to(self.device)
+        with torch.random.fork_rng(devices=_rng_devices(device)):
+            # Of its own: whether a method has parameters must not change the head.
+            torch.manual_seed(mix(self.seed, 0))
+            method.build(sizes)
+        self.groups: np.ndarray | None = groups
+        return StageContext(
+            config=config,
+            workspace=workspace,
+            device=device,
+            autocast=uses_bf16(*where),
+            frozen_bf16=prefix_uses_bf16(*where),
+            head=head,
+            loss=create_loss(config, labels[positions], sizes).to(device),
+            method=method.to(device),
+            train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
+            labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
+            total_epochs=self.timeline.total,
+            pieces=pieces,
+        )
+
+    @property
+    def epoch(self) -> int:
+        """Epochs that are trained."""
+        return self.context.epoch
+
+    @epoch.setter
+    def epoch(self, epoch: int) -> None:
+        self.context.epoch = epoch
+
+    @property
+    def ranks(self) -> Ranks | None:
+        """The processes that train with this one."""
+        return self.context.ranks
+
+    @ranks.setter
+    def ranks(self, ranks: Ranks | None) -> None:
+        self.context.ranks = ranks
+
+    @property
+    def head(self) -> PlainHead:
+        """The head that is trained."""
+        return self.context.head
+
+    @property
+    def loss(self) -> Loss:
+        """The loss with its state."""
+        return self.context.loss
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+        return self.context.device
+
+    @property
+    def pieces(self) -> int:
+        """Parts that a batch is trained in."""
+        return self.context.pieces
 
     @property
     def centers(self) -> ClassCenters | None:
         """Class centres of a GSFL head; None with a plain one."""
-        return self.loss.centers
+        return self.context.loss.centers
 
     @property
     def total_epochs(self) -> int:
@@ -170,18 +221,18 @@ class Training:
                 self._team.next_epoch()
                 record = self._epoch(spec.name)
         self.epoch += 1
-        if self.share.rank == 0:
+        if self.context.share.rank == 0:
             self.log.append(record)
         return record
 
     def _epoch(self, name: StageName) -> dict[str, Any]:
         started, built = time.perf_counter(), cache_seconds()
         seed = mix(self.seed, self.epoch)
-        with torch.random.fork_rng(devices=self._rng_devices()):
+        with torch.random.fork_rng(devices=_rng_devices(self.device)):
             torch.manual_seed(seed)
             stage = self._enter(name, starting=self.ranks is None)
-            if self.share.rank:  # masks of dropout of its own
-                torch.manual_seed(mix(seed, self.share.rank))
+            if self.context.share.rank:  # masks of dropout of its own
+                torch.manual_seed(mix(seed, self.context.share.rank))
             within = self.epoch - self.timeline.stage_start(name)
             losses = stage.run_epoch(within, seed)
         finite = {key: value for key, value in losses.items() if math.isfinite(value)}
@@ -201,14 +252,9 @@ class Training:
             record["cache_seconds"] = round(cache_seconds() - built, 4)
         return record
 
-    @property
-    def share(self) -> Share:
-        """This process' part of every batch."""
-        return WHOLE if self.ranks is None else self.ranks.share
-
     def _gather(self, team: Team) -> Ranks:
         """Starts the other ranks, which take over the state of this one."""
-        with torch.random.fork_rng(devices=self._rng_devices()):
+        with torch.random.fork_rng(devices=_rng_devices(self.device)):
             torch.manual_seed(mix(self.seed, self.epoch))
             self._divide(team.size, starting=True)
         ranks = team.start(self)
@@ -220,7 +266,7 @@ class Training:
         self.ranks = ranks
         state = ranks.receive()
         self.epoch = state["epoch"]
-        self._load(self._divide(ranks.share.size, starting=False), state)
+        self._divide(ranks.share.size, starting=False).load_state_dict(state)
 
     def close(self) -> None:
         """Lets go of those that train it too."""
@@ -262,8 +308,7 @@ class Training:
 
     def network(self, backbone: Backbone) -> Network:
         """Joins a backbone with this trial's projection, pooling and head."""
-        projection = copy.deepcopy(self._extractor.projection)
-        return Network(backbone, projection, self._extractor.pooling(), self.head)
+        return self.context.network(backbone)
 
     def trained_network(self) -> Network:
         """The whole network with the weights that are validated, in eval mode on the CPU."""
@@ -325,7 +370,7 @@ class Training:
         ):
             return False
         self.epoch = self.saved = state["epoch"]
-        self._load(self._current(), state)
+        self._current().load_state_dict(state)
         return True
 
     def _is_ours(self, state: dict[str, Any]) -> bool:
@@ -338,26 +383,12 @@ class Training:
 
     def _state(self) -> dict[str, Any]:
         """All that `restore` needs; the same whatever the number of ranks."""
-        stage = self._current()
         return {
             "fingerprint": self._fingerprint,
             "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
-            "module": stage.module.state_dict(),
-            "averaged": stage.averaged.state_dict() if stage.averaged is not None else None,
-            "optimizer": stage.optimizer.state_dict(),
-            "loss": self.loss.state_dict(),
+            **self._current().state_dict(),
         }
-
-    def _load(self, stage: Stage, state: dict[str, Any]) -> None:
-        stage.module.load_state_dict(state["module"])
-        stage.optimizer.load_state_dict(state["optimizer"])
-        if stage.averaged is not None:
-            stage.averaged.load_state_dict(state["averaged"])
-        if "loss" in state:
-            self.loss.load_state_dict(state["loss"])
-        elif self.centers is not None:  # of an earlier version
-            self.centers.load_state_dict(state["centers"])
 
     @property
     def checkpoint_path(self) -> Path:
@@ -377,16 +408,18 @@ class Training:
             if wanted.needs_device:
                 # Only the next trial needs the features of a frozen backbone again.
                 self.workspace.free_device()
-            self._stage = wanted(self)
+            self._stage = wanted(self.context)
         if starting and self.epoch == 0:
-            self.loss.start(Start(self._parts))
+            self.context.loss.start(Start(self._parts))
         return self._stage
 
     def _parts(self) -> tuple[Tensor, Tensor]:
         """Discriminative parts of the training images with the weights as they are, and labels."""
         assert self._stage is not None
-        found = self._stage.discriminative(self.train_positions.numpy())
-        return found.to(self.device), self.labels[self.train_positions]
+        context = self.context
+        found = self._stage.discriminative(context.train_positions.numpy())
+        return found.to(context.device), context.labels[context.train_positions]
 
-    def _rng_devices(self) -> list[int]:
-        return [torch.cuda.current_device()] if self.device.type == "cuda" else []
+
+def _rng_devices(device: torch.device) -> list[int]:
+    return [torch.cuda.current_device()] if device.type == "cuda" else []

@@ -37,38 +37,43 @@ class FeatureTable:
 
     def batches(
         self, order: Tensor, size: int, shown: Tensor | None = None
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Batches of features.
 
         Args:
             order: (M,) positions, on the CPU.
             size: Images a batch; the last one may hold fewer.
-            shown: (M,) view of each position. A batch then holds the same images, but in the
-                order of their views.
+            shown: (V, M) views of each position. A batch then holds the same images, but in the
+                order of their first views. Default: the first view of all.
 
         Yields:
-            Features (B, D) float32 and their positions (B,), both on the device.
+            Features, V times (B, D) float32, and their positions (B,), all on the device.
         """
-        if shown is None or len(self._tensors) == 1:
-            shown = torch.zeros_like(order)
-        else:
+        if shown is None:
+            shown = torch.zeros((1, len(order)), dtype=torch.int64)
+        if len(self._tensors) > 1:
             batch = torch.arange(len(order)) // size
-            by_view = (batch * len(self._tensors) + shown).argsort(stable=True)
-            order, shown = order[by_view], shown[by_view]
+            by_view = (batch * len(self._tensors) + shown[0]).argsort(stable=True)
+            order, shown = order[by_view], shown[:, by_view]
         # One transfer an epoch: another one in every step would wait for the device.
         positions = order.to(self.device).split(size)
         if self._copy is not None:
-            for view, batch in zip(shown.to(self.device).split(size), positions, strict=True):
-                yield self._copy[view, batch].float(), batch
+            on_device = shown.to(self.device).split(size, dim=1)
+            for views, batch in zip(on_device, positions, strict=True):
+                yield tuple(self._copy[view, batch].float() for view in views), batch
             return
         for place, batch in enumerate(positions):
             part = slice(place * size, (place + 1) * size)
-            yield self._gather(order[part], shown[part]).to(self.device).float(), batch
+            rows = (self._gather(order[part], view[part]) for view in shown)
+            yield tuple(each.to(self.device).float() for each in rows), batch
 
     def _gather(self, positions: Tensor, shown: Tensor) -> Tensor:
-        """Rows of the tensors, (B, D), of positions that are sorted by their views."""
+        """Rows of the tensors, (B, D); fastest where positions are sorted by their views."""
         if len(self._tensors) == 1:
             return self._tensors[0][positions]
+        if bool((shown.diff() < 0).any()):
+            by_view = shown.argsort(stable=True)
+            return self._gather(positions[by_view], shown[by_view])[by_view.argsort()]
         counts = torch.bincount(shown, minlength=len(self._tensors)).tolist()
         parts = zip(self._tensors, positions.split(counts), strict=True)
         return torch.cat([tensor[part] for tensor, part in parts if len(part)])

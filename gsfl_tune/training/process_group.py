@@ -14,20 +14,38 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
 from gsfl_tune.data.share import Share
-
-if TYPE_CHECKING:
-    from gsfl_tune.training.trial import Training
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.workspace import Workspace
 
 # Longer than any epoch's first batch takes to come, with caches to build and a compiler to run. A
 # rank that is gone is noticed by who started it, not by this.
 _TIMEOUT = timedelta(hours=2)
+
+
+class Divided(Protocol):
+    """What those who start further ranks must know of a training."""
+
+    config: Config
+    workspace: Workspace
+    directory: Path
+    seed: int
+    fit: FitOn
+
+    @property
+    def device(self) -> torch.device:
+        """Where it computes."""
+
+    @property
+    def pieces(self) -> int:
+        """Parts that a batch is trained in."""
 
 
 class Team(Protocol):
@@ -37,7 +55,7 @@ class Team(Protocol):
     def size(self) -> int:
         """Number of ranks, this process' included."""
 
-    def start(self, training: Training) -> Ranks:
+    def start(self, training: Divided) -> Ranks:
         """Brings up ranks 1.. for a training; returns the place of this process as rank 0."""
 
     def next_epoch(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.training.passes import feature_passes
+from gsfl_tune.training.pricing.passes import feature_passes
 
 TEXT = """name: t
 data: {source: typefaces}

@@ -7,7 +7,7 @@ import math
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.distributions import Categorical, Integer
 from gsfl_tune.experiment.fields import leaves
-from gsfl_tune.training.cost import search_cost
+from gsfl_tune.training.pricing.cost import search_cost
 
 
 def feature_passes(experiment: Experiment) -> tuple[int, int]:

@@ -1,0 +1,32 @@
+"""Settings of the methods of training, and where their code is.
+
+A method is a file in ``methods/``; a line here, and a section if it has settings.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from gsfl_tune.experiment.section import NonNegative, Section
+
+
+class RDropConfig(Section):
+    """R-Drop of Liang et al. (NeurIPS 2021): two passes through dropout that shall agree."""
+
+    weight: NonNegative = Field(1.0, description="Weight of the disagreement of both passes.")
+
+
+class TwoViewsConfig(Section):
+    """Two augmented views of every image in a batch, whose predictions shall agree."""
+
+    weight: NonNegative = Field(1.0, description="Weight of the disagreement of both views.")
+
+
+# Module and class of each method; its settings are the section of its name in `training`.
+METHODS = {
+    "single": "gsfl_tune.methods.single:Single",
+    "rdrop": "gsfl_tune.methods.rdrop:RDrop",
+    "two_views": "gsfl_tune.methods.two_views:TwoViews",
+}
+# Those that have settings.
+METHOD_SECTIONS = ("rdrop", "two_views")

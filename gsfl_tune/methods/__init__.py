@@ -1,0 +1,54 @@
+"""Methods: which passes a training step takes, one file each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+from gsfl_tune.experiment.config import TrainingConfig
+from gsfl_tune.experiment.methods import METHODS
+from gsfl_tune.methods._base import LossOf, Method, Passes
+from gsfl_tune.plugins import PluginError, make, plugins
+
+__all__ = ["LossOf", "Method", "Passes", "create_method", "method_class", "method_problem"]
+
+
+def method_class(name: str) -> type[Method]:
+    """Finds the class of a method.
+
+    Raises:
+        PluginError: If an installed package adds it, and it cannot be loaded.
+    """
+    if name in METHODS:
+        module, _, kind = METHODS[name].partition(":")
+        found: type[Method] = getattr(import_module(module), kind)
+        return found
+    added = plugins("method").get(name)
+    if added is None:
+        raise PluginError(f"no installed package adds the method {name!r}")
+    found = added.load_class(Method)
+    return found
+
+
+def create_method(config: TrainingConfig) -> Method:
+    """Makes the method that ``training.method`` names.
+
+    Raises:
+        PluginError: If one of a package cannot be had.
+    """
+    if config.method not in METHODS:
+        method: Method = make("method", config.method, Method, made="without arguments")
+        return method
+    settings: dict[str, Any] = {}
+    if section := getattr(config, config.method, None):
+        settings = section.model_dump()
+    return method_class(config.method)(**settings)
+
+
+def method_problem(name: str) -> str | None:
+    """Says what is wrong with a method, or None."""
+    try:
+        _ = make("method", name, Method, made="without arguments")
+    except PluginError as error:
+        return str(error)
+    return None

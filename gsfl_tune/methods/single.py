@@ -1,0 +1,16 @@
+"""One pass of one view."""
+
+from __future__ import annotations
+
+from gsfl_tune.data import Batch
+from gsfl_tune.losses import LossTerms
+from gsfl_tune.methods._base import Method, Passes
+
+
+class Single(Method):
+    """Passes every image once, as is usual."""
+
+    def step(self, batch: Batch, passes: Passes) -> LossTerms:
+        """Computes the loss of the only pass."""
+        features = passes.features(batch.inputs)
+        return passes.loss(passes.head(features), features, batch.targets)

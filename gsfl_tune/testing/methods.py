@@ -1,0 +1,232 @@
+"""The contract of a method of training."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterator
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsfl_tune.data import Annotations, Batch, Targets
+from gsfl_tune.losses import ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
+from gsfl_tune.methods import Method, Passes
+from gsfl_tune.models import GsflHead, HeadOutput
+
+_GROUPS = torch.tensor([0, 1, 0, 1, 2])
+_SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS)
+_IMAGES, _INPUT, _STEPS = 8, 7, 3
+
+
+def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -> None:
+    """Checks a method of training, in float64 on the CPU, with a small GSFL head.
+
+    - A step gives finite scalars, changes nothing of the batch, and has a gradient.
+    - The same method on the same batches gives the same values; what is restored from its
+      ``state_dict`` goes on as the original does.
+    - The loss of a batch is the mean of the losses of its images, computed one by one. Batches may
+      then be trained in pieces for want of memory, and be divided over ranks.
+    - A batch that is divided over two ranks, whose `Method.sums` are added up, leaves the same
+      state as the whole batch, and class centres note every image once.
+    - What it predicts is what the exported model computes, and predicting changes no state.
+
+    Args:
+        create: Makes the method; its `build` is called here.
+        image_by_image: Whether the loss is a mean over images. Leave it out for a method that
+            compares the images of a batch with each other.
+
+    Raises:
+        AssertionError: With what is wrong.
+    """
+    batches = [_batch(seed, create().views) for seed in range(_STEPS)]
+    whole, again = _Model(create), _Model(create)
+    values, others = whole.run(batches), again.run(batches)
+    for terms in values:
+        for name, value in terms.detached().items():
+            _expect(value.ndim == 0, f"gives {name} of the shape {tuple(value.shape)}")
+            _expect(bool(torch.isfinite(value)), f"gives {name} that is not finite")
+    _expect(_same(values, others), "gives other values for the same batches")
+    _expect(
+        any(p.grad is not None and bool(p.grad.any()) for p in whole.weights()), "trains nothing"
+    )
+    _check_restored(whole, create, batches[-1])
+    if image_by_image:
+        _check_images(create, batches[0])
+    _check_noted(create, batches[0])
+    _check_ranks(create, whole, batches)
+    _check_prediction(whole, batches[0])
+
+
+class _Model:
+    """A method with a linear extractor, a GSFL head without dropout, and its loss."""
+
+    def __init__(self, create: Callable[[], Method]) -> None:
+        torch.manual_seed(0)
+        self.extractor = nn.Linear(_INPUT, _SIZES.feature_dim).double()
+        self.head = GsflHead(
+            _SIZES.feature_dim,
+            _SIZES.class_count,
+            latent_dim=_SIZES.latent_dim,
+            dropout=0.0,
+            feature_scale=2.0,
+        ).double()
+        terms = gsfl_terms(reconstruction=0.2, class_center=0.1, shared_center=0.1, center_rate=0.5)
+        self.criterion = Loss(_SIZES, terms, label_smoothing=0.1, feature_scale=2.0).double()
+        self.method = create()
+        self.method.build(_SIZES)
+        self.method.double().train()
+        self.passes = Passes(self.features, self.head, self.head.infer, self.loss)
+
+    @property
+    def centers(self) -> ClassCenters:
+        assert self.criterion.centers is not None
+        return self.criterion.centers
+
+    def weights(self) -> Iterator[Tensor]:
+        yield from self.extractor.parameters()
+        yield from self.head.parameters()
+
+    def features(self, inputs: Tensor) -> Tensor:
+        return functional.normalize(self.extractor(inputs), dim=1)
+
+    def loss(
+        self, output: HeadOutput, features: Tensor, targets: Targets, *, note: bool = True
+    ) -> LossTerms:
+        self.criterion.train(note)
+        terms: LossTerms = self.criterion(
+            output,
+            features,
+            targets.labels,
+            self.head.classifier.weight,
+            progress=0.5,
+            soft=targets.soft,
+            weights=targets.weights,
+        )
+        self.criterion.train()
+        return terms
+
+    def step(self, batch: Batch) -> LossTerms:
+        return self.method.step(batch, self.passes)
+
+    def after_step(self) -> None:
+        self.criterion.after_step()
+        self.method.after_step()
+
+    def run(self, batches: list[Batch]) -> list[LossTerms]:
+        values = []
+        for batch in batches:
+            before = [view.clone() for view in batch.views]
+            labels = batch.labels.clone()
+            values.append(self.step(batch))
+            _expect(
+                all(torch.equal(a, b) for a, b in zip(before, batch.views, strict=True))
+                and torch.equal(labels, batch.labels),
+                "changes the batch",
+            )
+            values[-1].total.backward()
+            self.after_step()
+        return values
+
+
+def _check_restored(whole: _Model, create: Callable[[], Method], batch: Batch) -> None:
+    restored = copy.deepcopy(whole)
+    restored.method = create()
+    restored.method.build(_SIZES)
+    restored.method.double().train().load_state_dict(whole.method.state_dict())
+    original = copy.deepcopy(whole)
+    original.passes = _passes_of(original)
+    restored.passes = _passes_of(restored)
+    same = _same([original.step(batch)], [restored.step(batch)])
+    _expect(same, "is another one after it was restored")
+    original.after_step()
+    restored.after_step()
+    _expect_state(original.method, restored.method, "what was restored")
+
+
+def _passes_of(model: _Model) -> Passes:
+    return Passes(model.features, model.head, model.head.infer, model.loss)
+
+
+def _check_images(create: Callable[[], Method], batch: Batch) -> None:
+    whole = float(_Model(create).step(batch).total.detach())
+    alone = _Model(create)
+    parts = list(batch.chunk(_IMAGES))
+    mean = sum(float(alone.step(part).total.detach()) for part in parts) / len(parts)
+    _expect(
+        abs(whole - mean) <= 1e-9 * max(1.0, abs(whole)),
+        f"has a loss of {whole:.9g} for a batch, and of {mean:.9g} for its images one by one",
+    )
+
+
+def _check_noted(create: Callable[[], Method], batch: Batch) -> None:
+    model = _Model(create)
+    model.step(batch)
+    noted = float(model.centers.pending_count.sum())
+    _expect(noted in (0.0, _IMAGES), f"lets the centres note {noted:g} of {_IMAGES} images")
+
+
+def _check_ranks(create: Callable[[], Method], whole: _Model, batches: list[Batch]) -> None:
+    ranks = [_Model(create), _Model(create)]
+    for batch in batches:
+        for rank, part in zip(ranks, batch.chunk(2), strict=True):
+            rank.step(part)
+        for mine, theirs in zip(*(_sums(rank) for rank in ranks), strict=True):
+            total = mine + theirs
+            mine.copy_(total)
+            theirs.copy_(total)
+        for rank in ranks:
+            rank.after_step()
+    for rank in ranks:
+        _expect_state(whole.method, rank.method, "a batch divided over two ranks")
+
+
+def _sums(model: _Model) -> list[Tensor]:
+    return [*model.criterion.sums(), *model.method.sums()]
+
+
+def _check_prediction(model: _Model, batch: Batch) -> None:
+    state = {name: value.clone() for name, value in model.method.state_dict().items()}
+    inputs = batch.views[0]
+    model.method.eval()
+    with torch.inference_mode():
+        predicted = model.method.predict(inputs, model.passes)
+        exported = model.head.infer(model.features(inputs))
+    _expect(
+        predicted.shape == exported.shape and bool(torch.allclose(predicted, exported, atol=1e-9)),
+        "predicts otherwise than the exported model",
+    )
+    after = model.method.state_dict()
+    _expect(all(torch.equal(state[name], after[name]) for name in state), "changes as it predicts")
+
+
+def _batch(seed: int, views: int) -> Batch:
+    generator = torch.Generator().manual_seed(seed)
+    shape = (_IMAGES, _INPUT)
+    inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
+    labels = torch.randint(_SIZES.class_count, (_IMAGES,), generator=generator)
+    annotations = Annotations.of([(1.0, 2.0, 20.0, 30.0)] * _IMAGES)
+    return Batch(tuple(inputs), Targets(labels), torch.arange(_IMAGES), (annotations,) * views)
+
+
+def _same(one: list[LossTerms], other: list[LossTerms]) -> bool:
+    pairs = zip(one, other, strict=True)
+    return all(
+        torch.equal(
+            torch.stack(list(a.detached().values())), torch.stack(list(b.detached().values()))
+        )
+        for a, b in pairs
+    )
+
+
+def _expect_state(one: Method, other: Method, what: str) -> None:
+    ours, theirs = one.state_dict(), other.state_dict()
+    _expect(ours.keys() == theirs.keys(), f"{what}: has other names in its state_dict")
+    for name in ours:
+        same = torch.allclose(ours[name].double(), theirs[name].double(), rtol=1e-9, atol=1e-12)
+        _expect(same, f"{what}: {name} is not the same")
+
+
+def _expect(holds: bool, complaint: str) -> None:
+    if not holds:
+        raise AssertionError(f"the method {complaint}")

@@ -1,0 +1,162 @@
+"""Cached activations for the finetune stage: its frozen part never runs again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsfl_tune.data import Annotations, Batch, DecodedImages, Targets
+from gsfl_tune.data.loader import epoch_order
+from gsfl_tune.data.prefetch import prefetch
+from gsfl_tune.data.share import Share
+from gsfl_tune.models import Network, SplitBackbone
+from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, prefix_precision
+from gsfl_tune.training.caches.activations import NUMPY, ActivationCache, stored_shape
+from gsfl_tune.training.caches.features import View
+from gsfl_tune.training.caches.open_files import allow_open_files
+from gsfl_tune.training.context import StageContext
+
+# Rows of memory maps.
+Rows = list[tuple[np.ndarray, int]]
+
+
+class ActivationBatches(Batches):
+    """Activations in front of the trained blocks, from the cache of the node.
+
+    Args:
+        context: Of the training that they belong to; its configuration has fixed views.
+        network: On the device, its last blocks trainable.
+        split: Its backbone, cut in front of them.
+    """
+
+    def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
+        super().__init__(context, network)
+        training = context.config.training
+        self._split = split
+        # The weight average is a network of its own.
+        self._splits = {network.backbone: split}
+        self._dtype = torch.from_numpy(np.empty(0, NUMPY[training.cache_precision])).dtype
+        self._cache = ActivationCache(
+            context.workspace.cache_dir,
+            context.device,
+            network.backbone,
+            split,
+            blocks=training.finetune.blocks,
+            image_size=self._size,
+            precision=training.cache_precision,
+            arithmetic=prefix_precision(context),
+        )
+
+    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+        """Activations of the views that the epoch shows."""
+        context = self._context
+        training = context.config.training
+        pool = context.workspace.dataset.pool
+        views = context.workspace.views(context.config)
+        assert views is not None, "without fixed views there is no cache"
+        allow_open_files(4 * views.count)  # those of the head stage's features may be open too
+        augment = context.config.data.augment
+        maps = [self._cache.of(pool, "pool", View(views, i, augment)) for i in range(views.count)]
+        size = training.finetune.batch_size
+        order = epoch_order(
+            context.train_positions.numpy(),
+            pool.labels,
+            seed=seed,
+            epoch=epoch,
+            balance=training.balanced_sampling,
+        )
+        if len(order) >= size:
+            order = order[: len(order) - len(order) % size]
+        positions = torch.from_numpy(order)
+        numbers = range(context.method.views)
+        shown = [views.shown(epoch, positions, place).numpy() for place in numbers]
+        labels = context.labels[positions.to(context.device)]
+        starts = range(0, len(order), size)
+        parts = [_part(start, min(size, len(order) - start), context.share) for start in starts]
+        activations = self._read(
+            [
+                [[(maps[v], p) for v, p in zip(own[s], order[s], strict=True)] for own in shown]
+                for s in parts
+            ]
+        )
+        moved = self._moved(epoch)
+        for part, batch in zip(parts, activations, strict=True):
+            annotations = None
+            if moved is not None:
+                annotations = tuple(each.rows(order[part]) for each in moved)
+            yield Batch(batch, Targets(labels[part]), positions[part], annotations)
+
+    def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
+        """Activations of the centres of images."""
+        map_ = self._cache.of(images, part)
+        starts = range(0, len(index), EVAL_BATCH)
+        batches = self._read(
+            [[[(map_, position) for position in index[s : s + EVAL_BATCH]]] for s in starts]
+        )
+        return (activations for (activations,) in batches)
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """Activations of normalised images, computed here and now."""
+        images = images.contiguous(memory_format=torch.channels_last)
+        with torch.no_grad():
+            return self._split.prefix(images).float()
+
+    def random(self, count: int) -> Tensor:
+        """Random activations (B, *shape)."""
+        shape = (count, *self._split.shape)
+        activations = torch.randn(shape, device=self._context.device)
+        if self._split.channels_last:
+            activations = activations.contiguous(memory_format=torch.channels_last)
+        return activations
+
+    def features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """The trained part of a network, without its head."""
+        backbone = network.backbone
+        split = self._splits.get(backbone) or backbone.split(self._size)
+        self._splits[backbone] = split
+
+        def features(activations: Tensor) -> Tensor:
+            return network.pool(split.suffix(activations))
+
+        return features
+
+    def _moved(self, epoch: int) -> list[Annotations] | None:
+        """Annotations of the pool, as they lie in the views that an epoch shows."""
+        draws = None if self._annotations is None else self._fixed_draws(epoch)
+        if self._annotations is None or draws is None:
+            return None
+        side = self._context.workspace.dataset.pool.side
+        return [
+            self._annotations.moved(self._augment.matrices(each, side).numpy()) for each in draws
+        ]
+
+    def _read(self, batches: list[list[Rows]]) -> Iterator[tuple[Tensor, ...]]:
+        """Batches of single rows of memory maps, a tensor a view, float32 on the device."""
+        self._cache.release()
+        device = self._context.device
+        shape = stored_shape(self._split)
+
+        def view(rows: Rows) -> Tensor:
+            batch = torch.empty(
+                (len(rows), *shape), dtype=self._dtype, pin_memory=device.type == "cuda"
+            )
+            values = batch.numpy()
+            for place, (source, position) in enumerate(rows):
+                values[place] = source[position]
+            batch = batch.to(device, non_blocking=True).float()
+            return batch.permute(0, 3, 1, 2) if self._split.channels_last else batch
+
+        def read() -> Iterator[tuple[Tensor, ...]]:
+            for batch in batches:
+                yield tuple(view(rows) for rows in batch)
+
+        return prefetch(read)
+
+
+def _part(start: int, count: int, share: Share) -> slice:
+    """A process' share of the `count` images that begin at `start`."""
+    own = share.of(count)
+    return slice(start + own.start, start + own.stop)

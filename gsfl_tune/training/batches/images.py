@@ -1,0 +1,90 @@
+"""Images for the finetune stage: through the whole network, or a fast copy of its frozen part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gsfl_tune.data import Batch, DecodedImages, center_crop, epoch_batches, eval_batches
+from gsfl_tune.models import Network, SplitBackbone
+from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, prefix_precision
+from gsfl_tune.training.context import StageContext
+
+
+class ImageBatches(Batches):
+    """Images through the whole network: fixed views where there are some, else new ones."""
+
+    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+        """Augmented images (B, 3, side, side)."""
+        context = self._context
+        training = context.config.training
+        batches = epoch_batches(
+            context.workspace.dataset.pool,
+            context.train_positions.numpy(),
+            training.finetune.batch_size,
+            seed=seed,
+            epoch=epoch,
+            transform=self._augment,
+            device=context.device,
+            random=self._fixed_draws(epoch),
+            share=context.share,
+            balance=training.balanced_sampling,
+            views=context.method.views,
+            annotations=self._annotations,
+        )
+        for batch in batches:
+            yield replace(batch, views=tuple(self.of_images(view) for view in batch.views))
+
+    def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
+        """Centres of images (B, 3, side, side)."""
+
+        def transform(batch: Tensor) -> Tensor:
+            return center_crop(batch, self._size, self._mean, self._std)
+
+        device = self._context.device
+        for batch in eval_batches(images, index, EVAL_BATCH, transform=transform, device=device):
+            yield self.of_images(batch.inputs)
+
+    def of_images(self, images: Tensor) -> Tensor:
+        """The images themselves."""
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def random(self, count: int) -> Tensor:
+        """Random images (B, 3, side, side)."""
+        shape = (count, 3, self._size, self._size)
+        return self.of_images(torch.randn(shape, device=self._context.device))
+
+    def features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """The whole network without its head."""
+        return network.features
+
+
+class SplitBatches(ImageBatches):
+    """Images through a fast copy of the frozen blocks, then through the trained ones.
+
+    Args:
+        context: Of the training that it belongs to.
+        network: On the device, its last blocks trainable.
+        split: Its backbone, cut in front of them.
+    """
+
+    def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
+        super().__init__(context, network)
+        # The weight average is a network of its own; its frozen blocks are the same.
+        self._splits = {network.backbone: split}
+        self._prefix = split.frozen_prefix(prefix_precision(context))
+
+    def features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """The frozen copy, the trained blocks of the network, its pooling."""
+        backbone = network.backbone
+        split = self._splits.get(backbone) or backbone.split(self._size)
+        self._splits[backbone] = split
+
+        def features(images: Tensor) -> Tensor:
+            return network.pool(split.suffix(self._prefix(images)))
+
+        return features

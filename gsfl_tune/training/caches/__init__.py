@@ -1,0 +1,1 @@
+"""What is computed of images once a node, and kept for all trials."""

@@ -1,0 +1,65 @@
+"""What a training shares with its stages and with the batches that they read."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+
+from torch import Tensor, device
+
+from gsfl_tune.data.share import WHOLE, Share
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.losses import Loss
+from gsfl_tune.methods import Method
+from gsfl_tune.models import Backbone, Network, PlainHead
+from gsfl_tune.training.process_group import Ranks
+from gsfl_tune.training.workspace import Workspace
+
+
+@dataclass
+class StageContext:
+    """What stages and batches know of their training.
+
+    Attributes:
+        config: The configuration.
+        workspace: Data and caches of this node.
+        device: Where the training computes.
+        autocast: Whether trained blocks compute in bf16.
+        frozen_bf16: Whether frozen blocks in front of trained ones compute in bf16.
+        head: The head, on the device; all stages train this one.
+        loss: The loss with its state, on the device.
+        method: Which passes a step takes; with its state, on the device.
+        train_positions: (N,) positions of the training images in the pool, on the CPU.
+        labels: Labels of all images of the pool, on the device.
+        total_epochs: Epochs over all stages.
+        pieces: Parts that a batch is trained in, one after the other, for want of memory.
+        epoch: Epochs that are trained.
+        ranks: The processes that train with this one; None while it trains alone.
+    """
+
+    config: Config
+    workspace: Workspace
+    device: device
+    autocast: bool
+    frozen_bf16: bool
+    head: PlainHead
+    loss: Loss
+    method: Method
+    train_positions: Tensor
+    labels: Tensor
+    total_epochs: int
+    pieces: int = 1
+    epoch: int = 0
+    ranks: Ranks | None = None
+
+    @property
+    def share(self) -> Share:
+        """This process' part of every batch."""
+        return WHOLE if self.ranks is None else self.ranks.share
+
+    def network(self, backbone: Backbone) -> Network:
+        """Joins a backbone with this training's projection, pooling and head."""
+        extractor = self.workspace.extractor(self.config)
+        return Network(
+            backbone, copy.deepcopy(extractor.projection), extractor.pooling(), self.head
+        )
