@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+import numpy as np
 from torch import Tensor, device
 
 from gsfl_tune.data.share import WHOLE, Share
@@ -29,6 +30,7 @@ class StageContext:
         head: The head, on the device; all stages train this one.
         loss: The loss with its state, on the device.
         method: Which passes a step takes; with its state, on the device.
+        groups: (C,) int64 group of every class; None without a GSFL head.
         train_positions: (N,) positions of the training images in the pool, on the CPU.
         labels: Labels of all images of the pool, on the device.
         total_epochs: Epochs over all stages.
@@ -45,6 +47,7 @@ class StageContext:
     head: PlainHead
     loss: Loss
     method: Method
+    groups: np.ndarray | None
     train_positions: Tensor
     labels: Tensor
     total_epochs: int

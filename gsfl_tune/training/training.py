@@ -14,25 +14,20 @@ from torch import Tensor
 
 from gsfl_tune.data.locking import cache_seconds
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
-from gsfl_tune.losses import ClassCenters, Loss, Sizes, Start
-from gsfl_tune.methods import create_method
-from gsfl_tune.models import Backbone, Network, PlainHead, create_head
-from gsfl_tune.plugins import PluginError
+from gsfl_tune.losses import ClassCenters, Loss, Start
+from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
-from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.create_context import create_context, random_devices
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
-from gsfl_tune.training.loss import create_loss
-from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.process_group import Ranks, Team
 from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.stages import STAGE_KINDS, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
-from gsfl_tune.training.workspace import Workspace, resolve_device
+from gsfl_tune.training.workspace import Workspace
 
 
 class NonFiniteLoss(Exception):
@@ -87,62 +82,12 @@ class Training:
         # Checkpoints that `save` leaves: the new one and some before it.
         self.keep = 1
         self.log = EpochLog(self.directory / "epochs.jsonl")
-        self.context = self._context(pieces)
+        self.context = create_context(config, workspace, seed=self.seed, fit=fit, pieces=pieces)
         self._stage: Stage | None = None
         self._team = team
         self.validated: Predictions | None = None
         self._fingerprint = fingerprint(config, self.seed, fit)
         self.on_save: Callable[[], None] = lambda: None
-
-    def _context(self, pieces: int) -> StageContext:
-        config, workspace = self.config, self.workspace
-        device = resolve_device(config.training.device)
-        dataset = workspace.dataset
-        positions = dataset.train_index if self.fit == "train" else dataset.final_index
-        where = (config, workspace.backbone(config), device, workspace.cache_dir)
-        labels = dataset.pool.labels
-        model, classes = config.model, dataset.class_count
-        try:
-            method = create_method(config.training)
-        except PluginError as error:
-            raise UserError(f"training.method: {error}") from error
-        with torch.random.fork_rng(devices=_rng_devices(device)):
-            torch.manual_seed(self.seed)
-            head = create_head(
-                model.head,
-                workspace.feature_dim(config),
-                classes,
-                latent_dim=model.latent_dim,
-                dropout=model.dropout,
-                feature_scale=model.feature_scale,
-                decoder=model.decoder,
-            ).to(device)
-        groups = workspace.groups(config) if model.head == "gsfl" else None
-        sizes = Sizes(
-            head.feature_dim,
-            head.latent_dim,
-            classes,
-            None if groups is None else torch.from_numpy(groups),
-        )
-        with torch.random.fork_rng(devices=_rng_devices(device)):
-            # Of its own: whether a method has parameters must not change the head.
-            torch.manual_seed(mix(self.seed, 0))
-            method.build(sizes)
-        self.groups: np.ndarray | None = groups
-        return StageContext(
-            config=config,
-            workspace=workspace,
-            device=device,
-            autocast=uses_bf16(*where),
-            frozen_bf16=prefix_uses_bf16(*where),
-            head=head,
-            loss=create_loss(config, labels[positions], sizes).to(device),
-            method=method.to(device),
-            train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
-            labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
-            total_epochs=self.timeline.total,
-            pieces=pieces,
-        )
 
     @property
     def epoch(self) -> int:
@@ -176,6 +121,11 @@ class Training:
     def device(self) -> torch.device:
         """Where it computes."""
         return self.context.device
+
+    @property
+    def groups(self) -> np.ndarray | None:
+        """(C,) group of every class; None without a GSFL head."""
+        return self.context.groups
 
     @property
     def pieces(self) -> int:
@@ -228,7 +178,7 @@ class Training:
     def _epoch(self, name: StageName) -> dict[str, Any]:
         started, built = time.perf_counter(), cache_seconds()
         seed = mix(self.seed, self.epoch)
-        with torch.random.fork_rng(devices=_rng_devices(self.device)):
+        with torch.random.fork_rng(devices=random_devices(self.device)):
             torch.manual_seed(seed)
             stage = self._enter(name, starting=self.ranks is None)
             if self.context.share.rank:  # masks of dropout of its own
@@ -254,7 +204,7 @@ class Training:
 
     def _gather(self, team: Team) -> Ranks:
         """Starts the other ranks, which take over the state of this one."""
-        with torch.random.fork_rng(devices=_rng_devices(self.device)):
+        with torch.random.fork_rng(devices=random_devices(self.device)):
             torch.manual_seed(mix(self.seed, self.epoch))
             self._divide(team.size, starting=True)
         ranks = team.start(self)
@@ -419,7 +369,3 @@ class Training:
         context = self.context
         found = self._stage.discriminative(context.train_positions.numpy())
         return found.to(context.device), context.labels[context.train_positions]
-
-
-def _rng_devices(device: torch.device) -> list[int]:
-    return [torch.cuda.current_device()] if device.type == "cuda" else []

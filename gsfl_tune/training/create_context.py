@@ -1,0 +1,87 @@
+"""Creates what a training shares with its stages: head, loss, method, labels."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.losses import Sizes
+from gsfl_tune.methods import create_method
+from gsfl_tune.models import create_head
+from gsfl_tune.plugins import PluginError
+from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.loss import create_loss
+from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
+from gsfl_tune.training.seeds import mix
+from gsfl_tune.training.timeline import Timeline
+from gsfl_tune.training.workspace import Workspace, resolve_device
+
+
+def create_context(
+    config: Config, workspace: Workspace, *, seed: int, fit: FitOn, pieces: int
+) -> StageContext:
+    """Creates the context of a training that has not begun.
+
+    Args:
+        config: The configuration.
+        workspace: Data and caches of this node.
+        seed: Of the weights.
+        fit: Which images are trained on.
+        pieces: Parts that a batch is trained in.
+
+    Raises:
+        UserError: When weights, device, groups, taxonomy or method cannot be had.
+    """
+    device = resolve_device(config.training.device)
+    dataset, model = workspace.dataset, config.model
+    positions = dataset.train_index if fit == "train" else dataset.final_index
+    labels = dataset.pool.labels
+    where = (config, workspace.backbone(config), device, workspace.cache_dir)
+    try:
+        method = create_method(config.training)
+    except PluginError as error:
+        raise UserError(f"training.method: {error}") from error
+    with torch.random.fork_rng(devices=random_devices(device)):
+        torch.manual_seed(seed)
+        head = create_head(
+            model.head,
+            workspace.feature_dim(config),
+            dataset.class_count,
+            latent_dim=model.latent_dim,
+            dropout=model.dropout,
+            feature_scale=model.feature_scale,
+            decoder=model.decoder,
+        ).to(device)
+        # Its own seed: whether a method draws must not change the head.
+        torch.manual_seed(mix(seed, 0))
+        groups = workspace.groups(config) if model.head == "gsfl" else None
+        sizes = Sizes(
+            head.feature_dim,
+            head.latent_dim,
+            dataset.class_count,
+            None if groups is None else torch.from_numpy(groups),
+        )
+        method.build(sizes)
+    return StageContext(
+        config=config,
+        workspace=workspace,
+        device=device,
+        autocast=uses_bf16(*where),
+        frozen_bf16=prefix_uses_bf16(*where),
+        head=head,
+        loss=create_loss(config, labels[positions], sizes).to(device),
+        method=method.to(device),
+        groups=groups,
+        train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
+        labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
+        total_epochs=Timeline.of(config).total,
+        pieces=pieces,
+    )
+
+
+def random_devices(device: torch.device) -> list[int]:
+    """Lists the GPUs whose random state a training must leave alone."""
+    return [torch.cuda.current_device()] if device.type == "cuda" else []
