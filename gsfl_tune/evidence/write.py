@@ -104,7 +104,7 @@ def write_evidence(
 
     Args:
         run: Run directory to write to; pictures of an earlier call are replaced.
-        workspace: Data and caches, cropped like the winner's.
+        workspace: Data and caches, with the winner's ``data.fit``.
         winner: The winner's retrained models.
         control: The control's models, if there is one.
         predictions: The winner's predictions on the test images, one per seed.

@@ -244,7 +244,7 @@ def test_calibration_is_told_before_and_after_and_what_unknown_costs(tmp_path):
     maker.run.evidence_file.write_text(json.dumps(content))
     page = page_of(maker.path)
     assert "makes the test results worse" in page.text("fig-calibration")
-    assert "the validation images chose no threshold" in page.text("fig-risk")
+    assert "no threshold was chosen on the validation images" in page.text("fig-risk")
     # Of an older version: the numbers as the network gives them, and no curve.
     for key in ("after", "temperature", "risk_coverage"):
         del content["calibration"][key]
