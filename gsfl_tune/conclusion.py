@@ -1,4 +1,4 @@
-"""The end of a run: what its winner is worth beside simpler models, and the bundles."""
+"""The end of a run: comparison of the winner with simpler models, bundles and evidence."""
 
 from __future__ import annotations
 
@@ -62,17 +62,17 @@ Groups = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Conclusion:
-    """What is known once winner and control are retrained and tested.
+    """Writes the results once winner and control are retrained and tested.
 
     Attributes:
-        experiment: What was searched.
+        experiment: The experiment.
         run: The run directory.
         manifest: Its clocks.
         workspace: Data and caches.
-        retraining: Where the retrained models lie.
-        slots: Trials at once, for the page.
-        notice: Told what could not be done.
-        storage: Where the run is kept beside its directory.
+        retraining: Paths of the retrained models.
+        slots: Concurrent trials, for the page.
+        notice: Receives what could not be done.
+        storage: Storage of the run in addition to its directory.
     """
 
     experiment: Experiment
@@ -87,16 +87,16 @@ class Conclusion:
     def write(
         self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
     ) -> Results:
-        """Compares, looks at the test images, writes bundles, evidence and ``results.json``.
+        """Compares models on the test images; writes bundles, evidence and ``results.json``.
 
         Args:
-            winner: Retrained and tested.
-            control: Likewise, if there is one.
-            kind: Of the control: ``matched`` or ``tuned``.
-            finalists: With their validation metrics.
+            winner: The winner, retrained and tested.
+            control: The control, retrained and tested, if there is one.
+            kind: Kind of the control: ``matched`` or ``tuned``.
+            finalists: The finalists with their validation metrics.
 
         Raises:
-            SearchFailed: When a retrained model is gone.
+            SearchFailed: If a retrained model is gone.
         """
         workspace = self._workspace(winner.config)
         with self.manifest.clock("evidence"):
@@ -162,14 +162,14 @@ class Conclusion:
         return results
 
     def _workspace(self, config: Config) -> Workspace:
-        """The search may choose how images are cut: features and groups are those of its choice."""
+        """Returns a workspace with a configuration's ``data.fit``, which the search may choose."""
         if config.data.fit == self.experiment.defaults().data.fit:
             return self.workspace
         chosen = self.experiment.fixed({"data.fit": config.data.fit})
         return open_workspace(chosen, self.workspace.cache_dir)
 
     def _retrained(self, candidate: Candidate) -> Retrained:
-        """Where the retrained models lie; a storage may have kept them until now."""
+        """Returns the retrained models, fetched from a storage if needed."""
         jobs = self.retraining.jobs(candidate, "train+validation")
         if self.storage is not None:
             for job in jobs:
@@ -187,7 +187,7 @@ class Conclusion:
         groups: Groups | None,
         workspace: Workspace,
     ) -> None:
-        """``best/`` is the winner; what is better on validation lies beside it."""
+        """Writes the winner to ``best/``, and beside it a model that is better on validation."""
         network, training = self._network(winner, workspace)
         named = None if groups is None else [int(group) for group in groups]
         content = results.to_json()
@@ -206,7 +206,7 @@ class Conclusion:
         write_best_training(self.run.best_training, network, training.centers)
         model = best_on_validation(results)
         if model == "winner":
-            # Of an earlier end of this run, with other seeds.
+            # Left from an earlier conclusion of this run, with other seeds.
             shutil.rmtree(self.run.best_simple, ignore_errors=True)
             return
         config = winner.config
@@ -232,7 +232,7 @@ class Conclusion:
         )
 
     def _network(self, candidate: Candidate, workspace: Workspace) -> tuple[Network, Training]:
-        """The first seed's model, never the best on the test split."""
+        """Loads the first seed's model, never the best on the test split."""
         job = self.retraining.jobs(candidate, "train+validation")[0]
         training = Training(candidate.config, workspace, job.directory, seed=job.seed, fit=job.fit)
         try:
@@ -250,12 +250,12 @@ class Conclusion:
 def calibrated(
     validations: Sequence[Predictions], tested: Sequence[Predictions], *, ensemble: bool = False
 ) -> Calibration | None:
-    """Fits temperature and thresholds of a configuration; None where there is nothing to fit on.
+    """Fits temperature and thresholds of a configuration; None if there is nothing to fit on.
 
     Args:
-        validations: Of the trainings on the training part, which have not seen these images.
-        tested: Of the retrained models, on the test images.
-        ensemble: Whether the mean of the seeds' probabilities is the answer, not each seed's.
+        validations: Predictions of trainings on the training part, which saw none of these images.
+        tested: Predictions of the retrained models on the test images.
+        ensemble: Whether the answer is the mean of the seeds' probabilities, not each seed's.
     """
     if not validations:
         return None
@@ -274,9 +274,9 @@ def ensemble_of(
     """Scores the mean of the probabilities of all seeds; None for a single seed.
 
     Args:
-        seeds: Of the retrained models.
-        validations: See `calibrated`; with fewer than two there is no temperature of its own.
-        tested: Of the retrained models, on the test images.
+        seeds: Seeds of the retrained models.
+        validations: See `calibrated`; with fewer than two the ensemble has no own temperature.
+        tested: Predictions of the retrained models on the test images.
     """
     if len(tested) < 2:
         return None
@@ -288,11 +288,11 @@ def ensemble_of(
 
 
 def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:
-    """Makes the network that a linear probe is: the frozen backbone, and the probe for a head.
+    """Makes the network of a linear probe: the frozen backbone with the probe as its head.
 
     Args:
         workspace: Data and caches.
-        config: Decides backbone, image size and pooling.
+        config: Determines backbone, image size and pooling.
         probe: Fitted on features of this configuration.
     """
     extractor = workspace.extractor(config)

@@ -1,4 +1,4 @@
-"""What a bundle makes of images on the way to an answer: the feature and its parts, as a table."""
+"""Table of a bundle's features and their parts for images."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from gsfl_tune.models import GsflHead, Network
 from gsfl_tune.run import whole_file
 
 _BATCH = 32
-# What rows of a group take at most, before compression.
+# Largest size of a row group, before compression.
 _GROUP_BYTES = 32 << 20
 _COLUMNS = {"f": "feature", "d": "discriminative part", "s": "shared part"}
 
 
 @dataclass(frozen=True)
 class Named:
-    """An image as the table names it.
+    """Holds the path, label and part of an image in the table.
 
     Attributes:
         path: The image.
-        label: Its class, None where nobody knows.
-        part: Train, validation or test; None where it has none.
+        label: Its class; None if unknown.
+        part: Train, validation or test; None if it has none.
     """
 
     path: str
@@ -56,12 +56,12 @@ OnError = Callable[[ImageError], None]
 
 @dataclass
 class Images:
-    """Images to embed, in batches.
+    """Holds images to embed, in batches.
 
     Attributes:
         batches: Names and (B, side, side, 3) uint8 squares.
-        total: How many there are; None if nobody knows.
-        notices: What must be known of them.
+        total: Number of images; None if unknown.
+        notices: Important facts about them.
     """
 
     batches: Batches
@@ -71,11 +71,11 @@ class Images:
 
 @dataclass(frozen=True)
 class Embedded:
-    """What was written.
+    """Describes the written table.
 
     Attributes:
-        rows: Images.
-        sizes: Numbers of each column of them, by its name: ``f``, ``d``, ``s``.
+        rows: Number of images.
+        sizes: Length of each column's lists, by name: ``f``, ``d``, ``s``.
     """
 
     rows: int
@@ -83,7 +83,7 @@ class Embedded:
 
 
 def images_of_dataset(dataset: Dataset) -> Images:
-    """All images of an experiment, with its split.
+    """Returns all images of an experiment, with its split.
 
     Args:
         dataset: Decoded to the bundle's side.
@@ -108,12 +108,12 @@ def images_of_dataset(dataset: Dataset) -> Images:
 
 
 def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
-    """All images at a path: those of a data set with labels and parts, else those of a folder.
+    """Returns all images at a path: of a data set with labels and parts, else of a folder.
 
     Args:
-        bundle: Says how images are read.
+        bundle: Defines how images are read.
         path: A data set as for `gsfl_tune.data`, or a folder or pattern of images.
-        on_error: Called with what is wrong with an image that cannot be read.
+        on_error: Called with the error of an image that cannot be read.
 
     Raises:
         UserError: If there is no image.
@@ -124,7 +124,7 @@ def images_at(bundle: Bundle, path: str, on_error: OnError) -> Images:
         if not source.samples:
             raise UserError("\n".join([*source.told(), *source.problems]))
     except UserError as error:
-        # A folder or images without classes; a damaged table of them is not.
+        # True for a folder or for images without classes, but not for a damaged table.
         loose = os.path.isdir(path) or glob.has_magic(path) or why_left_out(Path(path)) is None
         if not loose:
             raise
@@ -162,21 +162,21 @@ def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Image
         for names, squares in bundle.squares(found, batch_size=_BATCH, on_error=on_error):
             yield [Named(name) for name in names], squares
 
-    lines = [f"without labels, as this is no data set: {why.splitlines()[-1]}", *named.told()]
+    lines = [f"no labels, because this is not a data set: {why.splitlines()[-1]}", *named.told()]
     return Images(batches(), len(found), lines)
 
 
 def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
-    """Writes a Parquet file with a row an image.
+    """Writes a Parquet file with one row per image.
 
     Its columns are ``path``, ``part``, ``label``, ``prediction``, ``probability``, ``f`` (the unit
-    feature, D numbers), ``d`` (the discriminative part, H numbers) and, of a bundle that was
-    exported with the shared branch, ``s`` (the shared part, H numbers): lists of a fixed size of
-    float32.
+    feature, D numbers), ``d`` (the discriminative part, H numbers) and, for a bundle exported with
+    the shared branch, ``s`` (the shared part, H numbers). ``f``, ``d`` and ``s`` are lists of
+    float32 of fixed size.
 
     Args:
-        bundle: With one PyTorch network.
-        images: Which.
+        bundle: A bundle with one PyTorch network.
+        images: The images.
         target: The file; it appears when it is complete.
 
     Raises:

@@ -1,4 +1,4 @@
-"""A bundle on labelled images, in detail: classes, confusions, and which images are wrong."""
+"""Evaluation of a bundle on labelled images: classes, confusions and wrong images."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _THUMBNAIL = 128
 
 @dataclass(frozen=True)
 class ClassScore:
-    """One class that the images have, or that some were taken for.
+    """Holds the scores of one class that occurs as a label or an answer.
 
     Attributes:
-        name: Of the class.
-        count: Images of it.
-        predicted: Images that were taken for it.
-        recall: Share of its images that were; None without images.
-        precision: Share of those taken for it that are of it; None where none was.
+        name: Name of the class.
+        count: Images of the class.
+        predicted: Images predicted as the class.
+        recall: Share of its images predicted as it; None without images.
+        precision: Share of images predicted as it that belong to it; None if there are none.
         f1: Harmonic mean of both.
     """
 
@@ -48,14 +48,14 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a bundle says of one image.
+    """Holds a bundle's answer for one image.
 
     Attributes:
         path: The image.
         label: Its class.
         predicted: The most probable class.
-        confidence: Probability of that.
-        probability: Probability of its class.
+        confidence: Probability of the predicted class.
+        probability: Probability of the image's own class.
     """
 
     path: str
@@ -72,14 +72,14 @@ class Answer:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a bundle is worth on labelled images.
+    """Holds the results of a bundle on labelled images.
 
     Attributes:
         data: The images.
         metrics: Accuracy, balanced accuracy, top-5, NLL and ECE.
         classes: Names of the classes that occur, as labels or as answers, in the bundle's order.
-        matrix: (K, K) counts of these; row: the image's class, column: the answer.
-        answers: One an image, in the order of `data.images`.
+        matrix: (K, K) counts; row: the image's class, column: the answer.
+        answers: One per image, in the order of `data.images`.
     """
 
     data: EvaluationData
@@ -89,7 +89,7 @@ class Evaluation:
     answers: list[Answer]
 
     def class_scores(self) -> list[ClassScore]:
-        """Every class that occurs, in the order of `classes`."""
+        """Returns the scores of every class that occurs, in the order of `classes`."""
         right = np.diag(self.matrix)
         counts, predicted = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
         return [
@@ -105,10 +105,10 @@ class Evaluation:
         ]
 
     def confused(self, top: int | None = None) -> list[dict[str, Any]]:
-        """Pairs of classes that were taken for each other, most first.
+        """Returns pairs of classes that are confused with each other, most confusions first.
 
         Args:
-            top: How many; default: all.
+            top: Number of pairs; default: all.
         """
         pairs = most_confused(self.matrix, len(self.matrix) ** 2 if top is None else top)
         return [
@@ -121,12 +121,12 @@ class Evaluation:
         ]
 
     def wrong(self) -> list[int]:
-        """Positions of the images that were answered wrongly, the most confident answer first."""
+        """Returns positions of wrongly answered images, the most confident answer first."""
         wrong = [place for place, answer in enumerate(self.answers) if not answer.right]
         return sorted(wrong, key=lambda place: -self.answers[place].confidence)
 
     def to_json(self) -> dict[str, Any]:
-        """All of it, ready for JSON; of the images those that were answered wrongly."""
+        """Returns all results ready for JSON; lists only the images with wrong answers."""
         data = self.data
         return {
             "part": data.part,
@@ -143,10 +143,10 @@ class Evaluation:
         }
 
     def write_csv(self, directory: Path) -> list[Path]:
-        """Writes ``classes.csv``, ``confusion.csv`` and ``images.csv``; what is there is replaced.
+        """Writes ``classes.csv``, ``confusion.csv`` and ``images.csv``, replacing existing ones.
 
         Args:
-            directory: Made if need be.
+            directory: Target directory; created if needed.
 
         Returns:
             The files.
@@ -227,11 +227,11 @@ def evaluate(bundle: Bundle, data: EvaluationData) -> Evaluation:
 
 
 def thumbnail(images: DecodedImages, position: int) -> str:
-    """A decoded image, small, as a ``data:`` URL.
+    """Returns a small version of a decoded image as a ``data:`` URL.
 
     Args:
         images: The images.
-        position: Of the image among them.
+        position: Position of the image.
     """
     picture = Image.fromarray(images.gather(np.array([position]))[0])
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))

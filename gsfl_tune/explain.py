@@ -1,4 +1,4 @@
-"""What in an image a bundle looks at: maps of either part, laid over images."""
+"""Explanation maps of a bundle for both parts, drawn over images."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from gsfl_tune.run import write_bytes
 
 Part = Literal["discriminative", "shared"]
 
-# Small inputs are drawn larger: a picture of 96 pixels shows little.
+# Small inputs are enlarged: a picture of 96 pixels shows little.
 _LEAST_SIDE = 448
 _CAPTION = 24
 _OPACITY = 0.6
@@ -42,13 +42,13 @@ _OPACITY = 0.6
 
 @dataclass(frozen=True)
 class Explanation:
-    """The pictures of one image.
+    """Holds the pictures of one image.
 
     Attributes:
-        path: Of the image.
-        explained: The class whose maps they are.
+        path: Path of the image.
+        explained: The class that the maps explain.
         prediction: The most probable classes.
-        files: Picture of each part.
+        files: The picture of each part.
     """
 
     path: str
@@ -65,27 +65,28 @@ def explain(
     explained: str | None = None,
     on_error: Callable[[ImageError], None] | None = None,
 ) -> list[Explanation]:
-    """Writes maps over images: what speaks for a class, and for its group.
+    """Writes maps over images: the evidence for a class and for its group.
 
-    The discriminative part is always shown: what speaks for the class. The shared part is shown
-    where the bundle has it (`Bundle.has_shared`): what moves it from the mean of all groups'
-    centres towards that of the class's group.
+    The map of the discriminative part shows the evidence for the class; it is always written. The
+    map of the shared part is written if the bundle has that part (`Bundle.has_shared`). It shows
+    what moves the shared part from the mean of all groups' centres towards that of the class's
+    group.
 
     Args:
         bundle: The bundle.
         images: Paths.
-        out: Directory of the pictures, ``NAME.discriminative.jpg`` and ``NAME.shared.jpg``; made
-            if need be, pictures of the same names are replaced.
-        explained: The class to explain; default: of each image the most probable one.
-        on_error: Called with what is wrong with an image that cannot be read, which is then left
-            out; without it the first such image ends the work.
+        out: Directory of the pictures, ``NAME.discriminative.jpg`` and ``NAME.shared.jpg``;
+            created if needed, pictures of the same names are replaced.
+        explained: The class to explain; default: the most probable one of each image.
+        on_error: Called with the error of an image that cannot be read, which is then left out;
+            without it the first such image ends the work.
 
     Returns:
-        One explanation an image that could be read.
+        One explanation per image that could be read.
 
     Raises:
-        UserError: When the class is unknown, the bundle cannot be looked into, or the directory
-            cannot be written.
+        UserError: If the class is unknown, the bundle has no maps, or the directory cannot be
+            written.
     """
     view = _View.of(bundle)
     if explained is not None:
@@ -113,12 +114,12 @@ def explain(
 
 @dataclass(frozen=True)
 class _View:
-    """A bundle's network with all of its parts.
+    """Holds a bundle's network with all of its parts.
 
     Attributes:
         bundle: The bundle.
-        network: With the shared branch where the bundle has it.
-        directions: (C, H) where the group of each class lies; None without the shared branch.
+        network: The network, with the shared branch if the bundle has it.
+        directions: (C, H) direction of each class's group; None without the shared branch.
     """
 
     bundle: Bundle
@@ -127,10 +128,10 @@ class _View:
 
     @classmethod
     def of(cls, bundle: Bundle) -> _View:
-        """Puts the shared branch back.
+        """Loads the network with its shared branch.
 
         Raises:
-            UserError: When the bundle has no PyTorch network, or its shared branch does not fit.
+            UserError: If the bundle has no PyTorch network, or its shared branch does not fit.
         """
         network = getattr(bundle, "network", None)
         if not isinstance(network, Network):
@@ -152,10 +153,10 @@ class _View:
             raise UserError(f"{bundle.path}: the shared branch does not fit ({error})") from error
 
     def maps(self, path: str | os.PathLike[str], target: str, side: int) -> dict[Part, np.ndarray]:
-        """(side, side) in 0..1 for each part.
+        """Computes a map (side, side) in 0..1 for each part.
 
         Raises:
-            UserError: When the network has no map to look at.
+            UserError: If the network has no maps.
         """
         bundle = self.bundle
         label = torch.tensor([bundle.classes.index(target)], device=bundle.device)
@@ -171,18 +172,18 @@ class _View:
 
 
 def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
-    """Lays a map over an image, above a line of text.
+    """Draws a map over an image, above a line of text.
 
     Args:
         image: RGB, square.
-        heat: (side, side) in 0..1: what is 0 stays as it is.
+        heat: (side, side) in 0..1; pixels at 0 are not changed.
         caption: The text.
     """
     import matplotlib
 
     colors = matplotlib.colormaps["turbo"](heat)[..., :3]
     pixels = np.asarray(image, dtype=np.float64) / 255
-    # A map of nothing but small values leaves the image alone.
+    # A map with only small values leaves the image unchanged.
     weight = _OPACITY * np.sqrt(heat)[..., None]
     mixed = np.rint(255 * ((1 - weight) * pixels + weight * colors)).astype(np.uint8)
     picture = Image.new("RGB", (image.width, image.height + _CAPTION), "white")
@@ -196,14 +197,14 @@ def overlay(image: Image.Image, heat: np.ndarray, caption: str) -> Image.Image:
 
 
 def _normalised(bundle: Bundle, path: str | os.PathLike[str]) -> Tensor:
-    """(1, 3, size, size), as the network sees the image."""
+    """Returns the image as the network sees it, (1, 3, size, size)."""
     how = bundle.preprocessing
     square = torch.from_numpy(load_square(path, how.side, how.fit, reading=how.reading)[0])[None]
     return center_crop(square.to(bundle.device), how.image_size, how.mean, how.std)
 
 
 def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
-    """The part of the image that the network sees, large enough to look at."""
+    """Returns the part of the image that the network sees, enlarged if it is small."""
     how = bundle.preprocessing
     size = how.image_size * max(1, math.ceil(_LEAST_SIDE / how.image_size))
     side = square_side(size)
@@ -213,7 +214,7 @@ def _canvas(bundle: Bundle, path: str | os.PathLike[str]) -> Image.Image:
 
 
 def _picture_names(images: Sequence[str | os.PathLike[str]]) -> list[str]:
-    """Names without suffix; what has the name of an earlier image is numbered."""
+    """Returns names without suffix; a repeated name gets a number."""
     names: dict[str, None] = {}
     for image in images:
         stem = name = Path(image).stem

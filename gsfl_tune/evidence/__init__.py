@@ -1,4 +1,4 @@
-"""What a trained model shows beyond its accuracy."""
+"""Evidence about a trained model beyond its accuracy: errors, calibration, probes, maps."""
 
 from gsfl_tune.evidence.calibration import calibration, calibration_report
 from gsfl_tune.evidence.confusions import (

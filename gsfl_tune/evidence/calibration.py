@@ -1,4 +1,4 @@
-"""Whether a classifier is right as often as it says."""
+"""Calibration of a classifier: whether its accuracy matches its confidence."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from gsfl_tune.training.temperature import answers, risk_coverage
 
 
 def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -> dict[str, Any]:
-    """Computes ECE, NLL, and confidence beside accuracy, bin by bin.
+    """Computes ECE, NLL, and the confidence and accuracy of each bin.
 
     Bins are those of the ECE in ``results.json``: equal width, upper bound included (Guo et al.,
     "On Calibration of Modern Neural Networks", ICML 2017).
 
     Args:
-        logits: (N, C), or (seeds, N, C): the answers of all seeds are then counted together.
+        logits: (N, C), or (seeds, N, C) to count the answers of all seeds together.
         labels: (N,) classes.
         bins: Number of bins.
 
     Returns:
         ``ece``, ``nll`` (nats), and ``bins``: ``low``, ``high``, ``count``, mean ``confidence``
-        and ``accuracy`` of each bin that has an answer in it, by rising confidence.
+        and ``accuracy`` of each bin that is not empty, by rising confidence.
 
     Raises:
-        ValueError: If shapes do not fit or there is no image.
+        ValueError: If shapes do not match or there is no image.
     """
     scores = np.asarray(logits, dtype=np.float64)
     seeds = 1 if scores.ndim == 2 else len(scores)
@@ -43,7 +43,7 @@ def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -
     mean = np.bincount(place, weights=confidence, minlength=bins) / held
     accuracy = np.bincount(place, weights=correct, minlength=bins) / held
     return {
-        # Not `metrics["ece"]`, which has its own number of bins.
+        # `metrics["ece"]` has another number of bins.
         "ece": float((count * np.abs(accuracy - mean)).sum() / len(truth)),
         "nll": metrics["nll"],
         "bins": [
@@ -62,19 +62,19 @@ def calibration(logits: ArrayLike, labels: ArrayLike, *, bins: int = ECE_BINS) -
 def calibration_report(
     logits: ArrayLike, labels: ArrayLike, calibrated: Calibration | None
 ) -> dict[str, Any]:
-    """Compares `calibration` before and after the temperature, and prices saying "unknown".
+    """Compares `calibration` before and after the temperature, and computes risk and coverage.
 
     Args:
         logits: (seeds, N, C), as the networks give them.
         labels: (N,) classes.
-        calibrated: What validation images chose; None leaves the temperature at 1.
+        calibrated: Temperature and thresholds from the validation images; None means 1.
 
     Returns:
-        What `calibration` returns, and ``risk_coverage``: points ``[coverage, risk, threshold]`` of
-        the test images, the least confident answers left out first. With `calibrated` also
-        ``temperature``, ``after`` (`calibration` of the scaled logits), and ``auto``, where there
-        is one: the ``threshold`` of ``--threshold auto`` with the ``coverage`` and ``risk`` that
-        it has on the test images.
+        The result of `calibration`, and ``risk_coverage``: points ``[coverage, risk, threshold]``
+        of the test images, the least confident answers left out first. With `calibrated` also
+        ``temperature``, ``after`` (`calibration` of the scaled logits), and ``auto``, if there is
+        a threshold: the ``threshold`` of ``--threshold auto`` with its ``coverage`` and ``risk``
+        on the test images.
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels, dtype=np.int64)
     temperature = 1.0 if calibrated is None else calibrated.temperature

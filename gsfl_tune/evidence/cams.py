@@ -1,4 +1,4 @@
-"""Grad-CAM of both parts on test images: some that are shown, and a sample to compare them."""
+"""Grad-CAM of both parts: maps of shown test images, and their correlation on a sample."""
 
 from __future__ import annotations
 
@@ -32,16 +32,16 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Cams:
-    """Maps of the images that are shown, and how alike they are on a sample.
+    """Holds the maps of shown images, and the similarity of both parts' maps on a sample.
 
     Attributes:
         chosen: (P,) positions of the test images that are shown.
         labels: (P,) their classes.
-        predicted: (P,) what the network says.
+        predicted: (P,) predicted classes.
         heats: For each part (P, side, side); the shared part comes second, if there is one.
         overlaps: Correlation of the two parts' maps for each image of the sample.
         sampled: Images of the sample.
-        image_size: Side that the network sees.
+        image_size: Side of the network's input.
     """
 
     chosen: Positions
@@ -53,7 +53,7 @@ class Cams:
     image_size: int
 
     def numbers(self) -> dict[str, Any] | None:
-        """``images`` and ``overlap`` of the two parts, where there are two."""
+        """Returns ``images`` and ``overlap`` of the two parts; None if there is one part."""
         if not len(self.overlaps):
             return None
         std = float(self.overlaps.std(ddof=1)) if len(self.overlaps) > 1 else 0.0
@@ -61,7 +61,7 @@ class Cams:
         return {"images": self.sampled, "overlap": {"mean": mean, "std": std}}
 
     def pictures(self, folder: Path, dataset: Dataset) -> list[Picture]:
-        """One picture an image."""
+        """Draws one picture per image."""
         squares = dataset.test.gather(self.chosen)
         rows = zip(self.chosen.tolist(), self.labels, self.predicted, squares, strict=True)
         return [
@@ -88,14 +88,14 @@ def look(
     shared: NDArray[np.floating] | None,
     groups: Positions | None,
 ) -> Cams:
-    """Computes the maps of what speaks for the predicted class, and for its group.
+    """Computes the maps of the evidence for the predicted class and for its group.
 
     Args:
         model: One retrained network.
-        logits: (N, C) what it says of all test images.
+        logits: (N, C) its logits of all test images.
         labels: (N,) their classes.
         index: (M,) positions of test images to draw the sample from.
-        shared: (M, H) their shared parts, if there are such parts.
+        shared: (M, H) their shared parts, if the network has them.
         groups: (C,) group of every class.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Where a classifier errs: by class, by pair of classes, inside and across groups."""
+"""Errors of a classifier: by class, by pair of classes, inside and across groups."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# A matrix of more classes is too large to look at.
+# A matrix of more classes is too large to read.
 MOST_CLASSES = 200
 
 
 @dataclass(frozen=True)
 class ConfusedPair:
-    """Two classes taken for each other."""
+    """Holds two classes that are confused with each other."""
 
     first: int
     second: int
@@ -32,10 +32,10 @@ class ConfusedPair:
 
 @dataclass(frozen=True)
 class GroupErrors:
-    """The error rate in two parts, and what chance would make of it.
+    """Holds the error rate inside and across groups, and the share expected by chance.
 
     ``inside + across`` is the error rate. ``expected_inside`` is the share of errors that
-    would stay inside a group if every error went to another class at random.
+    would be inside a group if every wrong answer were a random other class.
     """
 
     inside: float
@@ -47,21 +47,21 @@ class GroupErrors:
 def confusion_matrix(
     predicted: ArrayLike, labels: ArrayLike, class_count: int
 ) -> NDArray[np.int64]:
-    """(C, C) counts; row: true class, column: predicted class."""
+    """Counts answers, (C, C); row: true class, column: predicted class."""
     truth, guess = np.asarray(labels, np.int64), np.asarray(predicted, np.int64)
     cells = np.bincount(truth * class_count + guess, minlength=class_count**2)
     return cells.reshape(class_count, class_count)
 
 
 def per_class_accuracy(matrix: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(C,) share of right answers; NaN for a class without images."""
+    """Returns the share of right answers (C,); NaN for a class without images."""
     totals = matrix.sum(axis=1)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.diag(matrix) / np.where(totals, totals, np.nan))
 
 
 def worst_classes(matrix: NDArray[np.int64], share: float = 0.1) -> tuple[float, list[int]]:
-    """Mean accuracy of the worst `share` of the classes (at least one), and which they are.
+    """Returns the mean accuracy of the worst `share` of the classes (at least one), and them.
 
     Raises:
         ValueError: If no class has an image.
@@ -76,7 +76,7 @@ def worst_classes(matrix: NDArray[np.int64], share: float = 0.1) -> tuple[float,
 
 
 def most_confused(matrix: NDArray[np.int64], top: int = 10) -> list[ConfusedPair]:
-    """Unordered pairs by number of confusions, most first; only pairs that occur."""
+    """Returns unordered pairs that occur, most confusions first."""
     totals = matrix.sum(axis=1)
     first, second = np.triu_indices(len(matrix), k=1)
     counts = matrix[first, second] + matrix[second, first]
@@ -122,14 +122,14 @@ def confusion_report(
     *,
     top: int = 10,
 ) -> dict[str, Any]:
-    """All of the above as JSON, with class names.
+    """Returns worst classes, confused pairs and group errors as JSON, with class names.
 
     Args:
-        logits: (N, C), or (seeds, N, C): the confusions of all seeds are then counted together.
+        logits: (N, C), or (seeds, N, C) to count the confusions of all seeds together.
         labels: (N,) classes.
         classes: C names.
         groups: (C,) group of every class, if there are groups.
-        top: Pairs listed.
+        top: Number of pairs to list.
     """
     predicted = np.atleast_2d(np.asarray(logits).argmax(axis=-1))
     matrix = np.sum([confusion_matrix(row, labels, len(classes)) for row in predicted], axis=0)
@@ -155,17 +155,17 @@ def confusion_report(
 def confusion_table(
     logits: ArrayLike, labels: ArrayLike, class_count: int, groups: ArrayLike | None = None
 ) -> dict[str, Any]:
-    """The confusion matrix, and how to order it so that classes of a group lie side by side.
+    """Returns the confusion matrix, and an order that puts classes of a group side by side.
 
     Args:
-        logits: (N, C), or (seeds, N, C): the confusions of all seeds are then counted together.
+        logits: (N, C), or (seeds, N, C) to count the confusions of all seeds together.
         labels: (N,) classes.
         class_count: C.
         groups: (C,) group of every class, if there are groups.
 
     Returns:
         ``confusion``: ``order``, the classes by group, then by number, and ``matrix``, counts by
-        true class (row) and predicted class (column), both by class number; of more than 200
+        true class (row) and predicted class (column), both by class number. For more than 200
         classes only ``order``. With groups also ``confusion_groups``, the counts by group.
     """
     predicted = np.atleast_2d(np.asarray(logits).argmax(axis=-1))

@@ -1,4 +1,4 @@
-"""Two dimensions in which images that a network finds alike lie side by side."""
+"""Two-dimensional map of features: similar images are near each other (t-SNE)."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from numpy.typing import ArrayLike, NDArray
 
 PERPLEXITY = 30
 _DIMENSIONS = 50
-# Fewer images have no neighbourhoods.
+# With fewer images, neighbourhoods have no meaning.
 _FEWEST = 10
 
 
 def plane(features: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.float64], str]:
-    """Lays features out in a plane by t-SNE, after PCA to 50 dimensions.
+    """Maps features to a plane by t-SNE, after PCA to 50 dimensions.
 
     Args:
         features: (N, H).
-        seed: Of everything random.
+        seed: Seed of PCA and t-SNE.
 
     Returns:
-        (N, 2) coordinates within -1..1, and the method in words. Features that are all the same are
-        all at 0.
+        (N, 2) coordinates within -1..1, and the method in words. If all features are equal, all
+        coordinates are 0.
     """
     from sklearn.decomposition import PCA
     from sklearn.manifold import TSNE

@@ -1,7 +1,7 @@
-"""Everything that would be bad, looked for: what holds is told first, with its numbers.
+"""Checks of the results for problems; each problem found becomes a finding with its numbers.
 
-Where a finding says that something is worse, a paired test says so; where it says that something is
-not shown, the interval or the one-sided bound at 95 % is in its numbers.
+A finding that something is worse rests on a paired test. A finding that something is not shown
+contains the interval or the one-sided bound at 95 %.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ Logits = NDArray[np.floating]
 
 @dataclass(frozen=True)
 class Tested:
-    """What the models of a run say of the test images, before any temperature.
+    """Holds the models' logits of the test images, before any temperature.
 
     Attributes:
         labels: (N,) classes.
         winner: (seeds, N, C) logits.
-        control: Likewise; None without a control.
+        control: (seeds, N, C) logits; None without a control.
         probe: (N, C) logits; None without a probe.
     """
 
@@ -64,7 +64,7 @@ class Tested:
         control: Sequence[Predictions],
         yardstick: Yardstick,
     ) -> Tested:
-        """Of predictions, one a seed; `control` may be empty."""
+        """Builds it from predictions, one per seed; `control` may be empty."""
         return cls(
             np.asarray(winner[0].labels, dtype=np.int64),
             np.stack([each.logits for each in winner]),
@@ -76,16 +76,16 @@ class Tested:
 def find(
     results: Results, evidence: Mapping[str, Any], tested: Tested, *, space: Space | None = None
 ) -> list[Finding]:
-    """Looks for everything that a reader should know before believing the results.
+    """Finds problems that a reader should know before relying on the results.
 
     Args:
-        results: All but their findings; confidence is looked at with their temperatures.
+        results: All results except findings; confidence is checked with their temperatures.
         evidence: Content of ``evidence.json``.
         tested: Predictions of the test images.
-        space: What was searched; without it no value is at an end of its range.
+        space: The search space; without it no value is at an end of its range.
 
     Returns:
-        What holds, the worst first; the codes are listed in ``docs/evidence.md``.
+        The findings, the most severe first; ``docs/evidence.md`` lists the codes.
     """
     found = [
         *_of_validation(results),
@@ -99,7 +99,7 @@ def find(
     return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
 
 
-# --- beside simpler models ----------------------------------------------------------------
+# --- comparison with simpler models -------------------------------------------------------
 
 
 def _of_validation(results: Results) -> Iterator[Finding]:
@@ -132,7 +132,7 @@ def _of_comparisons(results: Results, tested: Tested) -> Iterator[Finding]:
             "no_control",
             "note",
             {},
-            "There is no control, so this run does not say whether the shared features help: "
+            "There is no control, so this run does not show whether the shared features help: "
             "search.control was off, the winner is a plain head itself, or the control failed.",
         )
     if tested.control is None or tested.probe is None:
@@ -145,8 +145,8 @@ def _of_comparisons(results: Results, tested: Tested) -> Iterator[Finding]:
             _numbers(below),
             f"The control is worse than the linear probe on the test images, by "
             f"{_points(-below.mean)} points ({_points(-below.interval.high)} to "
-            f"{_points(-below.interval.low)}): it was trained badly, and a winner that is better "
-            "than it has shown little.",
+            f"{_points(-below.interval.low)}): it was trained badly, so a winner that beats it "
+            "shows little.",
         )
 
 
@@ -163,7 +163,7 @@ def _not_shown(verdict: Verdict, title: str) -> str:
 
 
 def _of_confidence(results: Results, tested: Tested) -> Iterator[Finding]:
-    """Looks at what bundles hold: the logits of each model, divided by its own temperature."""
+    """Checks the logits as bundles give them: each model's divided by its own temperature."""
     winner = _deployed(tested.winner, results.winner.calibration)
     own = _nll(winner, tested.labels)
     yield from _of_temperature(results.winner.calibration, own, tested)
@@ -198,7 +198,7 @@ def _of_temperature(
 ) -> Iterator[Finding]:
     if calibration is None:
         return
-    # The same networks and images: a pair is one answer, with the temperature and without it.
+    # A pair is one answer of the same network, with and without the temperature.
     change = after - _nll(tested.winner, tested.labels)
     worse = difference(change, np.zeros(len(tested.labels)), metric="test/nll")
     if worse.interval.low > 0:
@@ -213,9 +213,10 @@ def _of_temperature(
 
 
 def _ece_gap(winner: Logits, probe: Logits, labels: NDArray[np.int64]) -> tuple[float, float]:
-    """ECE of the winner (mean over seeds) minus the probe's, and its standard error.
+    """Returns the winner's ECE (mean over seeds) minus the probe's, and its standard error.
 
-    The images' part of the error is a paired bootstrap's, the seeds' that of their mean.
+    The images' part of the error comes from a paired bootstrap. The seeds' part is the standard
+    error of their mean.
     """
     count = len(labels)
     drawn = np.random.default_rng(0).multinomial(count, np.full(count, 1 / count), size=_RESAMPLES)
@@ -231,7 +232,7 @@ def _ece_gap(winner: Logits, probe: Logits, labels: NDArray[np.int64]) -> tuple[
 def _ece(
     logits: Logits, labels: NDArray[np.int64], weights: NDArray[np.floating]
 ) -> NDArray[np.float64]:
-    """(B,) expected calibration errors of logits (N, C) under weights (B, N) of the images."""
+    """Computes expected calibration errors (B,) of logits (N, C) with image weights (B, N)."""
     confidence, correct = answers(np.asarray(logits, dtype=np.float64)[None], labels, 1.0)
     place = np.clip(np.ceil(confidence * ECE_BINS).astype(np.int64) - 1, 0, ECE_BINS - 1)
     table = np.eye(ECE_BINS)[place] * (correct - confidence)[:, None]
@@ -247,8 +248,8 @@ def _of_amount(results: Results, tested: Tested) -> Iterator[Finding]:
             "one_seed",
             "warning",
             {"seeds": 1},
-            "One seed only: how much another training would differ is not known, and no interval "
-            "here has it in it.",
+            "One seed only: it is unknown how much another training would differ, and no interval "
+            "here includes it.",
         )
     images = len(tested.labels)
     if images < FEW_IMAGES:
@@ -293,13 +294,13 @@ def _of_classes(results: Results, evidence: Mapping[str, Any], tested: Tested) -
             "classes_far_below",
             "warning",
             {"classes": far, "mean": mean},
-            f"{len(far)} class{'es are' if len(far) > 1 else ' is'} right less than half as often "
-            f"as the mean: {shown}. Look for wrong labels and for two names of one thing.",
+            f"{len(far)} class{'es have' if len(far) > 1 else ' has'} less than half of the mean "
+            f"accuracy: {shown}. Check for wrong labels and for two names of one class.",
         )
 
 
 def _upper(share: float, count: int) -> float:
-    """Upper end of Wilson's 95 % interval."""
+    """Returns the upper end of Wilson's 95 % interval."""
     z = 1.96
     centre = share + z**2 / (2 * count)
     root = math.sqrt(share * (1 - share) / count + z**2 / (4 * count**2))
@@ -310,7 +311,7 @@ def _of_ranges(results: Results, space: Space | None) -> Iterator[Finding]:
     known = {each.name: each.distribution for each in space.parameters} if space else {}
     for name, value in results.winner.params.items():
         end = range_end(name, known[name], value) if name in known else ""
-        # The data bounds it there: at most half as many groups as classes.
+        # The data sets this bound: at most half as many groups as classes.
         bounded = name == "model.groups.count" and 2 * (value + 1) > len(results.groups) > 0
         if end and not (bounded and end == "upper"):
             shown = f"{value:.3g}" if isinstance(value, float) else str(value)
@@ -336,7 +337,7 @@ def _deployed(logits: Logits, calibration: Calibration | None) -> Logits:
 
 
 def _nll(logits: Logits, labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(seeds, N) nats an image of logits (seeds, N, C)."""
+    """Computes NLL (seeds, N), nats per image, of logits (seeds, N, C)."""
     found = log_probabilities(np.asarray(logits, dtype=np.float64), 1.0)
     return np.asarray(-found[:, np.arange(len(labels)), labels])
 

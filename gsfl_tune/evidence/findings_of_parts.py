@@ -1,4 +1,4 @@
-"""What would be bad of the winner's own parts: shared part, decoder, groups."""
+"""Findings about the winner's own parts: shared part, decoder, groups."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from gsfl_tune.run.results import Finding
 
-# Of the mean square of s: below, s is one point for all images.
+# Share of the mean square of s; with less variance, s is one point for all images.
 COLLAPSED = 0.01
 _ONE_SIDED = 1.645
 _FEWEST_ERRORS = 20
 
 
 def of_parts(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
-    """Finds what holds of a GSFL winner; nothing of a plain one.
+    """Finds problems of a GSFL winner; yields nothing for a plain one.
 
     Args:
         evidence: Content of ``evidence.json``.
-        images: Test images.
+        images: Number of test images.
     """
     yield from _of_shared_part(evidence)
     yield from _of_groups(evidence, images)
@@ -46,8 +46,8 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
                 "shared_at_chance",
                 "severe",
                 {"accuracy": own, "chance": chance, "needed": needed, "images": images},
-                f"The shared part knows no group: a linear classifier of s names the group of "
-                f"{100 * own:.1f} % of the test images, always naming the largest gets "
+                f"The shared part contains no group: a linear classifier of s predicts the group "
+                f"of {100 * own:.1f} % of the test images; always predicting the largest gets "
                 f"{100 * chance:.1f} %.",
             )
         else:
@@ -56,7 +56,7 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
     followed = swap.get("group_follows_shared") if swap else None
     chance = swap.get("chance_group") if swap else None
     if swap and followed is not None and chance is not None and not collapsed:
-        # Pairs share images: no more of them count than there are images.
+        # Pairs share images, so at most as many count as there are images.
         count = min(swap["pairs"] / 2, probes["images"] if probes else 200)
         needed = chance + _ONE_SIDED * math.sqrt(chance * (1 - chance) / count)
         if followed <= needed:
@@ -73,7 +73,7 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
 
 
 def _from_discriminative(swap: Mapping[str, Any], count: float) -> Iterator[Finding]:
-    """A pair follows s, d or neither: the difference of two shares of the same pairs."""
+    """Tests the difference of two shares of the same pairs: each follows s, d or neither."""
     by_s, by_d = swap["group_follows_shared"], swap.get("group_follows_discriminative")
     if by_d is None:
         return
@@ -85,22 +85,22 @@ def _from_discriminative(swap: Mapping[str, Any], count: float) -> Iterator[Find
             "warning",
             {"shared": by_s, "discriminative": by_d, "needed": _ONE_SIDED * error},
             "The decoder takes the group from the discriminative part, not from the shared one: "
-            f"of swapped pairs the group follows d in {100 * by_d:.1f} %, s in "
+            f"the group follows d in {100 * by_d:.1f} % of the swapped pairs, s in "
             f"{100 * by_s:.1f} %.",
         )
 
 
 def _as_random(row: Mapping[str, Any]) -> Iterator[Finding]:
-    """Who knows classes knows every grouping of them, a meaningless one too."""
+    """Compares the groups with random ones: knowing the classes predicts any grouping."""
     own, random = row["groups"], row["random_groups"]
-    # Five random groupings: the next one lies within this, 19 times of 20.
+    # With five random groupings, another one would be below this in 19 of 20 cases.
     needed = random["mean"] + 2.13 * random["std"] * math.sqrt(1 + 1 / 5)
     if own["mean"] <= needed:
         yield Finding(
             "shared_as_random",
             "warning",
             {"groups": own["mean"], "random_groups": random["mean"], "needed": needed},
-            "The shared part knows its groups no better than random ones of the same sizes "
+            "The shared part predicts its groups no better than random ones of the same sizes "
             f"({100 * own['mean']:.1f} % and {100 * random['mean']:.1f} %): it holds classes, or "
             "nothing, but not what a group shares.",
         )
@@ -111,7 +111,7 @@ def _of_groups(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
     if not errors or errors["share_inside"] is None or not errors["expected_inside"]:
         return
     expected = errors["expected_inside"]
-    # An image that every seed gets wrong is one error: rates are means over seeds.
+    # An image that every seed gets wrong counts as one error: rates are means over seeds.
     count = (errors["inside"] + errors["across"]) * images
     if count < _FEWEST_ERRORS or expected >= 1:
         return
@@ -121,12 +121,12 @@ def _of_groups(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
             "errors_inside_at_chance",
             "warning",
             {"share": errors["share_inside"], "chance": expected, "needed": needed},
-            f"{100 * errors['share_inside']:.0f} % of the errors stay inside a group, by chance "
-            f"{100 * expected:.0f} % would: the groups do not hold the classes that look alike.",
+            f"{100 * errors['share_inside']:.0f} % of the errors are inside a group, by chance "
+            f"{100 * expected:.0f} % would be: the groups do not hold the classes that look alike.",
         )
 
 
 def _part(evidence: Mapping[str, Any], name: str) -> Any:
-    """A part of the evidence, or None where it is missing or could not be computed."""
+    """Returns a part of the evidence, or None if it is missing or could not be computed."""
     part = evidence.get(name)
     return None if not part or "error" in part else part

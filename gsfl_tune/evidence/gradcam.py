@@ -1,4 +1,4 @@
-"""Where in an image a network finds what it says: Grad-CAM of either part.
+"""Grad-CAM of both parts: the places of an image that support the prediction.
 
 Sources: Selvaraju et al., "Grad-CAM", ICCV 2017; Draelos and Carin, "Use HiResCAM instead of
 Grad-CAM for faithful explanations of convolutional neural networks", arXiv 2011.08891.
@@ -20,21 +20,21 @@ Score = Callable[[HeadOutput], Tensor]
 
 
 class NoMaps(Exception):
-    """A network whose feature map has a single position: no place stands out."""
+    """Signals a network with a single position in its feature map: maps are not possible."""
 
 
 def activation_maps(network: Network, images: Tensor, scores: Sequence[Score]) -> list[Tensor]:
-    """Maps of what speaks for each score.
+    """Computes a map of the evidence for each score.
 
-    Gradient times activation at every position of the (projected) feature map, summed over the
-    channels, the negative part cut off. With average pooling the gradient is the same everywhere
-    and this is Grad-CAM exactly; a bilinear pooling weighs each position by what is there, and
-    Grad-CAM's mean gradient would lose that.
+    A map is gradient times activation at every position of the (projected) feature map, summed
+    over the channels, with the negative part cut off. With average pooling the gradient is the
+    same everywhere, and this equals Grad-CAM. Bilinear pooling weights each position by its
+    content; Grad-CAM's mean gradient would lose that.
 
     Args:
-        network: In eval mode.
+        network: Network in eval mode.
         images: (B, 3, height, width), normalised, on the network's device.
-        scores: Each makes (B,) numbers of what the head says of the batch.
+        scores: Each turns the head's output of the batch into (B,) numbers.
 
     Returns:
         For each score (B, h, w), not negative, in units of the score.
@@ -62,7 +62,7 @@ def activation_maps(network: Network, images: Tensor, scores: Sequence[Score]) -
 
 
 def class_score(classes: Tensor) -> Score:
-    """The logit of a class, (B,) classes: what the discriminative part says."""
+    """Returns the score of a class, (B,) classes: its logit from the discriminative part."""
 
     def score(output: HeadOutput) -> Tensor:
         return output.logits.gather(1, classes[:, None])[:, 0]
@@ -71,7 +71,7 @@ def class_score(classes: Tensor) -> Score:
 
 
 def shared_score(directions: Tensor) -> Score:
-    """How far the shared part lies in a direction (B, H): what speaks for a group."""
+    """Returns the score of a group: the shared part projected on a direction (B, H)."""
 
     def score(output: HeadOutput) -> Tensor:
         if output.shared is None:
@@ -84,12 +84,12 @@ def shared_score(directions: Tensor) -> Score:
 def group_directions(
     shared: NDArray[np.floating], groups: NDArray[np.int64], count: int
 ) -> NDArray[np.float32]:
-    """From the mean of all shared parts to that of each group: (K, H), unit length.
+    """Returns directions (K, H) of unit length, from the mean shared part to each group's mean.
 
     Args:
         shared: (N, H) shared parts of images.
         groups: (N,) group of every image.
-        count: K. A single group has the direction of its mean.
+        count: K. For a single group the direction is that of its mean.
     """
     member = np.eye(count)[groups]
     sizes = np.maximum(member.sum(axis=0), 1)[:, None]
@@ -101,7 +101,7 @@ def group_directions(
 
 
 def enlarged(maps: Tensor, size: int) -> NDArray[np.float32]:
-    """Maps (B, h, w) at the size of the image, (B, size, size), each with a maximum of 1 or 0."""
+    """Scales maps (B, h, w) to the image size, (B, size, size), each with maximum 1 or 0."""
     shape = (size, size)
     large = functional.interpolate(maps[:, None], shape, mode="bilinear", align_corners=False)
     peak = large.amax(dim=(2, 3), keepdim=True)
@@ -110,7 +110,7 @@ def enlarged(maps: Tensor, size: int) -> NDArray[np.float32]:
 
 
 def overlap(first: Tensor, second: Tensor) -> NDArray[np.float64]:
-    """Correlation over the positions of two maps (B, h, w) of each image, where both vary."""
+    """Correlates two maps (B, h, w) over positions, for each image on which both vary."""
     a, b = (each.flatten(1).double().cpu() for each in (first, second))
     a, b = (each - each.mean(dim=1, keepdim=True) for each in (a, b))
     norms = a.norm(dim=1) * b.norm(dim=1)

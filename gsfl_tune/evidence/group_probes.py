@@ -1,8 +1,8 @@
-"""What the parts of a network know of the groups: linear probes, with random groups beside them.
+"""Linear probes for the group on the parts of a network, with random groups for comparison.
 
-A part that tells classes apart also tells every grouping of them apart, a meaningless one too. So a
-probe's accuracy on the true groups says something only next to that on random groups of the same
-sizes, and the discriminative part next to that of the control.
+A part that separates classes also separates every grouping of them, even a random one. So compare a
+probe's accuracy on the true groups with that on random groups of the same sizes, and the
+discriminative part with that of the control.
 """
 
 from __future__ import annotations
@@ -28,19 +28,18 @@ def group_probes(
     """Probes every part for the group of an image, cross-validated over the images.
 
     Args:
-        parts: By name, one table (N, D) for each seed of the retrain, in which the same images are
-            rows.
+        parts: By name, one table (N, D) per seed of the retrain; rows are the same images.
         labels: (N,) classes of the images.
         groups: (C,) group of every class, at least two groups.
-        seed: Of the folds and the random groups.
+        seed: Seed of the folds and the random groups.
 
     Returns:
-        ``chance`` (what the best constant guess gets), ``images``, ``folds``,
+        ``chance`` (accuracy of the best constant guess), ``images``, ``folds``,
         ``random_groupings``, and ``parts``: for each ``part`` the mean and standard deviation of
         ``groups`` (over seeds) and of ``random_groups`` (over seeds and random groupings).
 
     Raises:
-        ValueError: With a single group, of which nothing can be asked.
+        ValueError: If there is only one group.
     """
     classes = np.asarray(labels, dtype=np.int64)
     group = np.asarray(groups, dtype=np.int64)

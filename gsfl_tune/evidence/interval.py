@@ -1,18 +1,18 @@
-"""Where a difference lies, for other test images and for other seeds of the training.
+"""Confidence intervals of differences and means, over test images and training seeds.
 
-Every model of a comparison is trained with a few seeds and tested on the same images. That is the
+Every model of a comparison is trained with a few seeds and tested on the same images. This is the
 layout of a multi-reader, multi-case study with readers nested in modalities: seeds are readers,
-test images are cases. The variance of the difference of two means has three parts,
+test images are cases. The variance of the difference of two means has three parts:
 
-    images:  var(D) / N               D: an image's difference, over all seeds there could be
-    seeds:   s^2 / S for each side    what a seed does to all images alike
-    both:    e^2 / (N S) for each     what a seed does to this image
+    images:  var(D) / N               D: an image's difference, over all possible seeds
+    seeds:   s^2 / S for each side    effect of a seed on all images alike
+    both:    e^2 / (N S) for each     effect of a seed on this image
 
-and each has an unbiased estimate in the two-way table of scores. The paired bootstrap over images
-sees the first and the third; the deviation of accuracies over seeds sees the second and the third.
-The variance used here is the first two of these estimates with the third counted once, and it is
-never below what the images alone show. Its degrees of freedom are Satterthwaite's: three seeds a
-side are a t distribution with at most four of them, unless the images decide.
+Each part has an unbiased estimate in the two-way table of scores. The paired bootstrap over images
+measures the first and the third; the deviation of accuracies over seeds measures the second and the
+third. The variance used here is the sum of the first two estimates, with the third counted once. It
+is never below the estimate from the images alone. Its degrees of freedom are Satterthwaite's: three
+seeds per side give a t distribution with at most four of them, unless the images dominate.
 
 Sources: Obuchowski and Rockette, Communications in Statistics B 24 (1995) 285; Hillis, Statistics
 in Medicine 26 (2007) 596 (degrees of freedom). How often the interval errs is measured in
@@ -31,23 +31,23 @@ from gsfl_tune.run.results import IMAGES_ALONE, SEEDS_AND_IMAGES, Difference, In
 
 Table = NDArray[np.float64]
 
-# How much of the seeds' variance counts as known, where it is that of single images: all images
-# tell its size, few seeds only the rest. With three seeds a side and no difference of images, the
-# interval errs in 3.1 to 4.8 % of the cases at 0, in 3.4 to 7.2 % at 1, here in 3.3 to 6.5 %,
-# depending on what seeds do.
+# Share of the seeds' variance that counts as known if it is that of single images. All images
+# determine its size; the few seeds determine only the rest. With three seeds per side and no
+# difference of images, the interval errs in 3.1 to 4.8 % of the cases at 0, in 3.4 to 7.2 % at 1,
+# here in 3.3 to 6.5 %, depending on the effect of seeds.
 _KNOWN = 0.75
-# So many images tell their variance as good as exactly.
+# From this many images on, their variance counts as known exactly.
 _MANY = 100
 
 
 @dataclass(frozen=True)
 class Spread:
-    """The variance of a mean, or of a difference of two, and how well it is known.
+    """Holds the variance of a mean or of a difference of two means, and its precision.
 
     Attributes:
-        variance: Of the estimate.
+        variance: Variance of the estimate.
         freedom: Degrees of freedom of the t distribution; infinite for a normal one.
-        seeds: Whether what another training changes is in it.
+        seeds: Whether it includes the effect of another training.
     """
 
     variance: NDArray[np.float64]
@@ -64,18 +64,18 @@ def difference(
 ) -> Difference:
     """Computes the difference of two mean scores, with an interval over seeds and test images.
 
-    It speaks of the two configurations on the training images at hand: of other seeds and other
-    test images, not of another training set.
+    The interval holds for the two configurations on the given training images. It covers other
+    seeds and other test images, not another training set.
 
     Args:
-        scores_a: (seeds, N) scores of the first model, one column an image; usually whether the
-            prediction was right. (N,) for a model that no seed changes, such as a linear probe.
+        scores_a: (seeds, N) scores of the first model, one column per image; usually whether the
+            prediction was right. (N,) for a model without a seed, such as a linear probe.
         scores_b: The same images in the same order; it may have another number of seeds.
         level: Confidence, between 0 and 1.
-        metric: What the scores are.
+        metric: Name of the scores.
 
     Returns:
-        a - b, as ``results.json`` keeps it. With a single seed of a model that a seed changes, the
+        a - b, as in ``results.json``. If a model that depends on the seed has only one seed, the
         interval covers images alone, and its ``method`` says so.
 
     Raises:
@@ -92,13 +92,13 @@ def difference(
 
 
 def mean_interval(scores: ArrayLike, *, level: float = 0.95) -> Interval:
-    """Computes where a share lies, over seeds and test images.
+    """Computes the interval of a share, over seeds and test images.
 
-    Wilson's interval with the number of images that would give this variance, so that a model
-    without an error is not certain to stay without one.
+    This is Wilson's interval with the number of images that would give this variance. So a model
+    without errors does not get an interval of zero width.
 
     Args:
-        scores: (seeds, N) shares between 0 and 1, or (N,) for a model that no seed changes.
+        scores: (seeds, N) shares between 0 and 1, or (N,) for a model without a seed.
         level: Confidence, between 0 and 1.
 
     Raises:
@@ -127,7 +127,7 @@ def spread_of(tables: list[Table], seeds: list[bool]) -> Spread:
 
     Args:
         tables: One or two, (..., seeds, N); leading axes are separate comparisons.
-        seeds: For each, whether another seed would change the model.
+        seeds: For each table, whether another seed would change the model.
     """
     count = tables[0].shape[-1]
     means = [table.mean(axis=-2) for table in tables]
@@ -152,8 +152,8 @@ def spread_of(tables: list[Table], seeds: list[bool]) -> Spread:
         both = both + (residual**2).sum(axis=(-2, -1)) / freedom / (count * number)
         between = between + own
         between_squared = between_squared + own**2 / (number - 1)
-    # What a seed does to all images is told from chance only where it is larger than what the
-    # images that it happened to change explain.
+    # A seed's effect on all images differs from chance only if it exceeds the effect of the
+    # images that the seed happened to change.
     freedom_images = math.inf if count >= _MANY else float(max(1, count - 1))
     excess = np.maximum(between - both, 0.0)
     variance = images + excess
@@ -170,7 +170,7 @@ def _half_width(spread: Spread, level: float, count: int) -> float:
         raise ValueError(f"level {level} out of range")
     variance = float(spread.variance)
     if variance <= 0:
-        # No image tells the two apart. So may up to this share of others (Clopper and Pearson).
+        # No image distinguishes the two, but up to this share of others may (Clopper and Pearson).
         return float(1 - ((1 - level) / 2) ** (1 / count))
     return _quantile(spread, level) * math.sqrt(variance)
 

@@ -1,4 +1,4 @@
-"""The yardstick: a linear classifier on the frozen features that the heads see."""
+"""The linear probe: a baseline classifier on the frozen features that the heads see."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ Labels = NDArray[np.int64]
 
 # Inverse L2 strengths, for features whose coordinates have mean square 1.
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
-# Where an end of them is best, the search goes on in steps of 10, no further than this.
+# If the first or last is best, the search continues in steps of 10 up to these limits.
 _LEAST, _MOST = 1e-6, 100.0
 _ABSENT = -1e4
-# Images times dimensions times classes from which on BLAS has all cores.
+# From this product of images, dimensions and classes on, BLAS uses all cores.
 _THREADED = 1e9
 
 
 @dataclass(frozen=True)
 class LinearProbe:
-    """A fitted linear classifier of unit features.
+    """Holds a fitted linear classifier of unit features.
 
     Attributes:
         weights: (C, D).
@@ -38,18 +38,18 @@ class LinearProbe:
     strength: float
 
     def logits(self, features: Features) -> NDArray[np.float32]:
-        """Logits (N, C) of features (N, D) of any length."""
+        """Computes logits (N, C) of features (N, D) of any length."""
         unit = _unit(features)
         return np.asarray(unit @ self.weights.T + self.bias)
 
 
 @dataclass(frozen=True)
 class TunedProbe:
-    """A linear probe and what its regularisation was chosen by.
+    """Holds a linear probe and the logits that its regularisation was chosen by.
 
     Attributes:
         probe: Fitted on the images that a winner and its control are retrained on.
-        validation_logits: (V, C) of the validation images, by the probe that was fitted on the
+        validation_logits: (V, C) logits of the validation images, from the probe fitted on the
             training images alone.
     """
 
@@ -67,18 +67,18 @@ def tune_probe(
     strengths: tuple[float, ...] = STRENGTHS,
     refit: bool = True,
 ) -> TunedProbe:
-    """Fits a logistic regression whose regularisation validation images choose.
+    """Fits a logistic regression with the regularisation that is best on validation images.
 
-    By validation accuracy, then by NLL.
+    The best has the highest validation accuracy, then the lowest NLL.
 
     Args:
-        train_features: (N, D); L2-normalised here, then scaled to mean square 1 a coordinate.
+        train_features: (N, D); L2-normalised here, then scaled to mean square 1 per coordinate.
         train_labels: (N,) classes.
         validation_features: (V, D).
         validation_labels: (V,) classes.
         class_count: C.
-        strengths: Candidates for scikit-learn's ``C``, ascending; where the first or the last is
-            the best of several, smaller or larger ones are tried.
+        strengths: Candidates for scikit-learn's ``C``, ascending; if the first or the last is the
+            best of several, smaller or larger ones are tried.
         refit: Whether the probe is then fitted again on both parts together.
 
     Raises:
@@ -92,7 +92,7 @@ def tune_probe(
     def quality(strength: float) -> tuple[float, float]:
         nonlocal latest
         if strength not in tried:
-            # The weights of one strength are near those of the next: a third of the iterations.
+            # The next strength has similar weights: a warm start needs a third of the iterations.
             with activity(f"fitting a linear probe, C = {strength:g}"):
                 latest = fit_probe(
                     train_features, train_labels, strength, class_count, start=latest
@@ -129,14 +129,14 @@ def fit_probe(
     *,
     start: LinearProbe | None = None,
 ) -> LinearProbe:
-    """Fits a logistic regression of one regularisation.
+    """Fits a logistic regression with one regularisation strength.
 
     Args:
         features: (N, D), L2-normalised here.
         labels: (N,) classes.
         strength: scikit-learn's ``C``.
         class_count: C.
-        start: Fitted with another strength on the same images: where the fit begins.
+        start: Probe with another strength on the same images, from which the fit starts.
 
     Raises:
         ValueError: If features are not (N, D).
@@ -153,16 +153,16 @@ def fit_probe(
     if len(present) == 1:
         bias[present[0]] = 0.0
         return LinearProbe(weights, bias, strength)
-    # Coordinates of mean square 1, so that a strength means the same in every dimension.
+    # Coordinates have mean square 1, so that a strength means the same for every D.
     scale = np.float32(np.sqrt(dim))
-    # float32 and a bound on iterations: the accuracy of float64 in a third of the time.
+    # float32 with an iteration limit reaches the accuracy of float64 in a third of the time.
     model = LogisticRegression(C=strength, max_iter=300, warm_start=start is not None)
     if start is not None and len(present) > 2:
         model.classes_ = present
         model.coef_ = start.weights[present] / scale
         model.intercept_ = start.bias[present].copy()
-    # Small products gain nothing from threads, and lose much where others use the cores: threads
-    # that wait for each other turn 9 s into 50.
+    # Threads do not speed up small products. If other processes use the cores, threads that wait
+    # for each other turn 9 s into 50.
     threads = 1 if len(unit) * dim * len(present) < _THREADED else None
     with warnings.catch_warnings(), threadpool_limits(threads):
         warnings.simplefilter("ignore", ConvergenceWarning)

@@ -1,6 +1,6 @@
-"""Pictures for people: images of confused classes, classes of a group, Grad-CAM side by side.
+"""Pictures of the evidence: images of confused classes, classes of a group, Grad-CAM.
 
-No picture holds a sentence: titles, captions and class names stand in ``evidence.json``.
+Pictures contain no text: titles, captions and class names are in ``evidence.json``.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ _THUMBNAIL = 112
 _CAM_SIDE = 192
 _GAP = 4
 _FRAME = 4
-# Vermilion of Okabe and Ito: told from the white frame with any colour vision.
+# Vermilion of Okabe and Ito: differs from the white frame with any colour vision.
 _MISTAKEN = (213, 94, 0)
 _QUALITIES = (88, 80, 70, 60, 50)
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A picture and the words to it.
+    """Holds a picture's file and text.
 
     Attributes:
-        kind: What it shows.
-        file: Where it is, relative to the run directory.
-        title: A few words.
-        caption: What is to be seen, in sentences.
+        kind: Kind of picture.
+        file: Path relative to the run directory.
+        title: Short title.
+        caption: Description in sentences.
         classes: Names of the classes shown.
-        further: What else is known about it.
+        further: Further keys of its entry.
     """
 
     kind: Kind
@@ -56,7 +56,7 @@ class Picture:
     further: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """One flat mapping."""
+        """Returns one flat mapping."""
         content = asdict(self)
         return content | content.pop("further")
 
@@ -69,7 +69,7 @@ def confused_pictures(
     *,
     most: int = MOST_PAIRS,
 ) -> list[Picture]:
-    """Test images of the most confused pairs of classes, those that were mistaken first.
+    """Draws test images of the most confused pairs of classes, wrong answers first.
 
     Args:
         folder: ``RUN/evidence``.
@@ -87,7 +87,7 @@ def confused_pictures(
         for own, other in ((pair.first, pair.second), (pair.second, pair.first)):
             members = np.flatnonzero(labels == own)
             mistaken = (predicted[:, members] == other).sum(axis=0)
-            # Most often mistaken first, then some that were not, to compare with.
+            # Images with most wrong answers first, then right ones for comparison.
             order = np.argsort(-mistaken, kind="stable")
             count = min(_MISTAKES, int((mistaken > 0).sum()))
             order = np.r_[order[:count], np.flatnonzero(mistaken == 0)][:_PER_CLASS]
@@ -105,10 +105,10 @@ def confused_pictures(
                 "confused",
                 _save(_grid(rows), folder, f"confused-{number}"),
                 f"{first} and {second}",
-                f"Test images of {first} (above) and {second} (below). In an orange frame: taken "
-                f"for the other class, by at least one seed. {pair.first_as_second} + "
-                f"{pair.second_as_first} answers of all seeds, {100 * pair.share:.0f} % of those "
-                "about both classes.",
+                f"Test images of {first} (above) and {second} (below). Orange frame: at least one "
+                f"seed predicted the other class. {pair.first_as_second} + "
+                f"{pair.second_as_first} such answers of all seeds, {100 * pair.share:.0f} % of "
+                "the answers for both classes.",
                 [first, second],
             )
         )
@@ -116,7 +116,7 @@ def confused_pictures(
 
 
 def group_pictures(folder: Path, dataset: Dataset, groups: NDArray[np.int64]) -> list[Picture]:
-    """A contact sheet of training images of every group, the largest groups first.
+    """Draws a contact sheet of training images of every group, the largest groups first.
 
     Args:
         folder: ``RUN/evidence``.
@@ -134,7 +134,7 @@ def group_pictures(folder: Path, dataset: Dataset, groups: NDArray[np.int64]) ->
             picked = members[np.unique(place)]
         per_class = 3 if len(picked) <= 12 else 2
         sheet, _ = contact_sheet(dataset, images_per_class=per_class, classes=picked.tolist())
-        some = "" if len(picked) == len(members) else f" {len(picked)} of them are shown."
+        some = "" if len(picked) == len(members) else f" {len(picked)} classes are shown."
         pictures.append(
             Picture(
                 "group",
@@ -152,15 +152,15 @@ def group_pictures(folder: Path, dataset: Dataset, groups: NDArray[np.int64]) ->
 def choose_for_gradcam(
     logits: NDArray[np.floating], labels: NDArray[np.int64], *, each: int = 10
 ) -> NDArray[np.int64]:
-    """Test images worth a look: the surest mistakes, and right answers about the same classes.
+    """Chooses test images: the most confident errors, and right answers for the same classes.
 
     Args:
         logits: (N, C) of one model.
         labels: (N,) classes.
-        each: Mistakes at most, and right answers at most.
+        each: Largest number of errors, and of right answers.
 
     Returns:
-        Positions, mistakes first; each mistake is of another pair of classes.
+        Positions, errors first; each error is of another pair of classes.
     """
     shifted = logits - logits.max(axis=1, keepdims=True)
     confidence = 1 / np.exp(shifted).sum(axis=1)
@@ -190,39 +190,39 @@ def gradcam_picture(
     predicted: str,
     further: dict[str, Any],
 ) -> Picture:
-    """One image beside its maps.
+    """Draws one image beside its maps.
 
     Args:
         folder: ``RUN/evidence``.
-        number: Of the picture.
+        number: Number of the picture.
         square: (S, S, 3) the decoded image.
-        image_size: Side that the network sees of it.
-        heats: Maps (h, w) within 0..1: of the discriminative and, where there is one, of the
+        image_size: Side of the network's input.
+        heats: Maps (h, w) within 0..1: of the discriminative part and, if there is one, of the
             shared part.
         true: Name of its class.
-        predicted: Name of the class that the network says.
-        further: What else belongs into ``evidence.json``.
+        predicted: Name of the predicted class.
+        further: Further keys for ``evidence.json``.
     """
     seen = _as_seen(square, image_size)
     row = [seen, *(_overlaid(seen, heat) for heat in heats)]
     right = true == predicted
-    answer = ", rightly named" if right else f" that is taken for {predicted}"
-    legend = f"what speaks for {predicted} (discriminative part)"
+    answer = ", predicted correctly" if right else f", predicted as {predicted}"
+    legend = f"evidence for {predicted} (discriminative part)"
     if len(heats) > 1:
-        legend = f"{legend}; right: what speaks for the group of {predicted} (shared part)"
+        legend = f"{legend}; right: evidence for the group of {predicted} (shared part)"
     return Picture(
         "gradcam",
         _save(_grid([row]), folder, f"gradcam-{number:02d}"),
-        true if right else f"{true}, taken for {predicted}",
+        true if right else f"{true}, predicted as {predicted}",
         f"A test image of {true}{answer}. Left: the image as the network sees it; "
-        f"{'middle' if len(heats) > 1 else 'right'}: {legend}. The brighter, the more.",
+        f"{'middle' if len(heats) > 1 else 'right'}: {legend}. Brighter means more evidence.",
         [true, predicted],
         {"correct": right} | further,
     )
 
 
 def jpeg(image: Image.Image, most: int = MOST_BYTES) -> bytes:
-    """The image as a JPEG file of at most so many bytes: in lower quality, then smaller."""
+    """Encodes a JPEG of at most `most` bytes: reduces the quality first, then the size."""
     while True:
         for quality in _QUALITIES:
             buffer = io.BytesIO()
@@ -244,7 +244,7 @@ def _classes(count: int) -> str:
 
 
 def _as_seen(square: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
-    """The centre that `center_crop` cuts out, at the size of a picture."""
+    """Returns the centre that `center_crop` cuts out, at the size of a picture."""
     side = len(square)
     kept = side * image_size / square_side(image_size)
     low = (side - kept) / 2
@@ -255,7 +255,7 @@ def _as_seen(square: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
 
 
 def _overlaid(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """A grey copy of the image, coloured where the map is high."""
+    """Returns a grey copy of the image, coloured where the map is high."""
     from matplotlib import colormaps
 
     large = Image.fromarray(heat).resize((_CAM_SIDE, _CAM_SIDE), Image.Resampling.BILINEAR)
@@ -275,7 +275,7 @@ def _framed(square: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[
 
 
 def _grid(rows: Sequence[Sequence[NDArray[np.uint8]]]) -> Image.Image:
-    """Equal cells in rows, on white."""
+    """Arranges equal cells in rows, on white."""
     cell = next(cell for row in rows for cell in row)
     height, width = cell.shape[0] + _GAP, cell.shape[1] + _GAP
     columns = max(len(row) for row in rows)

@@ -1,4 +1,4 @@
-"""Computes the evidence of a finished run again, from its files and its images."""
+"""Recomputation of a finished run's evidence from its files and images."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ def recompute_evidence(
     cache_dir: Path | None = None,
     notice: Callable[[str], None] = lambda text: None,
 ) -> dict[str, Any]:
-    """Writes ``evidence.json`` and its pictures anew.
+    """Writes ``evidence.json`` and its pictures again.
 
-    Needs the images of the run and its retrained models: the checkpoints below ``RUN/finals``, or
-    of the first seed ``RUN/best`` and ``RUN/best-training``. Nothing else in the run changes.
+    Needs the images of the run and its retrained models: the checkpoints in ``RUN/finals``, or
+    for the first seed ``RUN/best`` and ``RUN/best-training``. Nothing else in the run changes.
 
     Args:
         run: Directory of a finished run.
         cache_dir: Root of the node's caches.
-        notice: Told of what could not be computed and why.
+        notice: Receives what could not be computed and why.
 
     Returns:
         The content of ``evidence.json``.
 
     Raises:
-        UserError: When the run is not finished, or its images or all of its models are gone.
+        UserError: If the run is not finished, or its images or all of its models are gone.
     """
     directory = RunDirectory(run)
     results = _results(directory, run)
@@ -48,7 +48,7 @@ def recompute_evidence(
     control = _control(directory, results, notice)
     predictions = winner.predictions()
     if not predictions:
-        notice("the predictions of the retrains (finals/) are gone: the first model's are computed")
+        notice("the predictions of the retrains (finals/) are gone: computing the first model's")
         predictions = [next(winner.models(workspace, 1)).predictions()]
     groups: np.ndarray | None = None
     if results.groups:
@@ -85,7 +85,7 @@ def _retrained(
         config = Config.model_validate(outcome.config)
     except ValidationError as error:
         raise UserError(
-            f"{directory.results_file}: the configuration is not one of this version of gsfl-tune "
+            f"{directory.results_file}: the configuration is not valid for this gsfl-tune version "
             f"({error.error_count()} problem(s)): {error.errors()[0]['msg']}"
         ) from error
     folder = directory.finals / label / "retrain"
@@ -121,8 +121,8 @@ def _refuse_gone(winner: Retrained, directory: RunDirectory, notice: Callable[[s
         )
     if gone:
         notice(
-            f"{len(gone)} of {len(winner.directories)} retrained models are gone: numbers are "
-            "those of the others"
+            f"{len(gone)} of {len(winner.directories)} retrained models are gone: the numbers use "
+            "the others only"
         )
 
 
@@ -137,7 +137,7 @@ def _workspace(directory: RunDirectory, config: Config, cache_dir: Path | None) 
         ) from error
     if workspace.dataset.digest != known:
         raise UserError(
-            f"{directory.path}: the images or their split are not those of the run (digest "
+            f"{directory.path}: the images or their split differ from those of the run (digest "
             f"{workspace.dataset.digest[:12]}, was {known[:12]}): the models were not trained and "
             "tested on them"
         )

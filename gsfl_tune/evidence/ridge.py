@@ -1,8 +1,8 @@
-"""Linear classifiers by least squares: many questions about the same features at one price.
+"""Linear classifiers by ridge regression: many targets on the same features at one cost.
 
-A ridge regression on one-hot targets needs one decomposition of the features, whatever the number
-of targets, of strengths and of folds: its cross-validation is exact in closed form. Logistic
-regressions for as many groupings, parts and seeds would take minutes.
+A ridge regression on one-hot targets needs one decomposition of the features, for any number of
+targets, strengths and folds: its cross-validation is exact in closed form. Logistic regressions for
+as many groupings, parts and seeds would take minutes.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-# Of the penalty, for features whose mean squared distance from their mean is 1.
+# Strengths of the penalty, for features with a mean squared distance of 1 from their mean.
 STRENGTHS = (1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 FOLDS = 5
 
@@ -20,7 +20,7 @@ Matrix = NDArray[np.float64]
 
 
 class Ridge:
-    """Ridge regressions with intercept on one table of features.
+    """Fits ridge regressions with intercept on one table of features.
 
     The penalty is strength * N * scale^2 * |w|^2, where scale^2 is the mean squared distance of a
     feature from the mean.
@@ -39,7 +39,7 @@ class Ridge:
         self.mean = values.mean(axis=0)
         self._centred = values - self.mean
         scale = float(np.sqrt((self._centred**2).sum(axis=1).mean()))
-        # Features that are all the same have nothing to divide.
+        # Equal features have scale 0, which must not be divided by.
         self.scale = scale if scale > 1e-12 else 1.0
         self._centred /= self.scale
         count, dim = values.shape
@@ -57,15 +57,15 @@ class Ridge:
     def cross_validated(
         self, targets: Matrix, folds: NDArray[np.int64], strengths: tuple[float, ...] = STRENGTHS
     ) -> Iterator[tuple[float, Matrix]]:
-        """What every row is predicted to be by a regression that has not seen its fold.
+        """Predicts every row with a regression that has not seen its fold.
 
-        With H the matrix that maps targets to fitted values, the held-out residuals of a fold B
-        are (I - H_BB)^-1 times its residuals: exact, nothing is fitted again.
+        H is the matrix that maps targets to fitted values. The held-out residuals of a fold B are
+        (I - H_BB)^-1 times its residuals. This is exact and needs no second fit.
 
         Args:
             targets: (N, T).
             folds: (N,) fold of every row, at least two different ones.
-            strengths: Of the penalty.
+            strengths: Strengths of the penalty.
 
         Yields:
             A strength and the predictions (N, T).
@@ -85,7 +85,7 @@ class Ridge:
             yield strength, targets - held_out
 
     def fit(self, targets: Matrix, strength: float) -> tuple[Matrix, Matrix]:
-        """Weights (D, T) and intercepts (T,): a prediction is features @ weights + intercepts."""
+        """Returns weights (D, T) and intercepts (T,) for features @ weights + intercepts."""
         mean = targets.mean(axis=0)
         count = len(targets)
         projected = self._left.T @ (targets - mean)
@@ -95,7 +95,7 @@ class Ridge:
 
 
 def stratified_folds(labels: ArrayLike, seed: int, folds: int = FOLDS) -> NDArray[np.int64]:
-    """(N,) fold of every row: each class, and all rows, are spread evenly over the folds."""
+    """Returns the fold of every row (N,); each class and all rows are spread evenly."""
     classes = np.asarray(labels)
     order = np.lexsort((np.random.default_rng(seed).random(len(classes)), classes))
     fold = np.empty(len(classes), dtype=np.int64)
@@ -106,10 +106,10 @@ def stratified_folds(labels: ArrayLike, seed: int, folds: int = FOLDS) -> NDArra
 def probe_accuracy(
     features: ArrayLike, answers: ArrayLike, folds: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """How often a linear classifier on the features gives the right answer, cross-validated.
+    """Computes the cross-validated accuracy of a linear classifier on the features.
 
-    The strength of each question's penalty is the one with the least squared error on rows that
-    were held out, not the one with the best accuracy: guesses stay guesses.
+    Each question's penalty has the strength with the least squared error on held-out rows, not the
+    one with the best accuracy. So the accuracy of mere guesses is not biased upwards.
 
     Args:
         features: (N, D).
@@ -121,7 +121,7 @@ def probe_accuracy(
     """
     asked = np.atleast_2d(np.asarray(answers, dtype=np.int64))
     kinds = int(asked.max()) + 1
-    # (N, Q, kinds): all questions side by side.
+    # (N, Q, kinds): all questions at once.
     targets = np.eye(kinds)[asked.T]
     flat = targets.reshape(len(targets), -1)
     least = np.full(len(asked), np.inf)

@@ -1,14 +1,14 @@
-"""The swap test: what becomes of an image when its shared part is another image's.
+"""The swap test: decodes the shared part of one image with the discriminative part of another.
 
-decoder(s of image a + d of image b) is a feature like f, which a judge looks at: a linear
-classifier that was fitted on the f of training images. If the parts hold what they are named for,
+decoder(s of image a + d of image b) is a feature like f. A judge classifies it: a linear classifier
+that was fitted on the f of training images. If the parts contain what they should,
 
-- with a and b of different groups, the judge sees the group of a, which gave the shared part;
-- with a and b of different classes of one group, it sees the class of b, which gave the
+- for a and b of different groups, the judge sees the group of a, which gave the shared part;
+- for a and b of different classes of one group, it sees the class of b, which gave the
   discriminative part: there the shared parts are interchangeable.
 
-The two questions need different pairs: where the groups differ, a judge that sees the class of b
-sees its group too.
+The two questions need different pairs: if the groups differ, a judge that sees the class of b also
+sees its group.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ Decode = Callable[[Features], Features]
 
 
 class Judge:
-    """A linear classifier on unit features, for the class and for the group.
+    """Classifies unit features linearly, by class and by group.
 
     Args:
         features: (N, D) f of training images.
         labels: (N,) their classes.
         groups: (C,) group of every class.
-        seed: Of the folds on which the penalty is chosen.
+        seed: Seed of the folds on which the penalty is chosen.
     """
 
     def __init__(
@@ -56,21 +56,21 @@ class Judge:
         self._member = np.eye(int(group.max()) + 1)[group]
 
     def __call__(self, features: Features) -> tuple[Indices, Indices]:
-        """Class and group, (M,) each, of features (M, D) of any length."""
+        """Returns class and group, (M,) each, of features (M, D) of any length."""
         scores = _unit(features) @ self._weights + self._intercepts
         return scores.argmax(axis=1), (scores @ self._member).argmax(axis=1)
 
 
 @dataclass(frozen=True)
 class Swappable:
-    """One seed's network as the swap test needs it.
+    """Holds what the swap test needs of one seed's network.
 
     Attributes:
-        judge: Fitted on training images.
+        judge: Judge fitted on training images.
         features: (N, D) f of test images.
         shared: (N, H) their shared parts.
         discriminative: (N, H) their discriminative parts.
-        decode: Makes features (M, D) of sums s + d (M, H).
+        decode: Makes features (M, D) from sums s + d (M, H).
     """
 
     judge: Judge
@@ -88,22 +88,22 @@ def swap_test(
     pairs: int = PAIRS,
     seed: int = 0,
 ) -> dict[str, Any]:
-    """Swaps the shared parts of random pairs of images and asks the judge.
+    """Swaps the shared parts of random pairs of images and applies the judge.
 
     Args:
-        seeds: One network a seed; the numbers are means over them.
+        seeds: One network per seed; the numbers are means over them.
         labels: (N,) classes of the test images.
         groups: (C,) group of every class.
-        pairs: Pairs of either kind.
-        seed: Of the pairs.
+        pairs: Number of pairs of each kind.
+        seed: Seed of the pairs.
 
     Returns:
         ``pairs`` (of both kinds), ``group_follows_shared`` and ``group_follows_discriminative`` (of
         pairs across groups), ``class_follows_discriminative`` and ``class_follows_shared`` (of
         pairs inside a group), ``chance_group`` (agreement of unrelated pairs), ``chance_class``
         (a guess among the classes of the group), ``unswapped_group`` and ``unswapped_class`` (the
-        judge on decoder(s + d) of one and the same image), ``judge_accuracy`` and
-        ``judge_group_accuracy`` (on the images' own f). None where there is no such pair.
+        judge on decoder(s + d) of the same image), ``judge_accuracy`` and
+        ``judge_group_accuracy`` (on the images' own f). None if there is no such pair.
     """
     classes = np.asarray(labels, dtype=np.int64)
     group = np.asarray(groups, dtype=np.int64)
@@ -168,15 +168,15 @@ def _asked(
 def pairs_across_groups(
     groups: Indices, count: int, generator: np.random.Generator
 ) -> tuple[Indices, Indices]:
-    """Pairs of images of different groups; every image is the first of about as many.
+    """Draws pairs of images of different groups; every image is first in about as many pairs.
 
     Args:
         groups: (N,) group of every image.
-        count: Pairs.
+        count: Number of pairs.
         generator: Draws them.
 
     Returns:
-        Two times (count,) positions; empty where all images are of one group.
+        Two times (count,) positions; empty if all images are of one group.
     """
     return _pairs(groups, np.zeros_like(groups), count, generator)
 
@@ -184,12 +184,12 @@ def pairs_across_groups(
 def pairs_inside_groups(
     classes: Indices, group: Indices, count: int, generator: np.random.Generator
 ) -> tuple[Indices, Indices]:
-    """Pairs of images of different classes of one group, as of `pairs_across_groups`.
+    """Draws pairs of images of different classes of one group, like `pairs_across_groups`.
 
     Args:
         classes: (N,) class of every image.
         group: (C,) group of every class.
-        count: Pairs.
+        count: Number of pairs.
         generator: Draws them.
     """
     return _pairs(classes, group[classes], count, generator)
@@ -201,10 +201,10 @@ def _pairs(
     count: int,
     generator: np.random.Generator,
 ) -> tuple[Indices, Indices]:
-    """Partners from the same outer set and another inner set; `inner` refines `outer`."""
+    """Draws partners of the same outer and another inner set; `inner` refines `outer`."""
     order = np.lexsort((inner, outer))
     place = np.argsort(order)
-    # Both kinds of sets are stretches of `order`: [start, start + size).
+    # Both kinds of sets are ranges of `order`: [start, start + size).
     outer_start, outer_size = _stretch(outer[order])
     inner_start, inner_size = _stretch(inner[order])
     free = (outer_size - inner_size)[place]
@@ -214,13 +214,13 @@ def _pairs(
     first = np.resize(generator.permutation(able), count)
     at = place[first]
     partner = outer_start[at] + generator.integers(0, free[first])
-    # Steps over the inner set.
+    # Skips the inner set.
     partner += np.where(partner >= inner_start[at], inner_size[at], 0)
     return first, order[partner]
 
 
 def _stretch(values: Indices) -> tuple[Indices, Indices]:
-    """Start and length of the run of equal values that each place is in."""
+    """Returns the start and length of the run of equal values around each position."""
     begins = np.flatnonzero(np.r_[True, values[1:] != values[:-1]])
     sizes = np.diff(np.r_[begins, len(values)])
     return np.repeat(begins, sizes), np.repeat(sizes, sizes)

@@ -1,4 +1,4 @@
-"""The networks of a run's retrains, and what they make of its images."""
+"""The retrained networks of a run, and their features and predictions."""
 
 from __future__ import annotations
 
@@ -38,17 +38,17 @@ _INFERENCE, _REST = "model.safetensors", "shared.safetensors"
 
 
 class ModelGone(UserError):
-    """A retrained model that is not on disk any more."""
+    """Signals a retrained model that is no longer on disk."""
 
 
 @dataclass(frozen=True)
 class Retrained:
-    """A configuration that was retrained with several seeds: where its models lie.
+    """Holds a configuration that was retrained with several seeds, and paths of its models.
 
     Attributes:
         config: The configuration.
-        directories: By seed, where the retrain left ``checkpoint.pt`` and ``test.npz``.
-        bundle: ``RUN/best`` and ``RUN/best-training``, which hold the first seed's model too.
+        directories: By seed, the folder of ``checkpoint.pt`` and ``test.npz``.
+        bundle: ``RUN/best`` and ``RUN/best-training``, which also hold the first seed's model.
     """
 
     config: Config
@@ -56,12 +56,12 @@ class Retrained:
     bundle: tuple[Path, Path] | None = None
 
     def predictions(self) -> list[Predictions]:
-        """Predictions of the test images that are on disk, one a seed."""
+        """Reads the predictions of the test images that are on disk, one per seed."""
         files = [directory / "test.npz" for directory in self.directories.values()]
         return [load_predictions(file) for file in files if file.is_file()]
 
     def missing(self) -> list[Path]:
-        """Directories whose model is gone, and is not in the bundle either."""
+        """Returns the directories of models that are neither there nor in the bundle."""
         gone = [
             directory
             for directory in self.directories.values()
@@ -73,14 +73,14 @@ class Retrained:
         return gone
 
     def models(self, workspace: Workspace, most: int) -> Iterator[TrainedModel]:
-        """The models that can be loaded, in the order of the seeds, one at a time.
+        """Yields the models that can be loaded, in the order of the seeds.
 
         Args:
             workspace: Data and caches.
-            most: No more than so many seeds.
+            most: Largest number of seeds.
 
         Raises:
-            ModelGone: When there is none, with the reasons.
+            ModelGone: If there is none, with the reasons.
         """
         found = 0
         troubles: list[str] = []
@@ -104,7 +104,7 @@ class Retrained:
         finetuned = config.training.finetune.epochs > 0
         training = Training(config, workspace, directory, seed=seed, fit="train+validation")
         path = training.checkpoint_path
-        trouble = f"{path}: is gone" if not path.is_file() else f"{path}: of another training"
+        trouble = f"{path}: is gone" if not path.is_file() else f"{path}: from another training"
         try:
             if training.look() and training.finished:
                 network = training.trained_network()
@@ -122,7 +122,7 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
     """Loads the weights of ``RUN/best`` and ``RUN/best-training`` into a network.
 
     Raises:
-        ModelGone: When a file is missing, damaged, or does not fit.
+        ModelGone: If a file is missing, damaged, or does not fit.
     """
     files = [best / _INFERENCE]
     if isinstance(network.head, GsflHead):
@@ -136,7 +136,7 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
     kept = {name: value for name, value in state.items() if not name.startswith("centers.")}
     temperature = _temperature(best)
     for name in CLASSIFIER:
-        # The bundle's logits are calibrated, those of the evidence are the training's.
+        # The bundle's logits are calibrated, but the evidence uses uncalibrated ones.
         kept[name] = kept[name] * temperature
     try:
         network.load_state_dict(kept, strict=True)
@@ -145,7 +145,7 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
 
 
 def _temperature(best: Path) -> float:
-    """That the classifier of a bundle was divided by."""
+    """Returns the temperature by which the classifier of a bundle was divided."""
     try:
         return float(read_json(best / "config.json").get("calibration", {}).get("temperature", 1.0))
     except (OSError, ValueError, AttributeError, TypeError) as error:
@@ -154,7 +154,7 @@ def _temperature(best: Path) -> float:
 
 @dataclass(frozen=True)
 class Latents:
-    """What a network makes of images.
+    """Holds a network's features and parts of images.
 
     Attributes:
         features: (N, D) unit features f.
@@ -168,15 +168,15 @@ class Latents:
 
 
 class TrainedModel:
-    """One seed's retrained network, on the device of a workspace.
+    """Runs one seed's retrained network, on the device of a workspace.
 
     Args:
         workspace: Data and caches.
         config: The network's configuration.
-        network: In eval mode.
+        network: The network, in eval mode.
         finetuned: Whether its backbone was trained; if not, cached features are its own.
-        training: That it comes from, where its checkpoint is there: it knows what its frozen
-            blocks give, and has the precision in which it was tested.
+        training: Its training, if the checkpoint exists: it has the output of the frozen blocks
+            and the precision in which the network was tested.
     """
 
     def __init__(
@@ -195,12 +195,12 @@ class TrainedModel:
         self._training = training
 
     def features(self, part: Part, index: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Unit features (N, D) of the images at positions of a part."""
+        """Returns unit features (N, D) of the images at positions of a part."""
         if not self.finetuned:
             cached = self._workspace.features(self.config, part)
             return np.asarray(cached[torch.from_numpy(index)].float().numpy())
         if self._training is not None:
-            with activity("asking the retrained network"), all_cores(self._device):
+            with activity("running the retrained network"), all_cores(self._device):
                 found = self._training.trained_features(part, index)
             assert found is not None, "a finetuned model was trained by its finetune stage"
             return np.asarray(found.numpy())
@@ -216,7 +216,7 @@ class TrainedModel:
         return np.asarray(torch.cat(rows).numpy())
 
     def latents(self, part: Part, index: NDArray[np.int64]) -> Latents:
-        """Features and both parts of the images at positions of a part."""
+        """Returns features and both parts of the images at positions of a part."""
         features = self.features(part, index)
         head = self.network.head
         discriminative, shared = [], []
@@ -234,7 +234,7 @@ class TrainedModel:
 
     @property
     def decode(self) -> Decode:
-        """Makes features (M, D) of sums s + d (M, H); holds on to the head alone.
+        """Returns a function from sums s + d (M, H) to features (M, D); it keeps only the head.
 
         Raises:
             ValueError: For a plain head, which has no decoder.
@@ -252,7 +252,7 @@ class TrainedModel:
         return decode
 
     def predictions(self) -> Predictions:
-        """Predictions of all test images."""
+        """Returns the predictions of all test images."""
         images = self._workspace.dataset.test
         features = self.features("test", np.arange(len(images), dtype=np.int64))
         rows = []
@@ -263,7 +263,7 @@ class TrainedModel:
         return Predictions(logits, np.asarray(images.labels), list(images.paths))
 
     def images(self, part: Part, index: NDArray[np.int64]) -> Iterator[Tensor]:
-        """Batches (B, 3, side, side) as the network sees them, on its device."""
+        """Yields batches (B, 3, side, side) as the network sees them, on its device."""
         dataset = self._workspace.dataset
         size = self.config.data.image_size
         mean, std = self.network.backbone.preprocessing
@@ -280,12 +280,12 @@ class TrainedModel:
 
 
 def spread_index(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.int64]:
-    """Positions of at most so many images, of every class about as many; ascending.
+    """Chooses positions of at most `most` images, about equally many per class; ascending.
 
     Args:
         labels: (N,) classes.
         most: Largest number of positions.
-        seed: Of the choice inside a class.
+        seed: Seed of the choice inside a class.
     """
     classes = np.asarray(labels, dtype=np.int64)
     if len(classes) <= most:
@@ -295,5 +295,5 @@ def spread_index(labels: ArrayLike, most: int, seed: int = 0) -> NDArray[np.int6
     starts = np.searchsorted(classes[order], classes[order])
     rank = np.empty(len(classes), dtype=np.int64)
     rank[order] = np.arange(len(classes)) - starts
-    # The first of every class, then the second, ...; the draws break ties.
+    # Takes the first of every class, then the second, ...; the draws break ties.
     return np.sort(np.lexsort((draws, rank))[:most])

@@ -1,4 +1,4 @@
-"""Everything that a run can show about its winner, part by part: a part that fails loses itself."""
+"""Writer of ``evidence.json`` and its pictures; a part that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Calibration
 from gsfl_tune.training import Predictions, Workspace
 
-# What bounds the time: a search sends all images through its networks many times.
+# Limits that bound the time. A search itself sends all images through its networks many times.
 MOST_SEEDS = 3
 MOST_TEST_IMAGES = 2000
 MOST_POOL_IMAGES = 2048
@@ -37,7 +37,7 @@ Positions = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class _Seed:
-    """One retrained model, as far as probes, swap test and map need it."""
+    """Holds what probes, swap test and map need of one retrained model."""
 
     latents: Latents
     pool: NDArray[np.float32]
@@ -46,14 +46,14 @@ class _Seed:
 
 @dataclass(frozen=True)
 class _Studied:
-    """What the networks make of the images.
+    """Holds the networks' features of the images.
 
     Attributes:
-        index: (N,) positions of the test images that are looked at.
-        pool_index: (M,) positions of the training images that the judge of the swap test sees.
+        index: (N,) positions of the test images used.
+        pool_index: (M,) positions of the training images for the judge of the swap test.
         seeds: The winner's models.
         control: The control's models.
-        first: The winner's first model, whole.
+        first: The winner's first model, complete.
     """
 
     index: Positions
@@ -64,7 +64,7 @@ class _Studied:
 
 
 class _Attempts:
-    """Computes parts; what fails is told and written down in place of the part."""
+    """Computes parts; reports a failure and records it in place of the part."""
 
     def __init__(self, notice: Callable[[str], None]) -> None:
         self._notice = notice
@@ -80,9 +80,9 @@ class _Attempts:
         return part
 
     def failed(self, what: str, error: Exception) -> dict[str, str]:
-        """Tells what could not be computed; a run never fails for want of a picture."""
+        """Reports what could not be computed; a missing picture never fails a run."""
         reason = f"{type(error).__name__}: {error}"
-        self._notice(f"evidence: {what} could not be computed ({reason}); the rest is there")
+        self._notice(f"evidence: {what} could not be computed ({reason}); the rest was computed")
         return {"error": reason}
 
 
@@ -99,18 +99,18 @@ def write_evidence(
 ) -> dict[str, Any]:
     """Computes ``evidence.json`` and draws the pictures that it names.
 
-    The same models and images give the same numbers. Of a plain winner there are no groups, no
-    shared part, and so neither probes nor swap test.
+    The same models and images give the same numbers. A plain winner has no groups and no shared
+    part, so it has no probes and no swap test.
 
     Args:
-        run: Where to write; pictures of an earlier call are replaced.
-        workspace: Data and caches, cut as the winner's.
+        run: Run directory to write to; pictures of an earlier call are replaced.
+        workspace: Data and caches, with the winner's ``data.fit``.
         winner: The winner's retrained models.
-        control: The control's, if there is one.
-        predictions: Of the winner on the test images, one a seed.
+        control: The control's models, if there is one.
+        predictions: The winner's predictions on the test images, one per seed.
         groups: (C,) group of every class; None for a plain winner.
-        calibrated: The winner's temperature and thresholds, where it has them.
-        notice: Told of every part that could not be computed.
+        calibrated: The winner's temperature and thresholds, if it has them.
+        notice: Receives every part that could not be computed.
 
     Returns:
         The content of the file, described in ``docs/evidence.md``.
@@ -131,10 +131,10 @@ def write_evidence(
     if groups is not None:
         draw("class groups", lambda: group_pictures(folder, dataset, groups))
     try:
-        with activity("evidence: what the retrained models make of the images"):
+        with activity("evidence: features of the retrained models"):
             studied = _study(workspace, winner, control, labels, groups, attempt)
     except Exception as error:
-        failed = attempt.failed("what needs the retrained models", error)
+        failed = attempt.failed("the parts that need the retrained models", error)
         parts = ["map", "gradcam", *(["probes", "swap", "shared"] if groups is not None else [])]
         content |= dict.fromkeys(parts, failed)
     else:
@@ -148,7 +148,7 @@ def write_evidence(
 
 
 class _Drawing:
-    """Collects pictures; a kind that fails is a note and a notice."""
+    """Collects pictures; a kind that fails becomes a note and a notice."""
 
     def __init__(self, attempt: _Attempts, pictures: list[Picture]) -> None:
         self._attempt = attempt
@@ -182,7 +182,7 @@ def _study(
         pool = np.zeros((0, 0), np.float32)
         if groups is not None:
             decode = model.decode
-            # Cached features are the same for all seeds, and then so is the judge.
+            # Cached features are the same for all seeds, so the judge is too.
             fresh = model.finetuned or not seeds
             pool = model.features("pool", pool_index) if fresh else seeds[0].pool
         seeds.append(_Seed(model.latents("test", index), pool, decode))
@@ -201,7 +201,7 @@ def _study(
 
 
 def _most_pool_images(workspace: Workspace, config: Config) -> int:
-    """Training images for the judge: cached features cost little, the judge grows with both."""
+    """Returns the judge's number of training images; cached features cost little, N and D more."""
     if config.training.finetune.epochs > 0 or workspace.feature_dim(config) > MOST_POOL_IMAGES:
         return MOST_POOL_IMAGES
     return 2 * MOST_POOL_IMAGES
@@ -302,7 +302,7 @@ def _swap(
 
 
 def _shared(seeds: Sequence[_Seed]) -> dict[str, Any]:
-    """How much of its length the shared part moves from image to image."""
+    """Computes how much the shared part varies between images, relative to its length."""
     shares = [
         spread_share(seed.latents.shared) for seed in seeds if seed.latents.shared is not None
     ]
@@ -310,7 +310,7 @@ def _shared(seeds: Sequence[_Seed]) -> dict[str, Any]:
 
 
 def spread_share(part: NDArray[np.floating]) -> float:
-    """Variance over images as a share of the mean square, 0 (one point for all) to 1.
+    """Returns the variance over images as a share of the mean square, 0 (one point) to 1.
 
     Args:
         part: (N, H) of N images.
@@ -341,7 +341,7 @@ def _map(studied: _Studied, labels: Positions, predicted: Positions) -> dict[str
 
 
 def _remove_others(folder: Path, pictures: Sequence[Picture]) -> None:
-    """Takes away pictures of an earlier winner."""
+    """Removes pictures of an earlier winner."""
     kept = {Path(picture.file).name for picture in pictures}
     for path in folder.glob("*.jpg"):
         if path.name not in kept:

@@ -1,4 +1,4 @@
-"""The linear probe of a run: trained and tested on the same images as its winner."""
+"""The linear probe of a run, trained and tested on the same images as its winner."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from gsfl_tune.training.temperature import calibrate
 
 @dataclass(frozen=True)
 class Yardstick:
-    """A tuned linear probe, tested once.
+    """Holds a tuned linear probe and its one test.
 
     Attributes:
         probe: The classifier.
         logits: (N, C) of the test images.
         labels: (N,) their classes.
-        validation: Metrics on the validation images, when fitted on the training images alone.
-        validation_logits: (V, C) by that fit.
+        validation: Validation metrics of a fit on the training images alone.
+        validation_logits: (V, C) logits of that fit.
         validation_labels: (V,) classes.
     """
 
@@ -38,11 +38,11 @@ class Yardstick:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """(N,) whether it is right about each test image."""
+        """Whether it is right about each test image, (N,)."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
     def result(self, winner_correct: ArrayLike) -> Probe:
-        """What ``results.json`` says of it.
+        """Returns its entry in ``results.json``.
 
         Args:
             winner_correct: (seeds, N) whether the winner was right about the test images.
@@ -64,7 +64,7 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
 
     Args:
         workspace: Data and caches.
-        config: Decides backbone, image size and pooling.
+        config: Determines backbone, image size and pooling.
     """
     dataset = workspace.dataset
     pool = workspace.features(config).float().numpy()

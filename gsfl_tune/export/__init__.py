@@ -1,4 +1,4 @@
-"""The winner as something to deploy: write a bundle, load it, predict with it."""
+"""Export of the winner: write a bundle, load it, predict with it."""
 
 from gsfl_tune.export.architecture import Architecture, shared_tensors
 from gsfl_tune.export.bundle import bundle_from_network, load_bundle, write_bundle

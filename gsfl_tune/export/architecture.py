@@ -1,4 +1,4 @@
-"""What must be known to build the network of a bundle before its weights are loaded."""
+"""Description of a bundle's network, from which it is built before its weights are loaded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from gsfl_tune.training.caches.features import FeatureRecipe
 
 @dataclass(frozen=True)
 class Architecture:
-    """The discriminative path: backbone, projection, pooling, encoder and classifier.
+    """Describes the discriminative path: backbone, projection, pooling, encoder and classifier.
 
-    Written out in ``config.json`` beside the experiment's configuration, so that a bundle
-    still loads when keys of the experiment file have changed.
+    It is in ``config.json`` beside the experiment's configuration, so that a bundle still loads
+    after keys of the experiment file have changed.
     """
 
     backbone: str
@@ -43,7 +43,7 @@ class Architecture:
 
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
-        """Architecture of a trained network."""
+        """Returns the architecture of a trained network."""
         recipe = FeatureRecipe.of(config)
         projection = None
         if network.projection is not None:
@@ -63,14 +63,14 @@ class Architecture:
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Architecture:
-        """The inverse of ``dataclasses.asdict`` after JSON."""
+        """Inverts ``dataclasses.asdict`` after JSON."""
         projection = content["projection"]
         if content.get("head", "encoder") not in ("encoder", "linear"):
-            raise ValueError(f"head {content['head']}, this version knows encoder and linear")
+            raise ValueError(f"head {content['head']}, this version supports encoder and linear")
         return cls(**{**content, "projection": tuple(projection) if projection else None})
 
     def build(self, state: Mapping[str, Tensor], *, pruned: bool = False) -> Network:
-        """The network with `state`, in eval mode on the CPU.
+        """Builds the network with `state`, in eval mode on the CPU.
 
         Args:
             state: Tensors by name.
@@ -80,8 +80,8 @@ class Architecture:
             RuntimeError: If a tensor is missing, left over, or of another shape.
             ValueError: If there is no such backbone or pooling.
         """
-        # On the meta device nothing is drawn only to be replaced; what the weights do not
-        # cover (buffers that a model computes itself) needs the real device.
+        # The meta device avoids drawing weights that are replaced anyway. Buffers that a model
+        # computes itself are not among the weights and need the real device.
         with torch.device("meta"):
             network = self._create()
         if pruned:
@@ -96,12 +96,12 @@ class Architecture:
         return network.eval().requires_grad_(False)
 
     def build_ensemble(self, state: Mapping[str, Tensor], *, members: int, flip: bool) -> Ensemble:
-        """The networks of an ensemble with `state`, see `Ensemble.inference_state`.
+        """Builds the networks of an ensemble with `state`, see `Ensemble.inference_state`.
 
         Args:
             state: Tensors by name.
-            members: How many networks.
-            flip: Whether images are seen mirrored too.
+            members: Number of networks.
+            flip: Whether images are also seen mirrored.
 
         Raises:
             RuntimeError: If a tensor is missing or of another shape.
@@ -134,12 +134,12 @@ class Architecture:
 
 
 def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:
-    """Makes layers as small as the tensors that they are about to load.
+    """Shrinks layers to the sizes of the tensors that they will load.
 
     Args:
-        module: What lost channels; changed in place.
+        module: The module that lost channels; changed in place.
         state: The tensors, by name.
-        prefix: In front of the module's names in `state`.
+        prefix: Prefix of the module's names in `state`.
     """
     for name, layer in module.named_modules():
         for own in (layer._parameters, layer._buffers):
@@ -154,7 +154,7 @@ def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "")
 
 
 def _say_sizes(layer: nn.Module) -> None:
-    """Brings what a layer says of its sizes in line with its tensors."""
+    """Sets a layer's size attributes to the sizes of its tensors."""
     if isinstance(layer, nn.Conv2d):
         count, per_group = layer.weight.shape[:2]
         if layer.groups > 1 and layer.groups == layer.in_channels:
@@ -173,7 +173,7 @@ def _has_meta(network: nn.Module) -> bool:
 
 
 def shared_tensors(network: Network) -> dict[str, Tensor]:
-    """The rest of the head, which only the evidence needs; empty for a plain head."""
+    """Returns the rest of the head, which only the evidence needs; empty for a plain head."""
     kept = set(network.head.inference_state())
     return {
         f"head.{name}": tensor

@@ -1,4 +1,4 @@
-"""Model files of every format and precision, and whether they compute what the network does."""
+"""Writer of model files of every format and precision, and the comparison with PyTorch."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ _PARITY_IMAGES = 64
 
 @dataclass(frozen=True)
 class Parity:
-    """How far the outputs of a file are from those of PyTorch.
+    """Holds the differences between the outputs of a file and those of PyTorch.
 
     Attributes:
-        images: Validation images that were compared.
+        images: Number of validation images compared.
         probabilities: Largest difference of a probability.
-        logits: Largest difference of a logit, as a share of the largest logit where that is
-            above 1; None where the file gives probabilities.
-        limit: Largest difference that is allowed of fp32 files.
+        logits: Largest difference of a logit, as a share of the largest logit if that is above 1;
+            None if the file gives probabilities.
+        limit: Largest difference allowed for fp32 files.
     """
 
     images: int
@@ -47,17 +47,17 @@ class Parity:
         return max(self.probabilities, self.logits or 0.0) <= self.limit
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Returns plain values."""
         return asdict(self)
 
 
 @dataclass(frozen=True)
 class Built:
-    """A model file that is not yet in its place.
+    """Holds a model file that is not yet in its place.
 
     Attributes:
         path: The file.
-        program: What a ``.pt2`` file was written from.
+        program: The program of a ``.pt2`` file.
     """
 
     path: Path
@@ -73,11 +73,11 @@ class Builder:
     """Makes model files of one format.
 
     Args:
-        options: What is exported.
-        architecture: Of the run's bundle.
-        images: Of the run.
-        folder: Where files go.
-        ensemble: What a reader must know of several networks; None for one.
+        options: The options of the export.
+        architecture: Architecture of the run's bundle.
+        images: Images of the run.
+        folder: Folder for the files.
+        ensemble: Description of several networks for readers; None for one.
     """
 
     def __init__(
@@ -101,11 +101,11 @@ class Builder:
 
         Args:
             network: The network.
-            precision: Of the file.
-            name: Of the file; default: that of the format.
+            precision: Precision of the file.
+            name: Name of the file; default: that of the format.
 
         Raises:
-            UserError: If the network cannot be exported with a batch of any size.
+            UserError: If the network cannot be exported with a dynamic batch size.
         """
         path = self._folder / (name or files.MODELS[self.options.format])
         if self.options.format == "safetensors":
@@ -138,7 +138,7 @@ class Builder:
         return built
 
     def runtime(self, built: Built, precision: Precision) -> Runtime:
-        """What runs a file."""
+        """Returns the runtime of a file."""
         preprocessing, inside = self.images.preprocessing, self.options.preprocess
         if self.options.format == "onnx":
             return OnnxRuntime(built.path, preprocessing, inside=inside)
@@ -154,7 +154,7 @@ class Builder:
         return TorchRuntime(stored_network(self._architecture, state, about), preprocessing)
 
     def finish(self, built: Built, entries: Mapping[str, Any]) -> None:
-        """Writes into the file what a reader must know, where the format has a place for it."""
+        """Writes metadata for readers into the file, if the format supports it."""
         if self.options.format == "onnx":
             onnx_file.write_metadata(built.path, entries)
         elif self.options.format == "torch-export":
@@ -166,8 +166,8 @@ def compare(runtime: Runtime, network: Network | Ensemble, images: RunImages) ->
 
     Args:
         runtime: Runs the file.
-        network: What it was made from.
-        images: Of the run.
+        network: The network it was made from.
+        images: Images of the run.
     """
     squares = images.examples(_PARITY_IMAGES)
     found, wanted = (
@@ -183,7 +183,7 @@ def compare(runtime: Runtime, network: Network | Ensemble, images: RunImages) ->
 
 
 def require_parity(parity: Parity, options: Options) -> None:
-    """Refuses a file that computes something else.
+    """Refuses a file with other outputs than PyTorch.
 
     Raises:
         UserError: With the difference that was found.

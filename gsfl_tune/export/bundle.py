@@ -1,4 +1,4 @@
-"""The bundle: the exported winner, written in one piece and loaded strictly."""
+"""The bundle: the exported winner, written atomically and loaded strictly."""
 
 from __future__ import annotations
 
@@ -46,24 +46,24 @@ def write_bundle(
     """Writes a bundle: the whole directory appears at once, or nothing does.
 
     Args:
-        directory: Where; a bundle that is already there is replaced.
-        network_state: Inference tensors alone, see `Network.inference_state`.
-        architecture: How to build the network around them.
-        config: The complete configuration, kept for people (``experiment`` in config.json).
+        directory: The directory to write; an existing bundle is replaced.
+        network_state: Inference tensors only, see `Network.inference_state`.
+        architecture: Describes the network of these tensors.
+        config: The complete configuration, for readers (``experiment`` in config.json).
         classes: Class names, in the order of the outputs.
         groups: Group of every class; empty for a plain head.
-        preprocessing: What training validated with.
+        preprocessing: The preprocessing of validation in training.
         metrics: Content of ``metrics.json``.
-        card: ``README.md``; default: written from the rest.
-        model: Which of the models in `metrics` it is; ``config.json`` says so too.
-        shared: Tensors of the shared branch; they are left out by default.
+        card: ``README.md``; default: written from the other arguments.
+        model: Which of the models in `metrics` it is; also written to ``config.json``.
+        shared: Tensors of the shared branch; left out by default.
         calibration: Its temperature is divided out of the classifier's tensors here.
 
     Returns:
         The directory.
 
     Raises:
-        ValueError: If classes, groups and architecture do not fit together.
+        ValueError: If classes, groups and architecture do not match.
         OSError: If the directory cannot be written.
     """
     directory = Path(directory)
@@ -126,8 +126,8 @@ def bundle_from_network(
     """Writes the bundle of a trained network.
 
     Args:
-        directory: Where.
-        network: With any head; of a GSFL head only the discriminative path is written.
+        directory: The directory to write.
+        network: A network with any head; of a GSFL head only the discriminative path is written.
         config: Its configuration.
         classes: Class names, in the order of the outputs.
         groups: (C,) group of every class, or None for a plain head.
@@ -135,8 +135,8 @@ def bundle_from_network(
         reading: How their files were read.
         metrics: Content of ``metrics.json``.
         model: Which of the models in `metrics` it is.
-        calibration: Its temperature is divided out of the classifier, so that whatever reads the
-            weights gives calibrated probabilities.
+        calibration: Its temperature is divided out of the classifier, so that every reader of the
+            weights gets calibrated probabilities.
     """
     statistics = network.backbone.preprocessing
     return write_bundle(
@@ -167,7 +167,7 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """Loads a bundle.
 
     Args:
-        path: Its directory.
+        path: The bundle's directory.
         device: ``auto`` (a GPU if there is one) or a torch device.
 
     Raises:
@@ -213,7 +213,7 @@ def _runtime(
     file, digest = path / name, description["sha256"][name]
     inside = bool(export.get("preprocess"))
     if name == files.MODEL:
-        # Stored as fp16 or not, it is computed in fp32.
+        # The model computes in fp32, even if it is stored in fp16.
         state = {
             key: tensor.float() if tensor.is_floating_point() else tensor
             for key, tensor in files.read_tensors(file, digest).items()
@@ -233,7 +233,7 @@ def _runtime(
         preprocessing,
         inside=inside,
         quantised=quantised,
-        # What int8 operations there are compute on the CPU.
+        # int8 operations exist only for the CPU.
         device=torch.device("cpu") if quantised else device,
     )
 
@@ -241,15 +241,15 @@ def _runtime(
 def stored_network(
     architecture: Architecture, state: Mapping[str, Tensor], export: Mapping[str, Any]
 ) -> Network | Ensemble:
-    """Builds the network, or the networks, of tensors.
+    """Builds the network or networks of tensors.
 
     Args:
-        architecture: Of each.
+        architecture: Architecture of each network.
         state: Tensors by name.
         export: How they were exported; empty for the bundle of a run.
 
     Raises:
-        RuntimeError, ValueError: If they do not fit.
+        RuntimeError, ValueError: If they do not match.
     """
     together = export.get("ensemble")
     if together:
@@ -260,10 +260,10 @@ def stored_network(
 
 
 def read_description(path: Path) -> dict[str, Any]:
-    """Reads and checks ``config.json`` and that every file is there.
+    """Reads and checks ``config.json``, and checks that every file exists.
 
     Raises:
-        BundleError: With what is wrong.
+        BundleError: With the problem.
     """
     if not path.is_dir():
         raise BundleError(f"{path}: no such bundle (a bundle is a directory, such as RUN/best)")

@@ -1,4 +1,4 @@
-"""The model card: what a person who is handed a bundle has to know."""
+"""The model card of a bundle: use, results, limits, preprocessing and training."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ gsfl-tune evaluate path/to/this/folder path/to/test/images
 """
 
 _LIMITS = """\
-- It always answers with one of its classes, also for an image that shows none of them: look at
-  the probability, and check it on such images before relying on it.
+- It always answers with one of its classes, even for an image that shows none of them: check
+  the probability, and test the bundle on such images before you rely on it.
 - {calibrated}
-- The numbers hold for images like those it was tested on. Other cameras, crops or rendering
-  will usually be worse: run `gsfl-tune evaluate` on images of your own.
+- The numbers hold for images like the test images. Other cameras, crops or rendering usually
+  give worse results: run `gsfl-tune evaluate` on your own images.
 """
 
 _LICENCE = """\
 The weights derive from the pretrained backbone and from the training images. The licences of
-both apply to them besides the one under which you publish this bundle: check those of
+both apply to them in addition to the one under which you publish this bundle: check those of
 {weights} for `{backbone}`, and those of your images.
 """
 
 
-# What is exported, by ``model.head``.
+# Name of the exported model, by ``model.head``.
 _KINDS = {"gsfl": "GSFL-Net", "plain": "plain classifier", "linear": "linear classifier"}
 
 
@@ -62,9 +62,9 @@ def model_card(
         classes: Class names, in the order of the outputs.
         groups: Group of every class; empty for a plain head.
         preprocessing: ``image_size``, ``side``, ``fit``, ``mean``, ``std``.
-        metrics: Content of ``metrics.json``; what is missing is left out.
+        metrics: Content of ``metrics.json``; missing parts are left out.
         model: Which of the models in `metrics` it is.
-        calibration: The temperature that its weights hold, and its thresholds.
+        calibration: The temperature in its weights, and its thresholds.
     """
     settings, data = config["model"], config["data"]
     kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
@@ -74,8 +74,8 @@ def model_card(
     holds = (
         "the frozen backbone and a logistic regression of its features"
         if model == "probe"
-        else "the backbone, the discriminative encoder and the classifier; what only training "
-        "needed is not in it"
+        else "the backbone, the discriminative encoder and the classifier, but not the parts that "
+        "only training needed"
     )
     sections = [
         f"# {config['name']}",
@@ -109,18 +109,18 @@ def model_card(
 
 
 def _cropped(data: Mapping[str, Any]) -> str:
-    """That the images must be cut to what is seen, where those of the training were."""
+    """Says that images must be cropped to boxes, if the training images were."""
     if data.get("crop", "none") != "box":
         return ""
     return (
         f"\n\n**It was trained and tested on boxes, cut out with a margin of "
-        f"{100 * data['crop_margin']:g} % of their sides.** `predict` knows no boxes: cut images "
-        "likewise before; of whole ones expect worse."
+        f"{100 * data['crop_margin']:g} % of their sides.** `predict` does not use boxes: crop "
+        "images in the same way first; expect worse results for whole images."
     )
 
 
 def _results(metrics: Mapping[str, Any]) -> Results | None:
-    """The results of the run; None where `metrics` are not (yet) those of a whole run."""
+    """Returns the results of the run; None if `metrics` are not (yet) those of a whole run."""
     try:
         return Results.from_json(metrics)
     except (KeyError, TypeError, AttributeError):
@@ -128,7 +128,7 @@ def _results(metrics: Mapping[str, Any]) -> Results | None:
 
 
 def _first(results: Results | None, model: Model) -> list[str]:
-    """What a reader must know first: that there is a better model beside this one."""
+    """Returns the most important note: that there is a better model beside this one."""
     first = ahead(results) if results is not None else None
     if first is None:
         return []
@@ -138,7 +138,7 @@ def _first(results: Results | None, model: Model) -> list[str]:
 
 
 def _findings(results: Results | None) -> list[str]:
-    """What would be bad and holds, the worst first."""
+    """Lists the findings, the most severe first."""
     if results is None or not results.findings:
         return []
     lines = [f"- **{each.severity}**: {each.sentence}" for each in results.findings]
@@ -146,7 +146,7 @@ def _findings(results: Results | None) -> list[str]:
 
 
 def _calibration(calibration: Calibration | None) -> list[str]:
-    """What was done to the probabilities, and when to say that one does not know."""
+    """Describes the temperature of the probabilities and the thresholds for ``unknown``."""
     if calibration is None:
         return []
     before, after, half = calibration.before, calibration.after, calibration.half
@@ -154,16 +154,16 @@ def _calibration(calibration: Calibration | None) -> list[str]:
     text = (
         f"The logits are divided by a temperature of {calibration.temperature:.3g}, which is in "
         f"the weights. It was fitted on {calibration.images} validation images and {seeds} that "
-        "had not seen them; this model has seen them since, so nothing could be fitted on its own "
-        f"answers. On the test images, ECE was {before['ece'].mean:.4f} before and "
+        "had not seen them. This model was trained on them later, so its own answers could not be "
+        f"used. On the test images, ECE was {before['ece'].mean:.4f} before and "
         f"{after['ece'].mean:.4f} after, NLL {before['nll'].mean:.4f} and {after['nll'].mean:.4f}"
     )
-    # Whether by more than chance is for a finding to say.
+    # A finding says whether the difference is more than chance.
     text += "." if calibration.carries_over else ": **NLL is higher with it**."
     if half is None:
         return ["## Calibration", f"{text} No validation answer was wrong: there is no threshold."]
     text += (
-        f"\n\n`predict --threshold auto` answers `unknown` below {half.threshold:.3f}: that "
+        f"\n\n`predict --threshold auto` answers `unknown` below {half.threshold:.3f}: this "
         f"rejects {100 * half.rejected_errors:.0f} % of the errors on validation and "
         f"{100 * half.rejected_right:.1f} % of the right answers"
     )
@@ -177,12 +177,12 @@ def _calibration(calibration: Calibration | None) -> list[str]:
 def _calibrated(calibration: Calibration | None) -> str:
     if calibration is None:
         return (
-            "Its probabilities are those of the network, not calibrated afterwards; the "
-            "calibration error\n  above says how far they are off."
+            "Its probabilities come from the network without calibration; the calibration error\n"
+            "  above says how wrong they are."
         )
     return (
         "Its probabilities are calibrated on images like those it was trained on. On other images "
-        "they\n  can be as far off as they like."
+        "they\n  can be wrong by any amount."
     )
 
 
@@ -253,8 +253,8 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         chosen = f" ({strength:g}, scikit-learn's C)" if strength is not None else ""
         return (
             f"- Pretrained weights: {_weights(config['model']['weights'])}; not changed.\n"
-            f"- Head: a logistic regression of unit features; validation images chose its "
-            f"regularisation{chosen}.\n"
+            f"- Head: a logistic regression of unit features; its regularisation{chosen} was "
+            f"chosen on validation images.\n"
             f"- Fitted on {_images(config)}."
         )
     model, loss, training = config["model"], config["loss"], config["training"]
@@ -314,19 +314,19 @@ def _together(ensemble: Mapping[str, Any] | None) -> str:
     if seeds and ensemble.get("calibrated"):
         text += ", with the temperature and thresholds of `calibration` in `config.json`"
     if ensemble["flip"]:
-        text += ", every image mirrored too" if text else "; the mean of an image and its mirror"
+        text += ", each image also mirrored" if text else "; the mean of an image and its mirror"
     return text
 
 
 def export_section(
     info: Mapping[str, Any], rows: Sequence[Measurement], program: str | None = None
 ) -> str:
-    """What an export adds to the card: the table, and how to read the file.
+    """Returns what an export adds to the card: the table, and how to read the file.
 
     Args:
         info: ``export`` of ``config.json``.
-        rows: What was measured.
-        program: Reads the file without this package.
+        rows: The measurements.
+        program: A program that reads the file without this package.
     """
     conditions, parity = info["conditions"], info["parity"]
     parts = [
@@ -339,8 +339,8 @@ def export_section(
         f"{parity['probabilities']:.1e} from PyTorch's with the same weights in fp32.",
         markdown_table(rows),
         legend(conditions["threads"], conditions["cpu"])
-        + " The winner was trained on the validation images too: what counts there is the "
-        "difference. Test images decided nothing.",
+        + " The winner was also trained on the validation images: only differences between rows "
+        "count there. No decision used the test images.",
         *filter(None, [doubts(rows)]),
     ]
     if program:

@@ -1,4 +1,4 @@
-"""From the bundle of a run to another format, precision or size, measured before and after."""
+"""Conversion of a run's bundle to another format, precision or size, with measurements."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from gsfl_tune.training.workspace import resolve_device
 
 Say = Callable[[str], None]
 
-# Peak learning rates of the epochs after pruning, and of those with int8's rounding.
+# Peak learning rates of the epochs after pruning and of the epochs with int8 rounding.
 _PRUNED_RATE = 5e-4
 _QUANTISED_RATE = 5e-5
 
 
 @dataclass
 class _Work:
-    """What becomes of the network on its way."""
+    """Holds the state of the network during the conversion."""
 
     bundle: Bundle
     options: Options
@@ -56,7 +56,7 @@ class _Work:
 
     @property
     def single(self) -> Network:
-        """The network, where there is one: nothing is pruned or trained of several."""
+        """The only network; ensembles are neither pruned nor trained."""
         assert isinstance(self.network, Network)
         return self.network
 
@@ -97,15 +97,15 @@ def convert(
     Args:
         source: The bundle.
         out: The directory to write; it appears at once, with everything in it.
-        options: What is wanted; checked.
-        say: Told what is being done.
+        options: The options, already checked.
+        say: Receives progress messages.
         cache_dir: Root of the node's caches.
-        members: Networks that are exported in place of the bundle's own, as an ensemble.
-        seeds: Theirs.
-        calibration: Theirs; default: the bundle's.
+        members: Networks that are exported as an ensemble instead of the bundle's own.
+        seeds: Seeds of the members.
+        calibration: Calibration of the members; default: the bundle's.
 
     Returns:
-        What was measured, the run's bundle first.
+        The measurements, the run's bundle first.
 
     Raises:
         UserError: If packages or images are missing, the network cannot be exported or pruned, or
@@ -171,7 +171,7 @@ def _prune(work: _Work) -> None:
     work.say(f"removing {100 * options.prune:.0f} % of the channels")
     work.network = prune(work.single, options.prune, work.images.preprocessing.image_size)
     if options.epochs:
-        work.say(f"training what is left for {options.epochs} epochs")
+        work.say(f"training the pruned network for {options.epochs} epochs")
         work.network = work.train(_PRUNED_RATE, quantised=False)
         work.refined["pruned"] = options.epochs
     if options.format != "safetensors" or options.precision != "fp32":
@@ -179,7 +179,7 @@ def _prune(work: _Work) -> None:
 
 
 def _measure_whole(work: _Work) -> None:
-    """What is exported, in PyTorch."""
+    """Measures the exported network in PyTorch."""
     size = sum(t.numel() * t.element_size() for t in work.network.inference_state().values())
     runtime = TorchRuntime(work.network, work.images.preprocessing)
     work.measure(f"PyTorch fp32{_suffix(work)}", runtime, size)
@@ -188,14 +188,14 @@ def _measure_whole(work: _Work) -> None:
 def _refuse_flip(bundle: Bundle) -> None:
     if not bundle.config["data"]["augment"]["flip"]:
         raise UserError(
-            "--flip: found a run with data.augment.flip: false (its classes may not survive "
-            "mirroring, and it was not trained on mirrored images), allowed with true; "
-            "--flip-anyway mirrors all the same"
+            "--flip: found a run with data.augment.flip: false (mirroring may change its classes, "
+            "and it was not trained on mirrored images), allowed with true; "
+            "--flip-anyway mirrors anyway"
         )
 
 
 def _build(work: _Work) -> tuple[Built, Parity]:
-    """The file; its measurement is the last row."""
+    """Builds the file; its measurement is the last row."""
     options, builder = work.options, work.builder
     pruned = _suffix(work)
     name = f"{options.format} {options.precision}{pruned}"
@@ -224,7 +224,7 @@ def _build(work: _Work) -> tuple[Built, Parity]:
 
 
 def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runtime]:
-    """Trains with int8's rounding where that is needed, and keeps it where it helps."""
+    """Trains with int8 rounding if needed, and keeps the result if it helps."""
     options, builder = work.options, work.builder
     before = work.rows[-1].validation
     accuracy = work.images.accuracy(runtime, "validation")
@@ -234,31 +234,31 @@ def _quantised(work: _Work, built: Built, runtime: Runtime) -> tuple[Built, Runt
         return built, runtime
     text = f"int8 costs {lost:.2f} points on the validation images, more than {options.max_loss:g}"
     if not options.epochs:
-        work.say(f"{text}; --epochs 0 leaves it there")
+        work.say(f"{text}; no training because of --epochs 0")
         return built, runtime
-    work.say(f"{text}: training {options.epochs} epochs with its rounding")
-    # The file of before must stay as it is, should it be the better one.
+    work.say(f"{text}: training {options.epochs} epochs with int8 rounding")
+    # Keep the earlier file in case it is the better one.
     kept = built.path.rename(built.path.with_name(f"kept-{built.path.name}"))
     trained = work.train(_QUANTISED_RATE, quantised=True)
     again = builder.build(trained, options.precision)
     second = builder.runtime(again, options.precision)
     found = work.images.accuracy(second, "validation")
     if found <= accuracy:
-        work.say("training did not help: the weights stay what they were")
+        work.say("training did not help: keeping the earlier weights")
         kept.replace(built.path)
         return built, runtime
-    # What training gave is the difference of two rows.
+    # The difference of two rows shows the effect of training.
     work.measure("int8 untrained", runtime, kept.stat().st_size)
     work.refined["int8"] = options.epochs
     work.network = trained
     lost = 100 * (before - found)
-    verdict = "still more than wanted" if lost > options.max_loss else "within the limit"
+    verdict = "still above the limit" if lost > options.max_loss else "within the limit"
     work.say(f"after training it costs {max(0.0, lost):.2f} points: {verdict}")
     return again, second
 
 
 def _suffix(work: _Work) -> str:
-    """What a row is called besides, in a few letters: the table fits 80 columns."""
+    """Returns a short suffix of a row's name, so that the table fits 80 columns."""
     options = work.options
     text = f" -{100 * options.prune:.0f} %" if options.prune else ""
     if isinstance(work.network, Ensemble):

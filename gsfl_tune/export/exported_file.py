@@ -1,4 +1,4 @@
-"""``torch.export``: a program that torch runs and compiles without the code that made it."""
+"""``torch.export`` files: programs that torch runs and compiles without the original code."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ METADATA = "metadata.json"
 
 
 def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
-    """The program of a module, with a dynamic batch.
+    """Captures the program of a module, with a dynamic batch.
 
     Args:
-        module: What is exported.
+        module: The module to export.
         example: Inputs of two images.
 
     Raises:
@@ -36,7 +36,7 @@ def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
                 (example,),
                 dynamic_shapes=({0: Dim("batch", min=1, max=2**16)},),
             )
-    except Exception as error:  # whatever torch stumbles over
+    except Exception as error:  # torch raises many kinds
         raise UserError(
             f"--format torch-export: this network cannot be exported ({first_line(error)}); "
             "allowed: safetensors"
@@ -52,8 +52,8 @@ def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:
     """Post-training static quantisation by torchao (PT2E), for inductor on x86.
 
     Args:
-        module: In fp32.
-        batches: Inputs of training images; the ranges of activations are taken from them.
+        module: The module in fp32.
+        batches: Inputs of training images, from which the ranges of activations are taken.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import x86_inductor_quantizer as x86
@@ -72,7 +72,7 @@ def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:
 
 
 def drop_unused(graph: Any) -> None:
-    """Removes what a graph does not read: of quantised weights, the float ones stay behind."""
+    """Removes tensors that a graph does not read, such as float originals of int8 weights."""
     used = {node.target for node in graph.graph.nodes if node.op == "get_attr"}
     for name, _ in [*graph.named_parameters(), *graph.named_buffers()]:
         if name not in used:
@@ -86,7 +86,7 @@ def write_program(program: ExportedProgram, path: Path, entries: Mapping[str, An
     Args:
         program: The program.
         path: The file.
-        entries: Kept inside as ``metadata.json``, see `torch.export.load` (``extra_files``).
+        entries: Stored inside as ``metadata.json``, see `torch.export.load` (``extra_files``).
     """
     content = json.dumps(dict(entries), ensure_ascii=False)
     with warnings.catch_warnings():

@@ -1,4 +1,4 @@
-"""Packages that only some exports need: the extra ``export``."""
+"""Check for the packages of the extra ``export``, which only some exports need."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from importlib.util import find_spec
 
 from gsfl_tune.experiment.errors import UserError
 
-# What is imported, and what pip calls it.
+# Module name to its name on PyPI.
 _PACKAGES = {
     "onnx": "onnx",
     "onnxscript": "onnxscript",
@@ -17,10 +17,10 @@ _PACKAGES = {
 
 
 def require(what: str, *modules: str) -> None:
-    """Makes sure that packages are there.
+    """Checks that packages are installed.
 
     Args:
-        what: Who needs them, as a user wrote it.
+        what: The option that needs them, as a user wrote it.
         modules: Names of importable modules.
 
     Raises:

@@ -1,9 +1,9 @@
-"""Training with the rounding of int8 in every convolution and linear layer.
+"""Training with int8 rounding in every convolution and linear layer.
 
 Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
-Integer-Arithmetic-Only Inference", CVPR 2018, with torch's own fake quantisation. Written for
-modules, not for a captured graph (as torchao's): the weights that come out are those of the
-same network, and go through the quantiser of whatever format they are exported to.
+Integer-Arithmetic-Only Inference", CVPR 2018, with torch's own fake quantisation. It works on
+modules, not on a captured graph (as torchao does): the trained weights belong to the same network
+and go through the quantiser of the export format.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _TINY = 1e-8
 def fake_quantised(network: nn.Module) -> Iterator[None]:
     """Rounds weights and inputs of every convolution and linear layer as int8 will.
 
-    Weights: symmetric, a scale for each output channel. Folding a batch norm scales a channel and
-    its scale alike, so that this equals rounding the folded weights. Inputs: unsigned, one scale,
-    from a moving average of their range. Gradients pass through the rounding.
+    Weights: symmetric, one scale per output channel. Folding a batch norm multiplies a channel and
+    its scale by the same factor, so this equals rounding the folded weights. Inputs: unsigned, one
+    scale, from a moving average of their range. Gradients pass through the rounding.
 
     Args:
-        network: Changed in place, and back again with the weights that were trained.
+        network: Changed in place; restored on exit with the trained weights.
     """
     layers = [m for m in network.modules() if isinstance(m, nn.Conv2d | nn.Linear)]
     handles = []
@@ -54,7 +54,7 @@ class _Weights(nn.Module):
 
 
 class _Inputs:
-    """A hook in front of a layer; it keeps the range of what the layer is given."""
+    """Hooks a layer's inputs and tracks their range."""
 
     def __init__(self) -> None:
         self._range: Tensor | None = None

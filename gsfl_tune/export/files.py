@@ -20,7 +20,7 @@ from gsfl_tune.experiment.errors import UserError
 
 FORMAT = 1
 MODEL = "model.safetensors"
-# What holds the model, by export format.
+# Model file by export format.
 MODELS = {"safetensors": MODEL, "onnx": "model.onnx", "torch-export": "model.pt2"}
 SHARED = "shared.safetensors"
 CONFIG = "config.json"
@@ -32,12 +32,12 @@ REQUIRED = (CONFIG, CLASSES, GROUPS, METRICS)
 
 
 class BundleError(UserError):
-    """A bundle that is missing, damaged, or of another version."""
+    """Signals a bundle that is missing, damaged, or of another version."""
 
 
 def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
-    """Safetensors of the tensors, on the CPU, each with memory of its own."""
-    # Cloned: safetensors refuses two names for one memory, which tied weights have.
+    """Encodes tensors as safetensors, on the CPU, each with its own memory."""
+    # Cloned because safetensors refuses tied weights (two names for one memory).
     plain = {
         name: tensor.detach().cpu().contiguous().clone() for name, tensor in sorted(tensors.items())
     }
@@ -45,19 +45,19 @@ def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:
 
 
 def json_bytes(content: Any) -> bytes:
-    """Indented JSON, in UTF-8."""
+    """Encodes indented JSON in UTF-8."""
     return (json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n").encode()
 
 
 def sha256(data: bytes) -> str:
-    """Hex digest."""
+    """Returns the hex digest."""
     return hashlib.sha256(data).hexdigest()
 
 
 def replace_directory(directory: Path, fill: Callable[[Path], None]) -> None:
     """Fills a temporary directory beside `directory` and renames it into place.
 
-    An older directory of that name is replaced; one that a crash leaves is a whole one.
+    An older directory of that name is replaced. After a crash, the directory there is complete.
     """
     directory = directory.absolute()
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -81,7 +81,7 @@ def read_checked(path: Path, digest: str | None) -> bytes:
     """Reads a file of a bundle and compares its digest.
 
     Raises:
-        BundleError: If it is missing or not the file that was written.
+        BundleError: If it is missing or differs from the file that was written.
     """
     try:
         data = path.read_bytes()
@@ -99,7 +99,7 @@ def read_tensors(path: Path, digest: str | None) -> dict[str, Tensor]:
     """Reads safetensors after checking their digest.
 
     Raises:
-        BundleError: If the file is missing, changed or no safetensors file.
+        BundleError: If the file is missing, changed or not a safetensors file.
     """
     data = read_checked(path, digest)
     try:

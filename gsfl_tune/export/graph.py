@@ -1,4 +1,4 @@
-"""The module that is exported: the network, with its preprocessing inside or not."""
+"""The exported module: the network, with or without its preprocessing."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.models import Ensemble, Network
 
 INPUT = "images"
-# Sizes of batches that a new file is tried with; it was written from one of two images.
+# Batch sizes that a new file is tested with; it was written from a batch of two.
 _TRIED = (1, 3)
 
 
 class Prepare(nn.Module):
-    """Squares of bytes to what the backbone sees, in operations that every format knows.
+    """Converts squares of bytes to backbone inputs, with operations that every format supports.
 
-    The same as `gsfl_tune.data.augment.center_crop`, up to rounding. Resizing is a product with
-    one matrix from each side, whose rows are those of the centre alone.
+    The result equals `gsfl_tune.data.augment.center_crop`, up to rounding. Resizing multiplies by
+    one matrix from each side; the matrix has only the rows of the centre crop.
 
     Args:
-        preprocessing: What happens to a square.
+        preprocessing: The preprocessing of a square.
     """
 
     mean: Tensor
@@ -47,7 +47,7 @@ class Prepare(nn.Module):
         self.register_buffer("resize", matrix)
 
     def forward(self, squares: Tensor) -> Tensor:
-        """(B, side, side, 3) uint8 to (B, 3, size, size) float32, normalised."""
+        """Converts (B, side, side, 3) uint8 to (B, 3, size, size) float32, normalised."""
         values = squares.permute(0, 3, 1, 2)
         if self.resize is None:
             stop = self.start + self.size
@@ -59,7 +59,7 @@ class Prepare(nn.Module):
 
 
 def resize_matrix(side: int, new: int) -> Tensor:
-    """(new, side) weights of torch's bicubic resizing with antialiasing."""
+    """Returns the weights (new, side) of torch's bicubic resizing with antialiasing."""
     rows = torch.eye(side)[None, None]
     return F.interpolate(
         rows, size=(new, side), mode="bicubic", align_corners=False, antialias=True
@@ -67,13 +67,13 @@ def resize_matrix(side: int, new: int) -> Tensor:
 
 
 class Deployed(nn.Module):
-    """A network as it is deployed.
+    """Wraps a network for deployment.
 
     Args:
         network: The network, or several; it is copied.
-        preprocessing: What happens to a square first.
-        inside: With the preprocessing inside it takes squares of bytes and gives probabilities;
-            without, normalised images and logits.
+        preprocessing: The preprocessing of a square.
+        inside: Whether the preprocessing is inside: then it takes squares of bytes and gives
+            probabilities, else it takes normalised images and gives logits.
         half: Weights and arithmetic in float16; inputs and outputs stay float32.
     """
 
@@ -96,11 +96,11 @@ class Deployed(nn.Module):
 
     @property
     def output(self) -> str:
-        """Name of what comes out."""
+        """Name of the output."""
         return "logits" if self.prepare is None else "probabilities"
 
     def example(self, count: int = 2) -> Tensor:
-        """Inputs of the right shape and type."""
+        """Returns inputs of the right shape and type."""
         if self.prepare is None:
             size = self.preprocessing.image_size
             return torch.zeros(count, 3, size, size)
@@ -108,7 +108,7 @@ class Deployed(nn.Module):
         return torch.zeros(count, side, side, 3, dtype=torch.uint8)
 
     def forward(self, images: Tensor) -> Tensor:
-        """Logits or probabilities (B, C) of a batch."""
+        """Computes logits or probabilities (B, C) of a batch."""
         if self.prepare is not None:
             images = self.prepare(images)
         logits = self.network.infer(images.to(self.dtype)).float()
@@ -116,10 +116,10 @@ class Deployed(nn.Module):
 
 
 def require_dynamic(format_name: str, sizes: Iterable[object]) -> None:
-    """Refuses a graph that takes or gives only so many images.
+    """Refuses a graph with a fixed batch size.
 
     Args:
-        format_name: Of ``--format``.
+        format_name: Value of ``--format``.
         sizes: The first dimension of its input and of its output.
 
     Raises:
@@ -127,26 +127,26 @@ def require_dynamic(format_name: str, sizes: Iterable[object]) -> None:
     """
     for size in sizes:
         if isinstance(size, int):
-            raise _fixed(format_name, f"takes batches of {size} images alone")
+            raise _fixed(format_name, f"takes only batches of {size} images")
 
 
 def require_any_batch(format_name: str, run: Callable[[Tensor], Tensor], module: Deployed) -> None:
-    """Runs a new file on batches of other sizes than the one that it was written from.
+    """Runs a new file on batches of other sizes than the one it was written from.
 
     Args:
-        format_name: Of ``--format``.
-        run: The file.
-        module: What it was written from.
+        format_name: Value of ``--format``.
+        run: Runs the file.
+        module: The module it was written from.
 
     Raises:
-        UserError: If it cannot run one, or gives something else than a row an image.
+        UserError: If it cannot run one, or does not give one row per image.
     """
     for count in _TRIED:
         images = module.example(count)
         try:
             with torch.inference_mode():
                 shape = tuple(run(images).shape)
-        except Exception as error:  # runtimes have classes of their own for every failure
+        except Exception as error:  # every runtime has its own error classes
             reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
             raise _fixed(format_name, f"cannot run a batch of {count} ({reason})") from error
         if shape[0] != count:

@@ -1,4 +1,4 @@
-"""The images of a run, for what an export must look at: calibration, parity, accuracy."""
+"""The images of a run, for calibration, parity and accuracy of an export."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _BATCH = 32
 
 @dataclass(frozen=True)
 class RunImages:
-    """Decoded images of a run, divided as in the run.
+    """Holds the decoded images of a run, split as in the run.
 
     Attributes:
         dataset: All of them.
-        preprocessing: What happens to a square.
+        preprocessing: The preprocessing of a square.
     """
 
     dataset: Dataset
@@ -43,12 +43,12 @@ class RunImages:
         """Opens the images that a bundle was trained on.
 
         Args:
-            bundle: Of the run.
-            path: Where they are now; default: where they were.
+            bundle: The bundle of the run.
+            path: Where the images are now; default: where they were.
             cache_dir: Root of the node's caches.
 
         Raises:
-            UserError: If they are not there any more, or are other ones.
+            UserError: If they are gone or differ.
         """
         section: dict[str, Any] = dict(bundle.config["data"])
         if path is not None:
@@ -61,8 +61,8 @@ class RunImages:
             )
         except (UserError, OSError) as error:
             raise UserError(
-                f"{error}\nthe images of the run are needed to compare and to calibrate what is "
-                "exported: --data PATH says where they are now"
+                f"{error}\nthe export needs the images of the run for comparison and calibration: "
+                "--data PATH says where they are now"
             ) from error
         if dataset.classes != bundle.classes:
             raise UserError(
@@ -73,16 +73,16 @@ class RunImages:
 
     @property
     def validation(self) -> np.ndarray:
-        """Positions of validation images in the pool."""
+        """Positions of the validation images in the pool."""
         return self.dataset.validation_index
 
     def calibration(self, count: int, *, inside: bool, batch: int = 8) -> Iterator[Tensor]:
-        """Inputs of training images, evenly spread, in batches of one size.
+        """Yields inputs of training images, evenly spread, in batches of one size.
 
         Args:
-            count: Images, at most.
+            count: Largest number of images.
             inside: Whether the model does the preprocessing itself.
-            batch: Images a batch; what does not fill one is left out.
+            batch: Images per batch; an incomplete batch is left out.
         """
         train = self.dataset.train_index
         picked = train[np.linspace(0, len(train) - 1, min(count, len(train))).astype(np.int64)]
@@ -92,7 +92,7 @@ class RunImages:
             yield self.inputs(squares, inside=inside)
 
     def inputs(self, squares: np.ndarray, *, inside: bool) -> Tensor:
-        """What a model takes for some squares."""
+        """Converts squares to the inputs of a model."""
         images = torch.from_numpy(squares)
         if inside:
             return images
@@ -100,13 +100,13 @@ class RunImages:
         return center_crop(images, p.image_size, p.mean, p.std)
 
     def examples(self, count: int) -> np.ndarray:
-        """(B, side, side, 3) uint8 squares of validation images, of all classes alike."""
-        # Folders are read class by class: the first ones would show few classes.
+        """Returns squares (B, side, side, 3) uint8 of validation images from all classes."""
+        # Folders are read class by class: the first images would cover few classes.
         chosen = np.linspace(0, len(self.validation) - 1, min(count, len(self.validation)))
         return self.dataset.pool.gather(self.validation[chosen.round().astype(np.int64)])
 
     def logits(self, runtime: Runtime, part: str) -> np.ndarray:
-        """(N, C) logits of a part: ``validation`` or ``test``."""
+        """Computes the logits (N, C) of a part: ``validation`` or ``test``."""
         images, index = self._part(part)
         rows = []
         with activity(f"predicting {part} images", len(index), "images") as step:
@@ -116,11 +116,11 @@ class RunImages:
         return np.concatenate(rows)
 
     def accuracy(self, runtime: Runtime, part: str) -> float:
-        """Top-1 accuracy on a part."""
+        """Computes the top-1 accuracy on a part."""
         return self.metrics(runtime, part)["accuracy"]
 
     def metrics(self, runtime: Runtime, part: str) -> dict[str, float]:
-        """Accuracy, balanced accuracy, top-5, NLL and ECE on a part."""
+        """Computes accuracy, balanced accuracy, top-5, NLL and ECE on a part."""
         images, index = self._part(part)
         labels = np.asarray(images.labels)[index]
         return classification_metrics(self.logits(runtime, part), labels)

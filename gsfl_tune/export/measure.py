@@ -1,4 +1,4 @@
-"""What an export costs and gains: accuracy, size and latency, before and after."""
+"""Measurements of an export: accuracy, size and latency, before and after."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ _FEWEST, _MOST = 20, 200
 
 @dataclass(frozen=True)
 class Latency:
-    """Milliseconds of a batch, from decoded squares to logits.
+    """Holds the milliseconds of a batch, from decoded squares to logits.
 
     Attributes:
-        batch: Images at once.
-        median: Of all runs.
+        batch: Images per batch.
+        median: Median of all runs.
         p95: 95 % of the runs took no longer.
-        runs: How many there were.
-        spread: By how much medians of parts of the measurement differ, a share of the smallest.
+        runs: Number of runs.
+        spread: Difference between medians of parts of the measurement, a share of the smallest.
         others: Cores that other processes used meanwhile.
-        cores: That there were.
+        cores: Number of cores.
         reliable: Whether it was steady, with a core for every thread; None in files of earlier
-            versions, which did not look.
+            versions, which did not check.
     """
 
     batch: int
@@ -49,27 +49,27 @@ class Latency:
 
     @classmethod
     def of(cls, batch: int, timing: Timing) -> Latency:
-        """From what was measured."""
+        """Builds it from a timing."""
         return cls(batch, timing.median, timing.p95, timing.runs, **timing.to_json())
 
     @property
     def text(self) -> str:
-        """``12.3 (14.0)``, with a question mark if it cannot be relied on."""
+        """Formats it as ``12.3 (14.0)``, with a question mark if it is unreliable."""
         return f"{self.median:.1f} ({self.p95:.1f})" + (" ?" if self.reliable is False else "")
 
 
 @dataclass(frozen=True)
 class Measurement:
-    """One row of the table.
+    """Holds one row of the table.
 
     Attributes:
-        name: What was measured.
+        name: Name of the measured model.
         validation: Accuracy on the validation images.
         test: Accuracy on the test images.
         bytes: Size of the model file.
-        latency: For each of `BATCHES`.
-        nll: On the test images; None in files of earlier versions, as is `ece`.
-        ece: On the test images.
+        latency: One for each of `BATCHES`.
+        nll: NLL on the test images; None in files of earlier versions, like `ece`.
+        ece: ECE on the test images.
     """
 
     name: str
@@ -81,17 +81,17 @@ class Measurement:
     ece: float | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists."""
+        """Returns plain dictionaries and lists."""
         return asdict(self)
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Measurement:
-        """The inverse of `to_json`."""
+        """Inverts `to_json`."""
         return cls(**{**content, "latency": [Latency(**each) for each in content["latency"]]})
 
 
 def processor() -> str:
-    """What the CPU calls itself."""
+    """Returns the model name of the CPU."""
     try:
         with open("/proc/cpuinfo") as file:
             names = [
@@ -108,9 +108,9 @@ def measure(
     """Measures one model.
 
     Args:
-        name: What it is called.
+        name: Name of the row.
         runtime: The model; it computes with as many threads as it was given.
-        images: Of the run.
+        images: Images of the run.
         size: Bytes of its file.
         seconds: See `latency`.
     """
@@ -130,14 +130,14 @@ def measure(
 def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -> Latency:
     """Times a batch in rounds of at least 20 runs, up to 200 while there is time.
 
-    A round that was not steady, or in which other processes took the cores, is repeated for a
-    while; if none was better the time is marked, see `Latency.reliable`.
+    A round that was not steady, or during which other processes used the cores, is repeated for a
+    while. If no round is better, the time is marked, see `Latency.reliable`.
 
     Args:
         runtime: The model; it computes with as many threads as PyTorch was given.
-        squares: (N, side, side, 3) uint8, repeated where a batch needs more.
-        batch: Images at once.
-        seconds: After which a round makes no more than the fewest runs.
+        squares: (N, side, side, 3) uint8, repeated if a batch needs more.
+        batch: Images per batch.
+        seconds: Time limit of a round, after the fewest runs.
     """
     inputs = np.ascontiguousarray(np.resize(squares, (batch, *squares.shape[1:])))
     for _ in range(_WARM_UP):
@@ -157,7 +157,7 @@ def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -
 
 
 def conditions(threads: int) -> dict[str, Any]:
-    """Where the latencies were measured."""
+    """Describes the machine of the latencies."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
     return {"cpu": processor(), "cores": cores(), "threads": threads, "gpu": gpu}
 
@@ -166,7 +166,7 @@ HEADER = ("", "valid.", "test", "NLL", "size", "1 image", "32 images")
 
 
 def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
-    """The table as text, a row a measurement, below `HEADER`."""
+    """Returns the table as text, one row per measurement, below `HEADER`."""
     return [
         (
             row.name,
@@ -181,7 +181,7 @@ def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
 
 
 def text_table(rows: Sequence[Measurement]) -> str:
-    """The table for a terminal."""
+    """Formats the table for a terminal."""
     lines = [HEADER, *cells(rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(len(HEADER))]
     return "\n".join(
@@ -194,14 +194,14 @@ def text_table(rows: Sequence[Measurement]) -> str:
 
 
 def markdown_table(rows: Sequence[Measurement]) -> str:
-    """The same for a Markdown file."""
+    """Formats the table for a Markdown file."""
     lines = ["| " + " | ".join(line) + " |" for line in [HEADER, *cells(rows)]]
     lines.insert(1, "| --- |" + " --: |" * (len(HEADER) - 1))
     return "\n".join(lines)
 
 
 def legend(threads: int, device: str) -> str:
-    """What the columns mean, in a sentence."""
+    """Explains the columns in a sentence."""
     return (
         "Accuracy on validation and test images, NLL on test images; size of the model file; "
         f"milliseconds from decoded images to logits, median (p95), {device}, "
@@ -210,7 +210,7 @@ def legend(threads: int, device: str) -> str:
 
 
 def doubts(rows: Sequence[Measurement]) -> str:
-    """What is to be said of the times with a question mark; empty if there are none."""
+    """Explains the times with a question mark; empty if there are none."""
     found = [
         f"{row.name}, {each.batch} image{'s' if each.batch > 1 else ''} (medians differed by "
         f"{100 * (each.spread or 0):.0f} %, other processes used {each.others:.1f} of "
@@ -222,7 +222,7 @@ def doubts(rows: Sequence[Measurement]) -> str:
     if not found:
         return ""
     return (
-        "Times with a question mark are unreliable, they were measured while the machine was busy "
+        "Times with a question mark are unreliable: they were measured while the machine was busy "
         f"or did not become steady: {'; '.join(found)}. Do not compare them; export again on an "
         "idle machine."
     )

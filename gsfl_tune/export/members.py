@@ -1,4 +1,4 @@
-"""The retrained seeds of a run, to be exported as one."""
+"""The retrained seeds of a run, for export as an ensemble."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _CHECKPOINT = "checkpoint.pt"
 
 
 def require_seeds(run: RunDirectory, results: Results) -> None:
-    """Looks whether there are models to average.
+    """Checks that there are models to average.
 
     Raises:
-        UserError: If one seed was trained, or models are gone.
+        UserError: If only one seed was trained, or models are gone.
     """
     outcome = results.winner
     if len(outcome.seeds) < 2:
@@ -42,8 +42,8 @@ def require_seeds(run: RunDirectory, results: Results) -> None:
     if gone:
         raise UserError(
             f"--ensemble: the retrained models of seeds {', '.join(map(str, gone))} are gone: "
-            f"found no {_CHECKPOINT} in {_folder(run, outcome, gone[0])}; allowed while all are "
-            "there (the first seed's alone is RUN/best)"
+            f"found no {_CHECKPOINT} in {_folder(run, outcome, gone[0])}; allowed if all exist "
+            "(RUN/best is the first seed's model)"
         )
 
 
@@ -54,7 +54,7 @@ def seed_networks(
     data: str | None = None,
     cache_dir: Path | None = None,
 ) -> list[Network]:
-    """Loads the winner's networks, one a retrained seed, with the ensemble's temperature.
+    """Loads the winner's networks, one per retrained seed, with the ensemble's temperature.
 
     Args:
         run: A finished run.
@@ -63,7 +63,7 @@ def seed_networks(
         cache_dir: Root of the node's caches.
 
     Raises:
-        UserError: If a model is gone or is of another training, or the images are gone.
+        UserError: If a model is gone or from another training, or the images are gone.
     """
     require_seeds(run, results)
     outcome = results.winner
@@ -89,19 +89,19 @@ def seed_networks(
 
 
 def calibration_of(results: Results) -> Calibration | None:
-    """Finds the ensemble's own temperature and thresholds, else those of its members."""
+    """Returns the ensemble's own temperature and thresholds, else those of its members."""
     if results.ensemble is not None and results.ensemble.calibration is not None:
         return results.ensemble.calibration
     return results.winner.calibration
 
 
 def about(seeds: Sequence[int], *, one_backbone: bool, flip: bool) -> dict[str, Any]:
-    """Describes the ``ensemble`` of an export: what a reader of its tensors must know.
+    """Returns the key ``ensemble`` of an export, which a reader of its tensors needs.
 
     Args:
-        seeds: Of the members; empty for the bundle's own network alone.
-        one_backbone: Whether they share it.
-        flip: Whether every image is seen mirrored too.
+        seeds: Seeds of the members; empty for the bundle's own network alone.
+        one_backbone: Whether they share the backbone.
+        flip: Whether every image is also seen mirrored.
     """
     return {
         "members": max(1, len(seeds)),
@@ -122,7 +122,7 @@ def _state(
         raise UserError(f"--ensemble: {error}") from error
     if not whole:
         raise UserError(
-            f"--ensemble: {directory / _CHECKPOINT}: of another training or of other images; "
+            f"--ensemble: {directory / _CHECKPOINT}: from another training or other images; "
             "allowed: the retrained models of this run"
         )
     state = training.trained_network().cpu().inference_state()

@@ -1,4 +1,4 @@
-"""ONNX: a file that ONNX Runtime and many others run, without Python and without torch."""
+"""ONNX files, which ONNX Runtime and many other tools run without Python and torch."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.export import Dim
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.graph import INPUT, Deployed, require_dynamic
 
-# Operations between convolutions that are worth int8: else numbers would go to float and back.
+# Operations between convolutions that are worth int8: else values go to float and back.
 _BETWEEN = {"Add", "AveragePool", "Clip", "Concat", "GlobalAveragePool", "MaxPool", "Mul", "Relu"}
 _WEIGHTED = {"Conv", "Gemm", "MatMul"}
 
@@ -25,11 +25,11 @@ def write_onnx(module: Deployed, path: Path) -> None:
     """Writes a module through torch's exporter, with a dynamic batch.
 
     Args:
-        module: What is exported.
+        module: The module to export.
         path: The file, with its weights inside.
 
     Raises:
-        UserError: If the exporter does not know one of its operations, or fixes the batch.
+        UserError: If the exporter does not support one of its operations, or fixes the batch.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -44,19 +44,19 @@ def write_onnx(module: Deployed, path: Path) -> None:
                 external_data=False,
                 verbose=False,
             )
-        except Exception as error:  # whatever the exporter stumbles over
+        except Exception as error:  # the exporter raises many kinds
             raise UserError(
                 f"--format onnx: this network cannot be exported ({_reason(error)}); allowed: "
                 "safetensors, torch-export"
             ) from error
-    # The exporter says nothing where a number of images in the code has become one in the file.
+    # The exporter does not report when code fixes the batch size in the file.
     graph = program.model.graph
     require_dynamic("onnx", [graph.inputs[0].shape[0], graph.outputs[0].shape[0]])
     program.save(str(path), external_data=False)
 
 
 def write_metadata(path: Path, entries: Mapping[str, Any]) -> None:
-    """Puts entries into the file's metadata, as JSON where they are not text."""
+    """Writes entries to the file's metadata, as JSON if they are not text."""
     import onnx
 
     model = onnx.load(path)
@@ -69,15 +69,15 @@ def write_metadata(path: Path, entries: Mapping[str, Any]) -> None:
 
 
 def quantise_onnx(source: Path, target: Path, batches: Iterable[np.ndarray]) -> None:
-    """Post-training static quantisation by ONNX Runtime: QDQ, int8 weights for every channel.
+    """Quantises statically after training by ONNX Runtime: QDQ, int8 weights per channel.
 
     Source: Jacob et al., "Quantization and Training of Neural Networks for Efficient
     Integer-Arithmetic-Only Inference", CVPR 2018.
 
     Args:
         source: An fp32 file.
-        target: Where the int8 file goes.
-        batches: Inputs of training images; the ranges of activations are taken from them.
+        target: The int8 file to write.
+        batches: Inputs of training images, from which the ranges of activations are taken.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
@@ -104,9 +104,9 @@ def quantise_onnx(source: Path, target: Path, batches: Iterable[np.ndarray]) -> 
 
 
 def quantised_nodes(model: Any) -> list[str]:
-    """Names of the nodes that compute in int8.
+    """Returns the names of the nodes that compute in int8.
 
-    Everything with weights, and what lies between the first convolution and the last.
+    These are all nodes with weights, and those between the first and the last convolution.
     Preprocessing, pooling, normalisation and softmax stay in float: they are small, and bilinear
     pooling squares and takes roots near zero.
     """
@@ -128,7 +128,7 @@ def quantised_nodes(model: Any) -> list[str]:
     names = []
     for number, node in enumerate(nodes):
         if node.op_type in _WEIGHTED:
-            # A product of two activations has no weights; neither has the resizing in front.
+            # A product of two activations has no weights, and the resizing in front has none.
             chosen = len(node.input) > 1 and node.input[1] in constant and number >= convolutions[0]
         elif node.op_type in _BETWEEN:
             inside = bool(set(node.output) & before) and bool(set(node.input) & behind)
@@ -143,7 +143,7 @@ def quantised_nodes(model: Any) -> list[str]:
 
 
 class _Reader:
-    """What ONNX Runtime asks for calibration inputs."""
+    """Provides calibration inputs to ONNX Runtime."""
 
     def __init__(self, batches: Iterable[np.ndarray]) -> None:
         self._batches = iter(batches)
@@ -154,7 +154,7 @@ class _Reader:
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what went wrong at first: the exporter's own says which step it was in."""
+    """Returns the first line of the root cause; the exporter's own error only names its step."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = str(error).strip().splitlines()

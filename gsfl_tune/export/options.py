@@ -1,4 +1,4 @@
-"""What an export may be asked for, and what does not go together."""
+"""Options of an export, and checks for invalid combinations."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 @dataclass(frozen=True)
 class Options:
-    """How a winner is exported.
+    """Holds the options of an export.
 
     Attributes:
         format: Kind of file.
-        precision: Of its weights, and of its arithmetic where the format says so.
-        prune: Share of the backbone's channels to remove; 0 leaves all.
+        precision: Precision of the weights, and of the arithmetic if the format defines it.
+        prune: Share of the backbone's channels to remove; 0 removes none.
         preprocess: Whether the file takes squares of bytes and gives probabilities.
-        max_loss: Points of validation accuracy that int8 may cost before it is trained on.
-        epochs: Of training after pruning, and of training with int8's rounding; 0 for none.
-        calibration: Training images that int8 takes its ranges from.
-        threads: CPU threads of the measurements; default: as many as there are cores.
-        seconds: Of a measurement of latency, at least 20 runs in any case.
+        max_loss: Points of validation accuracy that int8 may cost before it is trained further.
+        epochs: Epochs of training after pruning, and of training with int8 rounding; 0 for none.
+        calibration: Number of training images for the ranges of int8.
+        threads: CPU threads of the measurements; default: the number of cores.
+        seconds: Seconds of a latency measurement, but always at least 20 runs.
         ensemble: Whether all retrained seeds are exported, as the mean of their probabilities.
-        flip: Whether every image is seen mirrored too.
-        flip_anyway: Whether to do so although the run was not trained on mirrored images.
+        flip: Whether every image is also seen mirrored.
+        flip_anyway: Whether to mirror even if the run was not trained on mirrored images.
         data: Where the run's images are now; default: where they were.
     """
 
@@ -57,19 +57,19 @@ class Options:
 
     @property
     def several(self) -> bool:
-        """Whether the answer is a mean, over seeds or views."""
+        """Whether the answer is a mean over seeds or views."""
         return self.ensemble or self.mirrored
 
     @property
     def mirrored(self) -> bool:
-        """Whether every image is seen mirrored too."""
+        """Whether every image is also seen mirrored."""
         return self.flip or self.flip_anyway
 
     def check(self, *, with_shared: bool = False) -> None:
-        """Refuses what does not go together.
+        """Refuses invalid values and combinations.
 
         Raises:
-            UserError: With one line a problem.
+            UserError: With one line per problem.
         """
         problems = []
         if self.format not in FORMATS:
@@ -114,7 +114,7 @@ class Options:
             raise UserError("\n".join(problems))
 
     def require(self) -> None:
-        """Asks for the packages that are needed, before any work is done.
+        """Checks that the needed packages are installed, before any work is done.
 
         Raises:
             UserError: With the command that installs what is missing.

@@ -1,4 +1,4 @@
-"""Chooses from the Pareto front of a run, and trains the choice to its end."""
+"""Choice of a trial from the Pareto front of a run, and its full training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ RULE = "fastest-within"
 
 
 def parse_rule(words: list[str]) -> float:
-    """Points of accuracy that a choice may give away: ``fastest-within 0.5``.
+    """Parses the points of accuracy that a choice may lose: ``fastest-within 0.5``.
 
     Raises:
-        UserError: If it is no such rule.
+        UserError: If it is not such a rule.
     """
     try:
         name, text = words
@@ -34,11 +34,11 @@ def parse_rule(words: list[str]) -> float:
 
 
 def choose(results: Results, points: float) -> dict[str, Any]:
-    """The fastest trial of the front that is at most so many points less accurate than the best.
+    """Returns the fastest trial of the front within `points` of the best accuracy.
 
     Args:
-        results: Of a finished run.
-        points: In percent.
+        results: Results of a finished run.
+        points: Largest loss of accuracy, in percentage points.
 
     Raises:
         UserError: If the search had one objective.
@@ -49,7 +49,7 @@ def choose(results: Results, points: float) -> dict[str, Any]:
             "search with search.objectives: [validation/accuracy, latency_ms]"
         )
     best = max(entry["accuracy"] for entry in results.pareto)
-    # Rounding must not decide about a trial that is exactly as much worse as is allowed.
+    # Rounding must not exclude a trial that is exactly at the limit.
     able = [each for each in results.pareto if each["accuracy"] >= best - points / 100 - 1e-9]
     return min(able, key=lambda each: (each["latency_ms"], -each["accuracy"], each["trial"]))
 
@@ -62,17 +62,17 @@ def picked_bundle(
     cache_dir: Path | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Path:
-    """The bundle of a choice; the first time it is trained on train + validation and tested once.
+    """Returns the bundle of a choice; at first use trains on train + validation and tests once.
 
-    Trials of the front are not retrained by the search, which retrains its winner. The choice gets
-    the first of the protocol's seeds; ``RUN/picks/N`` keeps its bundle for the next export.
+    The search retrains only its winner, not other trials of the front. The choice gets the first
+    of the protocol's seeds; ``RUN/picks/N`` keeps its bundle for the next export.
 
     Args:
         run: A finished run.
         points: See `choose`.
         data: Where the run's images are now; default: where they were.
         cache_dir: Root of the node's caches.
-        say: Told what is being done.
+        say: Receives progress messages.
 
     Returns:
         A directory with a bundle.
@@ -85,7 +85,7 @@ def picked_bundle(
     number = int(entry["trial"])
     say(
         f"picked trial {number}: validation accuracy {entry['accuracy']:.4f}, "
-        f"{entry['latency_ms']:.2f} ms an image"
+        f"{entry['latency_ms']:.2f} ms per image"
         + (
             " (unreliable: measured while the machine was busy, or never steady)"
             if entry.get("latency_reliable") is False
@@ -113,7 +113,7 @@ def picked_bundle(
         params=dict(entry["params"]),
         trial=number,
     )
-    # What was compared, averaged and found is of the run's own winner.
+    # Comparisons, ensemble and findings belong to the run's own winner.
     said = replace(
         results,
         winner=outcome,
@@ -143,7 +143,7 @@ def _trained(
     say: Callable[[str], None],
 ) -> Training:
     seed = config.training.seed + 1
-    # Where the search would retrain it: what is there already is not trained again.
+    # The folder in which the search would retrain it, so that existing work is reused.
     directory = run.finals / f"search-{number}" / "retrain" / f"seed-{seed}"
     training = Training(config, workspace, directory, seed=seed, fit="train+validation")
     try:
@@ -151,7 +151,7 @@ def _trained(
     except CheckpointError as error:
         raise UserError(f"{error}; remove the file to train from the beginning") from error
     images = "the training images" if config.data.shots else "train + validation"
-    say(f"training it on {images} for {training.total_epochs} epochs")
+    say(f"training the picked trial on {images} for {training.total_epochs} epochs")
     while not training.finished:
         training.run_epoch()
     training.save()

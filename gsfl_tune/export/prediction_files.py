@@ -1,4 +1,4 @@
-"""Predictions as tables: one row an image, written while they come."""
+"""Tables of predictions: one row per image, written as predictions arrive."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import pyarrow.parquet as pq
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.predictor import Prediction
 
-# Rows that a group of a Parquet file has, and that are held in memory.
+# Rows per group of a Parquet file, which are held in memory.
 _GROUP = 4096
 
 
 class PredictionFile(ABC):
-    """A table with ``path``, ``class_1``, ``probability_1``, ..., and ``rejected``.
+    """Writes a table with ``path``, ``class_1``, ``probability_1``, ..., and ``rejected``.
 
-    It appears under its name when it is complete; a file that is there is replaced.
+    It appears under its name when it is complete; an existing file is replaced.
 
     Args:
         target: The file.
-        top: Classes an image.
-        threshold: Whether there is one: then ``rejected`` says whether an image is below.
+        top: Classes per image.
+        threshold: Whether there is a threshold: then ``rejected`` says if an image is below it.
 
     Raises:
         UserError: If the file cannot be written.
@@ -53,7 +53,7 @@ class PredictionFile(ABC):
 
     def add(self, prediction: Prediction) -> None:
         """Adds the row of an image."""
-        # A name that is no text: the file still has to be.
+        # The file must be valid text even if a name is not.
         row: list[Any] = [os.fsencode(prediction.path).decode("utf-8", "replace")]
         for name, value in zip(prediction.classes, prediction.probabilities, strict=True):
             row += [name, value]
@@ -80,7 +80,7 @@ class PredictionFile(ABC):
 
     @abstractmethod
     def _open(self, path: Path) -> None:
-        """Begins the file."""
+        """Opens the file."""
 
     @abstractmethod
     def _write(self, row: list[Any]) -> None:
@@ -88,11 +88,11 @@ class PredictionFile(ABC):
 
     @abstractmethod
     def _close(self) -> None:
-        """Ends it."""
+        """Completes the file."""
 
 
 class CsvFile(PredictionFile):
-    """A CSV file in UTF-8 with a header."""
+    """Writes a CSV file in UTF-8 with a header."""
 
     _file: IO[str]
 
@@ -111,7 +111,7 @@ class CsvFile(PredictionFile):
 
 
 class ParquetFile(PredictionFile):
-    """A Parquet file: strings, doubles, and a boolean."""
+    """Writes a Parquet file: strings, doubles, and a boolean."""
 
     def _open(self, path: Path) -> None:
         kinds = {"path": pa.string(), "rejected": pa.bool_()}

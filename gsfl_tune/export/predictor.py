@@ -1,4 +1,4 @@
-"""A loaded bundle: from images to classes, with the preprocessing that training validated with."""
+"""A loaded bundle: predicts classes of images, with the preprocessing of validation."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Prediction:
-    """The most probable classes of one image, most probable first.
+    """Holds the most probable classes of one image, most probable first.
 
     Attributes:
         path: The image.
-        classes: Names.
-        probabilities: Theirs.
-        unknown: Whether the first is below the threshold that was asked for; None without one.
+        classes: Names of the classes.
+        probabilities: Their probabilities.
+        unknown: Whether the first is below the requested threshold; None without one.
     """
 
     path: str
@@ -45,7 +45,7 @@ class Prediction:
     unknown: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; ``unknown`` only where there was a threshold."""
+        """Returns plain values; ``unknown`` only if there was a threshold."""
         content = asdict(self)
         if self.unknown is None:
             del content["unknown"]
@@ -54,20 +54,20 @@ class Prediction:
 
 @dataclass(frozen=True)
 class Bundle:
-    """An exported winner, ready to predict. Made by `load_bundle`.
+    """Predicts with an exported winner. Made by `load_bundle`.
 
     Attributes:
         path: Its directory.
         runtime: Runs the model: PyTorch, ONNX Runtime or a program of `torch.export`.
         classes: Names, in the order of the outputs.
         groups: Group of every class; empty for a plain head.
-        preprocessing: What happens to an image first.
+        preprocessing: The preprocessing of an image.
         config: The complete configuration of the experiment that made it.
-        metrics: What it reached, as in ``metrics.json``.
+        metrics: Its results, as in ``metrics.json``.
         export: How it was exported, empty for the bundle of a run: ``format``, ``precision``,
             ``preprocess``, ``prune``, ``parity``, ``table``.
-        calibration: ``temperature``, which is in the model already, and ``rejections``, the
-            thresholds that validation images chose; empty where there is none.
+        calibration: ``temperature``, which is already in the model, and ``rejections``, the
+            thresholds chosen on validation images; empty if there is none.
     """
 
     path: Path
@@ -85,7 +85,7 @@ class Bundle:
         """The PyTorch module, in eval mode, without gradients.
 
         Raises:
-            BundleError: If the bundle was exported to a format that has none, or has several.
+            BundleError: If the bundle's format has no network, or the bundle has several.
         """
         if isinstance(self.runtime, TorchRuntime):
             network = self.runtime.network
@@ -103,7 +103,7 @@ class Bundle:
 
     @property
     def networks(self) -> list[Network]:
-        """The PyTorch modules whose probabilities are averaged; none of a format without any."""
+        """PyTorch modules whose probabilities are averaged; empty if the format has none."""
         if not isinstance(self.runtime, TorchRuntime):
             return []
         network = self.runtime.network
@@ -111,7 +111,7 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
-        """Where the model computes."""
+        """Device of the model."""
         return self.runtime.device
 
     @property
@@ -120,7 +120,7 @@ class Bundle:
         return (self.path / files.SHARED).is_file()
 
     def shared_state(self) -> dict[str, torch.Tensor]:
-        """Tensors of shared encoder, decoder and class centres.
+        """Reads the tensors of shared encoder, decoder and class centres.
 
         Raises:
             BundleError: If the bundle was exported without them.
@@ -142,14 +142,14 @@ class Bundle:
         on_error: Callable[[ImageError], None] | None = None,
         threshold: float | str | None = None,
     ) -> list[Prediction]:
-        """Names the most probable classes of each image.
+        """Predicts the most probable classes of each image.
 
         Args:
             images: Paths, file contents, Pillow images, or (H, W, 3) or (H, W) uint8 arrays.
-            top: Classes a prediction; all where there are fewer.
-            batch_size: Images a forward pass; only so many are held in memory.
-            on_error: Called with what is wrong with an image that cannot be read, which is
-                then left out; without it the first such image ends the prediction.
+            top: Classes per prediction; all if there are fewer.
+            batch_size: Images per forward pass; only these are held in memory.
+            on_error: Called with the error of an image that cannot be read, which is then left
+                out; without it the first such image ends the prediction.
             threshold: Probability below which an image is ``unknown``; ``"auto"`` is the
                 bundle's own, ``"auto:0.8"`` the one that rejects that share of errors.
 
@@ -173,7 +173,7 @@ class Bundle:
         on_error: Callable[[ImageError], None] | None = None,
         threshold: float | str | None = None,
     ) -> Iterator[Prediction]:
-        """Does what `predict` does, one by one: of any number of images, some are in memory.
+        """Yields the results of `predict` one by one, with only some images in memory.
 
         Images are read and decoded ahead, in as many threads as there are cores.
         """
@@ -200,11 +200,11 @@ class Bundle:
                 yield Prediction(name, [self.classes[index] for index in row], values, below)
 
     def threshold(self, asked: float | str, where: str = "threshold") -> float:
-        """The probability below which the answer is ``unknown``.
+        """Returns the probability below which the answer is ``unknown``.
 
         Args:
             asked: ``auto``, ``auto:SHARE`` or a probability.
-            where: What asked, for the error.
+            where: Name of the option, for the error.
 
         Raises:
             UserError: If it is none of these, or the bundle has no such threshold.
@@ -212,7 +212,7 @@ class Bundle:
         return parse_threshold(str(asked), self.calibration, where)
 
     def logits(self, images: DecodedImages, *, batch_size: int = 64) -> np.ndarray:
-        """(N, C) float32 logits of decoded images.
+        """Computes the logits (N, C) float32 of decoded images.
 
         Raises:
             UserError: If they were decoded to squares of another side.
@@ -238,10 +238,10 @@ class Bundle:
         """Scores the bundle on labelled images.
 
         Args:
-            data: A data set, of which the test part is used, or decoded images.
-            classes: What the labels of decoded images stand for; default: the bundle's classes.
+            data: Decoded images, or a data set: then its test part is used.
+            classes: Class names of the labels of decoded images; default: the bundle's classes.
                 They are matched by name.
-            batch_size: Images a forward pass.
+            batch_size: Images per forward pass.
 
         Returns:
             Accuracy, balanced accuracy, top-5, NLL and ECE.
@@ -259,14 +259,14 @@ class Bundle:
         return classification_metrics(self.logits(images, batch_size=batch_size), labels)
 
     def match_classes(self, names: Sequence[str], labels: np.ndarray | None = None) -> np.ndarray:
-        """(K,) positions of the names among the bundle's classes.
+        """Returns the positions (K,) of the names among the bundle's classes.
 
         Args:
             names: K names.
             labels: (N,) labels of images, for the message.
 
         Raises:
-            UserError: That lists names unknown to the bundle, and says which share of the images
+            UserError: If names are unknown to the bundle; lists them and the share of images that
                 could not be right.
         """
         position = {name: index for index, name in enumerate(self.classes)}
@@ -280,12 +280,12 @@ class Bundle:
                 theirs = [number for number, name in enumerate(names) if name not in position]
                 count = int(np.isin(labels, theirs).sum())
                 share = f"{count} of {len(labels)} images ({count / len(labels):.1%})"
-                text += f". {share} could not be right: leave them out, or name the classes alike"
+                text += f". {share} could not be right: leave them out, or use the same class names"
             raise UserError(text)
         return np.array([position[name] for name in names], dtype=np.int64)
 
     def _logits(self, squares: np.ndarray) -> torch.Tensor:
-        """(B, C) logits on the CPU of (B, side, side, 3) uint8 squares."""
+        """Computes logits (B, C) on the CPU of squares (B, side, side, 3) uint8."""
         return self.runtime.logits(squares)
 
     def squares(
@@ -296,13 +296,13 @@ class Bundle:
         on_error: Callable[[ImageError], None] | None = None,
         reading: Reading | None = None,
     ) -> Iterator[tuple[list[str], np.ndarray]]:
-        """Reads images as the model takes them, in batches and in order.
+        """Reads images as the model needs them, in batches and in order.
 
         Args:
             images: As for `predict`.
-            batch_size: Images of a batch.
+            batch_size: Images per batch.
             on_error: As for `predict`.
-            reading: How files are read; default: as the bundle says.
+            reading: How files are read; default: the bundle's.
 
         Yields:
             Names, and (B, side, side, 3) uint8 squares.
@@ -331,4 +331,4 @@ class Bundle:
 
 def _some(names: Sequence[str], limit: int = 8) -> str:
     shown = ", ".join(names[:limit])
-    return f"{shown}, ... ({len(names)} in all)" if len(names) > limit else shown
+    return f"{shown}, ... ({len(names)} in total)" if len(names) > limit else shown

@@ -1,4 +1,4 @@
-"""What happens to an image before the network sees it."""
+"""Preprocessing of an image for the network."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from gsfl_tune.data.single import Fit, Reading
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """From an image to what the backbone sees.
+    """Describes the steps from an image to the input of the backbone.
 
     Attributes:
         image_size: Side of the centre crop in pixels.
-        side: Side of the square that an image is made first.
-        fit: How: crop, pad or squash.
-        mean: Of each channel, of values in 0..1.
-        std: Of each channel.
+        side: Side of the square that an image is first made into.
+        fit: How the square is made: crop, pad or squash.
+        mean: Mean of each channel, for values in 0..1.
+        std: Standard deviation of each channel.
         value_range: Values of deep grey images that become black and white; None: by their type.
-        float_range: The same for those alone whose type does not say it.
+        float_range: The same, only for images whose type does not define it.
     """
 
     image_size: int
@@ -37,5 +37,5 @@ class Preprocessing:
 
 
 def _pair(limits: Sequence[float] | None) -> tuple[float, float] | None:
-    """JSON knows lists alone."""
+    """Converts a list from JSON, which has no tuples, to a pair."""
     return None if limits is None else (limits[0], limits[1])

@@ -1,4 +1,4 @@
-"""Structured channel pruning: whole channels of the backbone, so that every format gets faster.
+"""Structured pruning: removes whole channels of the backbone, which speeds up every format.
 
 Source: Fang et al., "DepGraph: Towards Any Structural Pruning", CVPR 2023, by torch-pruning.
 """
@@ -16,7 +16,7 @@ from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.extras import require
 from gsfl_tune.models import Network
 
-# Vector units like multiples of it; narrow networks would lose too much.
+# Vector units are faster with multiples of it; narrow networks would lose too much by it.
 _ROUND_TO = 8
 _WIDE = 64
 
@@ -28,12 +28,12 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
     are untouched.
 
     Args:
-        network: Stays as it is.
+        network: Not changed.
         ratio: Share of the channels to remove.
         image_size: Side of the images in pixels.
 
     Returns:
-        A smaller copy, to be trained on, in eval mode on the CPU.
+        A smaller copy for further training, in eval mode on the CPU.
 
     Raises:
         UserError: If torch-pruning is not installed, or the backbone cannot be pruned.
@@ -49,7 +49,7 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             _prune(pruned.backbone, ratio, image_size)
         with torch.no_grad():
             maps = pruned.backbone(torch.zeros(1, 3, image_size, image_size))
-    except Exception as error:  # of a network that torch-pruning cannot follow, anything
+    except Exception as error:  # torch-pruning raises many kinds
         raise UserError(
             f"--prune: {name} cannot be pruned ({first_line(error)}); "
             "allowed: convolutional backbones"
@@ -64,7 +64,7 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
 
 
 class _Marked(nn.Module):
-    """A backbone with a layer behind it, which shows what its feature map depends on."""
+    """Wraps a backbone with a layer behind it, which marks what its feature map depends on."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()

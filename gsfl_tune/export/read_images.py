@@ -1,4 +1,4 @@
-"""Single images of any kind, as a bundle reads them."""
+"""Reader of single images for a bundle: paths, file contents, Pillow images and arrays."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ __all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]
 
 @dataclass(frozen=True)
 class LazyImage:
-    """An image that is read when it is needed, and let go.
+    """Holds an image that is read when needed and then released.
 
     Attributes:
-        name: What messages and predictions call it.
-        read: Gives the content of its file, or the image; what it raises says why there is none.
+        name: Its name in messages and predictions.
+        read: Returns the content of its file, or the image; its error says why there is none.
     """
 
     name: str
@@ -35,7 +35,7 @@ ImageSource = str | os.PathLike[str] | bytes | Image.Image | np.ndarray | LazyIm
 
 
 class ImageError(UserError):
-    """An image that cannot be read; ``missing`` tells whether there is no such file."""
+    """Signals an image that cannot be read; ``missing`` says if there is no such file."""
 
     def __init__(self, message: str, *, missing: bool = False) -> None:
         super().__init__(message)
@@ -48,13 +48,13 @@ def named_square(
     """Reads an image as a square.
 
     Args:
-        numbered: The image, and its place among others, by which it is called if it has no name.
+        numbered: The image and its position, which is its name if it has none.
         side: Side of the square in pixels.
-        fit: How it is made.
+        fit: How the square is made.
         reading: How its file is read.
 
     Returns:
-        Its name, and the (side, side, 3) uint8 square, or what is wrong with it.
+        Its name, and the (side, side, 3) uint8 square or the error.
     """
     number, image = numbered
     name = f"image {number}"
@@ -83,13 +83,13 @@ def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading
         raise ImageError(f"{name}: {error}") from error
     except MemoryError:
         raise
-    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+    except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
         raise ImageError(f"{name}: cannot be read as an image ({_why(error, image)})") from error
 
 
 def _why(error: Exception, image: ImageSource) -> str:
     if isinstance(error, UnidentifiedImageError):
-        # Pillow's own message shows the address of a buffer.
+        # Pillow's own message contains the address of a buffer.
         start = image if isinstance(image, bytes) else b""
         if isinstance(image, str | os.PathLike):
             start = Path(image).read_bytes()[:4096] if Path(image).is_file() else b""

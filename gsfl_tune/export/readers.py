@@ -1,4 +1,4 @@
-"""How to use an exported file without this package: what the card of an export shows."""
+"""Programs that use an exported file without this package, for the card of an export."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ if image.has_transparency_data:  # as in training: on white
 image = image.convert("RGB")
 """
 
-# Pixel for pixel what `gsfl_tune.data.single.square` does: `ImageOps.pad` puts images whose margin
-# is odd a pixel further down or to the right.
+# Equals `gsfl_tune.data.single.square` pixel for pixel: `ImageOps.pad` would put images with an odd
+# margin a pixel further down or to the right.
 _PAD = """\
 scale = side / max(image.size)
 image = image.resize([max(1, round(n * scale)) for n in image.size], Image.Resampling.BICUBIC)
@@ -63,7 +63,7 @@ classes, preprocessing = about["classes"], about["preprocessing"]
 
 
 def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool = False) -> str:
-    """A program that names the class of ``image.jpg``.
+    """Returns a program that prints the class of ``image.jpg``.
 
     Args:
         format: ``onnx`` or ``torch-export``.

@@ -1,4 +1,4 @@
-"""A few epochs that give back what pruning or quantisation took."""
+"""A few epochs of training that recover accuracy after pruning or quantisation."""
 
 from __future__ import annotations
 
@@ -43,22 +43,22 @@ def refine(
 ) -> Network:
     """Trains a copy of a network on the training images, with the winner as its teacher.
 
-    The loss is cross-entropy and, with the same weight, the divergence from what the teacher says
-    of the same augmented images (Hinton et al., arXiv 1503.02531). The shared branch takes no part:
-    what is exported has none.
+    The loss is cross-entropy and, with the same weight, the divergence from the teacher's output on
+    the same augmented images (Hinton et al., arXiv 1503.02531). The shared branch is not used: an
+    export has none.
 
     Args:
-        network: What is trained.
-        teacher: The network as it was.
-        images: Of the run; validation images are not trained on.
-        augment: How training images change.
-        epochs: How many.
-        learning_rate: Peak, of AdamW; it falls to zero on a cosine.
-        quantised: Whether to train with the rounding of int8. Batch norms keep their statistics
-            then: what is folded into the weights must not move.
-        seed: Of order and augmentation.
-        device: Where to train.
-        on_epoch: Told the epoch, from 1, and its mean loss.
+        network: The network to train.
+        teacher: The original network.
+        images: Images of the run; validation images are not trained on.
+        augment: Augmentation of the training images.
+        epochs: Number of epochs.
+        learning_rate: Peak rate of AdamW; it falls to zero on a cosine.
+        quantised: Whether to train with int8 rounding. Batch norms then keep their statistics,
+            because values that are folded into the weights must not change.
+        seed: Seed of order and augmentation.
+        device: Device of the training.
+        on_epoch: Receives the epoch, from 1, and its mean loss.
 
     Returns:
         The trained copy, in eval mode on the CPU.
@@ -74,7 +74,7 @@ def refine(
     rounding: AbstractContextManager[None] = fake_quantised(student) if quantised else nullcontext()
     with rounding, torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        # Made inside: rounding puts other parameters in the place of the weights.
+        # Made inside the context, because rounding replaces the weights by other parameters.
         groups = parameter_groups(
             [each for each in student.parameters() if each.requires_grad],
             learning_rate=learning_rate,

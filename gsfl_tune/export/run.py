@@ -1,4 +1,4 @@
-"""Exports the winner of a run, and keeps beside it what only the evidence needs."""
+"""Export of a run's winner, and the tensors that only the evidence needs."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def write_best_training(
         centers: Its class centres.
 
     Returns:
-        The directory, or None for a plain head, which has nothing of the kind.
+        The directory, or None for a plain head, which has no such tensors.
     """
     tensors: dict[str, Tensor] = shared_tensors(network)
     if centers is not None:
@@ -65,26 +65,26 @@ def export_run(
 ) -> Path:
     """Exports the winner of a finished run, or another trial of its Pareto front.
 
-    As safetensors in fp32 it is a copy of the run's bundle, after checking that it loads. Anything
-    else is converted and measured, see `gsfl_tune.export.convert`.
+    As safetensors in fp32 the export is a copy of the run's bundle, after a check that it loads.
+    Everything else is converted and measured, see `gsfl_tune.export.convert`.
 
     Args:
         run: The run directory.
-        out: Where to; it must not exist or be empty.
+        out: The directory to write; it must be missing or empty.
         with_shared: Also export shared encoder, decoder and centres (``shared.safetensors``).
         options: Format, precision and size; default: a copy.
-        pick: Points of accuracy that the fastest trial of the front may give away; default: the
+        pick: Points of accuracy that the fastest trial of the front may lose; default: the
             winner.
-        best_of_all: Export whichever of winner, control and linear probe is best on validation.
-        say: Told what is being done.
+        best_of_all: Export the best of winner, control and linear probe on validation.
+        say: Receives progress messages.
         cache_dir: Root of the node's caches.
 
     Returns:
-        The directory of the exported bundle; what was measured is in its ``config.json``.
+        The directory of the exported bundle; the measurements are in its ``config.json``.
 
     Raises:
-        UserError: If the run has no bundle yet, it is damaged, `out` is not empty, or there is no
-            shared branch to export; or if something in `options` is not possible.
+        UserError: If the run has no bundle yet, it is damaged, `out` is not empty, there is no
+            shared branch to export, or something in `options` is not possible.
     """
     options = options or Options()
     options.check(with_shared=with_shared)
@@ -170,8 +170,8 @@ def _best_of_all(directory: RunDirectory, say: Callable[[str], None]) -> Path:
     model = best_on_validation(results)
     if "probe" not in validated(results):
         raise UserError(
-            f"{directory.results_file}: found no validation metrics of the linear probe (the run "
-            "was made by an older version), allowed: a run whose three models were validated"
+            f"{directory.results_file}: found no validation metrics of the linear probe (an older "
+            "version made the run), allowed: a run with all three models validated"
         )
     say(ahead(results) or "The winner is the best on the validation images.")
     if model == "winner":

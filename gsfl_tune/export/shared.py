@@ -1,4 +1,4 @@
-"""A bundle's network with its shared branch put back."""
+"""Reconstruction of a bundle's network with its shared branch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gsfl_tune.models import GsflHead, Network
 
 
 def network_with_shared(bundle: Bundle, state: Mapping[str, Tensor]) -> Network:
-    """Puts the shared branch back, which a prediction does not need.
+    """Adds the shared branch, which a prediction does not need.
 
     Args:
         bundle: A bundle with one PyTorch network.
@@ -22,7 +22,7 @@ def network_with_shared(bundle: Bundle, state: Mapping[str, Tensor]) -> Network:
 
     Raises:
         BundleError: If the bundle has no such network.
-        RuntimeError: If the branch does not fit.
+        RuntimeError: If the branch does not match the network.
     """
     network = bundle.network
     plain = network.head

@@ -1,4 +1,4 @@
-"""What a bundle knows of its own certainty: its temperature, and when to answer ``unknown``."""
+"""Calibration of a bundle: its temperature, and thresholds for the answer ``unknown``."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _HALF = 0.5
 
 
 def scaled(state: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
-    """Makes the tensors of a network whose logits are `factor` times those of another.
+    """Scales the tensors of a network so that its logits are multiplied by `factor`.
 
     Args:
-        state: Of the other, by name.
+        state: Tensors by name.
         factor: One over a temperature.
     """
     return {
@@ -31,7 +31,7 @@ def scaled(state: Mapping[str, Tensor], factor: float) -> dict[str, Tensor]:
 
 
 def described(calibration: Calibration) -> dict[str, Any]:
-    """Writes ``calibration`` of ``config.json``; what test images say is in ``metrics.json``."""
+    """Returns ``calibration`` of ``config.json``; the test results are in ``metrics.json``."""
     return {
         "temperature": calibration.temperature,
         "images": calibration.images,
@@ -45,13 +45,13 @@ def described(calibration: Calibration) -> dict[str, Any]:
 
 
 def parse_threshold(text: str, calibration: Mapping[str, Any], where: str) -> float:
-    """Finds the threshold that a user names.
+    """Returns the threshold that a user specified.
 
     Args:
         text: ``auto`` (half of the validation errors are below), ``auto:0.8`` (that share of
             them), or a probability.
-        calibration: Of the bundle.
-        where: What named it, such as ``--threshold``.
+        calibration: Calibration of the bundle.
+        where: Name of the option, such as ``--threshold``.
 
     Raises:
         UserError: If it is none of these, or the bundle has no such threshold.

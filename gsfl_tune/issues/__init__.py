@@ -1,4 +1,4 @@
-"""What is probably wrong with the images of a data set."""
+"""Checks for probable problems with the images of a data set."""
 
 from gsfl_tune.issues._base import KINDS, Found, Issue
 from gsfl_tune.issues.find import find_issues

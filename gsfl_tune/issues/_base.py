@@ -1,4 +1,4 @@
-"""What a finding is, and the kinds that there are."""
+"""The data classes of issues, and all kinds of issues."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from gsfl_tune.data import DecodedImages
 # "How to Detect and Handle Outliers", 1993).
 LIMIT = 3.5
 
-# Every kind with the title of its section, in the order of the page.
+# Every kind and the title of its section, in the order of the page.
 KINDS = {
     "label": "Labels that may be wrong",
-    "near_duplicate": "The same picture more than once",
-    "alike": "Probably the same picture: cropped, mirrored, or of one moment",
-    "outlier": "Far from all others of their class",
+    "near_duplicate": "Copies of the same image",
+    "alike": "Similar images: cropped, mirrored or from one moment",
+    "outlier": "Outliers of their class",
     "dark": "Dark",
     "bright": "Bright",
     "low_contrast": "Low contrast",
@@ -24,24 +24,24 @@ KINDS = {
     "aspect_ratio": "Odd aspect ratio",
     "few_images": "Classes with few images",
     "imbalance": "Classes of very different size",
-    "broken": "Cannot be read",
+    "broken": "Unreadable images",
 }
 
 
 @dataclass(frozen=True)
 class Issue:
-    """Something that is probably wrong with an image or a class.
+    """Holds a probable problem of an image or a class.
 
     Attributes:
-        path: Of the image, as messages name it; empty for a class.
-        class_name: The class that it is given.
+        path: Path of the image, as in messages; empty for a class.
+        class_name: The given class.
         part: ``train``, ``validation``, ``test``; ``left out`` for an image that has no part;
             empty for a class.
         issue: One of `KINDS`.
-        score: How sure it is, from 0 to 1.
-        suggestion: A class, or what to do; empty where there is none.
-        reason: What was measured, in words.
-        set_number: Number of the set of copies that it is of.
+        score: How certain it is, from 0 to 1.
+        suggestion: A class or an action; empty if there is none.
+        reason: The measurement, in words.
+        set_number: Number of its set of copies.
     """
 
     path: str
@@ -56,10 +56,10 @@ class Issue:
 
 @dataclass(frozen=True)
 class Images:
-    """Decoded images of all parts, one after the other.
+    """Holds the decoded images of all parts, one part after the other.
 
     Attributes:
-        parts: (images, name of the part of each of them) of every part.
+        parts: For every part, its images and the part name of each image.
         classes: Names of the classes.
     """
 
@@ -68,31 +68,31 @@ class Images:
 
     @property
     def paths(self) -> list[str]:
-        """Their paths."""
+        """Paths of all images."""
         return [path for images, _ in self.parts for path in images.paths]
 
     @property
     def part_names(self) -> list[str]:
-        """Their parts."""
+        """Part names of all images."""
         return [name for _, names in self.parts for name in names]
 
     @property
     def labels(self) -> list[int]:
-        """Their classes."""
+        """Class numbers of all images."""
         return [int(label) for images, _ in self.parts for label in images.labels]
 
 
 @dataclass(frozen=True)
 class Found:
-    """Everything that was found.
+    """Holds all issues of a data set.
 
     Attributes:
-        name: Of the data set.
-        issues: By kind, then the surest first.
-        notices: What is no issue of an image or class but must be known.
-        image_count: Images that were looked at.
+        name: Name of the data set.
+        issues: By kind, then the most certain first.
+        notices: Important facts that are not issues of an image or class.
+        image_count: Number of images checked.
         classes: Names of the classes.
-        judged_by: Whose features say which labels are wrong; empty without any.
+        judged_by: The backbone that judged labels and outliers; empty without any.
     """
 
     name: str
@@ -108,10 +108,10 @@ class Found:
         object.__setattr__(self, "counts", counts)
 
     def of(self, kind: str) -> list[Issue]:
-        """Those of one kind."""
+        """Returns the issues of one kind."""
         return [each for each in self.issues if each.issue == kind]
 
 
 def beyond(distance: float, limit: float) -> float:
-    """How sure it is that what is beyond a limit is odd: one half at the limit, then towards 1."""
+    """Scores a value beyond a limit: one half at the limit, then towards 1."""
     return 1.0 - 0.5 * limit / distance

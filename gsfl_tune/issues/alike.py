@@ -1,4 +1,4 @@
-"""Images that a backbone takes for the same picture: cropped, mirrored, or of one moment."""
+"""Similar images by the features of a backbone: cropped, mirrored, or from one moment."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 from gsfl_tune.issues._base import Images, Issue
 from gsfl_tune.issues.copies import listed
 
-# Two images are alike where they are nearer to each other than this share of the distance that half
-# of all images have to their nearest. Copies that were mirrored or cut by 3 % are; where everything
-# is photographed in bursts, only what is hardly told apart.
+# Two images are alike if their distance is below this share of the median distance of an image to
+# its nearest. This finds copies that were mirrored or cropped by 3 %. If all images come from
+# bursts, it finds only images that are almost identical.
 _SHARE = 0.4
 _ROWS = 2000
 
@@ -22,10 +22,10 @@ def alike_limit(features: NDArray[np.float32], copies: NDArray[np.int64]) -> flo
 
     Args:
         features: (N, D), of length 1.
-        copies: (N,) images of one number are copies, and not compared.
+        copies: (N,) images with the same number are copies and are not compared.
 
     Returns:
-        Above 1 where there are fewer than three pictures.
+        Above 1 if there are fewer than three different images.
     """
     if len(np.unique(copies)) < 3:
         return 2.0
@@ -34,12 +34,12 @@ def alike_limit(features: NDArray[np.float32], copies: NDArray[np.int64]) -> flo
 
 
 def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int64]) -> list[Issue]:
-    """Lists images that are the same picture by their features and no copies to the eye.
+    """Lists images that are the same by their features but are not visible copies.
 
     Args:
         images: N images.
         features: (N, D), of length 1.
-        copies: (N,) images of one number are copies of each other, which are listed elsewhere.
+        copies: (N,) images with the same number are copies, which are listed elsewhere.
     """
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -65,7 +65,7 @@ def alike(images: Images, features: NDArray[np.float32], copies: NDArray[np.int6
 def _cosines(
     features: NDArray[np.float32], copies: NDArray[np.int64]
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Cosines of every image with all others, some rows at a time; copies have -1."""
+    """Yields cosines of every image with all others, some rows at a time; copies have -1."""
     for start in range(0, len(features), _ROWS):
         rows = features[start : start + _ROWS] @ features.T
         rows[copies[start : start + _ROWS][:, None] == copies[None]] = -1

@@ -1,4 +1,4 @@
-"""Pictures that the data holds more than once, byte for byte or to the eye."""
+"""Copies of images in the data, byte-identical or visually identical."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from gsfl_tune.data import Duplicates
 from gsfl_tune.issues._base import Issue
 
-# By what a set of copies does: labels contradict each other, or a held-out image is trained on.
+# Scores of a set of copies: labels contradict each other, or a held-out image is trained on.
 _LABELS, _PARTS, _NEITHER = 1.0, 0.9, 0.5
-# Off where pictures are no copies byte for byte, but look like ones.
+# Subtracted if images look the same but are not byte-identical.
 _TO_THE_EYE = 0.05
 _NAMED = 3
 SAME_BYTES = "the same bytes as"
@@ -21,18 +21,18 @@ def copies(
     class_of: Mapping[str, str],
     part_of: Mapping[str, str],
 ) -> list[Issue]:
-    """Lists every picture of every set of copies.
+    """Lists every image of every set of copies.
 
     Sets with different labels come first, then those across parts that the source gives.
 
     Args:
         identical: Sets of byte-identical images.
-        near: Sets of images that are the same but for size, compression and brightness.
+        near: Sets of images that differ only in size, compression and brightness.
         class_of: Class of each image by its path.
         part_of: Part of each image by its path; broken ones have none.
     """
     of_near = {path: number for number, paths in enumerate(near.groups) for path in paths}
-    # A set of the same bytes with one more copy is one set.
+    # Byte-identical images that are part of a larger set are not listed again.
     alone = [
         paths
         for paths in identical.groups
@@ -49,11 +49,11 @@ def listed(
     class_of: Mapping[str, str],
     part_of: Mapping[str, str],
 ) -> list[Issue]:
-    """Lists every picture of some sets.
+    """Lists every image of some sets.
 
     Args:
-        sets: Paths of each set, and what they do to each other.
-        kind: Of the issues.
+        sets: Paths of each set, and their relation in words.
+        kind: Kind of the issues.
         class_of: Class of each image by its path.
         part_of: Part of each image by its path; broken ones have none.
     """
@@ -88,7 +88,7 @@ def _parts(paths: Iterable[str], part_of: Mapping[str, str]) -> set[str]:
 
 
 def _kept(paths: Sequence[str], part_of: Mapping[str, str]) -> str:
-    """The copy that stays: of a held-out part, as the test part is not to change."""
+    """Chooses the copy to keep: from a held-out part, because the test part must not change."""
     order = ["test", "validation", "train"]
     return min(
         paths, key=lambda path: order.index(p) if (p := part_of.get(path, "")) in order else 3

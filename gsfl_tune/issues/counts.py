@@ -6,9 +6,9 @@ import numpy as np
 
 from gsfl_tune.issues._base import Images, Issue
 
-# Fewer training and validation images than this say little of a class.
+# Fewer training and validation images say little about a class.
 FEW = 10
-# Times the median class.
+# Factor to the size of the median class.
 UNEVEN = 4.0
 
 

@@ -1,4 +1,4 @@
-"""Looks for everything that is probably wrong with a data set."""
+"""Search for all kinds of issues in a data set."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ LEFT_OUT = "left out"
 
 
 def find_issues(dataset: Dataset, config: Config, *, use_features: bool = True) -> Found:
-    """Finds images and classes that a person should look at.
+    """Finds images and classes that a person should check.
 
     Args:
         dataset: Prepared with any number of broken images.
-        config: Decides the backbone, its weights and the image size.
-        use_features: Whether labels and outliers are looked for, which needs the backbone.
+        config: Determines the backbone, its weights and the image size.
+        use_features: Whether to check labels and outliers, which needs the backbone.
 
     Raises:
-        UserError: If the weights of the backbone cannot be had.
+        UserError: If the weights of the backbone are not available.
     """
-    # First: without weights nobody should wait for the rest.
+    # First, so that missing weights are reported before the long checks.
     workspace = _workspace(dataset, config) if use_features else None
     images = listed_images(dataset)
     issues = odd_pixels(images, measure(images, config.data.fit), config.data.image_size)
@@ -73,7 +73,7 @@ def find_issues(dataset: Dataset, config: Config, *, use_features: bool = True) 
 
 
 def listed_images(dataset: Dataset) -> Images:
-    """All images that can be read, with the names of their parts."""
+    """Returns all readable images, with the names of their parts."""
     pool = np.full(len(dataset.pool), "train", dtype=object)
     pool[dataset.validation_index] = "validation"
     parts = [
@@ -90,8 +90,8 @@ def _workspace(dataset: Dataset, config: Config) -> Workspace:
         workspace.backbone(config)
     except UserError as error:
         raise UserError(
-            f"{error}; --no-features finds what needs no backbone: copies, and dark, blurred, tiny "
-            "or broken images"
+            f"{error}; --no-features runs the checks without a backbone: copies, and dark, "
+            "blurred, tiny or broken images"
         ) from error
     return workspace
 
@@ -99,8 +99,8 @@ def _workspace(dataset: Dataset, config: Config) -> Workspace:
 def _by_features(
     dataset: Dataset, workspace: Workspace, config: Config
 ) -> tuple[list[Issue], list[str]]:
-    """Wrong labels and outliers, and how far they can be believed."""
-    # What is in no part is a copy of what is in one: nothing more is to be said of it.
+    """Finds wrong labels and outliers, and says how reliable they are."""
+    # Images in no part are copies of images in a part and need no further check.
     images = Images(listed_images(dataset).parts[:2], dataset.classes)
     plain = config.model_copy(
         update={"model": config.model.model_copy(update={"pooling": "average"})}
@@ -120,7 +120,7 @@ def _by_features(
 
 
 def _grouping(dataset: Dataset, paths: list[str]) -> Grouping:
-    """Which of some images belong together."""
+    """Returns which of some images belong together."""
     every, grouping = dataset.belonging()
     place = {path: row for row, path in enumerate(every)}
     rows = np.array([place[path] for path in paths], dtype=np.int64)
@@ -128,5 +128,5 @@ def _grouping(dataset: Dataset, paths: list[str]) -> Grouping:
 
 
 def _place(issue: Issue) -> int:
-    """Keeps what is of one set of copies together."""
+    """Sort key that keeps sets of copies together."""
     return -1 if issue.set_number is None else issue.set_number

@@ -1,10 +1,10 @@
-"""Labels that are probably wrong: what other images say of an image, next to what it is given.
+"""Labels that are probably wrong, by out-of-fold predictions from other images.
 
 Source: Northcutt, Jiang and Chuang, "Confident Learning: Estimating Uncertainty in Dataset Labels",
-Journal of Artificial Intelligence Research 70, 2021 (arXiv 1911.00068). Predictions are out of
-fold, and per-class thresholds say how many labels are wrong. They do not choose which: given their
-share, the prediction gives every label a probability to be wrong, and those that are below a
-threshold hold some of the wrong ones too (benchmarks/issues.py compares).
+Journal of Artificial Intelligence Research 70, 2021 (arXiv 1911.00068). Per-class thresholds
+estimate how many labels are wrong, but they do not choose which. Given this share, the prediction
+gives every label a probability of being wrong, because labels below a threshold can also be wrong
+(benchmarks/issues.py compares).
 """
 
 from __future__ import annotations
@@ -26,30 +26,30 @@ from gsfl_tune.training.metrics import classification_metrics, log_softmax
 from gsfl_tune.training.temperature import fit_temperature
 
 FOLDS = 5
-# Tried on the first fold.
+# Strengths tried on the first fold.
 _STRENGTHS = (1e-3, 1e-2, 1e-1)
-# Principal components of the features that are kept: as good as all 1,280 of EfficientNet-Lite0, in
-# an eighth of the time.
+# Principal components of the features: as good as all 1,280 features of EfficientNet-Lite0, in an
+# eighth of the time.
 _COMPONENTS = 256
-# Share of wrong labels that is believed, at least and at most: with none no label would be doubted,
-# and where a tenth are doubted, the classifier is what is wrong with most of them.
+# Bounds of the estimated share of wrong labels. At 0, no label would be listed; above a tenth, the
+# classifier causes most doubts.
 _SHARES = (0.002, 0.1)
-# Logarithms of the temperature; the likelihood may have a maximum on either side of the middle.
+# Logarithms of the temperature; the likelihood may have a maximum on each side of the middle one.
 _TEMPERATURES = (math.log(0.05), math.log(0.3), math.log(20.0))
-# Labels that are wrong with less probability than this are not listed, nor those that are not twice
-# as probably wrong as any.
+# Labels are listed only if they are wrong with at least this probability, and with at least twice
+# the probability of an average label.
 LEAST_SCORE = 0.1
-# A classifier that is right less often finds few of the wrong labels.
+# A classifier with lower accuracy finds few of the wrong labels.
 _POOR = 0.6
 
 
 @dataclass(frozen=True)
 class Predictions:
-    """What was predicted of N images by classifiers that had not seen them.
+    """Holds predictions for N images by classifiers that had not seen them.
 
     Attributes:
         logits: (N, C).
-        judged: (N,) bool, whether the classifier knew the image's class from other images.
+        judged: (N,) bool, whether the classifier saw other images of the image's class.
     """
 
     logits: NDArray[np.float64]
@@ -64,7 +64,7 @@ def out_of_fold(
     Args:
         features: (N, D).
         labels: (N,) classes.
-        units: (N,) images of one number are in one fold.
+        units: (N,) images with the same number are in one fold.
         count: C.
     """
     features = _principal(features)
@@ -86,7 +86,7 @@ def out_of_fold(
 
 
 def _principal(features: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Unit features in the axes of their largest variances; labels decide nothing."""
+    """Projects unit features on the axes of largest variance, without the labels."""
     unit = features / np.linalg.norm(features, axis=1, keepdims=True).clip(1e-12)
     if unit.shape[1] <= _COMPONENTS:
         return np.asarray(unit)
@@ -102,7 +102,7 @@ def _best_strength(
     held: NDArray[np.bool_],
     count: int,
 ) -> float:
-    """Regularisation by accuracy on a fold, then by NLL."""
+    """Chooses the regularisation by accuracy on a fold, then by NLL."""
     latest: LinearProbe | None = None
     best: tuple[tuple[float, float], float] | None = None
     for strength in _STRENGTHS:
@@ -125,7 +125,7 @@ def _folds(labels: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.in
         return folds
     cut = StratifiedGroupKFold(count, shuffle=True, random_state=0)
     with warnings.catch_warnings():
-        # Classes with fewer images than folds: some of their folds have none.
+        # Classes with fewer images than folds are missing in some folds.
         warnings.simplefilter("ignore", UserWarning)
         for number, (_, held) in enumerate(cut.split(labels, labels, units)):
             folds[held] = number
@@ -133,10 +133,10 @@ def _folds(labels: NDArray[np.int64], units: NDArray[np.int64]) -> NDArray[np.in
 
 
 def fold_units(grouping: Grouping, labels: NDArray[np.int64]) -> NDArray[np.int64]:
-    """What stays in one fold: groups and bursts; where a class is one of them, its copies.
+    """Returns units for folds: groups and bursts, or copies if a class is a single unit.
 
     Args:
-        grouping: Of N images.
+        grouping: Grouping of N images.
         labels: (N,) classes.
     """
     whole = np.isin(labels, crowded(grouping.units, labels))
@@ -145,22 +145,22 @@ def fold_units(grouping: Grouping, labels: NDArray[np.int64]) -> NDArray[np.int6
 
 @dataclass(frozen=True)
 class Noise:
-    """How often labels are wrong, and how sure predictions may be.
+    """Holds the share of wrong labels and the temperature of the predictions.
 
     Attributes:
-        share: Of labels that are wrong.
-        temperature: That logits are divided by.
+        share: Share of wrong labels.
+        temperature: Divisor of the logits.
     """
 
     share: float
     temperature: float
 
     def probabilities(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Probabilities (N, C) of the true classes."""
+        """Computes probabilities (N, C) of the true classes."""
         return np.exp(log_softmax(logits / self.temperature))
 
     def wrong(self, logits: NDArray[np.float64], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-        """Probability that a label is wrong, (N,)."""
+        """Computes the probability that each label is wrong, (N,)."""
         right = self.probabilities(logits)[np.arange(len(labels)), labels]
         as_given = (1 - self.share) * right
         in_error = self.share * (1 - right) / (logits.shape[1] - 1)
@@ -170,9 +170,8 @@ class Noise:
 def confident_share(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> float:
     """Estimates how many labels are wrong, by confident learning.
 
-    A class is believed of an image where its probability is at least the mean that it has for the
-    images that are given this class; images are counted of which another class than the given one
-    is believed.
+    A class is confident for an image if its probability is at least its mean over the images with
+    this label. Images with another confident class than the given one are counted.
 
     Args:
         logits: (N, C), out of fold.
@@ -190,9 +189,9 @@ def confident_share(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> f
 def fit_noise(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Noise:
     """Estimates the share of wrong labels, and with it the temperature of the predictions.
 
-    A given label is the true class, as the softmax says, or with the probability of the share any
-    other; the temperature is the most likely one. Without the share, the wrong labels themselves
-    would make all predictions less sure.
+    The model: a given label is the true class, distributed as the softmax, or, with the probability
+    of the share, any other class. The temperature maximises the likelihood. Without the share,
+    wrong labels would make all predictions less confident.
 
     Args:
         logits: (N, C), out of fold.
@@ -217,13 +216,13 @@ def fit_noise(logits: NDArray[np.float64], labels: NDArray[np.int64]) -> Noise:
 
 @dataclass(frozen=True)
 class Doubts:
-    """Labels that are not believed.
+    """Holds the labels that are probably wrong.
 
     Attributes:
-        rows: (M,) positions of the images, the surest first.
+        rows: (M,) positions of the images, the most certain first.
         suggested: (M,) the most probable other classes.
         scores: (M,) probability that the given one is wrong, at least `LEAST_SCORE`.
-        noise: What was estimated.
+        noise: The estimate.
     """
 
     rows: NDArray[np.int64]
@@ -236,7 +235,7 @@ def doubt(predictions: Predictions, labels: NDArray[np.int64]) -> Doubts:
     """Finds labels that are probably wrong.
 
     Args:
-        predictions: Of N images.
+        predictions: Predictions for N images.
         labels: (N,) given classes.
     """
     judged = np.flatnonzero(predictions.judged)
@@ -253,35 +252,35 @@ def doubt(predictions: Predictions, labels: NDArray[np.int64]) -> Doubts:
 
 
 def judgement(predictions: Predictions, labels: NDArray[np.int64]) -> list[str]:
-    """Says how far the predictions can be believed, a line each.
+    """Says how reliable the predictions are, one fact per line.
 
     Args:
-        predictions: Of N images.
+        predictions: Predictions for N images.
         labels: (N,) given classes.
     """
     judged = predictions.judged
     told = []
     if not judged.all():
         told.append(
-            f"{int((~judged).sum()):,} images, whose class has no others but copies, or images of "
-            "the same group or burst: nothing says whether their labels are right"
+            f"{int((~judged).sum()):,} images are alone in their class, except for copies and "
+            "images of the same group or burst: their labels cannot be checked"
         )
     right = predictions.logits[judged].argmax(1) == labels[judged]
     if judged.any() and right.mean() < _POOR:
         told.append(
-            f"the features tell only {right.mean():.0%} of the images as they are labelled: few of "
-            "the wrong labels will be listed; a backbone that knows such images (model.backbone, "
+            f"the features predict the label of only {right.mean():.0%} of the images: few of the "
+            "wrong labels will be listed; a backbone trained on similar images (model.backbone, "
             "model.weights) finds more"
         )
     return told
 
 
 def wrong_labels(images: Images, predictions: Predictions) -> list[Issue]:
-    """Lists labels that are probably wrong, the surest first.
+    """Lists labels that are probably wrong, the most certain first.
 
     Args:
         images: N images.
-        predictions: Of the same.
+        predictions: Predictions for the same images.
     """
     labels = np.asarray(images.labels, dtype=np.int64)
     found = doubt(predictions, labels)

@@ -9,23 +9,23 @@ from gsfl_tune.issues._base import LIMIT, Images, Issue, beyond
 
 _NEIGHBOURS = 10
 _ROWS = 2000
-# Of distances of unit features, at least: classes may be all alike.
+# Least spread of distances of unit features, because the images of a class may be nearly equal.
 _LEAST_SPREAD = 0.01
 
 
 def class_distances(
     features: NDArray[np.float32], labels: NDArray[np.int64], copies: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """How far every image is from the nearest others of its class.
+    """Computes the distance of every image to the nearest others of its class.
 
     Args:
         features: (N, D), of length 1.
         labels: (N,) classes.
-        copies: (N,) images of one number are copies, and no neighbours of each other.
+        copies: (N,) images with the same number are copies and not neighbours of each other.
 
     Returns:
-        (N,) mean of 1 - cosine to the ten nearest of the class (fewer where there are fewer); not a
-        number for an image without any.
+        (N,) mean of 1 - cosine to the ten nearest of the class (or fewer if there are fewer); NaN
+        for an image without any.
     """
     found = np.full(len(labels), np.nan)
     for label in np.unique(labels):
@@ -47,15 +47,15 @@ def class_distances(
 def outliers(
     images: Images, features: NDArray[np.float32], copies: NDArray[np.int64]
 ) -> list[Issue]:
-    """Lists images that are much farther from their class than most are from theirs.
+    """Lists images that are much farther from their class than most images are.
 
     A distance is compared with the median of the class, in robust standard deviations of all
-    images: classes may be tight or loose, and small.
+    images, because classes may be compact, spread out or small.
 
     Args:
         images: N images.
         features: (N, D), of length 1.
-        copies: (N,) images of one number are copies of each other.
+        copies: (N,) images with the same number are copies of each other.
     """
     labels = np.asarray(images.labels, dtype=np.int64)
     distances = class_distances(features, labels, copies)
@@ -81,7 +81,7 @@ def outliers(
             score=beyond(float(away[row]), limit),
             suggestion="",
             reason=f"{distances[row]:.2f} from its nearest of {images.classes[labels[row]]} "
-            f"(1 - cosine); the middle image of the class {middles[labels[row]]:.2f}",
+            f"(1 - cosine); median of the class {middles[labels[row]]:.2f}",
         )
         for row in np.flatnonzero(np.nan_to_num(away, nan=-np.inf) > limit).tolist()
     ]

@@ -1,4 +1,4 @@
-"""The findings as one HTML file, on which a person ticks what is to be left out."""
+"""The issues as one HTML file, in which a person ticks the images to leave out."""
 
 from __future__ import annotations
 
@@ -24,42 +24,42 @@ from gsfl_tune.issues.find import listed_images
 from gsfl_tune.report.page import policy, static
 
 THUMBNAIL = 112
-# Of one kind; all are in the table.
+# Most issues shown per kind; the table has all.
 MOST_SHOWN = 300
 _QUALITY = 72
-# What a kind is about, where its issues do not say it themselves.
+# Explanation of a kind, shown above its issues.
 _ABOUT = {
-    "label": "A logistic regression on frozen features, fitted without the image and those that "
-    "belong to it, predicts another class than the given one. The score is the probability that "
-    "the label is wrong. Look before you leave one out, in the test part above all: "
-    "without its hard images every model looks better than it is.",
+    "label": "A logistic regression on frozen features predicts another class than the given one. "
+    "It was fitted without the image and without images that belong to it. The score is the "
+    "probability that the label is wrong. Check an image before you leave it out, above all in the "
+    "test part: without its hard images every model seems better than it is.",
     "near_duplicate": "Copies of another size, compression or brightness, and byte-identical ones. "
-    "Those with different labels come first, then those across parts: a model that trained on an "
-    "image is no test of it.",
-    "alike": "By their features hardly told apart: cropped or mirrored copies, photographs of one "
-    "moment, or products that differ by their colour alone. Look before you leave one out. A split "
-    "does not know of them: data.group_column or data.split.by does.",
-    "outlier": "The mean distance of the features to those of the ten nearest images of the class "
-    "is much larger than it is for most images of the class.",
+    "Copies with different labels come first, then copies across parts: an image that a model was "
+    "trained on cannot test it.",
+    "alike": "Their features are almost equal: cropped or mirrored copies, photographs of one "
+    "moment, or products that differ only in colour. Check an image before you leave it out. "
+    "A split does not keep them together by itself: use data.group_column or data.split.by.",
+    "outlier": "The mean feature distance to the ten nearest images of the class is much larger "
+    "than for most images of the class.",
     "dark": "Nearly all pixels are dark, and darker than in most images of this data set.",
     "bright": "Nearly all pixels are bright, and brighter than in most images of this data set.",
     "low_contrast": "The range from dark to bright is far narrower than in most images.",
     "blurred": "At the size to which images are decoded, edges are far softer than in most images.",
-    "tiny": "Smaller than what the backbone sees, and than most images.",
-    "aspect_ratio": "Much longer or wider than most images: data.fit says what becomes of it.",
+    "tiny": "Smaller than the input of the backbone, and than most images.",
+    "aspect_ratio": "Much longer or wider than most images: data.fit defines what happens to it.",
     "few_images": "A class needs images to be learned and held out.",
-    "imbalance": "Compare by balanced accuracy, or collect more of the small ones.",
-    "broken": "These are skipped in training, too.",
+    "imbalance": "Compare models by balanced accuracy, or collect more images of small classes.",
+    "broken": "Training also skips these.",
 }
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Issues that are shown together: a set of copies, or one image.
+    """Holds issues that are shown together: a set of copies, or one image.
 
     Attributes:
-        issues: Its issues; those of a set have one reason, which the title says.
-        title: What a set is; empty for one image.
+        issues: Its issues; those of a set share one reason, which is in the title.
+        title: Title of a set; empty for one image.
     """
 
     issues: list[Issue]
@@ -68,16 +68,16 @@ class _Group:
 
 @dataclass(frozen=True)
 class _Section:
-    """One kind of issue.
+    """Holds the section of one kind of issue.
 
     Attributes:
-        kind: Its name.
-        title: For people.
-        about: What it means.
-        groups: What is shown.
-        count: How many issues there are.
-        rest: How many are not shown.
-        suggested: How many of those shown are suggested to be left out.
+        kind: Name of the kind.
+        title: Heading of the section.
+        about: What the kind means.
+        groups: Groups shown.
+        count: Number of issues.
+        rest: Number of issues not shown.
+        suggested: Number of shown issues that are suggested to be left out.
     """
 
     kind: str
@@ -90,10 +90,10 @@ class _Section:
 
 
 def issues_page(found: Found, dataset: Dataset) -> str:
-    """The page: sections by kind, the surest first, with thumbnails and boxes to tick.
+    """Makes the page: sections by kind, the most certain first, with thumbnails and checkboxes.
 
     Args:
-        found: What was found.
+        found: The issues.
         dataset: The images.
     """
     sections = [_section(found, kind) for kind in KINDS if found.counts[kind]]
@@ -127,7 +127,7 @@ def issues_page(found: Found, dataset: Dataset) -> str:
 
 def _section(found: Found, kind: str) -> _Section:
     issues = found.of(kind)
-    # Whole sets of copies, so that no picture stands without the one that it is like.
+    # Sets of copies stay whole, so that every image is shown beside its copies.
     together: dict[tuple[str, int], list[Issue]] = {}
     for place, issue in enumerate(issues):
         key = ("image", place) if issue.set_number is None else ("set", issue.set_number)
@@ -163,10 +163,10 @@ def _title(issues: Sequence[Issue]) -> str:
 
 
 def _common_folder(paths: Collection[str]) -> str:
-    """What all paths begin with, up to a slash; it need not be repeated a hundred times."""
+    """Returns the common start of all paths, up to a slash, which is shown only once."""
     if len(paths) < 2:
         return ""
-    # What the first and the last one in order have in common, all have.
+    # The common start of the first and last in sorted order is common to all.
     first, last = min(paths), max(paths)
     pairs = enumerate(zip(first, last, strict=False))
     end = next((place for place, (a, b) in pairs if a != b), len(first))
@@ -174,7 +174,7 @@ def _common_folder(paths: Collection[str]) -> str:
 
 
 def _thumbnails(dataset: Dataset, paths: set[str]) -> dict[str, str]:
-    """``data:`` URLs of images by their path."""
+    """Makes ``data:`` URLs of images, by path."""
     found = {}
     with activity("drawing thumbnails", len(paths), "images") as step:
         for images, _ in listed_images(dataset).parts:

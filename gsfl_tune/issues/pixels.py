@@ -1,4 +1,4 @@
-"""Dark, bright, blurred, tiny, flat and oddly shaped images, next to the others of the data."""
+"""Dark, bright, blurred, tiny, flat and oddly shaped images, compared with the other images."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from gsfl_tune.data import DecodedImages
 from gsfl_tune.data.single import Fit
 from gsfl_tune.issues._base import LIMIT, Images, Issue, beyond
 
-# Fine structure of less than this (levels squared) is that of a blank page: neither sharp nor not.
+# With less fine structure (levels squared), an image is blank: neither sharp nor blurred.
 _NO_GRADIENT = 0.05
 
 
 @dataclass(frozen=True)
 class Pixels:
-    """What was measured of N images.
+    """Holds the measurements of N images.
 
     Attributes:
         darkest: (N,) level, 0 to 255, that a twentieth of the pixels are below.
         brightest: (N,) level that a twentieth of them are above.
-        sharpness: (N,) log10 of the energy of second differences by that of first ones, at the
-            size to which images are decoded; not a number for a blank one.
+        sharpness: (N,) log10 of the energy of second differences divided by that of first ones, at
+            the size to which images are decoded; NaN for a blank one.
         sizes: (N, 2) width and height of the file in pixels.
     """
 
@@ -40,7 +40,7 @@ def measure(images: Images, fit: Fit) -> Pixels:
 
     Args:
         images: N images.
-        fit: How they became squares: what `pad` adds is not measured.
+        fit: How they became squares; the border of `pad` is not measured.
     """
     total = len(images.paths)
     rows = np.empty((total, 3))
@@ -54,7 +54,7 @@ def measure(images: Images, fit: Fit) -> Pixels:
 
 
 def _inner(images: DecodedImages, fit: Fit) -> Iterator[np.ndarray]:
-    """The squares, without the border of `pad`."""
+    """Yields the squares, without the border of `pad`."""
     side = images.side
     for row in range(len(images)):
         square = images.squares(np.array([row]))[0]
@@ -80,14 +80,14 @@ def _describe(square: np.ndarray) -> tuple[float, float, float]:
 
 @dataclass(frozen=True)
 class _Test:
-    """One measurement, and when it is odd.
+    """Holds one measurement and its limit.
 
     Attributes:
-        kind: Of the issue.
-        values: (N,) where larger is odder.
-        floor: Least standard deviation: data sets may be all alike.
-        also: (N,) bool, what must hold besides.
-        words: Says what was measured of an image.
+        kind: Kind of the issue.
+        values: (N,) larger is more unusual.
+        floor: Least standard deviation, because the images of a data set may be nearly equal.
+        also: (N,) bool, a further condition.
+        words: Describes the measurement of an image.
     """
 
     kind: str
@@ -102,8 +102,8 @@ def odd_pixels(images: Images, pixels: Pixels, image_size: int) -> list[Issue]:
 
     Args:
         images: N images.
-        pixels: What was measured of them.
-        image_size: Pixels that the backbone sees; smaller images are enlarged.
+        pixels: Their measurements.
+        image_size: Side of the backbone's input in pixels; smaller images are enlarged.
     """
     if not len(pixels.sizes):
         return []
@@ -160,15 +160,15 @@ def _tests(pixels: Pixels, image_size: int) -> list[_Test]:
         ),
         _Test(
             "blurred", -sharp, 0.1, np.ones(len(sharp), bool),
-            lambda row: f"fine structure {10 ** sharp[row]:.3f} of what edges there are; in most "
-            f"images {10 ** np.nanmedian(sharp):.2f}",
+            lambda row: f"fine structure is {10 ** sharp[row]:.3f} of the edges; in most images "
+            f"{10 ** np.nanmedian(sharp):.2f}",
         ),
         _Test(
             "tiny", -np.log2(shorter), 0.1, shorter < image_size,
             lambda row: f"{sides[row][0]} x {sides[row][1]} pixels, enlarged to {image_size}; "
             f"the shorter side of most is {middle(shorter)}",
         ),
-        # Twice as long or short as the middle one, at least.
+        # At least twice as long or as short as the median image.
         _Test(
             "aspect_ratio", odd_shape, 0.1, odd_shape >= 1,
             lambda row: f"{sides[row][0]} x {sides[row][1]} pixels, {2 ** shape[row]:.1f} to 1; "

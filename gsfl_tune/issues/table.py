@@ -1,4 +1,4 @@
-"""The findings as a table, for spreadsheets and for programs."""
+"""The issues as CSV and JSON."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ COLUMNS = ("path", "class", "part", "issue", "score", "suggestion", "reason")
 
 
 def issues_csv(found: Found) -> str:
-    """The table, one row an issue."""
+    """Returns the issues as CSV, one row per issue."""
     text = io.StringIO()
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -22,7 +22,7 @@ def issues_csv(found: Found) -> str:
 
 
 def issues_json(found: Found) -> dict[str, Any]:
-    """The same, ready for JSON, with counts by kind and notices."""
+    """Returns the issues ready for JSON, with counts by kind and notices."""
     return {
         "name": found.name,
         "images": found.image_count,

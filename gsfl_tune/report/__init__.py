@@ -1,4 +1,4 @@
-"""What a run shows, from its files alone."""
+"""The report of a run in a browser and a terminal, made from its files alone."""
 
 from gsfl_tune.report.page import write_report
 from gsfl_tune.report.results import RunResults, load_results

@@ -1,4 +1,4 @@
-"""What came out, whether to believe it, what it cost, and how to repeat it."""
+"""The first tab of the page: test results, warnings, cost and commands of a run."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsfl_tune.run.verdict import ahead, first_card
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One row of the table of tested models."""
+    """Holds one row of the table of tested models."""
 
     name: str
     scores: list[str]
@@ -28,24 +28,24 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page begins with.
+    """Holds what the first tab of the page shows.
 
     Attributes:
         finished: Whether there is a tested winner.
-        headline: The number.
-        interval: Where it lies, behind it; empty where that is not known.
-        unit: What the number is.
-        first: What comes before the number: that a simpler model is better on validation.
-        sentences: What it means.
-        findings: What would be bad and holds, the worst first.
+        headline: The main number.
+        interval: Its interval, shown behind it; empty if unknown.
+        unit: What the number measures.
+        first: Shown before the number if a simpler model is better on validation.
+        sentences: What the number means.
+        findings: The problems that were found, the most severe first.
         models: Winner, control, probe.
         settings: The winner's searched parameters (the best trial's, while there is no winner).
-        settings_title: Whose they are.
-        config: Its complete configuration, dotted paths.
-        facts: Label and value: what it cost, on what.
-        seconds: Phase and how long it took.
-        looks: Things to look at before believing the number.
-        commands: What to do with it, and the command.
+        settings_title: Heading that names the trial or model of `settings`.
+        config: The winner's complete configuration, dotted paths.
+        facts: Label and value: cost, hardware, images.
+        seconds: Phase and its duration.
+        looks: Problems to check before the number is used.
+        commands: A purpose and its command.
         versions: Library and version.
         trained_on: Which images the models were retrained on.
     """
@@ -74,13 +74,13 @@ SCORE_TITLES = ("accuracy", "balanced", "top-5", "NLL", "ECE")
 
 
 def answer(files: RunFiles) -> Answer:
-    """The answer of a run, or how far it is."""
+    """Returns the results of a finished run, or the state of an unfinished one."""
     results = files.results.results
     return _finished(files, results) if results else _unfinished(files)
 
 
 def format_metric(metric: str, value: float | None) -> str:
-    """A value of the search metric as people write it."""
+    """Formats a value of the search metric for reading."""
     return metric_of(metric).text(value)
 
 
@@ -96,13 +96,13 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         sentences.append(f"The control ({kind}) has {accuracy}.")
     elif results.findings is None:
         sentences.append(
-            "There is no control, so this run does not say whether the shared features help."
+            "There is no control, so this run does not show whether the shared features help."
         )
     sentences += first_card(results)
     first = ahead(results) or ""
     found = results.findings
     if found is None:
-        sentences.append("This run was made by a version that did not look for findings.")
+        sentences.append("The version that made this run did not check for findings.")
     trial = "" if winner.trial is None else f" (trial {winner.trial})"
     return Answer(
         finished=True,
@@ -136,11 +136,11 @@ def _unfinished(files: RunFiles) -> Answer:
     run = files.results
     board = run.leaderboard(1)
     best = board[0] if board else None
-    sentences = ["There is no tested winner yet: test images are looked at once, at the end."]
+    sentences = ["There is no tested winner yet: the test images are used once, at the end."]
     running = sum(trial.state == "RUNNING" for trial in files.trials)
     if running:
         plural = "trials are" if running > 1 else "trial is"
-        sentences.append(f"{running} {plural} under way, or were when the search was stopped.")
+        sentences.append(f"{running} {plural} running, or were when the search was stopped.")
     directory = str(run.run.path)
     words = ["gsfl-tune", "search", str(run.run.experiment_file), "--run-dir", directory]
     return Answer(
@@ -148,14 +148,14 @@ def _unfinished(files: RunFiles) -> Answer:
         headline=format_metric(run.metric, best["value"]) if best else "–",
         unit=f"best {run.metric} so far (trial {best['trial']})"
         if best
-        else f"{run.metric}: no trial has come to its end yet",
+        else f"{run.metric}: no trial has finished yet",
         sentences=sentences,
         settings=settings(files, best["params"]) if best else [],
         settings_title=f"The best finished trial so far (trial {best['trial']})" if best else "",
         facts=_facts(files),
         seconds=_seconds(files.manifest.get("seconds") or {}),
         looks=list(_looks(files)),
-        commands=[("Continue it, if it is not running", shlex.join([*words, "--resume"]))],
+        commands=[("Continue the run, if it is not running", shlex.join([*words, "--resume"]))],
         versions=_versions(files.manifest.get("environment") or {}),
     )
 
@@ -189,7 +189,7 @@ def _cells(test: Mapping[str, Score], interval: Interval | None) -> list[str]:
 
 
 def models_chart(results: Results) -> list[dict[str, Any]]:
-    """Test accuracy of every tested model, one value a seed, for the script."""
+    """Returns the test accuracy of every tested model for the script, one value per seed."""
     tested: list[tuple[str, Mapping[str, Score]]] = [("winner", results.winner.test)]
     if results.control:
         tested.append(("control", results.control.test))
@@ -215,9 +215,9 @@ def _facts(files: RunFiles) -> list[tuple[str, str]]:
         facts.append(("Training time of all trials", duration(spent)))
     total = (run.results.cost if run.results else {}).get("seconds", {}).get("total")
     if total:
-        facts.append(("Time in all", duration(total)))
+        facts.append(("Total time", duration(total)))
     if run.results and run.results.cost.get("slots"):
-        facts.append(("Trials at once", str(run.results.cost["slots"])))
+        facts.append(("Concurrent trials", str(run.results.cost["slots"])))
     busy = run.utilisation.get("slots_busy")
     if busy is not None:
         facts.append(("Slots busy", f"{100 * busy:.0f} % of the time"))
@@ -246,11 +246,11 @@ def _versions(environment: Mapping[str, Any]) -> list[tuple[str, str]]:
     return rows
 
 
-# --- what to look at, what to do ----------------------------------------------------------
+# --- problems and commands ----------------------------------------------------------------
 
 
 def _looks(files: RunFiles) -> Iterator[str]:
-    """What the files say beside the findings, of a run in any state."""
+    """Lists problems other than the findings, for a run in any state."""
     trials = files.study(SEARCH)
     failed = sum(trial.state == "FAIL" for trial in trials)
     if failed and failed * 5 >= len(trials):
@@ -282,22 +282,22 @@ def _commands(files: RunFiles, winner: Outcome) -> list[tuple[str, str]]:
             words += ["--set", f"{path}={value}"]
         commands.append(("Train the winner's configuration alone", words))
     commands += [
-        ("Use the winner", ["gsfl-tune", "predict", best, "IMAGE"]),
+        ("Predict with the winner", ["gsfl-tune", "predict", best, "IMAGE"]),
         (
-            "Take whichever of winner, control and linear probe is best on validation",
+            "Export the best of winner, control and linear probe on validation",
             ["gsfl-tune", "export", str(run.path), "FOLDER", "--best-of-all"],
         ),
         (
-            "Say unknown where it is not sure",
+            'Answer "unknown" where the confidence is low',
             ["gsfl-tune", "predict", best, "IMAGE", "--threshold", "auto"],
         ),
-        ("Measure it on other images", ["gsfl-tune", "evaluate", best, "FOLDER"]),
+        ("Evaluate the winner on other images", ["gsfl-tune", "evaluate", best, "FOLDER"]),
     ]
     return [(title, shlex.join(words)) for title, words in commands]
 
 
 def _overrides(files: RunFiles, winner: Outcome) -> Iterator[tuple[str, str]]:
-    """The leaves that the winner's parameters decide, with its values."""
+    """Lists the configuration paths set by the winner's parameters, with their values."""
     if files.experiment is None:
         return
     known = {each.name: each for each in files.experiment.space.parameters}
@@ -313,7 +313,7 @@ def _overrides(files: RunFiles, winner: Outcome) -> Iterator[tuple[str, str]]:
 
 
 def _leaf(config: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
-    """The value at a path, or nothing: the value may be null."""
+    """Returns the value at a path in a list, empty if the path is missing; a value may be null."""
     found: Any = config
     for key in keys:
         if not isinstance(found, Mapping) or key not in found:
@@ -323,14 +323,14 @@ def _leaf(config: Mapping[str, Any], keys: Sequence[str]) -> list[Any]:
 
 
 def _yaml(value: Any) -> str:
-    """What ``--set`` reads as this value."""
+    """Writes a value as ``--set`` reads it."""
     if isinstance(value, str) and yaml.safe_load(value) == value:
         return value
     return json.dumps(value)
 
 
 def listed(words: Iterable[Any], most: int = 12) -> str:
-    """Words with commas between them, not too many."""
+    """Joins words with commas, at most `most` of them."""
     all_words = [str(word) for word in words]
     more = len(all_words) - most
     return ", ".join(all_words[:most]) + (f" and {more} more" if more > 0 else "")

@@ -1,4 +1,4 @@
-"""What the page's script draws, as JSON: the trials, who was busy, and the winner's evidence."""
+"""The JSON that the page's script draws: trials, slot timeline and the winner's evidence."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ _FIRST = (
 
 
 class SearchCharts:
-    """What the charts of the search are made of; the page's words are made of it too.
+    """Collects the data of the search's charts; the page's text uses the same data.
 
     Args:
         files: The run.
 
     Attributes:
-        trials: Of the search.
-        rungs: Of the search.
-        importances: Title and measure, as far as there are enough trials.
-        timeline: Who was busy when; None where nothing is known.
-        axes: Parameters of the search, those that the method is about first.
+        trials: The trials of the search.
+        rungs: The rungs of the search.
+        importances: Title and importances, where there are enough trials.
+        timeline: Work of every slot over time; None if unknown.
+        axes: Parameters of the search, those of the method itself first.
         searched: Whether the space has parameters.
-        pareto: Configurations that no other beats, where there were several objectives.
+        pareto: Configurations that no other beats, if there were several objectives.
     """
 
     def __init__(self, files: RunFiles) -> None:
@@ -72,12 +72,12 @@ class SearchCharts:
         if self._files.experiment is not None:
             known = {each.name: each for each in self._files.experiment.space.parameters}
         names = dict.fromkeys(name for trial in self.trials for name in trial.params)
-        # As in the experiment where that is known; what it does not know comes after.
+        # The order of the experiment if it is known; parameters that it lacks come last.
         order = [*(n for n in _FIRST if n in names), *(n for n in known if n in names), *names]
         return [_axis(name, known.get(name), self.trials) for name in dict.fromkeys(order)]
 
     def to_json(self) -> dict[str, Any]:
-        """For the script."""
+        """Returns the data of the search for the script."""
         return {
             "metric": self.metric,
             "maximize": self.maximize,
@@ -173,7 +173,7 @@ class SearchCharts:
 
 
 def page_data(files: RunFiles, search: SearchCharts) -> dict[str, Any]:
-    """All that the script needs."""
+    """Returns everything that the script needs."""
     results = files.results.results
     probes, _ = files.part("probes")
     swap, _ = files.part("swap")
@@ -215,19 +215,19 @@ def _axis(name: str, parameter: Parameter | None, trials: Sequence[TrialRecord])
 
 
 def _place(value: Any, axis: dict[str, Any]) -> float | None:
-    """The number of a choice, the value of anything else; None where it was not active."""
+    """Returns the index of a choice or the value of a number; None if it was not active."""
     if value is None:
         return None
     return axis["choices"].index(_word(value)) if "choices" in axis else _short(value)
 
 
 def _word(choice: Any) -> str:
-    """A choice as text; 1.0 and 1 are the same to Parquet."""
+    """Returns a choice as text; Parquet does not distinguish 1.0 from 1."""
     return f"{choice:g}" if isinstance(choice, float) else str(choice)
 
 
 def _pareto(files: RunFiles, trials: Sequence[TrialRecord]) -> list[dict[str, Any]]:
-    """The front of the results; until there are any, that of the trials so far."""
+    """Returns the front of the results, or that of the trials while there are no results."""
     points = files.content.get("pareto")
     if isinstance(points, list):
         return [dict(point) for point in points]
@@ -240,7 +240,7 @@ def _pareto(files: RunFiles, trials: Sequence[TrialRecord]) -> list[dict[str, An
 
 
 def _short(value: Any) -> float | None:
-    """Five significant digits: what a screen can show."""
+    """Rounds to five significant digits, which is enough for a screen."""
     if value is None or not math.isfinite(value):
         return None
     number = float(f"{value:.5g}")

@@ -1,4 +1,4 @@
-"""The clock of a search: seconds while a driver worked on it, with the pauses between drivers."""
+"""The clock of a search: it counts the seconds in which a driver ran, and lists the pauses."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import Any
 
 from gsfl_tune.report.trials import TrialRecord
 
-# In a run of a version that did not write down its drivers: nothing under way for so long.
+# Seconds without a trial that count as a pause, for versions that did not record drivers.
 _PAUSE = 300.0
 
 
 class SearchClock:
-    """Counts from the first trial, and stands still while no driver worked on the run.
+    """Counts from the first trial and stops while no driver works on the run.
 
     Args:
         trials: All trials of the run; one of them has begun.
         drivers: ``drivers`` of ``run.json``: ``begin`` and ``end``, seconds since 1970.
-        stretches: See `gsfl_tune.run.workers.WorkerLog`; they tell of drivers that ``run.json``
-            does not know.
+        stretches: See `gsfl_tune.run.workers.WorkerLog`; they include drivers that are missing
+            from ``run.json``.
 
     Attributes:
         seconds: Up to the last trial that ended.
-        pauses: Where the run was interrupted, seconds of this clock, and for how many seconds.
+        pauses: When the run was interrupted (seconds of this clock), and for how many seconds.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class SearchClock:
         self.pauses = [(self.at(end), round(begin - end, 1)) for end, begin in self._gaps]
 
     def at(self, instant: float | None) -> float:
-        """Seconds from the beginning; None is the beginning."""
+        """Returns the seconds from the beginning; None means the beginning."""
         instant = self._start if instant is None else instant
         lost = sum(max(0.0, min(instant, begin) - end) for end, begin in self._gaps)
         return round(max(0.0, instant - self._start - lost), 1)
@@ -60,7 +60,7 @@ class SearchClock:
 def _sessions(
     drivers: Iterable[Mapping[str, Any]], stretches: Iterable[Mapping[str, Any]]
 ) -> list[tuple[float, float]]:
-    """When each driver began and was last heard of, oldest first."""
+    """Returns the begin and the last sign of life of each driver, oldest first."""
     known = sorted(
         (float(each["begin"]), float(each["end"]))
         for each in drivers
@@ -73,7 +73,7 @@ def _sessions(
             begin, end = float(each["begin"]), float(each["end"])
             before = by_number.get(number, (begin, end))
             by_number[number] = min(begin, before[0]), max(end, before[1])
-    # Those of a version that wrote no drivers, before one that does went on.
+    # Drivers of a version that did not record them, before a newer version resumed the run.
     earlier = [span for span in by_number.values() if not known or span[1] < known[0][0]]
     return sorted(earlier) + known
 
@@ -81,17 +81,17 @@ def _sessions(
 def _gaps(
     sessions: Sequence[tuple[float, float]], heard: Iterable[float]
 ) -> Iterable[tuple[float, float]]:
-    """From the last sign of each driver to the beginning of the next."""
+    """Returns the gaps from the last sign of each driver to the beginning of the next."""
     signs = sorted(heard)
     for (begin, end), (following, _) in pairwise(sessions):
-        # A driver that was killed did not write its end down.
+        # A driver that was killed did not record its end.
         end = max([end, *(sign for sign in signs if begin <= sign < following)])
         if following > end:
             yield end, following
 
 
 def _holes(spans: Sequence[tuple[float, float]]) -> Iterable[tuple[float, float]]:
-    """Where no trial was under way for long."""
+    """Returns the long stretches without a running trial."""
     until = spans[0][0]
     for begin, end in spans:
         if begin - until > _PAUSE:

@@ -1,4 +1,4 @@
-"""What the winner shows beyond its accuracy, in a terminal: the numbers of ``evidence.json``."""
+"""The numbers of ``evidence.json`` in a terminal: errors, group probes and swap test."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _MOST_PAIRS = 3
 
 
 def load_evidence(path: Path) -> dict[str, Any]:
-    """Reads ``evidence.json``; empty where there is none.
+    """Reads ``evidence.json``; empty if there is none.
 
     Raises:
-        UserError: When it is damaged.
+        UserError: If it is damaged.
     """
     try:
         content = read_json(path)
@@ -44,7 +44,7 @@ def print_evidence(evidence: Mapping[str, Any], console: Console | None = None) 
 
 
 def evidence_parts(evidence: Mapping[str, Any]) -> Iterator[RenderableType]:
-    """Renders what there is: errors, probes, swap test; what was not computed is left out."""
+    """Renders errors, probes and swap test; leaves out what was not computed."""
     lines = list(_errors(evidence))
     if lines:
         yield Group(Text("Errors on the test images", "bold"), *lines)
@@ -85,7 +85,7 @@ def _probes(probes: Mapping[str, Any]) -> RenderableType:
         name = row["part"]
         cells = [_spread(row["groups"]), _spread(row["random_groups"])]
         table.add_row(_PARTS.get(name, name), *cells)
-    title = f"Which group? (chance {_percent(probes['chance'])})"
+    title = f"Linear probes for the group (chance {_percent(probes['chance'])})"
     return Group(Text(title, "bold"), table)
 
 
@@ -107,8 +107,8 @@ def _swap(swap: Mapping[str, Any]) -> RenderableType:
         )
         table.add_row(question, *(_percent(swap.get(name)) for name in names))
     judge = Text(
-        f"{swap['pairs']} pairs; the judge is right about {_percent(swap['judge_accuracy'])} of "
-        "the images' own features."
+        f"{swap['pairs']} pairs; the judge classifies {_percent(swap['judge_accuracy'])} of "
+        "the images' own features correctly."
     )
     return Group(Text("Swap test", "bold"), table, judge)
 

@@ -1,4 +1,4 @@
-"""The page of an evaluation: how good a bundle is on some images, class by class."""
+"""The HTML page of an evaluation: metrics, classes and wrong images of a bundle."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from markupsafe import Markup
 from gsfl_tune.report.page import embedded, environment, policy, static
 
 SCRIPTS = ("draw.js", "model.js", "page.js")
-# A page is for people: `--json` and `--csv` have all of them.
+# Limits the size of the page; `--json` and `--csv` list all wrong images.
 MOST_WRONG = 500
 _MOST_PAIRS = 20
-# A matrix of more classes is too large to look at.
+# A matrix of more classes is too large to read.
 _MOST_DRAWN = 200
 _TITLES = {
     "accuracy": "accuracy",
@@ -29,13 +29,13 @@ _TITLES = {
 def evaluation_page(
     content: Mapping[str, Any], *, bundle: str, source: str, pictures: Sequence[str] = ()
 ) -> str:
-    """Makes the page: one HTML file that fetches nothing.
+    """Makes the page: one HTML file that loads nothing from elsewhere.
 
     Args:
         content: What ``gsfl-tune evaluate --json`` prints.
-        bundle: What was evaluated.
-        source: What on.
-        pictures: ``data:`` URLs of the first wrong images, in their order.
+        bundle: Name of the evaluated bundle.
+        source: Name of the image source.
+        pictures: ``data:`` URLs of the first wrong images, in the order of `content`.
     """
     script = "\n".join(map(static, SCRIPTS))
     matrix = content["confusion"]["matrix"]
@@ -65,7 +65,7 @@ def evaluation_page(
 
 
 def shown(name: str, value: float) -> str:
-    """A metric as people read it."""
+    """Formats a metric for reading."""
     return f"{value:.4f}" if name in ("nll", "ece") else f"{100 * value:.2f} %"
 
 

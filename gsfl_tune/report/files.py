@@ -1,4 +1,4 @@
-"""Everything that a page is made of, read from the files of a run, whatever state it is in."""
+"""Reader of all files of a run that the page needs, finished or not."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ SEARCH, CONTROL = "search", "control"
 
 
 class CurveReader:
-    """Learning curves of a run's trials; a file that has not changed is not read again."""
+    """Reads learning curves of trials; does not read an unchanged file again."""
 
     def __init__(self) -> None:
         self._known: dict[Path, tuple[tuple[int, int], Curve]] = {}
 
     def read(self, path: Path, metric: str) -> Curve:
-        """The curve of one ``epochs.jsonl``; empty where there is no file."""
+        """Returns the curve of one ``epochs.jsonl``; empty if there is no file."""
         try:
             stat = path.stat()
         except OSError:
@@ -39,18 +39,18 @@ class CurveReader:
 
 @dataclass(frozen=True)
 class RunFiles:
-    """What the files of a run say.
+    """Holds the contents of a run's files.
 
     Attributes:
         results: Winner, control, table of trials.
-        experiment: What was searched; None when the file cannot be read (any more).
-        content: ``results.json`` as it is, with what `Results` does not know; empty before the end.
+        experiment: The experiment; None if the file cannot be read (any more).
+        content: Raw ``results.json``, with keys that `Results` lacks; empty before the end.
         manifest: ``run.json``.
         data: ``data.json``.
-        evidence: ``evidence.json``; None where there is none.
+        evidence: ``evidence.json``; None if there is none.
         trials: The trials of both studies, oldest first.
-        stretches: What workers did when, see `WorkerLog`.
-        problems: Files that are there and cannot be read, one line each.
+        stretches: Work of each worker over time, see `WorkerLog`.
+        problems: Files that exist but cannot be read, one line each.
     """
 
     results: RunResults
@@ -69,23 +69,23 @@ class RunFiles:
         return self.results.run
 
     def study(self, name: str) -> list[TrialRecord]:
-        """The trials of ``search`` or ``control``."""
+        """Returns the trials of ``search`` or ``control``."""
         return [trial for trial in self.trials if trial.study == name]
 
     def part(self, key: str) -> tuple[Any, str]:
-        """A part of the evidence; where there is none, None and the reason."""
+        """Returns a part of the evidence, or None and the reason why it is missing."""
         if not self.results.finished:
-            return None, "The run is not finished: this is made of the winner's test images."
+            return None, "The run is not finished: this part needs the winner's test results."
         if self.evidence is None:
             return None, "This run has no evidence.json."
         found = self.evidence.get(key)
         if isinstance(found, Mapping) and "error" in found:
-            return None, f"It could not be computed: {found['error']}"
+            return None, f"This part could not be computed: {found['error']}"
         if not found:
             return None, _absent(self, key)
         missing = [each for each in _REQUIRED.get(key, ()) if each not in found]
         if missing:
-            return None, f"evidence.json has it without {', '.join(missing)}."
+            return None, f"This part of evidence.json lacks {', '.join(missing)}."
         return found, ""
 
 
@@ -94,10 +94,10 @@ def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
 
     Args:
         run: The run directory.
-        curves: Remembers the learning curves of an earlier call.
+        curves: Caches the learning curves of an earlier call.
 
     Raises:
-        UserError: If it is no run directory, or its results or table of trials are damaged.
+        UserError: If it is not a run directory, or its results or table of trials are damaged.
     """
     results = load_results(run)
     directory = results.run
@@ -128,14 +128,14 @@ def _experiment(path: Path, problems: list[str]) -> Experiment | None:
     try:
         return Experiment.load(path)
     except UserError as error:
-        # A taxonomy that is not on this machine, say: ranges are then those of the trials.
+        # For example, a taxonomy is not on this machine. Ranges then come from the trials.
         problems.append(f"{path.name}: {str(error).splitlines()[0]}")
         return None
 
 
 def _mapping(path: Path, problems: list[str]) -> dict[str, Any] | None:
     try:
-        # Browsers know no NaN: what is not a number is nothing.
+        # JSON in browsers has no NaN: it becomes null.
         content = json.loads(path.read_text(encoding="utf-8"), parse_constant=lambda word: None)
     except FileNotFoundError:
         return None
@@ -148,7 +148,7 @@ def _mapping(path: Path, problems: list[str]) -> dict[str, Any] | None:
     return content
 
 
-# What a part must have to be shown.
+# Keys that a part must have to be shown.
 _REQUIRED = {
     "worst_tenth": ("mean", "classes"),
     "group_errors": ("inside", "across", "share_inside", "expected_inside"),
@@ -165,7 +165,7 @@ _REQUIRED = {
     "map": ("points",),
 }
 
-# By which word a note of the evidence tells of a part.
+# Words that identify the note about a part of the evidence.
 _NOTED = {"pictures": "no pictures", "map": "no map", "probes": "no probe", "swap": "swap"}
 
 _GROUPED = {
@@ -183,8 +183,8 @@ def _absent(files: RunFiles, key: str) -> str:
     notes = (files.evidence or {}).get("notes") or ()
     told = [str(note) for note in notes if _NOTED.get(key, key) in str(note)]
     if told:
-        return f"It was left out: {'; '.join(told)}."
+        return f"This part was left out: {'; '.join(told)}."
     return (
-        "evidence.json has no such part: the run was made by an older version, or the part does "
-        "not apply to its winner. `gsfl-tune evidence RUN` computes what is missing."
+        "evidence.json lacks this part: an older version made the run, or the part does not "
+        "apply to its winner. `gsfl-tune evidence RUN` computes what is missing."
     )

@@ -1,4 +1,4 @@
-"""Which parameters the result depends on, by a random forest, and how far to trust it."""
+"""Importances of the parameters by a random forest, and how reliable they are."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from numpy.typing import NDArray
 
 from gsfl_tune.report.trials import TrialRecord
 
-# Fewer trials than this, and a forest explains noise.
+# With fewer trials, a forest explains noise.
 FEWEST = 10
-# More than these add time and nothing to see.
+# More trials take longer and do not change the result visibly.
 MOST = 1000
 TREES = 128
-# A forest that explains less of what it has not seen should not be read.
+# Out-of-bag R^2 from which importances are reliable, or usable as a hint.
 RELIABLE, USABLE = 0.5, 0.15
 
 
 @dataclass(frozen=True)
 class Importances:
-    """How much of the trials' result each parameter explains.
+    """Holds how much of the trials' result each parameter explains.
 
     Attributes:
-        trials: Trials that the forest learned from.
-        explained: Out-of-bag R^2: the share of the variance of trials that a tree has not seen
-            which the forest predicts. 1 is all, 0 or less is none.
-        shares: Parameter and what R^2 loses when its values are shuffled, most first.
+        trials: Trials that the forest was fitted on.
+        explained: Out-of-bag R^2: the share of variance that the trees predict on trials they
+            have not seen. 1 is all, 0 or less is none.
+        shares: Parameter and the loss of R^2 when its values are shuffled, largest first.
     """
 
     trials: int
@@ -37,31 +37,31 @@ class Importances:
 
     @property
     def verdict(self) -> str:
-        """Whether to read them."""
+        """How reliable the importances are."""
         if self.explained >= RELIABLE:
-            return "reliable enough to read"
+            return "reliable"
         if self.explained >= USABLE:
-            return "a hint at most"
-        return "not to be read: the forest cannot predict trials that it has not seen"
+            return "only a hint"
+        return "not reliable: the forest cannot predict trials that it has not seen"
 
 
 def importances(
     trials: Sequence[TrialRecord], rung: int | None = None, *, seed: int = 0
 ) -> Importances | None:
-    """Permutation importances on out-of-bag trials (Breiman 2001), one value a parameter.
+    """Computes permutation importances on out-of-bag trials (Breiman 2001), one per parameter.
 
     Each tree of the forest predicts the trials that it was not grown from, with the true values
-    and with one parameter's values shuffled among them. Conditional parameters are missing
-    where they were not active, which a tree can split on; the choices of a categorical one
-    are shuffled together.
+    and with one parameter's values shuffled among them. Inactive conditional parameters are
+    missing values, on which a tree can split. The columns of a categorical parameter are
+    shuffled together.
 
     Args:
-        trials: Of one study.
+        trials: Trials of one study.
         rung: Explain the value at this rung; default: the final value of finished trials.
-        seed: Of the forest and the shuffling.
+        seed: Seed of the forest and the shuffling.
 
     Returns:
-        None with fewer than 10 trials, or when neither results nor parameters differ.
+        None with fewer than 10 trials, or if all results or all parameters are equal.
     """
     pairs = [(trial, _target(trial, rung)) for trial in trials]
     known = [(trial, value) for trial, value in pairs if value is not None]
@@ -82,7 +82,7 @@ def _target(trial: TrialRecord, rung: int | None) -> float | None:
 
 
 def _encode(trials: Sequence[TrialRecord]) -> dict[str, NDArray[np.float32]]:
-    """Parameter to its (trials, columns); those that never differ are left out."""
+    """Maps each parameter to its (trials, columns); leaves out constant parameters."""
     names = dict.fromkeys(name for trial in trials for name in trial.params)
     blocks: dict[str, NDArray[np.float32]] = {}
     for name in names:
@@ -106,7 +106,7 @@ def _measure(
     random: np.random.Generator,
     seed: int,
 ) -> Importances:
-    # Takes a second to import: only when there is something to measure.
+    # The import takes a second, so it happens only when it is needed.
     from sklearn.ensemble import RandomForestRegressor
 
     features = np.ascontiguousarray(np.hstack(list(blocks.values())))
@@ -122,7 +122,7 @@ def _measure(
         if not len(unseen):
             continue
         own = features[unseen]
-        # One call a tree: the trials as they are, then with each parameter shuffled.
+        # One call per tree: the unchanged trials, then copies with each parameter shuffled.
         copies = np.tile(own, (1 + len(blocks), 1))
         for position in range(len(blocks)):
             columns = slice(starts[position], starts[position + 1])
@@ -137,7 +137,7 @@ def _measure(
 
 
 class _Votes:
-    """Mean prediction of a trial by the trees that have not seen it."""
+    """Averages the predictions for each trial over the trees that have not seen it."""
 
     def __init__(self, trials: int) -> None:
         self._sum = np.zeros(trials)
@@ -148,7 +148,7 @@ class _Votes:
         self._count[rows] += 1
 
     def explained(self, target: NDArray[np.float64]) -> float:
-        """R^2 over the trials that some tree has not seen."""
+        """Returns R^2 over the trials that at least one tree has not seen."""
         known = self._count > 0
         truth = target[known]
         residual = truth - self._sum[known] / self._count[known]

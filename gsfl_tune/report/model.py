@@ -1,4 +1,4 @@
-"""What the page says of the winner: where it errs, whether its confidence can be believed."""
+"""Data of the page's Model tab: classes, confused pairs, groups, matrices and feature maps."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gsfl_tune.report.pictures import Picture, Pictures
 
 @dataclass(frozen=True)
 class ClassRow:
-    """One class on the test images."""
+    """Holds the test results of one class."""
 
     name: str
     group: int | None
@@ -23,7 +23,7 @@ class ClassRow:
 
 @dataclass(frozen=True)
 class Pair:
-    """Two classes taken for each other."""
+    """Holds two classes that the model confuses."""
 
     first: str
     second: str
@@ -36,7 +36,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Group:
-    """Classes that share features."""
+    """Holds a group of classes that share features."""
 
     number: int
     classes: list[str]
@@ -45,18 +45,18 @@ class Group:
 
 
 def class_names(files: RunFiles) -> list[str]:
-    """The classes in the order of their numbers."""
+    """Returns the classes in the order of their numbers."""
     evidence = files.evidence or {}
     return list(evidence.get("per_class_accuracy") or files.data.get("classes") or ())
 
 
 def groups_of(files: RunFiles) -> dict[str, int]:
-    """Class to group; empty for a plain winner."""
+    """Maps each class to its group; empty for a plain winner."""
     return files.results.results.groups if files.results.results else {}
 
 
 def class_rows(files: RunFiles) -> list[ClassRow]:
-    """All classes, the worst first; those without test images last."""
+    """Returns all classes, the worst first; those without test images come last."""
     accuracy, _ = files.part("per_class_accuracy")
     worst, _ = files.part("worst_tenth")
     groups = groups_of(files)
@@ -75,7 +75,7 @@ def class_rows(files: RunFiles) -> list[ClassRow]:
 
 
 def pairs(files: RunFiles, pictures: Pictures) -> list[Pair]:
-    """The most confused pairs, most first."""
+    """Returns the most confused pairs, most confusions first."""
     found, _ = files.part("most_confused")
     groups = groups_of(files)
     return [
@@ -95,7 +95,7 @@ def pairs(files: RunFiles, pictures: Pictures) -> list[Pair]:
 
 
 def class_groups(files: RunFiles, pictures: Pictures) -> list[Group]:
-    """The groups with their classes and contact sheets."""
+    """Returns the groups with their classes and contact sheets."""
     members: dict[int, list[str]] = {}
     for name, group in groups_of(files).items():
         members.setdefault(group, []).append(name)
@@ -117,7 +117,7 @@ def class_groups(files: RunFiles, pictures: Pictures) -> list[Group]:
 
 
 def confusion_chart(files: RunFiles) -> dict[str, Any] | None:
-    """The matrix for the script: classes in order, cells that are not empty, where groups begin."""
+    """Returns the matrix for the script: ordered classes, nonzero cells and starts of groups."""
     found, _ = files.part("confusion")
     if found is None:
         return None
@@ -140,7 +140,7 @@ def confusion_chart(files: RunFiles) -> dict[str, Any] | None:
 
 
 def group_confusion_chart(files: RunFiles) -> dict[str, Any] | None:
-    """The same of groups, where there are too many classes, or beside them."""
+    """Returns the matrix of the groups, for too many classes or beside the class matrix."""
     found, _ = files.part("confusion_groups")
     if found is None:
         found = (files.part("confusion")[0] or {}).get("confusion_groups")
@@ -163,7 +163,7 @@ def group_confusion_chart(files: RunFiles) -> dict[str, Any] | None:
 
 
 def map_chart(files: RunFiles) -> dict[str, Any] | None:
-    """Points of both maps for the script, each map in its own square of 0 to 1000."""
+    """Returns the points of both maps for the script, each scaled to a square of 0 to 1000."""
     found, _ = files.part("map")
     points = (found or {}).get("points") or []
     if not points:
@@ -179,7 +179,7 @@ def map_chart(files: RunFiles) -> dict[str, Any] | None:
 
 
 def _square(points: Sequence[Sequence[float]]) -> list[int]:
-    """x and y in turn, scaled alike so that distances keep their meaning."""
+    """Returns x and y alternately, both with one scale so that distances stay comparable."""
     xs, ys = [float(p[0]) for p in points], [float(p[1]) for p in points]
     span = max(max(xs) - min(xs), max(ys) - min(ys)) or 1.0
     left = (min(xs) + max(xs) - span) / 2

@@ -1,4 +1,4 @@
-"""The page: one HTML file with its styles, scripts, data and pictures inside."""
+"""The report page: one HTML file that contains its styles, scripts, data and pictures."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ def write_report(run: str | Path, target: Path | None = None) -> Path:
     """Writes the page of a run.
 
     Args:
-        run: The run directory; the run may be under way.
-        target: Where to; default ``RUN/report.html``.
+        run: The run directory; the run may still be running.
+        target: The file to write; default ``RUN/report.html``.
 
     Returns:
         The file.
 
     Raises:
-        UserError: If it is no run directory, or its results or table of trials are damaged.
+        UserError: If it is not a run directory, or its results or table of trials are damaged.
         OSError: If the file cannot be written.
     """
     target = target or RunDirectory(run).path / "report.html"
@@ -49,12 +49,12 @@ def write_report(run: str | Path, target: Path | None = None) -> Path:
 
 
 def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> str:
-    """The page.
+    """Renders the page.
 
     Args:
         files: The run.
-        live: Whether the page asks its server for news (``gsfl-tune watch``).
-        version_of_run: What the server calls this state of the run.
+        live: Whether the page polls its server for changes (``gsfl-tune watch``).
+        version_of_run: The server's name for this state of the run.
     """
     style, script = static("report.css"), "\n".join(map(static, SCRIPTS))
     search = SearchCharts(files)
@@ -97,7 +97,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
 
 @cache
 def environment() -> Environment:
-    """What all pages are rendered with."""
+    """Returns the Jinja environment of all pages."""
     made = Environment(
         loader=PackageLoader("gsfl_tune.report"),
         autoescape=True,
@@ -118,12 +118,12 @@ def environment() -> Environment:
 
 @cache
 def static(name: str) -> str:
-    """The text of a style or a script of the package."""
+    """Reads a style sheet or script of the package."""
     return (package_files("gsfl_tune.report") / "static" / name).read_text(encoding="utf-8")
 
 
 def policy(script: str, *, live: bool = False) -> str:
-    """Nothing is fetched, and no script runs but ours, whatever a class may be called."""
+    """Returns a policy that allows this script only, and no requests, whatever class names hold."""
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     connect = "'self'" if live else "'none'"
     return (
@@ -133,7 +133,7 @@ def policy(script: str, *, live: bool = False) -> str:
 
 
 def embedded(data: Mapping[str, Any]) -> Markup:
-    """JSON that can stand in a script element: nothing in it can end the element."""
+    """Encodes JSON for a script element: nothing in it can close the element."""
     text = json.dumps(data, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")

@@ -1,4 +1,4 @@
-"""The pictures of the evidence, put into the page itself."""
+"""The pictures of the evidence, embedded in the page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 from PIL import Image
 
-# What all pictures of a page may take, before base64 adds a third.
+# Bytes of all pictures of a page, before base64 adds a third.
 BUDGET = 1_700_000
 _SIGNATURES = {b"\xff\xd8\xff": "image/jpeg", b"\x89PNG\r\n\x1a\n": "image/png"}
 _LARGEST = 4_000_000
@@ -21,7 +21,7 @@ _SMALLEST_SCALE = 0.45
 
 @dataclass(frozen=True)
 class Picture:
-    """One picture with its words.
+    """Holds one picture with its text.
 
     Attributes:
         kind: ``confused``, ``group`` or ``gradcam``.
@@ -30,8 +30,8 @@ class Picture:
         classes: Names of the classes on it.
         source: ``data:`` URL.
         width: In pixels, as embedded.
-        height: Likewise.
-        group: Of the classes, where it is of one group.
+        height: In pixels, as embedded.
+        group: The group of the classes, if all are of one group.
     """
 
     kind: str
@@ -46,12 +46,12 @@ class Picture:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The pictures of a run.
+    """Holds the pictures of a run.
 
     Attributes:
-        shown: Those that are in the page.
+        shown: Pictures on the page.
         problems: Files that could not be used, one line each.
-        scale: What sides were multiplied with, so that all fit.
+        scale: Factor of the sides that makes all pictures fit.
     """
 
     shown: list[Picture] = field(default_factory=list)
@@ -59,11 +59,11 @@ class Pictures:
     scale: float = 1.0
 
     def of(self, kind: str) -> list[Picture]:
-        """Those of one kind."""
+        """Returns the pictures of one kind."""
         return [picture for picture in self.shown if picture.kind == kind]
 
     def pair(self, classes: Sequence[str]) -> Picture | None:
-        """That of a confused pair."""
+        """Returns the picture of a confused pair."""
         wanted = set(classes)
         return next((p for p in self.of("confused") if set(p.classes) == wanted), None)
 
@@ -71,13 +71,13 @@ class Pictures:
 def load_pictures(
     run: Path, entries: Iterable[Mapping[str, Any]] | None, budget: int = BUDGET
 ) -> Pictures:
-    """Reads the files that the evidence names and makes them small enough.
+    """Reads the files that the evidence names and scales them to fit the page.
 
     Args:
         run: The run directory; nothing outside of it is read.
         entries: ``pictures`` of ``evidence.json``.
-        budget: Bytes for all together; beyond it all are made smaller alike, and what still
-            does not fit is left out.
+        budget: Bytes of all pictures together. Beyond it all are scaled by one factor; pictures
+            that still do not fit are left out.
     """
     problems: list[str] = []
     found: list[tuple[Mapping[str, Any], bytes]] = []
@@ -86,7 +86,7 @@ def load_pictures(
         if content is not None:
             found.append((entry, content))
     total = sum(len(content) for _, content in found)
-    # JPEG's size goes with the area, roughly.
+    # The size of a JPEG is roughly proportional to its area.
     scale = 1.0 if total <= budget else max(_SMALLEST_SCALE, 0.95 * math.sqrt(budget / total))
     shown: list[Picture] = []
     used = 0

@@ -1,4 +1,4 @@
-"""Reads what a run has left so far: its results if it has finished, its trials in any case."""
+"""Reader of a run directory: trials always, results if the run has finished."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ PARAMETER = "params."
 
 @dataclass(frozen=True)
 class RunResults:
-    """A run as its files tell it.
+    """Holds the results and trials of a run.
 
     Attributes:
         run: The run directory.
-        name: Of the experiment.
-        metric: What the search compares, ``validation/...``.
+        name: Name of the experiment.
+        metric: The metric that the search compares, ``validation/...``.
         results: The final results; None while the run is not finished.
-        trials: One row a trial, of both studies; see ``docs/results.md`` for the columns.
+        trials: One row per trial of both studies; see ``docs/results.md`` for the columns.
         utilisation: How busy slots and GPUs were, see `gsfl_tune.run.utilisation.summary`.
     """
 
@@ -50,12 +50,12 @@ class RunResults:
 
     @property
     def bundle(self) -> Path | None:
-        """Where the bundle is, if it has been written."""
+        """Path of the bundle, if it has been written."""
         return self.run.best if self.run.best.is_dir() else None
 
     @property
     def counts(self) -> dict[str, int]:
-        """Trials of the search by state; all four states are there."""
+        """Number of the search's trials by state; always has all four states."""
         if self.results is not None:
             known = self.results.trials
         else:
@@ -65,11 +65,11 @@ class RunResults:
         }
 
     def study(self, name: str) -> pd.DataFrame:
-        """The trials of one study: ``search`` or ``control``."""
+        """Returns the trials of one study: ``search`` or ``control``."""
         return self.trials[self.trials["study"] == name]
 
     def leaderboard(self, top: int = 10) -> list[dict[str, Any]]:
-        """The best finished trials of the search: ``trial``, ``value``, ``params``."""
+        """Returns the best finished trials of the search: ``trial``, ``value``, ``params``."""
         rows = self.study("search")
         rows = rows[(rows["state"] == "COMPLETE") & rows["value"].notna()]
         rows = rows.sort_values(
@@ -89,7 +89,7 @@ class RunResults:
         ]
 
     def to_json(self) -> dict[str, Any]:
-        """``results.json`` and what is known besides; the same keys for an unfinished run."""
+        """Returns ``results.json`` with additions; an unfinished run has the same keys."""
         if self.results is not None:
             content = self.results.to_json()
         else:
@@ -116,7 +116,7 @@ def load_results(run: str | Path) -> RunResults:
     """Reads a run directory, finished or not.
 
     Raises:
-        UserError: If it is no run directory or its files are damaged.
+        UserError: If it is not a run directory or its files are damaged.
     """
     directory = RunDirectory(run)
     if not directory.path.is_dir():
@@ -165,6 +165,6 @@ def _read_trials(path: Path) -> pd.DataFrame:
 
 
 def _plain(value: Any) -> Any:
-    """A NumPy scalar as a Python one; whole numbers that pandas made floats stay what they are."""
+    """Converts a NumPy scalar to Python; whole numbers that pandas made floats become int."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value

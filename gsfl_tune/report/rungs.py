@@ -1,4 +1,4 @@
-"""What the rungs decided, and whether an early rung says anything about a late one."""
+"""Statistics of the rungs, and rank correlations between early and late rungs."""
 
 from __future__ import annotations
 
@@ -12,20 +12,20 @@ import pandas as pd
 
 from gsfl_tune.report.trials import TrialRecord
 
-# A rank correlation of fewer trials than this says nothing.
+# A rank correlation of fewer trials is meaningless.
 FEWEST = 5
 
 
 @dataclass(frozen=True)
 class Rung:
-    """One rung.
+    """Holds the statistics of one rung.
 
     Attributes:
-        index: From 0.
-        label: For an axis: its epoch where that is known.
+        index: Number from 0.
+        label: Label for an axis: the epoch, if known.
         reached: Trials that have a value there.
         stopped: Trials that ASHA stopped there.
-        median: Of the values; None without any.
+        median: Median of the values; None without any.
         best: The best value; None without any.
     """
 
@@ -39,10 +39,10 @@ class Rung:
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Spearman's correlation of the values that the same trials had at two rungs.
+    """Holds Spearman's correlation of the values that the same trials had at two rungs.
 
     Attributes:
-        value: None where the trials are too few or all alike.
+        value: None if the trials are too few or all equal.
         trials: Trials that reached both.
     """
 
@@ -51,7 +51,7 @@ class RankCorrelation:
 
 
 def rung_epochs(stretches: Iterable[Mapping[str, Any]]) -> dict[int, int]:
-    """The epoch at which most trials came to each rung, from what workers wrote down."""
+    """Returns the epoch at which most trials reached each rung, from the workers' log."""
     seen: dict[int, Counter[int]] = {}
     for stretch in stretches:
         rung, epoch = stretch.get("rung"), stretch.get("epoch")
@@ -63,7 +63,7 @@ def rung_epochs(stretches: Iterable[Mapping[str, Any]]) -> dict[int, int]:
 def rungs(
     trials: Sequence[TrialRecord], epochs: Mapping[int, int], *, maximize: bool
 ) -> list[Rung]:
-    """The rungs that trials of a study reached, first to last."""
+    """Returns the rungs that trials of a study reached, first to last."""
     table = values_by_rung(trials)
     ends = Counter(
         max(trial.rungs)
@@ -88,7 +88,7 @@ def rungs(
 
 
 def values_by_rung(trials: Sequence[TrialRecord]) -> pd.DataFrame:
-    """One row a trial, one column a rung; NaN where a trial did not get."""
+    """Returns one row per trial and one column per rung; NaN where a trial did not reach it."""
     last = max((max(trial.rungs) for trial in trials if trial.rungs), default=-1)
     rows = [[trial.rungs.get(k, np.nan) for k in range(last + 1)] for trial in trials]
     return pd.DataFrame(
@@ -97,7 +97,7 @@ def values_by_rung(trials: Sequence[TrialRecord]) -> pd.DataFrame:
 
 
 def rank_correlations(table: pd.DataFrame) -> list[list[RankCorrelation]]:
-    """Between every pair of rungs, over the trials that reached both.
+    """Computes the correlation of every pair of rungs, over the trials that reached both.
 
     Args:
         table: See `values_by_rung`.

@@ -1,4 +1,4 @@
-"""The searched parameters of a configuration, and where in their ranges they lie."""
+"""The searched parameters of a configuration and their position in the range."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from gsfl_tune.report.tables import show
 
 @dataclass(frozen=True)
 class Setting:
-    """One searched parameter of the winner.
+    """Holds one searched parameter of the winner.
 
     Attributes:
-        name: Of the parameter.
-        value: The winner's, as text.
-        drawn_from: What it was drawn from, as text.
-        edge: ``lower`` or ``upper`` where it lies at the end of its range, else empty.
+        name: Name of the parameter.
+        value: The winner's value, as text.
+        drawn_from: Its distribution, as text.
+        edge: ``lower`` or ``upper`` if the value is at the end of its range, else empty.
     """
 
     name: str
@@ -30,11 +30,11 @@ class Setting:
 
 
 def settings(files: RunFiles, params: Mapping[str, Any]) -> list[Setting]:
-    """Searched parameters with what they were drawn from.
+    """Returns the searched parameters with their distributions.
 
     Args:
         files: The run.
-        params: Parameter to value.
+        params: Maps each parameter to its value.
     """
     known: dict[str, Distribution] = {}
     if files.experiment is not None:
@@ -51,7 +51,7 @@ def settings(files: RunFiles, params: Mapping[str, Any]) -> list[Setting]:
 
 
 def flat(content: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """Dotted paths and values of a nested configuration, as text."""
+    """Flattens a nested configuration to dotted paths and values, as text."""
     for key, value in content.items():
         path = f"{prefix}.{key}" if prefix else str(key)
         if isinstance(value, Mapping):

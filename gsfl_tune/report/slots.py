@@ -1,4 +1,4 @@
-"""Who was busy when: stretches of work laid out in lanes, as many as trials ran at once."""
+"""The slot timeline: stretches of work in lanes, one lane per concurrent trial."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any
 
 from gsfl_tune.report.trials import TrialRecord
 
-# Stretches are timed where they are heard of, which is a little after their end.
+# Stretches are timed when they are reported, a little after their end.
 _TOLERANCE = 1.0
 _NEARLY = 0.02
-# A run that was interrupted for longer than this: the gap is cut out.
+# Interruptions of a run that last longer (seconds) are cut out.
 PAUSE = 60.0
 _MOST_LANES = 128
 
 
 @dataclass
 class Bar:
-    """One worker busy with one thing, from `begin` to `end` in seconds of the chart's axis."""
+    """Holds one stretch of one worker, from `begin` to `end` in seconds of the chart's axis."""
 
     begin: float
     end: float
@@ -27,12 +27,12 @@ class Bar:
     trial: int | None
     node: str
     worker: str
-    session: int | None = None  # number of the driver, where that is known
+    session: int | None = None  # number of the driver, if known
 
 
 @dataclass
 class Lane:
-    """What one slot did."""
+    """Holds the work of one slot."""
 
     node: str
     bars: list[Bar] = field(default_factory=list)
@@ -40,15 +40,15 @@ class Lane:
 
 @dataclass(frozen=True)
 class Timeline:
-    """All lanes on one axis.
+    """Holds all lanes on one axis.
 
     Attributes:
-        lanes: At most 128, those of a node next to each other.
-        start: When the axis begins, seconds since 1970.
-        seconds: Length of the axis, without what was cut out.
-        pauses: Where on the axis something was cut out, and how many seconds.
+        lanes: At most 128; those of a node are next to each other.
+        start: Beginning of the axis, seconds since 1970.
+        seconds: Length of the axis, without the pauses.
+        pauses: Positions on the axis where time was cut out, and how many seconds.
         left_out: Lanes beyond the 128.
-        measured: Whether workers wrote it down; else it is when trials began and ended.
+        measured: Whether workers recorded the work; else bars use begin and end of trials.
     """
 
     lanes: list[Lane]
@@ -60,7 +60,7 @@ class Timeline:
 
     @property
     def busy(self) -> float:
-        """Share of the lanes' time with work in it."""
+        """Share of the lanes' time that has work."""
         offered = self.seconds * len(self.lanes)
         used = sum(bar.end - bar.begin for lane in self.lanes for bar in lane.bars)
         return min(1.0, used / offered) if offered else 0.0
@@ -74,11 +74,11 @@ class Timeline:
 def timeline(
     stretches: Sequence[Mapping[str, Any]], trials: Sequence[TrialRecord]
 ) -> Timeline | None:
-    """Lays out what workers did; None where nothing is known.
+    """Lays out the work of all workers; None if nothing is known.
 
     Args:
         stretches: See `gsfl_tune.run.workers.WorkerLog`.
-        trials: Used where there are no stretches, as in a run of an older version.
+        trials: Used if there are no stretches, as in a run of an older version.
     """
     bars = _merged(_measured(stretches)) or _merged(_begun_and_ended(trials))
     if not bars:
@@ -126,7 +126,7 @@ def _begun_and_ended(trials: Iterable[TrialRecord]) -> list[Bar]:
 
 
 def _merged(bars: list[Bar]) -> list[Bar]:
-    """Stretches of the same worker and trial that follow on each other become one."""
+    """Merges consecutive stretches of the same worker and trial."""
     merged: list[Bar] = []
     open_bars: dict[tuple[str, str, str], Bar] = {}
     for bar in sorted(bars, key=lambda each: each.begin):
@@ -143,7 +143,7 @@ def _merged(bars: list[Bar]) -> list[Bar]:
 def _cut(bars: list[Bar]) -> list[tuple[float, float]]:
     """Moves bars onto an axis from 0 without the pauses; returns the pauses.
 
-    While one driver goes on, slots without work are idle, however long.
+    While one driver runs, slots without work are idle, however long.
     """
     pauses: list[tuple[float, float]] = []
     shift = until = bars[0].begin
@@ -166,7 +166,7 @@ def _lanes(bars: Iterable[Bar]) -> list[Lane]:
         same = [lane for lane in here if bar.worker and lane.bars[-1].worker == bar.worker]
         same = [lane for lane in same if lane.bars[-1].end <= bar.begin + _TOLERANCE]
         free = [lane for lane in here if lane.bars[-1].end <= bar.begin + _NEARLY]
-        # Else the one that became free last: few lanes, without holes that nobody left.
+        # Else take the lane that became free last: this keeps lanes few and gaps real.
         lane = max(same or free, key=lambda each: each.bars[-1].end, default=None)
         if lane is None:
             lane = Lane(bar.node)

@@ -1,4 +1,4 @@
-"""The answer of a run in a terminal, readable at 80 columns."""
+"""The results of a run in a terminal, readable at 80 columns."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsfl_tune.run.verdict import ahead, first_card
 
 
 class ResultsView:
-    """Renders a run: the answer first, then the configuration, the best trials and the rest."""
+    """Renders a run: test results first, then the configuration, the best trials and the rest."""
 
     def __init__(self, run: RunResults) -> None:
         self.run = run
@@ -83,12 +83,12 @@ _STATES = {"COMPLETE": "finished", "PRUNED": "stopped early", "FAIL": "failed"}
 
 def print_results(run: RunResults, console: Console | None = None) -> None:
     """Prints the view of a run."""
-    # Paths and commands are left whole, to be copied; everything else is wrapped.
+    # Paths and commands stay on one line so that they can be copied; the rest is wrapped.
     (console or Console(highlight=False)).print(ResultsView(run), crop=False)
 
 
 def utilisation_lines(utilisation: Mapping[str, Any]) -> list[str]:
-    """How busy slots were, and GPUs node by node; none of what was not measured."""
+    """Describes how busy slots and the GPUs of each node were; omits what was not measured."""
     lines = []
     if utilisation["slots_busy"] is not None:
         lines.append(f"Slots: busy {_share(utilisation['slots_busy'])} of the time")
@@ -112,17 +112,17 @@ def _share(value: float | None) -> str:
 
 
 def percent(score: Score, interval: Interval | None = None) -> str:
-    """A share as ``87.4 %``, with its interval where there is one: ``87.4 % (84.0 to 90.2)``."""
+    """Formats a share as ``87.4 %``, with its interval if any: ``87.4 % (84.0 to 90.2)``."""
     return f"{100 * score.mean:.1f} % {spanned(interval)}".rstrip()
 
 
 def spanned(interval: Interval | None) -> str:
-    """An interval of a share as ``(84.0 to 90.2)``, nothing where there is none."""
+    """Formats an interval of a share as ``(84.0 to 90.2)``; empty if there is none."""
     return f"({100 * interval.low:.1f} to {100 * interval.high:.1f})" if interval else ""
 
 
 def measured_over(outcome: Outcome) -> str:
-    """What the number that comes first is a mean of, and what its interval is over."""
+    """Says what the first number is a mean of and what its interval covers."""
     seeds = len(outcome.seeds)
     many = f"{seeds} seeds" if seeds > 1 else "one seed"
     interval = outcome.interval
@@ -148,7 +148,7 @@ def _headline(results: Results) -> RenderableType:
 
 
 def _findings(results: Results) -> RenderableType | None:
-    """What would be bad and holds, the worst first."""
+    """Renders the findings, the most severe first."""
     table = Table(box=None, show_header=False, pad_edge=False, padding=(0, 2, 0, 0))
     first = ahead(results)
     rows = [each for each in results.findings or () if each.sentence != first]
@@ -185,7 +185,7 @@ def _test_table(results: Results) -> Table:
         ]
         table.add_row(title, *cells)
         if test is winner.test and (found := winner.calibration) is not None:
-            # The bundle's answers are the same, their probabilities are not.
+            # The bundle gives the same answers with other probabilities.
             known = [_cell(found.after.get(name), 1) for name in ("nll", "ece")]
             table.add_row(f"  bundle, T = {found.temperature:.2f}", "", "", "", *known)
     return table
@@ -212,7 +212,7 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     table.add_column("trial", justify="right", min_width=5)
     name = metric_of(metric).name
     table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
-    # Folded, not cut: who compares trials wants to see what differs.
+    # Folded, not cut: a comparison of trials needs every difference.
     table.add_column("parameters", overflow="fold")
     for row in rows:
         table.add_row(str(row["trial"]), f"{row['value']:.4f}", _parameters(row["params"]))
@@ -249,18 +249,18 @@ def _parameters(params: Mapping[str, Any]) -> str:
 
 
 def show(value: Any) -> str:
-    """A parameter's value with three significant digits."""
+    """Formats a parameter's value with three significant digits."""
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def _cost(seconds: Mapping[str, float]) -> str:
     parts = [f"{name} {duration(value)}" for name, value in seconds.items() if name != "total"]
     total = seconds.get("total")
-    return ", ".join(parts + ([f"in all {duration(total)}"] if total is not None else []))
+    return ", ".join(parts + ([f"total {duration(total)}"] if total is not None else []))
 
 
 def duration(seconds: float) -> str:
-    """Seconds as ``1 h 05 min``, ``3 min 20 s`` or ``7 s``."""
+    """Formats seconds as ``1 h 05 min``, ``3 min 20 s`` or ``7 s``."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

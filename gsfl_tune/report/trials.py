@@ -1,4 +1,4 @@
-"""The trials of a run: what they were, how they went, why they failed."""
+"""The trials of a run: parameters, learning curves, best values and failures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from gsfl_tune.report.results import PARAMETER
 from gsfl_tune.run import StudyName
 
 RUNG = "rungs."
-# Points of a curve beyond which some are left out: what a screen can show.
+# Most points of a curve that a screen can show; longer curves are thinned.
 MOST_POINTS = 120
 
 
 @dataclass(frozen=True)
 class Curve:
-    """The search metric after every epoch.
+    """Holds the search metric after every epoch.
 
     Attributes:
-        values: One an epoch; None where it is missing.
+        values: One per epoch; None where it is missing.
         head: Epochs of the head stage among them.
     """
 
@@ -33,13 +33,13 @@ class Curve:
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], metric: str) -> Curve:
-        """From the lines of ``epochs.jsonl``."""
+        """Builds a curve from the lines of ``epochs.jsonl``."""
         listed = list(records)
         head = sum(record.get("stage") == "head" for record in listed)
         return cls(tuple(_finite(record.get(metric)) for record in listed), head)
 
     def thinned(self, keep: Iterable[int] = ()) -> list[tuple[int, float]]:
-        """Epochs (from 1) with their values, no more than a chart can show.
+        """Returns epochs (from 1) with their values, no more than a chart can show.
 
         Args:
             keep: Epochs that must stay.
@@ -51,22 +51,22 @@ class Curve:
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial.
+    """Holds one trial.
 
     Attributes:
         study: ``search`` or ``control``.
-        number: Of the trial.
+        number: Number of the trial.
         state: COMPLETE, PRUNED, FAIL, RUNNING or WAITING.
         value: The metric at the end of a COMPLETE trial.
-        latency: Milliseconds an image of a COMPLETE trial, where that was an objective.
+        latency: Milliseconds per image of a COMPLETE trial, if latency was an objective.
         reason: Why it failed.
         ended: The limit of the search that stopped it.
-        origin: Who asked for it, None for the sampler.
+        origin: What proposed it; None for the sampler.
         halved: Whether its batches were trained in two halves.
-        epochs: Trained so far.
-        seconds: Of training so far.
+        epochs: Epochs trained so far.
+        seconds: Seconds of training so far.
         begin: Seconds since 1970, None if unknown.
-        end: Likewise.
+        end: Seconds since 1970, None if unknown.
         params: Searched parameters that were active.
         rungs: The metric at every rung that it reached.
         curve: The metric by epoch.
@@ -91,7 +91,7 @@ class TrialRecord:
 
     @property
     def last(self) -> float | None:
-        """The last value that is known of it: at its end, its last rung, or its last epoch."""
+        """The last known value: at its end, its last rung, or its last epoch."""
         if self.value is not None:
             return self.value
         if self.rungs:
@@ -103,11 +103,11 @@ class TrialRecord:
 def trial_records(
     table: pd.DataFrame, curve: Callable[[StudyName, int], Curve]
 ) -> list[TrialRecord]:
-    """The rows of ``trials.parquet``, those of an older version too.
+    """Converts the rows of ``trials.parquet``, including those of an older version.
 
     Args:
         table: The rows.
-        curve: The learning curve of a trial.
+        curve: Returns the learning curve of a trial.
     """
     rows = [_record(row, curve) for row in table.to_dict("records")]
     return sorted(rows, key=lambda trial: (trial.study, trial.number))
@@ -121,7 +121,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
     return TrialRecord(
         study=study,
         number=number,
-        # The table is written every few seconds, epochs at once.
+        # The table is written every few seconds, but epochs are written immediately.
         state="RUNNING" if state == "WAITING" and found.values else state,
         value=_finite(row.get("value")),
         latency=_finite(row.get("latency_ms")),
@@ -153,12 +153,12 @@ def _rungs(row: Mapping[Any, Any]) -> Iterable[tuple[int, float]]:
 
 @dataclass(frozen=True)
 class Failures:
-    """Trials that failed for one reason.
+    """Holds the trials that failed for one reason.
 
     Attributes:
-        reason: Of the first of them, in its words.
+        reason: The message of the first of them.
         trials: Their numbers.
-        study: Whose trials they are.
+        study: Their study.
     """
 
     reason: str
@@ -167,7 +167,7 @@ class Failures:
 
 
 def failures(trials: Sequence[TrialRecord]) -> list[Failures]:
-    """Failed trials by reason, the most frequent first; numbers in a reason do not matter."""
+    """Groups failed trials by reason, most frequent first; ignores numbers in a reason."""
     found: dict[tuple[str, str], Failures] = {}
     for trial in trials:
         if trial.state != "FAIL":
@@ -181,7 +181,7 @@ def failures(trials: Sequence[TrialRecord]) -> list[Failures]:
 def best_so_far(
     trials: Sequence[TrialRecord], *, maximize: bool
 ) -> list[tuple[float, float, TrialRecord]]:
-    """Finished trials that were better than all before: (time of its end, value, trial)."""
+    """Returns finished trials that beat all earlier ones: (time of its end, value, trial)."""
     finished = [t for t in trials if t.state == "COMPLETE" and t.value is not None and t.end]
     best: list[tuple[float, float, TrialRecord]] = []
     for trial in sorted(finished, key=lambda each: each.end or 0.0):
@@ -212,7 +212,7 @@ def _text(value: Any) -> str | None:
 
 
 def _instant(value: Any) -> float | None:
-    """Local time without a zone, as Optuna writes it."""
+    """Converts local time without a zone, as Optuna writes it, to seconds since 1970."""
     if _missing(value):
         return None
     moment = value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value

@@ -1,4 +1,4 @@
-"""Serves the page of a run, made anew when the run's files have changed."""
+"""HTTP server of a run's page, which is rendered again when the run's files change."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from gsfl_tune.report.files import EPOCHS, CurveReader, read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run import RunDirectory
 
-# The page is not made more often than this, nor for more than a tenth of the time: the cores are
-# the search's.
+# Renders the page at most once in this time, and for at most a tenth of the time: the search
+# needs the cores.
 _SECONDS_BETWEEN_PAGES = 2.0
 _PAGE_FACTOR = 10.0
 _LOCAL = {"localhost", "127.0.0.1", "::1"}
@@ -31,11 +31,11 @@ def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
     """Waits until a search has begun in a run directory.
 
     Args:
-        run: Where it will be.
-        look_seconds: Seconds between looks.
+        run: The future run directory.
+        look_seconds: Seconds between checks.
 
     Raises:
-        UserError: If something else is there.
+        UserError: If the directory holds something else.
     """
     directory = RunDirectory(run)
     while not (directory.experiment_file.is_file() or directory.results_file.is_file()):
@@ -45,9 +45,9 @@ def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
             names = []
         except OSError as error:
             raise UserError(f"{run}: not a run directory ({error.strerror})") from error
-        # What a driver has there while it checks and measures begins with a dot.
+        # While a driver checks and measures, the names of its files begin with a dot.
         if any(not name.startswith(".") and name != directory.plan_file.name for name in names):
-            # It may have begun since.
+            # The search may have begun since the first check.
             if directory.experiment_file.is_file():
                 return
             raise UserError(
@@ -57,13 +57,13 @@ def wait_for_run(run: str | Path, look_seconds: float = 0.5) -> None:
 
 
 class LivePage:
-    """The page of a run as of its last change; safe to use from several threads.
+    """Holds the page of a run as of its last change; safe to use from several threads.
 
     Args:
         run: The run directory.
 
     Raises:
-        UserError: If it is no run directory, or its files are damaged.
+        UserError: If it is not a run directory, or its files are damaged.
     """
 
     def __init__(self, run: str | Path) -> None:
@@ -77,7 +77,7 @@ class LivePage:
         self._make(self._fingerprint())
 
     def look(self) -> tuple[str, str | None]:
-        """The version of the page, made anew if there is news; and what is wrong with the run."""
+        """Renders the page again if files changed; returns its version and any problem."""
         with self._lock:
             now = self._fingerprint()
             if now != self._version and time.monotonic() >= self._due:
@@ -85,12 +85,12 @@ class LivePage:
                     self._make(now)
                     self._problem = None
                 except (UserError, OSError) as error:
-                    # The last page stays: a file may be there again the next time.
+                    # Keep the last page: the next read may succeed.
                     self._problem = str(error).splitlines()[0]
             return self._version, self._problem
 
     def page(self) -> bytes:
-        """The page, UTF-8."""
+        """Returns the current page in UTF-8."""
         self.look()
         return self._page
 
@@ -101,12 +101,12 @@ class LivePage:
             self._page = render(files, live=True, version_of_run=version).encode()
             self._version = version
         finally:
-            # What is damaged takes time to read too.
+            # Reading damaged files takes time too.
             taken = time.monotonic() - started
             self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
 
     def _fingerprint(self) -> str:
-        """Changes when a file that the page is made of does."""
+        """Returns a hash that changes with the files of the page."""
         state = hashlib.blake2b(digest_size=8)
         for path in self._sources():
             try:
@@ -135,12 +135,12 @@ class _Handler(BaseHTTPRequestHandler):
     server: _Server
     server_version = "gsfl-tune"
     sys_version = ""
-    timeout = 20  # a client that says nothing does not keep its thread
+    timeout = 20  # a silent client must not keep its thread
 
     def do_GET(self) -> None:
         """Answers ``/`` and ``/version``."""
         if not self._is_for_us():
-            # Else a foreign page could read this one by a name that points here.
+            # Prevents DNS rebinding: a foreign page could use a name that resolves to here.
             self._answer(HTTPStatus.FORBIDDEN, b"this server answers to its own address only\n")
             return
         path = self.path.partition("?")[0]
@@ -177,7 +177,7 @@ class _Handler(BaseHTTPRequestHandler):
         return host in _LOCAL or host == self.server.host
 
     def log_message(self, format: str, *args: object) -> None:
-        """Requests are not news."""
+        """Logs no requests."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -192,21 +192,21 @@ class _Server(ThreadingHTTPServer):
         super().__init__((host, port), _Handler)
 
     def server_bind(self) -> None:
-        # HTTPServer would ask a name server for this machine's name, which may take long.
+        # HTTPServer would ask DNS for the name of this machine, which may take long.
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = self.host, self.server_address[1]
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A browser that went away in the middle of an answer is no error."""
+        """Ignores a browser that closes the connection during an answer."""
 
 
 class WatchServer:
-    """Serves the page of a run, which asks for news while it is open.
+    """Serves the page of a run, which polls for changes while it is open.
 
     Args:
         run: The run directory.
-        host: Address to listen at.
-        port: Port; 0 takes one that is free.
+        host: Address to listen on.
+        port: Port; 0 takes any free port.
 
     Raises:
         UserError: If there is no such run, or the address cannot be used.
@@ -219,13 +219,13 @@ class WatchServer:
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or str(error)
             raise UserError(
-                f"{host}:{port}: cannot listen there ({reason}); --port names another port "
-                "(0: any that is free), --host another address of this machine"
+                f"{host}:{port}: cannot listen there ({reason}); choose another port with --port "
+                "(0: any free port) or another address of this machine with --host"
             ) from error
 
     @property
     def url(self) -> str:
-        """Where a browser finds the page."""
+        """URL of the page."""
         host = self._server.host
         if host in ("0.0.0.0", "::"):
             host = "127.0.0.1"
@@ -237,10 +237,10 @@ class WatchServer:
         return self._server.public
 
     def serve(self) -> None:
-        """Answers until `close` is called, or KeyboardInterrupt."""
+        """Answers requests until `close` is called, or KeyboardInterrupt."""
         self._server.serve_forever(poll_interval=0.2)
 
     def close(self) -> None:
-        """Stops `serve`, from another thread, and gives the port back."""
+        """Stops `serve` from another thread and releases the port."""
         self._server.shutdown()
         self._server.server_close()

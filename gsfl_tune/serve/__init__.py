@@ -1,6 +1,6 @@
-"""A bundle behind HTTP: images in, classes out, one process, requests batched together.
+"""HTTP server for a bundle: images in, classes out, one process, requests batched together.
 
-Needs the extra ``serve``; nothing here is imported before `serve` is called.
+It needs the extra ``serve``; nothing here is imported before `serve` is called.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Who is let in: a bounded number of images and of bytes at a time."""
+"""Admission control: bounds the images and bytes that are in progress at a time."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gsfl_tune.serve.problems import overloaded
 
 
 class Admission:
-    """Counts what was taken on and is not answered yet. For one event loop.
+    """Counts accepted images and bytes that are not answered yet. For one event loop.
 
     Args:
-        places: Most images.
-        size: Most bytes of bodies.
+        places: Largest number of images.
+        size: Largest number of bytes of bodies.
     """
 
     def __init__(self, places: int, size: int) -> None:
@@ -21,10 +21,10 @@ class Admission:
         self.held = 0
 
     def take(self, places: int, size: int) -> None:
-        """Counts more.
+        """Adds to the count.
 
         Raises:
-            Problem: 503, when it is too much; nothing is counted then.
+            Problem: 503, if it is too much; then nothing is counted.
         """
         if self.taken + places > self._places or self.held + size > self._size:
             raise overloaded()
@@ -32,13 +32,13 @@ class Admission:
         self.held += size
 
     def leave(self, places: int, size: int) -> None:
-        """Counts less."""
+        """Subtracts from the count."""
         self.taken -= places
         self.held -= size
 
 
 class Ticket:
-    """What one request holds; a context manager that gives it back."""
+    """Holds the places and bytes of one request; a context manager that releases them."""
 
     def __init__(self, admission: Admission) -> None:
         self._admission = admission
@@ -49,16 +49,16 @@ class Ticket:
         """Takes places for more images.
 
         Raises:
-            Problem: 503, when there are none.
+            Problem: 503, if there are none.
         """
         self._admission.take(places, 0)
         self.places += places
 
     def hold(self, size: int) -> None:
-        """Takes room for bytes that have come.
+        """Takes room for received bytes.
 
         Raises:
-            Problem: 503, when there is none.
+            Problem: 503, if there is none.
         """
         self._admission.take(0, size)
         self._size += size

@@ -37,12 +37,12 @@ _log = logging.getLogger("gsfl_tune.serve")
 
 
 class Service:
-    """What all requests share: the model, its batcher, decoding threads, limits and counters.
+    """Holds what all requests share: model, batcher, decoding threads, limits and counters.
 
     Args:
-        bundle: What is served.
-        limits: How much is taken on.
-        threads: Who computes on how many cores.
+        bundle: The bundle to serve.
+        limits: Limits of the server.
+        threads: Number of threads for each task.
     """
 
     def __init__(self, bundle: Bundle, limits: Limits, threads: Threads) -> None:
@@ -56,7 +56,7 @@ class Service:
         self._batcher: Batcher[Question, Prediction] | None = None
 
     def start(self) -> None:
-        """Begins to batch, in the running event loop."""
+        """Starts batching in the running event loop."""
         self._batcher = Batcher(
             self.model.answer,
             most=self.limits.max_batch,
@@ -67,7 +67,7 @@ class Service:
         self._batcher.start()
 
     async def stop(self) -> None:
-        """Ends the threads."""
+        """Stops the threads."""
         if self._batcher is not None:
             await self._batcher.stop()
         self._decoders.shutdown()
@@ -77,11 +77,11 @@ class Service:
 
         Args:
             part: The image.
-            top: Classes.
+            top: Number of classes.
             threshold: Probability below which it is ``unknown``.
 
         Raises:
-            Problem: When it cannot be read.
+            Problem: If it cannot be read.
         """
         assert self._batcher is not None
         loop = asyncio.get_running_loop()
@@ -112,10 +112,10 @@ class Service:
 
 
 def create_app(service: Service, on_start: Callable[[], None] = lambda: None) -> Callable[..., Any]:
-    """The ASGI application of a service.
+    """Makes the ASGI application of a service.
 
     Args:
-        service: What answers.
+        service: The service that answers.
         on_start: Called when it is ready.
     """
 
@@ -174,7 +174,7 @@ async def _predict(service: Service, request: Request) -> Response:
 
 
 def _answer(parts: list[Part], answers: list[Any]) -> Response:
-    """200 where an image was predicted; else the first image's problem is the status."""
+    """Returns 200 if an image was predicted, else the status of the first image's problem."""
     predictions: list[dict[str, Any]] = []
     problems: list[Problem] = []
     for part, answer in zip(parts, answers, strict=True):
@@ -216,7 +216,7 @@ def _threshold(request: Request, bundle: Bundle) -> float | None:
 
 
 def _description(service: Service) -> dict[str, Any]:
-    """What is served, for whoever looks at the root."""
+    """Describes the bundle and the routes, for requests to the root."""
     bundle, limits = service.bundle, service.limits
     winner = bundle.metrics.get("winner") or {}
     return {
@@ -251,7 +251,7 @@ async def _http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     reasons = {
         404: f"no such route; there are {', '.join(sorted(_ROUTES))}",
-        405: f"{request.method} is not what {request.url.path} answers",
+        405: f"{request.method} is not supported by {request.url.path}",
     }
     content = {
         "error": str(error.detail).lower().replace(" ", "_"),
@@ -267,7 +267,7 @@ async def _failed(request: Request, error: Exception) -> Response:
 
 
 class _Measured:
-    """Counts requests and their time, whatever answers them."""
+    """Counts requests and their time for all routes."""
 
     def __init__(self, app: Callable[..., Any], metrics: Metrics) -> None:
         self._app = app

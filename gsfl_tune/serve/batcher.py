@@ -1,4 +1,4 @@
-"""Puts images of different requests into one forward pass."""
+"""Batching of images from different requests into one forward pass."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ Result = TypeVar("Result")
 
 
 class Batcher(Generic[Item, Result]):
-    """Collects items while the model works, and hands them to it together.
+    """Collects items while the model works, and passes them to it together.
 
-    An item that finds the model idle waits `wait` seconds for others; while it works, they gather
-    by themselves. Nothing is bounded here, see `Admission`.
+    If the model is idle, an item waits `wait` seconds for others. While the model works, items
+    collect without waiting. The number of items is not limited here, see `Admission`.
 
     Args:
-        work: Called in a thread with up to `most` items; has a result for each.
-        most: Items a call.
-        wait: Seconds.
-        at_once: Calls that run side by side.
+        work: Called in a thread with up to `most` items; returns a result for each.
+        most: Largest number of items per call.
+        wait: Seconds to wait for more items.
+        at_once: Number of concurrent calls.
         begin: Called first in every thread of `work`.
     """
 
@@ -44,11 +44,11 @@ class Batcher(Generic[Item, Result]):
         self._collector: asyncio.Task[None] | None = None
 
     def start(self) -> None:
-        """Begins to collect, in the running event loop."""
+        """Starts collecting in the running event loop."""
         self._collector = asyncio.create_task(self._collect())
 
     async def stop(self) -> None:
-        """Ends; whoever still waits is told that it was cancelled."""
+        """Stops; items that still wait are cancelled."""
         if self._collector is not None:
             self._collector.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
@@ -57,10 +57,10 @@ class Batcher(Generic[Item, Result]):
         self._pool.shutdown()
 
     async def submit(self, item: Item) -> Result:
-        """The result of one item.
+        """Returns the result of one item.
 
         Raises:
-            Exception: Whatever the call with this item in it raised.
+            Exception: The error of the call that contained this item.
         """
         future: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self._queue.put_nowait((item, future))
@@ -77,7 +77,7 @@ class Batcher(Generic[Item, Result]):
             except TimeoutError:
                 while len(batch) < self._most and not self._queue.empty():
                     batch.append(self._queue.get_nowait())
-            # Whose client has gone away by now needs no answer.
+            # Items of clients that have disconnected need no answer.
             batch = [(item, future) for item, future in batch if not future.done()]
             call = asyncio.create_task(self._call(batch))
             self._calls.add(call)
@@ -93,7 +93,7 @@ class Batcher(Generic[Item, Result]):
             for (_, future), result in zip(batch, results, strict=True):
                 if not future.done():
                     future.set_result(result)
-        except Exception as error:  # each of them is told; the server goes on
+        except Exception as error:  # every item gets the error; the server continues
             for _, future in batch:
                 if not future.done():
                     future.set_exception(error)

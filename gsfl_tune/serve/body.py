@@ -1,4 +1,4 @@
-"""Reads the body of a request: one image, or several as multipart/form-data."""
+"""Reader of request bodies: one image, or several as multipart/form-data."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ from gsfl_tune.serve.admission import Ticket
 from gsfl_tune.serve.limits import Limits
 from gsfl_tune.serve.problems import Problem, too_large
 
-# A client that is still sending reads no answer: what is refused is read to its end and thrown
-# away, within these bounds.
+# A client that is still sending does not read an answer. So a refused body is read to its end and
+# discarded, within these limits.
 _DISCARD_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
 class Part:
-    """One image of a request: what the client calls it (None for a bare body) and its bytes."""
+    """Holds one image of a request: the client's name (None for a bare body) and its bytes."""
 
     name: str | None
     data: bytes
 
 
 class Body:
-    """The body of one request.
+    """Reads the body of one request.
 
     Args:
         request: The request.
-        limits: What is read at most.
-        ticket: Counts the bytes that are held.
+        limits: Limits of the server.
+        ticket: Counts the bytes in memory.
     """
 
     def __init__(self, request: Request, limits: Limits, ticket: Ticket) -> None:
@@ -46,11 +46,11 @@ class Body:
         self._read = 0
 
     async def images(self) -> list[Part]:
-        """All images of the request.
+        """Reads all images of the request.
 
         Raises:
-            Problem: When the body is too large, too slow, malformed, or has too many images.
-            ClientDisconnect: When the client has gone away.
+            Problem: If the body is too large, too slow, malformed, or has too many images.
+            ClientDisconnect: If the client has disconnected.
         """
         declared = self._request.headers.get("content-length", "")
         if declared.isdecimal() and int(declared) > self._limits.max_bytes:
@@ -64,14 +64,14 @@ class Body:
                 return [Part(None, b"".join([chunk async for chunk in self._chunks()]))]
         except TimeoutError as error:
             raise Problem(
-                408, "too_slow", f"the body did not come within {seconds:g} seconds"
+                408, "too_slow", f"the body did not arrive within {seconds:g} seconds"
             ) from error
 
     async def discard(self) -> None:
-        """Reads what is left of a refused body, unless that is too much or takes too long."""
+        """Reads the rest of a refused body, unless that is too much or takes too long."""
         waits = self._request.headers.get("expect", "").lower() == "100-continue"
         if waits and not self._begun:
-            return  # the client asks before it sends anything
+            return  # the client asks (Expect: 100-continue) before it sends anything
         left = 2 * self._limits.max_bytes
         try:
             async with asyncio.timeout(_DISCARD_SECONDS):
@@ -80,7 +80,7 @@ class Body:
                     if left < 0:
                         return
         except (TimeoutError, ClientDisconnect, RuntimeError):
-            return  # RuntimeError: it was read to its end
+            return  # RuntimeError: it was already read to its end
 
     async def _chunks(self) -> AsyncIterator[bytes]:
         self._begun = True
@@ -96,7 +96,7 @@ class Body:
         parser = MultiPartParser(
             self._request.headers, self._chunks(), max_files=most, max_fields=most
         )
-        # In memory to the end: the limit of the body is smaller than what is worth a file.
+        # Keep all parts in memory: the body limit is too small for files to help.
         parser.spool_max_size = self._limits.max_bytes
         try:
             form = await parser.parse()
@@ -118,6 +118,6 @@ class Body:
             await form.close()
         if not parts:
             raise Problem(
-                400, "no_image", "there is no file part: send images as curl -F image=@FILE does"
+                400, "no_image", "there is no file part: send images as with curl -F image=@FILE"
             )
         return parts

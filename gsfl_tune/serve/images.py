@@ -1,4 +1,4 @@
-"""From the bytes of a stranger to a square, or to a reason why not."""
+"""Decoding of untrusted image bytes to a square, with limits and error reasons."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Preprocessing
 from gsfl_tune.serve.problems import Problem
 
-# Of what Pillow reads, what cameras and browsers write. Others start programs (EPS) or have
-# readers that few people look at.
+# Formats that cameras and browsers write. Pillow's readers of other formats start programs (EPS)
+# or are little reviewed.
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 
 
@@ -23,20 +23,20 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
 
     Args:
         data: Content of an image file.
-        preprocessing: Of the bundle.
-        max_pixels: Width times height above which nothing is decoded.
+        preprocessing: The bundle's preprocessing.
+        max_pixels: Largest width times height that is decoded.
 
     Returns:
         (side, side, 3) uint8.
 
     Raises:
-        Problem: 413 for too many pixels, 415 for what is no image, 422 for a damaged one, 400 for
-            nothing at all.
+        Problem: 413 for too many pixels, 415 if it is not an image, 422 for a damaged one, 400 for
+            no data.
     """
     if not data:
-        raise Problem(400, "no_image", "there is no image: its bytes are the body, or a file part")
+        raise Problem(400, "no_image", "there is no image: send it as the body or as a file part")
     try:
-        # Reads the header alone.
+        # Reads only the header.
         with Image.open(io.BytesIO(data), formats=FORMATS) as image:
             width, height = image.size
     except UnidentifiedImageError as error:
@@ -44,7 +44,7 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
         raise Problem(415, "not_an_image", f"not an image in one of the formats {known}") from error
     except Image.DecompressionBombError as error:
         raise Problem(413, "too_many_pixels", f"more than {max_pixels} pixels") from error
-    except Exception as error:  # Pillow's plugins raise nearly anything for a damaged file
+    except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
         raise _damaged(error) from error
     if width * height > max_pixels:
         raise Problem(

@@ -1,4 +1,4 @@
-"""How much a server takes on."""
+"""Limits of a server."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """How much a server takes on, and how it batches.
+    """Holds the limits of a server, and its batching.
 
     Attributes:
-        max_bytes: Size of a request's body.
-        max_pixels: Width times height of an image, known before it is decoded.
-        max_images: Images a request.
-        queue: Images that were taken on and are not answered yet; one more is refused.
-        max_batch: Images a forward pass.
+        max_bytes: Largest size of a request's body.
+        max_pixels: Largest width times height of an image, known before it is decoded.
+        max_images: Most images per request.
+        queue: Most accepted images without an answer; one more is refused.
+        max_batch: Most images per forward pass.
         max_wait: Seconds that an image waits for others while the model is idle.
-        body_seconds: Seconds in which a request's body must have come.
-        stop_seconds: Seconds that requests under way are given when the server is stopped.
+        body_seconds: Seconds in which a request's body must arrive.
+        stop_seconds: Seconds for requests in progress when the server is stopped.
     """
 
     max_bytes: int = 32_000_000
@@ -31,5 +31,5 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """Bytes of all bodies that are held at a time."""
+        """Bytes of all bodies in memory at a time."""
         return 8 * self.max_bytes

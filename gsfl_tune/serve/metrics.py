@@ -1,4 +1,4 @@
-"""What a server counts, as Prometheus reads it."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _IMAGES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 
 class Metrics:
-    """The counters of one server, in a registry of its own.
+    """Holds the counters of one server, in its own registry.
 
     Args:
-        routes: Paths that are told apart; all else is counted as ``other``.
-        in_hand: How many images were taken on and are not answered yet.
+        routes: Paths counted separately; all others are counted as ``other``.
+        in_hand: Returns the number of accepted images without an answer.
     """
 
     def __init__(self, routes: frozenset[str], in_hand: Callable[[], float]) -> None:
@@ -43,13 +43,13 @@ class Metrics:
         )
         self._images = Counter(
             "gsfl_tune_images",
-            "Images, by what became of them: predicted, or the reason of their refusal.",
+            "Images by outcome: predicted, or the reason of their refusal.",
             ["outcome"],
             registry=self.registry,
         )
         self._batch = Histogram(
             "gsfl_tune_batch_images",
-            "Images a forward pass.",
+            "Images per forward pass.",
             buckets=_IMAGES,
             registry=self.registry,
         )
@@ -61,7 +61,7 @@ class Metrics:
         )
         Gauge(
             "gsfl_tune_images_in_hand",
-            "Images that were taken on and are not answered yet.",
+            "Images that were accepted and are not answered yet.",
             registry=self.registry,
         ).set_function(in_hand)
         ProcessCollector(registry=self.registry)
@@ -84,5 +84,5 @@ class Metrics:
         self._batch_seconds.observe(seconds)
 
     def text(self) -> bytes:
-        """Everything, in Prometheus' text format."""
+        """Returns all metrics in Prometheus' text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""The bundle as the server uses it: threads shared out, squares in, classes out."""
+"""The model of the server: division of threads, and prediction of batches of squares."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ import torch
 from gsfl_tune.export import Bundle, Prediction
 from gsfl_tune.models.frozen import frozen_forward
 
-# Beyond that another batch side by side gains more than another thread.
+# With more threads, another concurrent batch gains more than another thread.
 _MOST_THREADS = 4
 
 
 @dataclass(frozen=True)
 class Threads:
-    """Who computes on how many cores.
+    """Holds the number of threads for each task.
 
-    On a CPU as many batches run side by side as cores divided by `model`, each on its own
-    threads. With one thread a batch nothing spins while it waits for others, so that decoding,
-    which takes its share of the same cores, takes time from the model and no more.
+    On a CPU the number of concurrent batches is cores divided by `model`, each batch on its own
+    threads. With one thread per batch, no thread spins while it waits for others. So decoding,
+    which uses the same cores, costs the model only the time that it takes itself.
 
     Attributes:
         model: Threads of a forward pass.
-        batches: Forward passes side by side.
+        batches: Concurrent forward passes.
         decode: Threads that decode images.
     """
 
@@ -38,7 +38,7 @@ class Threads:
 
     @classmethod
     def of(cls, device: torch.device, cores: int, model: int | None = None) -> Threads:
-        """Shares out the cores; `model` overrides the threads of a forward pass."""
+        """Divides the cores; `model` overrides the threads of a forward pass."""
         if device.type != "cpu":
             return cls(model=model or 1, batches=1, decode=max(1, cores - 1))
         model = min(cores, model or min(_MOST_THREADS, max(1, cores // 4)))
@@ -46,7 +46,7 @@ class Threads:
 
 
 def cores() -> int:
-    """Cores that this process may use."""
+    """Returns the number of cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -54,7 +54,7 @@ def cores() -> int:
 
 @dataclass(frozen=True)
 class Question:
-    """One decoded image, (side, side, 3) uint8, and how many classes its client wants."""
+    """Holds one decoded image, (side, side, 3) uint8, and the requested number of classes."""
 
     square: np.ndarray
     top: int
@@ -65,10 +65,10 @@ class Model:
 
     Args:
         bundle: The bundle.
-        on_batch: Told the size and the seconds of every forward pass.
+        on_batch: Receives the size and the seconds of every forward pass.
 
     Attributes:
-        trouble: Why the last forward pass failed; None when it did not.
+        trouble: Why the last forward pass failed; None if it did not.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Model:
         self.trouble: str | None = None
 
     def quicken(self) -> None:
-        """Has a CPU run the backbone in its fast form, which gives the same but for rounding.
+        """Uses the fast form of the backbone on a CPU; results differ only by rounding.
 
-        Formats other than PyTorch's have made themselves fast.
+        Other formats than PyTorch's are already optimised.
         """
         if self.bundle.device.type != "cpu":
             return
@@ -97,7 +97,7 @@ class Model:
         """Predicts; called in a thread of the batcher.
 
         Raises:
-            RuntimeError: When the model does, such as for want of memory.
+            RuntimeError: If the model fails, for example without enough memory.
         """
         started = time.perf_counter()
         top = max(question.top for question in questions)
@@ -116,7 +116,7 @@ class Model:
         ]
 
     def warm_up(self, batch: int) -> None:
-        """Takes the time of the first passes before anybody waits for them."""
+        """Runs the slow first passes before requests arrive."""
         side = self.bundle.preprocessing.side
         square = np.zeros((side, side, 3), dtype=np.uint8)
         for size in (1, batch):

@@ -1,16 +1,16 @@
-"""Why a request or an image is refused, in the words of the answer."""
+"""Reasons to refuse a request or an image, with status and text of the answer."""
 
 from __future__ import annotations
 
 
 class Problem(Exception):
-    """What is wrong with a request.
+    """Signals a problem with a request.
 
     Args:
         status: HTTP status.
-        error: A word that programs can rely on.
+        error: A stable code for programs.
         reason: A sentence for people.
-        retry_after: Seconds after which it is worth trying again.
+        retry_after: Seconds after which the client should try again.
     """
 
     def __init__(
@@ -23,17 +23,15 @@ class Problem(Exception):
         self.retry_after = retry_after
 
     def to_json(self) -> dict[str, str]:
-        """The body of the answer."""
+        """Returns the body of the answer."""
         return {"error": self.error, "reason": self.reason}
 
 
 def too_large(limit: int) -> Problem:
-    """The body has more bytes than are read."""
+    """Returns the problem of a body with too many bytes."""
     return Problem(413, "body_too_large", f"the body is larger than {limit} bytes")
 
 
 def overloaded() -> Problem:
-    """There is too much to do already."""
-    return Problem(
-        503, "overloaded", "more images are waiting than this server takes on", retry_after=1
-    )
+    """Returns the problem of a full queue."""
+    return Problem(503, "overloaded", "too many images are waiting on this server", retry_after=1)

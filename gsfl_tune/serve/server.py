@@ -1,4 +1,4 @@
-"""Runs the application: a socket, signals, and threads that do not fight."""
+"""Runner of the application: socket, signals and threads."""
 
 from __future__ import annotations
 
@@ -28,25 +28,25 @@ def serve(
     threads: int | None = None,
     announce: Callable[[str], None] = lambda text: print(text, flush=True),
 ) -> bool:
-    """Serves a bundle until SIGTERM or SIGINT; requests under way are answered first.
+    """Serves a bundle until SIGTERM or SIGINT; requests in progress are answered first.
 
-    Called in the main thread of a process that does nothing else.
+    Call it in the main thread of a process that does nothing else.
 
     Args:
         path: The bundle.
-        host: Where to listen; whoever reaches it can use the model.
-        port: Of it; 0 takes a free one.
-        limits: How much is taken on.
+        host: Address to listen on; everyone who reaches it can use the model.
+        port: Port; 0 takes any free port.
+        limits: Limits of the server.
         device: ``auto`` or a torch device.
         threads: CPU threads of a forward pass; default: see `Threads`.
-        announce: Told where it listens, and at the end how much it answered.
+        announce: Receives the address, and at the end the number of answers.
 
     Returns:
-        Whether it began to serve.
+        Whether it started to serve.
 
     Raises:
-        UserError: When the extra is missing, the bundle cannot be loaded, or the port cannot be
-            listened on.
+        UserError: If the extra is missing, the bundle cannot be loaded, or it cannot listen on the
+            port.
     """
     uvicorn = _uvicorn()
     import torch
@@ -62,13 +62,13 @@ def serve(
             f"--max-pixels is {limits.max_pixels}, allowed are 1 to {Image.MAX_IMAGE_PIXELS}"
         )
     with listen(host, port) as listener:
-        # ONNX Runtime makes its pool while it loads, as large as torch's is then; a bundle may
-        # run on the CPU although there is a GPU.
+        # ONNX Runtime creates its pool while it loads, with the size of torch's pool at that time.
+        # A bundle may run on the CPU even if there is a GPU.
         torch.set_num_threads(Threads.of(torch.device("cpu"), cores(), threads).model)
         bundle = load_bundle(path, device)
         shared = Threads.of(bundle.device, cores(), threads)
         torch.set_num_threads(shared.model)
-        # An image between our limit and Pillow's is answered, not warned of.
+        # Images between our limit and Pillow's are answered, so Pillow's warning is not needed.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         service = Service(bundle, limits, shared)
         service.model.quicken()
@@ -84,7 +84,7 @@ def serve(
             )
             if not is_loopback(host):
                 announce(
-                    f"Listening on {host}: whoever reaches it can use the model; there is no "
+                    f"Listening on {host}: everyone who reaches it can use the model; there is no "
                     "password and no encryption."
                 )
 
@@ -99,8 +99,8 @@ def serve(
             timeout_graceful_shutdown=int(limits.stop_seconds),
         )
         server = _server(config)
-        # uvicorn gives back the handlers that it finds and raises the signal once more, which
-        # would end this process with an error.
+        # uvicorn restores the handlers that it found and raises the signal again, which would end
+        # this process with an error.
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: None)
         server.run(sockets=[listener])
@@ -112,10 +112,10 @@ def serve(
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
+    """Opens a listening socket.
 
     Raises:
-        UserError: When the address cannot be had.
+        UserError: If the address is not available.
     """
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
@@ -127,7 +127,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def url(listener: socket.socket) -> str:
-    """Where a socket listens."""
+    """Returns the URL of a listening socket."""
     host, port = listener.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -137,7 +137,7 @@ def _server(config: Any) -> Any:
 
     class Server(uvicorn.Server):
         def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-            # uvicorn does not wait after a second SIGINT; what stops services sends SIGTERM.
+            # uvicorn does not wait after a second SIGINT; service managers send SIGTERM.
             self.force_exit = self.should_exit
             super().handle_exit(sig, frame)
 

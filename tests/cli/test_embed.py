@@ -130,7 +130,7 @@ def test_images_without_labels(command, bundle_path, images, tmp_path):
     assert table["path"].tolist() == [str(loose / image.name) for image in images[:3]]
     assert table["label"].isna().all()
     assert table["part"].isna().all()
-    assert "without labels, as this is no data set" in answer.err
+    assert "no labels, because this is not a data set" in answer.err
     assert "broken.png: cannot be read as an image" in answer.err
     assert "1 of 4 could not be read" in answer.err
     # Each image is its own nearest neighbour.

@@ -244,4 +244,4 @@ def test_without_an_error_there_is_nothing_wrong(command, bundle_path, folder, t
     content = json.loads(answer.out)
     assert content["metrics"]["accuracy"] == 1
     assert content["wrong_images"] == content["most_confused"] == []
-    assert "No image was taken for another class." in page.read_text()
+    assert "No image was confused with another class." in page.read_text()

@@ -88,7 +88,7 @@ def test_says_what_is_gone(run_copy, cache_dir, tmp_path):
 def test_other_or_missing_images_are_refused(run_copy, cache_dir):
     manifest = read_json(run_copy / "run.json")
     write_json(run_copy / "run.json", manifest | {"data": "0123456789abcdef"})
-    with pytest.raises(UserError, match="not those of the run"):
+    with pytest.raises(UserError, match="differ from those of the run"):
         recompute_evidence(run_copy, cache_dir=cache_dir)
     results = read_json(run_copy / "results.json")
     results["winner"]["config"]["data"] |= {"source": "folder", "path": str(run_copy / "gone")}
@@ -113,7 +113,7 @@ def test_the_command_prints_numbers_and_changes_nothing_else(
     assert main(["evidence", str(run_copy)]) == 0
     assert state() == before
     out = capsys.readouterr().out
-    for words in ("Swap test", "Which group?", "shared part s", "worst tenth", "pictures: "):
+    for words in ("Swap test", "Linear probes", "shared part s", "worst tenth", "pictures: "):
         assert words in out
     lines = [line for line in out.splitlines() if str(run_copy) not in line]
     assert max(map(len, lines)) <= 80

@@ -75,7 +75,7 @@ def test_the_configuration_and_the_card_say_what_was_done(calibrated, bundle_pat
     assert "52 % of the errors on validation and 8.0 % of the right answers" in card
     plain = (bundle_path / "README.md").read_text()
     assert "## Calibration" not in plain
-    assert "not calibrated afterwards" in plain
+    assert "without calibration" in plain
 
 
 def test_a_temperature_with_which_test_images_are_answered_worse_is_told(tmp_path, config, network):

@@ -97,8 +97,8 @@ def test_what_is_excluded_is_gone_and_no_issue_any_more(issues, tmp_path, capsys
     assert code == 0
     assert "named by data.exclude 2" in out
     assert "1 of 3 lines of" in out
-    assert "Cannot be read: 0" in out
-    assert "The same picture more than once: 2" in out
+    assert "Unreadable images: 0" in out
+    assert "Copies of the same image: 2" in out
     assert "labels and outliers were not looked for (--no-features)" in out
     assert "Labels that may be wrong: 0" in out
     assert main(["check", str(experiment)]) == 0
@@ -111,6 +111,6 @@ def test_missing_weights_say_what_to_install_and_what_works_without(planted, tmp
     captured = capsys.readouterr()
     assert code == 2
     assert "no package holds weights of 'resnet18'" in captured.err
-    assert "--no-features finds what needs no backbone" in captured.err
+    assert "--no-features runs the checks without a backbone" in captured.err
     assert "Traceback" not in captured.err
     assert list(tmp_path.iterdir()) == []

@@ -59,7 +59,7 @@ def test_features_that_know_nothing_are_not_believed():
     predictions = out_of_fold(features, labels, np.arange(len(labels)), CLASSES)
     told = judgement(predictions, labels)
     assert len(told) == 1
-    assert "of the images as they are labelled" in told[0]
+    assert "of the images: few of the wrong labels" in told[0]
     assert len(doubt(predictions, labels).rows) < 0.1 * len(labels)
 
 
@@ -70,7 +70,7 @@ def test_a_class_of_copies_is_not_judged_and_told():
     predictions = out_of_fold(features, labels, units, CLASSES)
     assert (predictions.judged == (labels != 3)).all()
     assert not np.isin(doubt(predictions, labels).rows, np.flatnonzero(labels == 3)).any()
-    assert judgement(predictions, labels)[0].startswith("20 images, whose class has no others")
+    assert judgement(predictions, labels)[0].startswith("20 images are alone in their class")
 
 
 def test_a_class_that_is_one_burst_is_divided_by_its_copies():

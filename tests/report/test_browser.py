@@ -71,7 +71,7 @@ def test_where_a_search_was_interrupted_is_marked(visit, tmp_path):
     marks = here.page.query_selector_all("#fig-best .interrupted")
     assert [mark.text_content() for mark in marks] == ["interrupted"]
     marks[0].query_selector("text").hover()
-    assert here.page.inner_text("#tip") == "interrupted for 8 h, which does not count"
+    assert here.page.inner_text("#tip") == "interrupted for 8 h, not counted"
     # Two trials a second, not eight hours.
     assert " h" not in "".join(here.page.locator("#fig-best svg > g text").all_text_contents())
     assert here.complaints == []
@@ -229,4 +229,4 @@ def test_without_scripts_words_and_tables_are_all_there(visit, whole):
     page = visit(whole, java_script_enabled=False).page
     for name in TABS:
         assert page.is_visible(f"#{name}")
-    assert "best so far" in page.inner_text("#fig-best").lower()
+    assert "best value over time" in page.inner_text("#fig-best").lower()

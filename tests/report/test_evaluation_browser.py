@@ -140,7 +140,7 @@ def test_classes_are_the_worst_first_and_sort(visit):
 def test_what_is_too_much_for_a_page_is_said(visit):
     names = [f"class {n}" for n in range(230)]
     page = visit(evaluation_page(content(names, MOST_WRONG + 7), bundle="b", source="s")).page
-    assert "too many classes to draw it" in page.inner_text("#fig-confusion")
+    assert "too many classes to draw the matrix" in page.inner_text("#fig-confusion")
     assert page.inner_text("#wrong-all summary") == f"Table of the first 500 of {MOST_WRONG + 7}"
     assert page.locator("#wrong-table tbody tr").count() == MOST_WRONG
     assert "The first 20 of" in page.inner_text("#fig-pairs")

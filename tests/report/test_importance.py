@@ -42,14 +42,14 @@ def test_what_the_result_depends_on_comes_first():
     assert shares["idle"] < 0.05
     assert "fixed" not in shares
     assert found.explained > 0.6
-    assert found.verdict == "reliable enough to read"
+    assert found.verdict == "reliable"
 
 
 def test_noise_is_called_noise():
     found = importances(trials(60, lambda params, random: random.normal()))
     assert found is not None
     assert found.explained < 0.15
-    assert found.verdict.startswith("not to be read")
+    assert found.verdict.startswith("not reliable")
 
 
 def test_they_are_the_same_every_time():

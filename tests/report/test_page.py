@@ -115,7 +115,7 @@ def test_what_an_older_version_left_is_shown_with_a_word_about_it(whole, tmp_pat
     maker.run.results_file.write_text(json.dumps(content))
     answer = page_of(maker.path).text("headline")
     assert answer.startswith("72.3 % test accuracy of the winner; mean over 3 seeds")
-    assert "did not look for findings" in answer
+    assert "did not check for findings" in answer
     assert "There is no control" in answer
 
 
@@ -126,9 +126,9 @@ def test_every_picture_of_the_issue_is_there_with_what_would_be_bad(whole):
         "classes", "confusion", "calibration", "risk", "map", "probes", "swap",
     ):  # fmt: skip
         text = page.text(f"fig-{name}")
-        assert "What would be bad:" in text, name
+        assert "Signs of a problem:" in text, name
     for name in ("failures", "fig-errors", "fig-pairs", "fig-groups", "fig-gradcam"):
-        assert "What would be bad:" in page.text(name), name
+        assert "Signs of a problem:" in page.text(name), name
     assert "non-finite train/loss in epoch 3 (head stage)" in page.text("failures")
     assert "66.0 % (by chance: 30.0 %)" in page.text("fig-errors")
     assert "gull 0 and gull 1" in page.text("pair-1")
@@ -171,7 +171,7 @@ def test_names_are_harmless_wherever_they_come_from(tmp_path):
 
 def test_a_run_that_has_just_begun(begun):
     page = page_of(begun)
-    assert "no trial has come to its end yet" in page.text("headline")
+    assert "no trial has finished yet" in page.text("headline")
     assert "--resume" in page.text("reproduce")
     for name in ("fig-curves", "fig-best", "fig-parallel", "fig-slices", "trials", "failures"):
         assert "There is no trial yet" in page.text(name) or "No trial has" in page.text(name), name
@@ -184,7 +184,7 @@ def test_a_run_under_way(tmp_path):
     maker = RunMaker(tmp_path / "run").begin().search(12, running=2)
     page = page_of(maker.path)
     assert "best validation/accuracy so far (trial" in page.text("headline")
-    assert "2 trials are under way" in page.text("headline")
+    assert "2 trials are running" in page.text("headline")
     assert "running" in page.text("all-trials")
     assert "Fewer than 10 trials" not in page.text("fig-importance")
 
@@ -197,7 +197,7 @@ def test_few_trials_make_a_sensible_page(tmp_path, trials, failed):
     page = page_of(maker.path)
     assert "Fewer than 10 trials" in page.text("fig-importance")
     if failed:
-        assert "no trial has come to its end yet" in page.text("headline")
+        assert "no trial has finished yet" in page.text("headline")
         assert f"{failed} non-finite" in page.text("failures")
     if failed > 1:
         assert f"{failed} of {trials} trials failed" in page.text("looks")
@@ -225,7 +225,7 @@ def test_evidence_of_an_older_version_or_that_failed(tmp_path):
     assert "older version" in page.text("fig-calibration")
     assert "could not be computed: no memory left" in page.text("fig-map")
     assert "older version" in page.text("fig-confusion")
-    assert "without group_follows_shared" in page.text("fig-swap")
+    assert "lacks group_follows_shared" in page.text("fig-swap")
 
 
 def test_calibration_is_told_before_and_after_and_what_unknown_costs(tmp_path):
@@ -234,8 +234,8 @@ def test_calibration_is_told_before_and_after_and_what_unknown_costs(tmp_path):
     text = page.text("fig-calibration")
     assert "temperature of 1.6, fitted on validation images" in text
     assert "error 0.043 before and 0.021 after, negative log-likelihood 0.9 before and 0.8" in text
-    assert "answered worse with it" not in text
-    assert "threshold of 0.55, 70.0 % are answered, and of these 14.0 % wrongly" in page.text(
+    assert "makes the test results worse" not in text
+    assert "threshold 0.55, 70.0 % are answered, and 14.0 % of these wrongly" in page.text(
         "fig-risk"
     )
     content = json.loads(maker.run.evidence_file.read_text())
@@ -243,8 +243,8 @@ def test_calibration_is_told_before_and_after_and_what_unknown_costs(tmp_path):
     del content["calibration"]["auto"]
     maker.run.evidence_file.write_text(json.dumps(content))
     page = page_of(maker.path)
-    assert "answered worse with it" in page.text("fig-calibration")
-    assert "the validation images chose no threshold" in page.text("fig-risk")
+    assert "makes the test results worse" in page.text("fig-calibration")
+    assert "no threshold was chosen on the validation images" in page.text("fig-risk")
     # Of an older version: the numbers as the network gives them, and no curve.
     for key in ("after", "temperature", "risk_coverage"):
         del content["calibration"][key]

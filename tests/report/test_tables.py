@@ -36,7 +36,7 @@ def test_the_answer_comes_first_and_says_what_it_means(finished):
     assert "±" not in text
     assert "control, tuned" in text
     assert "2 finished, 1 stopped early, 1 failed" in text
-    assert "search 3 min 20 s, retrain 1 h 01 min, in all 1 h 05 min" in text
+    assert "search 3 min 20 s, retrain 1 h 01 min, total 1 h 05 min" in text
 
 
 def test_it_shows_the_searched_parameters_and_the_best_trials(finished):

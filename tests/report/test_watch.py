@@ -52,7 +52,7 @@ def test_it_serves_the_page_and_nothing_else(tmp_path):
     with serving(maker.path) as server:
         status, page, headers = get(server, "/")
         assert (status, headers["Cache-Control"]) == (200, "no-store")
-        assert "2 trials are under way" in page
+        assert "2 trials are running" in page
         assert get(server, "/", method="HEAD")[:2] == (200, "")
         for path in ("/experiment.yaml", "/../run.json", "//etc/passwd", "/%2e%2e/run.json"):
             assert get(server, path)[0] == 404
@@ -136,7 +136,7 @@ def test_what_cannot_be_served_is_told(tmp_path):
     maker = RunMaker(tmp_path / "run").begin()
     with serving(maker.path) as server:
         port = int(server.url.rstrip("/").rpartition(":")[2])
-        with pytest.raises(UserError, match="--port names another"):
+        with pytest.raises(UserError, match="another port with --port"):
             WatchServer(maker.path, port=port)
     for host, port in (("127.0.0.1", 70_000), ("203.0.113.7", 0)):
         with pytest.raises(UserError, match="cannot listen there"):
@@ -202,7 +202,7 @@ def test_an_open_page_says_when_its_server_is_gone(tmp_path):
             here = Visit(browser, server.url)
             here.page.wait_for_selector("#live:has-text('as of')")
         here.page.wait_for_selector("#live.trouble", timeout=60_000)
-        assert "no news" in here.page.inner_text("#live")
+        assert "no update" in here.page.inner_text("#live")
         assert here.page.is_visible("#headline")
         here.close()
 

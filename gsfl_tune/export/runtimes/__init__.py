@@ -1,4 +1,4 @@
-"""What runs a bundle: PyTorch, ONNX Runtime, or a program of ``torch.export``."""
+"""Runtimes of a bundle: PyTorch, ONNX Runtime, or a program of ``torch.export``."""
 
 from gsfl_tune.export.runtimes._base import Runtime
 from gsfl_tune.export.runtimes._exported import ExportedRuntime

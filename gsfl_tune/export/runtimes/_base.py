@@ -1,4 +1,4 @@
-"""What all runtimes share."""
+"""The base class of all runtimes."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from gsfl_tune.export.preprocessing import Preprocessing
 
 
 class Runtime(ABC):
-    """A model that runs: decoded squares in, logits out.
+    """Runs a model: decoded squares in, logits out.
 
     Args:
-        preprocessing: What happens to a square first.
+        preprocessing: The preprocessing of a square.
         inside: Whether the model does that itself, and gives probabilities.
     """
 
@@ -26,14 +26,14 @@ class Runtime(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Device of the model."""
         return torch.device("cpu")
 
     def logits(self, squares: np.ndarray) -> Tensor:
-        """(B, C) float32 logits on the CPU of (B, side, side, 3) uint8 squares.
+        """Computes logits (B, C) float32 on the CPU of squares (B, side, side, 3) uint8.
 
-        A model that gives probabilities has no logits; their logarithms are the logits up to a
-        constant an image, which no metric and no softmax sees.
+        A model that gives probabilities has no logits. Their logarithms are the logits up to a
+        constant per image, which changes no metric and no softmax.
         """
         images = torch.from_numpy(squares).to(self.device)
         if not self.inside:
@@ -51,4 +51,4 @@ class Runtime(ABC):
 
     @abstractmethod
     def run(self, images: Tensor) -> Tensor:
-        """Outputs of the model, (B, C), for the inputs that it takes."""
+        """Returns the model's outputs (B, C) for its inputs."""

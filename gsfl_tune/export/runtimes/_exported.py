@@ -1,4 +1,4 @@
-"""Programs of ``torch.export``."""
+"""Runtime for programs of ``torch.export``."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ class ExportedRuntime(Runtime):
 
     Args:
         path: The file.
-        preprocessing: What happens to a square first.
+        preprocessing: The preprocessing of a square.
         inside: Whether the file does that itself.
         quantised: Whether it has int8 operations, which torchao registers.
-        device: Where to compute.
+        device: Device of the computation.
 
     Raises:
-        UserError: When torchao is needed and not installed.
-        BundleError: When torch cannot read the file, or it holds a pickle.
+        UserError: If torchao is needed and not installed.
+        BundleError: If torch cannot read the file, or it holds a pickle.
     """
 
     def __init__(
@@ -52,31 +52,31 @@ class ExportedRuntime(Runtime):
         try:
             program = torch.export.load(path)
             if device.type != "cpu":
-                # Not the weights alone: a program asserts and names devices inside.
+                # Moves more than the weights: a program also asserts and names devices inside.
                 program = move_to_device_pass(program, str(device))
             module: Any = program.module()
-        except Exception as error:  # of a damaged archive, anything
+        except Exception as error:  # a damaged archive raises many kinds
             raise BundleError(f"{path}: torch cannot read it ({first_line(error)})") from error
         self._module: nn.Module = module
         self._device = device
 
     @property
     def device(self) -> torch.device:
-        """Where the program's weights live."""
+        """Device of the program's weights."""
         return self._device
 
     def run(self, images: Tensor) -> Tensor:
-        """The program's only output."""
+        """Returns the program's only output."""
         outputs: Tensor = self._module(images)
         return outputs
 
 
 def refuse_pickles(path: Path) -> None:
-    """Looks into a ``.pt2`` archive before torch does, which would unpickle what it finds there.
+    """Checks a ``.pt2`` archive before torch opens it, because torch would unpickle its parts.
 
     Raises:
-        BundleError: When a part of it is a pickle of anything but plain tensors, or it is no
-            such archive.
+        BundleError: If a part of it is a pickle of anything but plain tensors, or it is not such
+            an archive.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -94,13 +94,13 @@ def refuse_pickles(path: Path) -> None:
                     raise BundleError(f"{path}: {place} is a pickle, which is not loaded")
     except BundleError:
         raise
-    except Exception as error:  # zip, JSON and torch have their own
+    except Exception as error:  # zip, JSON and torch have their own classes
         raise BundleError(
             f"{path}: not an archive of torch.export ({first_line(error)})"
         ) from error
 
 
 def _plain(entry: dict[str, Any]) -> bool:
-    # Custom and opaque objects are pickles, whatever the flag says.
+    # Custom and opaque objects are pickles, even if the flag says otherwise.
     tensors = ("weight_", "tensor_")
     return not entry.get("use_pickle") and str(entry["path_name"]).startswith(tensors)

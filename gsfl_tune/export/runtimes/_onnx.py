@@ -1,4 +1,4 @@
-"""ONNX files, run by ONNX Runtime."""
+"""Runtime for ONNX files, by ONNX Runtime."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from gsfl_tune.export.runtimes._base import Runtime
 
 
 class OnnxRuntime(Runtime):
-    """Runs an ONNX file on the CPU, or on a GPU where ONNX Runtime has one.
+    """Runs an ONNX file on the CPU, or on a GPU if ONNX Runtime has one.
 
     Args:
         path: The file.
-        preprocessing: What happens to a square first.
+        preprocessing: The preprocessing of a square.
         inside: Whether the file does that itself.
-        threads: Of one operation; default: those of torch.
-        gpu: Whether to use a GPU, if ONNX Runtime knows one.
+        threads: Threads of one operation; default: those of torch.
+        gpu: Whether to use a GPU, if ONNX Runtime supports one.
 
     Raises:
-        UserError: When ONNX Runtime is not installed.
-        BundleError: When it cannot read the file.
+        UserError: If ONNX Runtime is not installed.
+        BundleError: If it cannot read the file.
     """
 
     def __init__(
@@ -51,12 +51,12 @@ class OnnxRuntime(Runtime):
             providers.insert(0, "CUDAExecutionProvider")
         try:
             self._session: Any = onnxruntime.InferenceSession(path, options, providers=providers)
-        except Exception as error:  # a class of its own for every kind of failure
+        except Exception as error:  # ONNX Runtime has a class for every kind of failure
             raise BundleError(
                 f"{path}: ONNX Runtime cannot read it ({first_line(error)})"
             ) from error
         self._input = self._session.get_inputs()[0].name
 
     def run(self, images: Tensor) -> Tensor:
-        """The file's only output."""
+        """Returns the file's only output."""
         return torch.from_numpy(self._session.run(None, {self._input: images.numpy()})[0])

@@ -1,4 +1,4 @@
-"""The network itself."""
+"""Runtime for the PyTorch network itself."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ class TorchRuntime(Runtime):
     """Runs a `Network` or an `Ensemble`.
 
     Args:
-        network: In eval mode.
-        preprocessing: What happens to a square first.
+        network: The network, in eval mode.
+        preprocessing: The preprocessing of a square.
     """
 
     def __init__(self, network: Network | Ensemble, preprocessing: Preprocessing) -> None:
         super().__init__(preprocessing)
-        # Convolutions are faster that way round on CPUs.
+        # Convolutions are faster in this memory format on CPUs.
         self.network = network.to(memory_format=torch.channels_last)
 
     @property
     def device(self) -> torch.device:
-        """Where the network lives."""
+        """Device of the network."""
         return next(self.network.parameters()).device
 
     def run(self, images: Tensor) -> Tensor:
-        """Logits of normalised images."""
+        """Computes the logits of normalised images."""
         return self.network.infer(images.contiguous(memory_format=torch.channels_last))

@@ -1,4 +1,4 @@
-// Boxes to tick, and the list of what is ticked as a file.
+// Checkboxes, and a download of the list of ticked images.
 
 "use strict";
 
@@ -57,6 +57,6 @@ download.addEventListener("click", () => {
   setTimeout(() => URL.revokeObjectURL(url), 1000);
 });
 
-// A browser keeps ticks when a page is loaded again, box by box.
+// On reload, a browser restores the state of each checkbox.
 for (const box of boxes) if (box.checked) tick(box.dataset.path, true);
 tell();

@@ -1,10 +1,10 @@
 "use strict";
-// Drawing: SVG elements, scales, axes, tooltips. Everything is made of text nodes and attributes,
-// never of markup: names come from a user's data.
+// Drawing: SVG elements, scales, axes, tooltips. Uses text nodes and attributes only, never
+// markup: names come from a user's data.
 
 const SVG = "http://www.w3.org/2000/svg";
 const charts = {}; // name of a chart -> function (host, data)
-const memory = {}; // what a person has set, kept when the page is replaced by a newer one
+const memory = {}; // settings of the user, kept when a newer page replaces this one
 
 function svg(tag, attributes = {}, parent = null, text = null) {
   const element = document.createElementNS(SVG, tag);
@@ -161,7 +161,7 @@ function legend(host, entries) {
   return list;
 }
 
-// Shapes besides colours: what is told apart by hue alone is lost on some.
+// Shapes besides colours: not every reader can distinguish hues.
 const SHAPES = [
   (x, y, r) => `M${x - r},${y}a${r},${r} 0 1,0 ${2 * r},0a${r},${r} 0 1,0 ${-2 * r},0`,
   (x, y, r) => `M${x - r},${y - r}h${2 * r}v${2 * r}h${-2 * r}z`,
@@ -205,7 +205,7 @@ function hideTip() {
   if (tip.box) tip.box.hidden = true;
 }
 
-// --- fates ---------------------------------------------------------------------------------
+// --- states of trials ----------------------------------------------------------------------
 
 const FATES = {
   COMPLETE: { name: "finished", css: "var(--finished)", dash: null, width: 1.8, shape: 0 },

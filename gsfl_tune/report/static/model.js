@@ -45,7 +45,7 @@ function matrixChart(host, matrix) {
   paint.fillRect(margin, margin, side - margin, side - margin);
   for (const [row, column, number] of matrix.cells) {
     const share = number / totals[row];
-    // The square root shows single confusions beside a full diagonal.
+    // The square root keeps single confusions visible beside a full diagonal.
     paint.globalAlpha = 0.12 + 0.88 * Math.sqrt(share);
     paint.fillStyle = colour(row === column ? "--finished" : "--failed");
     paint.fillRect(margin + column * cell, margin + row * cell, Math.max(1, cell - (cell > 6 ? 1 : 0)),
@@ -95,7 +95,7 @@ function matrixChart(host, matrix) {
     const share = totals[row] ? ` (${percentText(number / totals[row], 0)})` : "";
     return showTip(event, row === column
       ? `${matrix.labels[row]}: right ${number} of ${totals[row]}${share}`
-      : `${matrix.labels[row]} taken for ${matrix.labels[column]}: ${number} of ${totals[row]}${share}`);
+      : `${matrix.labels[row]} predicted as ${matrix.labels[column]}: ${number} of ${totals[row]}${share}`);
   });
   canvas.addEventListener("pointerleave", hideTip);
 }
@@ -201,7 +201,7 @@ charts.map = (host, data) => {
     const side = Math.min(inner.clientWidth, 520);
     const heights = map[part].filter((_, index) => index % 2);
     const [low, high] = [Math.min(...heights), Math.max(...heights)];
-    // As high as its points need: both axes have one scale.
+    // The height follows from the points: both axes have one scale.
     const height = 24 + (side - 24) * Math.max(0.3, (high - low) / 1000);
     const frame = canvasFor(inner, height, { left: 6, right: Math.max(6, inner.clientWidth - side + 6), top: 6, bottom: 6 });
     const x = linear(0, 1000, frame.left + 6, frame.right - 6);
@@ -221,7 +221,7 @@ charts.map = (host, data) => {
       if (chosen) {
         tooltip(dot, () => {
           const group = data.groups[label] === null ? "" : ` (group ${data.groups[label]})`;
-          return `${data.classes[label]}${group}${wrong ? `\ntaken for ${data.classes[map.predicted[index]]}` : "\nright"}`;
+          return `${data.classes[label]}${group}${wrong ? `\npredicted as ${data.classes[map.predicted[index]]}` : "\nright"}`;
         });
       }
     });
@@ -244,7 +244,7 @@ charts.map = (host, data) => {
 // Pairs of bars with a line for chance.
 function barPairs(host, rows, chanceOf, series) {
   if (!rows.length) {
-    host.textContent = "There were no images to measure it on.";
+    host.textContent = "There were no images for this measurement.";
     return;
   }
   const longest = Math.max(...rows.map((row) => row.name.length));
@@ -278,7 +278,7 @@ function barPairs(host, rows, chanceOf, series) {
       tooltip(line, `chance: ${percentText(chance)}`);
     }
   });
-  // Last, with a halo: the line of chance may go through them.
+  // Labels are drawn last, with a halo: the chance line may cross them.
   for (const [left, y, text] of numbers) svg("text", { x: left, y, class: "halo" }, frame.root, text);
   const marks = series.filter(([key]) => rows.some((row) => row[key])).map(([, name, colour]) => [
     (root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: colour }, root), name]);

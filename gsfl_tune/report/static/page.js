@@ -1,4 +1,4 @@
-// Tabs, tables that sort, and news from the server of `gsfl-tune watch`.
+// Tabs, sortable tables, and updates from the server of `gsfl-tune watch`.
 
 const root = document.documentElement;
 let pageData = JSON.parse(document.getElementById("run-data").textContent);
@@ -7,7 +7,7 @@ let pageData = JSON.parse(document.getElementById("run-data").textContent);
 
 function draw(scope) {
   for (const host of scope.querySelectorAll("[data-chart]")) {
-    // What is hidden has no width: it is drawn when its tab opens.
+    // A hidden chart has no width: it is drawn when its tab opens.
     if (!host.clientWidth) continue;
     const seen = `${host.clientWidth}|${isDark()}|${root.classList.contains("printing")}`;
     if (host.dataset.drawn === seen) continue;
@@ -15,7 +15,7 @@ function draw(scope) {
     try {
       charts[host.dataset.chart](host, pageData);
     } catch (error) {
-      // One chart less must not take the others along; a test looks for this on the console.
+      // One failed chart must not break the others; a test looks for this on the console.
       host.textContent = `This chart could not be drawn: ${error.message}`;
       console.error(host.dataset.chart, error);
     }
@@ -47,8 +47,8 @@ function openTab(name, { scroll = false } = {}) {
   if (scroll && target && target !== panel) target.scrollIntoView();
 }
 
-// What is hidden forgets how far it was scrolled; every tab has its own place on the page too.
-const places = new Map(); // id of what scrolls -> [left, top]
+// Hidden elements lose their scroll position; every tab has its own position too.
+const places = new Map(); // id of a scrolling element -> [left, top]
 const tops = new Map(); // id of a panel -> top of the window
 
 document.addEventListener("scroll", (event) => {
@@ -66,7 +66,7 @@ document.addEventListener("click", (event) => {
   const tab = event.target.closest("[role=tab]");
   if (tab) {
     event.preventDefault();
-    // Not by assigning the hash: the browser would jump.
+    // Assigning the hash would make the browser jump.
     history.replaceState(null, "", tab.getAttribute("href"));
     const next = tab.getAttribute("aria-controls");
     const before = document.querySelector(".panel.open");
@@ -111,7 +111,7 @@ async function copyText(button) {
     await navigator.clipboard.writeText(text);
     button.textContent = "copied";
   } catch {
-    // Without permission: mark it, so that Ctrl-C copies it.
+    // Without permission, select the text so that Ctrl-C copies it.
     getSelection().selectAllChildren(document.getElementById(button.dataset.copy));
     button.textContent = "marked";
   }
@@ -137,7 +137,7 @@ function sortBy(head, direction = null) {
   const keys = new Map([...body.rows].map((row) => [row, key(row.cells[column])]));
   const rows = [...body.rows].sort((a, b) => {
     const [one, two] = [keys.get(a), keys.get(b)];
-    // What is not there comes last, whichever way.
+    // Missing values come last in both directions.
     if (one === null || two === null) return (one === null) - (two === null);
     if (typeof one === "number" && typeof two === "number") return sign * (one - two);
     if (typeof one !== typeof two) return sign * (typeof one === "number" ? -1 : 1);
@@ -149,14 +149,14 @@ function sortBy(head, direction = null) {
 function key(cell) {
   const value = cell.dataset.v;
   if (value !== undefined) return value === "" ? null : Number(value);
-  // A badge behind it is not part of what is sorted by.
+  // A badge behind the text is not part of the sort key.
   const text = cell.firstChild ? cell.firstChild.textContent.trim() : "";
   if (text === "" || text === "–") return null;
   const number = /^([+-]?\d+(?:\.\d+)?(?:e[+-]?\d+)?)(?: %)?(?: ± .*)?$/i.exec(text);
   return number ? Number(number[1]) : text;
 }
 
-// --- boxes that change a chart -------------------------------------------------------------
+// --- controls of charts --------------------------------------------------------------------
 
 document.addEventListener("change", (event) => {
   const name = event.target.dataset && event.target.dataset.memory;
@@ -187,10 +187,10 @@ window.addEventListener("afterprint", () => {
 });
 window.addEventListener("scroll", hideTip, { passive: true });
 
-// --- news ----------------------------------------------------------------------------------
+// --- updates -------------------------------------------------------------------------------
 
-// Replaces what has changed, and leaves a person where they are: the open tab, the place on the
-// page, the order of tables, what is folded out, what is chosen.
+// Replaces what has changed and keeps the user's state: open tab, scroll position, order of
+// tables, opened details, chosen options.
 function replacePage(text) {
   const next = new DOMParser().parseFromString(text, "text/html");
   const anchor = onScreen();
@@ -257,7 +257,7 @@ async function look() {
     live.classList.toggle("trouble", Boolean(told.problem));
   } catch (error) {
     if (state) {
-      state.textContent = `no news: ${error.message}`;
+      state.textContent = `no update: ${error.message}`;
       state.classList.add("trouble");
     }
   } finally {

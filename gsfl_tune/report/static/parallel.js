@@ -1,5 +1,5 @@
-// Parallel coordinates: one axis a parameter, one line a trial. Dragging along an axis keeps the
-// trials that pass there; a click on it lets all through again.
+// Parallel coordinates: one axis per parameter, one line per trial. Dragging along an axis keeps
+// the trials that pass there; a click on the axis removes this filter.
 
 charts.parallel = (host, data) => {
   const { search } = data;
@@ -35,7 +35,7 @@ charts.parallel = (host, data) => {
     });
     const path = points.map(([a, b], index) => `${index ? "L" : "M"}${a.toFixed(1)},${b.toFixed(1)}`).join("");
     const share = search.maximize ? rank(trial.v) : 1 - rank(trial.v);
-    // Of many, the weak ones step back.
+    // If there are many trials, the weak ones are faint.
     const clear = shown.length > 80 ? 0.12 + 0.88 * share ** 4 : 1;
     const group = svg("g", { class: "series" }, lines);
     svg("path", { d: path, fill: "none", stroke: ramp(share), "stroke-width": trial.s === "COMPLETE" ? 1.9 : 1,
@@ -61,7 +61,7 @@ charts.parallel = (host, data) => {
       group.classList.toggle("out", !passes);
     }
     note.textContent = active.length
-      ? `${kept} of ${drawn.length} trials pass. A click on an axis takes its range away.`
+      ? `${kept} of ${drawn.length} trials pass. Click an axis to remove its range.`
       : "Drag along an axis to keep the trials that pass there.";
   }
 
@@ -112,10 +112,10 @@ charts.parallel = (host, data) => {
   sift();
   legend(host, [[(root) => {
     for (let at = 0; at < 26; at += 2) svg("rect", { x: at, y: 1, width: 2.2, height: 10, fill: ramp(at / 25) }, root);
-  }, "worst to best; thin lines did not come to their end; below the axis: not active"]]);
+  }, "worst to best; thin lines: trials that did not finish; below the axis: not active"]]);
 };
 
-// Cividis, which reads alike with and without red and green (Nuñez, Anderton, Renslow 2018).
+// Cividis, which looks the same with and without red-green vision (Nuñez, Anderton, Renslow 2018).
 const RAMP = [[0, 34, 78], [42, 63, 109], [87, 93, 109], [124, 123, 120], [165, 156, 116], [211, 193, 100],
   [254, 232, 56]];
 

@@ -21,7 +21,7 @@ function paramText(axis, value) {
 function trialText(search, trial) {
   const lines = [`trial ${trial.n}: ${fate(trial.s).name}, ${trial.e} epochs`];
   lines.push(`${search.metric} ${metricText(search, trial.v)}`);
-  if (trial.o) lines.push(`asked for by: ${trial.o}`);
+  if (trial.o) lines.push(`proposed by: ${trial.o}`);
   if (trial.why) lines.push(trial.why);
   search.axes.forEach((axis, index) => {
     if (trial.p[index] !== null) lines.push(`${shortName(axis.name)} ${paramText(axis, trial.p[index])}`);
@@ -29,7 +29,7 @@ function trialText(search, trial) {
   return lines.join("\n");
 }
 
-// Test accuracy of winner, control and probe: every seed a dot, the mean a line.
+// Test accuracy of winner, control and probe: dots are seeds, the line is the mean.
 charts.models = (host, data) => {
   const models = data.models;
   const frame = canvasFor(host, 46 * models.length + 44, { left: 96, right: 64, top: 8, bottom: 36 });
@@ -59,7 +59,7 @@ charts.curves = (host, data) => {
   const logTime = Boolean(memory.logCurves);
   const x = logTime && last > 1 ? logarithmic(1, last, frame.left, frame.right)
     : linear(last > 1 ? 1 : 0, Math.max(last, 2), frame.left, frame.right);
-  // A curve that explodes must not flatten all others.
+  // A diverging curve must not flatten all others.
   const finals = shown.flatMap((trial) => trial.c).filter((v) => v !== null).sort((a, b) => a - b);
   const most = search.percent ? finals[finals.length - 1] : finals[Math.floor(0.98 * (finals.length - 1))];
   const [low, high] = extent([finals[0], most]);
@@ -115,7 +115,7 @@ charts.best = (host, data) => {
     svg("line", { x1: x(at), x2: x(at), y1: frame.top, y2: frame.bottom, class: "mark" }, group);
     if (best.pauses.length < 4) svg("text", { x: x(at) + 4, y: frame.top - 6 }, group, "interrupted");
     svg("path", { d: `M${x(at)},${frame.top}V${frame.bottom}`, class: "hit" }, group);
-    tooltip(group, `interrupted for ${timeText(seconds)}, which does not count`);
+    tooltip(group, `interrupted for ${timeText(seconds)}, not counted`);
   }
   for (const [when, value, number, state, rival] of best.dots) {
     if (value < low || value > high) continue;
@@ -175,7 +175,7 @@ function clipped(text, width) {
   return text.length <= most ? text : `…${text.slice(text.length - most + 1)}`;
 }
 
-// One scatter plot a parameter.
+// One scatter plot per parameter.
 charts.slices = (host, data) => {
   const { search } = data;
   host.replaceChildren();
