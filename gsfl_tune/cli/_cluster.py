@@ -1,4 +1,4 @@
-"""What the commands that talk to a cluster share."""
+"""The common parts of the commands that talk to a cluster."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Adds --address, the dashboard's."""
+    """Adds --address for the address of the dashboard."""
     parser.add_argument(
         "--address",
         metavar="URL",
@@ -27,7 +27,7 @@ def add_job(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def jobs_at(address: str | None) -> Jobs:
-    """The jobs of the cluster at an address; prints what the user should know of it."""
+    """Returns the jobs of the cluster at an address; prints its notices."""
     from gsfl_tune.cluster import Jobs, connect
 
     connection = connect(address)
@@ -37,10 +37,10 @@ def jobs_at(address: str | None) -> Jobs:
 
 
 def follow(jobs: Jobs, name: str) -> int:
-    """Passes on a job's log until it ends.
+    """Prints a job's log until the job ends.
 
     Returns:
-        The search's exit code; 1 when the user had seen enough.
+        The search's exit code; 1 when the user stopped the output.
     """
     try:
         job = jobs.follow(name, lambda text: print(text, end="", flush=True))
@@ -55,7 +55,7 @@ def follow(jobs: Jobs, name: str) -> int:
 
 
 def conclude(jobs: Jobs, job: Job) -> int:
-    """Says how a job ended and what continues it; returns the search's exit code."""
+    """Prints how a job ended and what continues it; returns the search's exit code."""
     code = job.search_exit_code(jobs.log(job.name))
     if job.trouble():
         print(f"{job.name}: {job.trouble()}", file=sys.stderr)

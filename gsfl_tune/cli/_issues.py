@@ -1,4 +1,4 @@
-"""``gsfl-tune data --issues``: what is probably wrong with the images."""
+"""``gsfl-tune data --issues``: probable errors in the images and labels."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
-    """Looks for issues, writes the page and the table, and prints how many there are.
+    """Looks for issues, writes the page and the table, and prints the counts.
 
     Args:
-        args: Of the command.
-        name: Of the experiment, or of the path.
-        config: Decides data and backbone.
+        args: Arguments of the command.
+        name: Name of the experiment, or the path.
+        config: Determines data and backbone.
     """
     from rich.console import Console
 
@@ -54,8 +54,8 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page
         from gsfl_tune.run.atomic import write_text
 
-        # All broken images are wanted here.
-        # All of them: also those that a training on few would leave aside.
+        # All broken images are wanted here, and all others too: also those that a training on few
+        # images per class would leave out.
         dataset = prepare(config.data.model_copy(update={"max_broken": 1.0, "shots": None}))
         found = find_issues(dataset, config, use_features=not args.no_features)
         folder = args.out or Path(f"{name}-issues")
@@ -77,7 +77,7 @@ def _print_issues(console: Console, found: Found) -> None:
     from gsfl_tune.issues import KINDS
 
     def line(text: str, style: str = "") -> None:
-        # Without markup (names may hold brackets) and without breaking paths.
+        # Without markup (names may contain brackets) and without line breaks in paths.
         console.print(text, style=style, markup=False, soft_wrap=True)
 
     line(f"{found.name}: {found.image_count:,} images, {len(found.classes)} classes")

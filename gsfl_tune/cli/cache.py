@@ -1,4 +1,4 @@
-"""``gsfl-tune cache``: what this node keeps so that nothing is computed twice."""
+"""``gsfl-tune cache``: the cache of this node, which avoids repeated computation."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Cache(Command):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Does what is asked.
+        """Lists, measures or clears the cache.
 
         Raises:
-            UserError: For an unknown kind, or a limit that is no limit.
+            UserError: For an unknown kind, or an invalid limit.
         """
         from gsfl_tune.data.cache import KINDS, cache_directory, cache_limit, entries
         from gsfl_tune.experiment.errors import UserError

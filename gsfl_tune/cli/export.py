@@ -1,4 +1,4 @@
-"""``gsfl-tune export``: the winner of a run as a directory of its own."""
+"""``gsfl-tune export``: the winner of a run in a directory of its own."""
 
 from __future__ import annotations
 

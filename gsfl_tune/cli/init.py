@@ -39,10 +39,10 @@ class Init(Command):
         add_overrides(parser, example="data.classes=leaf (how the images are listed)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes the file, says what it was made of and what comes next.
+        """Writes the file, and prints what it was made of and the next steps.
 
         Raises:
-            UserError: If the images cannot be listed, or the file is there already.
+            UserError: If the images cannot be listed, or the file already exists.
         """
         with showing("looking at the images, loading PyTorch", short=True):
             from gsfl_tune.cli._starter import make_starter, refuse_unwritten, said

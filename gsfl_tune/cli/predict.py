@@ -109,7 +109,7 @@ class Predict(Command):
 
 
 class _Task:
-    """Counts images, says what is wrong with them, and how far it is."""
+    """Counts images, reports problems with them, and shows the progress."""
 
     def __init__(self, named: NamedImages, display: Display, progress: Activity) -> None:
         self._named = named
@@ -120,7 +120,7 @@ class _Task:
         self.missing = 0
 
     def images(self) -> Iterator[str | LazyImage]:
-        """Paths and URLs; what gives no image is said and counted."""
+        """Yields paths and URLs; reports and counts names without an image."""
         from gsfl_tune.data.fetch import fetch, is_url
         from gsfl_tune.data.named_images import NotFound
         from gsfl_tune.export import ImageError, LazyImage
@@ -134,13 +134,13 @@ class _Task:
                 yield item
 
     def fail(self, error: ImageError) -> None:
-        """Counts what cannot be read and says it."""
+        """Counts and reports an image that cannot be read."""
         self.failed += 1
         self.missing += error.missing
         self._display.say(str(error))
 
     def count(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Passes them on."""
+        """Counts predictions and passes them on."""
         for prediction in predictions:
             self.done += 1
             self._progress.what = f"predicting, {self.done:,} images so far"
@@ -170,7 +170,7 @@ def _write(
     tables: list[PredictionFile],
     threshold: float | None,
 ) -> None:
-    """Prints each prediction, or writes it into the tables, as it comes."""
+    """Prints each prediction as it comes, or writes it into the tables."""
     number = -1
     for number, prediction in enumerate(predictions):
         for table in tables:

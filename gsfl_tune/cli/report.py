@@ -29,7 +29,7 @@ class Report(Command):
         parser.add_argument("--open", action="store_true", help="open it in a browser")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes it and says where it is."""
+        """Writes the page and prints its path."""
         from gsfl_tune.experiment.errors import UserError
         from gsfl_tune.report import write_report
 

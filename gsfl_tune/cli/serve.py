@@ -1,4 +1,4 @@
-"""``gsfl-tune serve``: a bundle behind HTTP."""
+"""``gsfl-tune serve``: an HTTP server for a bundle."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Serve(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Serves until it is told to stop."""
+        """Serves until it is stopped."""
         limits = Limits(
             max_bytes=args.max_bytes,
             max_pixels=args.max_pixels,

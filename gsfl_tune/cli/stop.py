@@ -1,4 +1,4 @@
-"""``gsfl-tune stop``: a search on a cluster saves its state and ends."""
+"""``gsfl-tune stop``: the end of a search on a cluster, with its state saved."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Stop(Command):
         add_address(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Asks it to stop, waits, prints what resumes it; 0 when it has ended."""
+        """Asks the search to stop, waits, prints how to resume it; returns 0 when it has ended."""
         jobs = jobs_at(args.address)
         job = jobs.choose(args.job, running=True)
         if job.over:

@@ -50,7 +50,7 @@ class Watch(Command):
             if args.open:
                 import webbrowser
 
-                # A browser of the console comes back when it is closed, and waits for the page.
+                # A browser in the console waits for the page, and returns only when it is closed.
                 threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             server.serve()
         except KeyboardInterrupt:
