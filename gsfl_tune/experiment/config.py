@@ -1,8 +1,8 @@
-"""The concrete configuration of one trial: what is left once every distribution has a value.
+"""The concrete configuration of one trial, after every distribution has a value.
 
-Every key that a user may write in an experiment file is a field here; its
-``description`` is what ``gsfl-tune schema`` shows in an editor. Distributions are
-not part of these models: `gsfl_tune.experiment.space` puts values in their place first.
+Every key of an experiment file is a field here. ``gsfl-tune schema`` shows its ``description`` in
+editors. Distributions are not part of these models: `gsfl_tune.experiment.space` replaces them by
+values first.
 """
 
 from __future__ import annotations

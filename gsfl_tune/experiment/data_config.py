@@ -34,7 +34,7 @@ class SplitConfig(Section):
 
     @property
     def validation_share(self) -> float:
-        """Share of the training images that is held out where there is no validation part."""
+        """Returns the share of training images to hold out if there is no validation part."""
         return 0.2 if isinstance(self.validation, str) else self.validation
 
 
@@ -69,12 +69,12 @@ class AugmentConfig(Section):
     )
 
     def recipe(self) -> dict[str, Any]:
-        """Returns the settings that matter, by name: part of the keys of what is cached."""
+        """Returns the settings with an effect, by name: part of the keys of cached data."""
         off = {"policy": "none", "erasing": 0.0}
         settings = self.model_dump(exclude={"transforms"})
         kept = {name: value for name, value in settings.items() if off.get(name) != value}
         for name, strength in self.transforms.model_dump().items():
-            if strength:  # another version of the package may change images otherwise
+            if strength:  # another version of the package may give other images
                 kept[f"transforms.{name}"] = (strength, plugins("transform")[name].package)
         return kept
 

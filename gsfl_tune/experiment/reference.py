@@ -1,4 +1,4 @@
-"""The reference of experiment files, in Markdown, made of the schema itself."""
+"""The reference of experiment files in Markdown, generated from the schema."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ A condition names a key by its dotted path, fixed or searched. Its value is a sc
 or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not go in a circle.
 """
 
-# Where a key has an effect, for keys (or sections, with a dot at the end) that do not always.
+# Conditions of keys (or sections, with a dot at the end) that do not always have an effect.
 CONDITIONS = {
     "data.path": "all sources but `typefaces`",
     "data.download": "sources `aircraft`, `flowers102`, `pets`, `food101`",
@@ -110,7 +110,7 @@ CONDITIONS = {
 
 
 def yaml_reference() -> str:
-    """The page: the grammar, then a table a section, keys in the order of the schema."""
+    """Returns the page: one table per section in the order of the schema, then the grammar."""
     parts = [_HEADER, *_sections(), _GRAMMAR]
     return "\n".join(parts)
 
@@ -168,5 +168,5 @@ def _default(leaf: Leaf) -> str:
 
 
 def _text(text: str) -> str:
-    """Plain text of the code as Markdown in one line; what would be markup there is not."""
+    """Converts plain text of the code to one line of Markdown, with markup characters escaped."""
     return " ".join(text.split()).replace("<", "&lt;").replace("*", "\\*")

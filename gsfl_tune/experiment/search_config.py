@@ -1,4 +1,4 @@
-"""Section ``search`` of an experiment file: who proposes, who stops, on what, for how long."""
+"""Section ``search`` of an experiment file: sampler, scheduler, resources and limits."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ class SearchConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _first_objective(cls, values: Any) -> Any:
-        """`metric` is the first objective, for all that compare trials by one number."""
+        """Sets `metric` to the first objective, for code that compares trials by one number."""
         found = values.get("objectives") if isinstance(values, dict) else None
         if isinstance(found, list) and found and "metric" not in values:
             return {**values, "metric": found[0]}
