@@ -148,7 +148,7 @@ def _ordered(walk: _Walk) -> list[Parameter] | None:
         if path in trail:
             circle = " -> ".join([*trail[trail.index(path) :], path])
             node = _place(by_path[path][0], walk)
-            walk.grammar.complain(node, path, f"the conditions go in a circle: {circle}")
+            walk.grammar.complain(node, path, f"the conditions form a cycle: {circle}")
             return False
         for parameter in by_path[path]:
             for other in parameter.when:

@@ -300,6 +300,6 @@ class Grammar:
             return Condition(None, tuple(compare)) if compare else None
         items = node.value if isinstance(node.value, list) else [node]
         if not items or any(isinstance(item.value, dict | list) for item in items):
-            self.complain(node, place, "found no list of scalars, allowed a scalar or such a list")
+            self.complain(node, place, "found other values, allowed a scalar or a list of scalars")
             return None
         return Condition(tuple(item.value for item in items))

@@ -12,7 +12,7 @@ from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 _HEADER = """\
 # The YAML reference
 
-Every key of an experiment file. This page is made of the schema (`gsfl-tune schema --markdown`), as
+Every key of an experiment file. This page is generated from the schema (`gsfl-tune schema --markdown`), as
 [schema.json](../schema.json) is, which editors use. [The experiment file](../experiment.md) explains
 how a file is put together; [the template](../../search_spaces/image_folder.yaml) is one to begin with.
 
@@ -51,7 +51,7 @@ under which it is drawn; all that are named must hold |
 while the condition does not hold; without it the key's default |
 
 A condition names a key by its dotted path, fixed or searched. Its value is a scalar (equals), a list (any of them),
-or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not go in a circle.
+or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not form a cycle.
 """
 
 # Conditions of keys (or sections, with a dot at the end) that do not always have an effect.
@@ -134,7 +134,7 @@ def _about(path: str, model: Any) -> str:
         inside = ", ".join(
             f"[`{name}`](#{name})" for name in sections() if name and "." not in name
         )
-        return f"Besides these keys a file has the sections {inside}; of them only `data` must be there."
+        return f"Besides these keys a file has the sections {inside}; only `data` is required."
     about = _text(model.__doc__ or "")
     if f"{path}." in CONDITIONS:
         about += f" *When:* {CONDITIONS[f'{path}.']}."

@@ -95,12 +95,12 @@ def _head(name: str, facts: Facts, quick: bool) -> str:
     )
     return f"""\
 # {what}
-# Images: {facts.images:,} of {facts.class_count:,} classes. Written for them; yours to change.
+# Images: {facts.images:,} of {facts.class_count:,} classes. Generated for them; edit it freely.
 #
 #   gsfl-tune check FILE      every problem of the file, what is searched, what it costs
 #   gsfl-tune search FILE     search, retrain, test, export
 #
-# What is a value stays as it is; {{float: ...}}, {{int: ...}} and {{choice: ...}} are searched.
+# Plain values stay fixed; {{float: ...}}, {{int: ...}} and {{choice: ...}} are searched.
 name: {_json(name)}
 """
 
@@ -128,7 +128,7 @@ def _data(facts: Facts, quick: bool) -> str:
         lines += [
             "  # Augmented views of every training image, computed once for all trials; 0 augments"
             " anew in",
-            "  # every epoch: as accurate, slower, and nothing to keep on the disk.",
+            "  # every epoch: equally accurate, slower, without files on the disk.",
             f"  views: {views}",
             "  augment:",
             "    scale: {choice: [0.35, 0.7]} # smallest share of an image that a view shows",
@@ -142,7 +142,7 @@ def _data(facts: Facts, quick: bool) -> str:
 def _parts(facts: Facts) -> str:
     given = [f"{part} {count:,}" for part, count in facts.parts.items() if part]
     if not given:
-        return "The images have no parts: both shares are held out. The test is looked at once."
+        return "The images have no parts: both shares are held out. The test part is used once."
     return (
         f"Given parts: {', '.join(given)}. Shares are held out only for parts that are not given."
     )
@@ -164,7 +164,7 @@ model:
   dropout: {{float: [0, {"0.7" if quick else "0.5"}], default: 0.28}}
   # Size of the shared and of the discriminative part.
   latent_dim: {{int: [128, 1024], log: true, default: 512}}
-  # The encoders see the unit feature times this; it matters more than one would think.
+  # The encoders see the unit feature times this; it has a strong effect.
   feature_scale: {{float: [{"1" if quick else "4"}, 64], log: true, default: 11.8}}
 {_groups(facts)}"""
 

@@ -47,7 +47,7 @@ def _complaint(space: Space, path: str, condition: Condition) -> str | None:
     if rare:
         listed = ", ".join(part.describe().removeprefix("= ") for part in rare)
         return (
-            f"found {listed}, which {path} ({described(items)}) is as good as never; allowed a "
+            f"found {listed}, which {path} ({described(items)}) practically never is; allowed a "
             "comparison, such as {ge: ...}, or a range with a step"
         )
     return None
