@@ -227,7 +227,7 @@ class _Search:
         if not (winner.test and winner.validation):
             raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
         if tested is not None and not (tested.test and tested.validation):
-            self._notice("the control could not be trained with every seed; there is none")
+            self._notice("the control could not be trained with every seed; the run has no control")
             tested = None
         raced = [winner if each.label == winner.label else each for each in finalists]
         Conclusion(
@@ -273,7 +273,7 @@ class _Search:
             raise SearchInterrupted
         chosen = choose_finalists(outcome.study, experiment.defaults().search.finalists)
         if not chosen:
-            raise SearchFailed(f"no {name} trial came to a rung:\n{reasons(outcome.study)}")
+            raise SearchFailed(f"no {name} trial reached a rung:\n{reasons(outcome.study)}")
         return [
             Candidate(
                 label=f"{name}-{trial.number}",

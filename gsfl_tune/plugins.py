@@ -106,7 +106,7 @@ class Plugin:
         found = self.load()
         if not (isinstance(found, type) and issubclass(found, base)):
             wanted = f"{base.__module__.partition('._')[0]}.{base.__name__}"
-            raise PluginError(f"{self} is {self.entry.value}, which is no subclass of {wanted}")
+            raise PluginError(f"{self} is {self.entry.value}, which is not a subclass of {wanted}")
         return found
 
 
@@ -177,7 +177,7 @@ def _complaint(kind: Kind, entry: EntryPoint, others: dict[str, Plugin]) -> str 
     if not _NAME.fullmatch(entry.name):
         return "allowed are small letters, digits and _ (the first one a letter)"
     if entry.name in BUILT_IN[kind] or entry.name in _TAKEN.get(kind, ()):
-        return "a name that is taken; allowed is another one"
+        return "a name that is taken; allowed is another name"
     if entry.name in others:
         return f"which {others[entry.name].package} adds too; allowed is one of them"
     return None

@@ -17,7 +17,7 @@ def add_address(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--address",
         metavar="URL",
-        help="of the cluster's dashboard, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
+        help="address of the dashboard, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
     )
 
 
@@ -46,7 +46,7 @@ def follow(jobs: Jobs, name: str) -> int:
         job = jobs.follow(name, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
         print(
-            f"\nno longer following; {name} goes on. To see more or to end it:\n"
+            f"\nthe log is no longer followed; {name} continues. To follow or stop it:\n"
             f"  gsfl-tune logs --address {jobs.address} {name} --follow\n"
             f"  gsfl-tune stop --address {jobs.address} {name}"
         )
@@ -61,6 +61,6 @@ def conclude(jobs: Jobs, job: Job) -> int:
         print(f"{job.name}: {job.trouble()}", file=sys.stderr)
     print(f"{job.name}: {job.status.lower()}, exit code {code}")
     if code != FINISHED and job.resume:
-        when = "" if code == INTERRUPTED else "once that is mended, "
+        when = "" if code == INTERRUPTED else "once that is fixed, "
         print(f"{when}continue with:\n  {job.resume}")
     return code

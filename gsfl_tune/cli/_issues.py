@@ -24,7 +24,7 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
         "--issues",
         action="store_true",
         help="look for wrong labels, copies, outliers, dark, blurred and tiny images instead, and "
-        "write a page to look at and tick, and issues.csv",
+        "write a review page, and issues.csv",
     )
     parser.add_argument(
         "--out",
@@ -35,7 +35,7 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-features",
         action="store_true",
-        help="with --issues: only what needs no backbone, no labels and no outliers",
+        help="with --issues: skip the checks that need a backbone (labels and outliers)",
     )
 
 
@@ -84,7 +84,7 @@ def _print_issues(console: Console, found: Found) -> None:
     for notice in found.notices:
         line(notice, "bold yellow")
     if not found.judged_by:
-        line("labels and outliers were not looked for (--no-features)")
+        line("labels and outliers were not checked (--no-features)")
     for kind, title in KINDS.items():
         issues = found.of(kind)
         line(f"{title}: {len(issues):,}", "bold" if issues else "")

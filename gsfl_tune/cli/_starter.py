@@ -75,8 +75,8 @@ def make_starter(
 
     if RunDirectory(path).manifest_file.is_file():
         raise UserError(
-            f"{path}: found a run directory, allowed are images; to go on with the run, give "
-            f"what began it with --run-dir {path} --resume"
+            f"{path}: found a run directory, allowed are images; to continue the run, repeat "
+            f"its own argument with --run-dir {path} --resume"
         )
     name, config = _described(path, overrides)
     found = survey(config)

@@ -51,7 +51,7 @@ class Check(Command):
         if problems:
             raise ExperimentError(problems)
         console = Console(highlight=False, markup=False)
-        console.print(f"{experiment.file}: good, experiment {experiment.name}", soft_wrap=True)
+        console.print(f"{experiment.file}: valid, experiment {experiment.name}", soft_wrap=True)
         if experiment.space.parameters:
             console.print(parameter_table(experiment, console))
         else:
@@ -161,7 +161,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         "a trial": _dearest(assumed),
         "features": _features(assumed),
         "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
-        "state of the largest model; activations come on top",
+        "state of the largest model; activations need more",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
         f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
         f"{model.latent_dim}, {model.class_count} classes",
@@ -209,7 +209,7 @@ def _dearest(experiment: Experiment) -> str:
     parts = [model.backbone, f"latent_dim {model.latent_dim}"]
     if training.finetune.epochs:
         parts.append(f"blocks {training.finetune.blocks}")
-    return f"the dearest costs {factor:.3g} times the default one ({', '.join(parts)})"
+    return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
 
 
 def _features(experiment: Experiment) -> str:

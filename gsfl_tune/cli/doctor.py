@@ -43,14 +43,14 @@ class Doctor(Command):
         parser.add_argument(
             "--address",
             metavar="ADDR",
-            help="of a Ray cluster (default: RAY_ADDRESS, else this machine alone, without Ray)",
+            help="address of a Ray cluster (default: RAY_ADDRESS, else this machine, without Ray)",
         )
         parser.add_argument(
             "--timeout",
             type=float,
             default=_SECONDS,
             metavar="SECONDS",
-            help=f"the longest that a node may take to answer (default: {_SECONDS:g})",
+            help=f"longest time for an answer of a node (default: {_SECONDS:g})",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
 

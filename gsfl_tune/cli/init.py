@@ -35,7 +35,7 @@ class Init(Command):
             action="store_true",
             help="a first answer in minutes: the head alone, on a frozen backbone",
         )
-        parser.add_argument("--force", action="store_true", help="replace a file that is there")
+        parser.add_argument("--force", action="store_true", help="replace an existing file")
         add_overrides(parser, example="data.classes=leaf (how the images are listed)")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -55,9 +55,7 @@ class Init(Command):
             if target.is_dir():
                 raise UserError(f"{target}: is a directory, allowed is the name of a file")
             if target.exists() and not args.force:
-                raise UserError(
-                    f"{target}: is there already; --force replaces it, -o names another"
-                )
+                raise UserError(f"{target}: already exists; --force replaces it, -o names another")
             starter = make_starter(args.path, args.overrides, quick=args.quick)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)

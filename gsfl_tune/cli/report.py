@@ -12,12 +12,12 @@ class Report(Command):
     """Writes the page of a run."""
 
     name = "report"
-    help = "write what a run found, and why to trust it, as one HTML file"
+    help = "write the results of a run, and their evidence, as one HTML file"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
         parser.add_argument(
-            "run_dir", metavar="RUN", type=Path, help="run directory; the run may be under way"
+            "run_dir", metavar="RUN", type=Path, help="run directory; the run may still be running"
         )
         parser.add_argument(
             "-o",

@@ -59,7 +59,7 @@ class Search(Command):
         parser.add_argument(
             "--storage",
             metavar="URL",
-            help="a path, s3://, gs://, ... that keeps the run too; the same as --set storage=URL",
+            help="also keep the run at a path, s3://, gs://, ...; the same as --set storage=URL",
         )
         add_budget(parser)
         resume = parser.add_mutually_exclusive_group()
@@ -73,7 +73,7 @@ class Search(Command):
             dest="resume",
             action="store_const",
             const=None,
-            help="the same where there is a run, else begin it: for schedulers that start a "
+            help="like --resume if there is a run, else begin it: for schedulers that start a "
             "command again",
         )
         parser.add_argument(
@@ -85,7 +85,7 @@ class Search(Command):
         parser.add_argument(
             "--address",
             metavar="ADDR",
-            help="of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
+            help="address of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
         )
         add_trackers(parser)
 
@@ -175,7 +175,7 @@ class Search(Command):
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
         finally:
-            with activity("telling the trackers how it ended"):
+            with activity("sending the end of the run to the trackers"):
                 tracking.close(results)
         return FINISHED
 
@@ -193,7 +193,7 @@ def _stoppable() -> Iterator[None]:
     def say() -> None:
         one = current()
         if one is None or not one.urgent:
-            words = "asked to stop: ending what is under way"
+            words = "asked to stop: ending running work"
             said.append(begin(Activity(words, urgent=True)))
 
     def stop(number: int, frame: FrameType | None) -> None:

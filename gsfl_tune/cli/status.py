@@ -12,7 +12,7 @@ class Status(Command):
     """Lists jobs, or shows one job."""
 
     name = "status"
-    help = "list the jobs of a Ray cluster, or tell how one goes"
+    help = "list the jobs of a Ray cluster, or show the state of one"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""

@@ -25,7 +25,7 @@ class Stop(Command):
         jobs = jobs_at(args.address)
         job = jobs.choose(args.job, running=True)
         if job.over:
-            print(f"{job.name} has ended before: {job.status.lower()}")
+            print(f"{job.name} has already ended: {job.status.lower()}")
             return FINISHED
         if job.stop_seconds < 10:
             print(
@@ -36,7 +36,7 @@ class Stop(Command):
         print(f"stopping {job.name}: running trials come to the end of their epoch and save")
         job = jobs.stop(job)
         if not job.over:
-            print(f"{job.name} does not end", file=sys.stderr)
+            print(f"{job.name} has not ended", file=sys.stderr)
             return FAILED
         conclude(jobs, job)
         return FINISHED

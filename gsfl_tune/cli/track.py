@@ -16,7 +16,7 @@ class Track(Command):
 
     name = "track"
     help = (
-        "log a run to MLflow or W&B afterwards, or what was missed of it; nothing is logged twice. "
+        "log a run, or its missing part, to MLflow or W&B afterwards; nothing is logged twice. "
         "--tensorboard completes what `tensorboard --logdir RUN` shows"
     )
 

@@ -46,7 +46,7 @@ class Watch(Command):
                 server = WatchServer(args.run_dir, args.host, args.port)
             print(f"watching {args.run_dir} at {server.url}; Ctrl-C ends it", flush=True)
             if server.public:
-                print("everybody who reaches this machine can read the page", flush=True)
+                print("anyone who can reach this machine can read the page", flush=True)
             if args.open:
                 import webbrowser
 

@@ -141,8 +141,8 @@ class Interrupt:
         """
         if self._reasons:
             raise EnvironmentProblem(
-                f"{self._reasons[0]}\nthe search was stopped; what was under way is kept, and "
-                "--resume goes on with it when this is mended"
+                f"{self._reasons[0]}\nthe search was stopped and running trials are kept; fix "
+                "this problem, then continue with --resume"
             )
 
     def clear(self) -> None:
@@ -164,8 +164,8 @@ class _Stopping(Activity):
         assert self.interrupt is not None
         left = self.interrupt.seconds
         if left > 0:
-            return f"{self.what}: what runs saves first, which may take {left:.0f} s more"
-        return f"{self.what}: ending what has not saved, and its processes"
+            return f"{self.what}: running trials save first, which may take {left:.0f} s more"
+        return f"{self.what}: ending trials that have not saved, and their processes"
 
 
 def _grace() -> float:

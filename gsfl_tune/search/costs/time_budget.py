@@ -87,7 +87,7 @@ class TimeBudget:
         """Returns why the search ends now, or None while it may continue."""
         if self.search_seconds(config, share=share) > 0:
             return None
-        return f"what is left of search.time_budget ({time_text(self.left)}) is for the finals"
+        return f"the rest of search.time_budget ({time_text(self.left)}) is for the finals"
 
     def finalists(self, configs: Sequence[Config]) -> int:
         """Returns how many finalists can be trained again in time, at least one."""

@@ -126,7 +126,7 @@ class TrialCosts:
         return self._works[key]
 
     def seconds(self, config: Config, *, fit: FitOn = "train", done: int = 0) -> float:
-        """Seconds of a training on one slot.
+        """Returns the seconds of a training on one slot.
 
         Args:
             config: The configuration.

@@ -31,11 +31,11 @@ from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 
 class SearchInterrupted(Exception):
-    """The search was asked to stop; a resume continues it."""
+    """Raised when the search was asked to stop; a resume continues it."""
 
 
 class SearchFailed(Exception):
-    """No trial or no retrain completed; the message has the reasons."""
+    """Raised when no trial or no retrain completed; the message has the reasons."""
 
 
 @dataclass(frozen=True)

@@ -144,7 +144,7 @@ def run_jobs(
                         text = None
                         result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
                     elif result.kind == "memory":
-                        text = "ran out of memory: it goes on with batches in two halves"
+                        text = "ran out of memory: it continues with batches in two halves"
                         halved = True
                     else:
                         text = losses.again(index, result)

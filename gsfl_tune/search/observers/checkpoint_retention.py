@@ -122,7 +122,7 @@ class CheckpointKeeper(Watcher):
             self._drop_worst()
         if used > self._budget:
             self._on_full(
-                f"checkpoints of what runs take {size_text(used)}, search.disk_budget allows "
+                f"checkpoints of running trials take {size_text(used)}, search.disk_budget allows "
                 f"{size_text(self._budget)}: allow more, or fewer trials at once "
                 "(search.max_concurrent)"
             )
@@ -167,7 +167,7 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
         message = (
             f"found {search.disk_budget}, allowed at least {size_text(needed)}: checkpoints of up "
             f"to {size_text(largest)}, {kept} (search.last_checkpoints) for each of {concurrent} "
-            f"trial(s) at once (search.max_concurrent), and {retrains} models of the end "
+            f"trial(s) at once (search.max_concurrent), and {retrains} final models "
             "(search.final_seeds)"
         )
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])

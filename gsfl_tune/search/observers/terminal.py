@@ -146,7 +146,7 @@ class Progress(Watcher):
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """Shows a line for a trial that an earlier driver had begun."""
         if again:
-            self._say(f"trial {number} goes on where it was")
+            self._say(f"trial {number} continues where it stopped")
         self._note()
         self.display.refresh()
 
@@ -189,7 +189,7 @@ class Progress(Watcher):
         self._note()
         self._close()
         if interrupted:
-            self._say("interrupted; --resume goes on from here")
+            self._say("interrupted; --resume continues from here")
         elif not self.console.is_terminal:
             self._say(f"{self._study.name}: {self._counts_text()}")
             self._say_best()
@@ -223,7 +223,7 @@ class Progress(Watcher):
         self._close()
         self._jobs = None
         if interrupted:
-            self._say("interrupted; --resume goes on from here")
+            self._say("interrupted; --resume continues from here")
 
     # --- current activity -----------------------------------------------------------------
     # The display's thread calls these: attributes that may be reset meanwhile are read only once.
@@ -345,7 +345,7 @@ class Progress(Watcher):
     def _numbers(self, trial: FrozenTrial) -> str:
         assert self._study is not None
         text = f"{self._study.metric} {self._study.value(trial):.4f}"
-        return f"{text}, {trial.values[1]:.2f} ms an image" if self._study.latency else text
+        return f"{text}, {trial.values[1]:.2f} ms per image" if self._study.latency else text
 
     def _ended_count(self) -> int:
         return sum(self._counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))

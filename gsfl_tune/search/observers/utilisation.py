@@ -28,7 +28,7 @@ class GpuSampler:
     """Reads a node's GPUs in an actor: a new process per sample would cost more."""
 
     def sample(self) -> list[dict[str, str]] | None:
-        """See `gsfl_tune.run.gpus.read_gpus`."""
+        """Returns one sample, see `gsfl_tune.run.gpus.read_gpus`."""
         return read_gpus()
 
 

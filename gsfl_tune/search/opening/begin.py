@@ -142,7 +142,7 @@ def clear(run: RunDirectory, notice: Callable[[str], None]) -> None:
     The journal may already be published and is only ever appended to, so its studies are deleted
     with Optuna's own records.
     """
-    notice(f"{run.path}: a run was begun there and came to no trial; it is begun anew")
+    notice(f"{run.path}: the run there has no trained epoch; it is begun anew")
     if run.journal.exists():
         storage, backend = open_journal(run.journal)
         for study in storage.get_all_studies():

@@ -327,7 +327,7 @@ def _summary(
     )
     if not outside:
         return text
-    text += f"; {len(outside)} are outside and count no more"
+    text += f"; {len(outside)} are outside and no longer count"
     search = experiment.defaults().search
     if search.sampler.name == "tpe" and not search.objectives:
         learned = sum(bool((each.user_attrs.get(OUTSIDE) or {}).get("history")) for each in moved)

@@ -17,12 +17,12 @@ _LOOKS = 3
 
 
 class RunGone(SearchFailed):
-    """The run directory was removed or renamed, or its file system is gone."""
+    """Raised when the run directory was removed or renamed, or its file system is gone."""
 
     def __init__(self) -> None:
         super().__init__(
             "the run directory is gone (removed, renamed, or its disk is not mounted any more), "
-            "and the search ends here; where it is there again, --resume continues it"
+            "and the search ends here; once it is back, --resume continues the search"
         )
 
 

@@ -56,7 +56,7 @@ def rehearse_largest(
         with asked_of_workers(words, [_NAME]) as channel:
             complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-        complaint = "its process was ended, most likely for want of memory"
+        complaint = "its process was ended, most likely for lack of memory"
     except RayError as error:
         lines = str(error).strip().splitlines()
         complaint = lines[-1] if lines else repr(error)

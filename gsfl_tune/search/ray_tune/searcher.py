@@ -188,7 +188,7 @@ class StudySearcher(Searcher):
         text = self._losses.again(number, failure)
         if text is not None:
             if self._losses.wants_less(number, failure):
-                self._note_half(number, "lost its process twice, perhaps for want of memory")
+                self._note_half(number, "lost its process twice, perhaps for lack of memory")
             self._watcher.notice(f"trial {number}: {text}")
         return text is not None
 
@@ -200,7 +200,7 @@ class StudySearcher(Searcher):
         trial = self._study.trial(number)
         if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
             self._study.note(number, "batch_halved", True)
-            self._watcher.notice(f"trial {number} {what}: it goes on with batches in two halves")
+            self._watcher.notice(f"trial {number} {what}: it continues with batches in two halves")
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))

@@ -56,7 +56,7 @@ class _Aside:
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("set_", "create_", "delete_", "_")):
-            raise AttributeError(f"{name}: a sampler may set attributes of its own trial alone")
+            raise AttributeError(f"{name}: a sampler may set attributes of its own trial only")
         return getattr(self._real, name)
 
 

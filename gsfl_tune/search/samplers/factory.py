@@ -144,7 +144,7 @@ def _made(factory: SamplerFactory, name: str, request: SamplerRequest) -> BaseSa
     sampler = factory.create(request)
     if not isinstance(sampler, BaseSampler):
         found = type(sampler).__name__
-        raise PluginError(f"sampler {name} is made as {found}, which is no sampler of Optuna's")
+        raise PluginError(f"sampler {name} is made as {found}, which is not an Optuna sampler")
     return sampler
 
 

@@ -33,7 +33,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         except OSError as error:
             owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
             raise UserError(
-                f"{run.path}: another search works in this run directory"
+                f"{run.path}: another search is using this run directory"
                 + (f" (process {owner})" if owner else "")
             ) from error
         os.ftruncate(handle, 0)

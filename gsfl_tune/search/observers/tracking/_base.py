@@ -82,7 +82,7 @@ class TrialRecord:
 
     @property
     def key(self) -> str:
-        """``search-12``."""
+        """Returns its key, such as ``search-12``."""
         return f"{self.study}-{self.number}"
 
     @property

@@ -55,5 +55,5 @@ def _check_uri(uri: str) -> None:
     if scheme not in _SCHEMES and uri != "databricks":
         raise UserError(
             f"--mlflow {redacted(uri)}: not a tracking URI of a server or a database; use "
-            "http://HOST:PORT, https://HOST or sqlite:///FILE (MLflow has given up directories)"
+            "http://HOST:PORT, https://HOST or sqlite:///FILE (MLflow no longer takes directories)"
         )

@@ -54,7 +54,7 @@ class StoredPictures:
             return [found[step] for step in sorted(found)]
         except UserError as error:
             self._url = None
-            self._notice(f"{error}; trials that ran elsewhere are without confusion matrices")
+            self._notice(f"{error}; trials that ran elsewhere have no confusion matrices")
             return []
 
 
