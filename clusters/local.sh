@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# A Ray cluster of several raylets on this machine, for trying what the others do.
+# A Ray cluster of several raylets on this machine, to try out cluster features.
 #
 #   clusters/local.sh up [--nodes 2] [--cpus 1] [--gpus 0] [--port 6399] [--dashboard-port 8299]
 #   eval "$(clusters/local.sh env)"    # token and address for this shell
 #   gsfl-tune submit search_spaces/typefaces.yaml --run-dir "$PWD/runs/typefaces" --follow
 #   clusters/local.sh down
 #
-# Everything listens on 127.0.0.1 and asks for a token. Every raylet has a temporary directory of
-# its own, or their agents fall over each other's files. Processes are ended by their ids: `ray stop`
-# would end every Ray on the machine. GPUs are split: each node takes the next --gpus of them.
+# Everything listens on 127.0.0.1 and requires a token. Every raylet has its own temporary directory,
+# as their agents would otherwise overwrite each other's files. Processes are ended by their ids: `ray
+# stop` would end every Ray on the machine. GPUs are split: each node takes the next --gpus of them.
 #
-# GSFL_TUNE_LOCAL   directory of the cluster (short: Ray's sockets live below it and may have
+# GSFL_TUNE_LOCAL   directory of the cluster (keep it short: paths of Ray's sockets below it may have
 #                   107 characters); default /tmp/gsfl-tune-UID
 # PYTHON            a Python that has gsfl-tune[cluster]; default: .venv of this checkout, else python3
 set -euo pipefail
@@ -32,7 +32,7 @@ whole() {
   [[ $2 =~ ^[0-9]+$ ]] || fail "$1: found '$2', allowed is a whole number"
 }
 
-# Whether process $1 is a raylet's parent that was started in $directory, not a later namesake.
+# Checks that process $1 is a raylet's parent started in $directory, not a later process with its id.
 ours() {
   [[ -n $1 ]] && tr '\0' ' ' 2>/dev/null <"/proc/$1/cmdline" | grep -qF -- "--temp-dir $directory/"
 }
@@ -61,7 +61,7 @@ start_node() {
   echo $! >"$directory/$name.pid"
 }
 
-# Waits until the dashboard knows $1 living nodes.
+# Waits until the dashboard reports $1 live nodes.
 wait_for_nodes() {
   "$python" - "$1" "$(cat "$directory/address")" "$directory" <<'PYTHON'
 import json, os, pathlib, sys, time, urllib.request
@@ -129,7 +129,7 @@ up() {
   "$python" -c 'import secrets; print(secrets.token_hex(32), end="")' >"$directory/token"
   echo "http://127.0.0.1:$dashboard_port" >"$directory/address"
   eval "$(environment)"
-  # Ours, not what the caller's shell is connected to.
+  # Connects to this cluster, not to that of the caller's shell.
   unset RAY_ADDRESS RAY_AUTH_TOKEN
   local client_port
   client_port=$("$python" -c 'import socket
@@ -151,7 +151,7 @@ with socket.socket() as s: s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
 
 down() {
   local file pid number waited
-  # Workers first: a head that is gone leaves them waiting for it.
+  # Workers first: without a head they would wait for it.
   for ((number = $(find "$directory" -maxdepth 1 -name 'node*.pid' 2>/dev/null | wc -l) - 1; number >= 0; number--)); do
     file=$directory/node$number.pid
     pid=$(cat "$file" 2>/dev/null || true)
@@ -161,7 +161,7 @@ down() {
         ours "$pid" || break
         sleep 0.5
       done
-      # The group holds whatever the node did not end itself.
+      # The group contains what the node did not end itself.
       kill -KILL -- "-$pid" 2>/dev/null || true
       echo "node$number ended"
     fi

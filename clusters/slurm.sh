@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
 # One search under Slurm: sbatch clusters/slurm.sh FILE RUN_DIRECTORY [options of gsfl-tune search]
 #
-# The options below are of a small GPU cluster: EDIT them, or give others to sbatch. RUN_DIRECTORY is on a
+# The options below suit a small GPU cluster: EDIT them, or pass others to sbatch. RUN_DIRECTORY is on a
 # file system that all nodes share. Two minutes before the time limit, and when the job is preempted, the
-# driver is told to save; the job is queued again and goes on with the run.
+# driver is told to save; the job is queued again and continues the run.
 #
 #SBATCH --job-name=gsfl-tune
 #SBATCH --nodes=4
@@ -28,27 +28,27 @@ shift 2
   echo "RUN_DIRECTORY: found '$run', allowed is an absolute path that all nodes share" >&2
   exit 2
 }
-# EDIT: what makes gsfl-tune and ray known on every node
+# EDIT: the command that makes gsfl-tune and ray available on every node
 # source /shared/gsfl-tune-venv/bin/activate
 
 umask 077
 state=$run.slurm-$SLURM_JOB_ID
 mkdir -p "$state"
 python3 -c 'import secrets; print(secrets.token_hex(32), end="")' >"$state/token"
-# As in --signal above: trials get most of it to come to the end of an epoch.
+# As in --signal above; trials get most of it to end their epoch.
 export GSFL_TUNE_STOP_SECONDS=120
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH=$state/token RAY_USAGE_STATS_ENABLED=0
 unset RAY_ADDRESS RAY_AUTH_TOKEN
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# This script runs on the first node of the job, and so do head and driver.
+# This script, the head and the driver run on the first node of the job.
 address=$(getent ahostsv4 "${nodes[0]}" | awk 'NR == 1 {print $1}')
-# Others may have a Ray on the same machines: ports and directories of our own.
+# Others may run Ray on the same machines, so this job uses its own ports and directories.
 port=$((20000 + SLURM_JOB_ID % 20000))
 temporary=/tmp/ray-$SLURM_JOB_ID
 
 # Starts Ray on node $1 with the remaining arguments, in the background, as a step of the job. Ray gives a
-# node 30 s to start, which a slow shared file system may not keep, and a worker may be there before the head.
+# node 30 s to start. A slow shared file system may need longer, and a worker may start before the head.
 start_node() {
   local node=$1
   shift
@@ -69,7 +69,7 @@ stop() {
 }
 # shellcheck disable=SC2329 # called by trap
 finish() {
-  # Steps end with the job; what they left on this node goes.
+  # Steps end with the job; this removes what they left on this node.
   rm -rf "$state/token" "$temporary"
 }
 trap stop TERM
@@ -99,7 +99,7 @@ code=3
 if ((!interrupted)); then
   gsfl-tune search "$file" --run-dir "$run" --address "$address:$port" --resume-if-begun "$@" &
   driver=$!
-  # A signal ends `wait` before the driver has ended; 127: that was waited for before.
+  # A signal ends `wait` before the driver has ended. 127: `wait` has already returned its status.
   while :; do
     last=$code code=0
     wait "$driver" || code=$?
@@ -108,7 +108,7 @@ if ((!interrupted)); then
   done
 fi
 if ((interrupted && code != 0)); then
-  echo "interrupted; queueing the job again, it will go on with $run"
+  echo "interrupted; queueing the job again, it will continue $run"
   scontrol requeue "$SLURM_JOB_ID" || true
 fi
 exit "$code"

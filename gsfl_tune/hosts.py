@@ -6,7 +6,7 @@ import ipaddress
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether a host is this machine and nothing that others can reach.
+    """Returns whether a host is this machine and cannot be reached by others.
 
     Args:
         host: A name or an address.

@@ -1,4 +1,4 @@
-"""The whole way in one file: preflight, search, retrain, test, evidence, export."""
+"""The whole pipeline: checks, search, retraining, test, evidence, export."""
 
 from __future__ import annotations
 
@@ -66,22 +66,22 @@ def search(
     """Searches, retrains, tests and exports.
 
     Args:
-        experiment: What to search.
+        experiment: Experiment to search.
         run_dir: The run directory; default ``runs/NAME``.
-        resume: Continue the run that is there; None: if there is one, else begin it.
-        change_space: Whether a run that is continued may get another space: trials that are
+        resume: Whether to continue the existing run; None: if there is one, else begin it.
+        change_space: Whether a resumed run may get another space: trials that are
             configurations of it keep their states.
-        address: Of a Ray cluster; default: Ray starts in this process.
+        address: Address of a Ray cluster; default: Ray starts in this process.
         cache_dir: Root of the nodes' caches.
-        watchers: Are told of every change; default: a display on standard output.
+        watchers: Receive every change; default: a display on standard output.
 
     Returns:
-        What ``results.json`` holds.
+        The content of ``results.json``.
 
     Raises:
-        UserError: For everything that the user can mend.
+        UserError: For every problem that the user can fix.
         SearchInterrupted: After Ctrl-C or SIGTERM.
-        SearchFailed: When no trial came to its end.
+        SearchFailed: When no trial completed.
     """
     run = RunDirectory(run_dir or Path("runs") / experiment.name)
     manifest = Manifest(run)
@@ -92,7 +92,7 @@ def search(
         check_run(run, resume=resume)
     stored = stored_run(experiment, run, notice, resume=resume, address=address)
     with display or nullcontext(), run_lock(run), stored as storage, present(run):
-        # Everything that can be refused is, before the run directory is written to.
+        # Everything that can be refused is refused before the run directory is written to.
         started = time.monotonic()
         check_run(run, resume=resume)
         interrupt = Interrupt(run)
@@ -177,7 +177,7 @@ def search(
 
 @dataclass(frozen=True)
 class _Search:
-    """One search on the Ray that this process is connected to."""
+    """Runs one search on the Ray that this process is connected to."""
 
     experiment: Experiment
     run: RunDirectory
@@ -193,7 +193,7 @@ class _Search:
 
     @property
     def retraining(self) -> Retraining:
-        """The retrains at the end."""
+        """Returns the retrains at the end."""
         return Retraining(
             run=self.run,
             resources=self.slots,
@@ -208,7 +208,7 @@ class _Search:
         )
 
     def run_all(self) -> None:
-        """Every step of the protocol; each finds what an earlier driver has finished."""
+        """Runs every step of the protocol; each finds what an earlier driver has finished."""
         config = self.experiment.defaults().search
         clock = self.manifest.clock
         with clock("search") as spent:
@@ -227,7 +227,7 @@ class _Search:
         if not (winner.test and winner.validation):
             raise SearchFailed(f"the winner could not be retrained; see {self.run.finals}")
         if tested is not None and not (tested.test and tested.validation):
-            self._notice("the control could not be trained with every seed; there is none")
+            self._notice("the control could not be trained with every seed; the run has no control")
             tested = None
         raced = [winner if each.label == winner.label else each for each in finalists]
         Conclusion(
@@ -243,7 +243,7 @@ class _Search:
 
     @property
     def _controls_itself(self) -> bool:
-        """Whether the control has a search of its own."""
+        """Returns whether the control has a search of its own."""
         tuned = self.experiment.defaults().search.control == "tuned"
         return tuned and "gsfl" in self.experiment.values("model.head")
 
@@ -273,7 +273,7 @@ class _Search:
             raise SearchInterrupted
         chosen = choose_finalists(outcome.study, experiment.defaults().search.finalists)
         if not chosen:
-            raise SearchFailed(f"no {name} trial came to a rung:\n{reasons(outcome.study)}")
+            raise SearchFailed(f"no {name} trial reached a rung:\n{reasons(outcome.study)}")
         return [
             Candidate(
                 label=f"{name}-{trial.number}",
@@ -285,7 +285,7 @@ class _Search:
         ]
 
     def _rivals(self, clock: Clock) -> list[Candidate]:
-        """Finalists of the control's own search; none if it came to nothing."""
+        """Returns the finalists of the control's own search; none if it had no result."""
         try:
             return self._finalists(plain_space(self.experiment), "control", clock)
         except SearchFailed as error:

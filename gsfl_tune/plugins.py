@@ -1,8 +1,8 @@
-"""What installed packages add: backbones, poolings, loss terms, methods, samplers and so on.
+"""Extensions in installed packages: backbones, poolings, loss terms, methods, samplers and others.
 
-A package lists what it adds in its metadata, as entry points of one group a kind. Names are read
-from the metadata, so that checking a file imports nothing. The code is imported where it is used,
-in every process that uses it: a worker finds it as the driver does. An experiment file can only
+A package lists its extensions in its metadata, as entry points with one group per kind. Names are
+read from the metadata, so that checking a file imports nothing. The code is imported where it is
+used, in every process that uses it: a worker finds it like the driver. An experiment file can only
 name what is installed; it cannot import anything.
 """
 
@@ -27,7 +27,7 @@ GROUPS: dict[Kind, str] = {
 }
 
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
-    "backbone": (),  # timm's, which are asked for when they are used
+    "backbone": (),  # timm's models are looked up when they are used
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
     "transform": ("trivial", "erasing"),
@@ -41,42 +41,42 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
 }
 
-# Numbers of an epoch that are called so already, and what a section of a file cannot be called.
+# Reserved names: existing numbers of an epoch, and names that a section of a file cannot have.
 _SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "disagreement", *_SECTION),
     ),
-    # And a stream of random numbers.
+    # Reserved too: a stream of random numbers.
     "transform": ("mixing", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 
 
-# Sections with a key for each thing that a package adds, which is left out at 0.
+# Sections with a key for each extension; a value of 0 leaves it out.
 ADDED_SECTIONS = ("loss.terms", "data.augment.transforms")
 
 
 def left_out(path: str, value: object) -> bool:
-    """Tell whether a leaf is that of something that a package adds, and that takes no part."""
+    """Returns whether a leaf belongs to an extension that is left out."""
     return not value and path.rpartition(".")[0] in ADDED_SECTIONS
 
 
 class PluginError(ValueError):
-    """A plugin that cannot be used; the message says which and why."""
+    """Raised for a plugin that cannot be used; the message says which and why."""
 
 
 @dataclass(frozen=True)
 class Plugin:
-    """One thing that an installed package adds.
+    """Describes one extension in an installed package.
 
     Attributes:
-        kind: What it is.
-        name: What experiment files call it.
-        package: The package with its version, such as ``my-poolings 1.2``. Part of the keys of
-            what is cached: another version computes anew.
-        entry: Where its code is.
+        kind: Kind of extension.
+        name: Name in experiment files.
+        package: The package with its version, such as ``my-poolings 1.2``. Part of cache keys:
+            another version computes anew.
+        entry: Location of its code.
     """
 
     kind: Kind
@@ -88,10 +88,10 @@ class Plugin:
         return f"{self.kind.replace('_', ' ')} {self.name} of {self.package}"
 
     def load(self) -> Any:
-        """Imports it.
+        """Imports the code.
 
         Raises:
-            PluginError: When that fails, whatever the reason.
+            PluginError: When the import fails, whatever the reason.
         """
         try:
             return self.entry.load()
@@ -100,30 +100,30 @@ class Plugin:
             raise PluginError(f"{self} cannot be loaded ({reason})") from error
 
     def load_class(self, base: type[Any]) -> Any:
-        """Imports it and sees that it is what its group is for.
+        """Imports the code and checks its class.
 
         Raises:
-            PluginError: When it cannot be loaded, or is no subclass of `base`.
+            PluginError: When it cannot be loaded, or is not a subclass of `base`.
         """
         found = self.load()
         if not (isinstance(found, type) and issubclass(found, base)):
             wanted = f"{base.__module__.partition('._')[0]}.{base.__name__}"
-            raise PluginError(f"{self} is {self.entry.value}, which is no subclass of {wanted}")
+            raise PluginError(f"{self} is {self.entry.value}, which is not a subclass of {wanted}")
         return found
 
 
 def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) -> Any:
-    """Makes what a package adds.
+    """Creates an extension of a package.
 
     Args:
-        kind: What it is.
-        name: Of its entry point.
-        base: What its class must be a subclass of.
-        arguments: What it is made of.
-        made: The same in words, for messages.
+        kind: Kind of extension.
+        name: Name of its entry point.
+        base: Required base class.
+        arguments: Arguments of its class.
+        made: The arguments in words, for messages.
 
     Raises:
-        PluginError: If it is not installed, cannot be loaded, or cannot be made.
+        PluginError: If it is not installed, cannot be loaded, or cannot be created.
     """
     added = plugins(kind).get(name)
     if added is None:
@@ -136,22 +136,22 @@ def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) 
 
 
 def plugins(kind: Kind) -> dict[str, Plugin]:
-    """What installed packages add of a kind, by name."""
+    """Returns the extensions of a kind in installed packages, by name."""
     return _found()[0][kind]
 
 
 def names(kind: Kind) -> tuple[str, ...]:
-    """Every name of a kind: those that are built in, then those of packages."""
+    """Returns every name of a kind: built-in names, then those of packages."""
     return (*BUILT_IN[kind], *plugins(kind))
 
 
 def complaints() -> tuple[tuple[str, str], ...]:
-    """Plugins that were left out: the package with its version, and what is wrong."""
+    """Returns rejected plugins: the package with its version, and the reason."""
     return _found()[1]
 
 
 def packages() -> tuple[str, ...]:
-    """Names of the packages that add something."""
+    """Returns the names of packages with extensions."""
     found = {
         plugin.package.partition(" ")[0] for kind in GROUPS for plugin in plugins(kind).values()
     }
@@ -179,7 +179,7 @@ def _complaint(kind: Kind, entry: EntryPoint, others: dict[str, Plugin]) -> str 
     if not _NAME.fullmatch(entry.name):
         return "allowed are small letters, digits and _ (the first one a letter)"
     if entry.name in BUILT_IN[kind] or entry.name in _TAKEN.get(kind, ()):
-        return "a name that is taken; allowed is another one"
+        return "a name that is taken; allowed is another name"
     if entry.name in others:
         return f"which {others[entry.name].package} adds too; allowed is one of them"
     return None

@@ -111,7 +111,7 @@ def test_a_search_that_came_to_no_trial_is_begun_anew(
     assert RunDirectory(tmp_path / "run").manifest_file.exists()
     results, lines = go(tmp_path, photos, "training.head.epochs=3")
     assert results.trials["COMPLETE"] + results.trials["PRUNED"] == 2
-    assert any("came to no trial; it is begun anew" in line for line in lines)
+    assert any("has no trained epoch; it is begun anew" in line for line in lines)
     with pytest.raises(UserError, match="a run is there already"):
         go(tmp_path, photos)
 

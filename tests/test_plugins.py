@@ -211,14 +211,14 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     (info / "entry_points.txt").write_text("\n".join(lines))
     expected = {
         "model.pooling=gone": "pooling gone of my-broken 2.0 cannot be loaded (ModuleNotFound",
-        "model.pooling=wrong": "which is no subclass of gsfl_tune.models.pooling.Pooling",
+        "model.pooling=wrong": "which is not a subclass of gsfl_tune.models.pooling.Pooling",
         "model.pooling=learns": "has parameters (power), allowed are buffers",
         "model.backbone=resnet18": "timm has a model of this name",
         "model.backbone=unregistered": "timm.models.register_model decorates",
-        "loss.terms.halves=0.5": "which is no subclass of gsfl_tune.losses.LossTerm",
-        "data.augment.transforms.bends=0.5": "which is no subclass of gsfl_tune.data.transforms.T",
-        "training.method=both": "which is no subclass of gsfl_tune.methods.Method",
-        "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.samplers.p",
+        "loss.terms.halves=0.5": "which is not a subclass of gsfl_tune.losses.LossTerm",
+        "data.augment.transforms.bends=0.5": "which is not a subclass of gsfl_tune.data.transforms.T",
+        "training.method=both": "which is not a subclass of gsfl_tune.methods.Method",
+        "search.sampler.name=wrong_sampler": "not a subclass of gsfl_tune.search.samplers.p",
     }
     unused, *used = run(
         ["check", str(file)],

@@ -1,4 +1,4 @@
-"""What this process does now and how far it is; `gsfl_tune.activity.display` shows it."""
+"""The current activity of this process and its progress."""
 
 from gsfl_tune.activity.record import (
     Activity,

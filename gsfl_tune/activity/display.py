@@ -1,4 +1,4 @@
-"""Shows what this process does: a line that is redrawn in a terminal, else a line now and then."""
+"""A display of this process's activity: a redrawn line on a terminal, else a line now and then."""
 
 from __future__ import annotations
 
@@ -13,36 +13,36 @@ from rich.text import Text
 
 from gsfl_tune.activity.record import current
 
-# Where lines cannot be redrawn, one is printed when nothing was said for so long. Nobody is to wait
-# for longer than five seconds, and a busy interpreter may hold the thread up.
+# Where lines cannot be redrawn, one is printed after this silence. A user must not wait longer than
+# five seconds, and a busy interpreter may delay the thread.
 QUIET_SECONDS = 3.5
-# The first one comes sooner: the process has been loading for a while.
+# The first line comes sooner, as the process has already spent time loading.
 FIRST_SECONDS = 1.5
-# What is urgent is said again sooner.
+# Urgent activity is repeated sooner.
 URGENT_SECONDS = 2.0
 _REFRESH_SECONDS = 0.25
 
 
 def activity_text() -> str:
-    """What this process does now, in words; empty if it does not say."""
+    """Returns what this process does now, in words; empty if unknown."""
     one = current()
     return "" if one is None else one.text()
 
 
 class Display:
-    """Shows the record of this process on a console, in a thread of its own.
+    """Shows the activity of this process on a console, from a separate thread.
 
-    In a terminal there is one line at the bottom, below a `body` where there is one, redrawn in
-    place and never wider than the terminal. In a pipe or a file there are plain lines: what is
-    said, and what is being done whenever nothing else was said for a few seconds.
+    On a terminal, one line at the bottom, below an optional `body`, is redrawn in place and never
+    wider than the terminal. In a pipe or a file there are plain lines: messages, and the activity
+    after a few seconds without any other line.
 
     Args:
-        console: Where to; default: standard output.
-        text: What is being done, in words; empty where there is nothing to show.
-        lines: The same for a terminal, a row a line; default: `text` alone.
+        console: Output; default: standard output.
+        text: Returns the activity in words; empty if there is nothing to show.
+        lines: Returns the activity for a terminal, one text per row; default: `text` alone.
 
     Attributes:
-        body: Makes what stands above the line in a terminal; None for nothing.
+        body: Makes what stands above the line on a terminal; None for nothing.
     """
 
     def __init__(
@@ -71,13 +71,13 @@ class Display:
         self.stop()
 
     def start(self) -> None:
-        """Begins to show; `stop` as often as this."""
+        """Starts the display; every call needs a call of `stop`."""
         self._depth += 1
         if self._depth > 1:
             return
         self._said = time.monotonic() - max(0.0, QUIET_SECONDS - FIRST_SECONDS)
         if self.console.is_terminal:
-            # What goes to a file or a pipe while this is a terminal must go there.
+            # Output to a file or a pipe must still go there while the display is on a terminal.
             here = self.console.file.isatty()
             self._live = Live(
                 self._rows(),
@@ -95,13 +95,13 @@ class Display:
         self._thread.start()
 
     def stop(self) -> None:
-        """Takes the line away, when every `start` has had its own."""
+        """Removes the line after the last `stop`, one per `start`."""
         self._depth -= 1
         if self._depth <= 0:
             self.close()
 
     def close(self) -> None:
-        """Takes the line away, whoever has started it."""
+        """Removes the line, whatever the number of starts."""
         self._depth = 0
         thread, self._thread = self._thread, None
         if thread is not None:
@@ -112,19 +112,19 @@ class Display:
             live.stop()
 
     def say(self, text: str) -> None:
-        """Prints a line, above what is redrawn."""
+        """Prints a line above what is redrawn."""
         with self._lock:
             self._said = time.monotonic()
             self.console.print(text, markup=False)
 
     def show(self, body: RenderableType) -> None:
-        """Prints something to stay, above what is redrawn."""
+        """Prints permanent output above what is redrawn."""
         with self._lock:
             self._said = time.monotonic()
             self.console.print(body)
 
     def refresh(self) -> None:
-        """Draws the line again, in a terminal."""
+        """Redraws the line on a terminal."""
         live = self._live
         if live is not None:
             with self._lock:
@@ -133,7 +133,7 @@ class Display:
     def _rows(self) -> RenderableType:
         # A row that is too long is cut: a line that wraps cannot be redrawn in place.
         rows = [Text(line, no_wrap=True, overflow="ellipsis") for line in self.lines() if line]
-        body = self.body  # which another thread may take away meanwhile
+        body = self.body  # another thread may reset the attribute
         return Group(*([] if body is None else [body()]), *rows)
 
     def _watch(self, over: threading.Event) -> None:
@@ -141,7 +141,7 @@ class Display:
             try:
                 self._look()
             except (ValueError, OSError):
-                return  # nobody reads any more, or the file is closed
+                return  # the reader is gone, or the file is closed
 
     def _look(self) -> None:
         if self._live is not None:

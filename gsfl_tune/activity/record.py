@@ -1,7 +1,7 @@
-"""The record of what a process does: written by whoever does it, read by whoever shows it.
+"""The record of what a process does, written by working code and read by displays.
 
-Writing is an assignment, so that a loop can say after every batch how far it is. Nothing is sent
-from here: a display, or a worker's pulse, looks now and then.
+A write is an assignment, so that a loop can report its progress after every batch. Nothing is sent
+from here: a display, or a worker's pulse, reads the record now and then.
 """
 
 from __future__ import annotations
@@ -11,26 +11,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-# Something that takes longer shows for how long it has been going on.
+# Longer activities also show their duration.
 _SHOW_SECONDS = 2.0
 
-# The innermost one is last. Changes are single operations on a list, which no thread can see
-# half done; a signal handler changes it too, and must not wait for a lock.
+# The innermost activity is last. Changes are single list operations, which no thread can see half
+# done. A signal handler changes it too, and must not wait for a lock.
 _stack: list[Activity] = []
 
 
 @dataclass(eq=False)
 class Activity:
-    """Something that is being done.
+    """Describes one activity.
 
     Attributes:
-        what: In words: ``computing features``.
-        total: How much there is to do, None if nobody knows.
-        unit: Of `total`: ``images``.
-        done: How much of it is done.
-        urgent: Whether it is shown at once, and in front of all others.
-        before: Of an epoch: epochs of the whole training before it.
-        begun: When, by `time.monotonic`.
+        what: Description, such as ``computing features``.
+        total: Amount of work, None if unknown.
+        unit: Unit of `total`: ``images``.
+        done: Amount done.
+        urgent: Whether it is shown at once, and before all others.
+        before: For an epoch: number of earlier epochs of the whole training.
+        begun: Time of its start, by `time.monotonic`.
     """
 
     what: str
@@ -43,21 +43,21 @@ class Activity:
 
     @property
     def epochs(self) -> float | None:
-        """Epochs of the training, with the share of this one that is done; None for no epoch."""
+        """Returns trained epochs, with the fraction of the current one; None outside of epochs."""
         if self.before is None or not self.total:
             return None
         return self.before + min(1.0, self.done / self.total)
 
     @property
     def rest(self) -> float | None:
-        """Seconds that are left of it, at the speed that it had; None where nobody knows."""
+        """Returns the seconds left at its speed so far; None if unknown."""
         if not self.total or self.done <= 0:
             return None
         each = (time.monotonic() - self.begun) / self.done
         return max(0.0, each * (self.total - self.done))
 
     def text(self) -> str:
-        """``computing features: 128/672 images, 0:12``."""
+        """Returns a text such as ``computing features: 128/672 images, 0:12``."""
         text = self.what
         if self.total is not None:
             done = min(self.done, self.total)
@@ -67,25 +67,25 @@ class Activity:
 
 
 def begin(one: Activity) -> Activity:
-    """Begins what `end` ends; for what no block surrounds."""
+    """Begins an activity that `end` ends, for code without a block."""
     _stack.append(one)
     return one
 
 
 def end(one: Activity) -> None:
-    """Ends it; a second call does nothing."""
+    """Ends an activity; a second call does nothing."""
     if one in _stack:
         _stack.remove(one)
 
 
 @contextmanager
 def activity(what: str, total: int | None = None, unit: str = "") -> Iterator[Activity]:
-    """Says that the block does something.
+    """Records an activity during the block.
 
     Args:
-        what: What, in words.
-        total: How much there is to do; the block counts `Activity.done` up to it.
-        unit: Of `total`.
+        what: Description, in words.
+        total: Amount of work; the block counts `Activity.done` up to it.
+        unit: Unit of `total`.
     """
     one = begin(Activity(what, total, unit))
     try:
@@ -95,7 +95,7 @@ def activity(what: str, total: int | None = None, unit: str = "") -> Iterator[Ac
 
 
 def current() -> Activity | None:
-    """What is being done now: the innermost, but an urgent one in any case; None for nothing."""
+    """Returns the innermost activity, or an urgent one if there is any; None for nothing."""
     stack = list(_stack)
     urgent = [one for one in stack if one.urgent]
     shown = urgent or stack
@@ -103,7 +103,7 @@ def current() -> Activity | None:
 
 
 def duration(seconds: float) -> str:
-    """``1:02:03`` or ``2:03``."""
+    """Formats seconds as ``1:02:03`` or ``2:03``."""
     whole = int(seconds + 0.5)
     hours, minutes, rest = whole // 3600, whole // 60 % 60, whole % 60
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"

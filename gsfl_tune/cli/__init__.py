@@ -1,4 +1,4 @@
-"""The command line: wires the subcommands, turns errors into exit codes."""
+"""The command line: its subcommands, and the exit codes of errors."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
 def _version() -> str:
     try:
         return version("gsfl-tune")
-    except PackageNotFoundError:  # a checkout that is not installed can train, too
+    except PackageNotFoundError:  # a checkout can train without an installation
         return "(a checkout, not installed)"
 
 
@@ -90,7 +90,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command.
 
     Args:
-        argv: Arguments; default: those of the process.
+        argv: Arguments; default: the arguments of the process.
 
     Returns:
         0 finished, 1 failed, 2 bad input, 3 interrupted and can be resumed.
@@ -102,10 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return BAD_INPUT
     except KeyboardInterrupt:
-        # `search` answers it itself where there is something to resume.
+        # `search` handles it itself where there is something to resume.
         print("interrupted", file=sys.stderr)
         return FAILED
     except BrokenPipeError:
-        # `gsfl-tune results RUN | head`: the reader has seen enough.
+        # `gsfl-tune results RUN | head`: the reader has closed the pipe.
         sys.stderr.close()
         return FAILED

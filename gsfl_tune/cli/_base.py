@@ -1,4 +1,4 @@
-"""What all commands share: the base class and the arguments that name an experiment."""
+"""The common parts of all commands: the base class and the arguments that name an experiment."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ INTERRUPTED = 3
 
 
 class Command(ABC):
-    """One subcommand of ``gsfl-tune``."""
+    """Defines one subcommand of ``gsfl-tune``."""
 
     name: ClassVar[str]
     help: ClassVar[str]
@@ -34,7 +34,7 @@ class Command(ABC):
 
 
 def add_experiment_arguments(parser: argparse.ArgumentParser, *, required: bool = True) -> None:
-    """Adds FILE and --set, which every command that takes an experiment has."""
+    """Adds FILE and --set for commands that take an experiment."""
     parser.add_argument(
         "file", metavar="FILE", nargs=None if required else "?", help="experiment file (YAML)"
     )
@@ -42,7 +42,7 @@ def add_experiment_arguments(parser: argparse.ArgumentParser, *, required: bool 
 
 
 def add_budget(parser: argparse.ArgumentParser) -> None:
-    """Adds --trials and --time, which every command that searches has."""
+    """Adds --trials and --time for commands that search."""
     parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")
     parser.add_argument(
         "--time",
@@ -53,16 +53,16 @@ def add_budget(parser: argparse.ArgumentParser) -> None:
 
 
 def budget_overrides(args: argparse.Namespace) -> list[str]:
-    """What --trials and --time stand for."""
+    """Returns the overrides that --trials and --time stand for."""
     given = {"search.trials": args.trials, "search.time_budget": args.time}
     return [f"{path}={value}" for path, value in given.items() if value is not None]
 
 
 def refuse_change_without_resume(args: argparse.Namespace) -> None:
-    """Refuses --change-space where no run goes on.
+    """Refuses --change-space without a run to resume.
 
     Raises:
-        UserError: If so.
+        UserError: If it is given without --resume.
     """
     from gsfl_tune.experiment import UserError
 
@@ -71,7 +71,7 @@ def refuse_change_without_resume(args: argparse.Namespace) -> None:
 
 
 def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.trials=10") -> None:
-    """Adds --set alone, for commands that take an experiment among other things."""
+    """Adds --set alone, for commands where an experiment is only one kind of input."""
     parser.add_argument(
         "--set",
         dest="overrides",
@@ -84,13 +84,14 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.tri
 
 @contextmanager
 def showing(what: str, *, stderr: bool = True, short: bool = False) -> Iterator[Display]:
-    """Shows what a command does while it says nothing else.
+    """Shows what a command does while it prints nothing else.
 
     Args:
-        what: What it does where it does not know better, while libraries are loaded for one.
-        stderr: On standard error, for a command whose standard output is its answer.
-        short: In a terminal alone: for a command that takes seconds, in scripts that take words on
-            standard error for a fault.
+        what: Text for the time without a more specific one, such as while libraries load.
+        stderr: Whether to write to standard error, for a command whose standard output is its
+            answer.
+        short: Whether to show it on a terminal only. For a command that takes seconds, as
+            scripts may treat any text on standard error as a fault.
     """
     from rich.console import Console
 
@@ -130,7 +131,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
 
 
 def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
-    """Checks of what packages add; nothing is imported for an experiment that names none of it."""
+    """Returns the checks for plugins; a package is imported only if the experiment names it."""
     from gsfl_tune.plugins import plugins
 
     def sampler(name: Any) -> str | None:

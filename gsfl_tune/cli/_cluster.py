@@ -1,4 +1,4 @@
-"""What the commands that talk to a cluster share."""
+"""The common parts of the commands that talk to a cluster."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 def add_address(parser: argparse.ArgumentParser) -> None:
-    """Adds --address, the dashboard's."""
+    """Adds --address for the address of the dashboard."""
     parser.add_argument(
         "--address",
         metavar="URL",
-        help="of the cluster's dashboard, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
+        help="address of the dashboard, http://HOST:8265 (default: RAY_API_SERVER_ADDRESS)",
     )
 
 
@@ -27,7 +27,7 @@ def add_job(parser: argparse.ArgumentParser, default: str) -> None:
 
 
 def jobs_at(address: str | None) -> Jobs:
-    """The jobs of the cluster at an address; prints what the user should know of it."""
+    """Returns the jobs of the cluster at an address; prints its notices."""
     from gsfl_tune.cluster import Jobs, connect
 
     connection = connect(address)
@@ -37,16 +37,16 @@ def jobs_at(address: str | None) -> Jobs:
 
 
 def follow(jobs: Jobs, name: str) -> int:
-    """Passes on a job's log until it ends.
+    """Prints a job's log until the job ends.
 
     Returns:
-        The search's exit code; 1 when the user had seen enough.
+        The search's exit code; 1 when the user stopped the output.
     """
     try:
         job = jobs.follow(name, lambda text: print(text, end="", flush=True))
     except KeyboardInterrupt:
         print(
-            f"\nno longer following; {name} goes on. To see more or to end it:\n"
+            f"\nthe log is no longer followed; {name} continues. To follow or stop it:\n"
             f"  gsfl-tune logs --address {jobs.address} {name} --follow\n"
             f"  gsfl-tune stop --address {jobs.address} {name}"
         )
@@ -55,12 +55,12 @@ def follow(jobs: Jobs, name: str) -> int:
 
 
 def conclude(jobs: Jobs, job: Job) -> int:
-    """Says how a job ended and what continues it; returns the search's exit code."""
+    """Prints how a job ended and what continues it; returns the search's exit code."""
     code = job.search_exit_code(jobs.log(job.name))
     if job.trouble():
         print(f"{job.name}: {job.trouble()}", file=sys.stderr)
     print(f"{job.name}: {job.status.lower()}, exit code {code}")
     if code != FINISHED and job.resume:
-        when = "" if code == INTERRUPTED else "once that is mended, "
+        when = "" if code == INTERRUPTED else "once that is fixed, "
         print(f"{when}continue with:\n  {job.resume}")
     return code

@@ -1,4 +1,4 @@
-"""``gsfl-tune data --issues``: what is probably wrong with the images."""
+"""``gsfl-tune data --issues``: probable errors in the images and labels."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
         "--issues",
         action="store_true",
         help="look for wrong labels, copies, outliers, dark, blurred and tiny images instead, and "
-        "write a page to look at and tick, and issues.csv",
+        "write a review page, and issues.csv",
     )
     parser.add_argument(
         "--out",
@@ -35,17 +35,17 @@ def add_issue_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--no-features",
         action="store_true",
-        help="with --issues: only what needs no backbone, no labels and no outliers",
+        help="with --issues: skip the checks that need a backbone (labels and outliers)",
     )
 
 
 def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
-    """Looks for issues, writes the page and the table, and prints how many there are.
+    """Looks for issues, writes the page and the table, and prints the counts.
 
     Args:
-        args: Of the command.
-        name: Of the experiment, or of the path.
-        config: Decides data and backbone.
+        args: Arguments of the command.
+        name: Name of the experiment, or the path.
+        config: Determines data and backbone.
     """
     from rich.console import Console
 
@@ -54,8 +54,8 @@ def show_issues(args: argparse.Namespace, name: str, config: Config) -> int:
         from gsfl_tune.issues import find_issues, issues_csv, issues_json, issues_page
         from gsfl_tune.run.atomic import write_text
 
-        # All broken images are wanted here.
-        # All of them: also those that a training on few would leave aside.
+        # All broken images are wanted here, and all others too: also those that a training on few
+        # images per class would leave out.
         dataset = prepare(config.data.model_copy(update={"max_broken": 1.0, "shots": None}))
         found = find_issues(dataset, config, use_features=not args.no_features)
         folder = args.out or Path(f"{name}-issues")
@@ -77,14 +77,14 @@ def _print_issues(console: Console, found: Found) -> None:
     from gsfl_tune.issues import KINDS
 
     def line(text: str, style: str = "") -> None:
-        # Without markup (names may hold brackets) and without breaking paths.
+        # Without markup (names may contain brackets) and without line breaks in paths.
         console.print(text, style=style, markup=False, soft_wrap=True)
 
     line(f"{found.name}: {found.image_count:,} images, {len(found.classes)} classes")
     for notice in found.notices:
         line(notice, "bold yellow")
     if not found.judged_by:
-        line("labels and outliers were not looked for (--no-features)")
+        line("labels and outliers were not checked (--no-features)")
     for kind, title in KINDS.items():
         issues = found.of(kind)
         line(f"{title}: {len(issues):,}", "bold" if issues else "")

@@ -1,4 +1,4 @@
-"""What `init` and `search` share: an experiment for the images at a path."""
+"""The generated experiment for the images at a path, used by `init` and `search`."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
     from gsfl_tune.experiment.data_config import DataConfig
 
-# Keys of `data` that the file gets from what the images are.
+# Keys of `data` that follow from the images.
 _WRITTEN = ("image_size", "fit", "split", "views", "augment")
 
 
 @dataclass(frozen=True)
 class Starter:
-    """An experiment for images.
+    """Holds a generated experiment.
 
     Attributes:
-        name: Of the experiment.
-        text: The file.
-        found: What it was made of.
+        name: Name of the experiment.
+        text: Text of the file.
+        found: Facts about the images.
         image_size: Side in pixels that the backbone sees.
     """
 
@@ -37,7 +37,7 @@ class Starter:
 
 
 def names_images(path: str) -> bool:
-    """Whether a command's argument names images rather than an experiment file."""
+    """Returns whether a command's argument names images rather than an experiment file."""
     if path.endswith((".yaml", ".yml")):
         return False
     if os.path.isdir(path) or "://" in path or any(c in path for c in "*?["):
@@ -56,13 +56,13 @@ def names_images(path: str) -> bool:
 def make_starter(
     path: str, overrides: Sequence[str], *, quick: bool = False, absolute: bool = False
 ) -> Starter:
-    """Looks at images and writes an experiment for them.
+    """Inspects images and writes an experiment for them.
 
     Args:
-        path: Where they are.
-        overrides: ``PATH=VALUE`` each; those of ``data`` say how the images are listed.
+        path: Location of the images.
+        overrides: ``PATH=VALUE`` each; those of ``data`` determine how the images are listed.
         quick: Whether the backbone stays frozen.
-        absolute: Whether the file is read from another directory than this one.
+        absolute: Whether the file will be read from another directory than this one.
 
     Raises:
         UserError: If there are no images of two classes, or an override is wrong.
@@ -75,8 +75,8 @@ def make_starter(
 
     if RunDirectory(path).manifest_file.is_file():
         raise UserError(
-            f"{path}: found a run directory, allowed are images; to go on with the run, give "
-            f"what began it with --run-dir {path} --resume"
+            f"{path}: found a run directory, allowed are images; to continue the run, repeat "
+            f"its own argument with --run-dir {path} --resume"
         )
     name, config = _described(path, overrides)
     found = survey(config)
@@ -95,11 +95,11 @@ def make_starter(
 
 
 def experiment_of_images(args: argparse.Namespace, notice: Callable[[str], None]) -> Experiment:
-    """The experiment of ``search PATH``: made now and kept in the run directory, or kept before.
+    """Returns the experiment of ``search PATH``: a new one, or the one in the run directory.
 
     Args:
-        args: Of `search`; ``file`` names images.
-        notice: Told what was found and written.
+        args: Arguments of `search`; ``file`` names images.
+        notice: Receives messages on what was found and written.
 
     Raises:
         UserError: If there are no images of two classes, the run cannot be begun or continued, or
@@ -113,7 +113,7 @@ def experiment_of_images(args: argparse.Namespace, notice: Callable[[str], None]
     name, _ = _described(args.file, args.overrides)
     run = RunDirectory(args.run_dir or Path("runs") / name)
     kept = run.starter_file
-    # Before the file is written. What is in a storage is looked at when it is open.
+    # Before the file is written. A run in a storage is checked when the storage is open.
     if not any(text.startswith("storage=") for text in args.overrides):
         check_run(run, resume=args.resume)
     if args.resume is False or not kept.is_file():
@@ -130,7 +130,7 @@ def experiment_of_images(args: argparse.Namespace, notice: Callable[[str], None]
 
 
 def refuse_unwritten(overrides: Sequence[str]) -> None:
-    """Refuses overrides that belong into the file that is about to be written.
+    """Refuses overrides that belong in the file that is about to be written.
 
     Raises:
         UserError: With a line for each.
@@ -153,7 +153,7 @@ def _lists(override: str) -> bool:
 
 
 def _described(path: str, overrides: Sequence[str]) -> tuple[str, DataConfig]:
-    """The name of the experiment, and the section ``data`` that lists its images."""
+    """Returns the name of the experiment, and the section ``data`` that lists its images."""
     from gsfl_tune.experiment import Experiment, UserError
     from gsfl_tune.experiment.starter import name_of
 
@@ -161,7 +161,7 @@ def _described(path: str, overrides: Sequence[str]) -> tuple[str, DataConfig]:
         path.encode()
     except UnicodeEncodeError as error:
         raise UserError(f"{path!r}: found a name that is not UTF-8; rename it") from error
-    # JSON is YAML; a path may hold anything.
+    # JSON is valid YAML, whatever the path contains.
     content = json.dumps({"name": name_of(path), "data": {"path": path}}, ensure_ascii=False)
     ours = [text for text in overrides if text.startswith(("data.", "name="))]
     experiment = Experiment.parse(content, file=path, overrides=ours)
@@ -174,7 +174,7 @@ def _listed(config: DataConfig, overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def said(path: str | Path, starter: Starter) -> list[str]:
-    """What was found, in lines for people."""
+    """Describes the images in lines for the user."""
     found = starter.found
     parts = [f"{part} {count:,}" for part, count in found.parts.items() if part]
     loose = found.parts.get("")

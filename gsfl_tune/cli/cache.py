@@ -1,4 +1,4 @@
-"""``gsfl-tune cache``: what this node keeps so that nothing is computed twice."""
+"""``gsfl-tune cache``: the cache of this node, which avoids repeated computation."""
 
 from __future__ import annotations
 
@@ -45,16 +45,16 @@ class Cache(Command):
             "--older-than",
             metavar="AGE",
             type=_age,
-            help="only what was not used for so long, such as 12h, 30d or 4w",
+            help="only entries unused for this long, such as 12h, 30d or 4w",
         )
         parser.add_argument("--yes", action="store_true", help="clear without asking")
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Does what is asked.
+        """Lists, measures or clears the cache.
 
         Raises:
-            UserError: For an unknown kind, or a limit that is no limit.
+            UserError: For an unknown kind, or an invalid limit.
         """
         from gsfl_tune.data.cache import KINDS, cache_directory, cache_limit, entries
         from gsfl_tune.experiment.errors import UserError
@@ -96,7 +96,7 @@ def _clear(cache: Path, listed: Sequence[Entry], *, yes: bool, as_json: bool) ->
     question = f"remove {len(listed)} entries ({size_text(total)}) from {cache}?"
     if listed and not yes:
         if not sys.stdin.isatty():
-            print(f"{question} Say so with --yes.", file=sys.stderr)
+            print(f"{question} Confirm with --yes.", file=sys.stderr)
             return BAD_INPUT
         if input(f"{question} [y/N] ").strip().lower() not in ("y", "yes"):
             print("nothing removed")
@@ -124,7 +124,7 @@ def _print_list(cache: Path, listed: Sequence[Entry]) -> None:
 
     console = Console(highlight=False)
     if not listed:
-        console.print(f"{cache}: nothing", markup=False, soft_wrap=True)
+        console.print(f"{cache}: empty", markup=False, soft_wrap=True)
         return
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
     table.add_column("kind", no_wrap=True)

@@ -1,4 +1,4 @@
-"""``gsfl-tune check``: every problem of an experiment file, or its parameters and its price."""
+"""``gsfl-tune check``: all problems of an experiment file, or its parameters and its price."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment, Parameter
     from gsfl_tune.training.pricing.cost import Cost
 
-# From this width on, long names need no folding.
+# From this width on, long names are not folded.
 _WIDE = 120
 
 
@@ -51,7 +51,7 @@ class Check(Command):
         if problems:
             raise ExperimentError(problems)
         console = Console(highlight=False, markup=False)
-        console.print(f"{experiment.file}: good, experiment {experiment.name}", soft_wrap=True)
+        console.print(f"{experiment.file}: valid, experiment {experiment.name}", soft_wrap=True)
         if experiment.space.parameters:
             console.print(parameter_table(experiment, console))
         else:
@@ -65,7 +65,7 @@ class Check(Command):
 
 
 def _data(experiment: Experiment) -> list[str]:
-    """What the data holds, as far as a listing tells; images that are elsewhere are not asked."""
+    """Describes the data, as far as a listing tells; remote images are not read."""
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
@@ -93,7 +93,7 @@ def _data(experiment: Experiment) -> list[str]:
 
 
 def parameter_table(experiment: Experiment, console: Console) -> Table:
-    """Name, distribution, default and condition of every parameter."""
+    """Tabulates name, distribution, default and condition of every parameter."""
     from rich import box
     from rich.table import Table
 
@@ -161,7 +161,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         "a trial": _dearest(assumed),
         "features": _features(assumed),
         "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
-        "state of the largest model; activations come on top",
+        "state of the largest model; activations need more",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
         f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
         f"{model.latent_dim}, {model.class_count} classes",
@@ -176,7 +176,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
 
 
 def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:
-    """How much is trained; where time decides it, what that is."""
+    """Describes how much is trained, or the time budget that decides it."""
     from gsfl_tune.experiment.units import duration_text
 
     budget = experiment.defaults().search.time_budget
@@ -199,7 +199,7 @@ def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:
 
 
 def _dearest(experiment: Experiment) -> str:
-    """What the dearest trial costs beside the default one."""
+    """Compares the price of the most expensive trial with that of the default one."""
     from gsfl_tune.training.pricing.extremes import dearest
 
     config, factor = dearest(experiment)
@@ -209,7 +209,7 @@ def _dearest(experiment: Experiment) -> str:
     parts = [model.backbone, f"latent_dim {model.latent_dim}"]
     if training.finetune.epochs:
         parts.append(f"blocks {training.finetune.blocks}")
-    return f"the dearest costs {factor:.3g} times the default one ({', '.join(parts)})"
+    return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
 
 
 def _features(experiment: Experiment) -> str:
@@ -236,7 +236,7 @@ def _notes(experiment: Experiment) -> list[str]:
 
 
 def _few(experiment: Experiment) -> list[str]:
-    """Whether there is less to try than trials."""
+    """Warns if there are fewer configurations than trials."""
     from gsfl_tune.search.samplers.configurations import count_configurations
 
     trials = experiment.defaults().search.trials
@@ -250,7 +250,7 @@ def _few(experiment: Experiment) -> list[str]:
 
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
-    """What trials that train only the last blocks cache, and where they cannot."""
+    """Describes what trials of the last blocks cache, and where they cannot."""
     from gsfl_tune.training.pricing.cost import gib, prefix_caches, whole_backbones
 
     notes: list[str] = []

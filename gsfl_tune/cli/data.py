@@ -1,4 +1,4 @@
-"""``gsfl-tune data``: what a data set holds, and whether anything is wrong with it."""
+"""``gsfl-tune data``: the content of a data set and its problems."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Data(Command):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prepares the images, prints what they are and draws the sheet."""
+        """Prepares the images, prints their description and draws the sheet."""
         from rich.console import Console
 
         from gsfl_tune.data import contact_sheet, prepare
@@ -62,7 +62,7 @@ class Data(Command):
         if args.issues:
             return show_issues(args, name, whole)
         config = whole.data
-        # All broken images are wanted here; the limit is applied at the end.
+        # All broken images are listed here; the limit is applied at the end.
         with showing("opening the images"):
             dataset = prepare(config.model_copy(update={"max_broken": 1.0}))
             sizes = _sizes(dataset)
@@ -126,7 +126,7 @@ class Data(Command):
 
 
 def _config(data: str, overrides: list[str]) -> tuple[str, Config]:
-    """The name and the defaults of an experiment, or of one made up for a path."""
+    """Returns the name and the defaults of an experiment, or of one made for a path."""
     from gsfl_tune.experiment import Experiment
 
     if data.endswith((".yaml", ".yml")):
@@ -141,10 +141,10 @@ def _config(data: str, overrides: list[str]) -> tuple[str, Config]:
     content = {
         "name": name,
         "data": {"source": source, "path": data},
-        # What needs no network.
+        # Weights that need no network.
         "model": {"weights": "package"},
     }
-    # JSON is YAML; a path may hold anything.
+    # JSON is valid YAML, whatever the path contains.
     experiment = Experiment.parse(json.dumps(content), file=data, overrides=overrides)
     return name, experiment.defaults()
 
@@ -193,7 +193,7 @@ def _print_counts(console: Console, name: str, dataset: Dataset) -> None:
 
 
 def _sizes(dataset: Dataset) -> dict[str, list[int]]:
-    """[width, height] in pixels of the smallest, the median and the largest image, by area."""
+    """Returns [width, height] in pixels of the smallest, median and largest image, by area."""
     import numpy as np
 
     sizes = np.concatenate([dataset.pool.sizes, dataset.test.sizes])
@@ -242,5 +242,5 @@ def _print_list(console: Console, title: str, items: list[str]) -> None:
 
 
 def _line(console: Console, text: str, style: str = "") -> None:
-    """Prints without markup (names may hold brackets) and without breaking paths."""
+    """Prints without markup (names may contain brackets) and without line breaks in paths."""
     console.print(text, style=style, markup=False, soft_wrap=True)

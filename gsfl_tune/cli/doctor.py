@@ -1,4 +1,4 @@
-"""``gsfl-tune doctor``: whether a search can run on a cluster, or on this machine."""
+"""``gsfl-tune doctor``: a check whether a search can run on a cluster or on this machine."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _SECONDS = 60.0
 
 
 class Doctor(Command):
-    """Asks every node what a search needs of it, and says what must be mended."""
+    """Checks on every node what a search needs, and reports what must be fixed."""
 
     name = "doctor"
     help = "check that every node of a cluster, or this machine, can run a search"
@@ -43,22 +43,22 @@ class Doctor(Command):
         parser.add_argument(
             "--address",
             metavar="ADDR",
-            help="of a Ray cluster (default: RAY_ADDRESS, else this machine alone, without Ray)",
+            help="address of a Ray cluster (default: RAY_ADDRESS, else this machine, without Ray)",
         )
         parser.add_argument(
             "--timeout",
             type=float,
             default=_SECONDS,
             metavar="SECONDS",
-            help=f"the longest that a node may take to answer (default: {_SECONDS:g})",
+            help=f"longest time for an answer of a node (default: {_SECONDS:g})",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prints a row a node and a line a problem.
+        """Prints one row per node and one line per problem.
 
         Returns:
-            2 when something must be mended, 0 otherwise; warnings do not count.
+            2 when something must be fixed, 0 otherwise; warnings do not count.
 
         Raises:
             UserError: When the file is wrong or the cluster does not answer.

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class Embed(Command):
-    """Writes what a bundle makes of images on the way to an answer."""
+    """Writes the features that a bundle computes from images."""
 
     name = "embed"
     help = (
@@ -42,7 +42,7 @@ class Embed(Command):
         add_overrides(parser, example="data.path=/data/birds")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes the table and says what is in it."""
+        """Writes the table and describes it."""
         failed = 0
 
         def on_error(error: ImageError) -> None:
@@ -58,7 +58,7 @@ class Embed(Command):
             if args.output.is_dir():
                 raise UserError(f"{args.output}: is a directory, allowed is the name of a file")
             bundle = load_bundle(args.bundle)
-            # What the bundle cannot give is said before images are listed.
+            # Limits of the bundle are reported before images are listed.
             _ = bundle.network
             images = _open(args.data, args.overrides, bundle, on_error)
             for notice in images.notices:

@@ -1,4 +1,4 @@
-"""``gsfl-tune evaluate``: a bundle on labelled images."""
+"""``gsfl-tune evaluate``: the score of a bundle on labelled images."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Evaluate(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Evaluates, prints the metrics and writes what is asked for."""
+        """Evaluates, prints the metrics and writes the requested files."""
         with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.activity import activity
             from gsfl_tune.evaluation import evaluate
@@ -102,7 +102,7 @@ def _write_page(target: Path, found: Evaluation, bundle: str, source: str) -> No
 
 
 def _lines(found: Evaluation) -> Iterator[str]:
-    """The metrics, then where the errors are."""
+    """Yields the metrics, then the largest errors."""
     from gsfl_tune.report.evaluation import shown
 
     data = found.data

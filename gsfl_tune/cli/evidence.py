@@ -1,4 +1,4 @@
-"""``gsfl-tune evidence``: what the winner of a run shows, computed again."""
+"""``gsfl-tune evidence``: the evidence on the winner of a run, computed again."""
 
 from __future__ import annotations
 

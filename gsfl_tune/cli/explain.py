@@ -1,4 +1,4 @@
-"""``gsfl-tune explain``: where in an image a bundle looks."""
+"""``gsfl-tune explain``: the regions of an image that a bundle uses."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Explain(Command):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes the pictures and says where they are."""
+        """Writes the pictures and prints their paths."""
         errors: list[ImageError] = []
 
         def on_error(error: ImageError) -> None:

@@ -1,4 +1,4 @@
-"""``gsfl-tune export``: the winner of a run as a directory of its own."""
+"""``gsfl-tune export``: the winner of a run in a directory of its own."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Export(Command):
             type=float,
             default=0.0,
             metavar="RATIO",
-            help="remove this share of the backbone's channels, and train what is left",
+            help="remove this share of the backbone's channels, and train the rest",
         )
         parser.add_argument(
             "--preprocess",
@@ -67,7 +67,7 @@ class Export(Command):
         parser.add_argument(
             "--flip",
             action="store_true",
-            help="look at every image mirrored too, and average the probabilities; only of a run "
+            help="use every image mirrored too, and average the probabilities; only for a run "
             "with data.augment.flip",
         )
         parser.add_argument(
@@ -80,7 +80,7 @@ class Export(Command):
             type=float,
             default=0.5,
             metavar="POINTS",
-            help="points of validation accuracy that int8 may cost before it is trained on "
+            help="points of validation accuracy that int8 may lose before it is trained again "
             "(default 0.5)",
         )
         parser.add_argument(
@@ -109,10 +109,10 @@ class Export(Command):
             type=float,
             default=4.0,
             metavar="S",
-            help="of each latency measurement, at least 20 runs in any case (default 4)",
+            help="seconds of each latency measurement, with at least 20 runs (default 4)",
         )
         parser.add_argument(
-            "--data", metavar="PATH", help="where the images of the run are now, if not where then"
+            "--data", metavar="PATH", help="current path of the images, if they have moved"
         )
         parser.add_argument(
             "--with-shared",

@@ -35,14 +35,14 @@ class Init(Command):
             action="store_true",
             help="a first answer in minutes: the head alone, on a frozen backbone",
         )
-        parser.add_argument("--force", action="store_true", help="replace a file that is there")
+        parser.add_argument("--force", action="store_true", help="replace an existing file")
         add_overrides(parser, example="data.classes=leaf (how the images are listed)")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes the file, says what it was made of and what comes next.
+        """Writes the file, and prints what it was made of and the next steps.
 
         Raises:
-            UserError: If the images cannot be listed, or the file is there already.
+            UserError: If the images cannot be listed, or the file already exists.
         """
         with showing("looking at the images, loading PyTorch", short=True):
             from gsfl_tune.cli._starter import make_starter, refuse_unwritten, said
@@ -55,9 +55,7 @@ class Init(Command):
             if target.is_dir():
                 raise UserError(f"{target}: is a directory, allowed is the name of a file")
             if target.exists() and not args.force:
-                raise UserError(
-                    f"{target}: is there already; --force replaces it, -o names another"
-                )
+                raise UserError(f"{target}: already exists; --force replaces it, -o names another")
             starter = make_starter(args.path, args.overrides, quick=args.quick)
             try:
                 target.parent.mkdir(parents=True, exist_ok=True)

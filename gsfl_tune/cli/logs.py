@@ -1,4 +1,4 @@
-"""``gsfl-tune logs``: what a search on a cluster has printed."""
+"""``gsfl-tune logs``: the output of a search on a cluster."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsfl_tune.cli._cluster import add_address, add_job, follow, jobs_at
 
 
 class Logs(Command):
-    """Prints a job's log, and what is added to it."""
+    """Prints a job's log, and follows it on request."""
 
     name = "logs"
     help = "print the log of a search on a Ray cluster"
@@ -25,7 +25,7 @@ class Logs(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prints it."""
+        """Prints the log."""
         jobs = jobs_at(args.address)
         job = jobs.choose(args.job, running=False)
         if args.follow:

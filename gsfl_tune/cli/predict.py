@@ -46,7 +46,7 @@ class Predict(Command):
             metavar="LIST",
             action="append",
             default=[],
-            help="a text file that names images, one a line; - is standard input",
+            help="a text file that names images, one per line; - is standard input",
         )
         parser.add_argument(
             "--allow-url",
@@ -54,12 +54,12 @@ class Predict(Command):
             help="fetch http and https URLs: at most 50 MB, 30 s and 3 redirects each",
         )
         parser.add_argument(
-            "--top", type=_positive, default=5, metavar="N", help="classes an image (default 5)"
+            "--top", type=_positive, default=5, metavar="N", help="classes per image (default 5)"
         )
         parser.add_argument(
             "--threshold",
             metavar="P",
-            help="answer `unknown` where the most probable class is less probable: a probability, "
+            help="answer `unknown` if the most probable class is below this: a probability, "
             "`auto` (half of the validation errors were), or `auto:0.8` (that share of them)",
         )
         parser.add_argument("--json", action="store_true", help="print JSON")
@@ -68,7 +68,7 @@ class Predict(Command):
                 f"--{kind}",
                 type=Path,
                 metavar="OUT",
-                help=f"write a {kind} file, one row an image; then only --json is printed too",
+                help=f"write a {kind} file, one row per image; then only --json is printed too",
             )
 
     def run(self, args: argparse.Namespace) -> int:
@@ -109,7 +109,7 @@ class Predict(Command):
 
 
 class _Task:
-    """Counts images, says what is wrong with them, and how far it is."""
+    """Counts images, reports problems with them, and shows the progress."""
 
     def __init__(self, named: NamedImages, display: Display, progress: Activity) -> None:
         self._named = named
@@ -120,7 +120,7 @@ class _Task:
         self.missing = 0
 
     def images(self) -> Iterator[str | LazyImage]:
-        """Paths and URLs; what gives no image is said and counted."""
+        """Yields paths and URLs; reports and counts names without an image."""
         from gsfl_tune.data.fetch import fetch, is_url
         from gsfl_tune.data.named_images import NotFound
         from gsfl_tune.export import ImageError, LazyImage
@@ -134,13 +134,13 @@ class _Task:
                 yield item
 
     def fail(self, error: ImageError) -> None:
-        """Counts what cannot be read and says it."""
+        """Counts and reports an image that cannot be read."""
         self.failed += 1
         self.missing += error.missing
         self._display.say(str(error))
 
     def count(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
-        """Passes them on."""
+        """Counts predictions and passes them on."""
         for prediction in predictions:
             self.done += 1
             self._progress.what = f"predicting, {self.done:,} images so far"
@@ -170,7 +170,7 @@ def _write(
     tables: list[PredictionFile],
     threshold: float | None,
 ) -> None:
-    """Prints each prediction, or writes it into the tables, as it comes."""
+    """Prints each prediction as it comes, or writes it into the tables."""
     number = -1
     for number, prediction in enumerate(predictions):
         for table in tables:
@@ -190,7 +190,7 @@ def _text(prediction: Prediction, threshold: float | None) -> str:
     rows = zip(prediction.classes, prediction.probabilities, strict=True)
     lines = [f"  {100 * probability:5.1f} %  {name}" for name, probability in rows]
     if prediction.unknown:
-        lines.insert(0, f"  unknown: no class has {100 * (threshold or 0):.1f} %")
+        lines.insert(0, f"  unknown: no class reaches {100 * (threshold or 0):.1f} %")
     return "\n".join([prediction.path, *lines])
 
 

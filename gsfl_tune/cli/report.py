@@ -12,12 +12,12 @@ class Report(Command):
     """Writes the page of a run."""
 
     name = "report"
-    help = "write what a run found, and why to trust it, as one HTML file"
+    help = "write the results of a run, and their evidence, as one HTML file"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
         parser.add_argument(
-            "run_dir", metavar="RUN", type=Path, help="run directory; the run may be under way"
+            "run_dir", metavar="RUN", type=Path, help="run directory; the run may still be running"
         )
         parser.add_argument(
             "-o",
@@ -29,7 +29,7 @@ class Report(Command):
         parser.add_argument("--open", action="store_true", help="open it in a browser")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Writes it and says where it is."""
+        """Writes the page and prints its path."""
         from gsfl_tune.experiment.errors import UserError
         from gsfl_tune.report import write_report
 

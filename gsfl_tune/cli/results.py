@@ -1,4 +1,4 @@
-"""``gsfl-tune results``: what a run found."""
+"""``gsfl-tune results``: the results of a run."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class Results(Command):
         form.add_argument("--csv", action="store_true", help="print the table of trials as CSV")
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prints in the wanted form."""
+        """Prints the results in the requested form."""
         from gsfl_tune.report import load_results, print_results
 
         run = load_results(args.run_dir)

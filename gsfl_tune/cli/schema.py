@@ -9,7 +9,7 @@ from gsfl_tune.cli._base import FINISHED, Command
 
 
 class Schema(Command):
-    """Prints the JSON schema, so that editors complete the YAML, or every key as a page."""
+    """Prints the JSON schema, with which editors complete the YAML, or a page of all keys."""
 
     name = "schema"
     help = "print the JSON schema of experiment files for editors, or a reference of every key"
@@ -23,7 +23,7 @@ class Schema(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prints it."""
+        """Prints the schema or the page."""
         if args.markdown:
             from gsfl_tune.experiment.reference import yaml_reference
 

@@ -1,4 +1,4 @@
-"""``gsfl-tune search``: the whole way, from a YAML file to the best checkpoint."""
+"""``gsfl-tune search``: all steps from a YAML file to the best checkpoint."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 _STOPS = {bytes([signal.SIGINT]), bytes([signal.SIGTERM])}
-# Until then a handler has answered, if Python was free to call it.
+# By then a handler has answered, unless a call of a library blocks Python.
 _ANSWERED_SECONDS = 0.3
 
 
@@ -59,7 +59,7 @@ class Search(Command):
         parser.add_argument(
             "--storage",
             metavar="URL",
-            help="a path, s3://, gs://, ... that keeps the run too; the same as --set storage=URL",
+            help="also keep the run at a path, s3://, gs://, ...; the same as --set storage=URL",
         )
         add_budget(parser)
         resume = parser.add_mutually_exclusive_group()
@@ -73,7 +73,7 @@ class Search(Command):
             dest="resume",
             action="store_const",
             const=None,
-            help="the same where there is a run, else begin it: for schedulers that start a "
+            help="like --resume if there is a run, else begin it: for schedulers that start a "
             "command again",
         )
         parser.add_argument(
@@ -85,7 +85,7 @@ class Search(Command):
         parser.add_argument(
             "--address",
             metavar="ADDR",
-            help="of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
+            help="address of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
         )
         add_trackers(parser)
 
@@ -99,7 +99,7 @@ class Search(Command):
         from gsfl_tune.cli._starter import experiment_of_images, names_images
         from gsfl_tune.search.observers.terminal import Progress
 
-        # Shows what is done from here on: to load PyTorch and Ray takes seconds, too.
+        # Shows activity from here on, as loading PyTorch and Ray takes seconds too.
         with Progress() as progress, _stoppable():
             with activity("reading the experiment, loading PyTorch"):
                 if names_images(args.file):
@@ -151,7 +151,7 @@ class Search(Command):
             )
         except (SearchInterrupted, KeyboardInterrupt):
             if not RunDirectory(run_dir).manifest_file.exists():
-                raise  # nothing was begun that could be resumed
+                raise  # nothing was begun, so nothing can be resumed
             words = ["gsfl-tune", "search", args.file, "--run-dir", str(run_dir), "--resume"]
             for override in args.overrides:
                 words += ["--set", override]
@@ -166,7 +166,7 @@ class Search(Command):
             )
             return INTERRUPTED
         except OSError as error:
-            # What is in the run directory is whole: every write is atomic.
+            # The files in the run directory are complete: every write is atomic.
             begun = RunDirectory(run_dir).manifest_file.exists()
             what = "the run stopped, --resume continues it" if begun else "the run could not begin"
             print(f"{run_dir}: {what}: {error}", file=sys.stderr)
@@ -175,16 +175,16 @@ class Search(Command):
             print(f"{run_dir}: {error}", file=sys.stderr)
             return FAILED
         finally:
-            with activity("telling the trackers how it ended"):
+            with activity("sending the end of the run to the trackers"):
                 tracking.close(results)
         return FINISHED
 
 
 @contextmanager
 def _stoppable() -> Iterator[None]:
-    """Hears Ctrl-C and SIGTERM wherever the search is, and says at once that it does.
+    """Handles Ctrl-C and SIGTERM at any stage of the search, and confirms them at once.
 
-    While trials run, the search answers them itself (`gsfl_tune.search.control.interrupt`).
+    While trials run, the search handles them itself (`gsfl_tune.search.control.interrupt`).
     """
     from gsfl_tune.activity import Activity, begin, current, end
 
@@ -193,7 +193,7 @@ def _stoppable() -> Iterator[None]:
     def say() -> None:
         one = current()
         if one is None or not one.urgent:
-            words = "asked to stop: ending what is under way"
+            words = "asked to stop: ending running work"
             said.append(begin(Activity(words, urgent=True)))
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -201,7 +201,7 @@ def _stoppable() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def listen() -> None:
-        # Python's handlers wait for the call of a library to come back, which may take seconds.
+        # Python's handlers wait for a library call to return, which may take seconds.
         while byte := os.read(reader, 1):
             if byte in _STOPS:
                 time.sleep(_ANSWERED_SECONDS)
@@ -227,7 +227,7 @@ def _stoppable() -> Iterator[None]:
 
 
 def add_trackers(parser: argparse.ArgumentParser) -> None:
-    """Adds --mlflow and --wandb, which `search` and `track` have."""
+    """Adds --mlflow and --wandb for `search` and `track`."""
     parser.add_argument(
         "--mlflow",
         metavar="URI",

@@ -1,4 +1,4 @@
-"""``gsfl-tune serve``: a bundle behind HTTP."""
+"""``gsfl-tune serve``: an HTTP server for a bundle."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Serve(Command):
             type=_positive,
             default=limits.max_batch,
             metavar="N",
-            help=f"images a forward pass ({limits.max_batch})",
+            help=f"images per forward pass ({limits.max_batch})",
         )
         parser.add_argument(
             "--max-wait",
@@ -56,32 +56,32 @@ class Serve(Command):
             type=_positive,
             default=limits.queue,
             metavar="N",
-            help=f"images taken on at a time; more are refused with 503 ({limits.queue})",
+            help=f"images accepted at a time; more are refused with 503 ({limits.queue})",
         )
         parser.add_argument(
             "--max-bytes",
             type=_size,
             default=limits.max_bytes,
             metavar="SIZE",
-            help="of a request's body, such as 500kB or 64MB (32MB)",
+            help="limit of a request's body, such as 500kB or 64MB (32MB)",
         )
         parser.add_argument(
             "--max-pixels",
             type=_positive,
             default=limits.max_pixels,
             metavar="N",
-            help=f"width times height of an image ({limits.max_pixels})",
+            help=f"largest width times height of an image ({limits.max_pixels})",
         )
         parser.add_argument(
             "--max-images",
             type=_positive,
             default=limits.max_images,
             metavar="N",
-            help=f"images a request ({limits.max_images})",
+            help=f"images per request ({limits.max_images})",
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Serves until it is told to stop."""
+        """Serves until it is stopped."""
         limits = Limits(
             max_bytes=args.max_bytes,
             max_pixels=args.max_pixels,
@@ -128,7 +128,7 @@ def _size(text: str) -> int:
     elif re.fullmatch(r"[0-9]+(\.[0-9]+)? ?([kMG]?B|[KMG]iB)", text):
         count = byte_count(text)
     else:
-        raise argparse.ArgumentTypeError(f"{text!r} is no size; sizes are like 500kB or 64MB")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a size; sizes are like 500kB or 64MB")
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not at least a byte")
     return count

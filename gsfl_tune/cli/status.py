@@ -9,10 +9,10 @@ from gsfl_tune.cli._cluster import add_address, add_job, conclude, jobs_at
 
 
 class Status(Command):
-    """Lists jobs, or tells of one."""
+    """Lists jobs, or shows one job."""
 
     name = "status"
-    help = "list the jobs of a Ray cluster, or tell how one goes"
+    help = "list the jobs of a Ray cluster, or show the state of one"
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
@@ -20,7 +20,7 @@ class Status(Command):
         add_address(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Prints them; the exit code is 0 whatever became of the job."""
+        """Prints the jobs; the exit code is 0 whatever the state of a job."""
         from gsfl_tune.cluster import table
 
         jobs = jobs_at(args.address)

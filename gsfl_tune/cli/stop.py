@@ -1,4 +1,4 @@
-"""``gsfl-tune stop``: a search on a cluster saves its state and ends."""
+"""``gsfl-tune stop``: the end of a search on a cluster, with its state saved."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class Stop(Command):
         add_address(parser)
 
     def run(self, args: argparse.Namespace) -> int:
-        """Asks it to stop, waits, prints what resumes it; 0 when it has ended."""
+        """Asks the search to stop, waits, prints how to resume it; returns 0 when it has ended."""
         jobs = jobs_at(args.address)
         job = jobs.choose(args.job, running=True)
         if job.over:
-            print(f"{job.name} has ended before: {job.status.lower()}")
+            print(f"{job.name} has already ended: {job.status.lower()}")
             return FINISHED
         if job.stop_seconds < 10:
             print(
@@ -36,7 +36,7 @@ class Stop(Command):
         print(f"stopping {job.name}: running trials come to the end of their epoch and save")
         job = jobs.stop(job)
         if not job.over:
-            print(f"{job.name} does not end", file=sys.stderr)
+            print(f"{job.name} has not ended", file=sys.stderr)
             return FAILED
         conclude(jobs, job)
         return FINISHED

@@ -1,4 +1,4 @@
-"""``gsfl-tune submit``: a search on a cluster, by way of its dashboard."""
+"""``gsfl-tune submit``: a search on a cluster, started through its dashboard."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Submit(Command):
-    """Uploads the current directory and searches on a cluster."""
+    """Uploads the current directory and starts a search on a cluster."""
 
     name = "submit"
     help = "search on a Ray cluster: upload the current directory and start a job"
@@ -62,7 +62,7 @@ class Submit(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Checks, uploads, starts, follows."""
+        """Checks, uploads, starts and follows the search."""
         from gsfl_tune.cluster import load_for_cluster, parse_environment, prepare
         from gsfl_tune.models import backbone_problem
         from gsfl_tune.run.storage import storage_problem

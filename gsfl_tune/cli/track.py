@@ -1,4 +1,4 @@
-"""``gsfl-tune track``: a run that is there already, in MLflow, W&B or TensorBoard."""
+"""``gsfl-tune track``: an existing run in MLflow, W&B or TensorBoard."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Track(Command):
 
     name = "track"
     help = (
-        "log a run to MLflow or W&B afterwards, or what was missed of it; nothing is logged twice. "
+        "log a run, or its missing part, to MLflow or W&B afterwards; nothing is logged twice. "
         "--tensorboard completes what `tensorboard --logdir RUN` shows"
     )
 
@@ -32,7 +32,7 @@ class Track(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Sends and says how much."""
+        """Sends the run and prints how much was sent."""
         from gsfl_tune.run import RunDirectory
         from gsfl_tune.search import run_lock
         from gsfl_tune.search.observers.tracking import open_trackers, track_run, write_tensorboard
@@ -51,7 +51,7 @@ class Track(Command):
                 try:
                     with showing(f"sending to {tracker.name}", short=True):
                         count = track_run(run, [tracker])
-                except Exception as error:  # whatever a client raises
+                except Exception as error:  # clients raise errors of any class
                     text = str(error).strip() or type(error).__name__
                     for secret in tracker.secrets:
                         text = text.replace(secret, "***")

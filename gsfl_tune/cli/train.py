@@ -1,4 +1,4 @@
-"""``gsfl-tune train``: one configuration, without Ray."""
+"""``gsfl-tune train``: the training of one configuration without Ray."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gsfl_tune.cli._base import (
 
 
 class Train(Command):
-    """Trains the default configuration of an experiment, or what --set makes of it."""
+    """Trains the default configuration of an experiment, changed by --set."""
 
     name = "train"
     help = "train one configuration without Ray: the defaults of the distributions, or --set"
@@ -33,7 +33,7 @@ class Train(Command):
         )
 
     def run(self, args: argparse.Namespace) -> int:
-        """Trains and prints one line an epoch."""
+        """Trains and prints one line per epoch."""
         with showing("reading the experiment and loading PyTorch", stderr=False) as display:
             experiment = load_experiment(args)
             from gsfl_tune.training import NonFiniteLoss, train

@@ -46,11 +46,11 @@ class Watch(Command):
                 server = WatchServer(args.run_dir, args.host, args.port)
             print(f"watching {args.run_dir} at {server.url}; Ctrl-C ends it", flush=True)
             if server.public:
-                print("everybody who reaches this machine can read the page", flush=True)
+                print("anyone who can reach this machine can read the page", flush=True)
             if args.open:
                 import webbrowser
 
-                # A browser of the console comes back when it is closed, and waits for the page.
+                # A browser in the console waits for the page, and returns only when it is closed.
                 threading.Thread(target=webbrowser.open, args=(server.url,), daemon=True).start()
             server.serve()
         except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""What a user writes: the file, its checks, its search space."""
+"""Experiment files: reading, checks and search space."""
 
 from gsfl_tune.experiment.checks import LeafCheck
 from gsfl_tune.experiment.config import Config

@@ -1,4 +1,4 @@
-"""Sections with a key for everything that installed packages add."""
+"""Sections of the file with one key for each extension of installed packages."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gsfl_tune.plugins import Kind, plugins
 
 
 def _section(name: str, doc: str, kind: Kind, value: Any, what: str) -> Any:
-    """Makes a section with a key for everything of a kind that installed packages add."""
+    """Makes a section with one key for each extension of a kind in installed packages."""
     fields: Any = {
         each: (value, Field(0.0, description=f"{what} of {plugin.package}."))
         for each, plugin in plugins(kind).items()

@@ -1,4 +1,4 @@
-"""Leaves whose value may be left to the search: ``auto``."""
+"""Leaves whose value may be left to the search as ``auto``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.names import Automatic
 from gsfl_tune.experiment.nodes import Node
 
-# What follows from `search.time_budget` where the file does not say it.
+# Leaves that follow from `search.time_budget` where the file does not give them.
 PLANNED = (
     "training.head.epochs",
     "training.finetune.epochs",
@@ -27,14 +27,14 @@ class _Leaf:
 
 
 def resolve(root: Node) -> frozenset[str]:
-    """Puts a number in the place of every ``auto``.
+    """Replaces every ``auto`` by a number.
 
     Args:
         root: Nodes of the file; changed.
 
     Returns:
-        Paths of the leaves whose value follows from a time budget: those that say ``auto`` and,
-        where there is a budget, those of `PLANNED` that the file leaves out.
+        Paths of the leaves whose value follows from a time budget: those with ``auto`` and, if
+        there is a budget, those of `PLANNED` that the file leaves out.
     """
     found = set()
     for leaf in _automatic():

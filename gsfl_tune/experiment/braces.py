@@ -1,4 +1,4 @@
-"""Names with braces, as shards are named: ``train-{000000..000003}.tar``, ``{train,val}.tar``."""
+"""Names with braces for several files: ``train-{000000..000003}.tar``, ``{train,val}.tar``."""
 
 from __future__ import annotations
 
@@ -8,23 +8,23 @@ from gsfl_tune.experiment.errors import UserError
 
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)(?:\.\.(\d+))?")
-# A number too many is a slip, not a million shards.
+# A larger count is a typing error, not a million shards.
 _MOST = 100_000
 
 
 def expand_braces(text: str) -> list[str]:
-    """Lists the names that one with braces stands for, as a shell does.
+    """Lists the names that a name with braces stands for, as a shell does.
 
     Args:
-        text: A path or URL. ``{A..B}`` are the integers from A to B (``{A..B..STEP}`` some of
-            them), with as many digits as the longer one where one begins with 0; ``{x,y}`` are
-            the words. Other braces stay.
+        text: A path or URL. ``{A..B}`` are the integers from A to B (``{A..B..STEP}`` in steps),
+            padded to the longer number if one begins with 0; ``{x,y}`` are the words. Other
+            braces are kept.
 
     Returns:
-        The names in their order; ``text`` itself where it has no such braces.
+        The names in order; ``text`` itself where it has no such braces.
 
     Raises:
-        UserError: If they are more than 100,000.
+        UserError: For more than 100,000 names.
     """
     match = next((each for each in _BRACES.finditer(text) if _words(each[1])), None)
     if match is None:
@@ -38,7 +38,7 @@ def expand_braces(text: str) -> list[str]:
 
 
 def _words(inside: str) -> list[str]:
-    """What braces stand for; nothing where they are just braces."""
+    """Expands the inside of braces; returns nothing where they are plain braces."""
     match = _RANGE.fullmatch(inside)
     if match is None:
         return inside.split(",") if "," in inside else []

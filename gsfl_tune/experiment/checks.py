@@ -1,4 +1,4 @@
-"""What an experiment must fulfil beyond the types of its leaves."""
+"""Checks of an experiment beyond the types of its leaves."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Checks:
         self._problems = problems
 
     def run(self, leaf_checks: Mapping[str, LeafCheck]) -> None:
-        """All of them."""
+        """Runs all checks."""
         self._data()
         self._taxonomy()
         refused = self._weights()
@@ -86,7 +86,7 @@ class Checks:
             message = f"found {len(columns)} columns, allowed one or four"
             self._complain("data.box_columns", message)
         if source == "typefaces" or source in plugins("source"):
-            return  # a package says itself what a path is to it
+            return  # a package checks its own paths
         root = self._space.constants.get("data.root")
         complaint = None if root is None else missing_file(root)
         if complaint:
@@ -117,7 +117,7 @@ class Checks:
                 self._complain("model.groups.taxonomy", message)
 
     def _knows_groups(self) -> bool:
-        """Whether the data may bring groups of classes along."""
+        """Returns whether the data may provide groups of classes."""
         constants = self._space.constants
         source = constants.get("data.source", "auto")
         return (
@@ -223,7 +223,7 @@ class Checks:
 
 
 def continuous(space: Space) -> list[Parameter]:
-    """Parameters that a grid cannot walk: ranges of floats without a step."""
+    """Lists parameters that a grid cannot cover: ranges of floats without a step."""
     return [
         parameter
         for parameter in space.parameters
@@ -234,7 +234,7 @@ def continuous(space: Space) -> list[Parameter]:
 
 
 def no_grid(parameter: Parameter) -> str:
-    """Why a grid cannot walk a parameter, and what it can."""
+    """Explains why a grid cannot cover a parameter, and what it can cover."""
     which = "" if parameter.name == parameter.path else f"{parameter.name} "
     return (
         f"found {which}{parameter.distribution.describe()} with search.sampler.name grid, "
@@ -243,7 +243,7 @@ def no_grid(parameter: Parameter) -> str:
 
 
 def missing_file(path: str) -> str | None:
-    """Complaint about a local path that does not exist; URLs are left to who reads them."""
+    """Complains about a local path that does not exist; URLs are checked by their readers."""
     local = path.removeprefix("file://")
     if "://" in local or os.path.exists(local):
         return None
@@ -263,7 +263,7 @@ def _is_there(path: str) -> bool:
 
 
 def locate(root: Node, path: str, value: Any = MISSING) -> tuple[str, int]:
-    """File and line of a leaf, or of one value in its distribution; else of the nearest section."""
+    """Finds file and line of a leaf or of a value in its distribution, else of its section."""
     node = edit.find(root, path)
     if node is None:
         for choice in edit.named_choices(root).values():

@@ -1,4 +1,4 @@
-"""Turns the nodes of a file into a `Space`, collecting every problem on the way."""
+"""The compilation of a file's nodes into a `Space`, with all problems collected."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def compile_space(root: Node, problems: list[Problem]) -> Space | None:
 
 
 class _Walk:
-    """Goes through the file once, section by section."""
+    """Walks through the file once, section by section."""
 
     def __init__(self, problems: list[Problem]) -> None:
         self.problems = problems
@@ -87,7 +87,7 @@ class _Walk:
             self.grammar.complain(node, path, message)
             return
         named = [name for name, item in self.nodes.items() if is_named_choice(item)]
-        # What packages add has a place of its own: a key elsewhere is not what was meant.
+        # Names that packages add have their own sections, so they are not suggested elsewhere.
         hint = "" if section in ADDED_SECTIONS else did_you_mean(path, named)
         allowed = "" if hint else f", allowed {keys_of(section)}"
         self.grammar.complain(node, path, f"unknown key{hint or allowed}")
@@ -100,7 +100,7 @@ class _Walk:
                     self.grammar.complain(home, path, f"is missing, allowed {leaf.allowed}")
 
     def conflicts(self) -> None:
-        """A leaf is set by the file itself or by one choice of named mappings, not by both."""
+        """Reports leaves that are set both by the file and by a choice of named mappings."""
         setters: dict[str, str] = {}
         for parameter in self.parameters:
             for path in {path for mapping in parameter.merges.values() for path in mapping}:
@@ -124,7 +124,7 @@ def _place(parameter: Parameter, walk: _Walk) -> Node:
 
 
 def _ordered(walk: _Walk) -> list[Parameter] | None:
-    """Parameters so that each comes after what its conditions name; None if that cannot be."""
+    """Sorts parameters after those in their conditions; returns None if that is impossible."""
     by_path: dict[str, list[Parameter]] = {}
     for parameter in walk.parameters:
         by_path.setdefault(parameter.path, []).append(parameter)
@@ -148,7 +148,7 @@ def _ordered(walk: _Walk) -> list[Parameter] | None:
         if path in trail:
             circle = " -> ".join([*trail[trail.index(path) :], path])
             node = _place(by_path[path][0], walk)
-            walk.grammar.complain(node, path, f"the conditions go in a circle: {circle}")
+            walk.grammar.complain(node, path, f"the conditions form a cycle: {circle}")
             return False
         for parameter in by_path[path]:
             for other in parameter.when:
@@ -158,7 +158,7 @@ def _ordered(walk: _Walk) -> list[Parameter] | None:
         ordered.extend(by_path[path])
         return True
 
-    # One circle is reported once, not from each of its members.
+    # A cycle is reported once, not from each of its members.
     return ordered if all(visit(path, ()) for path in by_path) and good else None
 
 

@@ -1,4 +1,4 @@
-"""Conditions: when a parameter takes part in a trial."""
+"""Conditions that decide when a parameter takes part in a trial."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ COMPARISONS = {"gt": ">", "ge": ">=", "lt": "<", "le": "<="}
 
 @dataclass(frozen=True)
 class Condition:
-    """What one leaf must be: one of some values, or a number that compares.
+    """Describes what a leaf must be: one of some values, or a number within bounds.
 
     Attributes:
         values: Any of these, or None for a comparison.
@@ -35,18 +35,18 @@ class Condition:
     compare: tuple[tuple[str, float], ...] = ()
 
     def holds(self, value: Any) -> bool:
-        """Whether the value fulfils it."""
+        """Returns whether the value fulfils it."""
         if self.values is not None:
             return any(same(value, item) for item in self.values)
         return is_number(value) and all(_holds(value, kind, bound) for kind, bound in self.compare)
 
     def numbers(self) -> list[float]:
-        """The numbers at which its truth can change."""
+        """Returns the numbers at which its truth can change."""
         numbers = [bound for _, bound in self.compare]
         return numbers + [item for item in self.values or () if is_number(item)]  # type: ignore[misc]
 
     def describe(self) -> str:
-        """Without the leaf: ``= adamw``, ``> 0``, ``in 1, 2``."""
+        """Describes it without the leaf: ``= adamw``, ``> 0``, ``in 1, 2``."""
         if self.values is None:
             return " and ".join(
                 f"{COMPARISONS[kind]} {number(bound)}" for kind, bound in self.compare
@@ -60,18 +60,18 @@ When = Mapping[str, Condition]
 
 
 def describe(when: When) -> str:
-    """``training.head.optimizer = adamw and training.head.epochs > 0``."""
+    """Describes conditions: ``training.head.optimizer = adamw and training.head.epochs > 0``."""
     return " and ".join(f"{path} {condition.describe()}" for path, condition in when.items())
 
 
 def representatives(
     items: Iterable[Distribution | tuple[Scalar]], conditions: Sequence[Condition]
 ) -> list[Scalar]:
-    """Values of a leaf that stand for all of them as far as the conditions can tell.
+    """Selects values of a leaf that cover every case of the conditions.
 
     Args:
-        items: What the leaf may be: distributions, and constants as 1-tuples.
-        conditions: All conditions that will be asked.
+        items: Possible values: distributions, and constants as 1-tuples.
+        conditions: All conditions that will be evaluated.
     """
     found: list[Scalar] = []
     for item in items:
@@ -92,7 +92,7 @@ def _of_range(item: Integer | Float, conditions: Sequence[Condition]) -> list[Sc
             candidates += [item.clip(bound + k * step) for k in (-1, 0, 1)]
         else:
             candidates += [bound, math.nextafter(bound, -math.inf), math.nextafter(bound, math.inf)]
-    # A point between any two thresholds.
+    # One point between every two thresholds.
     inside = sorted({value for value in candidates if item.contains(value)})
     middles = [item.clip((low + high) / 2) for low, high in pairwise(inside)]
     return [*inside, *middles]

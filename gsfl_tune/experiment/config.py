@@ -1,8 +1,8 @@
-"""The concrete configuration of one trial: what is left once every distribution has a value.
+"""The concrete configuration of one trial, after every distribution has a value.
 
-Every key that a user may write in an experiment file is a field here; its
-``description`` is what ``gsfl-tune schema`` shows in an editor. Distributions are
-not part of these models: `gsfl_tune.experiment.space` puts values in their place first.
+Every key of an experiment file is a field here. ``gsfl-tune schema`` shows its ``description`` in
+editors. Distributions are not part of these models: `gsfl_tune.experiment.space` replaces them by
+values first.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Sectio
 
 
 class GroupsConfig(Section):
-    """Which classes share features."""
+    """Groups of classes that share features."""
 
     count: int = Field(16, ge=1, description="Number of groups K.")
     method: Literal["kmeans", "spectral", "agglomerative", "taxonomy", "random", "single"] = Field(
-        "kmeans", description="How classes are put into groups."
+        "kmeans", description="Method that groups the classes."
     )
     taxonomy: str | None = Field(
         None, description="CSV file (columns class, group) for `method: taxonomy`."
@@ -81,7 +81,7 @@ class LossConfig(Section):
     reconstruction_target: Literal["keep", "detach"] = Field(
         "keep", description="Whether the reconstruction target keeps its gradient in finetune."
     )
-    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="Of the cross-entropy.")
+    label_smoothing: float = Field(0.0, ge=0.0, lt=1.0, description="In the cross-entropy.")
     class_weights: Fraction = Field(
         0.0,
         description="Weights of classes in the cross-entropy, n^-x for a class of n training "
@@ -101,7 +101,7 @@ class LossConfig(Section):
 
 
 class OptimizerConfig(Section):
-    """What both stages share."""
+    """Settings that both stages have."""
 
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
@@ -111,7 +111,7 @@ class OptimizerConfig(Section):
     clip_norm: NonNegative = Field(0.0, description="Largest gradient norm; 0 turns clipping off.")
     mixup: NonNegative = Field(
         0.0,
-        description="alpha of mixup, of what the stage reads (images, activations or features); 0 "
+        description="alpha of mixup on the stage's inputs (images, activations or features); 0 "
         "is off.",
     )
 
@@ -122,10 +122,10 @@ class HeadStageConfig(OptimizerConfig):
     epochs: Annotated[int, Automatic(10)] = Field(
         30,
         ge=0,
-        description="Epochs; 0 leaves the stage out, `auto` is 10 (also where search.time_budget "
-        "is given and this is not).",
+        description="Epochs; 0 leaves the stage out, `auto` is 10 (the default where "
+        "search.time_budget is given).",
     )
-    batch_size: int = Field(64, ge=2, description="Images an optimiser step.")
+    batch_size: int = Field(64, ge=2, description="Images per optimiser step.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
 
 
@@ -136,10 +136,10 @@ class FinetuneStageConfig(OptimizerConfig):
         0,
         ge=0,
         description="Epochs; 0 leaves the stage out, `auto` is what search.time_budget allows, 8 "
-        "without one (also where a budget is given and this is not).",
+        "without one (the default where a budget is given).",
     )
-    batch_size: int = Field(32, ge=2, description="Images a micro-batch.")
-    accumulate: int = Field(1, ge=1, description="Micro-batches an optimiser step.")
+    batch_size: int = Field(32, ge=2, description="Images per micro-batch.")
+    accumulate: int = Field(1, ge=1, description="Micro-batches per optimiser step.")
     learning_rate: Positive = Field(1e-4, description="Peak learning rate of the backbone.")
     head_learning_rate: Positive = Field(1e-3, description="Peak learning rate of the head.")
     blocks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
@@ -147,7 +147,7 @@ class FinetuneStageConfig(OptimizerConfig):
     )
     cutmix: NonNegative = Field(
         0.0,
-        description="alpha of CutMix, of images or cached activations; with mixup too, each takes "
+        description="alpha of CutMix on images or cached activations; with mixup too, each gets "
         "about every other batch; 0 is off.",
     )
     compile: bool = Field(
@@ -156,7 +156,7 @@ class FinetuneStageConfig(OptimizerConfig):
 
 
 class TrainingConfig(Section):
-    """How one trial trains: two stages and what holds for both."""
+    """Training of one trial: two stages and their common settings."""
 
     head: HeadStageConfig = Field(default_factory=HeadStageConfig, description="Stage one.")
     finetune: FinetuneStageConfig = Field(
@@ -180,11 +180,11 @@ class TrainingConfig(Section):
     )
     precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Of the finetune stage. `auto`: bf16 autocast where a GPU has it, and on a CPU "
-        "with bf16 matrix units where steps of the backbone are faster.",
+        description="Precision of the finetune stage. `auto`: bf16 autocast where a GPU has it, "
+        "and on a CPU with bf16 matrix units where steps of the backbone are faster.",
     )
     cache_precision: Literal["fp32", "fp16"] = Field(
-        "fp32", description="Of cached features and activations; fp16 takes half the space."
+        "fp32", description="Precision of cached features and activations; fp16 halves them."
     )
     device: Literal["auto", "cpu", "cuda"] = Field(
         "auto", description="`auto`: a GPU if there is one."
@@ -205,7 +205,7 @@ class Config(Section):
     )
     storage: str | None = Field(
         None,
-        description="Where the run is kept beside the run directory: a path, s3://, gs:// or any "
+        description="Second location of the run, beside its directory: a path, s3://, gs:// or any "
         "URL that pyarrow or fsspec opens; credentials come from the environment.",
     )
     data: DataConfig

@@ -18,7 +18,7 @@ class SplitConfig(Section):
     validation: Annotated[float, Field(gt=0.0, lt=1.0)] | Literal["given", "resplit"] = Field(
         0.2,
         description="Share of the training images held out for validation where the source has no "
-        "such part; `given`: the source must have one; `resplit`: one that it has joins the "
+        "such part; `given`: the source must have one; `resplit`: the source's part joins the "
         "training images, and a fifth of all is held out.",
     )
     test: float = Field(
@@ -26,15 +26,15 @@ class SplitConfig(Section):
     )
     by: Literal["auto", "image", "group", "near_duplicate", "time", "folder"] = Field(
         "auto",
-        description="What is held out together: single images; images of one group "
-        "(`data.group_column`), cluster of photographs that look alike, burst (EXIF time, numbers "
-        "of a camera), or folder. `auto` finds out whether single images would be too near.",
+        description="Unit that is held out as a whole: single images; images of one group "
+        "(`data.group_column`), cluster of similar photographs, burst (EXIF time, numbers "
+        "of a camera), or folder. `auto` tests whether single images would be too similar.",
     )
     seed: int = Field(0, ge=0, description="Seed of the stratified split.")
 
     @property
     def validation_share(self) -> float:
-        """Share of the training images that is held out where there is no validation part."""
+        """Returns the share of training images to hold out if there is no validation part."""
         return 0.2 if isinstance(self.validation, str) else self.validation
 
 
@@ -60,7 +60,7 @@ class AugmentConfig(Section):
         "them move the image far.",
     )
     erasing: Fraction = Field(
-        0.0, description="Share of images of which a random rectangle is erased."
+        0.0, description="Share of images in which a random rectangle is erased."
     )
 
     transforms: AugmentTransformsConfig = Field(
@@ -69,12 +69,12 @@ class AugmentConfig(Section):
     )
 
     def recipe(self) -> dict[str, Any]:
-        """Returns the settings that matter, by name: part of the keys of what is cached."""
+        """Returns the settings with an effect, by name: part of the keys of cached data."""
         off = {"policy": "none", "erasing": 0.0}
         settings = self.model_dump(exclude={"transforms"})
         kept = {name: value for name, value in settings.items() if off.get(name) != value}
         for name, strength in self.transforms.model_dump().items():
-            if strength:  # another version of the package may change images otherwise
+            if strength:  # another version of the package may give other images
                 kept[f"transforms.{name}"] = (strength, plugins("transform")[name].package)
         return kept
 
@@ -83,18 +83,18 @@ class TypefacesConfig(Section):
     """Size of the embedded data set (`data.source: typefaces`)."""
 
     train: int = Field(
-        40, ge=2, description="Training images a class, before validation is split off."
+        40, ge=2, description="Training images per class, before validation is split off."
     )
-    test: int = Field(20, ge=1, description="Test images a class.")
+    test: int = Field(20, ge=1, description="Test images per class.")
     size: int = Field(128, ge=32, le=1024, description="Rendered side in pixels.")
     seed: int = Field(0, ge=0, description="Seed of the rendering.")
 
 
 class DataConfig(Section):
-    """Which images, how they are split, decoded and augmented."""
+    """The images: their source, split, decoding and augmentation."""
 
     source: Annotated[str, Named("source")] = Field(
-        "auto", description="Where the images come from; `auto` finds out from what `path` holds."
+        "auto", description="Source of the images; `auto` detects it from the content of `path`."
     )
     path: str | list[str] | None = Field(
         None,
@@ -108,8 +108,7 @@ class DataConfig(Section):
     )
     config: str | None = Field(
         None,
-        description="`parquet`, `webdataset`: which of several configurations (folders) side by "
-        "side.",
+        description="`parquet`, `webdataset`: which of several configurations (folders) to read.",
     )
     image_column: str | None = Field(
         None,
@@ -136,18 +135,18 @@ class DataConfig(Section):
     )
     box_format: Literal["auto", "xywh", "xyxy"] = Field(
         "auto",
-        description="What `box_columns` hold, in pixels: corner and size, or two corners; `auto` "
-        "goes by their names.",
+        description="Content of `box_columns`, in pixels: corner and size, or two corners; `auto` "
+        "decides by their names.",
     )
     point_columns: list[str] | None = Field(
         None,
         description="Names of parts: of `beak`, the columns `beak_x` and `beak_y` hold the point "
-        "in pixels; an empty cell is a part that is not seen.",
+        "in pixels; an empty cell means that the part is not visible.",
     )
     attribute_columns: list[str] | None = Field(
         None,
-        description="Names of columns of attributes: numbers, or true and false; an empty cell is "
-        "one that is not known.",
+        description="Names of columns of attributes: numbers, or true and false; an empty cell "
+        "means unknown.",
     )
     root: str | None = Field(
         None,
@@ -161,13 +160,13 @@ class DataConfig(Section):
         0.1,
         ge=0.0,
         le=2.0,
-        description="Added to a box at each end, as a share of its sides; what lies outside the "
-        "image is not.",
+        description="Margin added at both ends of each side of a box, as a share of the side; it "
+        "ends at the border of the image.",
     )
     download: bool = Field(False, description="Let torchvision download the data set into `path`.")
     exclude: str | None = Field(
         None,
-        description="Text file of images that are left out, one path a line, such as the "
+        description="Text file of images that are left out, one path per line, such as the "
         "`exclude.txt` of `gsfl-tune data --issues`; a line that begins with # is a comment.",
     )
     class_text: str | None = Field(
@@ -178,7 +177,7 @@ class DataConfig(Section):
     shots: int | None = Field(
         None,
         ge=1,
-        description="Train on this many images of each class alone (chosen by `data.split.seed`); "
+        description="Train on only this many images of each class (chosen by `data.split.seed`); "
         "validation and test parts stay whole, and a final retrain leaves validation images out.",
     )
     image_size: int = Field(
@@ -197,7 +196,7 @@ class DataConfig(Section):
         ge=0,
         le=1000,
         description="Fixed augmented views of every training image, computed once; 0: the head "
-        "stage sees images as they are, the finetune stage augments anew every epoch.",
+        "stage sees images without augmentation, the finetune stage augments in every epoch.",
     )
     value_range: list[float] | None = Field(
         None,
@@ -208,7 +207,7 @@ class DataConfig(Section):
         200_000_000, ge=1, description="Width times height above which an image counts as broken."
     )
     truncated: Literal["skip", "accept"] = Field(
-        "skip", description="Images whose end is missing: broken, or read as far as they go."
+        "skip", description="Images with a missing end: broken, or read as far as possible."
     )
     max_broken: Fraction = Field(
         0.01, description="Share of unreadable images above which the data is refused."

@@ -1,4 +1,4 @@
-"""What a parameter may be drawn from.
+"""The distributions of parameters.
 
 The names and meanings follow Optuna's distributions, without importing it: a `suggest` takes
 anything that has ``suggest_categorical``, ``suggest_int`` and ``suggest_float``.
@@ -19,7 +19,7 @@ Scalar = bool | int | float | str | None
 
 
 class Suggests(Protocol):
-    """The part of an Optuna trial that a space needs."""
+    """Describes the part of an Optuna trial that a space needs."""
 
     def suggest_categorical(self, name: str, choices: Any) -> Any: ...  # noqa: D102
 
@@ -33,18 +33,18 @@ class Suggests(Protocol):
 
 
 def same(one: Any, other: Any) -> bool:
-    """Equality that does not take true for 1."""
+    """Compares for equality without treating true as 1."""
     return isinstance(one, bool) == isinstance(other, bool) and bool(one == other)
 
 
 def is_number(value: Any) -> bool:
-    """Whether it is an int or a float, but no bool."""
+    """Returns whether it is an int or a float, but not a bool."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 @dataclass(frozen=True)
 class Categorical:
-    """One of a list of scalars.
+    """Draws one of a list of scalars.
 
     Raises:
         ValueError: No choices, one of them twice, or a default that is not among them.
@@ -68,11 +68,11 @@ class Categorical:
             )
 
     def contains(self, value: Any) -> bool:
-        """Whether it is one of the choices."""
+        """Returns whether it is one of the choices."""
         return any(same(value, choice) for choice in self.choices)
 
     def clip(self, value: Any) -> Scalar:
-        """The choice itself, the nearest number among the choices, else the default."""
+        """Returns the choice itself, the nearest number among the choices, else the default."""
         for choice in self.choices:
             if same(value, choice):
                 return choice
@@ -82,11 +82,11 @@ class Categorical:
         return self.default
 
     def describe(self) -> str:
-        """As the table of ``check`` shows it."""
+        """Formats it for the table of ``check``."""
         return f"choice of {_listed(self.choices)}"
 
     def exact(self, value: Any) -> Any:
-        """The value itself."""
+        """Returns the value itself."""
         return value
 
     def suggest(self, trial: Suggests, name: str) -> Any:
@@ -96,9 +96,9 @@ class Categorical:
 
 @dataclass(frozen=True)
 class Integer:
-    """An integer from low to high, both included.
+    """Draws an integer from low to high, both included.
 
-    ``high`` is brought down to the last value that ``step`` reaches.
+    ``high`` is lowered to the last value that ``step`` reaches.
 
     Raises:
         ValueError: Reversed bounds, ``log`` with a low below 1 or with a step, a step below 1, or
@@ -124,13 +124,13 @@ class Integer:
             raise ValueError(_bad_default(self.default, self.low, high, self.step))
 
     def contains(self, value: Any) -> bool:
-        """Whether it is an integer in range and on a step."""
+        """Returns whether it is an integer in range and on a step."""
         if not isinstance(value, int) or isinstance(value, bool):
             return False
         return self.low <= value <= self.high and (value - self.low) % self.step == 0
 
     def clip(self, value: Any) -> int:
-        """The nearest allowed integer; the default for what is no number."""
+        """Returns the nearest allowed integer; the default if the value is not a number."""
         if not is_number(value) or math.isnan(value):
             return int(self.default)
         return self._snap(value)
@@ -142,12 +142,12 @@ class Integer:
         )
 
     def describe(self) -> str:
-        """As the table of ``check`` shows it."""
+        """Formats it for the table of ``check``."""
         step = self.step if self.step > 1 else None
         return f"int {self.low} to {self.high}{_suffix(self.log, step)}"
 
     def exact(self, value: Any) -> Any:
-        """The value itself."""
+        """Returns the value itself."""
         return value
 
     def suggest(self, trial: Suggests, name: str) -> Any:
@@ -157,10 +157,10 @@ class Integer:
 
 @dataclass(frozen=True)
 class Float:
-    """A number from low to high, both included.
+    """Draws a number from low to high, both included.
 
-    ``high`` is brought down to the last value that ``step`` reaches. A value on a step is the
-    decimal that a file says: three steps of 0.1 are 0.3, not 0.30000000000000004.
+    ``high`` is lowered to the last value that ``step`` reaches. A value on a step is the exact
+    decimal in the file: three steps of 0.1 are 0.3, not 0.30000000000000004.
 
     Raises:
         ValueError: Reversed bounds, ``log`` with a low of 0 or less or with a step, a step of 0 or
@@ -196,19 +196,19 @@ class Float:
             object.__setattr__(self, "default", self.exact(float(self.default)))
 
     def contains(self, value: Any) -> bool:
-        """Whether it is a number in range and on a step."""
+        """Returns whether it is a number in range and on a step."""
         if not is_number(value) or not self.low <= value <= self.high:
             return False
         return self.step is None or abs(self._snap(value) - value) <= 1e-8 * self.step
 
     def clip(self, value: Any) -> float:
-        """The nearest allowed number; the default for what is no number."""
+        """Returns the nearest allowed number; the default if the value is not a number."""
         if not is_number(value) or math.isnan(value):
             return float(self.default)
         return self._snap(value)
 
     def exact(self, value: Any) -> Any:
-        """The decimal of the step that floating point missed by a hair; else the value itself."""
+        """Returns the decimal of the step if floating point missed it slightly, else the value."""
         return self._snap(value) if self.step is not None and self.contains(value) else value
 
     def _snap(self, value: float) -> float:
@@ -220,7 +220,7 @@ class Float:
         return min(float(exact), self.high)
 
     def describe(self) -> str:
-        """As the table of ``check`` shows it."""
+        """Formats it for the table of ``check``."""
         low, high = number(self.low), number(self.high)
         return f"float {low} to {high}{_suffix(self.log, self.step)}"
 

@@ -1,4 +1,4 @@
-"""Whether a value lies at the end of the range that it was drawn from."""
+"""The test whether a value lies at the end of its range."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Literal
 from gsfl_tune.experiment.distributions import Categorical, Distribution, Integer
 from gsfl_tune.experiment.fields import leaves
 
-# A value this close to the end of a range (in shares of it) may want to go further.
+# A value within this share of the range from an end may suggest a wider range.
 _EDGE = 0.03
 
 
 def range_end(name: str, drawn_from: Distribution, value: Any) -> Literal["", "lower", "upper"]:
-    """Finds the end of its range that a value lies at, if the range could go on there.
+    """Returns the end of its range where a value lies, if the range could be extended there.
 
     Args:
-        name: Of the parameter.
+        name: Name of the parameter.
         drawn_from: Its distribution.
-        value: What was drawn.
+        value: The drawn value.
     """
     if isinstance(drawn_from, Categorical) or not isinstance(value, int | float):
         return ""
@@ -32,7 +32,7 @@ def range_end(name: str, drawn_from: Distribution, value: Any) -> Literal["", "l
         return ""
     leaf = leaves().get(name.partition("@")[0])
     step = 1 if isinstance(drawn_from, Integer) else 1e-3 * (drawn_from.high - drawn_from.low)
-    # A dropout below 0 is not worth a word.
+    # A dropout below 0 is impossible, so it needs no hint.
     beyond = drawn_from.low - step if place <= _EDGE else drawn_from.high + step
     if drawn_from.log and beyond <= 0:
         beyond = 0.5 * drawn_from.low

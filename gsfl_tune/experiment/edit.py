@@ -1,4 +1,4 @@
-"""Changes to the nodes of an experiment: overrides, constants in place of distributions, bounds."""
+"""Changes to the nodes of an experiment: overrides, constants for distributions, bounds."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OVERRIDE = "--set"
 
 
 def find(root: Node, path: str) -> Node | None:
-    """The node at a dotted path."""
+    """Returns the node at a dotted path."""
     node: Node | None = root
     for key in path.split("."):
         if node is None or not isinstance(node.value, dict):
@@ -35,7 +35,7 @@ def find(root: Node, path: str) -> Node | None:
 
 
 def named_choices(root: Node) -> dict[str, Node]:
-    """Choices of named mappings by dotted path."""
+    """Returns the choices of named mappings by dotted path."""
     found: dict[str, Node] = {}
     for section in sections():
         node = find(root, section) if section else root
@@ -48,9 +48,9 @@ def named_choices(root: Node) -> dict[str, Node]:
 
 
 def put(root: Node, path: str, node: Node | None) -> None:
-    """Sets a leaf, or removes it; named mappings no longer set it then.
+    """Sets a leaf, or removes it; named mappings then no longer set it.
 
-    A name given to a choice of named mappings leaves that one mapping.
+    A name given for a choice of named mappings keeps only that mapping.
     """
     choices = named_choices(root)
     if node is not None and path in choices and isinstance(node.value, str):
@@ -130,7 +130,7 @@ def _place_everywhere(node: Node) -> None:
 
 
 def expand_files(root: Node) -> None:
-    """Makes the paths of files absolute, with ``~`` and environment variables filled in."""
+    """Makes file paths absolute, and expands ``~`` and environment variables."""
     for path in FILES:
         for scalar in _scalars(root, path):
             if isinstance(scalar.value, str) and not _is_word(path, scalar.value):
@@ -138,12 +138,12 @@ def expand_files(root: Node) -> None:
 
 
 def _is_word(path: str, text: str) -> bool:
-    # `imagenett` is a word spelt wrong, not a file: a message should show it as written.
+    # `imagenett` is a misspelt word, not a file: a message should show it as written.
     return path in NOT_FILES and not any(mark in text for mark in "/\\.~$")
 
 
 def absolute(text: str) -> str:
-    """A path as the current directory, ``~`` and the environment make it; URLs stay."""
+    """Expands ``~`` and environment variables and makes a path absolute; keeps URLs."""
     expanded = os.path.expandvars(os.path.expanduser(text))
     return expanded if "://" in expanded or not expanded else os.path.abspath(expanded)
 
@@ -187,7 +187,7 @@ def _in_conditions(node: Node, path: str) -> Iterator[Node]:
 
 
 def clamp(root: Node, path: str, high: float) -> None:
-    """Brings what a leaf can be down to ``high``; a constant that the file gives stays."""
+    """Limits the possible values of a leaf to ``high``; a constant in the file is kept."""
     default_too_large = leaves()[path].default > high
     node = find(root, path)
     if node is not None and isinstance(node.value, dict | list):

@@ -1,4 +1,4 @@
-"""Parameters that are searched and cannot matter: no trial of the space has what they need."""
+"""Searched parameters without effect, as no trial of the space has what they need."""
 
 from __future__ import annotations
 
@@ -46,9 +46,9 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "training.finetune.": [_FINETUNE],
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
 }
-"""What a leaf (or a section, with a dot at the end) needs: one of these mappings, all of it."""
+"""Needs of a leaf (or of a section, with a dot at the end): all of one of these mappings."""
 
-# What they need is themselves.
+# Leaves that would only need themselves.
 _FREE = (
     "training.head.epochs",
     "training.finetune.epochs",
@@ -57,10 +57,10 @@ _FREE = (
 
 
 def without_effect(space: Space, root: Node) -> list[Problem]:
-    """Finds parameters that matter in no trial.
+    """Finds parameters without effect in every trial.
 
     Args:
-        space: The compiled space, with the numbers that a time budget may give.
+        space: The compiled space, with possible numbers from a time budget.
         root: The nodes that it was compiled from.
     """
     found = []

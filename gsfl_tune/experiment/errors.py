@@ -1,4 +1,4 @@
-"""What goes wrong with what a user wrote, in words that say where and what is allowed."""
+"""Errors in user input, with the place and the allowed values."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from dataclasses import dataclass
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line prints it and exits with code 2."""
+    """Raised for errors that the user can fix; the command line prints it and exits with code 2."""
 
 
 class EnvironmentProblem(UserError):
-    """The machine failed, not the configuration: disk, network, or a file that is gone.
+    """Raised when the machine failed, not the configuration: disk, network, or a missing file.
 
-    Once it is mended, the same work can go on.
+    Once it is fixed, the same work can continue.
     """
 
 
 @dataclass(frozen=True, order=True)
 class Problem:
-    """One complaint about one place.
+    """Describes one complaint about one place.
 
     Attributes:
         file: File name as the user gave it, or ``--set``.
@@ -41,7 +41,7 @@ class Problem:
 
 
 class ExperimentError(UserError):
-    """Every problem of an experiment at once; its text has one line per problem."""
+    """Raised with all problems of an experiment; its text has one line per problem."""
 
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = list(problems)
@@ -52,6 +52,6 @@ class ExperimentError(UserError):
 
 
 def first_line(error: BaseException) -> str:
-    """Returns the first line of what an error says, or its kind where it says nothing."""
+    """Returns the first line of an error's message, or its class if the message is empty."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""An experiment: one YAML file, checked, with its search space."""
+"""The experiment: one checked YAML file with its search space."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from gsfl_tune.plugins import complaints
 
 
 class Experiment:
-    """What a user wrote, immutable; methods that change something return a new one.
+    """Holds a user's experiment; it is immutable, and methods that change it return a new one.
 
     Attributes:
         name: Name of the experiment.
-        file: Where it was read from, for messages.
+        file: Its file, for messages.
         space: Its parameters.
-        automatic: Leaves that follow from ``search.time_budget``, by dotted path; until they are
-            planned they have the numbers that hold without a budget.
+        automatic: Leaves that follow from ``search.time_budget``, by dotted path. Until they are
+            planned they have their numbers for no budget.
     """
 
     name: str
@@ -47,14 +47,14 @@ class Experiment:
         checks: Mapping[str, LeafCheck] | None,
         automatic: frozenset[str] = frozenset(),
     ) -> None:
-        """Use `load` or `parse`.
+        """Makes an experiment; users call `load` or `parse`.
 
         Args:
             root: Nodes of the file, overrides applied.
             file: Name of the file.
-            problems: What was already found; raised together with what is found here.
-            checks: Further checks by dotted path, None to leave out all checks of files.
-            automatic: What the experiment that this one is made of has of them.
+            problems: Problems found so far; raised together with further ones.
+            checks: Further checks by dotted path; None to leave out all checks of files.
+            automatic: Automatic leaves of the experiment that this one is made from.
 
         Raises:
             ExperimentError: With every problem.
@@ -134,22 +134,22 @@ class Experiment:
         return cls(root, file, problems, checks or {})
 
     def default_params(self) -> dict[str, Any]:
-        """The defaults of the parameters that are active on defaults."""
+        """Returns the defaults of the parameters that are active with defaults."""
         return self.space.default_params()
 
     def defaults(self) -> Config:
-        """The configuration that the defaults of all distributions make."""
+        """Returns the configuration with the defaults of all distributions."""
         return self.configure(self.default_params())
 
     def configure(self, params: Mapping[str, Any]) -> Config:
-        """The configuration that drawn values make.
+        """Returns the configuration with drawn values.
 
         Args:
             params: Values by parameter name. Names of inactive parameters are ignored; an active
                 parameter that is missing takes its default.
 
         Raises:
-            UserError: The values do not go together (such as no epochs in both stages).
+            UserError: The values cannot be combined (such as no epochs in both stages).
         """
         try:
             return self._configure(params)
@@ -178,20 +178,19 @@ class Experiment:
                 problems.append(Problem(file, line, path, _reason(item, place=False)))
 
     def provisional(self) -> Experiment:
-        """The experiment before its time budget is planned: as if the backbone were trained.
+        """Returns the experiment before its time budget is planned, with a trained backbone.
 
-        What is refused or priced for memory, disk or passes is so for the largest that a plan can
-        be.
+        Checks and prices of memory, disk and passes use the largest possible plan.
         """
         values = {"training.head.epochs": 10, "training.finetune.epochs": 8}
         wanted = {k: v for k, v in values.items() if k in self.automatic}
         return self.fixed(wanted) if wanted else self
 
     def fixed(self, values: Mapping[str, Any]) -> Experiment:
-        """The same experiment with leaves replaced by constants.
+        """Returns the same experiment with leaves replaced by constants.
 
         Args:
-            values: Constants by dotted path; None removes what the file says, so that the schema
+            values: Constants by dotted path; None removes the value in the file, so that the schema
                 default holds. A choice of named mappings takes one of its names.
 
         Raises:
@@ -216,26 +215,26 @@ class Experiment:
         return planned
 
     def clamp(self, path: str, high: float) -> Experiment:
-        """The same experiment with the upper bound of a leaf's distributions brought down.
+        """Returns the same experiment with a lower upper bound for a leaf's distributions.
 
-        Ranges end at ``high`` at most, larger choices are dropped (``high`` itself where none is
-        left), a larger schema default is replaced. A constant that the file gives stays.
+        Ranges end at ``high`` at most and larger choices are dropped (if none is left, ``high``
+        remains). A larger schema default is replaced. A constant in the file is kept.
         """
         root = self._root.copy()
         edit.clamp(root, path, high)
         return Experiment(root, self.file, [], None, self.automatic)
 
     def bounds(self, path: str) -> Any:
-        """What a leaf can be.
+        """Returns the possible values of a leaf.
 
         Returns:
             ``(low, high)`` for ranges (over all alternatives), a list of the values of a choice, or
-            the one value that it has.
+            its only value.
         """
         return bounds(self._possible(path))
 
     def values(self, path: str) -> list[Any]:
-        """Every constant and choice that a leaf may take; both ends of ranges."""
+        """Lists every constant and choice of a leaf; both ends of ranges."""
         return ends(self._possible(path))
 
     def _possible(self, path: str) -> Any:
@@ -245,21 +244,21 @@ class Experiment:
 
     @property
     def warnings(self) -> list[Problem]:
-        """What is allowed, and hardly meant: conditions that nothing fulfils, idle parameters."""
+        """Finds allowed but suspicious parts: conditions that are never met, idle parameters."""
         idle = without_effect(self.provisional().space, self._root)
         return sorted([*unmet_conditions(self.space, self._root), *idle])
 
     @property
     def largest_image_size(self) -> int:
-        """Largest side in pixels that any trial can use."""
+        """Returns the largest side in pixels that any trial can use."""
         return int(max(self.values("data.image_size")))
 
     def to_yaml(self) -> str:
-        """The experiment with overrides applied and distributions kept; loads to an equal one."""
+        """Writes the experiment with overrides and distributions; it loads to an equal one."""
         return nodes.write_yaml(self._root.plain())
 
     def locate(self, path: str) -> tuple[str, int]:
-        """File and line of a leaf, or of the nearest section; line 0 for an override."""
+        """Returns file and line of a leaf, or of the nearest section; line 0 for an override."""
         return locate(self._root, path)
 
     def __eq__(self, other: object) -> bool:
@@ -282,6 +281,6 @@ def _reason(error: Any, *, place: bool = True) -> str:
 
 
 def _sorted(problems: list[Problem], file: str) -> list[Problem]:
-    # The file first, from top to bottom, then the command line.
+    # Problems of the file first, from top to bottom, then those of the command line.
     unique = list(dict.fromkeys(problems))
     return sorted(unique, key=lambda problem: (problem.file != file, problem.line))

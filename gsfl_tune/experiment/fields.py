@@ -1,4 +1,4 @@
-"""The leaves that an experiment may have, walked from the models of `config`."""
+"""The leaves of an experiment, collected from the models of `config`."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gsfl_tune.experiment.section import Section
 
 
 class _Missing(Enum):
-    # An enum member stays one and the same object through pickle and copy.
+    # An enum member stays the same object through pickle and copy.
     MISSING = "missing"
 
 
 MISSING: Any = _Missing.MISSING
-"""No value at all, where None is one."""
+"""Marks a missing value, where None is a valid value."""
 
 _NEVER_SEARCHED = {
     "name": "it names the experiment",
@@ -37,7 +37,7 @@ _SEARCHED_DATA = ("data.image_size", "data.fit")
 
 @dataclass(frozen=True)
 class Leaf:
-    """One key that holds a value, not a section.
+    """Describes one key that holds a value, not a section.
 
     Attributes:
         path: Dotted path.
@@ -49,24 +49,24 @@ class Leaf:
 
     @property
     def required(self) -> bool:
-        """Whether the file must give it."""
+        """Returns whether the file must give it."""
         return self.field.is_required()
 
     @cached_property
     def default(self) -> Any:
-        """Schema default, `MISSING` where there is none."""
+        """Returns the schema default, `MISSING` where there is none."""
         if self.required:
             return MISSING
         return self.field.get_default(call_default_factory=True)
 
     @property
     def takes_list(self) -> bool:
-        """Whether a plain list is a value of this leaf."""
+        """Returns whether a plain list is a value of this leaf."""
         return _takes_list(self.field.annotation)
 
     @cached_property
     def annotation(self) -> Any:
-        """Type with its constraints."""
+        """Returns the type with its constraints."""
         metadata = tuple(self.field.metadata)
         return Annotated[(self.field.annotation, *metadata)] if metadata else self.field.annotation
 
@@ -76,11 +76,11 @@ class Leaf:
 
     @cached_property
     def allowed(self) -> str:
-        """What it takes, in words."""
+        """Describes the allowed values."""
         return _allowed(self.annotation)
 
     def accepts(self, value: Any) -> bool:
-        """Whether the value is of the field's type and within its bounds."""
+        """Returns whether the value is of the field's type and within its bounds."""
         if isinstance(value, bool) and not _takes_bool(self.field.annotation):
             return False
         try:
@@ -90,14 +90,14 @@ class Leaf:
         return True
 
     def complaint(self, value: Any) -> str | None:
-        """``found X, allowed Y``, or None for a good value."""
+        """Returns ``found X, allowed Y``, or None for a valid value."""
         if self.accepts(value):
             return None
         return f"found {show(value)}, allowed {self.allowed}{_suggestion(self.annotation, value)}"
 
     @property
     def not_searched(self) -> str | None:
-        """Why this leaf cannot be a distribution, None where it can."""
+        """Returns why this leaf cannot be a distribution, None where it can."""
         if self.path in _NEVER_SEARCHED:
             return _NEVER_SEARCHED[self.path]
         if self.path.startswith("search."):
@@ -113,13 +113,13 @@ class Leaf:
 
     @property
     def numeric(self) -> bool:
-        """Whether it can hold a number."""
+        """Returns whether it can hold a number."""
         return self.accepts(1) or self.accepts(0.5) or self.accepts(64)
 
 
 @cache
 def leaves() -> dict[str, Leaf]:
-    """Every leaf by dotted path, in the order of the models."""
+    """Returns every leaf by dotted path, in the order of the models."""
     found: dict[str, Leaf] = {}
     for prefix, model in sections().items():
         for key, field in model.model_fields.items():
@@ -131,7 +131,7 @@ def leaves() -> dict[str, Leaf]:
 
 @cache
 def sections() -> dict[str, type[Section]]:
-    """Every section by dotted path; the root is the empty path."""
+    """Returns every section by dotted path; the root is the empty path."""
     found: dict[str, type[Section]] = {}
 
     def walk(prefix: str, model: type[Section]) -> None:
@@ -145,16 +145,16 @@ def sections() -> dict[str, type[Section]]:
 
 
 def keys_of(section: str) -> str:
-    """The keys of a section, for messages."""
+    """Lists the keys of a section, for messages."""
     return ", ".join(sections()[section].model_fields) or "none: no installed package adds any"
 
 
 def did_you_mean(path: str, also: Iterable[str] = ()) -> str:
-    """``; did you mean X?`` for an unknown path, or an empty string.
+    """Returns ``; did you mean X?`` for an unknown path, or an empty string.
 
     Args:
-        path: What was written.
-        also: Paths that exist beside the schema (names of mapping choices).
+        path: The unknown path.
+        also: Valid paths besides the schema (names of mapping choices).
     """
     known = [*leaves(), *(section for section in sections() if section), *also]
     prefix, _, key = path.rpartition(".")
@@ -172,13 +172,13 @@ def did_you_mean(path: str, also: Iterable[str] = ()) -> str:
 
 
 def nearest(word: Any, known: Iterable[str]) -> str:
-    """``; did you mean X?`` for a word of a list, or an empty string."""
+    """Returns ``; did you mean X?`` for an unknown word, or an empty string."""
     near = difflib.get_close_matches(str(word), [str(item) for item in known], n=1, cutoff=0.6)
     return f"; did you mean {near[0]}?" if near else ""
 
 
 def show(value: Any) -> str:
-    """A value as a message shows it."""
+    """Formats a value for a message."""
     if value is None:
         return "nothing (null)"
     if isinstance(value, bool):
@@ -194,7 +194,7 @@ def show(value: Any) -> str:
 
 
 def number(value: float) -> str:
-    """A number as people write it."""
+    """Formats a number for people."""
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -203,7 +203,7 @@ def _likeness(one: str, other: str) -> float:
 
 
 def _parts(annotation: Any) -> list[Any]:
-    """Members of a union, with the constraints of the whole pushed down."""
+    """Returns the members of a union, with the constraints of the whole passed to each."""
     metadata: tuple[Any, ...] = ()
     if get_origin(annotation) is Annotated:
         annotation, *rest = get_args(annotation)
@@ -238,7 +238,7 @@ def _words(annotation: Any) -> list[str]:
 
 
 def _named(part: Any) -> list[str]:
-    """Names that a text may be, where it is a name."""
+    """Returns the names that a text may be, if it is a name."""
     metadata = get_args(part)[1:] if get_origin(part) is Annotated else ()
     return [word for item in _flat(metadata) if isinstance(item, Named) for word in item.words]
 

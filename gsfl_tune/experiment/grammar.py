@@ -1,4 +1,4 @@
-"""Reads distributions, conditions, alternatives and named mappings from the nodes of a file."""
+"""The grammar of a file: distributions, conditions, alternatives and named mappings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _KEYS = {
 
 
 def is_named_choice(node: Node) -> bool:
-    """Whether it is ``{choice: {name: {...}, ...}}``."""
+    """Returns whether it is ``{choice: {name: {...}, ...}}``."""
     if not isinstance(node.value, dict) or "choice" not in node.value:
         return False
     options = node.value["choice"].value
@@ -36,11 +36,11 @@ class Grammar:
         self._problems = problems
 
     def complain(self, node: Node, path: str, message: str) -> None:
-        """Notes a problem at a node."""
+        """Adds a problem at a node."""
         self._problems.append(Problem(node.file, node.line, path, message))
 
     def leaf(self, leaf: Leaf, node: Node) -> list[Parameter] | None:
-        """Parameters of a searched leaf; an empty list for a constant, None for a bad value."""
+        """Parses the parameters of a leaf; an empty list for a constant, None for a bad value."""
         value = node.value
         if isinstance(value, dict):
             found = self.distribution(leaf, node, leaf.path)
@@ -73,7 +73,7 @@ class Grammar:
         return good if len(good) == len(items) else None
 
     def distribution(self, leaf: Leaf, node: Node, name: str) -> Parameter | None:
-        """One distribution mapping of a leaf, None where it is wrong."""
+        """Parses one distribution mapping of a leaf; returns None where it is wrong."""
         before = len(self._problems)
         if leaf.not_searched is not None:
             self.complain(
@@ -210,7 +210,7 @@ class Grammar:
             return None
 
     def named_choice(self, section: str, path: str, node: Node) -> Parameter | None:
-        """A choice of named mappings, merged into ``section``."""
+        """Parses a choice of named mappings, merged into ``section``."""
         before = len(self._problems)
         if self._kind(node, path, None) is None:
             return None
@@ -300,6 +300,6 @@ class Grammar:
             return Condition(None, tuple(compare)) if compare else None
         items = node.value if isinstance(node.value, list) else [node]
         if not items or any(isinstance(item.value, dict | list) for item in items):
-            self.complain(node, place, "found no list of scalars, allowed a scalar or such a list")
+            self.complain(node, place, "found other values, allowed a scalar or a list of scalars")
             return None
         return Condition(tuple(item.value for item in items))

@@ -19,7 +19,7 @@ _COMMON = {
 
 
 def json_schema() -> dict[str, Any]:
-    """The schema, draft 2020-12; every leaf that can be searched also takes distributions."""
+    """Returns the schema, draft 2020-12; every searchable leaf also takes distributions."""
     definitions: dict[str, Any] = {
         **_when(),
         "named": _named(),
@@ -49,7 +49,7 @@ def _section(path: str, definitions: dict[str, Any]) -> dict[str, Any]:
             properties[key] = _leaf(leaves()[inner], inner in definitions)
     schema: dict[str, Any] = {"type": "object", "properties": properties}
     if not path:
-        # Nothing is trained without data, although none of its keys is needed by every source.
+        # Training needs data, but no key of `data` is required by every source.
         schema["required"] = ["name", "data"]
     else:
         schema["description"] = model.__doc__

@@ -1,6 +1,6 @@
-"""Settings of the terms of the loss that any head may use, and where their code is.
+"""Settings of the loss terms for any head, and the location of their code.
 
-A term is a file in ``losses/``, and a section and a line here.
+Each term is a file in ``losses/``, and a section and a line here.
 """
 
 from __future__ import annotations

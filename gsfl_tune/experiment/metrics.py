@@ -1,4 +1,4 @@
-"""The metrics of a model: what they are called, which way is better, how they are written."""
+"""The metrics of a model: their names, directions and formats."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ Direction = Literal["maximize", "minimize"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A number that is computed of the images of a part.
+    """Describes a number that is computed from the images of a part.
 
     Attributes:
-        part: Of the images; empty for what is measured of the model alone.
-        name: What it is, such as ``accuracy``.
-        direction: Which way is better.
+        part: Part of the images; empty for a measure of the model alone.
+        name: Name, such as ``accuracy``.
+        direction: Which direction is better.
         is_share: Whether it lies between 0 and 1 and is written in percent; points of it may be
-            given away for a latency.
+            traded for latency.
     """
 
     part: str
@@ -28,16 +28,16 @@ class Metric:
 
     @property
     def key(self) -> str:
-        """What files call it, such as ``validation/accuracy``."""
+        """Returns its name in files, such as ``validation/accuracy``."""
         return f"{self.part}/{self.name}" if self.part else self.name
 
     @property
     def sign(self) -> float:
-        """1 where larger is better, else -1."""
+        """Returns 1 where larger is better, else -1."""
         return 1.0 if self.direction == "maximize" else -1.0
 
     def text(self, value: float | None) -> str:
-        """Writes a value as people do."""
+        """Formats a value for people."""
         if value is None:
             return "–"
         return f"{100 * value:.1f} %" if self.is_share else f"{value:.4g}"
@@ -59,22 +59,22 @@ METRICS: dict[str, Metric] = {
     )
 }
 LATENCY = "latency_ms"
-# What may be searched together with a latency.
+# Metrics that can be searched together with a latency.
 SHARES = tuple(key for key, metric in METRICS.items() if metric.is_share)
 
 
 def metric_of(key: str) -> Metric:
-    """Finds a metric by its key; of one that nobody knows larger is better."""
+    """Finds a metric by its key; for an unknown metric larger is better."""
     part, slash, name = key.rpartition("/")
     return METRICS.get(key) or Metric(part if slash else "", name, "maximize")
 
 
 def of_part(part: str, record: Mapping[str, float]) -> dict[str, float]:
-    """Takes the metrics of a part out of a record, by name."""
+    """Selects the metrics of a part from a record, by name."""
     prefix = f"{part}/"
     return {key[len(prefix) :]: value for key, value in record.items() if key.startswith(prefix)}
 
 
 def keyed(part: str, values: Mapping[str, float]) -> dict[str, float]:
-    """Names metrics of a part as records do."""
+    """Renames metrics of a part to their names in records."""
     return {f"{part}/{name}": value for name, value in values.items()}

@@ -1,4 +1,4 @@
-"""Words that leaves take besides what their type says."""
+"""Words that leaves accept besides the values of their type."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gsfl_tune.plugins import Kind, names
 
 @dataclass(frozen=True)
 class Automatic:
-    """Marks a number that may be given as ``auto``: it follows from ``search.time_budget`` then.
+    """Marks a number that may be ``auto``: it then follows from ``search.time_budget``.
 
     Attributes:
-        value: What it is without a budget.
+        value: Its value without a budget.
     """
 
     value: int
@@ -23,17 +23,17 @@ class Automatic:
 
 @dataclass(frozen=True)
 class Named:
-    """Marks a text as the name of something that is built in or that a package adds.
+    """Marks a text as the name of an extension, built in or from a package.
 
     Attributes:
-        kind: Of what.
+        kind: Kind of extension.
     """
 
     kind: Kind
 
     @property
     def words(self) -> tuple[str, ...]:
-        """The names."""
+        """Returns the names."""
         return names(self.kind)
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:

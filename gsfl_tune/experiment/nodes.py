@@ -1,7 +1,7 @@
-"""Reads YAML into plain values that know their line, and writes it back.
+"""YAML nodes: plain values with their line, read from and written to files.
 
-Nothing is ever constructed from a tag: PyYAML only composes the node graph, the values
-are built here. Scalars follow YAML 1.2, so ``1e-3`` is a number and ``no`` is a word.
+Nothing is constructed from a tag: PyYAML only composes the node graph, and the values are built
+here. Scalars follow YAML 1.2, so ``1e-3`` is a number and ``no`` is a word.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _RESOLVERS = [
 
 
 UNREADABLE = object()
-"""Stands in for a value that was already complained about."""
+"""Replaces a value that already caused a complaint."""
 
 
 @dataclass
 class Node:
-    """A value of the file and where it stands.
+    """Holds a value of the file and its place.
 
     Attributes:
         value: A scalar, a list of nodes, or a dictionary of nodes.
@@ -53,7 +53,7 @@ class Node:
     line: int
 
     def plain(self) -> Any:
-        """The value without its places."""
+        """Returns the value without its places."""
         if isinstance(self.value, dict):
             return {key: node.plain() for key, node in self.value.items()}
         if isinstance(self.value, list):
@@ -62,7 +62,7 @@ class Node:
 
     @property
     def readable(self) -> bool:
-        """Whether nothing in it was complained about while reading."""
+        """Returns whether everything in it was read without a complaint."""
         if isinstance(self.value, dict):
             return all(node.readable for node in self.value.values())
         if isinstance(self.value, list):
@@ -70,7 +70,7 @@ class Node:
         return self.value is not UNREADABLE
 
     def copy(self) -> Node:
-        """A deep copy."""
+        """Makes a deep copy."""
         value = self.value
         if isinstance(value, dict):
             value = {key: node.copy() for key, node in value.items()}
@@ -80,7 +80,7 @@ class Node:
 
 
 def as_node(value: Any, file: str, line: int) -> Node:
-    """Wraps plain values, all at one place."""
+    """Wraps plain values, all with the same place."""
     if isinstance(value, dict):
         value = {key: as_node(item, file, line) for key, item in value.items()}
     elif isinstance(value, list | tuple):
@@ -89,13 +89,13 @@ def as_node(value: Any, file: str, line: int) -> Node:
 
 
 class _TooMuch(yaml.MarkedYAMLError):
-    """A file that nests too deeply or holds too many values."""
+    """Raised for a file that nests too deeply or holds too many values."""
 
 
 def _add_resolvers(target: Any) -> None:
     target.yaml_implicit_resolvers = {}
     for kind, pattern, first in _RESOLVERS:
-        # \Z, as `$` would let a trailing newline through.
+        # \Z, as `$` would accept a trailing newline.
         regexp = re.compile(rf"(?:{pattern})\Z")
         for character in first:
             key = "" if character == "\0" else character
@@ -103,7 +103,7 @@ def _add_resolvers(target: Any) -> None:
 
 
 class _Loader(yaml.SafeLoader):
-    """Composes only; bounded in depth and size."""
+    """Composes nodes only, with limits on depth and size."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -125,7 +125,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes whatever `_Loader` would not read back as the same string."""
+    """Quotes every string that `_Loader` would otherwise read back differently."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
@@ -143,14 +143,14 @@ _add_resolvers(_Dumper)
 
 
 def write_yaml(value: Any) -> str:
-    """Plain values as YAML that `read_yaml` reads back unchanged."""
+    """Writes plain values as YAML that `read_yaml` reads back unchanged."""
     return yaml.dump(
         value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100, indent=2
     )
 
 
 def decode(data: bytes, file: str) -> str:
-    """Bytes of a file as text.
+    """Decodes the bytes of a file.
 
     Raises:
         ExperimentError: The file is too large or not UTF-8.
@@ -175,10 +175,10 @@ def read_yaml(text: str, file: str, problems: list[Problem]) -> Node | None:
     Args:
         text: The document.
         file: Name for problems.
-        problems: Complaints are appended here; reading goes on where it can.
+        problems: Complaints are appended here; reading continues where possible.
 
     Returns:
-        The root, or None where nothing could be read (an empty document is a null node).
+        The root, or None if nothing could be read (an empty document is a null node).
     """
     try:
         loader = _Loader(text)
@@ -215,11 +215,11 @@ def _syntax(error: yaml.MarkedYAMLError) -> str:
 
 
 class _Stop(Exception):
-    """Ends the reading after a bomb."""
+    """Raised to end the reading of a YAML bomb."""
 
 
 class _Builder:
-    """Turns composed nodes into values, counting what aliases expand to."""
+    """Turns composed nodes into values, and counts what aliases expand to."""
 
     def __init__(self, file: str, problems: list[Problem]) -> None:
         self.file = file
@@ -268,7 +268,7 @@ class _Builder:
         entries: dict[str, Node] = {}
         lines: dict[str, int] = {}
         for key_node, value_node in node.value:
-            # What an alias repeats stands where the alias stands.
+            # Content that an alias repeats gets the line of the alias.
             line = max(outer, key_node.start_mark.line + 1)
             if key_node.tag != f"{_PREFIX}str" or not isinstance(key_node, yaml.ScalarNode):
                 found = key_node.value if isinstance(key_node, yaml.ScalarNode) else "a collection"

@@ -1,4 +1,4 @@
-"""The reference of experiment files, in Markdown, made of the schema itself."""
+"""The reference of experiment files in Markdown, generated from the schema."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsfl_tune.experiment.methods import METHOD_SECTIONS
 _HEADER = """\
 # The YAML reference
 
-Every key of an experiment file. This page is made of the schema (`gsfl-tune schema --markdown`), as
+Every key of an experiment file. This page is generated from the schema (`gsfl-tune schema --markdown`), as
 [schema.json](../schema.json) is, which editors use. [The experiment file](../experiment.md) explains
 how a file is put together; [the template](../../search_spaces/image_folder.yaml) is one to begin with.
 
@@ -52,10 +52,10 @@ under which it is drawn; all that are named must hold |
 while the condition does not hold; without it the key's default |
 
 A condition names a key by its dotted path, fixed or searched. Its value is a scalar (equals), a list (any of them),
-or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not go in a circle.
+or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not form a cycle.
 """
 
-# Where a key has an effect, for keys (or sections, with a dot at the end) that do not always.
+# Conditions of keys (or sections, with a dot at the end) that do not always have an effect.
 CONDITIONS = {
     "data.path": "all sources but `typefaces`",
     "data.download": "sources `aircraft`, `flowers102`, `pets`, `food101`",
@@ -112,7 +112,7 @@ CONDITIONS = {
 
 
 def yaml_reference() -> str:
-    """The page: the grammar, then a table a section, keys in the order of the schema."""
+    """Returns the page: one table per section in the order of the schema, then the grammar."""
     parts = [_HEADER, *_sections(), _GRAMMAR]
     return "\n".join(parts)
 
@@ -136,7 +136,7 @@ def _about(path: str, model: Any) -> str:
         inside = ", ".join(
             f"[`{name}`](#{name})" for name in sections() if name and "." not in name
         )
-        return f"Besides these keys a file has the sections {inside}; of them only `data` must be there."
+        return f"Besides these keys a file has the sections {inside}; only `data` is required."
     about = _text(model.__doc__ or "")
     if f"{path}." in CONDITIONS:
         about += f" *When:* {CONDITIONS[f'{path}.']}."
@@ -170,5 +170,5 @@ def _default(leaf: Leaf) -> str:
 
 
 def _text(text: str) -> str:
-    """Plain text of the code as Markdown in one line; what would be markup there is not."""
+    """Converts plain text of the code to one line of Markdown, with markup characters escaped."""
     return " ".join(text.split()).replace("<", "&lt;").replace("*", "\\*")

@@ -1,4 +1,4 @@
-"""Section ``search`` of an experiment file: who proposes, who stops, on what, for how long."""
+"""Section ``search`` of an experiment file: sampler, scheduler, resources and limits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gsfl_tune.experiment.units import Duration, Size
 
 
 class SamplerConfig(Section):
-    """Who proposes configurations."""
+    """The sampler, which proposes configurations."""
 
     name: Annotated[str, Named("sampler")] = Field(
         "tpe", description="tpe: each parameter by itself, with constant liar."
@@ -27,30 +27,30 @@ class SamplerConfig(Section):
 
 
 class SchedulerConfig(Section):
-    """Who stops weak trials."""
+    """The scheduler, which stops weak trials."""
 
     name: Literal["asha", "none"] = Field("asha", description="ASHA over the rungs of both stages.")
     grace: int = Field(5, ge=1, description="Head epochs before the first comparison.")
     reduction: int = Field(2, ge=2, description="One in this many trials survives a rung.")
     by: Literal["epochs", "time"] = Field(
         "epochs",
-        description="What trials have in common where they are compared: epochs, or the seconds in "
-        "which the defaults get there (dear trials show less until then).",
+        description="What is equal when trials are compared: epochs, or the seconds that the "
+        "defaults take until then (expensive trials have fewer epochs by then).",
     )
     brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
 
 
 class ResourcesConfig(Section):
-    """What one trial occupies."""
+    """Resources of one trial."""
 
-    cpu: Positive = Field(1.0, description="CPU cores a trial.")
+    cpu: Positive = Field(1.0, description="CPU cores per trial.")
     gpu: NonNegative | Literal["auto"] = Field(
-        "auto", description="GPUs a trial, fractions below 1 share one; `auto`: 1 if there are any."
+        "auto", description="GPUs per trial; fractions below 1 share one; `auto`: 1 if any."
     )
     wait: NonNegative = Field(
         0.0,
-        description="Seconds that a cluster may take to grow, by its autoscaler or as nodes start: "
-        "to room for `max_concurrent` trials, else for one. The search begins with what is there.",
+        description="Seconds that a cluster may take to grow, by its autoscaler or as nodes start, "
+        "to hold `max_concurrent` trials, else one. The search then begins with the nodes it has.",
     )
     gpus_per_trial: int | None = Field(
         None,
@@ -62,7 +62,7 @@ class ResourcesConfig(Section):
         None,
         ge=1,
         description="Processes of a trial that divide every batch of its finetune stage; default: "
-        "one for each GPU. To be set where there are no GPUs.",
+        "one for each GPU. Set it where there are no GPUs.",
     )
 
 
@@ -100,12 +100,12 @@ class SearchConfig(Section):
         default_factory=list, description="Configurations to try first: dotted path to value."
     )
     max_concurrent: int | None = Field(
-        None, ge=1, description="Trials at once; default: as many as the resources hold."
+        None, ge=1, description="Parallel trials; default: as many as the resources hold."
     )
     max_failures: int = Field(
         3,
         ge=0,
-        description="Times a trial is started again after a crash of its own; the loss of its node "
+        description="How often a trial is started again after its own crash; the loss of its node "
         "does not count.",
     )
     time_budget: Duration | None = Field(
@@ -117,26 +117,26 @@ class SearchConfig(Section):
         None, description="Value of the metric at which a finished trial ends the search."
     )
     trial_timeout: Duration | None = Field(
-        None, description="Longest time of one trial, which fails then (90s, 20m, 6h, 2d)."
+        None, description="Longest time of one trial, which then fails (90s, 20m, 6h, 2d)."
     )
     last_checkpoints: int = Field(
         2,
         ge=1,
         le=100,
-        description="Checkpoints that a running trial keeps, the newest; where the last one cannot "
-        "be read it goes on from the one before it.",
+        description="Newest checkpoints that a running trial keeps; if the last one cannot be "
+        "read, it continues from the one before.",
     )
     keep_checkpoints: int = Field(
         3, ge=0, description="Checkpoints of the best finished trials that are kept."
     )
     disk_budget: Size | None = Field(
-        None, description="What the checkpoints of the run may take (500MB, 50GB)."
+        None, description="Largest size of all checkpoints of the run (500MB, 50GB)."
     )
 
     @model_validator(mode="before")
     @classmethod
     def _first_objective(cls, values: Any) -> Any:
-        """`metric` is the first objective, for all that compare trials by one number."""
+        """Sets `metric` to the first objective, for code that compares trials by one number."""
         found = values.get("objectives") if isinstance(values, dict) else None
         if isinstance(found, list) and found and "metric" not in values:
             return {**values, "metric": found[0]}

@@ -1,4 +1,4 @@
-"""What all sections of an experiment file have in common."""
+"""The base class of all sections of an experiment file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The parameters of an experiment: which are drawn, when, and what they make of the leaves."""
+"""The parameters of an experiment: their distributions, conditions, and effect on the leaves."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _Items = list[Distribution | tuple[Scalar]]
 
 @dataclass(frozen=True)
 class Parameter:
-    """One thing that is drawn.
+    """Describes one value that is drawn.
 
     Attributes:
         name: Name in the study: the dotted path, ``path@0``, ``path@1`` ... for alternatives.
@@ -47,7 +47,7 @@ class Parameter:
 
 
 class _Values:
-    """Leaf values under one assignment of the parameters, computed when asked for."""
+    """Computes leaf values for one assignment of the parameters, on demand."""
 
     def __init__(self, space: Space, params: Mapping[str, Any]) -> None:
         self._space = space
@@ -90,21 +90,21 @@ class _Values:
 
 
 class Space:
-    """All parameters of an experiment.
+    """Holds all parameters of an experiment.
 
     Attributes:
-        parameters: Those that can ever take part, each after what its conditions name.
+        parameters: Those that can take part, each after the parameters in its conditions.
         constants: Leaves with a fixed value, by dotted path.
-        alternatives: All parameters of a path, also those that can never take part.
+        alternatives: All parameters of a path, including those that can never take part.
         merged: Leaves that named mappings set, with the parameter that chooses the mapping.
     """
 
     def __init__(self, constants: Mapping[str, Any], parameters: Sequence[Parameter]) -> None:
-        """Prunes what can never take part.
+        """Removes parameters that can never take part.
 
         Args:
             constants: Fixed leaves by dotted path.
-            parameters: Every parameter, each after what its conditions name.
+            parameters: Every parameter, each after the parameters in its conditions.
         """
         self.constants = dict(constants)
         self.alternatives: dict[str, list[Parameter]] = {}
@@ -122,7 +122,7 @@ class Space:
                 for path, condition in parameter.when.items()
             ):
                 self._reachable.add(parameter.name)
-                # One named mapping that always holds is a constant with a name.
+                # A single named mapping that always holds is a constant with a name.
                 if not (parameter.merges and len(parameter.merges) == 1 and not parameter.when):
                     self.parameters.append(parameter)
 
@@ -130,21 +130,21 @@ class Space:
         return len(self.parameters)
 
     def active(self, params: Mapping[str, Any]) -> set[str]:
-        """Names of the parameters that take part under these values (missing ones: defaults)."""
+        """Returns the names of active parameters for these values (missing ones: defaults)."""
         values = _Values(self, params)
         return {parameter.name for parameter in self.parameters if values.holds(parameter)}
 
     def active_params(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """What a configuration has use for, of all that was drawn: the one place that decides.
+        """Selects the values that have an effect. All code decides this here.
 
-        Everything that shows a trial asks here. Samplers of a fixed space draw inactive parameters
-        too, which have no effect; and a step of a float may have been missed by a hair.
+        All code that shows a trial calls this. Samplers of a fixed space also draw inactive
+        parameters, which have no effect; and a float may be slightly off its step.
 
         Args:
-            params: Values by parameter name, as a study keeps them.
+            params: Values by parameter name, as stored in a study.
 
         Returns:
-            Active parameters only, in their order, numbers on steps as the file would say them.
+            Active parameters only, in their order; numbers on steps as exact decimals.
         """
         active = self.active(params)
         return {
@@ -154,7 +154,7 @@ class Space:
         }
 
     def default_params(self) -> dict[str, Any]:
-        """The defaults of the parameters that are active on defaults."""
+        """Returns the defaults of the parameters that are active with defaults."""
         active = self.active({})
         return {p.name: p.distribution.default for p in self.parameters if p.name in active}
 
@@ -176,17 +176,17 @@ class Space:
         return params
 
     def leaf_values(self, params: Mapping[str, Any]) -> dict[str, Any]:
-        """Every leaf that has a value of its own (not the schema default), by dotted path."""
+        """Returns every leaf with a value other than from the schema default, by dotted path."""
         values = _Values(self, params)
         paths = [*self.constants, *self.alternatives, *self.merged]
         found = {path: values._written(path) for path in paths if path in leaves()}
         return {path: value for path, value in found.items() if value is not MISSING}
 
     def clip(self, wanted: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
-        """The nearest active parameters to some wanted values.
+        """Returns the nearest active parameters to some wanted values.
 
         Args:
-            wanted: Values by dotted path or parameter name; what is not named gets its default.
+            wanted: Values by dotted path or parameter name; missing ones get their default.
 
         Returns:
             Values by parameter name, and one notice per value that could not be kept.
@@ -212,7 +212,7 @@ class Space:
         return params, notices
 
     def knows(self, key: str) -> bool:
-        """Whether it is a leaf, a choice of named mappings or a parameter name."""
+        """Returns whether it is a leaf, a choice of named mappings or a parameter name."""
         if key in leaves() or key in self.alternatives:
             return True
         return any(p.name == key for group in self.alternatives.values() for p in group)
@@ -244,7 +244,7 @@ class Space:
         )
 
     def possible(self, path: str) -> _Items:
-        """What a leaf can be: distributions, and constants as 1-tuples (no value: none)."""
+        """Returns what a leaf can be: distributions, and constants as 1-tuples (no value: none)."""
         if path not in self._possible:
             self._possible[path] = self._find_possible(path)
         return self._possible[path]
@@ -275,7 +275,7 @@ class Space:
         return fallback
 
     def exclusive(self, one: Parameter, other: Parameter) -> bool:
-        """Whether some leaf that both conditions name keeps them from holding together."""
+        """Returns whether some leaf in both conditions excludes that both hold."""
         for path in one.when.keys() & other.when.keys():
             pair = [one.when[path], other.when[path]]
             if not any(
@@ -289,7 +289,7 @@ class Space:
         return conditions.representatives(self.possible(path), asked)
 
     def _covered(self, group: Sequence[Parameter]) -> bool:
-        """Whether one of them is active, whatever the others are."""
+        """Returns whether one of them is active, whatever values the others have."""
         if any(not parameter.when for parameter in group):
             return True
         paths = sorted({path for parameter in group for path in parameter.when})
@@ -311,11 +311,11 @@ class Space:
 
 
 def bounds(items: _Items) -> Any:
-    """What `Space.possible` found, in short.
+    """Summarises the result of `Space.possible`.
 
     Returns:
-        ``(low, high)`` where there is a range and all is numbers, else a list of the values, or
-        the value itself where there is only one.
+        ``(low, high)`` if there is a range and everything is a number, else a list of the
+        values, or the value itself if there is only one.
     """
     found = ends(items)
     ranged = any(not isinstance(item, tuple | Categorical) for item in items)
@@ -325,7 +325,7 @@ def bounds(items: _Items) -> Any:
 
 
 def ends(items: _Items) -> list[Any]:
-    """Constants, choices and both ends of ranges, each once."""
+    """Returns constants, choices and both ends of ranges, each once."""
     found: list[Any] = []
     for item in items:
         if isinstance(item, tuple):

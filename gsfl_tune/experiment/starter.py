@@ -1,4 +1,4 @@
-"""The first experiment file for somebody's images, with comments to go on from."""
+"""The first experiment file for a user's images, with comments for further changes."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from typing import Any
 
 _STEP = 32
 _SMALLEST, _LARGEST = 64, 224
-# Of a bird at 224 pixels little is left; who has more may want them.
+# At 224 pixels a bird shows few details; larger images may need this size.
 _DETAILED = 448
 _MOST_GROUPS = 20
-# Cached activations of four views take about half a megabyte an image, for every backbone.
+# Cached activations of four views take about half a megabyte per image, for every backbone.
 _MOST_WITH_VIEWS = 10_000
-# Above this ratio of the largest class to the smallest, accuracy is that of the large ones.
+# Above this ratio of the largest class to the smallest, large classes dominate the accuracy.
 _UNEQUAL = 3
 
 
 @dataclass(frozen=True)
 class Facts:
-    """What an experiment file is made of.
+    """Holds the facts that an experiment file is made of.
 
     Attributes:
-        data: Keys of the section ``data`` that say where the images are and how they are listed.
-        parts: Images by part that the source gives; "" for those without one.
+        data: Keys of the section ``data`` with the location of the images and their listing.
+        parts: Images per part that the source gives; "" for those without one.
         class_count: Number of classes.
-        short_side: Median of the shorter sides of the images in pixels, None if nobody knows.
-        class_ratio: Images of the largest class by those of the smallest.
+        short_side: Median of the shorter sides of the images in pixels, None if unknown.
+        class_ratio: Number of images of the largest class divided by that of the smallest.
         backbones: timm models to search.
-        weights: Where their weights come from.
+        weights: Source of their weights.
     """
 
     data: Mapping[str, Any]
@@ -44,12 +44,12 @@ class Facts:
 
     @property
     def images(self) -> int:
-        """Images of all parts."""
+        """Returns the number of images of all parts."""
         return sum(self.parts.values())
 
     @property
     def image_size(self) -> int:
-        """Side in pixels that the backbone shall see: that of small images, at most 224.
+        """Returns the side in pixels for the backbone: that of small images, at most 224.
 
         A multiple of 32, the stride of usual backbones.
         """
@@ -59,7 +59,7 @@ class Facts:
 
 
 def name_of(path: str) -> str:
-    """The name of an experiment for the images at a path or URL."""
+    """Makes the name of an experiment for the images at a path or URL."""
     stem = Path(path.rstrip("/")).stem if "://" in path else Path(path).resolve().stem
     name = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in stem)
     return re.sub(r"^[._-]+", "", name) or "data"
@@ -69,8 +69,8 @@ def starter_text(name: str, facts: Facts, *, quick: bool = False) -> str:
     """Writes an experiment: the head and the last blocks in an hour, or the head in minutes.
 
     Args:
-        name: Of the experiment.
-        facts: What the images are.
+        name: Name of the experiment.
+        facts: Facts about the images.
         quick: Whether the backbone stays frozen.
 
     Returns:
@@ -95,12 +95,12 @@ def _head(name: str, facts: Facts, quick: bool) -> str:
     )
     return f"""\
 # {what}
-# Images: {facts.images:,} of {facts.class_count:,} classes. Written for them; yours to change.
+# Images: {facts.images:,} of {facts.class_count:,} classes. Generated for them; edit it freely.
 #
 #   gsfl-tune check FILE      every problem of the file, what is searched, what it costs
 #   gsfl-tune search FILE     search, retrain, test, export
 #
-# What is a value stays as it is; {{float: ...}}, {{int: ...}} and {{choice: ...}} are searched.
+# Plain values stay fixed; {{float: ...}}, {{int: ...}} and {{choice: ...}} are searched.
 name: {_json(name)}
 """
 
@@ -128,7 +128,7 @@ def _data(facts: Facts, quick: bool) -> str:
         lines += [
             "  # Augmented views of every training image, computed once for all trials; 0 augments"
             " anew in",
-            "  # every epoch: as accurate, slower, and nothing to keep on the disk.",
+            "  # every epoch: equally accurate, slower, without files on the disk.",
             f"  views: {views}",
             "  augment:",
             "    scale: {choice: [0.35, 0.7]} # smallest share of an image that a view shows",
@@ -142,7 +142,7 @@ def _data(facts: Facts, quick: bool) -> str:
 def _parts(facts: Facts) -> str:
     given = [f"{part} {count:,}" for part, count in facts.parts.items() if part]
     if not given:
-        return "The images have no parts: both shares are held out. The test is looked at once."
+        return "The images have no parts: both shares are held out. The test part is used once."
     return (
         f"Given parts: {', '.join(given)}. Shares are held out only for parts that are not given."
     )
@@ -164,7 +164,7 @@ model:
   dropout: {{float: [0, {"0.7" if quick else "0.5"}], default: 0.28}}
   # Size of the shared and of the discriminative part.
   latent_dim: {{int: [128, 1024], log: true, default: 512}}
-  # The encoders see the unit feature times this; it matters more than one would think.
+  # The encoders see the unit feature times this; it has a strong effect.
   feature_scale: {{float: [{"1" if quick else "4"}, 64], log: true, default: 11.8}}
 {_groups(facts)}"""
 
@@ -263,5 +263,5 @@ search:
 
 
 def _json(value: Any) -> str:
-    """JSON is YAML, whatever a path holds."""
+    """Writes JSON, which is valid YAML whatever a path contains."""
     return json.dumps(value, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Durations and sizes as people write them: ``20m``, ``50GB``."""
+"""Durations and sizes in the form that people write: ``20m``, ``50GB``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BYTES = {
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), start=1)},
 }
 
-# Above 0, in the language of both regular expressions and JSON schema.
+# Above 0, in the common syntax of regular expressions and JSON schema.
 _NUMBER = r"([0-9]*[1-9][0-9]*(\.[0-9]+)?|[0-9]+\.[0-9]*[1-9][0-9]*)"
 
 Duration = (
@@ -39,19 +39,19 @@ Size = (
 
 
 def seconds(duration: str | float) -> float:
-    """Seconds of a `Duration`."""
+    """Returns the seconds of a `Duration`."""
     number, factor = _parse(duration, _SECONDS)
     return number * factor
 
 
 def byte_count(size: str | float) -> int:
-    """Bytes of a `Size`."""
+    """Returns the bytes of a `Size`."""
     number, factor = _parse(size, _BYTES)
     return int(number * factor)
 
 
 def size_text(count: int) -> str:
-    """Bytes as a `Size`, rounded: ``3.2GB``."""
+    """Formats bytes as a `Size`, rounded: ``3.2GB``."""
     for unit in ("TB", "GB", "MB", "kB"):
         if count >= _BYTES[unit]:
             return f"{count / _BYTES[unit]:.3g}{unit}"
@@ -59,12 +59,12 @@ def size_text(count: int) -> str:
 
 
 def duration_text(duration: str | float) -> str:
-    """A `Duration` as it was written; a plain number as seconds."""
+    """Returns a `Duration` as it was written; a plain number as seconds."""
     return duration if isinstance(duration, str) else f"{duration:g}s"
 
 
 def time_text(seconds: float) -> str:
-    """Seconds for people: ``45 s``, ``3:30 min``, ``12 min``, ``3:20 h``."""
+    """Formats seconds for people: ``45 s``, ``3:30 min``, ``12 min``, ``3:20 h``."""
     whole = round(seconds)
     if whole < 90:
         return f"{whole} s"

@@ -1,4 +1,4 @@
-"""Conditions that nothing fulfils: their parameters would be left out without a word."""
+"""Conditions that are never met: their parameters would be left out silently."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gsfl_tune.experiment.space import Parameter, Space
 
 
 def unmet_conditions(space: Space, root: Node) -> list[Problem]:
-    """Finds what no value of a leaf fulfils, in conditions of all parameters.
+    """Finds values in conditions that a leaf never takes.
 
-    A list of values is looked at one by one. A single number of a range without steps counts as
-    well: it is drawn as good as never.
+    Values of a list are checked one by one. A single number of a range without steps counts
+    as well: it is practically never drawn.
 
     Args:
         space: The compiled space.
@@ -47,7 +47,7 @@ def _complaint(space: Space, path: str, condition: Condition) -> str | None:
     if rare:
         listed = ", ".join(part.describe().removeprefix("= ") for part in rare)
         return (
-            f"found {listed}, which {path} ({described(items)}) is as good as never; allowed a "
+            f"found {listed}, which {path} ({described(items)}) practically never is; allowed a "
             "comparison, such as {ge: ...}, or a range with a step"
         )
     return None
@@ -58,7 +58,7 @@ def _fulfilled(items: list[Distribution | tuple[Scalar]], condition: Condition) 
 
 
 def _by_chance_alone(items: list[Distribution | tuple[Scalar]], condition: Condition) -> bool:
-    """Whether a condition holds at single points of ranges without steps, and nowhere else."""
+    """Returns whether a condition holds only at single points of ranges without steps."""
     others = [
         item
         for item in items
@@ -68,7 +68,7 @@ def _by_chance_alone(items: list[Distribution | tuple[Scalar]], condition: Condi
 
 
 def described(items: list[Distribution | tuple[Scalar]]) -> str:
-    """What a leaf can be, in words."""
+    """Describes the possible values of a leaf."""
     words = [
         show(item[0]).strip("'") if isinstance(item, tuple) else item.describe() for item in items
     ]

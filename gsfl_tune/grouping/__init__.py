@@ -1,4 +1,4 @@
-"""Grouping: which classes share features."""
+"""Methods that group classes; the classes of a group share features."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GROUPINGS: list[type[Grouping]] = [
     SingleGrouping,
 ]
 
-# Their groups are given, not counted.
+# Methods with a fixed number of groups.
 _UNCOUNTED = ("taxonomy", "single")
 
 
@@ -57,21 +57,21 @@ def make_groups(
 
     Args:
         method: Name of one of `GROUPINGS`.
-        count: Groups K; ``taxonomy`` and ``single`` decide themselves.
+        count: Number of groups K; ``taxonomy`` and ``single`` have their own.
         features: (N, D) unit features of un-augmented training images; ``taxonomy``, ``random`` and
-            ``single`` do not look at them.
+            ``single`` do not use them.
         labels: (N,) classes, 0 .. C - 1.
-        class_count: C.
-        seed: Of everything random.
+        class_count: Number of classes C.
+        seed: Seed of all random choices.
         taxonomy: Group name of every class, for ``taxonomy``: see `load_taxonomy`.
 
     Returns:
-        (C,) group of every class, int64; groups are numbered in the order of their first classes
+        (C,) group of every class, int64. Groups are numbered in the order of their first classes
         and none is empty.
 
     Raises:
-        ValueError: If there is no such method, more groups than classes are asked for, or what the
-            method needs is missing.
+        ValueError: If there is no such method, there are more groups than classes, or the input
+            of the method is missing.
     """
     known = {grouping.name: grouping for grouping in GROUPINGS}
     if method not in known:
@@ -79,7 +79,7 @@ def make_groups(
     counted = method not in _UNCOUNTED
     if counted and not 1 <= count <= class_count:
         raise ValueError(f"cannot make {count} groups of {class_count} classes")
-    if counted and count in (1, class_count):  # one way to do it
+    if counted and count in (1, class_count):  # the only solution
         return (
             np.arange(class_count, dtype=np.int64) if count > 1 else np.zeros(class_count, np.int64)
         )

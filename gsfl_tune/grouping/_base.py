@@ -1,4 +1,4 @@
-"""What all groupings share."""
+"""The interface of groupings and their common functions."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class GroupingInput:
-    """What a grouping may look at.
+    """Holds the input of a grouping.
 
     Attributes:
-        count: Groups asked for, at most `class_count`.
+        count: Number of groups wanted, at most `class_count`.
         features: (N, D) unit features of un-augmented training images.
         labels: (N,) class of every feature.
-        class_count: C.
-        seed: Of everything random.
+        class_count: Number of classes C.
+        seed: Seed of all random choices.
         taxonomy: Group name of every class, or None.
     """
 
@@ -42,15 +42,15 @@ class Grouping(ABC):
 
     @abstractmethod
     def assign(self, given: GroupingInput) -> Groups:
-        """Any integer label a class (C,); the caller numbers the groups.
+        """Returns any integer label per class (C,); the caller renumbers the groups.
 
         Raises:
-            ValueError: If what it needs is missing.
+            ValueError: If its input is incomplete.
         """
 
 
 def class_means(features: np.ndarray, labels: np.ndarray, class_count: int) -> Matrix:
-    """Means (C, D) of the features of every class, float64.
+    """Returns the means (C, D) of the features of every class, float64.
 
     Raises:
         ValueError: If a class has no feature.
@@ -67,7 +67,7 @@ def class_means(features: np.ndarray, labels: np.ndarray, class_count: int) -> M
 
 
 def numbered_by_first_class(groups: np.ndarray) -> Groups:
-    """The same grouping with groups numbered in the order of their first classes."""
+    """Renumbers groups in the order of their first classes."""
     _, first, inverse = np.unique(groups, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[inverse].astype(np.int64)
 
@@ -75,7 +75,7 @@ def numbered_by_first_class(groups: np.ndarray) -> Groups:
 def fill_empty_groups(groups: np.ndarray, count: int) -> Groups:
     """Splits the last class off the largest group until there are ``count`` groups.
 
-    Clustering finds fewer groups than asked for when classes coincide.
+    Clustering finds too few groups when classes coincide.
     """
     groups = numbered_by_first_class(groups)
     for number in range(int(groups.max()) + 1, count):

@@ -9,10 +9,10 @@ from gsfl_tune.grouping.confusion import affinity, held_out_posteriors
 
 
 class AgglomerativeGrouping(Grouping):
-    """Classes that a linear probe confuses share a group: average linkage.
+    """Groups classes that a linear probe confuses, by average linkage.
 
-    The distance is the negative logarithm of the confusion: confusions span orders of
-    magnitude, and without it all but the strongest look alike.
+    The distance is the negative logarithm of the confusion. Confusions span orders of magnitude,
+    and without the logarithm only the strongest would count.
     """
 
     name = "agglomerative"
@@ -25,7 +25,7 @@ class AgglomerativeGrouping(Grouping):
         graph = affinity(posteriors, given.labels)
         np.fill_diagonal(graph, graph.max())
         distances = np.log(graph.max()) - np.log(graph)
-        from sklearn.cluster import AgglomerativeClustering  # slow to import, seldom needed
+        from sklearn.cluster import AgglomerativeClustering  # slow to import, rarely needed
 
         model = AgglomerativeClustering(given.count, metric="precomputed", linkage="average")
         return model.fit_predict(distances)

@@ -1,9 +1,9 @@
-"""Which classes a linear probe confuses, found by cross-validation.
+"""Confusions of classes by a linear probe, estimated by cross-validation.
 
 The probe is linear discriminant analysis with a shrunken common covariance, on at most 256
-principal components: closed form, so that 200 classes of 30 images in 2048 dimensions take seconds,
-where logistic regression takes minutes. Its posteriors are overconfident; one temperature, chosen
-by held-out likelihood, corrects that, so that near misses count besides outright errors.
+principal components. Its closed form takes seconds for 200 classes of 30 images in 2048 dimensions,
+where logistic regression takes minutes. Its posteriors are overconfident. One temperature, chosen
+by held-out likelihood, corrects this, so that near misses count besides actual errors.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _TEMPERATURES = np.geomspace(1.0, 1000.0, 31)
 def held_out_posteriors(
     features: np.ndarray, labels: np.ndarray, class_count: int, *, seed: int = 0
 ) -> Matrix:
-    """Log posteriors of a probe for features that it was not fitted on.
+    """Returns log posteriors of a probe for features that it was not fitted on.
 
     Args:
         features: (N, D) unit features.
         labels: (N,) classes.
-        class_count: C.
-        seed: Of the folds and of the principal components.
+        class_count: Number of classes C.
+        seed: Seed of the folds and of the principal components.
 
     Returns:
-        (N, C) natural logarithms, -inf for a class that the probe of this fold has not seen.
+        (N, C) natural logarithms, -inf for a class unknown to the probe of this fold.
 
     Raises:
         ValueError: If a class has no feature or no class has two.
@@ -42,7 +42,7 @@ def held_out_posteriors(
         raise ValueError("cross-validation needs a class with at least two training images")
     rows = _reduced(features, seed)
     folds = _stratified_folds(labels, min(FOLDS, int(counts.max())), seed)
-    from scipy.special import log_softmax  # slow to import, seldom needed
+    from scipy.special import log_softmax  # slow to import, rarely needed
 
     scores = np.empty((len(rows), class_count))
     for fold in range(int(folds.max()) + 1):
@@ -56,18 +56,18 @@ def held_out_posteriors(
 
 
 def confusion_matrix(log_posteriors: Matrix, labels: np.ndarray) -> Matrix:
-    """Mean posterior (C, C) of every class, by true class; rows sum to 1."""
+    """Returns the mean posterior (C, C) of every class, by true class; rows sum to 1."""
     return _mean_by_class(np.exp(log_posteriors), labels)
 
 
 def affinity(log_posteriors: Matrix, labels: np.ndarray) -> Matrix:
-    """Symmetric affinity (C, C) of classes, zero on the diagonal: what they are taken for.
+    """Returns the symmetric affinity (C, C) of classes from their confusions, zero diagonal.
 
-    Every image counts with its posterior over the classes that it is not of, so that a class
-    that is hardly ever mistaken still says which it resembles. A tenth of the chance level is added
-    everywhere, so that no class is cut off from all others.
+    Every image counts with its posterior over the other classes. So a class that is rarely
+    confused still shows which classes resemble it. A tenth of the chance level is added everywhere,
+    so that no class is isolated.
     """
-    from scipy.special import softmax  # slow to import, seldom needed
+    from scipy.special import softmax  # slow to import, rarely needed
 
     others = log_posteriors.copy()
     others[np.arange(len(labels)), labels] = -np.inf
@@ -86,19 +86,19 @@ def _mean_by_class(rows: Matrix, labels: np.ndarray) -> Matrix:
 
 
 def _reduced(features: np.ndarray, seed: int) -> Matrix:
-    """At most `COMPONENTS` principal components; they see no labels, so nothing leaks."""
+    """Reduces to at most `COMPONENTS` principal components, which use no labels."""
     rows = np.asarray(features, dtype=np.float32)
     kept = min(COMPONENTS, len(rows) - 1)
     if rows.shape[1] <= kept:
         return rows.astype(np.float64)
-    from sklearn.decomposition import PCA  # slow to import, seldom needed
+    from sklearn.decomposition import PCA  # slow to import, rarely needed
 
     pca = PCA(kept, svd_solver="randomized", iterated_power=2, random_state=seed)
     return pca.fit_transform(rows).astype(np.float64)
 
 
 def _stratified_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """Fold of every sample; each class is spread over as many folds as it can fill."""
+    """Returns the fold of every sample; each class is spread over as many folds as possible."""
     generator = np.random.default_rng(seed)
     shuffled = generator.permutation(len(labels))
     order = shuffled[np.argsort(labels[shuffled], kind="stable")]
@@ -108,7 +108,7 @@ def _stratified_folds(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _discriminant(rows: Matrix, labels: np.ndarray, queries: Matrix, class_count: int) -> Matrix:
-    """Linear discriminant scores (queries, C); -inf for classes without a row."""
+    """Returns linear discriminant scores (queries, C); -inf for classes without a row."""
     counts = np.bincount(labels, minlength=class_count)
     means = np.zeros((class_count, rows.shape[1]))
     np.add.at(means, labels, rows)

@@ -1,4 +1,4 @@
-"""k-means of class means."""
+"""k-means clustering of class means."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups, Matrix, cl
 
 
 def cluster_rows(rows: Matrix, count: int, seed: int) -> Groups:
-    """k-means (10 starts) of the rows of a matrix."""
-    # scikit-learn takes two seconds to import, and most trials find their groups in the cache.
+    """Clusters the rows of a matrix by k-means (10 starts)."""
+    # The import takes two seconds, and most trials find their groups in the cache.
     from sklearn.cluster import KMeans
     from sklearn.exceptions import ConvergenceWarning
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # coinciding rows: handled later
+        warnings.simplefilter("ignore", ConvergenceWarning)  # identical rows are handled later
         return KMeans(count, n_init=10, random_state=seed).fit_predict(rows)
 
 
 class KMeansGrouping(Grouping):
-    """Classes whose mean features lie close together share a group."""
+    """Groups classes with similar mean features."""
 
     name = "kmeans"
 

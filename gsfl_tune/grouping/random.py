@@ -1,4 +1,4 @@
-"""Random groups, the baseline of any grouping."""
+"""Random groups, the baseline for other groupings."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups
 
 
 class RandomGrouping(Grouping):
-    """Groups drawn at random whose sizes differ by one at most."""
+    """Draws random groups whose sizes differ by at most one."""
 
     name = "random"
 
     def assign(self, given: GroupingInput) -> Groups:
-        """Deals the classes out in a random order."""
+        """Assigns the classes in random order to the groups in turn."""
         order = np.random.default_rng(given.seed).permutation(given.class_count)
         return (order % given.count).astype(np.int64)

@@ -8,7 +8,7 @@ from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups
 
 
 class SingleGrouping(Grouping):
-    """All classes share one group, whatever count is asked for."""
+    """Puts all classes into one group, whatever the wanted count."""
 
     name = "single"
 

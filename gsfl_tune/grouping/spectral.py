@@ -13,7 +13,7 @@ from gsfl_tune.grouping.kmeans import cluster_rows
 
 
 class SpectralGrouping(Grouping):
-    """Classes that a linear probe confuses share a group: normalised cuts of their graph."""
+    """Groups classes that a linear probe confuses, by normalised cuts of their graph."""
 
     name = "spectral"
 

@@ -1,4 +1,4 @@
-"""Groups that people made."""
+"""Groups from a given taxonomy."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from gsfl_tune.grouping._base import Grouping, GroupingInput, Groups
 
 
 class TaxonomyGrouping(Grouping):
-    """Classes of one taxon share a group; how many there are is the taxonomy's choice."""
+    """Groups the classes of one taxon; the taxonomy decides the number of groups."""
 
     name = "taxonomy"
 
     def assign(self, given: GroupingInput) -> Groups:
-        """Reads the groups off the taxonomy."""
+        """Reads the groups from the taxonomy."""
         if given.taxonomy is None:
             raise ValueError("grouping by taxonomy needs a file: set model.groups.taxonomy")
         if len(given.taxonomy) != given.class_count:

@@ -1,4 +1,4 @@
-"""Backbones of other packages: models that they register with timm."""
+"""Backbones of other packages, registered with timm."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ _registered: dict[str, Plugin] = {}
 
 
 def register(architecture: str) -> Plugin | None:
-    """Lets the package that adds a model register it with timm.
+    """Lets a package register its model with timm.
 
     Args:
         architecture: Name of a model, without a tag.
 
     Returns:
-        What adds it, or None for one of timm's own and for an unknown one.
+        The plugin, or None for a model of timm itself and for an unknown one.
 
     Raises:
-        PluginError: If that is not possible.
+        PluginError: If the model cannot be registered.
     """
     if architecture in _registered:
         return _registered[architecture]

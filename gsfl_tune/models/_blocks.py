@@ -1,4 +1,4 @@
-"""The sequence of blocks of a timm model, so that only the last ones can be trained."""
+"""The sequence of blocks of a timm model, so that only the last blocks can be trained."""
 
 from __future__ import annotations
 
@@ -14,24 +14,25 @@ from torch import nn
 
 Blocks = tuple[tuple[str, ...], ...]
 
-# No parameter has this name: it shows where a matcher puts what it does not know.
+# No parameter has this name: it shows where a matcher puts unknown names.
 _UNKNOWN = "?"
 
 
 def parameter_blocks(
     model: Any, order: Mapping[str, int], unused: frozenset[str] = frozenset()
 ) -> Blocks:
-    """Names of the parameters of every block, in the order of the forward pass.
+    """Returns the names of the parameters of every block, in the order of the forward pass.
 
-    timm's own coarse grouping (stages of convolutional nets, layers of transformers); of a model
-    without one, the children of the list of modules that holds most of it. VGG's blocks end at its
-    pools. The stem belongs to the first block. What belongs to no block (a neck, a last
-    convolution, biases that all blocks share) is part of the block that is at work when it is first
-    read; what is read behind all blocks is a last one where it holds as much as the average block.
+    Blocks are timm's own coarse groups (stages of convolutional nets, layers of transformers). For
+    a model without groups, they are the children of the list of modules that holds most of it.
+    VGG's blocks end at its pools. The stem belongs to the first block. A parameter in no block (a
+    neck, a last convolution, biases that all blocks share) joins the block that is active when it
+    is first read. Parameters that are read after all blocks form a last block if they are as many
+    as in the average block.
 
-    The last block is worth being trained alone: it holds at least half of what the average block
-    does, and is more than one projection (a matrix, a 1 x 1 convolution). Another one is part of
-    the block before it.
+    The last block must be worth training alone: it holds at least half as much as the average
+    block, and more than one projection (a matrix, a 1 x 1 convolution). Otherwise it joins the
+    block before it.
 
     Args:
         model: A timm model without classifier.
@@ -57,13 +58,13 @@ def parameter_blocks(
 
 
 def trained_names(blocks: Blocks, count: int | Literal["all"]) -> list[str]:
-    """Names of the parameters of the last blocks; more blocks than there are mean all."""
+    """Returns the names of the last blocks' parameters; a count above the total means all."""
     first = 0 if count == "all" else max(0, len(blocks) - count)
     return [name for block in blocks[first:] for name in block]
 
 
 def frozen_modules(model: nn.Module) -> list[nn.Module]:
-    """Modules that hold parameters, none of them trained, with everything inside them."""
+    """Returns the outermost modules with parameters of which none is trained."""
     frozen: list[nn.Module] = []
 
     def visit(module: nn.Module) -> None:
@@ -79,13 +80,13 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 
 
 def _groups(model: Any) -> tuple[list[list[str]], list[str]]:
-    """Blocks, the stem in the first one, and the names of the parameters that are in none."""
+    """Returns blocks, with the stem in the first, and the names of parameters in no block."""
     if isinstance(model, VGG):
         return _vgg(model), []
     for coarse in (True, False):
         try:
             groups, others = _matched(model, model.group_matcher(coarse=coarse))
-        except Exception:  # some have no such method, or only one of the two kinds
+        except Exception:  # a model may lack the method or one of the kinds
             continue
         if len(groups) > 1:
             groups[:2] = [groups[0] + groups[1]]
@@ -94,16 +95,16 @@ def _groups(model: Any) -> tuple[list[list[str]], list[str]]:
 
 
 def _matched(model: nn.Module, matcher: Any) -> tuple[list[list[str]], list[str]]:
-    """timm's groups, and what its matcher leaves out."""
+    """Returns timm's groups, and the names that its matcher leaves out."""
     named = [*model.named_parameters(), (_UNKNOWN, None)]
     found = group_parameters(SimpleNamespace(named_parameters=lambda: named), matcher)
     groups = [found[key] for key in sorted(found)]
-    # What is unknown comes last.
+    # Unknown names come last.
     return groups[:-1], [name for name in groups[-1] if name != _UNKNOWN]
 
 
 def _listed(model: nn.Module) -> tuple[list[list[str]], list[str]]:
-    """The children of the list of modules, nearest to the root, that holds half of a model."""
+    """Returns the children of the list of modules, nearest to the root, with half of a model."""
     sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
     lists = [
         (path, module)
@@ -122,7 +123,7 @@ def _listed(model: nn.Module) -> tuple[list[list[str]], list[str]]:
 
 
 def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, int]) -> list[str]:
-    """Adds parameters to the block that is at work when they are first read; returns the others."""
+    """Adds parameters to the block that is active at their first read; returns the others."""
     ends = [max(order.get(name, 0) for name in group) for group in groups]
     behind: list[str] = []
     for name in names:
@@ -135,7 +136,7 @@ def _place(names: Iterable[str], groups: list[list[str]], order: Mapping[str, in
 
 
 def _is_projection(parameters: Sequence[nn.Parameter]) -> bool:
-    """Whether they are norms, biases and at most one weight, which sees single positions."""
+    """Returns whether they are norms, biases and at most one weight for single positions."""
     weights = [p for p in parameters if p.ndim > 1]
     return len(weights) <= 1 and all(p.numel() == p.shape[0] * p.shape[1] for p in weights)
 

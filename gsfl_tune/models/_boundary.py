@@ -1,9 +1,9 @@
-"""Cuts a timm model in front of its trained blocks: a frozen prefix and a trained suffix.
+"""The cut of a timm model before its trained blocks: a frozen prefix and a trained suffix.
 
-Nothing is known about families of models. One run shows which modules are done when the first
-trained one is entered; in the suffix these pass on what they get. Where a model does more between
-its modules than that (adds an embedding, hands on a second tensor), the two parts do not make up
-the whole, which is found out here, and the model cannot be cut at this place.
+The method knows nothing about model families. One run shows which modules are done when the first
+trained one is entered; in the suffix they pass their input on. A model may do more between its
+modules (add an embedding, pass on a second tensor). Then the two parts differ from the whole, the
+check here detects this, and the model cannot be cut at this place.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ _NO_CHAIN = "its blocks do not simply follow each other"
 
 
 class CannotCut(ValueError):
-    """A model that cannot be cut in front of its trained blocks; the message says why."""
+    """Raised for a model that cannot be cut before its trained blocks; the message says why."""
 
 
 @dataclass(frozen=True)
 class Halves:
-    """Two models that share the modules of the whole one.
+    """Holds two models that share the modules of the whole one.
 
     Attributes:
-        prefix: For `run_prefix`.
+        prefix: Model for `run_prefix`.
         suffix: Its ``forward_features`` takes activations in place of images.
-        activations: At the boundary, of the example.
-        features: Of the example, by the whole model.
+        activations: Activations of the example at the boundary.
+        features: Features of the example by the whole model.
     """
 
     prefix: Any
@@ -41,10 +41,10 @@ class Halves:
 
 
 def cut_in_front(model: Any, example: Tensor) -> Halves:
-    """Cuts a model in front of the first module whose parameters are all trained.
+    """Cuts a model before the first module whose parameters are all trained.
 
     Args:
-        model: A timm model; ``requires_grad`` says which of its parameters are trained.
+        model: A timm model; ``requires_grad`` marks its trained parameters.
         example: (B, 3, height, width) images of the size to cut for.
 
     Raises:
@@ -53,7 +53,7 @@ def cut_in_front(model: Any, example: Tensor) -> Halves:
     boundary, done, activations, features = _trace(model, example)
     suffix = _with(model, dict.fromkeys(done, _Pass()))
     if hasattr(suffix, "_pos_embed"):
-        # Position embeddings of vision transformers are a method between two modules.
+        # Position embeddings of vision transformers are added by a method between two modules.
         suffix.__dict__["_pos_embed"] = _same
     return Halves(
         prefix=_with(model, {boundary: _Stop()}),
@@ -64,7 +64,7 @@ def cut_in_front(model: Any, example: Tensor) -> Halves:
 
 
 def run_prefix(prefix: Any, images: Tensor) -> Tensor:
-    """Activations at the boundary of a batch of images."""
+    """Returns the activations at the boundary for a batch of images."""
     try:
         prefix.forward_features(images)
     except _Reached as reached:
@@ -73,12 +73,12 @@ def run_prefix(prefix: Any, images: Tensor) -> Tensor:
 
 
 def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = frozenset()) -> None:
-    """Looks at shapes and at the flow of gradients: works on the meta device too.
+    """Checks shapes and the flow of gradients; works on the meta device too.
 
     Args:
-        model: That was cut.
+        model: The model that was cut.
         halves: Its parts.
-        unused: Names of the parameters that the feature map does not depend on.
+        unused: Names of parameters that the feature map does not depend on.
 
     Raises:
         CannotCut: If the suffix gives another shape, or depends on weights of the prefix.
@@ -90,7 +90,7 @@ def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = froze
             features = halves.suffix.forward_features(halves.activations.detach())
             names, parameters = zip(*model.named_parameters(), strict=True)
             gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
-    except Exception as error:  # models raise anything at all on input that they do not expect
+    except Exception as error:  # models raise any error on unexpected input
         raise CannotCut(_NO_CHAIN) from error
     finally:
         for name, parameter in model.named_parameters():
@@ -103,7 +103,7 @@ def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = froze
 
 
 def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:
-    """Name of the first trained module, outermost modules done before it, its input, the output."""
+    """Returns the first trained module, outermost modules before it, its input, and the output."""
     done: list[str] = []
     entered: list[str] = []
     found: dict[str, Tensor] = {}
@@ -159,7 +159,7 @@ def _single_tensor(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor:
 
 
 def _with(module: nn.Module, replacements: Mapping[str, nn.Module], path: str = "") -> Any:
-    """The module with some of its descendants replaced; all others are shared, not copied."""
+    """Returns the module with some descendants replaced; all others are shared, not copied."""
     if path in replacements:
         return replacements[path]
     if not any(name.startswith(f"{path}." if path else "") for name in replacements):
@@ -179,14 +179,14 @@ class _Reached(Exception):
 
 
 class _Stop(nn.Module):
-    """Ends a forward pass with what it gets."""
+    """Ends a forward pass and returns its input."""
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> NoReturn:
         raise _Reached(x)
 
 
 class _Pass(nn.Module):
-    """Passes on what it gets."""
+    """Passes its input on."""
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         return x

@@ -1,4 +1,4 @@
-"""Convolutions that take over the norms and activations behind them."""
+"""Convolutions that include the norms and activations after them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 _Activation = tuple[str, list[float], str]
-# How oneDNN calls what may follow a convolution.
+# oneDNN's names for operations after a convolution.
 _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
     nn.Identity: ("none", [], ""),
     nn.ReLU: ("relu", [], ""),
@@ -25,17 +25,17 @@ _ACTIVATIONS: dict[type[nn.Module], _Activation] = {
     nn.Hardswish: ("hardswish", [], ""),
 }
 
-# A convolution, the norm behind it, and the activation behind that.
+# A convolution, the norm after it, and the activation after that.
 Link = tuple[nn.Conv2d, nn.BatchNorm2d | None, nn.Module | None]
 
 
 class FusedConv(nn.Module):
-    """A convolution with the norm and the activation behind it.
+    """Combines a convolution with the norm and the activation after it.
 
     Args:
         conv: An `nn.Conv2d`, or timm's with TensorFlow's padding.
         norm: Folded into the weights; None for no norm.
-        activation: What follows; on the CPU part of the same call.
+        activation: The activation; on the CPU part of the same call.
         onednn: Whether to call oneDNN directly on the CPU.
     """
 
@@ -46,7 +46,7 @@ class FusedConv(nn.Module):
         self, conv: nn.Conv2d, norm: nn.BatchNorm2d | None, activation: nn.Module, onednn: bool
     ) -> None:
         super().__init__()
-        # In double precision: the products are rounded once.
+        # In double precision, so that products are rounded only once.
         weight = conv.weight.double()
         bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.double()
         if norm is not None:
@@ -67,12 +67,12 @@ class FusedConv(nn.Module):
         self._stride, self._dilation = list(conv.stride), list(conv.dilation)
         self._groups = conv.groups
         self._onednn = onednn
-        # Weights by (rows, columns) of zeros in front of the kernel, and the same prepacked.
+        # Weights by (rows, columns) of zeros before the kernel, and the same prepacked.
         self._weights: dict[tuple[int, int], Tensor] = {}
         self._packed: dict[tuple[int, int], Tensor] = {}
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, h, w) to (B, C', h', w')."""
+        """Maps (B, C, h, w) to (B, C', h', w')."""
         padding, zeros = (self._padding, (0, 0)) if not self._same else self._same_padding(x)
         geometry = padding, self._stride, self._dilation, self._groups
         if not self._onednn or x.device.type != "cpu":
@@ -93,10 +93,10 @@ class FusedConv(nn.Module):
         )
 
     def _same_padding(self, x: Tensor) -> tuple[list[int], tuple[int, int]]:
-        """Padding of TensorFlow, which may be one pixel larger behind than in front.
+        """Returns TensorFlow's padding, which may be one pixel larger at the end than at the start.
 
-        Copying the input to pad it costs as much as the convolution. A kernel with a row of zeros
-        in front and the larger padding on both sides computes the same.
+        A copy of the input for padding costs as much as the convolution. A kernel with a row of
+        zeros before it and the larger padding on both sides gives the same result.
         """
         padding, zeros = [], []
         for side, kernel, stride, dilation in zip(
@@ -121,14 +121,14 @@ class FusedConv(nn.Module):
         return {**self.__dict__, "_weights": {}, "_packed": {}}
 
     def _apply(self, fn: Any, recurse: bool = True) -> Self:
-        # Another device or precision: what was derived from the weights is made anew.
+        # For another device or precision, data derived from the weights is computed again.
         self._weights.clear()
         self._packed.clear()
         return super()._apply(fn, recurse)
 
 
 class Trace(TorchDispatchMode):
-    """Which module was given which tensor, and which modules the operations on it belong to."""
+    """Records which tensor each module received, and which modules use a tensor."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -137,7 +137,7 @@ class Trace(TorchDispatchMode):
         self._calls: dict[nn.Module, list[tuple[Any, Any]]] = defaultdict(list)
         self._users: dict[int, list[nn.Module | None]] = defaultdict(list)
         self._stack: list[tuple[nn.Module, Any]] = []
-        self._kept: list[Tensor] = []  # an id is unique only as long as its tensor lives
+        self._kept: list[Tensor] = []  # an id is unique only while its tensor exists
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         user = self._stack[-1][0] if self._stack else None
@@ -154,7 +154,7 @@ class Trace(TorchDispatchMode):
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Looks at every call of a module."""
+        """Observes every call of a module."""
 
         def enter(module: nn.Module, args: tuple[Any, ...]) -> None:
             self._stack.append((module, args[0] if args else None))
@@ -174,7 +174,7 @@ class Trace(TorchDispatchMode):
                 handle.remove()
 
     def links(self) -> list[Link]:
-        """Convolutions with the norm and the activation that alone use what they give."""
+        """Returns convolutions with the norm and the activation that are their only users."""
         once = {module: calls[0] for module, calls in self._calls.items() if len(calls) == 1}
         takers = {
             id(given): m for m, (given, _) in once.items() if _is_norm(m) or _is_activation(m)
@@ -186,7 +186,7 @@ class Trace(TorchDispatchMode):
             users = self._users[id(output)]
             if found is None or not users or users[0] is not found:
                 return None
-            # What an activation changes in place is used again, but only after it.
+            # A tensor changed in place by an activation is used again, but only after it.
             in_place = once[found][1] is output
             return found if in_place or len(users) == 1 else None
 
@@ -207,7 +207,7 @@ class Trace(TorchDispatchMode):
 
 def _is_convolution(module: nn.Module) -> bool:
     if type(module) is Conv2dSame:
-        # The zeros in front of a kernel would be a dilation away from it.
+        # With dilation, zeros before a kernel would be a dilation away from it.
         return module.padding_mode == "zeros" and module.dilation == (1, 1)
     return type(module) is nn.Conv2d and (
         module.padding_mode == "zeros" and not isinstance(module.padding, str)

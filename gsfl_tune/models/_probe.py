@@ -1,4 +1,4 @@
-"""What a timm model gives back, found out on the meta device, without memory or weights."""
+"""Facts about the output of a timm model, found on the meta device without memory or weights."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gsfl_tune.models._uses import FirstUses, without_gradient
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
 
-# Lets transformers see images of another size than they were trained on; tried in this order.
+# Options that let transformers accept images of another size, tried in this order.
 _SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"dynamic_img_size": True},
     {"strict_img_size": False},
@@ -29,24 +29,24 @@ _SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
 
 
 class BackboneError(ValueError):
-    """A timm model that cannot serve as a backbone, or not at this image size."""
+    """Raised for a timm model that cannot be a backbone, or not at this image size."""
 
 
 @dataclass(frozen=True)
 class BackboneFacts:
-    """How to create a model and how to read what it gives back.
+    """Describes how to create a model and how to read its output.
 
     Attributes:
         options: Keyword arguments for `timm.create_model`.
-        layout: Of `forward_features`: ``NCHW``, ``NHWC`` or ``tokens`` (B, N, C).
-        prefix_tokens: Tokens in front of those that form the map.
-        channels: C of the map.
+        layout: Layout of `forward_features`: ``NCHW``, ``NHWC`` or ``tokens`` (B, N, C).
+        prefix_tokens: Number of tokens before those that form the map.
+        channels: Number of channels C of the map.
         input_size: Side of the images that the model was made for.
-        mean: Of its inputs, per channel.
-        std: Of its inputs, per channel.
-        parameters: Count of the parameters that the map depends on.
-        unused: Names of the parameters that it does not depend on.
-        block_names: Names of the parameters of every block, of which the last ones can be trained
+        mean: Mean of its inputs, per channel.
+        std: Standard deviation of its inputs, per channel.
+        parameters: Number of parameters that the map depends on.
+        unused: Names of parameters that it does not depend on.
+        block_names: Names of the parameters of every block; the last blocks can be trained
             alone.
     """
 
@@ -63,15 +63,15 @@ class BackboneFacts:
 
     @property
     def blocks(self) -> int:
-        """Number of blocks."""
+        """Returns the number of blocks."""
         return len(self.block_names)
 
 
 def backbone_problem(name: Any) -> str | None:
-    """What is wrong with a value of ``model.backbone``, or None.
+    """Returns what is wrong with a value of ``model.backbone``, or None.
 
     Args:
-        name: Name of a timm model, with or without a pretrained tag, or of an installed package's.
+        name: Name of a timm model, with or without a pretrained tag, or of an installed package.
 
     Returns:
         A complaint that names the nearest models, or None.
@@ -96,7 +96,7 @@ def backbone_problem(name: Any) -> str | None:
 
 
 def cut(model: nn.Module) -> nn.Module:
-    """Removes what lies behind the feature map: VGG's pool5 and its fully connected layers."""
+    """Removes the layers after the feature map: VGG's pool5 and its fully connected layers."""
     if isinstance(model, VGG):
         layers = list(model.features)
         last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
@@ -106,7 +106,7 @@ def cut(model: nn.Module) -> nn.Module:
 
 
 def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
-    """Output of ``forward_features`` as a (B, C, h, w) map; input size in pixels."""
+    """Converts the output of ``forward_features`` to a (B, C, h, w) map; input size in pixels."""
     if facts.layout == "NCHW":
         return features
     if facts.layout == "NHWC":
@@ -118,7 +118,7 @@ def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> T
 
 @lru_cache(maxsize=64)
 def probe(name: str) -> BackboneFacts:
-    """Facts about a timm model, without its weights.
+    """Returns facts about a timm model, without its weights.
 
     Args:
         name: Name of a timm model.
@@ -127,14 +127,14 @@ def probe(name: str) -> BackboneFacts:
         The facts.
 
     Raises:
-        BackboneError: If it is not a timm model or gives back no feature map.
+        BackboneError: If it is not a timm model or returns no feature map.
     """
     problem = backbone_problem(name)
     if problem:
         raise BackboneError(problem)
     config = timm.get_pretrained_cfg(name)
     side = max(config.input_size[1:])
-    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+    for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         for options in _SIZE_OPTIONS:
             uses = FirstUses()
             try:
@@ -148,14 +148,14 @@ def probe(name: str) -> BackboneFacts:
 
 
 def map_shape(name: str, image_size: int) -> tuple[int, int, int]:
-    """Shape (C, h, w) of the map of one square image.
+    """Returns the shape (C, h, w) of the map of one square image.
 
     Args:
         name: Name of a timm model.
         image_size: Side in pixels.
 
     Raises:
-        BackboneError: If the model cannot see images of this size; the message says which it can.
+        BackboneError: If the model does not accept this size; the message names its own size.
     """
     facts = probe(name)
     try:

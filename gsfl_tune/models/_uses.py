@@ -1,6 +1,7 @@
-"""Which parameters a feature map depends on, and in which order a forward pass reads them.
+"""The parameters that a feature map depends on, and the order in which a forward pass reads them.
 
-Both are seen in the operations of one pass, which may be on the meta device: no numbers are needed.
+Both follow from the operations of one pass, which may run on the meta device: no numbers are
+needed.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _ALL = float("inf")
 _SUMS = {"add", "add_"}
 _JOINS = {"cat", "stack"}
 _ROW_BY_ROW = {"clone", "_to_copy", "mul", "native_layer_norm_backward"}
-# What gives zeros for zeros, whatever its other arguments are; and so does every `.._backward`.
+# Operations that give zeros for zeros, whatever their other arguments; so does `.._backward`.
 _OF_ZEROS = {
     *("_to_copy", "_unsafe_view", "bmm", "clone", "detach", "div", "expand", "mm", "mul", "neg"),
     *("permute", "select", "slice", "split", "squeeze", "sum", "t", "transpose", "unsqueeze"),
@@ -27,10 +28,10 @@ _BACKWARD = ("_backward", "_backward_data")
 
 
 class FirstUses(TorchDispatchMode):
-    """Notes when each parameter of a model is first read.
+    """Records when each parameter of a model is first read.
 
     Attributes:
-        order: Rank of its first use, by the parameter's name; one that is not read has none.
+        order: Rank of the first use by the parameter's name; an unread parameter has none.
     """
 
     def __init__(self) -> None:
@@ -40,13 +41,13 @@ class FirstUses(TorchDispatchMode):
         self._operations = 0
 
     def watch(self, model: nn.Module) -> None:
-        """Looks out for the parameters of a model that has just been made."""
+        """Observes the parameters of a model that has just been created."""
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Looks at the arguments of one operation."""
+        """Checks the arguments of one operation."""
         self._operations += 1
         for leaf in tree_leaves((args, kwargs)):
             name = self._names.get(id(leaf)) if isinstance(leaf, Tensor) else None
@@ -56,10 +57,10 @@ class FirstUses(TorchDispatchMode):
 
 
 def without_gradient(map_: Tensor, named: Sequence[tuple[str, Tensor]]) -> frozenset[str]:
-    """Names of the parameters whose gradient is nothing, or zeros whatever the images are.
+    """Returns the names of parameters whose gradient is missing, or zero for all images.
 
-    Zeros come about where a model works on its class token alone, as the last blocks of CaiT, XCiT
-    and VOLO do, and the map leaves this token out: autograd fills its place with zeros.
+    Zeros arise where a model processes only its class token, as the last blocks of CaiT, XCiT and
+    VOLO do, and the map leaves this token out: autograd fills its place with zeros.
 
     Args:
         map_: A feature map with its graph.
@@ -78,32 +79,33 @@ def without_gradient(map_: Tensor, named: Sequence[tuple[str, Tensor]]) -> froze
 
 
 class _Zeros(TorchDispatchMode):
-    """Follows zeros through a backward pass: of which gradients the first tokens are zero.
+    """Follows zeros through a backward pass: gradients whose first tokens are zero.
 
-    What is not known to keep zeros is taken to have none.
+    An operation that is not known to keep zeros is assumed to lose them.
     """
 
     def __init__(self) -> None:
         super().__init__()
-        # By a tensor's identity: how many rows of dimension 1 are zero at its beginning (of a
-        # tensor of zeros, infinity), and the tensor itself, so that no other gets its identity.
+        # By a tensor's identity: the number of zero rows of dimension 1 at its beginning
+        # (infinity for a zero tensor), and the tensor itself, so that no other tensor gets the
+        # same identity.
         self._rows: dict[int, tuple[float, Tensor]] = {}
 
     def nothing_in(self, gradient: Tensor) -> bool:
-        """Whether a gradient is zero everywhere."""
+        """Returns whether a gradient is zero everywhere."""
         return self._of(gradient) == _ALL
 
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        """Runs one operation and notes what is zero in what it gives."""
+        """Runs one operation and records the zeros in its result."""
         outputs = func(*args, **(kwargs or {}))
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         name = func.overloadpacket.__name__
         for number, output in enumerate(tree_leaves(outputs)):
             if isinstance(output, Tensor):
                 rows = self._after(name, args, inputs, output)
-                # Of several outputs the first is the gradient of the tokens.
+                # The first of several outputs is the gradient of the tokens.
                 self._rows[id(output)] = (rows if number == 0 or rows == _ALL else 0.0, output)
         return outputs
 
@@ -111,7 +113,7 @@ class _Zeros(TorchDispatchMode):
         self, name: str, args: tuple[Any, ...], inputs: list[Tensor], output: Tensor
     ) -> float:
         known = [self._of(tensor) for tensor in inputs]
-        if name == "slice_backward" and known[0] == 0:  # of what: (gradient, sizes, dim, start, ..)
+        if name == "slice_backward" and known[0] == 0:  # (gradient, sizes, dim, start, ..)
             return float(args[3]) if args[2] == 1 and output.ndim == 3 and args[3] > 0 else 0.0
         if not any(known):
             return 0.0

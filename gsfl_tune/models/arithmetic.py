@@ -1,4 +1,4 @@
-"""Floating-point operations of a backbone, counted on the meta device."""
+"""The number of floating-point operations of a backbone, counted on the meta device."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from gsfl_tune.models._probe import BackboneFacts, cut, probe
 
 
 class BackboneWork(NamedTuple):
-    """Operations (multiplications and additions) of one forward pass of one image.
+    """Holds the operations (multiplications and additions) of one forward pass of one image.
 
     Attributes:
-        frozen: In front of the trained blocks.
-        trained: In the trained blocks.
+        frozen: Operations before the trained blocks.
+        trained: Operations in the trained blocks.
         parameters: Number of trained parameters.
     """
 
@@ -44,12 +44,12 @@ def backbone_work(name: str, blocks: int | Literal["all"], image_size: int) -> B
         BackboneError: If there is no such backbone.
     """
     facts = probe(name)
-    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+    for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
             return _count(name, blocks, image_size, facts, device)
-        except Exception:  # models raise anything at all
+        except Exception:  # models raise any error
             continue
-    # What cannot be counted is estimated: two operations a parameter and position of a small map.
+    # If counting fails: an estimate of two operations per parameter and position of a small map.
     total = 2.0 * facts.parameters * 49
     share = 1.0 if blocks == "all" else min(1.0, blocks / facts.blocks)
     return BackboneWork(total * (1 - share), total * share, round(facts.parameters * share))
@@ -87,7 +87,7 @@ def _count(
 
 
 class _Features(nn.Module):
-    """The feature map as a call, which is what operations are counted by."""
+    """Wraps the feature map in a module call, as operations are counted per call."""
 
     def __init__(self, model: Any) -> None:
         super().__init__()
@@ -98,7 +98,7 @@ class _Features(nn.Module):
 
 
 def _outermost_trained(model: nn.Module, trained: set[str]) -> list[str]:
-    """Paths of the modules all of whose parameters are trained, without those inside of others."""
+    """Returns the paths of the outermost modules whose parameters are all trained."""
     found: list[str] = []
     for path, module in model.named_modules():
         names = [f"{path}.{name}" if path else name for name, _ in module.named_parameters()]

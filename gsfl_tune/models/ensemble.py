@@ -1,4 +1,4 @@
-"""Several networks, or several views of an image, as one module: the mean of probabilities."""
+"""Ensembles: the mean of probabilities of several networks or views of an image, as a module."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from gsfl_tune.models.network import Network
 
 
 class Ensemble(nn.Module):
-    """The mean of the probabilities of networks, and of an image and its mirror image.
+    """Averages the probabilities of networks, and of an image and its mirror image.
 
-    Networks that differ in their heads alone, such as seeds of a frozen backbone, share one
+    Networks that differ only in their heads, such as seeds of a frozen backbone, share one
     backbone: it runs once and is stored once.
 
     Args:
         members: Networks with the same classes and inputs; at least one.
-        flip: Whether every image is seen mirrored too.
+        flip: Whether every image is also evaluated mirrored.
 
     Raises:
         ValueError: If there is no member.
@@ -42,11 +42,11 @@ class Ensemble(nn.Module):
 
     @property
     def networks(self) -> list[Network]:
-        """The members."""
+        """Returns the members."""
         return [each for each in self.members if isinstance(each, Network)]
 
     def infer(self, images: Tensor) -> Tensor:
-        """Logarithms (B, C) of the mean probabilities of normalised images (B, 3, h, w).
+        """Returns logarithms (B, C) of the mean probabilities of normalised images (B, 3, h, w).
 
         They are logits: their softmax is the mean.
         """
@@ -62,7 +62,7 @@ class Ensemble(nn.Module):
         return torch.stack(rows).logsumexp(dim=0) - math.log(len(rows))
 
     def inference_state(self) -> dict[str, Tensor]:
-        """The tensors of all members, a backbone that they share once."""
+        """Returns the tensors of all members; a shared backbone is included once."""
         return {
             f"members.{number}.{name}": tensor
             for number, network in enumerate(self.networks)
@@ -72,11 +72,11 @@ class Ensemble(nn.Module):
 
 
 def member_states(state: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:
-    """The tensors of every member, from `Ensemble.inference_state`.
+    """Returns the tensors of every member, from `Ensemble.inference_state`.
 
     Args:
-        state: Of the whole.
-        count: Members.
+        state: Tensors of the ensemble.
+        count: Number of members.
 
     Raises:
         ValueError: If a tensor belongs to none of them.
@@ -96,7 +96,7 @@ def member_states(state: dict[str, Tensor], count: int) -> list[dict[str, Tensor
 
 
 def _same_backbone(members: Sequence[Network]) -> bool:
-    """Whether all tensors but those of the heads are equal."""
+    """Returns whether all tensors except those of the heads are equal."""
     first = _body(members[0])
     for member in members[1:]:
         other = _body(member)

@@ -1,9 +1,9 @@
-"""The forward pass of frozen modules, made fast: norms and activations go into the convolutions.
+"""A fast forward pass of frozen modules: norms and activations are folded into convolutions.
 
-Nothing is known about families of models. One run on random input shows which norms and activations
-are the only users of what a convolution gives; they are folded into it. On the CPU such a
+The method knows nothing about model families. One run on random input shows which norms and
+activations are the only users of a convolution's output; they are folded into it. On the CPU such a
 convolution is one oneDNN call with prepacked weights. A last run compares the result with the
-given module; what deviates is not used.
+original module; a copy that deviates is not used.
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ from gsfl_tune.models._fused import FusedConv, Link, Trace
 
 Precision = Literal["fp32", "bf16"]
 
-# Largest distance between the map and that of the given module, relative to the length of the
-# latter, an image at a time. Measured with trained weights: 5e-6 and 0.07; the pooled unit features
-# are nearer, and what is wrong is farther off by far.
+# Largest distance between the map and that of the original module, relative to the length of the
+# latter, per image. Measured with trained weights: 5e-6 and 0.07. Pooled unit features are closer,
+# and wrong results are much farther off.
 TOLERANCE: dict[Precision, float] = {"fp32": 5e-5, "bf16": 0.15}
 
-# Bytes of the largest activation of one part of a batch. The C library gives memory blocks of more
-# than 32 MB back to the system at once: every layer would wait for fresh pages.
+# Bytes of the largest activation of one part of a batch. The C library returns memory blocks of
+# more than 32 MB to the system at once, so every layer would wait for fresh pages.
 _ACTIVATION_BYTES = 28 * 2**20
-# Each part pays a fixed price for every layer: smaller ones are not worth a thread.
+# Each part has a fixed cost per layer: smaller parts do not pay for a thread.
 _SMALLEST_PART = 4
 
 _log = logging.getLogger(__name__)
 
 
 class FrozenForward(nn.Module):
-    """A fast copy of a frozen module; made by `frozen_forward`.
+    """Runs a fast copy of a frozen module; made by `frozen_forward`.
 
-    Gradients do not flow through it. On the CPU it takes a batch in parts, one for each of torch's
-    threads at a time: threads do not wait for each other after every layer, and the memory of one
-    layer serves the next.
+    Gradients do not flow through it. On the CPU it splits a batch into parts, one for each of
+    torch's threads at a time. So threads do not wait for each other after every layer, and the
+    memory of one layer serves the next.
 
     Attributes:
-        fused: Number of convolutions that took over a norm or an activation, or became oneDNN
-            calls; 0 if the copy runs as the given module does.
+        fused: Number of convolutions that include a norm or an activation, or became oneDNN
+            calls; 0 if the copy runs like the original module.
     """
 
     def __init__(self, module: nn.Module, fused: int, image_bytes: int, dtype: torch.dtype) -> None:
@@ -56,10 +56,10 @@ class FrozenForward(nn.Module):
         self._dtype = dtype
 
     def forward(self, images: Tensor) -> Tensor:
-        """What the given module gives back for a batch, float32.
+        """Returns the output of the original module for a batch, float32.
 
         Args:
-            images: (B, ...), of any size that the module takes.
+            images: (B, ...), of any size that the module accepts.
         """
         if images.device.type != "cpu":
             return self._run(images)
@@ -71,7 +71,7 @@ class FrozenForward(nn.Module):
         inference = torch.is_inference_mode_enabled()
 
         def work(part: Tensor) -> Tensor:
-            # The mode and the number of threads belong to the thread that sets them.
+            # The mode and the number of threads are settings of each thread.
             torch.set_num_threads(max(1, threads // workers))
             with torch.inference_mode(inference):
                 return self._run(part)
@@ -80,7 +80,7 @@ class FrozenForward(nn.Module):
             with ThreadPoolExecutor(workers, thread_name_prefix="frozen") as pool:
                 return torch.cat(list(pool.map(work, parts)))
         finally:
-            # Threads that start from now on take over the number that was set last.
+            # New threads inherit the number that was set last.
             torch.set_num_threads(threads)
 
     def train(self, mode: bool = True) -> Self:
@@ -95,7 +95,7 @@ class FrozenForward(nn.Module):
         return cast(Tensor, self.module(images)).float()
 
     def _parts(self, images: Tensor) -> tuple[Sequence[Tensor], int]:
-        """Parts of a batch, about as large as each other, and how many threads take them."""
+        """Splits a batch into similar parts; returns them and the number of threads."""
         count = max(1, len(images))
         workers = max(1, min(torch.get_num_threads(), count // _SMALLEST_PART))
         fitting = max(1, _ACTIVATION_BYTES // max(1, self._image_bytes))
@@ -106,16 +106,16 @@ class FrozenForward(nn.Module):
 def frozen_forward(
     module: nn.Module, input_shape: Sequence[int] = (3, 64, 64), *, precision: Precision = "fp32"
 ) -> FrozenForward:
-    """A fast copy of a frozen module: the same output but for rounding, about 5e-6 of its size.
+    """Makes a fast copy of a frozen module: the same output up to rounding, about 5e-6 of its size.
 
-    The given module is not changed, and later changes of it do not reach the copy. What cannot be
-    made faster, or deviates by more than `TOLERANCE`, runs as it does in the given module.
+    The original module is not changed, and its later changes do not reach the copy. A module that
+    cannot be made faster, or deviates by more than `TOLERANCE`, runs unchanged.
 
     Args:
         module: For instance a `Backbone`; one batch (B, ...) in, one tensor (B, ...) out.
-        input_shape: Of one input, without B. Other sizes work too, but this one is checked.
-        precision: ``bf16`` computes in bfloat16: about twice as fast again on a CPU with AMX, and
-            different by a few percent.
+        input_shape: Shape of one input, without B. Other sizes work too, but this one is checked.
+        precision: ``bf16`` computes in bfloat16: about twice as fast again on a CPU with AMX, with
+            deviations of a few percent.
 
     Returns:
         The copy, in evaluation mode, on the device of the module.
@@ -133,10 +133,10 @@ def frozen_forward(
 
 
 def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenForward:
-    """The fastest copy that agrees with a module on the CPU."""
+    """Returns the fastest copy that agrees with a module on the CPU."""
     try:
         expected, trace = _traced(plain, example)
-    except Exception:  # models raise anything at all on input that they do not expect
+    except Exception:  # models raise any error on unexpected input
         return FrozenForward(plain, 0, 0, torch.float32)
     image_bytes = trace.largest // len(example)
     fast, fused = plain, 0
@@ -153,7 +153,7 @@ def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenF
 
 
 def _fused(model: nn.Module, links: Sequence[Link], onednn: bool) -> tuple[nn.Module, int]:
-    """A copy with convolutions replaced, and how many."""
+    """Returns a copy with convolutions replaced, and their number."""
     memo: dict[int, Any] = {}
     model = copy.deepcopy(model, memo)
     replacements: dict[nn.Module, nn.Module] = {}
@@ -185,11 +185,11 @@ def _agrees(model: nn.Module, example: Tensor, expected: Tensor, precision: Prec
     dtype = torch.bfloat16 if precision == "bf16" else torch.float32
     try:
         found = model(example.to(dtype)).float()
-    except Exception:  # models raise anything at all where a layer is not what they expect
+    except Exception:  # models raise any error on unexpected layers
         return False
     if found.shape != expected.shape:
         return False
     size = expected.flatten(1).norm(dim=1)
     distance = (found - expected).flatten(1).norm(dim=1)
-    # Written so that what is not finite does not agree.
+    # In this form a result that is not finite does not agree.
     return bool((distance <= TOLERANCE[precision] * size).all())

@@ -1,6 +1,6 @@
-"""Grouped convolutions in full precision where everything else of a network is bf16.
+"""Grouped convolutions in full precision inside of a bf16 network.
 
-oneDNN has fast bf16 kernels for dense convolutions, and none for the gradients of depthwise ones
+oneDNN has fast bf16 kernels for dense convolutions, but not for the gradients of depthwise ones
 with 5x5 filters: these take 3 to 8 times as long as in float32 (torch 2.14 on a CPU with AMX).
 """
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 
 class _FullPrecision:
-    """Leaves CPU autocast for one convolution."""
+    """Disables CPU autocast for one convolution."""
 
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu"):
@@ -23,7 +23,7 @@ class _FullPrecision:
 
 
 def keep_grouped_convs_full(module: nn.Module) -> None:
-    """Makes grouped convolutions of a module ignore CPU autocast; weights stay where they are.
+    """Makes grouped convolutions of a module ignore CPU autocast; weights are not moved.
 
     Args:
         module: Changed in place; `restore_grouped_convs` undoes it.
@@ -34,7 +34,7 @@ def keep_grouped_convs_full(module: nn.Module) -> None:
 
 
 def restore_grouped_convs(module: nn.Module) -> None:
-    """Makes them ordinary convolutions again."""
+    """Makes them regular convolutions again."""
     for layer in module.modules():
         if _is_full(layer):
             layer.__class__ = type(layer).__mro__[2]

@@ -14,12 +14,12 @@ from gsfl_tune.models.dropout import Dropout
 
 HeadKind = Literal["gsfl", "plain", "linear"]
 INFERENCE_PARTS = ("discriminative", "classifier")
-# Of a network, the tensors that its logits are linear in.
+# Tensors of a network in which its logits are linear.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
 
 
 class HeadOutput(NamedTuple):
-    """What a head makes of a batch.
+    """Holds the output of a head for a batch.
 
     Attributes:
         logits: (B, C) class scores.
@@ -35,7 +35,7 @@ class HeadOutput(NamedTuple):
 
 
 def encoder(feature_dim: int, latent_dim: int, dropout: float) -> nn.Sequential:
-    """Dropout, linear D->H, dropout, linear H->H, ReLU."""
+    """Makes an encoder: dropout, linear D->H, dropout, linear H->H, ReLU."""
     return nn.Sequential(
         Dropout(dropout),
         nn.Linear(feature_dim, latent_dim),
@@ -46,11 +46,12 @@ def encoder(feature_dim: int, latent_dim: int, dropout: float) -> nn.Sequential:
 
 
 class PlainHead(nn.Module):
-    """The discriminative encoder and the classifier alone: the control, and all of inference.
+    """Holds the discriminative encoder and the classifier only: the control, and all of inference.
 
     Args:
-        feature_dim: D, size of a feature.
-        class_count: C.
+        feature_dim: Size D of a feature.
+        class_count: Number of classes C.
+        latent_dim: Size H of the discriminative part.
         latent_dim: H, size of the discriminative part.
         dropout: Rate of both dropouts of the encoder.
         feature_scale: The encoder sees feature_scale * f.
@@ -79,26 +80,26 @@ class PlainHead(nn.Module):
         return HeadOutput(self.classifier(d), d, None, None)
 
     def infer(self, f: Tensor) -> Tensor:
-        """Logits (B, C) of unit features f (B, D): discriminative encoder and classifier alone."""
+        """Returns logits (B, C) of unit features f (B, D), from encoder and classifier only."""
         return self.classifier(self.discriminative(self.feature_scale * f))
 
     def inference_state(self) -> dict[str, Tensor]:
-        """The tensors that inference needs; a `PlainHead` of the same sizes loads them."""
+        """Returns the tensors that inference needs; a `PlainHead` of the same sizes loads them."""
         return {k: v for k, v in self.state_dict().items() if k.split(".")[0] in INFERENCE_PARTS}
 
 
 class GsflHead(PlainHead):
-    """Shared and discriminative encoder, decoder of their sum, classifier on the latter.
+    """Holds shared and discriminative encoder, decoder of their sum, classifier on the latter.
 
-    Under one seed its discriminative encoder and classifier start as those of a `PlainHead`.
+    With one seed its discriminative encoder and classifier start like those of a `PlainHead`.
 
     Args:
-        feature_dim: D, size of a feature.
-        class_count: C.
-        latent_dim: H, size of the shared and of the discriminative part.
+        feature_dim: Size D of a feature.
+        class_count: Number of classes C.
+        latent_dim: Size H of the shared and of the discriminative part.
         dropout: Rate of both dropouts of each encoder.
         feature_scale: The encoders see feature_scale * f.
-        decoder: ``linear`` ends in a linear layer; ``sigmoid``, as the authors' code, squashes.
+        decoder: ``linear`` ends in a linear layer; ``sigmoid`` squashes, as in the authors' code.
     """
 
     def __init__(
@@ -136,13 +137,13 @@ class GsflHead(PlainHead):
 
 
 class LinearHead(PlainHead):
-    """A linear classifier of unit features, as fine-tuning usually has; also the yardstick's head.
+    """Classifies unit features linearly, as usual in fine-tuning; also the yardstick's head.
 
     Its discriminative part is the scaled feature itself.
 
     Args:
-        feature_dim: D, size of a feature.
-        class_count: C.
+        feature_dim: Size D of a feature.
+        class_count: Number of classes C.
         feature_scale: The classifier sees feature_scale * f.
     """
 
@@ -165,7 +166,7 @@ def create_head(
     feature_scale: float,
     decoder: Literal["linear", "sigmoid"] = "linear",
 ) -> PlainHead:
-    """Creates the head that ``model.head`` names; each takes of the settings what it has use for.
+    """Creates the head that ``model.head`` names; each head uses only the settings it needs.
 
     Raises:
         ValueError: If there is no such head.

@@ -12,13 +12,13 @@ from gsfl_tune.models.projection import Projection
 
 
 class Network(nn.Module):
-    """From normalised images to what a head makes of them.
+    """Maps normalised images to the output of a head.
 
     Args:
-        backbone: Images to feature maps.
+        backbone: Maps images to feature maps.
         projection: Reduces the channels of a map, or None.
-        pooling: Feature maps to vectors.
-        head: Unit features to `HeadOutput`.
+        pooling: Maps feature maps to vectors.
+        head: Maps unit features to `HeadOutput`.
 
     Raises:
         ValueError: If the sizes of the parts do not fit together.
@@ -44,30 +44,30 @@ class Network(nn.Module):
         self.head = head
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Unit features f (B, D), float32, of feature maps (B, C, h, w)."""
+        """Returns unit features f (B, D), float32, of feature maps (B, C, h, w)."""
         if self.projection is not None:
             maps = self.projection(maps)
         return F.normalize(self.pooling(maps), dim=1)
 
     def features(self, images: Tensor) -> Tensor:
-        """Unit features f (B, D), float32, of normalised images (B, 3, height, width)."""
+        """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width)."""
         return self.pool(self.backbone(images))
 
     def forward(self, images: Tensor) -> HeadOutput:
-        """Runs everything on normalised images (B, 3, height, width)."""
+        """Runs all parts on normalised images (B, 3, height, width)."""
         output: HeadOutput = self.head(self.features(images))
         return output
 
     def infer(self, images: Tensor) -> Tensor:
-        """Logits (B, C) without the shared branch."""
+        """Returns logits (B, C) without the shared branch."""
         return self.classify(self.features(images))
 
     def classify(self, features: Tensor) -> Tensor:
-        """Logits (B, C) of unit features (B, D), in the precision of the head."""
+        """Returns logits (B, C) of unit features (B, D), in the precision of the head."""
         return self.head.infer(features.to(self.head.classifier.weight.dtype))
 
     def inference_state(self) -> dict[str, Tensor]:
-        """The tensors that inference needs: a network with a plain head loads them."""
+        """Returns the tensors that inference needs; a network with a plain head loads them."""
         return {
             k: v
             for k, v in self.state_dict().items()

@@ -1,4 +1,4 @@
-"""A fixed PCA projection of the channels, in front of bilinear pooling."""
+"""A fixed PCA projection of the channels before bilinear pooling."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from torch.nn import functional as F
 
 
 class Projection(nn.Module):
-    """1x1 projection W (x - mean) of a feature map; buffers, never trained.
+    """Projects a feature map by W (x - mean), as a 1x1 convolution with untrained buffers.
 
-    Centring changes what bilinear pooling sees from second moments to covariances, as if the
-    channels' common offset, which carries no class, were removed first.
+    Centring turns the second moments in bilinear pooling into covariances: it removes the channels'
+    common offset, which carries no class information.
 
     Args:
         weight: (channels out, channels in), rows are principal directions.
@@ -30,7 +30,7 @@ class Projection(nn.Module):
 
     @property
     def channels(self) -> int:
-        """Channels that come out."""
+        """Returns the number of output channels."""
         return self.weight.shape[0]
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -44,18 +44,18 @@ class Projection(nn.Module):
 def fit_projection(maps: Iterable[Tensor], channels: int) -> Projection:
     """Fits the PCA of local descriptors (every position of every map is one).
 
-    Covariances are summed in float64 batch by batch, so that memory does not grow with
-    the data. The sign of a direction makes its largest entry positive.
+    Covariances are summed in float64 batch by batch, so that memory does not grow with the data.
+    The sign of a direction makes its largest entry positive.
 
     Args:
         maps: Batches (B, C, h, w) of un-augmented training images, on any device.
-        channels: Directions to keep.
+        channels: Number of directions to keep.
 
     Returns:
         The projection, float32, on the CPU.
 
     Raises:
-        ValueError: If there are no maps or fewer input channels than asked for.
+        ValueError: If there are no maps or fewer input channels than requested.
     """
     count = 0
     shift: Tensor | None = None
@@ -63,7 +63,7 @@ def fit_projection(maps: Iterable[Tensor], channels: int) -> Projection:
     for batch in maps:
         rows = batch.movedim(1, -1).reshape(-1, batch.shape[1]).double()
         if shift is None:
-            shift = rows.mean(0)  # near the mean: sums of squares lose no digits
+            shift = rows.mean(0)  # near the mean, so that sums of squares lose no digits
             total = torch.zeros_like(shift)
             outer = torch.zeros(len(shift), len(shift), dtype=rows.dtype, device=rows.device)
         rows = rows - shift

@@ -1,4 +1,4 @@
-"""A backbone in two parts: the frozen prefix, run once an image, and the suffix that is trained."""
+"""A backbone in two parts: a frozen prefix that runs once per image, and a trained suffix."""
 
 from __future__ import annotations
 
@@ -23,22 +23,21 @@ _TOLERANCE = 1e-5
 
 
 class SplitBackbone:
-    """The frozen and the trained part of a backbone: ``suffix(prefix(images))`` is its map.
+    """Splits a backbone into a frozen and a trained part: ``suffix(prefix(images))`` is its map.
 
-    Both parts share the modules of the backbone, so they follow its mode and its training. Made
-    for one size of images; moving the backbone to another device afterwards is an error.
+    Both parts share the modules of the backbone, so they follow its mode and its training. It is
+    made for one image size; moving the backbone to another device afterwards is an error.
 
     Args:
-        backbone: Its trainable parameters decide where it is cut: in front of the first block
-            that has any.
+        backbone: It is cut before the first block with trainable parameters.
         image_size: Side of the images in pixels.
 
     Attributes:
-        shape: Of one image's activations at the boundary.
-        channels_last: Whether they come as (C, h, w) maps with the channels last in memory.
+        shape: Shape of one image's activations at the boundary.
+        channels_last: Whether these are (C, h, w) maps with the channels last in memory.
 
     Raises:
-        CannotCut: If the parts do not give what the whole backbone gives.
+        CannotCut: If the parts do not give the output of the whole backbone.
     """
 
     shape: tuple[int, ...]
@@ -69,20 +68,20 @@ class SplitBackbone:
         )
 
     def prefix(self, images: Tensor) -> Tensor:
-        """Activations at the boundary, (B, *shape), of normalised images (B, 3, side, side)."""
+        """Returns boundary activations (B, *shape) of normalised images (B, 3, side, side)."""
         return run_prefix(self._prefix, images)
 
     def frozen_prefix(self, precision: Precision = "fp32") -> FrozenForward:
-        """A fast copy of the prefix: for weights that stay what they are.
+        """Makes a fast copy of the prefix, for weights that do not change.
 
         Args:
-            precision: In which it computes; what it gives back is float32.
+            precision: Precision of the computation; the output is float32.
         """
         shape = (3, self._size, self._size)
         return frozen_forward(_Prefix(self._prefix), shape, precision=precision)
 
     def suffix(self, activations: Tensor) -> Tensor:
-        """Feature map (B, C, h, w) of activations at the boundary (B, *shape)."""
+        """Returns the feature map (B, C, h, w) of activations at the boundary (B, *shape)."""
         features = self._suffix.forward_features(activations)
         return to_map(features, self._facts, self._size, self._size)
 
@@ -90,7 +89,7 @@ class SplitBackbone:
         with torch.no_grad():
             try:
                 found = self._suffix.forward_features(self.prefix(example))
-            except Exception as error:  # models raise anything at all
+            except Exception as error:  # models raise any error
                 raise CannotCut("its blocks do not simply follow each other") from error
         if found.shape != expected.shape:
             raise CannotCut("its blocks do not simply follow each other")
@@ -101,7 +100,7 @@ class SplitBackbone:
 
 
 class _Prefix(nn.Module):
-    """The prefix as a module of its own."""
+    """Wraps the prefix in a module."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -113,21 +112,21 @@ class _Prefix(nn.Module):
 
 @lru_cache(maxsize=64)
 def boundary_shape(name: str, blocks: int, image_size: int) -> tuple[int, ...]:
-    """Shape of one image's activations in front of the last blocks, without weights.
+    """Returns the shape of one image's activations before the last blocks, without weights.
 
     Args:
         name: Name of a timm model.
-        blocks: How many of the last blocks are trained.
+        blocks: Number of last blocks that are trained.
         image_size: Side of the images in pixels.
 
     Raises:
         BackboneError: If there is no such backbone.
-        CannotCut: If it cannot be cut there, as far as shapes and gradients tell: with weights,
+        CannotCut: If it cannot be cut there, as far as shapes and gradients show. With weights,
             `SplitBackbone` compares numbers.
     """
     facts = probe(name)
     failure: Exception | None = None
-    for device in ("meta", "cpu"):  # a few models compute with numbers when they are built
+    for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")

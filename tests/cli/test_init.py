@@ -112,7 +112,7 @@ def test_a_file_that_is_there_stays(command, folder, here):
     (here / "my-birds.yaml").write_text("mine")
     answer = command("init", folder)
     assert answer.code == 2
-    assert answer.err == "my-birds.yaml: is there already; --force replaces it, -o names another\n"
+    assert answer.err == "my-birds.yaml: already exists; --force replaces it, -o names another\n"
     assert (here / "my-birds.yaml").read_text() == "mine"
     assert command("init", folder, "--force").code == 0
     assert Experiment.load("my-birds.yaml").name == "my-birds"

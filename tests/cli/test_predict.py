@@ -81,7 +81,7 @@ def test_below_the_threshold_the_answer_is_unknown(command, bundle_path, images)
     assert sum(each["unknown"] for each in found) == 3
     assert all(each["probabilities"][0] > 0 for each in found)
     text = command("predict", bundle_path, *images, "--top", 1, "--threshold", least).out
-    assert text.count(f"unknown: no class has {100 * least:.1f} %") == 3
+    assert text.count(f"unknown: no class reaches {100 * least:.1f} %") == 3
     answer = command("predict", bundle_path, images[0], "--threshold", "auto")
     assert answer.code == 2
     assert "--threshold: found auto, but this bundle has no threshold" in answer.err

@@ -138,7 +138,7 @@ time.sleep(300)
     assert f"{name}: stopped, exit code 3" in answer.out
     assert "continue with:\n  resume saving" in answer.out
     assert jobs.log(name).endswith("saved\n")
-    assert "has ended before" in command("stop", name).out
+    assert "has already ended" in command("stop", name).out
     assert command("logs", name, "--follow").code == 3
 
 

@@ -99,7 +99,7 @@ def test_what_is_excluded_is_gone_and_no_issue_any_more(issues, tmp_path, capsys
     assert "1 of 3 lines of" in out
     assert "Unreadable images: 0" in out
     assert "Copies of the same image: 2" in out
-    assert "labels and outliers were not looked for (--no-features)" in out
+    assert "labels and outliers were not checked (--no-features)" in out
     assert "Labels that may be wrong: 0" in out
     assert main(["check", str(experiment)]) == 0
     assert "named by data.exclude 2" in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""Poolings: feature maps to vectors."""
+"""Poolings, which map feature maps to vectors."""
 
 from __future__ import annotations
 
@@ -35,11 +35,11 @@ _CLASSES: dict[str, type[Pooling]] = {
 
 
 def pooling_class(name: str) -> type[Pooling]:
-    """The class of a pooling, built in or of an installed package.
+    """Returns the class of a pooling, built in or from an installed package.
 
     Raises:
         ValueError: If there is no such pooling.
-        PluginError: If the one of a package cannot be loaded.
+        PluginError: If the pooling of a package cannot be loaded.
     """
     if name in _CLASSES:
         return _CLASSES[name]
@@ -54,7 +54,7 @@ def pooling_class(name: str) -> type[Pooling]:
 
 
 def pooling_problem(name: str) -> str | None:
-    """What is wrong with a value of ``model.pooling``, or None."""
+    """Returns what is wrong with a value of ``model.pooling``, or None."""
     try:
         _ = pooling_class(name)
     except ValueError as error:
@@ -63,7 +63,7 @@ def pooling_problem(name: str) -> str | None:
 
 
 def pooling_package(name: str) -> tuple[str, ...]:
-    """The package that a pooling is from, with its version; nothing for one that is built in."""
+    """Returns the package of a pooling with its version; empty for a built-in pooling."""
     added = plugins("pooling").get(name)
     return () if added is None else (added.package,)
 
@@ -73,13 +73,13 @@ def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) 
 
     Args:
         name: One of `POOLINGS`, or of an installed package.
-        channels: C of the maps, after a projection.
-        dim: D of compact bilinear pooling, and of others that take one.
-        seed: Of the hashes of compact bilinear pooling.
+        channels: Number of channels C of the maps, after a projection.
+        dim: Size D of compact bilinear pooling, and of others with such a parameter.
+        seed: Seed of the hashes of compact bilinear pooling.
 
     Raises:
         ValueError: If there is no such pooling.
-        PluginError: If the one of a package cannot be used.
+        PluginError: If the pooling of a package cannot be used.
     """
     kind = pooling_class(name)
     if kind is CompactBilinearPooling:
@@ -92,7 +92,7 @@ def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) 
 
 
 def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
-    """D of a pooling of maps with so many channels, without memory for it."""
+    """Returns size D of a pooling of maps with so many channels, without using memory for it."""
     if name in _CLASSES:
         return {"average": channels, "bilinear": channels**2, "compact_bilinear": dim}[name]
     with torch.device("meta"):
@@ -100,12 +100,12 @@ def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
 
 
 def projection_channels(pooling: str, requested: int | None, channels: int) -> int | None:
-    """Channels that a projection in front of the pooling keeps, or None for no projection.
+    """Returns the channels that a projection before the pooling keeps, or None for no projection.
 
     Args:
         pooling: One of `POOLINGS`, or of an installed package.
         requested: ``model.pooling_channels``; None takes the default of the pooling.
-        channels: C of the backbone; a projection never adds channels.
+        channels: Number of channels C of the backbone; a projection never adds channels.
     """
     default = pooling_class(pooling).projected_channels
     if default is None:
@@ -115,7 +115,7 @@ def projection_channels(pooling: str, requested: int | None, channels: int) -> i
 
 
 def _check(pooling: Pooling, what: str) -> None:
-    """Refuses what would break later, or be silently left as it was."""
+    """Refuses a pooling that would fail later, or silently have no effect."""
     for key in ("channels", "dim"):
         if not isinstance(getattr(pooling, key, None), int):
             raise PluginError(f"{what} has no attribute {key!r} (an integer)")

@@ -1,4 +1,4 @@
-"""What all poolings share."""
+"""The interface of poolings and their common functions."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ EPSILON = 1e-8
 
 
 class Pooling(nn.Module, ABC):
-    """Makes one vector of a feature map.
+    """Maps a feature map to one vector.
 
-    It is made with the number of channels (and, if it takes one, the wanted D), and has buffers at
-    most: features of a frozen backbone are computed once, so that a pooling cannot learn.
+    It is made with the number of channels (and, if it has one, the wanted D). It may have buffers
+    but no parameters: features of a frozen backbone are computed once, so a pooling cannot learn.
 
     Attributes:
-        channels: C of the maps that come in.
-        dim: D of the vectors that come out.
-        projected_channels: Channels that a PCA projection in front keeps where
-            ``model.pooling_channels`` does not say; None: there never is a projection.
-        fewest_positions: Positions that a map must have for this to mean anything.
+        channels: Number of channels C of the input maps.
+        dim: Size D of the output vectors.
+        projected_channels: Channels that a PCA projection before it keeps where
+            ``model.pooling_channels`` is not set; None: there is never a projection.
+        fewest_positions: Fewest positions of a map for a meaningful result.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
     """
 
@@ -39,25 +39,25 @@ class Pooling(nn.Module, ABC):
 
 
 def full_precision(maps: Tensor) -> Tensor:
-    """Half-precision maps as float32: squares and roots near zero need it."""
+    """Converts half-precision maps to float32: squares and roots near zero need it."""
     return maps.float() if maps.dtype in (torch.float16, torch.bfloat16) else maps
 
 
 def _no_autocast(device_type: str) -> AbstractContextManager[object]:
-    """Switches autocast off where there is any: the meta device, which prices models, has none."""
-    # Nor has a program that is being exported: its types are written down.
+    """Switches autocast off where it exists: the meta device, which prices models, lacks it."""
+    # A program that is being exported lacks it too: its types are fixed.
     if torch.amp.is_autocast_available(device_type) and not torch.compiler.is_exporting():
         return torch.autocast(device_type, enabled=False)
     return nullcontext()
 
 
 def gram(maps: Tensor) -> Tensor:
-    """Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, in full precision."""
+    """Returns the Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, full precision."""
     with _no_autocast(maps.device.type):
         descriptors = full_precision(maps).flatten(2)
         return descriptors @ descriptors.transpose(1, 2) / descriptors.shape[2]
 
 
 def signed_sqrt(x: Tensor, epsilon: float = EPSILON) -> Tensor:
-    """x / (sqrt(|x| + epsilon) + sqrt(epsilon)): keeps the sign, has a bounded slope at 0."""
+    """Returns x / (sqrt(|x| + epsilon) + sqrt(epsilon)): keeps the sign, bounded slope at 0."""
     return x / ((x.abs() + epsilon).sqrt() + epsilon**0.5)

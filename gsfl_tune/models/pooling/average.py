@@ -8,7 +8,7 @@ from gsfl_tune.models.pooling._base import Pooling, full_precision
 
 
 class AveragePooling(Pooling):
-    """Mean over all positions; D = C."""
+    """Averages over all positions; D = C."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()

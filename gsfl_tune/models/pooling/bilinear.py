@@ -12,11 +12,11 @@ from gsfl_tune.models.pooling._base import Pooling, gram, signed_sqrt
 
 
 class BilinearPooling(Pooling):
-    """Signed square root of the Gram matrix divided by h * w, flattened; D = C * C."""
+    """Takes the signed square root of the Gram matrix divided by h * w, flattened; D = C * C."""
 
     # Without a projection 2,048 channels would give 4.2 M dimensions.
     projected_channels = 128
-    # The products of one position say no more than the position itself.
+    # With one position, the products contain no more information than the position itself.
     fewest_positions = 2
 
     def __init__(self, channels: int) -> None:

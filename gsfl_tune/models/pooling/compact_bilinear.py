@@ -12,19 +12,19 @@ from gsfl_tune.models.pooling._base import Pooling, gram, signed_sqrt
 
 
 class CompactBilinearPooling(Pooling):
-    """Count sketch of the Gram matrix divided by h * w, then the signed square root.
+    """Takes the count sketch of the Gram matrix divided by h * w, then the signed square root.
 
-    The sketch of an outer product is the circular convolution of two count sketches, which
-    is usually taken by FFT at every position. The sum over positions of these outer products is
-    the Gram matrix, so that scattering its entries (i, j), with sign s1_i s2_j, into bin
-    (h1_i + h2_j) mod D gives the same vector with one small matrix product and one scatter.
-    The signed square root acts on the sketch, as in the source, not on the Gram matrix: it would
-    not commute with the sums that make a bin.
+    The sketch of an outer product is the circular convolution of two count sketches, usually
+    computed by FFT at every position. The sum of these outer products over positions is the Gram
+    matrix. So the same vector results from one small matrix product and one scatter: entry (i, j)
+    goes with sign s1_i s2_j into bin (h1_i + h2_j) mod D. The signed square root acts on the
+    sketch, as in the source, and not on the Gram matrix: it does not commute with the sums in a
+    bin.
 
     Args:
-        channels: C.
-        dim: D, number of bins.
-        seed: Of the hashes, which are saved buffers.
+        channels: Number of channels C.
+        dim: Number of bins D.
+        seed: Seed of the hashes, which are saved buffers.
     """
 
     bins: Tensor
@@ -45,12 +45,12 @@ class CompactBilinearPooling(Pooling):
         self.register_buffer("signs", signs.to(torch.int8))
 
     def sketch(self, maps: Tensor) -> Tensor:
-        """The (B, D) sketch of maps (B, C, h, w), before the signed square root."""
+        """Returns the (B, D) sketch of maps (B, C, h, w), before the signed square root."""
         matrix = gram(maps)
         signs = self.signs.to(matrix.dtype)
         values = (matrix * torch.outer(signs[0], signs[1])).flatten(1)
         bins = ((self.bins[0, :, None] + self.bins[1]) % self.dim).flatten()
-        # Not len(values): an exporter would take that for a number, and fix the size of a batch.
+        # Not len(values): an exporter would fix the batch size to that number.
         return values.new_zeros(values.shape[0], self.dim).index_add(1, bins, values)
 
     def forward(self, maps: Tensor) -> Tensor:

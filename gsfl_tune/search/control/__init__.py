@@ -1,1 +1,1 @@
-"""When a search ends before its trials do."""
+"""Early ends of a search: signals, time limits and targets."""

@@ -17,22 +17,22 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
 
 GRACE_SECONDS = 8.0
-# Seconds between SIGTERM and SIGKILL: of whoever starts a driver, and of Ray for its jobs.
+# Seconds between SIGTERM and SIGKILL, as set by the launcher of a driver or by Ray for its jobs.
 STOP_VARIABLES = ("GSFL_TUNE_STOP_SECONDS", "RAY_JOB_STOP_WAIT_TIME_S")
-# Of them, what trials get; the rest is for the driver to end in order.
+# Share of that time for trials; the driver needs the rest to end cleanly.
 _SHARE = 0.8
 
 
 class Interrupt:
-    """Whether this run was asked to stop. One object for a whole run.
+    """Records whether this run was asked to stop. One object serves a whole run.
 
     Workers see a request as the file ``RUN/.interrupt``.
 
     Args:
         run: The run.
-        grace: Seconds that trials have to come to the end of an epoch and save; then they are
-            ended, and a resume goes back to their last checkpoint. A second signal ends them
-            at once. Default: 8, or most of what the environment says that there is.
+        grace: Seconds that trials have to end an epoch and save. Then they are killed, and a
+            resume continues from their last checkpoint. A second signal kills them at once.
+            Default: 8, or most of the time that the environment grants.
     """
 
     def __init__(self, run: RunDirectory, grace: float | None = None) -> None:
@@ -47,21 +47,21 @@ class Interrupt:
 
     @property
     def requested(self) -> bool:
-        """Whether the run is to stop."""
+        """Returns whether the run is to stop."""
         return self._requested
 
     @property
     def stopping(self) -> bool:
-        """Whether running trials are to stop, and no more may begin."""
+        """Returns whether running trials are to stop and no more may begin."""
         return self._deadline is not None
 
     @property
     def overdue(self) -> bool:
-        """Whether to wait no longer for trials that have not saved."""
+        """Returns whether to stop waiting for trials that have not saved."""
         return self._deadline is not None and time.monotonic() >= self._deadline
 
     def request(self) -> None:
-        """Asks to stop; asked twice, stops at once."""
+        """Asks the run to stop; a second call stops it at once."""
         if self._requested:
             self._deadline = time.monotonic()
             self._say("asked twice")
@@ -71,12 +71,12 @@ class Interrupt:
         self._say("asked to stop")
 
     def end_trials(self) -> None:
-        """Stops the trials that run, as `request` does, but not the run, see `reopen`."""
+        """Stops the running trials as `request` does, but not the run; see `reopen`."""
         self._end(min(self._grace, GRACE_SECONDS))
         self._say("the search is over")
 
     def _say(self, why: str) -> None:
-        """Says, at once and then every few seconds, what there is to wait for."""
+        """Shows at once, and then every few seconds, what the run waits for."""
         self._hush()
         if self._listeners:
             self._said = _Stopping(why, urgent=True, interrupt=self)
@@ -88,20 +88,20 @@ class Interrupt:
 
     @property
     def seconds(self) -> float:
-        """Seconds that trials still have to save."""
+        """Returns the seconds that trials still have to save."""
         return 0.0 if self._deadline is None else max(0.0, self._deadline - time.monotonic())
 
     def _end(self, grace: float) -> None:
         if self._deadline is not None:
             return
         self._deadline = time.monotonic() + grace
-        # On a disk that is full, trials are not told: they end with the deadline.
+        # On a full disk the file is missing: trials are then ended at the deadline.
         with suppress(OSError):
             self._file.parent.mkdir(parents=True, exist_ok=True)
             self._file.touch()
 
     def reopen(self) -> None:
-        """Takes `end_trials` back when they have ended; a run that was asked to stop does."""
+        """Reverts `end_trials` once the trials have ended, unless the run itself is to stop."""
         if not self._requested:
             self._deadline = None
             self._hush()
@@ -111,7 +111,7 @@ class Interrupt:
     def listening(self) -> Iterator[None]:
         """Answers SIGINT and SIGTERM with `request`, in the main thread; may be nested.
 
-        Elsewhere (a notebook's worker thread) signals are left to whoever has them.
+        In other threads (a notebook's worker thread) signals keep their handlers.
         """
         self._listeners += 1
         before: dict[int, Any] = {}
@@ -128,25 +128,25 @@ class Interrupt:
                 self._hush()
 
     def give_up(self, reason: str) -> None:
-        """Stops because the machine failed; the first reason counts."""
+        """Stops the run because the machine failed; the first reason counts."""
         self._reasons.append(reason)
         if not self.requested:
             self.request()
 
     def raise_trouble(self) -> None:
-        """Says why the run gave up, if it did.
+        """Raises the reason why the run gave up, if it did.
 
         Raises:
             EnvironmentProblem: With the reason.
         """
         if self._reasons:
             raise EnvironmentProblem(
-                f"{self._reasons[0]}\nthe search was stopped; what was under way is kept, and "
-                "--resume goes on with it when this is mended"
+                f"{self._reasons[0]}\nthe search was stopped and running trials are kept; fix "
+                "this problem, then continue with --resume"
             )
 
     def clear(self) -> None:
-        """Removes the request's file; the run was left in order."""
+        """Removes the file of the request; the run ended cleanly."""
         self._file.unlink(missing_ok=True)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
@@ -155,17 +155,17 @@ class Interrupt:
 
 @dataclass(eq=False)
 class _Stopping(Activity):
-    """Waiting for what runs to save and end."""
+    """Shows that the driver waits for running trials to save and end."""
 
     interrupt: Interrupt | None = None
 
     def text(self) -> str:
-        """Why, for what, and for how long at most."""
+        """Returns the reason, what is awaited, and the longest wait."""
         assert self.interrupt is not None
         left = self.interrupt.seconds
         if left > 0:
-            return f"{self.what}: what runs saves first, which may take {left:.0f} s more"
-        return f"{self.what}: ending what has not saved, and its processes"
+            return f"{self.what}: running trials save first, which may take {left:.0f} s more"
+        return f"{self.what}: ending trials that have not saved, and their processes"
 
 
 def _grace() -> float:

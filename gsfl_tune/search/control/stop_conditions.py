@@ -1,4 +1,4 @@
-"""What ends a search before its trials are used up: time, and a value that is good enough."""
+"""Limits that end a search before all trials are done: time and a target value."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from gsfl_tune.search.study.study import Study
 
 
 class Clock(Protocol):
-    """What a study has taken, see `gsfl_tune.run.manifest.Clock`."""
+    """Measures the time of a study, see `gsfl_tune.run.manifest.Clock`."""
 
     @property
     def seconds(self) -> float:
-        """Seconds, those of earlier drivers included."""
+        """Returns the seconds, earlier drivers included."""
         ...
 
     def keep(self) -> None:
-        """Called some times a second: writes the time down now and then."""
+        """Saves the time now and then; called some times a second."""
         ...
 
 
 class Stopwatch:
-    """A clock that starts now and is written nowhere."""
+    """Measures time from now and saves nothing."""
 
     def __init__(self) -> None:
         self._started = time.monotonic()
 
     @property
     def seconds(self) -> float:
-        """Seconds since then."""
+        """Returns the seconds since the start."""
         return time.monotonic() - self._started
 
     def keep(self) -> None:
@@ -46,13 +46,13 @@ class Limits:
     Args:
         search: The section `search`.
         study: The study.
-        clock: What the study has taken.
-        interrupt: Tells running trials to stop.
-        time_up: Why the time for trials is over, None while it is not; default: when the study
+        clock: Time that the study has taken.
+        interrupt: Stops running trials.
+        time_up: Returns why the time for trials is over, or None; default: when the study
             has taken ``search.time_budget``.
 
     Attributes:
-        reason: Why the study ended, None while it may go on.
+        reason: Why the study ended, None while it may continue.
     """
 
     def __init__(
@@ -79,7 +79,7 @@ class Limits:
                 self._interrupt.end_trials()
 
     def settle(self) -> list[int]:
-        """Writes down that what still runs was stopped, so that nobody takes it up again.
+        """Records running trials as stopped, so that no resume continues them.
 
         Returns:
             Numbers of the trials that were stopped.

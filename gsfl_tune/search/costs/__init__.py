@@ -1,1 +1,1 @@
-"""What trials cost, and what a given time allows."""
+"""Costs of trials, and plans for a given time."""

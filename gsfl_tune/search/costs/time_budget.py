@@ -1,4 +1,4 @@
-"""A time budget while it is spent: when the search must end, and what the finals may still take."""
+"""A time budget in use: when the search must end, and how long the finals may take."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from gsfl_tune.experiment.units import seconds, time_text
 from gsfl_tune.search.costs.time_plan import Control, TimePlan, finals_seconds
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 
-# Left alone at the end of the search: what starting the finals takes, and what nobody foresees.
+# Reserve at the end of the search, for starting the finals and for unforeseen delays.
 _MARGIN = 0.03
-# More than the budget, where the finals would otherwise give up what the search kept time for: a
-# finalist or a seed is worth more than a punctual end.
+# The finals may exceed the budget by this share before they give up a finalist or a seed: both
+# are worth more than a punctual end.
 _OVERDRAFT = 0.05
 
 
@@ -23,11 +23,11 @@ class TimeBudget:
     """Compares the clock of a run with its plan.
 
     Args:
-        plan: What was planned; the finals are planned anew with what trainings really take.
-        elapsed: Seconds of the run, those of earlier drivers included.
-        costs: What trainings take.
+        plan: The plan; the finals are planned again with measured training times.
+        elapsed: Returns the seconds of the run, earlier drivers included.
+        costs: Prices trainings.
         control: Kind of control.
-        retrain: Factor of a training on training and validation images.
+        retrain: Factor for a training on training and validation images.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class TimeBudget:
         elapsed: Callable[[], float],
         costs: TrialCosts,
     ) -> TimeBudget:
-        """Of a run; a resume may have another budget than the plan was made for."""
+        """Makes the budget of a run; a resume may have another budget than the plan."""
         search = experiment.defaults().search
         if search.time_budget is not None:
             plan = replace(plan, budget=seconds(search.time_budget))
@@ -61,21 +61,20 @@ class TimeBudget:
 
     @property
     def left(self) -> float:
-        """Seconds until the end of the budget."""
+        """Returns the seconds until the end of the budget."""
         return self.plan.budget - self._elapsed()
 
     @property
     def _for_finals(self) -> float:
-        """Seconds until the finals must be over."""
+        """Returns the seconds until the finals must be over."""
         return self.left + self.plan.budget * _OVERDRAFT - self.plan.evidence
 
     def search_seconds(self, config: Config, *, share: float = 1.0) -> float:
-        """Seconds that the search may still take.
+        """Returns the seconds that the search may still take.
 
         Args:
-            config: The best configuration so far, else the defaults: what is retrained costs as
-                much.
-            share: Of the search, for the first of two.
+            config: The best configuration so far, else the defaults; it sets the price of retrains.
+            share: Share of the search, for the first of two studies.
         """
         finals = self._finals(self.plan.finalists, self.plan.final_seeds, config)
         end = self.plan.budget * (1 - _MARGIN) - finals - self.plan.evidence
@@ -85,13 +84,13 @@ class TimeBudget:
         return end - self._elapsed()
 
     def search_over(self, config: Config, *, share: float = 1.0) -> str | None:
-        """Why the search ends now, None while it may go on."""
+        """Returns why the search ends now, or None while it may continue."""
         if self.search_seconds(config, share=share) > 0:
             return None
-        return f"what is left of search.time_budget ({time_text(self.left)}) is for the finals"
+        return f"the rest of search.time_budget ({time_text(self.left)}) is for the finals"
 
     def finalists(self, configs: Sequence[Config]) -> int:
-        """How many of them there is time to train again, one at least."""
+        """Returns how many finalists can be trained again in time, at least one."""
         for count in range(len(configs), 1, -1):
             dearest = max(configs[:count], key=self._costs.seconds)
             if self._finals(count, 1, dearest) <= self._for_finals:
@@ -99,16 +98,16 @@ class TimeBudget:
         return 1
 
     def another_seed(self, configs: Sequence[Config]) -> bool:
-        """Whether finalists that still race can have one more seed each."""
+        """Returns whether every finalist still in the race can have one more seed."""
         dearest = max(configs, key=self._costs.seconds)
         return self._finals(len(configs), 1, dearest) <= self._for_finals
 
     def seeds(self, config: Config, *, validated: bool = True) -> int:
-        """With how many seeds winner and control can be retrained, one at least.
+        """Returns how many seeds winner and control can be retrained with, at least one.
 
         Args:
-            config: Of the winner.
-            validated: Whether it raced; else it is validated now.
+            config: Configuration of the winner.
+            validated: Whether the winner raced; else it is validated now.
         """
         for seeds in range(self.plan.final_seeds, 1, -1):
             if self._finals(0 if validated else 1, seeds, config) <= self._for_finals:
@@ -128,12 +127,12 @@ class TimeBudget:
 
 @dataclass(frozen=True)
 class SearchTime:
-    """The part of a time budget that the trials of one study have.
+    """Holds the part of a time budget that belongs to one study's trials.
 
     Attributes:
-        budget: Of the run.
-        share: Of the search, for the first of two studies.
-        counted: Whether the file says how many trials there are, too.
+        budget: Budget of the run.
+        share: Share of the search, for the first of two studies.
+        counted: Whether the file also limits the number of trials.
     """
 
     budget: TimeBudget
@@ -141,14 +140,14 @@ class SearchTime:
     counted: bool = False
 
     def over(self, config: Config) -> str | None:
-        """Why the study ends now, None while it may go on; see `TimeBudget.search_seconds`."""
+        """Returns why the study ends now, or None; see `TimeBudget.search_seconds`."""
         return self.budget.search_over(config, share=self.share)
 
     def left(self, config: Config) -> float:
-        """Seconds that it may still take."""
+        """Returns the seconds that the study may still take."""
         return max(0.0, self.budget.search_seconds(config, share=self.share))
 
 
 def unlimited(trials: int) -> int:
-    """Trials that a search with a time budget cannot come to."""
+    """Returns a number of trials that a search with a time budget cannot reach."""
     return 100 + 10 * math.ceil(trials)

@@ -1,7 +1,8 @@
-"""How a time budget is spent: epochs, finalists and seeds follow from what an epoch costs here.
+"""The plan of a time budget: epochs, finalists and seeds follow from measured epoch times.
 
-Everything up to the tested bundle is counted: what all trials share (features, cached activations),
-the search, the race of the finalists, the retrains of winner and control, evidence and export.
+It counts everything up to the tested bundle: preparation shared by all trials (features, cached
+activations), the search, the race of the finalists, the retrains of winner and control, evidence
+and export.
 """
 
 from __future__ import annotations
@@ -16,39 +17,39 @@ from gsfl_tune.experiment.units import time_text
 
 Control = Literal["matched", "tuned", "off"]
 
-# Epochs of the finetune stage, finalists and seeds, the most wanted first. Fewer than eight epochs
-# cost accuracy before fewer seeds do; without time for two the head alone is searched.
+# Epochs of the finetune stage, finalists and seeds, in order of preference. Fewer than eight
+# epochs cost accuracy before fewer seeds do. Without time for two epochs only the head is searched.
 _WANTED: tuple[tuple[int, int, int], ...] = (
     (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (8, 1, 1), (6, 2, 1),
     (6, 1, 1), (4, 2, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
 )  # fmt: skip
 _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
-# Of the time that trials and retrains share, the search has at least so much, and so many
-# trainings' worth of it: with less it would choose among almost nothing.
+# The search gets at least this share of the time for trials and retrains, and at least this many
+# trainings' worth: with less it would choose among almost nothing.
 _SEARCH_SHARE = 0.4
 _SEARCH_TRAININGS = 4.0
-# What trials take of a whole training on average, as most are stopped early.
+# Average share of a whole training that a trial takes, as most are stopped early.
 SURVIVING = 0.45
-# Of how many retrains the evidence looks into the models.
+# Number of retrains that the evidence examines.
 EVIDENCE_SEEDS = 3
-# Left alone: what nobody foresees.
+# Reserve for unforeseen delays.
 _RESERVE = 0.05
 
 
 @dataclass(frozen=True)
 class Prices:
-    """Seconds of one slot, unless they say otherwise.
+    """Holds prices in seconds of one slot, unless stated otherwise.
 
     Attributes:
-        start: Of a training besides its epochs.
-        head_epoch: Of the head stage, by the defaults.
-        finetune_epoch: Of the finetune stage, by the defaults.
-        once: What all trials share, of the whole machine.
-        finetune_once: Of that, what only a finetune stage needs, its views aside.
-        evidence: After the last retrain: probes, pictures, export, of the whole machine.
-        retrain: Factor of a training on training and validation images together.
-        evidence_seed: Of the evidence, for every seed whose backbone was trained: its features
-            are its own.
+        start: Price of a training besides its epochs.
+        head_epoch: Price of an epoch of the head stage, with the defaults.
+        finetune_epoch: Price of an epoch of the finetune stage, with the defaults.
+        once: Preparation that all trials share, on the whole machine.
+        finetune_once: The part of `once` that only a finetune stage needs, without views.
+        evidence: Time after the last retrain (probes, pictures, export) on the whole machine.
+        retrain: Factor for a training on training and validation images together.
+        evidence_seed: The part of `evidence` for every seed with a trained backbone, which needs
+            features of its own.
         view_once: What every fixed view adds to `finetune_once`.
         views: Fixed views of an image that the file asks for.
     """
@@ -65,27 +66,27 @@ class Prices:
     views: int = 0
 
     def shared(self, finetune: int) -> float:
-        """Seconds for what all trials share; of the views, no more than there are epochs."""
+        """Returns the seconds of shared preparation; at most one view per epoch counts."""
         if not finetune:
             return self.once
         return self.once + self.finetune_once + min(self.views, finetune) * self.view_once
 
     def training(self, head: int, finetune: int) -> float:
-        """Seconds of one training on a slot."""
+        """Returns the seconds of one training on a slot."""
         return self.start + head * self.head_epoch + finetune * self.finetune_epoch
 
 
 @dataclass(frozen=True)
 class Asked:
-    """What the file gives; None where it follows from the budget.
+    """Holds the values that the file gives; None where a value follows from the budget.
 
     Attributes:
         head_epochs: Epochs of the head stage.
         finetune_epochs: Epochs of the finetune stage.
-        finalists: Best trials that are trained again.
-        final_seeds: Seeds of every retrain.
+        finalists: Number of best trials that are trained again.
+        final_seeds: Number of seeds of every retrain.
         control: Kind of control.
-        grace: Head epochs that no trial is stopped before; None where none is stopped at all.
+        grace: No trial is stopped before this head epoch; None where none is stopped at all.
     """
 
     head_epochs: int | None
@@ -96,31 +97,31 @@ class Asked:
     grace: int | None = 1
 
     def share(self, head_epochs: int, finetune_epochs: int) -> float:
-        """Share of a whole training that a trial takes on average."""
+        """Returns the average share of a whole training that a trial takes."""
         compared = self.grace is not None and (finetune_epochs > 0 or head_epochs > self.grace)
         return SURVIVING if compared else 1.0
 
 
 @dataclass(frozen=True)
 class TimePlan:
-    """What a search does with its time.
+    """Holds the plan: how a search spends its time.
 
     Attributes:
         budget: Seconds of the whole run.
-        spent: Of them, before the plan was made.
+        spent: Seconds of the budget that were spent before the plan was made.
         head_epochs: Epochs of the head stage.
         finetune_epochs: Epochs of the finetune stage.
-        finalists: Best trials that are trained again.
-        final_seeds: Seeds of every retrain.
-        training: Seconds of one training of the defaults on a slot.
-        once: Seconds for what all trials share.
+        finalists: Number of best trials that are trained again.
+        final_seeds: Number of seeds of every retrain.
+        training: Seconds of one training with the defaults on a slot.
+        once: Seconds of preparation that all trials share.
         search: Seconds for the trials, with those of a tuned control.
         finals: Seconds for the race and the retrains.
-        evidence: Seconds after them.
-        trials: Trials that fit, about.
-        slots: Trials at once.
-        only: Values that are not searched, by dotted path: each would need features and
-            activations of its own or train too long.
+        evidence: Seconds for evidence and export after the finals.
+        trials: Approximate number of trials that fit.
+        slots: Number of parallel trials.
+        only: Values that are not searched, by dotted path: each other value would need features
+            and activations of its own or train too long.
     """
 
     budget: float
@@ -139,11 +140,11 @@ class TimePlan:
     only: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """For ``plan.json``."""
+        """Returns the content of ``plan.json``."""
         return asdict(self)
 
     def lines(self) -> list[str]:
-        """The plan as a user reads it, one line a phase."""
+        """Returns the plan as text for the user, one line per phase."""
         stages = f"{self.head_epochs} head + {self.finetune_epochs} finetune epochs"
         if not self.finetune_epochs:
             stages = f"{self.head_epochs} head epochs: too little time to train the backbone"
@@ -166,20 +167,20 @@ class TimePlan:
 def finals_seconds(
     finalists: int, seeds: int, training: float, retrain: float, slots: int, control: Control
 ) -> float:
-    """Seconds of the race and of the retrains at most, side by side on the slots.
+    """Returns the most seconds that race and retrains take, in parallel on the slots.
 
     Args:
-        finalists: That race.
-        seeds: Of every retrain.
+        finalists: Number of finalists that race.
+        seeds: Number of seeds of every retrain.
         training: Seconds of one training on the training part.
-        retrain: Factor of one on training and validation images.
-        slots: Trainings at once.
+        retrain: Factor for a training on training and validation images.
+        slots: Number of parallel trainings.
         control: Kind of control.
     """
     race = math.ceil(finalists * seeds / slots) * training
     validated = 0 if control == "off" else 1
     if finalists == 1:
-        # Nobody to race with: it is validated beside the retrains.
+        # A single finalist has no race: it is validated beside the retrains.
         race, validated = 0.0, validated + 1
     elif control == "tuned":
         race, validated = 2 * race, 0
@@ -190,19 +191,19 @@ def finals_seconds(
 def make_plan(
     budget: float, spent: float, slots: int, prices: Prices, asked: Asked, *, head: int = 10
 ) -> TimePlan:
-    """Spends a budget.
+    """Plans how a budget is spent.
 
     Args:
         budget: Seconds of the whole run.
-        spent: Of them, until now.
-        slots: Trials at once.
+        spent: Seconds of the budget that are already spent.
+        slots: Number of parallel trials.
         prices: What trainings cost.
-        asked: What the file gives.
+        asked: Values that the file gives.
         head: Epochs of the head stage where the file leaves them out.
 
     Raises:
-        UserError: When not even one training, its retrain and the evidence fit; the message says
-            what would.
+        UserError: When not even one training, its retrain and the evidence fit; the message
+            names the smallest budget that fits.
     """
     smallest: tuple[float, TimePlan] | None = None
     head_epochs = head if asked.head_epochs is None else asked.head_epochs
@@ -235,7 +236,7 @@ def make_plan(
         worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
         if search >= max(searches * worth, _SEARCH_SHARE * shared):
             return plan
-        # At the least, one trial comes to its end in every search.
+        # In every search at least one trial must complete.
         least = (spent + once + evidence + finals + searches * training) / (1 - _RESERVE)
         if smallest is None or least < smallest[0]:
             smallest = least, plan
@@ -254,11 +255,11 @@ def make_plan(
 
 
 def _choices(asked: Asked) -> Iterator[tuple[int, int, int]]:
-    """Finetune epochs, finalists and seeds that the file allows, the most wanted first."""
+    """Yields finetune epochs, finalists and seeds that the file allows, best choice first."""
     seen: set[tuple[int, int, int]] = set()
     wanted = [*_WANTED, *((0, *finals) for finals in _HEAD_ALONE)]
     if asked.finetune_epochs is not None:
-        # In the order of the finals alone.
+        # Only the order of finalists and seeds counts here.
         finals = dict.fromkeys((f, s) for _, f, s in wanted)
         wanted = [(asked.finetune_epochs, *each) for each in finals]
     for finetune, finalists, seeds in wanted:

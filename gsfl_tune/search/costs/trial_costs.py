@@ -1,4 +1,4 @@
-"""What the trainings of a run cost on its slots, known before they begin and better afterwards."""
+"""Costs of a run's trainings on its slots: estimated at first, then corrected by measurements."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
 
-# Evidence and export, as measured on two cores: map, swap test, pictures and bundle; an image
-# more; a number of the probe's regressions (images times dimensions times classes).
+# Seconds of evidence and export, measured on two cores: fixed part (map, swap test, pictures and
+# bundle); per image; per number of the probe's regressions (images times dimensions times classes).
 _EVIDENCE_START = 35.0
 _EVIDENCE_IMAGE = 0.002
 _PROBE_NUMBER = 3e-8
-# Test and training images that a trained network is asked about for it.
+# Most test and training images that the evidence runs through a trained network.
 _EVIDENCE_IMAGES = (2000, 2048)
-# A forward pass, of a step of training.
+# Cost of a forward pass relative to a training step.
 _FORWARD = 1 / 3
-# Of a process, until one was seen; and how many of them are remembered.
+# Start of a process before one was measured, and how many measurements are kept.
 _START_SECONDS = 6.0
 _STARTS = 12
 
@@ -34,9 +34,9 @@ class TrialCosts:
     Args:
         train: Number of training images.
         validation: Number of validation images.
-        classes: C.
+        classes: Number C of classes.
         test: Number of test images.
-        joined: Validation images that a final retrain trains on too; default: all.
+        joined: Number of validation images that join a final retrain; default: all.
         costs: What is known of the machines; default: nothing yet.
     """
 
@@ -61,7 +61,7 @@ class TrialCosts:
 
     @classmethod
     def of(cls, dataset: Dataset) -> TrialCosts:
-        """For the images of a run."""
+        """Makes the costs for the images of a run."""
         return cls(
             train=len(dataset.train_index),
             validation=len(dataset.validation_index),
@@ -72,43 +72,43 @@ class TrialCosts:
 
     @property
     def retrain(self) -> float:
-        """Factor of a final retrain, which validation images join."""
+        """Returns the factor for a final retrain, which also uses validation images."""
         return (self._train + self._joined) / max(1, self._train)
 
     @property
     def start(self) -> float:
-        """Seconds until a process that is started says its first words, by those of before."""
+        """Returns the expected seconds from a process start to its first report."""
         return statistics.median(self._starts) if self._starts else _START_SECONDS
 
     def note_start(self, seconds: float) -> None:
-        """Takes in how long one took."""
+        """Registers how long one start took."""
         self._starts = [*self._starts, seconds][-_STARTS:]
 
     def evidence(self, config: Config, *, seeds: int = 1, slots: int = 1) -> float:
-        """Seconds after the last retrain, of the whole machine: probes, pictures, export.
+        """Returns the seconds after the last retrain (probes, pictures, export), whole machine.
 
         Args:
-            config: Of the winner.
-            seeds: Retrains of it, and of its control.
-            slots: Trainings at once, of the machine that the evidence has alone.
+            config: Configuration of the winner.
+            seeds: Number of retrains of the winner, and of its control.
+            slots: Number of parallel trainings; the evidence has the machine alone.
         """
         numbers = self._train * probe(config.model.backbone).channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
-        """Of `evidence`, what every seed adds whose backbone was trained: its features are new."""
+        """Returns the part of `evidence` per seed with a trained backbone: its features are new."""
         steps = [work for work in self.work(config) if work.stage == "finetune" and work.epochs]
         if not steps:
             return 0.0
         forward = _FORWARD * self.costs.epoch(steps[0]) / max(1, self._train) / slots
         tested, trained = _EVIDENCE_IMAGES
-        # The winner is asked about both parts, its control about the test images.
+        # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
         return images * forward
 
     def work(self, config: Config, fit: FitOn = "train") -> list[Work]:
-        """The stages of a training.
+        """Returns the stages of a training.
 
         Args:
             config: The configuration.
@@ -126,29 +126,29 @@ class TrialCosts:
         return self._works[key]
 
     def seconds(self, config: Config, *, fit: FitOn = "train", done: int = 0) -> float:
-        """Seconds of a training on one slot.
+        """Returns the seconds of a training on one slot.
 
         Args:
             config: The configuration.
             fit: Which images are trained on.
-            done: Epochs that are trained already.
+            done: Number of epochs that are already trained.
         """
         return self.costs.training(self.work(config, fit), done)
 
     def until(self, config: Config, epoch: int) -> float:
-        """Seconds that a trial takes to come to an epoch."""
+        """Returns the seconds that a trial takes to reach an epoch."""
         return self.seconds(config) - self.seconds(config, done=epoch)
 
     def epochs_within(self, config: Config, seconds: float) -> int:
-        """Epochs that a trial has come to after some seconds: at least 1, at most all."""
+        """Returns the epochs that a trial reaches in some seconds: at least 1, at most all."""
         return self.costs.until(self.work(config), seconds)
 
     def observe(self, config: Config, result: Mapping[str, Any], *, fit: FitOn = "train") -> None:
-        """Takes in what a worker measured.
+        """Registers measurements of a worker.
 
         Args:
-            config: What it trained.
-            result: Of a step or a job: ``measured`` has epochs and seconds by stage.
+            config: Configuration that it trained.
+            result: Result of a step or a job: ``measured`` has epochs and seconds by stage.
             fit: Which images it was trained on.
         """
         measured = result.get("measured")

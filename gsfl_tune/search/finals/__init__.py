@@ -1,1 +1,1 @@
-"""Finalists, winner and control, after the search."""
+"""The end of a search: finalists, winner and control."""

@@ -1,4 +1,4 @@
-"""Which trials are trained again at the end of a search."""
+"""The choice of finalists, which are trained again at the end of a search."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
-    """The best trials that came to their end, and what was better than they were when it stopped.
+    """Returns the best complete trials, and stopped trials that were ahead of them when stopped.
 
-    A trial that was stopped late, by the scheduler or because time was used up, stands in front of
-    those that had come less far at the same rung (the first rung says too little); where the others
-    are fewer than wanted, those that came furthest join. It is trained to its end among the
-    finalists. No configuration is named twice: the first of equal ones stands.
+    A trial that was stopped late, by the scheduler or by lack of time, ranks above complete trials
+    that were worse at the same rung. The first rung does not count: it says too little. If there
+    are too few trials, those that came furthest join. A stopped trial is trained to its end among
+    the finalists. Of equal configurations only the first is named.
 
     Args:
         study: The study.
-        count: How many are wanted.
+        count: Number of finalists wanted.
 
     Returns:
-        At most `count` trials, best first; none where no trial came to a rung.
+        At most `count` trials, best first; none when no trial reached a rung.
     """
     wanted = candidates(study)
     if not study.latency:
@@ -47,7 +47,7 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
 
 
 def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial) -> bool:
-    """Whether a stopped trial was better at its last rung than another one was there."""
+    """Returns whether a stopped trial was better at its last rung than another trial there."""
     rungs = study.rungs(trial)
     last = max(rungs)
     if last == 0:
@@ -60,7 +60,7 @@ def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial) -> bool:
 
 
 def _stopped(study: Study) -> list[FrozenTrial]:
-    """PRUNED trials, those of the last rung first, the best of a rung first."""
+    """Returns PRUNED trials: those of the last rung first, the best of a rung first."""
     sign = -1.0 if study.direction == "maximize" else 1.0
     able = []
     for trial in study.trials():

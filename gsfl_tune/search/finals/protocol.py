@@ -1,4 +1,4 @@
-"""What happens to the best trials: trained again with several seeds, then retrained and tested."""
+"""The final protocol: the best trials are trained again with more seeds, retrained and tested."""
 
 from __future__ import annotations
 
@@ -31,24 +31,24 @@ from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 
 class SearchInterrupted(Exception):
-    """The search was asked to stop; a resume continues it."""
+    """Raised when the search was asked to stop; a resume continues it."""
 
 
 class SearchFailed(Exception):
-    """No trial, or no retrain, came to its end; the message has the reasons."""
+    """Raised when no trial or no retrain completed; the message has the reasons."""
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A configuration on its way to the end of the protocol.
+    """Holds a configuration and its results in the final protocol.
 
     Attributes:
         label: Name of its directory below ``finals``.
         config: The configuration.
         trial: Number of the trial that it comes from.
         params: Searched parameters that are active.
-        validation: Metrics on the validation part, one mapping a seed that it was given; empty
-            before, and for a candidate that failed with one of them.
+        validation: Metrics on the validation part, one mapping per seed. Empty before
+            validation, and for a candidate that failed with one of the seeds.
         test: Metrics on the test split, likewise.
     """
 
@@ -61,25 +61,25 @@ class Candidate:
 
     @property
     def seeds(self) -> list[int]:
-        """Seeds of its retrains. Fresh ones: it was chosen for what it did with the trial's."""
+        """Returns the seeds of its retrains: new ones, as the trial was chosen with its own."""
         first = self.config.training.seed + 1
         return [first + offset for offset in range(self.config.search.final_seeds)]
 
     def with_seeds(self, count: int) -> Candidate:
-        """The same with as many seeds."""
+        """Returns the same candidate with another number of seeds."""
         search = self.config.search.model_copy(update={"final_seeds": count})
         return replace(self, config=self.config.model_copy(update={"search": search}))
 
     def score(self, metric: str) -> float:
-        """Mean of a validation metric over the seeds, turned so that larger is better."""
+        """Returns the mean validation metric over the seeds, signed so that larger is better."""
         which = metric_of(metric)
         return which.sign * float(np.mean([row[which.name] for row in self.validation]))
 
     def outcome(self, kind: str | None = None) -> Outcome:
-        """What ``results.json`` says of it, once it is tested.
+        """Returns its entry for ``results.json``, once it is tested.
 
         Args:
-            kind: Of a control: ``matched`` or ``tuned``.
+            kind: Kind of a control: ``matched`` or ``tuned``.
         """
         return Outcome(
             config=self.config.model_dump(mode="json"),
@@ -92,7 +92,7 @@ class Candidate:
         )
 
     def plain(self) -> Candidate:
-        """The matched control: the same configuration with a plain head."""
+        """Returns the matched control: the same configuration with a plain head."""
         model = self.config.model.model_copy(update={"head": "plain"})
         config = self.config.model_copy(update={"model": model})
         return Candidate(f"{self.label}-plain", config, self.trial, self.params)
@@ -103,9 +103,9 @@ def best(
     metric: str,
     cost: Callable[[Config], float] = lambda config: 0.0,
 ) -> Candidate:
-    """The candidate with the best mean over its seeds; of equal ones that with the lower NLL.
+    """Returns the candidate with the best mean over its seeds; ties are decided by lower NLL.
 
-    Those that are equal in both are told apart by their cost.
+    Remaining ties are decided by lower cost.
 
     Args:
         candidates: Validated; those without metrics could not be trained.
@@ -120,7 +120,7 @@ def best(
     able = [candidate for candidate in candidates if candidate.validation]
     if not able:
         raise SearchFailed("none of the finalists could be trained again with every seed")
-    # Means of a few seeds: what differs in the last bits is equal.
+    # Means of a few seeds: values that differ only in their last bits are equal.
     return max(
         able,
         key=lambda one: (
@@ -137,19 +137,19 @@ def _has_nll(candidate: Candidate) -> bool:
 
 @dataclass(frozen=True)
 class Retraining:
-    """The retrains of a run; those that are finished on disk are not run again.
+    """Runs the retrains of a run; retrains that are finished on disk are not run again.
 
     Attributes:
         run: The run directory.
-        resources: Of one retrain, and how many fit.
+        resources: Resources of one retrain, and how many fit.
         side: Side of the decoded squares.
         cache_dir: Root of the nodes' caches.
-        max_failures: Times a retrain is started again after a crash.
-        watchers: Are told of every change.
-        interrupt: Of the whole run.
-        storage: Where the run is kept beside its directory.
-        costs: Learns what trainings take.
-        budget: What is left of the time, where it is limited.
+        max_failures: How often a retrain is restarted after a crash.
+        watchers: Receive every change.
+        interrupt: Interrupt of the whole run.
+        storage: Second location of the run, beside its directory.
+        costs: Learns the durations of trainings.
+        budget: Remaining time, where it is limited.
     """
 
     run: RunDirectory
@@ -164,7 +164,7 @@ class Retraining:
     budget: TimeBudget | None = None
 
     def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
-        """One job a seed; those on train + validation are tested."""
+        """Returns one job per seed; jobs on train + validation are also tested."""
         final = fit == "train+validation"
         folder = self.run.finals / candidate.label / ("retrain" if final else "validate")
         return [
@@ -182,13 +182,13 @@ class Retraining:
     def race(self, candidates: Sequence[Candidate], title: str) -> list[Candidate]:
         """Trains candidates on the training part, seed by seed, until one of them has won.
 
-        One that cannot win any more (see `beaten`) gets no further seed, nor does the last one
-        that is left. Slots that would be idle train the next seed meanwhile. Where time is short
-        the last of them do not begin, and seeds are left out.
+        A candidate that can no longer win (see `beaten`) gets no further seed, nor does the last
+        one left. Idle slots train the next seed meanwhile. Where time is short the last candidates
+        do not start, and seeds are left out.
 
         Returns:
-            The candidates with the metrics of their seeds; none for one that failed with a seed,
-            and none for a single one, which need not race.
+            The candidates with the metrics of their seeds. A candidate that failed with a seed has
+            no metrics, nor has a single candidate, which need not race.
 
         Raises:
             SearchInterrupted: When the run was asked to stop.
@@ -233,13 +233,11 @@ class Retraining:
     ) -> tuple[Candidate, Candidate | None]:
         """Retrains the winner and its control on train + validation and tests both once.
 
-        One that was not validated yet is trained on the training part too: the winner with its
-        seeds, the control with those that the winner was. All of these trainings run side by side.
+        A candidate without validation is also trained on the training part: the winner with its own
+        seeds, the control with the seeds of the winner. All of these trainings run in parallel.
 
         Returns:
             Both; without metrics where a seed failed.
-
-        Raises:
             SearchInterrupted: When the run was asked to stop.
         """
         if self.budget is not None:
@@ -274,14 +272,14 @@ class Retraining:
         return winner, None if control is None else with_metrics(control, "control")
 
     def predictions(self, candidate: Candidate) -> list[Predictions]:
-        """Predictions of the test split, one a seed."""
+        """Returns the predictions of the test split, one per seed."""
         jobs = self.jobs(candidate, "train+validation")
         return [load_predictions(job.directory / "test.npz") for job in jobs]
 
     def validations(self, candidate: Candidate) -> list[Predictions]:
-        """Predictions of the validation part by the trainings on the training part, one a seed.
+        """Returns the predictions of the validation part by trainings on the training part.
 
-        A run that an older version began has none.
+        There is one per seed; a run that an older version began has none.
         """
         files = [each.directory / VALIDATION_FILE for each in self.jobs(candidate, "train")]
         return [load_predictions(file) for file in files if file.exists()]
@@ -322,7 +320,7 @@ def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float
 
 
 def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
-    """What ``results.json`` says of the front; empty for a search with one objective.
+    """Returns the entries of the front for ``results.json``; empty with one objective.
 
     Args:
         experiment: The experiment, bounds clamped to the data.
@@ -347,7 +345,7 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
 
 
 def reasons(study: Study) -> str:
-    """Why the trials of a study did not come to their ends, one line a reason."""
+    """Lists why trials of a study did not complete, one line per reason."""
     found: dict[str, int] = {}
     for trial in study.trials():
         attributes = {"reason": trial.state.name.lower(), **trial.user_attrs}

@@ -1,4 +1,4 @@
-"""Which finalists still can win: decided by paired differences on the same validation images."""
+"""The race of the finalists: paired differences on the same validation images decide it."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.training import Predictions
 from gsfl_tune.training.metrics import log_softmax
 
-# Of a one-sided test: a finalist that is further behind than chance explains once in twenty times.
+# Quantile of a one-sided test: chance explains a larger deficit only once in twenty times.
 _QUANTILE = 1.645
 
 Scores = NDArray[np.float64]
 
 
 def image_scores(metric: str, predictions: Predictions) -> Scores | None:
-    """What every image adds to a metric, larger is better, (N,).
+    """Returns what every image contributes to a metric, larger is better, (N,).
 
     Args:
         metric: The objective, such as ``validation/accuracy``.
-        predictions: Of the validation part.
+        predictions: Predictions of the validation part.
 
     Returns:
-        Scores whose mean is the metric (nll: its negative); None for a metric that is no mean
-        over images.
+        Scores whose mean is the metric (nll: its negative); None for a metric that is not a
+        mean over images.
     """
     name = metric_of(metric).name
     rows = np.arange(len(predictions.labels))
@@ -47,13 +47,13 @@ def image_scores(metric: str, predictions: Predictions) -> Scores | None:
 
 
 def beaten(scores: Mapping[str, Sequence[Scores]]) -> set[str]:
-    """Names of those that chance alone does not explain being behind the leader.
+    """Returns the names of finalists that are further behind the leader than chance explains.
 
     The standard error of a difference has two parts: the images (paired, averaged over seeds) and
-    the seeds (of which the first alone says nothing).
+    the seeds (a single seed gives no estimate).
 
     Args:
-        scores: By name, one array (N,) a seed, on the same images.
+        scores: By name, one array (N,) per seed, on the same images.
     """
     means = {name: float(np.mean([each.mean() for each in own])) for name, own in scores.items()}
     if len(means) < 2:
@@ -67,7 +67,7 @@ def beaten(scores: Mapping[str, Sequence[Scores]]) -> set[str]:
 
 
 def _behind(leader: Sequence[Scores], other: Sequence[Scores]) -> float:
-    """Difference in standard errors; 0 where there is none."""
+    """Returns the deficit in standard errors, 0 without one."""
     difference = np.mean(leader, axis=0) - np.mean(other, axis=0)
     mean = float(difference.mean())
     if mean <= 0 or len(difference) < 2:

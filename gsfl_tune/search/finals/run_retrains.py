@@ -1,4 +1,4 @@
-"""The retrains at the end of a run, side by side on the slots of the search."""
+"""The retrains at the end of a run, in parallel on the slots of the search."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ _POLL_SECONDS = 0.2
 
 @dataclass(frozen=True)
 class JobsOutcome:
-    """What became of jobs.
+    """Holds the results of jobs.
 
     Attributes:
         results: One per job, in order: the content of its ``result.json``; a mapping with
-            ``failed`` for one that broke; None for one that was interrupted.
-        interrupted: Whether some were.
+            ``failed`` for a failed job; None for an interrupted job.
+        interrupted: Whether some jobs were interrupted.
     """
 
     results: list[dict[str, Any] | None]
@@ -67,30 +67,30 @@ def run_jobs(
     storage: RunStorage | None = None,
     costs: TrialCosts | None = None,
 ) -> JobsOutcome:
-    """Trains jobs to their ends; those that an earlier driver finished are not run again.
+    """Trains jobs to their ends; jobs that an earlier driver finished are not run again.
 
     When the machine fails one (disk, network), the others are stopped as by an interrupt.
 
     Args:
         jobs: The jobs, each with a directory of its own.
         run: The run directory.
-        resources: Of one job, and how many fit.
-        title: What a user reads while they run.
-        max_failures: Times a job is started again after a crash; it goes on from its
-            checkpoint. The loss of a node does not count.
+        resources: Resources of one job, and how many fit.
+        title: Shown to the user while the jobs run.
+        max_failures: How often a job is restarted after a crash, from its checkpoint. The
+            loss of a node does not count.
         side: Side of the decoded squares.
         cache_dir: Root of the nodes' caches.
-        watchers: Are told of every change.
-        interrupt: Of the whole run; default one of its own.
+        watchers: Receive every change.
+        interrupt: Interrupt of the whole run; default: a new one.
         save_seconds: Seconds between a job's checkpoints.
-        storage: Where the run is kept beside its directory.
-        costs: Learns what the jobs took.
+        storage: Second location of the run, beside its directory.
+        costs: Learns how long the jobs took.
 
     Returns:
         The results in the order of the jobs.
 
     Raises:
-        EnvironmentProblem: When the machine failed a job; a second call goes on.
+        EnvironmentProblem: When the machine failed a job; a second call continues.
     """
     interrupt = interrupt or Interrupt(run)
     watcher = Watchers(*watchers)
@@ -144,7 +144,7 @@ def run_jobs(
                         text = None
                         result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
                     elif result.kind == "memory":
-                        text = "ran out of memory: it goes on with batches in two halves"
+                        text = "ran out of memory: it continues with batches in two halves"
                         halved = True
                     else:
                         text = losses.again(index, result)
@@ -183,7 +183,7 @@ def run_jobs(
 
 
 _Told = tuple[dict[str, Any] | None, str | None]
-"""What became of a job, and what its storage did meanwhile."""
+"""Result of a job, and the problem of its storage meanwhile, if any."""
 
 
 def _run(job: str, setting: str) -> _Told:
@@ -194,7 +194,7 @@ def _run(job: str, setting: str) -> _Told:
         with pulse_of(known.channel, own.name):
             result = run_job(own, known)
     except EnvironmentProblem as problem:
-        # Told, not raised: Ray would try again at once.
+        # Returned, not raised: Ray would retry at once.
         return {"environment": str(problem)}, None
     if result is not None:
         result["place"] = place() | {"seconds": time.monotonic() - begun}
@@ -205,13 +205,13 @@ def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None
     try:
         told: _Told = ray.get(reference)
     except Exception as error:
-        # Ray's own, or a training's as a subclass of its class.
+        # An error of Ray, or an error of the training as a subclass of Ray's class.
         return failure(f"{type(error).__name__}: {error}"), None
     return told
 
 
 def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
-    """The result once the job's files are in the run directory."""
+    """Returns the result once the job's files are in the run directory."""
     try:
         names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)
         storage.bring(*(job.directory / name for name in names))

@@ -1,1 +1,1 @@
-"""Who is told what happens, and writes it down."""
+"""Watchers that receive the events of a search and record them."""

@@ -1,4 +1,4 @@
-"""What wants to know how a search goes: progress display and trial table."""
+"""The interface of watchers: objects that receive the events of a search."""
 
 from __future__ import annotations
 
@@ -11,13 +11,12 @@ if TYPE_CHECKING:
 
 
 class Said(NamedTuple):
-    """What a trial or retrain said last.
+    """Holds the last report of a trial or retrain.
 
     Attributes:
-        text: What it does, in words.
-        epochs: That are trained, with the share of the one that is under way; None outside of
-            epochs.
-        rest: Seconds that are left of what it does outside of epochs; None where it cannot know.
+        text: Its current step, in words.
+        epochs: Trained epochs, with the fraction of the current one; None outside of epochs.
+        rest: Seconds left of a step outside of epochs; None if unknown.
     """
 
     text: str
@@ -29,53 +28,53 @@ States = Callable[[], Mapping[str, Said | None]]
 
 
 class Watcher:
-    """Is told of every change after the study has it. Does nothing unless overridden."""
+    """Receives every change after the study has recorded it. Does nothing unless overridden."""
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
-        """A study begins, or goes on; without a `budget` of trials, for as long as it has time."""
+        """Called when a study begins or continues; `budget` is None if only time limits it."""
 
     def expects(self, left: Callable[[], float]) -> None:
-        """What begins next can say how many seconds are left of it."""
+        """Receives a function that returns how many seconds are left of the next phase."""
 
     def hears(self, states: States) -> None:
-        """Who knows what trials and retrains do now, by name (``trial 7``).
+        """Receives the states of trials and retrains by name (``trial 7``).
 
-        None for one that has said nothing yet.
+        A state is None before the first report.
         """
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """A trial was handed out; `again` when an earlier driver had begun it."""
+        """Called when a trial was handed out; `again` when an earlier driver had begun it."""
 
     def rung(self, number: int, k: int, value: float) -> None:
-        """A trial came to a rung."""
+        """Called when a trial reached a rung."""
 
     def ended(self, number: int) -> None:
-        """A trial is COMPLETE, PRUNED or FAIL."""
+        """Called when a trial is COMPLETE, PRUNED or FAIL."""
 
     def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
-        """A trial or retrain used its slot for so long; `result` tells where, if it knows."""
+        """Called with the seconds that a slot was used; `result` names the place if known."""
 
     def notice(self, text: str) -> None:
-        """Something that a user should read."""
+        """Receives a message for the user."""
 
     def tick(self) -> None:
         """Called some times a second while the search runs."""
 
     def finish(self, *, interrupted: bool) -> None:
-        """The study ended or was interrupted."""
+        """Called when the study ended or was interrupted."""
 
     def jobs_begin(self, title: str, total: int, done: int) -> None:
-        """Retrains begin; some may be done from an earlier driver."""
+        """Called when retrains begin; an earlier driver may have done some."""
 
     def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
-        """A retrain is done, or failed."""
+        """Called when a retrain is done or failed."""
 
     def jobs_finish(self, *, interrupted: bool) -> None:
-        """The retrains ended or were interrupted."""
+        """Called when the retrains ended or were interrupted."""
 
 
 class Watchers(Watcher):
-    """Several watchers as one: each is told of everything, in order."""
+    """Combines several watchers: each receives every event, in order."""
 
     def __init__(self, *watchers: Watcher) -> None:
         self._watchers = watchers
@@ -85,6 +84,6 @@ class Watchers(Watcher):
             getattr(watcher, event)(*args, **options)
 
 
-# Signatures, for readers and type checkers, are those of `Watcher`.
+# For readers and type checkers, the signatures are those of `Watcher`.
 for _event in [name for name in vars(Watcher) if not name.startswith("_")]:
     setattr(Watchers, _event, partialmethod(Watchers._tell, _event))

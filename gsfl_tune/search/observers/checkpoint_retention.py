@@ -1,4 +1,4 @@
-"""Which checkpoints of trials stay on disk, and how much of it they may take."""
+"""Retention of trial checkpoints: which stay on disk, and how much space they may take."""
 
 from __future__ import annotations
 
@@ -25,20 +25,20 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class CheckpointKeeper(Watcher):
-    """Keeps the checkpoints of running trials and of the best finished ones, no others.
+    """Keeps the checkpoints of running trials and of the best finished ones only.
 
     Args:
         run: The run.
         study: The study that runs.
         keep: Finished trials whose checkpoints are kept.
-        budget: Bytes that all checkpoints of the run may take; None for no limit. The worst of
-            the finished trials give theirs up first.
-        on_full: Is told when what runs takes more than that.
-        discard: Is told of every trial's checkpoint that is not wanted any more, once, for
-            whoever keeps a copy of it.
-        copies: Which checkpoints there are copies of; asked once, at the beginning.
-        unseen: Bytes that the checkpoints of a trial count which are not in sight, as on a node
-            that keeps its own directory.
+        budget: Bytes that all checkpoints of the run may take; None for no limit. The worst
+            finished trials lose theirs first.
+        on_full: Called when running trials exceed the budget.
+        discard: Called once for every checkpoint of a trial that is no longer needed, so that
+            copies can be deleted.
+        copies: Returns the existing copies of checkpoints; called once, at the beginning.
+        unseen: Bytes to assume for a running trial whose checkpoints are not visible, as on a
+            node with its own directory.
     """
 
     def __init__(
@@ -61,20 +61,20 @@ class CheckpointKeeper(Watcher):
         self._copies = copies
         self._unseen = unseen
         self._sign = -1.0 if study.direction == "maximize" else 1.0
-        # (turned so that smaller is better, number), the best first.
+        # (score with smaller is better, number), the best first.
         self._kept: list[tuple[float, int]] = []
         self._others: list[Path] = []
         self._looked = 0.0
         self._tidying = False
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
-        """Tidies up what an earlier driver had no time for."""
+        """Deletes what an earlier driver had no time to delete."""
         self._tidying = True
         for trial in self._study.trials():
             if trial.state.is_finished():
                 self.ended(trial.number)
         self._tidying = False
-        # An earlier driver may have died between a deletion and that of the copy.
+        # An earlier driver may have died after deleting a checkpoint but before deleting its copy.
         wanted = [*self._study.running(), *(number for _, number in self._kept)]
         for path in {*self._copies()} - {self._directory(n) / CHECKPOINT for n in wanted}:
             self._discard(path)
@@ -82,7 +82,7 @@ class CheckpointKeeper(Watcher):
             for torn in self._directory(number).glob(".checkpoint.*.tmp"):
                 torn.unlink(missing_ok=True)
         if self._budget is not None:
-            # Those of the other study, and of retrains that an earlier driver began.
+            # Checkpoints of the other study, and of retrains that an earlier driver began.
             own = self._run.trials(self._study.name)
             found = self._run.path.rglob("checkpoint*.pt")
             self._others = [path for path in found if own not in path.parents]
@@ -99,7 +99,7 @@ class CheckpointKeeper(Watcher):
             while len(self._kept) > self._keep:
                 self._drop_worst()
         else:
-            # Nobody continues it.
+            # No training will continue from it.
             self._delete(number)
 
     def tick(self) -> None:
@@ -108,7 +108,7 @@ class CheckpointKeeper(Watcher):
             self._look()
 
     def used(self) -> int:
-        """Bytes that the checkpoints of the run take."""
+        """Returns the bytes that the checkpoints of the run take."""
         numbers = [*self._study.running(), *(number for _, number in self._kept)]
         own = [stored(self._directory(number) / CHECKPOINT) for number in numbers]
         seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
@@ -122,7 +122,7 @@ class CheckpointKeeper(Watcher):
             self._drop_worst()
         if used > self._budget:
             self._on_full(
-                f"checkpoints of what runs take {size_text(used)}, search.disk_budget allows "
+                f"checkpoints of running trials take {size_text(used)}, search.disk_budget allows "
                 f"{size_text(self._budget)}: allow more, or fewer trials at once "
                 "(search.max_concurrent)"
             )
@@ -133,10 +133,10 @@ class CheckpointKeeper(Watcher):
 
     def _delete(self, number: int) -> None:
         path = self._directory(number) / CHECKPOINT
-        # A checkpoint that stays costs space and nothing else.
+        # A checkpoint that cannot be deleted only costs space.
         with suppress(OSError):
             discard(path)
-        # A resume of ten thousand trials does not ask a storage about each: see `begin`.
+        # A resume of ten thousand trials must not query the storage for each: see `begin`.
         if not self._tidying:
             self._discard(path)
 
@@ -147,14 +147,14 @@ class CheckpointKeeper(Watcher):
 def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
     """Refuses a ``search.disk_budget`` that cannot hold what a search needs at once.
 
-    Checkpoints of finished trials do not count: they are given up where room is needed.
+    Checkpoints of finished trials do not count: they are deleted where space is needed.
 
     Args:
         experiment: The experiment.
-        concurrent: Trials at once.
+        concurrent: Number of parallel trials.
 
     Raises:
-        ExperimentError: With what is needed and why.
+        ExperimentError: With the space needed and the reason.
     """
     search = experiment.defaults().search
     if search.disk_budget is None:
@@ -167,19 +167,19 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
         message = (
             f"found {search.disk_budget}, allowed at least {size_text(needed)}: checkpoints of up "
             f"to {size_text(largest)}, {kept} (search.last_checkpoints) for each of {concurrent} "
-            f"trial(s) at once (search.max_concurrent), and {retrains} models of the end "
+            f"trial(s) at once (search.max_concurrent), and {retrains} final models "
             "(search.final_seeds)"
         )
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
 
 
 def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | None = None) -> None:
-    """Deletes checkpoints of finished trials, the oldest first, until retrains have room.
+    """Deletes checkpoints of finished trials, the oldest first, until retrains have space.
 
     Args:
-        run: The run, no trial of which runs.
+        run: The run; none of its trials is running.
         search: The section `search`.
-        storage: What keeps copies of them.
+        storage: Holds copies of the checkpoints.
 
     Raises:
         EnvironmentProblem: When the storage does not answer.
@@ -192,9 +192,9 @@ def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | Non
     if storage is not None:
         for name in names:
             found |= storage.copies(run.trials(name), CHECKPOINT)
-    # Those that only the storage has have no age here, and go first.
+    # Checkpoints that only the storage has, have no age here and go first.
     kept = sorted(found, key=lambda path: ages.get(path, 0.0))
-    # The finalists are among them: their retrains take as much.
+    # The finalists are among them: their retrains take as much space.
     coming = max(found.values(), default=0) * _retrains(search)
     while kept and sum(found[path] for path in kept) + coming > byte_count(search.disk_budget):
         path = kept.pop(0)

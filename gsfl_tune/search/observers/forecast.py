@@ -1,4 +1,4 @@
-"""How long what is under way will take: the cost of the trials and trainings at hand counts."""
+"""Forecasts of the remaining time, from the costs of the actual trials and trainings."""
 
 from __future__ import annotations
 
@@ -19,27 +19,27 @@ from gsfl_tune.training.fingerprint import FitOn
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
-# How many trials the assumption of what is stopped early counts for.
+# Weight, in trials, of the assumed share of trials that are stopped early.
 _PRIOR = 4.0
-# A trial that has outlived what trials take on average goes on for half of its rest, on average.
+# A trial that has outlasted the average continues for half of its remaining time on average.
 _OUTLIVED = 0.5
 # Trials whose overheads are remembered.
 _REMEMBERED = 12
-# A process that takes longer to start than others did takes a third of its time more.
+# A process whose start is overdue is expected to take a third of its elapsed time more.
 _OVERDUE = 1 / 3
-# What a trial is believed to take, until it has trained for longer than this.
+# Weight, in seconds, of the price, until a trial has trained for longer.
 _PACE_SECONDS = 25.0
-# Of more trials than this, the last ones make no difference.
+# Beyond this number of trials, the last ones make no difference.
 _MANY = 1000
 
 
 def rest_of(costs: TrialCosts, config: Config, epochs: float, fit: FitOn = "train") -> float:
-    """Seconds that are left of a training.
+    """Returns the seconds that are left of a training.
 
     Args:
         costs: Prices it.
         config: The configuration.
-        epochs: That are trained, with the share of the one under way.
+        epochs: Trained epochs, with the fraction of the current one.
         fit: Which images it is trained on.
     """
     whole = int(epochs)
@@ -52,19 +52,19 @@ def rest_of(costs: TrialCosts, config: Config, epochs: float, fit: FitOn = "trai
 
 @dataclass
 class _Flight:
-    """A trial or retrain that has a slot."""
+    """Holds a trial or retrain that occupies a slot."""
 
     since: float
     spoke: float | None = None
     epochs: float = 0.0
     rest: float = 0.0
-    # Epochs that it had when it first said so, and seconds that it was seen in epochs since.
+    # Epochs at its first report, and seconds that it has spent in epochs since.
     first: float | None = None
     busy: float = 0.0
     heard: float | None = None
 
     def hear(self, said: Said | None, now: float, costs: TrialCosts | None) -> None:
-        """Takes in what it says."""
+        """Registers a report."""
         if said is None:
             return
         if self.spoke is None:
@@ -72,7 +72,7 @@ class _Flight:
             if costs is not None:
                 costs.note_start(now - self.since)
         if said.epochs is None:
-            # What is computed between epochs says nothing about them.
+            # Work between epochs says nothing about their speed.
             self.heard = None
         else:
             if self.first is None:
@@ -84,20 +84,20 @@ class _Flight:
         self.rest = said.rest or 0.0
 
     def wait(self, now: float, start: float) -> float:
-        """Seconds until it trains: its process starts, or builds what it needs."""
+        """Returns the seconds until it trains: its process starts, or builds what it needs."""
         if self.spoke is None:
             gone = now - self.since
             return max(start - gone, _OVERDUE * gone)
         return self.rest
 
     def pace(self, rest: Callable[[float], float]) -> float | None:
-        """How many times as long as its price it takes; None before that can be seen.
+        """Returns the ratio of its real time to its price; None before it is measurable.
 
-        Prices are corrected at rungs and ends only, this is seen at every batch. The first ones
-        are slow for other reasons, so that a pace of 1 counts for some seconds.
+        Prices are corrected only at rungs and ends, but this ratio is updated at every batch. The
+        first batches are slow for other reasons, so a pace of 1 counts for some seconds.
 
         Args:
-            rest: Seconds that are left by its price, once so many epochs are trained.
+            rest: Returns the seconds left by its price after a number of trained epochs.
         """
         if self.first is None:
             return None
@@ -107,7 +107,7 @@ class _Flight:
 
 @dataclass(kw_only=True)
 class _Running(_Flight):
-    """A trial."""
+    """Holds a running trial."""
 
     config: Config
     protected: bool
@@ -115,15 +115,15 @@ class _Running(_Flight):
 
 @dataclass
 class StudyForecast(Watcher):
-    """Estimates what is left of a study, from the price of every trial and how far it is.
+    """Estimates the rest of a study, from the price and the progress of every trial.
 
     Args:
-        costs: Prices trainings, better and better.
-        configure: Makes the configuration of drawn values.
-        typical: Configurations that trials to come may cost as much as.
-        budget: Trials in all.
-        slots: Trials at once.
-        clock: Seconds, of any beginning.
+        costs: Prices trainings, with increasing accuracy.
+        configure: Makes a configuration from drawn values.
+        typical: Configurations that represent the cost of future trials.
+        budget: Number of trials in all.
+        slots: Number of parallel trials.
+        clock: Returns seconds from any origin.
     """
 
     costs: TrialCosts
@@ -142,15 +142,15 @@ class StudyForecast(Watcher):
     pace: float = 1.0
 
     def hears(self, states: States) -> None:
-        """Notes who knows how far trials are."""
+        """Stores the source of the trials' progress."""
         self._states = states
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
-        """Notes the study."""
+        """Stores the study."""
         self._study = study
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """Notes what a trial costs."""
+        """Registers the price of a trial."""
         assert self._study is not None
         try:
             config = self.configure(params)
@@ -163,13 +163,13 @@ class StudyForecast(Watcher):
             self._drawn.append(config)
 
     def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
-        """Notes how far a trial is."""
+        """Registers the progress of a trial."""
         trial = self._running.get(int(result.get("trial_number", -1)))
         if trial is not None:
             trial.epochs = max(trial.epochs, float(result.get("epoch", 0.0)))
 
     def ended(self, number: int) -> None:
-        """Learns what share of a training trials take, and what they take besides."""
+        """Learns the share of a training that trials take, and their overhead."""
         trial = self._running.pop(number, None)
         if trial is None:
             return
@@ -179,7 +179,7 @@ class StudyForecast(Watcher):
         if self._first_end is None:
             self._first_end = self.clock()
         elif trial.since >= self._first_end:
-            # The first ones wait for what is computed for all of them.
+            # The first trials wait for preparation that all trials share.
             overhead = max(0.0, self.clock() - begun - trained)
             self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
         if not trial.protected:
@@ -187,11 +187,11 @@ class StudyForecast(Watcher):
 
     @property
     def share(self) -> float:
-        """Share of a whole training that a trial takes on average."""
+        """Returns the average share of a whole training that a trial takes."""
         return (_PRIOR * SURVIVING + sum(self._shares)) / (_PRIOR + len(self._shares))
 
     def left(self) -> float:
-        """Seconds until the study ends."""
+        """Returns the seconds until the study ends."""
         assert self._study is not None
         now, share, states = self.clock(), self.share, self._states()
         rests, waits = [], []
@@ -202,7 +202,7 @@ class StudyForecast(Watcher):
             rest = rest_of(self.costs, trial.config, trial.epochs)
             gone = price - rest
             if not trial.protected:
-                # Neither is it known whether this one is stopped early.
+                # Whether this trial is stopped early is unknown as well.
                 rest = share * price - gone if gone < share * price else _OUTLIVED * rest
             rests.append(rest)
             waits.append(trial.wait(now, self.costs.start))
@@ -215,14 +215,14 @@ class StudyForecast(Watcher):
         return more + makespan(rests, [each] * min(future, _MANY), self.slots)
 
     def whole(self) -> float:
-        """Seconds of a study of the same size."""
+        """Returns the seconds of a study of the same size."""
         return self.budget * self._each() / self.slots
 
     def winner(self, best: float) -> float:
-        """How many times the price of the best so far the winner of the study has, to expect.
+        """Returns the expected ratio of the final winner's price to that of the best so far.
 
         Args:
-            best: That price.
+            best: Price of the best so far.
         """
         assert self._study is not None
         ended = self._study.created() - len(self._running)
@@ -230,27 +230,27 @@ class StudyForecast(Watcher):
         return share + (1 - share) * self._price() / max(best, 1e-9)
 
     def _price(self) -> float:
-        """Seconds of a whole training of a trial that nobody has drawn yet."""
+        """Returns the seconds of a whole training of a future trial."""
         prices = [self.costs.seconds(config) for config in self._drawn[-20:]]
         anywhere = statistics.fmean(self.costs.seconds(config) for config in self.typical)
         return (_PRIOR * anywhere + sum(prices)) / (_PRIOR + len(prices))
 
     def _each(self) -> float:
-        """Seconds of such a trial, which may be stopped early."""
+        """Returns the seconds of a future trial, which may be stopped early."""
         overhead = statistics.median(self._overheads) if self._overheads else 0.0
         return self.pace * self.share * self._price() + overhead
 
 
 @dataclass
 class JobsForecast:
-    """Estimates what is left of trainings that go to their ends.
+    """Estimates the rest of trainings that are not stopped early.
 
     Args:
-        seconds: What is left of a job, by name, once so many of its epochs are trained.
-        slots: Jobs at once.
-        waiting: Names of those that have no slot yet, in order.
-        clock: Seconds, of any beginning.
-        states: Who knows how far jobs are.
+        seconds: Returns what is left of a job, by name and number of trained epochs.
+        slots: Number of parallel jobs.
+        waiting: Names of jobs without a slot, in order.
+        clock: Returns seconds from any origin.
+        states: Source of the jobs' progress.
         costs: Learns how long processes take to start.
     """
 
@@ -264,19 +264,19 @@ class JobsForecast:
     _flying: dict[str, _Flight] = field(default_factory=dict)
 
     def started(self, name: str) -> None:
-        """Notes that a job has a slot."""
+        """Registers that a job has a slot."""
         if name in self.waiting:
             self.waiting.remove(name)
         self._flying[name] = _Flight(self.clock())
 
     def ended(self, name: str, *, again: bool = False) -> None:
-        """Notes that it has none any more; `again` where it waits for another one."""
+        """Registers that it lost its slot; `again` where it waits for another one."""
         self._flying.pop(name, None)
         if again:
             self.waiting.insert(0, name)
 
     def left(self) -> float:
-        """Seconds until the last one ends: every slot takes the next one when it is free."""
+        """Returns the seconds until the last job ends; a free slot takes the next job."""
         now, states = self.clock(), self.states()
         start = 0.0 if self.costs is None else self.costs.start
         rests, waits = [], []
@@ -293,18 +293,18 @@ class JobsForecast:
 
 
 def _common(paces: Iterable[float | None]) -> float:
-    """The pace of those that show one, within reason."""
+    """Returns the common pace of the jobs that show one, within bounds."""
     known = [pace for pace in paces if pace is not None]
     return min(20.0, max(0.05, statistics.median(known))) if known else 1.0
 
 
 def makespan(running: Iterable[float], waiting: Iterable[float], slots: int) -> float:
-    """When the last of some jobs ends that slots take in order.
+    """Returns when the last job ends, if slots take jobs in order.
 
     Args:
-        running: Seconds that are left of those that have a slot.
-        waiting: Seconds of those that wait.
-        slots: Jobs at once.
+        running: Remaining seconds of the running jobs.
+        waiting: Seconds of the waiting jobs.
+        slots: Number of parallel jobs.
     """
     ends = list(running)
     ends += [0.0] * (slots - len(ends))

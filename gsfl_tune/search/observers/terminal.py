@@ -1,4 +1,4 @@
-"""What a user sees while a search runs: a live table, or plain lines where there is no terminal."""
+"""The display of a running search: a live table on a terminal, else plain lines."""
 
 from __future__ import annotations
 
@@ -20,25 +20,25 @@ if TYPE_CHECKING:
 
     from gsfl_tune.search.study.study import Study
 
-# A rate of one trial says nothing.
+# The rate of a single trial is too uncertain for an estimate.
 TRIALS_BEFORE_ESTIMATE = 2
-# Of the trials that run, in a line and in a table.
+# Most running trials that are shown, in a line and in a table.
 _IN_LINE, _IN_TABLE = 3, 8
 _ESTIMATE_SECONDS = 0.5
 
 
 def shown(value: Any) -> str:
-    """A parameter's value, short."""
+    """Formats a parameter's value briefly."""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 class _Clock:
-    """Elapsed time and an estimate of what is left.
+    """Measures the elapsed time and estimates the rest.
 
     Args:
-        total: Of what is counted; None where only time ends it.
-        done: Before.
-        left: Says how many seconds are left; default: as many a piece as there were until now.
+        total: Number of counted pieces; None where only time ends the phase.
+        done: Number of pieces done before.
+        left: Returns how many seconds are left; default: the average time per piece so far.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class _Clock:
         self._left = left
         self._first: tuple[float, int] | None = None
         self._before = done
-        # Seconds that are left, and when that was so.
+        # Seconds that are left, and the time of that estimate.
         self._known: tuple[float, float] | None = None
 
     def look(self) -> None:
-        """Asks what is left: in the thread of who knows it, which is not that of the display."""
+        """Updates the estimate, in the thread that owns the data and not in that of the display."""
         now = time.monotonic()
         if self._left is not None and (
             self._known is None or now - self._known[1] >= _ESTIMATE_SECONDS
@@ -61,7 +61,7 @@ class _Clock:
             self._known = self._left(), now
 
     def line(self, done: int) -> str:
-        """``2:03, about 4:10 left``, as soon as there is something to estimate from."""
+        """Returns ``2:03, about 4:10 left``, without the estimate as long as there is none."""
         now = time.monotonic()
         text = duration(now - self._start)
         if self._left is not None:
@@ -70,7 +70,7 @@ class _Clock:
             left, at = self._known
             return f"{text}, about {duration(max(0.0, left - (now - at)))} left"
         if self._first is None:
-            # Worker processes that start and caches that fill are no measure of the rest.
+            # The first piece includes worker starts and cold caches, so it does not count.
             if done > self._before:
                 self._first = (now, done)
             return text
@@ -82,15 +82,15 @@ class _Clock:
 
 
 class Progress(Watcher):
-    """Shows how a run goes.
+    """Shows the progress of a run.
 
-    What the driver does, and what its trials do (see `gsfl_tune.search.ray_tune.heartbeat`), is
-    shown from a thread of its own, which reads only what was noted here when something happened.
+    A separate thread shows what the driver does and what its trials do (see
+    `gsfl_tune.search.ray_tune.heartbeat`). It reads only what was stored here at each event.
 
     Args:
-        console: Where to; default standard output. A live table on a terminal, else one line
-            per event that is worth one, and one where nothing else was said for some seconds.
-        display: What draws; default: one on `console`.
+        console: Output; default standard output. A live table on a terminal, else one line per
+            important event, and one after some seconds without any line.
+        display: Draws the output; default: a display on `console`.
     """
 
     def __init__(self, console: Console | None = None, display: Display | None = None) -> None:
@@ -115,18 +115,18 @@ class Progress(Watcher):
         return self
 
     def __exit__(self, *error: object) -> None:
-        # Where a study broke, nobody has said that it is over.
+        # After an error in a study, no event has ended it.
         self._study, self._jobs, self.display.body = None, None, None
         self.display.close()
 
     # --- a study --------------------------------------------------------------------------
 
     def expects(self, left: Callable[[], float]) -> None:
-        """Notes who knows what is left."""
+        """Stores the source of the remaining time."""
         self._left = left
 
     def hears(self, states: States) -> None:
-        """Notes who knows what trials and retrains do."""
+        """Stores the source of the trials' and retrains' states."""
         self._states = states
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
@@ -144,14 +144,14 @@ class Progress(Watcher):
             self._say(f"{study.name}: {trials}{before}, {slots} at once")
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """A trial that an earlier driver had begun is worth a line."""
+        """Shows a line for a trial that an earlier driver had begun."""
         if again:
-            self._say(f"trial {number} goes on where it was")
+            self._say(f"trial {number} continues where it stopped")
         self._note()
         self.display.refresh()
 
     def ended(self, number: int) -> None:
-        """One line per trial, or a new frame."""
+        """Shows one line per trial, or a new frame."""
         if self._study is None:
             return
         self._note()
@@ -175,11 +175,11 @@ class Progress(Watcher):
         self._say(f"trial {number} {text} [{self._of(count)}, {self._clock.line(count)}]")
 
     def notice(self, text: str) -> None:
-        """Printed above the table."""
+        """Prints a message above the table."""
         self._say(text)
 
     def tick(self) -> None:
-        """Asks now and then what is left."""
+        """Updates the estimate now and then."""
         self._clock.look()
 
     def finish(self, *, interrupted: bool) -> None:
@@ -189,7 +189,7 @@ class Progress(Watcher):
         self._note()
         self._close()
         if interrupted:
-            self._say("interrupted; --resume goes on from here")
+            self._say("interrupted; --resume continues from here")
         elif not self.console.is_terminal:
             self._say(f"{self._study.name}: {self._counts_text()}")
             self._say_best()
@@ -209,7 +209,7 @@ class Progress(Watcher):
             self._say(f"{title}: {trainings}" + (f", {done} done before" if done else ""))
 
     def job_ended(self, name: str, result: Mapping[str, Any]) -> None:
-        """One line per retrain that says something, or a new frame."""
+        """Shows one line per retrain, or a new frame."""
         done, total = self._jobs or (0, 0)
         self._jobs = (done + 1, total)
         if "failed" in result:
@@ -223,13 +223,13 @@ class Progress(Watcher):
         self._close()
         self._jobs = None
         if interrupted:
-            self._say("interrupted; --resume goes on from here")
+            self._say("interrupted; --resume continues from here")
 
-    # --- what is done now -----------------------------------------------------------------
-    # From here on the display's thread asks: what may be taken away meanwhile is looked at once.
+    # --- current activity -----------------------------------------------------------------
+    # The display's thread calls these: attributes that may be reset meanwhile are read only once.
 
     def _line(self) -> str:
-        """What is being done now, in a line; empty where nobody says."""
+        """Returns the current activity in a line; empty if unknown."""
         one = current()
         urgent = one is not None and one.urgent
         head = self._head_text()
@@ -242,14 +242,14 @@ class Progress(Watcher):
         return "; ".join(parts)
 
     def _rows(self) -> list[str]:
-        """The same below the table, which has the rest."""
+        """Returns the same for the place below the table, which shows the rest."""
         one = current()
         trials = [f"  {line}" for line in self._trials(_IN_TABLE)]
         shows = one is not None and (one.urgent or not trials)
         return ([one.text()] if one is not None and shows else []) + trials
 
     def _head_text(self) -> str | None:
-        """How far study or retrains are; None between them."""
+        """Returns the progress of study or retrains; None between them."""
         study, jobs = self._study, self._jobs
         if study is not None:
             done = self._ended_count()
@@ -260,7 +260,7 @@ class Progress(Watcher):
         return None
 
     def _trials(self, most: int) -> list[str]:
-        """What trials or retrains do, one text each."""
+        """Returns what trials or retrains do, one text each."""
         states = self._states
         if states is None or (self._study is None and self._jobs is None):
             return []
@@ -272,7 +272,7 @@ class Progress(Watcher):
     # --- frames ---------------------------------------------------------------------------
 
     def frame(self) -> RenderableType:
-        """What the terminal shows now, besides what is done now."""
+        """Returns the content of the terminal without the current activity."""
         study = self._study
         if study is None:
             done, total = self._jobs or (0, 0)
@@ -294,14 +294,14 @@ class Progress(Watcher):
         return Group(*parts)
 
     def _note(self) -> None:
-        """Notes what the frame shows of the study, which another thread must not read."""
+        """Stores what the frame shows of the study, which another thread must not read."""
         assert self._study is not None
         best = self._study.best()
         self._best_text = "" if best is None else f"{self._study.value(best):.4f}"
         self._best, self._counts = best, self._study.counts()
 
     def _taken(self) -> Callable[[], float] | None:
-        """Who knows what is left of what begins now."""
+        """Returns, and resets, the source of the remaining time for the phase that begins."""
         left, self._left = self._left, None
         return left
 
@@ -345,7 +345,7 @@ class Progress(Watcher):
     def _numbers(self, trial: FrozenTrial) -> str:
         assert self._study is not None
         text = f"{self._study.metric} {self._study.value(trial):.4f}"
-        return f"{text}, {trial.values[1]:.2f} ms an image" if self._study.latency else text
+        return f"{text}, {trial.values[1]:.2f} ms per image" if self._study.latency else text
 
     def _ended_count(self) -> int:
         return sum(self._counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
@@ -354,7 +354,7 @@ class Progress(Watcher):
         self.display.say(text)
 
     def _close(self) -> None:
-        """Leaves the last frame on the screen, and takes what is redrawn away."""
+        """Leaves the last frame on the screen and removes what is redrawn."""
         if self.console.is_terminal and self.display.body is not None:
             self.display.show(self.frame())
         self.display.body = None
@@ -362,7 +362,7 @@ class Progress(Watcher):
 
 
 def _params(params: Mapping[str, Any], width: int) -> RenderableType:
-    """Names and values in two pairs of columns where they fit."""
+    """Formats names and values in two pairs of columns where they fit."""
     items = [(name, shown(value)) for name, value in params.items()]
     longest = max((len(name) + len(value) + 6 for name, value in items), default=0)
     pairs = 2 if len(items) > 5 and 2 * longest <= width else 1

@@ -1,7 +1,7 @@
-"""What is left of a whole run: of what is under way, and of what comes after it.
+"""The remaining time of a whole run: the current phase and all later ones.
 
-"About 4:10 left" is the time until the tested bundle, not until the end of a phase that a user has
-not heard of.
+"About 4:10 left" is the time until the tested bundle, not until the end of a phase that the user
+does not know.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ from gsfl_tune.search.samplers.configurations import Anywhere
 from gsfl_tune.search.workers.retrain import Job
 
 Left = Callable[[], float]
-# Those of the first trials take longer: Ray itself starts, and nothing is in the page cache yet.
+# The first trials start more slowly: Ray itself starts, and the page cache is empty.
 _MOST_START = 15.0
 
 
 def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.0) -> float:
-    """Seconds of the race, the retrains and the evidence, as they are to be expected.
+    """Returns the expected seconds of race, retrains and evidence.
 
     Args:
         costs: Prices trainings.
-        config: The best so far, else the defaults.
-        slots: Trainings at once.
-        pace: How many times as long as their price trainings take now.
+        config: The best configuration so far, else the defaults.
+        slots: Number of parallel trainings.
+        pace: Current ratio of training times to their prices.
     """
     search, training = config.search, costs.seconds(config)
     # The race ends with the first seed or with the last one.
@@ -44,18 +44,18 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
         race = races * max(1.0, search.finalists * seeds / slots) * training
     finals = race + _retrains(costs, config, slots)
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
-    # Both begin with processes that start.
+    # Race and retrains each begin with process starts.
     return pace * finals + 2 * min(costs.start, _MOST_START) + evidence
 
 
 def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float = 1.0) -> float:
-    """Seconds of the retrains after a race, where it is one, and of the evidence.
+    """Returns the seconds of the evidence, and of the retrains if the jobs are a race.
 
     Args:
         costs: Prices trainings.
-        jobs: That are under way or wait.
-        slots: Trainings at once.
-        pace: How many times as long as their price trainings take now.
+        jobs: Running or waiting jobs.
+        slots: Number of parallel trainings.
+        pace: Current ratio of training times to their prices.
     """
     config = jobs[0].config
     evidence = costs.evidence(config, seeds=config.search.final_seeds, slots=slots)
@@ -65,10 +65,10 @@ def after_jobs(costs: TrialCosts, jobs: Sequence[Job], slots: int, pace: float =
 
 
 def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
-    """Seconds of the retrains of winner and control by their prices: a plain head costs less."""
+    """Returns the price of the retrains of winner and control: a plain head costs less."""
     search = config.search
     own, every = costs.seconds(config), search.final_seeds
-    # Those who were not raced are validated beside the retrains, with the seeds of who was.
+    # A candidate that did not race is validated beside the retrains, with the winner's seeds.
     seeds = every if search.finalists == 1 else (1 + every) / 2
     total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
     if search.control != "off" and config.model.head == "gsfl":
@@ -80,11 +80,11 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
 
 
 def typical(experiment: Experiment, count: int = 16) -> list[Config]:
-    """Configurations from anywhere in a space: trials to come cost what these do, about.
+    """Draws configurations from the whole space, as a sample of the costs of future trials.
 
     Args:
         experiment: The experiment.
-        count: How many to draw; those that the configuration refuses are left out.
+        count: How many to draw; invalid configurations are left out.
     """
     found = []
     for seed in range(count):
@@ -104,19 +104,19 @@ def of_study(
     slots: int,
     best: Callable[[], Config],
 ) -> tuple[Watcher, Left | None]:
-    """Who estimates what is left of a run while a study goes on.
+    """Makes the estimate of a run's remaining time during a study.
 
     Args:
         experiment: The experiment.
-        name: Of the study.
+        name: Name of the study.
         costs: Prices trials; without them there is no estimate.
-        limit: When the time for trials is over.
-        budget: Trials in all.
-        slots: Trials at once.
-        best: The best configuration so far, else the defaults.
+        limit: Time limit for the trials.
+        budget: Number of trials in all.
+        slots: Number of parallel trials.
+        best: Returns the best configuration so far, else the defaults.
 
     Returns:
-        A watcher that has to be told of every change, and what says how many seconds are left.
+        A watcher that must receive every change, and a function that returns the seconds left.
     """
     if costs is None:
         return Watcher(), None
@@ -127,7 +127,7 @@ def of_study(
 
     def left() -> float:
         config, trials = best(), forecast.left()
-        # Until the last trial the winner may be another one, which costs what trials here do.
+        # A later trial may win, with the expected cost of trials here.
         dearer = 1.0 if limit is not None else forecast.winner(costs.seconds(config))
         later = after_search(costs, config, slots, dearer * forecast.pace)
         if limit is None:
@@ -142,16 +142,16 @@ def of_study(
 def of_jobs(
     jobs: Sequence[Job], waiting: Sequence[int], costs: TrialCosts, slots: int
 ) -> tuple[JobsForecast, Left]:
-    """Who estimates what is left of a run while retrains go on.
+    """Makes the estimate of a run's remaining time during retrains.
 
     Args:
-        jobs: All of them.
-        waiting: Which ones are not done.
-        costs: Prices them.
-        slots: Jobs at once.
+        jobs: All jobs.
+        waiting: Indices of unfinished jobs.
+        costs: Prices the jobs.
+        slots: Number of parallel jobs.
 
     Returns:
-        What has to be told of every change, and what says how many seconds are left.
+        An object that must receive every change, and a function that returns the seconds left.
     """
     known = {job.name: job for job in jobs}
 

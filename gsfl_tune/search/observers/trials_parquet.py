@@ -1,4 +1,4 @@
-"""``trials.parquet``: one row a trial, derived from the journal and the trials' own files."""
+"""``trials.parquet``: one row per trial, derived from the journal and the trials' own files."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 SECONDS_BETWEEN_WRITES = 5.0
 
 FORMAT = 1
-# The columns that every file has, in their order; docs/ecosystem.md describes them.
+# The columns of every file, in order; docs/ecosystem.md describes them.
 SCHEMA = {
     "study": pyarrow.string(),
     "number": pyarrow.int64(),
@@ -50,26 +50,26 @@ SCHEMA = {
 def trial_rows(
     run: RunDirectory, name: StudyName, trials: list[FrozenTrial], space: Space | None
 ) -> list[dict[str, Any]]:
-    """One mapping a trial: state, value, parameters, and the numbers of its last epoch.
+    """Returns one mapping per trial: state, value, parameters, and numbers of its last epoch.
 
     Args:
         run: The run.
-        name: Of the study.
-        trials: Of the study.
-        space: Says which parameters were active; without it there are all that were drawn.
+        name: Name of the study.
+        trials: Trials of the study.
+        space: Tells which parameters were active; without it all drawn parameters are listed.
     """
     return [_row(run, name, trial, space) for trial in trials]
 
 
 def count_trials(run: RunDirectory) -> dict[str, int]:
-    """Trials of the search by state, as ``trials.parquet`` has them: all four are there."""
+    """Counts trials of the search by state, as in ``trials.parquet``; lists all four states."""
     table = parquet.read_table(run.trials_parquet, columns=["study", "state"]).to_pylist()
     found = Counter(row["state"] for row in table if row["study"] == "search")
     return {state: found[state] for state in ("COMPLETE", "PRUNED", "FAIL", "RUNNING")}
 
 
 def write_trials(run: RunDirectory) -> None:
-    """Writes ``trials.parquet`` anew from the journal and the trials' files."""
+    """Writes ``trials.parquet`` again from the journal and the trials' files."""
     rows: list[dict[str, Any]] = []
     spaces = run_spaces(run)
     for name, trials in read_studies(run.journal).items():
@@ -80,13 +80,13 @@ def write_trials(run: RunDirectory) -> None:
 class TrialTable(Watcher):
     """Keeps ``trials.parquet`` up to date while a study runs.
 
-    Rows of finished trials are read once; the file is written at most every few seconds, and
+    Rows of finished trials are read once. The file is written at most every few seconds, and
     less often where writing is slow.
 
     Args:
         run: The run.
         study: The study that runs.
-        storage: Where trials that ran elsewhere have left their files.
+        storage: Storage with the files of trials that ran elsewhere.
     """
 
     def __init__(self, run: RunDirectory, study: Study, storage: RunStorage | None = None) -> None:
@@ -99,7 +99,7 @@ class TrialTable(Watcher):
         self._dirty = False
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
-        """Reads what other studies of the run left."""
+        """Reads the rows of the run's other studies."""
         spaces = run_spaces(self._run)
         for name, trials in read_studies(self._run.journal).items():
             if name != self._study.name:
@@ -107,28 +107,28 @@ class TrialTable(Watcher):
         self._write()
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """There is a new row."""
+        """Adds a row."""
         self._dirty = True
 
     def rung(self, number: int, k: int, value: float) -> None:
-        """A row has a new value."""
+        """Updates a row."""
         self._dirty = True
 
     def ended(self, number: int) -> None:
-        """A row is final."""
+        """Completes a row."""
         self._dirty = True
         if self._storage is not None:
             self._storage.want(self._epochs(number))
 
     def tick(self) -> None:
-        """Writes when there is something new and the last time is long enough ago."""
+        """Writes changes if the last write is long enough ago."""
         if self._dirty and time.monotonic() >= self._due:
             self._write()
 
     def finish(self, *, interrupted: bool) -> None:
         """Writes the final state."""
         if self._storage is not None:
-            # If it does not answer, a resume asks again.
+            # If it does not answer, a resume retries.
             with suppress(EnvironmentProblem):
                 self._storage.settle()
         self._write()
@@ -182,7 +182,7 @@ def _row(
     for key, value in last.items():
         if "/" in key:
             row[key] = value
-    # Optuna takes no intermediate values where there are two objectives.
+    # With two objectives Optuna accepts no intermediate values.
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
         row[f"rungs.{k}"] = value
@@ -200,7 +200,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
         values = [row.get(name) for row in rows]
         kind = SCHEMA.get(name) or _kind(name, values)
         if kind == pyarrow.string():
-            # A choice of "all" and 2, say: Parquet columns have one type.
+            # Mixed choices such as "all" and 2 become text: a Parquet column has one type.
             values = [None if value is None else str(value) for value in values]
         fields.append(pyarrow.field(name, kind))
         columns.append(pyarrow.array(values, kind))
@@ -211,7 +211,7 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
 
 
 def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
-    """The type of a column that depends on the experiment."""
+    """Returns the type of a column that depends on the experiment."""
     if not name.startswith("params."):
         return pyarrow.float64()
     known = [value for value in values if value is not None]

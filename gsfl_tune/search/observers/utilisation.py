@@ -1,4 +1,4 @@
-"""Measures how busy slots and GPUs are while a run goes, and writes it down."""
+"""The utilisation of slots and GPUs during a run, measured and recorded."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ _SECONDS_BETWEEN_WRITES = 60.0
 
 
 class GpuSampler:
-    """Reads a node's GPUs; an actor, since a process for every sample would cost more than it."""
+    """Reads a node's GPUs in an actor: a new process per sample would cost more."""
 
     def sample(self) -> list[dict[str, str]] | None:
-        """See `gsfl_tune.run.gpus.read_gpus`."""
+        """Returns one sample, see `gsfl_tune.run.gpus.read_gpus`."""
         return read_gpus()
 
 
@@ -37,7 +37,7 @@ class _Gpu:
     busy: float = 0.0
     samples: int = 0
     memory: int | None = None
-    # Stretches with a trial on it, as (begin, end), apart from each other and in order.
+    # Disjoint, ordered intervals with a trial on it, as (begin, end).
     stretches: list[tuple[float, float]] = field(default_factory=list)
 
     @property
@@ -45,7 +45,7 @@ class _Gpu:
         return sum(end - begin for begin, end in self.stretches)
 
     def take(self, begin: float, end: float) -> None:
-        """Adds a stretch; those that it touches become one with it."""
+        """Adds an interval and joins it with those that it touches."""
         while self.stretches and self.stretches[-1][1] >= begin:
             begin = min(begin, self.stretches.pop()[0])
         self.stretches.append((begin, end))
@@ -65,7 +65,7 @@ class _Node:
         return self.gpus.setdefault(name, _Gpu())
 
     def all_gpus(self) -> dict[str, _Gpu]:
-        """Those that trials were on, and as many others as the node has besides."""
+        """Returns the GPUs that trials used, padded to the number of GPUs of the node."""
         found = {name: gpu for name, gpu in self.gpus.items() if gpu.stretches}
         others = {name: gpu for name, gpu in self.gpus.items() if name not in found}
         numbered = (str(index) for index in range(self.count))
@@ -76,15 +76,15 @@ class _Node:
 
 
 class Utilisation(Watcher):
-    """Busy shares of slots and GPUs, of one driver.
+    """Measures the busy shares of slots and GPUs, for one driver.
 
-    Trials say where they ran and how long; that is the share of time that a GPU was occupied. How
-    busy it was, its driver says, which an actor on every node with GPUs asks now and then; nodes
-    without ``nvidia-smi`` are left alone.
+    Trials report where they ran and how long, which gives the share of time that a GPU was
+    occupied. Its load comes from its driver: an actor on every node with GPUs reads it now and
+    then. Nodes without ``nvidia-smi`` are skipped.
 
     Args:
-        run: Where ``utilisation.json`` goes; a driver before this one keeps its entry.
-        slots: Trials at once.
+        run: Gets ``utilisation.json``; the entry of an earlier driver is kept.
+        slots: Number of parallel trials.
         sample_seconds: Seconds between samples.
     """
 
@@ -111,7 +111,7 @@ class Utilisation(Watcher):
         self._sampled = 0.0
         self._written = 0.0
 
-    # --- what a watcher is told -----------------------------------------------------------
+    # --- events of a watcher --------------------------------------------------------------
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
         """Starts the clock of a study."""
@@ -123,7 +123,7 @@ class Utilisation(Watcher):
         self._start(min(self._all_slots, total - done))
 
     def occupied(self, result: Mapping[str, Any], seconds: float) -> None:
-        """A trial or retrain has used its slot for so long, until now."""
+        """Registers that a trial or retrain has used its slot for so long, until now."""
         self._trial_seconds += seconds
         if "place_node" not in result:
             return
@@ -140,9 +140,9 @@ class Utilisation(Watcher):
             node.gpu(gpu).take(now - seconds, now)
 
     def tick(self) -> None:
-        """Counts time, collects samples that have arrived, asks for the next, writes."""
+        """Counts time, collects finished samples, requests the next ones, writes."""
         now = self._count()
-        # A head that does not answer is somebody else's to notice; nothing is asked without GPUs.
+        # Other code reports a head that does not answer; without GPUs nothing is sampled.
         with suppress(RayError, RuntimeError, OSError):
             if now - self._sampled >= self._sample_seconds and self._has_gpus:
                 self._sampled = now
@@ -226,7 +226,7 @@ class Utilisation(Watcher):
             self._nodes.setdefault(identity, _Node(name, count))
         here = {node["NodeID"] for node in alive}
         for identity in set(self._nodes) - here:
-            # Its time as an idle node ends here; what it did stays.
+            # Its idle time ends here; its measurements stay.
             self._gone.append(self._nodes.pop(identity))
 
     def _ask(self) -> None:
@@ -252,7 +252,7 @@ class Utilisation(Watcher):
             try:
                 rows = ray.get(reference)
             except RayError:
-                # Died with its node, or alone; one that is there is asked anew.
+                # It died, alone or with its node; a live node gets a new one.
                 node.sampler = None
                 continue
             if rows is None:
@@ -284,13 +284,13 @@ class Utilisation(Watcher):
                 for name, gpu in sorted(node.all_gpus().items())
             ],
         }
-        # Not for numbers alone: a disk that is full is told of elsewhere.
+        # Measurements must not stop a run: other code reports a full disk.
         with suppress(OSError):
             write_sessions(self._run, [*self._before, session])
 
 
 def _add(node: _Node, row: Mapping[str, str]) -> None:
-    """One sample of one GPU; trials call it by its index or by its id."""
+    """Adds one sample of one GPU; trials name it by its index or by its id."""
     known = next((name for name in node.gpus if row["uuid"].startswith(name)), row["index"])
     busy, memory = number(row["utilization.gpu"]), number(row["memory.used"])
     gpu = node.gpu(known)

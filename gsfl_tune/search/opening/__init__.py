@@ -1,1 +1,1 @@
-"""How a search begins or goes on."""
+"""The start of a search, new or resumed."""

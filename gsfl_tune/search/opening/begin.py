@@ -1,4 +1,4 @@
-"""How a driver finds its run: new, to be continued, or begun by one that came to nothing."""
+"""The start of a driver: its run is new, to be resumed, or to be restarted for lack of trials."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ from gsfl_tune.training.pricing.cost import cost_problems, pretrained
 
 @dataclass(frozen=True)
 class Beginning:
-    """What a driver goes on with.
+    """Holds what a driver continues with.
 
     Attributes:
         experiment: The experiment, as an earlier driver planned it.
-        plan: That plan; None where there is none.
-        anew: Whether what is there came to nothing; see `clear`.
-        before: The experiment that the run was begun with, if its space is to be changed.
+        plan: The plan of that driver, or None.
+        anew: Whether the existing run has no trials and is begun again; see `clear`.
+        before: The experiment that began the run, if its space is to be changed.
     """
 
     experiment: Experiment
@@ -47,15 +47,15 @@ class Beginning:
     def prepare(
         self, run: RunDirectory, experiment: Experiment, notice: Callable[[str], None]
     ) -> None:
-        """Makes what is there that of the experiment which is about to be searched.
+        """Prepares an existing run for the experiment that is about to be searched.
 
         Args:
             run: The run directory; its lock is held.
-            experiment: As it will be searched.
-            notice: Told what a user should read.
+            experiment: The experiment to search.
+            notice: Receives messages for the user.
 
         Raises:
-            UserError: When the run's own experiment is not what its studies were begun with.
+            UserError: When the run's own experiment differs from what its studies began with.
         """
         if self.anew:
             clear(run, notice)
@@ -71,7 +71,7 @@ def begin_or_go_on(
     resume: bool | None,
     changing: bool = False,
 ) -> Beginning:
-    """Refuses to continue a run as another; one that has no trials yet is begun anew instead.
+    """Refuses to continue a run with another experiment; a run without trials is begun again.
 
     Writes nothing.
 
@@ -79,8 +79,8 @@ def begin_or_go_on(
         experiment: The experiment, bounds clamped to the data.
         run: The run directory; its lock is held.
         data: Digest of the images and their split.
-        resume: Whether there is to be a run; None: either will do.
-        changing: Whether the space may be another one, see `change_space`.
+        resume: Whether a run must exist; None: it may exist or not.
+        changing: Whether the space may differ, see `change_space`.
 
     Raises:
         UserError: With one line per difference.
@@ -94,7 +94,7 @@ def begin_or_go_on(
             return replace(found, before=_begun_with(run, experiment))
         refuse_changes(run, found.experiment)
     except UserError:
-        # To read the whole journal takes a while: not where nothing is to be refused.
+        # Reading the whole journal takes a while, so it is done only before a refusal.
         if not untried(run):
             raise
         return Beginning(experiment, None, anew=True)
@@ -102,7 +102,7 @@ def begin_or_go_on(
 
 
 def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
-    """The experiment that a run was begun with, where its images are now."""
+    """Returns the experiment that began a run, with the current paths of the images."""
     data = experiment.defaults().data
     places = {"data.path": data.path, "data.root": data.root}
     moved = [f"{key}={json.dumps(place)}" for key, place in places.items() if place is not None]
@@ -110,11 +110,11 @@ def _begun_with(run: RunDirectory, experiment: Experiment) -> Experiment:
 
 
 def check_run(run: RunDirectory, *, resume: bool | None) -> None:
-    """Refuses to begin a run over another, and to continue what is not there.
+    """Refuses to begin a run over an existing one, and to resume a run that does not exist.
 
     Args:
         run: The run directory.
-        resume: Whether there is to be a run; None: either will do.
+        resume: Whether a run must exist; None: it may exist or not.
 
     Raises:
         UserError: With what to do instead.
@@ -124,25 +124,25 @@ def check_run(run: RunDirectory, *, resume: bool | None) -> None:
 
 
 def untried(run: RunDirectory) -> bool:
-    """Whether a run was begun and none of its trials has come to an epoch or an end."""
+    """Returns whether a run has begun but no trial has reached an epoch or an end."""
     if not run.manifest_file.exists() or run.results_file.exists():
         return False
     try:
         Manifest(run).check(resume=True)
         studies = read_studies(run.journal)
     except (UserError, ValueError, KeyError, OSError):
-        # What cannot be read is not taken for nothing.
+        # An unreadable journal may hold trials.
         return False
     return not any(_tried(run, name, trial) for name, trials in studies.items() for trial in trials)
 
 
 def clear(run: RunDirectory, notice: Callable[[str], None]) -> None:
-    """Takes away what a driver has written that came to no trial.
+    """Removes what a driver without any trials has written.
 
-    The journal may have been published already, and is only ever added to: its studies are
-    deleted as Optuna deletes them.
+    The journal may already be published and is only ever appended to, so its studies are deleted
+    with Optuna's own records.
     """
-    notice(f"{run.path}: a run was begun there and came to no trial; it is begun anew")
+    notice(f"{run.path}: the run there has no trained epoch; it is begun anew")
     if run.journal.exists():
         storage, backend = open_journal(run.journal)
         for study in storage.get_all_studies():
@@ -162,19 +162,19 @@ def refuse_what_fails_later(
     notice: Callable[[str], None],
     address: str | None,
 ) -> None:
-    """Has everything fail now that would else fail once the run directory is written to.
+    """Raises now every error that would otherwise occur after the run directory is written.
 
     Args:
         experiment: The experiment, bounds clamped to the data.
         workspace: Its data.
-        notice: Told what takes a while.
-        address: Of a Ray cluster; default: ``RAY_ADDRESS``. Without one trials run on this machine:
-            then it needs a GPU where they do, and the weights of all backbones; else only those of
-            the defaults, whose features this process needs.
+        notice: Receives a message before slow steps.
+        address: Address of a Ray cluster; default: ``RAY_ADDRESS``. Without a cluster trials run
+            on this machine, which then needs their GPU and the weights of all backbones. With a
+            cluster only the default backbone's weights are needed, for this process's features.
 
     Raises:
-        UserError: For models that do not fit, weights or a GPU that cannot be had, or a sampler
-            that cannot walk the space.
+        UserError: For models that do not fit, weights or a GPU that are missing, or a sampler
+            that cannot handle the space.
     """
     if problems := cost_problems(experiment):
         raise ExperimentError(problems)

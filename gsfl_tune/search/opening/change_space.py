@@ -1,8 +1,8 @@
-"""A run whose space is changed: which of its trials are trials of the new space too.
+"""A change of a run's space: finds the trials that are also trials of the new space.
 
-Optuna keeps distributions with the trials of a study and refuses others of the same name. So the
-studies are written anew into the same journal, trial by trial under their numbers: the old ones are
-deleted as Optuna deletes them, which adds to the file and takes nothing away.
+Optuna stores distributions with the trials of a study and refuses others of the same name.
+Therefore the studies are written again into the same journal, with the same trial numbers. The old
+studies are deleted with Optuna's own records, which are appended to the file and remove nothing.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ _VALUED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 @dataclass(frozen=True)
 class Fit:
-    """What a trial is in another space.
+    """Describes a trial in another space.
 
     Attributes:
-        params: Its parameters there; those that there are, where it is outside.
-        outside: Why it is none of the other space, one reason a leaf; empty if it is.
-        comparable: Whether its value says something about trials of the other space: not if a leaf
-            is different that was the same in all trials.
+        params: Its parameters there; outside of the space, those that exist.
+        outside: Why it is outside of the other space, one reason per leaf; empty if it is inside.
+        comparable: Whether its value is informative for the other space. It is not if a leaf
+            differs that was the same in all trials.
     """
 
     params: dict[str, Any]
@@ -61,14 +61,14 @@ class Fit:
 
 
 def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
-    """What `change_space` would change, a line a leaf; empty if nothing.
+    """Lists what `change_space` would change, one line per leaf; empty if nothing changes.
 
     Args:
         run: The run.
         experiment: The new experiment, bounds clamped to the data.
 
     Raises:
-        UserError: For a change of the search itself, after which values could not be compared.
+        UserError: For a change of the search itself, which makes values incomparable.
     """
     if not run.journal.exists():
         return []
@@ -96,20 +96,20 @@ def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
 def change_space(
     run: RunDirectory, before: Experiment, after: Experiment, notice: Callable[[str], None]
 ) -> None:
-    """Writes the studies of a run anew, as those of another space.
+    """Writes the studies of a run again as studies of another space.
 
     Trials that are configurations of the new space keep number, state, values and rungs. The others
-    end as FAIL, which no scheduler or finalist counts, with the reason; what they were and had come
-    to is kept in their user attribute `OUTSIDE`: TPE learns from it, and a later change that takes
-    them in again gives it back.
+    end as FAIL with the reason; no scheduler or finalist counts them. Their old content is kept in
+    their user attribute `OUTSIDE`: TPE learns from it, and a later change that includes them again
+    restores it.
 
-    The journal is replaced at once: a driver that is killed leaves the old one or the new one.
+    The journal is replaced in one step: after a kill it is either the old or the new one.
 
     Args:
         run: The run; its lock is held.
-        before: The experiment that it was begun with.
-        after: The new one, bounds clamped to the data.
-        notice: Told what changed, and what became of the trials.
+        before: The experiment that began the run.
+        after: The new experiment, bounds clamped to the data.
+        notice: Receives what changed, and what became of the trials.
 
     Raises:
         UserError: When `before` is not what the studies were begun with.
@@ -139,7 +139,7 @@ def change_space(
 
 @dataclass(frozen=True)
 class _Was:
-    """A trial before it was ever outside."""
+    """Holds a trial as it was before it was ever outside."""
 
     leaves: dict[str, Any]
     params: dict[str, Any]
@@ -149,7 +149,7 @@ class _Was:
 
     @classmethod
     def of(cls, trial: FrozenTrial, experiment: Experiment) -> _Was:
-        """From what was kept of it, or of the experiment whose trial it is."""
+        """Reads what was kept of it, else takes the trial from its own experiment."""
         kept = trial.user_attrs.get(OUTSIDE)
         if kept is not None:
             rungs = {int(k): value for k, value in kept["rungs"].items()}
@@ -162,7 +162,7 @@ class _Was:
         return cls(found, drawn, trial.state, trial.values, dict(trial.intermediate_values))
 
     def to_json(self, found: Fit, drawn: Mapping[str, BaseDistribution]) -> dict[str, Any]:
-        """For the user attribute; with what it is in the new space, and drawn from what there."""
+        """Returns the user attribute, with the trial's form and distributions in the new space."""
         comparable = found.comparable and self.state in _VALUED and bool(found.params)
         texts = {name: distribution_to_json(each) for name, each in drawn.items()}
         return {
@@ -176,15 +176,15 @@ class _Was:
 
 
 def fit(trial: FrozenTrial, before: Experiment, after: Experiment) -> Fit:
-    """What a trial of one space is in another.
+    """Describes a trial of one space in another space.
 
-    It is the same trial there if the other space has the same complete configuration; which of its
-    leaves are parameters, and what they are drawn from, does not matter.
+    It is the same trial there if the other space has the same complete configuration. The choice
+    of leaves that are parameters, and their distributions, do not matter.
 
     Args:
         trial: The trial.
-        before: The experiment whose trial it is.
-        after: The other one.
+        before: The experiment of the trial.
+        after: The other experiment.
     """
     try:
         was = _Was.of(trial, before)
@@ -217,11 +217,11 @@ def fit(trial: FrozenTrial, before: Experiment, after: Experiment) -> Fit:
 
 
 class _Taker:
-    """Takes the place of an Optuna trial: gives what a trial was, and notes what does not fit.
+    """Replaces an Optuna trial: returns the trial's old values, and records what does not fit.
 
     Attributes:
-        outside: Why it does not, by dotted path.
-        names: Names of the parameters that do not have what it was.
+        outside: Reasons, by dotted path.
+        names: Names of the parameters whose old value does not fit.
     """
 
     def __init__(self, was: _Was) -> None:
@@ -244,7 +244,7 @@ class _Taker:
 
     def _take(self, name: str, wanted: BaseDistribution, instead: Any) -> Any:
         path = name.partition("@")[0]
-        # The choice between named mappings is no leaf: its name is all there is of it.
+        # The choice between named mappings is not a leaf: only its name identifies it.
         had = self._was.leaves if path in leaves() else self._was.params
         value = had.get(path if path in leaves() else name, MISSING)
         if value is not MISSING and _contains(wanted, value):
@@ -255,10 +255,10 @@ class _Taker:
 
 
 def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment) -> FrozenTrial:
-    """The trial as the new study has it."""
+    """Returns the trial in the form of the new study."""
     moved = copy.deepcopy(trial)
     whole = whole_space(after.space)
-    # What samplers kept for themselves is of the old space.
+    # Internal data of samplers belongs to the old space.
     moved.system_attrs = {}
     drawn = {name: whole[name] for name in found.params}
     if not found.outside:
@@ -283,8 +283,8 @@ def _moved(trial: FrozenTrial, found: Fit, before: Experiment, after: Experiment
         was = _Was.of(trial, before)
         moved.user_attrs[OUTSIDE] = was.to_json(found, drawn)
     except (UserError, ValueError):
-        pass  # a combination that was refused: it came to nothing
-    # As a trial of the new space it is none: nobody is to take its point for tried.
+        pass  # a refused combination has no result
+    # It is not a trial of the new space, so its point must not count as tried.
     moved.params, moved.distributions = {}, {}
     moved.state, moved.values = TrialState.FAIL, None
     moved.intermediate_values = {}
@@ -300,7 +300,7 @@ def _rewrite(
     lines: Sequence[str],
     trials: Sequence[FrozenTrial],
 ) -> None:
-    """Puts a study of other trials in the place of one."""
+    """Replaces a study by one with other trials."""
     storage, backend = open_journal(journal)
     old = optuna.load_study(study_name=name, storage=storage)
     attributes, directions = dict(old.user_attrs), list(old.directions)
@@ -327,7 +327,7 @@ def _summary(
     )
     if not outside:
         return text
-    text += f"; {len(outside)} are outside and count no more"
+    text += f"; {len(outside)} are outside and no longer count"
     search = experiment.defaults().search
     if search.sampler.name == "tpe" and not search.objectives:
         learned = sum(bool((each.user_attrs.get(OUTSIDE) or {}).get("history")) for each in moved)
@@ -336,14 +336,14 @@ def _summary(
 
 
 def _leaves_of(experiment: Experiment, params: Mapping[str, Any]) -> dict[str, Any]:
-    """What a training is: every leaf but those of the search, by dotted path."""
+    """Returns the configuration of a training by dotted path: every leaf outside `search`."""
     found = flat(experiment.configure(params).model_dump(mode="json"))
     return {
         path: value
         for path, value in found.items()
         if not path.startswith("search.")
         and not changeable(path)
-        # A package that is installed meanwhile changes nothing as long as its terms are left out.
+        # A newly installed package changes nothing while its terms are unused.
         and not left_out(path, value)
     }
 

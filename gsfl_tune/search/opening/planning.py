@@ -1,4 +1,4 @@
-"""Makes the plan of a time budget: measures what an epoch costs in the slots of trials."""
+"""The plan of a time budget, from epochs that are timed in the slots of trials."""
 
 from __future__ import annotations
 
@@ -32,22 +32,22 @@ from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
 from gsfl_tune.training.pricing.cost import prefix_caches
 from gsfl_tune.training.pricing.passes import feature_passes, strengths
 
-# Slots that are measured side by side: neighbours take memory bandwidth from each other.
+# Slots that are timed in parallel: neighbours compete for memory bandwidth.
 _MEASURED_SLOTS = 8
-# Of the budget, for what all trials share: where several backbones take more, one is searched.
+# Share of the budget for shared preparation: above it, only one backbone is searched.
 _MOST_SHARED = 0.25
-# With fewer epochs of finetuning, fewer blocks are trained instead.
+# With fewer epochs of finetuning than this, fewer blocks are trained instead.
 _ENOUGH_EPOCHS = 6
 
 
 @dataclass(frozen=True)
 class Frozen:
-    """How fast a node runs the default backbone without training it.
+    """Holds how fast a node runs the frozen default backbone.
 
     Attributes:
-        rate: Images a second, as features are computed.
-        prefix_rate: As activations in front of trained blocks are.
-        making: Seconds for making the fast copy.
+        rate: Images per second for features.
+        prefix_rate: Images per second for activations before the trained blocks.
+        making: Seconds to make the fast copy.
     """
 
     rate: float
@@ -56,7 +56,7 @@ class Frozen:
 
 
 def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, TimePlan | None]:
-    """The experiment as an earlier driver planned it; unchanged where none did.
+    """Returns the experiment as an earlier driver planned it, or unchanged without a plan.
 
     Args:
         experiment: The experiment.
@@ -75,7 +75,7 @@ def planned(experiment: Experiment, run: RunDirectory) -> tuple[Experiment, Time
 
 
 def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
-    """The experiment with what the plan decides."""
+    """Returns the experiment with the values of the plan."""
     values = {
         "training.head.epochs": plan.head_epochs,
         "training.finetune.epochs": plan.finetune_epochs,
@@ -107,19 +107,19 @@ def plan_time(
     cache_dir: Path | None = None,
     storage: Place | None = None,
 ) -> TimePlan | None:
-    """Measures, and plans; None where the experiment has no time budget.
+    """Measures and plans; returns None where the experiment has no time budget.
 
     Args:
-        experiment: The experiment; what is automatic in it is planned.
+        experiment: The experiment; its automatic values are planned.
         workspace: Its data.
-        resources: Of one trial, and how many fit.
-        costs: Takes in what was measured.
+        resources: Resources of one trial, and how many fit.
+        costs: Receives the measurements.
         spent: Seconds of the run until now.
         cache_dir: Root of the nodes' caches.
-        storage: Where the run is kept.
+        storage: Second location of the run.
 
     Raises:
-        UserError: When the budget is too small for one training to its end.
+        UserError: When the budget is too small for one complete training.
         EnvironmentProblem: When the machine fails.
     """
     search = experiment.defaults().search
@@ -159,9 +159,9 @@ def plan_time(
 
 
 def _longest_plan(experiment: Experiment, plan: Callable[[Experiment], TimePlan]) -> TimePlan:
-    """The plan of the whole space; of a narrower one where only that leaves time for finetuning.
+    """Returns the plan of the whole space, or of a narrower one if only that has time to finetune.
 
-    One block in a third of the time is worth more than two blocks that nobody can wait for.
+    One block in a third of the time is worth more than two blocks that never finish.
     """
     problem: UserError | None = None
     best: TimePlan | None = None
@@ -182,7 +182,7 @@ def _longest_plan(experiment: Experiment, plan: Callable[[Experiment], TimePlan]
 
 
 def _with_fewer_blocks(experiment: Experiment) -> Iterator[Experiment]:
-    """The experiment as it is, then with the fewest blocks that it may train."""
+    """Yields the experiment unchanged, then with the fewest blocks that it may train."""
     yield experiment
     path = "training.finetune.blocks"
     counts = [each for each in experiment.values(path) if isinstance(each, int)]
@@ -223,7 +223,7 @@ def _prices(
 def _shared(
     experiment: Experiment, workspace: Workspace, frozen: Frozen
 ) -> tuple[float, float, float]:
-    """Seconds of all trials: features, activations of images as they are, those of a view."""
+    """Returns the seconds of shared features, of activations of images, and of those of a view."""
     pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
     config = experiment.defaults()
     size = config.data.image_size
@@ -247,7 +247,7 @@ def _shared(
 def _fewer_preparations(
     experiment: Experiment, workspace: Workspace, frozen: Frozen, budget: float
 ) -> Experiment:
-    """The experiment with defaults in place of choices that take too long to prepare."""
+    """Returns the experiment with defaults in place of choices that take too long to prepare."""
     for path in _prepared_paths():
         once, finetune_once, view = _shared(experiment, workspace, frozen)
         views = min(experiment.defaults().data.views, _ENOUGH_EPOCHS)
@@ -261,7 +261,7 @@ def _fewer_preparations(
 
 
 def _prepared_paths() -> list[str]:
-    """Leaves each value of which has features or activations of its own, the dearest first."""
+    """Returns leaves with separate features or activations per value, the most expensive first."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
     return ["model.backbone", *augment, "training.finetune.blocks", "data.image_size", "data.fit"]
 
@@ -274,7 +274,7 @@ def _measure(
     cache_dir: Path | None,
     storage: Place | None,
 ) -> Frozen:
-    """Steps in all slots at once, which the costs take in, then the frozen backbone alone."""
+    """Times steps in all slots at once for the costs, then the frozen backbone alone."""
     remote = ray.remote(_in_a_slot).options(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=1
     )

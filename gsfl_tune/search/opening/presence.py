@@ -1,4 +1,4 @@
-"""Notices that the run directory is gone, and ends the search with a sentence."""
+"""A watch on the run directory that ends the search with a clear message if it is gone."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from gsfl_tune.search.finals.protocol import SearchFailed
 from gsfl_tune.search.observers.base import Watcher
 
 _LOOK_SECONDS = 1.0
-# A network file system may lose sight of a directory for a moment.
+# A network file system may hide a directory for a moment.
 _LOOKS = 3
 
 
 class RunGone(SearchFailed):
-    """The run directory was removed or renamed, or its file system is gone."""
+    """Raised when the run directory was removed or renamed, or its file system is gone."""
 
     def __init__(self) -> None:
         super().__init__(
             "the run directory is gone (removed, renamed, or its disk is not mounted any more), "
-            "and the search ends here; where it is there again, --resume continues it"
+            "and the search ends here; once it is back, --resume continues the search"
         )
 
 
 def is_gone(run: RunDirectory) -> bool:
-    """Whether the directory that a driver works in is not there any more.
+    """Returns whether the directory of the driver is gone.
 
-    Whoever writes next may make the directory anew, but not the lock, which a driver makes once.
+    A later write may create the directory again, but not the lock, which a driver creates once.
     """
     try:
         return not run.lock_file.exists()
@@ -38,11 +38,11 @@ def is_gone(run: RunDirectory) -> bool:
 
 
 class Presence(Watcher):
-    """Looks about once a second whether the run directory is there, and stops the run if not.
+    """Checks about once a second that the run directory exists, and stops the run if not.
 
     Args:
         run: The run; its lock is held.
-        interrupt: Of the run.
+        interrupt: Interrupt of the run.
     """
 
     def __init__(self, run: RunDirectory, interrupt: Interrupt) -> None:
@@ -52,7 +52,7 @@ class Presence(Watcher):
         self._missed = 0
 
     def tick(self) -> None:
-        """Looks now and then."""
+        """Checks now and then."""
         now = time.monotonic()
         if now - self._looked < _LOOK_SECONDS:
             return
@@ -64,13 +64,13 @@ class Presence(Watcher):
 
 @contextmanager
 def present(run: RunDirectory) -> Iterator[None]:
-    """Puts whatever goes wrong once the run directory is gone into one sentence.
+    """Replaces any error after the loss of the run directory by one clear message.
 
     Args:
         run: The run; its lock is held.
 
     Raises:
-        RunGone: In place of it.
+        RunGone: In place of the original error.
     """
     try:
         yield

@@ -1,1 +1,1 @@
-"""Many trials by Ray Tune."""
+"""The link to Ray Tune, which runs many trials."""

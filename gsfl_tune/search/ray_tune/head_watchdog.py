@@ -1,4 +1,4 @@
-"""Notices when the head of the cluster is gone, and ends the driver while it can still say so."""
+"""A watchdog that notices the loss of the cluster's head and ends the driver with a message."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ import ray
 
 from gsfl_tune.search.control.interrupt import Interrupt
 
-# A head that keeps its state in Redis may come back; without it, Ray itself ends the driver after
-# 60 s, from within and without a word.
+# A head that keeps its state in Redis may come back. Without it, Ray itself ends the driver after
+# 60 s, from within the process and without a message.
 PATIENCE_SECONDS = 25.0
 _POLL_SECONDS = 2.0
 _AWAY_SECONDS = 0.2
-# After the time that trials have to save: for what may hang while there is no head.
+# Extra time after the saving time of trials, as calls may hang without a head.
 _EXIT_SECONDS = 10.0
 _INTERRUPTED = 3
 
@@ -32,15 +32,14 @@ def lifeline(
 ) -> Iterator[None]:
     """Watches the head of the cluster that this process is connected to.
 
-    When it has not answered for a while, the run is interrupted: trials that still live save,
-    and the caller ends as after Ctrl-C. Calls of Ray may never return then: where the caller does
-    not come to its end in time, the process is ended with exit code 3. When another head answers
-    at its address, it is ended at once: nothing of the old cluster can be reached any more, and
-    Ray itself aborts the process as soon as it hears of it.
+    When it has not answered for a while, the run is interrupted: live trials save, and the caller
+    ends as after Ctrl-C. Calls of Ray may then hang. If the caller does not end in time, the
+    process is ended with exit code 3. When another head answers at its address, the process is
+    ended at once: the old cluster is unreachable, and Ray itself would abort the process.
 
     Args:
-        interrupt: Of the run.
-        notice: Is told what happened, in a thread of its own.
+        interrupt: Interrupt of the run.
+        notice: Called with a message, in another thread.
         patience: Seconds without an answer.
     """
     address = ray.get_runtime_context().gcs_address
@@ -49,11 +48,11 @@ def lifeline(
 
     def watch() -> None:
         seen, away = time.monotonic(), False
-        # Ray must not hear of a new head first.
+        # The watchdog must notice a new head before Ray does.
         while not over.wait(_AWAY_SECONDS if away else _POLL_SECONDS):
             answers = _answers(address)
             if answers and away and session is not None:
-                # A head that keeps its state in Redis is the same one when it is back.
+                # A head that keeps its state in Redis has the same session after a restart.
                 now = _session(address)
                 if now is not None and now != session:
                     text = said(f"a new head answers at the address of the cluster ({address})")
@@ -76,14 +75,14 @@ def lifeline(
 
     def lost(what: str) -> None:
         text = said(what)
-        # Sooner than a scheduler's SIGKILL: Ray ends the process in half a minute.
+        # Faster than a scheduler's SIGKILL: Ray ends the process in half a minute.
         interrupt.end_trials()
         if not interrupt.requested:
             interrupt.request()
         while not interrupt.overdue:
             time.sleep(_POLL_SECONDS)
         time.sleep(_EXIT_SECONDS)
-        # The caller, where it came to its end, has ended the process by now.
+        # If the caller has ended in time, the process is gone by now.
         end(text)
 
     def end(text: str) -> None:
@@ -92,7 +91,7 @@ def lifeline(
         sys.stderr.flush()
         os._exit(_INTERRUPTED)
 
-    # An address that only the cluster itself can reach says nothing.
+    # An address that only the cluster itself can reach cannot be watched.
     if _answers(address):
         threading.Thread(target=watch, name="lifeline", daemon=True).start()
     try:
@@ -102,7 +101,7 @@ def lifeline(
 
 
 def _session(address: str) -> bytes | None:
-    """Name of what the head has run since it was first started; None if it does not say."""
+    """Returns the session name of the head since its first start; None if unknown."""
     try:
         from ray._private import ray_constants
         from ray._raylet import GcsClient  # type: ignore[attr-defined]
@@ -111,7 +110,7 @@ def _session(address: str) -> bytes | None:
             b"session_name", ray_constants.KV_NAMESPACE_SESSION, timeout=_POLL_SECONDS
         )
     except Exception:
-        # Another token, a head that is still starting, a Ray that has moved this.
+        # Another token, a head that is still starting, or a Ray version with another interface.
         return None
     return found
 

@@ -1,10 +1,10 @@
-"""What workers do, as the driver sees it: a few words for each, through the head of the cluster.
+"""Reports of workers to the driver, sent through the head of the cluster.
 
 A finetune epoch may take minutes, and results come at rungs only. Meanwhile every worker writes
-its record (`gsfl_tune.activity`) into the key-value store that the head of a Ray cluster keeps for
-Ray itself, when it has changed and at most about once a second: some hundred bytes, from a thread
-that no training waits for. Neither files nor results change, nodes need no directory in common,
-and where the store does not answer nothing is shown.
+its record (`gsfl_tune.activity`) into the key-value store of the Ray head, when it has changed and
+at most about once a second. A record has some hundred bytes and is sent by a thread that no
+training waits for. Files and results do not change, nodes need no common directory, and nothing is
+shown where the store does not answer.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from gsfl_tune.search.observers.base import Said, Watcher
 _NAMESPACE = b"gsfl_tune"
 _SECONDS = 1.0
 _PAUSE = 10.0
-# Of a call to the store; a head that does not answer is somebody else's to notice.
+# Timeout of a call to the store; other code reports a head that does not answer.
 _TIMEOUT = 5.0
 
 
 class Pulse:
-    """The worker's side: sends what its process does, in a thread.
+    """Sends, on the worker's side, what its process does, in a thread.
 
     Args:
-        say: Sends words, given for tests; default: to the store of the Ray that this process
-            belongs to.
+        say: Sends a record, replaced in tests; default: to the store of the Ray that this
+            process belongs to.
     """
 
     def __init__(self, say: Callable[[bytes, bytes | None], None] | None = None) -> None:
@@ -42,11 +42,11 @@ class Pulse:
         self._thread: threading.Thread | None = None
 
     def begin(self, channel: str | None, name: str) -> None:
-        """Says from now on what this process does, as `name`.
+        """Starts to report what this process does, as `name`.
 
         Args:
-            channel: Of the driver, see `Pulses`; None for one that does not listen.
-            name: Of the trial or retrain.
+            channel: Channel of the driver, see `Pulses`; None for a driver that does not listen.
+            name: Name of the trial or retrain.
         """
         self.end()
         if channel is None:
@@ -57,7 +57,7 @@ class Pulse:
             self._thread.start()
 
     def end(self) -> None:
-        """Says nothing more. The driver forgets by itself what has ended."""
+        """Stops the reports. The driver drops ended trials by itself."""
         self._key = None
 
     def _beat(self) -> None:
@@ -75,16 +75,16 @@ class Pulse:
 
 
 class Pulses:
-    """The driver's side: what its workers said last.
+    """Holds, on the driver's side, the last reports of its workers.
 
-    Asking takes a moment, or seconds where the head is busy: a thread does it.
+    A request takes a moment, or seconds on a busy head, so a thread makes it.
 
     Args:
-        running: Names of the trials or retrains that run; what others said last is not shown.
-        ask: What the store has below a channel, given for tests.
+        running: Names of the running trials or retrains; reports of others are not shown.
+        ask: Reads the records below a channel from the store, replaced in tests.
 
     Attributes:
-        channel: For the workers.
+        channel: Channel for the workers.
     """
 
     def __init__(
@@ -99,23 +99,23 @@ class Pulses:
         self._over = threading.Event()
 
     def latest(self) -> dict[str, str]:
-        """Words by name, in the order in which they began; one that has said nothing starts."""
+        """Returns texts by name, in the order of their start; without a report: a start text."""
         return {name: said.text if said else "starting" for name, said in self.states().items()}
 
     def states(self) -> dict[str, Said | None]:
-        """What they said, by name; None for one that has said nothing."""
+        """Returns the last reports by name; None before the first report."""
         return {name: self._found.get(name) for name in self._running()}
 
     @contextmanager
     def listening(self) -> Iterator[Pulses]:
-        """Listens during the block; nothing stays in the store after it."""
+        """Listens during the block; afterwards the store keeps nothing."""
         thread = threading.Thread(target=self._listen, name="pulses", daemon=True)
         thread.start()
         try:
             yield self
         finally:
             self._over.set()
-            # What is not removed by then stays: some hundred bytes.
+            # Records that are not removed by then stay: some hundred bytes.
             thread.join(_SECONDS)
 
     def _listen(self) -> None:
@@ -125,14 +125,14 @@ class Pulses:
                 self._found = self._ask(self.channel)
                 pause = _SECONDS
             except Exception:
-                # A head that is gone is the lifeline's to notice, before Ray hears of a new one.
+                # The lifeline must notice a lost head before Ray sees a new one.
                 pause = _PAUSE
         with suppress(Exception):
             _forget(self.channel)
 
 
 class TrialPulses(Watcher):
-    """What the trials of a study do."""
+    """Collects what the trials of a study do."""
 
     def __init__(self) -> None:
         self._running: dict[int, str] = {}
@@ -142,22 +142,22 @@ class TrialPulses(Watcher):
         self.listening = self._pulses.listening
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """Shows it from now on."""
-        # Anew, for the display reads it meanwhile.
+        """Shows the trial from now on."""
+        # A new mapping, as the display reads the old one meanwhile.
         self._running = {**self._running, number: f"trial {number}"}
 
     def ended(self, number: int) -> None:
-        """Shows it no more."""
+        """Removes the trial from the display."""
         self._running = {k: name for k, name in self._running.items() if k != number}
 
 
 @contextmanager
 def asked_of_workers(what: str, names: list[str]) -> Iterator[str]:
-    """Says that workers do something for the driver in the block, and what they say of it.
+    """Shows that workers do a task for the driver in the block, with their reports.
 
     Args:
-        what: What, in words.
-        names: Of what runs there.
+        what: The task, in words.
+        names: Names of the workers' tasks.
 
     Yields:
         The channel for `pulse_of`.
@@ -176,7 +176,7 @@ class _OfWorkers(Activity):
     pulses: Pulses | None = None
 
     def text(self) -> str:
-        """With what the workers say."""
+        """Returns the task with the workers' reports."""
         assert self.pulses is not None
         latest = self.pulses.latest()
         said = [f"{name} {words}" if len(latest) > 1 else words for name, words in latest.items()]
@@ -185,7 +185,7 @@ class _OfWorkers(Activity):
 
 @contextmanager
 def pulse_of(channel: str | None, name: str) -> Iterator[None]:
-    """Says what this process does during the block, as `name`."""
+    """Reports what this process does during the block, as `name`."""
     pulse = _own()
     pulse.begin(channel, name)
     try:

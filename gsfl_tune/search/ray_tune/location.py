@@ -1,4 +1,4 @@
-"""Where a worker process is, for the record of what was busy when."""
+"""The location of a worker process, for records of utilisation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import ray
 
 
 def place() -> dict[str, Any]:
-    """As part of a result: where the process is, and which it is.
+    """Returns the location and identity of the process, as part of a result.
 
     Returns:
-        ``place_node`` (Ray's id), ``place_gpus`` (ids between commas), ``place_worker`` (process),
-        ``place_machine`` (kind of GPU or CPU).
+        ``place_node`` (Ray's id), ``place_gpus`` (ids separated by commas), ``place_worker``
+        (process), ``place_machine`` (kind of GPU or CPU).
     """
     context = ray.get_runtime_context()
     gpus = context.get_accelerator_ids().get("GPU", [])
@@ -30,7 +30,7 @@ def place() -> dict[str, Any]:
 
 @cache
 def machine(gpu: bool) -> str:
-    """Kind of machine of this process: name of its GPU, else of its CPU."""
+    """Returns the kind of machine of this process: name of its GPU, else of its CPU."""
     if gpu:
         import torch
 

@@ -1,4 +1,4 @@
-"""Where Ray Tune is not what a search needs: noise, snapshots, its view of memory and secrets."""
+"""Changes to Ray Tune that a search needs: log output, snapshots, memory monitor and secrets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ray.exceptions import OutOfMemoryError, RayActorError
 from ray.tune.execution import class_cache, tune_controller
 from ray.tune.execution.tune_controller import TuneController
 
-# Ray's defaults write files and lines for people who look at Ray; a run has its own.
+# Ray's defaults write files and lines for users of Ray; a run has its own.
 _ENVIRONMENT = {
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
@@ -28,9 +28,9 @@ _ENVIRONMENT = {
 
 @contextmanager
 def light_snapshots() -> Iterator[None]:
-    """Keeps trials out of Ray's snapshots, which are never read: that of the end has them all.
+    """Keeps trials out of Ray's snapshots, which are never read. The last one has all of them.
 
-    Ray wants a snapshot to be there when it ends, and has no switch for what is in it.
+    Ray requires a snapshot at its end and has no option for its content.
     """
     name = "_get_trial_checkpoints"
     before = getattr(TuneController, name, None)
@@ -46,10 +46,10 @@ def light_snapshots() -> Iterator[None]:
 
 @contextmanager
 def memory_monitor() -> Iterator[None]:
-    """Lets a search outlive trials whose processes Ray's memory monitor ends.
+    """Lets a search survive when Ray's memory monitor ends processes of trials.
 
-    The error has a class of its own, which Tune takes for a fault of its own: it gives up. To it,
-    the process died like any other.
+    Tune does not know that error's class, takes it for an internal fault and gives up. The patch
+    presents it as the death of a process.
     """
     modules: tuple[Any, ...] = (actor_manager, tune_controller)
     for module in modules:
@@ -63,10 +63,10 @@ def memory_monitor() -> Iterator[None]:
 
 @contextmanager
 def own_credentials() -> Iterator[None]:
-    """Leaves nodes the credentials that they have.
+    """Leaves nodes their own credentials.
 
-    Tune gives trials the AWS keys of the driver: they take the place of a node's own, of which
-    another part may stay, and whoever sees the dashboard can read them.
+    Tune passes the driver's AWS keys to trials. They replace part of a node's own keys, and anyone
+    who sees the dashboard can read them.
     """
     before = class_cache.ENV_VARS_TO_PROPAGATE
     class_cache.ENV_VARS_TO_PROPAGATE = {name for name in before if not name.startswith("AWS_")}
@@ -78,7 +78,7 @@ def own_credentials() -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Ray without its noise, and the process as it was afterwards."""
+    """Runs Ray without its log output, and restores the process afterwards."""
     before = {key: os.environ.get(key) for key in _ENVIRONMENT}
     os.environ.update(_ENVIRONMENT)
     loggers = [logging.getLogger(name) for name in ("ray", "ray.tune", "ray.train")]

@@ -1,4 +1,4 @@
-"""The rehearsal where it counts: in the slot of a trial."""
+"""The rehearsal of the largest model in the slot of a trial."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsfl_tune.search.workers.trial_worker import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
 from gsfl_tune.training.pricing.one_step import largest_config, rehearse
 
-# Marks a complaint about the machine on its way back from the slot.
+# Marks an error of the machine in the slot's answer.
 _MACHINE = "machine: "
 _NAME = "rehearsal"
 
@@ -34,8 +34,8 @@ def rehearse_largest(
 ) -> None:
     """Takes one optimiser step of the largest model of a space in the slot of a trial.
 
-    A space without a finetune stage has small models, which `check` has priced: on a CPU they
-    are not rehearsed.
+    A space without a finetune stage has small models, which `check` has priced: they are not
+    rehearsed on a CPU.
 
     Raises:
         UserError: When the step does not fit.
@@ -56,7 +56,7 @@ def rehearse_largest(
         with asked_of_workers(words, [_NAME]) as channel:
             complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
-        complaint = "its process was ended, most likely for want of memory"
+        complaint = "its process was ended, most likely for lack of memory"
     except RayError as error:
         lines = str(error).strip().splitlines()
         complaint = lines[-1] if lines else repr(error)
@@ -75,7 +75,7 @@ def rehearse_largest(
 
 
 def _of_a_process(config: Config, workers: int) -> Config:
-    """With batches of the finetune stage as one of several processes sees them."""
+    """Returns the configuration with the finetune batches that one of several processes sees."""
     size = max(2, -(-config.training.finetune.batch_size // workers))
     finetune = config.training.finetune.model_copy(update={"batch_size": size})
     training = config.training.model_copy(update={"finetune": finetune})

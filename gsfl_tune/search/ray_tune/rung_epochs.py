@@ -1,4 +1,4 @@
-"""At which of its epochs a trial is compared with the others."""
+"""The epochs at which a trial is compared with others."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from gsfl_tune.training.timeline import STAGES, Timeline
 
 
 def largest_timeline(experiment: Experiment) -> Timeline:
-    """Take the largest number of epochs of every stage in a space: every trial has its rungs."""
+    """Takes the largest number of epochs of every stage in a space: every trial has rungs."""
     return Timeline(
         tuple(max(experiment.values(f"training.{each.name}.epochs")) for each in STAGES)
     )
 
 
 def rung_epochs(experiment: Experiment, costs: TrialCosts | None) -> Callable[[Config], list[int]]:
-    """What gives the epochs of a configuration's rungs, see ``search.scheduler``.
+    """Returns a function that gives the rung epochs of a configuration, see ``search.scheduler``.
 
-    By epochs, rungs are those of the timeline. By time, the k-th is where the defaults are at
-    theirs after as many seconds: a trial that costs three times as much shows a third of its epochs
-    there. The last rung is the end of the trial all the same.
+    By epochs, rungs are those of the timeline. By time, the k-th rung is where the defaults reach
+    theirs after the same seconds: a trial that costs three times as much has a third of its epochs
+    by then. The last rung is always the end of the trial.
 
     Args:
         experiment: The experiment, bounds clamped to the data.
-        costs: What trials cost; without it rungs go by epochs.
+        costs: Prices trials; without it rungs go by epochs.
     """
     scheduler = experiment.defaults().search.scheduler
     largest = largest_timeline(experiment)

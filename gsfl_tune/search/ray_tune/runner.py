@@ -1,4 +1,4 @@
-"""Runs a study on Ray Tune, from its beginning or from where it was left."""
+"""The run of a study on Ray Tune, from its beginning or from the state that was left."""
 
 from __future__ import annotations
 
@@ -55,41 +55,41 @@ from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 
 class Resources(Protocol):
-    """What a trial occupies and how many fit, see `gsfl_tune.cluster.Slots`."""
+    """Describes what a trial occupies and how many fit, see `gsfl_tune.cluster.Slots`."""
 
     @property
     def cpu(self) -> float:
-        """CPU cores a trial."""
+        """Returns the CPU cores per trial."""
         ...
 
     @property
     def gpu(self) -> float:
-        """GPUs a trial."""
+        """Returns the GPUs per trial."""
         ...
 
     @property
     def count(self) -> int:
-        """Trials at once."""
+        """Returns the number of parallel trials."""
         ...
 
     @property
     def threads(self) -> int:
-        """CPU threads of a process of a trial."""
+        """Returns the CPU threads of one process of a trial."""
         ...
 
     @property
     def workers(self) -> int:
-        """Processes of a trial."""
+        """Returns the number of processes of a trial."""
         ...
 
     def at_most(self, count: int) -> Resources:
-        """The same for no more than `count` at once."""
+        """Returns the same for no more than `count` parallel trials."""
         ...
 
 
 @dataclass(frozen=True)
 class StudyOutcome:
-    """What became of a study.
+    """Holds the result of a study.
 
     Attributes:
         study: The study, for its trials, counts and ranking.
@@ -111,7 +111,7 @@ def open_study(
         experiment: The experiment, bounds clamped to the data.
         run: The run.
         name: ``search`` or ``control``.
-        ahead: Whether a process of its own computes proposals ahead; then `Study.close` it.
+        ahead: Whether a separate process computes proposals ahead; then call `Study.close`.
 
     Raises:
         UserError: When the run's study was begun with another experiment.
@@ -151,7 +151,7 @@ def run_study(
     costs: TrialCosts | None = None,
     limit: SearchTime | None = None,
 ) -> StudyOutcome:
-    """Searches until the budget is used. What the journal has finished is never run again.
+    """Searches until the budget is used. Trials that the journal has finished are not run again.
 
     The caller holds the run's lock (`run_lock`) and is connected to Ray.
 
@@ -159,28 +159,28 @@ def run_study(
         experiment: The experiment, bounds clamped to the data.
         run: The run directory.
         name: ``search``, or ``control`` for the control's own study.
-        resources: Of one trial, and how many fit.
+        resources: Resources of one trial, and how many fit.
         trials: Budget, finished trials included; default ``search.trials``.
         feature_dim: Size of the default model's feature, for the published setting.
         side: Side of the decoded squares, the same for all trials.
         cache_dir: Root of the nodes' caches.
-        watchers: Are told of every change, in this thread.
-        interrupt: Of the whole run; default one of its own.
-        clock: What the study has taken with earlier drivers, for ``search.time_budget``;
-            default: this call's time alone.
+        watchers: Receive every change, in this thread.
+        interrupt: Interrupt of the whole run; default: a new one.
+        clock: Time of the study with earlier drivers, for ``search.time_budget``; default:
+            this call's time alone.
         save_seconds: Seconds between a trial's checkpoints.
-        trainable: What Ray runs.
-        storage: Where the run is kept beside its directory.
-        costs: Prices trials, and learns what they take.
-        limit: When the time for trials is over; default: when the study alone has taken
+        trainable: Class that Ray runs.
+        storage: Second location of the run, beside its directory.
+        costs: Prices trials, and learns from their times.
+        limit: Time limit for the trials; default: when the study alone has taken
             ``search.time_budget``.
 
     Returns:
         The study, and whether it was interrupted.
 
     Raises:
-        EnvironmentProblem: When the machine failed a trial (disk, network). What was under
-            way stays RUNNING in the study.
+        EnvironmentProblem: When the machine failed a trial (disk, network). Unfinished trials
+            stay RUNNING in the study.
         UserError: When the study cannot be continued with this experiment.
     """
     study = open_study(experiment, run, name, ahead=True)
@@ -246,7 +246,7 @@ def run_study(
             latency=study.latency,
             rungs=rungs_of(config),
             reduction=scheduler.reduction,
-            # The last rung is not told without its trial's end.
+            # The last rung is only reported together with the trial's end.
             reported=min(len(asked.rungs), last_rung),
             side=side,
             cache_dir=cache_dir,
@@ -272,7 +272,7 @@ def run_study(
         )
         asha.rebuild((trial.number, study.rungs(trial)) for trial in study.trials())
     budget = trials or search.trials
-    # The last trials get what there is of GPUs, and not what many would have to share.
+    # The last trials share the GPUs among themselves only.
     resources = resources.at_most(max(1, len(again) + budget - study.created()))
     forecast, left = of_study(
         experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
@@ -313,7 +313,7 @@ def run_study(
     alive = lifeline(interrupt, watcher.notice)
     with interrupt.listening(), closing(study), alive, pulses.listening():
         begun = False
-        # Once more for a trial that came back when Ray had been told that there are no more.
+        # Once more if a trial must be restarted after Ray was told that no more trials follow.
         while not begun or searcher.unfinished:
             begun = True
             _fit(
@@ -329,7 +329,7 @@ def run_study(
 
 
 class _Stopper(tune.Stopper):
-    """Ray asks it after every event: the place to look at the clock."""
+    """Watches the clock: Ray calls it after every event."""
 
     def __init__(self, interrupt: Interrupt, *ticks: Callable[[], None]) -> None:
         self._interrupt = interrupt
@@ -357,7 +357,7 @@ def _fit(
     run: RunDirectory,
     concurrent: int,
 ) -> None:
-    # Ray wants a directory that every node sees; nothing in it outlives the fit.
+    # Ray requires a directory that every node sees; it is deleted after the fit.
     parent = run.path / ".ray"
     parent.mkdir(parents=True, exist_ok=True)
     storage = tempfile.mkdtemp(dir=parent)
@@ -380,7 +380,7 @@ def _fit(
                     stop=stopper,
                     callbacks=[deadlines],
                     verbose=0,
-                    # The searcher hands out again what was lost.
+                    # The searcher hands out lost trials again.
                     failure_config=tune.FailureConfig(max_failures=0),
                     checkpoint_config=tune.CheckpointConfig(
                         checkpoint_frequency=0, checkpoint_at_end=False
@@ -388,7 +388,7 @@ def _fit(
                 ),
             ).fit()
     finally:
-        # Ray's threads may be writing into it still.
+        # Ray's threads may still be writing into it.
         for _ in range(10):
             shutil.rmtree(parent, ignore_errors=True)
             if not parent.exists():

@@ -1,4 +1,4 @@
-"""Ray's view of ASHA."""
+"""The ASHA scheduler in the form that Ray Tune expects."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gsfl_tune.search.schedulers.asha import Asha
 
 
 class AshaScheduler(FIFOScheduler):
-    """Asks `Asha` at every rung, and tells the searcher why a trial broke.
+    """Asks `Asha` at every rung, and passes the reason of a failure to the searcher.
 
     Args:
-        asha: Who decides; None lets every trial go to its end.
-        searcher: Learns the reason of a crash, which Ray does not tell searchers.
+        asha: Makes the decision; None lets every trial complete.
+        searcher: Receives the reason of a crash, which Ray does not pass to searchers.
         metric: The objective.
     """
 
@@ -28,7 +28,7 @@ class AshaScheduler(FIFOScheduler):
         self._objective = metric
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
-        """Stops a trial or lets it go on."""
+        """Stops a trial or lets it continue."""
         if self._asha is None or "rung" not in result:
             return str(TrialScheduler.CONTINUE)
         stop = self._asha.record(
@@ -40,18 +40,18 @@ class AshaScheduler(FIFOScheduler):
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:
-        """Records the last rung too; a rung that is recorded already stays as it is."""
+        """Records the last rung too; an existing record of a rung is not changed."""
         self.on_trial_result(tune_controller, trial, result)
 
     def on_trial_error(self, tune_controller: Any, trial: Any) -> None:
-        """Called at every failure, before the searcher hears of the last one."""
-        # Ray's own reader looks where the file is only copied to later.
+        """Passes on the reason; called at every failure, before the searcher's own callback."""
+        # Ray's own reader looks in the place where the file is copied only later.
         path = Path(trial.error_file or "")
         text = path.read_text(errors="replace") if path.is_file() else ""
         self._searcher.failures[trial.trial_id] = failure(text)
 
     def choose_trial_to_run(self, tune_controller: Any) -> Any:
-        """The oldest pending trial; looks at live trials only, a search may have thousands."""
+        """Returns the oldest pending trial, from live trials only: a search may have thousands."""
         live = tune_controller.get_live_trials()
         pending = [trial for trial in live if trial.status == "PENDING"]
         return min(pending, key=lambda trial: trial.config["number"], default=None)

@@ -1,4 +1,4 @@
-"""Between Ray Tune and the study: hands trials out, and writes down what becomes of them."""
+"""The link between Ray Tune and the study: hands trials out and records their results."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ from gsfl_tune.training.out_of_memory import STILL_TOO_MUCH
 
 
 class StudySearcher(Searcher):
-    """Ray asks it for configurations and tells it of results; the study remembers.
+    """Gives Ray configurations and receives its results; the study stores them.
 
-    Ray's own ``OptunaSearch`` tells trials that a scheduler stopped as COMPLETE with their
-    early value and loses its state when the driver dies.
+    Ray's own ``OptunaSearch`` reports trials that a scheduler stopped as COMPLETE with their early
+    value, and loses its state when the driver dies.
 
     Args:
         study: The study.
-        budget: Trials in all, those of earlier drivers included.
-        task: Makes the worker's task of what the study proposes.
-        again: Numbers of the trials to be handed out once more, before new ones.
-        max_failures: Times that a trial whose process crashed is handed out once more. The
-            loss of a node is none of the trial's failures, and does not count.
-        watcher: Is told of every change.
-        closed: Whether no more trials may begin.
-        on_trouble: Is told when the machine failed a trial, which then stays RUNNING.
-        costs: Learns what epochs take.
+        budget: Number of trials in all, those of earlier drivers included.
+        task: Makes the worker's task from a proposal of the study.
+        again: Numbers of the trials to be handed out again, before new ones.
+        max_failures: How often a trial is handed out again after its process crashed. The loss
+            of a node is not a failure of the trial and does not count.
+        watcher: Receives every change.
+        closed: Returns whether no more trials may begin.
+        on_trouble: Called when the machine failed a trial, which then stays RUNNING.
+        costs: Learns the durations of epochs.
     """
 
     def __init__(
@@ -69,32 +69,32 @@ class StudySearcher(Searcher):
 
     @property
     def unfinished(self) -> bool:
-        """Whether there are trials to be handed out once more."""
+        """Returns whether there are trials to be handed out again."""
         return bool(self._again) and not self._closed()
 
     def seconds_before(self, trial_id: str) -> float:
-        """What a trial's epochs took in processes before the one that it starts in."""
+        """Returns the seconds of a trial's epochs in earlier processes."""
         log = EpochLog(Path(self._tasks[trial_id].directory, "epochs.jsonl"))
         return float(sum(record["seconds"] for record in log.read()))
 
     def condemn(self, trial_id: str, reason: str) -> None:
-        """Says why a trial's process is about to be ended for good."""
+        """Stores why a trial's process is about to be ended for good."""
         self._condemned[trial_id] = reason
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
     ) -> bool:
-        """Metric and mode are the study's."""
+        """Does nothing: the study sets metric and mode."""
         return True
 
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
-        """The next trial: unfinished ones of an earlier driver first."""
+        """Returns the next trial, first those that an earlier driver left unfinished."""
         while not self._closed():
             again = bool(self._again)
             if again:
                 asked: Asked | None = self._study.again(self._again.pop(0))
             elif self._exhausted or self._study.created() >= self._budget:
-                # While trials run, one may be lost: Ray must not close the search before.
+                # A running trial may get lost, so Ray must not close the search before.
                 return None if self._tasks else Searcher.FINISHED
             else:
                 asked = self._study.ask()
@@ -122,7 +122,7 @@ class StudySearcher(Searcher):
         return Searcher.FINISHED
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
-        """Reports the rung of a trial that goes on."""
+        """Reports the rung of a trial that continues."""
         task = self._tasks[trial_id]
         self._tell_news(task.number, result)
         self._occupied(result)
@@ -136,7 +136,7 @@ class StudySearcher(Searcher):
     def on_trial_complete(
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
-        """Writes down how a trial ended; one that can be taken up again stays RUNNING."""
+        """Records how a trial ended; a trial that can be continued stays RUNNING."""
         task = self._tasks.pop(trial_id)
         number = task.number
         self._tell_news(number, result or {})
@@ -159,8 +159,8 @@ class StudySearcher(Searcher):
             self._study.fail(number, failure.reason)
         elif not result or "interrupted" in result:
             if result and not self._closed():
-                # A process of an earlier attempt, on a node that was lost to the cluster, took
-                # the trial over; nobody listens to that one.
+                # A process of an earlier attempt, on a lost node, has taken over the trial. Its
+                # results do not arrive here.
                 self._again.append(number)
             return
         elif "environment" in result:
@@ -178,9 +178,9 @@ class StudySearcher(Searcher):
         self._watcher.ended(number)
 
     def _begins_again(self, number: int, failure: Failure) -> bool:
-        """Whether a trial whose worker is gone is handed out once more, and says so."""
+        """Returns whether a trial without its worker is handed out again, and shows a message."""
         if failure.kind == "memory":
-            # The task that it gets next is told so.
+            # The trial's next task contains it.
             self._note_half(number)
             return True
         if self._closed():
@@ -188,7 +188,7 @@ class StudySearcher(Searcher):
         text = self._losses.again(number, failure)
         if text is not None:
             if self._losses.wants_less(number, failure):
-                self._note_half(number, "lost its process twice, perhaps for want of memory")
+                self._note_half(number, "lost its process twice, perhaps for lack of memory")
             self._watcher.notice(f"trial {number}: {text}")
         return text is not None
 
@@ -200,7 +200,7 @@ class StudySearcher(Searcher):
         trial = self._study.trial(number)
         if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
             self._study.note(number, "batch_halved", True)
-            self._watcher.notice(f"trial {number} {what}: it goes on with batches in two halves")
+            self._watcher.notice(f"trial {number} {what}: it continues with batches in two halves")
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))
@@ -210,11 +210,11 @@ class StudySearcher(Searcher):
             self._costs.observe(task.config, result)
 
     def save(self, checkpoint_path: str) -> None:
-        """The journal is the state: nothing to save."""
+        """Does nothing: the state is in the journal."""
         Path(checkpoint_path).touch()
 
     def restore(self, checkpoint_path: str) -> None:
-        """A search is resumed from the journal, by a new searcher.
+        """Refuses: a new searcher resumes a search from the journal.
 
         Raises:
             NotImplementedError: Always.

@@ -1,7 +1,7 @@
-"""Ray Tune, spared what it would do in vain.
+"""Patches that save unnecessary work of Ray Tune.
 
-All of it is about methods that are Ray's own business: one that another version of Ray does not
-have is left alone, and the search is then slower and otherwise the same.
+They replace internal methods of Ray. If another version of Ray lacks a method, its patch is left
+out: the search is then slower but otherwise the same.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any
 from ray.tune import registry
 from ray.tune.execution.tune_controller import TuneController
 
-# Seconds that a trial waits for a worker process of its own before it takes another's. One that
-# is starting by then is waited for.
+# Seconds that a trial waits for its own worker process before it takes another trial's. If its
+# process is already starting by then, it waits for that.
 PATIENCE = 2.0
 
 Method = Callable[..., Any]
@@ -23,7 +23,7 @@ Method = Callable[..., Any]
 
 @contextmanager
 def lean_ray() -> Iterator[None]:
-    """Applies all of it."""
+    """Applies all patches."""
     with ExitStack() as stack:
         for owner, name, replace in (
             (TuneController, "_maybe_reuse_cached_actor", _patient_reuse),
@@ -38,13 +38,13 @@ def lean_ray() -> Iterator[None]:
 
 
 def _patient_reuse(before: Method) -> Method:
-    """Lets worker processes come up.
+    """Lets worker processes finish their start.
 
-    Ray gives a worker process that becomes free to a trial that waits for its own process to
-    start, and then ends that one. Where trials take less time than a process needs to
-    start (some seconds, for torch), no second process ever comes up, and each trial costs a
-    placement group that is made and thrown away. Here the free process takes a new trial. A trial
-    that waits for resources, as after the loss of a node, gets the first free process as ever.
+    Ray gives a free worker process to a trial that waits for its own process to start, and then
+    ends that one. Where trials take less time than a process start (some seconds, for torch), a
+    second process never starts, and each trial costs a placement group that is made and discarded.
+    With the patch the free process takes a new trial. A trial that waits for resources, as after
+    the loss of a node, still gets the first free process.
     """
     asked: dict[Any, float] = {}
 
@@ -61,7 +61,7 @@ def _patient_reuse(before: Method) -> Method:
 
 
 def _known_class(before: Method) -> Method:
-    """Asks Ray's head once whether it has the trainable, not several times a trial."""
+    """Asks Ray's head only once whether it has the trainable, not several times per trial."""
     known: set[tuple[str, str]] = set()
 
     def contains(self: Any, category: str, key: str) -> bool:
@@ -73,7 +73,7 @@ def _known_class(before: Method) -> Method:
 
 
 def _one_class(before: Method) -> Method:
-    """Fetches the trainable once; Ray would unpickle it, and export it anew, for every trial."""
+    """Fetches the trainable once; Ray would unpickle and export it again for every trial."""
     classes: dict[tuple[str, str], Any] = {}
 
     def get(self: Any, category: str, key: str) -> Any:

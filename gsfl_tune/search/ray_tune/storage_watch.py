@@ -1,4 +1,4 @@
-"""What a search does where its run is kept in a storage."""
+"""The storage of a run during a search: messages, resume, and recovery of lost results."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ _LOOK_SECONDS = 1.0
 
 
 class StorageWatcher(Watcher):
-    """Says what the storage did, and stops a search that cannot be published.
+    """Reports what the storage did, and stops a search that cannot be published.
 
-    A run that was asked to stop waits no longer for the storage than for its trials.
+    A run that was asked to stop does not wait longer for the storage than for its trials.
 
     Args:
-        storage: Where the run is kept.
-        interrupt: Of the run.
-        notice: Where to say it.
+        storage: Storage of the run.
+        interrupt: Interrupt of the run.
+        notice: Receives messages.
     """
 
     def __init__(
@@ -47,11 +47,11 @@ class StorageWatcher(Watcher):
         self._notice = notice
         self._due = 0.0
         self._over = False
-        # A time budget or a target ends trials, not the run: it can wait for its storage.
+        # A time budget or a target ends trials, not the run: the run can wait for its storage.
         storage.storage.hopeless = lambda: interrupt.requested and interrupt.overdue
 
     def tick(self) -> None:
-        """Looks about once a second."""
+        """Checks about once a second."""
         now = time.monotonic()
         if now < self._due:
             return
@@ -74,21 +74,21 @@ def stored_run(
     resume: bool | None,
     address: str | None = None,
 ) -> Iterator[RunStorage | None]:
-    """Where a run is kept beside its directory: brought back before, up to date after the block.
+    """Opens the storage of a run: restores the run before the block, and uploads it until after.
 
     Args:
         experiment: The experiment.
         run: The run directory; its lock is held.
-        notice: Told what a user should read.
-        resume: Whether to continue the run that is there; None: if there is one.
-        address: Of a Ray cluster, whose nodes share their caches; None for the one at
+        notice: Receives messages for the user.
+        resume: Whether to continue the stored run; None: if there is one.
+        address: Address of a Ray cluster, whose nodes share their caches; None for the one at
             RAY_ADDRESS, else for this machine alone.
 
     Yields:
-        None where ``storage`` names nothing.
+        None where ``storage`` is not set.
 
     Raises:
-        UserError: When the storage cannot be used, or has a run that is not to be resumed.
+        UserError: When the storage cannot be used, or holds a run that must not be resumed.
         EnvironmentProblem: When it does not answer.
     """
     url = experiment.defaults().storage
@@ -123,7 +123,7 @@ def stored_run(
 
 
 def _untried(storage: RunStorage) -> bool:
-    """Whether the run in a storage was begun and no trial was handed out."""
+    """Returns whether the run in a storage was begun and no trial was handed out."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "study.journal"
         journal.write_bytes(storage.journal())
@@ -142,17 +142,17 @@ def tell_finished(
     storage: RunStorage,
     rungs_of: Callable[[Config], list[int]] | None = None,
 ) -> list[int]:
-    """Tells a study of trials whose end the storage has and the journal has not.
+    """Adds trials to a study whose end is in the storage but not in the journal.
 
-    The journal is published about once a second, a trial's epochs before they are reported: a
-    driver that died with its disk may have known of an end that its journal there does not, and
-    of trials. Those are created again, under their numbers.
+    The journal is published about once a second, a trial's epochs before they are reported. So a
+    driver that died with its disk may have known of ends, and of trials, that the published journal
+    lacks. Such trials are created again, under their numbers.
 
     Args:
-        study: The study, just opened.
+        study: The study, newly opened.
         experiment: The experiment.
         run: The run directory.
-        storage: Where the run is kept.
+        storage: Storage of the run.
         rungs_of: Epochs of a configuration's rungs; default: those of its timeline.
 
     Returns:
@@ -164,14 +164,14 @@ def tell_finished(
     told: list[int] = []
     _recreate(study, experiment, run, storage)
     if study.latency:
-        # The epochs do not tell it: such a trial is handed out again, to be measured at its end.
+        # Epochs do not contain latency: such a trial is handed out again and measured at its end.
         return told
     rungs_of = rungs_of or rung_epochs(experiment, None)
     for number in study.running():
         try:
             config = experiment.configure(study.trial(number).params)
         except (UserError, ValueError, KeyError):
-            # A driver that died in the middle of a write; or a combination that is refused.
+            # A driver died in the middle of a write, or the combination is refused.
             continue
         directory = run.trial(study.name, number)
         values = _values(storage.epochs(directory, fingerprint(config)), study.metric)
@@ -187,7 +187,7 @@ def tell_finished(
 
 
 def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage) -> None:
-    """Creates trials that workers have begun and the study has never heard of."""
+    """Creates trials that workers have begun and the study does not have."""
     lost = {
         int(path.parent.name): path.parent
         for path in storage.copies(run.trials(study.name), MARK)
@@ -202,13 +202,13 @@ def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: 
             if isinstance(error, EnvironmentProblem):
                 raise
         while len(study.trials()) <= number:
-            # Its worker had not begun, or it is none of this study's: a new one in its place.
+            # Its worker had not begun, or it belongs to another study: a new trial replaces it.
             if study.ask() is None:
                 return
 
 
 def _values(data: bytes | None, metric: str) -> list[float]:
-    """The objective after every epoch, empty for a log that is none."""
+    """Returns the objective after every epoch, empty for an invalid log."""
     try:
         records = [json.loads(line) for line in (data or b"").splitlines()]
         return [float(record[metric]) for record in records]

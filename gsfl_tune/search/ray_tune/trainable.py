@@ -1,4 +1,4 @@
-"""The class that Ray Tune runs: a shell around `TrialWorker`."""
+"""The class that Ray Tune runs: a thin wrapper of `TrialWorker`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from gsfl_tune.training.gpu_memory import GpuMemory, spent
 
 
 class GsflTrainable(Trainable):
-    """One actor, many trials after each other: torch is imported once a process.
+    """Runs many trials after each other in one actor: torch is imported once per process.
 
     The trial's state lives in its own directory (see `TrialWorker`), not in Ray's
     checkpoints; an actor that Ray starts again after a crash finds it there.
@@ -24,18 +24,18 @@ class GsflTrainable(Trainable):
     pulse: Pulse
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes the first trial; `config` has its task as JSON."""
+        """Receives the first trial; `config` has its task as JSON."""
         self.memory = GpuMemory()
         self.pulse = Pulse()
         self._take(config)
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
-        """Takes the next trial.
+        """Receives the next trial.
 
         Raises:
             WorkerSpent: When earlier trials left too much on the GPU. The searcher hands the
-                trial out again, and Ray starts another process for it. (False would not do:
-                Ray drops the trial then, and tells nobody.)
+                trial out again, and Ray starts another process for it. (Returning False would not
+                work: Ray would drop the trial silently.)
         """
         self.worker.close()
         left = self.memory.left_behind(shared())
@@ -54,7 +54,7 @@ class GsflTrainable(Trainable):
         self.worker.close()
 
     def save_checkpoint(self, checkpoint_dir: str) -> None:
-        """Ray's checkpoints are switched off.
+        """Refuses: Ray's checkpoints are switched off.
 
         Raises:
             NotImplementedError: Always.
@@ -62,7 +62,7 @@ class GsflTrainable(Trainable):
         raise NotImplementedError("a trial keeps its checkpoint in its own directory")
 
     def load_checkpoint(self, checkpoint: Any) -> None:
-        """Ray's checkpoints are switched off.
+        """Refuses: Ray's checkpoints are switched off.
 
         Raises:
             NotImplementedError: Always.

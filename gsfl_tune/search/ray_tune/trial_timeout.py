@@ -1,4 +1,4 @@
-"""Ends the processes of trials that take too long and answer nothing."""
+"""A time limit that ends the processes of trials which no longer answer."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from ray import tune
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.workers.trial_worker import too_long
 
-# A trial that is only slow ends by itself, at the end of an epoch: its process is used again.
+# A trial that is only slow ends by itself at the end of an epoch, and its process is reused.
 GRACE_SECONDS = 10.0
-# A storage that answers again is not asked again at once by everybody: see `Storage`.
+# Processes do not all retry at once when a storage answers again, see `Storage`.
 _COMING_BACK_SECONDS = 30.0
 
 
@@ -28,13 +28,13 @@ class _Running:
 
 
 class Deadlines(tune.Callback):
-    """Watches ``search.trial_timeout`` from outside of the trials.
+    """Enforces ``search.trial_timeout`` from outside of the trials.
 
     Args:
-        timeout: Seconds a trial; None watches nothing.
-        searcher: Knows what a trial took before, and writes down why it failed.
-        away: Seconds, up to now, in which the run's storage has not answered: trials wait for
-            it then, and it is not their fault.
+        timeout: Seconds per trial; None disables it.
+        searcher: Knows the earlier time of a trial, and records why it failed.
+        away: Returns the seconds so far in which the run's storage has not answered: trials
+            wait for it then through no fault of their own.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Deadlines(tune.Callback):
         self._running: dict[str, _Running] = {}
 
     def on_trial_start(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """Also after a crash, and in a process that another trial used before."""
+        """Starts a deadline, also after a crash and in a reused process."""
         if self._timeout is not None:
             now = time.monotonic()
             left = self._timeout - self._searcher.seconds_before(trial.trial_id)
@@ -57,19 +57,19 @@ class Deadlines(tune.Callback):
             self._running[trial.trial_id] = _Running(trial, now, until, self._away())
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It needs no deadline any more."""
+        """Removes the deadline."""
         self._running.pop(trial.trial_id, None)
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It needs no deadline any more."""
+        """Removes the deadline."""
         self._running.pop(trial.trial_id, None)
 
     def on_trial_recover(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
-        """It gets another one when it starts again."""
+        """Removes the deadline; the trial gets a new one when it starts again."""
         self._running.pop(trial.trial_id, None)
 
     def on_step_end(self, iteration: int, trials: list[Any], **info: Any) -> None:
-        """Called some times a second, whatever trials do."""
+        """Checks the deadlines; called some times a second whatever the trials do."""
         now, away = time.monotonic(), self._away()
         late = [each for each in self._running.values() if now >= each.until + _waits(each, away)]
         for each in late:
@@ -94,6 +94,6 @@ class Deadlines(tune.Callback):
 
 
 def _waits(running: _Running, away: float) -> float:
-    """Seconds that a trial may have waited for the storage."""
+    """Returns the seconds that a trial may have waited for the storage."""
     waited = away - running.away
     return waited + _COMING_BACK_SECONDS if waited > 0 else 0.0

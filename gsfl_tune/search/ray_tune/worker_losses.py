@@ -1,4 +1,4 @@
-"""Why a worker came to nothing, read from what Ray says of it, and whether to begin again."""
+"""Failures of workers: their cause, read from Ray's texts, and whether to start again."""
 
 from __future__ import annotations
 
@@ -7,15 +7,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
 
-# A trial of a week on spot machines loses many nodes. One that takes its node down every time must
-# not go on for ever.
+# A trial of a week on spot machines loses many nodes. A trial that brings its node down every time
+# must still end.
 NODES_PER_TRIAL = 100
-# After which memory is suspected.
+# Number of such deaths after which memory is suspected.
 SILENT_DEATHS = 2
 
 # Name of `gsfl_tune.training.gpu_memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
-# Of `gsfl_tune.search.workers.rank_pool`: another process of the trial was killed.
+# Error of `gsfl_tune.search.workers.rank_pool`: another process of the trial was killed.
 _RANK = re.compile(r"RankLost: (rank \d+, a process of the trial, died \(signal \d+\))")
 _DEAD = (
     "ActorDiedError",
@@ -28,7 +28,7 @@ _DEAD = (
 )
 _NODE = ("node has died", "node died", "node is dead", "NodeDiedError", "is unavailable")
 
-# How Ray says that its memory monitor ended a process.
+# Ray's text when its memory monitor ended a process.
 _MEMORY = "due to the node running low on memory"
 _USED = re.compile(r"was ([0-9.]+ ?[A-Z]*B) used / ([0-9.]+ ?[A-Z]*B) limit")
 
@@ -37,12 +37,12 @@ Kind = Literal["node", "process", "memory", "error", "spent"]
 
 @dataclass(frozen=True)
 class Failure:
-    """What happened to a worker.
+    """Describes the failure of a worker.
 
     Attributes:
-        kind: ``node``: its machine or raylet was lost, or cannot be reached; ``process``: it
-            or another one of the trial was killed, alone; ``memory``: Ray ended it as its node
-            ran low; ``error``: it raised; ``spent``: it refused a trial before it began.
+        kind: ``node``: its machine or raylet was lost, or cannot be reached; ``process``: only
+            it or another process of the trial was killed; ``memory``: Ray ended it as its node
+            ran low; ``error``: it raised; ``spent``: it refused a trial before the start.
         reason: One line for a user.
     """
 
@@ -51,7 +51,7 @@ class Failure:
 
 
 def failure(text: str) -> Failure:
-    """Reads what Ray wrote of a failure.
+    """Parses Ray's text of a failure.
 
     Args:
         text: Ray's text; of several failures of one trial, oldest first, the last one counts.
@@ -67,7 +67,7 @@ def failure(text: str) -> Failure:
         if any(word in last for word in _NODE):
             return Failure("node", "its node was lost")
         return Failure("process", "the worker process died (killed, out of memory or crashed)")
-    # The exception is the last line that is not indented; details may follow it, indented.
+    # The exception is the last line without indent; indented details may follow it.
     flush = [line for line in last.splitlines() if line.strip() and not line[0].isspace()]
     if not flush:
         return Failure("process", "the worker process died")
@@ -78,12 +78,12 @@ def failure(text: str) -> Failure:
 
 
 class Losses:
-    """Counts what trials, or retrains, have lost.
+    """Counts failures of trials or retrains.
 
-    The loss of a node is none of the trial's failures and is not counted with them.
+    The loss of a node is not a failure of the trial and is counted separately.
 
     Args:
-        max_failures: Times that one is begun again after a crash or an error of its own.
+        max_failures: How often a trial is started again after a crash or an error of its own.
     """
 
     def __init__(self, max_failures: int) -> None:
@@ -92,7 +92,7 @@ class Losses:
         self._deaths: Counter[int] = Counter()
 
     def wants_less(self, number: int, failure: Failure) -> bool:
-        """Whether memory may be what ends it: its process died without a word, again.
+        """Returns whether memory may be the cause: its process died silently once more.
 
         The kernel, or the limit of a container, ends a process as `kill -9` does.
         """
@@ -102,11 +102,11 @@ class Losses:
         """Counts a loss.
 
         Args:
-            number: Whose.
+            number: Number of the trial or retrain.
             failure: What happened.
 
         Returns:
-            What to tell the user when it is begun again; None when it must not be.
+            Message for the user when it is started again; None when it must not be.
         """
         if failure.kind == "spent":
             # The process refused the trial, which has not begun.

@@ -1,1 +1,1 @@
-"""Who proposes configurations."""
+"""Samplers, which propose configurations."""

@@ -1,9 +1,8 @@
-"""CMA-ES over the numbers of a space, from every trial that ended.
+"""CMA-ES over the numbers of a space, learning from every trial that ended.
 
-Optuna's waits for COMPLETE trials that it proposed itself, generation by generation, and keeps its
-state pickled in the study. Here the state is computed anew for every proposal from what the trials
-show: nothing is stored, nothing unpickled, and later trials correct what the values of
-stopped ones are taken for.
+Optuna's version waits for COMPLETE trials of its own, generation by generation, and keeps its state
+pickled in the study. Here the state is computed again for every proposal from the trials' values.
+Nothing is stored or unpickled, and later trials correct the values assumed for stopped ones.
 """
 
 from __future__ import annotations
@@ -20,22 +19,22 @@ from optuna.trial import FrozenTrial
 
 from gsfl_tune.search.samplers.observations import Observer
 
-# Of the first generation, as a share of a parameter's range; Optuna's.
+# Width of the first generation as a share of a parameter's range, as in Optuna.
 WIDTH = 1 / 6
 
 
 class CmaEs(Observer):
-    """Proposes all numbers together by CMA-ES, and what is no number by another sampler.
+    """Proposes all numbers jointly by CMA-ES, and all other parameters by another sampler.
 
-    Trials are told in the order of their ends, a population at a time, whoever proposed them:
-    start-up trials, enqueued ones, and those of a generation that is over. A step that is longer
-    than CMA-ES expects is shortened before it counts, as for solutions that are injected from
-    outside (Hansen, arXiv 1110.4181).
+    Trials are passed to it in the order of their ends, one population at a time, whatever their
+    origin: start-up trials, enqueued ones, and those of an old generation. A step that is longer
+    than CMA-ES expects is shortened first, as for solutions that are injected from outside (Hansen,
+    arXiv 1110.4181).
 
     Args:
-        seed: Of this proposal.
+        seed: Seed of this proposal.
         others: Draws start-up trials, and choices.
-        options: See `Observer`; what it proposes together are the numbers.
+        options: See `Observer`; the numbers are proposed jointly.
     """
 
     def __init__(self, *args: Any, seed: int, others: BaseSampler, **options: Any) -> None:
@@ -46,7 +45,7 @@ class CmaEs(Observer):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """A draw of the current generation; nothing during start-up."""
+        """Draws from the current generation; returns nothing during start-up."""
         seen = self.observe(study, trial.number) if search_space else None
         if seen is None:
             return {}
@@ -65,12 +64,12 @@ class CmaEs(Observer):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """What the other sampler draws."""
+        """Returns what the other sampler draws."""
         return self._others.sample_independent(study, trial, param_name, param_distribution)
 
 
 def _evolved(points: list[tuple[np.ndarray, float]], dimensions: int, bounds: np.ndarray) -> Any:
-    """CMA-ES after all whole populations of (point, value to be minimised)."""
+    """Returns CMA-ES after all complete populations of (point, value to be minimised)."""
     import cmaes
 
     optimizer = cmaes.CMA(
@@ -87,7 +86,7 @@ def _evolved(points: list[tuple[np.ndarray, float]], dimensions: int, bounds: np
 
 
 def _shortened(optimizer: Any, x: np.ndarray) -> np.ndarray:
-    """A point, brought nearer along its step from the mean where CMA-ES would hardly have gone."""
+    """Shortens a point's step from the mean where CMA-ES would hardly have gone that far."""
     dimensions = len(x)
     longest = np.sqrt(dimensions) + 2 * dimensions / (dimensions + 2)
     basis, scales = optimizer._eigen_decomposition()

@@ -1,4 +1,4 @@
-"""The distinct configurations of a space: which there are, which were tried, what comes next."""
+"""The distinct configurations of a space: enumeration, tried ones, and draws of new ones."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from optuna.trial import FrozenTrial, TrialState
 from gsfl_tune.experiment.distributions import Categorical
 from gsfl_tune.experiment.space import Space
 
-# Draws of everything at random before what is left of a space is looked up.
+# Random draws of whole configurations before the untried ones are enumerated.
 _DRAWS = 100
 
 Point = dict[str, Any]
@@ -22,11 +22,11 @@ Key = tuple[tuple[str, str], ...]
 
 @dataclass(frozen=True)
 class Node:
-    """A configuration on the way through a space.
+    """Holds a configuration during the walk through a space.
 
     Attributes:
-        point: Values by parameter; of a continuous parameter its lowest.
-        endless: Whether it stands for as many as there are numbers.
+        point: Values by parameter; the lowest value for a continuous parameter.
+        endless: Whether it stands for infinitely many configurations.
     """
 
     point: Point
@@ -34,7 +34,7 @@ class Node:
 
 
 def walk(space: Space) -> Iterator[Node]:
-    """Depth-first over the tree of choices that conditions span: every configuration once."""
+    """Walks the tree of choices that conditions span, depth first: every configuration once."""
     prefix: list[int] = []
     while True:
         odometer = _Odometer(prefix)
@@ -49,7 +49,7 @@ def walk(space: Space) -> Iterator[Node]:
 
 
 def count_configurations(space: Space, most: int) -> int | None:
-    """How many configurations a space has; None for more than `most` or a continuous one."""
+    """Counts the configurations of a space; None for more than `most` or a continuous one."""
     count = 0
     for node in walk(space):
         count += 1
@@ -59,22 +59,22 @@ def count_configurations(space: Space, most: int) -> int | None:
 
 
 def key_of(space: Space, params: Mapping[str, Any]) -> Key:
-    """What makes two trials one configuration: the values of their active parameters."""
+    """Returns the identity of a configuration: the values of its active parameters."""
     return exact_key(space.active_params(params))
 
 
 def exact_key(active: Mapping[str, Any]) -> Key:
-    """The same of values that `Space.active_params` gave."""
+    """Returns the same from values that `Space.active_params` gave."""
     return tuple(sorted((name, repr(value)) for name, value in active.items()))
 
 
 class Tried:
-    """The configurations of a study's trials, and the values of its choices that they had.
+    """Holds the configurations of a study's trials, and the tried values of its choices.
 
-    A configuration that failed counts: it would fail again.
+    A failed configuration counts as tried: it would fail again.
 
     Args:
-        space: What is searched.
+        space: The search space.
     """
 
     def __init__(self, space: Space) -> None:
@@ -94,7 +94,7 @@ class Tried:
         return len(self._keys)
 
     def look(self, trials: Sequence[FrozenTrial]) -> None:
-        """Takes in the trials of the study; those that ended are looked at once."""
+        """Registers the trials of the study; trials that ended are read once."""
         self._open.update(range(self._looked, len(trials)))
         self._looked = len(trials)
         for number in sorted(self._open):
@@ -105,11 +105,11 @@ class Tried:
                 self._add(trial.params)
 
     def is_new(self, params: Mapping[str, Any]) -> bool:
-        """Whether no trial had this configuration."""
+        """Returns whether no trial had this configuration."""
         return key_of(self._space, params) not in self._keys
 
     def exhausted(self) -> bool:
-        """Whether there is no other configuration."""
+        """Returns whether every configuration was tried."""
         while (
             self._next is not None and not self._next.endless and not self.is_new(self._next.point)
         ):
@@ -117,14 +117,14 @@ class Tried:
         return self._next is None
 
     def untried(self) -> Mapping[str, Sequence[Any]]:
-        """By choice, the values that no trial had, where there are such."""
+        """Returns the untried values by choice, for choices that have some."""
         return {name: values for name, values in self._untried.items() if values}
 
     def draw(self, rng: np.random.Generator, *, everything: bool = False) -> Point:
-        """A configuration that no trial had, drawn at random.
+        """Draws an untried configuration at random.
 
         Args:
-            rng: Draws.
+            rng: Source of random numbers.
             everything: Draw inactive parameters too, see `Space.suggest`.
 
         Raises:
@@ -148,7 +148,7 @@ class Tried:
 
 
 class _Odometer:
-    """Takes the place of an Optuna trial: follows `prefix`, then takes first values."""
+    """Replaces an Optuna trial: follows `prefix`, then takes first values."""
 
     def __init__(self, prefix: list[int]) -> None:
         self.positions = list(prefix)
@@ -181,10 +181,10 @@ class _Odometer:
 
 
 class Anywhere:
-    """Takes the place of an Optuna trial: draws uniformly what is not given.
+    """Replaces an Optuna trial: draws uniformly what is not given.
 
     Args:
-        rng: Draws.
+        rng: Source of random numbers.
         given: Values by parameter name.
     """
 

@@ -1,4 +1,4 @@
-"""What a sampler would propose next, without making a trial of it."""
+"""A sampler's next proposal, computed without creating a trial."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ from optuna.trial import FrozenTrial, TrialState
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Tried
 
-# Times that a sampler is asked for something new.
+# How often a sampler is asked for a new configuration.
 _ATTEMPTS = 5
 
 
 class ReadOnlyStudy:
-    """A study whose trials can be read; what samplers note of the trial to come is kept aside.
+    """Gives read access to a study; attributes of the next trial are kept aside.
 
     Args:
         study: The study.
 
     Attributes:
-        notes: System attributes for the trial to come.
+        notes: System attributes for the next trial.
     """
 
     def __init__(self, study: Any) -> None:
@@ -44,29 +44,29 @@ class ReadOnlyStudy:
 
 
 class _Aside:
-    """Takes the place of a storage: what it has can be read, and nothing is written."""
+    """Replaces a storage: reads pass through, and nothing is written."""
 
     def __init__(self, study: Any, notes: dict[str, Any]) -> None:
         self._real = study._storage
         self._notes = notes
 
     def set_trial_system_attr(self, trial_id: int, key: str, value: Any) -> None:
-        """Keeps it for the trial to come."""
+        """Keeps the attribute for the next trial."""
         self._notes[key] = value
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith(("set_", "create_", "delete_", "_")):
-            raise AttributeError(f"{name}: a sampler may set attributes of its own trial alone")
+            raise AttributeError(f"{name}: a sampler may set attributes of its own trial only")
         return getattr(self._real, name)
 
 
 @dataclass(frozen=True)
 class Proposal:
-    """A trial to come.
+    """Holds a future trial.
 
     Attributes:
         params: Values by parameter name.
-        notes: System attributes that the sampler wants to find in it later.
+        notes: System attributes that the sampler expects in it later.
     """
 
     params: dict[str, Any]
@@ -83,16 +83,16 @@ def propose(
     first: Mapping[str, Sequence[Any]] | None = None,
     seed: int = 0,
 ) -> Proposal:
-    """The trial that ``study.ask`` would make, were it created now.
+    """Returns the trial that ``study.ask`` would create now.
 
     Args:
-        study: What is known so far; it is not changed.
-        sampler: Who proposes.
+        study: The study; it is not changed.
+        sampler: Makes the proposal.
         space: The search space.
-        number: Number of the trial to come.
+        number: Number of the next trial.
         everything: Draw inactive parameters too, see `Space.suggest`.
-        first: By choice, values one of which it gets, whatever the sampler thinks of it.
-        seed: Of the study, to draw one of these.
+        first: By choice, values of which it gets one, whatever the sampler prefers.
+        seed: Seed of the study, to draw one of these.
     """
     draft = _Draft(study, sampler, number, first or {}, seed)
     return Proposal(space.suggest(draft, everything=everything), draft.notes)
@@ -109,20 +109,20 @@ def propose_new(
     everything: bool = False,
     every_value: bool = True,
 ) -> Proposal | None:
-    """A configuration that no trial has had: a repeat would show the same to the last bit.
+    """Proposes a configuration that no trial has had: a repeat would give the same bits.
 
-    A sampler that proposes a repeat is asked again, a few times; then one of the
-    configurations that are left is drawn at random.
+    A sampler that proposes a repeat is asked again a few times. Then one of the remaining
+    configurations is drawn at random.
 
     Args:
-        study: What is known so far; it is not changed.
-        sampler: Makes a sampler, given the proposals that were turned down before.
+        study: The study; it is not changed.
+        sampler: Makes a sampler, given the proposals that were rejected before.
         space: The search space.
-        number: Number of the trial to come.
-        tried: What was tried in this study.
-        seed: Of the study.
+        number: Number of the next trial.
+        tried: Configurations that the study has tried.
+        seed: Seed of the study.
         everything: Draw inactive parameters too, see `Space.suggest`.
-        every_value: Whether a value of a choice that no trial had comes before others repeat.
+        every_value: Whether untried values of choices come first.
 
     Returns:
         None when every configuration was tried.
@@ -150,7 +150,7 @@ def propose_new(
 
 
 class _Draft:
-    """Takes the place of an Optuna trial, and draws in the order that it does."""
+    """Replaces an Optuna trial, and draws in the same order."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Who proposes configurations: Optuna's samplers, made to repeat and to know the whole space."""
+"""The choice of a sampler: Optuna's samplers, made reproducible and aware of the whole space."""
 
 from __future__ import annotations
 
@@ -44,24 +44,24 @@ def create_sampler(
     several: bool = False,
     turned_down: Sequence[Mapping[str, Any]] = (),
 ) -> BaseSampler:
-    """The sampler that proposes trial `number`.
+    """Creates the sampler that proposes trial `number`.
 
-    A sampler is made anew for every trial and seeded from (study seed, trial number): a
-    resumed study does not repeat its draws, and equal histories give equal proposals. A grid draws
-    nothing, and may serve all trials.
+    A new sampler is made for every trial and seeded from (study seed, trial number). So a resumed
+    study does not repeat draws, and equal histories give equal proposals. A grid draws nothing,
+    and may serve all trials.
 
     Args:
         config: Name and start-up trials.
         space: The search space.
         seed: Seed of the study.
         number: Number of the trial to be proposed.
-        memory: What TPE has seen of the study's trials before; spares it to look again.
+        memory: What TPE has read of the study's trials; avoids reading them again.
         several: Whether the study has two objectives.
-        turned_down: Proposals for this trial that are not wanted, made before.
+        turned_down: Earlier proposals for this trial that were rejected.
 
     Raises:
-        UserError: For a grid over a continuous parameter, or a grid too large to walk.
-        PluginError: For a sampler of a package that cannot be had.
+        UserError: For a grid over a continuous parameter, or a grid too large to enumerate.
+        PluginError: For a sampler of a package that cannot be loaded.
     """
     again = [len(turned_down)] if turned_down else []
     draw = int(np.random.SeedSequence([seed, number, *again]).generate_state(1)[0])
@@ -77,7 +77,7 @@ def create_sampler(
         if config.name == "random":
             return RandomSampler(seed=draw)
         if config.name == "tpe" and several:
-            # Optuna's own: ours knows one objective.
+            # Optuna's own sampler: ours supports one objective only.
             return TPESampler(
                 multivariate=config.multivariate,
                 group=config.multivariate,
@@ -111,11 +111,11 @@ def create_sampler(
                 _relative(whole, _NUMBERS),
                 startup_trials=startup,
                 seed=draw,
-                # Choices have no distances: they are drawn as TPE does.
+                # Choices have no distances, so they are drawn by TPE.
                 others=Tpe(seed=draw, startup_trials=startup, memory=memory),
                 known=known,
             )
-        # The sequence is one: its scrambling depends on the study's seed alone.
+        # There is one sequence: its scrambling depends only on the study's seed.
         return _Sobol(
             whole,
             qmc_type="sobol",
@@ -126,16 +126,16 @@ def create_sampler(
 
 
 def draws_every_value(name: str) -> bool:
-    """Whether untried values of choices come first with a sampler.
+    """Returns whether untried values of choices come first with a sampler.
 
-    Not with `grid` and `sobol`, which come to all by themselves, nor with those of packages, whose
-    matter it is.
+    They do not with `grid` and `sobol`, which reach all values anyway, nor with samplers of
+    packages, which decide this themselves.
     """
     return sampler_factory(name) is None and name not in ("grid", "sobol")
 
 
 def draws_everything(name: str) -> bool:
-    """Whether a sampler is to draw inactive parameters too: those of packages may ask for it."""
+    """Returns whether a sampler draws inactive parameters too; those of packages may ask for it."""
     factory = sampler_factory(name)
     return factory is not None and factory.whole_space
 
@@ -144,19 +144,19 @@ def _made(factory: SamplerFactory, name: str, request: SamplerRequest) -> BaseSa
     sampler = factory.create(request)
     if not isinstance(sampler, BaseSampler):
         found = type(sampler).__name__
-        raise PluginError(f"sampler {name} is made as {found}, which is no sampler of Optuna's")
+        raise PluginError(f"sampler {name} is made as {found}, which is not an Optuna sampler")
     return sampler
 
 
 def whole_space(space: Space) -> Distributions:
-    """Every parameter of a space with its Optuna distribution, active or not."""
+    """Returns every parameter of a space with its Optuna distribution, active or not."""
     recorder = _Recorder()
     space.suggest(recorder, everything=True)
     return recorder.distributions
 
 
 class _Recorder:
-    """Takes the place of an Optuna trial and notes what is asked of it."""
+    """Replaces an Optuna trial and records the suggested parameters."""
 
     def __init__(self) -> None:
         self.distributions: Distributions = {}
@@ -187,11 +187,11 @@ def _relative(whole: Distributions, kinds: tuple[type[BaseDistribution], ...]) -
 
 
 class _Sobol(QMCSampler):
-    """A scrambled Sobol sequence: the n-th trial that is sampled gets its n-th point.
+    """Draws a scrambled Sobol sequence: the n-th sampled trial gets the n-th point.
 
-    Optuna's counts how often it was asked, and so leaves a point out for every enqueued trial
-    that does not name all parameters, and for one that is handed out again before all its
-    parameters were written. The count comes from the trials here.
+    Optuna's version counts its calls. So it skips a point for every enqueued trial that does not
+    name all parameters, and for a trial that is handed out again before all its parameters were
+    written. Here the count comes from the trials.
     """
 
     def __init__(self, whole: Distributions, **options: Any) -> None:
@@ -205,7 +205,7 @@ class _Sobol(QMCSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: Distributions
     ) -> dict[str, Any]:
-        """The trial's point; none for an enqueued trial, which has its own."""
+        """Returns the trial's point; nothing for an enqueued trial, which has its own."""
         if fixed_params(trial) is not None:
             return {}
         self._point = sum(
@@ -219,6 +219,6 @@ class _Sobol(QMCSampler):
 
 
 def fixed_params(trial: FrozenTrial) -> dict[str, Any] | None:
-    """The parameters that a trial was enqueued with, None for one that a sampler proposed."""
+    """Returns the parameters that a trial was enqueued with, None for a sampled trial."""
     found: dict[str, Any] | None = trial.system_attrs.get("fixed_params")
     return found

@@ -12,18 +12,18 @@ from optuna.trial import FrozenTrial
 
 from gsfl_tune.search.samplers.observations import Observer
 
-# Of more, the best, the newest, and some of all times: a proposal takes time that grows with
-# the square of their number and more.
+# From more trials than this, it takes the best, the newest, and a sample of all times: the time of
+# a proposal grows at least with the square of their number.
 MOST = 200
 
 
 class Gp(Observer, GPSampler):
-    """A Gaussian process that learns from stopped trials too, see `samplers.observations`.
+    """Fits a Gaussian process that learns from stopped trials too, see `samplers.observations`.
 
     Args:
-        seed: Of this proposal.
-        startup_trials: Trials that end before it has a model.
-        avoid: Proposals that are not wanted; it looks elsewhere, as if they were running.
+        seed: Seed of this proposal.
+        startup_trials: Number of ended trials before it has a model.
+        avoid: Rejected proposals; they are treated as running trials.
         options: See `Observer`.
     """
 
@@ -48,7 +48,7 @@ class Gp(Observer, GPSampler):
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """The point that promises most; nothing during start-up."""
+        """Returns the most promising point; nothing during start-up."""
         seen = self.observe(study, trial.number, self._avoid)
         if seen is None:
             return {}
@@ -58,8 +58,8 @@ class Gp(Observer, GPSampler):
     def _sample_relative_impl(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
         import torch
 
-        # Optuna asks under `with torch.device("cpu")`, through which every one of a hundred
-        # thousand small operations then goes in Python: a third of the time of a proposal. No
-        # process of ours has another default device.
+        # Optuna calls this under `with torch.device("cpu")`, which sends each of a hundred thousand
+        # small operations through Python: a third of the time of a proposal. No process here has
+        # another default device.
         with torch._C.DisableTorchFunction():
             return super()._sample_relative_impl(*args, **kwargs)

@@ -19,10 +19,10 @@ MOST_POINTS = 100_000
 
 
 def grid_points(space: Space, seed: int) -> list[Point]:
-    """All configurations of a space in an order shuffled by `seed`.
+    """Returns all configurations of a space in an order shuffled by `seed`.
 
-    Optuna's own grid walks the product of all parameters and so tries configurations twice
-    that differ in inactive parameters only; this one walks the tree of conditions.
+    Optuna's own grid walks the product of all parameters, and so repeats configurations that
+    differ only in inactive parameters. This one walks the tree of conditions.
 
     Raises:
         UserError: When a parameter is continuous, or there are too many points.
@@ -45,11 +45,11 @@ def grid_points(space: Space, seed: int) -> list[Point]:
 class GridSampler(BaseSampler):
     """Proposes the first point of the grid that no trial of the study has.
 
-    It remembers what was tried: one sampler serves all trials of a study.
+    It stores what was tried: one sampler serves all trials of a study.
 
     Args:
-        space: What is searched.
-        seed: Of the order, see `grid_points`.
+        space: The search space.
+        seed: Seed of the order, see `grid_points`.
 
     Raises:
         UserError: When a parameter is continuous, or there are too many points.
@@ -58,20 +58,20 @@ class GridSampler(BaseSampler):
     def __init__(self, space: Space, seed: int) -> None:
         self._points = grid_points(space, seed)
         self._tried = Tried(space)
-        # Those in front of it were all tried.
+        # All points before this one were tried.
         self._first = 0
         self._proposed: tuple[int, Point] | None = None
 
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """Nothing is sampled jointly."""
+        """Returns nothing: no parameters are sampled jointly."""
         return {}
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Nothing is sampled jointly."""
+        """Returns nothing: no parameters are sampled jointly."""
         return {}
 
     def sample_independent(
@@ -81,7 +81,7 @@ class GridSampler(BaseSampler):
         param_name: str,
         param_distribution: BaseDistribution,
     ) -> Any:
-        """The parameter's value at the trial's point."""
+        """Returns the parameter's value at the trial's point."""
         if self._proposed is None or self._proposed[0] != trial.number:
             point = self._next(study) or self._points[0]
             self._proposed = (trial.number, point)

@@ -1,4 +1,4 @@
-"""The finished and running trials of a study as TPE needs them, each looked at once."""
+"""The finished and running trials of a study in the form that TPE needs, each read once."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from optuna.distributions import json_to_distribution
 from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, TrialState
 
-# Of a bounded history, those that are kept for being the best: more than the 25 that TPE would
-# ever take.
+# Of a bounded history, the number of best trials that are kept: more than the 25 that TPE uses at
+# most.
 BEST = 50
-# User attribute of a trial that is none of the space since that was changed: what it was and came
-# to, see `gsfl_tune.search.opening.change_space`.
+# User attribute of a trial that left the space when that was changed: its old content, see
+# `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"
 
 
 class SeenTrial:
-    """A trial as TPE needs it; Optuna's own looks up every attribute in several dictionaries.
+    """Holds a trial for TPE; Optuna's class looks up every attribute in several dictionaries.
 
     Args:
         trial: The trial.
@@ -42,14 +42,14 @@ class SeenTrial:
         self.distributions = trial.distributions
         self.intermediate_values = trial.intermediate_values
         self.names = frozenset(trial.distributions)
-        # A trial is written with all its parameters at once: nothing else is to be known of it.
+        # A trial is written with all its parameters at once, so it has no other attributes.
         self.system_attrs: dict[str, Any] = {}
         self.constraints: dict[str, float] = {}
         self.rank = (*_rank(trial, sign), trial.number)
 
 
 class Memory:
-    """The trials of one study, each looked at until it is finished and not again.
+    """Holds the trials of one study; a finished trial is not read again.
 
     Attributes:
         shapes: The first finished trial of each set of parameters.
@@ -63,14 +63,14 @@ class Memory:
         self._open: set[int] = set()
         self._running: dict[int, SeenTrial] = {}
         self._looked = 0
-        # Parameters as numbers, a row a trial and a column a parameter; NaN: not active.
+        # Parameters as numbers, one row per trial and one column per parameter; NaN: not active.
         self._columns: dict[str, int] = {}
         self._table = np.full((256, 0), np.nan)
         self.shapes: dict[frozenset[str], SeenTrial] = {}
         self.whole: dict[int, dict[str, Any]] = {}
 
     def look(self, study: Any, number: int) -> list[SeenTrial]:
-        """Takes in what has happened.
+        """Reads new trials and changes.
 
         Args:
             study: The study.
@@ -98,14 +98,14 @@ class Memory:
         return running
 
     def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
-        """Parameters as numbers.
+        """Returns parameters as numbers.
 
         Args:
-            trials: N trials that were looked at.
+            trials: N trials that were read.
             names: P parameters.
 
         Returns:
-            (n, P), a row for each of the trials that has all of them.
+            (n, P), one row for each trial that has all of them.
         """
         if any(name not in self._columns for name in names):
             return np.empty((0, len(names)))
@@ -115,7 +115,7 @@ class Memory:
         return found
 
     def column(self, numbers: np.ndarray, name: str) -> np.ndarray:
-        """(n,) values of a parameter as numbers, of those of the trials `numbers` that have it."""
+        """Returns (n,) values of a parameter as numbers, for trials in `numbers` with it."""
         column = self._columns.get(name)
         if column is None:
             return np.empty(0)
@@ -124,14 +124,14 @@ class Memory:
         return found
 
     def best(self, count: int) -> list[SeenTrial]:
-        """The best finished trials, best first."""
+        """Returns the best finished trials, best first."""
         return self._ranked[:count]
 
     def history(self, most: int) -> list[SeenTrial]:
-        """Finished trials by number; of too many the best, the newest, and some of all times.
+        """Returns finished trials by number; of too many the best, the newest, and an even sample.
 
-        The best and the newest alone are good: the worse of them would stand for what is bad,
-        and TPE would look for better ones where everything is worse.
+        The best and the newest alone are good trials. The worst of them would stand for bad trials,
+        and TPE would search elsewhere, where everything is worse.
         """
         if len(self._numbers) <= most:
             return [self._trials[number] for number in self._numbers]
@@ -140,8 +140,8 @@ class Memory:
         return [self._trials[number] for number in sorted(kept)]
 
     def _see_running(self, trial: FrozenTrial, sign: float) -> SeenTrial:
-        """A running trial has nothing that changes and that TPE looks at, but that one whose
-        driver was killed in the middle of a write gets the rest of its parameters.
+        """Reads a running trial once: TPE sees no changes in it. There is one exception: if its
+        driver was killed in the middle of a write, the rest of its parameters comes later.
         """
         seen = self._running.get(trial.number)
         if seen is None or len(seen.names) != len(trial.distributions):
@@ -175,13 +175,13 @@ class Memory:
 
 
 def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -> set[int]:
-    """Leaves trials out: of more than `most` keeps the best, the newest, and some of all times.
+    """Selects trials: of more than `most` the best, the newest, and an even sample of the others.
 
     Args:
-        numbers: Of the trials, oldest first.
-        most: How many are kept.
-        best: Those that are kept for being the best.
-        newest: How many others are kept for being the newest.
+        numbers: Numbers of the trials, oldest first.
+        most: Number of trials to keep.
+        best: Trials that are kept for being the best.
+        newest: How many other trials are kept for being the newest.
     """
     others = [number for number in numbers if number not in best]
     kept = best | set(others[len(others) - newest :])
@@ -191,7 +191,7 @@ def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -
 
 
 def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:
-    """TPE's order: complete trials by value, then pruned ones by how far they came."""
+    """Returns TPE's order: complete trials by value, then pruned ones by their last rung."""
     if trial.state == TrialState.COMPLETE and trial.values:
         return -np.inf, sign * trial.values[0]
     if trial.state == TrialState.PRUNED and trial.intermediate_values:
@@ -201,7 +201,7 @@ def _rank(trial: FrozenTrial, sign: float) -> tuple[float, float]:
 
 
 def _of_another_space(trial: FrozenTrial) -> FrozenTrial | None:
-    """A trial as it was before the space was changed, with the parameters that still are some."""
+    """Returns a trial as it was before a change of the space, with parameters that still exist."""
     kept = trial.user_attrs.get(OUTSIDE)
     if not kept or not kept["history"]:
         return None

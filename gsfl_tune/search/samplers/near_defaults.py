@@ -1,9 +1,9 @@
-"""Start-up trials near the defaults: a search begins where somebody thinks that it is good.
+"""Start-up trials near the defaults, which are expected to be good.
 
-Twelve parameters drawn anywhere in wide ranges seldom make a good configuration, and a model of
-trials that are all bad has little to say. So a share of the trials before TPE has its model are the
-defaults, moved a little in every direction; the others are drawn anywhere, for where the defaults
-are poor. What it is worth: docs/defaults.md.
+Twelve parameters drawn from wide ranges seldom make a good configuration, and a model of bad trials
+alone has little information. So a share of the trials before TPE has its model are the defaults,
+moved a little in every direction. The others are drawn anywhere, in case the defaults are poor. For
+the measured effect see docs/defaults.md.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from optuna.distributions import (
     IntDistribution,
 )
 
-# Standard deviation, as a share of a parameter's range, on its logarithm where it has one.
+# Standard deviation as a share of a parameter's range, on a logarithmic scale where it has one.
 WIDTH = 0.2
 
 
 class NearDefaults:
-    """Draws one trial's parameters near their defaults, if it is one of those trials.
+    """Draws one trial's parameters near their defaults, if it is such a trial.
 
     Args:
-        defaults: By parameter.
-        share: Of trials that are drawn so, 0 to 1.
-        seed: Of this trial.
+        defaults: Default values by parameter.
+        share: Share of trials that are drawn so, 0 to 1.
+        seed: Seed of this trial.
 
     Attributes:
         chosen: Whether this trial is one of them.
@@ -41,10 +41,10 @@ class NearDefaults:
         self.chosen = bool(self._rng.random() < share)
 
     def draw(self, name: str, distribution: BaseDistribution) -> Any:
-        """A value for the parameter.
+        """Draws a value for the parameter.
 
-        Numbers are drawn from a normal distribution around the default, truncated at the
-        bounds; a choice stays what it is in three of five trials and is any in the others.
+        Numbers come from a normal distribution around the default, truncated at the bounds. A
+        choice keeps its default in three of five trials and takes any value in the others.
         """
         default = self._defaults[name]
         if isinstance(distribution, CategoricalDistribution):
@@ -56,7 +56,7 @@ class NearDefaults:
         ends = np.array([low, high, default], dtype=float)
         first, last, middle = np.log(ends) if distribution.log else ends
         value = np.inf
-        # One in two is within the bounds, or more, wherever between them the default is.
+        # At least every other draw is within the bounds, wherever the default lies between them.
         while not first <= value <= last:
             value = middle + self._rng.normal() * WIDTH * (last - first)
         value = float(np.exp(value)) if distribution.log else float(value)

@@ -1,11 +1,10 @@
-"""What models of a fixed space learn from: one comparable value of every trial that ended.
+"""Observations for models of a fixed space: one comparable value of every trial that ended.
 
-Optuna's Gaussian process and its CMA-ES hear of COMPLETE trials alone. Under ASHA most trials are
-stopped, so that they would know next to nothing. Here the last rung of a stopped trial counts,
-brought to the scale of the end: the median of what other trials gained from that rung to the
-next, rung by rung. The order within a rung stays what it was, and nothing is assumed of the shape
-of curves. It is not for granted that stopped trials would have gained as much as those that went
-on; so none is ever taken for better than the best that did come to its end.
+Optuna's Gaussian process and CMA-ES use COMPLETE trials only. Under ASHA most trials are stopped,
+so they would have few data. Here the last rung of a stopped trial counts, brought to the scale of
+the end: rung by rung, the median gain of other trials to the next rung is added. The order within a
+rung is kept, and no shape of curves is assumed. Stopped trials might have gained less than those
+that continued, so none is rated better than the best complete trial.
 """
 
 from __future__ import annotations
@@ -29,14 +28,14 @@ from gsfl_tune.search.samplers.history import thinned
 
 @dataclass(frozen=True)
 class Observation:
-    """A trial as these models see it.
+    """Holds a trial in the form that these models use.
 
     Attributes:
-        number: Of the trial.
+        number: Number of the trial.
         state: COMPLETE for all that ended with a value, or RUNNING.
-        params: Every parameter of the space: inactive ones have their default, as they have no
-            effect; what a sampler may have drawn for them would be noise.
-        values: One a objective; None while it runs.
+        params: Every parameter of the space. Inactive ones have their default: they have no
+            effect, so a drawn value would be noise.
+        values: One per objective; None while it runs.
     """
 
     number: int
@@ -48,23 +47,23 @@ class Observation:
 
     @property
     def value(self) -> float:
-        """The first objective."""
+        """Returns the first objective."""
         assert self.values is not None
         return self.values[0]
 
 
 class Observer(BaseSampler):
-    """What the samplers have in common that learn from such observations.
+    """Holds the common part of the samplers that learn from such observations.
 
-    They know the space before the first trial has ended, and propose when as many trials have
-    ended as start-up takes, stopped ones included.
+    They know the space before the first trial has ended. They propose once the start-up number of
+    trials has ended, stopped ones included.
 
     Args:
-        space: What is searched.
-        joint: What is proposed together, as Optuna's distributions.
-        startup_trials: Trials that end before anything is proposed.
+        space: The search space.
+        joint: Jointly proposed parameters, as Optuna's distributions.
+        startup_trials: Number of ended trials before anything is proposed.
         known: See `Observed`.
-        options: Of the next class in line.
+        options: Passed to the next class in line.
     """
 
     def __init__(
@@ -85,26 +84,26 @@ class Observer(BaseSampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """All that is proposed together."""
+        """Returns all jointly proposed parameters."""
         return self._joint
 
     def observe(
         self, study: optuna.Study, number: int, avoid: Iterable[Mapping[str, Any]] = ()
     ) -> Observed | None:
-        """The study for the proposal of trial `number`; None during start-up."""
+        """Returns the study for the proposal of trial `number`; None during start-up."""
         seen = Observed(study, self._space, number, avoid, self._known)
         return None if len(seen.ended) < self._startup else seen
 
 
 class Observed(ReadOnlyStudy):
-    """A study as such a model sees it: ended trials in the order of their ends, then running ones.
+    """Presents a study to such a model: ended trials in the order of their ends, then running ones.
 
     Args:
         study: The study.
-        space: What is searched.
+        space: The search space.
         number: The trial that is being proposed, which does not count.
-        avoid: Proposals that are not wanted; they look like running trials.
-        known: Parameters of finished trials that were looked at before; added to.
+        avoid: Rejected proposals; they look like running trials.
+        known: Parameters of finished trials from earlier reads; extended here.
 
     Attributes:
         ended: Trials that ended with a value.
@@ -140,8 +139,8 @@ class Observed(ReadOnlyStudy):
         ]
 
     def bound(self, most: int) -> None:
-        """Leaves some out where there are more than `most`: keeps the best, the newest, and an even
-        sample of the earlier ones.
+        """Bounds the number of trials to `most`: keeps the best, the newest, and an even sample of
+        the earlier ones.
         """
         if len(self.ended) <= most:
             return
@@ -164,14 +163,14 @@ class Observed(ReadOnlyStudy):
 def comparable(
     trials: Sequence[FrozenTrial], directions: Sequence[StudyDirection]
 ) -> dict[int, list[float]]:
-    """Values of the trials that ended, all on the scale of the deepest rung that any came to.
+    """Returns the values of ended trials on the scale of the deepest rung that any has reached.
 
     Args:
-        trials: Of one study, in any state.
-        directions: Of the study; with two objectives only COMPLETE trials have both.
+        trials: Trials of one study, in any state.
+        directions: Directions of the study; with two objectives only COMPLETE trials have both.
 
     Returns:
-        Values by trial number; what failed or never came to a rung has none.
+        Values by trial number; a trial that failed or never reached a rung has none.
     """
     found = {
         t.number: [float(value) for value in t.values]
@@ -193,7 +192,7 @@ def comparable(
 
 
 def _gains(trials: Sequence[FrozenTrial]) -> dict[int, float]:
-    """By rung, the median of what trials gained until the next one."""
+    """Returns by rung the median gain of trials until the next one."""
     known: dict[int, list[float]] = {}
     for trial in trials:
         rungs = _rungs(trial)

@@ -15,14 +15,14 @@ from gsfl_tune.plugins import PluginError, plugins
 
 @dataclass(frozen=True)
 class SamplerRequest:
-    """What a sampler is made for: one proposal.
+    """Holds the input for a sampler: one requested proposal.
 
     Attributes:
-        seed: For everything that is drawn for this proposal; made of the study's seed and `number`.
-        study_seed: Seed of the study, for what must be the same for all of its proposals.
-        number: Number of the trial that is to be proposed.
+        seed: For all draws of this proposal; made of the study's seed and `number`.
+        study_seed: Seed of the study, for what must be the same in all of its proposals.
+        number: Number of the trial to be proposed.
         startup_trials: ``search.sampler.startup_trials``.
-        parameters: Every parameter of the space, active or not, with what it may be.
+        parameters: Every parameter of the space, active or not, with its allowed values.
     """
 
     seed: int
@@ -35,23 +35,23 @@ class SamplerRequest:
 class SamplerFactory(ABC):
     """Makes the sampler that proposes one trial.
 
-    A sampler is made anew for every proposal, and knows of earlier ones what the study tells: so
-    a resumed search neither repeats nor skips draws.
+    A new sampler is made for every proposal, and knows earlier ones only from the study. So a
+    resumed search neither repeats nor skips draws.
 
     Attributes:
-        whole_space: Whether it needs every parameter in every trial; inactive ones are drawn then
-            too, and have no effect.
+        whole_space: Whether it needs every parameter in every trial; then inactive ones are drawn
+            too, without effect.
     """
 
     whole_space: ClassVar[bool] = False
 
     @abstractmethod
     def create(self, request: SamplerRequest) -> BaseSampler:
-        """The sampler for a proposal."""
+        """Creates the sampler for a proposal."""
 
 
 def sampler_factory(name: str) -> SamplerFactory | None:
-    """The factory of a sampler that a package adds; None for one that is built in.
+    """Returns the factory of a sampler from a package; None for a built-in sampler.
 
     Raises:
         PluginError: If it cannot be loaded.
@@ -68,7 +68,7 @@ def sampler_factory(name: str) -> SamplerFactory | None:
 
 
 def sampler_problem(name: str) -> str | None:
-    """What is wrong with a value of ``search.sampler.name``, or None."""
+    """Returns what is wrong with a value of ``search.sampler.name``, or None."""
     try:
         _ = sampler_factory(name)
     except PluginError as error:

@@ -10,7 +10,7 @@ from gsfl_tune.experiment.nodes import read_yaml
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName
 
-# What a plain head has no use for: at the schema's defaults in the control's own search.
+# Keys without effect on a plain head: they get the schema's defaults in the control's own search.
 _GSFL_ONLY = (
     "loss.reconstruction",
     "loss.class_center",
@@ -26,14 +26,14 @@ _GSFL_ONLY = (
 
 
 def plain_space(experiment: Experiment) -> Experiment:
-    """The space of the control's own search: a plain head, and nothing that it has no use for."""
+    """Returns the space of the control's own search: a plain head without keys of GSFL-Net."""
     plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
     terms = [path for path in leaves() if path.startswith("loss.terms.")]
     return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))
 
 
 def unchecked(text: str) -> Experiment:
-    """An experiment that was checked when it was written: files that it names are not looked at."""
+    """Loads an experiment that was checked when it was written; its files are not checked again."""
     root = read_yaml(text, "experiment", [])
     if root is None:
         raise ValueError("no experiment")
@@ -41,7 +41,7 @@ def unchecked(text: str) -> Experiment:
 
 
 def run_spaces(run: RunDirectory) -> dict[StudyName, Space]:
-    """The space of each study of a run; none for a directory without an experiment.
+    """Returns the space of each study of a run; none for a directory without an experiment.
 
     Args:
         run: The run.

@@ -1,4 +1,4 @@
-"""Optuna's TPE, made to cost the same whether a study has a hundred trials or ten thousand."""
+"""Optuna's TPE at a cost that does not grow from a hundred trials to ten thousand."""
 
 from __future__ import annotations
 
@@ -20,33 +20,32 @@ from gsfl_tune.search.samplers.history import Memory, SeenTrial
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.tpe_density import density
 
-# Trials that TPE looks at. It models the good ones, 25 at most, and all others; of those, some
-# stand for the rest.
+# Trials that TPE reads. It models the good ones, 25 at most, and all others; a sample stands for
+# those.
 HISTORY = 300
 
 _HALF_LOG_2_PI = 0.5 * float(np.log(2 * np.pi))
 
 
 class Tpe(TPESampler):
-    """TPE with the constant liar: of each parameter alone, or jointly, grouped by condition.
+    """Runs TPE with the constant liar: for each parameter alone, or jointly, grouped by condition.
 
-    It proposes what Optuna's does from the same trials, up to rounding, at a fraction of the
-    cost: parameters alone have densities of their own, jointly there are normal distribution
-    functions of whole arrays instead of one number at a time, and trials are looked up and sorted
-    once. Of a study with more than `history` finished
-    trials it sees the best (so that the good ones are the same), the newest, an even sample of the
-    earlier ones, and all that run.
+    It makes the same proposals as Optuna's TPE from the same trials, up to rounding, at a fraction
+    of the cost. Single parameters have a density of their own. Joint ones compute normal
+    distribution functions of whole arrays instead of single numbers. Trials are read and sorted
+    once. Of a study with more than `history` finished trials it uses the best (so that the good
+    ones are the same), the newest, an even sample of the earlier ones, and all running trials.
 
     Args:
         seed: Seed of this proposal.
         startup_trials: Finished trials before which it draws at random.
         multivariate: Whether parameters are drawn jointly.
-        history: Finished trials that it looks at, at most.
-        memory: What was seen before, of one study and for all its proposals.
+        history: Largest number of finished trials that it reads.
+        memory: Trials that were read before, of one study and for all its proposals.
         near: Draws start-up trials near the defaults.
 
     Attributes:
-        history: Finished trials that it looks at, at most.
+        history: Largest number of finished trials that it reads.
     """
 
     def __init__(
@@ -74,14 +73,14 @@ class Tpe(TPESampler):
     def infer_relative_search_space(
         self, study: optuna.Study, trial: FrozenTrial
     ) -> dict[str, BaseDistribution]:
-        """The parameters that some trial had, none where each is drawn alone."""
+        """Returns the parameters that some trial had, none where each is drawn alone."""
         view = self._see(study, trial)
         return super().infer_relative_search_space(view.of_each_shape(), trial)  # type: ignore[arg-type]
 
     def sample_relative(
         self, study: optuna.Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """Draws them jointly."""
+        """Draws the parameters jointly."""
         return super().sample_relative(self._see(study, trial), trial, search_space)  # type: ignore[arg-type]
 
     def sample_independent(
@@ -100,7 +99,7 @@ class Tpe(TPESampler):
     def _sample(
         self, study: Any, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        """As Optuna's, faster: a parameter alone by a density made for it."""
+        """Does the work of Optuna's method faster: a single parameter has its own density."""
         if len(search_space) == 1 and isinstance(study, _View):
             ((name, distribution),) = search_space.items()
             good, others = (
@@ -127,7 +126,7 @@ class Tpe(TPESampler):
 
 
 class _View(ReadOnlyStudy):
-    """The study as TPE sees it."""
+    """Presents the study to TPE."""
 
     def __init__(self, study: optuna.Study, number: int, memory: Memory, history: int) -> None:
         super().__init__(study)
@@ -142,7 +141,7 @@ class _View(ReadOnlyStudy):
 
     @property
     def finished(self) -> int:
-        """Finished trials that are seen."""
+        """Returns the number of finished trials that TPE reads."""
         return len(self._finished)
 
     def _get_trials(
@@ -156,15 +155,15 @@ class _View(ReadOnlyStudy):
         return self._finished
 
     def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
-        """See `Memory.internal`."""
+        """Returns parameters as numbers, see `Memory.internal`."""
         return self._memory.internal(trials, names)
 
     def column(self, numbers: np.ndarray, name: str) -> np.ndarray:
-        """See `Memory.column`."""
+        """Returns one parameter as numbers, see `Memory.column`."""
         return self._memory.column(numbers, name)
 
     def halves(self, n_below: int) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of the good trials and of all others."""
+        """Returns the numbers of the good trials and of all others."""
         if n_below not in self._halves:
             below, above = (
                 np.array([trial.number for trial in part], dtype=np.intp)
@@ -174,13 +173,13 @@ class _View(ReadOnlyStudy):
         return self._halves[n_below]
 
     def split(self, n_below: int) -> tuple[list[SeenTrial], list[SeenTrial]]:
-        """The good trials and all others, each by number."""
+        """Returns the good trials and all others, each by number."""
         good = {trial.number for trial in self._memory.best(n_below)}
         below = [trial for trial in self.trials if trial.number in good]
         return below, [trial for trial in self.trials if trial.number not in good]
 
     def of_each_shape(self) -> _View:
-        """The same study with one trial of each set of parameters, the first of each.
+        """Returns the same study with only the first trial of each set of parameters.
 
         The spaces that TPE models jointly depend on these sets alone.
         """
@@ -192,16 +191,16 @@ class _View(ReadOnlyStudy):
 
 @contextmanager
 def whole_arrays() -> Iterator[None]:
-    """Puts whole arrays where Optuna's TPE computes number by number, most of a proposal's time.
+    """Replaces loops over numbers in Optuna's TPE, most of a proposal's time, by whole arrays.
 
-    What another version of Optuna does not have is left as it is.
+    A function that another version of Optuna lacks is skipped.
     """
     from optuna.samplers._tpe import _truncnorm
 
     general = getattr(_truncnorm, "_log_gauss_mass", None)
 
     def mass(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        # Kernels lie within their bounds, and then this is all that is computed.
+        # Kernels lie within their bounds, so this branch computes everything.
         if (a <= 0).all() and (b > 0).all():
             return np.asarray(np.log1p(-ndtr(a) - ndtr(-b)))
         return np.asarray(general(a, b))  # type: ignore[misc]
@@ -218,10 +217,10 @@ def whole_arrays() -> Iterator[None]:
 def _log_pdf(
     x: np.ndarray, a: np.ndarray, b: np.ndarray, loc: np.ndarray, scale: np.ndarray
 ) -> np.ndarray:
-    """Log density of truncated normal distributions: Optuna's, with fewer arrays on the way.
+    """Returns the log density of truncated normal distributions, with fewer arrays than Optuna.
 
     Args:
-        x: (S, 1, P) where.
+        x: (S, 1, P) positions.
         a: (K, P) lower bounds, in standard deviations from the mean; smaller than `b`.
         b: (K, P) upper bounds.
         loc: (K, P) means.
@@ -247,7 +246,7 @@ def _log_pdf(
 
 @contextmanager
 def _quickly() -> Iterator[None]:
-    """The same, and the good trials of a `_View` from its memory."""
+    """Applies `whole_arrays`, and takes the good trials of a `_View` from its memory."""
     from optuna.samplers._tpe import sampler
 
     def split(study: _View, trials: object, n_below: int) -> object:

@@ -1,9 +1,9 @@
-"""TPE's density of one parameter alone, a mixture with a kernel for each trial.
+"""TPE's density of a single parameter, a mixture with one kernel per trial.
 
-The density is Optuna's: truncated normal kernels as wide as the way to the farther neighbour, one
-more that covers the range, and newer trials with more weight. Where Optuna adds logarithms of
-every kernel at every place, for any number of parameters, this is one product of a matrix and a
-vector.
+The density is the same as Optuna's: truncated normal kernels as wide as the distance to the farther
+neighbour, one more that covers the range, and higher weights for newer trials. Optuna adds
+logarithms of every kernel at every position, for any number of parameters. Here it is one product
+of a matrix and a vector.
 
 Source: Bergstra, Bardenet, Bengio, Kegl, "Algorithms for Hyper-Parameter Optimization", NeurIPS
 2011, section 4; Watanabe, "Tree-Structured Parzen Estimator", arXiv:2304.11127.
@@ -21,19 +21,19 @@ from optuna.distributions import (
 from scipy.special import ndtr, ndtri
 
 _SQRT_2_PI = float(np.sqrt(2 * np.pi))
-# The newest trials have full weight, the others less the older they are.
+# The newest trials have full weight, older ones less with age.
 _FULL_WEIGHT = 25
 
 
 def density(distribution: BaseDistribution, values: np.ndarray) -> Choices | Numbers | None:
-    """The density of a parameter.
+    """Makes the density of a parameter.
 
     Args:
-        distribution: The parameter's.
-        values: (n,) what the trials had, oldest first; indices of choices.
+        distribution: Distribution of the parameter.
+        values: (n,) values of the trials, oldest first; indices of choices.
 
     Returns:
-        None where this module has none: of other distributions, or of values out of bounds.
+        None for other distributions, or for values out of bounds.
     """
     weights = _weights(len(values))
     if isinstance(distribution, CategoricalDistribution):
@@ -46,24 +46,24 @@ def density(distribution: BaseDistribution, values: np.ndarray) -> Choices | Num
 
 
 class Choices:
-    """Density over C choices.
+    """Models a density over C choices.
 
     Args:
-        count: C.
+        count: Number C of choices.
         observed: (n,) indices.
-        weights: (n + 1,) weights of the kernels, the last of the one that is uniform.
+        weights: (n + 1,) weights of the kernels; the last one is uniform.
     """
 
     def __init__(self, count: int, observed: np.ndarray, weights: np.ndarray) -> None:
         self._count = count
         self._observed = observed
         self._weights = weights
-        # What a kernel gives to each choice but its own, and before it adds up to one.
+        # Weight that a kernel gives to each other choice, before normalisation.
         self._rest = 1.0 / len(weights)
         self._norm = 1.0 + count * self._rest
 
     def draw(self, rng: np.random.RandomState, count: int) -> np.ndarray:
-        """(count,) indices of choices, as floats."""
+        """Draws (count,) indices of choices, as floats."""
         chosen = rng.choice(len(self._weights), p=self._weights, size=count)
         kernels = np.full((count, self._count), self._rest)
         own = np.flatnonzero(chosen < len(self._observed))
@@ -75,7 +75,7 @@ class Choices:
         return drawn
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
-        """Log probabilities of choices."""
+        """Returns log probabilities of choices."""
         own, prior = self._weights[:-1], self._weights[-1]
         found = np.bincount(self._observed, weights=own, minlength=self._count)
         found = (found + own.sum() * self._rest) / self._norm + prior / self._count
@@ -84,12 +84,12 @@ class Choices:
 
 
 class Numbers:
-    """Density over a range, its logarithm, or the steps in it.
+    """Models a density over a range, its logarithm, or the steps in it.
 
     Args:
         distribution: The range.
         values: (n,) values within it.
-        weights: (n + 1,) weights of the kernels, the last of the one that covers the range.
+        weights: (n + 1,) weights of the kernels; the last one covers the range.
     """
 
     def __init__(
@@ -111,7 +111,7 @@ class Numbers:
         self._mass = ndtr((high - self._means) / self._widths) - self._below
 
     def draw(self, rng: np.random.RandomState, count: int) -> np.ndarray:
-        """(count,) values."""
+        """Draws (count,) values."""
         chosen = rng.choice(len(self._weights), p=self._weights, size=count)
         quantiles = self._below[chosen] + rng.uniform(size=count) * self._mass[chosen]
         drawn = self._means[chosen] + self._widths[chosen] * ndtri(quantiles)
@@ -124,8 +124,8 @@ class Numbers:
         return within
 
     def log_pdf(self, x: np.ndarray) -> np.ndarray:
-        """Log densities at values, log probabilities where there are steps."""
-        # The kernel that covers the range keeps the sum from zero everywhere.
+        """Returns log densities at values, log probabilities where there are steps."""
+        # The kernel that covers the range keeps the sum above zero everywhere.
         if self._step:
             return np.log(self._of_steps(x) @ (self._weights / self._mass))
         at = (np.log(x) if self._log else x)[:, None] - self._means
@@ -136,14 +136,14 @@ class Numbers:
         return np.log(at @ (self._weights / (self._mass * self._widths * _SQRT_2_PI)))
 
     def _of_steps(self, x: np.ndarray) -> np.ndarray:
-        """(len(x), n + 1) of each kernel, what the step around a value has of it."""
+        """Returns (len(x), n + 1): the mass of each kernel in the step around a value."""
         assert self._step
         different, where = np.unique(x, return_inverse=True)
         ends = np.array([different - self._step / 2, different + self._step / 2])
         if self._log:
             ends = np.log(ends)
         left, right = (ends[:, :, None] - self._means) / self._widths
-        # Differences of numbers close to one would have few digits: of the other tail instead.
+        # Differences of numbers close to one would lose digits, so the other tail is used.
         other = left > 0
         left, right = np.where(other, -right, left), np.where(other, -left, right)
         found: np.ndarray = (ndtr(right) - ndtr(left))[where]
@@ -151,7 +151,7 @@ class Numbers:
 
 
 def _weights(n: int) -> np.ndarray:
-    """(n + 1,) adding up to one; the last is the prior's."""
+    """Returns (n + 1,) weights that add up to one; the last is the prior's."""
     weights = np.ones(n + 1)
     if n > _FULL_WEIGHT:
         weights[: n - _FULL_WEIGHT] = np.linspace(1.0 / n, 1.0, num=n - _FULL_WEIGHT)
@@ -159,9 +159,10 @@ def _weights(n: int) -> np.ndarray:
 
 
 def _widths(means: np.ndarray, low: float, high: float) -> np.ndarray:
-    """(n,) standard deviations: the way to the farther neighbour, of the outermost to the only.
+    """Returns (n,) standard deviations: the distance to the farther neighbour.
 
-    None is below a hundredth of the range, or more where there are fewer kernels than that.
+    The outermost values have only one neighbour. The smallest width is a hundredth of the range,
+    or more with fewer kernels than that.
     """
     order = np.argsort(means)
     row = np.concatenate(([low], means[order], [high]))

@@ -1,1 +1,1 @@
-"""Who is stopped."""
+"""Schedulers, which stop trials early."""

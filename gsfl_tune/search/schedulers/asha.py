@@ -1,6 +1,6 @@
 """Asynchronous successive halving over rungs that are counted, not timed.
 
-No Ray and no Optuna here: the same object decides in a live search, when a search is
+It uses neither Ray nor Optuna: the same object decides in a live search, when a search is
 resumed, and in a replay on a simulated clock.
 """
 
@@ -17,18 +17,18 @@ Direction = Literal["maximize", "minimize"]
 
 
 class Asha:
-    """Decides at every rung whether a trial goes on (Li et al., arXiv 1810.05934).
+    """Decides at every rung whether a trial continues (Li et al., arXiv 1810.05934).
 
     The rule is Ray's (``AsyncHyperBandScheduler``): a trial stops when its value is worse than
     the ``1 - 1/reduction`` percentile of the values that other trials of its bracket have
-    recorded at this rung before it; the first trial at a rung always goes on. What Ray lacks:
-    a trial's bracket is drawn from (seed, trial number), and rungs can be rebuilt, so a
-    resumed search decides as an uninterrupted one.
+    recorded at this rung before it. The first trial at a rung always continues. Unlike in Ray, a
+    trial's bracket is drawn from (seed, trial number), and rungs can be rebuilt. So a resumed
+    search decides like an uninterrupted one.
 
     Args:
         rungs: Rungs of every trial, numbered from 0; the last is the end of a trial.
         reduction: One in this many trials survives a rung.
-        brackets: Brackets; the b-th skips the first b rungs. At most as many as there are rungs.
+        brackets: Number of brackets, at most the number of rungs; the b-th skips the first b rungs.
         direction: Whether larger values or smaller ones are better.
         seed: Seed of the study.
     """
@@ -55,14 +55,14 @@ class Asha:
         self._recorded = [[_Rung() for _ in range(rungs)] for _ in range(len(sizes))]
 
     def bracket(self, number: int) -> int:
-        """Bracket of a trial, a function of (seed, trial number)."""
+        """Returns the bracket of a trial, a function of (seed, trial number)."""
         if len(self._cumulative) == 1:
             return 0
         draw = np.random.default_rng([self.seed, number]).random()
         return min(int(np.searchsorted(self._cumulative, draw)), len(self._cumulative) - 1)
 
     def cutoff(self, bracket: int, k: int) -> float | None:
-        """Value below which a trial stops at rung `k` now; None while nothing is recorded."""
+        """Returns the value below which a trial stops at rung `k` now; None without records."""
         found = self._recorded[bracket][k].percentile((1 - 1 / self.reduction) * 100)
         return None if found is None else self._sign * found
 
@@ -73,11 +73,11 @@ class Asha:
             number: Trial number.
             k: Rung, from 0.
             value: The objective there.
-            protected: The trial is compared with, but never stopped.
+            protected: Whether the trial is never stopped; others are still compared with it.
 
         Returns:
-            Whether the trial stops. A rung that the trial recorded before does not stop it, nor
-            does the last one, where it ends anyway.
+            Whether the trial stops. A rung that the trial recorded before does not stop it, and
+            the last rung does not either, as the trial ends there anyway.
         """
         bracket = self.bracket(number)
         recorded = self._recorded[bracket][k]
@@ -87,11 +87,11 @@ class Asha:
         recorded.add(number, self._sign * value)
         if protected or cutoff is None or k >= self.rungs - 1:
             return False
-        # Written this way round, a value that is not a number stops nothing, as in Ray.
+        # In this form a value that is not a number stops nothing, as in Ray.
         return self._sign * value < self._sign * cutoff
 
     def rebuild(self, trials: Iterable[tuple[int, Mapping[int, float]]]) -> None:
-        """Records what a journal remembers: (trial number, values by rung), in any order."""
+        """Records values from a journal: (trial number, values by rung), in any order."""
         for number, values in trials:
             for k, value in values.items():
                 if k < self.rungs and not math.isnan(value):
@@ -99,8 +99,8 @@ class Asha:
 
 
 class _Rung:
-    """Values that trials recorded at a rung, kept sorted: a decision costs the same after 10
-    trials and after 10,000.
+    """Keeps the recorded values of a rung sorted: a decision costs the same after 10 trials and
+    after 10,000.
     """
 
     def __init__(self) -> None:
@@ -111,13 +111,13 @@ class _Rung:
         return number in self._numbers
 
     def add(self, number: int, value: float) -> None:
-        """Records a trial's value; what is not a number is no value to compare with."""
+        """Records a trial's value; a value that is not a number is ignored."""
         self._numbers.add(number)
         if not math.isnan(value):
             insort(self._values, value)
 
     def percentile(self, percent: float) -> float | None:
-        """What ``numpy.percentile`` gives, to the last bit; None where there are no values."""
+        """Returns exactly what ``numpy.percentile`` gives; None without values."""
         if not self._values:
             return None
         position = percent / 100 * (len(self._values) - 1)

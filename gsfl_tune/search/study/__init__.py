@@ -1,1 +1,1 @@
-"""The durable study: what was proposed, what came of it, and how it is taken up again."""
+"""The durable study: proposals, their results, and the recovery of both."""

@@ -1,4 +1,4 @@
-"""Has a file reach the disk while the program goes on."""
+"""`fsync` of a file in a background thread."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from pathlib import Path
 
 
 class Syncer:
-    """Calls ``fsync`` in a thread of its own.
+    """Calls ``fsync`` in a background thread.
 
-    What was written is the operating system's: it outlives the process however that ends. The
-    disk has it some milliseconds later, in which a power cut could take it. Writes of the meantime
-    share one call, so a burst of them costs the disk no more than it can do.
+    Written data belongs to the operating system and survives the end of the process. It reaches
+    the disk some milliseconds later; a power cut in between could lose it. Writes that arrive
+    meanwhile share one call, so a burst does not wait for the disk.
 
     Args:
         path: The file.
@@ -25,26 +25,26 @@ class Syncer:
         self._error: OSError | None = None
 
     def begin(self) -> None:
-        """Has what was written so far brought to the disk soon.
+        """Starts a sync of everything written so far.
 
         Raises:
-            OSError: When an earlier time failed: nobody knows what the disk has.
+            OSError: When an earlier sync failed: the content of the disk is then unknown.
         """
         if self._error is not None:
             raise self._error
         waits = self._last is not None and not (self._last.running() or self._last.done())
         if waits:
-            # It begins after this write.
+            # The next sync begins after this write.
             return
         if self._thread is None:
             self._thread = ThreadPoolExecutor(1, thread_name_prefix="sync")
         self._last = self._thread.submit(self._sync)
 
     def wait(self) -> None:
-        """Returns when everything that was written before is on the disk.
+        """Waits until everything written so far is on the disk.
 
         Raises:
-            OSError: When it could not be brought there.
+            OSError: When the sync failed.
         """
         if self._last is not None:
             self._last.result()
@@ -52,7 +52,7 @@ class Syncer:
             raise self._error
 
     def close(self) -> None:
-        """Waits, and ends the thread; `begin` starts it anew.
+        """Waits, then ends the thread; `begin` starts it again.
 
         Raises:
             OSError: As `wait`.

@@ -1,4 +1,4 @@
-"""Whether a study goes on as what it was begun as."""
+"""Checks that a resumed study continues the experiment that began it."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 
-# What a resume may change: how much is searched, on what, and what comes after. Where the images
-# lie too: that they are the same is asked of their content (`Manifest.refuse_other_data`).
+# A resume may change how much is searched, on which machines, and what follows the search. The
+# paths of the images may change too: `Manifest.refuse_other_data` compares their content.
 CHANGEABLE = (
     "name",
     "storage",
@@ -40,19 +40,19 @@ CHANGEABLE = (
 
 
 def changeable(path: str) -> bool:
-    """Whether a resume may change a leaf of an experiment."""
+    """Returns whether a resume may change a leaf of an experiment."""
     return any(path == each or path.startswith(f"{each}.") for each in CHANGEABLE)
 
 
 def sign_study(
     study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
 ) -> None:
-    """Notes in a new study what it was begun as; refuses one that was begun as something else.
+    """Records in a new study what it begins with; refuses a study that began differently.
 
     Args:
-        study: New, or of an earlier driver.
+        study: A new study, or one of an earlier driver.
         metric: The objective.
-        seed: Of the study.
+        seed: Seed of the study.
         fingerprint: See `gsfl_tune.search.study.reconcile.fingerprint`; empty to accept anything.
 
     Raises:
@@ -97,14 +97,14 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """List what changed between two fingerprints, one line per dotted path.
+    """Lists what changed between two fingerprints, one line per dotted path.
 
-    A key that the run does not know came with a later version of the program: it makes no
-    difference while it has its default.
+    A key that the run does not know comes from a later version of the program. It counts as
+    unchanged while it has its default.
     """
     lines = []
     for path in sorted({*known, *found}):
-        # A run of an earlier version wrote down more.
+        # A run of an earlier version may have recorded more keys.
         if changeable(path) or _defaulted(path, known, found):
             continue
         before, after = known.get(path, "nothing"), found.get(path, "nothing")

@@ -1,4 +1,4 @@
-"""Trials that every study begins with: the user's own, the defaults, the published setting."""
+"""Trials that begin every study: the user's own, the defaults, the published setting."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.study.study import Study
 
 PUBLISHED_LATENT_DIM = 4096
-# Of what a search may cost: a first trial is never stopped, whatever it shows.
+# Largest share of a search's cost: a first trial is never stopped early.
 MOST_OF_THE_BUDGET = 0.1
 _SMALLEST_LATENT_DIM = 64
 
 
 def published_setting(feature_dim: int, latent_dim: int = PUBLISHED_LATENT_DIM) -> dict[str, Any]:
-    """The published GSFL-Net (arXiv 2004.01817) in this project's units.
+    """Returns the published GSFL-Net (arXiv 2004.01817) in this project's units.
 
-    The paper's weights go with losses that are means over dimensions and sums over a batch of
-    42; here squared norms are summed over dimensions and averaged over the batch.
+    The paper's weights belong to losses that are means over dimensions and sums over a batch of
+    42. Here squared norms are summed over dimensions and averaged over the batch.
 
     Args:
         feature_dim: Size D of the feature.
-        latent_dim: H; another one than the published keeps the ratios of the terms.
+        latent_dim: Size H; a size other than the published one keeps the ratios of the terms.
     """
     return {
         "model.latent_dim": latent_dim,
@@ -48,18 +48,18 @@ def enqueue_first_trials(
 ) -> list[str]:
     """Enqueues the user's own configurations, the defaults and the published setting.
 
-    They are clipped into the space, tried first and in this order, and never stopped early.
-    The published setting is tried where it costs at most a tenth of the budget, else its ratios at
-    a smaller latent size, else not. Calling it again adds what a user has added meanwhile and
-    repeats nothing.
+    They are clipped into the space, tried first in this order, and never stopped early. The
+    published setting is tried where it costs at most a tenth of the budget. Else its ratios are
+    tried at a smaller latent size, or it is left out. A second call adds only configurations that
+    the user has added since.
 
     Args:
         study: The study.
         experiment: The experiment.
         feature_dim: Size of the default model's feature; without it the published setting is
             left out.
-        price: Seconds of a training on a slot; default: nobody asks what trials cost.
-        budget: Seconds of slots that the search may take; default: all trials at the price of the
+        price: Seconds of a training on a slot; default: cost is ignored.
+        budget: Slot seconds that the search may take; default: all trials at the price of the
             defaults.
 
     Returns:
@@ -71,7 +71,7 @@ def enqueue_first_trials(
         wanted.append((f"enqueue[{index}]", values))
     wanted.append(("defaults", experiment.default_params()))
     notices: list[str] = []
-    # What it costs may look otherwise now: it is tried once.
+    # A second call may estimate another cost; the setting is still tried only once.
     tried = any(
         trial.user_attrs.get("origin") == "published" and OUTSIDE not in trial.user_attrs
         for trial in study.trials()
@@ -99,7 +99,7 @@ def _published(
     price: Callable[[Config], float] | None,
     budget: float | None,
 ) -> tuple[dict[str, Any], str | None]:
-    """The published values of what is searched, at a size that the budget allows."""
+    """Returns the published values of searched parameters, at a size that the budget allows."""
     space = experiment.space
     searched = {parameter.path for parameter in space.parameters}
 

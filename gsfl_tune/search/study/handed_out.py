@@ -1,4 +1,4 @@
-"""What a study hands out."""
+"""The record of a trial that a study hands out."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Asked:
-    """A configuration to try.
+    """Holds a configuration to try.
 
     Attributes:
         number: Trial number.
         params: Parameter name to value.
-        protected: Whether ASHA must leave the trial alone.
-        rungs: Values that the journal already has, by rung: not empty for a trial that was
-            under way when the search was cut off.
+        protected: Whether ASHA must not stop the trial.
+        rungs: Values that the journal already has, by rung. Not empty for a trial that was
+            running when the search was interrupted.
     """
 
     number: int

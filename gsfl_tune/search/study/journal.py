@@ -1,4 +1,4 @@
-"""The file behind the studies: opened so that a driver killed at any byte leaves no trace."""
+"""The journal file of the studies, safe against a driver that is killed at any byte."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from optuna.trial import FrozenTrial, TrialState
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.study.background_fsync import Syncer
 
-# Optuna's numbers of records.
+# Optuna's numbers of record types.
 _CREATE_TRIAL = 4
 _SET_TRIAL_PARAM = 5
 
 
 class FollowedJournal(BaseJournalBackend):
-    """A journal file that somebody else writes, read up to a place that is named.
+    """Reads a journal file that another process writes, up to a given position.
 
     Args:
         path: The file.
 
     Attributes:
-        until: Bytes of the file that are read.
+        until: Length in bytes of the part that is read.
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Records that were handed to the reader, and the bytes of the file that they took.
+        # Number of records that the reader has, and their length in bytes.
         self._known = 0
         self._offset = 0
         self.until = 0
 
     def append_logs(self, logs: list[dict[str, Any]]) -> None:
-        """It is not ours.
+        """Refuses to write: another process owns the file.
 
         Raises:
             RuntimeError: Always.
@@ -52,19 +52,19 @@ class FollowedJournal(BaseJournalBackend):
         raise RuntimeError(f"{self._path}: read only")
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The records that end before ``until``."""
+        """Reads the records that end before ``until``."""
         yield from self._from_file(log_number_from, self.until)
 
     def _from_file(self, log_number_from: int, until: int) -> Iterator[dict[str, Any]]:
         if log_number_from < self._known:
-            # A second storage on this file begins anew.
+            # A second storage on this file starts from the beginning.
             self._known = self._offset = 0
         if until <= self._offset:
             return
         with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
-                # What another process has not finished to write is read the next time.
+                # A record that another process is still writing is read the next time.
                 if self._offset + len(line) > until or not line.endswith(b"\n"):
                     return
                 record = json.loads(line)
@@ -75,15 +75,15 @@ class FollowedJournal(BaseJournalBackend):
 
 
 class BatchingBackend(FollowedJournal):
-    """A journal file as Optuna writes it, where several changes can become one write.
+    """Writes a journal file as Optuna does, but can join several changes into one write.
 
-    Optuna writes (and syncs to disk) every parameter of a trial on its own. In one write, a
-    trial is there with all its parameters or not at all, and asking is several times faster.
-    What was read before is not read again: a change costs the same in a file of any length.
-    Nobody waits for the disk: see `Syncer`.
+    Optuna writes and syncs every parameter of a trial separately. With one write, a trial is in
+    the file with all its parameters or not at all, and asking is several times faster. Records are
+    read only once, so a change costs the same at any length of the file. No call waits for the
+    disk, see `Syncer`.
 
     Args:
-        path: The file, made if it is not there.
+        path: The file, created if missing.
     """
 
     def __init__(self, path: Path) -> None:
@@ -96,14 +96,14 @@ class BatchingBackend(FollowedJournal):
 
     @property
     def end(self) -> int:
-        """Bytes of the file up to the last record that this process has read."""
+        """Returns the length in bytes up to the last record that this process has read."""
         return self._offset
 
     @contextmanager
     def batch(self) -> Iterator[None]:
-        """Collects what is appended and writes it at the end, also after an exception.
+        """Collects appended records and writes them at the end, also after an exception.
 
-        The lock is held meanwhile: nobody else's records come in between.
+        The lock is held meanwhile, so no other process writes in between.
         """
         if self._batch is not None:
             yield
@@ -116,7 +116,7 @@ class BatchingBackend(FollowedJournal):
             batch, self._batch = self._batch, None
             try:
                 self._append(batch)
-                # What was read from the batch is not read again from the file.
+                # Records of the batch that were read are not read again from the file.
                 self._known += self._taken
                 self._offset += sum(map(len, batch[: self._taken]))
             finally:
@@ -135,12 +135,12 @@ class BatchingBackend(FollowedJournal):
             self._lock.release()
 
     def read_logs(self, log_number_from: int) -> Iterator[dict[str, Any]]:
-        """The file's records, then the batch's."""
+        """Reads the file's records, then the batch's."""
         if self._batch is None or not self._taken:
             yield from self._from_file(log_number_from, os.stat(self._path).st_size)
         while self._batch is not None and self._taken < len(self._batch):
             self._taken += 1
-            # As it will be read from the file.
+            # In the form in which it will be read from the file.
             yield json.loads(self._batch[self._taken - 1])
 
     def _append(self, lines: Sequence[bytes]) -> None:
@@ -150,21 +150,21 @@ class BatchingBackend(FollowedJournal):
             self._disk.begin()
 
     def close(self) -> None:
-        """Waits until the disk has everything; the journal can be used on.
+        """Waits until everything is on the disk; the journal stays usable.
 
         Raises:
-            OSError: When it could not be brought there.
+            OSError: When the data could not be written.
         """
         self._disk.close()
 
 
 def _open_existing(path: str, flags: int) -> int:
-    """Below a mount point whose mount is gone, a new journal would hide the real one."""
+    """Opens without creating: below a lost mount, a new journal would hide the real one."""
     return os.open(path, flags & ~os.O_CREAT)
 
 
 def end_of_proposals(path: Path, study_id: int, trial_ids: Container[int]) -> int:
-    """Bytes of a journal up to the last parameter that was drawn for a trial of a study.
+    """Returns a journal's length in bytes up to the last parameter drawn for a study's trial.
 
     Args:
         path: The journal.
@@ -193,15 +193,15 @@ def end_of_proposals(path: Path, study_id: int, trial_ids: Container[int]) -> in
 
 
 def open_journal(path: Path) -> tuple[JournalStorage, BatchingBackend]:
-    """Opens an Optuna journal, mending what a kill in the middle of a write left.
+    """Opens an Optuna journal and repairs a write that a kill interrupted.
 
-    The caller holds the run's lock: nobody else writes.
+    The caller holds the run's lock: no other process writes.
 
     Args:
         path: ``RUN/study.journal``; created if it is not there.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Optuna would wait 30 s for the lock of a writer that is dead.
+    # Optuna would wait 30 s for the lock of a dead writer.
     Path(f"{path}.lock").unlink(missing_ok=True)
     _cut_torn_line(path)
     backend = BatchingBackend(path)
@@ -209,7 +209,7 @@ def open_journal(path: Path) -> tuple[JournalStorage, BatchingBackend]:
 
 
 def read_studies(path: Path) -> dict[StudyName, list[FrozenTrial]]:
-    """The trials of every study of a journal; may be called while a search writes to it."""
+    """Reads the trials of every study of a journal; a search may be writing to it."""
     if not path.exists():
         return {}
     storage = JournalStorage(JournalFileBackend(str(path)))
@@ -223,7 +223,7 @@ def read_studies(path: Path) -> dict[StudyName, list[FrozenTrial]]:
 
 
 def study_attributes(path: Path, name: StudyName) -> dict[str, Any]:
-    """User attributes of a study of a journal, empty if there is none; writes nothing."""
+    """Reads the user attributes of a study, empty without one; writes nothing."""
     storage = JournalStorage(JournalFileBackend(str(path)))
     for study in storage.get_all_studies():
         if study.study_name == name:
@@ -232,7 +232,7 @@ def study_attributes(path: Path, name: StudyName) -> dict[str, Any]:
 
 
 def _cut_torn_line(path: Path) -> None:
-    """Removes a last line without its end; the next append would make one broken line of two."""
+    """Removes an unterminated last line, which the next append would corrupt further."""
     if not path.exists():
         return
     with path.open("rb+") as file:

@@ -1,4 +1,4 @@
-"""The trials of a search with two objectives that no other trial beats in both."""
+"""The Pareto front of a search with two objectives."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ if TYPE_CHECKING:
 
 
 def front(trials: Iterable[FrozenTrial], direction: str) -> list[FrozenTrial]:
-    """The Pareto front of COMPLETE trials, the fastest first.
+    """Returns the Pareto front of COMPLETE trials, the fastest first.
 
-    Of trials that are equal in both, the one with the lowest number.
+    If trials are equal in both objectives, the one with the lowest number is kept.
 
     Args:
-        trials: Of a study with a metric and a latency.
-        direction: ``maximize`` or ``minimize``, of the metric.
+        trials: Trials of a study with a metric and a latency.
+        direction: ``maximize`` or ``minimize``: direction of the metric.
     """
     sign = -1.0 if direction == "maximize" else 1.0
     able = [t for t in trials if t.state == TrialState.COMPLETE and t.values and len(t.values) > 1]
     found: list[FrozenTrial] = []
-    # By latency: a slower one must be better than all before it.
+    # Sorted by latency: a slower trial must be better than all before it.
     for trial in sorted(able, key=lambda t: (t.values[1], sign * t.values[0], t.number)):
         if not found or sign * trial.values[0] < sign * found[-1].values[0]:
             found.append(trial)
@@ -31,7 +31,7 @@ def front(trials: Iterable[FrozenTrial], direction: str) -> list[FrozenTrial]:
 
 
 def candidates(study: Study) -> list[FrozenTrial]:
-    """COMPLETE trials that can win, best first: with two objectives those of the front."""
+    """Returns COMPLETE trials that can win, best first; with two objectives only the front."""
     ranking = study.ranking()
     if not study.latency:
         return ranking

@@ -1,4 +1,4 @@
-"""Proposals that are computed before anybody asks, in a process of their own."""
+"""Proposals that a separate process computes in advance."""
 
 from __future__ import annotations
 
@@ -11,28 +11,27 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Number of the first trial that is proposed ahead. Before it, TPE takes some milliseconds and is
-# asked when a trial is wanted, with everything that is known by then. The others cost next to
-# nothing (random, sobol, grid).
+# Number of the first trial that is proposed ahead. Before it, TPE takes some milliseconds and
+# runs when a trial is requested, so that it knows every result. The others cost next to nothing
+# (random, sobol, grid).
 FIRST = {"tpe": 200, "gp": 10, "cmaes": 200}
-# The process is started this many trials sooner: it takes a second to import what it needs.
+# The process starts this many trials earlier: its imports take a second.
 HEAD_START = 8
 
 
 class Ahead:
-    """Asks for the next trial while the last one is being started.
+    """Requests the next proposal while the last trial is being started.
 
-    What trial n + 1 is to be is decided by what the journal held when trial n was handed out, no
-    more and no less: a function of the order of events, not of how fast anything was. A worker
-    that becomes free finds the proposal ready, which knows everything but how the trial ended
-    that the worker has just finished.
+    The proposal for trial n + 1 depends only on the journal as it was when trial n was handed out.
+    So it depends on the order of events and not on their speed. A free worker finds its proposal
+    ready; the proposal knows all results except that of the trial which this worker just finished.
 
     Args:
         experiment: The experiment as YAML, its bounds clamped to the data.
         journal: File of the run's journal.
         study: Name of the study.
         sampler: Name of its sampler.
-        on_loss: Is told, once, why proposals are no longer computed ahead.
+        on_loss: Called once with the reason when proposals are no longer computed ahead.
     """
 
     def __init__(
@@ -50,15 +49,15 @@ class Ahead:
         self._asked: dict[str, int] | None = None
 
     def covers(self, number: int) -> bool:
-        """Whether trial `number` is one to be proposed ahead."""
+        """Returns whether trial `number` is proposed ahead."""
         return self._first is not None and number >= self._first
 
     def prepare(self, number: int, until: int) -> None:
-        """Begins to compute the proposal for a trial.
+        """Starts the computation of a proposal.
 
         Args:
             number: Number of the trial, the next one to be created.
-            until: Bytes of the journal that count.
+            until: Length of the journal in bytes that the proposal may use.
         """
         if self._first is None or number < self._first - HEAD_START:
             return
@@ -74,7 +73,7 @@ class Ahead:
             self._lose(str(error))
 
     def take(self, number: int, until: int) -> dict[str, Any] | None:
-        """The proposal for a trial, waiting for it if need be; None if the process is gone."""
+        """Returns the proposal, waiting for it if necessary; None if the process is gone."""
         self.prepare(number, until)
         if self._asked is None:
             return None
@@ -90,7 +89,7 @@ class Ahead:
             if pipe is not None:
                 with suppress(OSError):
                     pipe.close()
-        # In the middle of a proposal it would see the end of its input only afterwards.
+        # In the middle of a proposal, the process would notice closed input only later.
         process.kill()
         process.wait()
 
@@ -103,7 +102,7 @@ class Ahead:
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            # A process group of its own: Ctrl-C is for the driver to answer.
+            # A separate process group: Ctrl-C is handled by the driver only.
             start_new_session=True,
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), "OMP_NUM_THREADS": "1"},
         )
@@ -132,7 +131,7 @@ class Ahead:
         return answer
 
     def _drop(self) -> None:
-        """Forgets a proposal that turned out not to be the next one."""
+        """Discards a proposal for a trial that did not become the next one."""
         if self._asked is not None:
             self._receive()
 

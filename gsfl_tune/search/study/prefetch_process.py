@@ -1,8 +1,9 @@
 """The process that computes proposals ahead: ``python -m gsfl_tune.search.study.prefetch_process``.
 
-It reads the study's journal and writes nothing. One line of JSON a question on standard input,
-one an answer on standard output; it ends when standard input does, as when the driver is killed.
-It imports Optuna and the search space, and neither torch nor Ray.
+It reads the study's journal and writes nothing. Each question is one line of JSON on standard
+input, each answer one line on standard output. The process ends when standard input ends, which
+also happens when the driver is killed. It imports Optuna and the search space, but neither torch
+nor Ray.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from gsfl_tune.search.study.proposals import Proposals
 
 
 class Proposer:
-    """Answers what the next trial of a study should be.
+    """Proposes the next trial of a study.
 
     Args:
         experiment: The experiment as YAML, its bounds clamped to the data.
@@ -40,7 +41,7 @@ class Proposer:
         self._study: optuna.Study | None = None
 
     def propose(self, number: int, until: int) -> dict[str, Any] | None:
-        """Parameters for trial `number` from the first `until` bytes of the journal.
+        """Proposes parameters for trial `number` from the first `until` bytes of the journal.
 
         Returns:
             None when every configuration was tried.
@@ -57,7 +58,7 @@ class Proposer:
 
 
 def serve(questions: TextIO, answers: TextIO) -> None:
-    """Answers until there are no more questions; the first line says what is searched."""
+    """Answers questions until input ends; the first line describes the search."""
     proposer: Proposer | None = None
     for line in questions:
         question = json.loads(line)
@@ -67,7 +68,7 @@ def serve(questions: TextIO, answers: TextIO) -> None:
                 continue
             answer = {"number": question["number"], "params": proposer.propose(**question)}
         except Exception as error:
-            # Told, not raised: the driver asks itself, and a user sees why it does.
+            # Reported, not raised: the driver then proposes itself, and the user sees why.
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=answers, flush=True)
 

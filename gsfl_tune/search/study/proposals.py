@@ -1,4 +1,4 @@
-"""Proposals for one study, by whoever makes them: the driver, or the process that works ahead."""
+"""Proposals for one study, used by the driver and by the process that computes ahead."""
 
 from __future__ import annotations
 
@@ -17,16 +17,16 @@ from gsfl_tune.search.samplers.history import Memory
 
 
 class Proposals:
-    """Says what the next trial of a study should be: the same from the same history.
+    """Proposes the next trial of a study; the same history gives the same proposal.
 
     Args:
-        config: Who proposes.
-        space: What is searched.
-        seed: Of the study.
+        config: Configuration of the sampler.
+        space: The search space.
+        seed: Seed of the study.
         several: Whether the study has two objectives.
 
     Attributes:
-        tried: What the study has tried, as of the last proposal.
+        tried: Configurations that the study has tried, as of the last proposal.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class Proposals:
         self.tried = Tried(space)
 
     def sampler(self, number: int, turned_down: Sequence[Mapping[str, Any]] = ()) -> BaseSampler:
-        """See `create_sampler`."""
+        """Returns the sampler for a trial, see `create_sampler`."""
         if self._grid is not None:
             return self._grid
         sampler = create_sampler(
@@ -54,11 +54,11 @@ class Proposals:
             turned_down=turned_down,
         )
         if self._config.name == "grid":
-            self._grid = sampler  # walked once, not for every trial
+            self._grid = sampler  # enumerated once, not for every trial
         return sampler
 
     def new(self, study: optuna.Study, number: int) -> Proposal | None:
-        """What trial `number` should be; None when every configuration was tried."""
+        """Proposes trial `number`; returns None when every configuration was tried."""
         return propose_new(
             study,
             lambda turned_down: self.sampler(number, turned_down),
@@ -72,5 +72,5 @@ class Proposals:
 
     @property
     def everything(self) -> bool:
-        """Whether inactive parameters are drawn too."""
+        """Returns whether inactive parameters are drawn too."""
         return draws_everything(self._config.name)

@@ -1,4 +1,4 @@
-"""Taking up a run where a driver left it, however it went."""
+"""Recovery of a run from the state in which an earlier driver left it."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from gsfl_tune.search.study.study import Study
 
 @contextmanager
 def run_lock(run: RunDirectory) -> Iterator[None]:
-    """Keeps a second driver off a run directory; the lock dies with the process.
+    """Locks a run directory against a second driver; the lock ends with the process.
 
     Raises:
-        UserError: When another process has it.
+        UserError: When another process holds the lock.
     """
     run.path.mkdir(parents=True, exist_ok=True)
     handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
@@ -33,7 +33,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         except OSError as error:
             owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
             raise UserError(
-                f"{run.path}: another search works in this run directory"
+                f"{run.path}: another search is using this run directory"
                 + (f" (process {owner})" if owner else "")
             ) from error
         os.ftruncate(handle, 0)
@@ -44,16 +44,16 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
 
 
 def fingerprint(experiment: Experiment) -> dict[str, str]:
-    """What must stay as it is while a study goes on: dotted path to a description.
+    """Returns what must not change while a study continues: dotted path to a description.
 
-    The journal's trials are comparable, and its samplers know what they see, only as long as
-    parameters and constants stay the same.
+    Trials of the journal are comparable only while parameters and constants stay the same.
+    Samplers rely on that too.
     """
     constants = flat(experiment.defaults().model_dump(mode="json"))
-    # A package that is installed meanwhile changes nothing as long as its terms are left out.
+    # A newly installed package changes nothing while its terms are unused.
     constants = {path: value for path, value in constants.items() if not left_out(path, value)}
     if constants["search.objectives"] is None:
-        # Runs that were begun before there were several do not know the key.
+        # Runs from before the key existed do not have it.
         del constants["search.objectives"]
     found = {path: str(value) for path, value in constants.items()}
     for parameter in experiment.space.parameters:
@@ -69,7 +69,7 @@ def fingerprint(experiment: Experiment) -> dict[str, str]:
 
 
 def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
-    """Refuses an experiment that is not the one that began a run; writes nothing.
+    """Refuses an experiment that did not begin this run; writes nothing.
 
     Raises:
         UserError: With one line per difference.
@@ -82,11 +82,11 @@ def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
 
 @dataclass(frozen=True)
 class Reconciled:
-    """What an earlier driver left.
+    """Holds what an earlier driver left.
 
     Attributes:
-        again: Trials that were under way, to be handed out again under their numbers.
-        settled: Trials whose end was decided but not written down; it is now.
+        again: Running trials, to be handed out again under their numbers.
+        settled: Trials whose end was decided but not yet recorded; it is recorded now.
     """
 
     again: list[int] = field(default_factory=list)
@@ -94,10 +94,10 @@ class Reconciled:
 
 
 def reconcile(study: Study, last_rung: int) -> Reconciled:
-    """Settles what was decided, and lists what was under way.
+    """Records decided trials as ended and lists the running ones.
 
     Args:
-        study: The study, just opened.
+        study: The study, newly opened.
         last_rung: Rung at which a trial is complete.
     """
     result = Reconciled()
@@ -118,7 +118,7 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
 
 
 def flat(value: Any, path: str = "") -> dict[str, Any]:
-    """A nested mapping by dotted path."""
+    """Flattens a nested mapping to dotted paths."""
     if not isinstance(value, dict):
         return {path: value}
     found: dict[str, Any] = {}

@@ -1,4 +1,4 @@
-"""The durable study: the one source of truth about the trials of a search."""
+"""The durable study: the only authoritative record of a search's trials."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
 
 class Study:
-    """An Optuna study in the run's journal.
+    """Keeps an Optuna study in the run's journal.
 
-    Every change is in the journal when the method returns, where it survives the driver, and may
-    be made twice: a driver that is killed between a change and its consequence does both
-    again. The disk has it some milliseconds later. If the power fails in between, the last
-    changes are made once more: a trial's own files say how far it is.
+    Every change is in the journal when the method returns, so it survives the driver. Every change
+    may be made twice: a driver that is killed between a change and its consequence repeats both.
+    The data reaches the disk some milliseconds later. After a power cut in between, the last
+    changes are made again: a trial's own files record its progress.
 
     Args:
         journal: File of the run's journal.
         name: ``search`` or ``control``.
         space: The search space.
         metric: The objective, a key of METRICS.
-        latency: Whether latency is a second objective. Optuna takes no rung values of such a study:
+        latency: Whether latency is a second objective. Optuna accepts no rung values then:
             they are kept in the user attribute ``rungs`` of a trial.
-        sampler: Who proposes.
+        sampler: Configuration of the sampler.
         seed: Seed of the study.
         fingerprint: What must not change while the study goes on, by dotted path; see
             `gsfl_tune.search.study.reconcile.fingerprint`.
-        ahead: Computes proposals before they are asked for; default: nobody does.
+        ahead: Computes proposals in advance; default: none are computed in advance.
 
     Raises:
         UserError: When the journal's study was made from something else: one line per
@@ -75,7 +75,7 @@ class Study:
         self._ahead = ahead
         self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=latency)
         self._storage, self._journal = open_journal(journal)
-        # Refuses what cannot be sampled (grid over floats) before anything is written.
+        # Refuses a space that cannot be sampled (grid over floats) before anything is written.
         first = self._proposals.sampler(0)
         self._study = optuna.create_study(
             storage=self._storage,
@@ -95,18 +95,18 @@ class Study:
     # --- asking ---------------------------------------------------------------------------
 
     def enqueue(self, params: Mapping[str, Any], origin: str) -> None:
-        """Puts a configuration in front of the queue, to be tried first and never stopped.
+        """Puts a configuration at the front of the queue; it is never stopped early.
 
         Args:
             params: Active parameters by name.
-            origin: Who wants it: ``published``, ``defaults`` or ``enqueue[i]``. Parameters
-                that the study was given before are left alone, whoever wanted them.
+            origin: Its source: ``published``, ``defaults`` or ``enqueue[i]``. Parameters that are
+                already in the study are not added again, whatever their source.
         """
         for trial in self.trials():
             if fixed_params(trial) == params:
                 return
             if trial.user_attrs.get("recreated") and params.items() <= trial.params.items():
-                # The journal that knew what it was is lost.
+                # The journal that recorded its origin is lost.
                 if not trial.state.is_finished():
                     self.note(trial.number, "protected", True)
                     self.note(trial.number, "origin", origin)
@@ -115,7 +115,7 @@ class Study:
         self._look()
 
     def ask(self) -> Asked | None:
-        """Creates the next trial; None when every configuration of the space was tried."""
+        """Creates the next trial; returns None when every configuration was tried."""
         self._look()
         asked = self._waited_for() or self._proposed_ahead() or self._proposed()
         if asked is not None:
@@ -124,9 +124,9 @@ class Study:
         return asked
 
     def again(self, number: int) -> Asked:
-        """Hands out a RUNNING trial once more, under its number and with its parameters.
+        """Hands out a RUNNING trial again, with its number and parameters.
 
-        Parameters that a driver killed in the middle of a write left out are drawn now.
+        If a driver was killed in the middle of a write, missing parameters are drawn now.
         """
         self._study.sampler = self._proposals.sampler(number)
         before = self._journal.end
@@ -138,7 +138,7 @@ class Study:
         return asked
 
     def recreate(self, params: Mapping[str, Any]) -> None:
-        """Creates the next trial, RUNNING, with parameters that it had in a journal that is lost.
+        """Creates the next trial, RUNNING, with parameters from a lost journal.
 
         Raises:
             KeyError: For a parameter that the space does not have.
@@ -147,12 +147,12 @@ class Study:
         self._create(params, {"recreated": True})
 
     def on_loss(self, notice: Callable[[str], None]) -> None:
-        """Names who is told when proposals can no longer be computed ahead."""
+        """Sets the callback for the moment when proposals can no longer be computed ahead."""
         if self._ahead is not None:
             self._ahead.on_loss = notice
 
     def close(self) -> None:
-        """Ends what runs beside the study, when the disk has it; it can still be read."""
+        """Waits for the disk and ends the background work; the study stays readable."""
         if self._ahead is not None:
             self._ahead.close()
         self._journal.close()
@@ -160,7 +160,7 @@ class Study:
     # --- telling --------------------------------------------------------------------------
 
     def report(self, number: int, k: int, value: float) -> None:
-        """Stores the objective at rung `k`, once."""
+        """Stores the objective at rung `k`; a second call changes nothing."""
         frozen = self.trial(number)
         if frozen.state.is_finished() or k in self.rungs(frozen):
             return
@@ -179,13 +179,13 @@ class Study:
         *,
         latency: Mapping[str, Any] | None = None,
     ) -> None:
-        """The trial came to its end, rung `k`; a value that is not finite makes it a failure.
+        """Ends the trial at rung `k`; a value that is not finite makes it a failure.
 
         Args:
             number: Trial number.
             value: The objective.
             k: Rung at which it ended.
-            latency: What `measure_latency` says, where it is an objective.
+            latency: Result of `measure_latency`, where latency is an objective.
         """
         if not math.isfinite(value):
             self.fail(number, f"{self.metric} is {value}")
@@ -202,18 +202,18 @@ class Study:
                 self._tell(number, TrialState.COMPLETE, *values)
 
     def prune(self, number: int, value: float, k: int) -> None:
-        """The scheduler stopped the trial at rung `k`.
+        """Records that the scheduler stopped the trial at rung `k`.
 
-        Value and state are one write: no driver finds the one without the other.
+        Value and state are one write, so a driver always finds both or neither.
         """
         if not self._finished(number):
             with self._journal.batch():
                 self.report(number, k, value)
-                # As Optuna has it, the value of a pruned trial is that of its last rung.
+                # As in Optuna, the value of a pruned trial is that of its last rung.
                 self._tell_last(number)
 
     def cut(self, number: int, reason: str) -> None:
-        """The search ended before the trial did: PRUNED, at whatever rung it had come to.
+        """Marks a trial as PRUNED because the search ended first.
 
         Args:
             number: Trial number.
@@ -225,11 +225,11 @@ class Study:
                 self._tell_last(number)
 
     def note(self, number: int, key: str, value: Any) -> None:
-        """Keeps something that is worth knowing of a trial in its user attributes."""
+        """Stores additional information on a trial in its user attributes."""
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
 
     def fail(self, number: int, reason: str) -> None:
-        """The trial broke; `reason` is kept in its user attributes."""
+        """Marks the trial as failed and stores `reason` in its user attributes."""
         if not self._finished(number):
             with self._journal.batch():
                 self.note(number, "reason", reason)
@@ -238,47 +238,47 @@ class Study:
     # --- looking --------------------------------------------------------------------------
 
     def trials(self) -> list[FrozenTrial]:
-        """All trials by number. They are the study's own objects: read only."""
+        """Returns all trials by number. They are the study's own objects: do not change them."""
         return self._study.get_trials(deepcopy=False)
 
     def trial(self, number: int) -> FrozenTrial:
-        """One trial, the study's own object: read only."""
+        """Returns one trial. It is the study's own object: do not change it."""
         return self._storage.get_trial(self._trial_id(number))
 
     def running(self) -> list[int]:
-        """Numbers of the trials that are under way, oldest first."""
+        """Returns the numbers of the running trials, oldest first."""
         return self._tally.running()
 
     def counts(self) -> dict[str, int]:
-        """Trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
+        """Counts trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
         return {name: self._tally.count(TrialState[name]) for name in _STATES}
 
     def created(self) -> int:
-        """Trials that were handed out, finished or not: what counts against the budget."""
+        """Counts trials that were handed out, finished or not. The budget limits this number."""
         return len(self._tally) - len(self._tally.waiting)
 
     @property
     def configurations(self) -> int:
-        """Different configurations that its trials have, as of the last proposal."""
+        """Counts the different configurations of its trials, as of the last proposal."""
         return len(self._proposals.tried)
 
     def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
-        """The objective at every rung that a trial has come to."""
+        """Returns the objective at every rung that a trial has reached."""
         if not self.latency:
             return trial.intermediate_values
         return {int(k): value for k, value in trial.user_attrs.get("rungs", {}).items()}
 
     def value(self, trial: FrozenTrial) -> float | None:
-        """The objective (the first of two) of a finished trial, None where there is none."""
+        """Returns the (first) objective of a finished trial, or None without one."""
         return float(trial.values[0]) if trial.values else None
 
     def ranking(self) -> list[FrozenTrial]:
-        """COMPLETE trials, best first; equal values in the order of their numbers."""
+        """Returns COMPLETE trials, best first; ties are ordered by number."""
         complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
         return sorted(complete, key=self._key)
 
     def best(self) -> FrozenTrial | None:
-        """The best COMPLETE trial."""
+        """Returns the best COMPLETE trial."""
         return self._tally.best
 
     # --- inside ---------------------------------------------------------------------------
@@ -309,7 +309,7 @@ class Study:
         return self._create(found.params, notes=found.notes)
 
     def _prepare(self) -> None:
-        """Has the next proposal computed, unless a configuration waits to be tried first."""
+        """Starts the computation of the next proposal, unless a queued configuration is next."""
         if self._ahead is not None and not self._tally.waiting:
             self._ahead.prepare(len(self._tally), self._until())
 
@@ -334,7 +334,7 @@ class Study:
         return Asked(number=number, params=dict(params), protected=False, rungs={})
 
     def _until(self) -> int:
-        """Bytes of the journal up to the trial that was handed out last, by whatever driver."""
+        """Returns the length of the journal in bytes up to the trial that was handed out last."""
         if self._handed_out is None:
             ids = {trial._trial_id for trial in self.trials()}
             self._handed_out = end_of_proposals(self._path, self._id, ids)
@@ -357,20 +357,20 @@ class Study:
         return self.trial(number).state.is_finished()
 
     def _tell_last(self, number: int) -> None:
-        """PRUNED, with the value of the last rung; none where Optuna wants two."""
+        """Marks a trial PRUNED with the value of its last rung (none with two objectives)."""
         rungs = self.rungs(self.trial(number))
         last = rungs[max(rungs)] if rungs else math.nan
         one = [last] if math.isfinite(last) and not self.latency else []
         self._tell(number, TrialState.PRUNED, *one)
 
     def _tell(self, number: int, state: TrialState, *found: float) -> None:
-        # What `optuna.Study.tell` does, but for a deep copy of the trial.
+        # Does the work of `optuna.Study.tell` without its deep copy of the trial.
         values = [float(value) for value in found] or None
         self._storage.set_trial_state_values(self._trial_id(number), state, values)
         self._tally.note(self.trial(number))
 
     def _look(self) -> None:
-        """Takes note of trials that are new."""
+        """Registers new trials."""
         while True:
             try:
                 trial = self.trial(len(self._tally))
@@ -379,6 +379,6 @@ class Study:
             self._tally.note(trial)
 
     def _key(self, trial: FrozenTrial) -> tuple[float, int]:
-        """Sorts the best first."""
+        """Returns the sort key that puts the best trial first."""
         sign = -1.0 if self.direction == "maximize" else 1.0
         return sign * (self.value(trial) or 0.0), trial.number

@@ -1,4 +1,4 @@
-"""Trials by state, and the best of them: what would else be counted anew at every event."""
+"""Running counts of trials by state and the best trial, so that no event has to recount."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Tally:
         return len(self._states)
 
     def note(self, trial: FrozenTrial) -> None:
-        """Takes in the next trial, or the state that a trial has come to."""
+        """Registers the next trial, or a trial's new state."""
         number, state = trial.number, trial.state
         if number == len(self._states):
             self._states.append(state)
@@ -50,9 +50,9 @@ class Tally:
             self.best = trial
 
     def running(self) -> list[int]:
-        """Numbers of the trials that are under way, oldest first."""
+        """Returns the numbers of the running trials, oldest first."""
         return [n for n, state in enumerate(self._states) if state == TrialState.RUNNING]
 
     def count(self, state: TrialState) -> int:
-        """How many trials are in a state."""
+        """Returns the number of trials in a state."""
         return self._counts[state]

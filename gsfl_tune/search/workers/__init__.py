@@ -1,1 +1,1 @@
-"""What a worker process does: trials, retrains, ranks."""
+"""Tasks of a worker process: trials, retrains, ranks."""

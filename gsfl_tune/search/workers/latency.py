@@ -1,4 +1,4 @@
-"""How long a trained network takes for one image: the second objective of a search."""
+"""The latency of a trained network for one image: the second objective of a search."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ def measure_latency(training: Training) -> dict[str, Any]:
     """Times inference, one image at a time, on the device and with the threads of a trial.
 
     Args:
-        training: A training at its end.
+        training: A finished training.
 
     Returns:
-        ``latency_ms``, the median of ``runs`` runs, with ``threads`` and ``device``, and whether it
-        is ``reliable``, with the ``spread`` and the cores that ``others`` used, see
-        `gsfl_tune.training.timing.Timing`.
+        ``latency_ms``, the median of ``runs`` runs, with ``threads`` and ``device``. ``reliable``
+        tells whether it can be trusted, from the ``spread`` and the cores that ``others`` used,
+        see `gsfl_tune.training.timing.Timing`.
     """
     device = training.device
     network = training.trained_network().to(device)
@@ -38,7 +38,7 @@ def measure_latency(training: Training) -> dict[str, Any]:
             torch.cuda.synchronize(device)
         return 1000 * (time.perf_counter() - started)
 
-    # A GPU needs one thread, to be fed.
+    # A GPU needs only one CPU thread, which feeds it.
     threads = 1 if device.type == "cuda" else torch.get_num_threads()
     with torch.inference_mode():
         for _ in range(_WARM_UP):

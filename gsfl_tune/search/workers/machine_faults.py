@@ -1,4 +1,4 @@
-"""Tells failures of the machine from failures of a configuration."""
+"""The distinction between failures of the machine and failures of a configuration."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from gsfl_tune.models import WeightsUnavailable
 
 
 def environment_problem(error: Exception) -> EnvironmentProblem | None:
-    """What the machine did, or None when the configuration is to blame.
+    """Returns the fault of the machine, or None when the configuration is at fault.
 
-    A full disk would fail every trial that is left within seconds, and for good: nobody
-    should write that down as an outcome of a configuration.
+    A full disk would fail every remaining trial within seconds, and for good. This must not be
+    recorded as an outcome of configurations.
 
     Args:
-        error: What a training raised. Its causes count too: messages for users wrap them.
+        error: Error of a training. Its causes count too: messages for users wrap them.
     """
     if isinstance(error, EnvironmentProblem):
         return error

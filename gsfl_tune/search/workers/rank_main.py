@@ -1,8 +1,8 @@
-"""A rank of a trial as its own process, which `gsfl_tune.search.workers.rank_pool` starts.
+"""The process of a further rank of a trial, started by `gsfl_tune.search.workers.rank_pool`.
 
-Commands come as JSON lines on standard input, reports go as JSON lines to standard output. When the
-input ends, so does the process, whatever it is doing: nothing else ends it when its trial's worker
-was killed.
+Commands arrive as JSON lines on standard input, reports leave as JSON lines on standard output. The
+process ends when its input ends, whatever it is doing. Nothing else would end it after its trial's
+worker was killed.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import IO, Any
 
 
 def main() -> None:
-    """Takes part in one training after the other."""
-    # Whatever a library prints must not look like a report.
+    """Takes part in one training after another."""
+    # Output of a library must not look like a report.
     reports = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     commands: queue.Queue[dict[str, Any]] = queue.Queue()
@@ -34,7 +34,7 @@ def main() -> None:
 
         message = str(error) or type(error).__name__
         _report(reports, {"broken": {"kind": kind_of(error), "message": message}})
-        # Not the orderly way: it waits for a group that others may have left.
+        # Not a regular exit: that waits for a group that other ranks may have left.
         os._exit(1)
 
 
@@ -67,7 +67,7 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
     ranks = Ranks(job.rank, job.size, job.meeting, training.device)
     training.follow(ranks)
     while "end" not in commands.get():
-        with suppress(NonFiniteLoss):  # rank 0 says so
+        with suppress(NonFiniteLoss):  # rank 0 reports it
             training.run_epoch()
     ranks.close()
     del training

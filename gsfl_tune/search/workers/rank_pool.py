@@ -1,9 +1,9 @@
 """The processes that train a trial together with its worker: one for each further GPU.
 
-They are children of the worker, on its node and in its resources, so that Ray needs to know nothing
-of them: a worker that dies takes them along (their standard input ends), and when one of them dies
-the trial fails as a whole and is started again from its checkpoint. They outlive a trial, as the
-worker does. See `gsfl_tune.search.workers.rank_main` for their side.
+They are children of the worker, on its node and within its resources, so Ray does not manage them.
+They end with the worker, as their standard input ends. If one of them dies, the whole trial fails
+and is started again from its checkpoint. They live on from trial to trial, as the worker does. See
+`gsfl_tune.search.workers.rank_main` for their side.
 """
 
 from __future__ import annotations
@@ -31,28 +31,28 @@ from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.process_group import Divided, Ranks
 from gsfl_tune.training.training import NonFiniteLoss
 
-# What ended a rank is known this long after another one was left alone, at the latest.
+# Longest time until the cause of a rank's end is known, after another rank lost contact.
 _CAUSE_SECONDS = 5.0
-# Gloo notices that a rank is gone; a GPU's collective, or a group that forms, waits for it.
+# Gloo notices a lost rank; a collective of GPUs, or a group that is forming, hangs.
 _HANG_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 
 
 class RankLost(RuntimeError):
-    """A process of a trial died or broke; the trial can go on from its checkpoint."""
+    """Raised when a process of a trial died or failed; its checkpoint can be continued."""
 
 
 class RankTask(BaseModel):
-    """What a rank is told about a training.
+    """Describes a training for a rank.
 
     Attributes:
         rank: 1..size-1.
         size: Number of ranks.
-        meeting: File by which ranks find each other.
+        meeting: File through which ranks find each other.
         config: The configuration.
         seed: Seed of the training.
         fit: Which images it is trained on.
-        directory: Of the trial; only rank 0 writes there.
+        directory: Directory of the trial; only rank 0 writes there.
         side: Side of the decoded squares.
         cache_dir: Root of the node's caches.
         threads: CPU threads.
@@ -75,7 +75,7 @@ class RankTask(BaseModel):
 
 
 class RankProcesses:
-    """Ranks 1.. as child processes, see `gsfl_tune.training.process_group.Team`.
+    """Holds the ranks from 1 on as child processes, see `gsfl_tune.training.process_group.Team`.
 
     Args:
         size: Number of ranks, the caller's process included.
@@ -91,7 +91,7 @@ class RankProcesses:
         self._working = False
 
     def start(self, training: Divided) -> Ranks:
-        """Starts those that do not run, and forms the group.
+        """Starts missing processes, and forms the group.
 
         Raises:
             RankLost: When one cannot be started.
@@ -126,10 +126,10 @@ class RankProcesses:
         return self._ranks
 
     def next_epoch(self) -> None:
-        """Has all of them train the next epoch.
+        """Starts the next epoch in all processes.
 
         Raises:
-            RankLost: When one has died since the last one.
+            RankLost: When a process has died since the last epoch.
         """
         self._working = True
         for process in self._processes:
@@ -140,7 +140,7 @@ class RankProcesses:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Raises what broke another rank in place of what this one felt of it.
+        """Raises the original error of another rank in place of its effect on this one.
 
         Raises:
             torch.OutOfMemoryError: When another rank's memory was too small.
@@ -165,7 +165,7 @@ class RankProcesses:
         self._working = False
 
     def leave(self) -> None:
-        """Frees the others for the next training; those in the middle of an epoch are ended."""
+        """Frees the other ranks for the next training; ranks in the middle of an epoch end."""
         if self._working:
             self._kill()
         elif self._ranks is not None:
@@ -190,18 +190,18 @@ class RankProcesses:
             raise self._cause() or RankLost("a process of the trial did not start")
 
     def _cause(self) -> Exception | None:
-        """What ended another rank; None if all live."""
+        """Returns the error that ended another rank; None if all are alive."""
         deadline = time.monotonic() + _CAUSE_SECONDS
         while all(process.alive for process in self._processes):
             if time.monotonic() > deadline:
                 return None
             time.sleep(_POLL_SECONDS)
-        time.sleep(10 * _POLL_SECONDS)  # the others fall over the first one: hear them all
+        time.sleep(10 * _POLL_SECONDS)  # others fail because of the first one: wait for all
         ended = [process.cause() for process in self._processes if not process.alive]
         return min(ended, key=lambda each: isinstance(each, RankLost))
 
     def _ended(self) -> None:
-        """Called by the thread of a rank that is gone: ends this one if nobody notices."""
+        """Ends this process if no error surfaces; called by the thread of a lost rank."""
         ranks, deadline = self._ranks, time.monotonic() + _HANG_SECONDS
         while self._working and self._ranks is ranks:
             if time.monotonic() > deadline:
@@ -218,7 +218,7 @@ class RankProcesses:
 
 
 class _RankProcess:
-    """One rank: its process, and a thread that reads what it says."""
+    """Holds one rank: its process, and a thread that reads its reports."""
 
     def __init__(self, rank: int, threads: int, ended: Any) -> None:
         self.rank = rank
@@ -231,7 +231,7 @@ class _RankProcess:
             stdout=subprocess.PIPE,
             env=_environment(rank, threads),
             text=True,
-            start_new_session=True,  # Ctrl-C in a terminal is the driver's
+            start_new_session=True,  # the driver handles Ctrl-C in a terminal
         )
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -243,11 +243,11 @@ class _RankProcess:
 
     @property
     def alive(self) -> bool:
-        """Whether it runs and has not broken."""
+        """Returns whether it runs and has not failed."""
         return self._process.poll() is None and "broken" not in (self.report or {})
 
     def tell(self, message: dict[str, Any]) -> None:
-        """Sends a command; one that is gone hears nothing, which others will notice."""
+        """Sends a command; the loss of the process is noticed elsewhere."""
         if "train" in message:
             self.report = None
         with suppress(OSError):
@@ -255,7 +255,7 @@ class _RankProcess:
             self._input.flush()
 
     def cause(self) -> Exception:
-        """Why it is gone."""
+        """Returns why the process is gone."""
         self._thread.join(1.0)
         broken = (self.report or {}).get("broken")
         if broken is not None:
@@ -265,7 +265,7 @@ class _RankProcess:
         return RankLost(f"rank {self.rank}, a process of the trial, died ({how})")
 
     def kill(self) -> None:
-        """Ends it and waits for it."""
+        """Kills the process and waits for its end."""
         self._killed = True
         self._process.kill()
         self._process.wait()
@@ -286,7 +286,7 @@ Kind = Literal["memory", "user", "environment", "other"]
 
 
 def kind_of(error: BaseException) -> Kind:
-    """What a rank says of its failure."""
+    """Returns the kind under which a rank reports its failure."""
     if isinstance(error, torch.OutOfMemoryError | MemoryError):
         return "memory"
     if isinstance(error, Exception) and environment_problem(error) is not None:
@@ -303,7 +303,7 @@ def _exception(kind: Kind, message: str) -> Exception:
 
 
 def _environment(rank: int, threads: int) -> dict[str, str]:
-    """Of a rank: its own GPU alone, and the packages of this process."""
+    """Returns the environment of a rank: only its own GPU, and the packages of this process."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
     environment["OMP_NUM_THREADS"] = str(threads)
@@ -320,7 +320,7 @@ _team: RankProcesses | None = None
 
 
 def team_of(size: int, threads: int = 1) -> RankProcesses | None:
-    """The team of this process, kept from trial to trial; None for a trial of one process."""
+    """Returns the team of this process, kept from trial to trial; None for a single process."""
     global _team
     if size == 1:
         return None

@@ -1,4 +1,4 @@
-"""A training to its end, as a worker process sees it: the retrains that end a run."""
+"""The retrains that end a run, in a worker process."""
 
 from __future__ import annotations
 
@@ -35,16 +35,16 @@ VALIDATION_FILE = "validation.npz"
 
 
 class Job(BaseModel):
-    """One training to its end.
+    """Describes one complete training.
 
     Attributes:
-        name: As a user reads it.
+        name: Name that a user sees.
         config: The configuration.
         seed: Seed of weights, order, dropout and augmentation.
-        directory: Where its files go; ``result.json`` there means that it is done.
+        directory: Directory for its files; ``result.json`` there means that it is done.
         fit: Which images it is trained on.
         test: Whether the test split is predicted at the end (``test.npz``).
-        pieces: Parts that a batch is trained in, where memory ran out before.
+        pieces: Number of parts of a batch, after memory ran out before.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -59,7 +59,7 @@ class Job(BaseModel):
 
 
 class JobSetting(BaseModel):
-    """What all jobs of a run share; see `Task`."""
+    """Holds what all jobs of a run share; see `Task`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -74,7 +74,7 @@ class JobSetting(BaseModel):
 
 
 def load_result(job: Job) -> dict[str, Any] | None:
-    """The result that an earlier driver left."""
+    """Reads the result that an earlier driver left."""
     path = job.directory / RESULT_FILE
     return read_json(path) if path.exists() else None
 
@@ -83,7 +83,7 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     """Trains a job to its end, from its checkpoint if it has one.
 
     Returns:
-        What ``result.json`` holds: ``validation`` (metrics after the last epoch, with
+        Content of ``result.json``: ``validation`` (metrics after the last epoch, with
         ``fit="train"``; the predictions are in ``validation.npz``), ``test`` (metrics, if asked
         for), ``epochs``, ``seconds`` and ``measured`` (epochs and seconds by stage); or
         ``failed``, a reason. None when it was interrupted.
@@ -108,7 +108,7 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         if workplace is not None:
             workplace.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
         if result is not None and not job.test:
-            # It was compared; only models that are tested are ever used.
+            # The comparison is done; only models that are tested are used later.
             (job.directory / CHECKPOINT).unlink(missing_ok=True)
             if workplace is not None:
                 workplace.discard(CHECKPOINT)
@@ -128,17 +128,17 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
 def _attempt_that_fits(
     job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
 ) -> dict[str, Any] | None:
-    """Trains; where memory runs out, once more from the checkpoint with half the batch."""
+    """Trains; where memory runs out, tries again from the checkpoint with half the batch."""
     try:
         return _attempt(job, setting, pieces, workplace)
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is None:
             raise
-    # Only here has the error let go of what it held.
+    # Only here has the error released the memory that it referenced.
     free_memory()
     if pieces > 1:
-        # Not a result: another machine may have more.
+        # Not stored as a result: another machine may have more memory.
         raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
     return _attempt_that_fits(job, setting, HALVED, workplace)
 
@@ -151,7 +151,7 @@ def _attempt(
     except NonFiniteLoss as error:
         return {"failed": str(error)}
     except ClaimLost:
-        # Nobody listens: whoever has the training now was told that this process is dead.
+        # The result is not needed: another process has taken over the training.
         return None
 
 
@@ -209,7 +209,7 @@ def _to_the_end(
 
 
 def _measured(records: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """Epochs and their seconds by stage, without what was built for all trainings."""
+    """Returns epochs and their seconds by stage, without preparation for all trainings."""
     found: dict[str, list[float]] = {}
     for record in records:
         epochs, seconds = found.get(record["stage"], (0, 0.0))

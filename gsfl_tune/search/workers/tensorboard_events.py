@@ -15,20 +15,20 @@ from gsfl_tune.experiment.space import Space
 HparamKind = Literal["flag", "number", "word"]
 
 _PLUGIN = "hparams"
-# Larger pictures show no more and make files large.
+# Larger pictures show no more detail and make large files.
 _LEAST_SIDE, _MOST_SIDE = 256, 768
 
 
 class EventWriter:
-    """Scalars of every epoch, the searched parameters, and a confusion matrix at the end.
+    """Writes scalars of every epoch, the searched parameters, and a final confusion matrix.
 
-    What parameters and metrics there are is written once for the whole run, see
-    `gsfl_tune.search.observers.tracking.tensorboard`: TensorBoard believes the first such list
-    that it finds, and that of one trial lacks the parameters that were not active in it.
+    The list of parameters and metrics is written once for the whole run, see
+    `gsfl_tune.search.observers.tracking.tensorboard`. TensorBoard uses the first such list that it
+    finds, and a trial's list would lack the parameters that were not active in it.
 
     Args:
         directory: Directory of the trial; the event file goes there.
-        params: Active parameters as `hparams` gives them.
+        params: Active parameters in the form that `hparams` gives.
         metric: The objective.
         epoch: Epochs that were trained before; later ones of an earlier process are hidden.
     """
@@ -46,7 +46,7 @@ class EventWriter:
     def epoch(self, record: Mapping[str, Any], wall_time: float | None = None) -> None:
         """Adds the numbers of an epoch's record; `wall_time` is when it ended, default now."""
         if self._writer is None:
-            # Takes half a second the first time: not before there is something to write.
+            # The import takes half a second, so it waits until there is something to write.
             from tensorboardX import SummaryWriter
 
             self._writer = SummaryWriter(
@@ -54,8 +54,8 @@ class EventWriter:
                 purge_step=self._start + 1 if self._start else None,
                 flush_secs=30,
                 write_to_disk=True,
-                # tensorboardX names files by the second: who takes a trial up within the second
-                # in which another process began would write over what that one left.
+                # tensorboardX names files by the second: a process that continues a trial in the
+                # same second in which another began would overwrite its file.
                 filename_suffix=f".{time.time_ns()}",
             )
             self._writer.file_writer.add_summary(_session_start(self._params))
@@ -79,12 +79,12 @@ class EventWriter:
             self._writer.add_image("validation/confusion", picture, self._epoch, dataformats="HWC")
 
     def again(self, event: Any) -> None:
-        """Adds what another file had already."""
+        """Adds an event of another file."""
         if self._writer is not None:
             self._writer.file_writer.add_summary(event.summary, event.step, event.wall_time)
 
     def close(self, value: float | None = None, *, failed: bool = False) -> None:
-        """Ends the file; with the trial's last value the trial has ended."""
+        """Closes the file; with the trial's last value the trial has ended."""
         if self._writer is None:
             return
         if value is not None:
@@ -97,10 +97,10 @@ class EventWriter:
 def confusion_picture(
     predicted: np.ndarray, labels: np.ndarray, groups: np.ndarray | None = None
 ) -> np.ndarray:
-    """(side, side, 3) uint8: rows are true classes, dark where a class is often taken for another.
+    """Returns (side, side, 3) uint8: rows are true classes, dark cells are frequent confusions.
 
-    Rows are shares of the class; with groups, classes stand by group, so that errors inside a
-    group lie in squares along the diagonal.
+    Rows are shares of the class. With groups, classes are ordered by group, so that errors inside
+    a group lie in squares along the diagonal.
     """
     count = int(max(predicted.max(), labels.max())) + 1
     count = max(count, len(groups) if groups is not None else 0)
@@ -113,11 +113,11 @@ def confusion_picture(
 
 
 def matrix_picture(matrix: np.ndarray) -> np.ndarray:
-    """(side, side, 3) uint8 of a (C, C) matrix of counts, each row as shares of its sum."""
+    """Returns (side, side, 3) uint8 of a (C, C) matrix of counts, each row as shares of its sum."""
     shares = matrix / np.maximum(1, matrix.sum(axis=1, keepdims=True))
     count = len(shares)
     if count > _MOST_SIDE:
-        # The largest share of a block: a mean would hide single confusions.
+        # Shows the largest share of a block: a mean would hide single confusions.
         size = -(-count // _MOST_SIDE)
         padded = np.zeros((-(-count // size) * size,) * 2)
         padded[:count, :count] = shares
@@ -130,9 +130,9 @@ def matrix_picture(matrix: np.ndarray) -> np.ndarray:
 
 
 def hparam_kind(choices: Sequence[Any]) -> HparamKind:
-    """What TensorBoard takes the values of a choice for; mixed ones are words.
+    """Returns TensorBoard's type for the values of a choice; mixed ones are text.
 
-    The table of parameters and every trial must say the same, or rows cannot be filtered.
+    The table of parameters and every trial must agree, or rows cannot be filtered.
     """
     if all(isinstance(choice, bool) for choice in choices):
         return "flag"
@@ -140,10 +140,10 @@ def hparam_kind(choices: Sequence[Any]) -> HparamKind:
 
 
 def hparams(space: Space, params: Mapping[str, Any]) -> dict[str, bool | int | float | str]:
-    """A trial's active parameters as TensorBoard shows them.
+    """Returns a trial's active parameters in the form that TensorBoard shows.
 
     Args:
-        space: What is searched.
+        space: The search space.
         params: Values by parameter name, inactive ones too.
     """
     words = words_of(space)
@@ -152,7 +152,7 @@ def hparams(space: Space, params: Mapping[str, Any]) -> dict[str, bool | int | f
 
 
 def words_of(space: Space) -> set[str]:
-    """Names of the choices whose values are shown as words, whichever a trial has."""
+    """Returns the names of choices whose values are shown as text in every trial."""
     draws = {parameter.name: parameter.distribution for parameter in space.parameters}
     return {
         name
@@ -184,7 +184,7 @@ def _session_end(*, failed: bool) -> Any:
 
 
 def hparams_summary(kind: str, content: Any) -> Any:
-    """A summary of TensorBoard's hparams plugin.
+    """Makes a summary of TensorBoard's hparams plugin.
 
     Args:
         kind: ``experiment``, ``session_start_info`` or ``session_end_info``.

@@ -1,4 +1,4 @@
-"""One trial as a worker process sees it: plain values in and out, no Ray and no Optuna."""
+"""One trial in a worker process: plain values in and out, without Ray and Optuna."""
 
 from __future__ import annotations
 
@@ -31,36 +31,36 @@ from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory
 from gsfl_tune.training.training import NonFiniteLoss, Training
 from gsfl_tune.training.workspace import Workspace
 
-# A checkpoint costs some hundredths of a second, an epoch on cached features as much. What a
-# kill can cost at most is this time again: training is a function of the configuration.
+# A checkpoint costs some hundredths of a second, as much as an epoch on cached features. A kill
+# costs at most this time once more: training is a function of the configuration.
 SECONDS_BETWEEN_SAVES = 20.0
 
 
 class Task(BaseModel):
-    """What a worker process is told about a trial.
+    """Describes a trial for a worker process.
 
     Attributes:
         number: Trial number.
         config: The configuration.
-        directory: Where the trial's files go.
-        interrupt: File whose presence asks to save and stop.
+        directory: Directory for the trial's files.
+        interrupt: File whose presence asks the trial to save and stop.
         metric: The objective.
         latency: Whether the latency of the trained network is to be measured.
         rungs: Epoch of each rung.
         reduction: Factor between rungs, for Ray's ``rung_time``.
-        reported: Rungs whose values the study has already.
+        reported: Number of rungs whose values the study already has.
         side: Side of the decoded squares.
         cache_dir: Root of the node's caches.
         threads: CPU threads of a process.
-        workers: Processes that train it together.
-        params: Searched parameters, all that were drawn.
-        shown: Those that are active, as TensorBoard shows them.
+        workers: Number of processes that train it together.
+        params: All drawn values of searched parameters.
+        shown: The active ones, in the form that TensorBoard shows.
         save_seconds: Seconds between checkpoints.
-        pieces: Parts that a batch is trained in, more than one where the trial ran out of
-            memory before.
+        pieces: Number of parts of a batch, more than one where the trial ran out of memory
+            before.
         timeout: Seconds that the trial may take, those before a restart included.
-        storage: Where the run is kept; default: in the run directory alone.
-        channel: Where its worker says what it does, see `gsfl_tune.search.ray_tune.heartbeat`.
+        storage: Storage of the run; default: the run directory alone.
+        channel: Channel of the worker's reports, see `gsfl_tune.search.ray_tune.heartbeat`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -88,12 +88,12 @@ class Task(BaseModel):
 
     @property
     def name(self) -> str:
-        """As a user reads it."""
+        """Returns the name that a user sees."""
         return f"trial {self.number}"
 
 
 class TrialTimeout(Exception):
-    """The trial took longer than it may."""
+    """Raised when the trial took longer than allowed."""
 
 
 Ending = Literal["done", "interrupted"]
@@ -104,25 +104,25 @@ _workspaces: dict[str, Workspace] = {}
 def open_workspace(
     config: DataConfig, side: int | None, cache_dir: Path | None, storage: Place | None = None
 ) -> Workspace:
-    """The data of a configuration, kept for the next trial of this process.
+    """Opens the data of a configuration, kept for the next trial of this process.
 
     Args:
         config: The section `data`.
         side: Side of the decoded squares.
         cache_dir: Root of the node's caches.
-        storage: Where the run is kept; nodes may share their caches there.
+        storage: Storage of the run; nodes may share their caches there.
 
     Raises:
-        EnvironmentProblem: When the data cannot be used. It is the same for all trials of a
-            run and could be when the run began: something has happened to it since.
+        EnvironmentProblem: When the data cannot be used. All trials of a run use the same
+            data, and it was valid when the run began: it has changed since.
     """
     side = side or square_side(config.image_size)
-    # What trials may differ in is read from their own configurations, at every use.
+    # Values that may differ between trials are read from their own configurations at every use.
     shared = config.model_dump_json(exclude={"augment", "image_size"})
     key = f"{shared}|{side}|{cache_dir}"
     share_cache(shared_cache(storage))
     if key not in _workspaces:
-        # One is enough, and its backbone may be large.
+        # Only one is kept, as its backbone may be large.
         _workspaces.clear()
         try:
             _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
@@ -132,17 +132,18 @@ def open_workspace(
 
 
 def shared() -> object:
-    """What the trials of this process keep for each other."""
+    """Returns what the trials of this process keep for each other."""
     return _workspaces
 
 
 def take(training: Training) -> Claim:
-    """Takes a training's directory from any process that still works in it, and continues there.
+    """Takes a training's directory over from any other process, and continues there.
 
-    A checkpoint that cannot be read is thrown away.
+    A checkpoint that cannot be read is deleted.
 
     Returns:
-        What says whether somebody else has taken it since; ``epochs.jsonl`` asks by itself.
+        A claim that tells whether another process has taken it since; ``epochs.jsonl`` checks
+        this by itself.
     """
     claim = Claim(training.directory)
     claim.take()
@@ -175,7 +176,7 @@ def train_to(
     last_save: float,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
 ) -> tuple[Ending, float]:
-    """Trains up to an epoch, looking for the interrupt and saving now and then.
+    """Trains up to an epoch, checking for the interrupt and saving now and then.
 
     Returns:
         How it ended, and the time of the last checkpoint (`time.monotonic`).
@@ -195,7 +196,7 @@ def train_to(
 
 
 def too_long(timeout: float) -> str:
-    """Why a trial is ended that took longer than `timeout` seconds."""
+    """Returns why a trial is ended that took longer than `timeout` seconds."""
     return f"longer than search.trial_timeout ({timeout:g} s)"
 
 
@@ -213,7 +214,7 @@ class TrialWorker:
         self._claim = Claim(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
-        # Epochs and their seconds by stage, since they were last told.
+        # Epochs and their seconds by stage, since the last report.
         self._measured: dict[str, tuple[int, float]] = {}
         self._workplace: Workplace | None = None
         self._last_save = time.monotonic()
@@ -229,11 +230,10 @@ class TrialWorker:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch`` and the objective, and at the end ``latency`` (JSON: Ray
             flattens mappings) where that is an objective too; or ``failed`` (a reason); or
-            ``environment`` (a reason that says nothing of the configuration: the trial can
-            be taken up again); or ``interrupted``. Besides ``batch_halved`` where the trial ran
-            out of memory and trains its batches in two parts, ``storage`` where that made
-            trouble, and ``measured`` (JSON): epochs and their seconds by stage, without what was
-            built for all trials.
+            ``environment`` (a reason outside of the configuration: the trial can be continued);
+            or ``interrupted``. Besides ``batch_halved`` where the trial ran out of memory and
+            trains its batches in two parts, ``storage`` where that had problems, and ``measured``
+            (JSON): epochs and their seconds by stage, without preparation for all trials.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
@@ -242,7 +242,7 @@ class TrialWorker:
             if result["done"]:
                 self.close(ended="interrupted" not in result, failed="failed" in result)
         except ClaimLost:
-            # Nobody listens: whoever has the trial now was told that this process is dead.
+            # The result is not needed: another process has taken over the trial.
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
         except (NonFiniteLoss, TrialTimeout, UserError, OSError) as error:
@@ -259,7 +259,7 @@ class TrialWorker:
         return {"trial_number": self.task.number, **result}
 
     def close(self, *, ended: bool = True, failed: bool = False) -> None:
-        """Leaves the trial: writes what TensorBoard shows at its end and forgets the model."""
+        """Ends the trial: writes its last TensorBoard data and releases the model."""
         events, self._events = self._events, None
         training, self._training = self._training, None
         if training is not None:
@@ -275,14 +275,14 @@ class TrialWorker:
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)
-        # A disk that is full may refuse the last events too.
+        # A full disk may refuse the last events too.
         with suppress(OSError):
             self.close(ended=problem is None, failed=True)
-        # Starting the trial again would not help, unless it is not the trial that failed.
+        # A restart of the trial would only help if the machine failed.
         return {"failed" if problem is None else "environment": str(error), "done": True}
 
     def _step_that_fits(self) -> dict[str, Any]:
-        """A step; where memory runs out, once more from the checkpoint with half the batch."""
+        """Does a step; where memory runs out, tries again from the checkpoint with half batches."""
         complaint = None
         try:
             return self._step()
@@ -290,7 +290,7 @@ class TrialWorker:
             complaint = out_of_memory(error)
             if complaint is None:
                 raise
-        # Only here has the error let go of what it held.
+        # Only here has the error released the memory that it referenced.
         with suppress(OSError):
             self.close(ended=False)
         for workspace in _workspaces.values():
@@ -323,7 +323,7 @@ class TrialWorker:
         k = self._rung
         self._rung += 1
         done = self._rung >= len(task.rungs)
-        # Before anybody hears of the rung: whatever dies later, the trial goes on from here.
+        # Before the rung is reported: whatever fails later, the trial continues from here.
         if training.saved < training.epoch:
             save(training, self._claim)
             self._last_save = time.monotonic()

@@ -245,7 +245,7 @@ def test_whatever_goes_wrong_names_the_package(broken, tmp_path):
     told = python(PREPARE, "nowhere", str(tmp_path), *names, packages=broken)
     expected = {
         "gone": "cannot be loaded (ModuleNotFoundError: ",
-        "wrong": "which is no subclass of gsfl_tune.data.sources.Source",
+        "wrong": "which is not a subclass of gsfl_tune.data.sources.Source",
         "fails": "failed (KeyError: 'a slip')",
         "refuses": ": data.path must name a museum",
         "bare": "has no list of samples (does its __init__ call super().__init__()?)",

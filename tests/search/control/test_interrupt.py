@@ -69,11 +69,11 @@ def test_ctrl_c_says_at_once_what_is_waited_for(tmp_path: Path) -> None:
         one = current()
         assert one is not None
         assert one.urgent
-        assert re.fullmatch(r"asked to stop: .* saves first, .* [78] s more", one.text())
+        assert re.fullmatch(r"asked to stop: .* save first, .* [78] s more", one.text())
         os.kill(os.getpid(), signal.SIGINT)
         again = current()
         assert again is not None
-        assert "ending what has not saved" in again.text()
+        assert "ending trials that have not saved" in again.text()
     assert current() is None
 
 

@@ -124,7 +124,7 @@ def test_retrains_that_take_their_nodes_memory_go_on_with_half_the_batch(
     assert done.returncode == 0, done.stdout + done.stderr
     found = read_json(run.path / "found.json")
     finalist, winner, large = found["results"]
-    halved = "ran out of memory: it goes on with batches in two halves"
+    halved = "ran out of memory: it continues with batches in two halves"
     assert sorted(found["told"]) == [
         f"{name}: {halved}" for name in ("finalist", "large", "winner")
     ]

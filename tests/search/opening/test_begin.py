@@ -42,7 +42,7 @@ def test_a_run_without_trials_is_taken_over_by_whatever_comes(begun: RunDirector
     said: list[str] = []
     clear(begun, said.append)
     (line,) = said
-    assert "came to no trial; it is begun anew" in line
+    assert "has no trained epoch; it is begun anew" in line
     assert not begun.manifest_file.exists()
     # What was published of the journal stays: it is only added to.
     assert read_studies(begun.journal) == {}

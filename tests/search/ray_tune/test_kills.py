@@ -120,7 +120,7 @@ def test_kill_9_of_the_driver_loses_no_finished_trial(run: RunDirectory, start: 
     before = _finished(run)
     assert 1 <= len(before) < TRIALS
     output = _ends_well(run, start, before)
-    assert "goes on where it was" in output
+    assert "continues where it stopped" in output
 
 
 @pytest.mark.slow

@@ -91,7 +91,7 @@ def test_a_process_that_dies_twice_without_a_word_trains_in_halves(setup: Setup)
         setup.suggest()
         setup.lose(failure)
         assert ("batch_halved" in setup.study.trial(0).user_attrs) == halved
-    assert any("perhaps for want of memory" in text for text in setup.notices.texts)
+    assert any("perhaps for lack of memory" in text for text in setup.notices.texts)
 
 
 def test_an_error_is_no_silent_death(setup: Setup) -> None:

@@ -1,4 +1,4 @@
-"""Other programs that follow a search: MLflow, Weights & Biases, TensorBoard."""
+"""External trackers of a search: MLflow, Weights & Biases, TensorBoard."""
 
 from gsfl_tune.search.observers.tracking._base import RunInfo, Tracker, TrialRecord
 from gsfl_tune.search.observers.tracking.choose import open_trackers, redacted

@@ -1,4 +1,4 @@
-"""What a tracker is told, and what it must be able to do."""
+"""The interface of trackers and the records that they receive."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ _lock = threading.RLock()
 
 @dataclass(frozen=True)
 class TrialRecord:
-    """One trial as a tracker sees it.
+    """Holds one trial in the form that trackers receive.
 
     Attributes:
         study: ``search`` or ``control``.
         number: Trial number.
         state: ``RUNNING``, ``COMPLETE``, ``PRUNED`` or ``FAIL``.
         params: Active parameters by dotted path.
-        value: The objective, of a trial that came to its end.
-        latency: Milliseconds an image, where that was an objective too.
-        attributes: ``origin``, ``reason`` and ``ended``, those that there are.
+        value: The objective of a complete trial.
+        latency: Milliseconds per image, where that is an objective too.
+        attributes: ``origin``, ``reason`` and ``ended``, as far as they exist.
         started: When it was handed out.
         finished: When it ended.
     """
@@ -49,12 +49,12 @@ class TrialRecord:
 
     @classmethod
     def of(cls, study: StudyName, trial: FrozenTrial, space: Space) -> TrialRecord:
-        """What the study says of a trial.
+        """Makes the record of a trial from the study.
 
         Args:
             study: Name of the study.
             trial: One of its trials.
-            space: What is searched in it; says which parameters were active.
+            space: The search space; tells which parameters were active.
         """
         params = space.active_params(trial.params)
         values = trial.values if trial.state.name == "COMPLETE" and trial.values else []
@@ -62,7 +62,7 @@ class TrialRecord:
             study=study,
             number=trial.number,
             state=trial.state.name,
-            # `path@1` is the second alternative for `path`; of them one is active.
+            # `path@1` is the second alternative for `path`; only one of them is active.
             params={name.partition("@")[0]: value for name, value in params.items()},
             value=float(values[0]) if values else None,
             latency=float(values[1]) if len(values) > 1 else None,
@@ -76,29 +76,29 @@ class TrialRecord:
         )
 
     def final(self, metric: str) -> dict[str, float]:
-        """What it came to, as ``final/...``; `metric` is the objective."""
+        """Returns its final values as ``final/...``; `metric` is the objective."""
         found = {metric: self.value, "latency_ms": self.latency}
         return {f"final/{name}": value for name, value in found.items() if value is not None}
 
     @property
     def key(self) -> str:
-        """``search-12``."""
+        """Returns its key, such as ``search-12``."""
         return f"{self.study}-{self.number}"
 
     @property
     def done(self) -> bool:
-        """Whether it has come to an end, of whatever kind."""
+        """Returns whether it has ended in any state."""
         return self.state in ("COMPLETE", "PRUNED", "FAIL")
 
 
 @dataclass(frozen=True)
 class RunInfo:
-    """The run that is tracked.
+    """Describes the run that is tracked.
 
     Attributes:
         run: Its directory.
-        id: Belongs to this run for ever, wherever its directory is copied.
-        name: Of the experiment.
+        id: Permanent identifier of this run; copies of its directory keep it.
+        name: Name of the experiment.
         metric: The objective.
     """
 
@@ -109,13 +109,13 @@ class RunInfo:
 
     @classmethod
     def of(cls, run: RunDirectory, experiment: Experiment) -> RunInfo:
-        """Reads the run's id, or gives it one."""
+        """Reads the run's id, or creates one."""
         metric = experiment.defaults().search.metric
         return cls(run, str(memory(run)["id"]), experiment.name, metric)
 
 
 def memory(run: RunDirectory) -> dict[str, Any]:
-    """What the run remembers of its trackers: its ``id``, and a section a tracker.
+    """Returns the run's data on its trackers: its ``id``, and a section per tracker.
 
     Raises:
         OSError: When the run directory cannot be written.
@@ -143,37 +143,37 @@ def remember(run: RunDirectory, section: str, content: Mapping[str, Any]) -> Non
 
 
 class Tracker(ABC):
-    """A program that is told of the trials of a run.
+    """Sends the trials of a run to an external program.
 
-    A tracker is told the same things again after a failure and in a resumed search: whatever it
-    does must be the same when it is done twice. All methods are called in one thread, and none of
-    them in that of the search.
+    After a failure and in a resumed search, a tracker receives the same data again: all its actions
+    must give the same result when repeated. All methods run in one thread, never in that of the
+    search.
     """
 
     name: ClassVar[str]
 
     @property
     def secrets(self) -> Sequence[str]:
-        """What must not appear in any message."""
+        """Returns strings that must not appear in any message."""
         return ()
 
     @abstractmethod
     def open(self, info: RunInfo) -> None:
-        """Connects, and learns what is there of this run already."""
+        """Connects, and reads what is already there of this run."""
 
     @abstractmethod
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Brings one trial up to date.
+        """Updates one trial.
 
         Args:
             record: The trial.
-            epochs: All its epochs so far.
+            epochs: All epochs of the trial so far.
         """
 
     @abstractmethod
     def conclude(self, results: Results) -> None:
-        """The run has its results."""
+        """Sends the results of the run."""
 
     @abstractmethod
     def close(self) -> None:
-        """Leaves what is open; unfinished trials may be continued by another driver."""
+        """Closes the connection; another driver may continue unfinished trials."""

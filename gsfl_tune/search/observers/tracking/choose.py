@@ -1,4 +1,4 @@
-"""Which trackers were asked for, refused early where they cannot work."""
+"""The trackers that the user asked for, checked before the search starts."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ _SCHEMES = ("http", "https", "sqlite", "postgresql", "mysql", "mssql", "databric
 
 
 def open_trackers(*, mlflow: str | None = None, wandb: str | None = None) -> list[Tracker]:
-    """The trackers of a search; none of them has connected to anything yet.
+    """Makes the trackers of a search; none has connected yet.
 
     Args:
         mlflow: Tracking URI, such as ``http://HOST:5000`` or ``sqlite:///mlflow.db``.
         wandb: Project of Weights & Biases, or ENTITY/PROJECT.
 
     Raises:
-        UserError: When an extra is missing, a URI is none, or W&B has no key.
+        UserError: When an extra is missing, a URI is invalid, or W&B has no key.
     """
     trackers: list[Tracker] = []
     if mlflow is not None:
@@ -37,7 +37,7 @@ def open_trackers(*, mlflow: str | None = None, wandb: str | None = None) -> lis
 
 
 def redacted(uri: str) -> str:
-    """A URI without its password, to be shown."""
+    """Returns a URI without its password, for messages."""
     password = urlsplit(uri).password if "@" in uri else None
     return uri.replace(f":{password}@", ":***@") if password else uri
 
@@ -55,5 +55,5 @@ def _check_uri(uri: str) -> None:
     if scheme not in _SCHEMES and uri != "databricks":
         raise UserError(
             f"--mlflow {redacted(uri)}: not a tracking URI of a server or a database; use "
-            "http://HOST:PORT, https://HOST or sqlite:///FILE (MLflow has given up directories)"
+            "http://HOST:PORT, https://HOST or sqlite:///FILE (MLflow no longer takes directories)"
         )

@@ -1,4 +1,4 @@
-"""Keeps trackers up to date without the search ever waiting for them."""
+"""Background updates of trackers: the search never waits for them."""
 
 from __future__ import annotations
 
@@ -16,23 +16,23 @@ from gsfl_tune.search.samplers.spaces import run_spaces, unchecked
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.study import Study
 
-# Running trials are looked at this often, besides when they come to a rung.
+# Running trials are checked this often, besides at rungs.
 _LOOK_SECONDS = 15.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 2.0, 60.0
-# A search that has ended waits this long for each tracker to catch up.
+# Seconds that an ended search waits for each tracker to catch up.
 PATIENCE = 30.0
 
 
 class Tracking(Watcher):
-    """Tells trackers of a search.
+    """Sends a search to trackers.
 
-    Each tracker has a thread of its own and a list of trials that it has to look at. A tracker
-    that fails is told again later, and the user hears of it once.
+    Each tracker has a thread of its own and a list of trials to update. After a failure the update
+    is retried, and the user gets one message.
 
     Args:
-        trackers: Who is told.
+        trackers: The trackers.
         run: The run directory.
-        notice: Called, in the search's thread, with what a user should read.
+        notice: Called in the search's thread with messages for the user.
         patience: Seconds that the end of the search waits for a tracker.
     """
 
@@ -52,7 +52,7 @@ class Tracking(Watcher):
         self._due = 0.0
 
     def begin(self, study: Study, budget: int | None, slots: int) -> None:
-        """A study begins, or goes on: every trial may hold something new."""
+        """Marks every trial for an update: a study begins or continues."""
         self._study = study
         for follower in self._followers:
             follower.settled = False
@@ -61,26 +61,26 @@ class Tracking(Watcher):
             follower.start()
 
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
-        """A trial was handed out."""
+        """Marks a trial that was handed out."""
         self._tell(number)
 
     def rung(self, number: int, k: int, value: float) -> None:
-        """A trial has new epochs."""
+        """Marks a trial with new epochs."""
         self._tell(number)
 
     def ended(self, number: int) -> None:
-        """A trial has its state."""
+        """Marks a trial that ended."""
         self._tell(number)
 
     def tick(self) -> None:
-        """Passes on what the trackers have to say, and looks at running trials now and then."""
+        """Passes on messages of the trackers, and checks running trials now and then."""
         self._pass_on()
         if self._study is not None and time.monotonic() >= self._due:
             self._due = time.monotonic() + _LOOK_SECONDS
             self._tell(*self._study.running())
 
     def finish(self, *, interrupted: bool) -> None:
-        """The last epochs of trials that ran elsewhere may have come only now."""
+        """Marks trials that ran elsewhere: their last epochs may have arrived only now."""
         for follower in self._followers:
             follower.settled = True
         if self._study is not None:
@@ -90,10 +90,10 @@ class Tracking(Watcher):
         self._pass_on()
 
     def close(self, results: Results | None = None) -> None:
-        """Waits, not for long, until everything is told.
+        """Waits for a limited time until every update is sent.
 
         Args:
-            results: What the search found, if it came to its end.
+            results: Results of the search, if it completed.
         """
         deadline = time.monotonic() + self._patience
         for follower in self._followers:
@@ -105,7 +105,7 @@ class Tracking(Watcher):
     def _tell(self, *numbers: int) -> None:
         if self._study is None or not self._followers:
             return
-        # What Optuna holds may change under a thread; a record does not.
+        # Optuna's objects may change under a thread; a record does not.
         records = [
             TrialRecord.of(self._study.name, self._study.trial(number), self._study.space)
             for number in numbers
@@ -120,7 +120,7 @@ class Tracking(Watcher):
 
 
 class _Follower:
-    """One tracker with its thread and what it has to be told."""
+    """Runs one tracker in its thread, with a list of updates."""
 
     def __init__(self, tracker: Tracker, run: RunDirectory) -> None:
         self._tracker = tracker
@@ -133,33 +133,33 @@ class _Follower:
         self._stopping = False
         self._results: Results | None = None
         self._complained = False
-        # Whether no file of a trial is still on its way from where it ran.
+        # Whether all files of trials have arrived from the nodes where they ran.
         self.settled = False
         self._thread = threading.Thread(
             target=self._follow, name=f"tracking-{tracker.name}", daemon=True
         )
 
     def start(self) -> None:
-        """Begins, once."""
+        """Starts the thread, once."""
         if self._thread.ident is None:
             self._thread.start()
 
     def tell(self, records: Sequence[TrialRecord]) -> None:
-        """Trials that may have something new."""
+        """Adds trials that may have new data."""
         with self._changed:
             for record in records:
                 self._waiting[record.key] = record
             self._changed.notify()
 
     def stop(self, results: Results | None) -> None:
-        """Has the thread end as soon as everything is told."""
+        """Ends the thread as soon as every update is sent."""
         with self._changed:
             self._stopping = True
             self._results = results
             self._changed.notify()
 
     def join(self, seconds: float) -> None:
-        """Waits for the thread, and complains about what was not told."""
+        """Waits for the thread, and reports updates that were not sent."""
         if self._thread.ident is None:
             return
         self._thread.join(seconds)
@@ -167,7 +167,7 @@ class _Follower:
             self._complain("it did not keep up")
 
     def news(self) -> list[str]:
-        """What a user should read, once."""
+        """Returns messages for the user, each once."""
         with self._changed:
             news, self._news = self._news, []
         return news
@@ -198,7 +198,7 @@ class _Follower:
                 pause = min(2 * pause, _LONGEST_PAUSE)
 
     def _next(self) -> TrialRecord | None:
-        """The trial that has waited for longest; None at the end."""
+        """Returns the trial that has waited longest; None at the end."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._stopping)
             if not self._waiting:
@@ -232,17 +232,15 @@ def track_run(
     trackers: Sequence[Tracker],
     on_trial: Callable[[int, int], None] = lambda done, total: None,
 ) -> int:
-    """Tells trackers everything about a run, from its files.
+    """Sends everything about a run to trackers, from its files.
 
     Args:
-        run: The run; no search works in it.
-        trackers: Who is told.
-        on_trial: Called with how many trials were told and how many there are.
+        run: The run; no search is working in it.
+        trackers: The trackers.
+        on_trial: Called with the number of sent trials and of all trials.
 
     Returns:
-        How many trials there are.
-
-    Raises:
+        Number of trials.
         Exception: Whatever a tracker's client raises.
     """
     info = _info(run)
@@ -272,7 +270,7 @@ def track_run(
 
 
 def _info(run: RunDirectory) -> RunInfo:
-    # Its images may lie elsewhere by now, and are not asked for.
+    # The images may have moved since and are not needed here.
     return RunInfo.of(run, unchecked(run.experiment_file.read_text(encoding="utf-8")))
 
 

@@ -1,4 +1,4 @@
-"""MLflow: one run for the search, and under it one for every trial."""
+"""The MLflow tracker: one run for the search, with a child run for every trial."""
 
 from __future__ import annotations
 
@@ -16,26 +16,26 @@ from urllib.parse import urlsplit
 from gsfl_tune.run.results import Results
 from gsfl_tune.search.observers.tracking._base import RunInfo, Tracker, TrialRecord
 
-# Tags by which a driver finds again what an earlier one has made.
+# Tags that let a driver find what an earlier one has created.
 _RUN, _TRIAL, _STATE, _EPOCHS = (
     f"gsfl_tune.{name}" for name in ("run", "trial", "state", "epochs")
 )
 _STATUS = {"COMPLETE": "FINISHED", "PRUNED": "KILLED", "FAIL": "FAILED"}
-# What the server takes at a time.
+# Most entries that the server accepts in one request.
 _METRICS, _PARAMS = 900, 90
 _PARAM_LENGTH = 6000
 
 
 @dataclass
 class _There:
-    """What the server has of a run.
+    """Describes what the server has of a run.
 
     Attributes:
-        run: Its id there.
+        run: Id of the run on the server.
         params: Names of the parameters.
-        epochs: How many were logged.
-        state: Of the trial, empty before its end.
-        status: Of the run, in MLflow's words.
+        epochs: Number of logged epochs.
+        state: State of the trial, empty before its end.
+        status: Status of the run, in MLflow's words.
     """
 
     run: str
@@ -46,7 +46,7 @@ class _There:
 
     @classmethod
     def of(cls, run: Any) -> _There:
-        """From MLflow's entity."""
+        """Reads MLflow's entity."""
         tags = run.data.tags
         return cls(
             run=str(run.info.run_id),
@@ -60,10 +60,10 @@ class _There:
 class MlflowTracker(Tracker):
     """Logs to a tracking server or a database.
 
-    The experiment of MLflow has the name of ours. What was logged is asked of the server itself,
-    and compared: runs of this search carry its id as a tag, and every trial how many epochs were
-    logged, in the same request as the epochs. After a request that failed the server is asked
-    again, since it may have done what it did not answer to.
+    The experiment in MLflow has the same name as this one. The tracker asks the server what was
+    logged. Runs of this search carry its id as a tag. Every trial carries its number of logged
+    epochs, set in the same request as the epochs. After a failed request the server is asked again,
+    as it may have acted without answering.
 
     Args:
         uri: Tracking URI.
@@ -82,18 +82,18 @@ class MlflowTracker(Tracker):
 
     @property
     def secrets(self) -> Sequence[str]:
-        """Passwords and tokens that a message of the client might repeat."""
+        """Returns passwords and tokens that a message of the client might repeat."""
         names = ("MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN", "DATABRICKS_TOKEN")
         found = [os.environ.get(name) for name in names]
         found.append(urlsplit(self._uri).password if "@" in self._uri else None)
         return [secret for secret in found if secret]
 
     def open(self, info: RunInfo) -> None:
-        """Finds the experiment and the runs of this search, or makes them."""
-        # A search waits for nobody: the client's own defaults try for minutes.
+        """Finds or creates the experiment and the runs of this search."""
+        # A search must not wait: with the client's own defaults, retries take minutes.
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
         os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "20")
-        # Ours must not tell others what a user does.
+        # The program must not report its user's actions to others.
         os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
         from mlflow.tracking import MlflowClient
 
@@ -122,7 +122,7 @@ class MlflowTracker(Tracker):
             self._client.update_run(self._parent, status="RUNNING")
 
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Logs what is new of a trial, and what an earlier try did not come to."""
+        """Logs new data of a trial, and what an earlier failed call left out."""
         if not self._certain:
             self._look()
         with self._doubting():
@@ -133,12 +133,12 @@ class MlflowTracker(Tracker):
                 self._end(there, record)
 
     def conclude(self, results: Results) -> None:
-        """The answer goes to the run of the search."""
+        """Logs the answer in the run of the search."""
         from mlflow.entities import Metric
 
         client = self._client
         assert self._info is not None
-        # So that what is sent twice is the same row twice.
+        # The time comes from the file, so that a repeated call writes the same row.
         at = int(self._info.run.results_file.stat().st_mtime * 1000)
         metrics = [Metric(name, value, at, 0) for name, value in answer(results).items()]
         client.log_batch(self._parent, metrics=metrics)
@@ -147,7 +147,7 @@ class MlflowTracker(Tracker):
         client.set_terminated(self._parent, "FINISHED")
 
     def close(self) -> None:
-        """Nothing is held open."""
+        """Does nothing: no connection is held open."""
         self._client = None
 
     def _look(self) -> None:
@@ -160,7 +160,7 @@ class MlflowTracker(Tracker):
 
     @contextmanager
     def _doubting(self) -> Iterator[None]:
-        """After a failure nobody knows what the server has done."""
+        """Marks the server's state as unknown after a failure."""
         self._certain = False
         yield
         self._certain = True
@@ -195,7 +195,7 @@ class MlflowTracker(Tracker):
     ) -> None:
         from mlflow.entities import Metric, RunTag
 
-        # Times follow from the records, so that what is sent twice is the same row twice.
+        # Times come from the records, so that a repeated call writes the same row.
         at = float(_milliseconds(record.started))
         metrics: list[Any] = []
         for number, epoch in enumerate(epochs):
@@ -236,7 +236,7 @@ class MlflowTracker(Tracker):
 
 
 def answer(results: Results) -> dict[str, float]:
-    """The numbers of a finished run that are worth a column."""
+    """Returns the main numbers of a finished run."""
     numbers: dict[str, float] = {}
     for prefix, outcome in (("", results.winner), ("control/", results.control)):
         for name, score in (outcome.test if outcome is not None else {}).items():
@@ -255,7 +255,7 @@ def _experiment(client: Any, name: str) -> str:
         try:
             return str(client.create_experiment(name))
         except Exception:
-            # Another search of that name may have been faster.
+            # Another search with that name may have created it first.
             found = client.get_experiment_by_name(name)
             if found is None:
                 raise

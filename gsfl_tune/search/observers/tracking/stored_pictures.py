@@ -1,4 +1,4 @@
-"""Pictures of trials that ran where the run directory is not: workers left them in the storage."""
+"""Pictures of trials that ran without the run directory: workers left them in the storage."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.storage import Storage, open_storage, run_url
 
 EVENTS = "events.out.tfevents."
-# Whoever waits for a table does not wait as a search does.
+# A user who waits for a table is less patient than a search.
 _PATIENCE = 10.0
 
 
 class StoredPictures:
-    """Finds the pictures among the events that are in the storage of a run.
+    """Finds the pictures among the events in the storage of a run.
 
-    Nothing is opened before the first picture is asked for.
+    The storage is opened only when the first picture is requested.
 
     Args:
-        experiment: Says which storage.
-        notice: Told, once, when it does not answer: there are no pictures then.
+        experiment: Names the storage.
+        notice: Called once when the storage does not answer; pictures are then left out.
     """
 
     def __init__(self, experiment: Experiment, notice: Callable[[str], None]) -> None:
@@ -33,10 +33,10 @@ class StoredPictures:
         self._names: list[str] = []
 
     def of(self, directory: str) -> list[Any]:
-        """Events that hold a picture, of one trial.
+        """Returns events with a picture, of one trial.
 
         Args:
-            directory: Of the trial, in the run directory.
+            directory: Directory of the trial, in the run directory.
         """
         if self._url is None:
             return []
@@ -49,19 +49,19 @@ class StoredPictures:
                 folder, _, file = name.rpartition("/")
                 if folder == directory and file.startswith(EVENTS):
                     data = self._storage.get(name) or b""
-                    # Of a trial that went on elsewhere: what was written later is what holds.
+                    # If a trial continued elsewhere, the later file counts.
                     found |= {event.step: event for event in picture_events(data)}
             return [found[step] for step in sorted(found)]
         except UserError as error:
             self._url = None
-            self._notice(f"{error}; trials that ran elsewhere are without confusion matrices")
+            self._notice(f"{error}; trials that ran elsewhere have no confusion matrices")
             return []
 
 
 def picture_events(data: bytes) -> Iterator[Any]:
-    """Events with a picture in them, from the content of a file of TensorBoard's.
+    """Yields events with a picture, from the content of a TensorBoard file.
 
-    A file that ends in the middle of a record ends before it.
+    An incomplete last record is ignored.
     """
     from google.protobuf.message import DecodeError
     from tensorboardX.proto.event_pb2 import Event

@@ -1,7 +1,7 @@
-"""What TensorBoard shows of a run beside its trials: the table of parameters, and pictures.
+"""TensorBoard files of a run besides those of its trials: the table of parameters and pictures.
 
 Trials write their own events (`gsfl_tune.search.workers.tensorboard_events`);
-``tensorboard --logdir RUN`` finds all.
+``tensorboard --logdir RUN`` finds them all.
 """
 
 from __future__ import annotations
@@ -52,23 +52,23 @@ class TensorBoard(Watcher):
         self._experiment = experiment
 
     def begin(self, study: Any, budget: int | None, slots: int) -> None:
-        """Writes it, unless an earlier driver has: TensorBoard reads only the first."""
+        """Writes the table unless an earlier driver has: TensorBoard reads only the first one."""
         folder = self._run.path / FOLDER
-        # A disk that is full ends the search elsewhere, with words.
+        # A full disk ends the search elsewhere, with a message.
         with suppress(OSError):
             if not any(folder.glob("events.out.tfevents.*")):
                 _write_table(folder, self._experiment)
 
 
 def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda text: None) -> Path:
-    """Writes everything beside the trials' own events, and events of trials that have none.
+    """Writes the table and pictures, and events for trials that have none.
 
-    Those ran on another node: their numbers are written from their epochs, their pictures are
-    taken from the run's storage.
+    Such trials ran on another node. Their numbers come from their epochs, their pictures from the
+    run's storage.
 
     Args:
-        run: The run; no search works in it.
-        notice: Told what a user should read.
+        run: The run; no search is working in it.
+        notice: Receives messages for the user.
 
     Returns:
         The folder; it is replaced as a whole.
@@ -102,13 +102,13 @@ def write_tensorboard(run: RunDirectory, notice: Callable[[str], None] = lambda 
 
 
 def show_winner(run: RunDirectory) -> None:
-    """Adds pictures of the winner, if it can: a run that has its results is not lost for them."""
+    """Adds pictures of the winner if possible; an error must not affect a run with results."""
     with suppress(OSError):
         _write_pictures(run, run.path / FOLDER)
 
 
 def _write_pictures(run: RunDirectory, folder: Path) -> None:
-    """The winner's confusion matrix and the pictures of the evidence, those that there are."""
+    """Writes the winner's confusion matrix and the existing pictures of the evidence."""
     pictures = _pictures(run)
     if not pictures:
         return
@@ -125,7 +125,7 @@ def _write_table(folder: Path, experiment: Experiment) -> None:
 
 
 def _table(experiment: Experiment) -> Any:
-    """Which parameters and metrics there are, for the columns of the view."""
+    """Returns the parameters and metrics for the columns of the view."""
     from tensorboardX.proto.api_pb2 import (
         DataType,
         HParamInfo,
@@ -169,7 +169,7 @@ def _write_trial(
     metric: str,
     pictures: Sequence[Any],
 ) -> None:
-    """Events of a trial from its epochs, and pictures as its worker wrote them."""
+    """Writes events of a trial from its epochs, and pictures from its worker."""
     epochs = EpochLog(directory / EPOCHS).read()
     if not epochs:
         return
@@ -196,7 +196,7 @@ def _pictures(run: RunDirectory) -> dict[str, np.ndarray]:
         order = confusion.get("order", range(len(matrix)))
         found["winner/confusion"] = matrix_picture(matrix[np.ix_(order, order)])
     for number, picture in enumerate(_listed(evidence.get("pictures"))):
-        # A picture that is gone or damaged is no reason to lose the others.
+        # A missing or damaged picture must not affect the others.
         with suppress(OSError, ValueError, KeyError, TypeError):
             file = (run.path / str(picture["file"])).resolve()
             if file.is_relative_to(run.path.resolve()):

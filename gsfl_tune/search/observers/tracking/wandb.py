@@ -1,4 +1,4 @@
-"""Weights & Biases: one run a trial, in a group, and one for the answer."""
+"""The Weights & Biases tracker: one run per trial, in a group, and one for the answer."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ _ANSWER = "answer"
 class WandbTracker(Tracker):
     """Logs to Weights & Biases, or to files for ``wandb sync`` with ``WANDB_MODE=offline``.
 
-    Ids of its runs are made of the search's id and the trial, so that a resumed search goes on in
-    the same runs. What was logged whole is noted in the run directory, since files cannot be asked;
-    a server is, and what it does not have is logged again. Offline, a trial that was logged in part
-    is written anew: ``wandb sync`` is to find one folder for it.
+    Run ids are made of the search's id and the trial, so that a resumed search continues the same
+    runs. Fully logged trials are recorded in the run directory, since offline files cannot be
+    queried. An online server is queried, and missing data is logged again. Offline, a partly logged
+    trial is written again, so that ``wandb sync`` finds one folder for it.
 
     Args:
         project: PROJECT or ENTITY/PROJECT.
 
     Raises:
-        UserError: When it would ask for a key.
+        UserError: When it would have to ask for a key.
     """
 
     name = "W&B"
@@ -55,17 +55,17 @@ class WandbTracker(Tracker):
         self._info: RunInfo | None = None
         self._open: dict[str, Any] = {}
         self._logged: dict[str, list[Any]] = {}
-        # The last epoch that each open run has.
+        # The last logged epoch of each open run.
         self._steps: dict[str, int] = {}
 
     @property
     def secrets(self) -> Sequence[str]:
-        """The key, which a message of the client might repeat."""
+        """Returns the key, which a message of the client might repeat."""
         key = os.environ.get("WANDB_API_KEY")
         return [key] if key else []
 
     def open(self, info: RunInfo) -> None:
-        """Reads what an earlier driver has logged, and asks a server whether it is there."""
+        """Reads what an earlier driver has logged, and asks an online server to confirm it."""
         self._info = info
         self._logged = dict(memory(info.run).get(_SECTION, {}))
         if self._logged and not self._offline:
@@ -77,9 +77,9 @@ class WandbTracker(Tracker):
             }
 
     def trial(self, record: TrialRecord, epochs: Sequence[Mapping[str, Any]]) -> None:
-        """Logs what is new of a trial."""
+        """Logs new data of a trial."""
         if self._offline and not record.done:
-            return  # the files of one run cannot be continued: a trial is written in one piece
+            return  # offline files cannot be continued: a trial is written in one piece
         state, logged = self._logged.get(record.key, ["", 0])
         if (state, logged) == (record.state, len(epochs)):
             return
@@ -104,7 +104,7 @@ class WandbTracker(Tracker):
             self._remember()
 
     def conclude(self, results: Results) -> None:
-        """A run of its own has the experiment and the answer."""
+        """Logs the experiment and the answer in a run of its own."""
         assert self._info is not None
         if self._logged.get(_ANSWER) == ["COMPLETE", 0]:
             return
@@ -127,7 +127,7 @@ class WandbTracker(Tracker):
 
     @contextmanager
     def _whole(self, key: str) -> Iterator[None]:
-        """Leaves a run that something failed in, so that the next try begins it again."""
+        """Closes a run after an error, so that the next try begins it again."""
         try:
             yield
         except BaseException:
@@ -141,7 +141,7 @@ class WandbTracker(Tracker):
         name = record.key.replace("-", " ")
         config = {"trial": record.number, **record.params}
         run = self._init(record.key, name, record.study, config)
-        # Of a run that is resumed the server has this much, whatever an earlier driver thought.
+        # The server's own step counts for a resumed run, not the record of an earlier driver.
         self._steps[record.key] = max(0, int(run.starting_step) - 1)
         return run
 
@@ -189,7 +189,7 @@ class WandbTracker(Tracker):
         return f"{self._info.name}-{self._info.id[:6]}"
 
     def _on_the_server(self) -> dict[str, Mapping[str, Any]]:
-        """Summary of every run of this search, by id."""
+        """Returns the summary of every run of this search, by id."""
         import wandb
 
         api = wandb.Api(timeout=20)
@@ -198,7 +198,7 @@ class WandbTracker(Tracker):
             found = api.runs(path, filters={"group": self._group}, lazy=False)
             return {run.id: dict(run.summary) for run in found}
         except ValueError:
-            return {}  # there is no such project
+            return {}  # the project does not exist yet
 
     def _remember(self) -> None:
         assert self._info is not None
@@ -206,11 +206,11 @@ class WandbTracker(Tracker):
 
 
 def is_there(noted: Sequence[Any], summary: Mapping[str, Any] | None) -> bool:
-    """Whether a server has what a driver has noted as logged.
+    """Returns whether a server has what a driver has recorded as logged.
 
     Args:
-        noted: State (empty for a trial that ran) and number of epochs.
-        summary: Of the run there, with its last step as ``_step``; None if there is no such run.
+        noted: State (empty for a running trial) and number of epochs.
+        summary: Summary of the run there, with its last step as ``_step``; None without a run.
     """
     if summary is None:
         return False
@@ -220,7 +220,7 @@ def is_there(noted: Sequence[Any], summary: Mapping[str, Any] | None) -> bool:
 
 
 def _folders(run_id: str) -> list[Path]:
-    """What was written offline for a run."""
+    """Returns the folders that were written offline for a run."""
     import wandb
 
     return list(Path(wandb.setup().settings.wandb_dir).glob(f"offline-run-*-{run_id}"))
@@ -231,5 +231,5 @@ def _has_key() -> bool:
         return True
     import wandb
 
-    # Looks into files, and asks neither the user nor the server.
+    # Reads files only; asks neither the user nor the server.
     return wandb.login(prompt=False, verify=False)
