@@ -77,7 +77,7 @@ class Instant(Trainable):
     """Trials of one rung that take no time, in a process that takes a second to start."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        # The time of a start is what it stands for.
+        # Stands for the start of a real worker process.
         time.sleep(1)
         self.reset_config(config)
 
@@ -86,7 +86,7 @@ class Instant(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
-        # All trials together take longer than the start of a second process.
+        # A hundred trials have to take longer than the start of the second process.
         time.sleep(0.03)
         mark = Path(self.task["directory"]).parent / f"process-{os.getpid()}"
         mark.parent.mkdir(parents=True, exist_ok=True)
