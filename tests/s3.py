@@ -45,6 +45,12 @@ class S3Server:
         lines = self.mood.with_name(f"{self.mood.name}.log").read_text().splitlines()
         return [Request(*line.split(" ")) for line in lines]
 
+    def last_failed(self) -> float:
+        """When the mood failed a request for the last time, as `time.time`; 0 for never."""
+        file = self.mood.with_name(f"{self.mood.name}.failed")
+        times = file.read_text().split("\n")[:-1] if file.exists() else []
+        return max(map(float, times), default=0.0)
+
     @contextmanager
     def feeling(self, mood: str) -> Iterator[None]:
         self.mood.write_text(mood)

@@ -2,12 +2,14 @@
 
 Prints its port. Every request looks at the mood: ``500`` fails all, ``refuse`` all that write.
 Those that are not failed are written down in ``MOOD_FILE.log``: access key, method, path and query.
+Of those that are failed, the times are written down in ``MOOD_FILE.failed``.
 """
 
 from __future__ import annotations
 
 import re
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ class Moody:
         self._app = application()
         self._mood = mood
         self._log = mood.with_name(f"{mood.name}.log")
+        self._failed = mood.with_name(f"{mood.name}.failed")
 
     def __call__(self, environ: dict[str, Any], start_response: Any) -> Any:
         mood = self._mood.read_text()
@@ -31,6 +34,8 @@ class Moody:
                 if mood == "500"
                 else ("403 Forbidden", "AccessDenied")
             )
+            with self._failed.open("a") as file:
+                file.write(f"{time.time()}\n")
             environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
             start_response(status, [("Content-Type", "application/xml")])
             return [_ERROR.format(code).encode()]

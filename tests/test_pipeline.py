@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,7 @@ from gsfl_tune.run.results import read_results
 from gsfl_tune.run.verdict import TITLES, best_on_validation
 
 from .commands import command, environment, gsfl_tune, make_home
+from .waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -291,13 +291,13 @@ def test_a_search_that_dies_is_resumed_and_loses_nothing(home, finished, how):
         stderr=subprocess.DEVNULL,
         start_new_session=True,
     )
-    deadline = time.monotonic() + 200
-    while time.monotonic() < deadline and driver.poll() is None:
-        if (run / "study.journal").exists() and any(
+
+    def has_finished() -> bool:
+        return (run / "study.journal").exists() and any(
             trial.state.is_finished() for study in studies(run).values() for trial in study.trials
-        ):
-            break
-        time.sleep(0.2)
+        )
+
+    wait_until(has_finished, "a trial has finished", timeout=200, every=0.2, process=driver)
     assert driver.poll() is None, "the search ended before it could be stopped"
     os.kill(driver.pid, how)
     code = driver.wait(timeout=60)

@@ -18,9 +18,11 @@ import pytest
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import open_storage
 from gsfl_tune.run.storage.segments import find_segments, read_journal
+from gsfl_tune.run.storage.storage import WORTH_A_WORD
 from gsfl_tune.search.study.journal import read_studies
 from tests.commands import EXPERIMENT
 from tests.s3 import S3Server, s3_server
+from tests.waiting import wait_until
 
 OPTIONS = ("--set", "search.control=matched", "--set", "search.sampler.name=random")
 
@@ -106,20 +108,17 @@ def test_a_storage_that_refuses_while_a_time_budget_ends_trials_does_not_end_the
             start_new_session=True,
         )
 
-    def wait_for(ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 300
-        while not ready():
-            assert driver.poll() is None, said.read_text()
-            assert time.monotonic() < deadline, said.read_text()
-            time.sleep(0.02)
+    def wait_for(ready: Callable[[], bool], what: str) -> None:
+        wait_until(ready, what, timeout=300, process=driver, output=said.read_text)
 
     try:
         # What tells trials to save and stop.
-        wait_for(run.interrupt_file.exists)
+        wait_for(run.interrupt_file.exists, "trials are told to stop")
         with server.feeling("refuse"):
-            wait_for(lambda: "is used up" in said.read_text())
-            # The driver publishes about once a second: all that has changed is refused.
-            time.sleep(3)
+            wait_for(lambda: "is used up" in said.read_text(), "the end of the budget is said")
+            # Long enough to be worth a word.
+            enough = time.time() + WORTH_A_WORD + 1
+            wait_for(lambda: server.last_failed() > enough, "the driver is still refused")
         assert driver.wait(400) == 0, said.read_text()
     finally:
         driver.kill()

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import re
+import threading
 import time
-from collections.abc import Callable
 
 import pytest
 from rich.console import Console
@@ -13,13 +13,7 @@ from rich.text import Text
 
 from gsfl_tune.activity import Activity, activity, begin, current, display, end
 from gsfl_tune.activity.display import Display
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from tests.waiting import wait_until
 
 
 def _pipe() -> tuple[io.StringIO, Console]:
@@ -54,27 +48,34 @@ def test_a_pipe_gets_plain_lines_when_nothing_else_was_said(
 ) -> None:
     monkeypatch.setattr(display, "QUIET_SECONDS", 0.3)
     output, console = _pipe()
+    before = set(threading.enumerate())
     with Display(console) as shown, activity("computing features", 672, "images") as one:
         one.done = 64
-        _until(lambda: "64/672" in output.getvalue())
+        wait_until(lambda: "64/672" in output.getvalue(), "the first line is printed")
         shown.say("something else")
         one.done = 128
-        _until(lambda: "128/672" in output.getvalue())
+        wait_until(lambda: "128/672" in output.getvalue(), "the next line is printed")
+    begun = [each.name for each in threading.enumerate() if each not in before]
+    assert "display" not in begun, "it goes on after its end"
     lines = output.getvalue().splitlines()
     assert lines[0] == "computing features: 64/672 images"
     assert "something else" in lines
     assert not re.search(r"[\r\x1b]", output.getvalue())
-    count = len(output.getvalue())
-    time.sleep(0.6)
-    assert len(output.getvalue()) == count, "it goes on after its end"
 
 
 def test_what_is_said_often_enough_is_not_said_twice(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(display, "QUIET_SECONDS", 3600.0)
     output, console = _pipe()
+    looks: list[Activity | None] = []
+
+    def look() -> Activity | None:
+        looks.append(current())
+        return current()
+
     with Display(console) as shown, activity("computing features"):
         shown.say("a line")
-        time.sleep(0.6)
+        monkeypatch.setattr(display, "current", look)
+        wait_until(lambda: len(looks) >= 3, "the display has looked three times")
     assert output.getvalue() == "a line\n"
 
 
@@ -85,9 +86,11 @@ def test_what_is_urgent_is_said_at_once_and_again(monkeypatch: pytest.MonkeyPatc
     with Display(console), activity("computing features"):
         urgent = begin(Activity("asked to stop", urgent=True))
         began = time.monotonic()
-        _until(lambda: "asked to stop" in output.getvalue())
+        wait_until(lambda: "asked to stop" in output.getvalue(), "it is printed")
         assert time.monotonic() - began < 10
-        _until(lambda: output.getvalue().count("asked to stop") >= 3)
+        wait_until(
+            lambda: output.getvalue().count("asked to stop") >= 3, "it is printed three times"
+        )
         end(urgent)
     assert "computing" not in output.getvalue()
 

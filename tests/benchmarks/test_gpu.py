@@ -17,6 +17,7 @@ STEPS = {
     "machine": "record.check('first', True, '1', '1')",
     "correct": "record.value('before', 'it'); raise RuntimeError('a reason')",
     "finetune": "record.check('a bar', False, '0.5', 'at least 1')",
+    # Longer than the half minute that there is.
     "features": "record.value('before', 'it hangs'); import time; time.sleep(600)",
     "loader": "record.value('never', 'reached')",
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import socket
 import threading
@@ -16,6 +17,7 @@ import pytest
 
 from gsfl_tune.cluster import Jobs, connect
 from tests.cli.local import EXPERIMENT, Cluster, ended_trials, free_port
+from tests.waiting import wait_until
 
 
 @pytest.fixture(scope="module")
@@ -118,7 +120,7 @@ def test_exit_codes_of_jobs(jobs: Jobs, command) -> None:
 
 
 def test_stopping_waits_until_the_state_is_saved(jobs: Jobs, command) -> None:
-    # Ray's own 3 s would not do.
+    # Takes longer than the 3 s that Ray itself waits for.
     saving = """
 import signal, sys, time
 def save(number, frame):
@@ -127,11 +129,10 @@ def save(number, frame):
     sys.exit(3)
 signal.signal(signal.SIGTERM, save)
 print("running", flush=True)
-time.sleep(300)
+signal.pause()
 """
     name = _start(jobs, "saving", saving)
-    while "\nrunning" not in jobs.log(name):
-        time.sleep(0.2)
+    wait_until(lambda: "\nrunning" in jobs.log(name), "the job runs", every=0.2)
     assert jobs.choose(None, running=True).name == name
     answer = command("stop")
     assert answer.code == 0
@@ -142,12 +143,18 @@ time.sleep(300)
     assert command("logs", name, "--follow").code == 3
 
 
-def test_following_survives_a_broken_connection(jobs: Jobs, cluster: Cluster) -> None:
-    counting = """
-import time
+def test_following_survives_a_broken_connection(
+    jobs: Jobs, cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    # Not in the directory of the user, which is uploaded.
+    broken = tmp_path_factory.mktemp("pipe") / "broken"
+    os.mkfifo(broken)
+    # Waits in the middle until the connection is broken.
+    counting = f"""
 for number in range(8):
     print("line", number, flush=True)
-    time.sleep(0.7)
+    if number == 2:
+        open({str(broken)!r}).read()
 """
     name = _start(jobs, "counting", counting)
     proxy = _Proxy(int(cluster.address.rsplit(":", 1)[1]))
@@ -155,8 +162,9 @@ for number in range(8):
 
     def write(text: str) -> None:
         followed.append(text)
-        if "line 2" in text:
+        if "line 2" in "".join(followed) and not proxy.cuts:
             proxy.cut()
+            broken.write_text("")
 
     ended = Jobs(connect(f"http://127.0.0.1:{proxy.port}")).follow(name, write)
     assert proxy.cuts == 1
@@ -269,13 +277,16 @@ def test_a_search_on_two_raylets_is_stopped_and_resumed(tmp_path, monkeypatch, c
         (tmp_path / ".rayignore").write_text("runs\n")
         run_dir = tmp_path / "runs" / "tiny"
         options = ["--run-dir", run_dir, "--set", "search.trials=40"]
-        started = time.monotonic()
         assert command("submit", "tiny.yaml", *options).code == 0
-        while not list(run_dir.glob("trials/*/epochs.jsonl")):
-            assert time.monotonic() - started < 240
-            time.sleep(0.1)
-        while len(ended_trials(run_dir)) < 4:
-            time.sleep(0.2)
+        wait_until(
+            lambda: list(run_dir.glob("trials/*/epochs.jsonl")), "a trial has trained", timeout=240
+        )
+        wait_until(
+            lambda: len(ended_trials(run_dir)) >= 4,
+            "four trials have ended",
+            timeout=600,
+            every=0.2,
+        )
         stopped = command("stop")
         assert stopped.code == 0
         assert "stopped, exit code 3" in stopped.out

@@ -11,12 +11,12 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import gsfl_tune
+from tests.waiting import listens, wait_until
 
 PACKAGE = Path(gsfl_tune.__file__).parent
 
@@ -88,6 +88,7 @@ class Nodes:
         """Until the head knows so many living nodes."""
         script = (
             "import ray, sys, time\n"
+            "from tests.waiting import wait_until\n"
             "deadline = time.monotonic() + 240\n"
             "while not ray.is_initialized():\n"
             "    try:\n"
@@ -95,9 +96,9 @@ class Nodes:
             # The head answers before its own node is there.
             "    except ConnectionError:\n"
             "        assert time.monotonic() < deadline\n"
-            "while sum(node['Alive'] for node in ray.nodes()) < int(sys.argv[2]):\n"
-            "    assert time.monotonic() < deadline\n"
-            "    time.sleep(0.2)\n"
+            "count = int(sys.argv[2])\n"
+            "living = lambda: sum(node['Alive'] for node in ray.nodes())\n"
+            "wait_until(lambda: living() >= count, f'{count} nodes live', timeout=240, every=0.2)\n"
         )
         done = self.python("-c", script, self.address, count)
         if done.returncode != 0:
@@ -135,14 +136,15 @@ class Nodes:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def _wait_for_port(self) -> None:
-        deadline = time.monotonic() + 90
-        while time.monotonic() < deadline:
-            with socket.socket() as tried:
-                if tried.connect_ex(("127.0.0.1", self.port)) == 0:
-                    return
-            assert self.processes[0].poll() is None, (self.directory / "n0.log").read_text()
-            time.sleep(0.2)
-        raise RuntimeError((self.directory / "n0.log").read_text())
+        log = self.directory / "n0.log"
+        head = self.processes[0]
+        wait_until(
+            lambda: listens(self.port),
+            "the head listens",
+            timeout=90,
+            process=head,
+            output=log.read_text,
+        )
 
 
 def _free_port() -> int:

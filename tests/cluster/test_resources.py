@@ -180,6 +180,7 @@ def stop_the_first_raylet():
                     stopped.append(child)
             except (psutil.Error, ProcessLookupError):
                 pass
+        # Often enough to stop the raylet before it is up.
         time.sleep(0.005)
 threading.Thread(target=stop_the_first_raylet, daemon=True).start()
 from gsfl_tune.cluster import ray_session

@@ -7,12 +7,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
 from tests.cli.local import EXPERIMENT, ended_trials
+from tests.waiting import wait_until
 
 SCRIPT = Path(__file__).parents[2] / "clusters" / "slurm.sh"
 # `srun` starts what follows its options; `scontrol` knows one node, and notes what is queued again.
@@ -51,13 +52,20 @@ def slurm(tmp_path: Path):
     }
     jobs: list[subprocess.Popen[bytes]] = []
 
-    def end(job: subprocess.Popen[bytes]) -> None:
+    def is_over(job: subprocess.Popen[bytes]) -> bool:
+        job.poll()
         try:
-            os.killpg(job.pid, signal.SIGTERM)
-            time.sleep(5)
-            os.killpg(job.pid, signal.SIGKILL)
+            os.killpg(job.pid, 0)
         except ProcessLookupError:
-            pass
+            return True
+        return False
+
+    def end(job: subprocess.Popen[bytes]) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(job.pid, signal.SIGTERM)
+            with suppress(AssertionError):
+                wait_until(lambda: is_over(job), "no process of the job is left", timeout=5)
+            os.killpg(job.pid, signal.SIGKILL)
 
     def start(*arguments: object) -> subprocess.Popen[bytes]:
         for earlier in jobs:
@@ -85,9 +93,14 @@ def test_a_job_at_its_time_limit_is_queued_again_and_goes_on(slurm, tmp_path: Pa
     run = tmp_path / "runs" / "tiny"
     trials = ["--set", "search.trials=40"]
     first = slurm("tiny.yaml", run, *trials)
-    while len(ended_trials(run)) < 3:
-        assert first.poll() is None, (tmp_path / "output").read_text()
-        time.sleep(0.3)
+    wait_until(
+        lambda: len(ended_trials(run)) >= 3,
+        "three trials have ended",
+        timeout=900,
+        every=0.3,
+        process=first,
+        output=(tmp_path / "output").read_text,
+    )
     # As `--signal=B:TERM@120` does.
     first.send_signal(signal.SIGTERM)
     assert first.wait(120) == 3

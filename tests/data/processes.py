@@ -21,6 +21,7 @@ def python(script: str, *arguments: object) -> subprocess.Popen[str]:
     """Starts a script that may import `gsfl_tune.data.locking`, `.cache` and `.leases`."""
     return subprocess.Popen(
         [sys.executable, "-c", _PACKAGES_ALONE + script, *map(str, arguments)],
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,

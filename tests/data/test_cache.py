@@ -135,13 +135,13 @@ def test_what_this_process_reads_stays_until_the_reader_is_gone(cache, monkeypat
 
 USER = textwrap.dedent(
     """
-    import sys, time
+    import sys
     from pathlib import Path
     from gsfl_tune.data.locking import acquire
 
     lease = acquire(Path(sys.argv[1]), lambda path: None)
     print("in use", flush=True)
-    time.sleep(600)
+    sys.stdin.read()
     """
 )
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import subprocess
 import textwrap
@@ -12,23 +13,23 @@ from gsfl_tune.data import build_once, cache_directory
 
 from .processes import python
 
-# Builds slowly and counts itself in a file; says when it has begun.
+# Builds until it is sent a line and counts itself in a file; says when it has begun.
 BUILDER = textwrap.dedent(
     """
-    import sys, time
+    import sys
     from pathlib import Path
     from gsfl_tune.data import leases
     from gsfl_tune.data.locking import build_once
 
     leases.NOTICE_SECONDS = 0.2
-    target, pause = Path(sys.argv[1]), float(sys.argv[2])
+    target = Path(sys.argv[1])
 
     def build(path):
         with (target.parent / "builders").open("a") as file:
             file.write("x")
         path.write_text("first half, ")
         print("begun", flush=True)
-        time.sleep(pause)
+        sys.stdin.readline()
         with path.open("a") as file:
             file.write("second half")
 
@@ -37,14 +38,20 @@ BUILDER = textwrap.dedent(
 )
 
 
-def start(target: Path, pause: float) -> subprocess.Popen[str]:
-    return python(BUILDER, target, pause)
+def start(target: Path) -> subprocess.Popen[str]:
+    return python(BUILDER, target)
 
 
 def test_two_processes_that_start_together_build_once(tmp_path):
     target = tmp_path / "cache" / "thing"
     target.parent.mkdir()
-    processes = [start(target, 1.0), start(target, 1.0)]
+    processes = [start(target), start(target)]
+    waiting, _, _ = select.select([process.stderr for process in processes], [], [], 60)
+    assert [file.readline()[:27] for file in waiting] == ["waiting for another process"]
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write("\n")
+        process.stdin.flush()
     outputs = [process.communicate(timeout=120)[0] for process in processes]
     assert [process.returncode for process in processes] == [0, 0]
     assert (target.parent / "builders").read_text() == "x"
@@ -53,10 +60,10 @@ def test_two_processes_that_start_together_build_once(tmp_path):
 
 def test_a_waiting_process_builds_when_the_builder_is_killed(tmp_path):
     target = tmp_path / "thing"
-    builder = start(target, 600)
+    builder = start(target)
     assert builder.stdout is not None
     assert builder.stdout.readline() == "begun\n"
-    waiter = start(target, 0)
+    waiter = start(target)
     assert waiter.stderr is not None
     assert waiter.stderr.readline().startswith("waiting for another process")
     builder.kill()
@@ -68,7 +75,7 @@ def test_a_waiting_process_builds_when_the_builder_is_killed(tmp_path):
 
 def test_a_killed_builder_leaves_nothing_that_is_read(tmp_path):
     target = tmp_path / "thing"
-    process = start(target, 600)
+    process = start(target)
     assert process.stdout is not None
     assert process.stdout.readline() == "begun\n"
     os.kill(process.pid, signal.SIGKILL)
@@ -114,7 +121,7 @@ def test_the_cache_directory_can_be_named(monkeypatch):
 
 def test_waiting_is_for_the_holder_alone(tmp_path):
     """A lock on one file does not hold up another."""
-    process = start(tmp_path / "slow", 600)
+    process = start(tmp_path / "slow")
     try:
         assert process.stdout is not None
         assert process.stdout.readline() == "begun\n"

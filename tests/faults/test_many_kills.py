@@ -48,6 +48,7 @@ def test_twenty_kills_at_random_moments_lose_no_trial(search: Callable[..., Sear
     for _ in range(KILLS):
         count = len(one.trained())
         one.wait(lambda count=count: len(one.trained()) > count)  # type: ignore[misc]
+        # A condition would always strike at the same moment of a trial.
         time.sleep(chance.uniform(0, 3))
         known = one.finished()
         assert {number: known.get(number) for number in final} == final

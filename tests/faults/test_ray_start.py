@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -19,6 +18,7 @@ import pytest
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import YAML
+from tests.waiting import listens, wait_until
 
 TRIALS, EPOCHS = 5, 500
 SETTINGS = (
@@ -83,12 +83,8 @@ class Started:
             )
 
     def _wait(self, port: int) -> None:
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline:
-            with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-                return
-            time.sleep(0.2)
-        raise AssertionError((self._folder / "h.txt").read_text())
+        log = self._folder / "h.txt"
+        wait_until(lambda: listens(port), "the head listens", output=log.read_text)
 
 
 @pytest.fixture
@@ -148,19 +144,18 @@ def test_a_search_that_loses_a_node_and_then_its_head(
     def epochs(number: int) -> int:
         return len(EpochLog(run.trial("search", number) / "epochs.jsonl").read())
 
-    def wait(ready: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + 120
-        while not ready():
-            assert drivers[-1].poll() is None, output.read_text()
-            assert time.monotonic() < deadline, output.read_text()
-            time.sleep(0.05)
+    def wait(ready: Callable[[], bool], what: str) -> None:
+        wait_until(ready, what, timeout=120, process=drivers[-1], output=output.read_text)
 
     with ExitStack() as stack:
         first = stack.enter_context(_started(environment))
         drive(first)
-        wait(lambda: epochs(0) > 20 and epochs(1) > 20)
+        wait(lambda: epochs(0) > 20 and epochs(1) > 20, "two trials are under way")
         first.kill(1)
-        wait(lambda: len(complete()) >= 2 and epochs(len(complete())) > 20)
+        wait(
+            lambda: len(complete()) >= 2 and epochs(len(complete())) > 20,
+            "a trial after two complete ones is under way",
+        )
         before = complete()
         assert len(before) < TRIALS
         first.kill(0)
@@ -201,11 +196,13 @@ def test_another_head_at_the_old_address_is_not_taken_for_the_first(
             stdout=output,
             stderr=subprocess.STDOUT,
         )
-        deadline = time.monotonic() + 120
-        while not EpochLog(run.trial("search", 0) / "epochs.jsonl").read():
-            assert driver.poll() is None
-            assert time.monotonic() < deadline
-            time.sleep(0.1)
+        wait_until(
+            EpochLog(run.trial("search", 0) / "epochs.jsonl").read,
+            "a trial has trained",
+            timeout=120,
+            process=driver,
+            output=(tmp_path / "output.txt").read_text,
+        )
         first.kill(0)
         stack.enter_context(_started(environment, first.port))
         assert driver.wait(120) == 3

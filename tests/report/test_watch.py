@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from contextlib import contextmanager
 
 import pytest
@@ -18,6 +17,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.report import WatchServer, watch
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
+from tests.waiting import wait_until
 
 
 @contextmanager
@@ -108,10 +108,10 @@ def test_a_browser_that_stays_in_the_foreground_gets_the_page(tmp_path):
     maker = RunMaker(tmp_path / "run").begin()
     program = tmp_path / "browser.py"
     program.write_text(
-        "import sys, time, urllib.request\n"
+        "import signal, sys, urllib.request\n"
         "page = urllib.request.urlopen(sys.argv[1], timeout=30).read()\n"
         "open(sys.argv[0] + '.seen', 'wb').write(page)\n"
-        "time.sleep(60)\n"
+        "signal.pause()\n"
     )
     command = subprocess.Popen(
         [sys.executable, "-m", "gsfl_tune", "watch", maker.path, "--port", "0", "--open"],
@@ -121,10 +121,11 @@ def test_a_browser_that_stays_in_the_foreground_gets_the_page(tmp_path):
     )
     seen = tmp_path / "browser.py.seen"
     try:
-        end = time.monotonic() + 60
-        while not (seen.exists() and b"</html>" in seen.read_bytes()):
-            assert time.monotonic() < end
-            time.sleep(0.1)
+        wait_until(
+            lambda: seen.exists() and b"</html>" in seen.read_bytes(),
+            "the browser has the page",
+            process=command,
+        )
     finally:
         os.killpg(command.pid, signal.SIGTERM)
         assert command.wait(30) == 0

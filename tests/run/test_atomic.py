@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
 from gsfl_tune.run import read_json, write_bytes, write_json
+from tests.waiting import wait_until
 
 
 def test_json_round_trip_with_non_ascii(tmp_path):
@@ -42,9 +42,7 @@ def test_a_killed_writer_leaves_whole_files(tmp_path):
         "    write_bytes(Path(sys.argv[1]), bytes([n % 256]) * 200_000)\n"
     )
     writer = subprocess.Popen([sys.executable, "-c", code, str(path)])
-    deadline = time.monotonic() + 30
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
+    wait_until(path.exists, "the file is written", process=writer)
     for _ in range(50):
         data = path.read_bytes()
         assert len(data) == 200_000

@@ -15,6 +15,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 from gsfl_tune.training.gpu_memory import spent
 from tests.search.starvation import starved
+from tests.waiting import wait_until
 
 
 class Spent(GsflTrainable):
@@ -50,6 +51,7 @@ class Troubled(GsflTrainable):
     def step(self) -> dict[str, Any]:
         number = self.worker.task.number
         if number == 1:
+            # Stands for a hang: longer than any limit of a trial.
             time.sleep(3600)
         with starved({2: 40, 3: 0}.get(number)):
             return super().step()
@@ -65,6 +67,7 @@ class Hungry(GsflTrainable):
             eaten = []
             for _ in range(120):
                 eaten.append(b"x" * (100 * 2**20))
+                # Ray looks at the memory every 100 ms; nothing tells that it has looked.
                 time.sleep(0.05)
             raise RuntimeError("nobody ended this process")
         return super().step()
@@ -74,6 +77,7 @@ class Instant(Trainable):
     """Trials of one rung that take no time, in a process that takes a second to start."""
 
     def setup(self, config: dict[str, Any]) -> None:
+        # Stands for the start of a real worker process.
         time.sleep(1)
         self.reset_config(config)
 
@@ -82,6 +86,7 @@ class Instant(Trainable):
         return True
 
     def step(self) -> dict[str, Any]:
+        # A hundred trials have to take longer than the start of the second process.
         time.sleep(0.03)
         mark = Path(self.task["directory"]).parent / f"process-{os.getpid()}"
         mark.parent.mkdir(parents=True, exist_ok=True)
@@ -92,10 +97,11 @@ class Instant(Trainable):
 
 
 class Slow(GsflTrainable):
-    """Takes a while for an epoch, before it trains."""
+    """Is in an epoch until there is a file ``heard`` in the trial's directory, before it trains."""
 
     def step(self) -> dict[str, Any]:
         with activity("finetune epoch 3/8", 43, "batches") as one:
             one.done = 12
-            time.sleep(2.5)
+            heard = Path(self.worker.task.directory, "heard")
+            wait_until(heard.exists, "the driver has heard of the epoch")
         return super().step()

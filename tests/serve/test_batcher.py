@@ -28,8 +28,8 @@ def test_items_gather_while_the_model_works_and_come_back_to_their_owners():
         first = asyncio.create_task(batcher.submit(1))
         await asyncio.to_thread(working.wait, 30)
         rest = [asyncio.create_task(batcher.submit(number)) for number in range(2, 14)]
-        await asyncio.sleep(0)
-        go_on.set()
+        # Called by the loop after the first step of each task, which puts its item into the queue.
+        asyncio.get_running_loop().call_soon(go_on.set)
         results = await asyncio.gather(first, *rest)
         await batcher.stop()
         return results
@@ -58,17 +58,20 @@ def test_a_failure_is_told_to_all_of_its_batch_and_to_no_other():
 
 
 def test_nobody_waits_for_ever_at_the_end():
-    blocked = threading.Event()
+    working, go_on = threading.Event(), threading.Event()
 
     def work(items: Sequence[int]) -> list[int]:
-        blocked.wait(0.2)
+        working.set()
+        go_on.wait(30)
         return list(items)
 
     async def scenario() -> None:
         batcher: Batcher[int, int] = Batcher(work, most=1, wait=0.0)
         batcher.start()
         tasks = [asyncio.create_task(batcher.submit(number)) for number in range(3)]
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(working.wait, 30)
+        # Called by the loop when `stop` waits.
+        asyncio.get_running_loop().call_soon(go_on.set)
         await batcher.stop()
         results = await asyncio.gather(*tasks, return_exceptions=True)
         assert results[0] == 0

@@ -15,7 +15,8 @@ from PIL import Image
 
 from gsfl_tune.export import Options, export_run, load_bundle
 from tests.export.conftest import CLASSES
-from tests.serve.conftest import encoded, jpeg, together
+from tests.serve.conftest import Server, encoded, jpeg, together
+from tests.waiting import listens, wait_until
 
 
 def test_an_image_as_the_body_is_predicted_as_on_the_command_line(server, served_bundle, images):
@@ -184,12 +185,12 @@ def test_what_is_too_much_is_refused_and_can_be_sent_again(start, served_bundle)
         assert server.metrics()["gsfl_tune_images_in_hand"] == 0
 
 
-def _listens(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), 30).close()
-    except OSError:
-        return False
-    return True
+def _wait_for_request(server: Server) -> None:
+    wait_until(
+        lambda: server.metrics()["gsfl_tune_images_in_hand"] >= 1,
+        "a request is in hand",
+        process=server.process,
+    )
 
 
 def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
@@ -198,11 +199,9 @@ def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
         with socket.create_connection(("127.0.0.1", server.port), 60) as client:
             head = f"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: {len(body)}\r\n\r\n"
             client.sendall(head.encode() + body[:100])
-            while server.metrics()["gsfl_tune_images_in_hand"] < 1:
-                time.sleep(0.02)
+            _wait_for_request(server)
             server.process.terminate()
-            while _listens(server.port):
-                time.sleep(0.02)
+            wait_until(lambda: not listens(server.port), "the server takes no more requests")
             client.sendall(body[100:])
             answer = client.makefile("rb").read()
         out, err = server.process.communicate(timeout=60)
@@ -220,11 +219,9 @@ def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
         socket.create_connection(("127.0.0.1", server.port), 60) as client,
     ):
         client.sendall(b"POST /predict HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nx")
-        while server.metrics()["gsfl_tune_images_in_hand"] < 1:
-            time.sleep(0.02)
+        _wait_for_request(server)
         server.process.send_signal(word)
-        while _listens(server.port):
-            time.sleep(0.02)
+        wait_until(lambda: not listens(server.port), "the server takes no more requests")
         started = time.monotonic()
         server.process.send_signal(word)
         server.process.communicate(timeout=60)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,6 +19,7 @@ from PIL import Image
 from gsfl_tune.export import Options, export_run, load_bundle
 from gsfl_tune.export.files import sha256
 from tests.serve.conftest import Server, encoded, jpeg
+from tests.waiting import wait_until
 
 onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
@@ -166,8 +166,11 @@ def test_more_bytes_than_are_held_at_a_time_are_503(start: Any, served_bundle: P
         clients = [
             stack.enter_context(_half(server.port, body, len(body) - 1000)) for _ in range(9)
         ]
-        while server.metrics()["gsfl_tune_images_in_hand"] < 9:
-            time.sleep(0.02)
+        wait_until(
+            lambda: server.metrics()["gsfl_tune_images_in_hand"] >= 9,
+            "nine requests are in hand",
+            process=server.process,
+        )
         # Whose head was read may have bytes under way: some rounds more of the server's loop.
         for _ in range(5):
             server.metrics()

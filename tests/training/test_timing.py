@@ -6,11 +6,14 @@ import subprocess
 import sys
 import time
 from itertools import chain, repeat
+from types import SimpleNamespace
 
 import numpy as np
+import psutil
 import pytest
 
 from gsfl_tune.training.timing import cores, cores_of_others, measure_time
+from tests.waiting import wait_until
 
 
 def quiet():
@@ -47,7 +50,10 @@ def test_what_never_gets_steady_is_marked_with_its_spread():
     assert found.runs == 8
 
 
-def test_of_rounds_that_were_all_disturbed_the_fastest_counts():
+def test_of_rounds_that_were_all_disturbed_the_fastest_counts(monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    clock.perf_counter = lambda: clock.now
+    monkeypatch.setattr("gsfl_tune.training.timing.time", clock)
     loads = iter([1.0, 3.0, 2.0])
     rounds = scripted([40.0] * 8, [20.0] * 8, [30.0] * 8)
 
@@ -55,7 +61,7 @@ def test_of_rounds_that_were_all_disturbed_the_fastest_counts():
         load = next(loads) * cores()
         if load == 2.0 * cores():
             # The time that there is for it is over.
-            time.sleep(0.05)
+            clock.now = 0.05
         return lambda: load
 
     found = measured(rounds, others, seconds=0.01)
@@ -80,7 +86,7 @@ def burning():
     for each in started:
         assert each.stdout is not None
         each.stdout.readline()
-    yield
+    yield [psutil.Process(each.pid) for each in started]
     for each in started:
         each.kill()
         each.communicate()
@@ -102,9 +108,13 @@ def test_other_processes_are_seen(burning):
 
 
 def test_ones_own_threads_are_not_others(burning):
+    def burnt():
+        return sum(each.cpu_times().user for each in burning)
+
     # Waiting, we leave all to them; working, we take our share.
-    count = cores_of_others()
-    time.sleep(0.4)
+    count, before = cores_of_others(), burnt()
+    # Many of the 10 ms in which the system counts.
+    wait_until(lambda: burnt() >= before + 0.4 * cores(), "the others have worked for a while")
     waiting = count()
     count = cores_of_others()
     began = time.perf_counter()

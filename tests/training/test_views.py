@@ -199,7 +199,7 @@ def test_a_disk_that_fills_up_while_features_are_written(workspace, monkeypatch)
 # Asks for features when told to, says what it computes, and stops halfway if it is to.
 ASK = textwrap.dedent(
     """
-    import sys, time
+    import sys
     from pathlib import Path
     import torch
     from gsfl_tune.data import leases
@@ -218,7 +218,7 @@ ASK = textwrap.dedent(
             yield batch
             if stopping:
                 print("half", flush=True)
-                time.sleep(600)
+                sys.stdin.read()
 
     FeatureExtractor._maps = counted
     config = tiny_config(data={"views": 1})

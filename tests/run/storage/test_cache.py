@@ -2,9 +2,9 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +13,7 @@ from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.storage.cache import StoredCache
 from tests.s3 import S3Server
+from tests.waiting import wait_until
 
 
 @pytest.fixture(autouse=True)
@@ -21,19 +22,33 @@ def _alone_afterwards() -> Iterator[None]:
     share_cache(None)
 
 
+class Asked:
+    """A storage that counts what it is asked."""
+
+    def __init__(self, storage: Storage) -> None:
+        self._storage = storage
+        self.count = 0
+
+    def attempt(self, call: Any) -> Any:
+        self.count += 1
+        return self._storage.attempt(call)
+
+
 class Node:
     """A node with a cache of its own; counts what it builds."""
 
     def __init__(self, folder: Path, storage: Storage) -> None:
         self.cache = folder
         self.built = 0
-        self.shared = StoredCache(storage, beat_seconds=0.2, dead_seconds=1.5)
-        self.pause = 0.0
+        self.asked = Asked(storage)
+        self.shared = StoredCache(self.asked, beat_seconds=0.2, dead_seconds=1.5)  # type: ignore[arg-type]
+        self.go = threading.Event()
+        self.go.set()
         self.data = b"features" * 200_000
 
     def build(self, target: Path) -> None:
         self.built += 1
-        time.sleep(self.pause)
+        assert self.go.wait(60)
         target.write_bytes(self.data)
 
     def get(self, kind: str = "features") -> bytes:
@@ -73,12 +88,15 @@ def test_one_node_builds_and_the_others_take(storage: Storage, tmp_path: Path) -
 def test_who_comes_while_another_node_builds_waits_for_it(storage: Storage, tmp_path: Path) -> None:
     nodes = [Node(tmp_path / str(number), storage) for number in range(3)]
     found: list[bytes] = []
-    for node in nodes:
-        node.pause = 2.5
+    nodes[0].go.clear()
     threads = [threading.Thread(target=lambda n=node: found.append(n.take())) for node in nodes]  # type: ignore[misc]
-    for thread in threads:
+    threads[0].start()
+    wait_until(lambda: nodes[0].built, "the first node builds")
+    for thread in threads[1:]:
         thread.start()
-        time.sleep(0.7)
+    # Twice for each look, every half second: longer than a builder without a beat is believed in.
+    wait_until(lambda: all(node.asked.count >= 10 for node in nodes[1:]), "the others wait")
+    nodes[0].go.set()
     for thread in threads:
         thread.join()
     assert [node.built for node in nodes] == [1, 0, 0]

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 import threading
 import time
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run.storage import DriverLease, Storage, open_storage
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_a_driver_on_another_machine_is_watched_for_a_sign_of_life(storage: Stor
 
     other = threading.Thread(target=beat)
     other.start()
-    time.sleep(0.5)
+    wait_until(lambda: storage.get("driver.json"), "the other driver has beaten")
     said: list[str] = []
     with pytest.raises(UserError, match="host other"):
         _lease(storage, notice=said.append)
@@ -59,7 +59,7 @@ def test_a_driver_on_another_machine_is_watched_for_a_sign_of_life(storage: Stor
 
 
 def test_that_of_a_killed_driver_of_this_machine_is_free_at_once(storage: Storage) -> None:
-    process = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+    process = subprocess.Popen(["cat"], stdin=subprocess.PIPE)
     lease = _lease(storage, beat_seconds=60)
     content = json.loads(storage.get("driver.json") or b"")
     held = json.dumps({**content, "pid": process.pid, "token": "another"}).encode()
@@ -78,10 +78,6 @@ def test_who_was_taken_over_gets_to_know(storage: Storage) -> None:
     lease = _lease(storage)
     content = json.loads(storage.get("driver.json") or b"")
     storage.put("driver.json", json.dumps({**content, "token": "x", "host": "other"}).encode())
-    deadline = time.monotonic() + 20
-    while lease.lost is None:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    assert "host other" in lease.lost
+    assert "host other" in wait_until(lambda: lease.lost or "", "it knows who has taken over")
     lease.close()
     assert json.loads(storage.get("driver.json") or b"")["token"] == "x"

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.storage import DriverLease, RunStorage, open_storage
+from tests.waiting import wait_until
 
 
 def _open(tmp_path: Path, name: str) -> tuple[RunDirectory, RunStorage]:
@@ -20,13 +19,6 @@ def _open(tmp_path: Path, name: str) -> tuple[RunDirectory, RunStorage]:
         return DriverLease(storage, beat_seconds=0.1, **options)
 
     return run, RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
-
-
-def _wait(ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not ready():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def _fill(run: RunDirectory) -> None:
@@ -51,7 +43,7 @@ def test_a_run_comes_back_on_another_machine(tmp_path: Path) -> None:
     _fill(run)
     storage.start()
     kept = tmp_path / "kept" / "tiny"
-    _wait(lambda: (kept / "best" / "config.json").exists())
+    wait_until((kept / "best" / "config.json").exists, "files are published")
     with run.journal.open("a") as file:
         file.write('{"b":2}\n')
     write_text(run.results_file, "{}")
@@ -75,10 +67,10 @@ def test_results_are_there_after_everything_else_and_go_when_they_are_void(tmp_p
     for number in range(300):
         write_text(run.best / f"{number}.json", "x")
     write_text(run.results_file, "{}")
-    _wait(lambda: (kept / "results.json").exists())
+    wait_until((kept / "results.json").exists, "results are published")
     assert len(list((kept / "best").glob("*.json"))) == 301
     run.results_file.unlink()
-    _wait(lambda: not (kept / "results.json").exists())
+    wait_until(lambda: not (kept / "results.json").exists(), "results are gone")
     storage.close()
 
 
@@ -95,7 +87,7 @@ def test_workers_elsewhere_see_the_interrupt(tmp_path: Path) -> None:
     assert not away.is_here
     assert not signal.exists()
     run.interrupt_file.touch()
-    _wait(signal.exists)
+    wait_until(signal.exists, "the interrupt is seen")
     storage.close()
 
 

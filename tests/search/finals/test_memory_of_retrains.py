@@ -36,6 +36,7 @@ class Hungry(LossTerm):
             eaten = []
             for _ in range(120):
                 eaten.append(b"x" * (100 * 2**20))
+                # Ray looks at the memory every 100 ms; nothing tells that it has looked.
                 time.sleep(0.05)
             raise RuntimeError("nobody ended this process")
         return batch.shared.square().mean()

@@ -2,8 +2,6 @@ from __future__ import annotations
 
 import io
 import re
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pandas
@@ -16,13 +14,7 @@ from gsfl_tune.search import Progress, Study, open_study, write_trials
 from gsfl_tune.search.observers.base import Said
 from gsfl_tune.search.ray_tune.worker_losses import failure
 from tests.search.experiments import experiment
-
-
-def _until(true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 20
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+from tests.waiting import wait_until
 
 
 def _played(run: RunDirectory, progress: Progress) -> Study:
@@ -97,11 +89,11 @@ def test_what_trials_do_is_said_when_nothing_else_was(
     progress.expects(lambda: 75.0)
     with progress:
         with activity("starting Ray on this machine"):
-            _until(lambda: "starting Ray" in output.getvalue())
+            wait_until(lambda: "starting Ray" in output.getvalue(), "the start is shown")
         _played(run, progress)
-        _until(lambda: "batches" in output.getvalue())
+        wait_until(lambda: "batches" in output.getvalue(), "the batches are shown")
         one = begin(Activity("asked to stop", urgent=True))
-        _until(lambda: "asked to stop" in output.getvalue())
+        wait_until(lambda: "asked to stop" in output.getvalue(), "the stop is shown")
         end(one)
         progress.finish(interrupted=True)
     lines = output.getvalue().splitlines()

@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,7 @@ from gsfl_tune.search import Interrupt, Presence, present, run_lock
 from gsfl_tune.search.opening import presence
 from gsfl_tune.search.opening.presence import RunGone
 from tests.search.experiments import YAML
+from tests.waiting import wait_until
 
 
 def test_whatever_goes_wrong_once_it_is_gone_is_one_sentence(run: RunDirectory) -> None:
@@ -66,11 +66,12 @@ def test_a_search_whose_directory_is_removed_ends_with_a_sentence(tmp_path: Path
         env=os.environ | {"GSFL_TUNE_CACHE": str(tmp_path / "cache"), "OMP_NUM_THREADS": "1"},
     )
     try:
-        deadline = time.monotonic() + 120
-        while not list(run.trials("search").glob("*/epochs.jsonl")):
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.2)
+        wait_until(
+            lambda: list(run.trials("search").glob("*/epochs.jsonl")),
+            "a trial has trained",
+            timeout=120,
+            process=process,
+        )
         shutil.rmtree(run.path, ignore_errors=True)
         output, errors = process.communicate(timeout=120)
     finally:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import threading
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,14 @@ from gsfl_tune.search.ray_tune import heartbeat as pulse
 from gsfl_tune.search.ray_tune.heartbeat import Pulses, asked_of_workers, pulse_of
 from tests.search.experiments import experiment
 from tests.search.trainables import Slow
+from tests.waiting import wait_until
 
 
 class Listener(Watcher):
-    """Keeps what trials say."""
+    """Keeps what trials say, and tells them once they have said where they are."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: RunDirectory) -> None:
+        self.run = run
         self.heard: dict[str, set[str]] = {}
         self.states: States = dict
 
@@ -35,12 +36,16 @@ class Listener(Watcher):
     def tick(self) -> None:
         for name, said in self.states().items():
             self.heard.setdefault(name, set()).add(said.text if said else "nothing")
+            if said and said.text.startswith("finetune epoch 3/8"):
+                directory = self.run.trial("search", int(name.removeprefix("trial ")))
+                directory.mkdir(parents=True, exist_ok=True)
+                (directory / "heard").touch()
 
 
 def test_running_trials_say_epoch_and_batch(
     ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> None:
-    listener = Listener()
+    listener = Listener(run)
     run_study(
         experiment("search.trials=2"),
         run,
@@ -55,28 +60,29 @@ def test_running_trials_say_epoch_and_batch(
     assert listener.states() == {}, "trials that ended say nothing more"
 
 
-def _work(channel: str) -> None:
+def _work(channel: str, heard: Path) -> None:
     with pulse_of(channel, "slot 0"), activity("head steps", 10, "batches") as step:
         step.done = 4
-        time.sleep(2.5)
+        wait_until(heard.exists, "the driver has heard of it")
 
 
 def test_what_workers_do_for_the_driver_is_shown_with_what_it_waits_for(
-    ray_of_tests: None,
+    ray_of_tests: None, tmp_path: Path
 ) -> None:
-    seen = set()
+    heard = tmp_path / "heard"
+
+    def is_heard() -> bool:
+        one = current()
+        assert one is not None
+        return "timing steps" in one.text() and "head steps: 4/10 batches" in one.text()
+
     with asked_of_workers("timing steps", ["slot 0"]) as channel:
-        reference = ray.remote(_work).remote(channel)
-        while not ray.wait([reference], timeout=0.1)[0]:
-            one = current()
-            assert one is not None
-            seen.add(one.text())
-    assert any("timing steps" in text and "head steps: 4/10 batches" in text for text in seen)
+        reference = ray.remote(_work).remote(channel, heard)
+        wait_until(is_heard, "what the worker does is shown")
+        heard.touch()
+        ray.get(reference)
     assert current() is None
-    deadline = time.monotonic() + 20
-    while pulse._read(channel):
-        assert time.monotonic() < deadline, "something stays in the store"
-        time.sleep(0.1)
+    wait_until(lambda: not pulse._read(channel), "nothing stays in the store")
 
 
 def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: Any) -> None:
@@ -100,18 +106,12 @@ def test_a_store_that_does_not_answer_costs_nothing_but_the_words(monkeypatch: A
     sender = pulse.Pulse(say)
     with activity("training"):
         sender.begin("channel", "trial 1")
-        deadline = time.monotonic() + 20
-        while len(told) < 3:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: len(told) >= 3, "it is said three times")
         sender.end()
     pulses = Pulses(lambda: ["trial 1"], ask)
     assert pulses.latest() == {"trial 1": "starting"}
     with pulses.listening():
-        deadline = time.monotonic() + 20
-        while pulses.latest() != {"trial 1": "training"}:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: pulses.latest() == {"trial 1": "training"}, "it is heard")
 
 
 def test_a_training_says_where_it_is(run: RunDirectory, cache_dir: Path) -> None:

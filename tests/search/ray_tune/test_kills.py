@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import run_lock
 from gsfl_tune.search.study.journal import read_studies
+from tests.waiting import wait_until
 
 TRIALS = 5
 EPOCHS = 80
@@ -82,14 +82,6 @@ def _epochs(run: RunDirectory) -> int:
     return sum(len(EpochLog(path).read()) for path in run.trials().rglob("epochs.jsonl"))
 
 
-def _wait(process: subprocess.Popen[str], ready: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 120
-    while not ready():
-        assert process.poll() is None, process.communicate()[0]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def _ends_well(run: RunDirectory, start: Start, before: dict[int, tuple[str, float | None]]) -> str:
     mtimes = {
         number: (run.trial("search", number) / "epochs.jsonl").stat().st_mtime_ns
@@ -114,7 +106,12 @@ def _ends_well(run: RunDirectory, start: Start, before: dict[int, tuple[str, flo
 @pytest.mark.slow
 def test_kill_9_of_the_driver_loses_no_finished_trial(run: RunDirectory, start: Start) -> None:
     process = start()
-    _wait(process, lambda: len(_finished(run)) >= 1 and _epochs(run) % EPOCHS > 10)
+    wait_until(
+        lambda: len(_finished(run)) >= 1 and _epochs(run) % EPOCHS > 10,
+        "a trial has finished and another is under way",
+        timeout=120,
+        process=process,
+    )
     process.kill()
     process.communicate()
     before = _finished(run)
@@ -130,7 +127,12 @@ def test_signals_save_what_runs_and_a_second_driver_is_refused(
     for number in (signal.SIGINT, signal.SIGTERM):
         before = len(_finished(run))
         process = start()
-        _wait(process, lambda n=before: len(_finished(run)) > n and _epochs(run) % EPOCHS > 10)  # type: ignore[misc]
+        wait_until(
+            lambda n=before: len(_finished(run)) > n and _epochs(run) % EPOCHS > 10,  # type: ignore[misc]
+            "one more trial has finished and another is under way",
+            timeout=120,
+            process=process,
+        )
         with pytest.raises(UserError, match=f"process {process.pid}"), run_lock(run):
             pass
         # To the whole group, as a terminal does: Ray's processes must not take it for themselves.
@@ -164,7 +166,9 @@ def test_kill_9_of_a_driver_with_a_ray_of_its_own(run: RunDirectory, cache_dir: 
         )
 
     process = start()
-    _wait(process, lambda: len(_finished(run)) >= 2)
+    wait_until(
+        lambda: len(_finished(run)) >= 2, "two trials have finished", timeout=120, process=process
+    )
     family = psutil.Process(process.pid).children(recursive=True)
     process.kill()
     process.communicate()

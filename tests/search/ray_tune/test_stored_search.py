@@ -20,10 +20,12 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.storage.segments import find_segments, read_journal
+from gsfl_tune.run.storage.storage import WORTH_A_WORD
 from gsfl_tune.search import run_study
 from gsfl_tune.search.study.journal import read_studies
 from tests.s3 import S3Server, s3_server
 from tests.search.experiments import experiment, states
+from tests.waiting import wait_until
 
 TRIALS, EPOCHS = 8, 60
 OVERRIDES = (
@@ -63,15 +65,14 @@ class Driver:
             start_new_session=True,
         )
 
-    def wait_for(self, ready: Callable[[], Any]) -> None:
-        # Against a hang alone: Ray and its workers start slowly beside other work.
-        deadline = time.monotonic() + 400
-        while not ready():
-            assert self.process.poll() is None, self.process.communicate()[0]
-            if time.monotonic() > deadline:
+    def wait_for(self, ready: Callable[[], Any], what: str) -> None:
+        # Ray and its workers start slowly beside other work.
+        try:
+            wait_until(ready, what, timeout=400, process=self.process)
+        except AssertionError:
+            if self.process.poll() is None:
                 self.kill()
-                pytest.fail("it did not happen")
-            time.sleep(0.05)
+            raise
 
     def kill(self) -> None:
         """The machine is gone: driver, Ray and workers at once."""
@@ -118,7 +119,7 @@ def test_a_search_that_loses_its_machine_and_its_storage_for_a_while_ends_as_if_
     run = RunDirectory(tmp_path / "run")
     storage = open_storage(f"{url}/tiny")
     driver = Driver(run, cache_dir, url)
-    driver.wait_for(lambda: _in_storage(storage, tmp_path / "look"))
+    driver.wait_for(lambda: _in_storage(storage, tmp_path / "look"), "a trial is in the storage")
     driver.kill()
     known = _in_storage(storage, tmp_path / "look")
     shutil.rmtree(run.path)
@@ -127,11 +128,16 @@ def test_a_search_that_loses_its_machine_and_its_storage_for_a_while_ends_as_if_
     # Another machine; the storage freezes, fails and refuses while it works.
     other = RunDirectory(tmp_path / "other")
     driver = Driver(other, cache_dir, url)
-    driver.wait_for(lambda: len(_finished(other)) > len(known))
-    for spoil in (server.frozen(), server.feeling("500"), server.feeling("refuse")):
-        with spoil:
-            time.sleep(4)
-        time.sleep(0.5)
+    driver.wait_for(lambda: len(_finished(other)) > len(known), "one more trial has finished")
+    with server.frozen():
+        # Requests hang and fail after 10 s: within 4 s there is nothing to wait for.
+        time.sleep(4)
+    for mood in ("500", "refuse"):
+        answered = len(server.requests())
+        driver.wait_for(lambda n=answered: len(server.requests()) > n, "the storage answers")  # type: ignore[misc]
+        with server.feeling(mood):
+            enough = time.time() + WORTH_A_WORD + 1
+            driver.wait_for(lambda end=enough: server.last_failed() > end, "it fails for seconds")  # type: ignore[misc]
     output = driver.end()
     assert "brought back" in output
     assert "repeated" in output
@@ -172,7 +178,7 @@ def test_a_storage_that_stays_away_ends_the_search_with_its_state_intact(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     driver = Driver(run, cache_dir, url, GSFL_TUNE_STORAGE_PATIENCE="3")
-    driver.wait_for(lambda: run.journal.exists() and len(_finished(run)) >= 1)
+    driver.wait_for(lambda: run.journal.exists() and _finished(run), "a trial has finished")
     with server.feeling("500"):
         output = driver.end(2)
     assert "--resume" in output
@@ -192,11 +198,12 @@ def test_an_endpoint_frozen_for_half_a_minute_and_a_second_driver(
     # A trial that waits for the storage does not use up its own time.
     driver = Driver(run, cache_dir, url, "search.trial_timeout=25 s")
     storage = open_storage(f"{url}/tiny")
-    driver.wait_for(lambda: storage.list(""))
+    driver.wait_for(lambda: storage.list(""), "the run is in the storage")
     # Beside the first one from its beginning: neither may wait for how fast the other is.
     second = Driver(RunDirectory(tmp_path / "second"), cache_dir, url)
-    driver.wait_for(lambda: run.journal.exists() and len(_finished(run)) >= 1)
+    driver.wait_for(lambda: run.journal.exists() and _finished(run), "a trial has finished")
     with server.frozen():
+        # Has to be longer than `search.trial_timeout`.
         time.sleep(30)
     assert "another search works on this run" in second.end(2)
     output = driver.end()

@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
 from gsfl_tune.search.study import prefetch as ahead_module
 from tests.search.experiments import experiment
+from tests.waiting import wait_until
 
 FIRST = 4
 
@@ -159,7 +159,7 @@ def test_a_trial_that_was_proposed_ahead_is_one_record_of_the_journal(
 
 def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> None:
     code = (
-        "import sys, time\n"
+        "import sys\n"
         "from gsfl_tune.run import RunDirectory\n"
         "from gsfl_tune.search import open_study\n"
         "from gsfl_tune.search.study import prefetch as ahead\n"
@@ -168,20 +168,24 @@ def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> Non
         "study = open_study(experiment(), RunDirectory(sys.argv[1]), ahead=True)\n"
         "study.ask(); study.ask()\n"
         "print(study._ahead._process.pid, flush=True)\n"
-        "time.sleep(60)\n"
+        "sys.stdin.read()\n"
     )
     driver = subprocess.Popen(
-        [sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, str(run.path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert driver.stdout is not None
     child = psutil.Process(int(driver.stdout.readline()))
     assert child.is_running()
     driver.kill()
     driver.communicate()
-    deadline = time.monotonic() + 10
-    while child.is_running() and child.status() != psutil.STATUS_ZOMBIE:
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
+    wait_until(
+        lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE,
+        "the process has ended",
+        timeout=10,
+    )
 
 
 def test_the_process_imports_neither_torch_nor_ray() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from gsfl_tune.search.observers.tracking import (
     track_run,
 )
 from tests.search.experiments import experiment
+from tests.waiting import wait_until
 
 
 @pytest.fixture
@@ -70,13 +70,6 @@ class Unreliable(Tracker):
         self.closed = True
 
 
-def _until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.02)
-
-
 def test_a_tracker_that_fails_is_told_again_and_the_user_once(
     study: Study, run: RunDirectory
 ) -> None:
@@ -84,7 +77,7 @@ def test_a_tracker_that_fails_is_told_again_and_the_user_once(
     tracker = Unreliable(failures=1)
     tracking = Tracking([tracker], run, notices.append, patience=30)
     tracking.begin(study, 3, 1)
-    _until(lambda: len(tracker.told) == 3)
+    wait_until(lambda: len(tracker.told) == 3, "the tracker is told of three trials")
     study.complete(2, 1.5)
     tracking.ended(2)
     tracking.finish(interrupted=False)

@@ -7,7 +7,6 @@ import shutil
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from gsfl_tune.search.observers.tracking import write_tensorboard
 from gsfl_tune.search.study.journal import read_studies
 from tests.search.experiments import experiment
 from tests.search.observers.tracking.conftest import TRIALS, Followed
+from tests.waiting import listens, wait_until
 
 
 @contextmanager
@@ -33,14 +33,7 @@ def _program(module: str, *arguments: object) -> Iterator[str]:
     words = [sys.executable, "-m", module, *map(str, arguments), "--port", str(port)]
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     try:
-        for _ in range(3000):
-            if process.poll() is not None:
-                raise AssertionError(process.communicate()[0])
-            try:
-                socket.create_connection(("127.0.0.1", port), 1).close()
-                break
-            except OSError:
-                time.sleep(0.1)
+        wait_until(lambda: listens(port), f"{module} listens", timeout=300, process=process)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -56,12 +49,14 @@ def _ask(url: str, body: dict[str, Any] | None = None) -> Any:
 
 def _until_loaded(url: str, runs: int) -> dict[str, Any]:
     """Its data is read by a thread of its own."""
-    for _ in range(3000):
-        tags = _ask(f"{url}/data/plugin/scalars/tags")
-        if sum("validation/nll" in tags[run] for run in tags) >= runs:
-            return tags
-        time.sleep(0.1)
-    raise AssertionError(tags)
+
+    def tags() -> dict[str, Any] | None:
+        found: dict[str, Any] = _ask(f"{url}/data/plugin/scalars/tags")
+        return found if sum("validation/nll" in each for each in found.values()) >= runs else None
+
+    found = wait_until(tags, f"{runs} runs are loaded", timeout=300, every=0.1)
+    assert found is not None
+    return found
 
 
 def test_every_trial_has_scalars_parameters_and_a_picture(followed: Followed) -> None:
