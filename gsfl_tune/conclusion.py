@@ -36,7 +36,7 @@ from gsfl_tune.run.results import (
     Score,
     write_results,
 )
-from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
+from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, DriverCopy
 from gsfl_tune.run.verdict import best_on_validation
 from gsfl_tune.search import (
     Candidate,
@@ -82,7 +82,7 @@ class Conclusion:
     retraining: Retraining
     slots: int
     notice: Callable[[str], None]
-    storage: RunStorage | None = None
+    storage: DriverCopy | None = None
 
     def write(
         self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]

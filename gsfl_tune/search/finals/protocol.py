@@ -14,7 +14,7 @@ from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.results import Outcome, Score
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.time_budget import TimeBudget
 from gsfl_tune.search.costs.trial_costs import TrialCosts
@@ -159,7 +159,7 @@ class Retraining:
     max_failures: int
     watchers: Sequence[Watcher]
     interrupt: Interrupt
-    storage: RunStorage | None = None
+    storage: DriverCopy | None = None
     costs: TrialCosts | None = None
     budget: TimeBudget | None = None
 

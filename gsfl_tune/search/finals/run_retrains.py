@@ -12,7 +12,7 @@ import ray
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, RunStorage, storage_of
+from gsfl_tune.run.storage import EPOCHS, DriverCopy, storage_of
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher, Watchers
@@ -64,7 +64,7 @@ def run_jobs(
     watchers: Sequence[Watcher] = (),
     interrupt: Interrupt | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
-    storage: RunStorage | None = None,
+    storage: DriverCopy | None = None,
     costs: TrialCosts | None = None,
 ) -> JobsOutcome:
     """Trains jobs to their ends; those that an earlier driver finished are not run again.
@@ -102,7 +102,7 @@ def run_jobs(
     pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
     setting = JobSetting(
         interrupt=run.interrupt_file,
-        storage=storage.place if storage is not None else None,
+        storage=storage.address if storage is not None else None,
         side=side,
         cache_dir=cache_dir,
         threads=resources.threads,
@@ -210,7 +210,7 @@ def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None
     return told
 
 
-def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+def _brought(storage: DriverCopy, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """The result once the job's files are in the run directory."""
     try:
         names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)

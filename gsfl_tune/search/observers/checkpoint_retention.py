@@ -13,7 +13,7 @@ from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.training.cost import checkpoint_bytes
 
@@ -173,7 +173,7 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
 
 
-def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | None = None) -> None:
+def make_room(run: RunDirectory, search: SearchConfig, storage: DriverCopy | None = None) -> None:
     """Deletes checkpoints of finished trials, the oldest first, until retrains have room.
 
     Args:

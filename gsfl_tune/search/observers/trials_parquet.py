@@ -18,7 +18,7 @@ from pyarrow import parquet
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
-from gsfl_tune.run.storage import EPOCHS, RunStorage
+from gsfl_tune.run.storage import EPOCHS, DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.journal import read_studies
@@ -89,7 +89,7 @@ class TrialTable(Watcher):
         storage: Where trials that ran elsewhere have left their files.
     """
 
-    def __init__(self, run: RunDirectory, study: Study, storage: RunStorage | None = None) -> None:
+    def __init__(self, run: RunDirectory, study: Study, storage: DriverCopy | None = None) -> None:
         self._run = run
         self._storage = storage
         self._study = study

@@ -18,7 +18,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
 from gsfl_tune.search.costs.time_budget import SearchTime
@@ -147,7 +147,7 @@ def run_study(
     clock: Clock | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
-    storage: RunStorage | None = None,
+    storage: DriverCopy | None = None,
     costs: TrialCosts | None = None,
     limit: SearchTime | None = None,
 ) -> StudyOutcome:
@@ -257,7 +257,7 @@ def run_study(
             save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
-            storage=storage.place if storage is not None else None,
+            storage=storage.address if storage is not None else None,
             channel=pulses.channel,
         )
 

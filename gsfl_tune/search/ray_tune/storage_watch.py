@@ -16,7 +16,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
+from gsfl_tune.run.storage import EPOCHS, MARK, DriverCopy, shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
@@ -40,7 +40,7 @@ class StorageWatcher(Watcher):
     """
 
     def __init__(
-        self, storage: RunStorage, interrupt: Interrupt, notice: Callable[[str], None]
+        self, storage: DriverCopy, interrupt: Interrupt, notice: Callable[[str], None]
     ) -> None:
         self._storage = storage
         self._interrupt = interrupt
@@ -73,7 +73,7 @@ def stored_run(
     *,
     resume: bool | None,
     address: str | None = None,
-) -> Iterator[RunStorage | None]:
+) -> Iterator[DriverCopy | None]:
     """Where a run is kept beside its directory: brought back before, up to date after the block.
 
     Args:
@@ -97,8 +97,8 @@ def stored_run(
         return
     share = bool(address or os.environ.get("RAY_ADDRESS"))
     share &= os.environ.get(SHARE_VARIABLE, "on") != "off"
-    storage = RunStorage(url, run, experiment.name, share_cache=share, notice=notice)
-    cache = shared_cache(storage.place)
+    storage = DriverCopy(url, run, experiment.name, share_cache=share, notice=notice)
+    cache = shared_cache(storage.address)
     share_cache(cache)
     try:
         if storage.has_run and resume is False and not _untried(storage):
@@ -122,7 +122,7 @@ def stored_run(
     storage.close()
 
 
-def _untried(storage: RunStorage) -> bool:
+def _untried(storage: DriverCopy) -> bool:
     """Whether the run in a storage was begun and no trial was handed out."""
     with tempfile.TemporaryDirectory() as folder:
         journal = Path(folder) / "study.journal"
@@ -139,7 +139,7 @@ def tell_finished(
     study: Study,
     experiment: Experiment,
     run: RunDirectory,
-    storage: RunStorage,
+    storage: DriverCopy,
     rungs_of: Callable[[Config], list[int]] | None = None,
 ) -> list[int]:
     """Tells a study of trials whose end the storage has and the journal has not.
@@ -186,7 +186,7 @@ def tell_finished(
     return told
 
 
-def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage) -> None:
+def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: DriverCopy) -> None:
     """Creates trials that workers have begun and the study has never heard of."""
     lost = {
         int(path.parent.name): path.parent

@@ -20,7 +20,7 @@ from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import Claim, ClaimLost, EpochLog
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
+from gsfl_tune.run.storage import RunAddress, Signal, WorkerCopy, shared_cache
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
@@ -83,7 +83,7 @@ class Task(BaseModel):
     save_seconds: float = SECONDS_BETWEEN_SAVES
     pieces: int = 1
     timeout: float | None = None
-    storage: Place | None = None
+    storage: RunAddress | None = None
     channel: str | None = None
 
     @property
@@ -102,7 +102,7 @@ _workspaces: dict[str, Workspace] = {}
 
 
 def open_workspace(
-    config: DataConfig, side: int | None, cache_dir: Path | None, storage: Place | None = None
+    config: DataConfig, side: int | None, cache_dir: Path | None, storage: RunAddress | None = None
 ) -> Workspace:
     """The data of a configuration, kept for the next trial of this process.
 
@@ -215,7 +215,7 @@ class TrialWorker:
         self._values: dict[int, float] = {}
         # Epochs and their seconds by stage, since they were last told.
         self._measured: dict[str, tuple[int, float]] = {}
-        self._workplace: Workplace | None = None
+        self._worker_copy: WorkerCopy | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
         self._begun = time.monotonic()
@@ -253,7 +253,7 @@ class TrialWorker:
             # JSON: Ray flattens mappings.
             result["measured"] = json.dumps(self._measured)
             self._measured = {}
-        news = self._workplace.news() if self._workplace is not None else None
+        news = self._worker_copy.news() if self._worker_copy is not None else None
         if news is not None:
             result["storage"] = news
         return {"trial_number": self.task.number, **result}
@@ -270,8 +270,8 @@ class TrialWorker:
                 events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
             last = max(self._values, default=0)
             events.close(self._values.get(last) if ended else None, failed=failed)
-        if self._workplace is not None:
-            self._workplace.close()
+        if self._worker_copy is not None:
+            self._worker_copy.close()
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)
@@ -309,7 +309,7 @@ class TrialWorker:
             training,
             epoch,
             self._claim,
-            interrupt=self._workplace.interrupt if self._workplace else task.interrupt,
+            interrupt=self._worker_copy.interrupt if self._worker_copy else task.interrupt,
             save_seconds=task.save_seconds,
             last_save=self._last_save,
             on_epoch=self._epoch,
@@ -343,9 +343,9 @@ class TrialWorker:
 
     def _publish(self) -> None:
         """Waits until the storage has everything; the trial's time limit waits too."""
-        if self._workplace is not None:
+        if self._worker_copy is not None:
             begun = time.monotonic()
-            self._workplace.finish()
+            self._worker_copy.finish()
             self._begun += time.monotonic() - begun
 
     def _start(self) -> Training:
@@ -356,16 +356,16 @@ class TrialWorker:
         if task.storage is not None:
             key = fingerprint(task.config)
             begun = time.monotonic()
-            self._workplace = Workplace(task.storage, directory, key, task.params)
+            self._worker_copy = WorkerCopy(task.storage, directory, key, task.params)
             # The trial's time limit waits while the storage does not answer.
             self._begun += time.monotonic() - begun
-            directory = self._workplace.directory
+            directory = self._worker_copy.directory
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
         training.keep = task.config.search.last_checkpoints
         self._claim = take(training)
-        if self._workplace is not None:
-            training.on_save = self._workplace.saved
+        if self._worker_copy is not None:
+            training.on_save = self._worker_copy.saved
         self._training = training
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.

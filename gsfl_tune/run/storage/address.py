@@ -10,14 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import write_text
 from gsfl_tune.run.layout import RunDirectory
-from gsfl_tune.run.storage._base import is_safe
+from gsfl_tune.run.storage.backends.base import is_safe
 
 EPOCHS, CHECKPOINT = "epochs.jsonl", "checkpoint.pt"
 INTERRUPT = "interrupt"
 
 
-class Place(BaseModel):
-    """A run in a storage.
+class RunAddress(BaseModel):
+    """The address of a run in a storage.
 
     Attributes:
         url: Of the run (not of the storage that it is in).
@@ -36,7 +36,9 @@ class Place(BaseModel):
     cache: str | None = None
 
     @classmethod
-    def mark(cls, url: str, run: RunDirectory, patience: float, cache: str | None = None) -> Place:
+    def mark(
+        cls, url: str, run: RunDirectory, patience: float, cache: str | None = None
+    ) -> RunAddress:
         """Marks the driver's run directory.
 
         Raises:

@@ -9,17 +9,17 @@ import pytest
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.run.storage import DriverLease, RunStorage, open_storage
+from gsfl_tune.run.storage import DriverCopy, DriverLease, open_storage
 
 
-def _open(tmp_path: Path, name: str) -> tuple[RunDirectory, RunStorage]:
+def _open(tmp_path: Path, name: str) -> tuple[RunDirectory, DriverCopy]:
     run = RunDirectory(tmp_path / name)
     run.path.mkdir(exist_ok=True)
 
     def lease(storage: Any, **options: Any) -> DriverLease:
         return DriverLease(storage, beat_seconds=0.1, **options)
 
-    return run, RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
+    return run, DriverCopy(str(tmp_path / "kept"), run, "tiny", lease=lease)
 
 
 def _wait(ready: Callable[[], bool]) -> None:
@@ -86,12 +86,12 @@ def test_workers_elsewhere_see_the_interrupt(tmp_path: Path) -> None:
     run, storage = _open(tmp_path, "one")
     _fill(run)
     storage.start()
-    place = storage.place
-    away = place.model_copy(update={"run": tmp_path / "not-here"})
-    from gsfl_tune.run.storage.workplace import InterruptSignal, storage_of
+    address = storage.address
+    away = address.model_copy(update={"run": tmp_path / "not-here"})
+    from gsfl_tune.run.storage.worker_copy import InterruptSignal, storage_of
 
     signal = InterruptSignal(away, storage_of(away), here=away.is_here)
-    assert place.is_here
+    assert address.is_here
     assert not away.is_here
     assert not signal.exists()
     run.interrupt_file.touch()

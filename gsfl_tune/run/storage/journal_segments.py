@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run.storage.storage import Storage
+from gsfl_tune.run.storage.retrying import Storage
 
 FOLDER = "journal"
 # As many pieces of a level become one of the next: a journal of any length is some dozens of

@@ -18,8 +18,8 @@ from typing import Any, Protocol
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run.atomic import write_bytes
 from gsfl_tune.run.claim import ClaimLost
-from gsfl_tune.run.storage.place import CHECKPOINT, EPOCHS, INTERRUPT, Place
-from gsfl_tune.run.storage.storage import Storage, open_storage
+from gsfl_tune.run.storage.address import CHECKPOINT, EPOCHS, INTERRUPT, RunAddress
+from gsfl_tune.run.storage.retrying import Storage, open_storage
 
 # What makes a directory that of one configuration: numbers of trials may be used twice where
 # the last second of a journal was lost.
@@ -38,26 +38,26 @@ class Signal(Protocol):
         ...
 
 
-def storage_of(place: Place) -> Storage:
+def storage_of(address: RunAddress) -> Storage:
     """The storage of a run, opened once a process.
 
     Raises:
         EnvironmentProblem: When this node cannot open what the driver could.
     """
-    key = place.url, place.patience
+    key = address.url, address.patience
     if key not in _storages:
         try:
-            _storages[key] = open_storage(place.url, patience=place.patience)
+            _storages[key] = open_storage(address.url, patience=address.patience)
         except UserError as error:
             raise EnvironmentProblem(str(error)) from error
     return _storages[key]
 
 
-class Workplace:
+class WorkerCopy:
     """The directory of one training, and its copy in a storage.
 
     Args:
-        place: The run.
+        address: The run.
         directory: Of the training, in the driver's run directory.
         key: What the training is (a digest of its configuration): what another one left in the
             storage under the same name is thrown away.
@@ -72,22 +72,26 @@ class Workplace:
     """
 
     def __init__(
-        self, place: Place, directory: Path, key: str, params: Mapping[str, Any] | None = None
+        self,
+        address: RunAddress,
+        directory: Path,
+        key: str,
+        params: Mapping[str, Any] | None = None,
     ) -> None:
-        self._place = place
-        self._storage = storage_of(place)
-        self._name = place.name(directory)
-        self._here = place.is_here
+        self._address = address
+        self._storage = storage_of(address)
+        self._name = address.name(directory)
+        self._here = address.is_here
         self._key = key
         self._params = params
         self._owner = secrets.token_hex(8)
-        self.directory = directory if self._here else _scratch(place) / self._name
+        self.directory = directory if self._here else _scratch(address) / self._name
         self._lock = threading.Lock()
         self._changed = threading.Condition()
         self._wanted = self._done = 0
         self._failure: Exception | None = None
         self._closed = False
-        self.interrupt: Signal = InterruptSignal(place, self._storage, here=self._here)
+        self.interrupt: Signal = InterruptSignal(address, self._storage, here=self._here)
         try:
             self._fetch()
         except UserError as error:
@@ -231,14 +235,14 @@ class InterruptSignal:
     """Whether the run is asked to stop, as seen from any node; never fails.
 
     Args:
-        place: The run.
+        address: The run.
         storage: Its storage.
         here: Whether the driver's file is in sight; else the storage is asked, once a second at
             most and by a thread of its own.
     """
 
-    def __init__(self, place: Place, storage: Storage, *, here: bool) -> None:
-        self._file = place.run / ".interrupt"
+    def __init__(self, address: RunAddress, storage: Storage, *, here: bool) -> None:
+        self._file = address.run / ".interrupt"
         self._storage = storage
         self._here = here
         self._found = False
@@ -262,8 +266,8 @@ class InterruptSignal:
             self._found = self._storage.attempt(lambda backend: backend.get(INTERRUPT)) is not None
 
 
-def _scratch(place: Place) -> Path:
-    digest = hashlib.blake2b(f"{place.url}|{place.run}".encode(), digest_size=8).hexdigest()
+def _scratch(address: RunAddress) -> Path:
+    digest = hashlib.blake2b(f"{address.url}|{address.run}".encode(), digest_size=8).hexdigest()
     path = Path(tempfile.gettempdir()) / f"gsfl-tune-{os.getuid()}-{digest}"
     path.mkdir(mode=0o700, exist_ok=True)
     if path.is_symlink() or path.stat().st_uid != os.getuid():

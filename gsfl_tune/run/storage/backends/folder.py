@@ -12,7 +12,7 @@ from typing import IO
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import write_bytes
-from gsfl_tune.run.storage._base import PIECE_BYTES, Backend, is_safe
+from gsfl_tune.run.storage.backends.base import PIECE_BYTES, Backend, is_safe
 
 
 class Folder(Backend):

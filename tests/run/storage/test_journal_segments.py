@@ -7,7 +7,7 @@ import pytest
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run.storage import Storage, open_storage
-from gsfl_tune.run.storage.segments import JournalPublisher, find_segments, read_journal
+from gsfl_tune.run.storage.journal_segments import JournalPublisher, find_segments, read_journal
 
 
 @pytest.fixture

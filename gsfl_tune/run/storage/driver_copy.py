@@ -13,13 +13,25 @@ from typing import Any
 from gsfl_tune.run.atomic import write_bytes
 from gsfl_tune.run.checkpoints import discard
 from gsfl_tune.run.layout import RunDirectory
-from gsfl_tune.run.storage import lease as leases
-from gsfl_tune.run.storage._base import is_safe
-from gsfl_tune.run.storage.cache import FOLDER as CACHE
-from gsfl_tune.run.storage.place import CHECKPOINT, EPOCHS, INTERRUPT, Place, local_path, run_url
-from gsfl_tune.run.storage.segments import FOLDER, JournalPublisher, find_segments, read_journal
-from gsfl_tune.run.storage.storage import Storage, open_storage
-from gsfl_tune.run.storage.workplace import MARK, stored_epochs, stored_params
+from gsfl_tune.run.storage import driver_lease as leases
+from gsfl_tune.run.storage.address import (
+    CHECKPOINT,
+    EPOCHS,
+    INTERRUPT,
+    RunAddress,
+    local_path,
+    run_url,
+)
+from gsfl_tune.run.storage.backends.base import is_safe
+from gsfl_tune.run.storage.journal_segments import (
+    FOLDER,
+    JournalPublisher,
+    find_segments,
+    read_journal,
+)
+from gsfl_tune.run.storage.retrying import Storage, open_storage
+from gsfl_tune.run.storage.shared_cache import FOLDER as CACHE
+from gsfl_tune.run.storage.worker_copy import MARK, stored_epochs, stored_params
 
 PUBLISH_SECONDS = 1.0
 # A file that changes all the time is published no more often than this, nor more than a
@@ -37,7 +49,7 @@ _RESULTS = ("epochs.jsonl", "result.json", "test.npz")
 _OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
 
 
-class RunStorage:
+class DriverCopy:
     """The copy of a run in a storage.
 
     The run directory stays the driver's working copy. Whole files of the driver (not those of
@@ -73,7 +85,7 @@ class RunStorage:
         self._objects = self.storage.probe()
         self._segments = find_segments(self._objects)
         cache = run_url(storage, CACHE) if share_cache else None
-        self.place = Place.mark(self.url, run, self.storage.patience, cache)
+        self.address = RunAddress.mark(self.url, run, self.storage.patience, cache)
         self._lease = lease(self.storage, notice=notice)
         self._journal = JournalPublisher(self.storage, run.journal, self._segments)
         self._published: dict[str, tuple[int, int]] = {}
@@ -133,7 +145,7 @@ class RunStorage:
         stored = set(self._objects)
         for folder in _WORKERS:
             for path in (self._run.path / folder).rglob("*"):
-                name = self.place.name(path)
+                name = self.address.name(path)
                 if path.name in _RESULTS and name not in stored:
                     self.storage.put(name, path.read_bytes())
         self._thread = threading.Thread(target=self._publish_on, name="storage", daemon=True)
@@ -187,14 +199,14 @@ class RunStorage:
         Raises:
             EnvironmentProblem: When the storage does not answer.
         """
-        list(self._pool.map(lambda path: self._bring(self.place.name(path)), paths))
+        list(self._pool.map(lambda path: self._bring(self.address.name(path)), paths))
         for path in paths:
             self._wanted.pop(path, None)
 
     def discard(self, path: Path) -> None:
         """Removes a file of a worker from the storage, in a while."""
         # The worker may be about to publish it.
-        self._doomed[self.place.name(path)] = time.monotonic() + _DISCARD_SECONDS
+        self._doomed[self.address.name(path)] = time.monotonic() + _DISCARD_SECONDS
 
     def copies(self, folder: Path, file: str) -> dict[Path, int]:
         """Where workers' copies of a file lie in the storage, as paths of the run directory.
@@ -208,18 +220,20 @@ class RunStorage:
         Raises:
             EnvironmentProblem: When the storage does not answer.
         """
-        found = self.storage.list(self.place.name(folder))
+        found = self.storage.list(self.address.name(folder))
         return {
-            self.place.run / name: size for name, size in found.items() if name.endswith(f"/{file}")
+            self.address.run / name: size
+            for name, size in found.items()
+            if name.endswith(f"/{file}")
         }
 
     def epochs(self, directory: Path, key: str) -> bytes | None:
         """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
-        return stored_epochs(self.storage, self.place.name(directory), key)
+        return stored_epochs(self.storage, self.address.name(directory), key)
 
     def params(self, directory: Path) -> tuple[str, dict[str, Any]] | None:
         """Key and parameters of a trial as the storage has them; see `stored_params`."""
-        return stored_params(self.storage, self.place.name(directory))
+        return stored_params(self.storage, self.address.name(directory))
 
     # --- trouble --------------------------------------------------------------------------
 
@@ -307,7 +321,7 @@ class RunStorage:
         for path in paths:
             if path.name in _NOT_PUBLISHED or path.suffix in (".tmp", ".old"):
                 continue
-            name = self.place.name(path)
+            name = self.address.name(path)
             with suppress(FileNotFoundError):
                 stat = path.stat()
                 # What somebody else put there may have any name.

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.run.storage.storage import Storage
+from gsfl_tune.run.storage.retrying import Storage
 
 NAME = "driver.json"
 BEAT_SECONDS = 10.0

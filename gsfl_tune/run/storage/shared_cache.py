@@ -15,8 +15,8 @@ from io import BufferedReader
 from pathlib import Path
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run.storage.place import Place
-from gsfl_tune.run.storage.storage import Storage, open_storage
+from gsfl_tune.run.storage.address import RunAddress
+from gsfl_tune.run.storage.retrying import Storage, open_storage
 
 log = logging.getLogger("gsfl_tune.cache")
 
@@ -152,18 +152,18 @@ class StoredCache:
 _caches: dict[str, StoredCache] = {}
 
 
-def shared_cache(place: Place | None) -> StoredCache | None:
+def shared_cache(address: RunAddress | None) -> StoredCache | None:
     """The cache that the nodes of a run share, opened once a process; None where they do not."""
-    if place is None or place.cache is None:
+    if address is None or address.cache is None:
         return None
-    if place.cache not in _caches:
+    if address.cache not in _caches:
         try:
-            storage = open_storage(place.cache, create=True)
+            storage = open_storage(address.cache, create=True)
         except UserError as error:
             log.warning("this node builds for itself: %s", error)
             return None
-        _caches[place.cache] = StoredCache(storage)
-    return _caches[place.cache]
+        _caches[address.cache] = StoredCache(storage)
+    return _caches[address.cache]
 
 
 class _Claim:

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.run.storage._base import Backend
-from gsfl_tune.run.storage.remote import open_backend
+from gsfl_tune.run.storage.backends.base import Backend
+from gsfl_tune.run.storage.backends.remote import open_backend
 
 PATIENCE_VARIABLE = "GSFL_TUNE_STORAGE_PATIENCE"
 PATIENCE_SECONDS = 300.0

@@ -11,8 +11,8 @@ from typing import IO, Any
 from urllib.parse import parse_qsl, urlsplit
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run.storage._base import PIECE_BYTES, Backend, is_safe
-from gsfl_tune.run.storage.folder import Folder
+from gsfl_tune.run.storage.backends.base import PIECE_BYTES, Backend, is_safe
+from gsfl_tune.run.storage.backends.folder import Folder
 
 # An object is there as a whole or not at all; elsewhere a file is written aside and moved.
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory")
