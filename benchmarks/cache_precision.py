@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from _report import publish, table
 
-from gsfl_tune.data.cache import size_text
+from gsfl_tune.cache.entries import size_text
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training import Training, Workspace
 

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gsfl_tune.data import DecodedImages
-from gsfl_tune.data.evaluation import EvaluationData
+from gsfl_tune.data.labelled_images import EvaluationData
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle

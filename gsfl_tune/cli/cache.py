@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gsfl_tune.data.cache import Entry
+    from gsfl_tune.cache.entries import Entry
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -56,7 +56,7 @@ class Cache(Command):
         Raises:
             UserError: For an unknown kind, or a limit that is no limit.
         """
-        from gsfl_tune.data.cache import KINDS, cache_directory, cache_limit, entries
+        from gsfl_tune.cache.entries import KINDS, cache_directory, cache_limit, entries
         from gsfl_tune.experiment.errors import UserError
 
         for kind in args.kind or ():
@@ -90,7 +90,7 @@ def _age(text: str) -> int:
 
 
 def _clear(cache: Path, listed: Sequence[Entry], *, yes: bool, as_json: bool) -> int:
-    from gsfl_tune.data.cache import remove, size_text, sweep
+    from gsfl_tune.cache.entries import remove, size_text, sweep
 
     total = sum(entry.size for entry in listed)
     question = f"remove {len(listed)} entries ({size_text(total)}) from {cache}?"
@@ -120,7 +120,7 @@ def _print_list(cache: Path, listed: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gsfl_tune.data.cache import size_text
+    from gsfl_tune.cache.entries import size_text
 
     console = Console(highlight=False)
     if not listed:
@@ -147,7 +147,7 @@ def _print_sizes(cache: Path, listed: Sequence[Entry], limit: int | None) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from gsfl_tune.data.cache import DIRECTORY_VARIABLE, LIMIT_VARIABLE, size_text
+    from gsfl_tune.cache.entries import DIRECTORY_VARIABLE, LIMIT_VARIABLE, size_text
 
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
@@ -166,7 +166,7 @@ def _print_sizes(cache: Path, listed: Sequence[Entry], limit: int | None) -> Non
 
 
 def _sizes(listed: Sequence[Entry], limit: int | None) -> dict[str, Any]:
-    from gsfl_tune.data.cache import KINDS
+    from gsfl_tune.cache.entries import KINDS
 
     kinds = {}
     for kind in KINDS:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gsfl_tune.cli._base import FINISHED, Command, add_overrides, showing
 
 if TYPE_CHECKING:
-    from gsfl_tune.data.evaluation import EvaluationData
+    from gsfl_tune.data.labelled_images import EvaluationData
     from gsfl_tune.evaluation import Evaluation
     from gsfl_tune.export import Bundle
 
@@ -123,7 +123,7 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
-    from gsfl_tune.data.evaluation import EvaluationData, open_for_evaluation
+    from gsfl_tune.data.labelled_images import EvaluationData, open_for_evaluation
     from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit

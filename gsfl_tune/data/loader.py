@@ -23,10 +23,10 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.batch_share import WHOLE, Share
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.sampling import epoch_positions
-from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.data.transforms import Streams
 
 Batch = tuple[Tensor, Tensor, np.ndarray]

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsfl_tune.data.single import square_side
+from gsfl_tune.data.image_file import square_side
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.models import Ensemble, Network

@@ -13,7 +13,7 @@ if image.has_transparency_data:  # as in training: on white
 image = image.convert("RGB")
 """
 
-# Pixel for pixel what `gsfl_tune.data.single.square` does: `ImageOps.pad` puts images whose margin
+# Pixel for pixel what `gsfl_tune.data.square` does: `ImageOps.pad` puts images whose margin
 # is odd a pixel further down or to the right.
 _PAD = """\
 scale = side / max(image.size)

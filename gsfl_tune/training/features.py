@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.models import (

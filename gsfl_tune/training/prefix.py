@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.batch_share import Share
 from gsfl_tune.data.loader import epoch_order, eval_batches, view_batches
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.data.prefetch import prefetch
-from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward

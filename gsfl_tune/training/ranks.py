@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gsfl_tune.data.share import Share
+from gsfl_tune.data.batch_share import Share
 
 if TYPE_CHECKING:
     from gsfl_tune.training.trial import Training

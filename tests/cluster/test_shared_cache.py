@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gsfl_tune.data.sharing import SHARED
+from gsfl_tune.cache.shared import SHARED
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.workers import WorkerLog

@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
+from gsfl_tune.data.batch_share import Share
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
-from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.data_config import AugmentConfig
 from tests.data.conftest import configure, fill
 

@@ -15,7 +15,7 @@ from typing import Any
 from pyarrow import fs
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data.locking import build_once
+from gsfl_tune.cache.building import build_once
 from gsfl_tune.data.sources._base import Part, expand
 from gsfl_tune.data.sources._names import (
     JUNK_FOLDERS,

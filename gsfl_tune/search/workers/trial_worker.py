@@ -13,8 +13,8 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from gsfl_tune.cache.shared import share_cache
 from gsfl_tune.data import square_side
-from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError

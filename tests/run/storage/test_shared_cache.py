@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from gsfl_tune.data.locking import acquire
-from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.cache.building import acquire
+from gsfl_tune.cache.shared import share_cache
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.storage.shared_cache import StoredCache
 from tests.s3 import S3Server

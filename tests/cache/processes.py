@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 _PACKAGES_ALONE = """
 import sys, types
-for name in ("gsfl_tune", "gsfl_tune.data", "gsfl_tune.experiment"):
+for name in ("gsfl_tune", "gsfl_tune.cache", "gsfl_tune.experiment"):
     package = types.ModuleType(name)
     package.__path__ = [name.replace(".", "/")]
     sys.modules[name] = package
@@ -18,7 +18,7 @@ for name in ("gsfl_tune", "gsfl_tune.data", "gsfl_tune.experiment"):
 
 
 def python(script: str, *arguments: object) -> subprocess.Popen[str]:
-    """Starts a script that may import `gsfl_tune.data.locking`, `.cache` and `.leases`."""
+    """Starts a script that may import modules of `gsfl_tune.cache`."""
     return subprocess.Popen(
         [sys.executable, "-c", _PACKAGES_ALONE + script, *map(str, arguments)],
         stdout=subprocess.PIPE,

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from gsfl_tune.data import acquire
-from gsfl_tune.data import cache as cache_module
-from gsfl_tune.data.cache import cache_limit, entries, make_room, parse_limit, remove, sweep
+from gsfl_tune.cache import acquire
+from gsfl_tune.cache import entries as entries_module
+from gsfl_tune.cache.entries import cache_limit, entries, make_room, parse_limit, remove, sweep
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 
 from .processes import python
@@ -137,7 +137,7 @@ USER = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from gsfl_tune.data.locking import acquire
+    from gsfl_tune.cache.building import acquire
 
     lease = acquire(Path(sys.argv[1]), lambda path: None)
     print("in use", flush=True)
@@ -169,11 +169,11 @@ CHURN = textwrap.dedent(
     """
     import sys
     from pathlib import Path
-    from gsfl_tune.data import leases
-    from gsfl_tune.data.cache import entries, remove
-    from gsfl_tune.data.locking import acquire
+    from gsfl_tune.cache import locks
+    from gsfl_tune.cache.entries import entries, remove
+    from gsfl_tune.cache.building import acquire
 
-    leases.NOTICE_SECONDS = 600
+    locks.NOTICE_SECONDS = 600
     cache, role = Path(sys.argv[1]), sys.argv[2]
     path, removed, built = cache / "features" / "a", 0, 0
     done = cache / "done"
@@ -294,7 +294,7 @@ def test_without_locks_everything_works_and_nothing_is_evicted(cache, monkeypatc
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
-    monkeypatch.setattr(cache_module, "_said", set())
+    monkeypatch.setattr(entries_module, "_said", set())
     monkeypatch.setenv("GSFL_TUNE_CACHE_LIMIT", "1500B")
     keep(cache, "a")
     keep(cache, "b")

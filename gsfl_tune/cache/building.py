@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data.cache import (
+from gsfl_tune.cache.entries import (
     DIRECTORY_VARIABLE,
     LIMIT_VARIABLE,
-    cache_directory,
     cache_of,
     describe,
     forget,
@@ -25,11 +24,9 @@ from gsfl_tune.data.cache import (
     remove_path,
     touch,
 )
-from gsfl_tune.data.leases import Lease, file_lock, open_lease
-from gsfl_tune.data.sharing import shared_build
+from gsfl_tune.cache.locks import Lease, file_lock, open_lease
+from gsfl_tune.cache.shared import shared_build
 from gsfl_tune.experiment.errors import EnvironmentProblem
-
-__all__ = ["acquire", "build_once", "cache_directory", "cache_seconds", "file_lock", "publish"]
 
 # EFBIG: a quota of the process (ulimit -f) is as full as a disk can be.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

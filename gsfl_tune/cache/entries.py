@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from gsfl_tune.data.leases import file_lock, log, try_file_lock, unused
+from gsfl_tune.cache.locks import file_lock, log, try_file_lock, unused
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 
 # The folders of a cache. Nothing outside of them is ever evicted.

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gsfl_tune.data import build_once, cache_directory
+from gsfl_tune.cache import build_once, cache_directory
 
 from .processes import python
 
@@ -17,10 +17,10 @@ BUILDER = textwrap.dedent(
     """
     import sys, time
     from pathlib import Path
-    from gsfl_tune.data import leases
-    from gsfl_tune.data.locking import build_once
+    from gsfl_tune.cache import locks
+    from gsfl_tune.cache.building import build_once
 
-    leases.NOTICE_SECONDS = 0.2
+    locks.NOTICE_SECONDS = 0.2
     target, pause = Path(sys.argv[1]), float(sys.argv[2])
 
     def build(path):

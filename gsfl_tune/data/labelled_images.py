@@ -9,10 +9,10 @@ from typing import Literal
 
 import numpy as np
 
+from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
-from gsfl_tune.data.locking import cache_directory
-from gsfl_tune.data.single import PLAIN, Fit, Reading
+from gsfl_tune.data.image_file import PLAIN, Fit, Reading
 from gsfl_tune.data.sources import Source, create_source, detect_source
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError

@@ -8,7 +8,7 @@ import pytest
 from PIL import ExifTags, Image, ImageFile
 
 from gsfl_tune.data import load_image, load_square, square, square_side
-from gsfl_tune.data.single import Reading, deep_extremes, natural_range
+from gsfl_tune.data.image_file import Reading, deep_extremes, natural_range
 from tests.data.conftest import picture
 
 
