@@ -58,6 +58,16 @@ def size_text(count: int) -> str:
     return f"{count}B"
 
 
+def binary_size_text(count: int) -> str:
+    """Bytes for people, in powers of 1,024: ``1.4 MiB``."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
 def duration_text(duration: str | float) -> str:
     """A `Duration` as it was written; a plain number as seconds."""
     return duration if isinstance(duration, str) else f"{duration:g}s"

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from gsfl_tune.cluster.placement import spread
+from gsfl_tune.cluster.session.gpu_shares import spread
 
 TWO = {"CPU": 16.0, "GPU": 2.0}
 FOUR = {"CPU": 16.0, "GPU": 4.0}

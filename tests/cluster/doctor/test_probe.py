@@ -8,8 +8,8 @@ import sys
 
 from ray import cloudpickle
 
-from gsfl_tune.cluster import probe
-from gsfl_tune.cluster.preflight import _by_value
+from gsfl_tune.cluster.doctor import probe
+from gsfl_tune.cluster.doctor.inspection import _by_value
 
 # A node on which nothing of ours can be imported.
 NODE = """

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from gsfl_tune.experiment import Experiment, edit
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.units import binary_size_text
 
 # The dashboard refuses packages over 100 MiB; the archive's own headers need some of it.
 MAX_BYTES = 90 * 1024**2
@@ -74,11 +75,11 @@ def survey(root: Path) -> Package:
         )
         raise UserError(f"{root}: nothing would be uploaded: {why}")
     if package.total > MAX_BYTES:
-        lines = [f"  {size(length):>9}  {path}" for path, length in package.largest(10)]
+        lines = [f"  {binary_size_text(length):>9}  {path}" for path, length in package.largest(10)]
         raise UserError(
-            f"{root}: found {size(package.total)} in {len(package.sizes)} files, "
-            f"allowed are {size(MAX_BYTES)}; data belongs on storage that the cluster reaches. "
-            "Leave files out with lines in .rayignore. The largest:\n" + "\n".join(lines)
+            f"{root}: found {binary_size_text(package.total)} in {len(package.sizes)} files, "
+            f"allowed are {binary_size_text(MAX_BYTES)}; data belongs on storage that the cluster "
+            "reaches. Leave files out with lines in .rayignore. The largest:\n" + "\n".join(lines)
         )
     return package
 
@@ -121,16 +122,6 @@ def secret_files(package: Package) -> list[str]:
         for path in sorted(package.sizes)
         if any(fnmatch(path.rpartition("/")[2].lower(), pattern) for pattern in _SECRETS)
     ]
-
-
-def size(length: int) -> str:
-    """Bytes for people: ``1.4 MiB``."""
-    amount = float(length)
-    for unit in ("B", "KiB", "MiB"):
-        if amount < 1024:
-            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
-        amount /= 1024
-    return f"{amount:.1f} GiB"
 
 
 def _sizes(folder: Path) -> dict[str, int]:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gsfl_tune.cluster.findings import Node
-from gsfl_tune.cluster.preflight import Inspection
+from gsfl_tune.cluster.doctor.findings import Node
+from gsfl_tune.cluster.doctor.inspection import Inspection
 
 _WIDTH = 80
 _LEAST_NAME = 12

@@ -10,8 +10,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from gsfl_tune.cluster.jobs import Jobs
-from gsfl_tune.cluster.package import Package, missing_files, refuse_without, secret_files, survey
+from gsfl_tune.cluster.jobs.client import Jobs
+from gsfl_tune.cluster.jobs.upload import (
+    Package,
+    missing_files,
+    refuse_without,
+    secret_files,
+    survey,
+)
 from gsfl_tune.experiment import Experiment, ExperimentError, LeafCheck, Problem, edit, nodes
 from gsfl_tune.experiment.errors import UserError
 

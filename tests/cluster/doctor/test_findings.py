@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from gsfl_tune.cluster import Inspection, node_table, probe
-from gsfl_tune.cluster.findings import Node, compare
+from gsfl_tune.cluster import Inspection, node_table
+from gsfl_tune.cluster.doctor import probe
+from gsfl_tune.cluster.doctor.findings import Node, compare
 from gsfl_tune.run.gpus import read_gpus
 
 GIB = 1024**3

@@ -31,7 +31,7 @@ _STORAGE_SECONDS = 15.0
 
 
 def look(question: dict[str, Any]) -> dict[str, Any]:
-    """Answers everything that `gsfl_tune.cluster.preflight` asks; both are plain JSON.
+    """Answers everything that `gsfl_tune.cluster.doctor.inspection` asks; both are plain JSON.
 
     Args:
         question: ``node`` (an id), and where they are to be looked at: ``cache`` (a directory),

@@ -13,7 +13,7 @@ from gsfl_tune.cluster import (
     prepare,
     survey,
 )
-from gsfl_tune.cluster.package import MAX_BYTES
+from gsfl_tune.cluster.jobs.upload import MAX_BYTES
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import ExperimentError, UserError
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from gsfl_tune.cluster.connection import Connection, explained
+from gsfl_tune.cluster.jobs.connection import Connection, explained
 from gsfl_tune.experiment.errors import UserError
 
 # Ray kills a job's driver this long after SIGTERM; its default, 3 s, is less than trials need to

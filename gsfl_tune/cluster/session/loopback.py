@@ -1,4 +1,4 @@
-"""``python -m gsfl_tune.cluster.loopback start ...``: the ``ray`` command, on loopback only.
+"""``python -m gsfl_tune.cluster.session.loopback start ...``: ``ray``, on loopback only.
 
 Ray turns ``--node-ip-address 127.0.0.1`` back into the address of the network card, and then most
 of its servers listen on every interface. Where it thinks that there are no clusters (as on a Mac)

@@ -16,9 +16,9 @@ from typing import Any
 
 from gsfl_tune import plugins
 from gsfl_tune.activity import activity
-from gsfl_tune.cluster import probe
-from gsfl_tune.cluster.findings import Finding, Node, compare
-from gsfl_tune.cluster.resources import fit
+from gsfl_tune.cluster.doctor import probe
+from gsfl_tune.cluster.doctor.findings import Finding, Node, compare
+from gsfl_tune.cluster.session.slots import fit
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import gpus as gpus_of_machine

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsfl_tune.cluster.package import size
+from gsfl_tune.experiment.units import binary_size_text
 
 _GIB = 1024**3
 # Below the first a search is refused, below the second it is warned of.
@@ -25,7 +25,7 @@ class Node:
         id: Ray's.
         cpus: CPU cores as Ray counts them.
         gpus: GPUs as Ray counts them.
-        answer: Of `gsfl_tune.cluster.probe.look`.
+        answer: Of `gsfl_tune.cluster.doctor.probe.look`.
         error: Why there is none.
         skew: Seconds that its clock is ahead of the driver's.
         skew_bound: How far off that may be, seconds.
@@ -203,7 +203,7 @@ def _free(name: str, what: str, free: int | None) -> Iterator[Finding]:
     if free is not None and free < FREE_BYTES[1]:
         yield Finding(
             name,
-            f"{size(free)} left {what}",
+            f"{binary_size_text(free)} left {what}",
             "make room there",
             warning=free >= FREE_BYTES[0],
         )

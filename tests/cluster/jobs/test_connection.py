@@ -13,7 +13,7 @@ import pytest
 import ray
 
 from gsfl_tune.cluster import connect
-from gsfl_tune.cluster.connection import dashboard_address
+from gsfl_tune.cluster.jobs.connection import dashboard_address
 from gsfl_tune.experiment.errors import UserError
 
 VERSION = json.dumps({"version": "4", "ray_version": ray.__version__})
