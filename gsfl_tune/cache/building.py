@@ -24,14 +24,14 @@ from gsfl_tune.cache.entries import (
     remove_path,
     touch,
 )
-from gsfl_tune.cache.locks import Lease, file_lock, open_lease
-from gsfl_tune.cache.shared import shared_build
+from gsfl_tune.cache.locks import ReadLock, file_lock, read_lock
+from gsfl_tune.cache.shared import shared_builder
 from gsfl_tune.experiment.errors import EnvironmentProblem
 
 # EFBIG: a quota of the process (ulimit -f) is as full as a disk can be.
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
-_held: dict[Path, Lease] = {}
+_held: dict[Path, ReadLock] = {}
 _built = threading.local()
 
 
@@ -40,7 +40,9 @@ def cache_seconds() -> float:
     return float(getattr(_built, "seconds", 0.0))
 
 
-def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0) -> Lease:
+def acquire(
+    path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0
+) -> ReadLock:
     """Takes ``path`` into use, building it first if it does not exist.
 
     Of several processes that ask at once, one builds and the others wait. What a crashed
@@ -55,8 +57,8 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
             written.
 
     Returns:
-        The lease: until it is closed, the entry is there. Give it to what reads the file with
-        `Lease.keep_with`, or read inside a ``with`` block.
+        The lock: until it is closed, the entry is there. Give it to what reads the file with
+        `ReadLock.keep_with`, or read inside a ``with`` block.
 
     Raises:
         EnvironmentProblem: If the cache cannot be written.
@@ -69,21 +71,21 @@ def acquire(path: Path, build: Callable[[Path], None], *, what: str = "", size: 
     cache = cache_of(path)
     words = f"{path.parent.name} ({what})" if what else "what is needed here"
     with _explained(cache or path.parent, words):
-        lease = open_lease(path)
-        if lease is None:
+        lock = read_lock(path)
+        if lock is None:
             begun, before = time.perf_counter(), cache_seconds()
             with file_lock(lock_file(path), f"builds {words}"):
-                lease = open_lease(path)
-                if lease is None and cache is not None:
-                    shared = shared_build(path, build)
-                    lease = _build_cached(path, shared, cache, what, words, size)
-                elif lease is None:
-                    lease = _build(path, build)
+                lock = read_lock(path)
+                if lock is None and cache is not None:
+                    shared = shared_builder(path, build)
+                    lock = _build_cached(path, shared, cache, what, words, size)
+                elif lock is None:
+                    lock = _build(path, build)
             # What was built on the way, for this one, is part of it.
             _built.seconds = before + time.perf_counter() - begun
         if cache is not None:
             touch(path, what)
-    return lease
+    return lock
 
 
 def build_once(path: Path, build: Callable[[Path], None], *, what: str = "", size: int = 0) -> Path:
@@ -109,19 +111,19 @@ def publish(temporary: Path, path: Path) -> None:
 
 def _build_cached(
     path: Path, build: Callable[[Path], None], cache: Path, what: str, words: str, size: int
-) -> Lease:
+) -> ReadLock:
     make_room(cache, size, words)
     describe(path, what)
     try:
-        lease = _build(path, build)
+        lock = _build(path, build)
     except BaseException:
         forget(path)
         raise
     make_room(cache)
-    return lease
+    return lock
 
 
-def _build(path: Path, build: Callable[[Path], None]) -> Lease:
+def _build(path: Path, build: Callable[[Path], None]) -> ReadLock:
     # We hold the lock, so temporary files of this name have no living writer here.
     for leftover in path.parent.glob(f"{glob.escape(path.name)}.*.tmp"):
         remove_path(leftover)
@@ -129,16 +131,16 @@ def _build(path: Path, build: Callable[[Path], None]) -> Lease:
     try:
         build(temporary)
         # In use before anyone can see it, so that nobody can evict it in between.
-        lease = open_lease(temporary)
-        if lease is None:
+        lock = read_lock(temporary)
+        if lock is None:
             raise FileNotFoundError(errno.ENOENT, "nothing was built", str(temporary))
-        lease.path = path
+        lock.path = path
         with activity(f"writing {path.parent.name} to the disk"):
             publish(temporary, path)
     except BaseException:
         remove_path(temporary)
         raise
-    return lease
+    return lock
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ NOTICE_SECONDS = 5.0
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EBADF)
 
 
-class Lease:
+class ReadLock:
     """Says that this process uses a file or directory: until it is closed, nothing evicts it.
 
     Attributes:
@@ -50,11 +50,11 @@ class Lease:
         self._close()
 
     def keep_with(self, reader: object) -> None:
-        """Closes the lease when ``reader``, such as a memory map, is no longer referenced."""
+        """Closes the lock when ``reader``, such as a memory map, is no longer referenced."""
         weakref.finalize(reader, self.close)
 
 
-def open_lease(path: Path) -> Lease | None:
+def read_lock(path: Path) -> ReadLock | None:
     """Takes a file or directory into use; None where there is none.
 
     Raises:
@@ -69,9 +69,9 @@ def open_lease(path: Path) -> Lease | None:
             _flock(descriptor, fcntl.LOCK_SH)
             # It may have been evicted between the opening and the lock.
             if _is_at(descriptor, path):
-                lease = Lease(path, descriptor)
+                lock = ReadLock(path, descriptor)
                 descriptor = -1
-                return lease
+                return lock
         finally:
             if descriptor >= 0:
                 os.close(descriptor)

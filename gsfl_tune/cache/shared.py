@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Protocol
 
 # What costs time to compute. Copies of remote files and digests are each node's own.
-SHARED = ("decoded", "features", "prefix", "projections", "groups")
+SHARED_KINDS = ("decoded", "features", "prefix", "projections", "groups")
 
 Build = Callable[[Path], None]
 
 
-class Sharing(Protocol):
+class SharedCache(Protocol):
     """Where entries come from that another node has built."""
 
     def through(self, path: Path, build: Build) -> Build:
@@ -25,17 +25,17 @@ class Sharing(Protocol):
         ...
 
 
-_sharing: Sharing | None = None
+_shared_cache: SharedCache | None = None
 
 
-def share_cache(sharing: Sharing | None) -> None:
+def use_shared_cache(shared_cache: SharedCache | None) -> None:
     """Names where this process shares its cache, None for nowhere."""
-    global _sharing
-    _sharing = sharing
+    global _shared_cache
+    _shared_cache = shared_cache
 
 
-def shared_build(path: Path, build: Build) -> Build:
+def shared_builder(path: Path, build: Build) -> Build:
     """The builder of an entry, by way of other nodes where there are any."""
-    if _sharing is None or path.parent.name not in SHARED:
+    if _shared_cache is None or path.parent.name not in SHARED_KINDS:
         return build
-    return _sharing.through(path, build)
+    return _shared_cache.through(path, build)

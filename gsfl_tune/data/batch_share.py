@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
-class Share:
+class BatchShare:
     """The place of a process among those that divide every batch between them.
 
     Attributes:
@@ -22,4 +22,4 @@ class Share:
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 
-WHOLE = Share()
+WHOLE_BATCH = BatchShare()

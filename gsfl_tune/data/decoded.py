@@ -193,14 +193,14 @@ def decode_once(
     def build(target: Path) -> None:
         _decode(source, positions, geometry, target, progress)
 
-    lease = acquire(
+    lock = acquire(
         cache / "decoded" / f"{key.hexdigest()}.arrow",
         build,
         what=f"{name or 'images'}, {len(positions):,} images, {geometry.side} px, {geometry.fit}",
         size=len(positions) * geometry.side**2 * 3,
     )
-    file = DecodedFile(lease.path, geometry.side)
-    lease.keep_with(file)
+    file = DecodedFile(lock.path, geometry.side)
+    lock.keep_with(file)
     return file
 
 

@@ -19,7 +19,7 @@ from gsfl_tune.experiment.errors import UserError
 
 
 @dataclass(frozen=True)
-class EvaluationData:
+class LabelledImages:
     """Labelled images to evaluate on.
 
     Attributes:
@@ -45,7 +45,7 @@ def open_for_evaluation(
     *,
     reading: Reading = PLAIN,
     margin: float | None = None,
-) -> EvaluationData:
+) -> LabelledImages:
     """Opens whatever `detect_source` knows: folders of images, tables, shards, public data sets.
 
     The test part where the source itself has one, everything otherwise.
@@ -90,7 +90,7 @@ def _decode(
     geometry: Geometry,
     cache: Path,
     part: Literal["test", "all"],
-) -> EvaluationData:
+) -> LabelledImages:
     digests = read_contents(source, cache).digests
     file = decode_once(source, positions, geometry.identities(source, digests), geometry, cache)
     rows = np.array(
@@ -111,4 +111,4 @@ def _decode(
         [samples[row].path for row in rows],
         digest=f"evaluation {geometry.key}",
     )
-    return EvaluationData(images, source.classes, part, broken, source.told())
+    return LabelledImages(images, source.classes, part, broken, source.told())

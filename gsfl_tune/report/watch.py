@@ -74,12 +74,12 @@ class LivePage:
         self._page = b""
         self._version = ""
         self._problem: str | None = None
-        self._make(self._fingerprint())
+        self._make(self._version_of_files())
 
     def look(self) -> tuple[str, str | None]:
         """The version of the page, made anew if there is news; and what is wrong with the run."""
         with self._lock:
-            now = self._fingerprint()
+            now = self._version_of_files()
             if now != self._version and time.monotonic() >= self._due:
                 try:
                     self._make(now)
@@ -105,7 +105,7 @@ class LivePage:
             taken = time.monotonic() - started
             self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
 
-    def _fingerprint(self) -> str:
+    def _version_of_files(self) -> str:
         """Changes when a file that the page is made of does."""
         state = hashlib.blake2b(digest_size=8)
         for path in self._sources():

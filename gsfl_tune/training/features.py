@@ -196,14 +196,14 @@ class FeatureExtractor:
             EnvironmentProblem: If the cache cannot be written.
         """
         dim = self.pooling().dim
-        lease = acquire(
+        lock = acquire(
             cache_dir / "features" / f"{self.key(images, precision, view)}.npy",
             lambda path: self._build(images, path, (len(images), dim), precision, view),
             what=self._words(images, precision, view),
             size=len(images) * dim * _NUMPY[precision].itemsize,
         )
-        array = np.load(lease.path, mmap_mode="c")
-        lease.keep_with(array)
+        array = np.load(lock.path, mmap_mode="c")
+        lock.keep_with(array)
         return torch.from_numpy(array)
 
     def _build(

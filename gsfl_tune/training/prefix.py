@@ -17,7 +17,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.batch_share import Share
+from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order, eval_batches, view_batches
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.experiment.errors import UserError
@@ -155,14 +155,14 @@ class PrefixInputs(Inputs):
                 assert views is not None
                 view = View(views, number, config.data.augment)
             shape = (len(images), *stored_shape(self._split))
-            lease = acquire(
+            lock = acquire(
                 self._training.workspace.cache_dir / "prefix" / f"{self._key(images, view)}.npy",
                 lambda path: self._build(path, images, view, shape),
                 what=self._words(images, view),
                 size=int(np.prod(shape)) * BYTES[self._precision],
             )
-            array = np.load(lease.path, mmap_mode="r")
-            lease.keep_with(array)
+            array = np.load(lock.path, mmap_mode="r")
+            lock.keep_with(array)
             self._maps[part, number] = array
         return self._maps[part, number]
 
@@ -250,7 +250,7 @@ class PrefixInputs(Inputs):
         return "prefix: " + ", ".join(parts)
 
 
-def _part(start: int, count: int, share: Share) -> slice:
+def _part(start: int, count: int, share: BatchShare) -> slice:
     """A process' share of the `count` images that begin at `start`."""
     own = share.of(count)
     return slice(start + own.start, start + own.stop)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.cache.building import cache_seconds
-from gsfl_tune.data.batch_share import WHOLE, Share
+from gsfl_tune.data.batch_share import WHOLE_BATCH, BatchShare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
 from gsfl_tune.losses import ClassCenters, Sizes, Start
@@ -202,9 +202,9 @@ class Training:
         return record
 
     @property
-    def share(self) -> Share:
+    def share(self) -> BatchShare:
         """This process' part of every batch."""
-        return WHOLE if self.ranks is None else self.ranks.share
+        return WHOLE_BATCH if self.ranks is None else self.ranks.share
 
     def _gather(self, team: Team) -> Ranks:
         """Starts the other ranks, which take over the state of this one."""

@@ -120,11 +120,9 @@ def test_what_this_process_reads_stays_until_the_reader_is_gone(cache, monkeypat
         pass
 
     reader = Reader()
-    lease = acquire(
-        cache / "features" / "read", lambda path: path.write_bytes(b"x" * 1000) and None
-    )
-    lease.keep_with(reader)
-    del lease
+    lock = acquire(cache / "features" / "read", lambda path: path.write_bytes(b"x" * 1000) and None)
+    lock.keep_with(reader)
+    del lock
     keep(cache, "other")
     assert names(cache) == {"read", "other"}
     assert {entry.state for entry in entries(cache) if entry.path.name == "read"} == {"in use"}
@@ -139,7 +137,7 @@ USER = textwrap.dedent(
     from pathlib import Path
     from gsfl_tune.cache.building import acquire
 
-    lease = acquire(Path(sys.argv[1]), lambda path: None)
+    lock = acquire(Path(sys.argv[1]), lambda path: None)
     print("in use", flush=True)
     time.sleep(600)
     """
@@ -210,13 +208,13 @@ def test_opening_never_meets_a_removal_halfway(cache):
 
 def test_an_entry_above_the_limit_is_built_with_a_notice(cache, monkeypatch, caplog):
     monkeypatch.setenv("GSFL_TUNE_CACHE_LIMIT", "1kB")
-    lease = acquire(
+    lock = acquire(
         cache / "features" / "big",
         lambda path: path.write_bytes(b"x" * 5000) and None,
         what="resnet50, birds",
         size=5000,
     )
-    assert lease.path.stat().st_size == 5000
+    assert lock.path.stat().st_size == 5000
     assert "features (resnet50, birds) takes 5.0 kB, more than the whole cache" in caplog.text
     assert "GSFL_TUNE_CACHE_LIMIT: 1.0 kB" in caplog.text
 
@@ -303,8 +301,8 @@ def test_without_locks_everything_works_and_nothing_is_evicted(cache, monkeypatc
 
 
 def test_removing_a_file_by_hand_while_it_is_read_holds_nobody_up(cache):
-    lease = acquire(cache / "features" / "a", lambda path: path.write_text("one") and None)
-    lease.path.unlink()
+    lock = acquire(cache / "features" / "a", lambda path: path.write_text("one") and None)
+    lock.path.unlink()
     with acquire(cache / "features" / "a", lambda path: path.write_text("two") and None) as again:
         assert again.read_text() == "two"
-    lease.close()
+    lock.close()

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsfl_tune.data import Augment, Views, center_crop, epoch_batches, eval_batches, prepare
-from gsfl_tune.data.batch_share import Share
+from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.experiment.data_config import AugmentConfig
@@ -99,7 +99,7 @@ def test_shares_of_a_batch_make_up_the_batch(dataset, size):
     views = Views(1, len(dataset.pool)).draw(0, PLAIN)
     for options in ({"color": 0.4}, {"random": views}):
         whole = epoch(dataset, **options)
-        shares = [epoch(dataset, share=Share(rank, size), **options) for rank in range(size)]
+        shares = [epoch(dataset, share=BatchShare(rank, size), **options) for rank in range(size)]
         for batch, *parts in zip(whole, *shares, strict=True):
             images, labels, positions = zip(*parts, strict=True)
             assert max(map(len, labels)) - min(map(len, labels)) <= 1

@@ -6,7 +6,7 @@ from gsfl_tune.run.storage.backends.remote import storage_problem
 from gsfl_tune.run.storage.driver_copy import DriverCopy
 from gsfl_tune.run.storage.driver_lease import DriverLease
 from gsfl_tune.run.storage.retrying import Storage, open_storage
-from gsfl_tune.run.storage.shared_cache import shared_cache
+from gsfl_tune.run.storage.shared_cache import open_shared_cache
 from gsfl_tune.run.storage.worker_copy import MARK, Signal, WorkerCopy, storage_of
 
 __all__ = [
@@ -21,9 +21,9 @@ __all__ = [
     "Storage",
     "WorkerCopy",
     "is_safe",
+    "open_shared_cache",
     "open_storage",
     "run_url",
-    "shared_cache",
     "storage_of",
     "storage_problem",
 ]

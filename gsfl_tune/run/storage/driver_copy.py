@@ -60,7 +60,7 @@ class DriverCopy:
         storage: Where runs are kept: a path or a URL.
         run: The run directory; its lock is held.
         name: The experiment's name.
-        share_cache: Whether nodes share what they have computed for all trials.
+        shared_cache: Whether nodes share what they have computed for all trials.
         notice: Told when there is something to wait for.
         lease: Makes the lease.
 
@@ -75,7 +75,7 @@ class DriverCopy:
         run: RunDirectory,
         name: str,
         *,
-        share_cache: bool = False,
+        shared_cache: bool = False,
         notice: Callable[[str], None] = lambda text: None,
         lease: Callable[..., leases.DriverLease] = leases.DriverLease,
     ) -> None:
@@ -84,7 +84,7 @@ class DriverCopy:
         self.storage: Storage = open_storage(self.url, create=True)
         self._objects = self.storage.probe()
         self._segments = find_segments(self._objects)
-        cache = run_url(storage, CACHE) if share_cache else None
+        cache = run_url(storage, CACHE) if shared_cache else None
         self.address = RunAddress.mark(self.url, run, self.storage.patience, cache)
         self._lease = lease(self.storage, notice=notice)
         self._journal = JournalPublisher(self.storage, run.journal, self._segments)

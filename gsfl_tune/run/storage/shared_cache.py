@@ -66,24 +66,24 @@ class StoredCache:
         name = f"{path.parent.name}/{path.name}"
 
         def take_or_build(target: Path) -> None:
-            claim: _Claim | None = None
+            lease: _BuilderLease | None = None
             try:
                 if self._take(name, target):
                     return
-                claim = self._wait_for_turn(name, target)
-                if claim is None:
+                lease = self._wait_for_turn(name, target)
+                if lease is None:
                     return
             except (OSError, UserError) as error:
                 log.warning("%s is built here: %s", name, error)
             try:
                 build(target)
             except BaseException:
-                if claim is not None:
-                    claim.close()
+                if lease is not None:
+                    lease.close()
                 raise
-            if claim is not None:
+            if lease is not None:
                 # Nobody here waits for it. The file is held open: it may be evicted meanwhile.
-                arguments = (name, target.open("rb"), claim)
+                arguments = (name, target.open("rb"), lease)
                 thread = threading.Thread(target=self._publish, args=arguments, daemon=True)
                 thread.start()
                 self._publishing.append(thread)
@@ -115,8 +115,8 @@ class StoredCache:
         log.warning("%s in the storage is not what its digest says; it is built anew", name)
         return False
 
-    def _wait_for_turn(self, name: str, target: Path) -> _Claim | None:
-        """Claims the building of an entry, or waits for who builds it; None: it is here."""
+    def _wait_for_turn(self, name: str, target: Path) -> _BuilderLease | None:
+        """Takes the building of an entry, or waits for who builds it; None: it is here."""
         label = f"{name}.builder"
         seen, since = None, time.monotonic()
         while True:
@@ -127,14 +127,14 @@ class StoredCache:
                 # It may have come between the last look and this one.
                 if self._take(name, target):
                     return None
-                claim = _Claim(self._storage, label, self._beat_seconds)
-                if claim.held:
-                    return claim
+                lease = _BuilderLease(self._storage, label, self._beat_seconds)
+                if lease.held:
+                    return lease
             time.sleep(_POLL_SECONDS)
             if self._take(name, target):
                 return None
 
-    def _publish(self, name: str, file: BufferedReader, claim: _Claim) -> None:
+    def _publish(self, name: str, file: BufferedReader, lease: _BuilderLease) -> None:
         try:
             with file:
                 digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -146,13 +146,13 @@ class StoredCache:
         except (OSError, UserError) as error:
             log.warning("%s could not be shared with other nodes: %s", name, error)
         finally:
-            claim.close()
+            lease.close()
 
 
 _caches: dict[str, StoredCache] = {}
 
 
-def shared_cache(address: RunAddress | None) -> StoredCache | None:
+def open_shared_cache(address: RunAddress | None) -> StoredCache | None:
     """The cache that the nodes of a run share, opened once a process; None where they do not."""
     if address is None or address.cache is None:
         return None
@@ -166,7 +166,7 @@ def shared_cache(address: RunAddress | None) -> StoredCache | None:
     return _caches[address.cache]
 
 
-class _Claim:
+class _BuilderLease:
     """Says that this process builds an entry, for as long as it does."""
 
     def __init__(self, storage: Storage, label: str, beat_seconds: float) -> None:

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run.atomic import write_bytes
-from gsfl_tune.run.claim import ClaimLost
+from gsfl_tune.run.ownership import OwnershipLost
 from gsfl_tune.run.storage.address import CHECKPOINT, EPOCHS, INTERRUPT, RunAddress
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 
@@ -113,7 +113,7 @@ class WorkerCopy:
 
         Raises:
             EnvironmentProblem: When the storage does not take it.
-            ClaimLost: When another process has taken the training over.
+            OwnershipLost: When another process has taken the training over.
         """
         self._raise()
         self._check()
@@ -210,7 +210,7 @@ class WorkerCopy:
     def _check(self) -> None:
         mark = _read_mark(self._storage.get(f"{self._name}/{MARK}"))
         if mark.get("owner") != self._owner:
-            raise ClaimLost(f"{self._storage.url}: {self._name} was taken over")
+            raise OwnershipLost(f"{self._storage.url}: {self._name} was taken over")
 
     def _put_epochs(self) -> None:
         # Two threads come here: an older log must not replace a newer one.
@@ -226,7 +226,7 @@ class WorkerCopy:
 
     def _raise(self) -> None:
         if self._failure is not None:
-            if isinstance(self._failure, UserError | ClaimLost):
+            if isinstance(self._failure, UserError | OwnershipLost):
                 raise self._failure
             raise EnvironmentProblem(str(self._failure)) from self._failure
 

@@ -46,7 +46,7 @@ from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.prefetch import Ahead
-from gsfl_tune.search.study.reconcile import fingerprint, reconcile
+from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES, Task
@@ -125,7 +125,7 @@ def open_study(
         latency=bool(search.objectives),
         sampler=search.sampler,
         seed=search.seed,
-        fingerprint=fingerprint(experiment),
+        signature=study_signature(experiment),
         ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
         if ahead and not search.objectives
         else None,

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gsfl_tune.cache.shared import share_cache
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, MARK, DriverCopy, shared_cache
+from gsfl_tune.run.storage import EPOCHS, MARK, DriverCopy, open_shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
@@ -97,9 +97,9 @@ def stored_run(
         return
     share = bool(address or os.environ.get("RAY_ADDRESS"))
     share &= os.environ.get(SHARE_VARIABLE, "on") != "off"
-    storage = DriverCopy(url, run, experiment.name, share_cache=share, notice=notice)
-    cache = shared_cache(storage.address)
-    share_cache(cache)
+    storage = DriverCopy(url, run, experiment.name, shared_cache=share, notice=notice)
+    cache = open_shared_cache(storage.address)
+    use_shared_cache(cache)
     try:
         if storage.has_run and resume is False and not _untried(storage):
             raise UserError(
@@ -116,7 +116,7 @@ def stored_run(
             notice(f"{problem}\n--resume in {run.path} publishes what is missing there")
         raise
     finally:
-        share_cache(None)
+        use_shared_cache(None)
     if cache is not None:
         cache.settle()
     storage.close()

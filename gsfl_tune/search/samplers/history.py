@@ -48,7 +48,7 @@ class SeenTrial:
         self.rank = (*_rank(trial, sign), trial.number)
 
 
-class Memory:
+class SeenTrials:
     """The trials of one study, each looked at until it is finished and not again.
 
     Attributes:

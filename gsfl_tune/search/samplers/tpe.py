@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import Memory, SeenTrial
+from gsfl_tune.search.samplers.history import SeenTrial, SeenTrials
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.tpe_density import density
 
@@ -56,7 +56,7 @@ class Tpe(TPESampler):
         startup_trials: int = 10,
         multivariate: bool = False,
         history: int = HISTORY,
-        memory: Memory | None = None,
+        memory: SeenTrials | None = None,
         near: NearDefaults | None = None,
     ) -> None:
         super().__init__(
@@ -67,7 +67,7 @@ class Tpe(TPESampler):
             seed=seed,
         )
         self.history = history
-        self._memory = memory or Memory()
+        self._memory = memory or SeenTrials()
         self._near = near
         self._view: _View | None = None
 
@@ -129,7 +129,7 @@ class Tpe(TPESampler):
 class _View(ReadOnlyStudy):
     """The study as TPE sees it."""
 
-    def __init__(self, study: optuna.Study, number: int, memory: Memory, history: int) -> None:
+    def __init__(self, study: optuna.Study, number: int, memory: SeenTrials, history: int) -> None:
         super().__init__(study)
         self.direction = study.direction
         self.directions = study.directions
@@ -156,11 +156,11 @@ class _View(ReadOnlyStudy):
         return self._finished
 
     def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
-        """See `Memory.internal`."""
+        """See `SeenTrials.internal`."""
         return self._memory.internal(trials, names)
 
     def column(self, numbers: np.ndarray, name: str) -> np.ndarray:
-        """See `Memory.column`."""
+        """See `SeenTrials.column`."""
         return self._memory.column(numbers, name)
 
     def halves(self, n_below: int) -> tuple[np.ndarray, np.ndarray]:

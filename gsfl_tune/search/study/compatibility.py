@@ -45,7 +45,7 @@ def changeable(path: str) -> bool:
 
 
 def sign_study(
-    study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
+    study: optuna.Study, *, metric: str, seed: int, signature: Mapping[str, Any]
 ) -> None:
     """Notes in a new study what it was begun as; refuses one that was begun as something else.
 
@@ -53,7 +53,7 @@ def sign_study(
         study: New, or of an earlier driver.
         metric: The objective.
         seed: Of the study.
-        fingerprint: See `gsfl_tune.search.study.reconcile.fingerprint`; empty to accept anything.
+        signature: See `gsfl_tune.search.study.reconcile.study_signature`; empty to accept anything.
 
     Raises:
         UserError: With one line per difference.
@@ -71,12 +71,12 @@ def sign_study(
         )
     known = study.user_attrs.get("fingerprint")
     if known is None:
-        study.set_user_attr("fingerprint", dict(fingerprint))
-    elif fingerprint:
-        check_fingerprint(study.study_name, known, fingerprint)
+        study.set_user_attr("fingerprint", dict(signature))
+    elif signature:
+        check_signature(study.study_name, known, signature)
 
 
-def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_signature(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Compares what a study was begun with to what it would be continued with.
 
     Raises:
@@ -97,7 +97,7 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """List what changed between two fingerprints, one line per dotted path.
+    """List what changed between two signatures, one line per dotted path.
 
     A key that the run does not know came with a later version of the program: it makes no
     difference while it has its default.

@@ -13,7 +13,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.study.compatibility import changeable, check_fingerprint
+from gsfl_tune.search.study.compatibility import changeable, check_signature
 from gsfl_tune.search.study.journal import study_attributes
 from gsfl_tune.search.study.study import Study
 
@@ -43,7 +43,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         os.close(handle)
 
 
-def fingerprint(experiment: Experiment) -> dict[str, str]:
+def study_signature(experiment: Experiment) -> dict[str, str]:
     """What must stay as it is while a study goes on: dotted path to a description.
 
     The journal's trials are comparable, and its samplers know what they see, only as long as
@@ -77,7 +77,7 @@ def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
     if run.journal.exists():
         known = study_attributes(run.journal, "search").get("fingerprint")
         if known is not None:
-            check_fingerprint("search", known, fingerprint(experiment))
+            check_signature("search", known, study_signature(experiment))
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
-from gsfl_tune.run import ClaimLost, read_json, write_json
+from gsfl_tune.run import OwnershipLost, read_json, write_json
 from gsfl_tune.run.storage import CHECKPOINT, RunAddress, WorkerCopy
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
@@ -112,7 +112,7 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
             (job.directory / CHECKPOINT).unlink(missing_ok=True)
             if worker_copy is not None:
                 worker_copy.discard(CHECKPOINT)
-    except ClaimLost:
+    except OwnershipLost:
         return None
     except (UserError, OSError) as error:
         problem = environment_problem(error)
@@ -150,7 +150,7 @@ def _attempt(
         return _train(job, setting, pieces, worker_copy)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
-    except ClaimLost:
+    except OwnershipLost:
         # Nobody listens: whoever has the training now was told that this process is dead.
         return None
 
@@ -177,20 +177,20 @@ def _train(
 def _to_the_end(
     training: Training, job: Job, setting: JobSetting, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
-    claim = take(training)
+    ownership = take(training)
     if worker_copy is not None:
         training.on_save = worker_copy.saved
     ending, _ = train_to(
         training,
         training.total_epochs,
-        claim,
+        ownership,
         interrupt=worker_copy.interrupt if worker_copy else setting.interrupt,
         save_seconds=setting.save_seconds,
         last_save=time.monotonic(),
     )
     if ending == "interrupted":
         return None
-    save(training, claim)
+    save(training, ownership)
     records = training.log.read()
     result: dict[str, Any] = {
         "epochs": training.epoch,

@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from gsfl_tune.cache.shared import share_cache
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.data import square_side
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.run import Claim, ClaimLost, EpochLog
+from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.storage import RunAddress, Signal, WorkerCopy, shared_cache
+from gsfl_tune.run.storage import RunAddress, Signal, WorkerCopy, open_shared_cache
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
@@ -120,7 +120,7 @@ def open_workspace(
     # What trials may differ in is read from their own configurations, at every use.
     shared = config.model_dump_json(exclude={"augment", "image_size"})
     key = f"{shared}|{side}|{cache_dir}"
-    share_cache(shared_cache(storage))
+    use_shared_cache(open_shared_cache(storage))
     if key not in _workspaces:
         # One is enough, and its backbone may be large.
         _workspaces.clear()
@@ -136,7 +136,7 @@ def shared() -> object:
     return _workspaces
 
 
-def take(training: Training) -> Claim:
+def take(training: Training) -> Ownership:
     """Takes a training's directory from any process that still works in it, and continues there.
 
     A checkpoint that cannot be read is thrown away.
@@ -144,31 +144,31 @@ def take(training: Training) -> Claim:
     Returns:
         What says whether somebody else has taken it since; ``epochs.jsonl`` asks by itself.
     """
-    claim = Claim(training.directory)
-    claim.take()
-    training.log = EpochLog(training.log.path, claim.check)
+    ownership = Ownership(training.directory)
+    ownership.take()
+    training.log = EpochLog(training.log.path, ownership.check)
     try:
         training.restore()
     except CheckpointError:
         discard(training.checkpoint_path)
         training.restore()
-    return claim
+    return ownership
 
 
-def save(training: Training, claim: Claim) -> None:
+def save(training: Training, ownership: Ownership) -> None:
     """Writes the checkpoint.
 
     Raises:
-        ClaimLost: When another process has taken the training over.
+        OwnershipLost: When another process has taken the training over.
     """
-    claim.check()
+    ownership.check()
     training.save()
 
 
 def train_to(
     training: Training,
     epoch: int,
-    claim: Claim,
+    ownership: Ownership,
     *,
     interrupt: Signal,
     save_seconds: float,
@@ -181,15 +181,15 @@ def train_to(
         How it ended, and the time of the last checkpoint (`time.monotonic`).
 
     Raises:
-        ClaimLost: When another process has taken the training over.
+        OwnershipLost: When another process has taken the training over.
     """
     while training.epoch < epoch:
         if interrupt.exists():
-            save(training, claim)
+            save(training, ownership)
             return "interrupted", time.monotonic()
         on_epoch(training.run_epoch())
         if time.monotonic() - last_save >= save_seconds:
-            save(training, claim)
+            save(training, ownership)
             last_save = time.monotonic()
     return "done", last_save
 
@@ -210,7 +210,7 @@ class TrialWorker:
         self.task = task
         self._rung = task.reported
         self._training: Training | None = None
-        self._claim = Claim(task.directory)
+        self._ownership = Ownership(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
         # Epochs and their seconds by stage, since they were last told.
@@ -241,7 +241,7 @@ class TrialWorker:
             result = self._step_that_fits()
             if result["done"]:
                 self.close(ended="interrupted" not in result, failed="failed" in result)
-        except ClaimLost:
+        except OwnershipLost:
             # Nobody listens: whoever has the trial now was told that this process is dead.
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
@@ -308,7 +308,7 @@ class TrialWorker:
         ending, self._last_save = train_to(
             training,
             epoch,
-            self._claim,
+            self._ownership,
             interrupt=self._worker_copy.interrupt if self._worker_copy else task.interrupt,
             save_seconds=task.save_seconds,
             last_save=self._last_save,
@@ -325,7 +325,7 @@ class TrialWorker:
         done = self._rung >= len(task.rungs)
         # Before anybody hears of the rung: whatever dies later, the trial goes on from here.
         if training.saved < training.epoch:
-            save(training, self._claim)
+            save(training, self._ownership)
             self._last_save = time.monotonic()
         self._publish()
         result: dict[str, Any] = {
@@ -363,7 +363,7 @@ class TrialWorker:
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
         training.keep = task.config.search.last_checkpoints
-        self._claim = take(training)
+        self._ownership = take(training)
         if self._worker_copy is not None:
             training.on_save = self._worker_copy.saved
         self._training = training

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.cache.building import acquire
-from gsfl_tune.cache.shared import share_cache
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.storage.shared_cache import StoredCache
 from tests.s3 import S3Server
@@ -18,7 +18,7 @@ from tests.s3 import S3Server
 @pytest.fixture(autouse=True)
 def _alone_afterwards() -> Iterator[None]:
     yield
-    share_cache(None)
+    use_shared_cache(None)
 
 
 class Node:
@@ -37,7 +37,7 @@ class Node:
         target.write_bytes(self.data)
 
     def get(self, kind: str = "features") -> bytes:
-        share_cache(self.shared)
+        use_shared_cache(self.shared)
         with acquire(self.cache / kind / "0123.npy", self.build, what="x") as path:
             return path.read_bytes()
 

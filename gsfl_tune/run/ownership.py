@@ -8,11 +8,11 @@ from pathlib import Path
 from gsfl_tune.run.atomic import write_text
 
 
-class ClaimLost(Exception):
+class OwnershipLost(Exception):
     """Another process works in this directory now; what this one has is not wanted."""
 
 
-class Claim:
+class Ownership:
     """Which process works in a directory: the one that said so last.
 
     A node that the cluster lost sight of may still train, and so may the trials of a driver
@@ -35,8 +35,8 @@ class Claim:
         """Before every write.
 
         Raises:
-            ClaimLost: When somebody else has taken the directory.
+            OwnershipLost: When somebody else has taken the directory.
             OSError: When it cannot be read, or is gone.
         """
         if self._file.read_text() != self._name:
-            raise ClaimLost(f"{self._file.parent}: taken over by another process")
+            raise OwnershipLost(f"{self._file.parent}: taken over by another process")
