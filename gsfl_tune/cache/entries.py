@@ -15,6 +15,7 @@ from typing import Literal
 
 from gsfl_tune.cache.locks import file_lock, log, try_file_lock, unused
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.units import decimal_size
 
 # The folders of a cache. Nothing outside of them is ever evicted.
 KINDS = (
@@ -106,16 +107,6 @@ def parse_limit(text: str | None) -> int | float | None:
         f"{LIMIT_VARIABLE}: found '{text}', allowed a size such as 50GB, a share of the disk such "
         "as 20%, or none"
     )
-
-
-def size_text(count: float) -> str:
-    """Bytes in words, in the units of `LIMIT_VARIABLE`."""
-    for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)):
-        # What would be rounded to 1000 of a unit is 1 of the next.
-        if count >= 10**power * 0.9995:
-            value = count / 10**power
-            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
-    return f"{count:.0f} B"
 
 
 def describe(path: Path, what: str) -> None:
@@ -223,13 +214,13 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
         raise EnvironmentProblem(_too_small(cache, free, wanted, what))
     if limit is not None and wanted > limit:
         _say_once(
-            f"{what} takes {size_text(wanted)}, more than the whole cache may hold "
-            f"({LIMIT_VARIABLE}: {size_text(limit)}); it is kept until something else is built"
+            f"{what} takes {decimal_size(wanted)}, more than the whole cache may hold "
+            f"({LIMIT_VARIABLE}: {decimal_size(limit)}); it is kept until something else is built"
         )
     elif limit is not None and total + wanted > limit:
         _say_once(
-            f"the cache {cache} holds {size_text(total + wanted)}, more than its limit "
-            f"({LIMIT_VARIABLE}: {size_text(limit)}), as what it holds is in use"
+            f"the cache {cache} holds {decimal_size(total + wanted)}, more than its limit "
+            f"({LIMIT_VARIABLE}: {decimal_size(limit)}), as what it holds is in use"
         )
 
 
@@ -316,8 +307,8 @@ def _what(path: Path) -> str:
 
 def _too_small(cache: Path, free: int, wanted: int, what: str) -> str:
     return (
-        f"the cache directory {cache} has {size_text(free)} free, but {what} takes "
-        f"{size_text(wanted)}; {DIRECTORY_VARIABLE} names another one"
+        f"the cache directory {cache} has {decimal_size(free)} free, but {what} takes "
+        f"{decimal_size(wanted)}; {DIRECTORY_VARIABLE} names another one"
     )
 
 

@@ -17,7 +17,7 @@ from gsfl_tune.cluster.jobs.upload import Package, missing_files, survey
 from gsfl_tune.cluster.session.slots import Slots, fit, slots
 from gsfl_tune.cluster.session.start import ray_session, start_ray
 from gsfl_tune.cluster.token import Token, find_token
-from gsfl_tune.experiment.units import binary_size_text as size
+from gsfl_tune.experiment.units import binary_size as size
 
 __all__ = [
     "Connection",

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.export import Dim
 
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.graph import INPUT, Deployed, require_dynamic
 
 # Operations between convolutions that are worth int8: else numbers would go to float and back.
@@ -157,5 +157,4 @@ def _reason(error: BaseException) -> str:
     """The first line of what went wrong at first: the exporter's own says which step it was in."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

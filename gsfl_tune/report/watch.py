@@ -16,9 +16,10 @@ from socket import AF_INET6
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.hosts import is_loopback
-from gsfl_tune.report.files import EPOCHS, CurveReader, read_run
+from gsfl_tune.report.files import CurveReader, read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
 
 # The page is not made more often than this, nor for more than a tenth of the time: the cores are
 # the search's.
@@ -128,7 +129,7 @@ class LivePage:
                 names = sorted(os.listdir(folder))
             except OSError:
                 continue
-            yield from (f"{folder}/{name}/{EPOCHS}" for name in names)
+            yield from (f"{folder}/{name}/{EPOCHS_FILE}" for name in names)
 
 
 class _Handler(BaseHTTPRequestHandler):

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gsfl_tune.experiment.units import binary_size_text
+from gsfl_tune.experiment.units import binary_size
 
 _GIB = 1024**3
 # Below the first a search is refused, below the second it is warned of.
@@ -203,7 +203,7 @@ def _free(name: str, what: str, free: int | None) -> Iterator[Finding]:
     if free is not None and free < FREE_BYTES[1]:
         yield Finding(
             name,
-            f"{binary_size_text(free)} left {what}",
+            f"{binary_size(free)} left {what}",
             "make room there",
             warning=free >= FREE_BYTES[0],
         )

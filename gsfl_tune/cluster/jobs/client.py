@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any
 
 from gsfl_tune.cluster.jobs.connection import Connection, explained
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 
 # Ray kills a job's driver this long after SIGTERM; its default, 3 s, is less than trials need to
 # come to the end of an epoch and save.
@@ -246,7 +246,7 @@ class Jobs:
                 raise UserError(
                     f"{self.address}: found no job {name}; gsfl-tune status lists them"
                 ) from None
-            raise UserError(f"{self.address}: {text.strip().splitlines()[0][:500]}") from None
+            raise UserError(f"{self.address}: {first_line(error)[:500]}") from None
 
 
 def clock(seconds: float) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from gsfl_tune.experiment import Experiment, edit
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.experiment.units import binary_size_text
+from gsfl_tune.experiment.units import binary_size
 
 # The dashboard refuses packages over 100 MiB; the archive's own headers need some of it.
 MAX_BYTES = 90 * 1024**2
@@ -75,10 +75,10 @@ def survey(root: Path) -> Package:
         )
         raise UserError(f"{root}: nothing would be uploaded: {why}")
     if package.total > MAX_BYTES:
-        lines = [f"  {binary_size_text(length):>9}  {path}" for path, length in package.largest(10)]
+        lines = [f"  {binary_size(length):>9}  {path}" for path, length in package.largest(10)]
         raise UserError(
-            f"{root}: found {binary_size_text(package.total)} in {len(package.sizes)} files, "
-            f"allowed are {binary_size_text(MAX_BYTES)}; data belongs on storage that the cluster "
+            f"{root}: found {binary_size(package.total)} in {len(package.sizes)} files, "
+            f"allowed are {binary_size(MAX_BYTES)}; data belongs on storage that the cluster "
             "reaches. Leave files out with lines in .rayignore. The largest:\n" + "\n".join(lines)
         )
     return package

@@ -1,6 +1,6 @@
 """Runs outside of the driver's disk: storages, what a driver publishes, where workers train."""
 
-from gsfl_tune.run.storage.address import CHECKPOINT, EPOCHS, RunAddress, run_url
+from gsfl_tune.run.storage.address import RunAddress, run_url
 from gsfl_tune.run.storage.backends.base import Backend, is_safe
 from gsfl_tune.run.storage.backends.remote import storage_problem
 from gsfl_tune.run.storage.driver_copy import DriverCopy
@@ -10,8 +10,6 @@ from gsfl_tune.run.storage.shared_cache import open_shared_cache
 from gsfl_tune.run.storage.worker_copy import MARK, Signal, WorkerCopy, storage_of
 
 __all__ = [
-    "CHECKPOINT",
-    "EPOCHS",
     "MARK",
     "Backend",
     "DriverCopy",

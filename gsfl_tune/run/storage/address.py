@@ -12,7 +12,7 @@ from gsfl_tune.run.atomic import write_text
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.storage.backends.base import is_safe
 
-EPOCHS, CHECKPOINT = "epochs.jsonl", "checkpoint.pt"
+HERE_FILE = ".here"
 INTERRUPT = "interrupt"
 
 
@@ -83,4 +83,4 @@ def local_path(root: Path, name: str) -> Path:
 
 
 def _mark(run: Path) -> Path:
-    return run / ".here"
+    return run / HERE_FILE

@@ -12,16 +12,18 @@ from typing import Any
 
 from gsfl_tune.run.atomic import write_bytes
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.layout import RunDirectory
-from gsfl_tune.run.storage import driver_lease as leases
-from gsfl_tune.run.storage.address import (
-    CHECKPOINT,
-    EPOCHS,
-    INTERRUPT,
-    RunAddress,
-    local_path,
-    run_url,
+from gsfl_tune.run.layout import (
+    CHECKPOINT_FILE,
+    EPOCHS_FILE,
+    INTERRUPT_FILE,
+    JOURNAL_FILE,
+    LOCK_FILE,
+    RESULT_FILE,
+    TEST_FILE,
+    RunDirectory,
 )
+from gsfl_tune.run.storage import driver_lease as leases
+from gsfl_tune.run.storage.address import HERE_FILE, INTERRUPT, RunAddress, local_path, run_url
 from gsfl_tune.run.storage.backends.base import is_safe
 from gsfl_tune.run.storage.journal_segments import (
     FOLDER,
@@ -43,9 +45,9 @@ _DISCARD_SECONDS = 10.0
 _THREADS = 8
 
 # Written by workers, and by the driver for itself.
-_NOT_PUBLISHED = {".lock", ".interrupt", ".here", "study.journal", "study.journal.lock"}
+_NOT_PUBLISHED = {LOCK_FILE, INTERRUPT_FILE, HERE_FILE, JOURNAL_FILE, f"{JOURNAL_FILE}.lock"}
 _WORKERS = ("trials/", "control/", "finals/")
-_RESULTS = ("epochs.jsonl", "result.json", "test.npz")
+_RESULTS = (EPOCHS_FILE, RESULT_FILE, TEST_FILE)
 _OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
 
 
@@ -134,7 +136,7 @@ class DriverCopy:
         ahead = bool(local) and local.startswith(stored)
         if not ahead:
             if local and not stored.startswith(local):
-                journal.replace(journal.with_name("study.journal.old"))
+                journal.replace(journal.with_name(f"{JOURNAL_FILE}.old"))
             write_bytes(journal, stored)
         names = [name for name in self._objects if self._is_wanted(name, keep=ahead)]
         list(self._pool.map(self._bring, names))
@@ -334,14 +336,14 @@ class DriverCopy:
         if name in _OWN_OBJECTS or first == FOLDER:
             return False
         last = name.rpartition("/")[2]
-        if rest and (last in (CHECKPOINT, MARK) or last.startswith("events.out.tfevents.")):
+        if rest and (last in (CHECKPOINT_FILE, MARK) or last.startswith("events.out.tfevents.")):
             return False
         path = local_path(self._run.path, name)
         if not path.exists():
             return True
         here, there = path.stat().st_size, self._objects[name]
         if keep:
-            return last == EPOCHS and there > here
+            return last == EPOCHS_FILE and there > here
         return not rest or there != here
 
     def _bring(self, name: str) -> None:
@@ -351,7 +353,7 @@ class DriverCopy:
             return
         if path.exists() and path.read_bytes() == data:
             return
-        if path.name == EPOCHS:
+        if path.name == EPOCHS_FILE:
             # Of the epochs that were here.
-            discard(path.with_name(CHECKPOINT))
+            discard(path.with_name(CHECKPOINT_FILE))
         write_bytes(path, data)

@@ -17,8 +17,9 @@ from typing import Any, Protocol
 
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run.atomic import write_bytes
+from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE, INTERRUPT_FILE
 from gsfl_tune.run.ownership import OwnershipLost
-from gsfl_tune.run.storage.address import CHECKPOINT, EPOCHS, INTERRUPT, RunAddress
+from gsfl_tune.run.storage.address import INTERRUPT, RunAddress
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 
 # What makes a directory that of one configuration: numbers of trials may be used twice where
@@ -167,15 +168,15 @@ class WorkerCopy:
             content["params"] = dict(self._params)
         self._storage.put(f"{self._name}/{MARK}", json.dumps(content).encode())
         if _read_mark(mark).get("key") != self._key:
-            if (self.directory / CHECKPOINT).exists():
+            if (self.directory / CHECKPOINT_FILE).exists():
                 # A run that had no storage before.
                 self._wanted += 1
             return
-        epochs = self._storage.get(f"{self._name}/{EPOCHS}") or b""
-        log, checkpoint = self.directory / EPOCHS, self.directory / CHECKPOINT
+        epochs = self._storage.get(f"{self._name}/{EPOCHS_FILE}") or b""
+        log, checkpoint = self.directory / EPOCHS_FILE, self.directory / CHECKPOINT_FILE
         if checkpoint.exists() and log.exists() and log.read_bytes().startswith(epochs):
             return
-        data = self._storage.get(f"{self._name}/{CHECKPOINT}")
+        data = self._storage.get(f"{self._name}/{CHECKPOINT_FILE}")
         checkpoint.unlink(missing_ok=True)
         write_bytes(log, epochs)
         if data is not None:
@@ -201,11 +202,11 @@ class WorkerCopy:
         self._check()
         # The log that is read after a checkpoint has all its epochs, and goes first.
         try:
-            data = (self.directory / CHECKPOINT).read_bytes()
+            data = (self.directory / CHECKPOINT_FILE).read_bytes()
         except FileNotFoundError:
             return
         self._put_epochs()
-        self._storage.put(f"{self._name}/{CHECKPOINT}", data)
+        self._storage.put(f"{self._name}/{CHECKPOINT_FILE}", data)
 
     def _check(self) -> None:
         mark = _read_mark(self._storage.get(f"{self._name}/{MARK}"))
@@ -215,7 +216,7 @@ class WorkerCopy:
     def _put_epochs(self) -> None:
         # Two threads come here: an older log must not replace a newer one.
         with self._lock:
-            self._put(EPOCHS, self.directory / EPOCHS)
+            self._put(EPOCHS_FILE, self.directory / EPOCHS_FILE)
 
     def _put(self, name: str, path: Path) -> None:
         try:
@@ -242,7 +243,7 @@ class InterruptSignal:
     """
 
     def __init__(self, address: RunAddress, storage: Storage, *, here: bool) -> None:
-        self._file = address.run / ".interrupt"
+        self._file = address.run / INTERRUPT_FILE
         self._storage = storage
         self._here = here
         self._found = False
@@ -291,7 +292,7 @@ def stored_epochs(storage: Storage, name: str, key: str) -> bytes | None:
     """
     if _read_mark(storage.get(f"{name}/{MARK}")).get("key") != key:
         return None
-    return storage.get(f"{name}/{EPOCHS}")
+    return storage.get(f"{name}/{EPOCHS_FILE}")
 
 
 def stored_params(storage: Storage, name: str) -> tuple[str, dict[str, Any]] | None:

@@ -12,7 +12,8 @@ import ray
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, DriverCopy, storage_of
+from gsfl_tune.run.layout import EPOCHS_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
+from gsfl_tune.run.storage import DriverCopy, storage_of
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher, Watchers
@@ -24,9 +25,6 @@ from gsfl_tune.search.ray_tune.location import place
 from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses, failure
 from gsfl_tune.search.workers.retrain import (
-    RESULT_FILE,
-    TEST_FILE,
-    VALIDATION_FILE,
     Job,
     JobSetting,
     load_result,
@@ -213,7 +211,7 @@ def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None
 def _brought(storage: DriverCopy, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """The result once the job's files are in the run directory."""
     try:
-        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)
+        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS_FILE)
         storage.bring(*(job.directory / name for name in names))
     except EnvironmentProblem as problem:
         return {"environment": str(problem)}

@@ -18,13 +18,14 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
+from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher, Watchers
-from gsfl_tune.search.observers.checkpoint_retention import CHECKPOINT, CheckpointKeeper
+from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper
 from gsfl_tune.search.observers.time_left import of_study
 from gsfl_tune.search.observers.trials_parquet import TrialTable
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
@@ -206,7 +207,9 @@ def run_study(
         None if search.disk_budget is None else byte_count(search.disk_budget),
         interrupt.give_up,
         storage.discard if storage is not None else lambda path: None,
-        partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
+        partial(storage.copies, run.trials(name), CHECKPOINT_FILE)
+        if storage is not None
+        else tuple,
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
     pulses = TrialPulses()

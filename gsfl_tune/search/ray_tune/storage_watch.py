@@ -16,7 +16,8 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, MARK, DriverCopy, open_shared_cache
+from gsfl_tune.run.layout import EPOCHS_FILE, JOURNAL_FILE
+from gsfl_tune.run.storage import MARK, DriverCopy, open_shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
@@ -125,7 +126,7 @@ def stored_run(
 def _untried(storage: DriverCopy) -> bool:
     """Whether the run in a storage was begun and no trial was handed out."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "study.journal"
+        journal = Path(folder) / JOURNAL_FILE
         journal.write_bytes(storage.journal())
         try:
             studies = read_studies(journal)
@@ -181,7 +182,7 @@ def tell_finished(
         for k, epoch in enumerate(epochs):
             study.report(number, k, values[epoch - 1])
         study.complete(number, values[epochs[-1] - 1])
-        storage.want(directory / EPOCHS)
+        storage.want(directory / EPOCHS_FILE)
         told.append(number)
     return told
 

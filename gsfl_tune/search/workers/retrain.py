@@ -14,7 +14,8 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.run import OwnershipLost, read_json, write_json
-from gsfl_tune.run.storage import CHECKPOINT, RunAddress, WorkerCopy
+from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
+from gsfl_tune.run.storage import RunAddress, WorkerCopy
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.trial_worker import (
@@ -28,10 +29,6 @@ from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.predictions import save_predictions
 from gsfl_tune.training.trial import NonFiniteLoss, Training
-
-RESULT_FILE = "result.json"
-TEST_FILE = "test.npz"
-VALIDATION_FILE = "validation.npz"
 
 
 class Job(BaseModel):
@@ -109,9 +106,9 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
             worker_copy.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
         if result is not None and not job.test:
             # It was compared; only models that are tested are ever used.
-            (job.directory / CHECKPOINT).unlink(missing_ok=True)
+            (job.directory / CHECKPOINT_FILE).unlink(missing_ok=True)
             if worker_copy is not None:
-                worker_copy.discard(CHECKPOINT)
+                worker_copy.discard(CHECKPOINT_FILE)
     except OwnershipLost:
         return None
     except (UserError, OSError) as error:
