@@ -24,11 +24,11 @@ _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 
 
-class ArrowBackend(Backend):
-    """Objects below a path of one of pyarrow's file systems.
+class _FileSystemBackend(Backend):
+    """Objects below a path of a file system.
 
     Args:
-        system: A `pyarrow.fs.FileSystem`.
+        system: The file system.
         root: Path in it.
         objects: Whether what is written appears as a whole.
     """
@@ -37,6 +37,15 @@ class ArrowBackend(Backend):
         self._system = system
         self._root = root.rstrip("/")
         self._objects = objects
+
+    def _path(self, name: str) -> str:
+        if not is_safe(name):
+            raise ValueError(f"{name!r} is no name of an object")
+        return f"{self._root}/{name}"
+
+
+class ArrowBackend(_FileSystemBackend):
+    """Objects below a path of one of pyarrow's file systems (`pyarrow.fs.FileSystem`)."""
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object; on file systems a temporary file that is renamed."""
@@ -107,11 +116,6 @@ class ArrowBackend(Backend):
         with self._system.open_output_stream(path) as stream:
             stream.write(data)
 
-    def _path(self, name: str) -> str:
-        if not is_safe(name):
-            raise ValueError(f"{name!r} is no name of an object")
-        return f"{self._root}/{name}"
-
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
@@ -124,19 +128,8 @@ def _as_os_error() -> Iterator[None]:
         raise OSError(f"{type(error).__name__}: {error}") from error
 
 
-class FsspecBackend(Backend):
-    """Objects below a path of one of fsspec's file systems.
-
-    Args:
-        system: An `fsspec.AbstractFileSystem`.
-        root: Path in it.
-        objects: Whether what is written appears as a whole.
-    """
-
-    def __init__(self, system: Any, root: str, *, objects: bool) -> None:
-        self._system = system
-        self._root = root.rstrip("/")
-        self._objects = objects
+class FsspecBackend(_FileSystemBackend):
+    """Objects below a path of one of fsspec's file systems (`fsspec.AbstractFileSystem`)."""
 
     def put(self, name: str, data: bytes) -> None:
         """Writes an object; on file systems a temporary file that is moved."""
@@ -182,11 +175,6 @@ class FsspecBackend(Backend):
         path = self._path(name)
         with suppress(FileNotFoundError), _as_os_error():
             self._system.rm_file(path)
-
-    def _path(self, name: str) -> str:
-        if not is_safe(name):
-            raise ValueError(f"{name!r} is no name of an object")
-        return f"{self._root}/{name}"
 
 
 def storage_problem(value: Any) -> str | None:
