@@ -28,8 +28,8 @@ from typing import Any
 import numpy as np
 from _report import publish, table
 
-from gsfl_tune.data.cache import size_text
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.units import decimal_size
 from gsfl_tune.training import Training, Workspace
 
 ROWS: list[tuple[str, int]] = [("fp32", 0), ("fp16", 0), ("fp32", 4), ("fp16", 4)]
@@ -122,7 +122,7 @@ def main() -> None:
                 [
                     row.precision,
                     row.views,
-                    size_text(row.bytes),
+                    decimal_size(row.bytes),
                     accuracy(row.validation),
                     accuracy(row.test),
                     difference(row, next(base for base in rows if base.views == row.views)),

@@ -45,8 +45,8 @@ from torchvision.transforms import v2
 
 from gsfl_tune.data import DecodedImages, prepare
 from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.image_file import square_side
 from gsfl_tune.data.loader import eval_batches
-from gsfl_tune.data.single import square_side
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.models import Backbone, create_backbone
 from gsfl_tune.models.frozen import frozen_forward

@@ -112,7 +112,7 @@ def glue(bundle_path: str, port: int, kind: str) -> None:
     from starlette.routing import Route
 
     from gsfl_tune.data.augment import center_crop
-    from gsfl_tune.data.single import load_square
+    from gsfl_tune.data.image_file import load_square
     from gsfl_tune.export import load_bundle
 
     bundle = load_bundle(bundle_path)

@@ -54,7 +54,7 @@ start_node() {
   if ((gpus > 0)); then
     devices=$(seq -s, $((number * gpus)) $(((number + 1) * gpus - 1)))
   fi
-  CUDA_VISIBLE_DEVICES=$devices nohup setsid "$python" -m gsfl_tune.cluster.loopback start --block \
+  CUDA_VISIBLE_DEVICES=$devices nohup setsid "$python" -m gsfl_tune.cluster.session.loopback start --block \
     --node-ip-address 127.0.0.1 --num-cpus "$cpus" --num-gpus "$gpus" \
     --object-store-memory 134217728 --dashboard-agent-listen-port 0 --log-color false \
     --temp-dir "$directory/$name" "$@" >"$directory/$name.log" 2>&1 </dev/null &

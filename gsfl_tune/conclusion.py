@@ -27,6 +27,7 @@ from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.results import (
     Calibration,
@@ -36,7 +37,7 @@ from gsfl_tune.run.results import (
     Score,
     write_results,
 )
-from gsfl_tune.run.storage import CHECKPOINT, EPOCHS, RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.run.verdict import best_on_validation
 from gsfl_tune.search import (
     Candidate,
@@ -82,7 +83,7 @@ class Conclusion:
     retraining: Retraining
     slots: int
     notice: Callable[[str], None]
-    storage: RunStorage | None = None
+    storage: DriverCopy | None = None
 
     def write(
         self, winner: Candidate, control: Candidate | None, kind: str, finalists: list[Candidate]
@@ -173,7 +174,7 @@ class Conclusion:
         jobs = self.retraining.jobs(candidate, "train+validation")
         if self.storage is not None:
             for job in jobs:
-                self.storage.bring(job.directory / EPOCHS, job.directory / CHECKPOINT)
+                self.storage.bring(job.directory / EPOCHS_FILE, job.directory / CHECKPOINT_FILE)
         return Retrained(candidate.config, {job.seed: job.directory for job in jobs})
 
     # --- bundles --------------------------------------------------------------------------

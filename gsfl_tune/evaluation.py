@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gsfl_tune.data import DecodedImages
-from gsfl_tune.data.evaluation import EvaluationData
+from gsfl_tune.data.labelled_images import LabelledImages
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle
@@ -82,7 +82,7 @@ class Evaluation:
         answers: One per image, in the order of `data.images`.
     """
 
-    data: EvaluationData
+    data: LabelledImages
     metrics: dict[str, float]
     classes: list[str]
     matrix: NDArray[np.int64]
@@ -185,7 +185,7 @@ class Evaluation:
             yield [*asdict(answer).values(), str(answer.right).lower()]
 
 
-def evaluate(bundle: Bundle, data: EvaluationData) -> Evaluation:
+def evaluate(bundle: Bundle, data: LabelledImages) -> Evaluation:
     """Scores a bundle on labelled images; classes are matched by name.
 
     Args:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gsfl_tune.data import square_side
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.single import load_square
+from gsfl_tune.data.image_file import load_square
 from gsfl_tune.evidence.gradcam import (
     NoMaps,
     activation_maps,

@@ -15,7 +15,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import (
     Candidate,
     Interrupt,
@@ -119,7 +119,7 @@ def search(
                 resources=resources,
                 side=workspace.dataset.pool.side,
                 cache_dir=workspace.cache_dir,
-                storage=storage.place if storage is not None else None,
+                storage=storage.address if storage is not None else None,
             )
             if plan is None:
                 plan = plan_time(
@@ -129,7 +129,7 @@ def search(
                     costs,
                     spent=elapsed(),
                     cache_dir=workspace.cache_dir,
-                    storage=storage.place if storage is not None else None,
+                    storage=storage.address if storage is not None else None,
                 )
             if plan is not None:
                 experiment = fixed_to(experiment, plan)
@@ -189,7 +189,7 @@ class _Search:
     costs: TrialCosts
     budget: TimeBudget | None = None
     counted: bool = True
-    storage: RunStorage | None = None
+    storage: DriverCopy | None = None
 
     @property
     def retraining(self) -> Retraining:

@@ -17,8 +17,8 @@ import pytest
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import open_storage
-from gsfl_tune.run.storage.segments import find_segments, read_journal
-from gsfl_tune.run.storage.storage import WORTH_A_WORD
+from gsfl_tune.run.storage.journal_segments import find_segments, read_journal
+from gsfl_tune.run.storage.retrying import WORTH_A_WORD
 from gsfl_tune.search.study.journal import read_studies
 from tests.commands import EXPERIMENT
 from tests.s3 import S3Server, s3_server

@@ -16,7 +16,7 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.factory import create_sampler
-from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.history import SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -171,7 +171,7 @@ class SimulatedStudy:
         if setting.protected:
             self._study.enqueue_trial(defaults)
         self._live: dict[int, optuna.Trial] = {}
-        self._memory = Memory()
+        self._memory = SeenTrials()
         self._asked = 0
         self._waiting: list[tuple[int, dict[str, Any]]] = []
 
@@ -218,7 +218,7 @@ class SimulatedStudy:
 
 
 def _sampler(
-    name: str, space: Space, seed: int, number: int, memory: Memory, history: int
+    name: str, space: Space, seed: int, number: int, memory: SeenTrials, history: int
 ) -> BaseSampler:
     product = "tpe" if name.endswith("tpe") else name
     near = 0.5 if name == "ntpe" else 0.0

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
-    from gsfl_tune.data.cache import Entry
+    from gsfl_tune.cache.entries import Entry
 
 _SECONDS = {"m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 
@@ -56,7 +56,7 @@ class Cache(Command):
         Raises:
             UserError: For an unknown kind, or an invalid limit.
         """
-        from gsfl_tune.data.cache import KINDS, cache_directory, cache_limit, entries
+        from gsfl_tune.cache.entries import KINDS, cache_directory, cache_limit, entries
         from gsfl_tune.experiment.errors import UserError
 
         for kind in args.kind or ():
@@ -90,10 +90,11 @@ def _age(text: str) -> int:
 
 
 def _clear(cache: Path, listed: Sequence[Entry], *, yes: bool, as_json: bool) -> int:
-    from gsfl_tune.data.cache import remove, size_text, sweep
+    from gsfl_tune.cache.entries import remove, sweep
+    from gsfl_tune.experiment.units import decimal_size
 
     total = sum(entry.size for entry in listed)
-    question = f"remove {len(listed)} entries ({size_text(total)}) from {cache}?"
+    question = f"remove {len(listed)} entries ({decimal_size(total)}) from {cache}?"
     if listed and not yes:
         if not sys.stdin.isatty():
             print(f"{question} Confirm with --yes.", file=sys.stderr)
@@ -108,7 +109,7 @@ def _clear(cache: Path, listed: Sequence[Entry], *, yes: bool, as_json: bool) ->
     if as_json:
         _print_json({"removed": len(gone), "bytes": freed, "in_use": kept})
         return FINISHED
-    print(f"removed {len(gone)} entries, freed {size_text(freed)}")
+    print(f"removed {len(gone)} entries, freed {decimal_size(freed)}")
     if kept:
         print(f"kept {kept}, as running processes use or build them")
     return FINISHED
@@ -120,7 +121,7 @@ def _print_list(cache: Path, listed: Sequence[Entry]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from gsfl_tune.data.cache import size_text
+    from gsfl_tune.experiment.units import decimal_size
 
     console = Console(highlight=False)
     if not listed:
@@ -136,9 +137,9 @@ def _print_list(cache: Path, listed: Sequence[Entry]) -> None:
     for entry in listed:
         state = "" if entry.state == "free" else entry.state
         what = Text(entry.what or entry.path.name)
-        table.add_row(entry.kind, size_text(entry.size), _ago(now - entry.used), what, state)
+        table.add_row(entry.kind, decimal_size(entry.size), _ago(now - entry.used), what, state)
     console.print(table)
-    total = size_text(sum(entry.size for entry in listed))
+    total = decimal_size(sum(entry.size for entry in listed))
     console.print(f"{total} in {cache}", markup=False, soft_wrap=True)
 
 
@@ -147,7 +148,8 @@ def _print_sizes(cache: Path, listed: Sequence[Entry], limit: int | None) -> Non
     from rich.console import Console
     from rich.table import Table
 
-    from gsfl_tune.data.cache import DIRECTORY_VARIABLE, LIMIT_VARIABLE, size_text
+    from gsfl_tune.cache.entries import DIRECTORY_VARIABLE, LIMIT_VARIABLE
+    from gsfl_tune.experiment.units import decimal_size
 
     console = Console(highlight=False)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1), collapse_padding=True, pad_edge=False)
@@ -156,17 +158,17 @@ def _print_sizes(cache: Path, listed: Sequence[Entry], limit: int | None) -> Non
     table.add_column("size", justify="right")
     sizes = _sizes(listed, limit)
     for kind, content in sizes["kinds"].items():
-        table.add_row(kind, f"{content['entries']:,}", size_text(content["bytes"]))
+        table.add_row(kind, f"{content['entries']:,}", decimal_size(content["bytes"]))
     table.add_section()
-    table.add_row("all", f"{len(listed):,}", size_text(sizes["bytes"]))
+    table.add_row("all", f"{len(listed):,}", decimal_size(sizes["bytes"]))
     console.print(table)
-    most = "none" if limit is None else size_text(limit)
+    most = "none" if limit is None else decimal_size(limit)
     console.print(f"limit: {most} ({LIMIT_VARIABLE})", markup=False)
     console.print(f"folder: {cache} ({DIRECTORY_VARIABLE})", markup=False, soft_wrap=True)
 
 
 def _sizes(listed: Sequence[Entry], limit: int | None) -> dict[str, Any]:
-    from gsfl_tune.data.cache import KINDS
+    from gsfl_tune.cache.entries import KINDS
 
     kinds = {}
     for kind in KINDS:

@@ -74,8 +74,8 @@ class Doctor(Command):
 
 
 def _inspect(args: argparse.Namespace, experiment: Experiment | None) -> Inspection:
+    from gsfl_tune.cache.entries import cache_directory
     from gsfl_tune.cluster import Question, data_paths, stored_at
-    from gsfl_tune.data.cache import cache_directory
     from gsfl_tune.experiment import UserError
 
     run_dir: Path | None = args.run_dir

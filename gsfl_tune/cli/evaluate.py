@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from gsfl_tune.cli._base import FINISHED, Command, add_overrides, showing
 
 if TYPE_CHECKING:
-    from gsfl_tune.data.evaluation import EvaluationData
+    from gsfl_tune.data.labelled_images import LabelledImages
     from gsfl_tune.evaluation import Evaluation
     from gsfl_tune.export import Bundle
 
@@ -122,8 +122,8 @@ def _lines(found: Evaluation) -> Iterator[str]:
         yield f"  {sum(pair['counts']):>4} times  {' and '.join(pair['classes'])}"
 
 
-def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
-    from gsfl_tune.data.evaluation import EvaluationData, open_for_evaluation
+def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
+    from gsfl_tune.data.labelled_images import LabelledImages, open_for_evaluation
     from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
@@ -139,4 +139,4 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> EvaluationData:
 
     config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
     dataset = prepare(config, side=side, parts=("test",), reading=reading)
-    return EvaluationData(dataset.test, dataset.classes, "test", dataset.broken, dataset.notices)
+    return LabelledImages(dataset.test, dataset.classes, "test", dataset.broken, dataset.notices)

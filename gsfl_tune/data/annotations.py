@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from gsfl_tune.data.single import Box, Fit, region
+from gsfl_tune.data.image_file import Box, Fit, region
 
 
 def _empty(*shape: int) -> np.ndarray:
@@ -144,7 +144,7 @@ class Annotations:
         Args:
             sizes: (N, 2) width and height that the squares were made of.
             side: Of the squares, in pixels.
-            fit: How they were made, see `gsfl_tune.data.single.square`.
+            fit: How they were made, see `gsfl_tune.data.image_file.square`.
             margin: Of boxes that were cut out first; None where whole images are.
         """
         offset = np.zeros((len(self), 2), np.float32)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gsfl_tune.data.single import square_side
+from gsfl_tune.data.image_file import square_side
 from gsfl_tune.data.transforms import Streams, Transform, transforms_of
 from gsfl_tune.experiment.data_config import AugmentConfig
 

@@ -24,12 +24,12 @@ from gsfl_tune.data.decoded import (
 from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
+from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import looks_of
 from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error, shots_told
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
-from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
 from gsfl_tune.data.units import crowded

@@ -13,10 +13,10 @@ import pyarrow as pa
 from PIL import Image
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data import single
+from gsfl_tune.cache.building import acquire
+from gsfl_tune.data import image_file
 from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.formats import why_no_image
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.data.sources import Reader, Source
 
 # How many bytes of pixels a record batch holds at most; a batch has at most 256 images.
@@ -45,14 +45,14 @@ class Geometry:
     """
 
     side: int
-    fit: single.Fit
-    reading: single.Reading = single.PLAIN
+    fit: image_file.Fit
+    reading: image_file.Reading = image_file.PLAIN
     margin: float | None = None
 
     @property
     def key(self) -> str:
         """Everything that the pixels depend on besides the images."""
-        basic = f"{self.side} {self.fit} bicubic {single.CODE_VERSION} pillow {PIL.__version__}"
+        basic = f"{self.side} {self.fit} bicubic {image_file.CODE_VERSION} pillow {PIL.__version__}"
         box = "" if self.margin is None else f"box {self.margin:.9g}"
         return " ".join(filter(None, [basic, self.reading.key, box]))
 
@@ -193,14 +193,14 @@ def decode_once(
     def build(target: Path) -> None:
         _decode(source, positions, geometry, target, progress)
 
-    lease = acquire(
+    lock = acquire(
         cache / "decoded" / f"{key.hexdigest()}.arrow",
         build,
         what=f"{name or 'images'}, {len(positions):,} images, {geometry.side} px, {geometry.fit}",
         size=len(positions) * geometry.side**2 * 3,
     )
-    file = DecodedFile(lease.path, geometry.side)
-    lease.keep_with(file)
+    file = DecodedFile(lock.path, geometry.side)
+    lock.keep_with(file)
     return file
 
 
@@ -230,15 +230,15 @@ def _decode(
         ]
     )
 
-    def decode(item: tuple[Reader, single.Box | None]) -> _Decoded:
+    def decode(item: tuple[Reader, image_file.Box | None]) -> _Decoded:
         reader, box = item
         content: bytes | Image.Image = b""
         try:
             content = reader()
             if isinstance(content, Image.Image):
-                pixels = single.square(content, side, geometry.fit)
+                pixels = image_file.square(content, side, geometry.fit)
                 return _Decoded(pixels, content.size, None)
-            pixels, size = single.load_square(
+            pixels, size = image_file.load_square(
                 content,
                 side,
                 geometry.fit,

@@ -15,9 +15,10 @@ import pyarrow as pa
 from PIL import Image
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data.cache import lock_file, touch
-from gsfl_tune.data.locking import file_lock, publish
-from gsfl_tune.data.single import deep_extremes
+from gsfl_tune.cache.building import publish
+from gsfl_tune.cache.entries import lock_file, touch
+from gsfl_tune.cache.locks import file_lock
+from gsfl_tune.data.image_file import deep_extremes
 from gsfl_tune.data.sources import Reader, Source
 
 DIGEST_SIZE = 16

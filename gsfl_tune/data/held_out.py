@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.grouping import (
     Grouping,
     alike_clusters,
@@ -18,9 +19,8 @@ from gsfl_tune.data.grouping import (
     nearness,
     together,
 )
-from gsfl_tune.data.locking import acquire
+from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import Looks, looks_of
-from gsfl_tune.data.single import Reading
 from gsfl_tune.data.sources import Sample, Source
 from gsfl_tune.data.splits import Split, divide
 from gsfl_tune.data.units import bursts, by_folder, by_group, by_time

@@ -25,10 +25,10 @@ from torch import Tensor
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.augment import Augment
 from gsfl_tune.data.batch import Batch, Targets
+from gsfl_tune.data.batch_share import WHOLE_BATCH, BatchShare
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.data.sampling import epoch_positions
-from gsfl_tune.data.share import WHOLE, Share
 from gsfl_tune.data.transforms import Streams
 
 Drawn = TypeVar("Drawn")
@@ -70,7 +70,7 @@ def epoch_batches(
     drop_last: bool = True,
     random: Tensor | None = None,
     threads: int | None = None,
-    share: Share = WHOLE,
+    share: BatchShare = WHOLE_BATCH,
     balance: float = 0.0,
     views: int = 1,
     annotations: Annotations | None = None,
@@ -144,7 +144,7 @@ def view_batches(
     transform: Augment,
     device: torch.device | str,
     threads: int | None = None,
-    share: Share = WHOLE,
+    share: BatchShare = WHOLE_BATCH,
     annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
     """All images of ``index`` in its order, changed in a way that is given for every image.
@@ -246,7 +246,7 @@ def _in_threads(
     An exception of a thread is raised where the batches are consumed. The threads end when the
     iterator is exhausted, closed or forgotten.
     """
-    memory = _Memory((transform.size, transform.size, 3))
+    arrays = _ArrayPool((transform.size, transform.size, 3))
 
     def work(out: np.ndarray, positions: np.ndarray, random: Tensor) -> None:
         transform.fill(out, images.squares(positions), random)
@@ -256,7 +256,7 @@ def _in_threads(
         def start() -> Iterator[tuple[list[Future[None]], Batch]]:
             for positions, random in draws:
                 views = len(random)
-                out = memory.take(views * len(positions))
+                out = arrays.take(views * len(positions))
                 every, rows = np.tile(positions, views), random.flatten(0, 1)
                 edges = np.linspace(0, len(out), min(threads, len(out)) + 1).astype(int).tolist()
                 jobs = [
@@ -282,7 +282,7 @@ def _in_threads(
             del batch
 
 
-class _Memory:
+class _ArrayPool:
     """Arrays for batches, used again as soon as nothing refers to their last content.
 
     New memory of this size comes from the system and is cleared page by page when it is first

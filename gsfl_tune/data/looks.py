@@ -19,10 +19,10 @@ import numpy as np
 from PIL import ExifTags, Image
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data._pillow import any_size
 from gsfl_tune.data.digests import in_threads
-from gsfl_tune.data.locking import acquire
-from gsfl_tune.data.single import Reading, load_square
+from gsfl_tune.data.image_file import Reading, load_square
 from gsfl_tune.data.sources import Reader, Source
 
 # Enters the cache key: change it whenever what comes out of this file changes.

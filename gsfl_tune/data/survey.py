@@ -13,9 +13,9 @@ import numpy as np
 from PIL import Image
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data._pillow import any_size
 from gsfl_tune.data.formats import heif
-from gsfl_tune.data.locking import cache_directory
 from gsfl_tune.data.sources import Reader, Source, create_source, detect_source
 from gsfl_tune.data.splits import divide, size_problems
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig

@@ -14,6 +14,7 @@ from gsfl_tune.evidence.write import write_evidence
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory, read_json
+from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.run.results import Outcome, Results, read_results
 from gsfl_tune.training import Workspace
 
@@ -116,7 +117,7 @@ def _refuse_gone(winner: Retrained, directory: RunDirectory, notice: Callable[[s
     if len(gone) == len(winner.directories):
         raise ModelGone(
             f"{directory.path}: the winner's models are gone: found neither "
-            f"{gone[0] / 'checkpoint.pt'} nor {directory.best / 'model.safetensors'}; "
+            f"{gone[0] / CHECKPOINT_FILE} nor {directory.best / 'model.safetensors'}; "
             "the evidence cannot be computed without them"
         )
     if gone:

@@ -20,6 +20,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import CLASSIFIER, GsflHead, Network
 from gsfl_tune.run import read_json
+from gsfl_tune.run.layout import CHECKPOINT_FILE, TEST_FILE
 from gsfl_tune.training import (
     CheckpointError,
     Predictions,
@@ -57,7 +58,7 @@ class Retrained:
 
     def predictions(self) -> list[Predictions]:
         """Reads the predictions of the test images that are on disk, one per seed."""
-        files = [directory / "test.npz" for directory in self.directories.values()]
+        files = [directory / TEST_FILE for directory in self.directories.values()]
         return [load_predictions(file) for file in files if file.is_file()]
 
     def missing(self) -> list[Path]:
@@ -65,7 +66,7 @@ class Retrained:
         gone = [
             directory
             for directory in self.directories.values()
-            if not (directory / "checkpoint.pt").is_file()
+            if not (directory / CHECKPOINT_FILE).is_file()
         ]
         first = next(iter(self.directories.values()))
         if first in gone and self.bundle is not None and (self.bundle[0] / _INFERENCE).is_file():

@@ -58,6 +58,26 @@ def size_text(count: int) -> str:
     return f"{count}B"
 
 
+def decimal_size(count: float) -> str:
+    """Bytes for people, in powers of 1,000: ``3.2 GB``, ``12 GB``."""
+    for unit in ("TB", "GB", "MB", "kB"):
+        # What would be rounded to 1000 of a unit is 1 of the next.
+        if count >= _BYTES[unit] * 0.9995:
+            value = count / _BYTES[unit]
+            return f"{value:.0f} {unit}" if value >= 9.95 else f"{value:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def binary_size(count: int) -> str:
+    """Bytes for people, in powers of 1,024: ``1.4 MiB``."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
 def duration_text(duration: str | float) -> str:
     """Returns a `Duration` as it was written; a plain number as seconds."""
     return duration if isinstance(duration, str) else f"{duration:g}s"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from gsfl_tune.data.single import PLAIN, Reading
+from gsfl_tune.data.image_file import PLAIN, Reading
 from gsfl_tune.export import files
 from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.card import model_card

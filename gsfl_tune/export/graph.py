@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsfl_tune.data.single import square_side
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.data.image_file import square_side
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.models import Ensemble, Network
 
@@ -147,7 +147,7 @@ def require_any_batch(format_name: str, run: Callable[[Tensor], Tensor], module:
             with torch.inference_mode():
                 shape = tuple(run(images).shape)
         except Exception as error:  # every runtime has its own error classes
-            reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+            reason = first_line(error)
             raise _fixed(format_name, f"cannot run a batch of {count} ({reason})") from error
         if shape[0] != count:
             raise _fixed(format_name, f"gives {shape[0]} rows for a batch of {count}")

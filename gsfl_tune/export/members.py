@@ -14,11 +14,9 @@ from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.bundle import load_bundle, read_description
 from gsfl_tune.export.thresholds import scaled
 from gsfl_tune.models import Network
-from gsfl_tune.run.layout import RunDirectory
+from gsfl_tune.run.layout import CHECKPOINT_FILE, RunDirectory
 from gsfl_tune.run.results import Calibration, Outcome, Results
 from gsfl_tune.training import CheckpointError, Training, Workspace
-
-_CHECKPOINT = "checkpoint.pt"
 
 
 def require_seeds(run: RunDirectory, results: Results) -> None:
@@ -37,12 +35,12 @@ def require_seeds(run: RunDirectory, results: Results) -> None:
         seed
         for place, seed in enumerate(outcome.seeds)
         # The first seed's model is the bundle.
-        if place > 0 and not (_folder(run, outcome, seed) / _CHECKPOINT).is_file()
+        if place > 0 and not (_folder(run, outcome, seed) / CHECKPOINT_FILE).is_file()
     ]
     if gone:
         raise UserError(
             f"--ensemble: the retrained models of seeds {', '.join(map(str, gone))} are gone: "
-            f"found no {_CHECKPOINT} in {_folder(run, outcome, gone[0])}; allowed if all exist "
+            f"found no {CHECKPOINT_FILE} in {_folder(run, outcome, gone[0])}; allowed if all exist "
             "(RUN/best is the first seed's model)"
         )
 
@@ -122,7 +120,7 @@ def _state(
         raise UserError(f"--ensemble: {error}") from error
     if not whole:
         raise UserError(
-            f"--ensemble: {directory / _CHECKPOINT}: from another training or other images; "
+            f"--ensemble: {directory / CHECKPOINT_FILE}: from another training or other images; "
             "allowed: the retrained models of this run"
         )
     state = training.trained_network().cpu().inference_state()

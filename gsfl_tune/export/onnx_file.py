@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch.export import Dim
 
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.export.graph import INPUT, Deployed, require_dynamic
 
 # Operations between convolutions that are worth int8: else values go to float and back.
@@ -157,5 +157,4 @@ def _reason(error: BaseException) -> str:
     """Returns the first line of the root cause; the exporter's own error only names its step."""
     while error.__cause__ is not None:
         error = error.__cause__
-    lines = str(error).strip().splitlines()
-    return lines[0] if lines else type(error).__name__
+    return first_line(error)

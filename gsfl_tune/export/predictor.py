@@ -13,7 +13,7 @@ import torch
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.digests import in_threads
-from gsfl_tune.data.single import Reading
+from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import files
 from gsfl_tune.export.preprocessing import Preprocessing

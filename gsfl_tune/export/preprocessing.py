@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gsfl_tune.data.single import Fit, Reading
+from gsfl_tune.data.image_file import Fit, Reading
 
 
 @dataclass(frozen=True)

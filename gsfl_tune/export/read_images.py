@@ -12,7 +12,7 @@ from PIL import Image, UnidentifiedImageError
 
 from gsfl_tune.data.fetch import FetchError
 from gsfl_tune.data.formats import why_no_image
-from gsfl_tune.data.single import Fit, Reading, load_square
+from gsfl_tune.data.image_file import Fit, Reading, load_square
 from gsfl_tune.experiment.errors import UserError, first_line
 
 __all__ = ["ImageError", "ImageSource", "LazyImage", "named_square"]

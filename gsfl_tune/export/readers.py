@@ -13,7 +13,7 @@ if image.has_transparency_data:  # as in training: on white
 image = image.convert("RGB")
 """
 
-# Equals `gsfl_tune.data.single.square` pixel for pixel: `ImageOps.pad` would put images with an odd
+# Equals `gsfl_tune.data.square` pixel for pixel: `ImageOps.pad` would put images with an odd
 # margin a pixel further down or to the right.
 _PAD = """\
 scale = side / max(image.size)

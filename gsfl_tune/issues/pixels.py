@@ -10,7 +10,7 @@ from PIL import Image
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import DecodedImages
-from gsfl_tune.data.single import Fit
+from gsfl_tune.data.image_file import Fit
 from gsfl_tune.issues._base import LIMIT, Images, Issue, beyond
 
 # With less fine structure (levels squared), an image is blank: neither sharp nor blurred.

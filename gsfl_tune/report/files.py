@@ -12,8 +12,8 @@ from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.report.results import RunResults, load_results
 from gsfl_tune.report.trials import Curve, TrialRecord, trial_records
 from gsfl_tune.run import EpochLog, RunDirectory, WorkerLog
+from gsfl_tune.run.layout import EPOCHS_FILE
 
-EPOCHS = "epochs.jsonl"
 SEARCH, CONTROL = "search", "control"
 
 
@@ -114,7 +114,7 @@ def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
         trials=trial_records(
             results.trials,
             lambda study, number: curves.read(
-                directory.trial(study, number) / EPOCHS, results.metric
+                directory.trial(study, number) / EPOCHS_FILE, results.metric
             ),
         ),
         stretches=WorkerLog(directory).read(),

@@ -16,9 +16,10 @@ from socket import AF_INET6
 
 from gsfl_tune.experiment import UserError
 from gsfl_tune.hosts import is_loopback
-from gsfl_tune.report.files import EPOCHS, CurveReader, read_run
+from gsfl_tune.report.files import CurveReader, read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
 
 # Renders the page at most once in this time, and for at most a tenth of the time: the search
 # needs the cores.
@@ -74,12 +75,12 @@ class LivePage:
         self._page = b""
         self._version = ""
         self._problem: str | None = None
-        self._make(self._fingerprint())
+        self._make(self._version_of_files())
 
     def look(self) -> tuple[str, str | None]:
         """Renders the page again if files changed; returns its version and any problem."""
         with self._lock:
-            now = self._fingerprint()
+            now = self._version_of_files()
             if now != self._version and time.monotonic() >= self._due:
                 try:
                     self._make(now)
@@ -105,7 +106,7 @@ class LivePage:
             taken = time.monotonic() - started
             self._due = time.monotonic() + max(_SECONDS_BETWEEN_PAGES, _PAGE_FACTOR * taken)
 
-    def _fingerprint(self) -> str:
+    def _version_of_files(self) -> str:
         """Returns a hash that changes with the files of the page."""
         state = hashlib.blake2b(digest_size=8)
         for path in self._sources():
@@ -128,7 +129,7 @@ class LivePage:
                 names = sorted(os.listdir(folder))
             except OSError:
                 continue
-            yield from (f"{folder}/{name}/{EPOCHS}" for name in names)
+            yield from (f"{folder}/{name}/{EPOCHS_FILE}" for name in names)
 
 
 class _Handler(BaseHTTPRequestHandler):

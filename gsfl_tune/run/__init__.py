@@ -1,15 +1,15 @@
 """The run directory: layout, atomic writes, what a search leaves behind."""
 
 from gsfl_tune.run.atomic import read_json, whole_file, write_bytes, write_json, write_text
-from gsfl_tune.run.claim import Claim, ClaimLost
 from gsfl_tune.run.epochs import EpochLog
 from gsfl_tune.run.layout import RunDirectory, StudyName
+from gsfl_tune.run.ownership import Ownership, OwnershipLost
 from gsfl_tune.run.workers import WorkerLog
 
 __all__ = [
-    "Claim",
-    "ClaimLost",
     "EpochLog",
+    "Ownership",
+    "OwnershipLost",
     "RunDirectory",
     "StudyName",
     "WorkerLog",

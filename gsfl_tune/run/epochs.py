@@ -18,7 +18,7 @@ class EpochLog:
 
     Args:
         path: The file.
-        check: Called before every write; what it raises keeps the file as it is. See `Claim`.
+        check: Called before every write; what it raises keeps the file as it is. See `Ownership`.
     """
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:

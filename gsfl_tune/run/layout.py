@@ -7,6 +7,18 @@ from typing import Literal
 
 StudyName = Literal["search", "control"]
 
+JOURNAL_FILE = "study.journal"
+LOCK_FILE = ".lock"
+INTERRUPT_FILE = ".interrupt"
+
+# In the directory of a training: of a trial or of a retrain.
+EPOCHS_FILE = "epochs.jsonl"
+CHECKPOINT_FILE = "checkpoint.pt"
+# Of a retrain alone.
+RESULT_FILE = "result.json"
+TEST_FILE = "test.npz"
+VALIDATION_FILE = "validation.npz"
+
 
 class RunDirectory:
     """The directory that a search leaves: input, study, trials, best."""
@@ -45,7 +57,7 @@ class RunDirectory:
     @property
     def journal(self) -> Path:
         """The Optuna journal of the studies."""
-        return self.path / "study.journal"
+        return self.path / JOURNAL_FILE
 
     @property
     def trials_parquet(self) -> Path:
@@ -100,12 +112,12 @@ class RunDirectory:
     @property
     def lock_file(self) -> Path:
         """Held by the driver for as long as it runs."""
-        return self.path / ".lock"
+        return self.path / LOCK_FILE
 
     @property
     def interrupt_file(self) -> Path:
         """Present while running trials are asked to save and stop."""
-        return self.path / ".interrupt"
+        return self.path / INTERRUPT_FILE
 
     def trials(self, study: StudyName = "search") -> Path:
         """Parent of the trial directories of a study."""

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from gsfl_tune.data.single import load_square
+from gsfl_tune.data.image_file import load_square
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Preprocessing
 from gsfl_tune.serve.problems import Problem

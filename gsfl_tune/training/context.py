@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor, device
 
-from gsfl_tune.data.share import WHOLE, Share
+from gsfl_tune.data.batch_share import WHOLE_BATCH, BatchShare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import Loss
 from gsfl_tune.methods import Method
@@ -56,9 +56,9 @@ class StageContext:
     ranks: Ranks | None = None
 
     @property
-    def share(self) -> Share:
+    def share(self) -> BatchShare:
         """This process' part of every batch."""
-        return WHOLE if self.ranks is None else self.ranks.share
+        return WHOLE_BATCH if self.ranks is None else self.ranks.share
 
     def network(self, backbone: Backbone) -> Network:
         """Joins a backbone with this training's projection, pooling and head."""

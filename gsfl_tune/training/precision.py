@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gsfl_tune.data.locking import acquire
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward, Precision

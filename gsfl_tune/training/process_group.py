@@ -20,7 +20,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from gsfl_tune.data.share import Share
+from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.workspace import Workspace
@@ -81,7 +81,7 @@ class Ranks:
     """
 
     def __init__(self, rank: int, size: int, meeting: Path, device: torch.device) -> None:
-        self.share = Share(rank, size)
+        self.share = BatchShare(rank, size)
         self.device = device
         self.backend = "nccl" if device.type == "cuda" else "gloo"
         loopback = "lo0" if sys.platform == "darwin" else "lo"
@@ -121,7 +121,7 @@ class Ranks:
         Returns:
             (count, C) on the CPU.
         """
-        shares = [Share(rank, self.share.size).of(count) for rank in range(self.share.size)]
+        shares = [BatchShare(rank, self.share.size).of(count) for rank in range(self.share.size)]
         sizes = [part.stop - part.start for part in shares]
         padded = values.new_zeros((max(sizes), *values.shape[1:]))
         padded[: len(values)] = values

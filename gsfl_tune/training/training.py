@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsfl_tune.data.locking import cache_seconds
+from gsfl_tune.cache.building import cache_seconds
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
 from gsfl_tune.losses import ClassCenters, Loss, Start

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Dataset, Views, cache_directory, prepare
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError

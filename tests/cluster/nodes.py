@@ -66,7 +66,7 @@ class Nodes:
             role += ["--ray-client-server-port", str(_free_port())]
         command = [
             *before,
-            *(sys.executable, "-m", "gsfl_tune.cluster.loopback", "start", "--block"),
+            *(sys.executable, "-m", "gsfl_tune.cluster.session.loopback", "start", "--block"),
             *("--node-ip-address", "127.0.0.1", "--num-cpus", str(cpus), "--num-gpus", str(gpus)),
             *("--object-store-memory", "134217728", "--dashboard-agent-listen-port", "0"),
             *("--temp-dir", str(self.directory / name), *role),

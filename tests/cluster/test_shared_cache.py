@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from gsfl_tune.data.sharing import SHARED
+from gsfl_tune.cache.shared import SHARED_KINDS
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.workers import WorkerLog
@@ -39,7 +39,7 @@ def _entries(cache: Path) -> dict[str, str]:
     """Digest of everything in a cache that machines share."""
     return {
         f"{kind}/{path.name}": hashlib.sha256(path.read_bytes()).hexdigest()
-        for kind in SHARED
+        for kind in SHARED_KINDS
         for path in (cache / kind).glob("*")
         if path.suffix in (".npy", ".arrow")
     }

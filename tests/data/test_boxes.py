@@ -10,8 +10,8 @@ import pytest
 from PIL import ExifTags, Image
 
 from gsfl_tune.data import load_image, load_square, prepare, square
-from gsfl_tune.data.evaluation import open_for_evaluation
-from gsfl_tune.data.single import region
+from gsfl_tune.data.image_file import region
+from gsfl_tune.data.labelled_images import open_for_evaluation
 from gsfl_tune.data.sources import count_classes, create_source
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, fill, picture, save

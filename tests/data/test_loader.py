@@ -20,9 +20,9 @@ from gsfl_tune.data import (
     eval_batches,
     prepare,
 )
+from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
-from gsfl_tune.data.share import Share
 from gsfl_tune.experiment.data_config import AugmentConfig, DataConfig
 from tests.data.conftest import configure, fill
 
@@ -114,7 +114,7 @@ def test_shares_of_a_batch_make_up_the_batch(dataset, size):
     views = Views(1, len(dataset.pool)).draw(0, PLAIN)
     for options in ({"color": 0.4}, {"random": views}):
         whole = epoch(dataset, **options)
-        shares = [epoch(dataset, share=Share(rank, size), **options) for rank in range(size)]
+        shares = [epoch(dataset, share=BatchShare(rank, size), **options) for rank in range(size)]
         for batch, *parts in zip(whole, *shares, strict=True):
             images, labels, positions = zip(*parts, strict=True)
             assert max(map(len, labels)) - min(map(len, labels)) <= 1
@@ -169,7 +169,7 @@ def test_fixed_views_come_in_the_order_of_the_epoch(dataset):
 
 def test_several_views_of_a_batch_are_changed_each_in_its_own_way(dataset):
     alone = epoch(dataset, color=0.4)
-    for share in (Share(0, 1), Share(1, 2)):
+    for share in (BatchShare(0, 1), BatchShare(1, 2)):
         batches = list(epoch_iterator(dataset, color=0.4, views=3, share=share))
         for batch, (images, labels, positions) in zip(batches, alone, strict=True):
             own = share.of(len(labels))

@@ -289,11 +289,11 @@ PREPARE = textwrap.dedent(
     """
     import os, sys
     from pathlib import Path
-    from gsfl_tune.data import prepare, single
+    from gsfl_tune.data import image_file, prepare
     from gsfl_tune.experiment.data_config import DataConfig
 
     root, cache, stop_after = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
-    decode, count = single.load_square, 0
+    decode, count = image_file.load_square, 0
 
     def counted(*arguments, **options):
         global count
@@ -302,7 +302,7 @@ PREPARE = textwrap.dedent(
             os.kill(os.getpid(), 9)
         return decode(*arguments, **options)
 
-    single.load_square = counted
+    image_file.load_square = counted
     dataset = prepare(DataConfig(source="folder", path=str(root), image_size=16), cache_dir=cache)
     print(count, dataset.pool.digest)
     """

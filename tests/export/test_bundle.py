@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from gsfl_tune.data import center_crop, load_square
-from gsfl_tune.data.single import Reading
+from gsfl_tune.data.image_file import Reading
 from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
 from gsfl_tune.run.results import Difference, Finding, Interval, Probe, Results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network

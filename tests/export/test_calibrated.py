@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from gsfl_tune.data import center_crop
-from gsfl_tune.data.single import load_square
+from gsfl_tune.data.image_file import load_square
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import (
     Options,

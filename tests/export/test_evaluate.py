@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gsfl_tune.data import load_square
-from gsfl_tune.data.evaluation import detect_source, open_for_evaluation
+from gsfl_tune.data.labelled_images import detect_source, open_for_evaluation
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import load_bundle
 from gsfl_tune.training.metrics import classification_metrics

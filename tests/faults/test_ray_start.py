@@ -72,7 +72,13 @@ class Started:
             return subprocess.Popen(
                 [
                     # `ray start` that keeps to loopback.
-                    *(sys.executable, "-m", "gsfl_tune.cluster.loopback", "start", "--block"),
+                    *(
+                        sys.executable,
+                        "-m",
+                        "gsfl_tune.cluster.session.loopback",
+                        "start",
+                        "--block",
+                    ),
                     *("--dashboard-agent-listen-port", "0"),
                     *("--temp-dir", str(self._folder / name), *common, *arguments),
                 ],

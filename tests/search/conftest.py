@@ -8,7 +8,7 @@ import pytest
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import DriverLease, RunStorage
+from gsfl_tune.run.storage import DriverCopy, DriverLease
 
 
 @pytest.fixture(scope="session")
@@ -28,14 +28,14 @@ def run(tmp_path: Path) -> RunDirectory:
 
 
 @pytest.fixture
-def storage(run: RunDirectory, tmp_path: Path) -> Iterator[RunStorage]:
+def storage(run: RunDirectory, tmp_path: Path) -> Iterator[DriverCopy]:
     """A place that this process leads, as a driver does, with a beat that tests can wait for."""
 
     def lease(storage: Any, **options: Any) -> DriverLease:
         return DriverLease(storage, beat_seconds=0.1, **options)
 
     run.path.mkdir()
-    kept = RunStorage(str(tmp_path / "kept"), run, "tiny", lease=lease)
+    kept = DriverCopy(str(tmp_path / "kept"), run, "tiny", lease=lease)
     yield kept
     kept.close()
 

@@ -36,7 +36,7 @@ def main(path: str, cache: str, url: str, *overrides: str) -> int:
             ray_session(cpus=2),
         ):
             assert storage is not None
-            storage.place = storage.place.model_copy(update={"token": "of another machine"})
+            storage.address = storage.address.model_copy(update={"token": "of another machine"})
             interrupt = Interrupt(run)
             write_json(run.manifest_file, {"format": 1})
             watchers = [progress, StorageWatcher(storage, interrupt, progress.notice)]

@@ -14,7 +14,7 @@ import pytest
 import gsfl_tune
 
 PACKAGE = Path(gsfl_tune.__file__).parent
-ROOMS = ("experiment", "run", "data", "grouping", "losses", "models", "training")
+ROOMS = ("experiment", "run", "cache", "data", "grouping", "losses", "models", "training")
 # What a module of these rooms may import, at the top or in a function that a training calls;
 # scikit-learn does not install without scipy.
 NEEDED = {

@@ -170,7 +170,7 @@ def test_features_of_another_recipe_are_let_go(workspace):
 
 
 def entries_of(workspace):
-    from gsfl_tune.data.cache import entries
+    from gsfl_tune.cache.entries import entries
 
     return [entry for entry in entries(workspace.cache_dir) if entry.kind == "features"]
 
@@ -202,12 +202,12 @@ ASK = textwrap.dedent(
     import sys
     from pathlib import Path
     import torch
-    from gsfl_tune.data import leases
+    from gsfl_tune.cache import locks
     from gsfl_tune.training import Workspace
     from gsfl_tune.training.caches.features import FeatureExtractor
     from tests.training.conftest import tiny_config
 
-    leases.NOTICE_SECONDS = 0.2
+    locks.NOTICE_SECONDS = 0.2
     torch.set_num_threads(1)
     stopping = False
     maps = FeatureExtractor._maps

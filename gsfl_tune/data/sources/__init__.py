@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gsfl_tune.data.cache import cache_directory
+from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.sources._added import SourceRequest, added_source, source_problem
 from gsfl_tune.data.sources._base import FileSource, Part, Reader, Sample, Source
 from gsfl_tune.data.sources._coco import read_coco

@@ -12,7 +12,7 @@ from pathlib import Path
 from PIL import Image
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._names import Part, counted, some
 from gsfl_tune.experiment.errors import UserError
 

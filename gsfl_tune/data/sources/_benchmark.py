@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, local_directory
 from gsfl_tune.experiment.errors import UserError
 

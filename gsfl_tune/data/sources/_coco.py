@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._names import normal, some
 from gsfl_tune.experiment.errors import UserError
 

@@ -7,7 +7,7 @@ import math
 import re
 from typing import Any
 
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._columns import Roles
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.sources._rows import Rows

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._attributes import numbered_lines, read_attributes, read_parts
 from gsfl_tune.data.sources._base import FileSource, local_directory, some
 from gsfl_tune.experiment.errors import UserError

@@ -15,7 +15,7 @@ from typing import Any
 from pyarrow import fs
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data.locking import build_once
+from gsfl_tune.cache.building import build_once
 from gsfl_tune.data.sources._base import Part, expand
 from gsfl_tune.data.sources._names import (
     JUNK_FOLDERS,
@@ -346,7 +346,7 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path, suffix: str
 
     The suffix is ours and not the file's: ``.json`` and some others mean something in a cache.
     """
-    version = f"{name}|{info.size}|{info.mtime_ns}|{_fingerprint(system, info.path)}"
+    version = f"{name}|{info.size}|{info.mtime_ns}|{_file_version(system, info.path)}"
     key = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
 
     def build(target: Path) -> None:
@@ -363,7 +363,7 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path, suffix: str
     return build_once(file, build, what=name, size=info.size or 0)
 
 
-def _fingerprint(system: fs.FileSystem, path: str) -> str:
+def _file_version(system: fs.FileSystem, path: str) -> str:
     """What fsspec knows of a file's version (etag, time of creation, ...)."""
     handler = getattr(system, "handler", None)
     return str(handler.fs.ukey(path)) if handler is not None else ""

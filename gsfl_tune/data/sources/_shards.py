@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, why_no_image
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.sources._remote import TAR, SourceFile
 from gsfl_tune.data.sources._tables import NO_LABEL

@@ -6,7 +6,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
 from gsfl_tune.data.sources._lists import matrix
 from gsfl_tune.experiment.errors import UserError

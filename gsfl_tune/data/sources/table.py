@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._base import FileSource, Part, expand, some
 from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles, is_part, told_part
 from gsfl_tune.data.sources._described import Description, find_descriptions, is_csv, is_jsonl

@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gsfl_tune.data.single import Box
+from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._base import Part, some
 from gsfl_tune.data.sources._benchmark import BenchmarkSource
 from gsfl_tune.data.sources._lists import matrix, text_lines

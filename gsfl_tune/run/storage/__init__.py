@@ -1,29 +1,27 @@
 """Runs outside of the driver's disk: storages, what a driver publishes, where workers train."""
 
-from gsfl_tune.run.storage._base import Backend, is_safe
-from gsfl_tune.run.storage.cache import shared_cache
-from gsfl_tune.run.storage.lease import DriverLease
-from gsfl_tune.run.storage.place import CHECKPOINT, EPOCHS, Place, run_url
-from gsfl_tune.run.storage.remote import storage_problem
-from gsfl_tune.run.storage.run import RunStorage
-from gsfl_tune.run.storage.storage import Storage, open_storage
-from gsfl_tune.run.storage.workplace import MARK, Signal, Workplace, storage_of
+from gsfl_tune.run.storage.address import RunAddress, run_url
+from gsfl_tune.run.storage.backends.base import Backend, is_safe
+from gsfl_tune.run.storage.backends.remote import storage_problem
+from gsfl_tune.run.storage.driver_copy import DriverCopy
+from gsfl_tune.run.storage.driver_lease import DriverLease
+from gsfl_tune.run.storage.retrying import Storage, open_storage
+from gsfl_tune.run.storage.shared_cache import open_shared_cache
+from gsfl_tune.run.storage.worker_copy import MARK, Signal, WorkerCopy, storage_of
 
 __all__ = [
-    "CHECKPOINT",
-    "EPOCHS",
     "MARK",
     "Backend",
+    "DriverCopy",
     "DriverLease",
-    "Place",
-    "RunStorage",
+    "RunAddress",
     "Signal",
     "Storage",
-    "Workplace",
+    "WorkerCopy",
     "is_safe",
+    "open_shared_cache",
     "open_storage",
     "run_url",
-    "shared_cache",
     "storage_of",
     "storage_problem",
 ]

@@ -13,8 +13,9 @@ import numpy as np
 from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.layout import TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.results import Outcome, Score
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.time_budget import TimeBudget
 from gsfl_tune.search.costs.trial_costs import TrialCosts
@@ -26,7 +27,7 @@ from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
-from gsfl_tune.search.workers.retrain import VALIDATION_FILE, Job
+from gsfl_tune.search.workers.retrain import Job
 from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 
@@ -159,7 +160,7 @@ class Retraining:
     max_failures: int
     watchers: Sequence[Watcher]
     interrupt: Interrupt
-    storage: RunStorage | None = None
+    storage: DriverCopy | None = None
     costs: TrialCosts | None = None
     budget: TimeBudget | None = None
 
@@ -274,7 +275,7 @@ class Retraining:
     def predictions(self, candidate: Candidate) -> list[Predictions]:
         """Returns the predictions of the test split, one per seed."""
         jobs = self.jobs(candidate, "train+validation")
-        return [load_predictions(job.directory / "test.npz") for job in jobs]
+        return [load_predictions(job.directory / TEST_FILE) for job in jobs]
 
     def validations(self, candidate: Candidate) -> list[Predictions]:
         """Returns the predictions of the validation part by trainings on the training part.

@@ -12,7 +12,8 @@ import ray
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, RunStorage, storage_of
+from gsfl_tune.run.layout import EPOCHS_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
+from gsfl_tune.run.storage import DriverCopy, storage_of
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher, Watchers
@@ -24,9 +25,6 @@ from gsfl_tune.search.ray_tune.location import place
 from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses, failure
 from gsfl_tune.search.workers.retrain import (
-    RESULT_FILE,
-    TEST_FILE,
-    VALIDATION_FILE,
     Job,
     JobSetting,
     load_result,
@@ -64,7 +62,7 @@ def run_jobs(
     watchers: Sequence[Watcher] = (),
     interrupt: Interrupt | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
-    storage: RunStorage | None = None,
+    storage: DriverCopy | None = None,
     costs: TrialCosts | None = None,
 ) -> JobsOutcome:
     """Trains jobs to their ends; jobs that an earlier driver finished are not run again.
@@ -102,7 +100,7 @@ def run_jobs(
     pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
     setting = JobSetting(
         interrupt=run.interrupt_file,
-        storage=storage.place if storage is not None else None,
+        storage=storage.address if storage is not None else None,
         side=side,
         cache_dir=cache_dir,
         threads=resources.threads,
@@ -210,10 +208,10 @@ def _result(reference: Any) -> tuple[dict[str, Any] | Failure | None, str | None
     return told
 
 
-def _brought(storage: RunStorage, job: Job, result: dict[str, Any]) -> dict[str, Any]:
+def _brought(storage: DriverCopy, job: Job, result: dict[str, Any]) -> dict[str, Any]:
     """Returns the result once the job's files are in the run directory."""
     try:
-        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS)
+        names = (RESULT_FILE, TEST_FILE, VALIDATION_FILE, EPOCHS_FILE)
         storage.bring(*(job.directory / name for name in names))
     except EnvironmentProblem as problem:
         return {"environment": str(problem)}

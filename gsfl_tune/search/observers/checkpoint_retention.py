@@ -13,14 +13,14 @@ from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.layout import CHECKPOINT_FILE
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
-CHECKPOINT = "checkpoint.pt"
 SECONDS_BETWEEN_LOOKS = 2.0
 
 
@@ -76,7 +76,7 @@ class CheckpointKeeper(Watcher):
         self._tidying = False
         # An earlier driver may have died after deleting a checkpoint but before deleting its copy.
         wanted = [*self._study.running(), *(number for _, number in self._kept)]
-        for path in {*self._copies()} - {self._directory(n) / CHECKPOINT for n in wanted}:
+        for path in {*self._copies()} - {self._directory(n) / CHECKPOINT_FILE for n in wanted}:
             self._discard(path)
         for number in self._study.running():
             for torn in self._directory(number).glob(".checkpoint.*.tmp"):
@@ -94,7 +94,7 @@ class CheckpointKeeper(Watcher):
             value = self._sign * (self._study.value(trial) or 0.0)
             self._kept = sorted({*self._kept, (value, number)})
             with suppress(OSError):
-                for path in older(self._directory(number) / CHECKPOINT):
+                for path in older(self._directory(number) / CHECKPOINT_FILE):
                     path.unlink(missing_ok=True)
             while len(self._kept) > self._keep:
                 self._drop_worst()
@@ -110,7 +110,7 @@ class CheckpointKeeper(Watcher):
     def used(self) -> int:
         """Returns the bytes that the checkpoints of the run take."""
         numbers = [*self._study.running(), *(number for _, number in self._kept)]
-        own = [stored(self._directory(number) / CHECKPOINT) for number in numbers]
+        own = [stored(self._directory(number) / CHECKPOINT_FILE) for number in numbers]
         seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
         return seen + sum(map(_size, self._others))
 
@@ -132,7 +132,7 @@ class CheckpointKeeper(Watcher):
         self._delete(number)
 
     def _delete(self, number: int) -> None:
-        path = self._directory(number) / CHECKPOINT
+        path = self._directory(number) / CHECKPOINT_FILE
         # A checkpoint that cannot be deleted only costs space.
         with suppress(OSError):
             discard(path)
@@ -173,7 +173,7 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
         raise ExperimentError([Problem(file, line, "search.disk_budget", message)])
 
 
-def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | None = None) -> None:
+def make_room(run: RunDirectory, search: SearchConfig, storage: DriverCopy | None = None) -> None:
     """Deletes checkpoints of finished trials, the oldest first, until retrains have space.
 
     Args:
@@ -187,11 +187,13 @@ def make_room(run: RunDirectory, search: SearchConfig, storage: RunStorage | Non
     if search.disk_budget is None:
         return
     names: tuple[StudyName, ...] = ("search", "control")
-    found = {path: _size(path) for name in names for path in run.trials(name).rglob(CHECKPOINT)}
+    found = {
+        path: _size(path) for name in names for path in run.trials(name).rglob(CHECKPOINT_FILE)
+    }
     ages = {path: path.stat().st_mtime for path in found}
     if storage is not None:
         for name in names:
-            found |= storage.copies(run.trials(name), CHECKPOINT)
+            found |= storage.copies(run.trials(name), CHECKPOINT_FILE)
     # Checkpoints that only the storage has, have no age here and go first.
     kept = sorted(found, key=lambda path: ages.get(path, 0.0))
     # The finalists are among them: their retrains take as much space.

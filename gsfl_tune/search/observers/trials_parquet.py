@@ -18,7 +18,8 @@ from pyarrow import parquet
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
-from gsfl_tune.run.storage import EPOCHS, RunStorage
+from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.journal import read_studies
@@ -89,7 +90,7 @@ class TrialTable(Watcher):
         storage: Storage with the files of trials that ran elsewhere.
     """
 
-    def __init__(self, run: RunDirectory, study: Study, storage: RunStorage | None = None) -> None:
+    def __init__(self, run: RunDirectory, study: Study, storage: DriverCopy | None = None) -> None:
         self._run = run
         self._storage = storage
         self._study = study
@@ -134,7 +135,7 @@ class TrialTable(Watcher):
         self._write()
 
     def _epochs(self, number: int) -> Path:
-        return self._run.trial(self._study.name, number) / EPOCHS
+        return self._run.trial(self._study.name, number) / EPOCHS_FILE
 
     def _on_its_way(self, number: int) -> bool:
         return self._storage is not None and self._storage.is_wanted(self._epochs(number))
@@ -161,7 +162,7 @@ class TrialTable(Watcher):
 def _row(
     run: RunDirectory, name: StudyName, trial: FrozenTrial, space: Space | None
 ) -> dict[str, Any]:
-    epochs = EpochLog(run.trial(name, trial.number) / EPOCHS).read()
+    epochs = EpochLog(run.trial(name, trial.number) / EPOCHS_FILE).read()
     last: Mapping[str, Any] = epochs[-1] if epochs else {}
     row: dict[str, Any] = {
         "study": name,

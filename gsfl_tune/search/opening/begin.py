@@ -16,8 +16,8 @@ from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import BackboneError, WeightsError, create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
+from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
-from gsfl_tune.run.storage import EPOCHS
 from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.opening.change_space import change_space, changed_lines
 from gsfl_tune.search.opening.planning import planned
@@ -205,5 +205,5 @@ def _tried(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> bool:
         return False
     if trial.state.is_finished() or trial.intermediate_values:
         return True
-    path: Path = run.trial(name, trial.number) / EPOCHS
+    path: Path = run.trial(name, trial.number) / EPOCHS_FILE
     return bool(EpochLog(path).read())

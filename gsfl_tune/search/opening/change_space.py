@@ -39,7 +39,7 @@ from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import plain_space
 from gsfl_tune.search.study.compatibility import changeable, differences
 from gsfl_tune.search.study.journal import open_journal, read_studies, study_attributes
-from gsfl_tune.search.study.reconcile import fingerprint, flat
+from gsfl_tune.search.study.reconcile import flat, study_signature
 
 _VALUED = (TrialState.COMPLETE, TrialState.PRUNED)
 
@@ -75,7 +75,7 @@ def changed_lines(run: RunDirectory, experiment: Experiment) -> list[str]:
     known = study_attributes(run.journal, "search").get("fingerprint")
     if known is None:
         return []
-    found = fingerprint(experiment)
+    found = study_signature(experiment)
     lines = differences(known, found)
     paths = [line.strip().partition(":")[0] for line in lines]
     fixed = [line for line, path in zip(lines, paths, strict=True) if path.startswith("search.")]
@@ -115,7 +115,7 @@ def change_space(
         UserError: When `before` is not what the studies were begun with.
     """
     lines = changed_lines(run, after)
-    if differences(study_attributes(run.journal, "search")["fingerprint"], fingerprint(before)):
+    if differences(study_attributes(run.journal, "search")["fingerprint"], study_signature(before)):
         raise UserError(
             f"{run.experiment_file}: this is not the experiment that the run was begun with; "
             "--change-space needs it to know what its trials were"
@@ -305,7 +305,7 @@ def _rewrite(
     old = optuna.load_study(study_name=name, storage=storage)
     attributes, directions = dict(old.user_attrs), list(old.directions)
     change = {"time": time.time(), "trials": len(trials), "lines": list(lines)}
-    attributes["fingerprint"] = fingerprint(experiment)
+    attributes["fingerprint"] = study_signature(experiment)
     attributes["changes"] = [*attributes.get("changes", []), change]
     optuna.delete_study(study_name=name, storage=storage)
     with backend.batch():

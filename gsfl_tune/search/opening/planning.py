@@ -16,7 +16,7 @@ from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.run import RunDirectory, read_json
-from gsfl_tune.run.storage import Place
+from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.costs.time_budget import unlimited
 from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.costs.trial_costs import TrialCosts
@@ -105,7 +105,7 @@ def plan_time(
     *,
     spent: float,
     cache_dir: Path | None = None,
-    storage: Place | None = None,
+    storage: RunAddress | None = None,
 ) -> TimePlan | None:
     """Measures and plans; returns None where the experiment has no time budget.
 
@@ -272,7 +272,7 @@ def _measure(
     costs: TrialCosts,
     side: int,
     cache_dir: Path | None,
-    storage: Place | None,
+    storage: RunAddress | None,
 ) -> Frozen:
     """Times steps in all slots at once for the costs, then the frozen backbone alone."""
     remote = ray.remote(_in_a_slot).options(
@@ -306,7 +306,7 @@ def _in_a_slot(
     config: str,
     side: int | None,
     cache_dir: Path | None,
-    storage: Place | None,
+    storage: RunAddress | None,
     threads: int,
     channel: str,
     name: str,
@@ -320,7 +320,7 @@ def _measured(
     config: str,
     side: int | None,
     cache_dir: Path | None,
-    storage: Place | None,
+    storage: RunAddress | None,
     threads: int,
 ) -> dict[str, Any]:
     import torch

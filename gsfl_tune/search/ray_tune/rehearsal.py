@@ -11,7 +11,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import BackboneError
-from gsfl_tune.run.storage import Place
+from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.runner import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
@@ -30,7 +30,7 @@ def rehearse_largest(
     resources: Resources,
     side: int | None = None,
     cache_dir: Path | None = None,
-    storage: Place | None = None,
+    storage: RunAddress | None = None,
 ) -> None:
     """Takes one optimiser step of the largest model of a space in the slot of a trial.
 
@@ -83,7 +83,7 @@ def _of_a_process(config: Config, workers: int) -> Config:
 
 
 def _rehearse(
-    config: str, side: int | None, cache_dir: Path | None, storage: Place | None, channel: str
+    config: str, side: int | None, cache_dir: Path | None, storage: RunAddress | None, channel: str
 ) -> str | None:
     parsed = Config.model_validate_json(config)
     try:

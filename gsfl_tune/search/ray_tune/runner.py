@@ -18,13 +18,14 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.layout import CHECKPOINT_FILE
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher, Watchers
-from gsfl_tune.search.observers.checkpoint_retention import CHECKPOINT, CheckpointKeeper
+from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper
 from gsfl_tune.search.observers.time_left import of_study
 from gsfl_tune.search.observers.trials_parquet import TrialTable
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
@@ -46,7 +47,7 @@ from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.prefetch import Ahead
-from gsfl_tune.search.study.reconcile import fingerprint, reconcile
+from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.tensorboard_events import hparams
 from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES, Task
@@ -125,7 +126,7 @@ def open_study(
         latency=bool(search.objectives),
         sampler=search.sampler,
         seed=search.seed,
-        fingerprint=fingerprint(experiment),
+        signature=study_signature(experiment),
         ahead=Ahead(experiment.to_yaml(), run.journal, name, search.sampler.name)
         if ahead and not search.objectives
         else None,
@@ -147,7 +148,7 @@ def run_study(
     clock: Clock | None = None,
     save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
-    storage: RunStorage | None = None,
+    storage: DriverCopy | None = None,
     costs: TrialCosts | None = None,
     limit: SearchTime | None = None,
 ) -> StudyOutcome:
@@ -206,7 +207,9 @@ def run_study(
         None if search.disk_budget is None else byte_count(search.disk_budget),
         interrupt.give_up,
         storage.discard if storage is not None else lambda path: None,
-        partial(storage.copies, run.trials(name), CHECKPOINT) if storage is not None else tuple,
+        partial(storage.copies, run.trials(name), CHECKPOINT_FILE)
+        if storage is not None
+        else tuple,
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
     pulses = TrialPulses()
@@ -257,7 +260,7 @@ def run_study(
             save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
-            storage=storage.place if storage is not None else None,
+            storage=storage.address if storage is not None else None,
             channel=pulses.channel,
         )
 

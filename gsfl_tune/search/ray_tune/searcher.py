@@ -11,6 +11,7 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog
+from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses
@@ -74,7 +75,7 @@ class StudySearcher(Searcher):
 
     def seconds_before(self, trial_id: str) -> float:
         """Returns the seconds of a trial's epochs in earlier processes."""
-        log = EpochLog(Path(self._tasks[trial_id].directory, "epochs.jsonl"))
+        log = EpochLog(Path(self._tasks[trial_id].directory, EPOCHS_FILE))
         return float(sum(record["seconds"] for record in log.read()))
 
     def condemn(self, trial_id: str, reason: str) -> None:

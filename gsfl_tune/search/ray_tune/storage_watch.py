@@ -11,12 +11,13 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gsfl_tune.data.sharing import share_cache
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import EPOCHS, MARK, RunStorage, shared_cache
+from gsfl_tune.run.layout import EPOCHS_FILE, JOURNAL_FILE
+from gsfl_tune.run.storage import MARK, DriverCopy, open_shared_cache
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.rung_epochs import rung_epochs
@@ -40,7 +41,7 @@ class StorageWatcher(Watcher):
     """
 
     def __init__(
-        self, storage: RunStorage, interrupt: Interrupt, notice: Callable[[str], None]
+        self, storage: DriverCopy, interrupt: Interrupt, notice: Callable[[str], None]
     ) -> None:
         self._storage = storage
         self._interrupt = interrupt
@@ -73,7 +74,7 @@ def stored_run(
     *,
     resume: bool | None,
     address: str | None = None,
-) -> Iterator[RunStorage | None]:
+) -> Iterator[DriverCopy | None]:
     """Opens the storage of a run: restores the run before the block, and uploads it until after.
 
     Args:
@@ -97,9 +98,9 @@ def stored_run(
         return
     share = bool(address or os.environ.get("RAY_ADDRESS"))
     share &= os.environ.get(SHARE_VARIABLE, "on") != "off"
-    storage = RunStorage(url, run, experiment.name, share_cache=share, notice=notice)
-    cache = shared_cache(storage.place)
-    share_cache(cache)
+    storage = DriverCopy(url, run, experiment.name, shared_cache=share, notice=notice)
+    cache = open_shared_cache(storage.address)
+    use_shared_cache(cache)
     try:
         if storage.has_run and resume is False and not _untried(storage):
             raise UserError(
@@ -116,16 +117,16 @@ def stored_run(
             notice(f"{problem}\n--resume in {run.path} publishes what is missing there")
         raise
     finally:
-        share_cache(None)
+        use_shared_cache(None)
     if cache is not None:
         cache.settle()
     storage.close()
 
 
-def _untried(storage: RunStorage) -> bool:
+def _untried(storage: DriverCopy) -> bool:
     """Returns whether the run in a storage was begun and no trial was handed out."""
     with tempfile.TemporaryDirectory() as folder:
-        journal = Path(folder) / "study.journal"
+        journal = Path(folder) / JOURNAL_FILE
         journal.write_bytes(storage.journal())
         try:
             studies = read_studies(journal)
@@ -139,7 +140,7 @@ def tell_finished(
     study: Study,
     experiment: Experiment,
     run: RunDirectory,
-    storage: RunStorage,
+    storage: DriverCopy,
     rungs_of: Callable[[Config], list[int]] | None = None,
 ) -> list[int]:
     """Adds trials to a study whose end is in the storage but not in the journal.
@@ -181,12 +182,12 @@ def tell_finished(
         for k, epoch in enumerate(epochs):
             study.report(number, k, values[epoch - 1])
         study.complete(number, values[epochs[-1] - 1])
-        storage.want(directory / EPOCHS)
+        storage.want(directory / EPOCHS_FILE)
         told.append(number)
     return told
 
 
-def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: RunStorage) -> None:
+def _recreate(study: Study, experiment: Experiment, run: RunDirectory, storage: DriverCopy) -> None:
     """Creates trials that workers have begun and the study does not have."""
     lost = {
         int(path.parent.name): path.parent

@@ -23,7 +23,7 @@ from gsfl_tune.plugins import PluginError
 from gsfl_tune.search.samplers.cma_es import CmaEs
 from gsfl_tune.search.samplers.gaussian_process import Gp
 from gsfl_tune.search.samplers.grid import GridSampler
-from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.history import SeenTrials
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.plugin import SamplerFactory, SamplerRequest, sampler_factory
 from gsfl_tune.search.samplers.tpe import Tpe
@@ -39,7 +39,7 @@ def create_sampler(
     space: Space,
     seed: int,
     number: int,
-    memory: Memory | None = None,
+    memory: SeenTrials | None = None,
     *,
     several: bool = False,
     turned_down: Sequence[Mapping[str, Any]] = (),

@@ -48,7 +48,7 @@ class SeenTrial:
         self.rank = (*_rank(trial, sign), trial.number)
 
 
-class Memory:
+class SeenTrials:
     """Holds the trials of one study; a finished trial is not read again.
 
     Attributes:

@@ -16,7 +16,7 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import Memory, SeenTrial
+from gsfl_tune.search.samplers.history import SeenTrial, SeenTrials
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.tpe_density import density
 
@@ -55,7 +55,7 @@ class Tpe(TPESampler):
         startup_trials: int = 10,
         multivariate: bool = False,
         history: int = HISTORY,
-        memory: Memory | None = None,
+        memory: SeenTrials | None = None,
         near: NearDefaults | None = None,
     ) -> None:
         super().__init__(
@@ -66,7 +66,7 @@ class Tpe(TPESampler):
             seed=seed,
         )
         self.history = history
-        self._memory = memory or Memory()
+        self._memory = memory or SeenTrials()
         self._near = near
         self._view: _View | None = None
 
@@ -128,7 +128,7 @@ class Tpe(TPESampler):
 class _View(ReadOnlyStudy):
     """Presents the study to TPE."""
 
-    def __init__(self, study: optuna.Study, number: int, memory: Memory, history: int) -> None:
+    def __init__(self, study: optuna.Study, number: int, memory: SeenTrials, history: int) -> None:
         super().__init__(study)
         self.direction = study.direction
         self.directions = study.directions
@@ -155,11 +155,11 @@ class _View(ReadOnlyStudy):
         return self._finished
 
     def internal(self, trials: Sequence[SeenTrial], names: Sequence[str]) -> np.ndarray:
-        """Returns parameters as numbers, see `Memory.internal`."""
+        """Returns parameters as numbers, see `SeenTrials.internal`."""
         return self._memory.internal(trials, names)
 
     def column(self, numbers: np.ndarray, name: str) -> np.ndarray:
-        """Returns one parameter as numbers, see `Memory.column`."""
+        """Returns one parameter as numbers, see `SeenTrials.column`."""
         return self._memory.column(numbers, name)
 
     def halves(self, n_below: int) -> tuple[np.ndarray, np.ndarray]:

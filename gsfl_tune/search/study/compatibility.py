@@ -45,7 +45,7 @@ def changeable(path: str) -> bool:
 
 
 def sign_study(
-    study: optuna.Study, *, metric: str, seed: int, fingerprint: Mapping[str, Any]
+    study: optuna.Study, *, metric: str, seed: int, signature: Mapping[str, Any]
 ) -> None:
     """Records in a new study what it begins with; refuses a study that began differently.
 
@@ -53,7 +53,7 @@ def sign_study(
         study: A new study, or one of an earlier driver.
         metric: The objective.
         seed: Seed of the study.
-        fingerprint: See `gsfl_tune.search.study.reconcile.fingerprint`; empty to accept anything.
+        signature: See `gsfl_tune.search.study.reconcile.study_signature`; empty to accept anything.
 
     Raises:
         UserError: With one line per difference.
@@ -71,12 +71,12 @@ def sign_study(
         )
     known = study.user_attrs.get("fingerprint")
     if known is None:
-        study.set_user_attr("fingerprint", dict(fingerprint))
-    elif fingerprint:
-        check_fingerprint(study.study_name, known, fingerprint)
+        study.set_user_attr("fingerprint", dict(signature))
+    elif signature:
+        check_signature(study.study_name, known, signature)
 
 
-def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
+def check_signature(name: str, known: Mapping[str, Any], found: Mapping[str, Any]) -> None:
     """Compares what a study was begun with to what it would be continued with.
 
     Raises:
@@ -97,7 +97,7 @@ def check_fingerprint(name: str, known: Mapping[str, Any], found: Mapping[str, A
 
 
 def differences(known: Mapping[str, Any], found: Mapping[str, Any]) -> list[str]:
-    """Lists what changed between two fingerprints, one line per dotted path.
+    """Lists what changed between two signatures, one line per dotted path.
 
     A key that the run does not know comes from a later version of the program. It counts as
     unchanged while it has its default.

@@ -13,7 +13,7 @@ from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.configurations import Tried
 from gsfl_tune.search.samplers.dry_run import Proposal, propose_new
 from gsfl_tune.search.samplers.factory import create_sampler, draws_every_value, draws_everything
-from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.history import SeenTrials
 
 
 class Proposals:
@@ -36,7 +36,7 @@ class Proposals:
         self._space = space
         self._seed = seed
         self._several = several
-        self._memory = Memory()
+        self._memory = SeenTrials()
         self._grid: BaseSampler | None = None
         self.tried = Tried(space)
 

@@ -13,7 +13,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search.study.compatibility import changeable, check_fingerprint
+from gsfl_tune.search.study.compatibility import changeable, check_signature
 from gsfl_tune.search.study.journal import study_attributes
 from gsfl_tune.search.study.study import Study
 
@@ -43,7 +43,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         os.close(handle)
 
 
-def fingerprint(experiment: Experiment) -> dict[str, str]:
+def study_signature(experiment: Experiment) -> dict[str, str]:
     """Returns what must not change while a study continues: dotted path to a description.
 
     Trials of the journal are comparable only while parameters and constants stay the same.
@@ -77,7 +77,7 @@ def refuse_changes(run: RunDirectory, experiment: Experiment) -> None:
     if run.journal.exists():
         known = study_attributes(run.journal, "search").get("fingerprint")
         if known is not None:
-            check_fingerprint("search", known, fingerprint(experiment))
+            check_signature("search", known, study_signature(experiment))
 
 
 @dataclass(frozen=True)

@@ -42,8 +42,8 @@ class Study:
             they are kept in the user attribute ``rungs`` of a trial.
         sampler: Configuration of the sampler.
         seed: Seed of the study.
-        fingerprint: What must not change while the study goes on, by dotted path; see
-            `gsfl_tune.search.study.reconcile.fingerprint`.
+        signature: What must not change while the study goes on, by dotted path; see
+            `gsfl_tune.search.study.reconcile.study_signature`.
         ahead: Computes proposals in advance; default: none are computed in advance.
 
     Raises:
@@ -61,7 +61,7 @@ class Study:
         latency: bool = False,
         sampler: SamplerConfig | None = None,
         seed: int = 0,
-        fingerprint: Mapping[str, Any] | None = None,
+        signature: Mapping[str, Any] | None = None,
         ahead: Ahead | None = None,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -85,7 +85,7 @@ class Study:
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        sign_study(self._study, metric=metric, seed=seed, fingerprint=fingerprint or {})
+        sign_study(self._study, metric=metric, seed=seed, signature=signature or {})
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = whole_space(space)
         self._tally = Tally(self._key)

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
-from gsfl_tune.run import ClaimLost, read_json, write_json
-from gsfl_tune.run.storage import CHECKPOINT, Place, Workplace
+from gsfl_tune.run import OwnershipLost, read_json, write_json
+from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
+from gsfl_tune.run.storage import RunAddress, WorkerCopy
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.trial_worker import (
@@ -28,10 +29,6 @@ from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.predictions import save_predictions
 from gsfl_tune.training.training import NonFiniteLoss, Training
-
-RESULT_FILE = "result.json"
-TEST_FILE = "test.npz"
-VALIDATION_FILE = "validation.npz"
 
 
 class Job(BaseModel):
@@ -64,7 +61,7 @@ class JobSetting(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     interrupt: Path
-    storage: Place | None = None
+    storage: RunAddress | None = None
     side: int | None = None
     cache_dir: Path | None = None
     threads: int = 1
@@ -96,23 +93,23 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
         return known
     if setting.interrupt.exists():
         return None
-    workplace: Workplace | None = None
+    worker_copy: WorkerCopy | None = None
     try:
         if setting.storage is not None:
             key = fingerprint(job.config, job.seed, job.fit)
-            workplace = Workplace(setting.storage, job.directory, key)
-            job = job.model_copy(update={"directory": workplace.directory})
-        result = _attempt_that_fits(job, setting, job.pieces, workplace)
+            worker_copy = WorkerCopy(setting.storage, job.directory, key)
+            job = job.model_copy(update={"directory": worker_copy.directory})
+        result = _attempt_that_fits(job, setting, job.pieces, worker_copy)
         if result is not None:
             write_json(job.directory / RESULT_FILE, result)
-        if workplace is not None:
-            workplace.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
+        if worker_copy is not None:
+            worker_copy.finish(TEST_FILE, VALIDATION_FILE, RESULT_FILE)
         if result is not None and not job.test:
             # The comparison is done; only models that are tested are used later.
-            (job.directory / CHECKPOINT).unlink(missing_ok=True)
-            if workplace is not None:
-                workplace.discard(CHECKPOINT)
-    except ClaimLost:
+            (job.directory / CHECKPOINT_FILE).unlink(missing_ok=True)
+            if worker_copy is not None:
+                worker_copy.discard(CHECKPOINT_FILE)
+    except OwnershipLost:
         return None
     except (UserError, OSError) as error:
         problem = environment_problem(error)
@@ -120,17 +117,17 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
             raise problem from error
         return {"failed": str(error)}
     finally:
-        if workplace is not None:
-            workplace.close()
+        if worker_copy is not None:
+            worker_copy.close()
     return result
 
 
 def _attempt_that_fits(
-    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
     """Trains; where memory runs out, tries again from the checkpoint with half the batch."""
     try:
-        return _attempt(job, setting, pieces, workplace)
+        return _attempt(job, setting, pieces, worker_copy)
     except Exception as error:
         complaint = out_of_memory(error)
         if complaint is None:
@@ -140,23 +137,23 @@ def _attempt_that_fits(
     if pieces > 1:
         # Not stored as a result: another machine may have more memory.
         raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
-    return _attempt_that_fits(job, setting, HALVED, workplace)
+    return _attempt_that_fits(job, setting, HALVED, worker_copy)
 
 
 def _attempt(
-    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
     try:
-        return _train(job, setting, pieces, workplace)
+        return _train(job, setting, pieces, worker_copy)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
-    except ClaimLost:
+    except OwnershipLost:
         # The result is not needed: another process has taken over the training.
         return None
 
 
 def _train(
-    job: Job, setting: JobSetting, pieces: int, workplace: Workplace | None
+    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
     torch.set_num_threads(setting.threads)
     workspace = open_workspace(job.config.data, setting.side, setting.cache_dir, setting.storage)
@@ -171,26 +168,26 @@ def _train(
         team=team,
     )
     with closing(training):
-        return _to_the_end(training, job, setting, workplace)
+        return _to_the_end(training, job, setting, worker_copy)
 
 
 def _to_the_end(
-    training: Training, job: Job, setting: JobSetting, workplace: Workplace | None
+    training: Training, job: Job, setting: JobSetting, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
-    claim = take(training)
-    if workplace is not None:
-        training.on_save = workplace.saved
+    ownership = take(training)
+    if worker_copy is not None:
+        training.on_save = worker_copy.saved
     ending, _ = train_to(
         training,
         training.total_epochs,
-        claim,
-        interrupt=workplace.interrupt if workplace else setting.interrupt,
+        ownership,
+        interrupt=worker_copy.interrupt if worker_copy else setting.interrupt,
         save_seconds=setting.save_seconds,
         last_save=time.monotonic(),
     )
     if ending == "interrupted":
         return None
-    save(training, claim)
+    save(training, ownership)
     records = training.log.read()
     result: dict[str, Any] = {
         "epochs": training.epoch,

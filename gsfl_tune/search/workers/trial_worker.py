@@ -13,14 +13,14 @@ from typing import Any, Literal
 import torch
 from pydantic import BaseModel, ConfigDict
 
+from gsfl_tune.cache.shared import use_shared_cache
 from gsfl_tune.data import square_side
-from gsfl_tune.data.sharing import share_cache
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
-from gsfl_tune.run import Claim, ClaimLost, EpochLog
+from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.storage import Place, Signal, Workplace, shared_cache
+from gsfl_tune.run.storage import RunAddress, Signal, WorkerCopy, open_shared_cache
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
@@ -83,7 +83,7 @@ class Task(BaseModel):
     save_seconds: float = SECONDS_BETWEEN_SAVES
     pieces: int = 1
     timeout: float | None = None
-    storage: Place | None = None
+    storage: RunAddress | None = None
     channel: str | None = None
 
     @property
@@ -102,7 +102,7 @@ _workspaces: dict[str, Workspace] = {}
 
 
 def open_workspace(
-    config: DataConfig, side: int | None, cache_dir: Path | None, storage: Place | None = None
+    config: DataConfig, side: int | None, cache_dir: Path | None, storage: RunAddress | None = None
 ) -> Workspace:
     """Opens the data of a configuration, kept for the next trial of this process.
 
@@ -120,7 +120,7 @@ def open_workspace(
     # Values that may differ between trials are read from their own configurations at every use.
     shared = config.model_dump_json(exclude={"augment", "image_size"})
     key = f"{shared}|{side}|{cache_dir}"
-    share_cache(shared_cache(storage))
+    use_shared_cache(open_shared_cache(storage))
     if key not in _workspaces:
         # Only one is kept, as its backbone may be large.
         _workspaces.clear()
@@ -136,7 +136,7 @@ def shared() -> object:
     return _workspaces
 
 
-def take(training: Training) -> Claim:
+def take(training: Training) -> Ownership:
     """Takes a training's directory over from any other process, and continues there.
 
     A checkpoint that cannot be read is deleted.
@@ -145,31 +145,31 @@ def take(training: Training) -> Claim:
         A claim that tells whether another process has taken it since; ``epochs.jsonl`` checks
         this by itself.
     """
-    claim = Claim(training.directory)
-    claim.take()
-    training.log = EpochLog(training.log.path, claim.check)
+    ownership = Ownership(training.directory)
+    ownership.take()
+    training.log = EpochLog(training.log.path, ownership.check)
     try:
         training.restore()
     except CheckpointError:
         discard(training.checkpoint_path)
         training.restore()
-    return claim
+    return ownership
 
 
-def save(training: Training, claim: Claim) -> None:
+def save(training: Training, ownership: Ownership) -> None:
     """Writes the checkpoint.
 
     Raises:
-        ClaimLost: When another process has taken the training over.
+        OwnershipLost: When another process has taken the training over.
     """
-    claim.check()
+    ownership.check()
     training.save()
 
 
 def train_to(
     training: Training,
     epoch: int,
-    claim: Claim,
+    ownership: Ownership,
     *,
     interrupt: Signal,
     save_seconds: float,
@@ -182,15 +182,15 @@ def train_to(
         How it ended, and the time of the last checkpoint (`time.monotonic`).
 
     Raises:
-        ClaimLost: When another process has taken the training over.
+        OwnershipLost: When another process has taken the training over.
     """
     while training.epoch < epoch:
         if interrupt.exists():
-            save(training, claim)
+            save(training, ownership)
             return "interrupted", time.monotonic()
         on_epoch(training.run_epoch())
         if time.monotonic() - last_save >= save_seconds:
-            save(training, claim)
+            save(training, ownership)
             last_save = time.monotonic()
     return "done", last_save
 
@@ -211,12 +211,12 @@ class TrialWorker:
         self.task = task
         self._rung = task.reported
         self._training: Training | None = None
-        self._claim = Claim(task.directory)
+        self._ownership = Ownership(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
         # Epochs and their seconds by stage, since the last report.
         self._measured: dict[str, tuple[int, float]] = {}
-        self._workplace: Workplace | None = None
+        self._worker_copy: WorkerCopy | None = None
         self._last_save = time.monotonic()
         self._pieces = task.pieces
         self._begun = time.monotonic()
@@ -241,7 +241,7 @@ class TrialWorker:
             result = self._step_that_fits()
             if result["done"]:
                 self.close(ended="interrupted" not in result, failed="failed" in result)
-        except ClaimLost:
+        except OwnershipLost:
             # The result is not needed: another process has taken over the trial.
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
@@ -253,7 +253,7 @@ class TrialWorker:
             # JSON: Ray flattens mappings.
             result["measured"] = json.dumps(self._measured)
             self._measured = {}
-        news = self._workplace.news() if self._workplace is not None else None
+        news = self._worker_copy.news() if self._worker_copy is not None else None
         if news is not None:
             result["storage"] = news
         return {"trial_number": self.task.number, **result}
@@ -270,8 +270,8 @@ class TrialWorker:
                 events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
             last = max(self._values, default=0)
             events.close(self._values.get(last) if ended else None, failed=failed)
-        if self._workplace is not None:
-            self._workplace.close()
+        if self._worker_copy is not None:
+            self._worker_copy.close()
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)
@@ -308,8 +308,8 @@ class TrialWorker:
         ending, self._last_save = train_to(
             training,
             epoch,
-            self._claim,
-            interrupt=self._workplace.interrupt if self._workplace else task.interrupt,
+            self._ownership,
+            interrupt=self._worker_copy.interrupt if self._worker_copy else task.interrupt,
             save_seconds=task.save_seconds,
             last_save=self._last_save,
             on_epoch=self._epoch,
@@ -325,7 +325,7 @@ class TrialWorker:
         done = self._rung >= len(task.rungs)
         # Before the rung is reported: whatever fails later, the trial continues from here.
         if training.saved < training.epoch:
-            save(training, self._claim)
+            save(training, self._ownership)
             self._last_save = time.monotonic()
         self._publish()
         result: dict[str, Any] = {
@@ -343,9 +343,9 @@ class TrialWorker:
 
     def _publish(self) -> None:
         """Waits until the storage has everything; the trial's time limit waits too."""
-        if self._workplace is not None:
+        if self._worker_copy is not None:
             begun = time.monotonic()
-            self._workplace.finish()
+            self._worker_copy.finish()
             self._begun += time.monotonic() - begun
 
     def _start(self) -> Training:
@@ -356,16 +356,16 @@ class TrialWorker:
         if task.storage is not None:
             key = fingerprint(task.config)
             begun = time.monotonic()
-            self._workplace = Workplace(task.storage, directory, key, task.params)
+            self._worker_copy = WorkerCopy(task.storage, directory, key, task.params)
             # The trial's time limit waits while the storage does not answer.
             self._begun += time.monotonic() - begun
-            directory = self._workplace.directory
+            directory = self._worker_copy.directory
         team = team_of(task.workers, task.threads)
         training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
         training.keep = task.config.search.last_checkpoints
-        self._claim = take(training)
-        if self._workplace is not None:
-            training.on_save = self._workplace.saved
+        self._ownership = take(training)
+        if self._worker_copy is not None:
+            training.on_save = self._worker_copy.saved
         self._training = training
         self._last_save = time.monotonic()
         # Rungs that a checkpoint is already past are answered from the trial's own log.

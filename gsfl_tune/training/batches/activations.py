@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data import Annotations, Batch, DecodedImages, Targets
+from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order
 from gsfl_tune.data.prefetch import prefetch
-from gsfl_tune.data.share import Share
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, prefix_precision
 from gsfl_tune.training.caches.activations import NUMPY, ActivationCache, stored_shape
@@ -156,7 +156,7 @@ class ActivationBatches(Batches):
         return prefetch(read)
 
 
-def _part(start: int, count: int, share: Share) -> slice:
+def _part(start: int, count: int, share: BatchShare) -> slice:
     """A process' share of the `count` images that begin at `start`."""
     own = share.of(count)
     return slice(start + own.start, start + own.stop)

@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, DecodedImages
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward

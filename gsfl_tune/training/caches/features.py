@@ -17,10 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
+from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
-from gsfl_tune.data.locking import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.models import (
@@ -196,14 +196,14 @@ class FeatureExtractor:
             EnvironmentProblem: If the cache cannot be written.
         """
         dim = self.pooling().dim
-        lease = acquire(
+        lock = acquire(
             cache_dir / "features" / f"{self.key(images, precision, view)}.npy",
             lambda path: self._build(images, path, (len(images), dim), precision, view),
             what=self._words(images, precision, view),
             size=len(images) * dim * _NUMPY[precision].itemsize,
         )
-        array = np.load(lease.path, mmap_mode="c")
-        lease.keep_with(array)
+        array = np.load(lock.path, mmap_mode="c")
+        lock.keep_with(array)
         return torch.from_numpy(array)
 
     def _build(

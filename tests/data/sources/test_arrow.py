@@ -10,7 +10,7 @@ import pyarrow as pa
 import pytest
 
 from gsfl_tune.data import load_square, prepare
-from gsfl_tune.data.evaluation import open_for_evaluation
+from gsfl_tune.data.labelled_images import open_for_evaluation
 from gsfl_tune.data.sources import ArrowSource, FolderSource, count_classes, detect_source
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, picture, save

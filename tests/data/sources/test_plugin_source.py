@@ -230,7 +230,7 @@ def test_nodes_are_asked_for_files_alone(broken, tmp_path):
     """What a path is to a source of a package, which may be no file, only that knows."""
     program = (
         "import json, sys\n"
-        "from gsfl_tune.cluster.preflight import data_paths\n"
+        "from gsfl_tune.cluster.doctor.inspection import data_paths\n"
         "from gsfl_tune.experiment import Experiment\n"
         "text = 'name: x\\ndata: {source: folders, path: %s}\\nmodel: {weights: none}\\n'\n"
         "paths = [data_paths(Experiment.parse(text % p, file='x')) for p in sys.argv[1:]]\n"

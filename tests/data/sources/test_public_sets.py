@@ -10,7 +10,7 @@ import torchvision.datasets
 from scipy.io import savemat
 
 from gsfl_tune.data import prepare
-from gsfl_tune.data.evaluation import open_for_evaluation
+from gsfl_tune.data.labelled_images import open_for_evaluation
 from gsfl_tune.data.sources import count_classes, create_source, detect_source
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError

@@ -11,9 +11,9 @@ import fsspec
 import numpy as np
 import pytest
 
+from gsfl_tune.cache.entries import entries, sweep
 from gsfl_tune.data import load_square, prepare
-from gsfl_tune.data.cache import entries, sweep
-from gsfl_tune.data.evaluation import open_for_evaluation
+from gsfl_tune.data.labelled_images import open_for_evaluation
 from gsfl_tune.data.sources import WebDatasetSource, count_classes, detect_source
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.braces import expand_braces

@@ -12,7 +12,7 @@ import pytest
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run.storage import Storage, open_storage, storage_problem
-from gsfl_tune.run.storage.remote import open_backend
+from gsfl_tune.run.storage.backends.remote import open_backend
 from tests.s3 import S3Server
 from tests.search.experiments import YAML, experiment
 

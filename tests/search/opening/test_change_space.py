@@ -14,7 +14,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory, write_text
 from gsfl_tune.search import Study, choose_finalists, open_study, refuse_changes
 from gsfl_tune.search.opening.change_space import change_space, changed_lines
-from gsfl_tune.search.samplers.history import OUTSIDE, Memory
+from gsfl_tune.search.samplers.history import OUTSIDE, SeenTrials
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from tests.search.experiments import experiment
 
@@ -139,7 +139,7 @@ def test_tpe_learns_from_what_is_outside_and_nobody_else(run: RunDirectory) -> N
     outside = [t for t in study.trials() if OUTSIDE in t.user_attrs]
     learned = [t for t in outside if t.user_attrs[OUTSIDE]["history"]]
     assert f"(tpe learns from {len(learned)} of them)" in said[-1]
-    memory = Memory()
+    memory = SeenTrials()
     memory.look(study._study, -1)
     seen = {trial.number: trial for trial in memory.history(100)}
     done = {t.number for t in study.trials() if t.state.name in ("COMPLETE", "PRUNED")}

@@ -10,7 +10,7 @@ import pytest
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import Interrupt, StorageWatcher
 from tests.s3 import BUCKET, S3Server, s3_server
 
@@ -27,7 +27,7 @@ def test_who_ends_trials_waits_for_the_storage_and_who_ends_the_run_does_not(
     server: S3Server, run: RunDirectory
 ) -> None:
     run.path.mkdir()
-    stored = RunStorage(f"s3://{BUCKET}/runs", run, "tiny")
+    stored = DriverCopy(f"s3://{BUCKET}/runs", run, "tiny")
     interrupt = Interrupt(run, grace=0.0)
     StorageWatcher(stored, interrupt, print)
     try:

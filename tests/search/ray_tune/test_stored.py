@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.storage import Place, RunStorage
+from gsfl_tune.run.storage import DriverCopy, RunAddress
 from gsfl_tune.search import Job, load_result, open_study
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
@@ -30,10 +30,10 @@ PLAIN = ("model.head=plain", "training.head.epochs=5")
 
 
 @pytest.fixture
-def away(storage: RunStorage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def away(storage: DriverCopy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunAddress:
     """As a node is told that does not see the run directory."""
     _other_node(tmp_path, monkeypatch, "node-1")
-    return storage.place.model_copy(update={"token": "of another machine", "patience": 0.5})
+    return storage.address.model_copy(update={"token": "of another machine", "patience": 0.5})
 
 
 def _other_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
@@ -41,7 +41,7 @@ def _other_node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str) -> N
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / name))
 
 
-def _task(run: RunDirectory, place: Place, cache_dir: Path, **changes: Any) -> Task:
+def _task(run: RunDirectory, place: RunAddress, cache_dir: Path, **changes: Any) -> Task:
     config = experiment(*PLAIN).defaults()
     known: dict[str, Any] = {
         "number": 7,
@@ -59,8 +59,8 @@ def _task(run: RunDirectory, place: Place, cache_dir: Path, **changes: Any) -> T
 
 def test_a_trial_goes_on_where_another_node_left_it(
     run: RunDirectory,
-    away: Place,
-    storage: RunStorage,
+    away: RunAddress,
+    storage: DriverCopy,
     cache_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -70,7 +70,7 @@ def test_a_trial_goes_on_where_another_node_left_it(
     whole = _steps(TrialWorker(alone))
     worker = TrialWorker(task)
     before = [_step(worker), _step(worker)]
-    worker._workplace.finish()  # type: ignore[union-attr]
+    worker._worker_copy.finish()  # type: ignore[union-attr]
     records = storage.storage.get("trials/7/epochs.jsonl")
     # The node is lost here; the same task on another one.
     _other_node(tmp_path, monkeypatch, "node-2")
@@ -94,7 +94,7 @@ def test_a_trial_goes_on_where_another_node_left_it(
 
 
 def test_a_rung_is_reported_when_its_epochs_are_in_the_storage(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     worker = TrialWorker(_task(run, away, cache_dir, save_seconds=99))
     for _ in range(2):
@@ -107,7 +107,7 @@ def test_a_rung_is_reported_when_its_epochs_are_in_the_storage(
 
 
 def test_what_another_configuration_left_under_the_number_is_thrown_away(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     other = experiment(*PLAIN, "model.latent_dim=8").defaults()
     first = _steps(TrialWorker(_task(run, away, cache_dir, config=other)))
@@ -118,7 +118,7 @@ def test_what_another_configuration_left_under_the_number_is_thrown_away(
 
 
 def test_a_storage_that_stays_away_is_no_failure_of_the_trial(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path, tmp_path: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path, tmp_path: Path
 ) -> None:
     worker = TrialWorker(_task(run, away, cache_dir))
     assert _step(worker)["rung"] == 0
@@ -132,7 +132,7 @@ def test_a_storage_that_stays_away_is_no_failure_of_the_trial(
 
 
 def test_an_interrupt_reaches_a_trial_elsewhere(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     long = experiment("model.head=plain", "training.head.epochs=5000").defaults()
     storage.start()
@@ -144,7 +144,7 @@ def test_an_interrupt_reaches_a_trial_elsewhere(
 
 
 def test_a_retrain_elsewhere_comes_to_the_driver(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     config = experiment(*PLAIN).defaults()
     directory = run.finals / "search-1" / "retrain" / "seed-1"
@@ -167,7 +167,7 @@ def test_a_retrain_elsewhere_comes_to_the_driver(
 
 
 def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     tiny = experiment("search.sampler.name=random")
     study = open_study(tiny, run)
@@ -209,7 +209,7 @@ def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(
 
 
 def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     tiny = experiment("search.sampler.name=random")
     study = open_study(tiny, run)
@@ -258,7 +258,7 @@ def test_trials_that_the_journal_does_not_know_are_those_of_the_storage(
 
 
 def test_first_configurations_are_not_tried_again_when_the_whole_journal_is_lost(
-    run: RunDirectory, away: Place, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
 ) -> None:
     tiny = experiment("search.sampler.name=random")
     study = open_study(tiny, run)
@@ -294,7 +294,7 @@ def test_first_configurations_are_not_tried_again_when_the_whole_journal_is_lost
     assert not following.protected
 
 
-def test_retrains_have_room_in_the_storage_too(run: RunDirectory, storage: RunStorage) -> None:
+def test_retrains_have_room_in_the_storage_too(run: RunDirectory, storage: DriverCopy) -> None:
     for number in range(3):
         storage.storage.put(f"trials/{number}/checkpoint.pt", bytes(1000))
         storage.storage.put(f"trials/{number}/epochs.jsonl", b"")
@@ -308,9 +308,9 @@ def test_retrains_have_room_in_the_storage_too(run: RunDirectory, storage: RunSt
 
 
 def test_a_worker_that_sees_the_run_directory_works_there(
-    run: RunDirectory, storage: RunStorage, cache_dir: Path
+    run: RunDirectory, storage: DriverCopy, cache_dir: Path
 ) -> None:
-    task = _task(run, storage.place, cache_dir)
+    task = _task(run, storage.address, cache_dir)
     results = _steps(TrialWorker(task))
     assert results[-1]["done"]
     local = (task.directory / "epochs.jsonl").read_bytes()
@@ -325,8 +325,8 @@ def test_a_worker_that_sees_the_run_directory_works_there(
 
 def test_a_process_that_was_given_up_for_dead_publishes_no_more(
     run: RunDirectory,
-    away: Place,
-    storage: RunStorage,
+    away: RunAddress,
+    storage: DriverCopy,
     cache_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,

@@ -19,8 +19,8 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.storage import Storage, open_storage
-from gsfl_tune.run.storage.segments import find_segments, read_journal
-from gsfl_tune.run.storage.storage import WORTH_A_WORD
+from gsfl_tune.run.storage.journal_segments import find_segments, read_journal
+from gsfl_tune.run.storage.retrying import WORTH_A_WORD
 from gsfl_tune.search import run_study
 from gsfl_tune.search.study.journal import read_studies
 from tests.s3 import S3Server, s3_server

@@ -14,7 +14,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.search.samplers.dry_run import propose
 from gsfl_tune.search.samplers.factory import create_sampler
-from gsfl_tune.search.samplers.history import Memory
+from gsfl_tune.search.samplers.history import SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 from tests.search.experiments import experiment
 
@@ -67,7 +67,7 @@ def _asked(study: optuna.Study, sampler: optuna.samplers.BaseSampler) -> dict[st
 @pytest.mark.parametrize("direction", ["maximize", "minimize"])
 def test_proposes_what_optuna_does(direction: str, multivariate: bool) -> None:
     theirs, ours = _study(90, direction=direction), _study(90, direction=direction)
-    memory = Memory()
+    memory = SeenTrials()
     for seed in range(10):
         expected = _asked(
             theirs,
@@ -103,7 +103,7 @@ def test_proposes_what_optuna_does_for_every_kind_of_parameter(trials: int) -> N
         params = study.ask(asked).params
         value = abs(params["float"] - 1) + params["int"] * (params["choice"] == "b")
         study.tell(number, value + 1e-9 * params["wide"])
-    memory = Memory()
+    memory = SeenTrials()
     for seed in range(20):
         proposed = []
         for sampler in (

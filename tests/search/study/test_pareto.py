@@ -21,7 +21,7 @@ from gsfl_tune.search import open_study, pareto_entries, run_study, write_trials
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.pareto import front
-from gsfl_tune.search.study.reconcile import fingerprint, reconcile
+from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from tests.search.experiments import experiment
 
@@ -118,8 +118,8 @@ search: {objectives: [validation/top5, latency_ms]}
 
 
 def test_runs_of_one_objective_keep_their_fingerprint():
-    assert "search.objectives" not in fingerprint(experiment())
-    assert "latency_ms" in fingerprint(experiment(*TWO))["search.objectives"]
+    assert "search.objectives" not in study_signature(experiment())
+    assert "latency_ms" in study_signature(experiment(*TWO))["search.objectives"]
 
 
 def test_what_a_worker_measures_reaches_the_study(run: RunDirectory, cache_dir: Path) -> None:

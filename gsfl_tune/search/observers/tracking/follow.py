@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.results import Results, read_results
-from gsfl_tune.run.storage import EPOCHS
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.observers.tracking._base import RunInfo, Tracker, TrialRecord
 from gsfl_tune.search.samplers.spaces import run_spaces, unchecked
@@ -206,7 +206,7 @@ class _Follower:
             return self._waiting.pop(next(iter(self._waiting)))
 
     def _update(self, record: TrialRecord) -> None:
-        epochs = EpochLog(self._run.trial(record.study, record.number) / EPOCHS).read()
+        epochs = EpochLog(self._run.trial(record.study, record.number) / EPOCHS_FILE).read()
         if record.state == "COMPLETE" and not epochs and not self.settled:
             return
         now = (record.state, len(epochs))
@@ -258,7 +258,7 @@ def track_run(
         tracker.open(info)
         try:
             for record in records:
-                path = run.trial(record.study, record.number) / EPOCHS
+                path = run.trial(record.study, record.number) / EPOCHS_FILE
                 tracker.trial(record, EpochLog(path).read())
                 done += 1
                 on_trial(done, total)

@@ -21,7 +21,7 @@ from PIL import Image
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
-from gsfl_tune.run.storage import EPOCHS
+from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.observers.tracking.stored_pictures import StoredPictures
 from gsfl_tune.search.samplers.factory import whole_space
@@ -170,7 +170,7 @@ def _write_trial(
     pictures: Sequence[Any],
 ) -> None:
     """Writes events of a trial from its epochs, and pictures from its worker."""
-    epochs = EpochLog(directory / EPOCHS).read()
+    epochs = EpochLog(directory / EPOCHS_FILE).read()
     if not epochs:
         return
     events = EventWriter(target, hparams(space, trial.params), metric)

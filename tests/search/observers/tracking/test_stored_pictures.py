@@ -10,7 +10,7 @@ import pytest
 
 from gsfl_tune.cli import main
 from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.run.storage import RunStorage
+from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import open_study, write_trials
 from gsfl_tune.search.observers.tracking.stored_pictures import picture_events
 from gsfl_tune.search.workers.tensorboard_events import hparams
@@ -22,7 +22,7 @@ from tests.search.workers.test_trial_worker import _steps
 @pytest.fixture
 def elsewhere(
     run: RunDirectory,
-    storage: RunStorage,
+    storage: DriverCopy,
     cache_dir: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -46,7 +46,7 @@ def elsewhere(
         params=asked.params,
         shown=hparams(study.space, asked.params),
         cache_dir=cache_dir,
-        storage=storage.place.model_copy(update={"token": "of another machine"}),
+        storage=storage.address.model_copy(update={"token": "of another machine"}),
     )
     first = TrialWorker(task)
     first.step()

@@ -1,0 +1,1 @@
+"""Whether the nodes of a cluster can run a search: what is asked, answered and compared."""

@@ -1,0 +1,1 @@
+"""The Ray that a search runs on: started or joined, with how many trials at once."""

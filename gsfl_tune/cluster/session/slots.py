@@ -1,0 +1,169 @@
+"""How many trials fit on the nodes of a cluster at once."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from gsfl_tune.cluster.session.gpu_shares import capacity, spread
+from gsfl_tune.cluster.session.wait_for_nodes import wait_for_room
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.search_config import ResourcesConfig
+
+# Ray counts in ten-thousandths, and nobody trains on less than a hundredth of a GPU.
+_LEAST_SHARE = 0.01
+
+
+@dataclass(frozen=True)
+class Slots:
+    """What one trial occupies, and how many fit.
+
+    Attributes:
+        cpu: CPU cores a trial.
+        gpu: GPUs a trial; a share of one below 1. As large as the number of trials allows, so that
+            Ray cannot put several on one GPU while another idles.
+        count: Trials at once.
+        workers: Processes of a trial, one for each GPU where it has several.
+        asked: The least GPUs that a trial can do with.
+        nodes: Resources of the nodes that they were computed for.
+    """
+
+    cpu: float
+    gpu: float
+    count: int
+    workers: int = 1
+    asked: float = field(default=0.0, compare=False, repr=False)
+    nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
+
+    @property
+    def threads(self) -> int:
+        """CPU threads of a process of a trial."""
+        return max(1, int(self.cpu / self.workers))
+
+    def at_most(self, count: int) -> Slots:
+        """The same for no more than `count` at once, each with as much of a GPU as there is."""
+        if not self.nodes or not 0 < self.asked < 1:
+            return replace(self, count=min(self.count, count))
+        gpu, fitting = spread(self.cpu, self.asked, self.nodes, count)
+        return replace(self, gpu=gpu, count=fitting)
+
+
+def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slots:
+    """How many trials fit on the Ray that this process is connected to.
+
+    Where ``resources.wait`` allows it, a cluster that has no room yet is given time to grow.
+
+    Args:
+        resources: What a trial asks for.
+        max_concurrent: Upper limit. With ``resources.wait`` it is also the number: trials that do
+            not fit yet wait for nodes that come later.
+
+    Raises:
+        UserError: When no node can hold one trial; the message says what the nodes have.
+    """
+    if resources.wait > 0:
+        refuse_impossible(resources)
+        gpu = _gpus(resources, _alive())
+        wait_for_room(float(resources.cpu), gpu, max_concurrent or 1, resources.wait)
+    found = fit(resources, _alive(), max_concurrent)
+    if resources.wait > 0 and max_concurrent:
+        return replace(found, count=max_concurrent, nodes=())
+    return found
+
+
+def fit(
+    resources: ResourcesConfig,
+    nodes: Sequence[Mapping[str, float]],
+    max_concurrent: int | None = None,
+) -> Slots:
+    """How many trials fit on nodes.
+
+    Args:
+        resources: What a trial asks for.
+        nodes: Resources of each node as Ray has them (``CPU``, ``GPU``).
+        max_concurrent: Upper limit.
+
+    Raises:
+        UserError: When no node can hold one trial, more than one GPU is not a whole number, or
+            the keys contradict each other.
+    """
+    refuse_impossible(resources)
+    cpu, gpu = float(resources.cpu), _gpus(resources, nodes)
+    workers = _workers(resources, gpu)
+    count = sum(capacity(cpu, gpu, node) for node in nodes)
+    if count == 0:
+        raise UserError(
+            f"search.resources: a trial asks for {_amount(cpu, gpu)}; found no node that holds "
+            f"one, the cluster has {describe(nodes)}"
+            + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
+        )
+    known = tuple(dict(node) for node in nodes)
+    whole = Slots(cpu, gpu, count, workers, asked=gpu, nodes=known)
+    return whole.at_most(max_concurrent or count)
+
+
+def _gpus(resources: ResourcesConfig, nodes: Sequence[Mapping[str, float]]) -> float:
+    several = resources.gpus_per_trial
+    if several is not None:
+        if resources.gpu not in ("auto", several):
+            raise UserError(
+                f"search.resources.gpu: found {resources.gpu:g} beside gpus_per_trial {several}, "
+                "allowed: one of the two"
+            )
+        return float(several)
+    if resources.gpu == "auto":
+        return 1.0 if any(node.get("GPU", 0) > 0 for node in nodes) else 0.0
+    return float(resources.gpu)
+
+
+def _workers(resources: ResourcesConfig, gpu: float) -> int:
+    wanted = resources.workers_per_trial
+    if gpu == 0:
+        return wanted or 1
+    workers = max(1, int(gpu))
+    if wanted not in (None, workers):
+        raise UserError(
+            f"search.resources.workers_per_trial: found {wanted} with {gpu:g} GPU"
+            f"{'s' if gpu != 1 else ''} a trial, allowed: {workers}, one process for each GPU "
+            "(search.resources.gpus_per_trial)"
+        )
+    return workers
+
+
+def refuse_impossible(resources: ResourcesConfig) -> None:
+    """Refuses what no cluster can give.
+
+    Raises:
+        UserError: When more than one GPU is not a whole number, or a share is next to nothing.
+    """
+    if resources.gpu == "auto":
+        return
+    gpu = float(resources.gpu)
+    if (gpu > 1 and gpu != int(gpu)) or 0 < gpu < _LEAST_SHARE:
+        raise UserError(
+            f"search.resources.gpu: found {gpu:g}, allowed: {_LEAST_SHARE:g} to 1 (several trials "
+            "share a GPU), a whole number, or 0"
+        )
+
+
+def describe(nodes: Sequence[Mapping[str, float]]) -> str:
+    """What nodes have, in words: ``2 nodes of 8 CPU cores and 1 GPU``; largest first."""
+    if not nodes:
+        return "nothing"
+    kinds = Counter((node.get("GPU", 0.0), node.get("CPU", 0.0)) for node in nodes)
+    return ", ".join(
+        f"{count} node{'s' if count > 1 else ''} of {_amount(cpu, gpu)}"
+        for (gpu, cpu), count in sorted(kinds.items(), reverse=True)
+    )
+
+
+def _alive() -> list[Mapping[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _amount(cpu: float, gpu: float) -> str:
+    text = f"{cpu:g} CPU core{'s' if cpu != 1 else ''}"
+    return f"{text} and {gpu:g} GPU{'s' if gpu != 1 else ''}" if gpu else f"{text} and no GPU"

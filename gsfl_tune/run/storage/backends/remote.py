@@ -1,0 +1,292 @@
+"""Storage at a URL: file systems of pyarrow where it has one, of fsspec otherwise."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any
+from urllib.parse import parse_qsl, urlsplit
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run.storage.backends.base import PIECE_BYTES, Backend, is_safe
+from gsfl_tune.run.storage.backends.folder import Folder
+
+# An object is there as a whole or not at all; elsewhere a file is written aside and moved.
+_OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory")
+_ARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
+_S3_OPTIONS = ("region", "scheme", "endpoint_override")
+
+# Seconds for the connection; who does not answer for longer is asked again by `Storage`.
+_CONNECT_SECONDS = 5.0
+_ANSWER_SECONDS = 10.0
+
+
+class _FileSystemBackend(Backend):
+    """Objects below a path of a file system.
+
+    Args:
+        system: The file system.
+        root: Path in it.
+        objects: Whether what is written appears as a whole.
+    """
+
+    def __init__(self, system: Any, root: str, *, objects: bool) -> None:
+        self._system = system
+        self._root = root.rstrip("/")
+        self._objects = objects
+
+    def _path(self, name: str) -> str:
+        if not is_safe(name):
+            raise ValueError(f"{name!r} is no name of an object")
+        return f"{self._root}/{name}"
+
+
+class ArrowBackend(_FileSystemBackend):
+    """Objects below a path of one of pyarrow's file systems (`pyarrow.fs.FileSystem`)."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Writes an object; on file systems a temporary file that is renamed."""
+        path = self._path(name)
+        if self._objects:
+            self._write(path, data)
+            return
+        folder = path.rpartition("/")[0]
+        self._system.create_dir(folder, recursive=True)
+        temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
+        try:
+            self._write(temporary, data)
+            self._system.move(temporary, path)
+        except BaseException:
+            with suppress(OSError):
+                self._system.delete_file(temporary)
+            raise
+
+    def get(self, name: str) -> bytes | None:
+        """Reads an object."""
+        try:
+            with self._system.open_input_stream(self._path(name)) as stream:
+                data: bytes = stream.read()
+                return data
+        except FileNotFoundError:
+            return None
+
+    def write_from(self, name: str, file: IO[bytes]) -> None:
+        """Writes an object in parts."""
+        if not self._objects:
+            super().write_from(name, file)
+            return
+        with self._system.open_output_stream(self._path(name)) as stream:
+            while piece := file.read(PIECE_BYTES):
+                stream.write(piece)
+
+    def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
+        """Reads an object piece by piece."""
+        try:
+            with self._system.open_input_stream(self._path(name)) as stream:
+                while piece := stream.read(PIECE_BYTES):
+                    write(piece)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """Lists what is below."""
+        from pyarrow import fs
+
+        base = f"{self._root}/{prefix}" if prefix else self._root
+        selector = fs.FileSelector(base, allow_not_found=True, recursive=True)
+        start = len(self._root.lstrip("/")) + 1
+        return {
+            name: info.size
+            for info in self._system.get_file_info(selector)
+            if info.type == fs.FileType.File
+            and is_safe(name := info.path.lstrip("/")[start:])
+            and not name.endswith(".tmp")
+        }
+
+    def delete(self, name: str) -> None:
+        """Removes an object."""
+        with suppress(FileNotFoundError):
+            self._system.delete_file(self._path(name))
+
+    def _write(self, path: str, data: bytes) -> None:
+        with self._system.open_output_stream(path) as stream:
+            stream.write(data)
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """fsspec's file systems raise what their libraries raise."""
+    try:
+        yield
+    except (OSError, UserError):
+        raise
+    except Exception as error:
+        raise OSError(f"{type(error).__name__}: {error}") from error
+
+
+class FsspecBackend(_FileSystemBackend):
+    """Objects below a path of one of fsspec's file systems (`fsspec.AbstractFileSystem`)."""
+
+    def put(self, name: str, data: bytes) -> None:
+        """Writes an object; on file systems a temporary file that is moved."""
+        path = self._path(name)
+        with _as_os_error():
+            if self._objects:
+                self._system.pipe_file(path, data)
+                return
+            folder = path.rpartition("/")[0]
+            self._system.makedirs(folder, exist_ok=True)
+            temporary = f"{folder}/.{uuid.uuid4().hex}.tmp"
+            self._system.pipe_file(temporary, data)
+            self._system.mv(temporary, path)
+
+    def get(self, name: str) -> bytes | None:
+        """Reads an object."""
+        path = self._path(name)
+        try:
+            with _as_os_error():
+                data: bytes = self._system.cat_file(path)
+                return data
+        except FileNotFoundError:
+            return None
+
+    def list(self, prefix: str = "") -> dict[str, int]:
+        """Lists what is below, as it is now."""
+        self._system.invalidate_cache()
+        base = self._path(prefix) if prefix else self._root
+        try:
+            with _as_os_error():
+                found = self._system.find(base, detail=True)
+        except FileNotFoundError:
+            return {}
+        start = len(self._root.lstrip("/")) + 1
+        return {
+            name: int(info["size"])
+            for path, info in found.items()
+            if is_safe(name := path.lstrip("/")[start:]) and not name.endswith(".tmp")
+        }
+
+    def delete(self, name: str) -> None:
+        """Removes an object."""
+        path = self._path(name)
+        with suppress(FileNotFoundError), _as_os_error():
+            self._system.rm_file(path)
+
+
+def storage_problem(value: Any) -> str | None:
+    """What is wrong with the value of ``storage``, None if it can be tried."""
+    if value is None:
+        return None
+    if not isinstance(value, str) or not value.strip():
+        return "found no name of a place, allowed a path, s3://BUCKET/..., gs://BUCKET/... or null"
+    scheme, separator, _ = value.partition("://")
+    if not separator or scheme == "file":
+        return None
+    parts = urlsplit(value)
+    who, at, _ = parts.netloc.rpartition("@")
+    # Azure writes CONTAINER@ACCOUNT.
+    harmless = who == "anonymous" or (scheme in ("abfs", "abfss") and ":" not in who)
+    if at and not harmless:
+        return "found a URL with credentials, allowed one without: they come from the environment"
+    if scheme in _ARROW:
+        return None if parts.netloc else f"found '{value}', allowed {scheme}://BUCKET/..."
+    import fsspec
+
+    known = {*_ARROW, *fsspec.available_protocols()}
+    if scheme in known:
+        return None
+    from gsfl_tune.experiment.fields import nearest
+
+    return (
+        f"found the unknown scheme {scheme}://, allowed a path, s3://, gs:// or what pyarrow or "
+        f"fsspec open{nearest(scheme, sorted(known))}"
+    )
+
+
+def open_backend(url: str, *, create: bool) -> Backend:
+    """Opens a storage; what has to be asked of a server is asked later.
+
+    Args:
+        url: A path or a URL. Endpoint and credentials come from the environment
+            (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...) or the machine's role.
+        create: Whether to make a path that is not there.
+
+    Raises:
+        UserError: When nothing opens it.
+        OSError: When it cannot be reached.
+    """
+    complaint = storage_problem(url)
+    if complaint:
+        raise UserError(f"storage: {complaint}")
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme == "file":
+        return Folder(Path(rest if separator else url), create=create)
+    objects = scheme in _OBJECT_STORES
+    try:
+        if scheme == "s3":
+            return ArrowBackend(*_s3(url), objects=True)
+        if scheme in _ARROW:
+            from pyarrow import fs
+
+            mark = "&" if "?" in url else "?"
+            limited = f"{url}{mark}retry_limit_seconds={_ANSWER_SECONDS:g}"
+            return ArrowBackend(
+                *fs.FileSystem.from_uri(limited if scheme in ("gs", "gcs") else url),
+                objects=objects,
+            )
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"storage: {url} cannot be opened: {error}") from error
+    return FsspecBackend(*_fsspec(url), objects=objects)
+
+
+def _s3(url: str) -> tuple[Any, str]:
+    """pyarrow's S3, with our patience: `from_uri` takes neither timeouts nor a retry strategy."""
+    from pyarrow import fs
+
+    parts = urlsplit(url)
+    options: dict[str, Any] = dict(parse_qsl(parts.query))
+    unknown = sorted({*options} - {*_S3_OPTIONS})
+    if unknown:
+        raise UserError(
+            f"storage: found {unknown[0]} in {url}, allowed are {', '.join(_S3_OPTIONS)}"
+        )
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override" not in options:
+        scheme, separator, rest = endpoint.partition("://")
+        options["endpoint_override"] = (rest if separator else endpoint).rstrip("/")
+        if separator:
+            options["scheme"] = scheme
+    region = os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION")
+    bucket = parts.netloc.removeprefix("anonymous@")
+    if "region" not in options:
+        if region or "endpoint_override" in options:
+            options["region"] = region or "us-east-1"
+        else:
+            options["region"] = fs.resolve_s3_region(bucket)
+    system = fs.S3FileSystem(
+        **options,
+        anonymous=parts.netloc.startswith("anonymous@"),
+        background_writes=False,
+        allow_delayed_open=True,
+        connect_timeout=_CONNECT_SECONDS,
+        request_timeout=_ANSWER_SECONDS,
+        retry_strategy=fs.AwsStandardS3RetryStrategy(max_attempts=1),
+    )
+    return system, f"{bucket}{parts.path}"
+
+
+def _fsspec(url: str) -> tuple[Any, str]:
+    import fsspec
+
+    opened: Callable[..., Any] = fsspec.core.url_to_fs
+    try:
+        system, root = opened(url, use_listings_cache=False)
+    except ImportError as error:
+        raise UserError(f"storage: {url} needs another package: {error}") from error
+    except (ValueError, TypeError) as error:
+        raise UserError(f"storage: {url} cannot be opened: {error}") from error
+    return system, root

@@ -1,0 +1,359 @@
+"""A run in a storage as its driver keeps it: what changes is published, what is missing fetched."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gsfl_tune.run.atomic import write_bytes
+from gsfl_tune.run.checkpoints import discard
+from gsfl_tune.run.layout import (
+    CHECKPOINT_FILE,
+    EPOCHS_FILE,
+    INTERRUPT_FILE,
+    JOURNAL_FILE,
+    LOCK_FILE,
+    RESULT_FILE,
+    TEST_FILE,
+    RunDirectory,
+)
+from gsfl_tune.run.storage import driver_lease as leases
+from gsfl_tune.run.storage.address import HERE_FILE, INTERRUPT, RunAddress, local_path, run_url
+from gsfl_tune.run.storage.backends.base import is_safe
+from gsfl_tune.run.storage.journal_segments import (
+    FOLDER,
+    JournalPublisher,
+    find_segments,
+    read_journal,
+)
+from gsfl_tune.run.storage.retrying import Storage, open_storage
+from gsfl_tune.run.storage.shared_cache import FOLDER as CACHE
+from gsfl_tune.run.storage.worker_copy import MARK, stored_epochs, stored_params
+
+PUBLISH_SECONDS = 1.0
+# A file that changes all the time is published no more often than this, nor more than a
+# thirtieth of the time.
+_AGAIN_SECONDS, _AGAIN_FACTOR = 5.0, 30.0
+# The end of a driver that was asked to stop waits no longer than this for its storage.
+_LAST_SECONDS = 30.0
+_DISCARD_SECONDS = 10.0
+_THREADS = 8
+
+# Written by workers, and by the driver for itself.
+_NOT_PUBLISHED = {LOCK_FILE, INTERRUPT_FILE, HERE_FILE, JOURNAL_FILE, f"{JOURNAL_FILE}.lock"}
+_WORKERS = ("trials/", "control/", "finals/")
+_RESULTS = (EPOCHS_FILE, RESULT_FILE, TEST_FILE)
+_OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
+
+
+class DriverCopy:
+    """The copy of a run in a storage.
+
+    The run directory stays the driver's working copy. Whole files of the driver (not those of
+    trials, which their workers publish) are copied when they have changed, the journal in
+    pieces, both about once a second by a thread.
+
+    Args:
+        storage: Where runs are kept: a path or a URL.
+        run: The run directory; its lock is held.
+        name: The experiment's name.
+        shared_cache: Whether nodes share what they have computed for all trials.
+        notice: Told when there is something to wait for.
+        lease: Makes the lease.
+
+    Raises:
+        UserError: When the storage cannot be opened, refuses, or another driver has the run.
+        EnvironmentProblem: When it does not answer.
+    """
+
+    def __init__(
+        self,
+        storage: str,
+        run: RunDirectory,
+        name: str,
+        *,
+        shared_cache: bool = False,
+        notice: Callable[[str], None] = lambda text: None,
+        lease: Callable[..., leases.DriverLease] = leases.DriverLease,
+    ) -> None:
+        self.url = run_url(storage, name)
+        self._run = run
+        self.storage: Storage = open_storage(self.url, create=True)
+        self._objects = self.storage.probe()
+        self._segments = find_segments(self._objects)
+        cache = run_url(storage, CACHE) if shared_cache else None
+        self.address = RunAddress.mark(self.url, run, self.storage.patience, cache)
+        self._lease = lease(self.storage, notice=notice)
+        self._journal = JournalPublisher(self.storage, run.journal, self._segments)
+        self._published: dict[str, tuple[int, int]] = {}
+        self._due: dict[str, float] = {}
+        self._has_results = run.results_file.name in self._objects
+        self._interrupting = INTERRUPT in self._objects
+        self._doomed: dict[str, float] = {}
+        self._wanted: dict[Path, None] = {}
+        self._failure: Exception | None = None
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="storage")
+        self._work = threading.Lock()
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # --- beginning and end ----------------------------------------------------------------
+
+    @property
+    def has_run(self) -> bool:
+        """Whether a run was there when this driver came."""
+        return self._run.manifest_file.name in self._objects
+
+    def journal(self) -> bytes:
+        """The journal as the storage has it.
+
+        Raises:
+            UserError: When it is damaged.
+            EnvironmentProblem: When the storage does not answer.
+        """
+        return read_journal(self.storage, self._segments)
+
+    def bring_back(self) -> bool:
+        """Makes the run directory what the storage has; where it has more itself, it stays.
+
+        Returns:
+            Whether anything was taken from the storage.
+
+        Raises:
+            UserError: When the storage's journal is damaged.
+            EnvironmentProblem: When the storage does not answer.
+        """
+        if not self.has_run:
+            return False
+        stored = self.journal()
+        journal = self._run.journal
+        local = journal.read_bytes() if journal.exists() else b""
+        ahead = bool(local) and local.startswith(stored)
+        if not ahead:
+            if local and not stored.startswith(local):
+                journal.replace(journal.with_name(f"{JOURNAL_FILE}.old"))
+            write_bytes(journal, stored)
+        names = [name for name in self._objects if self._is_wanted(name, keep=ahead)]
+        list(self._pool.map(self._bring, names))
+        return not ahead or bool(names)
+
+    def start(self) -> None:
+        """Begins to publish; what of this run only the run directory has goes first."""
+        stored = set(self._objects)
+        for folder in _WORKERS:
+            for path in (self._run.path / folder).rglob("*"):
+                name = self.address.name(path)
+                if path.name in _RESULTS and name not in stored:
+                    self.storage.put(name, path.read_bytes())
+        self._thread = threading.Thread(target=self._publish_on, name="storage", daemon=True)
+        self._thread.start()
+
+    def close(self, *, hurry: bool = False) -> None:
+        """Publishes what is left and gives the run back.
+
+        Args:
+            hurry: Whether to have little patience: the run directory has everything.
+
+        Raises:
+            EnvironmentProblem: When the storage did not take it.
+        """
+        self._stop.set()
+        if hurry:
+            self.storage.patience = min(self.storage.patience, _LAST_SECONDS)
+        try:
+            if self._thread is not None:
+                self._thread.join()
+                if self._lease.lost is None:
+                    self.storage.hopeless = lambda: False
+                    self._publish(everything=True)
+        finally:
+            self._pool.shutdown()
+            self._lease.close()
+
+    # --- files ----------------------------------------------------------------------------
+
+    def want(self, path: Path) -> None:
+        """Asks for a file that a worker has published; see `settle`."""
+        self._wanted[path] = None
+
+    def is_wanted(self, path: Path) -> bool:
+        """Whether a file was asked for and has not come."""
+        return path in self._wanted
+
+    def settle(self) -> None:
+        """Waits for the files that were asked for.
+
+        Raises:
+            EnvironmentProblem: When the storage does not answer.
+        """
+        self.bring(*list(self._wanted))
+
+    def bring(self, *paths: Path) -> None:
+        """Copies files that workers have published into the run directory.
+
+        Those that the storage does not have stay as they are.
+
+        Raises:
+            EnvironmentProblem: When the storage does not answer.
+        """
+        list(self._pool.map(lambda path: self._bring(self.address.name(path)), paths))
+        for path in paths:
+            self._wanted.pop(path, None)
+
+    def discard(self, path: Path) -> None:
+        """Removes a file of a worker from the storage, in a while."""
+        # The worker may be about to publish it.
+        self._doomed[self.address.name(path)] = time.monotonic() + _DISCARD_SECONDS
+
+    def copies(self, folder: Path, file: str) -> dict[Path, int]:
+        """Where workers' copies of a file lie in the storage, as paths of the run directory.
+
+        Their sizes in bytes are the values.
+
+        Args:
+            folder: A folder of the run directory.
+            file: Name of the file in any folder below it.
+
+        Raises:
+            EnvironmentProblem: When the storage does not answer.
+        """
+        found = self.storage.list(self.address.name(folder))
+        return {
+            self.address.run / name: size
+            for name, size in found.items()
+            if name.endswith(f"/{file}")
+        }
+
+    def epochs(self, directory: Path, key: str) -> bytes | None:
+        """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
+        return stored_epochs(self.storage, self.address.name(directory), key)
+
+    def params(self, directory: Path) -> tuple[str, dict[str, Any]] | None:
+        """Key and parameters of a trial as the storage has them; see `stored_params`."""
+        return stored_params(self.storage, self.address.name(directory))
+
+    # --- trouble --------------------------------------------------------------------------
+
+    def news(self) -> str | None:
+        """What went wrong since the last time, None where nothing is worth a word."""
+        return self.storage.news()
+
+    def trouble(self) -> str | None:
+        """Why the run cannot go on, None while it can."""
+        if self._lease.lost is not None:
+            return str(leases.lost_lease(self.storage, self._lease.lost))
+        return None if self._failure is None else str(self._failure)
+
+    # --- inside ---------------------------------------------------------------------------
+
+    def _publish_on(self) -> None:
+        while not self._stop.wait(PUBLISH_SECONDS):
+            if self._lease.lost is not None:
+                return
+            try:
+                self._publish()
+            except Exception as error:
+                self._failure = error
+                return
+
+    def _publish(self, *, everything: bool = False) -> None:
+        with self._work:
+            self._publish_interrupt()
+            self._journal.publish()
+            self._publish_files(everything=everything)
+            self.bring(*list(self._wanted))
+            for name, due in list(self._doomed.items()):
+                if everything or time.monotonic() >= due:
+                    self.storage.delete(name)
+                    del self._doomed[name]
+
+    def _publish_interrupt(self) -> None:
+        asked = self._run.interrupt_file.exists()
+        if asked != self._interrupting:
+            if asked:
+                self.storage.put(INTERRUPT, b"")
+            else:
+                self.storage.delete(INTERRUPT)
+            self._interrupting = asked
+
+    def _publish_files(self, *, everything: bool) -> None:
+        results = self._run.results_file.name
+        # Results say that everything else is there: seen before the rest, published after it.
+        found = self._states([self._run.results_file])
+        found = self._states(self._own_files()) | found
+        if self._has_results and not self._run.results_file.exists():
+            # Of a smaller budget: see `Manifest.begin`.
+            self.storage.delete(results)
+            self._has_results = False
+        for name, state in sorted(found.items(), key=lambda item: item[0] == results):
+            now = time.monotonic()
+            if self._published.get(name) == state:
+                continue
+            if not everything and now < self._due.get(name, 0.0):
+                continue
+            try:
+                data = (self._run.path / name).read_bytes()
+            except FileNotFoundError:
+                continue
+            self.storage.put(name, data)
+            self._published[name] = state
+            self._has_results |= name == results
+            taken = time.monotonic() - now
+            self._due[name] = now + max(_AGAIN_SECONDS, _AGAIN_FACTOR * taken)
+
+    def _own_files(self) -> list[Path]:
+        files = [path for path in self._run.path.iterdir() if path != self._run.results_file]
+        for folder in (
+            self._run.best,
+            self._run.best_simple,
+            self._run.best_training,
+            self._run.evidence,
+        ):
+            if folder.is_dir():
+                files += folder.iterdir()
+        return files
+
+    def _states(self, paths: Iterable[Path]) -> dict[str, tuple[int, int]]:
+        found = {}
+        for path in paths:
+            if path.name in _NOT_PUBLISHED or path.suffix in (".tmp", ".old"):
+                continue
+            name = self.address.name(path)
+            with suppress(FileNotFoundError):
+                stat = path.stat()
+                # What somebody else put there may have any name.
+                if path.is_file() and not path.is_symlink() and is_safe(name):
+                    found[name] = stat.st_mtime_ns, stat.st_size
+        return found
+
+    def _is_wanted(self, name: str, *, keep: bool) -> bool:
+        first, _, rest = name.partition("/")
+        if name in _OWN_OBJECTS or first == FOLDER:
+            return False
+        last = name.rpartition("/")[2]
+        if rest and (last in (CHECKPOINT_FILE, MARK) or last.startswith("events.out.tfevents.")):
+            return False
+        path = local_path(self._run.path, name)
+        if not path.exists():
+            return True
+        here, there = path.stat().st_size, self._objects[name]
+        if keep:
+            return last == EPOCHS_FILE and there > here
+        return not rest or there != here
+
+    def _bring(self, name: str) -> None:
+        path = local_path(self._run.path, name)
+        data = self.storage.get(name)
+        if data is None:
+            return
+        if path.exists() and path.read_bytes() == data:
+            return
+        if path.name == EPOCHS_FILE:
+            # Of the epochs that were here.
+            discard(path.with_name(CHECKPOINT_FILE))
+        write_bytes(path, data)

@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gsfl_tune.cluster import Slots, fit
+from gsfl_tune.experiment import Experiment, ExperimentError
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.search_config import ResourcesConfig
+
+TWO_CORES = {"CPU": 2.0, "memory": 1e9}
+FOUR_GPUS = {"CPU": 16.0, "GPU": 4.0}
+
+
+def _request(cpu: float = 1, gpu: Any = "auto") -> ResourcesConfig:
+    return ResourcesConfig(cpu=cpu, gpu=gpu)
+
+
+@pytest.mark.parametrize(
+    ("request_", "nodes", "expected"),
+    [
+        (_request(), [TWO_CORES], Slots(1, 0, 2)),
+        (_request(0.5), [TWO_CORES], Slots(0.5, 0, 4)),
+        (_request(), [FOUR_GPUS], Slots(1, 1, 4)),
+        (_request(), [TWO_CORES, FOUR_GPUS], Slots(1, 1, 4)),
+        (_request(gpu=0), [TWO_CORES, FOUR_GPUS], Slots(1, 0, 18)),
+        # The cores are for four trials: each has a GPU to itself.
+        (_request(4, 0.25), [FOUR_GPUS], Slots(4, 1, 4)),
+        # Three thirds of each GPU, not 12.12 of all of them.
+        (_request(1, 0.33), [FOUR_GPUS], Slots(1, 0.3333, 12)),
+        (_request(1, 0.1), [FOUR_GPUS], Slots(1, 0.25, 16)),
+        (_request(1, 0.6), [FOUR_GPUS], Slots(1, 1, 4)),
+        (_request(1, 3), [FOUR_GPUS, FOUR_GPUS], Slots(1, 3, 2, 3)),
+        (ResourcesConfig(cpu=4, gpus_per_trial=2), [FOUR_GPUS, TWO_CORES], Slots(4, 2, 2, 2)),
+        (ResourcesConfig(gpus_per_trial=1), [FOUR_GPUS], Slots(1, 1, 4)),
+        (ResourcesConfig(cpu=2, workers_per_trial=2), [TWO_CORES], Slots(2, 0, 1, 2)),
+        (ResourcesConfig(gpu=2, workers_per_trial=2), [FOUR_GPUS], Slots(1, 2, 2, 2)),
+    ],
+)
+def test_how_many_trials_fit(
+    request_: ResourcesConfig, nodes: list[dict[str, float]], expected: Slots
+) -> None:
+    assert fit(request_, nodes) == expected
+    assert fit(request_, nodes, max_concurrent=1).count == 1
+    assert fit(request_, nodes, max_concurrent=100).count == expected.count
+
+
+@pytest.mark.parametrize(
+    ("request_", "nodes", "message"),
+    [
+        (_request(gpu=1.5), [FOUR_GPUS], "whole number"),
+        (_request(gpu=1), [TWO_CORES], "2 CPU cores and no GPU"),
+        (ResourcesConfig(gpus_per_trial=2), [TWO_CORES], "2 GPUs.*2 CPU cores and no GPU"),
+        (ResourcesConfig(gpus_per_trial=8), [FOUR_GPUS] * 2, "8 GPUs.*16 CPU cores and 4 GPUs"),
+        (ResourcesConfig(gpu=0.5, gpus_per_trial=2), [FOUR_GPUS], "0.5 beside gpus_per_trial 2"),
+        (ResourcesConfig(workers_per_trial=2), [FOUR_GPUS], "found 2 with 1 GPU a trial"),
+        (_request(3), [TWO_CORES, TWO_CORES], "3 CPU cores and no GPU"),
+        (_request(gpu=5), [FOUR_GPUS, FOUR_GPUS], "5 GPUs.*16 CPU cores and 4 GPUs"),
+        (_request(), [], "nothing"),
+        (_request(gpu=0.001), [FOUR_GPUS], "0.01 to 1"),
+        (
+            _request(8, 2),
+            [TWO_CORES, FOUR_GPUS | {"CPU": 4.0}, TWO_CORES],
+            "1 node of 4 CPU cores and 4 GPUs, 2 nodes of 2 CPU cores and no GPU",
+        ),
+    ],
+)
+def test_what_can_never_run_is_refused(
+    request_: ResourcesConfig, nodes: list[dict[str, float]], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        fit(request_, nodes)
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        ("search.resources.gpu=-1", "at least 0"),
+        ("search.resources.cpu=0", "above 0"),
+        ("search.resources.cpu=-2", "above 0"),
+        ("search.resources.wait=-1", "at least 0"),
+    ],
+)
+def test_negative_requests_are_refused_by_the_file(entry: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=f"--set {entry.partition('=')[0]}: .*{message}"):
+        Experiment.parse("name: x\ndata: {source: typefaces}", overrides=[entry])
+
+
+def test_threads_are_whole_and_at_least_one() -> None:
+    assert Slots(0.5, 0, 1).threads == 1
+    assert Slots(3.9, 0, 1).threads == 3
+    assert Slots(8, 2, 1, workers=2).threads == 4
