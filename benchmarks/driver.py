@@ -136,7 +136,7 @@ class Job:
 def ours(job: Job, *, alike: bool) -> int:
     from gsfl_tune.cluster import Slots
     from gsfl_tune.run import RunDirectory
-    from gsfl_tune.search import Interrupt, Watcher, run_study
+    from gsfl_tune.search import Interrupt, RunContext, Watcher, run_study
 
     run = RunDirectory(job.directory / "ours")
     interrupt = Interrupt(run)
@@ -153,11 +153,13 @@ def ours(job: Job, *, alike: bool) -> int:
 
     outcome = run_study(
         experiment(f"search.trials={job.trials}"),
-        run,
-        resources=Slots(cpu=1, gpu=0, count=job.slots),
-        watchers=[Count()],
+        RunContext(
+            run=run,
+            resources=Slots(cpu=1, gpu=0, count=job.slots),
+            watchers=[Count()],
+            interrupt=interrupt,
+        ),
         trainable=Alike if alike else Ours,
-        interrupt=interrupt,
     )
     counts = outcome.study.counts()
     return counts["COMPLETE"] + counts["PRUNED"]

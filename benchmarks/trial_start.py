@@ -28,7 +28,7 @@ from benchmarks._space import TEXT
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Watcher, run_study
+from gsfl_tune.search import Interrupt, RunContext, Watcher, run_study
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 
 MODEL = "\nmodel:\n  backbone: tf_efficientnet_lite0\n  weights: package"
@@ -99,10 +99,13 @@ def measure(trials: int, slots: int, weights: bool, folder: Path) -> list[dict[s
     with ray_session(cpus=slots):
         run_study(
             tried,
-            run,
-            resources=Slots(cpu=1, gpu=0, count=slots),
-            cache_dir=folder / "cache",
-            watchers=[scheduled],
+            RunContext(
+                run=run,
+                resources=Slots(cpu=1, gpu=0, count=slots),
+                interrupt=Interrupt(run),
+                cache_dir=folder / "cache",
+                watchers=[scheduled],
+            ),
             trainable=Timed,
         )
     notes = []

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
@@ -22,6 +23,7 @@ from gsfl_tune.search import (
     Presence,
     Progress,
     Retraining,
+    RunContext,
     SearchFailed,
     SearchInterrupted,
     SearchTime,
@@ -195,16 +197,23 @@ class _Search:
     def retraining(self) -> Retraining:
         """Returns the retrains at the end."""
         return Retraining(
+            context=self.context,
+            max_failures=self.experiment.defaults().search.max_failures,
+            budget=self.budget,
+        )
+
+    @cached_property
+    def context(self) -> RunContext:
+        """Returns what study and retrains share."""
+        return RunContext(
             run=self.run,
             resources=self.slots,
+            interrupt=self.interrupt,
             side=self.workspace.dataset.pool.side,
             cache_dir=self.workspace.cache_dir,
-            max_failures=self.experiment.defaults().search.max_failures,
             watchers=self.watchers,
-            interrupt=self.interrupt,
             storage=self.storage,
             costs=self.costs,
-            budget=self.budget,
         )
 
     def run_all(self) -> None:
@@ -256,17 +265,10 @@ class _Search:
             limit = SearchTime(self.budget, share, self.counted)
         outcome = run_study(
             experiment,
-            self.run,
+            self.context,
             name,
-            resources=self.slots,
             feature_dim=self.workspace.feature_dim(experiment.defaults()),
-            side=self.workspace.dataset.pool.side,
-            cache_dir=self.workspace.cache_dir,
-            watchers=self.watchers,
-            interrupt=self.interrupt,
             clock=clock,
-            storage=self.storage,
-            costs=self.costs,
             limit=limit,
         )
         if outcome.interrupted:

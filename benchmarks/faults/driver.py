@@ -24,6 +24,7 @@ from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.search import (
     Interrupt,
     Progress,
+    RunContext,
     SearchInterrupted,
     StorageWatcher,
     Watcher,
@@ -135,14 +136,16 @@ def main() -> int:
             config = searched.defaults().search
             outcome = run_study(
                 searched,
-                run,
-                resources=slots(config.resources, config.max_concurrent),
+                RunContext(
+                    run=run,
+                    resources=slots(config.resources, config.max_concurrent),
+                    cache_dir=options.cache,
+                    watchers=watchers,
+                    interrupt=interrupt,
+                    storage=storage,
+                ),
                 feature_dim=512,
-                cache_dir=options.cache,
-                watchers=watchers,
-                interrupt=interrupt,
                 trainable=Logged,
-                storage=storage,
             )
             interrupt.clear()
     except SearchInterrupted as error:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.opening.planning import fixed_to, plan_time, planned
     from gsfl_tune.search.opening.presence import Presence, present
     from gsfl_tune.search.ray_tune.rehearsal import rehearse_largest
+    from gsfl_tune.search.ray_tune.run_context import RunContext
     from gsfl_tune.search.ray_tune.runner import StudyOutcome, open_study, run_study
     from gsfl_tune.search.ray_tune.storage_watch import StorageWatcher, stored_run
     from gsfl_tune.search.samplers.plugin import SamplerFactory, SamplerRequest
@@ -59,6 +60,7 @@ __all__ = [
     "Presence",
     "Progress",
     "Retraining",
+    "RunContext",
     "SamplerFactory",
     "SamplerRequest",
     "SearchFailed",
@@ -108,6 +110,7 @@ _HOMES = {
     "Presence": "opening.presence",
     "Progress": "observers.terminal",
     "Retraining": "finals.protocol",
+    "RunContext": "ray_tune.run_context",
     "SamplerFactory": "samplers.plugin",
     "SamplerRequest": "samplers.plugin",
     "SearchFailed": "finals.protocol",

@@ -13,8 +13,8 @@ from rich.console import Console
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Interrupt, Progress, run_lock, run_study
-from tests.search.experiments import experiment
+from gsfl_tune.search import Interrupt, Progress, run_lock
+from tests.search.experiments import experiment, searched
 
 
 def main(path: str, cache: str, *overrides: str) -> int:
@@ -22,7 +22,7 @@ def main(path: str, cache: str, *overrides: str) -> int:
     try:
         with run_lock(run), ray_session(cpus=2):
             interrupt = Interrupt(run)
-            outcome = run_study(
+            outcome = searched(
                 experiment(*overrides),
                 run,
                 resources=Slots(cpu=1, gpu=0, count=2),

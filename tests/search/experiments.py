@@ -2,9 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import (
+    Interrupt,
+    Job,
+    JobsOutcome,
+    RunContext,
+    StudyOutcome,
+    run_jobs,
+    run_study,
+)
 
 YAML = """
 name: tiny
@@ -35,6 +46,28 @@ search:
 
 def experiment(*overrides: str, text: str = YAML) -> Experiment:
     return Experiment.parse(text, overrides=overrides)
+
+
+# Arguments of `run_study` itself.
+_OF_A_STUDY = ("name", "trials", "feature_dim", "clock", "trainable", "limit")
+_OF_JOBS = ("title", "max_failures")
+
+
+def context(run: RunDirectory, **options: Any) -> RunContext:
+    """A run with an interrupt of its own, unless one is given."""
+    return RunContext(run=run, **{"interrupt": Interrupt(run), **options})
+
+
+def searched(tried: Experiment, run: RunDirectory, **options: Any) -> StudyOutcome:
+    """Runs a study; options of the study and of its run together."""
+    own = {name: options.pop(name) for name in _OF_A_STUDY if name in options}
+    return run_study(tried, context(run, **options), **own)
+
+
+def retrained(jobs: Sequence[Job], run: RunDirectory, **options: Any) -> JobsOutcome:
+    """Runs retrains; options of the jobs and of their run together."""
+    own = {name: options.pop(name) for name in _OF_JOBS if name in options}
+    return run_jobs(jobs, context(run, **options), **own)
 
 
 def states(study: Any) -> list[tuple[int, str, dict[int, float]]]:

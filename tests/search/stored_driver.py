@@ -19,10 +19,9 @@ from gsfl_tune.search import (
     Progress,
     StorageWatcher,
     run_lock,
-    run_study,
     stored_run,
 )
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, searched
 
 
 def main(path: str, cache: str, url: str, *overrides: str) -> int:
@@ -41,7 +40,7 @@ def main(path: str, cache: str, url: str, *overrides: str) -> int:
             write_json(run.manifest_file, {"format": 1})
             watchers = [progress, StorageWatcher(storage, interrupt, progress.notice)]
             storage.start()
-            outcome = run_study(
+            outcome = searched(
                 tiny,
                 run,
                 resources=Slots(cpu=1, gpu=0, count=1),

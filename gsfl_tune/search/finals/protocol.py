@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,15 +14,11 @@ from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.layout import TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.results import Outcome, Score
-from gsfl_tune.run.storage import DriverCopy
-from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.costs.time_budget import TimeBudget
-from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.finals.race import Scores, beaten, image_scores
 from gsfl_tune.search.finals.run_retrains import run_jobs
-from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.observers.checkpoint_retention import make_room
-from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
@@ -138,36 +133,22 @@ def _has_nll(candidate: Candidate) -> bool:
 
 @dataclass(frozen=True)
 class Retraining:
-    """Runs the retrains of a run; retrains that are finished on disk are not run again.
+    """Holds the retrains of a run; retrains that are finished on disk are not run again.
 
     Attributes:
-        run: The run directory.
-        resources: Resources of one retrain, and how many fit.
-        side: Side of the decoded squares.
-        cache_dir: Root of the nodes' caches.
-        max_failures: How often a retrain is restarted after a crash.
-        watchers: Receive every change.
-        interrupt: Interrupt of the whole run.
-        storage: Second location of the run, beside its directory.
-        costs: Learns the durations of trainings.
-        budget: Remaining time, where it is limited.
+        context: The run.
+        max_failures: How often a retrain is started again after a crash.
+        budget: Time that is left, where it is limited.
     """
 
-    run: RunDirectory
-    resources: Resources
-    side: int
-    cache_dir: Path
+    context: RunContext
     max_failures: int
-    watchers: Sequence[Watcher]
-    interrupt: Interrupt
-    storage: DriverCopy | None = None
-    costs: TrialCosts | None = None
     budget: TimeBudget | None = None
 
     def jobs(self, candidate: Candidate, fit: FitOn) -> list[Job]:
         """Returns one job per seed; jobs on train + validation are also tested."""
         final = fit == "train+validation"
-        folder = self.run.finals / candidate.label / ("retrain" if final else "validate")
+        folder = self.context.run.finals / candidate.label / ("retrain" if final else "validate")
         return [
             Job(
                 name=f"{candidate.label} seed {seed}" + ("" if final else ", validation"),
@@ -204,7 +185,7 @@ class Retraining:
         scores: dict[str, list[Scores]] = {label: [] for label in racing}
         done = 0
         while racing and any(len(jobs[label]) > done for label in racing):
-            count = max(1, self.resources.count // len(racing))
+            count = max(1, self.context.resources.count // len(racing))
             batch = {label: jobs[label][done : done + count] for label in racing}
             results = self._run([job for own in batch.values() for job in own], title)
             done += count
@@ -297,20 +278,9 @@ class Retraining:
         return found
 
     def _run(self, jobs: Sequence[Job], title: str) -> list[dict[str, Any]]:
-        make_room(self.run, jobs[0].config.search, self.storage)
-        outcome = run_jobs(
-            jobs,
-            self.run,
-            resources=self.resources,
-            title=title,
-            max_failures=self.max_failures,
-            side=self.side,
-            cache_dir=self.cache_dir,
-            watchers=self.watchers,
-            interrupt=self.interrupt,
-            storage=self.storage,
-            costs=self.costs,
-        )
+        context = self.context
+        make_room(context.run, jobs[0].config.search, context.storage)
+        outcome = run_jobs(jobs, context, title=title, max_failures=self.max_failures)
         if outcome.interrupted:
             raise SearchInterrupted
         return [result or {} for result in outcome.results]

@@ -5,33 +5,29 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import ray
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
-from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.storage import DriverCopy, storage_of
-from gsfl_tune.search.control.interrupt import Interrupt
-from gsfl_tune.search.costs.trial_costs import TrialCosts
-from gsfl_tune.search.observers.base import Watcher, Watchers
+from gsfl_tune.search.observers.base import Watchers
 from gsfl_tune.search.observers.forecast import JobsForecast
 from gsfl_tune.search.observers.time_left import of_jobs
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
 from gsfl_tune.search.ray_tune.heartbeat import Pulses, pulse_of
 from gsfl_tune.search.ray_tune.location import place
-from gsfl_tune.search.ray_tune.runner import Resources
-from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses, failure
+from gsfl_tune.search.ray_tune.retry_policy import RetryPolicy, halved_notice
+from gsfl_tune.search.ray_tune.run_context import RunContext
+from gsfl_tune.search.ray_tune.worker_losses import Failure, failure
 from gsfl_tune.search.workers.retrain import (
     Job,
-    JobSetting,
     load_result,
     run_job,
 )
-from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES
-from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH
+from gsfl_tune.search.workers.settings import WorkerSettings
+from gsfl_tune.training.out_of_memory import HALVED
 
 _POLL_SECONDS = 0.2
 
@@ -52,18 +48,10 @@ class JobsOutcome:
 
 def run_jobs(
     jobs: Sequence[Job],
-    run: RunDirectory,
+    context: RunContext,
     *,
-    resources: Resources,
     title: str = "retraining",
     max_failures: int = 3,
-    side: int | None = None,
-    cache_dir: Path | None = None,
-    watchers: Sequence[Watcher] = (),
-    interrupt: Interrupt | None = None,
-    save_seconds: float = SECONDS_BETWEEN_SAVES,
-    storage: DriverCopy | None = None,
-    costs: TrialCosts | None = None,
 ) -> JobsOutcome:
     """Trains jobs to their ends; jobs that an earlier driver finished are not run again.
 
@@ -71,18 +59,10 @@ def run_jobs(
 
     Args:
         jobs: The jobs, each with a directory of its own.
-        run: The run directory.
-        resources: Resources of one job, and how many fit.
+        context: The run.
         title: Shown to the user while the jobs run.
         max_failures: How often a job is restarted after a crash, from its checkpoint. The
             loss of a node does not count.
-        side: Side of the decoded squares.
-        cache_dir: Root of the nodes' caches.
-        watchers: Receive every change.
-        interrupt: Interrupt of the whole run; default: a new one.
-        save_seconds: Seconds between a job's checkpoints.
-        storage: Second location of the run, beside its directory.
-        costs: Learns how long the jobs took.
 
     Returns:
         The results in the order of the jobs.
@@ -90,30 +70,22 @@ def run_jobs(
     Raises:
         EnvironmentProblem: When the machine failed a job; a second call continues.
     """
-    interrupt = interrupt or Interrupt(run)
-    watcher = Watchers(*watchers)
+    interrupt, costs, storage = context.interrupt, context.costs, context.storage
+    watcher = Watchers(*context.watchers)
     jobs = list(jobs)
     results = [load_result(job) for job in jobs]
     waiting = [index for index, result in enumerate(results) if result is None]
-    resources = resources.at_most(max(1, len(waiting)))
+    context = context.at_most(max(1, len(waiting)))
+    resources = context.resources
     flying: dict[Any, int] = {}
     pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
-    setting = JobSetting(
-        interrupt=run.interrupt_file,
-        storage=storage.address if storage is not None else None,
-        side=side,
-        cache_dir=cache_dir,
-        threads=resources.threads,
-        workers=resources.workers,
-        save_seconds=save_seconds,
-        channel=pulses.channel,
-    ).model_dump_json()
+    settings = context.worker_settings(pulses.channel).model_dump_json()
     remote = ray.remote(_run).options(
         num_cpus=resources.cpu,
         num_gpus=resources.gpu,
         max_retries=0,
     )
-    losses = Losses(max_failures)
+    retries = RetryPolicy(max_failures)
     forecast: JobsForecast | None = None
     if costs is not None:
         forecast, left = of_jobs(jobs, waiting, costs, resources.count)
@@ -125,7 +97,7 @@ def run_jobs(
         while flying or (waiting and not interrupt.requested):
             while waiting and len(flying) < resources.count and not interrupt.requested:
                 index = waiting.pop(0)
-                flying[remote.remote(jobs[index].model_dump_json(), setting)] = index
+                flying[remote.remote(jobs[index].model_dump_json(), settings)] = index
                 if forecast is not None:
                     forecast.started(jobs[index].name)
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)
@@ -137,27 +109,22 @@ def run_jobs(
                 if news is not None:
                     watcher.notice(f"{jobs[index].name}: {news}")
                 if isinstance(result, Failure):
-                    halved = jobs[index].pieces > 1
-                    if result.kind == "memory" and halved:
-                        text = None
-                        result = Failure("error", f"{STILL_TOO_MUCH}: {result.reason}")
-                    elif result.kind == "memory":
-                        text = "ran out of memory: it continues with batches in two halves"
-                        halved = True
-                    else:
-                        text = losses.again(index, result)
-                        halved = losses.wants_less(index, result)
-                    if halved and jobs[index].pieces == 1:
+                    retry = retries.decide(index, result, pieces=jobs[index].pieces)
+                    if retry.halved is not None:
                         jobs[index] = jobs[index].model_copy(update={"pieces": HALVED})
-                    if text is not None:
+                        watcher.notice(halved_notice(jobs[index].name, retry.halved))
+                    if retry.notice is not None:
+                        watcher.notice(f"{jobs[index].name}: {retry.notice}")
+                    if retry.again:
                         waiting.insert(0, index)
                         if forecast is not None:
                             forecast.ended(jobs[index].name, again=True)
-                        watcher.notice(f"{jobs[index].name}: {text}")
                         continue
-                    result = {"failed": result.reason}
+                    result = {"failed": retry.failure.reason}
                 elif result is not None:
                     where = result.pop("place", {})
+                    if result.pop("batch_halved", False) and jobs[index].pieces == 1:
+                        watcher.notice(halved_notice(jobs[index].name))
                     where["job"] = jobs[index].name
                     if costs is not None:
                         job = jobs[index]
@@ -184,8 +151,8 @@ _Told = tuple[dict[str, Any] | None, str | None]
 """Result of a job, and the problem of its storage meanwhile, if any."""
 
 
-def _run(job: str, setting: str) -> _Told:
-    known = JobSetting.model_validate_json(setting)
+def _run(job: str, settings: str) -> _Told:
+    known = WorkerSettings.model_validate_json(settings)
     begun = time.monotonic()
     own = Job.model_validate_json(job)
     try:

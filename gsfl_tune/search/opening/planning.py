@@ -22,9 +22,9 @@ from gsfl_tune.search.costs.time_plan import Asked, Prices, TimePlan, make_plan
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
 from gsfl_tune.search.ray_tune.location import place
-from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.ray_tune.resources import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
-from gsfl_tune.search.workers.trial_worker import open_workspace
+from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.precision import prefix_uses_bf16
 from gsfl_tune.training.pricing import Measured

@@ -13,9 +13,9 @@ from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import BackboneError
 from gsfl_tune.run.storage import RunAddress
 from gsfl_tune.search.ray_tune.heartbeat import asked_of_workers, pulse_of
-from gsfl_tune.search.ray_tune.runner import Resources
+from gsfl_tune.search.ray_tune.resources import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
-from gsfl_tune.search.workers.trial_worker import open_workspace
+from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
 from gsfl_tune.training.pricing.one_step import largest_config, rehearse
 

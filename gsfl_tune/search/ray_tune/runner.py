@@ -5,12 +5,11 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from ray import tune
 
@@ -19,12 +18,10 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.units import byte_count, seconds
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.layout import CHECKPOINT_FILE
-from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
 from gsfl_tune.search.control.stop_conditions import Clock, Limits, Stopwatch
 from gsfl_tune.search.costs.time_budget import SearchTime
-from gsfl_tune.search.costs.trial_costs import TrialCosts
-from gsfl_tune.search.observers.base import Watcher, Watchers
+from gsfl_tune.search.observers.base import Watchers
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper
 from gsfl_tune.search.observers.time_left import of_study
 from gsfl_tune.search.observers.trials_parquet import TrialTable
@@ -36,6 +33,7 @@ from gsfl_tune.search.ray_tune.patches import (
     own_credentials,
     quiet,
 )
+from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline, rung_epochs
 from gsfl_tune.search.ray_tune.scheduler import AshaScheduler
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
@@ -50,42 +48,9 @@ from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.tensorboard_events import hparams
-from gsfl_tune.search.workers.trial_worker import SECONDS_BETWEEN_SAVES, Task
+from gsfl_tune.search.workers.trial_worker import Task
 from gsfl_tune.training.out_of_memory import HALVED
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
-
-
-class Resources(Protocol):
-    """Describes what a trial occupies and how many fit, see `gsfl_tune.cluster.Slots`."""
-
-    @property
-    def cpu(self) -> float:
-        """Returns the CPU cores per trial."""
-        ...
-
-    @property
-    def gpu(self) -> float:
-        """Returns the GPUs per trial."""
-        ...
-
-    @property
-    def count(self) -> int:
-        """Returns the number of parallel trials."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """Returns the CPU threads of one process of a trial."""
-        ...
-
-    @property
-    def workers(self) -> int:
-        """Returns the number of processes of a trial."""
-        ...
-
-    def at_most(self, count: int) -> Resources:
-        """Returns the same for no more than `count` parallel trials."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -135,21 +100,13 @@ def open_study(
 
 def run_study(
     experiment: Experiment,
-    run: RunDirectory,
+    context: RunContext,
     name: StudyName = "search",
     *,
-    resources: Resources,
     trials: int | None = None,
     feature_dim: int | None = None,
-    side: int | None = None,
-    cache_dir: Path | None = None,
-    watchers: Sequence[Watcher] = (),
-    interrupt: Interrupt | None = None,
     clock: Clock | None = None,
-    save_seconds: float = SECONDS_BETWEEN_SAVES,
     trainable: type[tune.Trainable] = GsflTrainable,
-    storage: DriverCopy | None = None,
-    costs: TrialCosts | None = None,
     limit: SearchTime | None = None,
 ) -> StudyOutcome:
     """Searches until the budget is used. Trials that the journal has finished are not run again.
@@ -158,21 +115,13 @@ def run_study(
 
     Args:
         experiment: The experiment, bounds clamped to the data.
-        run: The run directory.
+        context: The run.
         name: ``search``, or ``control`` for the control's own study.
-        resources: Resources of one trial, and how many fit.
         trials: Budget, finished trials included; default ``search.trials``.
         feature_dim: Size of the default model's feature, for the published setting.
-        side: Side of the decoded squares, the same for all trials.
-        cache_dir: Root of the nodes' caches.
-        watchers: Receive every change, in this thread.
-        interrupt: Interrupt of the whole run; default: a new one.
         clock: Time of the study with earlier drivers, for ``search.time_budget``; default:
             this call's time alone.
-        save_seconds: Seconds between a trial's checkpoints.
         trainable: Class that Ray runs.
-        storage: Second location of the run, beside its directory.
-        costs: Prices trials, and learns from their times.
         limit: Time limit for the trials; default: when the study alone has taken
             ``search.time_budget``.
 
@@ -184,6 +133,12 @@ def run_study(
             stay RUNNING in the study.
         UserError: When the study cannot be continued with this experiment.
     """
+    run, interrupt, storage, costs = (
+        context.run,
+        context.interrupt,
+        context.storage,
+        context.costs,
+    )
     study = open_study(experiment, run, name, ahead=True)
     search = experiment.defaults().search
     timeout = None if search.trial_timeout is None else seconds(search.trial_timeout)
@@ -198,7 +153,6 @@ def run_study(
     notices = enqueue_first_trials(
         study, experiment, feature_dim, price=costs.seconds if costs is not None else None
     )
-    interrupt = interrupt or Interrupt(run)
     table = TrialTable(run, study, storage)
     keeper = CheckpointKeeper(
         run,
@@ -213,7 +167,7 @@ def run_study(
         checkpoint_bytes(experiment) if storage is not None and search.disk_budget else 0,
     )
     pulses = TrialPulses()
-    watcher = Watchers(keeper, table, pulses, *watchers)
+    watcher = Watchers(keeper, table, pulses, *context.watchers)
 
     def best_config() -> Config:
         best = study.best()
@@ -238,30 +192,25 @@ def run_study(
         interrupt.raise_trouble()
         return StudyOutcome(study, interrupt.requested, limits.reason)
 
+    settings = context.worker_settings(pulses.channel)
+
     def task(asked: Asked) -> Task:
         config = experiment.configure(asked.params)
         return Task(
+            **dict(settings),
             number=asked.number,
             config=config,
             directory=run.trial(name, asked.number),
-            interrupt=run.interrupt_file,
             metric=study.metric,
             latency=study.latency,
             rungs=rungs_of(config),
             reduction=scheduler.reduction,
-            # The last rung is only reported together with the trial's end.
+            # The last rung is not told without its trial's end.
             reported=min(len(asked.rungs), last_rung),
-            side=side,
-            cache_dir=cache_dir,
-            threads=resources.threads,
-            workers=resources.workers,
             params=asked.params,
             shown=hparams(study.space, asked.params),
-            save_seconds=save_seconds,
             pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
             timeout=timeout,
-            storage=storage.address if storage is not None else None,
-            channel=pulses.channel,
         )
 
     asha = None
@@ -276,7 +225,7 @@ def run_study(
         asha.rebuild((trial.number, study.rungs(trial)) for trial in study.trials())
     budget = trials or search.trials
     # The last trials share the GPUs among themselves only.
-    resources = resources.at_most(max(1, len(again) + budget - study.created()))
+    resources = context.resources.at_most(max(1, len(again) + budget - study.created()))
     forecast, left = of_study(
         experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
     )

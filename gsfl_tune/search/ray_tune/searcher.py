@@ -14,11 +14,11 @@ from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
-from gsfl_tune.search.ray_tune.worker_losses import Failure, Losses
+from gsfl_tune.search.ray_tune.retry_policy import RAN_OUT, RetryPolicy, halved_notice
+from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.study import Study
 from gsfl_tune.search.workers.trial_worker import Task
-from gsfl_tune.training.out_of_memory import STILL_TOO_MUCH
 
 
 class StudySearcher(Searcher):
@@ -58,7 +58,7 @@ class StudySearcher(Searcher):
         self._budget = budget
         self._task = task
         self._again = list(again)
-        self._losses = Losses(max_failures)
+        self._retries = RetryPolicy(max_failures)
         self._watcher = watcher or Watcher()
         self._closed = closed
         self._on_trouble = on_trouble
@@ -151,13 +151,10 @@ class StudySearcher(Searcher):
             failure = self.failures.pop(trial_id, unknown)
             condemned = self._condemned.pop(trial_id, None)
             if condemned is not None:
-                failure = Failure("error", condemned)
-            elif failure.kind == "memory" and task.pieces > 1:
-                failure = Failure("error", f"{STILL_TOO_MUCH}: {failure.reason}")
-            elif self._begins_again(number, failure):
+                self._study.fail(number, condemned)
+            elif not self._ends_with(task, failure):
                 self._again.append(number)
                 return
-            self._study.fail(number, failure.reason)
         elif not result or "interrupted" in result:
             if result and not self._closed():
                 # A process of an earlier attempt, on a lost node, has taken over the trial. Its
@@ -178,30 +175,30 @@ class StudySearcher(Searcher):
             self._study.prune(number, result[task.metric], result["rung"])
         self._watcher.ended(number)
 
-    def _begins_again(self, number: int, failure: Failure) -> bool:
-        """Returns whether a trial without its worker is handed out again, and shows a message."""
-        if failure.kind == "memory":
-            # The trial's next task contains it.
-            self._note_half(number)
-            return True
-        if self._closed():
-            return True  # by a resume
-        text = self._losses.again(number, failure)
-        if text is not None:
-            if self._losses.wants_less(number, failure):
-                self._note_half(number, "lost its process twice, perhaps for lack of memory")
-            self._watcher.notice(f"trial {number}: {text}")
-        return text is not None
+    def _ends_with(self, task: Task, failure: Failure) -> bool:
+        """Returns whether a failure ends a trial, and writes that down; else it starts again."""
+        if self._closed() and failure.kind != "memory":
+            return False  # by a resume
+        number = task.number
+        retry = self._retries.decide(number, failure, pieces=task.pieces)
+        if retry.halved is not None:
+            # The task that it gets next is told so.
+            self._note_half(number, retry.halved)
+        if retry.notice is not None:
+            self._watcher.notice(f"trial {number}: {retry.notice}")
+        if not retry.again:
+            self._study.fail(number, retry.failure.reason)
+        return not retry.again
 
     def _tell_news(self, number: int, result: dict[str, Any]) -> None:
         if "storage" in result:
             self._watcher.notice(f"trial {number}: {result['storage']}")
 
-    def _note_half(self, number: int, what: str = "ran out of memory") -> None:
+    def _note_half(self, number: int, why: str = RAN_OUT) -> None:
         trial = self._study.trial(number)
         if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
             self._study.note(number, "batch_halved", True)
-            self._watcher.notice(f"trial {number} {what}: it continues with batches in two halves")
+            self._watcher.notice(halved_notice(f"trial {number}", why))
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))

@@ -1,17 +1,10 @@
-"""Failures of workers: their cause, read from Ray's texts, and whether to start again."""
+"""Why a worker came to nothing, read from Ray's text."""
 
 from __future__ import annotations
 
 import re
-from collections import Counter
 from dataclasses import dataclass
 from typing import Literal
-
-# A trial of a week on spot machines loses many nodes. A trial that brings its node down every time
-# must still end.
-NODES_PER_TRIAL = 100
-# Number of such deaths after which memory is suspected.
-SILENT_DEATHS = 2
 
 # Name of `gsfl_tune.training.gpu_memory.WorkerSpent`, which comes with torch.
 _SPENT = "WorkerSpent"
@@ -75,47 +68,3 @@ def failure(text: str) -> Failure:
     if rank := _RANK.search(reason):
         return Failure("process", rank[1])
     return Failure("spent" if _SPENT in reason else "error", reason)
-
-
-class Losses:
-    """Counts failures of trials or retrains.
-
-    The loss of a node is not a failure of the trial and is counted separately.
-
-    Args:
-        max_failures: How often a trial is started again after a crash or an error of its own.
-    """
-
-    def __init__(self, max_failures: int) -> None:
-        self._max_failures = max_failures
-        self._counts: Counter[tuple[int, bool]] = Counter()
-        self._deaths: Counter[int] = Counter()
-
-    def wants_less(self, number: int, failure: Failure) -> bool:
-        """Returns whether memory may be the cause: its process died silently once more.
-
-        The kernel, or the limit of a container, ends a process as `kill -9` does.
-        """
-        return failure.kind == "process" and self._deaths[number] >= SILENT_DEATHS
-
-    def again(self, number: int, failure: Failure) -> str | None:
-        """Counts a loss.
-
-        Args:
-            number: Number of the trial or retrain.
-            failure: What happened.
-
-        Returns:
-            Message for the user when it is started again; None when it must not be.
-        """
-        if failure.kind == "spent":
-            # The process refused the trial, which has not begun.
-            return f"a worker process was started anew: {failure.reason}"
-        node = failure.kind == "node"
-        self._counts[number, node] += 1
-        self._deaths[number] += failure.kind == "process"
-        count, limit = self._counts[number, node], NODES_PER_TRIAL if node else self._max_failures
-        if count > limit:
-            return None
-        times = "" if node else f" ({count} of at most {limit} times)"
-        return f"{failure.reason}; it is started again{times}"

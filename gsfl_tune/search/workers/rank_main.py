@@ -53,7 +53,7 @@ def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports:
     import torch
 
     from gsfl_tune.search.workers.rank_pool import RankTask
-    from gsfl_tune.search.workers.trial_worker import open_workspace
+    from gsfl_tune.search.workers.workspaces import open_workspace
     from gsfl_tune.training.process_group import Ranks
     from gsfl_tune.training.training import NonFiniteLoss, Training
 

@@ -15,18 +15,14 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.run import OwnershipLost, read_json, write_json
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
-from gsfl_tune.run.storage import RunAddress, WorkerCopy
+from gsfl_tune.run.storage import WorkerCopy
+from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
-from gsfl_tune.search.workers.trial_worker import (
-    SECONDS_BETWEEN_SAVES,
-    open_workspace,
-    save,
-    take,
-    train_to,
-)
+from gsfl_tune.search.workers.settings import WorkerSettings
+from gsfl_tune.search.workers.trial_worker import save, take, train_to
+from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
-from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.predictions import save_predictions
 from gsfl_tune.training.training import NonFiniteLoss, Training
 
@@ -55,35 +51,21 @@ class Job(BaseModel):
     pieces: int = 1
 
 
-class JobSetting(BaseModel):
-    """Holds what all jobs of a run share; see `Task`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    interrupt: Path
-    storage: RunAddress | None = None
-    side: int | None = None
-    cache_dir: Path | None = None
-    threads: int = 1
-    workers: int = 1
-    save_seconds: float = SECONDS_BETWEEN_SAVES
-    channel: str | None = None
-
-
 def load_result(job: Job) -> dict[str, Any] | None:
     """Reads the result that an earlier driver left."""
     path = job.directory / RESULT_FILE
     return read_json(path) if path.exists() else None
 
 
-def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
+def run_job(job: Job, settings: WorkerSettings) -> dict[str, Any] | None:
     """Trains a job to its end, from its checkpoint if it has one.
 
     Returns:
         Content of ``result.json``: ``validation`` (metrics after the last epoch, with
         ``fit="train"``; the predictions are in ``validation.npz``), ``test`` (metrics, if asked
         for), ``epochs``, ``seconds`` and ``measured`` (epochs and seconds by stage); or
-        ``failed``, a reason. None when it was interrupted.
+        ``failed``, a reason. None when it was interrupted. Not in the file: ``batch_halved``,
+        where it ran out of memory and trained its batches in two parts.
 
     Raises:
         EnvironmentProblem: When the machine failed it (disk, network); it can be run again.
@@ -91,15 +73,17 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     known = load_result(job)
     if known is not None:
         return known
-    if setting.interrupt.exists():
+    if settings.interrupt.exists():
         return None
     worker_copy: WorkerCopy | None = None
     try:
-        if setting.storage is not None:
+        if settings.storage is not None:
             key = fingerprint(job.config, job.seed, job.fit)
-            worker_copy = WorkerCopy(setting.storage, job.directory, key)
+            worker_copy = WorkerCopy(settings.storage, job.directory, key)
             job = job.model_copy(update={"directory": worker_copy.directory})
-        result = _attempt_that_fits(job, setting, job.pieces, worker_copy)
+        result, pieces = with_half_batches(
+            lambda pieces: _attempt(job, settings, pieces, worker_copy), job.pieces
+        )
         if result is not None:
             write_json(job.directory / RESULT_FILE, result)
         if worker_copy is not None:
@@ -111,6 +95,9 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
                 worker_copy.discard(CHECKPOINT_FILE)
     except OwnershipLost:
         return None
+    except TooLarge as error:
+        # Not stored as a result: another machine may have more memory.
+        return {"failed": str(error)}
     except (UserError, OSError) as error:
         problem = environment_problem(error)
         if problem is not None:
@@ -119,32 +106,14 @@ def run_job(job: Job, setting: JobSetting) -> dict[str, Any] | None:
     finally:
         if worker_copy is not None:
             worker_copy.close()
-    return result
-
-
-def _attempt_that_fits(
-    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
-) -> dict[str, Any] | None:
-    """Trains; where memory runs out, tries again from the checkpoint with half the batch."""
-    try:
-        return _attempt(job, setting, pieces, worker_copy)
-    except Exception as error:
-        complaint = out_of_memory(error)
-        if complaint is None:
-            raise
-    # Only here has the error released the memory that it referenced.
-    free_memory()
-    if pieces > 1:
-        # Not stored as a result: another machine may have more memory.
-        raise UserError(f"{STILL_TOO_MUCH}: {complaint}")
-    return _attempt_that_fits(job, setting, HALVED, worker_copy)
+    return result if result is None or pieces == 1 else {**result, "batch_halved": True}
 
 
 def _attempt(
-    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
+    job: Job, settings: WorkerSettings, pieces: int, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
     try:
-        return _train(job, setting, pieces, worker_copy)
+        return _train(job, settings, pieces, worker_copy)
     except NonFiniteLoss as error:
         return {"failed": str(error)}
     except OwnershipLost:
@@ -153,11 +122,11 @@ def _attempt(
 
 
 def _train(
-    job: Job, setting: JobSetting, pieces: int, worker_copy: WorkerCopy | None
+    job: Job, settings: WorkerSettings, pieces: int, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
-    torch.set_num_threads(setting.threads)
-    workspace = open_workspace(job.config.data, setting.side, setting.cache_dir, setting.storage)
-    team = team_of(setting.workers, setting.threads)
+    torch.set_num_threads(settings.threads)
+    workspace = open_workspace(job.config.data, settings.side, settings.cache_dir, settings.storage)
+    team = team_of(settings.workers, settings.threads)
     training = Training(
         job.config,
         workspace,
@@ -168,11 +137,11 @@ def _train(
         team=team,
     )
     with closing(training):
-        return _to_the_end(training, job, setting, worker_copy)
+        return _to_the_end(training, job, settings, worker_copy)
 
 
 def _to_the_end(
-    training: Training, job: Job, setting: JobSetting, worker_copy: WorkerCopy | None
+    training: Training, job: Job, settings: WorkerSettings, worker_copy: WorkerCopy | None
 ) -> dict[str, Any] | None:
     ownership = take(training)
     if worker_copy is not None:
@@ -181,8 +150,8 @@ def _to_the_end(
         training,
         training.total_epochs,
         ownership,
-        interrupt=worker_copy.interrupt if worker_copy else setting.interrupt,
-        save_seconds=setting.save_seconds,
+        interrupt=worker_copy.interrupt if worker_copy else settings.interrupt,
+        save_seconds=settings.save_seconds,
         last_save=time.monotonic(),
     )
     if ending == "interrupted":

@@ -11,80 +11,56 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict
+from pydantic import Field
 
-from gsfl_tune.cache.shared import use_shared_cache
-from gsfl_tune.data import square_side
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.data_config import DataConfig
-from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.storage import RunAddress, Signal, WorkerCopy, open_shared_cache
+from gsfl_tune.run.storage import Signal, WorkerCopy
+from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.rank_pool import team_of
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
+from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fingerprint import fingerprint
-from gsfl_tune.training.out_of_memory import HALVED, STILL_TOO_MUCH, free_memory, out_of_memory
 from gsfl_tune.training.training import NonFiniteLoss, Training
-from gsfl_tune.training.workspace import Workspace
-
-# A checkpoint costs some hundredths of a second, as much as an epoch on cached features. A kill
-# costs at most this time once more: training is a function of the configuration.
-SECONDS_BETWEEN_SAVES = 20.0
 
 
-class Task(BaseModel):
+class Task(WorkerSettings):
     """Describes a trial for a worker process.
 
     Attributes:
         number: Trial number.
         config: The configuration.
         directory: Directory for the trial's files.
-        interrupt: File whose presence asks the trial to save and stop.
         metric: The objective.
         latency: Whether the latency of the trained network is to be measured.
         rungs: Epoch of each rung.
         reduction: Factor between rungs, for Ray's ``rung_time``.
         reported: Number of rungs whose values the study already has.
-        side: Side of the decoded squares.
-        cache_dir: Root of the node's caches.
-        threads: CPU threads of a process.
-        workers: Number of processes that train it together.
         params: All drawn values of searched parameters.
         shown: The active ones, in the form that TensorBoard shows.
-        save_seconds: Seconds between checkpoints.
         pieces: Number of parts of a batch, more than one where the trial ran out of memory
             before.
         timeout: Seconds that the trial may take, those before a restart included.
-        storage: Storage of the run; default: the run directory alone.
-        channel: Channel of the worker's reports, see `gsfl_tune.search.ray_tune.heartbeat`.
     """
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     number: int
     config: Config
     directory: Path
-    interrupt: Path
     metric: str
     latency: bool = False
     rungs: list[int]
     reduction: int = 2
     reported: int = 0
-    side: int | None = None
-    cache_dir: Path | None = None
-    threads: int = 1
-    workers: int = 1
-    params: dict[str, Any] = {}
-    shown: dict[str, bool | int | float | str] = {}
-    save_seconds: float = SECONDS_BETWEEN_SAVES
+    params: dict[str, Any] = Field(default_factory=dict)
+    shown: dict[str, bool | int | float | str] = Field(default_factory=dict)
     pieces: int = 1
     timeout: float | None = None
-    storage: RunAddress | None = None
-    channel: str | None = None
 
     @property
     def name(self) -> str:
@@ -97,43 +73,6 @@ class TrialTimeout(Exception):
 
 
 Ending = Literal["done", "interrupted"]
-
-_workspaces: dict[str, Workspace] = {}
-
-
-def open_workspace(
-    config: DataConfig, side: int | None, cache_dir: Path | None, storage: RunAddress | None = None
-) -> Workspace:
-    """Opens the data of a configuration, kept for the next trial of this process.
-
-    Args:
-        config: The section `data`.
-        side: Side of the decoded squares.
-        cache_dir: Root of the node's caches.
-        storage: Storage of the run; nodes may share their caches there.
-
-    Raises:
-        EnvironmentProblem: When the data cannot be used. All trials of a run use the same
-            data, and it was valid when the run began: it has changed since.
-    """
-    side = side or square_side(config.image_size)
-    # Values that may differ between trials are read from their own configurations at every use.
-    shared = config.model_dump_json(exclude={"augment", "image_size"})
-    key = f"{shared}|{side}|{cache_dir}"
-    use_shared_cache(open_shared_cache(storage))
-    if key not in _workspaces:
-        # Only one is kept, as its backbone may be large.
-        _workspaces.clear()
-        try:
-            _workspaces[key] = Workspace.open(config, side=side, cache_dir=cache_dir)
-        except (UserError, OSError) as error:
-            raise EnvironmentProblem(str(error)) from error
-    return _workspaces[key]
-
-
-def shared() -> object:
-    """Returns what the trials of this process keep for each other."""
-    return _workspaces
 
 
 def take(training: Training) -> Ownership:
@@ -238,13 +177,17 @@ class TrialWorker:
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
         try:
-            result = self._step_that_fits()
+            result, _ = with_half_batches(
+                self._step, self._pieces, release=lambda: self.close(ended=False)
+            )
             if result["done"]:
                 self.close(ended="interrupted" not in result, failed="failed" in result)
         except OwnershipLost:
             # The result is not needed: another process has taken over the trial.
             self.close(ended=False)
             result = {"interrupted": True, "done": True}
+        except TooLarge as error:
+            result = {"failed": str(error), "done": True}
         except (NonFiniteLoss, TrialTimeout, UserError, OSError) as error:
             result = self._broken(error)
         if self._pieces > 1:
@@ -281,28 +224,8 @@ class TrialWorker:
         # A restart of the trial would only help if the machine failed.
         return {"failed" if problem is None else "environment": str(error), "done": True}
 
-    def _step_that_fits(self) -> dict[str, Any]:
-        """Does a step; where memory runs out, tries again from the checkpoint with half batches."""
-        complaint = None
-        try:
-            return self._step()
-        except Exception as error:
-            complaint = out_of_memory(error)
-            if complaint is None:
-                raise
-        # Only here has the error released the memory that it referenced.
-        with suppress(OSError):
-            self.close(ended=False)
-        for workspace in _workspaces.values():
-            workspace.free_device()
-        free_memory()
-        if self._pieces > 1:
-            return {"failed": f"{STILL_TOO_MUCH}: {complaint}", "done": True}
-        self._pieces = HALVED
-        return self._step_that_fits()
-
-    def _step(self) -> dict[str, Any]:
-        task = self.task
+    def _step(self, pieces: int) -> dict[str, Any]:
+        task, self._pieces = self.task, pieces
         training = self._training or self._start()
         epoch = task.rungs[self._rung]
         ending, self._last_save = train_to(

@@ -12,9 +12,9 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import StudyOutcome, Watcher, refuse_changes, run_study
+from gsfl_tune.search import StudyOutcome, Watcher, refuse_changes
 from gsfl_tune.search.observers import checkpoint_retention
-from tests.search.experiments import experiment, states
+from tests.search.experiments import experiment, searched, states
 from tests.search.trainables import Troubled
 
 pytestmark = pytest.mark.usefixtures("ray_of_tests")
@@ -48,7 +48,7 @@ def search(
     run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> Callable[..., tuple[StudyOutcome, list[str]]]:
     def run_it(clock: RungClock, *overrides: str, **options: Any) -> tuple[StudyOutcome, list[str]]:
-        outcome = run_study(
+        outcome = searched(
             experiment(*OVERRIDES, *overrides),
             run,
             resources=two_slots,

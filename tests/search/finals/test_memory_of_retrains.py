@@ -14,8 +14,8 @@ from ray._private.utils import get_system_memory, get_used_memory
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import EpochLog, RunDirectory, read_json, write_json
-from gsfl_tune.search import Job, Watcher, run_jobs
-from tests.search.experiments import experiment
+from gsfl_tune.search import Job, Watcher
+from tests.search.experiments import experiment, retrained
 from tests.search.ray_tune.test_memory_monitor import MARGIN
 
 EPOCHS = 12
@@ -76,7 +76,7 @@ def main(path: str, cache: str) -> None:
         job("large", 64, seed=1),
     ]
     with ray_session(cpus=1):
-        outcome = run_jobs(
+        outcome = retrained(
             jobs,
             run,
             resources=Slots(cpu=1, gpu=0, count=1),

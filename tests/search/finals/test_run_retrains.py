@@ -11,10 +11,11 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
-from gsfl_tune.search import Interrupt, Job, Watcher, load_result, run_jobs
-from gsfl_tune.search.workers.retrain import JobSetting, run_job
+from gsfl_tune.search import Interrupt, Job, Watcher, load_result
+from gsfl_tune.search.workers.retrain import run_job
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training import load_predictions
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, retrained
 from tests.search.starvation import starved
 
 
@@ -49,7 +50,7 @@ def test_jobs_side_by_side(
             ended.append(name)
 
     options: dict[str, Any] = {"resources": two_slots, "cache_dir": cache_dir}
-    outcome = run_jobs(jobs, run, watchers=[Listener()], **options)
+    outcome = retrained(jobs, run, watchers=[Listener()], **options)
     assert not outcome.interrupted
     first, second, whole, broken = outcome.results
     assert first is not None
@@ -72,7 +73,7 @@ def test_jobs_side_by_side(
     assert load_result(jobs[3]) is None
     # Written once: a second call reads.
     times = {job.name: (job.directory / "result.json").stat().st_mtime_ns for job in jobs[:3]}
-    again = run_jobs(jobs[:3], run, **options)
+    again = retrained(jobs[:3], run, **options)
     assert again.results == outcome.results[:3]
     for job in jobs[:3]:
         assert (job.directory / "result.json").stat().st_mtime_ns == times[job.name]
@@ -93,14 +94,14 @@ def test_interrupted_jobs_go_on_where_they_were(
 
     interrupt = Interrupt(run)
     options: dict[str, Any] = {"resources": two_slots, "cache_dir": cache_dir}
-    outcome = run_jobs([job], run, interrupt=interrupt, watchers=[Stopper()], **options)
+    outcome = retrained([job], run, interrupt=interrupt, watchers=[Stopper()], **options)
     assert outcome.interrupted
     assert outcome.results == [None]
     interrupt.clear()
     done = len(EpochLog(job.directory / "epochs.jsonl").read())
     assert 5 < done < 600
     before = EpochLog(job.directory / "epochs.jsonl").read()
-    result = run_jobs([job], run, **options).results[0]
+    result = retrained([job], run, **options).results[0]
     assert result is not None
     assert result["epochs"] == 600
     assert EpochLog(job.directory / "epochs.jsonl").read()[:done] == before
@@ -118,17 +119,17 @@ def test_a_machine_that_fails_stops_the_jobs_which_then_go_on(
     ]
     options: dict[str, Any] = {"resources": one_slot, "cache_dir": cache_dir}
     with pytest.raises(EnvironmentProblem, match=r"gone\.pt"):
-        run_jobs(jobs, run, **options)
+        retrained(jobs, run, **options)
     assert [load_result(job) is not None for job in jobs] == [True, False, False]
     model = create_backbone("resnet10t", "none").model
     torch.save(model.state_dict(), weights)
-    outcome = run_jobs(jobs, run, **options)
+    outcome = retrained(jobs, run, **options)
     assert not outcome.interrupted
     assert all(result and "validation" in result for result in outcome.results)
 
 
 def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None:
-    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir)
+    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir)
     one, two = (_job(run, name) for name in ("one", "two"))
     first = run_job(one, setting)
     assert first is not None
@@ -144,7 +145,7 @@ def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None
 def test_a_job_out_of_memory_goes_on_with_half_the_batch(
     run: RunDirectory, cache_dir: Path
 ) -> None:
-    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir)
+    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir)
     with starved(40):
         result = run_job(_job(run, "halved"), setting)
     assert result is not None

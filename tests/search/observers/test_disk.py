@@ -13,9 +13,9 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Watcher, run_study
+from gsfl_tune.search import Watcher
 from gsfl_tune.search.study.journal import read_studies
-from tests.search.experiments import experiment, states
+from tests.search.experiments import experiment, searched, states
 
 OVERRIDES = (
     "search.trials=5",
@@ -106,11 +106,11 @@ def test_a_search_on_a_disk_that_fails_stops_and_goes_on_when_it_is_mended(
 
     options: dict[str, Any] = {"resources": one_slot, "cache_dir": cache_dir}
     with pytest.raises((EnvironmentProblem, OSError), match=word):
-        run_study(experiment(*OVERRIDES), run, watchers=[Saboteur()], **options)
+        searched(experiment(*OVERRIDES), run, watchers=[Saboteur()], **options)
     getattr(disk, mend)()
     trials = read_studies(kept.journal)["search"]
     assert [trial.value for trial in trials[:2]] == before
     assert not any(trial.state.name == "FAIL" for trial in trials)
-    mended = states(run_study(experiment(*OVERRIDES), run, **options).study)
+    mended = states(searched(experiment(*OVERRIDES), run, **options).study)
     whole = RunDirectory(tmp_path / "whole")
-    assert mended == states(run_study(experiment(*OVERRIDES), whole, **options).study)
+    assert mended == states(searched(experiment(*OVERRIDES), whole, **options).study)

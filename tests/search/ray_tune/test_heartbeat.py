@@ -13,11 +13,11 @@ import ray
 from gsfl_tune.activity import activity, current
 from gsfl_tune.cluster import Slots
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Watcher, run_study
+from gsfl_tune.search import Watcher
 from gsfl_tune.search.observers.base import Said, States
 from gsfl_tune.search.ray_tune import heartbeat as pulse
 from gsfl_tune.search.ray_tune.heartbeat import Pulses, asked_of_workers, pulse_of
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, searched
 from tests.search.trainables import Slow
 from tests.waiting import wait_until
 
@@ -46,7 +46,7 @@ def test_running_trials_say_epoch_and_batch(
     ray_of_tests: None, run: RunDirectory, two_slots: Slots, cache_dir: Path
 ) -> None:
     listener = Listener(run)
-    run_study(
+    searched(
         experiment("search.trials=2"),
         run,
         resources=two_slots,

@@ -13,10 +13,9 @@ from ray._private.utils import get_system_memory, get_used_memory
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import run_study
 from gsfl_tune.search.ray_tune.worker_losses import Failure, failure
 from gsfl_tune.search.study.journal import read_studies
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, searched
 from tests.search.trainables import Hungry
 
 # What Ray, its workers and other programs may take before anybody is ended.
@@ -25,7 +24,7 @@ MARGIN = 6 * 2**30
 
 def main(path: str, cache: str) -> None:
     with ray_session(cpus=1):
-        run_study(
+        searched(
             experiment(
                 "search.trials=4", "search.scheduler.name=none", "search.sampler.name=random"
             ),

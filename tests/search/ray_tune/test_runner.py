@@ -10,8 +10,8 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, open_study, run_study
-from tests.search.experiments import experiment, states
+from gsfl_tune.search import Interrupt, StudyOutcome, Watcher, open_study
+from tests.search.experiments import experiment, searched, states
 from tests.search.trainables import Breaking, Instant, Spent
 
 pytestmark = pytest.mark.usefixtures("ray_of_tests")
@@ -23,7 +23,7 @@ RandomSearch = ("search.sampler.name=random", "search.scheduler.reduction=2")
 def search(cache_dir: Path) -> Callable[..., StudyOutcome]:
     def run_it(run: RunDirectory, slots: Slots, *overrides: str, **options: Any) -> StudyOutcome:
         options = {"save_seconds": 0, "feature_dim": 512, **options}
-        return run_study(
+        return searched(
             experiment(*overrides), run, resources=slots, cache_dir=cache_dir, **options
         )
 
@@ -162,7 +162,7 @@ def test_a_machine_that_fails_ends_the_search_and_no_trial(
     options: dict[str, Any] = {"feature_dim": None}
 
     def again(cache: Path) -> StudyOutcome:
-        return run_study(
+        return searched(
             experiment(*overrides), run, resources=two_slots, cache_dir=cache, **options
         )
 

@@ -18,7 +18,8 @@ from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
 from gsfl_tune.search.ray_tune.storage_watch import tell_finished
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.reconcile import reconcile
-from gsfl_tune.search.workers.retrain import JobSetting, run_job
+from gsfl_tune.search.workers.retrain import run_job
+from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from gsfl_tune.training import load_predictions
 from gsfl_tune.training.fingerprint import fingerprint
@@ -156,7 +157,7 @@ def test_a_retrain_elsewhere_comes_to_the_driver(
         fit="train+validation",
         test=True,
     )
-    setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir, storage=away)
+    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir, storage=away)
     result = run_job(job, setting)
     assert result is not None
     assert load_result(job) is None

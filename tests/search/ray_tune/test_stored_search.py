@@ -21,10 +21,9 @@ from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.storage import Storage, open_storage
 from gsfl_tune.run.storage.journal_segments import find_segments, read_journal
 from gsfl_tune.run.storage.retrying import WORTH_A_WORD
-from gsfl_tune.search import run_study
 from gsfl_tune.search.study.journal import read_studies
 from tests.s3 import S3Server, s3_server
-from tests.search.experiments import experiment, states
+from tests.search.experiments import experiment, searched, states
 from tests.waiting import wait_until
 
 TRIALS, EPOCHS = 8, 60
@@ -109,7 +108,7 @@ def undisturbed(
     """The same search in a directory, with one worker."""
     run = RunDirectory(tmp_path_factory.mktemp("path") / "run")
     slot = Slots(cpu=1, gpu=0, count=1)
-    return states(run_study(experiment(*OVERRIDES), run, resources=slot, cache_dir=cache_dir).study)
+    return states(searched(experiment(*OVERRIDES), run, resources=slot, cache_dir=cache_dir).study)
 
 
 @pytest.mark.slow

@@ -17,13 +17,13 @@ from ray.tune.utils import flatten_dict
 from gsfl_tune.experiment import ExperimentError
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import open_study, pareto_entries, run_study, write_trials
+from gsfl_tune.search import open_study, pareto_entries, write_trials
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, searched
 
 TWO = (
     "search.metric=validation/accuracy",
@@ -156,8 +156,8 @@ def test_a_search_finds_a_front_and_goes_on_where_it_was(
 ) -> None:
     made = experiment(*TWO, "search.trials=6", "training.head.epochs=2")
     options = {"resources": two_slots, "cache_dir": cache_dir, "feature_dim": 512}
-    run_study(made, run, trials=3, **options)
-    outcome = run_study(made, run, **options)
+    searched(made, run, trials=3, **options)
+    outcome = searched(made, run, **options)
     study = outcome.study
     assert study.created() == 6
     complete = [t for t in study.trials() if t.state.name == "COMPLETE"]

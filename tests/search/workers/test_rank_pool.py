@@ -16,12 +16,14 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import Job, Watcher, run_jobs, run_study
+from gsfl_tune.search import Job, Watcher
 from gsfl_tune.search.workers.rank_pool import RankLost, RankProcesses, team_of
-from gsfl_tune.search.workers.retrain import JobSetting, run_job
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker, open_workspace
+from gsfl_tune.search.workers.retrain import run_job
+from gsfl_tune.search.workers.settings import WorkerSettings
+from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
-from tests.search.experiments import experiment
+from tests.search.experiments import experiment, retrained, searched
 
 # A batch that cannot be halved, and an epoch whose last step has fewer micro-batches than the
 # others. Without dropout, the masks of which every rank draws for itself.
@@ -215,7 +217,7 @@ def test_a_retrain_of_two_processes_predicts_what_one_does(
     for workers in (1, 2):
         name = f"with-{workers}"
         job = Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
-        setting = JobSetting(interrupt=run.interrupt_file, cache_dir=cache_dir, workers=workers)
+        setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir, workers=workers)
         results.append(run_job(job, setting))
     one, two = results
     assert one is not None
@@ -286,7 +288,7 @@ def test_a_trial_that_loses_a_process_ends_as_if_it_had_not(
     )  # fmt: skip
     team.dismiss()  # else its process would be found too
     killer = Killer(run.trial("search", 0) / "epochs.jsonl", [victim])
-    outcome = run_study(
+    outcome = searched(
         chosen,
         run,
         resources=Slots(cpu=1, gpu=0, count=1, workers=2),
@@ -318,7 +320,7 @@ def test_retrains_on_ray(ray_of_tests: None, run: RunDirectory, cache_dir: Path)
         Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
         for name in ("first", "second")
     ]
-    outcome = run_jobs(jobs, run, resources=slots, cache_dir=cache_dir)
+    outcome = retrained(jobs, run, resources=slots, cache_dir=cache_dir)
     first, second = outcome.results
     assert first is not None
     assert second is not None
