@@ -8,8 +8,9 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, Watcher, open_study
+from gsfl_tune.search.ray_tune.retry_policy import NODES_PER_TRIAL
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
-from gsfl_tune.search.ray_tune.worker_losses import NODES_PER_TRIAL, Failure
+from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.workers.trial_worker import Task
 from tests.search.experiments import experiment
