@@ -211,8 +211,8 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         "model.backbone=resnet18": "timm has a model of this name",
         "model.backbone=unregistered": "timm.models.register_model decorates",
         "loss.terms.halves=0.5": "which is not a subclass of gsfl_tune.losses.LossTerm",
-        "data.augment.transforms.bends=0.5": "which is not a subclass of gsfl_tune.data.transforms.T",
-        "search.sampler.name=wrong_sampler": "no subclass of gsfl_tune.search.samplers.p",
+        "data.augment.transforms.bends=0.5": "not a subclass of gsfl_tune.data.transforms.T",
+        "search.sampler.name=wrong_sampler": "not a subclass of gsfl_tune.search.samplers.p",
     }
     unused, *used = run(
         ["check", str(file)],
