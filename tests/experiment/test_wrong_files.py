@@ -215,7 +215,7 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD + "model:\n"
         "  dropout: {float: [0, 0.5], when: {model.latent_dim: {gt: 100}}}\n"
         "  latent_dim: {int: [64, 512], when: {model.dropout: {gt: 0.1}}}\n",
-        [(4, "model.dropout", ["circle: model.dropout -> model.latent_dim -> model.dropout"])],
+        [(4, "model.dropout", ["cycle: model.dropout -> model.latent_dim -> model.dropout"])],
     ),
     "alternatives that overlap": (
         HEAD + "model:\n  dropout:\n"
