@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
+import stat
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -132,6 +133,13 @@ def _sizes(folder: Path) -> dict[str, int]:
     found: dict[str, int] = {}
 
     def add(path: Path) -> None:
+        kind = path.stat().st_mode if path.exists() else 0
+        if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
+            # Ray reads whatever is no directory: of these it would never see the end.
+            raise UserError(
+                f"{path}: found a named pipe or a device, allowed are files and directories; "
+                "leave it out with a line in .rayignore"
+            )
         if path.is_file():
             found[path.relative_to(folder).as_posix()] = path.stat().st_size
             if not os.access(path, os.R_OK):

@@ -20,6 +20,7 @@ from gsfl_tune.run.layout import (
     LOCK_FILE,
     RESULT_FILE,
     TEST_FILE,
+    VALIDATION_FILE,
     RunDirectory,
 )
 from gsfl_tune.run.storage import driver_lease as leases
@@ -47,7 +48,7 @@ _THREADS = 8
 # Written by workers, and by the driver for itself.
 _NOT_PUBLISHED = {LOCK_FILE, INTERRUPT_FILE, HERE_FILE, JOURNAL_FILE, f"{JOURNAL_FILE}.lock"}
 _WORKERS = ("trials/", "control/", "finals/")
-_RESULTS = (EPOCHS_FILE, RESULT_FILE, TEST_FILE)
+_RESULTS = (EPOCHS_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE)
 _OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
 
 

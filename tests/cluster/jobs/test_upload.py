@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -93,6 +94,14 @@ def test_too_much_is_refused_with_the_largest_files(project: Path) -> None:
     assert lines[2].endswith("weights/own.pth")
     (project / ".rayignore").write_text("huge.bin\n")
     assert "huge.bin" not in survey(project).sizes
+
+
+def test_a_named_pipe_is_refused_before_anything_reads_it(project: Path) -> None:
+    os.mkfifo(project / "events")
+    with pytest.raises(UserError, match=r"events: found a named pipe or a device, allowed are"):
+        survey(project)
+    (project / ".rayignore").write_text("events\n")
+    assert "events" not in survey(project).sizes
 
 
 def test_rules_that_leave_out_the_directory_itself_are_refused(project: Path) -> None:

@@ -27,6 +27,8 @@ def _fill(run: RunDirectory) -> None:
     write_text(run.best / "config.json", "{}")
     write_text(run.trial("search", 3) / "epochs.jsonl", '{"epoch": 1}\n')
     write_text(run.trial("search", 3) / "checkpoint.pt", "weights")
+    for name in ("result.json", "test.npz", "validation.npz"):
+        write_text(run.finals / "search-3" / "retrain" / "seed-1" / name, name)
 
 
 def _files(run: RunDirectory) -> dict[str, bytes]:
