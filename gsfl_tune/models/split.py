@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import timm
 import torch
@@ -14,9 +14,6 @@ from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
 from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
-
-if TYPE_CHECKING:
-    from gsfl_tune.models.backbones import Backbone
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
 _TOLERANCE = 1e-5
@@ -29,7 +26,8 @@ class SplitBackbone:
     made for one image size; moving the backbone to another device afterwards is an error.
 
     Args:
-        backbone: It is cut before the first block with trainable parameters.
+        backbone: A `gsfl_tune.models.Backbone`; it is cut before the first block with trainable
+            parameters.
         image_size: Side of the images in pixels.
 
     Attributes:
@@ -43,7 +41,7 @@ class SplitBackbone:
     shape: tuple[int, ...]
     channels_last: bool
 
-    def __init__(self, backbone: Backbone, image_size: int, facts: BackboneFacts) -> None:
+    def __init__(self, backbone: nn.Module, image_size: int, facts: BackboneFacts) -> None:
         self._facts = facts
         self._size = image_size
         device = next(backbone.parameters()).device
@@ -54,7 +52,7 @@ class SplitBackbone:
         was_training = backbone.training
         backbone.eval()
         try:
-            halves = cut_in_front(backbone.model, example)
+            halves = cut_in_front(backbone.get_submodule("model"), example)
             self._prefix, self._suffix = halves.prefix, halves.suffix
             self._require_same(example, halves.features)
         finally:
