@@ -20,7 +20,7 @@ PAGE = Path(__file__).parents[3] / "docs" / "ecosystem.md"
 
 def documented() -> dict[str, str]:
     """Column to type, from the first table of the section."""
-    section = PAGE.read_text().split("## trials.parquet")[1].split("Then come")[0]
+    section = PAGE.read_text().split("## trials.parquet")[1].split("| columns |")[0]
     return dict(re.findall(r"^\| `(\w+)` \| ([\w\[\]]+) \|", section, re.MULTILINE))
 
 
