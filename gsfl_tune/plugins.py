@@ -14,7 +14,9 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Literal
 
-Kind = Literal["backbone", "pooling", "loss_term", "transform", "method", "sampler", "source"]
+Kind = Literal[
+    "backbone", "pooling", "loss_term", "transform", "method", "metric", "sampler", "source"
+]
 
 GROUPS: dict[Kind, str] = {
     "backbone": "gsfl_tune.backbones",
@@ -22,6 +24,7 @@ GROUPS: dict[Kind, str] = {
     "loss_term": "gsfl_tune.loss_terms",
     "transform": "gsfl_tune.transforms",
     "method": "gsfl_tune.methods",
+    "metric": "gsfl_tune.metrics",
     "sampler": "gsfl_tune.samplers",
     "source": "gsfl_tune.sources",
 }
@@ -32,6 +35,8 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (),
     "transform": ("trivial", "erasing"),
     "method": ("single", "rdrop", "two_views"),
+    # Of the validation images; experiment files write `validation/NAME`.
+    "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
     "source": (
         *("auto", "folder"),

@@ -39,6 +39,8 @@ bends = my_broken:Wrong
 [gsfl_tune.methods]
 single = my_broken:Wrong
 both = my_broken:Wrong
+[gsfl_tune.metrics]
+nll = my_broken:Wrong
 [gsfl_tune.samplers]
 wrong_sampler = my_broken:Wrong
 """
@@ -166,6 +168,7 @@ def test_commands_know_what_is_installed_and_train_with_it(installed, tmp_path):
     weights = {"cross_entropy": 1, "reconstruction": 0.17, "class_center": 0.005}
     weights |= {"shared_center": 0.075, "decorrelation": 0.1}  # the middle of its range
     for epoch in epochs:
+        assert 0 <= epoch["validation/worst_class"] <= epoch["validation/accuracy"]
         assert 0 < epoch["train/decorrelation"] < 1
         total = sum(weight * epoch[f"train/{name}"] for name, weight in weights.items())
         assert epoch["train/loss"] == pytest.approx(total, rel=1e-4)
@@ -201,12 +204,12 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
     said = done.err.splitlines()
     assert all(line.startswith("my-broken 2.0: entry point gsfl_tune.") for line in said)
     found = [line.partition("found ")[2].partition(",")[0] for line in said]
-    assert sorted(found) == ["Gem", "average", "erasing", "reconstruction", "single"]
+    assert sorted(found) == ["Gem", "average", "erasing", "nll", "reconstruction", "single"]
     # Without those: what is only found out when it is used.
     lines = [
         line
         for line in BROKEN.splitlines()
-        if not line.startswith(("Gem", "average", "rec", "erasing", "single"))
+        if not line.startswith(("Gem", "average", "rec", "erasing", "single", "nll"))
     ]
     (info / "entry_points.txt").write_text("\n".join(lines))
     expected = {
@@ -230,6 +233,20 @@ def test_what_cannot_be_used_is_said_in_one_line_each(tmp_path):
         assert answer.code == 2
         assert reason in answer.err
         assert len(answer.err.splitlines()) == 1
+
+
+def test_a_metric_that_cannot_be_had_is_a_problem_of_every_file(tmp_path):
+    folder = tmp_path / "site"
+    info = folder / "my_broken-2.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-broken\nVersion: 2.0\n")
+    (info / "entry_points.txt").write_text("[gsfl_tune.metrics]\nhalf = my_broken:Wrong\n")
+    (folder / "my_broken.py").write_text(BROKEN_CODE)
+    file = tmp_path / "x.yaml"
+    file.write_text("name: x\ndata: {source: typefaces}\nmodel: {weights: none}\n")
+    [done] = run(["check", str(file)], packages=folder)
+    assert done.code == 2
+    assert "metric half of my-broken 2.0 is my_broken:Wrong, which is not a subclass" in done.err
 
 
 @pytest.mark.slow

@@ -171,10 +171,17 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
 
         return method_problem(name)
 
+    def metric(key: Any) -> str | None:
+        from gsfl_tune.experiment.metrics import metric_problem
+
+        # All of them are computed, whichever is the objective.
+        return next(filter(None, map(metric_problem, plugins("metric"))), None)
+
     added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
     added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
     return {
         "search.sampler.name": sampler,
+        "search.metric": metric,
         "data.source": source,
         "training.method": method,
         **added,

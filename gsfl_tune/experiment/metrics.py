@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import ClassVar, Literal
+
+import numpy as np
+
+from gsfl_tune.plugins import PluginError, make, plugins
 
 Direction = Literal["maximize", "minimize"]
 
@@ -52,6 +57,34 @@ _OF_IMAGES: tuple[tuple[str, Direction, bool], ...] = (
 )
 VALIDATION = "validation"
 
+
+class MetricOfPackage(ABC):
+    """A metric that an installed package adds; made without arguments.
+
+    Its name is that of its entry point. It is computed of every part that is predicted: of the
+    validation images after every epoch, and of the test images at the end.
+
+    Attributes:
+        direction: Which way is better.
+        is_share: Whether it lies between 0 and 1 and is written in percent.
+    """
+
+    direction: ClassVar[Direction]
+    is_share: ClassVar[bool] = False
+
+    @abstractmethod
+    def of(self, logits: np.ndarray, labels: np.ndarray) -> float:
+        """Computes the metric.
+
+        Args:
+            logits: (N, C) float64 class scores before the softmax. Not to be changed.
+            labels: (N,) int64 true classes.
+
+        Returns:
+            A finite number that does not depend on the order of the images.
+        """
+
+
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
@@ -64,9 +97,30 @@ SHARES = tuple(key for key, metric in METRICS.items() if metric.is_share)
 
 
 def metric_of(key: str) -> Metric:
-    """Finds a metric by its key; for an unknown metric larger is better."""
+    """Finds a metric by its key; for an unknown metric larger is better.
+
+    Raises:
+        PluginError: If a package adds it, and it cannot be loaded.
+    """
     part, slash, name = key.rpartition("/")
-    return METRICS.get(key) or Metric(part if slash else "", name, "maximize")
+    if key in METRICS:
+        return METRICS[key]
+    added = plugins("metric").get(name)
+    if part == VALIDATION and added is not None:
+        kind = added.load_class(MetricOfPackage)
+        return Metric(part, name, kind.direction, kind.is_share)
+    return Metric(part if slash else "", name, "maximize")
+
+
+def metric_problem(name: str) -> str | None:
+    """Returns what is wrong with a metric of a package, or None."""
+    try:
+        made = make("metric", name, MetricOfPackage, made="without arguments")
+    except PluginError as error:
+        return str(error)
+    if getattr(made, "direction", None) not in ("maximize", "minimize"):
+        return f"{plugins('metric')[name]}: direction must be maximize or minimize"
+    return None
 
 
 def of_part(part: str, record: Mapping[str, float]) -> dict[str, float]:

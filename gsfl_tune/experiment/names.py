@@ -27,14 +27,16 @@ class Named:
 
     Attributes:
         kind: Kind of extension.
+        prefix: What stands in front of every name.
     """
 
     kind: Kind
+    prefix: str = ""
 
     @property
     def words(self) -> tuple[str, ...]:
         """Returns the names."""
-        return names(self.kind)
+        return tuple(self.prefix + name for name in names(self.kind))
 
     def __get_pydantic_core_schema__(self, source: Any, handler: Any) -> core_schema.CoreSchema:
         return core_schema.no_info_after_validator_function(self._known, handler(source))

@@ -70,13 +70,9 @@ class SearchConfig(Section):
     """Budget, objective and protocol. No leaf of this section can be a distribution."""
 
     trials: int = Field(50, ge=1, description="Trials of the search.")
-    metric: Literal[
-        "validation/accuracy",
-        "validation/balanced_accuracy",
-        "validation/top5",
-        "validation/nll",
-        "validation/ece",
-    ] = Field("validation/accuracy", description="Objective: a trial's value at its last epoch.")
+    metric: Annotated[str, Named("metric", "validation/")] = Field(
+        "validation/accuracy", description="Objective: a trial's value at its last epoch."
+    )
     objectives: list[str] | None = Field(
         None,
         description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "

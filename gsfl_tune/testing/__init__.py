@@ -5,6 +5,7 @@ Each raises `AssertionError` with what is wrong; call it from a test of your pac
 
 from gsfl_tune.testing.loss_terms import check_loss_term
 from gsfl_tune.testing.methods import check_method
+from gsfl_tune.testing.metrics import check_metric
 from gsfl_tune.testing.transforms import check_transform
 
-__all__ = ["check_loss_term", "check_method", "check_transform"]
+__all__ = ["check_loss_term", "check_method", "check_metric", "check_transform"]

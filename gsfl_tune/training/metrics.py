@@ -1,4 +1,7 @@
-"""What a table of logits is worth: the five metrics that every part of the project reports."""
+"""What a table of logits is worth: the five metrics that every part of the project reports.
+
+And those of installed packages.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from gsfl_tune.experiment.metrics import MetricOfPackage
+from gsfl_tune.plugins import PluginError, make, plugins
 
 if TYPE_CHECKING:
     import torch
@@ -27,10 +33,12 @@ def classification_metrics(
         ``accuracy``; ``balanced_accuracy``, the mean recall of the classes that occur in
         `labels`; ``top5``, with all classes where there are fewer than five (ties go to the
         lower class number); ``nll``, the mean negative log-likelihood in nats; ``ece``, the
-        expected calibration error over 15 equal-width bins of the largest probability.
+        expected calibration error over 15 equal-width bins of the largest probability. Then the
+        metrics that installed packages add.
 
     Raises:
         ValueError: If shapes do not fit, there is no row, or a label is out of range.
+        PluginError: If a metric of a package cannot be had, or is not a finite number.
     """
     scores, truth = _as_arrays(logits, labels)
     rows = np.arange(len(truth))
@@ -48,7 +56,16 @@ def classification_metrics(
         "top5": float(in_top.mean()),
         "nll": float(-log_probabilities[rows, truth].mean()),
         "ece": expected_calibration_error(np.exp(log_probabilities.max(axis=1)), correct),
+        **{name: _added(name, scores, truth) for name in plugins("metric")},
     }
+
+
+def _added(name: str, scores: NDArray[np.float64], truth: NDArray[np.int64]) -> float:
+    metric: MetricOfPackage = make("metric", name, MetricOfPackage, made="without arguments")
+    value = metric.of(scores, truth)
+    if not isinstance(value, int | float | np.number) or not np.isfinite(value):
+        raise PluginError(f"{plugins('metric')[name]} gave {value!r}, allowed is a finite number")
+    return float(value)
 
 
 def class_recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.float64]:

@@ -84,7 +84,7 @@ def test_programs_on_the_page_of_extensions_are_those_of_the_example():
     example = ROOT / "examples" / "plugin"
     shown = {*blocks(ROOT / "docs" / "extending.md", "python")}
     files = [path for path in sorted(example.glob("my_plugins/*.py")) if path.stem != "__init__"]
-    assert len(files) == 7
+    assert len(files) == 8
     for path in files:
         assert path.read_text(encoding="utf-8") in shown, f"{path.name} differs from the page"
     toml = (example / "pyproject.toml").read_text(encoding="utf-8")

@@ -1,19 +1,17 @@
 from __future__ import annotations
 
-from typing import get_args
-
 import numpy as np
 import pytest
 
-from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import METRICS, SHARES, keyed, metric_of, of_part
+from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.training.metrics import classification_metrics
 
 
 def test_what_may_be_searched_is_what_is_computed():
-    searched = get_args(Config.model_fields["search"].annotation.model_fields["metric"].annotation)
+    [named] = SearchConfig.model_fields["metric"].metadata
     computed = classification_metrics(np.eye(3), [0, 1, 2])
-    assert list(METRICS) == list(searched)
+    assert list(METRICS) == list(named.words)
     assert [metric.name for metric in METRICS.values()] == list(computed)
 
 

@@ -1,1 +1,1 @@
-"""A pooling, a backbone, a loss term, a transform, a method, a sampler, a source: for gsfl-tune."""
+"""One extension of every kind for gsfl-tune."""

@@ -10,7 +10,7 @@ from typing import Any
 import optuna
 from optuna.trial import FrozenTrial, TrialState, create_trial
 
-from gsfl_tune.experiment.metrics import METRICS
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
@@ -37,7 +37,7 @@ class Study:
         journal: File of the run's journal.
         name: ``search`` or ``control``.
         space: The search space.
-        metric: The objective, a key of METRICS.
+        metric: The objective, a key of a metric.
         latency: Whether latency is a second objective. Optuna accepts no rung values then:
             they are kept in the user attribute ``rungs`` of a trial.
         sampler: Configuration of the sampler.
@@ -69,7 +69,7 @@ class Study:
         self.space = space
         self.metric = metric
         self.seed = seed
-        self.direction = METRICS[metric].direction
+        self.direction = metric_of(metric).direction
         self.latency = latency
         self._path = journal
         self._ahead = ahead
