@@ -74,6 +74,29 @@ def test_cutmix_puts_one_rectangle_in_and_counts_its_pixels():
     assert torch.equal(batch.inputs, bright().inputs)
 
 
+def test_rectangles_are_as_large_as_published_and_lie_everywhere():
+    """The sides are sqrt(1 - share) of the image, with a share of Beta(1, 1) or its rest."""
+    streams, wide = Streams(0), 40
+    images = bright(6, wide)
+    covered = torch.zeros(wide, wide)
+    areas = []
+    for _ in range(400):
+        mixed = Mixing(cutmix=1.0)(images, streams)
+        inside = (mixed.inputs[:, 0] != mixed.labels.float()[:, None, None]).any(0)
+        covered += inside
+        if inside.any():
+            rows, columns = inside.any(1).sum(), inside.any(0).sum()
+            assert abs(int(rows) - int(columns)) <= 1
+        areas.append(1 - mixed.targets.kept)
+    # The smaller part is even between 0 and one half.
+    assert np.mean(areas) == pytest.approx(0.25, abs=0.02)
+    assert np.quantile(areas, 0.9) == pytest.approx(0.45, abs=0.03)
+    # Every corner and edge is reached, and no side more than the other.
+    assert covered.min() > 0
+    assert covered.sum(0)[:5].sum() == pytest.approx(float(covered.sum(0)[-5:].sum()), rel=0.4)
+    assert covered.sum(1)[:5].sum() == pytest.approx(float(covered.sum(1)[-5:].sum()), rel=0.4)
+
+
 def test_both_take_turns_at_random():
     batch = bright()
     streams, cuts = Streams(0), 0

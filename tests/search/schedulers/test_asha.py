@@ -90,6 +90,16 @@ def test_rebuilt_rungs_decide_as_those_that_lived_through_it() -> None:
             assert lived.record(number, k, value) == rebuilt.record(number, k, value)
 
 
+def test_a_journal_may_hold_rungs_that_are_gone_and_values_that_are_none() -> None:
+    """A changed space has fewer rungs; a trial that gave no number may give one when it resumes."""
+    asha = Asha(2, reduction=2)
+    asha.rebuild([(0, {0: 0.9, 1: 0.8, 2: 0.7, 5: 0.1}), (1, {0: float("nan")})])
+    assert asha.cutoff(0, 0) == 0.9
+    assert asha.cutoff(0, 1) == 0.8
+    assert asha.record(1, 0, 0.5)
+    assert asha.cutoff(0, 0) == pytest.approx(0.7)
+
+
 def test_brackets_follow_seed_and_number_and_skip_their_first_rungs() -> None:
     asha = Asha(4, brackets=3, seed=7)
     drawn = [asha.bracket(number) for number in range(500)]
