@@ -70,7 +70,7 @@ def test_clear_removes_everything_and_says_what_it_freed(cache, command):
     answer = command("cache", "clear", "--yes")
     assert (answer.code, answer.out) == (0, "removed 3 entries, freed 3.0 MB\n")
     assert left(cache) == set()
-    assert "nothing" in command("cache").out
+    assert "empty" in command("cache").out
 
 
 def test_clear_one_kind_or_what_is_old(cache, command):

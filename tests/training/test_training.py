@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
+
 import numpy as np
 import pytest
 import torch
@@ -343,3 +346,20 @@ def test_bilinear_pooling_trains_in_both_stages(workspace, tmp_path):
     network = training.trained_network()
     assert network.projection is not None
     assert np.isfinite(training.predict("test").logits).all()
+
+
+@pytest.mark.parametrize("stage", ["head", "finetune"])
+def test_a_training_that_nobody_needs_frees_its_memory_at_once(workspace, tmp_path, stage):
+    """The next trial of the process needs the GPU, and does not wait for a collection."""
+    epochs = {"head": {"epochs": 1}, "finetune": {"epochs": int(stage == "finetune")}}
+    gc.collect()
+    gc.disable()
+    try:
+        training = Training(tiny_config(training=epochs), workspace, tmp_path)
+        run(training)
+        current = training._current()
+        held = [weakref.ref(current), weakref.ref(current.module), weakref.ref(current.optimizer)]
+        del current, training
+        assert [each() for each in held] == [None, None, None]
+    finally:
+        gc.enable()

@@ -93,7 +93,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
         return compiled
 
-    @cached_property
+    # Made for every step: kept, it would tie the stage to itself, and its memory to the collector.
+    @property
     def passes(self) -> Passes:
         """Through the network that is trained."""
         return self._passes(self.module, self._features)

@@ -79,7 +79,8 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             return self._features
         return context.workspace.table(context.config, "views", context.device)
 
-    @cached_property
+    # Made for every step: kept, it would tie the stage to itself, and its memory to the collector.
+    @property
     def passes(self) -> Passes:
         """Through the head that is trained."""
         return self._passes(self.module)
