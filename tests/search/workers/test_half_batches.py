@@ -1,4 +1,4 @@
-"""What becomes of a training that runs out of memory: once more with half the batch, or a reason."""
+"""A training that runs out of memory is made again with half the batch, or says why not."""
 
 from __future__ import annotations
 

@@ -62,10 +62,6 @@ def test_a_problem_that_is_known_as_one_is_passed_on() -> None:
 
 def test_an_error_in_the_handling_of_another_is_judged_by_itself() -> None:
     """That a file is not there is often the regular case, and what follows a mistake of its own."""
-    try:
-        try:
-            raise FileNotFoundError("checkpoint.pt")
-        except FileNotFoundError:
-            raise ValueError("model.groups: found 500")  # noqa: B904
-    except ValueError as error:
-        assert environment_problem(error) is None
+    error = ValueError("model.groups: found 500")
+    error.__context__ = FileNotFoundError("checkpoint.pt")
+    assert environment_problem(error) is None
