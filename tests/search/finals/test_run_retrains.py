@@ -10,13 +10,10 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.models import create_backbone
-from gsfl_tune.run import EpochLog, RunDirectory, read_json
+from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search import Interrupt, Job, Watcher, load_result
-from gsfl_tune.search.workers.retrain import run_job
-from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training import load_predictions
 from tests.search.experiments import experiment, retrained
-from tests.search.starvation import starved
 
 
 def _job(run: RunDirectory, name: str, **options: Any) -> Job:
@@ -126,38 +123,3 @@ def test_a_machine_that_fails_stops_the_jobs_which_then_go_on(
     outcome = retrained(jobs, run, **options)
     assert not outcome.interrupted
     assert all(result and "validation" in result for result in outcome.results)
-
-
-def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None:
-    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir)
-    one, two = (_job(run, name) for name in ("one", "two"))
-    first = run_job(one, setting)
-    assert first is not None
-    second = run_job(two, setting)
-    assert second is not None
-    assert first["validation"] == second["validation"]
-    assert read_json(one.directory / "result.json") == first
-    run.interrupt_file.touch()
-    assert run_job(_job(run, "three"), setting) is None
-    assert run_job(one, setting) == first
-
-
-def test_a_job_out_of_memory_goes_on_with_half_the_batch(
-    run: RunDirectory, cache_dir: Path
-) -> None:
-    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir)
-    with starved(40):
-        result = run_job(_job(run, "halved"), setting)
-    assert result is not None
-    assert result["epochs"] == 3
-    # It is compared by its numbers alone; the models of the end are kept.
-    assert not (run.finals / "halved" / "checkpoint.pt").exists()
-    last = _job(run, "last", fit="train+validation", test=True)
-    run_job(last, setting)
-    assert (last.directory / "checkpoint.pt").exists()
-    with starved(0):
-        result = run_job(_job(run, "starved"), setting)
-    assert result is not None
-    assert "out of memory, at half the batch too" in result["failed"]
-    # Another machine may have more.
-    assert load_result(_job(run, "starved")) is None

@@ -12,16 +12,13 @@ import pytest
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverCopy, RunAddress
-from gsfl_tune.search import Job, load_result, open_study
+from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
 from gsfl_tune.search.ray_tune.storage_watch import tell_finished
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.reconcile import reconcile
-from gsfl_tune.search.workers.retrain import run_job
-from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
-from gsfl_tune.training import load_predictions
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
@@ -142,29 +139,6 @@ def test_an_interrupt_reaches_a_trial_elsewhere(
     task = _task(run, away, cache_dir, config=long, rungs=[5000], interrupt=run.path / "no-file")
     assert TrialWorker(task).step()["interrupted"]
     assert "trials/7/checkpoint.pt" in storage.storage.list("trials/7")
-
-
-def test_a_retrain_elsewhere_comes_to_the_driver(
-    run: RunDirectory, away: RunAddress, storage: DriverCopy, cache_dir: Path
-) -> None:
-    config = experiment(*PLAIN).defaults()
-    directory = run.finals / "search-1" / "retrain" / "seed-1"
-    job = Job(
-        name="seed 1",
-        config=config,
-        directory=directory,
-        seed=1,
-        fit="train+validation",
-        test=True,
-    )
-    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir, storage=away)
-    result = run_job(job, setting)
-    assert result is not None
-    assert load_result(job) is None
-    storage.bring(*(directory / name for name in ("result.json", "test.npz", "checkpoint.pt")))
-    assert load_result(job) == result
-    assert load_predictions(directory / "test.npz").metrics() == pytest.approx(result["test"])
-    assert (directory / "checkpoint.pt").exists()
 
 
 def test_an_end_that_the_journal_does_not_know_is_told_from_the_storage(

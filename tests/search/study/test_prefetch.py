@@ -186,12 +186,3 @@ def test_the_process_ends_with_a_driver_that_is_killed(run: RunDirectory) -> Non
         "the process has ended",
         timeout=10,
     )
-
-
-def test_the_process_imports_neither_torch_nor_ray() -> None:
-    code = (
-        "import sys, gsfl_tune.search.study.prefetch_process\n"
-        "print(sorted({'torch', 'ray', 'timm', 'pandas', 'sklearn'} & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"

@@ -9,10 +9,8 @@ import pytest
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
-from gsfl_tune.search.study.reconcile import reconcile
 from tests.search.experiments import experiment
 
 
@@ -154,56 +152,6 @@ def test_the_lock_of_a_dead_writer_does_not_stop_the_next(run: RunDirectory) -> 
     study = open_study(experiment(), run)
     study.complete(0, 1.0)
     assert study.counts()["COMPLETE"] == 1
-
-
-def test_reconcile_settles_what_was_decided(run: RunDirectory) -> None:
-    study = open_study(experiment(), run)
-    for _ in range(4):
-        study.ask()
-    study.report(0, 0, 1.0)
-    study.report(0, 1, 0.9)
-    study.report(0, 2, 0.8)
-    # Written by hand: a power cut between two records of one write.
-    _plain(run).ask()
-    storage = study._study._storage
-    storage.set_trial_user_attr(study.trials()[2]._trial_id, "reason", "broken")
-    study.prune(1, 5.0, 1)
-    study.report(3, 0, 1.0)
-    study = open_study(experiment(), run)
-    result = reconcile(study, last_rung=2)
-    assert result.again == [3, 4]
-    assert result.settled == [0, 2]
-    trials = _plain(run).trials
-    assert [trial.state.name for trial in trials[:4]] == ["COMPLETE", "PRUNED", "FAIL", "RUNNING"]
-    assert trials[0].value == 0.8
-    assert trials[1].intermediate_values == {1: 5.0}
-    assert reconcile(study, last_rung=2).settled == []
-
-
-def test_refuses_another_experiment_and_says_what_differs(run: RunDirectory) -> None:
-    open_study(experiment(), run).ask()
-    changed = experiment("model.latent_dim={int: [8, 64], step: 8}", "training.head.epochs=5")
-    with pytest.raises(UserError) as error:
-        open_study(changed, run)
-    lines = str(error.value).splitlines()
-    assert any("model.latent_dim" in line and "8 to 32" in line for line in lines)
-    assert any("training.head.epochs: was 4, found 5" in line for line in lines)
-    assert len(lines) == 4
-
-
-def test_more_trials_and_other_resources_are_no_other_experiment(run: RunDirectory) -> None:
-    open_study(experiment(), run).ask()
-    more = experiment("search.trials=99", "search.resources.cpu=2", "search.final_seeds=1")
-    assert open_study(more, run).created() == 1
-
-
-def test_a_journal_of_another_format_is_refused(run: RunDirectory) -> None:
-    open_study(experiment(), run)
-    text = run.journal.read_text()
-    assert '"format":1' in text
-    run.journal.write_text(text.replace('"format":1', '"format":99'))
-    with pytest.raises(UserError, match="99"):
-        open_study(experiment(), run)
 
 
 def test_two_studies_share_the_journal(run: RunDirectory) -> None:

@@ -9,7 +9,6 @@ import torch
 
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
-from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
 from tests.search.starvation import starved
@@ -192,19 +191,6 @@ def test_what_the_machine_does_is_not_the_trials_failure(task: Task, tmp_path: P
         assert result["done"]
         assert "failed" not in result
         assert place in result["environment"]
-
-
-def test_trials_that_differ_in_augmentation_and_size_share_a_workspace(
-    task: Task, cache_dir: Path
-) -> None:
-    data = task.config.data
-    first = open_workspace(data, 40, cache_dir)
-    augment = data.augment.model_copy(update={"flip": not data.augment.flip})
-    other = data.model_copy(update={"augment": augment, "image_size": 24})
-    assert open_workspace(other, 40, cache_dir) is first
-    # Without a side, the size decides how images are decoded.
-    assert open_workspace(other, None, cache_dir).dataset.pool.side < 40
-    assert open_workspace(data, 40, cache_dir) is not first
 
 
 def test_a_shared_workspace_serves_each_trial_its_own_size(task: Task, cache_dir: Path) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 from mlflow.tracking import MlflowClient
 
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.results import Results
 from gsfl_tune.search import Study, open_study
@@ -19,7 +18,6 @@ from gsfl_tune.search.observers.tracking import (
     Tracking,
     TrialRecord,
     open_trackers,
-    redacted,
     track_run,
 )
 from tests.search.experiments import experiment
@@ -121,21 +119,6 @@ def test_a_server_that_is_away_is_one_notice_and_can_be_told_later(
         "search-1": "FAILED",
         "search-2": "RUNNING",
     }
-
-
-@pytest.mark.parametrize("uri", ["mlruns", "/data/mlruns", "file:///data", "ftp://host", "http//x"])
-def test_what_mlflow_cannot_log_to_is_bad_input(uri: str) -> None:
-    with pytest.raises(UserError, match="not a tracking URI"):
-        open_trackers(mlflow=uri)
-
-
-def test_passwords_are_not_shown() -> None:
-    assert redacted("https://me:hunter2@host/x") == "https://me:***@host/x"
-    assert redacted("https://me@host:5000") == "https://me@host:5000"
-    assert redacted("sqlite:///a.db") == "sqlite:///a.db"
-    with pytest.raises(UserError) as refused:
-        open_trackers(mlflow="ftp://me:hunter2@host")
-    assert "hunter2" not in str(refused.value)
 
 
 def test_a_run_whose_images_are_elsewhere_can_be_told(study: Study, run: RunDirectory) -> None:

@@ -1,0 +1,127 @@
+"""The time until the tested bundle has all later phases in it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Job, TrialCosts, Watcher, open_study
+from gsfl_tune.search.observers.time_left import (
+    after_jobs,
+    after_search,
+    of_jobs,
+    of_study,
+    typical,
+)
+from tests.search.experiments import experiment
+
+ALONE = ("search.finalists=1", "search.final_seeds=1", "search.control=off")
+
+
+@pytest.fixture
+def costs() -> TrialCosts:
+    return TrialCosts(train=600, validation=100, classes=21)
+
+
+def _config(*overrides: str) -> Config:
+    return experiment("model.head=gsfl", "model.groups.count=2", *overrides).defaults()
+
+
+def _jobs(run: RunDirectory, count: int, **options: Any) -> list[Job]:
+    config = _config("search.final_seeds=3", "search.finalists=2")
+    return [
+        Job(name=f"seed {seed}", config=config, seed=seed, directory=run.finals / "x", **options)
+        for seed in range(count)
+    ]
+
+
+def test_after_a_search_without_race_and_control_come_two_trainings_and_the_evidence(
+    costs: TrialCosts,
+) -> None:
+    """One with the validation images and one without, after two starts of a process."""
+    config = _config(*ALONE)
+    trainings = costs.seconds(config) * (1 + 700 / 600)
+    expected = trainings + 2 * costs.start + costs.evidence(config)
+    assert after_search(costs, config, 1) == pytest.approx(expected)
+    # Trainings that take twice their price do so later too; the evidence does not.
+    assert after_search(costs, config, 1, 2.0) == pytest.approx(expected + trainings)
+
+
+def test_whatever_a_run_does_more_takes_longer_and_slots_help(costs: TrialCosts) -> None:
+    wishes = [
+        ALONE,
+        ("search.finalists=1", "search.final_seeds=2", "search.control=off"),
+        ("search.finalists=3", "search.final_seeds=2", "search.control=off"),
+        ("search.finalists=3", "search.final_seeds=2", "search.control=matched"),
+        ("search.finalists=3", "search.final_seeds=2", "search.control=tuned"),
+    ]
+    found = [after_search(costs, _config(*each), 1) for each in wishes]
+    assert found == sorted(found)
+    assert len(set(found)) == len(found)
+    assert after_search(costs, _config(*wishes[-1]), 4) < found[-1]
+
+
+def test_after_the_retrains_comes_the_evidence_alone(costs: TrialCosts, run: RunDirectory) -> None:
+    last = _jobs(run, 3, fit="train+validation", test=True)
+    config = last[0].config
+    evidence = costs.evidence(config, seeds=3, slots=1)
+    assert after_jobs(costs, last, 1) == pytest.approx(evidence)
+    # After a race each of the winner's seeds is trained again.
+    race = _jobs(run, 2)
+    least = evidence + costs.start + 3 * costs.seconds(config) * costs.retrain
+    assert after_jobs(costs, race, 1) > least - 1e-6
+
+
+def test_a_sample_of_the_space_is_the_same_each_time_and_has_all_of_it() -> None:
+    found = typical(experiment())
+    assert typical(experiment()) == found
+    assert len(found) == 16
+    assert {config.model.head for config in found} == {"gsfl", "plain"}
+    assert len({config.training.head.learning_rate for config in found}) == 16
+    # Where only some fit, those; where there is nothing to draw, the defaults.
+    assert typical(experiment(), count=0) == [experiment().defaults()]
+
+
+def test_without_prices_nothing_is_said() -> None:
+    watcher, left = of_study(
+        experiment(), "search", None, None, budget=8, slots=1, best=experiment().defaults
+    )
+    assert left is None
+    assert type(watcher) is Watcher
+
+
+def test_a_study_counts_its_trials_the_control_after_it_and_the_end(
+    costs: TrialCosts, run: RunDirectory
+) -> None:
+    def left(budget: int, control: str, name: Any = "search") -> float:
+        tried = experiment(f"search.control={control}")
+        watcher, found = of_study(
+            tried, name, costs, None, budget=budget, slots=1, best=tried.defaults
+        )
+        watcher.begin(open_study(tried, RunDirectory(run.path / control)), budget, 1)
+        assert found is not None
+        return found()
+
+    few, many = left(4, "matched"), left(8, "matched")
+    assert many > few > after_search(costs, experiment("search.control=matched").defaults(), 1)
+    # The search of a tuned control begins when this one ends, and none follows it.
+    assert left(4, "tuned") > left(4, "tuned", "control")
+
+
+def test_jobs_that_end_leave_less_and_at_last_the_rest_of_the_run(
+    costs: TrialCosts, run: RunDirectory
+) -> None:
+    jobs = _jobs(run, 3, fit="train+validation", test=True)
+    forecast, left = of_jobs(jobs, [1, 2], costs, 1)
+    price = costs.seconds(jobs[0].config, fit="train+validation")
+    rest = after_jobs(costs, jobs, 1)
+    assert left() == pytest.approx(2 * price + rest)
+    forecast.started("seed 1")
+    forecast.ended("seed 1")
+    assert left() == pytest.approx(price + rest)
+    forecast.started("seed 2")
+    forecast.ended("seed 2")
+    assert left() == pytest.approx(rest)
