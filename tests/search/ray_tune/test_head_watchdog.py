@@ -46,8 +46,11 @@ class Head:
 def head(monkeypatch: pytest.MonkeyPatch) -> Iterator[Head]:
     one = Head()
     _connected(one, monkeypatch.setattr)
+    # Of a search that another test has run, a watch may be left for a moment.
+    wait_until(lambda: not _watches(), "no other head is watched")
     yield one
     one.fall()
+    wait_until(lambda: not _watches(), "the watch has ended with its block")
 
 
 @pytest.fixture
