@@ -8,7 +8,6 @@ from ray.tune.search import Searcher
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, Watcher, open_study
-from gsfl_tune.search.ray_tune.retry_policy import NODES_PER_TRIAL
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
@@ -93,22 +92,6 @@ def test_a_process_that_dies_twice_without_a_word_trains_in_halves(setup: Setup)
         setup.lose(failure)
         assert ("batch_halved" in setup.study.trial(0).user_attrs) == halved
     assert any("perhaps for lack of memory" in text for text in setup.notices.texts)
-
-
-def test_an_error_is_no_silent_death(setup: Setup) -> None:
-    for failure in (Failure("error", "RuntimeError: no"), PROCESS):
-        setup.suggest()
-        setup.lose(failure)
-    assert "batch_halved" not in setup.study.trial(0).user_attrs
-
-
-def test_a_trial_that_takes_every_node_down_fails_in_the_end(setup: Setup) -> None:
-    setup.suggest()
-    for _ in range(NODES_PER_TRIAL):
-        setup.lose(NODE)
-        setup.suggest()
-    setup.lose(NODE)
-    assert setup.study.trial(0).state.name == "FAIL"
 
 
 def test_the_last_trials_are_handed_out_again_while_others_run(setup: Setup) -> None:

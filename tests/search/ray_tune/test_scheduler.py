@@ -1,0 +1,120 @@
+"""What Ray is told at a rung, and what it tells of a failure."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Asha
+from gsfl_tune.search.ray_tune.scheduler import AshaScheduler
+from gsfl_tune.search.ray_tune.worker_losses import Failure
+from tests.search.ray_tune.test_searcher import Setup
+
+METRIC = "validation/nll"
+DIED = """Failure # 1 (occurred at 2026-11-22_04-00-00)
+The actor died because its node has died. Node Id: 8a2f
+"""
+RAISED = """Failure # 2 (occurred at 2026-11-22_04-00-00)
+ray::GsflTrainable.train() (pid=4711, ip=127.0.0.1, actor_id=c2d3)
+RuntimeError: the GPU is on fire
+"""
+
+
+@pytest.fixture
+def setup(run: RunDirectory) -> Setup:
+    return Setup(run, budget=3)
+
+
+def _trial(number: int, *, protected: bool = False, **more: Any) -> Any:
+    """A trial as Ray keeps it."""
+    config = {"number": number, "protected": protected}
+    return SimpleNamespace(trial_id=f"ray-{number}", config=config, **more)
+
+
+def _scheduler(setup: Setup, *, rungs: int = 2, stops: bool = True) -> AshaScheduler:
+    asha = Asha(rungs, reduction=2, direction="minimize") if stops else None
+    return AshaScheduler(asha, setup.searcher, METRIC)
+
+
+def _rung(k: int, value: float) -> dict[str, Any]:
+    return {"rung": k, METRIC: value}
+
+
+def test_a_trial_worse_than_others_at_its_rung_stops(setup: Setup) -> None:
+    scheduler = _scheduler(setup)
+    answers = [
+        scheduler.on_trial_result(None, _trial(number), _rung(0, value))
+        for number, value in enumerate([1.0, 3.0, 0.5])
+    ]
+    assert answers == ["CONTINUE", "STOP", "CONTINUE"]
+
+
+def test_a_protected_trial_goes_on_and_others_are_compared_with_it(setup: Setup) -> None:
+    scheduler = _scheduler(setup)
+    protected = [
+        scheduler.on_trial_result(None, _trial(number, protected=True), _rung(0, value))
+        for number, value in enumerate([1.0, 3.0])
+    ]
+    assert protected == ["CONTINUE", "CONTINUE"]
+    assert scheduler.on_trial_result(None, _trial(2), _rung(0, 2.5)) == "STOP"
+
+
+def test_without_halving_every_trial_goes_on(setup: Setup) -> None:
+    scheduler = _scheduler(setup, stops=False)
+    for number, value in enumerate([1.0, 3.0, 9.0]):
+        assert scheduler.on_trial_result(None, _trial(number), _rung(0, value)) == "CONTINUE"
+
+
+def test_a_result_without_a_rung_stops_nothing(setup: Setup) -> None:
+    scheduler = _scheduler(setup)
+    failed = {"trial_number": 0, "failed": "not finite", "done": True}
+    assert scheduler.on_trial_result(None, _trial(0), failed) == "CONTINUE"
+    scheduler.on_trial_complete(None, _trial(0), failed)
+
+
+def test_the_end_of_a_trial_is_compared_with_too(run: RunDirectory, setup: Setup) -> None:
+    asha = Asha(1, reduction=2, direction="minimize")
+    scheduler = AshaScheduler(asha, setup.searcher, METRIC)
+    assert asha.cutoff(0, 0) is None
+    scheduler.on_trial_complete(None, _trial(0), _rung(0, 0.25))
+    assert asha.cutoff(0, 0) == 0.25
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (DIED, Failure("node", "its node was lost")),
+        (DIED + RAISED, Failure("error", "RuntimeError: the GPU is on fire")),
+    ],
+)
+def test_the_searcher_learns_from_rays_file_why_a_trial_failed(
+    setup: Setup, tmp_path: Path, text: str, expected: Failure
+) -> None:
+    file = tmp_path / "error.txt"
+    file.write_text(text)
+    _scheduler(setup).on_trial_error(None, _trial(0, error_file=str(file)))
+    assert setup.searcher.failures == {"ray-0": expected}
+
+
+@pytest.mark.parametrize("file", [None, "missing.txt"])
+def test_a_failure_without_a_file_is_the_death_of_a_process(
+    setup: Setup, tmp_path: Path, file: str | None
+) -> None:
+    path = None if file is None else str(tmp_path / file)
+    _scheduler(setup).on_trial_error(None, _trial(0, error_file=path))
+    assert setup.searcher.failures["ray-0"].kind == "process"
+
+
+def test_the_oldest_trial_that_waits_is_run_first(setup: Setup) -> None:
+    scheduler = _scheduler(setup)
+    waiting = [_trial(number, status="PENDING") for number in (10, 9)]
+    live = [_trial(1, status="RUNNING"), *waiting]
+    controller = SimpleNamespace(get_live_trials=lambda: live)
+    assert scheduler.choose_trial_to_run(controller) is waiting[1]
+    for trial in waiting:
+        trial.status = "RUNNING"
+    assert scheduler.choose_trial_to_run(controller) is None
