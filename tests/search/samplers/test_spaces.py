@@ -15,6 +15,7 @@ from tests.search.experiments import experiment
 GSFL = (
     "loss.reconstruction={float: [0, 1]}",
     "loss.shared_center={float: [0, 1], when: {model.head: gsfl}}",
+    "model.groups.count={int: [2, 4]}",
     "model.groups.method={choice: [kmeans, random]}",
 )
 WIDE = experiment(*GSFL, "search.enqueue=[{model.head: gsfl, model.dropout: 0.3}]")
