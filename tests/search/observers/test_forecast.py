@@ -147,15 +147,3 @@ def test_jobs_take_the_slots_that_come_free() -> None:
     assert forecast.left() == 5
     forecast.ended("b", again=True)
     assert forecast.left() == 20
-
-
-def test_prices_learn_from_what_workers_tell() -> None:
-    costs = TrialCosts(train=600, validation=100, classes=21)
-    config = experiment().defaults()
-    before = costs.seconds(config)
-    [work] = costs.work(config)
-    slow = 10 * costs.costs.epoch(work)
-    costs.observe(config, {"measured": f'{{"head": [2, {2 * slow}]}}', "place_machine": "x"})
-    assert costs.costs.epoch(work) == pytest.approx(slow)
-    assert costs.seconds(config) - before == pytest.approx(0.9 * slow * work.epochs)
-    assert costs.epochs_within(config, costs.until(config, 2)) == 2

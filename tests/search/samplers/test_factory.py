@@ -8,7 +8,6 @@ import pytest
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
-from gsfl_tune.search.samplers.grid import grid_points
 from tests.search.experiments import experiment
 
 SAMPLERS = ["tpe", "random", "gp", "cmaes", "sobol", "grid"]
@@ -103,33 +102,6 @@ def test_sobol_leaves_no_point_out(tmp_path: Any) -> None:
     study.enqueue({**params, "model.latent_dim": 8}, "enqueue[1]")
     parts = _search(study, 5)
     assert [one.params for one in asked[1:] if one] + parts[1:] == whole
-
-
-def test_grid_tries_each_configuration_once_and_ends(run: RunDirectory) -> None:
-    study = open_study(_sampled("grid"), run)
-    first = {
-        "model.head": "gsfl", "model.latent_dim": 8, "model.dropout": 0.3,
-        "model.groups.count": 2, "training.head.learning_rate": 0.01,
-    }  # fmt: skip
-    study.enqueue(first, "defaults")
-    seen = _search(study, 1000)
-    # 3 group counts with the GSFL head, none with the plain one: not 2 * 3 * 4 * 3 * 2.
-    assert len(seen) == (3 + 1) * 4 * 3 * 2
-    assert len({tuple(sorted(params.items())) for params in seen}) == len(seen)
-    assert study.ask() is None
-
-
-def test_grid_refuses_what_has_no_steps() -> None:
-    with pytest.raises(UserError, match=r"model\.dropout"):
-        grid_points(experiment("model.dropout={float: [0, 1]}", DISCRETE).space, 0)
-
-
-def test_grid_refuses_to_walk_for_ever() -> None:
-    huge = experiment(
-        DISCRETE, "model.latent_dim={int: [2, 4096]}", "model.dropout={float: [0, 0.9], step: 0.01}"
-    )
-    with pytest.raises(UserError, match="100000"):
-        grid_points(huge.space, 0)
 
 
 def test_a_study_that_cannot_be_sampled_leaves_no_journal(run: RunDirectory) -> None:

@@ -15,11 +15,9 @@ from benchmarks.replay.simulate import Outcome, Setting, simulate
 from benchmarks.replay.spaces import EPOCHS
 from benchmarks.replay.tables import Encoder
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.search_config import SamplerConfig
-from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.samplers.observations import Observed, comparable
-from gsfl_tune.search.schedulers.asha import Asha
 from tests.search.experiments import experiment
+from tests.search.samplers.under_asha import under_asha
 
 # The budget of searches that are compared.
 TRAININGS = 25
@@ -108,53 +106,13 @@ def test_of_many_the_best_and_the_newest_are_kept() -> None:
     assert {7, *range(36, 40)} <= set(numbers)
 
 
-def _under_asha(name: str, tried: Experiment, trials: int, startup: int) -> tuple[int, int, int]:
-    """Trials that came to their end, that were stopped, and that a model proposed."""
-    study = optuna.create_study(direction="maximize")
-    asha = Asha(4, reduction=3)
-    config = SamplerConfig(name=name, startup_trials=startup)  # type: ignore[arg-type]
-    ended, drawn = {"COMPLETE": 0, "PRUNED": 0}, 0
-    for number in range(trials):
-        sampler = study.sampler = create_sampler(config, tried.space, 1, number)
-        trial = study.ask()
-        frozen = study.trials[-1]
-        joint = sampler.infer_relative_search_space(study, frozen)
-        proposed = sampler.sample_relative(study, frozen, joint)
-        params = tried.space.suggest(trial)
-        if proposed:
-            drawn += 1
-            # The values need not be the same: asked twice, it may find another maximum.
-            assert proposed.keys() <= params.keys()
-        # Later ones are worse: nearly all are stopped.
-        value = -float(params["model.dropout"]) - 0.1 * number
-        for k in range(4):
-            trial.report(value + k, k)
-            if asha.record(number, k, value):
-                study.tell(trial, state=TrialState.PRUNED)
-                ended["PRUNED"] += 1
-                break
-        else:
-            study.tell(trial, value + 3)
-            ended["COMPLETE"] += 1
-    return ended["COMPLETE"], ended["PRUNED"], drawn
-
-
 @pytest.mark.parametrize("name", ["gp", "cmaes"])
 def test_all_draws_after_the_start_are_the_models_though_nearly_all_trials_are_stopped(
     name: str,
 ) -> None:
-    complete, pruned, drawn = _under_asha(name, Experiment.parse(SPACE), trials=14, startup=5)
+    complete, pruned, drawn = under_asha(name, Experiment.parse(SPACE), trials=14, startup=5)
     assert complete < 5 < pruned
     assert drawn == 14 - 5
-
-
-def test_cmaes_takes_a_single_number() -> None:
-    one = experiment(
-        "model.head=gsfl", "model.latent_dim=16", "model.groups.count=2",
-        "training.head.learning_rate=0.01", "model.dropout={float: [0, 0.8]}",
-    )  # fmt: skip
-    assert len(one.space) == 1
-    assert _under_asha("cmaes", one, trials=12, startup=4)[2] == 8
 
 
 class Valley:

@@ -11,9 +11,6 @@ from optuna.distributions import CategoricalDistribution, FloatDistribution, Int
 from optuna.trial import TrialState
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.search_config import SamplerConfig
-from gsfl_tune.search.samplers.dry_run import propose
-from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.samplers.history import SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 from tests.search.experiments import experiment
@@ -148,23 +145,6 @@ def test_learns_from_a_bounded_history(multivariate: bool) -> None:
     values = [trial.value for trial in study.trials if trial.value is not None]
     # Uniform draws have a mean of 2 with this objective, and a best of about 4.
     assert np.mean(values[-30:]) > 2.5
-
-
-@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "sobol"])
-def test_a_proposal_without_a_trial_is_the_one_of_a_trial(name: str) -> None:
-    config = SamplerConfig(name=name, startup_trials=5)  # type: ignore[arg-type]
-    study = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=1))
-    for number in range(8):
-        sampler = create_sampler(config, SPACE.space, 3, number)
-        before = len(study.trials)
-        proposed = propose(study, sampler, SPACE.space, number)
-        assert len(study.trials) == before
-        study.sampler = create_sampler(config, SPACE.space, 3, number)
-        trial = study.ask()
-        params = SPACE.space.suggest(trial)
-        assert proposed.params == params
-        if number % 4 != 1:
-            study.tell(trial, _value(params))
 
 
 def _fields(trial: optuna.trial.FrozenTrial) -> dict[str, Any]:

@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
+import numpy as np
 import pytest
-from optuna.trial import TrialState
+from optuna.distributions import IntDistribution
+from optuna.trial import FrozenTrial, TrialState, create_trial
 
 from gsfl_tune.cli import main
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, open_study
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
-from gsfl_tune.search.samplers import grid
-from gsfl_tune.search.samplers.configurations import Node, Tried, count_configurations, key_of, walk
+from gsfl_tune.search.samplers.configurations import Tried, count_configurations, key_of, walk
 from tests.search.experiments import experiment
 
 MODELS = ["tpe", "gp", "cmaes", "random", "sobol", "grid"]
@@ -56,23 +54,6 @@ def test_a_finite_space_is_walked_once_and_ends(run: RunDirectory, name: str) ->
     assert len(set(keys)) == len(keys) == POSSIBLE
     # The same after a resume, with nothing in memory.
     assert open_study(tried, run).ask() is None
-
-
-def test_a_grid_is_walked_once_and_not_for_every_trial(
-    run: RunDirectory, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    walks = []
-
-    def counted(space: Space) -> Iterator[Node]:
-        walks.append(space)
-        return walk(space)
-
-    monkeypatch.setattr(grid, "walk", counted)
-    tried = _small("grid")
-    study = open_study(tried, run)
-    study.enqueue(tried.default_params(), "defaults")
-    assert _search(study, 6) == 6
-    assert len(walks) == 1
 
 
 def test_an_interrupted_study_ends_as_an_uninterrupted_one(run: RunDirectory) -> None:
@@ -120,6 +101,52 @@ def test_of_what_is_left_nothing_is_forgotten() -> None:
     assert count_configurations(tried.space, POSSIBLE - 1) is None
     assert count_configurations(experiment().space, 10**6) is None
     assert rest.untried() == {"model.head": ["gsfl", "plain"]}
+
+
+def test_a_walk_visits_every_configuration_once() -> None:
+    tried = _small("tpe")
+    points = [node.point for node in walk(tried.space)]
+    found = {key_of(tried.space, point) for point in points}
+    assert len(found) == len(points) == POSSIBLE
+    # A group count is part of those with the head that has groups, and of no others.
+    assert {len(point) for point in points if point["model.head"] == "plain"} == {2}
+    assert {len(point) for point in points if point["model.head"] == "gsfl"} == {3}
+    assert not any(node.endless for node in walk(tried.space))
+    assert all(node.endless for node in walk(experiment().space))
+
+
+def test_what_is_inactive_makes_no_other_configuration() -> None:
+    space = _small("tpe").space
+    plain = {"model.head": "plain", "model.dropout": 0.3}
+    assert key_of(space, plain) == key_of(space, plain | {"model.groups.count": 4})
+    gsfl = {"model.head": "gsfl", "model.dropout": 0.3, "model.groups.count": 3}
+    assert key_of(space, gsfl) != key_of(space, gsfl | {"model.groups.count": 4})
+
+
+def _trial(state: TrialState, dim: int) -> FrozenTrial:
+    name = "model.latent_dim"
+    kind = IntDistribution(2, 1000)
+    return create_trial(state=state, params={name: dim}, distributions={name: kind})
+
+
+def test_draws_reach_the_last_untried_configuration_and_then_refuse() -> None:
+    tried = experiment(
+        "model.head=plain", "training.head.learning_rate=0.01", "model.dropout=0",
+        "model.latent_dim={int: [2, 1000]}",
+    )  # fmt: skip
+    trials = [_trial(TrialState.FAIL, dim) for dim in range(2, 1001) if dim != 777]
+    rest = Tried(tried.space)
+    rest.look(trials)
+    assert len(rest) == 998
+    for seed in range(5):
+        assert rest.draw(np.random.default_rng(seed)) == {"model.latent_dim": 777}
+    # A trial that only waits was not tried; one that runs was.
+    rest.look([*trials, create_trial(state=TrialState.WAITING)])
+    assert not rest.exhausted()
+    rest.look([*trials, _trial(TrialState.RUNNING, 777)])
+    assert rest.exhausted()
+    with pytest.raises(ValueError, match="every configuration"):
+        rest.draw(np.random.default_rng(0))
 
 
 class Notices(Watcher):
