@@ -5,11 +5,10 @@ for latency and our copy are level (0.99 to 1.09 times ours), its hint for throu
 that. It needs 2 to 3 s more for each model, and 180 MB of disk. So ours stays; another way would be
 another maker of `FrozenForward`.
 
-How it is measured: Images are random, batches are of 64, all cores are used, the
-fastest of some rounds counts. OpenVINO gets the model by `openvino.convert_model` in float32 for a
-batch of any size, with the hint for throughput and with that for latency; the better one is shown.
-Beside images/s stand the seconds that making it ready takes, what it adds to an installation, and
-the largest difference of the pooled unit feature from the model as it is.
+How it is measured: images are random, batches are of 64, all cores are used, the fastest of some
+rounds counts. OpenVINO gets the model by `openvino.convert_model` in float32 for a batch of any
+size. Beside images/s stand the seconds that making it ready takes, and the largest difference of
+the pooled unit feature from the model as it is.
 
     pip install openvino
     python benchmarks/frozen.py
