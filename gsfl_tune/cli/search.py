@@ -9,7 +9,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -100,14 +100,15 @@ class Search(Command):
         from gsfl_tune.search.observers.terminal import Progress
 
         # Shows activity from here on, as loading PyTorch and Ray takes seconds too.
-        with Progress() as progress, _stoppable():
+        with Progress() as progress, _stoppable() as stop_if_asked:
             with activity("reading the experiment, loading PyTorch"):
                 if names_images(args.file):
                     experiment = experiment_of_images(args, progress.notice)
                 else:
                     experiment = load_experiment(args)
+            stop_if_asked()
             run_dir = args.run_dir or Path("runs") / experiment.name
-            code = self._search(args, experiment, run_dir, progress)
+            code = self._search(args, experiment, run_dir, progress, stop_if_asked)
         if code != FINISHED:
             return code
         from gsfl_tune.report import load_results, print_results
@@ -123,6 +124,7 @@ class Search(Command):
         experiment: Experiment,
         run_dir: Path,
         progress: Progress,
+        stop_if_asked: Callable[[], None],
     ) -> int:
         from gsfl_tune.activity import activity
 
@@ -131,6 +133,7 @@ class Search(Command):
             from gsfl_tune.run import RunDirectory
             from gsfl_tune.run.storage import run_url
             from gsfl_tune.search.observers.tracking import Tracking, open_trackers, redacted
+        stop_if_asked()
 
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
@@ -181,10 +184,14 @@ class Search(Command):
 
 
 @contextmanager
-def _stoppable() -> Iterator[None]:
+def _stoppable() -> Iterator[Callable[[], None]]:
     """Handles Ctrl-C and SIGTERM at any stage of the search, and confirms them at once.
 
     While trials run, the search handles them itself (`gsfl_tune.search.control.interrupt`).
+
+    Yields:
+        Function that raises the interrupt again if there was one. Libraries may swallow it while
+        they are imported, by an ``except`` without a class.
     """
     from gsfl_tune.activity import Activity, begin, current, end
 
@@ -196,9 +203,16 @@ def _stoppable() -> Iterator[None]:
             words = "asked to stop: ending running work"
             said.append(begin(Activity(words, urgent=True)))
 
+    asked = threading.Event()
+
     def stop(number: int, frame: FrameType | None) -> None:
+        asked.set()
         say()
         raise KeyboardInterrupt
+
+    def stop_if_asked() -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
 
     def listen() -> None:
         # Python's handlers wait for a library call to return, which may take seconds.
@@ -214,7 +228,7 @@ def _stoppable() -> Iterator[None]:
     listener.start()
     before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield stop_if_asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)

@@ -40,8 +40,6 @@ def test_a_run_that_has_begun_can_be_resumed(tmp_path, capsys):
     assert f"--run-dir {run.path} --resume" in capsys.readouterr().out
 
 
-# A library that is being imported may swallow the interrupt (a bare except): seldom, but seen.
-@pytest.mark.slow
 def test_sigterm_before_there_is_a_run_ends_in_a_word(tmp_path):
     process = subprocess.Popen(
         [sys.executable, "-m", "gsfl_tune", "search", SPACE, "--run-dir", str(tmp_path / "run")],
@@ -55,3 +53,41 @@ def test_sigterm_before_there_is_a_run_ends_in_a_word(tmp_path):
     process.terminate()
     _, error = process.communicate(timeout=60)
     assert (process.returncode, error) == (1, "interrupted\n")
+
+
+SWALLOWS = """\
+import os, signal, time
+try:
+    os.kill(os.getpid(), signal.SIGTERM)
+    time.sleep(5)
+except:
+    pass
+"""
+PASSES_ON = 'exec("raise KeyboardInterrupt")\n'
+
+
+@pytest.mark.parametrize("code", [SWALLOWS, PASSES_ON], ids=["swallows", "passes-on"])
+def test_an_interrupt_while_a_library_is_imported_ends_the_search(tmp_path, code):
+    """The library is a package that adds a metric: every file asks for it."""
+    info = tmp_path / "site" / "my_metric-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: my-metric\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gsfl_tune.metrics]\nmine = my_metric:Accuracy\n")
+    (tmp_path / "site" / "my_metric.py").write_text(
+        code
+        + "from gsfl_tune.experiment.metrics import MetricOfPackage\n"
+        + "class Accuracy(MetricOfPackage):\n"
+        + "    direction = 'maximize'\n"
+        + "    def of(self, logits, labels):\n"
+        + "        return float((logits.argmax(1) == labels).mean())\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-m", "gsfl_tune", "search", SPACE, "--run-dir", str(tmp_path / "run")],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env=os.environ
+        | {"GSFL_TUNE_CACHE": str(tmp_path / "cache"), "PYTHONPATH": str(tmp_path / "site")},
+    )
+    assert (done.returncode, done.stderr) == (1, "interrupted\n")
+    assert not (tmp_path / "run").exists()
