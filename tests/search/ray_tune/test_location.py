@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import ray
@@ -14,38 +12,13 @@ import torch
 from gsfl_tune.search.ray_tune.location import machine, place
 
 
-@pytest.fixture(autouse=True)
-def forgotten() -> Iterator[None]:
-    machine.cache_clear()
-    yield
-    machine.cache_clear()
-
-
-def _assigned(monkeypatch: pytest.MonkeyPatch, *gpus: str) -> None:
-    """Ray says that this process has these GPUs."""
-    context = SimpleNamespace(
-        get_node_id=lambda: "8a2f", get_accelerator_ids=lambda: {"GPU": list(gpus)}
-    )
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
-
-
-def test_a_process_without_a_gpu_names_its_node_itself_and_its_cpu(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    _assigned(monkeypatch)
-    assert place() == {
-        "place_node": "8a2f",
-        "place_gpus": "",
-        "place_worker": os.getpid(),
-        "place_machine": machine(False),
-    }
-
-
-def test_the_gpus_of_a_process_are_named_in_one_text(monkeypatch: pytest.MonkeyPatch) -> None:
-    _assigned(monkeypatch, "2", "3")
-    found = place()
-    assert found["place_gpus"] == "2,3"
-    assert found["place_machine"] == machine(True)
+def test_a_worker_names_its_node_itself_and_its_cpu(ray_of_tests: None) -> None:
+    found = ray.get(ray.remote(place).options(num_cpus=1).remote())
+    [node] = ray.nodes()
+    assert found["place_node"] == node["NodeID"]
+    assert found["place_gpus"] == ""
+    assert found["place_worker"] != os.getpid()
+    assert found["place_machine"] == machine(False)
 
 
 @pytest.mark.skipif(not Path("/proc/cpuinfo").exists(), reason="needs Linux")

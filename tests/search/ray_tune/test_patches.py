@@ -6,7 +6,6 @@ import logging
 import os
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -48,14 +47,6 @@ def test_all_is_as_before_after_a_search_that_broke(
     with pytest.raises(RuntimeError, match="the search broke"), patch():
         search()
     assert _state() == before
-
-
-def test_snapshots_hold_no_trials() -> None:
-    trial = SimpleNamespace(trial_id="ray-1", get_json_state=lambda: "a long text")
-    controller: Any = SimpleNamespace(_trials_to_cache={trial.trial_id: trial}, _trial_metadata={})
-    with patches.light_snapshots():
-        assert TuneController._get_trial_checkpoints(controller) == {}
-    assert controller._trials_to_cache, "the last snapshot is to have them all"
 
 
 @pytest.mark.parametrize("module", [actor_manager, tune_controller])

@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray.train._internal.storage import StorageContext
+from ray.tune.experiment import Trial
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Asha
@@ -29,10 +31,10 @@ def setup(run: RunDirectory) -> Setup:
     return Setup(run, budget=3)
 
 
-def _trial(number: int, *, protected: bool = False, **more: Any) -> Any:
-    """A trial as Ray keeps it."""
+def _trial(number: int, *, protected: bool = False) -> Trial:
+    """A trial of Ray's, without a trainable."""
     config = {"number": number, "protected": protected}
-    return SimpleNamespace(trial_id=f"ray-{number}", config=config, **more)
+    return Trial("stub", config=config, trial_id=f"ray-{number}", stub=True)
 
 
 def _scheduler(setup: Setup, *, rungs: int = 2, stops: bool = True) -> AshaScheduler:
@@ -84,6 +86,15 @@ def test_the_end_of_a_trial_is_compared_with_too(run: RunDirectory, setup: Setup
     assert asha.cutoff(0, 0) == 0.25
 
 
+def _failed(folder: Path, name: str | None) -> Trial:
+    """A trial of Ray's whose failures are in a file of this name."""
+    trial = _trial(0)
+    trial.storage = StorageContext(str(folder), "fit", trial_dir_name="ray-0")
+    trial.run_metadata.error_filename = name
+    Path(trial.local_path).mkdir(parents=True, exist_ok=True)
+    return trial
+
+
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
@@ -92,29 +103,29 @@ def test_the_end_of_a_trial_is_compared_with_too(run: RunDirectory, setup: Setup
     ],
 )
 def test_the_searcher_learns_from_rays_file_why_a_trial_failed(
-    setup: Setup, tmp_path: Path, text: str, expected: Failure
+    ray_of_tests: None, setup: Setup, tmp_path: Path, text: str, expected: Failure
 ) -> None:
-    file = tmp_path / "error.txt"
-    file.write_text(text)
-    _scheduler(setup).on_trial_error(None, _trial(0, error_file=str(file)))
+    trial = _failed(tmp_path, "error.txt")
+    Path(trial.error_file).write_text(text)
+    _scheduler(setup).on_trial_error(None, trial)
     assert setup.searcher.failures == {"ray-0": expected}
 
 
-@pytest.mark.parametrize("file", [None, "missing.txt"])
+@pytest.mark.parametrize("name", [None, "missing.txt"])
 def test_a_failure_without_a_file_is_the_death_of_a_process(
-    setup: Setup, tmp_path: Path, file: str | None
+    ray_of_tests: None, setup: Setup, tmp_path: Path, name: str | None
 ) -> None:
-    path = None if file is None else str(tmp_path / file)
-    _scheduler(setup).on_trial_error(None, _trial(0, error_file=path))
+    _scheduler(setup).on_trial_error(None, _failed(tmp_path, name))
     assert setup.searcher.failures["ray-0"].kind == "process"
 
 
 def test_the_oldest_trial_that_waits_is_run_first(setup: Setup) -> None:
     scheduler = _scheduler(setup)
-    waiting = [_trial(number, status="PENDING") for number in (10, 9)]
-    live = [_trial(1, status="RUNNING"), *waiting]
+    running, *waiting = live = [_trial(number) for number in (1, 10, 9)]
+    running.set_status(Trial.RUNNING)
+    # All that it asks of Ray's controller.
     controller = SimpleNamespace(get_live_trials=lambda: live)
     assert scheduler.choose_trial_to_run(controller) is waiting[1]
     for trial in waiting:
-        trial.status = "RUNNING"
+        trial.set_status(Trial.RUNNING)
     assert scheduler.choose_trial_to_run(controller) is None

@@ -1,11 +1,10 @@
-"""Trials one after the other in the class that Ray runs, without a Ray."""
+"""Trials one after the other in the class that Ray runs."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -55,10 +54,9 @@ def trainable(config: Config) -> GsflTrainable:
 
 
 def test_one_process_runs_trials_one_after_the_other(
-    trainable: GsflTrainable, config: Config, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+    ray_of_tests: None, trainable: GsflTrainable, config: Config, run: RunDirectory
 ) -> None:
-    context = SimpleNamespace(get_node_id=lambda: "8a2f", get_accelerator_ids=dict)
-    monkeypatch.setattr(ray, "get_runtime_context", lambda: context)
+    [node] = ray.nodes()
     first = trainable.step()
     assert trainable.reset_config(config(1)) is True
     second = trainable.step()
@@ -69,7 +67,7 @@ def test_one_process_runs_trials_one_after_the_other(
         (record,) = EpochLog(run.trial("search", number) / "epochs.jsonl").read()
         assert result["validation/nll"] == record["validation/nll"]
         assert result["place_worker"] == os.getpid()
-        assert result["place_node"] == "8a2f"
+        assert result["place_node"] == node["NodeID"]
 
 
 def test_a_process_whose_gpu_is_full_of_leftovers_refuses_the_next_trial(

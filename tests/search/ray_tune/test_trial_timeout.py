@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
 import ray
+from ray.exceptions import RayActorError
+from ray.tune.experiment import Trial
 
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.ray_tune import trial_timeout
@@ -17,6 +18,14 @@ from tests.search.ray_tune.test_searcher import Setup
 HOUR = 3600.0
 
 
+@ray.remote(num_cpus=0)
+class Process:
+    """The process of a trial."""
+
+    def answers(self) -> bool:
+        return True
+
+
 class Watched:
     """A trial that began in this process after an earlier one had trained for an hour."""
 
@@ -25,24 +34,31 @@ class Watched:
         log = EpochLog(run.trial("search", 0) / "epochs.jsonl")
         log.append({"epoch": 1, "seconds": HOUR, "validation/nll": 3.0})
         self.setup.suggest()
-        # A trial as Ray keeps it, and the process that it has.
-        self.process = object()
-        self.trial: Any = SimpleNamespace(
-            trial_id="ray-1", temporary_state=SimpleNamespace(ray_actor=self.process)
-        )
-        self.killed: list[object] = []
+        self.process = Process.remote()
+        self.trial = Trial("stub", trial_id="ray-1", stub=True)
+        self.trial.temporary_state.ray_actor = self.process
         self.away = 0.0
 
     def deadlines(self, timeout: float | None) -> Deadlines:
         return Deadlines(timeout, self.setup.searcher, lambda: self.away)
 
+    @property
+    def alive(self) -> bool:
+        """Whether the process of the trial answers."""
+        try:
+            return bool(ray.get(self.process.answers.remote(), timeout=60))
+        except RayActorError:
+            return False
+
 
 @pytest.fixture
-def watched(run: RunDirectory, monkeypatch: pytest.MonkeyPatch) -> Watched:
-    one = Watched(run)
-    monkeypatch.setattr(ray, "kill", one.killed.append)
+def watched(
+    ray_of_tests: None, run: RunDirectory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Watched]:
     monkeypatch.setattr(trial_timeout, "GRACE_SECONDS", 0.0)
-    return one
+    one = Watched(run)
+    yield one
+    ray.kill(one.process)
 
 
 def test_a_trial_that_does_not_answer_is_ended_for_good_with_its_reason(watched: Watched) -> None:
@@ -50,7 +66,7 @@ def test_a_trial_that_does_not_answer_is_ended_for_good_with_its_reason(watched:
     deadlines.on_trial_start(0, [], watched.trial)
     for _ in range(3):
         deadlines.on_step_end(0, [])
-    assert watched.killed == [watched.process]
+    assert not watched.alive
     # Its process has died, as far as Ray knows: that is not tried again.
     watched.setup.lose(Failure("process", "the worker process died"))
     ended = watched.setup.study.trial(0)
@@ -65,7 +81,7 @@ def test_a_trial_within_its_time_is_left_alone(watched: Watched, timeout: float 
     deadlines = watched.deadlines(timeout)
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == []
+    assert watched.alive
 
 
 def test_a_slow_trial_is_given_time_to_end_by_itself(
@@ -75,7 +91,7 @@ def test_a_slow_trial_is_given_time_to_end_by_itself(
     deadlines = watched.deadlines(HOUR)
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == []
+    assert watched.alive
 
 
 @pytest.mark.parametrize("end", ["on_trial_complete", "on_trial_error", "on_trial_recover"])
@@ -86,10 +102,10 @@ def test_what_has_ended_is_not_ended_again_until_it_starts_again(
     deadlines.on_trial_start(0, [], watched.trial)
     getattr(deadlines, end)(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == []
+    assert watched.alive
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == [watched.process]
+    assert not watched.alive
 
 
 def test_the_time_without_a_storage_is_not_the_trials_own(watched: Watched) -> None:
@@ -99,10 +115,10 @@ def test_the_time_without_a_storage_is_not_the_trials_own(watched: Watched) -> N
     deadlines.on_trial_start(0, [], watched.trial)
     watched.away += 60.0
     deadlines.on_step_end(0, [])
-    assert watched.killed == []
+    assert watched.alive
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == [watched.process]
+    assert not watched.alive
 
 
 def test_a_trial_without_a_process_has_nothing_to_end(watched: Watched) -> None:
@@ -110,7 +126,7 @@ def test_a_trial_without_a_process_has_nothing_to_end(watched: Watched) -> None:
     deadlines = watched.deadlines(HOUR)
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert watched.killed == []
+    assert watched.alive
     watched.setup.lose(Failure("node", "its node was lost"))
     # It was never condemned: it is handed out again.
     assert watched.setup.study.running() == [0]
