@@ -59,7 +59,8 @@ class Method(nn.Module):
         views: Views of each image in a batch. In the head stage they are fixed views
             (``data.views``); without such, they are one and the same feature.
         head_passes: Passes of an image through the head in a step, for its price.
-        annotated: Whether batches carry annotations, where the source has some.
+        annotated: Whether batches of the finetune stage carry annotations, where the source has
+            some. The head stage reads features, on which nothing has a place.
     """
 
     views: ClassVar[int] = 1

@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from gsfl_tune.losses import ClassCenters, LossInput, LossTerm, Shared, Sizes
+from gsfl_tune.testing._expect import Expect
 
+_expect = Expect("the term")
 _SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]))
 _STEPS = 3
 
@@ -52,7 +54,7 @@ def _check(create: Callable[[], LossTerm], *, gsfl: bool) -> None:
         for part in (slice(None, 3), slice(3, None)):
             pieces(_rows(batch, part))
         pieces.after_step()
-    _expect_state(whole, pieces, "a batch in pieces")
+    _expect.same_state(whole, pieces, "a batch in pieces")
     _check_ranks(create, whole, batches)
 
 
@@ -93,14 +95,14 @@ def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: LossI
     _expect(_equal([original(batch)], [restored(batch)]), "is another one after it was restored")
     original.after_step()
     restored.after_step()
-    _expect_state(original, restored, "what was restored")
+    _expect.same_state(original, restored, "what was restored")
 
 
 def _check_still(term: LossTerm, batch: LossInput) -> None:
     quiet = copy.deepcopy(term).eval()
     quiet(batch)
     quiet.after_step()
-    _expect_state(term, quiet, "a batch in eval mode and a step without a batch")
+    _expect.same_state(term, quiet, "a batch in eval mode and a step without a batch")
 
 
 def _check_ranks(create: Callable[[], LossTerm], whole: LossTerm, batches: list[LossInput]) -> None:
@@ -115,20 +117,7 @@ def _check_ranks(create: Callable[[], LossTerm], whole: LossTerm, batches: list[
         for rank in ranks:
             rank.after_step()
     for rank in ranks:
-        _expect_state(whole, rank, "a batch divided over two ranks")
-
-
-def _expect_state(one: LossTerm, other: LossTerm, what: str) -> None:
-    ours, theirs = one.state_dict(), other.state_dict()
-    _expect(ours.keys() == theirs.keys(), f"{what}: has other names in its state_dict")
-    for name in ours:
-        same = torch.allclose(ours[name].double(), theirs[name].double(), rtol=1e-9, atol=1e-12)
-        _expect(same, f"{what}: {name} is not the same")
-
-
-def _expect(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise AssertionError(f"the term {complaint}")
+        _expect.same_state(whole, rank, "a batch divided over two ranks")
 
 
 def _equal(one: list[Tensor], other: list[Tensor]) -> bool:

@@ -13,7 +13,9 @@ from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.losses import ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
 from gsfl_tune.methods import Method, Passes
 from gsfl_tune.models import GsflHead, HeadOutput
+from gsfl_tune.testing._expect import Expect
 
+_expect = Expect("the method")
 _GROUPS = torch.tensor([0, 1, 0, 1, 2])
 _SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS)
 _IMAGES, _INPUT, _STEPS = 8, 7, 3
@@ -141,7 +143,7 @@ def _check_restored(whole: _Model, create: Callable[[], Method], batch: Batch) -
     _expect(same, "is another one after it was restored")
     original.after_step()
     restored.after_step()
-    _expect_state(original.method, restored.method, "what was restored")
+    _expect.same_state(original.method, restored.method, "what was restored")
 
 
 def _passes_of(model: _Model) -> Passes:
@@ -178,7 +180,7 @@ def _check_ranks(create: Callable[[], Method], whole: _Model, batches: list[Batc
         for rank in ranks:
             rank.after_step()
     for rank in ranks:
-        _expect_state(whole.method, rank.method, "a batch divided over two ranks")
+        _expect.same_state(whole.method, rank.method, "a batch divided over two ranks")
 
 
 def _sums(model: _Model) -> list[Tensor]:
@@ -217,16 +219,3 @@ def _same(one: list[LossTerms], other: list[LossTerms]) -> bool:
         )
         for a, b in pairs
     )
-
-
-def _expect_state(one: Method, other: Method, what: str) -> None:
-    ours, theirs = one.state_dict(), other.state_dict()
-    _expect(ours.keys() == theirs.keys(), f"{what}: has other names in its state_dict")
-    for name in ours:
-        same = torch.allclose(ours[name].double(), theirs[name].double(), rtol=1e-9, atol=1e-12)
-        _expect(same, f"{what}: {name} is not the same")
-
-
-def _expect(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise AssertionError(f"the method {complaint}")

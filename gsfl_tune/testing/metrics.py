@@ -7,7 +7,9 @@ from collections.abc import Callable
 import numpy as np
 
 from gsfl_tune.experiment.metrics import MetricOfPackage
+from gsfl_tune.testing._expect import Expect
 
+_expect = Expect("the metric")
 _CLASSES, _IMAGES = 12, 60
 
 
@@ -58,8 +60,3 @@ def _of(metric: MetricOfPackage, logits: np.ndarray, labels: np.ndarray) -> floa
     _expect(number and bool(np.isfinite(value)), f"gives {value!r}, allowed is a finite number")
     _expect(not metric.is_share or 0 <= value <= 1, f"gives {value!r}, which is no share")
     return float(value)
-
-
-def _expect(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise AssertionError(f"the metric {complaint}")

@@ -8,7 +8,9 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data.transforms import Transform
+from gsfl_tune.testing._expect import Expect
 
+_expect = Expect("the transform")
 _COUNT, _SIZE = 12, 24
 
 
@@ -59,8 +61,3 @@ def check_transform(create: Callable[[], Transform]) -> None:
 def _images() -> Tensor:
     generator = torch.Generator().manual_seed(0)
     return 255 * torch.rand(_COUNT, _SIZE, _SIZE, 3, generator=generator)
-
-
-def _expect(holds: bool, complaint: str) -> None:
-    if not holds:
-        raise AssertionError(f"the transform {complaint}")

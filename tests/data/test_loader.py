@@ -9,10 +9,8 @@ import threading
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from gsfl_tune.data import (
-    Annotations,
     Augment,
     Views,
     center_crop,
@@ -23,7 +21,7 @@ from gsfl_tune.data import (
 from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order, view_batches
 from gsfl_tune.data.prefetch import prefetch
-from gsfl_tune.experiment.data_config import AugmentConfig, DataConfig
+from gsfl_tune.experiment.data_config import AugmentConfig
 from tests.data.conftest import configure, fill
 
 MEAN, STD = (0.5, 0.5, 0.5), (0.25, 0.25, 0.25)
@@ -184,58 +182,6 @@ def test_several_views_of_a_batch_are_changed_each_in_its_own_way(dataset):
         for view, table in zip(batch.views, tables, strict=True):
             expected = expected_with(dataset, AugmentConfig(), table)
             torch.testing.assert_close(view, expected[batch.positions])
-
-
-def test_points_and_boxes_are_where_their_pixels_are(tmp_path):
-    """Images with one bright spot each: it is where the batch says, in every view."""
-    generator = np.random.default_rng(0)
-    places = {}
-    for name in ("a", "b"):
-        (tmp_path / "images" / name).mkdir(parents=True)
-        for number in range(20):
-            x, y = generator.integers(20, 44, 2)
-            pixels = np.zeros((64, 64, 3), np.uint8)
-            pixels[y - 3 : y + 3, x - 3 : x + 3] = 255
-            path = tmp_path / "images" / name / f"{number}.png"
-            Image.fromarray(pixels).save(path)
-            places[str(path)] = (x, y)
-    config = DataConfig(source="folder", path=str(tmp_path / "images"), image_size=56)
-    data = prepare(config, side=64, cache_dir=tmp_path / "cache")
-    spots = np.array([places[path] for path in data.pool.paths], np.float32)
-    annotations = Annotations.of(
-        [(x - 3, y - 3, x + 3, y + 3) for x, y in spots],
-        points=spots[:, None],
-        part_names=["spot"],
-    )
-    changes = AugmentConfig(scale=0.7, flip=True)
-    batches = epoch_batches(
-        data.pool,
-        data.train_index,
-        8,
-        seed=1,
-        epoch=0,
-        transform=Augment(changes, 56, MEAN, STD),
-        device="cpu",
-        views=2,
-        annotations=annotations,
-    )
-    seen = 0
-    for batch in batches:
-        for view, known in zip(batch.views, batch.annotations, strict=True):
-            for image, box, (point,) in zip(view, known.boxes, known.points, strict=True):
-                if box.min() < 1 or box.max() > 55:
-                    continue
-                weights = (image[0] - image.min()).numpy()
-                rows, columns = np.arange(56) + 0.5, np.arange(56) + 0.5
-                x = (weights.sum(0) * columns).sum() / weights.sum()
-                y = (weights.sum(1) * rows).sum() / weights.sum()
-                assert (x, y) == pytest.approx(point, abs=0.6)
-                assert (box[:2] + box[2:]) / 2 == pytest.approx(point, abs=1e-3)
-                bright = np.argwhere(weights > 0.5 * weights.max())
-                assert bright.min(0)[::-1] == pytest.approx(box[:2], abs=1)
-                assert bright.max(0)[::-1] + 1 == pytest.approx(box[2:], abs=1)
-                seen += 1
-    assert seen > 20
 
 
 def test_a_table_of_another_size_is_refused(dataset):

@@ -75,6 +75,18 @@ def test_what_no_trial_needs_is_named(settings, expected):
     assert idle(**settings).keys() == expected
 
 
+@pytest.mark.parametrize(
+    ("method", "named"), [("single", True), ("rdrop", False), ("{choice: [single, rdrop]}", False)]
+)
+def test_settings_of_a_method_need_the_method(method, named):
+    text = (
+        "name: t\ndata: {source: typefaces}\n"
+        f"training: {{method: {method}, rdrop: {{weight: {{float: [0, 2]}}}}}}\n"
+    )
+    found = [each.path for each in Experiment.parse(text).warnings]
+    assert found == (["training.rdrop.weight"] if named else [])
+
+
 def test_a_budget_may_give_epochs_that_the_file_leaves_out():
     text = TEXT.format(**{**USED, "budget": "1h"}).replace("epochs: 1, ", "")
     assert Experiment.parse(text).warnings == []

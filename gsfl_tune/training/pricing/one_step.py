@@ -9,6 +9,7 @@ from typing import Any
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.methods import method_class
 from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.stages import FinetuneStage, HeadStage
 from gsfl_tune.training.training import Training
@@ -40,6 +41,10 @@ def largest_config(experiment: Experiment) -> Config:
         # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
+        # All views of a batch are in memory at a time.
+        "training.method": max(
+            case.values("training.method"), key=lambda name: method_class(name).views
+        ),
         "model.pooling_channels": None if model.pooling == "average" else model.channels,
         "model.groups.method": "single",
         "model.groups.count": 1,

@@ -101,8 +101,13 @@ def _assert_same(one: Training, other: Training) -> None:
             ),
             marks=pytest.mark.slow,
         ),
+        # Two views of each image, whose predictions are compared.
+        pytest.param(
+            ("training.method=two_views", "training.finetune.blocks=1", "data.views=2"),
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=["gsfl-all", "plain-blocks", "gsfl-views"],
+    ids=["gsfl-all", "plain-blocks", "gsfl-views", "two-views"],
 )
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]

@@ -16,6 +16,7 @@ from gsfl_tune.training.pricing.cost import (
     term_bytes,
     whole_backbones,
 )
+from gsfl_tune.training.pricing.one_step import largest_config
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
 
@@ -153,6 +154,23 @@ def test_class_tokens_are_no_feature_map():
     (problem,) = cost_problems(Experiment.parse(HEAD + "model: {backbone: pit_ti_224}\n"))
     assert problem.path == "model.backbone"
     assert "class tokens alone" in problem.message
+
+
+def test_a_method_of_two_views_needs_two_fixed_ones():
+    text = HEAD + "training: {finetune: {epochs: 1}, method: {choice: [single, two_views]}}\n"
+    [problem] = cost_problems(Experiment.parse(text, overrides=["data.views=1"]))
+    assert problem.path == "data.views"
+    assert problem.message == (
+        "found 1, but method two_views shows 2 views of an image at a time; "
+        "allowed: 0, or 2 and more"
+    )
+    for views in (0, 2):
+        assert not cost_problems(Experiment.parse(text, overrides=[f"data.views={views}"]))
+
+
+def test_the_step_that_is_rehearsed_has_all_views_of_the_space():
+    text = HEAD + "training: {finetune: {epochs: 1}, method: {choice: [single, two_views]}}\n"
+    assert largest_config(Experiment.parse(text)).training.method == "two_views"
 
 
 def test_blocks_that_are_all_are_named():

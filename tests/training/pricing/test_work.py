@@ -65,6 +65,19 @@ def test_what_makes_a_training_dear():
     assert plain["head"].operations < base["head"].operations
 
 
+def test_views_and_passes_of_a_method_are_priced():
+    """Two views pass everything twice; R-Drop passes the head twice, on the same features."""
+    both = {"head": {"epochs": 2}, "finetune": {"epochs": 2}}
+    base = stages(training=both)
+    found = {name: stages(training={**both, "method": name}) for name in ("rdrop", "two_views")}
+    assert 1.8 < found["two_views"]["finetune"].operations / base["finetune"].operations < 2
+    assert 1 < found["rdrop"]["finetune"].operations / base["finetune"].operations < 1.1
+    for name, own in found.items():
+        assert 1.5 < own["head"].operations / base["head"].operations < 2, name
+        # Its speed is measured apart.
+        assert all(own[stage].kind != base[stage].kind for stage in base)
+
+
 def test_a_stage_without_epochs_costs_nothing():
     assert set(stages()) == {"head"}
     assert set(stages(training={"head": {"epochs": 0}, "finetune": {"epochs": 1}})) == {"finetune"}
