@@ -100,6 +100,10 @@ class _Steps:
     centers: Tensor
 
 
+def _batch(inputs: Tensor, labels: Tensor) -> Batch:
+    return Batch((inputs,), Targets(labels.to(inputs.device)), torch.arange(len(labels)))
+
+
 def _two_steps(
     record: Record, size: Size, workspace: Workspace, head: str, precision: str, limit: float | None
 ) -> None:
@@ -114,8 +118,7 @@ def _two_steps(
     stage.module.train()
     before, losses = _flat(stage.parameters), []
     for step in range(2):
-        inputs = stage._batches.of_images(images.to(size.device))
-        batch = Batch((inputs,), Targets(labels.to(size.device)), torch.arange(len(labels)))
+        batch = _batch(stage._batches.of_images(images.to(size.device)), labels)
         losses.append(stage._step(batch).total.item())
         stage._update(step, 10)
     centers = training.centers
@@ -211,9 +214,7 @@ def _head_steps(record: Record, size: Size, workspace: Workspace) -> None:
     optimizer = _sgd(list(bare.parameters()))
     stage.module.train()
     for step in range(2):
-        where = torch.arange(len(labels))
-        batch = Batch((f.to(size.device),), Targets(labels.to(size.device)), where)
-        ours = stage._step(batch).total.item()
+        ours = stage._step(_batch(f.to(size.device), labels)).total.item()
         stage._update(step, 10)
         loss = _bare_step(bare, optimizer, f.double(), labels)
         record.at_most(f"gsfl, head, fp32: loss {step + 1}", abs(ours / loss - 1), 1e-3)

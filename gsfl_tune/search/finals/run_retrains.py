@@ -18,7 +18,11 @@ from gsfl_tune.search.observers.time_left import of_jobs
 from gsfl_tune.search.ray_tune.head_watchdog import lifeline
 from gsfl_tune.search.ray_tune.heartbeat import Pulses, pulse_of
 from gsfl_tune.search.ray_tune.location import place
-from gsfl_tune.search.ray_tune.retry_policy import RetryPolicy, halved_notice
+from gsfl_tune.search.ray_tune.retry_policy import (
+    RetryPolicy,
+    halved_notice,
+    was_halved_notice,
+)
 from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.ray_tune.worker_losses import Failure, failure
 from gsfl_tune.search.workers.retrain import (
@@ -124,7 +128,7 @@ def run_jobs(
                 elif result is not None:
                     where = result.pop("place", {})
                     if result.pop("batch_halved", False) and jobs[index].pieces == 1:
-                        watcher.notice(halved_notice(jobs[index].name))
+                        watcher.notice(was_halved_notice(jobs[index].name))
                     where["job"] = jobs[index].name
                     if costs is not None:
                         job = jobs[index]

@@ -93,3 +93,12 @@ def halved_notice(name: str, why: str = RAN_OUT) -> str:
         why: As of `Retry.halved`.
     """
     return f"{name} {why}: {_HALVES}"
+
+
+def was_halved_notice(name: str) -> str:
+    """Tells a user that a retrain that has ended went on with half the batch by itself.
+
+    Args:
+        name: Name of the retrain, as a user sees it.
+    """
+    return f"{name} {RAN_OUT}: it was trained with batches in two halves"

@@ -23,6 +23,7 @@ EPOCHS = 12
 # epochs are over.
 TERM = """\
 import time
+import torch
 from gsfl_tune.losses import LossTerm
 
 class Hungry(LossTerm):
@@ -40,6 +41,14 @@ class Hungry(LossTerm):
                 time.sleep(0.05)
             raise RuntimeError("nobody ended this process")
         return batch.shared.square().mean()
+
+
+class Greedy(LossTerm):
+    # Asks for more than there is, which is refused at once.
+    def __call__(self, batch):
+        if len(batch.labels) > 16:
+            torch.empty(1 << 50, dtype=torch.uint8)
+        return batch.shared.square().mean()
 """
 
 
@@ -53,8 +62,8 @@ class Witness(Watcher):
 
     def notice(self, text: str) -> None:
         self.told.append(text)
-        name = text.partition(":")[0]
-        if "ran out of memory" in text:
+        name = text.partition(" ran out")[0]
+        if "it continues" in text:
             self.before[name] = EpochLog(self._run.finals / name / "epochs.jsonl").read()
 
 
@@ -62,11 +71,11 @@ def main(path: str, cache: str) -> None:
     run = RunDirectory(path)
     witness = Witness(run)
 
-    def job(name: str, batch: int, **options: Any) -> Job:
+    def job(name: str, batch: int, term: str = "hungry", **options: Any) -> Job:
         config = experiment(
             f"training.head.epochs={EPOCHS}",
             f"training.head.batch_size={batch}",
-            "loss.terms.hungry=0.001",
+            f"loss.terms.{term}=0.001",
         ).defaults()
         return Job(name=name, config=config, directory=run.finals / name, **options)
 
@@ -74,6 +83,8 @@ def main(path: str, cache: str) -> None:
         job("finalist", 32, seed=1),
         job("winner", 32, seed=2, fit="train+validation", test=True),
         job("large", 64, seed=1),
+        # Its process is told that there is no memory, and goes on by itself.
+        job("greedy", 32, term="greedy", seed=3),
     ]
     with ray_session(cpus=1):
         outcome = retrained(
@@ -98,7 +109,8 @@ def test_retrains_that_take_their_nodes_memory_go_on_with_half_the_batch(
     info = tmp_path / "site" / "hungry-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hungry\nVersion: 1.0\n")
-    (info / "entry_points.txt").write_text("[gsfl_tune.loss_terms]\nhungry = hungry:Hungry\n")
+    terms = "hungry = hungry:Hungry\ngreedy = hungry:Greedy\n"
+    (info / "entry_points.txt").write_text(f"[gsfl_tune.loss_terms]\n{terms}")
     (tmp_path / "site" / "hungry.py").write_text(TERM)
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     environment |= {
@@ -124,11 +136,15 @@ def test_retrains_that_take_their_nodes_memory_go_on_with_half_the_batch(
     )
     assert done.returncode == 0, done.stdout + done.stderr
     found = read_json(run.path / "found.json")
-    finalist, winner, large = found["results"]
+    finalist, winner, large, greedy = found["results"]
     halved = "ran out of memory: it continues with batches in two halves"
     assert sorted(found["told"]) == [
-        f"{name}: {halved}" for name in ("finalist", "large", "winner")
+        f"finalist {halved}",
+        "greedy ran out of memory: it was trained with batches in two halves",
+        f"large {halved}",
+        f"winner {halved}",
     ]
+    assert greedy["epochs"] == EPOCHS
     assert finalist["epochs"] == winner["epochs"] == EPOCHS
     assert "accuracy" in finalist["validation"]
     assert "accuracy" in winner["test"]
