@@ -11,8 +11,6 @@ from __future__ import annotations
 import copy
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from torch.nn import functional
 
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.size import Size
+from benchmarks.gpu.steps._numbers import apart, deterministic, flat, tensors, tf32
 from gsfl_tune.data import Batch, Targets
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import ClassCenters
@@ -47,7 +46,7 @@ def run(record: Record, size: Size) -> None:
     """Asserts all of it."""
     _tests(record, size)
     workspace = Workspace.open(_config(size).data, device=size.device)
-    with _tf32(False):
+    with tf32(False):
         for precision, limit in (("fp32", 1e-3), ("bf16", 2e-2)):
             _two_steps(record, size, workspace, "gsfl", precision, limit)
         if not size.tiny:
@@ -56,7 +55,7 @@ def run(record: Record, size: Size) -> None:
         _cut(record, size, workspace)
         _features(record, size, workspace)
     if size.device.type == "cuda":
-        with _tf32(True):
+        with tf32(True):
             _two_steps(record, size, workspace, "gsfl", "fp32", None)
     _resume(record, size, workspace)
     _centres(record, size)
@@ -116,7 +115,7 @@ def _two_steps(
     wanted = _reference(stage, training, images, labels)
 
     stage.module.train()
-    before, losses = _flat(stage.parameters), []
+    before, losses = flat(stage.parameters), []
     for step in range(2):
         batch = _batch(stage._batches.of_images(images.to(size.device)), labels)
         losses.append(stage._step(batch).total.item())
@@ -125,7 +124,7 @@ def _two_steps(
     found = _Steps(
         losses,
         before,
-        _flat(stage.parameters),
+        flat(stage.parameters),
         centers.centers if centers is not None else torch.zeros(1).double(),
     )
     kind = precision if limit is not None else f"{precision} with TF32"
@@ -134,7 +133,7 @@ def _two_steps(
         "losses of two steps": max(
             abs(a / b - 1) for a, b in zip(found.losses, wanted.losses, strict=True)
         ),
-        "weights after them": _apart(found.after, wanted.after),
+        "weights after them": apart(found.after, wanted.after),
     }
     for name, error in errors.items():
         if limit is None:
@@ -147,9 +146,9 @@ def _two_steps(
         changes["class centres"] = (found.centers, wanted.centers)
     for name, pair in changes.items():
         if limit is not None and precision == "fp32":
-            record.at_most(f"{what}: {name}", _apart(*pair), limit)
+            record.at_most(f"{what}: {name}", apart(*pair), limit)
         else:
-            record.value(f"{what}: {name}", f"{_apart(*pair):.1e}")
+            record.value(f"{what}: {name}", f"{apart(*pair):.1e}")
     # Else a step that does nothing would pass.
     moved = abs(wanted.losses[1] / wanted.losses[0] - 1)
     record.check(f"{what}: the second loss differs", moved > 2e-2, f"{moved:.2g}", "above 0.02")
@@ -165,13 +164,13 @@ def _reference(stage: FinetuneStage, training: Training, images: Tensor, labels:
     names = {id(p): name for name, p in stage.module.named_parameters()}
     parameters = [theirs[names[id(p)]] for p in stage.parameters]
     optimizer = _sgd(parameters)
-    before, losses = _flat(parameters), []
+    before, losses = flat(parameters), []
     for _ in range(2):
         maps = model.forward_features(images.double())
         f = functional.normalize(maps.mean((2, 3)), dim=1)
         losses.append(_bare_step(head, optimizer, f, labels))
     centers = head.centers if isinstance(head, Gsfl) else torch.zeros(1).double()
-    return _Steps(losses, before, _flat(parameters), centers)
+    return _Steps(losses, before, flat(parameters), centers)
 
 
 def _bare_head(head: nn.Module, training: Training) -> Plain:
@@ -219,10 +218,10 @@ def _head_steps(record: Record, size: Size, workspace: Workspace) -> None:
         loss = _bare_step(bare, optimizer, f.double(), labels)
         record.at_most(f"gsfl, head, fp32: loss {step + 1}", abs(ours / loss - 1), 1e-3)
     after = dict(stage.module.named_parameters())
-    error = max(_apart(after[name], p) for name, p in bare.named_parameters())
+    error = max(apart(after[name], p) for name, p in bare.named_parameters())
     record.at_most("gsfl, head, fp32: weights after them, worst tensor", error, 1e-3)
     assert training.centers is not None
-    error = _apart(training.centers.centers, bare.centers)
+    error = apart(training.centers.centers, bare.centers)
     record.at_most("gsfl, head, fp32: class centres", error, 1e-3)
 
 
@@ -240,7 +239,7 @@ def _cut(record: Record, size: Size, workspace: Workspace) -> None:
         wanted = functional.normalize(maps.mean((2, 3)), dim=1)
         inputs = stage._batches.of_images(images.to(size.device))
         found = stage._batches.features(stage.module.eval())(inputs)
-    record.at_most("cut backbone: unit features", _apart(found, wanted), 1e-3)
+    record.at_most("cut backbone: unit features", apart(found, wanted), 1e-3)
 
 
 def _features(record: Record, size: Size, workspace: Workspace) -> None:
@@ -257,7 +256,7 @@ def _features(record: Record, size: Size, workspace: Workspace) -> None:
     with torch.inference_mode():
         maps = model.forward_features((pixels - mean) / std)
     wanted = functional.normalize(maps.mean((2, 3)), dim=1)
-    record.at_most("cached features", _apart(found, wanted), 1e-3)
+    record.at_most("cached features", apart(found, wanted), 1e-3)
 
 
 def _resume(record: Record, size: Size, workspace: Workspace) -> None:
@@ -270,7 +269,7 @@ def _resume(record: Record, size: Size, workspace: Workspace) -> None:
             training.run_epoch()
         return training
 
-    with _deterministic():
+    with deterministic():
         whole = trained("whole")
         first = Training(config, workspace, size.folder / "parts")
         first.run_epoch()
@@ -280,15 +279,15 @@ def _resume(record: Record, size: Size, workspace: Workspace) -> None:
         taken = second.restore()
         record.check("resume: the checkpoint is taken", taken, str(second.epoch), "epoch 2")
         second.run_epoch()
-    ours, theirs = (_tensors(each._state()) for each in (second, whole))
+    ours, theirs = (tensors(each._state()) for each in (second, whole))
     apart = sum(not torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
     found = f"{apart} of {len(ours)} tensors differ"
     record.check("resume equals going on, deterministic algorithms", apart == 0, found, "0")
     weights = [
-        torch.cat([t.flatten() for t in _tensors(each._state()["module"])])
+        torch.cat([t.flatten() for t in tensors(each._state()["module"])])
         for each in (trained("again"), trained("once more"))
     ]
-    record.value("two equal trainings without them: weights apart", f"{_apart(*weights):.1e}")
+    record.value("two equal trainings without them: weights apart", f"{apart(*weights):.1e}")
 
 
 def _centres(record: Record, size: Size) -> None:
@@ -305,9 +304,9 @@ def _centres(record: Record, size: Size) -> None:
         for k in range(classes):
             mine = d[y == k].double()
             wanted[k] -= rate * (wanted[k] - mine).sum(0) / (1 + len(mine))
-    record.at_most("class centres, five updates", _apart(centers.centers, wanted), 1e-3)
+    record.at_most("class centres, five updates", apart(centers.centers, wanted), 1e-3)
     means = torch.stack([wanted[groups == g].mean(0) for g in range(5)])
-    record.at_most("means of the groups", _apart(centers.group_means(), means), 1e-3)
+    record.at_most("means of the groups", apart(centers.group_means(), means), 1e-3)
 
 
 def _compact_bilinear(record: Record, size: Size) -> None:
@@ -326,7 +325,7 @@ def _compact_bilinear(record: Record, size: Size) -> None:
     sums = torch.fft.irfft(product, 1024).mean(1)
     wanted = sums / ((sums.abs() + 1e-8).sqrt() + 1e-4)
     found = pooling.to(size.device)(maps.to(size.device))
-    record.at_most("compact bilinear pooling", _apart(found, wanted), 1e-3)
+    record.at_most("compact bilinear pooling", apart(found, wanted), 1e-3)
 
 
 def _tests(record: Record, size: Size) -> None:
@@ -360,44 +359,3 @@ def _images(size: Size, config: Config, classes: int) -> tuple[Tensor, Tensor]:
     side, count = config.data.image_size, 16
     images = torch.randn(count, 3, side, side, generator=generator)
     return images, torch.randint(classes, (count,), generator=generator)
-
-
-def _flat(parameters: Sequence[Tensor]) -> Tensor:
-    return torch.cat([p.detach().double().cpu().flatten() for p in parameters])
-
-
-def _apart(found: Tensor, wanted: Tensor) -> float:
-    found, wanted = (x.detach().double().cpu() for x in (found, wanted))
-    return ((found - wanted).norm() / wanted.norm().clamp(min=1e-30)).item()
-
-
-def _tensors(state: Any) -> list[Tensor]:
-    """Floating-point tensors of a state, in order, on the CPU."""
-    if isinstance(state, Tensor):
-        return [state.detach().cpu()] if state.is_floating_point() and state.numel() > 1 else []
-    if isinstance(state, dict):
-        return [each for key in state for each in _tensors(state[key])]
-    if isinstance(state, list | tuple):
-        return [each for value in state for each in _tensors(value)]
-    return []
-
-
-@contextmanager
-def _deterministic() -> Iterator[None]:
-    torch.use_deterministic_algorithms(True)
-    torch.backends.cudnn.deterministic = True
-    try:
-        yield
-    finally:
-        torch.use_deterministic_algorithms(False)
-        torch.backends.cudnn.deterministic = False
-
-
-@contextmanager
-def _tf32(allowed: bool) -> Iterator[None]:
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = allowed
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32 = before
