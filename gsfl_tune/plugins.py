@@ -117,6 +117,18 @@ class Plugin:
         return found
 
 
+def plugin(kind: Kind, name: str) -> Plugin:
+    """Finds what a package adds.
+
+    Raises:
+        PluginError: If no installed package adds it.
+    """
+    added = plugins(kind).get(name)
+    if added is None:
+        raise PluginError(f"no installed package adds the {kind.replace('_', ' ')} {name!r}")
+    return added
+
+
 def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) -> Any:
     """Creates an extension of a package.
 
@@ -130,9 +142,7 @@ def make(kind: Kind, name: str, base: type[Any], *arguments: object, made: str) 
     Raises:
         PluginError: If it is not installed, cannot be loaded, or cannot be created.
     """
-    added = plugins(kind).get(name)
-    if added is None:
-        raise PluginError(f"no installed package adds the {kind.replace('_', ' ')} {name!r}")
+    added = plugin(kind, name)
     found = added.load_class(base)
     try:
         return found(*arguments)

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 
-from gsfl_tune.plugins import PluginError, make, plugins
+from gsfl_tune.plugins import PluginError, make, plugin, plugins
 
 Direction = Literal["maximize", "minimize"]
 
@@ -97,17 +97,17 @@ SHARES = tuple(key for key, metric in METRICS.items() if metric.is_share)
 
 
 def metric_of(key: str) -> Metric:
-    """Finds a metric by its key; for an unknown metric larger is better.
+    """Finds a metric by its key; for a number that is none of the images, larger is better.
 
     Raises:
-        PluginError: If a package adds it, and it cannot be loaded.
+        PluginError: If it is a metric of the validation images that no installed package adds, or
+            that cannot be loaded: which way is better is then unknown.
     """
     part, slash, name = key.rpartition("/")
     if key in METRICS:
         return METRICS[key]
-    added = plugins("metric").get(name)
-    if part == VALIDATION and added is not None:
-        kind = added.load_class(MetricOfPackage)
+    if part == VALIDATION:
+        kind = plugin("metric", name).load_class(MetricOfPackage)
         return Metric(part, name, kind.direction, kind.is_share)
     return Metric(part if slash else "", name, "maximize")
 

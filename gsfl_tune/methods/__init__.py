@@ -8,7 +8,7 @@ from typing import Any
 from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHODS
 from gsfl_tune.methods._base import LossOf, Method, Passes
-from gsfl_tune.plugins import PluginError, make, plugins
+from gsfl_tune.plugins import PluginError, make, plugin
 
 __all__ = ["LossOf", "Method", "Passes", "create_method", "method_class", "method_problem"]
 
@@ -23,10 +23,7 @@ def method_class(name: str) -> type[Method]:
         module, _, kind = METHODS[name].partition(":")
         found: type[Method] = getattr(import_module(module), kind)
         return found
-    added = plugins("method").get(name)
-    if added is None:
-        raise PluginError(f"no installed package adds the method {name!r}")
-    found = added.load_class(Method)
+    found = plugin("method", name).load_class(Method)
     return found
 
 

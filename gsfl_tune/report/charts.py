@@ -81,7 +81,7 @@ class SearchCharts:
         return {
             "metric": self.metric,
             "maximize": self.maximize,
-            "percent": not self.metric.endswith(("nll", "ece")),
+            "percent": metric_of(self.metric).is_share,
             "axes": self.axes,
             "rungs": [{"label": rung.label, "n": rung.reached} for rung in self.rungs],
             "trials": [self._trial(trial) for trial in self.trials],

@@ -176,6 +176,6 @@ def _points(value: float) -> str:
 
 
 def _shown(name: str, value: float) -> str:
-    if name in ("nll", "ece"):
-        return f"{name.upper()} {value:.3f}"
-    return f"{100 * value:.1f} %"
+    if metric_of(f"{VALIDATION}/{name}").is_share:
+        return f"{100 * value:.1f} %"
+    return f"{name.upper()} {value:.3f}"

@@ -5,6 +5,7 @@ import pytest
 
 from gsfl_tune.experiment.metrics import METRICS, SHARES, keyed, metric_of, of_part
 from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.metrics import classification_metrics
 
 
@@ -26,6 +27,11 @@ def test_a_better_model_is_better_in_every_metric():
     for metric in METRICS.values():
         assert metric.sign * other[metric.name] > metric.sign * one[metric.name]
         assert metric.is_share == (metric.key in SHARES)
+
+
+def test_a_metric_that_nobody_adds_has_no_direction():
+    with pytest.raises(PluginError, match="no installed package adds the metric 'worst_class'"):
+        metric_of("validation/worst_class")
 
 
 def test_metrics_of_a_record_come_back_as_they_went():
