@@ -280,9 +280,9 @@ def _resume(record: Record, size: Size, workspace: Workspace) -> None:
         record.check("resume: the checkpoint is taken", taken, str(second.epoch), "epoch 2")
         second.run_epoch()
     ours, theirs = (tensors(each._state()) for each in (second, whole))
-    apart = sum(not torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
-    found = f"{apart} of {len(ours)} tensors differ"
-    record.check("resume equals going on, deterministic algorithms", apart == 0, found, "0")
+    differing = sum(not torch.equal(a, b) for a, b in zip(ours, theirs, strict=True))
+    found = f"{differing} of {len(ours)} tensors differ"
+    record.check("resume equals going on, deterministic algorithms", differing == 0, found, "0")
     weights = [
         torch.cat([t.flatten() for t in tensors(each._state()["module"])])
         for each in (trained("again"), trained("once more"))
