@@ -37,6 +37,7 @@ from gsfl_tune.search import (
     best,
     check_run,
     choose_finalists,
+    curves_of,
     fixed_to,
     plain_space,
     plan_time,
@@ -273,7 +274,11 @@ class _Search:
         )
         if outcome.interrupted:
             raise SearchInterrupted
-        chosen = choose_finalists(outcome.study, experiment.defaults().search.finalists)
+        chosen = choose_finalists(
+            outcome.study,
+            experiment.defaults().search.finalists,
+            curves_of(outcome.study, self.run),
+        )
         if not chosen:
             raise SearchFailed(f"no {name} trial reached a rung:\n{reasons(outcome.study)}")
         return [

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.control.interrupt import Interrupt
     from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
     from gsfl_tune.search.costs.trial_costs import TrialCosts
-    from gsfl_tune.search.finals.finalists import choose_finalists
+    from gsfl_tune.search.finals.finalists import choose_finalists, curves_of
     from gsfl_tune.search.finals.protocol import (
         Candidate,
         Retraining,
@@ -80,6 +80,7 @@ __all__ = [
     "choose_finalists",
     "clear",
     "count_trials",
+    "curves_of",
     "fixed_to",
     "load_result",
     "open_study",
@@ -131,6 +132,7 @@ _HOMES = {
     "count_trials": "observers.trials_parquet",
     "fixed_to": "opening.planning",
     "choose_finalists": "finals.finalists",
+    "curves_of": "finals.finalists",
     "load_result": "workers.retrain",
     "open_study": "ray_tune.runner",
     "pareto_entries": "finals.protocol",

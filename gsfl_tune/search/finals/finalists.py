@@ -3,27 +3,50 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
+from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.study.pareto import candidates
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
 
+# The metric of a trial by epoch, from its number; empty where it is not known.
+Curve = Callable[[int], Sequence[float]]
 
-def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
+
+def curves_of(study: Study, run: RunDirectory) -> Curve:
+    """Returns a function that reads the metric of a trial by epoch from the trial's own file.
+
+    Args:
+        study: The study.
+        run: The run that it belongs to.
+    """
+
+    def read(number: int) -> list[float]:
+        epochs = EpochLog(run.trial(study.name, number) / EPOCHS_FILE).read()
+        return [float(epoch.get(study.metric, math.nan)) for epoch in epochs]
+
+    return read
+
+
+def choose_finalists(study: Study, count: int, curve: Curve | None = None) -> list[FrozenTrial]:
     """Returns the best complete trials, and stopped trials that were ahead of them when stopped.
 
     A trial that was stopped late, by the scheduler or by lack of time, ranks above complete trials
-    that were worse at the same rung. The first rung does not count: it says too little. If there
-    are too few trials, those that came furthest join. A stopped trial is trained to its end among
-    the finalists. Of equal configurations only the first is named.
+    that were worse after as many epochs, or at the same rung where the epochs are not known. The
+    first rung does not count: it says too little. If there are too few trials, those that came
+    furthest join. A stopped trial is trained to its end among the finalists. Of equal
+    configurations only the first is named.
 
     Args:
         study: The study.
         count: Number of finalists wanted.
+        curve: The metric of a trial by epoch.
 
     Returns:
         At most `count` trials, best first; none when no trial reached a rung.
@@ -32,7 +55,7 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
     if not study.latency:
         ended = len(wanted)
         for trial in _stopped(study):
-            ahead = (i for i in range(ended) if _ahead_of(study, trial, wanted[i]))
+            ahead = (i for i in range(ended) if _ahead_of(study, trial, wanted[i], curve))
             place = next(ahead, len(wanted))
             wanted.insert(place, trial)
             ended += place < ended
@@ -46,17 +69,22 @@ def choose_finalists(study: Study, count: int) -> list[FrozenTrial]:
     return found
 
 
-def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial) -> bool:
-    """Returns whether a stopped trial was better at its last rung than another trial there."""
+def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve | None) -> bool:
+    """Returns whether a stopped trial was better when it was stopped than another trial then."""
     rungs = study.rungs(trial)
     last = max(rungs)
     if last == 0:
         return False
-    value = study.rungs(other).get(last, study.value(other))
+    own, value = rungs[last], study.rungs(other).get(last, study.value(other))
+    # Without time a trial stops between two rungs, often one epoch before its end.
+    curves = [] if curve is None else [curve(trial.number), curve(other.number)]
+    if curves and 0 < len(curves[0]) <= len(curves[1]):
+        epoch = len(curves[0]) - 1
+        if all(math.isfinite(each[epoch]) for each in curves):
+            own, value = curves[0][epoch], curves[1][epoch]
     if value is None or not math.isfinite(value):
         return False
-    better = rungs[last] - value
-    return better > 0 if study.direction == "maximize" else better < 0
+    return own > value if study.direction == "maximize" else own < value
 
 
 def _stopped(study: Study) -> list[FrozenTrial]:

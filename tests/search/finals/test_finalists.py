@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import choose_finalists, open_study
+from gsfl_tune.run import EpochLog, RunDirectory
+from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.search import choose_finalists, curves_of, open_study
 from tests.search.experiments import experiment
 
 
@@ -44,6 +45,26 @@ def test_what_was_better_at_the_same_rung_when_time_was_up_comes_first(run: RunD
     study.cut(4, "time")  # ahead of one
     assert [trial.number for trial in choose_finalists(study, 5)] == [2, 0, 4, 1, 3]
     assert [trial.number for trial in choose_finalists(study, 2)] == [2, 0]
+
+
+def test_what_was_better_after_as_many_epochs_when_time_was_up_comes_first(
+    run: RunDirectory,
+) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    curves = {0: (0.6, 0.7, 0.71, 0.8), 1: (0.6, 0.7, 0.78), 2: (0.6, 0.7, 0.70), 3: (0.6, 0.6)}
+    for number, curve in curves.items():
+        study.ask()
+        for rung, value in enumerate(curve[:2]):
+            study.report(number, rung, value)
+        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
+        for epoch, value in enumerate(curve, 1):
+            log.append({"epoch": epoch, "validation/accuracy": value})
+    study.complete(0, 0.8)
+    for number in (1, 2, 3):
+        study.cut(number, "time")  # level at their last rung, or behind
+    found = choose_finalists(study, 4, curves_of(study, run))
+    assert [trial.number for trial in found] == [1, 0, 2, 3]
+    assert [trial.number for trial in choose_finalists(study, 4)] == [0, 1, 2, 3]
 
 
 def test_for_a_metric_that_is_minimised_the_smallest_stopped_one_is_the_best(
