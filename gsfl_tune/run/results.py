@@ -107,7 +107,7 @@ class Calibration:
 
     @property
     def half(self) -> Rejection | None:
-        """Returns the threshold of ``--threshold auto``: half of the validation errors fall below."""
+        """Returns the ``--threshold auto`` threshold: half of the validation errors are below."""
         return next((each for each in self.rejections if each.errors == 0.5), None)
 
     @property

@@ -22,7 +22,7 @@ from gsfl_tune.run.ownership import OwnershipLost
 from gsfl_tune.run.storage.address import INTERRUPT, RunAddress
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 
-# Identifies the configuration of a directory. A trial number can be used twice if the last second #
+# Identifies the configuration of a directory. A trial number can be used twice if the last second
 # of a journal was lost.
 MARK = "trial.json"
 
