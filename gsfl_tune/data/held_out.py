@@ -128,8 +128,8 @@ def _find(
         several = len(np.unique(units)) < len(np.unique(copies))
         if count >= 0.5 * len(samples) and several:
             told = (
-                f"{len(np.unique(units)):,} bursts of photographs (EXIF times or camera numbers): a "
-                "burst is held out as a whole or not at all; data.split.by: image divides bursts"
+                f"{len(np.unique(units)):,} bursts of photographs (EXIF times or camera numbers): "
+                "each burst is held out as a whole or not at all; data.split.by: image divides them"
             )
             found = Grouping(copies, units, [told])
     return _as_far_as_the_test_part(samples, digests, looks, config, found)
