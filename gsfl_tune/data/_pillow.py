@@ -1,8 +1,8 @@
-"""Settings of Pillow that hold for a whole process, changed while something is read.
+"""Process-wide settings of Pillow, changed only while images are read.
 
-Pillow has no other way to read an image of more pixels than its limit, or one whose end is missing.
-The first reader of several changes a setting and the last one puts it back, so that a program that
-uses this package keeps its own.
+Pillow has no other way to read an image above its pixel limit or with a missing end. The first of
+several readers changes a setting and the last one restores it. So a program that uses this package
+keeps its own settings.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from PIL import Image, ImageFile
 
 
 class _Shared:
-    """A setting of a module that several threads need changed at once."""
+    """Changes a setting of a module while several threads need it."""
 
     def __init__(self, module: Any, name: str, value: Any) -> None:
         self._module, self._name, self._value = module, name, value
@@ -45,13 +45,13 @@ _truncated = _Shared(ImageFile, "LOAD_TRUNCATED_IMAGES", True)
 
 
 def any_size() -> Any:
-    """A context in which Pillow opens images of any size; who opens one looks at its size first."""
+    """Lets Pillow open images of any size; the caller checks the size first."""
     return _pixels.changed()
 
 
 @contextmanager
 def truncated_too(wanted: bool) -> Iterator[None]:
-    """A context in which Pillow reads images whose end is missing, if that is wanted."""
+    """Lets Pillow read images whose end is missing, if wanted."""
     if not wanted:
         yield
         return

@@ -1,4 +1,4 @@
-"""What a source says of its images beyond their labels: boxes, part points, attributes."""
+"""Annotations of images beyond labels: boxes, part points, attributes."""
 
 from __future__ import annotations
 
@@ -16,14 +16,13 @@ def _empty(*shape: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Annotations:
-    """Annotations of N images, in their order; what is not known is NaN.
+    """Holds annotations of N images, in their order; unknown values are NaN.
 
     Attributes:
         boxes: (N, 4) float32, x0, y0, x1, y1.
-        points: (N, P, 2) float32, x and y of each part that is seen.
-        attributes: (N, A) float32; of attributes that are there or not, 1 or 0.
-        part_names: Of the P parts.
-        attribute_names: Of the A attributes.
+        points: (N, P, 2) float32, x and y of each visible part.
+        attributes: (N, A) float32; 1 or 0 for attributes that are present or absent.
+        part_names: Names of the P parts. attribute_names: Names of the A attributes.
     """
 
     boxes: np.ndarray
@@ -42,13 +41,13 @@ class Annotations:
         attributes: np.ndarray | None = None,
         attribute_names: Sequence[str] = (),
     ) -> Annotations:
-        """Makes annotations of what there is.
+        """Makes annotations from those that exist.
 
         Args:
-            boxes: One an image, or None.
-            points: (N, P, 2); None without any.
+            boxes: One per image, or None.
+            points: (N, P, 2); None without points.
             part_names: Of the P parts.
-            attributes: (N, A); None without any.
+            attributes: (N, A); None without attributes.
             attribute_names: Of the A attributes.
         """
         count = len(boxes)
@@ -66,7 +65,7 @@ class Annotations:
 
     @classmethod
     def joined(cls, parts: Sequence[Annotations]) -> Annotations:
-        """Joins those of several parts of a data set, one after the other."""
+        """Joins the annotations of several parts of a data set in order."""
         return cls(
             np.concatenate([each.boxes for each in parts]),
             np.concatenate([each.points for each in parts]),
@@ -76,7 +75,7 @@ class Annotations:
         )
 
     def told(self) -> list[str]:
-        """Says what there is, a line each."""
+        """Describes the annotations, one line per kind."""
         lines = []
         boxes = int(np.isfinite(self.boxes).all(1).sum())
         if boxes:
@@ -102,12 +101,12 @@ class Annotations:
 
     @property
     def empty(self) -> bool:
-        """Whether nothing is known of any image."""
+        """Returns whether no annotation of any image is known."""
         columns = self.boxes, self.points, self.attributes
         return not any(bool(np.isfinite(each).any()) for each in columns)
 
     def rows(self, positions: np.ndarray) -> Annotations:
-        """Selects those of some images."""
+        """Selects the annotations of some images."""
         return replace(
             self,
             boxes=self.boxes[positions],
@@ -116,7 +115,7 @@ class Annotations:
         )
 
     def summary(self) -> dict[str, object]:
-        """Counts what there is, ready for JSON."""
+        """Counts the annotations, ready for JSON."""
         return {
             "boxes": int(np.isfinite(self.boxes).all(1).sum()),
             "parts": {
@@ -136,22 +135,22 @@ class Annotations:
     def in_squares(
         self, sizes: np.ndarray, side: int, fit: Fit, margin: float | None = None
     ) -> Annotations:
-        """Moves boxes and points to where they are in the decoded squares, in pixels.
+        """Moves boxes and points to their places in the decoded squares, in pixels.
 
-        What `fit` cuts off lies outside of 0..side. Boxes that were cut out are the images: with a
-        margin they begin inside of them.
+        Parts that `fit` cuts off are outside 0..side. If boxes were cut out, each is the whole
+        image; with a margin, a box begins inside its image.
 
         Args:
-            sizes: (N, 2) width and height that the squares were made of.
-            side: Of the squares, in pixels.
-            fit: How they were made, see `gsfl_tune.data.image_file.square`.
-            margin: Of boxes that were cut out first; None where whole images are.
+            sizes: (N, 2) width and height of the images before decoding.
+            side: Side of the squares in pixels.
+            fit: How the squares were made, see `gsfl_tune.data.image_file.square`.
+            margin: Margin of boxes that were cut out first; None for whole images.
         """
         offset = np.zeros((len(self), 2), np.float32)
         if margin is not None:
             for row, box in enumerate(self.boxes.tolist()):
                 if np.isfinite(box).all():
-                    # The far edges are those of the image at most, which do not matter here.
+                    # The far edges at most equal those of the image, which do not matter here.
                     offset[row] = region((box[0], box[1], box[2], box[3]), margin, _ANY)[:2]
         scale, shift = _to_square(np.maximum(sizes, 1).astype(np.float64), side, fit)
 
@@ -164,13 +163,13 @@ class Annotations:
         return replace(self, boxes=corners, points=moved(self.points))
 
     def moved(self, matrices: np.ndarray) -> Annotations:
-        """Moves boxes and points as the pixels of their images were moved.
+        """Moves boxes and points in the same way as the pixels of their images.
 
-        A box becomes the smallest one that holds its four corners. What was cut off lies outside
-        of the image.
+        A box becomes the smallest box that holds its four corners. Parts that were cut off are
+        outside the image.
 
         Args:
-            matrices: (N, 2, 3), of x and y in pixels, as of `Augment.matrices`.
+            matrices: (N, 2, 3), for x and y in pixels, from `Augment.matrices`.
         """
         linear, shift = matrices[:, None, :, :2], matrices[:, None, :, 2]
 
@@ -188,14 +187,14 @@ def _counted(names: Sequence[str], what: str) -> str:
     return f"1 {what}" if len(names) == 1 else f"{len(names)} {what}s"
 
 
-# Attributes that are named.
+# Largest number of attributes that are named.
 _NAMED = 8
 # Larger than any image.
 _ANY = (1 << 30, 1 << 30)
 
 
 def _to_square(sizes: np.ndarray, side: int, fit: Fit) -> tuple[np.ndarray, np.ndarray]:
-    """Computes factors (N, 2) of x and y, and what is added to them (N, 2)."""
+    """Returns factors (N, 2) for x and y, and offsets (N, 2)."""
     if fit == "squash":
         return side / sizes, np.zeros_like(sizes)
     if fit == "crop":

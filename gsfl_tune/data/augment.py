@@ -1,4 +1,4 @@
-"""From squares of bytes to what a backbone sees, on any device."""
+"""Makes backbone inputs from decoded squares, on any device."""
 
 from __future__ import annotations
 
@@ -42,18 +42,18 @@ def center_crop(images: Tensor, size: int, mean: Sequence[float], std: Sequence[
     else:
         values = _resized(_channels_first(images), side)
         values = values[:, :, start : start + size, start : start + size].contiguous()
-    # In place: fresh memory costs more than the arithmetic.
+    # In place, as new memory takes longer than the arithmetic.
     center = torch.tensor(mean, device=values.device).view(1, 3, 1, 1)
     spread = torch.tensor(std, device=values.device).view(1, 3, 1, 1)
     return values.sub_(center).div_(spread)
 
 
 def center_matrix(size: int, side: int) -> Tensor:
-    """Tells where points of squares go in `center_crop`: (2, 3) float32, of x and y in pixels.
+    """Returns the map of points in `center_crop`: (2, 3) float32, for x and y in pixels.
 
     Args:
         size: Side of the result in pixels.
-        side: Of the squares in pixels.
+        side: Side of the squares in pixels.
     """
     whole = square_side(size)
     start = (whole - size) // 2
@@ -61,17 +61,13 @@ def center_matrix(size: int, side: int) -> Tensor:
 
 
 class Augment:
-    """Random resized crop, flip, colour jitter and further transforms, different for every image.
+    """Applies random resized crop, flip, colour jitter and further transforms to each image.
 
-    What an image becomes depends on its pixels and its own row of random numbers alone. The crop
-    is resized bilinearly with antialiasing, as torchvision's ``resized_crop`` does.
-
-    On the CPU images go one by one through torch's vectorised resize of bytes. Other devices
-    resize the whole batch by matrix products in float32. The two agree to about one level of 255
-    (the CPU rounds to bytes after resizing), not bit by bit.
+    A result depends only on the image's pixels and its own row of random numbers. The crop is
+    resized bilinearly with antialiasing, as in torchvision's ``resized_crop``.
 
     Args:
-        config: How strong.
+        config: Strengths of the changes.
         size: Side of the result in pixels.
         mean: Mean of the three channels, of values in 0..1.
         std: Standard deviation of the three channels.
@@ -84,8 +80,8 @@ class Augment:
         self.size = size
         self.mean = tuple(mean)
         self.std = tuple(std)
-        # Normalising is value * scale + shift. For a whole row of pixels at a time, so that the
-        # innermost loop is long.
+        # Normalising is value * scale + shift, for a whole row of pixels so that the inner loop is
+        # long.
         spread = torch.tensor(self.std)
         scale = (1 / (255 * spread)).repeat(size)
         shift = (-torch.tensor(self.mean) / spread).repeat(size)
@@ -106,17 +102,18 @@ class Augment:
 
     @staticmethod
     def draw(count: int, generator: torch.Generator) -> Tensor:
-        """Draws what decides crop, flip and colour of `count` images: (count, 8) in 0..1."""
-        # One draw of fixed size, whatever is switched on: settings do not shift each other.
+        """Draws the numbers for crop, flip and colour of `count` images: (count, 8) in 0..1."""
+        # One draw of fixed size for all settings, so that settings do not shift each other's
+        # numbers.
         return torch.rand((count, _BASIC), generator=generator, device=generator.device)
 
     def draw_rows(self, count: int, generator: torch.Generator, streams: Streams) -> Tensor:
-        """Draws all that decides how `count` images change.
+        """Draws all random numbers for the changes of `count` images.
 
         Args:
-            count: How many.
-            generator: Of crop, flip and colour.
-            streams: Of the further transforms, each with one of its own.
+            count: Number of images.
+            generator: Generator for crop, flip and colour.
+            streams: Generators of the further transforms, one each.
 
         Returns:
             (count, 8 + widths of the further transforms), uniform in 0..1.
@@ -126,11 +123,11 @@ class Augment:
         return torch.cat([basic, *further], 1) if further else basic
 
     def apply(self, images: Tensor, random: Tensor) -> Tensor:
-        """Changes a batch in a way that was drawn before.
+        """Changes a batch by random numbers that were drawn before.
 
         Args:
             images: (B, S, S, 3) uint8.
-            random: (B, 8), of `draw`, with further transforms wider, of `draw_rows`.
+            random: (B, 8) from `draw`; with further transforms wider, from `draw_rows`.
 
         Returns:
             (B, 3, size, size) float32, normalised, in the channels_last memory format.
@@ -148,12 +145,12 @@ class Augment:
     def fill(
         self, out: np.ndarray, squares: Sequence[np.ndarray] | np.ndarray, random: Tensor
     ) -> None:
-        """Changes images on the CPU, one after the other, and writes them where they belong.
+        """Changes images on the CPU, one after the other, and writes them to their places.
 
         Args:
             out: (B, size, size, 3) float32, contiguous; overwritten.
             squares: B times (S, S, 3) uint8; may be views of a memory map.
-            random: As of `apply`.
+            random: As for `apply`.
         """
         boxes = self._pixels(random, len(squares[0])).tolist()
         flips = (random[:, 4] < 0.5).tolist() if self.config.flip else [False] * len(out)
@@ -161,7 +158,7 @@ class Augment:
         rows = torch.from_numpy(out).view(len(out), self.size, self.size * 3)
         for place, (left, top, right, bottom) in enumerate(boxes):
             crop = torch.from_numpy(squares[place][top:bottom, left:right].copy())
-            # Written in this way the crop counts as channels_last, for which there is a fast path.
+            # In this form the crop counts as channels_last, for which torch has a fast path.
             pixels = functional.interpolate(
                 crop[None].permute(0, 3, 1, 2),
                 size=(self.size, self.size),
@@ -181,11 +178,11 @@ class Augment:
             torch.addcmul(shift, row, scale, out=row)
 
     def matrices(self, random: Tensor, side: int) -> Tensor:
-        """Tells where points of the squares go: (B, 2, 3) float32, of x and y in pixels.
+        """Returns the maps of points in the squares: (B, 2, 3) float32, for x and y in pixels.
 
         Args:
-            random: As of `apply`.
-            side: Of the squares in pixels.
+            random: As for `apply`.
+            side: Side of the squares in pixels.
         """
         boxes = self._pixels(random, side).float()
         scale = self.size / (boxes[:, 2:] - boxes[:, :2])
@@ -203,19 +200,19 @@ class Augment:
         return found
 
     def _drawn(self, random: Tensor) -> list[tuple[Transform, Tensor]]:
-        """The further transforms with their columns of a row."""
+        """Returns the further transforms with their columns of a row."""
         widths = [each.width for each in self.further]
         return list(zip(self.further, random[:, _BASIC:].split(widths, 1), strict=True))
 
     def _changed(self, images: Tensor, random: Tensor) -> Tensor:
-        """The further transforms of (B, size, size, 3) float32 in 0..255."""
+        """Applies the further transforms to (B, size, size, 3) float32 in 0..255."""
         for each, drawn in self._drawn(random):
             images = each.apply(images, drawn)
         return images
 
     def _pixels(self, random: Tensor, side: int) -> Tensor:
-        """(B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
-        # In double precision: how a logarithm is rounded may depend on an image's place in the
+        """Returns (B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
+        # In double precision. The rounding of a logarithm may depend on an image's place in the
         # batch, and must not decide between two pixels.
         boxes = crop_boxes(random[:, :4].double(), self.config.scale, self.config.ratio)
         start = (boxes[:, :2] * side).round().clamp(max=side - 1)
@@ -223,9 +220,9 @@ class Augment:
         return torch.cat([start, torch.maximum(stop, start + 1)], dim=1).long()
 
     def _resample(self, images: Tensor, random: Tensor) -> Tensor:
-        """`fill` for a batch on any device: (B, size, size, 3) float32."""
+        """Does the same as `fill` for a batch on any device: (B, size, size, 3) float32."""
         pixels = self._pixels(random, images.shape[1])
-        # One upload, which does not wait for what the GPU is doing, of boxes, flips and colours.
+        # One upload of boxes, flips and colours, which does not wait for the GPU.
         plan = torch.cat([pixels.float(), random[:, 4:_BASIC]], dim=1)
         if images.device.type == "cuda" and plan.device.type == "cpu":
             plan = plan.pin_memory()
@@ -250,7 +247,7 @@ class Augment:
 
 
 def crop_boxes(random: Tensor, scale: float, ratio: float) -> Tensor:
-    """Boxes of random area, aspect and place inside the unit square.
+    """Returns boxes of random area, aspect and place inside the unit square.
 
     Args:
         random: (B, 4), uniform in 0..1.
@@ -272,7 +269,7 @@ def crop_boxes(random: Tensor, scale: float, ratio: float) -> Tensor:
 
 
 def _channels_first(images: Tensor) -> Tensor:
-    """(B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..1."""
+    """Converts (B, S, S, 3) uint8 to (B, 3, S, S) float32 in 0..1."""
     values = images.permute(0, 3, 1, 2)
     return values.to(torch.float32, memory_format=torch.contiguous_format).div_(255)
 
@@ -285,7 +282,7 @@ def _resized(values: Tensor, side: int) -> Tensor:
 
 
 def _filters(start: Tensor, stop: Tensor, side: int, size: int) -> Tensor:
-    """Weights (B, size, side) that resize the pixels from start to stop, (B,) each, to `size`."""
+    """Returns weights (B, size, side) that resize pixels start to stop, (B,) each, to `size`."""
     pixel = torch.arange(side, device=start.device) + 0.5
     scale = ((stop - start) / size)[:, None]
     center = start[:, None] + scale * (torch.arange(size, device=start.device) + 0.5)
@@ -297,7 +294,7 @@ def _filters(start: Tensor, stop: Tensor, side: int, size: int) -> Tensor:
 
 
 def _jitter(values: Tensor, random: Tensor, strength: float) -> None:
-    """Brightness, contrast and saturation, each by a factor of 1 - strength to 1 + strength.
+    """Changes brightness, contrast and saturation by factors of 1 - strength to 1 + strength.
 
     Args:
         values: (B, pixels, 3) float32 in 0..255; changed in place.

@@ -1,4 +1,4 @@
-"""A batch of training images: what is seen of them, and what is known."""
+"""A batch of training images: its views and its targets."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from gsfl_tune.data.annotations import Annotations
 
 @dataclass(frozen=True)
 class Targets:
-    """What the images of a batch are.
+    """Holds the classes of a batch's images.
 
     Attributes:
         labels: (B,) int64 classes.
-        soft: (B, C) probabilities of the classes, which the cross-entropy takes in place of the
-            labels; None where labels are all that is known.
-        weights: (B,) weight of each image in the cross-entropy, of mean 1 over a batch that
-            counts in full; None weighs all alike.
-        others: (B,) int64 classes of what was mixed in; None where nothing was.
-        kept: Share of an image that was not mixed in, one half to 1; one number for the batch.
+        soft: (B, C) probabilities of the classes, which the cross-entropy uses instead of the
+            labels; None if there are only labels.
+        weights: (B,) weight of each image in the cross-entropy, with mean 1 over a full batch; None
+            for equal weights.
+        others: (B,) int64 classes of the images mixed in; None without mixing.
+        kept: Share of an image itself after mixing, one half to 1; one number for the batch.
     """
 
     labels: Tensor
@@ -32,7 +32,7 @@ class Targets:
     kept: float = 1.0
 
     def weighted(self, weights: Tensor) -> Targets:
-        """Returns the same targets with images that count (B,) times as much as before."""
+        """Returns the same targets with weights multiplied by (B,) factors."""
         return replace(self, weights=weights if self.weights is None else self.weights * weights)
 
     def chunk(self, count: int) -> list[Targets]:
@@ -48,16 +48,15 @@ class Targets:
 
 @dataclass(frozen=True)
 class Batch:
-    """Images of a batch by name.
+    """Holds the images of a batch by name.
 
     Attributes:
-        views: What is seen of the B images: one or several tensors (B, ...) with the same images in
-            the same order. Images (B, 3, side, side), activations of frozen blocks, or unit
-            features (B, D).
+        views: One or several tensors (B, ...) with the same B images in the same order: images (B,
+            3, side, side), activations of frozen blocks, or unit features (B, D).
         targets: Their classes.
         positions: (B,) int64 positions of the images in their part, on the CPU or on the device.
-        annotations: Of each view, with boxes and points in its pixels; None where the source has
-            none, or where nobody asked for them.
+        annotations: Annotations of each view, with boxes and points in its pixels; None if the
+            source has none or none were requested.
     """
 
     views: tuple[Tensor, ...]
@@ -67,7 +66,7 @@ class Batch:
 
     @property
     def inputs(self) -> Tensor:
-        """The only view.
+        """Returns the only view.
 
         Raises:
             ValueError: If there are several.
@@ -78,7 +77,7 @@ class Batch:
 
     @property
     def labels(self) -> Tensor:
-        """(B,) int64 classes."""
+        """Returns the (B,) int64 classes."""
         return self.targets.labels
 
     def __len__(self) -> int:
@@ -92,7 +91,7 @@ class Batch:
         """Splits a batch along its images, as ``torch.chunk`` does.
 
         Args:
-            count: Parts; there may be fewer, and the last one may be smaller.
+            count: Number of parts; there may be fewer, and the last one may be smaller.
         """
         columns = [view.chunk(count) for view in self.views]
         positions = self.positions.chunk(count)

@@ -1,4 +1,4 @@
-"""Which part of a batch belongs to one of several processes that train together."""
+"""Divides batches between processes that train together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class BatchShare:
-    """The place of a process among those that divide every batch between them.
+    """Identifies a process among those that share every batch.
 
     Attributes:
         rank: 0..size-1.
@@ -18,7 +18,7 @@ class BatchShare:
     size: int = 1
 
     def of(self, count: int) -> slice:
-        """This process' part of `count` things: parts follow each other and differ by one."""
+        """Returns this process' part of `count` items; part sizes differ by one at most."""
         return slice(count * self.rank // self.size, count * (self.rank + 1) // self.size)
 
 

@@ -1,4 +1,4 @@
-"""Descriptions of classes, as people write them."""
+"""Reads descriptions of classes in text form."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def read_class_texts(file: Path, classes: Sequence[str]) -> list[str]:
         classes: Names of the classes.
 
     Returns:
-        One text a class, in the order of the classes.
+        One text per class, in the order of the classes.
 
     Raises:
-        UserError: If the file cannot be read, or classes have no text or several. Texts of names
-            that are no class are an error too: they are often misspelt.
+        UserError: If the file cannot be read, or if a class has no text or several. Texts for
+            unknown names are an error too, as they are often misspelt.
     """
     pairs = _object(file) if file.suffix.lower() == ".json" else _table(file)
     found: dict[str, str] = {}

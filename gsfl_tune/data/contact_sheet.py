@@ -1,4 +1,4 @@
-"""A contact sheet: a few images of each class with its name."""
+"""Draws a few images of each class with its name."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _WIDTH = 1600
 def contact_sheet(
     dataset: Dataset, *, images_per_class: int = 4, classes: Sequence[int] | None = None
 ) -> tuple[Image.Image, int]:
-    """Draws training images as they are decoded.
+    """Draws training images in their decoded form.
 
     Args:
-        dataset: Where the images are.
-        images_per_class: Images of each class, spread over the class.
+        dataset: The images.
+        images_per_class: Images per class, spread evenly over the class.
         classes: Which classes, by number; default: all of them.
 
     Returns:
-        The sheet, RGB, and the number of classes on it: of more than 120 classes, as many as
-        that are shown, spread over the list.
+        The sheet, RGB, and the number of classes on it. Of more than 120 classes, 120 are shown,
+        spread evenly over the list.
     """
     listed = np.arange(dataset.class_count) if classes is None else np.asarray(classes)
     count = min(len(listed), _MOST_CLASSES)

@@ -1,4 +1,4 @@
-"""Images of a configuration: listed, divided and decoded."""
+"""The images of a configuration: listed, divided and decoded."""
 
 from __future__ import annotations
 
@@ -38,12 +38,12 @@ from gsfl_tune.experiment.errors import UserError
 
 
 class Dataset:
-    """Images of a configuration; made by `prepare`.
+    """Holds the images of a configuration; made by `prepare`.
 
     Attributes:
-        name: What people call it: the last part of its path, else its source.
+        name: Name for people: the last part of its path, else its source.
         classes: Names of the classes, in the order of the labels.
-        known_groups: The true group of each class, where the source knows it.
+        known_groups: The true group of each class, if the source knows it.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.
     """
@@ -76,20 +76,20 @@ class Dataset:
 
     @property
     def class_count(self) -> int:
-        """Number of classes."""
+        """Returns the number of classes."""
         return len(self.classes)
 
     @property
     def reading(self) -> Reading:
-        """How the files are read."""
+        """Returns the settings for reading the files."""
         return self._geometry.reading
 
     @functools.cached_property
     def split(self) -> Split:
-        """Positions of the parts in the list of the source.
+        """Returns the positions of each part in the list of the source.
 
-        Broken images have no part, so that none of them can be the only validation image of
-        its class; those of a given test part are not known yet and keep theirs.
+        Broken images belong to no part. So no broken image can be the only validation image of its
+        class. Broken images of a given test part are not known yet and stay in it.
         """
         self._open(separate_test=False)
         samples = self._source.samples
@@ -120,7 +120,7 @@ class Dataset:
         return split if self._config.shots is None else self._few(split, good, grouping)
 
     def _few(self, split: Split, good: Sequence[int], grouping: Grouping | None) -> Split:
-        """A split with ``data.shots`` training images of each class; the others are spare."""
+        """Makes a split with ``data.shots`` training images per class; the others become spare."""
         copies: list[Hashable] = list(self._identities)
         if grouping is not None:
             for position, copy in zip(good, grouping.copies.tolist(), strict=True):
@@ -136,7 +136,7 @@ class Dataset:
         return replace(split, train=train, spare=np.setdiff1d(split.train, train))
 
     def _crowded(self, positions: Sequence[int], grouping: Grouping | None) -> set[int]:
-        """Classes of which nothing can be held out, as all their images belong together."""
+        """Returns classes that can hold out no image, as all their images belong together."""
         if grouping is None:
             return set()
         labels = np.array([self._source.samples[position].label for position in positions])
@@ -144,30 +144,30 @@ class Dataset:
 
     @functools.cached_property
     def pool(self) -> DecodedImages:
-        """Training and validation images."""
+        """Returns training and validation images."""
         return self._view(self._pool_positions(), separate_test=False)
 
     @functools.cached_property
     def test(self) -> DecodedImages:
-        """Test images; decoded or opened at the first access."""
+        """Returns test images, which are decoded or opened at the first access."""
         return self._view(self._test_positions(), separate_test=self.given_test)
 
     @functools.cached_property
     def dropped(self) -> DecodedImages:
-        """Images that are in no part, as a given part has the same ones."""
+        """Returns images left out because a given part has identical ones."""
         return self._view(self.split.dropped, separate_test=False)
 
     @functools.cached_property
     def train_index(self) -> np.ndarray:
-        """Positions of the training images in `pool`, ascending int64."""
+        """Returns positions of the training images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.train).astype(np.int64)
 
     @functools.cached_property
     def final_index(self) -> np.ndarray:
-        """Positions in `pool` that a final retrain trains on, ascending int64.
+        """Returns positions in `pool` for a final retrain, ascending int64.
 
-        Training and validation images together; with ``data.shots`` the training images alone, as
-        a model of k images a class has seen no others.
+        These are training and validation images. With ``data.shots`` they are only the training
+        images, as a k-shot model has seen no others.
         """
         if self._config.shots is not None:
             return self.train_index
@@ -175,11 +175,11 @@ class Dataset:
 
     @functools.cached_property
     def validation_index(self) -> np.ndarray:
-        """Positions of the validation images in `pool`, ascending int64."""
+        """Returns positions of the validation images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
 
     def annotations(self, part: Literal["pool", "test"]) -> Annotations:
-        """Reads what the source says of the images of `pool` or `test` beyond their labels.
+        """Reads the source's annotations for the images of `pool` or `test`.
 
         Boxes and points are in pixels of the decoded squares; those of broken images are NaN.
 
@@ -201,7 +201,7 @@ class Dataset:
 
     @functools.cached_property
     def class_texts(self) -> list[str] | None:
-        """Read a description of each class from ``data.class_text``.
+        """Reads a description of each class from ``data.class_text``.
 
         Raises:
             UserError: If the file cannot be read, or does not describe every class.
@@ -211,11 +211,11 @@ class Dataset:
         return read_class_texts(Path(self._config.class_text), self.classes)
 
     def class_of_path(self) -> dict[str, str]:
-        """Name of the class of every image, by its path."""
+        """Returns the class name of every image, by its path."""
         return {sample.path: self.classes[sample.label] for sample in self._source.samples}
 
     def belonging(self) -> tuple[list[str], Grouping]:
-        """Paths of all images, and which of them are copies or of one group or burst.
+        """Returns paths of all images, and which of them are copies or of one group or burst.
 
         Reads every image once.
         """
@@ -225,7 +225,7 @@ class Dataset:
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:
-        """Byte-identical images of all parts; of boxes, those of equal place in equal images."""
+        """Finds byte-identical images of all parts; with boxes, equal boxes in equal images."""
         samples = self._source.samples
         return find_duplicates(
             [sample.path for sample in samples],
@@ -235,7 +235,7 @@ class Dataset:
         )
 
     def near_duplicates(self) -> Duplicates:
-        """Images that are the same but for size, compression and brightness, in all parts.
+        """Finds images of all parts that differ only in size, compression and brightness.
 
         Sets of byte-identical images are not named again. Reads every image once.
         """
@@ -250,7 +250,7 @@ class Dataset:
 
     @functools.cached_property
     def digest(self) -> str:
-        """Digest of images, boxes, labels, classes and split (not of the geometry)."""
+        """Returns the digest of images, boxes, labels, classes and split (not of the geometry)."""
         state = hashlib.blake2b(digest_size=16)
         state.update("\n".join(self.classes).encode())
         for part in (self.split.train, self.split.validation, self.split.test):
@@ -262,12 +262,12 @@ class Dataset:
 
     @property
     def broken(self) -> list[BrokenImage]:
-        """Images that could not be read, of what has been decoded so far."""
+        """Returns the images that could not be read, of those decoded so far."""
         return [self._broken[position] for position in sorted(self._broken)]
 
     @functools.cached_property
     def notices(self) -> list[str]:
-        """What is no fault but must be known: one line each."""
+        """Returns notices that are no error but should be known, one line each."""
         labels = self.pool.labels[self.validation_index]
         trained = self.pool.labels[self.train_index]
         counts = np.bincount(trained, minlength=self.class_count)
@@ -281,10 +281,10 @@ class Dataset:
         return [line for line in found if line is not None]
 
     def summary(self) -> dict[str, Any]:
-        """Counts images and names findings, ready for JSON.
+        """Counts images and lists findings, ready for JSON.
 
         Raises:
-            UserError: If the file of ``data.class_text`` does not fit; a search asks at its start.
+            UserError: If the file of ``data.class_text`` does not fit the classes.
         """
         texts = self.class_texts
         parts = {
@@ -335,7 +335,7 @@ class Dataset:
         return np.sort(np.concatenate([self.split.train, self.split.validation]))
 
     def _view(self, positions: np.ndarray, *, separate_test: bool) -> DecodedImages:
-        """Readable images at ascending positions of the list, all of them in one file."""
+        """Returns readable images at ascending positions of the list, all of them in one file."""
         file, listed = self._open(separate_test=separate_test)
         samples = [self._source.samples[position] for position in positions.tolist()]
         state = hashlib.blake2b(digest_size=16)
@@ -352,10 +352,10 @@ class Dataset:
         )
 
     def _open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
-        """A cache file, decoded if need be, and the positions of its rows.
+        """Opens a cache file, decoding if needed; returns it and the positions of its rows.
 
-        A test part of the source has a file of its own. One that we choose shares the
-        file of the rest, so that another seed of the split decodes nothing again.
+        A test part of the source has its own file. A test part that we choose shares the file of
+        the rest, so that another split seed needs no new decoding.
         """
         if separate_test not in self._files:
             is_test = np.asarray([sample.part == "test" for sample in self._source.samples])

@@ -1,4 +1,4 @@
-"""Decoded images: squares of bytes in one file, read by memory map, shared by all processes."""
+"""Decoded images: squares of bytes in a memory-mapped file that all processes share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.formats import why_no_image
 from gsfl_tune.data.sources import Reader, Source
 
-# How many bytes of pixels a record batch holds at most; a batch has at most 256 images.
+# Most bytes of pixels in a record batch, which has at most 256 images.
 _BATCH_BYTES = 64 << 20
 _BATCH_IMAGES = 256
 Progress = Callable[[int, int], None]
@@ -27,7 +27,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True)
 class BrokenImage:
-    """An image that could not be read, and why."""
+    """Holds an image that could not be read, and the reason."""
 
     path: str
     reason: str
@@ -35,13 +35,13 @@ class BrokenImage:
 
 @dataclass(frozen=True)
 class Geometry:
-    """How an image becomes a square.
+    """Describes how an image becomes a square.
 
     Attributes:
-        side: Of the squares, in pixels.
-        fit: What happens to what is not square.
-        reading: How files are read.
-        margin: Boxes are cut out with this margin, a share of their sides; None: whole images.
+        side: Side of the squares in pixels.
+        fit: How an image that is not square is fitted.
+        reading: Settings for reading files.
+        margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
     """
 
     side: int
@@ -51,17 +51,17 @@ class Geometry:
 
     @property
     def key(self) -> str:
-        """Everything that the pixels depend on besides the images."""
+        """Returns all settings that the pixels depend on."""
         basic = f"{self.side} {self.fit} bicubic {image_file.CODE_VERSION} pillow {PIL.__version__}"
         box = "" if self.margin is None else f"box {self.margin:.9g}"
         return " ".join(filter(None, [basic, self.reading.key, box]))
 
     def identities(self, source: Source, digests: Sequence[bytes]) -> list[bytes]:
-        """What tells the samples of a source apart: their bytes, and which box of them is seen.
+        """Returns an identity for each sample of a source: its bytes, and its box in them.
 
         Args:
             source: The source.
-            digests: Digests of the bytes of all its images.
+            digests: Digests of all its images.
         """
         if self.margin is None:
             return list(digests)
@@ -72,10 +72,10 @@ class Geometry:
 
 
 class DecodedFile:
-    """The cache file: one row for each image that was listed, broken ones included.
+    """Reads the cache file: one row per listed image, including broken ones.
 
     Attributes:
-        reasons: Why the image of a row is broken; None for a good one.
+        reasons: Why the image of a row is broken; None for a readable one.
         sizes: (N, 2) int32, width and height in pixels before decoding.
     """
 
@@ -101,22 +101,22 @@ class DecodedFile:
         )
 
     def squares(self, rows: np.ndarray) -> list[np.ndarray]:
-        """Squares as read-only views of the file, (side, side, 3) uint8 each."""
+        """Returns squares as read-only views of the file, (side, side, 3) uint8 each."""
         return [
             self._pixels[row // self._batch_rows][row % self._batch_rows] for row in rows.tolist()
         ]
 
 
 class DecodedImages:
-    """Labelled squares, a selection of the rows of a cache file.
+    """Selects labelled squares from the rows of a cache file.
 
     Attributes:
         labels: (N,) int64.
-        paths: What messages call the images.
+        paths: Names of the images for messages.
         sizes: (N, 2) int32, width and height in pixels before decoding.
         side: Side of the squares in pixels.
-        digest: Digest of the images and of how they were decoded, in this order.
-        name: What people call the data set.
+        digest: Digest of the images and of the decoding, in this order.
+        name: Name of the data set for people.
     """
 
     def __init__(
@@ -141,7 +141,7 @@ class DecodedImages:
         return len(self._rows)
 
     def squares(self, index: np.ndarray) -> list[np.ndarray]:
-        """The squares at ``index`` (positions 0..N-1) without a copy.
+        """Returns the squares at ``index`` (positions 0..N-1) without a copy.
 
         Returns:
             B times (side, side, 3) uint8: read-only views of the memory map.
@@ -152,7 +152,7 @@ class DecodedImages:
         """Copies the squares at ``index`` (positions 0..N-1): (B, side, side, 3) uint8.
 
         Args:
-            index: Which ones, (B,).
+            index: (B,) positions.
             out: Where to write them; default: new memory.
         """
         squares = self.squares(index)
@@ -172,16 +172,16 @@ def decode_once(
     progress: Progress | None = None,
     name: str = "",
 ) -> DecodedFile:
-    """Opens the cache file of some images of a source, decoding them if there is none.
+    """Opens the cache file of some images of a source, and decodes them if there is none.
 
     Args:
-        source: Where to read them.
-        positions: Which ones, ascending.
-        identities: Of all samples of the source, see `Geometry.identities`.
-        geometry: How they become squares.
+        source: Source of the images.
+        positions: Positions of the images, ascending.
+        identities: Identities of all samples of the source, see `Geometry.identities`.
+        geometry: How images become squares.
         cache: The cache directory of this node.
-        progress: Called with (images done, images in all) now and then while decoding.
-        name: What people call the data set.
+        progress: Called from time to time with (images done, all images) while decoding.
+        name: Name of the data set for people.
 
     Raises:
         EnvironmentProblem: If the disk is full, among others.
@@ -249,7 +249,7 @@ def _decode(
             return _Decoded(pixels, size, None)
         except MemoryError:
             raise
-        except Exception as error:  # decoders raise anything at all on damaged files
+        except Exception as error:  # decoders raise all kinds of errors on damaged files
             return _Decoded(
                 None, (0, 0), _reason(error, content, accepted=geometry.reading.truncated)
             )

@@ -1,4 +1,4 @@
-"""What one look at the images tells, remembered for files that have not changed."""
+"""Digests of image files, kept for files that have not changed."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsfl_tune.data.sources import Reader, Source
 
 DIGEST_SIZE = 16
 _COLUMNS = ("path", "size", "time", "digest", "low", "high")
-# Stands for an image whose bytes cannot be read, together with its path.
+# Replaces the bytes of an image that cannot be read, together with its path.
 _UNREADABLE = b"unreadable"
 
 Item = TypeVar("Item")
@@ -32,11 +32,11 @@ Work = TypeVar("Work")
 
 @dataclass(frozen=True)
 class Contents:
-    """What was read of the images of a source, in its order.
+    """Holds what was read from the images of a source, in its order.
 
     Attributes:
         digests: Digest of the bytes of every image.
-        extremes: Least and largest value of those whose type does not say what white is.
+        extremes: Smallest and largest value of images whose type does not define white.
     """
 
     digests: list[bytes]
@@ -49,10 +49,9 @@ class _Seen(NamedTuple):
 
 
 def read_contents(source: Source, cache: Path) -> Contents:
-    """Reads every image of a source, its digest and what else a glance tells.
+    """Reads the digest and the extreme values of every image of a source.
 
-    Both are kept in ``cache`` under (path, size, time of change), so that a second start reads no
-    image.
+    Both are kept in ``cache`` under (path, size, time of change). So a second start reads no image.
     """
     known = source.known_digests()
     if known is not None:
@@ -81,10 +80,10 @@ def read_contents(source: Source, cache: Path) -> Contents:
 def in_threads(
     items: Iterable[tuple[int, Item]], work: Callable[[Item], Work]
 ) -> Iterator[tuple[int, Work]]:
-    """Applies ``work`` in as many threads as there are cores, in order, with bounded memory.
+    """Applies ``work`` in one thread per core, in order, with bounded memory.
 
-    Threads and not processes: reading, hashing, decoding and resizing all release the
-    interpreter lock, and processes would have to send every square through a pipe.
+    Threads are enough: reading, hashing, decoding and resizing release the interpreter lock.
+    Processes would have to send every square through a pipe.
     """
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     waiting: deque[tuple[int, Future[Work]]] = deque()
@@ -110,7 +109,7 @@ def _see(reader: Reader) -> _Seen | None:
     try:
         content = reader()
     except (OSError, ValueError):
-        return None  # decoding will find it broken, and say why
+        return None  # decoding finds it broken and says why
     if isinstance(content, Image.Image):
         return _Seen(_hash(content.tobytes()), None)
     return _Seen(_hash(content), deep_extremes(content))
@@ -152,7 +151,7 @@ def _save(file: Path, source: Source, found: list[_Seen | None]) -> None:
             "high": pa.array(columns[5], pa.float64()),
         }
     )
-    # Under the lock of its builder: temporary files that nobody holds are swept away.
+    # Under the builder's lock, as temporary files without a lock are removed.
     with file_lock(lock_file(file), "writes digests of images"):
         temporary = file.with_name(f"{file.name}.{os.getpid()}.tmp")
         with pa.OSFile(str(temporary), "wb") as sink, pa.ipc.new_file(sink, table.schema) as writer:

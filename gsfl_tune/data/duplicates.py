@@ -1,4 +1,4 @@
-"""Images that are the same: byte for byte, or to the eye."""
+"""Sets of identical images, byte for byte or to the eye."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from gsfl_tune.data.splits import Split
 
 @dataclass(frozen=True)
 class Duplicates:
-    """Sets of images that are the same.
+    """Lists sets of identical images.
 
     Attributes:
-        groups: Paths, one list for each set.
-        dropped: Paths that were taken out of training (or of a given validation part) because a
-            given test or validation part holds the same image.
-        conflicting: Those of ``groups`` whose members have different labels.
+        groups: One list of paths per set.
+        dropped: Paths removed from training (or a given validation part), because a given test or
+            validation part has the same image.
+        conflicting: Sets of ``groups`` whose members have different labels.
     """
 
     groups: list[list[str]] = field(default_factory=list)
@@ -48,13 +48,13 @@ def find_duplicates(
 def near_sets(
     paths: Sequence[str], labels: Sequence[int], digests: Sequence[bytes], numbers: np.ndarray
 ) -> Duplicates:
-    """Lists images that are the same to the eye and not byte for byte.
+    """Lists images that look identical but are not byte-identical.
 
     Args:
-        paths: What messages call the images.
-        labels: Their classes.
-        digests: Of their bytes.
-        numbers: (N,) images of one number are the same.
+        paths: Names of the images for messages.
+        labels: Classes of the images.
+        digests: Digests of their bytes.
+        numbers: (N,) images with equal numbers are identical.
     """
     members: dict[int, list[int]] = {}
     for position, number in enumerate(numbers.tolist()):

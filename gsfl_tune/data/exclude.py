@@ -1,4 +1,4 @@
-"""Leaves out the images that ``data.exclude`` lists, whatever source they come from."""
+"""Leaves out the images that ``data.exclude`` lists, for every source."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
 REASON = "named by data.exclude"
-# How the table of `gsfl-tune data --issues` begins, which is not such a list.
+# Header of the table of `gsfl-tune data --issues`, which is not such a list.
 _TABLE = "path,class,part,"
 
 
 def leave_out(source: Source, config: DataConfig) -> Source:
-    """Leaves out the images that ``data.exclude`` names, and counts them.
+    """Leaves out the images that ``data.exclude`` lists, and counts them.
 
-    A line is the path of an image as messages give it, or relative to the current directory or to
-    ``data.path``. Lines that match nothing are a notice.
+    A line is a path as in messages, or relative to the current directory or ``data.path``. Lines
+    that match no image give a notice.
 
     Args:
         source: All images.
         config: The section ``data``.
 
     Returns:
-        The source itself where nothing is named.
+        The source itself if nothing is listed.
 
     Raises:
         UserError: If the list cannot be read, or is no list of paths.
@@ -66,13 +66,13 @@ def leave_out(source: Source, config: DataConfig) -> Source:
 
 
 def read_list(file: Path) -> list[str]:
-    """Reads a list of paths, one a line; empty lines and those that begin with # are no paths.
+    """Reads a list of paths, one per line; empty lines and lines that begin with # are skipped.
 
     Args:
-        file: A text in UTF-8.
+        file: A text file in UTF-8.
 
     Raises:
-        UserError: If it cannot be read, is no such text, or is the table of issues.
+        UserError: If it cannot be read, is not UTF-8, or is the table of issues.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -93,7 +93,7 @@ def read_list(file: Path) -> list[str]:
 
 
 class _Rest(Source):
-    """Some of the images of another source.
+    """Gives some of the images of another source.
 
     Args:
         whole: The other source.
@@ -102,7 +102,7 @@ class _Rest(Source):
 
     def __init__(self, whole: Source, kept: list[int]) -> None:
         super().__init__()
-        # Parts, notices and whatever else a source knows of its images.
+        # Parts, notices and other knowledge of the source.
         vars(self).update(vars(whole))
         self.classes = list(whole.classes)
         self.samples = [whole.samples[position] for position in kept]
@@ -111,28 +111,28 @@ class _Rest(Source):
         self.drop_empty_classes()
 
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
-        """Asks the other source."""
+        """Yields the readers of the other source."""
         place = {self._kept[int(position)]: int(position) for position in positions}
         for position, reader in self._whole.readers(list(place)):
             yield place[position], reader
 
     def annotations(self) -> Annotations:
-        """Asks the other source."""
+        """Returns the annotations of the other source."""
         return self._whole.annotations().rows(np.asarray(self._kept, dtype=np.int64))
 
     def known_digests(self) -> list[bytes] | None:
-        """Those of the other source."""
+        """Returns the digests of the other source."""
         known = self._whole.known_digests()
         return None if known is None else [known[position] for position in self._kept]
 
 
 def _folders(config: DataConfig) -> list[str]:
-    """Folders that the images lie in, as far as ``data.path`` tells."""
+    """Returns folders with the images, as far as ``data.path`` tells."""
     paths = [config.path] if isinstance(config.path, str) else config.path or []
     local = [expand(path) for path in paths if "://" not in path]
     return [path if os.path.isdir(path) else os.path.dirname(path) for path in local]
 
 
 def _whole(path: str, folder: str = "") -> str:
-    """One spelling of a local path; the name of what lies elsewhere stays what it is."""
+    """Makes local paths comparable; names of remote images do not change."""
     return normal(path if "://" in path else os.path.abspath(os.path.join(folder, path)))

@@ -1,4 +1,4 @@
-"""Images behind HTTP: fetched one by one, with everything bounded."""
+"""Fetches single images over HTTP, with limits on size, time and redirects."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ _CHUNK = 1 << 16
 
 
 class FetchError(ValueError):
-    """A URL that cannot be fetched; the message says why, without the URL."""
+    """Raised for a URL that cannot be fetched; the message says why, without the URL."""
 
 
 def is_url(text: str) -> bool:
-    """Whether it names something elsewhere, by whatever scheme."""
+    """Returns whether a text is a URL of any scheme."""
     return "://" in text
 
 
@@ -31,17 +31,17 @@ def fetch(
     seconds: float = SECONDS,
     redirects: int = REDIRECTS,
 ) -> bytes:
-    """Reads what an http or https URL gives.
+    """Reads the content of an http or https URL.
 
     Args:
         url: The URL.
-        max_bytes: More than these are not read.
-        seconds: For all of it.
-        redirects: How many are followed; never from https to http, nor to another scheme.
+        max_bytes: Largest number of bytes read.
+        seconds: Time limit in total.
+        redirects: Number of redirects followed; never from https to http, nor to another scheme.
 
     Raises:
-        FetchError: If it is no such URL, the server cannot be reached or answers otherwise than
-            with a file, or the file is too large, too slow or ends early.
+        FetchError: If it is not such a URL, the server cannot be reached or does not send a file,
+            or the file is too large, too slow or incomplete.
     """
     deadline = time.monotonic() + seconds
     parts = urllib.parse.urlsplit(url)
@@ -76,7 +76,7 @@ def _read(response: Any, max_bytes: int, deadline: float, seconds: float) -> byt
     if expected is not None and expected > max_bytes:
         raise FetchError(f"found {expected:,} bytes, allowed at most {max_bytes:,}")
     content = bytearray()
-    # One receive at a time: a server that sends a byte now and then must not hold us.
+    # One receive at a time: a server that sends single bytes slowly must not block us.
     while chunk := response.read1(_CHUNK):
         content += chunk
         if len(content) > max_bytes:
@@ -104,7 +104,7 @@ _REFUSED = "is redirected to where it is not followed: from https to http, or to
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-    """Follows only so many, and only to where a request is as safe as it was."""
+    """Follows a limited number of redirects, and only to URLs that are as safe."""
 
     max_repeats = 1
 
@@ -117,7 +117,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         headers: Any,
         newurl: str,
     ) -> urllib.request.Request | None:
-        """Makes the next request, unless it would leave http, or https for http."""
+        """Makes the next request, unless it leaves http, or https for http."""
         scheme = urllib.parse.urlsplit(newurl).scheme
         if scheme != "https" and (scheme != "http" or req.type == "https"):
             raise urllib.error.HTTPError(req.full_url, code, _REFUSED, headers, fp)
@@ -125,7 +125,7 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
 
 
 def _opener(redirects: int) -> urllib.request.OpenerDirector:
-    """Opens http and https, and nothing else: no files, no FTP."""
+    """Opens http and https only: no files, no FTP."""
 
     class Limited(_Redirects):
         max_redirections = redirects

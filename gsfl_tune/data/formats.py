@@ -1,4 +1,4 @@
-"""Which files are images: suffixes, first bytes, and formats that need another package."""
+"""Image formats: suffixes, first bytes, and formats that need another package."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ IMAGE_SUFFIXES = frozenset([
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".webp", ".tif", ".tiff",
     ".ppm", ".pgm", ".pbm", ".pnm", ".tga", ".jp2", ".avif",
 ])
-# Of phones; read with the package `pillow-heif` (extra `heic`).
+# Photographs of phones; read with the package `pillow-heif` (extra `heic`).
 HEIF_SUFFIXES = frozenset([".heic", ".heif", ".hif"])
 _BEGINNINGS = (
     b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\x00", b"MM\x00*",
@@ -20,7 +20,7 @@ _LFS = b"version https://git-lfs.github.com/spec/"
 
 @functools.cache
 def heif() -> bool:
-    """Whether HEIC files can be read here; from then on Pillow opens them."""
+    """Returns whether HEIC files can be read here; if so, Pillow opens them from then on."""
     try:
         from pillow_heif import register_heif_opener
     except ImportError:
@@ -30,7 +30,7 @@ def heif() -> bool:
 
 
 def looks_like_image(path: str) -> bool:
-    """Whether a file begins like one of the usual formats."""
+    """Returns whether a file begins like one of the usual formats."""
     try:
         with open(path, "rb") as stream:
             start = stream.read(16)
@@ -41,10 +41,10 @@ def looks_like_image(path: str) -> bool:
 
 
 def why_no_image(content: bytes) -> str | None:
-    """What a file is that Pillow does not know; None where nothing can be said.
+    """Returns what a file is that Pillow does not know; None if it is unknown.
 
     Args:
-        content: All of it, or its first bytes.
+        content: The file's content, or its first bytes.
     """
     if not content:
         return "empty"

@@ -1,7 +1,7 @@
-"""Which images belong together and must not be divided between training and what is held out.
+"""Groups of images that must not be divided between training and held-out parts.
 
-Photographs come in bursts: the same shelf, animal, minute. Divided one by one, what is held out has
-its neighbours in training, and every number about it is too good.
+Photographs come in bursts: the same shelf, animal or minute. If they are divided one by one,
+held-out images have near neighbours in training, and every metric is too optimistic.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ import numpy as np
 from gsfl_tune.data.looks import Looks
 from gsfl_tune.data.near import near_duplicates
 
-# So many images of a class are clustered; each of the others joins the most alike of them.
+# Most images of a class that are clustered; each other image joins its most similar one.
 _CLUSTERED = 1500
-# Of so many images the distances are measured.
+# Most images whose distances are measured.
 _MEASURED = 2000
-# Validation images are nearer to the training images than test images are when this often one of
-# them, drawn at random, is more alike to its nearest than a test image is; and surely so.
+# Validation images count as nearer to the training images than test images if a random one is this
+# often more similar to its nearest than a test image is, and if this is significant.
 _NEARER = 0.65
 _SURELY = 1e-3
 
 
 @dataclass(frozen=True)
 class Grouping:
-    """Which images belong together.
+    """Holds which images belong together.
 
     Attributes:
-        copies: (N,) images of one number are copies of each other.
-        units: (N,) images of one number are held out together or not at all.
-        notices: What was found, a line each.
+        copies: (N,) images with equal numbers are copies of each other.
+        units: (N,) images with equal numbers are held out together or not at all.
+        notices: Findings, one line each.
     """
 
     copies: np.ndarray
@@ -42,13 +42,13 @@ class Grouping:
 def alike_clusters(looks: Looks, labels: np.ndarray, share: float) -> np.ndarray:
     """Divides each class into clusters of photographs that look alike.
 
-    There are as many as a class can give away of the size of a share: five where a fifth is held
-    out (complete linkage over cosines of `Looks.descriptors`, so that no cluster is a chain).
+    There are as many clusters as a class has shares of the given size: five if a fifth is held out.
+    Uses complete linkage over cosines of `Looks.descriptors`, so that no cluster is a chain.
 
     Args:
-        looks: Of N images.
+        looks: Looks of N images.
         labels: (N,) their classes.
-        share: Of the images, that will be held out.
+        share: Share of the images that will be held out.
 
     Returns:
         (N,) int64 number of the cluster.
@@ -65,13 +65,13 @@ def alike_clusters(looks: Looks, labels: np.ndarray, share: float) -> np.ndarray
 
 
 def _clusters(looks: Looks, rows: np.ndarray, wanted: int) -> np.ndarray:
-    """(len(rows),) cluster of each row, from 0."""
+    """Returns the (len(rows),) cluster of each row, from 0."""
     from scipy.cluster.hierarchy import fcluster, linkage
     from scipy.spatial.distance import squareform
 
     if wanted < 2:
         return np.zeros(len(rows), np.int64)
-    # Evenly from the list: what is clustered does not depend on a generator.
+    # Spaced evenly in the list, so that no random numbers are needed.
     places = np.unique(np.linspace(0, len(rows) - 1, min(len(rows), _CLUSTERED)).astype(np.int64))
     core = rows[places]
     distances = np.clip(1 - looks.similarity(core, core), 0, None)
@@ -89,12 +89,12 @@ def _clusters(looks: Looks, rows: np.ndarray, wanted: int) -> np.ndarray:
 
 @dataclass(frozen=True)
 class Nearness:
-    """How near two parts are to the training images.
+    """Compares the distances of two parts to the training images.
 
     Attributes:
-        nearer: How often a held-out image, drawn at random, is more alike to its nearest training
-            image than a test image is; one half where neither is nearer.
-        surely: p-value of this (Mann and Whitney's test).
+        nearer: Probability that a random held-out image is more similar to its nearest training
+            image than a random test image is; one half if neither part is nearer.
+        surely: p-value of this (Mann-Whitney test).
     """
 
     nearer: float
@@ -102,23 +102,23 @@ class Nearness:
 
     @property
     def too_near(self) -> bool:
-        """Whether the held-out images say too much good of a model."""
+        """Returns whether results on the held-out images would be too optimistic."""
         return self.nearer >= _NEARER and self.surely <= _SURELY
 
 
 def nearness(
     looks: Looks, train: np.ndarray, held_out: np.ndarray, test: np.ndarray
 ) -> Nearness | None:
-    """Compares how alike held-out and test images are to the training images.
+    """Compares how similar held-out and test images are to the training images.
 
     Args:
-        looks: Of all images.
+        looks: Looks of all images.
         train: Positions of training images.
-        held_out: Positions of what is held out of them.
-        test: Positions of the test part. Its labels are not asked for.
+        held_out: Positions of held-out images.
+        test: Positions of the test part, whose labels are not used.
 
     Returns:
-        None where a part has no image.
+        None if a part has no image.
     """
     from scipy.stats import mannwhitneyu
 
@@ -134,16 +134,16 @@ def nearness(
 def nearest_is_right(
     looks: Looks, labels: np.ndarray, train: np.ndarray, held_out: np.ndarray
 ) -> float | None:
-    """How often the training image that is most alike to a held-out one has its class.
+    """Returns how often the most similar training image of a held-out one has the same class.
 
     Args:
-        looks: Of all images.
+        looks: Looks of all images.
         labels: (N,) their classes.
         train: Positions of training images.
-        held_out: Positions of what is held out of them.
+        held_out: Positions of held-out images.
 
     Returns:
-        None where a part has no image.
+        None if a part has no image.
     """
     held = _some(held_out[looks.known[held_out]])
     train = _some(train[looks.known[train]], 10 * _MEASURED)
@@ -154,7 +154,7 @@ def nearest_is_right(
 
 
 def together(*numbers: np.ndarray) -> np.ndarray:
-    """Joins groupings: what is together in any of them is together.
+    """Joins groupings: images together in any of them are together in the result.
 
     Args:
         numbers: (N,) each.
@@ -178,7 +178,7 @@ def together(*numbers: np.ndarray) -> np.ndarray:
 
 
 def copies_of(looks: Looks, digests: Sequence[bytes]) -> np.ndarray:
-    """(N,) int64: images of one number are copies, byte for byte or to the eye."""
+    """Returns (N,) int64: equal numbers for copies, byte for byte or to the eye."""
     _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
     return together(places, near_duplicates(looks))
 

@@ -1,4 +1,4 @@
-"""Finds out which images are held out together, as ``data.split.by`` says."""
+"""Finds which images are held out together, as ``data.split.by`` says."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from gsfl_tune.data.splits import Split, divide
 from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
 from gsfl_tune.experiment.data_config import SplitConfig
 
-# Enters the cache key: change it whenever other images are found to belong together.
+# Part of the cache key; change it when other images are found to belong together.
 _VERSION = 2
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
@@ -42,27 +42,27 @@ def find_grouping(
     cache: Path,
     name: str,
 ) -> Grouping | None:
-    """Which of some images belong together.
+    """Finds which of some images belong together.
 
     Args:
         source: Lists and reads the images.
         digests: Digests of all of them.
-        positions: Which ones are divided: those that can be read.
+        positions: The images to divide, which are readable.
         config: The section ``data.split``.
-        reading: How the files are read.
+        reading: Settings for reading files.
         cache: The cache directory.
-        name: What people call the data set.
+        name: Name of the data set for people.
 
     Returns:
-        None where byte-identical images alone do: with ``by: image``, where the source gives all
-        parts itself, or where ``auto`` meets rendered images.
+        None if only byte-identical images belong together: with ``by: image``, if the source gives
+        all parts itself, or if ``auto`` finds rendered images.
 
     Raises:
-        UserError: If the images do not say what is asked for.
+        UserError: If the images lack the information that ``by`` needs.
     """
     samples = [source.samples[position] for position in positions]
     given = {sample.part for sample in samples}
-    # What is rendered on the spot (and so knows its digests) was never photographed in bursts.
+    # Rendered images (whose digests are known) were never photographed in bursts.
     rendered = config.by == "auto" and source.known_digests() is not None
     if config.by == "image" or rendered or {"validation", "test"} <= given:
         return None
@@ -92,9 +92,9 @@ def find_grouping(
 def belonging(
     source: Source, digests: Sequence[bytes], reading: Reading, cache: Path, name: str
 ) -> Grouping:
-    """Which images are copies, and which are of one group or burst, as far as they tell.
+    """Finds copies, and images of one group or burst as far as the source tells.
 
-    For who compares images with each other, whatever ``data.split.by`` says: arguments as of
+    For comparisons between images, with any ``data.split.by``. Arguments are those of
     `find_grouping`.
     """
     looks = looks_of(source, digests, reading, cache, name)
@@ -128,8 +128,8 @@ def _find(
         several = len(np.unique(units)) < len(np.unique(copies))
         if count >= 0.5 * len(samples) and several:
             told = (
-                f"{len(np.unique(units)):,} bursts of photographs (EXIF times or a camera's "
-                "numbers): each is held out whole or not at all; data.split.by: image divides them"
+                f"{len(np.unique(units)):,} bursts of photographs (EXIF times or camera numbers): "
+                "each burst is held out as a whole or not at all; data.split.by: image divides them"
             )
             found = Grouping(copies, units, [told])
     return _as_far_as_the_test_part(samples, digests, looks, config, found)
@@ -142,7 +142,7 @@ def _as_far_as_the_test_part(
     config: SplitConfig,
     found: Grouping,
 ) -> Grouping:
-    """Holds out whole clusters where validation images would be nearer than a given test part's."""
+    """Holds out whole clusters if validation images would be nearer than a given test part's."""
     labels = [sample.label for sample in samples]
     parts = [sample.part for sample in samples]
     split = divide(labels, parts, digests, config, found)
@@ -159,17 +159,17 @@ def _as_far_as_the_test_part(
     if not near.too_near:
         return found
     told = (
-        "validation images drawn one by one would be nearer to the training images than the test "
-        f"part's are, {near.nearer:.0%} of the time (50 % were right), and say too much good of "
-        "every model: clusters of photographs that look alike are held out whole; "
-        "data.split.by: image draws them one by one"
+        "single validation images would be more similar to the training images than test images, "
+        f"in {near.nearer:.0%} of pairs (50 % would be fair), and validation would be too "
+        "optimistic: clusters of similar photographs are held out as a whole; data.split.by: image "
+        "draws single images"
     )
     units = together(found.units, _clusters(samples, looks, config))
     return Grouping(found.copies, units, [told])
 
 
 def _fall(looks: Looks, labels: np.ndarray, single: Split, clusters: Split) -> list[str]:
-    """Says when what is held out has its neighbours in training, and what to do."""
+    """Warns if held-out images have near neighbours in training, and says what to do."""
     near, far = (
         nearest_is_right(looks, labels, split.train, split.validation)
         for split in (single, clusters)
@@ -177,15 +177,15 @@ def _fall(looks: Looks, labels: np.ndarray, single: Split, clusters: Split) -> l
     if near is None or far is None or near < _NEAR or near - far < _FALL:
         return []
     return [
-        f"of validation images {near:.0%} have the class of the training photograph that is most "
-        f"alike by colours and edges alone, and {far:.0%} where clusters are held out whole: "
-        "photographs probably come in bursts, and validation says too much good of every model; "
-        "data.split.by: near_duplicate holds out clusters, group or folder what you know of them"
+        f"of validation images {near:.0%} have the class of the training photograph most similar "
+        f"in colours and edges, but only {far:.0%} if whole clusters are held out: photographs "
+        "probably come in bursts, and validation is too optimistic; data.split.by: near_duplicate "
+        "holds out clusters, group or folder holds out what you know to belong together"
     ]
 
 
 def _clusters(samples: Sequence[Sample], looks: Looks, config: SplitConfig) -> np.ndarray:
-    """Clusters of what is not in a given part; each of the others is one of its own."""
+    """Clusters images outside given parts; each other image is its own cluster."""
     free = np.array([sample.part in (None, "train") for sample in samples])
     labels = np.array([sample.label for sample in samples])
     units = len(samples) + np.arange(len(samples))

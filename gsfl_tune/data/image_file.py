@@ -1,4 +1,4 @@
-"""One image: from bytes of any kind to an upright RGB image, and from that to a square."""
+"""Reads one image: from bytes to an upright RGB image, and from that to a square."""
 
 from __future__ import annotations
 
@@ -18,26 +18,26 @@ Fit = Literal["crop", "pad", "squash"]
 # (x0, y0, x1, y1) in pixels of the upright image, x to the right, y down.
 Box = tuple[float, float, float, float]
 
-# Filling of `pad`: the mean of ImageNet, which backbones see as (nearly) zero.
+# Fill colour of `pad`: the mean of ImageNet, which backbones see as (nearly) zero.
 PAD_COLOR = (124, 116, 104)
-# Enters cache keys: change it whenever the pixels that come out of this file change.
+# Part of cache keys; change it when this file computes other pixels.
 CODE_VERSION = 2
-# Width times height above which an image is not decoded; of phones there are 108 and 200 million.
+# Width times height above which an image is not decoded; phones have up to 200 million.
 MAX_PIXELS = 200_000_000
 
 
 @dataclass(frozen=True)
 class Reading:
-    """How the files of a data set are read: what is the same for all of them.
+    """Holds the settings for reading all files of a data set.
 
     Attributes:
         value_range: Values of deep grey images (16 and 32 bit, float) that become black and white,
-            as somebody gave them; None: by their type, see `load_image`.
-        float_range: The same of those alone whose type does not say it (32 bit, float), as the
-            images of a data set have it.
+            if given; None: by their type, see `load_image`.
+        float_range: The same for types without a defined range (32 bit, float), from the values of
+            the data set's images.
         max_pixels: Width times height above which a file is refused.
-        truncated: Whether a file whose end is missing is read as far as it goes.
-        cut_bottom: Pixels cut from the lower edge, of the file's own.
+        truncated: Whether a file with a missing end is read as far as possible.
+        cut_bottom: Pixels of the file cut from the lower edge.
     """
 
     value_range: tuple[float, float] | None = None
@@ -48,7 +48,7 @@ class Reading:
 
     @property
     def key(self) -> str:
-        """What the pixels depend on, for cache keys; empty where nothing is special."""
+        """Returns the settings that pixels depend on, for cache keys; empty for the defaults."""
         parts = []
         if self.value_range is not None:
             parts.append(f"values {self.value_range[0]:.9g} {self.value_range[1]:.9g}")
@@ -67,7 +67,7 @@ PLAIN = Reading()
 
 
 def square_side(image_size: int) -> int:
-    """Side of the squares for a backbone that sees ``image_size`` pixels: 1.15 x, rounded up."""
+    """Returns the side of the squares for ``image_size`` pixels: 1.15 times, rounded up."""
     return (image_size * 115 + 99) // 100
 
 
@@ -80,17 +80,17 @@ def load_image(
 ) -> Image.Image:
     """Reads an image as an upright RGB image with 8 bits a channel.
 
-    Turns it as its EXIF orientation says, puts transparent pixels on white, converts grey,
-    palette, CMYK and the rest, and takes the first frame of an animation. Deep grey values are
-    scaled: those of 16 bits by 1/257, others so that 1, 255 or 65535, the least that none of them
-    exceeds, becomes white, unless `reading` says otherwise.
+    Applies the EXIF orientation, puts transparent pixels on white, converts grey, palette, CMYK and
+    other modes, and uses the first frame of an animation. Deep grey values are scaled. Those of 16
+    bits are divided by 257. For others white is the smallest of 1, 255 and 65535 that no value
+    exceeds. `reading` can change both.
 
     Args:
         source: A path, the content of a file, or an image that Pillow opened.
         side: The side of the square that will be made of it. Large JPEG files are then decoded
             at a half, a quarter or an eighth of their size, never below twice ``side``.
-        fit: How the square will be made.
-        reading: What is the same for all images of a data set.
+        fit: How the square will be made, see `square`.
+        reading: Settings for all images of a data set.
 
     Raises:
         Exception: OSError, ValueError, SyntaxError and others, if Pillow cannot read it, it is
@@ -139,20 +139,20 @@ def load_square(
     box: Box | None = None,
     margin: float = 0.0,
 ) -> tuple[np.ndarray, tuple[int, int]]:
-    """Reads an image as a square, exactly as the decoded-image cache does.
+    """Reads an image as a square, in the same way as the decoded-image cache.
 
     Args:
         source: A path, the content of a file, or an image that Pillow opened.
         side: Side of the square in pixels.
-        fit: How it is made, see `square`.
-        reading: What is the same for all images of a data set.
-        formats: Names of Pillow's formats that are read; default: all.
-        box: What is cut out first, in pixels of the upright file.
-        margin: Added to it at each end, as a share of its sides.
+        fit: How the square is made, see `square`.
+        reading: Settings for all images of a data set.
+        formats: Names of allowed Pillow formats; default: all.
+        box: Box that is cut out first, in pixels of the upright file.
+        margin: Margin at each end of the box, as a share of its sides.
 
     Returns:
         The square, (side, side, 3) uint8, and the (width, height) in pixels of the upright file,
-        or of what was cut out of it.
+        or of the part cut out of it.
 
     Raises:
         Exception: As `load_image`; ValueError if the box lies outside the image.
@@ -164,11 +164,11 @@ def load_square(
 
 
 def region(box: Box, margin: float, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The whole pixels of a box with its margin, as far as they lie in the image.
+    """Returns the whole pixels of a box with its margin, limited to the image.
 
     Args:
-        box: In pixels of the image.
-        margin: Added at each end, as a share of the box's sides.
+        box: Box in pixels of the image.
+        margin: Margin at each end, as a share of the box's sides.
         size: (width, height) of the image.
 
     Returns:
@@ -198,8 +198,8 @@ def _cut(
     """Cuts a box out of an image that may have been decoded at a reduced scale.
 
     Args:
-        image: Upright.
-        size: (width, height) of the upright file, which the box is measured in.
+        image: The upright image.
+        size: (width, height) of the upright file, in whose pixels the box is given.
         box: The box.
         margin: Its margin.
     """
@@ -221,7 +221,7 @@ def _load(
 ) -> tuple[Image.Image, tuple[int, int]]:
     if isinstance(source, Image.Image):
         return _upright(source, reading)
-    heif()  # Pillow reads HEIC from then on, where the package is there
+    heif()  # from then on Pillow reads HEIC, if the package is installed
     stream = io.BytesIO(source) if isinstance(source, bytes) else source
     with any_size():
         image = Image.open(stream, formats=formats)
@@ -232,7 +232,7 @@ def _load(
                 f"{width} x {height} pixels are more than data.max_pixels, {reading.max_pixels:,}"
             )
         if side is not None and image.format == "JPEG":
-            # What is kept decides which side counts: the shorter one, or for `pad` the longer.
+            # The shorter side counts; for `pad` the longer one.
             kept = (width, height)
             if box is not None:
                 shown = (height, width) if _is_turned(image) else kept
@@ -249,18 +249,18 @@ def _load(
 def _upright(
     image: Image.Image, reading: Reading, size: tuple[int, int] | None = None
 ) -> tuple[Image.Image, tuple[int, int]]:
-    """The image as RGB, and the (width, height) of its file as one looks at it.
+    """Returns the image as RGB, and the (width, height) of its upright file.
 
     Args:
-        image: Loaded, perhaps at a reduced scale.
-        reading: What is the same for all images.
+        image: Loaded image, perhaps at a reduced scale.
+        reading: Settings for all images.
         size: (width, height) of the file; default: of the image.
     """
     width, height = size or image.size
     turned = _is_turned(image)
     try:
         upright = ImageOps.exif_transpose(image)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block does not affect the pixels
         turned, upright = False, image
     rgb = _to_rgb(upright, image.format, reading)
     if turned:
@@ -273,21 +273,21 @@ def _upright(
 
 
 def _is_turned(image: Image.Image) -> bool:
-    """Whether EXIF says that width and height are those of the image on its side."""
+    """Returns whether EXIF rotates the image by 90 degrees, so that width and height swap."""
     try:
         return image.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
-    except Exception:  # a damaged EXIF block says nothing about the pixels
+    except Exception:  # a damaged EXIF block does not affect the pixels
         return False
 
 
 def deep_extremes(content: bytes) -> tuple[float, float] | None:
-    """Least and largest value of a grey image whose type does not say what white is.
+    """Returns the smallest and largest value of a grey image whose type does not define white.
 
     Args:
-        content: Of a file.
+        content: Content of a file.
 
     Returns:
-        Of 32-bit and float images; None for all others, and for what cannot be read.
+        The values of 32-bit and float images; None for others, and for unreadable files.
     """
     if not content.startswith((b"II*\x00", b"MM\x00*")):
         return None
@@ -303,10 +303,10 @@ def deep_extremes(content: bytes) -> tuple[float, float] | None:
 
 
 def natural_range(low: float, high: float) -> tuple[float, float]:
-    """The range in which values from `low` to `high` were probably meant.
+    """Returns the range in which values from `low` to `high` were probably meant.
 
-    From 0 (or the least value, where that is negative) to 1, 255 or 65535, the least of them that
-    none exceeds, else to the largest value.
+    It begins at 0, or at `low` if that is negative. It ends at the smallest of 1, 255 and 65535
+    that is not exceeded, else at `high`.
     """
     top = next((full for full in (1.0, 255.0, 65535.0) if high <= full), high)
     return min(0.0, low), top
@@ -319,12 +319,12 @@ def _to_rgb(image: Image.Image, file_format: str | None, reading: Reading) -> Im
     if image.mode.startswith("I") or image.mode == "F":
         rgb = Image.fromarray(_to_bytes(image, file_format, reading)).convert("RGB")
         if isinstance(transparent, int):
-            # PNG: one value of 16 bits is transparent, which Pillow keeps and does not apply.
+            # PNG: one 16-bit value is transparent; Pillow keeps it but does not apply it.
             clear = np.asarray(image).astype(np.int64) == transparent
             rgb.paste((255, 255, 255), (0, 0), Image.fromarray(clear))
         return rgb
     if image.mode == "RGB" and isinstance(transparent, tuple) and max(transparent) > 255:
-        # PNG of 16 bits a channel, of which Pillow keeps the upper eight.
+        # PNG with 16 bits per channel, of which Pillow keeps the upper eight.
         image = image.copy()
         image.info["transparency"] = tuple(value >> 8 for value in transparent)
     if image.mode in ("RGBa", "La"):

@@ -1,4 +1,4 @@
-"""Opens labelled images for an evaluation: no split is made, and none is required."""
+"""Opens labelled images for an evaluation, without making or requiring a split."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ from gsfl_tune.experiment.errors import UserError
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Labelled images to evaluate on.
+    """Holds labelled images for an evaluation.
 
     Attributes:
         images: Decoded squares; their labels are positions in `classes`.
         classes: Class names of the source.
         part: ``test`` if the source has a test part, else ``all``.
         broken: Images that could not be read; they are not in `images`.
-        notices: What is no fault but must be known, such as images without a label.
+        notices: Messages that are no errors, such as on images without a label.
     """
 
     images: DecodedImages
@@ -46,21 +46,21 @@ def open_for_evaluation(
     reading: Reading = PLAIN,
     margin: float | None = None,
 ) -> LabelledImages:
-    """Opens whatever `detect_source` knows: folders of images, tables, shards, public data sets.
+    """Opens what `detect_source` knows: folders of images, tables, shards, public data sets.
 
-    The test part where the source itself has one, everything otherwise.
+    Uses the test part if the source has one, else all images.
 
     Args:
         path: A path, or a pattern or URL of Parquet or tar files.
         side: Side of the decoded squares in pixels.
-        fit: How an image becomes a square.
+        fit: How an image becomes a square, see `square`.
         cache_dir: Root of the node's caches.
-        reading: What is the same for all images, as the bundle was trained.
-        margin: Of the boxes that the bundle was trained on, a share of their sides; None: whole
-            images.
+        reading: Settings for reading, as in the bundle's training.
+        margin: Margin of the boxes that the bundle was trained on, as a share of their sides; None
+            for whole images.
 
     Raises:
-        UserError: If there is nothing that can be read.
+        UserError: If nothing can be read.
     """
     crop: Literal["none", "box"] = "none" if margin is None else "box"
     config = DataConfig(source=detect_source(str(path)), path=str(path), crop=crop)
@@ -72,7 +72,7 @@ def open_for_evaluation(
             "whole"
         )
         margin = None
-    # A test folder alone is enough here: what is missing for training is no problem.
+    # A test folder alone is enough here; missing training images are no problem.
     if source.problems and not source.samples:
         raise UserError("\n".join([*source.told(), *source.problems]))
     part: Literal["test", "all"] = "all"

@@ -1,9 +1,8 @@
-"""Batches of decoded images, made in background threads while the consumer is busy.
+"""Makes batches of decoded images in background threads while the consumer works.
 
-On the CPU a few threads share the images of a batch, each of which goes from the memory map of the
-cache to its place in the batch without the others. For a GPU a few threads copy batches from the
-memory map to pinned memory; one thread uploads them, and the batch is changed on the GPU.
-`view_batches` is for changes that are fixed image by image.
+On the CPU a few threads share the images of a batch. Each image goes from the cache's memory map to
+its place in the batch. For a GPU a few threads copy batches to pinned memory. One thread uploads
+them, and the GPU changes the images. `view_batches` is for changes that are fixed per image.
 """
 
 from __future__ import annotations
@@ -32,12 +31,12 @@ from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.transforms import Streams
 
 Drawn = TypeVar("Drawn")
-# Positions of a batch, and what decides how they change in each of V views: (V, B, width).
+# Positions of a batch, and random numbers for the changes in each of V views: (V, B, width).
 Draw = tuple[np.ndarray, Tensor]
 
-# Batches that are begun while the consumer is busy.
+# Batches begun while the consumer is busy.
 _AHEAD = 2
-# Threads that copy to pinned memory, one batch each: one alone copies slower than a GPU changes.
+# Threads that copy to pinned memory, one batch each; one thread is slower than the GPU.
 _COPYING = 4
 _starting = threading.Lock()
 
@@ -49,9 +48,9 @@ def epoch_order(
 
     Args:
         index: (N,) positions to train on.
-        labels: Of all images.
+        labels: Labels of all images.
         seed: Seed of the training.
-        epoch: Which epoch.
+        epoch: Number of the epoch.
         balance: See `epoch_positions`.
     """
     order_seed, _ = _seeds(seed, epoch)
@@ -75,29 +74,30 @@ def epoch_batches(
     views: int = 1,
     annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
-    """One epoch of training batches, in an order and with changes that (seed, epoch) determine.
+    """Yields one epoch of training batches, whose order and changes depend on (seed, epoch).
 
     Args:
-        images: Where the squares are.
+        images: The decoded images.
         index: Positions in ``images`` to train on.
-        batch_size: Images a batch.
+        batch_size: Images per batch.
         seed: Seed of the training.
-        epoch: Which epoch.
-        transform: How images change.
-        device: Where batches go.
-        drop_last: Leave out the last batch if it is not full. If there are fewer images than
-            one batch holds, they make one batch all the same.
-        random: Fixed changes instead of those of (seed, epoch), as of `view_batches`; then
-            ``views`` is not used.
-        threads: How many change images on the CPU; default: ``torch.get_num_threads()``, so
-            that trials that share a machine do not take each other's cores. The images are the
+        epoch: Number of the epoch.
+        transform: Changes of the images.
+        device: Device of the batches.
+        drop_last: Leave out the last batch if it is not full. Fewer images than one batch still
+            make a batch.
+        random: Fixed changes instead of those of (seed, epoch), as for `view_batches`; ``views`` is
+            then not used.
+        threads: Threads that change images on the CPU; default: ``torch.get_num_threads()``, so
+            that trials of one machine do not use each other's cores. The images do not depend on
+            it.
+        share: The part of every batch that this process gets. An image's changes do not depend on
+            the process.
+        balance: Balance of rare and frequent classes, see `epoch_positions`.
+        views: Number of differently changed copies of each image in a batch. The first view is the
             same for every number.
-        share: Of every batch, the part that is given out. An image changes in the same way
-            whoever gets it.
-        balance: How far rare classes are shown as often as others, see `epoch_positions`.
-        views: How often each image is in a batch, changed in another way each time. The first
-            view is the same whatever the number.
-        annotations: Of all ``images``, in pixels of the squares; batches then carry theirs.
+        annotations: Annotations of all ``images``, in pixels of the squares; batches then have
+            theirs.
 
     Yields:
         Views (B, 3, h, w) float32 in the channels_last memory format, labels (B,) int64 on the
@@ -120,7 +120,7 @@ def epoch_batches(
             share=share,
             annotations=annotations,
         )
-    # Other streams than the order's, so that the order does not depend on what is drawn here.
+    # Separate from the order's stream, so that the order does not depend on these numbers.
     sources = [
         (_generator(_seeds(seed, epoch, *further)[1]), Streams(seed, epoch, *further))
         for further in ((), *((view,) for view in range(1, views)))
@@ -147,22 +147,22 @@ def view_batches(
     share: BatchShare = WHOLE_BATCH,
     annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
-    """All images of ``index`` in its order, changed in a way that is given for every image.
+    """Yields all images of ``index`` in its order, with changes given per image.
 
-    What an image becomes depends on its row alone, and not on its batch or on the order.
+    A result depends only on the image's row, not on its batch or on the order.
 
     Args:
-        images: Where the squares are.
+        images: The decoded images.
         index: Positions in ``images``, in the order wanted.
-        batch_size: Images a batch; the last one may hold fewer.
-        random: (len(images), n) as of `Augment.apply`: row i changes the image at position i.
-            `Views.draw` is such a table, and so is a mixture of rows of several views. Or
-            (V, len(images), n), for V views of each image in a batch.
-        transform: How images change.
-        device: Where batches go.
-        threads: As of `epoch_batches`.
-        share: As of `epoch_batches`.
-        annotations: As of `epoch_batches`.
+        batch_size: Images per batch; the last one may have fewer.
+        random: (len(images), n) as for `Augment.apply`: row i changes the image at position i.
+            `Views.draw` makes such a table; rows of several views may be mixed. With (V,
+            len(images), n) a batch has V views of each image.
+        transform: Changes of the images.
+        device: Device of the batches.
+        threads: As for `epoch_batches`.
+        share: As for `epoch_batches`.
+        annotations: As for `epoch_batches`.
 
     Yields:
         As `epoch_batches`.
@@ -187,7 +187,7 @@ def eval_batches(
     transform: Callable[[Tensor], Tensor],
     device: torch.device | str,
 ) -> Iterator[Batch]:
-    """All images of ``index`` in its order, in one view.
+    """Yields all images of ``index`` in its order, in one view.
 
     Arguments and batches are those of `epoch_batches`.
     """
@@ -241,10 +241,10 @@ def _in_threads(
     threads: int,
     named: Callable[[tuple[Tensor, ...], Tensor, np.ndarray, Tensor], Batch],
 ) -> Iterator[Batch]:
-    """`Augment` on the CPU: every thread takes a part of each batch, two batches ahead.
+    """Runs `Augment` on the CPU: each thread does a part of each batch, two batches ahead.
 
     An exception of a thread is raised where the batches are consumed. The threads end when the
-    iterator is exhausted, closed or forgotten.
+    iterator is exhausted, closed or deleted.
     """
     arrays = _ArrayPool((transform.size, transform.size, 3))
 
@@ -263,7 +263,7 @@ def _in_threads(
                     pool.submit(work, out[a:b], every[a:b], rows[a:b])
                     for a, b in itertools.pairwise(edges)
                 ]
-                # Not an inference tensor, whatever the caller is doing: it may train on it.
+                # Never an inference tensor, as the caller may train on it.
                 with torch.inference_mode(False):
                     values = torch.from_numpy(out).permute(0, 3, 1, 2).chunk(views)
                     labels = torch.from_numpy(images.labels[positions])
@@ -278,15 +278,15 @@ def _in_threads(
                 job.result()
             waiting.extend(itertools.islice(started, 1))
             yield batch
-            # Until the next one is there, memory that is referred to cannot be used again.
+            # A reference kept until the next batch would block the memory.
             del batch
 
 
 class _ArrayPool:
-    """Arrays for batches, used again as soon as nothing refers to their last content.
+    """Keeps arrays for batches and uses them again once nothing refers to their last content.
 
-    New memory of this size comes from the system and is cleared page by page when it is first
-    written, which takes longer than to fill it with images.
+    The system clears new memory of this size page by page at the first write. That takes longer
+    than to fill it with images.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
@@ -294,15 +294,15 @@ class _ArrayPool:
         self._free: list[np.ndarray] = []
 
     def take(self, count: int) -> np.ndarray:
-        """(count, *shape) float32 with any content."""
-        # The callback of a garbage collection may append at any time; only this method pops.
+        """Returns (count, *shape) float32 with any content."""
+        # Garbage collection may append at any time; only this method pops.
         while self._free:
             array = self._free.pop()
             if len(array) >= count:
                 break
         else:
             array = np.empty((count, *self._shape), dtype=np.float32)
-        # Tensors and views of what is lent keep it alive, in Python and in autograd's graph.
+        # Tensors and views keep a lent array alive, in Python and in autograd's graph.
         lent = array[:count]
         weakref.finalize(lent, self._free.append, array).atexit = False
         return lent
@@ -312,13 +312,13 @@ class _ArrayPool:
 def _workers(
     count: int, finalizing: Callable[[], bool] = sys.is_finalizing
 ) -> Iterator[ThreadPoolExecutor]:
-    """Threads in which torch's operations do not start threads of their own."""
+    """Makes threads in which torch's operations do not start further threads."""
     ready = threading.Barrier(count + 1)
 
     def start() -> None:
         torch.set_num_threads(1)
-        # A pool whose initializer fails empties its queue, and with it the word to end: threads
-        # that wait for work then wait for ever, and so does who waits for them.
+        # A pool whose initializer fails empties its queue, including the signal to end. Threads
+        # that wait for work, and their waiters, then wait for ever.
         with suppress(threading.BrokenBarrierError):
             ready.wait()
 
@@ -329,15 +329,15 @@ def _workers(
             for _ in range(count):
                 pool.submit(int)  # starts a thread, as no other is idle yet
             ready.wait()
-            # The setting is one of each thread, but also what threads start with later.
+            # The setting belongs to each thread, but new threads also inherit it.
             torch.set_num_threads(before)
         yield pool
     except BaseException:
-        ready.abort()  # else threads that did start would wait for the others
+        ready.abort()  # else started threads would wait for the others
         raise
     finally:
-        # An epoch that is left when the interpreter ends is closed after the modules that a
-        # shutdown needs; the threads have ended by then.
+        # An epoch that is unfinished at exit is closed after modules that a shutdown needs. The
+        # threads have ended by then.
         if not finalizing():
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -349,7 +349,7 @@ def _parts(positions: np.ndarray, batch_size: int) -> list[np.ndarray]:
 def _loaded(
     images: DecodedImages, parts: Iterator[tuple[np.ndarray, Drawn]], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor, np.ndarray, Drawn]]:
-    """Squares (B, side, side, 3) uint8 and labels on the device, positions, and what was drawn."""
+    """Yields squares (B, side, side, 3) uint8 and labels on the device, positions, draws."""
 
     def copied(positions: np.ndarray) -> Tensor:
         shape = (len(positions), images.side, images.side, 3)
@@ -379,7 +379,7 @@ def _loaded(
 
 
 def _upload(values: Tensor, device: torch.device) -> Tensor:
-    # A copy from memory that is not pinned would wait for all that the GPU has to do.
+    # A copy from memory that is not pinned would wait for all work of the GPU.
     if device.type == "cuda":
         values = values.pin_memory()
     return values.to(device, non_blocking=True)

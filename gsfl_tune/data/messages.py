@@ -1,4 +1,4 @@
-"""What is said of broken images and full disks."""
+"""Messages about broken images, full disks and few-shot parts."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from gsfl_tune.data.decoded import BrokenImage
 from gsfl_tune.experiment.errors import UserError
 
-# So many broken images are named.
+# Most broken images that are named.
 MOST_REASONS = 10
 
 
 def broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> str:
-    """Lists broken images, of which there are more than is allowed."""
+    """Lists broken images, of which there are more than allowed."""
     lines = [
         f"{len(broken)} of {count} images are broken, more than data.max_broken "
         f"({limit:.2%}) allows:"
@@ -28,7 +28,7 @@ def broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> s
 
 
 def disk_error(error: OSError, cache: Path) -> Exception:
-    """Turns what a user can mend about disks into words; anything else stays what it is."""
+    """Turns disk errors that a user can solve into messages; returns others unchanged."""
     place = str(error.filename or "")
     if error.errno in (errno.ENOSPC, errno.EDQUOT) or (place and Path(place).is_relative_to(cache)):
         return UserError(
@@ -41,11 +41,11 @@ def disk_error(error: OSError, cache: Path) -> Exception:
 
 
 def shots_told(shots: int | None, spare: int, counts: np.ndarray) -> str | None:
-    """Says what ``data.shots`` leaves; None without it.
+    """Describes the effect of ``data.shots``; None without it.
 
     Args:
-        shots: Training images of each class.
-        spare: Images that take no part.
+        shots: Training images per class.
+        spare: Number of images in no part.
         counts: (C,) training images of each class.
     """
     if shots is None:

@@ -1,4 +1,4 @@
-"""Mixes the images of a batch, and their targets."""
+"""Mixes the images of a batch and their targets."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from gsfl_tune.experiment.errors import UserError
 
 @dataclass(frozen=True)
 class Mixing:
-    """Mixup and CutMix.
+    """Applies mixup and CutMix.
 
     Sources: Zhang et al., "mixup: Beyond Empirical Risk Minimization", ICLR 2018; Yun et al.,
     "CutMix: Regularization Strategy to Train Strong Classifiers with Localizable Features", ICCV
-    2019. Where both are on, each takes every other batch, at random. What is mixed is what a stage
-    reads: images, or activations and features of a frozen part (manifold mixup of Verma et al.,
-    ICML 2019).
+    2019. If both are on, each gets half of the batches, at random. Mixed are the inputs of a stage:
+    images, or activations and features of a frozen part (manifold mixup of Verma et al., ICML
+    2019).
 
     Attributes:
         mixup: alpha of the Beta distribution of shares; 0 is off.
@@ -32,17 +32,17 @@ class Mixing:
     cutmix: float = 0.0
 
     def __call__(self, batch: Batch, streams: Streams) -> Batch:
-        """Mixes every image of a batch with another one of it, all its views alike.
+        """Mixes every image of a batch with another one, in all views alike.
 
         Args:
-            batch: Of any views; CutMix needs views (B, C, h, w).
-            streams: Of the epoch; one of them is for mixing, and every batch goes on with it.
+            batch: Batch of any views; CutMix needs views (B, C, h, w).
+            streams: Random streams of the epoch; the one for mixing continues from batch to batch.
         """
         if self.mixup <= 0 and self.cutmix <= 0:
             return batch
         generator = streams("mixing")
         draws = torch.rand(3, generator=generator).tolist()
-        # numpy draws from Beta; torch has no generator for it.
+        # numpy draws from Beta; torch's function takes no generator.
         beta = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
         labels = batch.labels
         order = torch.randperm(len(labels), generator=generator).to(labels.device)
@@ -74,7 +74,7 @@ def _joined(values: Tensor | None, order: Tensor, kept: float) -> Tensor | None:
 def _cut(
     inputs: Tensor, others: Tensor, share: float, across: float, down: float
 ) -> tuple[Tensor, float]:
-    """Puts a rectangle of other images in; the share is that of the pixels that stay."""
+    """Inserts a rectangle of other images; the share returned is that of the pixels kept."""
     if inputs.ndim != 4:
         raise UserError(
             "training.finetune.cutmix: found activations without height and width (those of a "

@@ -1,4 +1,4 @@
-"""Images that a person names: files, folders, patterns, lists of them, URLs."""
+"""Finds images that a user names: files, folders, patterns, lists, URLs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ STDIN = "-"
 
 @dataclass(frozen=True)
 class NotFound:
-    """Something that was named and gives no image; ``reason`` says why."""
+    """Names an entry that gives no image, and the reason."""
 
     name: str
     reason: str
@@ -29,17 +29,17 @@ class NotFound:
 
 @dataclass
 class NamedImages:
-    """Finds images one by one, as they are asked for.
+    """Finds images one by one, when they are requested.
 
-    A folder gives the images in it and below by the rules of a data set's folders; so do the
-    folders and files that a pattern matches. A file that is named itself is taken as it is.
+    A folder gives the images in it and below, by the same rules as a data set's folders. So do
+    folders and files that match a pattern. A file that is named itself is used without such rules.
 
     Args:
         names: Files, folders, patterns (``**`` for folders at any depth) and URLs.
         allow_url: Whether URLs may be fetched.
 
     Attributes:
-        left_out: Files of folders and patterns that are no images, by reason.
+        left_out: Counts of files in folders and patterns that are no images, by reason.
     """
 
     names: Iterable[str]
@@ -47,16 +47,16 @@ class NamedImages:
     left_out: Counter[str] = field(default_factory=Counter)
 
     def __iter__(self) -> Iterator[str | NotFound]:
-        """Yields paths and URLs, and what gives none."""
+        """Yields paths and URLs, and entries that give none."""
         for name in self.names:
             yield from self._of(name)
 
     def told(self) -> list[str]:
-        """What was left out so far, in at most one line."""
+        """Describes the files left out so far, in at most one line."""
         return [f"left out: {counted(self.left_out.items(), 'file')}"] if self.left_out else []
 
     def _of(self, name: str) -> Iterator[str | NotFound]:
-        # What exists is a path, whatever characters its name has.
+        # An existing path is a path, whatever characters it has.
         if os.path.isdir(name):
             yield from self._folder(name)
         elif os.path.exists(name):
@@ -86,7 +86,7 @@ class NamedImages:
             if junk := _junk_above(match, name):
                 count = 1
                 if os.path.isdir(match):
-                    # `**` matches what is in it, too.
+                    # `**` also matches the folder's content.
                     inside = [] if "**" in name else os.walk(match)
                     count = sum(len(files) for _, _, files in inside)
                 if count:
@@ -98,7 +98,7 @@ class NamedImages:
                     yield match
                 else:
                     self.left_out[reason] += 1
-            elif "**" not in name:  # which matches what is in the folder by itself
+            elif "**" not in name:  # whose content the pattern matches anyway
                 given += 1
                 yield from self._folder(match)
         if not given:
@@ -106,7 +106,7 @@ class NamedImages:
 
 
 def _junk_above(match: str, pattern: str) -> str | None:
-    """The folder that no image is taken from, among those that the pattern does not spell out."""
+    """Returns the junk folder above a match, unless the pattern spells it out."""
     spelt = 0
     for part in Path(pattern).parts:
         if glob.has_magic(part):
@@ -118,7 +118,7 @@ def _junk_above(match: str, pattern: str) -> str | None:
 
 
 def names_of_list(path: str) -> Iterator[str]:
-    """Names of a list, one a line; empty lines are left out.
+    """Yields the names of a list, one per line; empty lines are left out.
 
     Args:
         path: A text file, or ``-`` for standard input. Relative names start at the current

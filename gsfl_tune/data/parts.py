@@ -1,4 +1,4 @@
-"""The parts of a source, and what is wrong with them."""
+"""The parts of a source, and their problems."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def divide_source(
     positions: Sequence[int],
     grouping: Grouping | None = None,
 ) -> Split:
-    """Divides some of the images of a source.
+    """Divides some images of a source into parts.
 
     Args:
-        source: Lists the images.
-        digests: Digests of all of them.
+        source: The source of the images.
+        digests: Digests of all its images.
         config: The section ``data.split``.
-        positions: Which ones.
-        grouping: What belongs together, of those; default: byte-identical images.
+        positions: The images to divide.
+        grouping: Which of these belong together; default: byte-identical images.
 
     Returns:
         Positions in the list of the source.
@@ -51,12 +51,12 @@ def divide_source(
 
 
 def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()) -> list[str]:
-    """Says which parts and classes have too few images.
+    """Lists parts and classes with too few images.
 
     Args:
-        source: Lists the images.
-        split: Its parts.
-        may_lack: Classes of which nothing can be held out.
+        source: The source of the images.
+        split: The parts.
+        may_lack: Classes from which no image can be held out.
     """
     if not source.samples and source.problems:
         return []

@@ -1,4 +1,4 @@
-"""An iterator that runs ahead in a thread of its own."""
+"""Runs an iterator ahead in its own thread."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-# Items that wait while the consumer is busy.
+# Items that wait for the consumer.
 _AHEAD = 2
 
 
 def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
     """Runs an iterator in a background thread, a few items ahead.
 
-    An exception of the thread is raised where the items are consumed. The thread ends when
-    the iterator is exhausted, closed or forgotten.
+    An exception of the thread is raised where the items are consumed. The thread ends when the
+    iterator is exhausted, closed or deleted.
 
     Args:
         produce: Makes the iterator; called in the thread.
@@ -57,9 +57,9 @@ def prefetch(produce: Callable[[], Iterator[Item]]) -> Iterator[Item]:
             yield value  # type: ignore[misc]
     finally:
         abandoned.set()
-        # Wake a producer that waits for room, then wait for it: what it reads may be closed next.
+        # Wake a producer that waits for room, then wait for it, as its input may be closed next.
         while not ready.empty():
             ready.get_nowait()
-        # When the interpreter ends, daemon threads stand still and could not be waited for.
+        # At exit daemon threads are stopped and cannot be joined.
         if not sys.is_finalizing():
             thread.join()

@@ -1,4 +1,4 @@
-"""From a configuration to images that are listed, checked, divided and decoded."""
+"""Prepares the images of a configuration: lists, checks, divides and decodes them."""
 
 from __future__ import annotations
 
@@ -31,21 +31,21 @@ def prepare(
     progress: Progress | None = None,
     reading: Reading | None = None,
 ) -> Dataset:
-    """Makes the images of a configuration ready: lists, hashes, divides, checks and decodes them.
+    """Lists, hashes, divides, checks and decodes the images of a configuration.
 
-    What is decoded is cached for the node; of several processes that start together, one decodes.
+    Decoded images are cached on the node. If several processes start together, one of them decodes.
 
     Args:
         config: The section ``data``.
         side: Side of the decoded squares in pixels; default `square_side` of ``config.image_size``.
-        cache_dir: Where caches go; default `cache_directory`.
-        parts: What to decode now, of ``pool`` (training and validation) and ``test``; the rest is
-            decoded at its first use.
-        progress: Called with (images done, images in all) now and then while decoding.
-        reading: How a bundle's images were read; default: as the configuration says.
+        cache_dir: Root of the caches; default `cache_directory`.
+        parts: Parts to decode now, of ``pool`` (training and validation) and ``test``; others are
+            decoded at their first use.
+        progress: Called from time to time with (images done, all images) while decoding.
+        reading: Settings of a bundle for reading; default: those of the configuration.
 
     Raises:
-        UserError: With everything that is wrong with the data.
+        UserError: With all problems of the data.
     """
     cache = Path(cache_dir) if cache_dir is not None else cache_directory()
     try:
@@ -56,14 +56,14 @@ def prepare(
             contents = read_contents(source, cache)
     except OSError as error:
         raise disk_error(error, cache) from error
-    # Before anything is decoded, as if nothing were broken.
+    # Before anything is decoded, assuming that no image is broken.
     split = divide_source(source, contents.digests, config.split, range(len(source.samples)))
     problems = [*source.problems, *source_problems(source, split)]
     twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
     if twice:
         problems.append(f"class names that appear more than once: {some(twice)}")
     if problems:
-        # What was left out first: it may be why something is missing.
+        # First the images left out, as these may explain what is missing.
         raise UserError("\n".join([*source.told(), *problems]))
     if reading is None:
         reading = _reading(source, contents, config)
@@ -80,10 +80,10 @@ def prepare(
 
 
 def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
-    """How the images are read: deep grey ones all by one range, which is not that of test images.
+    """Returns the settings for reading; one range, not from test images, for all deep grey images.
 
-    Where the configuration gives none and some images do not say what white is, their least and
-    largest values do. A notice says so.
+    If the configuration gives no range and some images do not define white, the range follows from
+    their smallest and largest values, with a notice.
     """
     given = None if config.value_range is None else (config.value_range[0], config.value_range[1])
     deep, found = contents.extremes, None
@@ -106,7 +106,7 @@ def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
 
 
 def _settle_validation(source: Source, config: SplitConfig) -> None:
-    """Does with a given validation part what ``data.split.validation`` says."""
+    """Treats a given validation part as ``data.split.validation`` says."""
     given = sum(sample.part == "validation" for sample in source.samples)
     if config.validation == "given" and not given and source.samples:
         source.problems.append(

@@ -1,4 +1,4 @@
-"""Which images an epoch shows, and in which order: all of them once, or classes more evenly."""
+"""Chooses the images of an epoch and their order: each once, or classes more evenly."""
 
 from __future__ import annotations
 
@@ -18,19 +18,18 @@ def epoch_positions(
     *,
     balance: float = 0.0,
 ) -> np.ndarray:
-    """Draws the order in which an epoch shows the training images.
+    """Draws the order of the training images in an epoch.
 
-    With ``balance`` b, a class of n images gets a share of the epoch that is proportional to
-    n^(1 - b): as often as it has images at 0, as often as any other class at 1 (Kang et al.,
-    "Decoupling Representation and Classifier for Long-Tailed Recognition", ICLR 2020, where
-    q = 1 - b). An epoch has as many images as without: those of frequent classes are shown in some
-    epochs only, those of rare ones several times in each. No image of a class is shown once more
-    before all of that class have been shown as often.
+    With ``balance`` b, a class of n images gets a share of the epoch that is proportional to n^(1 -
+    b): at 0 by its number of images, at 1 equal for all classes. Source: Kang et al., "Decoupling
+    Representation and Classifier for Long-Tailed Recognition", ICLR 2020, where q = 1 - b. An epoch
+    keeps its number of images. Images of frequent classes are shown in some epochs only, those of
+    rare classes several times. Within a class, counts of its images differ by at most one.
 
     Args:
         positions: (N,) int64 positions of the training images.
-        labels: Labels of all images that ``positions`` count in.
-        generator: Of the epoch.
+        labels: Labels of all images, indexed by ``positions``.
+        generator: Random generator of the epoch.
         balance: b, 0 to 1.
 
     Returns:
@@ -49,7 +48,7 @@ def _drawn(
     classes, sizes = np.unique(own, return_counts=True)
     shares = sizes.astype(np.float64) ** (1 - balance)
     edges = np.cumsum(shares) / shares.sum() * len(positions)
-    # Systematic sampling: counts add up to N, and the mean of each is its share exactly.
+    # Systematic sampling: counts sum to N, and the expectation of each is exactly its share.
     offset = float(torch.rand((), generator=generator, dtype=torch.float64))
     counts = np.diff(np.floor(np.concatenate([[0.0], edges[:-1], [len(positions)]]) + offset))
     drawn = []
@@ -62,11 +61,11 @@ def _drawn(
 
 
 def class_weights(labels: np.ndarray, class_count: int, balance: float) -> np.ndarray:
-    """Computes a weight a class, proportional to n^-balance for a class of n training images.
+    """Computes a weight per class, proportional to n^-balance for n training images.
 
-    0 weighs all images alike, 1 is scikit-learn's ``class_weight="balanced"``, 0.5 the inverse
-    square root. Scaled so that the weights of the training images have a mean of 1: the loss
-    keeps its size against terms that are not weighted.
+    0 gives equal weights, 1 scikit-learn's ``class_weight="balanced"``, 0.5 the inverse square
+    root. Weights have a mean of 1 over the training images, so that the loss keeps its scale
+    against other terms.
 
     Args:
         labels: (N,) labels of the training images.
@@ -91,18 +90,18 @@ def few_shots(
     shots: int,
     seed: int,
 ) -> np.ndarray:
-    """Chooses the same number of training images of each class, by a hash of seed and image.
+    """Chooses the same number of training images per class, by a hash of seed and image.
 
-    The choice for fewer is a part of the choice for more. A copy of an image that is chosen
-    already is taken only where its class has nothing else.
+    The choice for fewer images is a part of the choice for more. A copy of a chosen image is used
+    only if its class has no other images.
 
     Args:
-        positions: Those of the training images.
-        labels: Class of each image that ``positions`` count in.
-        digests: What tells each of them from all others.
-        copies: Equal for images that are copies of each other.
-        shots: Images of each class; of a class that has fewer, all.
-        seed: Of the choice.
+        positions: Positions of the training images.
+        labels: Classes of all images, indexed by ``positions``.
+        digests: A unique digest of each image.
+        copies: Equal numbers for copies of each other.
+        shots: Images per class; a class with fewer gives all.
+        seed: Seed of the choice.
 
     Returns:
         Ascending positions.
@@ -118,6 +117,6 @@ def few_shots(
         for position in own:
             turns.append(seen[copies[position]])
             seen[copies[position]] += 1
-        # Stable: first what is new, then second copies, then third ones.
+        # Stable: first new images, then second copies, then third ones.
         chosen += [own[place] for place in np.argsort(turns, kind="stable")[:shots].tolist()]
     return np.sort(np.asarray(chosen, dtype=np.int64))

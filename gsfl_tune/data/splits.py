@@ -1,4 +1,4 @@
-"""Which images train, which validate, which test."""
+"""Divides images into training, validation and test parts."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ LEAST_HELD_OUT = 1
 
 @dataclass(frozen=True)
 class Split:
-    """Positions in the list of a source, ascending, int64.
+    """Holds positions in the list of a source, ascending, int64.
 
     Attributes:
         train: Images to train on.
         validation: Images to compare trials by.
         test: Images of the final test.
-        dropped: Images left out because their twin is in a given test or validation part.
-        spare: Training images beyond ``data.shots`` of their class: they take no part.
+        dropped: Images left out because a given test or validation part has an identical one.
+        spare: Training images beyond ``data.shots`` of their class, which are not used.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.
     """
@@ -49,20 +49,20 @@ def divide(
     config: SplitConfig,
     grouping: Grouping | None = None,
 ) -> Split:
-    """Divides images, stratified by class, never putting what belongs together into two parts.
+    """Divides images, stratified by class; images that belong together stay in one part.
 
-    A part that the source gives is kept. Otherwise each class gives its share, chosen by a
-    hash of the seed and the image: the choice depends neither on the order nor on the names of
-    the files, and hardly changes when images are added.
+    A part given by the source is kept. Otherwise each class gives its share, chosen by a hash of
+    the seed and the image. The choice does not depend on the order or names of the files, and
+    hardly changes when images are added.
 
     Args:
         labels: Class of each image.
         parts: Part of each image as given by the source.
         digests: Digest of the bytes of each image.
-        config: Shares and seed.
-        grouping: What belongs together; default: byte-identical images.
+        config: Shares and seed of the split.
+        grouping: Images that belong together; default: byte-identical ones.
     """
-    # Numbers, and for byte-identical images alone their digests.
+    # Numbers of the grouping; without one, digests of byte-identical images.
     copies: Sequence[Hashable] = digests if grouping is None else grouping.copies.tolist()
     units = copies if grouping is None else together(grouping.copies, grouping.units).tolist()
     given_test = "test" in parts
@@ -102,9 +102,9 @@ def divide(
 
 
 class _Taker:
-    """Takes a share of the images away, whole units of them, stratified by class.
+    """Holds out a share of the images as whole units, stratified by class.
 
-    Units of one class each are chosen by a hash, units of several classes by scikit-learn's
+    Units with images of one class are chosen by a hash, units of several classes by scikit-learn's
     `StratifiedGroupKFold`.
     """
 
@@ -123,13 +123,13 @@ class _Taker:
     def __call__(
         self, free: list[int], share: float, reserve: int, purpose: str
     ) -> tuple[list[int], list[int]]:
-        """What is taken of some images, and what is left.
+        """Returns held-out positions and the rest.
 
         Args:
             free: Positions of the images.
-            share: Of each class, one image or more.
-            reserve: Images of each class that must be left.
-            purpose: Enters the hash.
+            share: Share of each class, at least one image.
+            reserve: Images per class that must be left.
+            purpose: Part of the hash.
         """
         members: dict[Hashable, list[int]] = {}
         for position in free:
@@ -146,7 +146,7 @@ class _Taker:
     def _of_each_class(
         self, members: dict[Hashable, list[int]], share: float, reserve: int, purpose: str
     ) -> set[Hashable]:
-        # A photograph of several classes (boxes) counts for the rarest, which could else get none.
+        # A photograph of several classes (boxes) counts for the rarest, which else might get none.
         found = {unit: {self._labels[p] for p in each} for unit, each in members.items()}
         frequency = Counter(label for labels in found.values() for label in labels)
         of_class: dict[int, list[tuple[bytes, int, Hashable]]] = {}
@@ -182,22 +182,22 @@ class _Taker:
         state = int.from_bytes(rank_of(self._seed, purpose, b"")[:4], "little")
         cut = StratifiedGroupKFold(folds, shuffle=True, random_state=state)
         with warnings.catch_warnings():
-            # A class with fewer images than folds: said by `missing_classes`.
+            # A class with fewer images than folds; `missing_classes` reports it.
             warnings.simplefilter("ignore", UserWarning)
             _, held = next(cut.split(np.zeros(len(free)), labels, groups))
         return {self._units[free[place]] for place in held.tolist()}
 
 
 def _cross(labels: Sequence[int], units: np.ndarray) -> bool:
-    """Whether some units have images of several classes."""
+    """Returns whether some units have images of several classes."""
     pairs = np.unique(np.stack([units, np.asarray(labels)]), axis=1)
     return len(np.unique(units)) < pairs.shape[1]
 
 
 def rank_of(seed: int, purpose: str, digest: bytes) -> bytes:
-    """Computes the place of an image in an order that a seed and a purpose decide.
+    """Returns the rank of an image in an order given by seed and purpose.
 
-    Whatever other images there are.
+    It does not depend on the other images.
     """
     return hashlib.blake2b(f"{seed} {purpose} ".encode() + digest, digest_size=16).digest()
 
@@ -215,7 +215,7 @@ def size_problems(
     given_validation: bool = False,
     may_lack: Collection[int] = (),
 ) -> list[str]:
-    """Says which classes have too few images.
+    """Lists classes with too few images.
 
     Args:
         classes: Names of the classes.
@@ -224,7 +224,7 @@ def size_problems(
         test: Labels of the test images; None if the source gave them, as it may give any number.
         given_validation: Whether the source gave the validation images: it may lack classes, see
             `missing_classes`.
-        may_lack: Classes of which nothing can be held out.
+        may_lack: Classes from which no image can be held out.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
@@ -262,11 +262,11 @@ def size_problems(
 def missing_classes(
     classes: Sequence[str], part: str, labels: np.ndarray, *, given: bool
 ) -> str | None:
-    """Says which classes a part has no image of; None where it has all of them.
+    """Lists classes without an image in a part; None if there is none.
 
     Args:
         classes: Names of the classes.
-        part: What people call the part.
+        part: Name of the part for people.
         labels: (N,) labels of its images.
         given: Whether the source has this part.
     """

@@ -1,4 +1,4 @@
-"""What lies at a path, as far as a listing and a few images tell: enough to write an experiment."""
+"""Surveys the images at a path, by a listing and a few images, to write an experiment."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ from gsfl_tune.data.splits import divide, size_problems
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
-# So many images are opened for their sizes.
+# Number of images that are opened for their sizes.
 SAMPLE = 64
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found at a path.
+    """Describes the images found at a path.
 
     Attributes:
         source: The value of ``data.source`` that reads it.
         classes: Names of the classes.
-        parts: Images by part that the source itself gives; "" for those without one.
-        short_side: Median of the shorter sides of a sample of images in pixels, None where none
-            of them could be opened.
-        sampled: Images of that sample that could be opened.
-        notices: What is no fault but must be known.
-        problems: What a search would refuse, a line each.
+        parts: Number of images by part that the source gives; "" for those without a part.
+        short_side: Median of the shorter sides of a sample of images in pixels; None if none could
+            be opened.
+        sampled: Number of images of that sample that could be opened.
+        notices: Messages that are no errors.
+        problems: Reasons for a search to refuse the data, one line each.
         largest_class: Images of the largest class.
         smallest_class: Images of the smallest class.
     """
@@ -54,7 +54,7 @@ class Survey:
 
     @property
     def images(self) -> int:
-        """Images of all parts."""
+        """Returns the number of images of all parts."""
         return sum(self.parts.values())
 
 
@@ -63,10 +63,10 @@ def survey(config: DataConfig, cache: Path | None = None) -> Survey:
 
     Args:
         config: The section ``data``; ``source`` may be ``auto``.
-        cache: Where files of other machines may be kept; default: the node's cache.
+        cache: Folder for copies of remote files; default: the node's cache.
 
     Raises:
-        UserError: If nothing lies there that can be read, or fewer than two classes.
+        UserError: If nothing can be read there, or there are fewer than two classes.
     """
     if config.source == "auto":
         config = config.model_copy(update={"source": detect_source(config.path)})
@@ -96,7 +96,7 @@ def survey(config: DataConfig, cache: Path | None = None) -> Survey:
 
 
 def _short_sides(source: Source) -> list[int]:
-    """Shorter sides of images that lie evenly in the list; what cannot be opened is left out."""
+    """Returns the shorter sides of images evenly spaced in the list, without unreadable ones."""
     heif()
     count = min(SAMPLE, len(source.samples))
     positions = np.unique(np.linspace(0, len(source.samples) - 1, count).astype(int)).tolist()
@@ -113,12 +113,12 @@ def _short_side(read: Reader) -> int | None:
             return min(image.size)
     except MemoryError:
         raise
-    except Exception:  # `data` opens all of them and says what is wrong with each
+    except Exception:  # `gsfl-tune data` opens all of them and lists their problems
         return None
 
 
 def _too_few(source: Source, config: SplitConfig) -> list[str]:
-    """Classes that cannot be divided; byte-identical images, which nobody knows yet, are two."""
+    """Lists classes that are too small to divide; identical images, not known yet, count twice."""
     labels = [sample.label for sample in source.samples]
     digests = [position.to_bytes(8, "little") for position in range(len(labels))]
     split = divide(labels, [sample.part for sample in source.samples], digests, config)

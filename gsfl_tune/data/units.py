@@ -1,4 +1,4 @@
-"""What is held out together: the values of ``data.split.by``."""
+"""Units that are held out together: the values of ``data.split.by``."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gsfl_tune.data.looks import Looks
 from gsfl_tune.data.sources import Sample
 from gsfl_tune.experiment.errors import UserError
 
-# Photographs of one camera that are no further apart than this many seconds are one burst.
+# Largest gap in seconds between photographs of one camera in a burst.
 _BURST_SECONDS = 60.0
-# Names as cameras give them; the number is the last one.
+# File names of cameras; the counter is the last number.
 _CAMERA = re.compile(
     r"(?:_?(?:IMG|DSCN|DSCF|DSC|PXL|MVI|GOPR|DJI|SAM|HPIM|CIMG|IMGP|MG|P|PICT|frame))[-_]?\d*?"
     r"(\d{3,})$",
     re.IGNORECASE,
 )
-# Fewer images that tell their burst than this say nothing of the rest.
+# Smallest share of images with a known burst for which bursts are used.
 _LEAST_TOLD = 0.5
 
 
 def by_group(samples: Sequence[Sample]) -> np.ndarray:
-    """Units by the column that ``data.group_column`` names.
+    """Makes units from the column that ``data.group_column`` names.
 
     Raises:
-        UserError: If the source has no such column, or all are of one group.
+        UserError: If the source has no such column, or all images are of one group.
     """
     groups = [sample.group for sample in samples]
     if all(group is None for group in groups):
@@ -38,7 +38,7 @@ def by_group(samples: Sequence[Sample]) -> np.ndarray:
             "data.split.by: found group, but the source says no group; data.group_column names the "
             "column"
         )
-    # An image without a group is one of its own.
+    # An image without a group is its own unit.
     found = _numbers([group if group is not None else (i,) for i, group in enumerate(groups)])
     if found.max() == 0:
         raise UserError(f"data.split.by: found group, but all images are of the group {groups[0]}")
@@ -46,7 +46,7 @@ def by_group(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def by_folder(samples: Sequence[Sample]) -> np.ndarray:
-    """Units by class and by the folder that holds the image.
+    """Makes units from the class and the folder of each image.
 
     Raises:
         UserError: If no class has several folders.
@@ -61,10 +61,10 @@ def by_folder(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def by_time(samples: Sequence[Sample], looks: Looks) -> np.ndarray:
-    """Units by class and burst: EXIF times of one camera a minute apart, or a camera's numbers.
+    """Makes units from class and burst: EXIF times of a camera within a minute, or its counter.
 
     Raises:
-        UserError: If most images tell neither.
+        UserError: If most images have neither.
     """
     found, told = bursts(samples, looks)
     if told < _LEAST_TOLD * len(samples):
@@ -76,11 +76,11 @@ def by_time(samples: Sequence[Sample], looks: Looks) -> np.ndarray:
 
 
 def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
-    """Burst of every image, and how many images tell theirs; each of the others is one of its own.
+    """Returns the burst of every image, and how many images have one; others are single.
 
     Args:
         samples: N images.
-        looks: Of the same.
+        looks: Looks of the same images.
     """
     keys: list[Hashable] = [(position,) for position in range(len(samples))]
     series: dict[tuple[Hashable, ...], list[tuple[float, int]]] = {}
@@ -95,7 +95,7 @@ def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
         match = _CAMERA.fullmatch(stem)
         if match:
             row = ("name", sample.label, folder, stem[: match.start(1)])
-            # Neighbouring numbers are near enough, whatever the seconds.
+            # Neighbouring numbers are one burst, whatever their times.
             series.setdefault(row, []).append((_BURST_SECONDS * int(match.group(1)), position))
     told = 0
     for row, members in series.items():
@@ -110,7 +110,7 @@ def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
 
 
 def crowded(units: np.ndarray, labels: np.ndarray) -> list[int]:
-    """Classes whose images are all of one unit, of which nothing can be held out."""
+    """Returns classes whose images are all in one unit, so that none can be held out."""
     of_class: dict[int, set[int]] = {}
     for unit, label in zip(units.tolist(), labels.tolist(), strict=True):
         of_class.setdefault(label, set()).add(unit)
@@ -119,7 +119,7 @@ def crowded(units: np.ndarray, labels: np.ndarray) -> list[int]:
 
 
 def _file(path: str) -> str:
-    """The name of the image in ``FILE.parquet#12 (NAME)``, else the path itself."""
+    """Returns the image's name in ``FILE.parquet#12 (NAME)``, else the path itself."""
     match = re.fullmatch(r".*#\d+ \((.*)\)", path)
     return match.group(1) if match else path
 

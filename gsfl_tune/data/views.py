@@ -1,4 +1,4 @@
-"""Fixed augmented views: what an image looks like in each of them, and which one an epoch shows."""
+"""Fixed augmented views of each image, and the view that each epoch shows."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from gsfl_tune.data.transforms import Streams
 
 @dataclass(frozen=True)
 class Views:
-    """`data.views` of a data set: n changes of every image that never change themselves.
+    """Defines the views of ``data.views``: n fixed changes of every image.
 
-    Everything is a function of (seed, view, position in the pool), so that a cache of views can
-    be computed in any order and by any process.
+    Everything is a function of (seed, view, position in the pool). So a cache of views can be
+    computed in any order and by any process.
 
     Attributes:
-        count: Views an image, at least 1.
-        images: Images of the pool.
-        seed: Seed of the changes: that of the data's split, as all trials share the views.
+        count: Views per image, at least 1.
+        images: Number of images in the pool.
+        seed: Seed of the changes. It is the seed of the data's split, as all trials share the
+            views.
     """
 
     count: int
@@ -30,20 +31,21 @@ class Views:
     seed: int = 0
 
     def draw(self, view: int, augment: Augment) -> Tensor:
-        """Draws what `Augment.apply` needs for one view of every image of the pool."""
+        """Draws the random numbers of `Augment.apply` for one view of every image of the pool."""
         streams = Streams(self.seed, 2, view)
         return augment.draw_rows(self.images, self._generator(0, view), streams)
 
     def shown(self, epoch: int, positions: Tensor, place: int = 0) -> Tensor:
-        """Which view of each image an epoch shows.
+        """Returns the view of each image in an epoch.
 
-        In any `count` epochs on end an image shows each of its views once, and the images of
-        one epoch show different ones.
+        In any `count` consecutive epochs an image shows each view once. Different images show
+        different views in an epoch.
 
         Args:
             epoch: Epoch of the stage, from 0.
             positions: (B,) positions in the pool.
-            place: Which of several views of an image in a batch; below `count`, they differ.
+            place: Number of the view among several of an image in a batch; below `count` they
+                differ.
 
         Returns:
             (B,) int64, 0..count-1.

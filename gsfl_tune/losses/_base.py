@@ -1,4 +1,4 @@
-"""What every term of the loss offers, and what it sees."""
+"""The interface of loss terms, and the inputs that they receive."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class Sizes:
-    """What a term is made for.
+    """Holds the sizes that a term is built for.
 
     Attributes:
         feature_dim: D of the unit features.
@@ -28,7 +28,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Shared:
-    """What a GSFL head adds to a batch; float32, even under autocast.
+    """Holds the values that only a GSFL head adds to a batch; float32, even under autocast.
 
     Attributes:
         shared: (B, H) shared parts s.
@@ -47,7 +47,7 @@ class Shared:
 
 @dataclass(frozen=True)
 class LossInput:
-    """What a term of the loss sees of a batch; float32, even under autocast.
+    """Holds the inputs of a loss term for a batch; float32, even under autocast.
 
     Attributes:
         features: (B, D) unit features f.
@@ -58,7 +58,7 @@ class LossInput:
         cross_entropy: Cross-entropy of scores (B, C), with the smoothing and the class weights of
             the configuration.
         progress: Share of the training that is done, 0 to 1.
-        gsfl: What a GSFL head adds; None with a plain head.
+        gsfl: Values of a GSFL head; None with a plain head.
     """
 
     features: Tensor
@@ -72,27 +72,27 @@ class LossInput:
 
     @property
     def shared(self) -> Tensor:
-        """(B, H) shared parts s."""
+        """Returns the (B, H) shared parts s."""
         return self._gsfl().shared
 
     @property
     def reconstruction(self) -> Tensor:
-        """(B, D) reconstructions of f."""
+        """Returns the (B, D) reconstructions of f."""
         return self._gsfl().reconstruction
 
     @property
     def groups(self) -> Tensor:
-        """(B,) groups of the labels."""
+        """Returns the (B,) groups of the labels."""
         return self._gsfl().groups
 
     @property
     def class_centers(self) -> Tensor:
-        """(C, H) centres of all classes, without gradient."""
+        """Returns the (C, H) centres of all classes, without gradient."""
         return self._gsfl().class_centers
 
     @property
     def group_means(self) -> Tensor:
-        """(K, H) means of the class centres of all groups."""
+        """Returns the (K, H) means of the class centres of all groups."""
         return self._gsfl().group_means
 
     def _gsfl(self) -> Shared:
@@ -103,26 +103,26 @@ class LossInput:
 
 @dataclass(frozen=True)
 class Start:
-    """What a term may look at before the first epoch.
+    """Gives a term access to the training images before the first epoch.
 
     Attributes:
-        parts: Computes the discriminative parts (N, H) of the training images with the weights
-            that the training begins with, and their labels (N,).
+        parts: Computes the discriminative parts (N, H) of the training images with the initial
+            weights, and their labels (N,).
     """
 
     parts: Callable[[], tuple[Tensor, Tensor]]
 
 
 class LossTerm(nn.Module):
-    """A term that is added to the cross-entropy, with the state that it needs.
+    """Adds a term to the cross-entropy, and holds the term's state.
 
     Its buffers and parameters are saved in checkpoints; parameters are trained with those of the
     head. Of a training, `build` is called once, `start` before the first epoch, the term itself
     for every micro-batch, and `after_step` after every optimiser step.
 
     Attributes:
-        any_head: Whether it takes part with a plain head too. One that reads what only a GSFL head
-            has leaves it False: the control then stays what it is.
+        any_head: Whether the term also works with a plain head. A term that reads values of a GSFL
+            head leaves it False, so that the control does not change.
     """
 
     any_head: bool = False
@@ -131,23 +131,23 @@ class LossTerm(nn.Module):
         """Makes the buffers and parameters that depend on sizes."""
 
     def start(self, start: Start) -> None:
-        """Begins a training; not called when one goes on from a checkpoint."""
+        """Begins a training; not called when a training resumes from a checkpoint."""
 
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term before weighting: a scalar, averaged over the images of the batch.
 
-        What `after_step` needs is noted here, in training mode alone.
+        Values that `after_step` needs are stored here, in training mode only.
         """
         raise NotImplementedError
 
     def sums(self) -> list[Tensor]:
-        """Return what was noted since the last step: float32 tensors that ranks add up in place."""
+        """Returns what was stored since the last step: float32 tensors that ranks sum in place."""
         return []
 
     def after_step(self) -> None:
-        """Changes the state by what was noted, and forgets it."""
+        """Updates the state with the stored values, and clears them."""
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:
-    """Compute the squared distance of rows, averaged over the batch."""
+    """Computes the squared distance of rows, averaged over the batch."""
     return torch.nn.functional.mse_loss(a, b, reduction="sum") / len(a)

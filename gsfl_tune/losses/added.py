@@ -10,10 +10,10 @@ def added_term(name: str) -> LossTerm:
     """Makes a term that a package adds.
 
     Args:
-        name: Of its entry point.
+        name: Name of its entry point.
 
     Raises:
-        PluginError: If it cannot be had.
+        PluginError: If it cannot be made.
     """
     term: LossTerm = make("loss_term", name, LossTerm, made="without arguments")
     if "_parameters" not in vars(term):
@@ -24,7 +24,7 @@ def added_term(name: str) -> LossTerm:
 
 
 def term_problem(name: str) -> str | None:
-    """Says what is wrong with a term, or None."""
+    """Returns what is wrong with a term, or None."""
     try:
         _ = added_term(name)
     except PluginError as error:

@@ -1,7 +1,7 @@
 """Centre loss for any head.
 
 Source: Wen et al., "A Discriminative Feature Learning Approach for Deep Face Recognition", ECCV
-2016; twice their term, as the class-centre term of GSFL is, so that weights compare.
+2016. The term is twice theirs, as in GSFL, so that weights are comparable.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ from gsfl_tune.losses.centers import ClassCenters
 
 
 class Center(LossTerm):
-    """|d - c_y|^2 of the discriminative part and the centre of its class.
+    """Computes |d - c_y|^2 of the discriminative part and the centre of its class.
 
     Args:
-        rate: Of the update c_k -= rate * sum(c_k - d_i) / (1 + n_k), after every optimiser step.
+        rate: Rate of the update c_k -= rate * sum(c_k - d_i) / (1 + n_k), after every optimiser
+            step.
     """
 
     any_head = True
@@ -33,13 +34,13 @@ class Center(LossTerm):
         self.centers = ClassCenters(alone, sizes.latent_dim)
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Computes the term, and notes what the update needs."""
+        """Computes the term, and stores the sums for the update."""
         if self.training:
             self.centers.accumulate(batch.discriminative, batch.labels)
         return squared(batch.discriminative, self.centers.centers[batch.labels])
 
     def sums(self) -> list[Tensor]:
-        """Return what the centres have seen since the last step."""
+        """Returns the sums over the batches since the last step."""
         return [self.centers.pending_sum, self.centers.pending_count]
 
     def after_step(self) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 
 class ClassCenters(nn.Module):
-    """One centre a class in the space of the discriminative part; updated without gradient.
+    """Keeps one centre per class in the space of the discriminative part, without gradient.
 
     The rule, from Wen et al., "A Discriminative Feature Learning Approach for Deep Face
     Recognition", ECCV 2016: c_k -= rate * sum(c_k - d_i) / (1 + n_k) over the n_k samples of a
@@ -21,9 +21,9 @@ class ClassCenters(nn.Module):
         centers: (C, H) float32, zero at the start.
         groups: (C,) int64.
         group_sizes: (K,) classes of every group.
-        pending_sum: (C, H) sum of the parts d seen since the last step; with `pending_count`
-            what ranks add up under DDP before they call `step`. Neither is saved.
-        pending_count: (C,) samples seen since the last step.
+        pending_sum: (C, H) sum of the parts d since the last step. Under DDP ranks sum it and
+            `pending_count` before they call `step`. Neither is saved.
+        pending_count: (C,) samples since the last step.
 
     Raises:
         ValueError: If a group is empty or negative.
@@ -52,29 +52,29 @@ class ClassCenters(nn.Module):
 
     @property
     def class_count(self) -> int:
-        """C."""
+        """Returns the number of classes C."""
         return self.centers.shape[0]
 
     @property
     def group_count(self) -> int:
-        """K."""
+        """Returns the number of groups K."""
         return self.group_sizes.shape[0]
 
     def group_means(self) -> Tensor:
-        """Means (K, H) of the class centres of every group."""
+        """Returns the means (K, H) of the class centres of every group."""
         sums = self.centers.new_zeros(self.group_count, self.centers.shape[1])
         return sums.index_add_(0, self.groups, self.centers) / self.group_sizes[:, None]
 
     @torch.no_grad()
     def accumulate(self, d: Tensor, y: Tensor) -> None:
-        """Notes the discriminative parts d (B, H) of a micro-batch with labels y (B,)."""
+        """Adds the discriminative parts d (B, H) of a micro-batch with labels y (B,)."""
         values = d.detach().to(self.pending_sum.dtype)
         self.pending_sum.index_add_(0, y, values)
         self.pending_count.index_add_(0, y, values.new_ones(len(y)))
 
     @torch.no_grad()
     def step(self, rate: float) -> None:
-        """Moves the centres of the classes seen since the last step, and forgets what was seen."""
+        """Moves the centres of the classes in the stored batches, and clears the sums."""
         counts = self.pending_count[:, None]
         share = rate / (1 + counts)
         # c - rate * (n * c - sum) / (1 + n), in two passes over the centres.
@@ -84,7 +84,7 @@ class ClassCenters(nn.Module):
 
     @torch.no_grad()
     def init_class_means(self, d: Tensor, y: Tensor) -> None:
-        """Puts every centre at the mean of its class; classes not in y keep theirs.
+        """Sets every centre to the mean of its class; classes not in y keep theirs.
 
         Args:
             d: (N, H) discriminative parts.

@@ -1,7 +1,7 @@
 """The three terms of the GSFL loss.
 
-Source: Li and Monga, arXiv 2004.01817; batch means where the authors' code takes sums, and
-each sample's own group centre.
+Source: Li and Monga, arXiv 2004.01817. Here terms are batch means, where the authors' code takes
+sums, and each sample uses its own group centre.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from gsfl_tune.losses.centers import ClassCenters
 
 
 class Reconstruction(LossTerm):
-    """|r - f|^2 of the reconstruction r of the unit feature f.
+    """Computes |r - f|^2 of the reconstruction r of the unit feature f.
 
     Args:
         target: ``keep`` lets the gradient flow into the target f too.
@@ -33,12 +33,12 @@ class Reconstruction(LossTerm):
 
 
 class ClassCenter(Center):
-    """|d - c_y|^2 of the discriminative part and the centre of its class, which it owns.
+    """Computes |d - c_y|^2 of the discriminative part and its class centre; owns the centres.
 
-    The centres are those of a GSFL head: others read them, and the means of their groups.
+    The centres are those of a GSFL head. Other terms read them and the means of their groups.
 
     Args:
-        rate: Of the update of the centres, after every optimiser step.
+        rate: Rate of the update of the centres, after every optimiser step.
         init: Where centres start: ``zeros``, or the means of their classes.
     """
 
@@ -59,13 +59,13 @@ class ClassCenter(Center):
         self.centers = ClassCenters(sizes.groups, sizes.latent_dim)
 
     def start(self, start: Start) -> None:
-        """Puts the centres at the means of their classes, where that is asked for."""
+        """Sets the centres to the means of their classes, if so configured."""
         if self.init == "class_mean":
             self.centers.init_class_means(*start.parts())
 
 
 class SharedCenter(LossTerm):
-    """|s - m_g|^2 of the shared part and the mean of the class centres of its group."""
+    """Computes |s - m_g|^2 of the shared part and the mean of its group's class centres."""
 
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""

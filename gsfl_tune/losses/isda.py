@@ -15,9 +15,9 @@ from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 
 class Isda(LossTerm):
-    """What the cross-entropy grows by when features vary as their class does.
+    """Computes the rise of the expected cross-entropy when features vary as in their class.
 
-    Features d are thought to be drawn from N(d, lambda S_y) with the covariance S_y of their class.
+    Features are modelled as draws from N(d, lambda S_y) with the covariance S_y of their class.
     The expected cross-entropy over all draws is at most that of the scores
 
         z_j + lambda / 2 (w_j - w_y)^T S_y (w_j - w_y)
@@ -64,7 +64,7 @@ class Isda(LossTerm):
         self.register_buffer("pending_square", torch.zeros(shape), persistent=False)
 
     def forward(self, batch: LossInput) -> Tensor:
-        """Computes the term, and notes the moments of the batch."""
+        """Computes the term, and stores the moments of the batch."""
         if self.training:
             self._note(batch.discriminative.detach(), batch.labels)
         ratio = 0.5 * self.strength * batch.progress
@@ -99,17 +99,17 @@ class Isda(LossTerm):
             self.pending_square[label].addmm_(own.T, own)
 
     def sums(self) -> list[Tensor]:
-        """Return the moments about the running means."""
+        """Returns the stored moments about the running means."""
         return [self.pending_count, self.pending_sum, self.pending_square]
 
     @torch.no_grad()
     def after_step(self) -> None:
-        """Joins what was noted with what was known."""
+        """Merges the stored moments into the running ones."""
         new, total = self.pending_count, self.count + self.pending_count
         share = (new / total.clamp(min=1))[:, None]
         shift = self.pending_sum / new.clamp(min=1)[:, None]
-        # Sum of squares about the new mean: that of the old one, plus what came about the old mean,
-        # less what moving the mean takes away.
+        # Squares about the new mean: the old sum, plus new squares about the old mean, minus the
+        # correction for the shift of the mean.
         moved = share * shift
         if self.covariance == "diagonal":
             self.spread += self.pending_square - total[:, None] * moved.square()

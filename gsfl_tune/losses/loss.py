@@ -19,27 +19,27 @@ from gsfl_tune.plugins import PluginError
 
 
 class Output(Protocol):
-    """What the loss reads of a head's output: see `gsfl_tune.models.HeadOutput`."""
+    """Names what the loss reads of a head's output, see `gsfl_tune.models.HeadOutput`."""
 
     @property
     def logits(self) -> Tensor:
-        """(B, C)."""
+        """Returns the logits (B, C)."""
 
     @property
     def discriminative(self) -> Tensor:
-        """(B, H)."""
+        """Returns the discriminative parts (B, H)."""
 
     @property
     def shared(self) -> Tensor | None:
-        """(B, H), None in a plain head."""
+        """Returns the shared parts (B, H); None for a plain head."""
 
     @property
     def reconstruction(self) -> Tensor | None:
-        """(B, D), None in a plain head."""
+        """Returns the reconstructions (B, D); None for a plain head."""
 
 
 class LossTerms(NamedTuple):
-    """The weighted total, and the terms before weighting; all scalars of a batch mean.
+    """Holds the weighted total and the terms before weighting; all scalars of a batch mean.
 
     Attributes:
         total: What is minimised.
@@ -64,25 +64,25 @@ class LossTerms(NamedTuple):
         )
 
     def plus(self, name: str, weight: float, value: Tensor) -> LossTerms:
-        """Adds a weighted term; at weight 0 it is recorded, and nothing is trained on it.
+        """Adds a weighted term; a term with weight 0 is recorded but not trained on.
 
         Args:
-            name: What records call it.
-            weight: Of the term.
+            name: Name of the term in records.
+            weight: Weight of the term.
             value: A scalar, averaged over the images of the batch.
         """
         total = self.total + weight * value if weight else self.total
         return LossTerms(total, self.cross_entropy, {**self.terms, name: value})
 
     def detached(self) -> dict[str, Tensor]:
-        """Return the total (as ``loss``) and the terms by name, detached."""
+        """Returns the total (as ``loss``) and the terms by name, detached."""
         named = {"loss": self.total, "cross_entropy": self.cross_entropy, **self.terms}
         return {name: value.detach() for name, value in named.items()}
 
 
 @dataclass(frozen=True)
 class Weighted:
-    """A term with its weight; at 0 it is computed and recorded, and nothing is trained on it."""
+    """Holds a term and its weight; with weight 0 it is recorded but not trained on."""
 
     weight: float
     term: LossTerm
@@ -103,9 +103,9 @@ def gsfl_terms(
         reconstruction: w_r.
         class_center: w_c.
         shared_center: w_s.
-        center_rate: Of the update of the class centres.
-        center_init: Where they start, see `ClassCenter`.
-        target: Of the reconstruction, see `Reconstruction`.
+        center_rate: Rate of the update of the class centres.
+        center_init: Initial centres, see `ClassCenter`.
+        target: Gradient of the target, see `Reconstruction`.
     """
     return {
         "reconstruction": Weighted(reconstruction, Reconstruction(target)),
@@ -115,11 +115,11 @@ def gsfl_terms(
 
 
 class Loss(nn.Module):
-    """Cross-entropy + the weighted sum of terms, in float32 even under autocast.
+    """Computes cross-entropy plus the weighted sum of terms, in float32 even under autocast.
 
     Args:
         sizes: What the terms are made for.
-        terms: By name, in the order in which they are added.
+        terms: Terms by name, in the order of their sum.
         label_smoothing: Of the cross-entropy.
         class_weights: (C,) weight of the cross-entropy of images of each class; their mean over
             the training images should be 1. None weighs all alike.
@@ -140,18 +140,18 @@ class Loss(nn.Module):
         super().__init__()
         self.weights = {name: each.weight for name, each in terms.items()}
         self.terms: dict[str, LossTerm] = {name: each.term for name, each in terms.items()}
-        # Of names with something in front: a term may be called as a method of modules is.
+        # Names have a prefix, as a term may be called like a method of modules.
         self.states = nn.ModuleDict({f"term_{name}": term for name, term in self.terms.items()})
         self.label_smoothing = label_smoothing
         self.feature_scale = feature_scale
-        # Not saved: it follows from the training images.
+        # Not saved: it is computed from the training images.
         self.register_buffer("class_weights", class_weights, persistent=False)
         for term in self.terms.values():
             term.build(sizes)
 
     @property
     def centers(self) -> ClassCenters | None:
-        """Class centres of a GSFL head; None with a plain one."""
+        """Returns the class centres of a GSFL head; None with a plain one."""
         term = self.terms.get("class_center")
         return term.centers if isinstance(term, ClassCenter) else None
 
@@ -169,7 +169,7 @@ class Loss(nn.Module):
         """Computes the loss of a batch.
 
         Args:
-            output: Of the head.
+            output: Output of the head.
             f: (B, D) unit features.
             y: (B,) labels.
             classifier: (C, H) weights of the classifier.
@@ -194,16 +194,16 @@ class Loss(nn.Module):
         return LossTerms(total, cross_entropy, values)
 
     def start(self, start: Start) -> None:
-        """Begins a training."""
+        """Calls `start` of all terms."""
         for term in self.terms.values():
             term.start(start)
 
     def sums(self) -> list[Tensor]:
-        """Return what all terms have noted since the last step."""
+        """Returns the stored values of all terms since the last step."""
         return [tensor for term in self.terms.values() for tensor in term.sums()]
 
     def after_step(self) -> None:
-        """Lets all terms change their state."""
+        """Lets all terms update their state."""
         for term in self.terms.values():
             term.after_step()
 
@@ -243,8 +243,8 @@ class Loss(nn.Module):
         smoothing = self.label_smoothing
         if self.class_weights is None and weights is None:
             return F.cross_entropy(logits, target, label_smoothing=smoothing)
-        # Not `weight=` of torch: it divides by the weights of the batch, so that an image would
-        # count more or less with the company it is in, and pieces of a batch would not add up.
+        # Not `weight=` of torch, which divides by the sum of the batch's weights. An image's weight
+        # would depend on its batch, and pieces of a batch would not add up.
         each = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
         if self.class_weights is not None:
             each = each * self.class_weights[y]

@@ -1,4 +1,4 @@
-"""The run directory: layout, atomic writes, what a search leaves behind."""
+"""The run directory: its layout, atomic writes and the files of a search."""
 
 from gsfl_tune.run.atomic import read_json, whole_file, write_bytes, write_json, write_text
 from gsfl_tune.run.epochs import EpochLog

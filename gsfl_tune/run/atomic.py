@@ -1,4 +1,4 @@
-"""Files that are either the old version or the new one, whatever dies in between."""
+"""Atomic writes: after a crash a file is either the old version or the new one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replaces `path` by `data`: temporary file in the same folder, fsync, rename.
+    """Replaces `path` by `data`, by a temporary file in the same folder, fsync and rename.
 
     Raises:
         OSError: When the folder cannot be written; the old file is then intact.
@@ -34,10 +34,10 @@ def write_bytes(path: Path, data: bytes) -> None:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Lets a file be written bit by bit that appears when it is complete.
+    """Lets a block write a file in pieces; the file appears when the block ends.
 
     Yields:
-        Where to write it; it takes the place of `path` unless the block fails.
+        The temporary path to write to. It replaces `path` unless the block fails.
 
     Raises:
         OSError: When the folder cannot be written; the old file is then intact.
@@ -60,7 +60,7 @@ def write_json(path: Path, value: Any) -> None:
     """Replaces `path` by `value` as indented JSON, atomically.
 
     Raises:
-        ValueError: For NaN and infinities, which JSON has no word for.
+        ValueError: For NaN and infinities, which JSON cannot hold.
     """
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -76,5 +76,5 @@ def _read_umask() -> int:
     return mask
 
 
-# Read once: it can only be read by setting it, which two threads must not do at a time.
+# Read once. The umask is read by setting it, and two threads must not do so at a time.
 _UMASK = _read_umask()

@@ -1,4 +1,4 @@
-"""The files of a training's checkpoints: the last one, and those before it."""
+"""The checkpoint files of a training: the last one and earlier ones."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 
 def stored(path: Path) -> list[Path]:
-    """The checkpoints that are there, newest first.
+    """Returns the checkpoints that exist, newest first.
 
     Args:
-        path: Of the last one; those before it lie beside it, ``checkpoint.1.pt`` and so on.
+        path: The last checkpoint. Earlier ones are ``checkpoint.1.pt`` and so on beside it.
     """
     older = {int(name): each for each in path.parent.glob(f"{path.stem}.*{path.suffix}")
              if (name := each.name.split(".")[1]).isdigit()}  # fmt: skip
@@ -20,11 +20,11 @@ def stored(path: Path) -> list[Path]:
 
 
 def set_aside(path: Path, keep: int) -> None:
-    """Keeps what lies at `path`, and those before it, before it is replaced.
+    """Keeps the checkpoint at `path` and earlier ones before `path` is replaced.
 
     Args:
-        path: Of the last checkpoint. It stays where it is.
-        keep: Checkpoints that there will be after the next one is written.
+        path: The last checkpoint. It stays where it is.
+        keep: Number of checkpoints after the next one is written.
     """
     if not path.exists():
         return
@@ -40,18 +40,18 @@ def set_aside(path: Path, keep: int) -> None:
     try:
         os.link(path, temporary)
     except OSError:
-        # Not every file system has a second name for a file.
+        # Some file systems have no hard links.
         shutil.copyfile(path, temporary)
     temporary.replace(_name(path, 1))
 
 
 def older(path: Path) -> list[Path]:
-    """Those before the last one, newest first."""
+    """Returns the checkpoints before the last one, newest first."""
     return [each for each in stored(path) if each != path]
 
 
 def discard(path: Path) -> None:
-    """Deletes the checkpoint at `path` and those before it."""
+    """Deletes the checkpoint at `path` and earlier ones."""
     for each in stored(path):
         each.unlink(missing_ok=True)
 

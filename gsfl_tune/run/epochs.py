@@ -1,4 +1,4 @@
-"""The epochs of one trial, one JSON object a line."""
+"""The epoch log of a trial: one JSON object per line."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from gsfl_tune.run.atomic import write_text
 
 
 class EpochLog:
-    """``epochs.jsonl``: appended by the trial that trains, read by everybody else.
+    """Appends to and reads ``epochs.jsonl``.
 
-    A line that a crash cut short is not an epoch: it is ignored when read and removed
-    before the next append.
+    The trial that trains appends; all others read. A line that a crash cut short is no epoch: it is
+    ignored when read and removed before the next append.
 
     Args:
         path: The file.
-        check: Called before every write; what it raises keeps the file as it is. See `Ownership`.
+        check: Called before every write. If it raises, nothing is written. See `Ownership`.
     """
 
     def __init__(self, path: Path, check: Callable[[], None] = lambda: None) -> None:
@@ -33,7 +33,7 @@ class EpochLog:
             file.write(json.dumps(record) + "\n")
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole epochs, oldest first."""
+        """Returns all complete epochs, oldest first."""
         try:
             text = self.path.read_text(encoding="utf-8")
         except FileNotFoundError:
@@ -47,7 +47,7 @@ class EpochLog:
         return records
 
     def truncate(self, epoch: int) -> None:
-        """Keeps the epochs up to `epoch`, so that a restored trial does not write them twice."""
+        """Keeps the epochs up to `epoch`, so that a resumed trial does not write them twice."""
         self._check()
         kept = [record for record in self.read() if record["epoch"] <= epoch]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))

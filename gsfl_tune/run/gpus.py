@@ -1,4 +1,4 @@
-"""What the GPUs of this machine are and do, as NVIDIA's driver tells it."""
+"""Properties and use of this machine's GPUs, from NVIDIA's driver."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _SECONDS = 20
 
 
 def read_gpus() -> list[dict[str, str]] | None:
-    """One mapping a GPU, with the names of ``nvidia-smi --query-gpu``; memory in MiB.
+    """Returns one mapping per GPU, with the names of ``nvidia-smi --query-gpu``; memory in MiB.
 
-    All GPUs of the machine or container, whatever ``CUDA_VISIBLE_DEVICES`` hides.
+    Lists all GPUs of the machine or container, including those that ``CUDA_VISIBLE_DEVICES`` hides.
 
     Returns:
-        None where there is no ``nvidia-smi``, or it fails.
+        None if there is no ``nvidia-smi`` or it fails.
     """
     tool = shutil.which("nvidia-smi")
     if tool is None:
@@ -34,7 +34,7 @@ def read_gpus() -> list[dict[str, str]] | None:
 
 
 def number(text: str) -> float | None:
-    """A number as ``nvidia-smi`` writes it; None for ``[N/A]`` and the like."""
+    """Parses a number of ``nvidia-smi``; None for ``[N/A]`` and the like."""
     try:
         return float(text)
     except ValueError:

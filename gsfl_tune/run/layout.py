@@ -1,4 +1,4 @@
-"""Where things lie in a run directory."""
+"""Paths in a run directory."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ JOURNAL_FILE = "study.journal"
 LOCK_FILE = ".lock"
 INTERRUPT_FILE = ".interrupt"
 
-# In the directory of a training: of a trial or of a retrain.
+# In the directory of a trial or a retrain.
 EPOCHS_FILE = "epochs.jsonl"
 CHECKPOINT_FILE = "checkpoint.pt"
-# Of a retrain alone.
+# In the directory of a retrain only.
 RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"
 VALIDATION_FILE = "validation.npz"
 
 
 class RunDirectory:
-    """The directory that a search leaves: input, study, trials, best."""
+    """Names the paths of the directory of a search: input, study, trials, bundle."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
@@ -31,98 +31,98 @@ class RunDirectory:
 
     @property
     def experiment_file(self) -> Path:
-        """The resolved experiment: overrides applied, distributions kept."""
+        """Returns the resolved experiment: overrides are applied, distributions kept."""
         return self.path / "experiment.yaml"
 
     @property
     def starter_file(self) -> Path:
-        """The experiment that ``gsfl-tune search PATH`` wrote for images, with its comments."""
+        """Returns the commented experiment that ``gsfl-tune search PATH`` wrote for images."""
         return self.path / "starter.yaml"
 
     @property
     def manifest_file(self) -> Path:
-        """Format version, versions of the libraries, budget, digest of the data, seconds."""
+        """Returns the manifest: format, library versions, budget, data digest, seconds."""
         return self.path / "run.json"
 
     @property
     def plan_file(self) -> Path:
-        """How a time budget is spent, where there is one."""
+        """Returns the plan of a time budget, if there is one."""
         return self.path / "plan.json"
 
     @property
     def data_file(self) -> Path:
-        """Classes, counts, broken and duplicate images."""
+        """Returns the data report: classes, counts, broken and duplicate images."""
         return self.path / "data.json"
 
     @property
     def journal(self) -> Path:
-        """The Optuna journal of the studies."""
+        """Returns the Optuna journal of the studies."""
         return self.path / JOURNAL_FILE
 
     @property
     def trials_parquet(self) -> Path:
-        """One row a trial, derived from the journal and the trials' files."""
+        """Returns the table of trials, made from the journal and the trials' files."""
         return self.path / "trials.parquet"
 
     @property
     def results_file(self) -> Path:
-        """Winner, control and their difference, written once."""
+        """Returns the results: winner, control and their difference, written once."""
         return self.path / "results.json"
 
     @property
     def evidence_file(self) -> Path:
-        """What the winner shows on test images, see ``docs/evidence.md``."""
+        """Returns the evidence about the winner on test images, see ``docs/evidence.md``."""
         return self.path / "evidence.json"
 
     @property
     def evidence(self) -> Path:
-        """Pictures that `evidence_file` names."""
+        """Returns the folder of the pictures that `evidence_file` names."""
         return self.path / "evidence"
 
     @property
     def utilisation_file(self) -> Path:
-        """How busy slots and GPUs were, see `gsfl_tune.run.utilisation`."""
+        """Returns the file of the use of slots and GPUs, see `gsfl_tune.run.utilisation`."""
         return self.path / "utilisation.json"
 
     @property
     def workers_file(self) -> Path:
-        """What every worker did when, see `gsfl_tune.run.workers`."""
+        """Returns the log of what each worker did when, see `gsfl_tune.run.workers`."""
         return self.path / "workers.jsonl"
 
     @property
     def best(self) -> Path:
-        """The bundle."""
+        """Returns the bundle of the winner."""
         return self.path / "best"
 
     @property
     def best_simple(self) -> Path:
-        """The bundle of the probe or the control, where one is better on validation."""
+        """Returns the bundle of the probe or the control, written if it is better on validation."""
         return self.path / "best-simple"
 
     @property
     def best_training(self) -> Path:
-        """What only the evidence needs of the winner: shared encoder, decoder, centres."""
+        """Returns the winner's parts for the evidence only: shared encoder, decoder, centres."""
         return self.path / "best-training"
 
     @property
     def finals(self) -> Path:
-        """One directory a retrain of the protocol at the end."""
+        """Returns the parent of the directories of finalists' and final retrains."""
         return self.path / "finals"
 
     @property
     def lock_file(self) -> Path:
-        """Held by the driver for as long as it runs."""
+        """Returns the lock, held by the driver as long as it runs."""
         return self.path / LOCK_FILE
 
     @property
     def interrupt_file(self) -> Path:
-        """Present while running trials are asked to save and stop."""
+        """Returns the interrupt file; while it exists, running trials save and stop."""
         return self.path / INTERRUPT_FILE
 
     def trials(self, study: StudyName = "search") -> Path:
-        """Parent of the trial directories of a study."""
+        """Returns the parent of the trial directories of a study."""
         return self.path / "trials" if study == "search" else self.path / study / "trials"
 
     def trial(self, study: StudyName, number: int) -> Path:
-        """Directory of one trial."""
+        """Returns the directory of a trial."""
         return self.trials(study) / str(number)

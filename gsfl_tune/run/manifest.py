@@ -1,4 +1,4 @@
-"""``run.json``: that a run is here, what made it, and what it has taken so far."""
+"""``run.json``: marks a directory as a run, says what made it and how long it has taken."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ FORMAT = 1
 # What a user may change to continue a run that is finished.
 _SETTINGS = ("trials", "control", "finalists", "final_seeds", "enqueue", "time_budget", "target")
 
-# What a driver that is killed may lose of the time it has taken.
+# The time that a killed driver may lose.
 SECONDS_BETWEEN_WRITES = 15.0
 
 
 class Manifest:
-    """The manifest of a run.
+    """Reads and writes the manifest of a run.
 
     Args:
         run: The run directory; it need not exist yet.
@@ -32,13 +32,13 @@ class Manifest:
         self.run = run
 
     def check(self, *, resume: bool | None) -> None:
-        """Refuses to begin a run over another, and to continue what is not there.
+        """Refuses to begin a run over another one, and to continue a run that does not exist.
 
         Args:
-            resume: Whether there is to be a run; None: either will do.
+            resume: Whether a run must exist; None accepts both.
 
         Raises:
-            UserError: With what to do instead.
+            UserError: If the run exists and must not, or the other way round; says what to do.
         """
         path = self.run.path
         if not self.run.manifest_file.exists():
@@ -60,10 +60,10 @@ class Manifest:
             )
 
     def refuse_other_data(self, digest: str) -> None:
-        """Refuses to continue a run on other images, or on another split of them.
+        """Refuses to continue a run with other images or another split.
 
         Raises:
-            UserError: When the data is not the data that the run began with.
+            UserError: If the digest is not that of the run's first driver.
         """
         known = self._read().get("data")
         if known is not None and known != digest:
@@ -74,28 +74,28 @@ class Manifest:
             )
 
     def finished(self, experiment: Experiment) -> bool:
-        """Whether the run has its results, for these numbers of trials, finalists and seeds."""
+        """Returns whether the run has results for these numbers of trials, finalists and seeds."""
         if not self.run.results_file.exists():
             return False
-        # Runs of earlier versions lack the settings that came since: they were unset.
+        # Runs of earlier versions lack newer settings, which were unset.
         known = {**dict.fromkeys(_SETTINGS), **self._read().get("settings", {})}
         return bool(known == _settings(experiment))
 
     def begin(
         self, experiment: Experiment, *, data: str, environment: dict[str, Any], seconds: float
     ) -> None:
-        """Writes the manifest; what it says of earlier drivers is kept.
+        """Writes the manifest; entries of earlier drivers are kept.
 
-        Of each driver it has when it began and when it was last heard of, seconds since 1970: what
-        lies between two of them is no time of the search.
+        For each driver it has the times of its begin and of its last write, in seconds since 1970.
+        Time between two drivers does not count as search time.
 
-        Results of an earlier, smaller budget are taken away: they are not those of this run.
+        Results of an earlier, smaller budget are removed, as they are not the results of this run.
 
         Args:
             experiment: The experiment, bounds clamped to the data.
             data: Digest of the images and their split.
             environment: Versions and machine.
-            seconds: What the preflight took.
+            seconds: Duration of the preflight.
         """
         known = self._read()
         self.run.results_file.unlink(missing_ok=True)
@@ -119,7 +119,7 @@ class Manifest:
 
     @contextmanager
     def clock(self, phase: str) -> Iterator[Clock]:
-        """Adds what a phase takes, also when it is interrupted; a resume adds to it."""
+        """Adds the duration of a phase, also when it is interrupted; a resume adds to it."""
         clock = Clock(self, phase)
         try:
             yield clock
@@ -127,22 +127,22 @@ class Manifest:
             clock.write()
 
     def elapsed(self, started: float, *, anew: bool = False) -> Callable[[], float]:
-        """What gives the seconds of the run from now on, those of earlier drivers included.
+        """Returns a function that gives the seconds of the run so far, earlier drivers included.
 
         Args:
             started: When this driver began, by the monotonic clock.
-            anew: Whether earlier drivers came to nothing, and do not count.
+            anew: Whether to leave earlier drivers out, because the run begins again.
         """
         before = 0.0 if anew else sum(self._read().get("seconds", {}).values())
         return lambda: before + time.monotonic() - started
 
     def seconds(self) -> dict[str, float]:
-        """Seconds by phase, and their ``total``."""
+        """Returns the seconds of each phase and their ``total``."""
         seconds: dict[str, float] = self._read()["seconds"]
         return {**seconds, "total": round(sum(seconds.values()), 2)}
 
     def set_seconds(self, phase: str, seconds: float) -> None:
-        """Writes what a phase has taken so far, over all drivers."""
+        """Writes the seconds of a phase so far, over all drivers."""
         content = self._read()
         content["seconds"][phase] = round(seconds, 2)
         for driver in content.get("drivers", [])[-1:]:
@@ -156,10 +156,10 @@ class Manifest:
 
 
 class Clock:
-    """What a phase of a run has taken, over all drivers.
+    """Measures the duration of a phase of a run, over all drivers.
 
     Args:
-        manifest: Has the time of earlier drivers.
+        manifest: Manifest with the time of earlier drivers.
         phase: Name of the phase.
     """
 
@@ -171,13 +171,13 @@ class Clock:
 
     @property
     def seconds(self) -> float:
-        """Seconds, those of earlier drivers included."""
+        """Returns the seconds of the phase, earlier drivers included."""
         return self._before + time.monotonic() - self._started
 
     def keep(self) -> None:
-        """Writes now and then, for the case that this process is killed; called often."""
+        """Writes the time every few seconds, so that little is lost if this process is killed."""
         if time.monotonic() - self._written >= SECONDS_BETWEEN_WRITES:
-            # A disk that is full ends the search elsewhere, with words.
+            # A full disk ends the search elsewhere, with a message.
             with suppress(OSError):
                 self.write()
 

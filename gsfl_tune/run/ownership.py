@@ -1,4 +1,4 @@
-"""Keeps a process that was given up for dead from writing where another one goes on."""
+"""Ownership of a directory: a process believed dead must not write where another one goes on."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from gsfl_tune.run.atomic import write_text
 
 
 class OwnershipLost(Exception):
-    """Another process works in this directory now; what this one has is not wanted."""
+    """Raised when another process works in this directory; the results of this one are dropped."""
 
 
 class Ownership:
-    """Which process works in a directory: the one that said so last.
+    """Names the process that works in a directory: the last one that took it.
 
-    A node that the cluster lost sight of may still train, and so may the trials of a driver
-    that was killed, for a minute: whoever takes a trial up again must not share its files
-    with them.
+    A node that the cluster lost may still train for a while, and so may trials of a killed driver.
+    The process that resumes such a trial must not share its files with them.
 
     Args:
         directory: The trial's; ``.owner`` in it names the owner.
@@ -28,11 +27,11 @@ class Ownership:
         self._name = secrets.token_hex(8)
 
     def take(self) -> None:
-        """Takes the directory, from whoever has it."""
+        """Takes the directory from its present owner."""
         write_text(self._file, self._name)
 
     def check(self) -> None:
-        """Before every write.
+        """Checks that this process is still the owner; called before every write.
 
         Raises:
             OwnershipLost: When somebody else has taken the directory.

@@ -1,7 +1,7 @@
-"""``results.json``: what a finished run claims, shared by who writes it and who shows it.
+"""``results.json``: the results of a finished run, for the code that writes and that shows them.
 
-The file is described in ``docs/results.md``. Everything in it is plain JSON; ``test``
-numbers are fractions (0.874, not 87.4), differences are winner minus the other.
+The file is described in ``docs/results.md``. Everything in it is plain JSON. Metrics in ``test``
+are fractions (0.874, not 87.4). Differences are winner minus the other model.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import read_json, write_json
 
 FORMAT = 1
-# What an interval covers. The first stands in files of older versions.
+# What an interval covers. Only files of older versions have the first.
 PAIRED_BOOTSTRAP = "paired bootstrap over test images"
 SEEDS_AND_IMAGES = "t interval over seeds and test images"
 IMAGES_ALONE = "t interval over test images alone: one seed, what another would change is not known"
@@ -25,7 +25,7 @@ IMAGES_ALONE = "t interval over test images alone: one seed, what another would 
 
 @dataclass(frozen=True)
 class Score:
-    """One metric over the seeds of a retrain."""
+    """Summarises a metric over the seeds of a retrain."""
 
     mean: float
     std: float  # sample deviation over seeds; 0 for a single seed
@@ -33,7 +33,7 @@ class Score:
 
     @classmethod
     def of(cls, values: Iterable[float]) -> Score:
-        """Summarises one value a seed.
+        """Summarises values, one per seed.
 
         Raises:
             ValueError: If there is no value or one is not finite.
@@ -46,14 +46,14 @@ class Score:
 
     @staticmethod
     def table(rows: Iterable[Mapping[str, float]]) -> dict[str, Score]:
-        """One score a metric, from one metrics dictionary a seed."""
+        """Returns one score per metric, from one metrics dictionary per seed."""
         listed = list(rows)
         return {name: Score.of(row[name] for row in listed) for name in listed[0]}
 
 
 @dataclass(frozen=True)
 class Interval:
-    """Where a difference lies, with the confidence `level`."""
+    """Holds a confidence interval of a difference, with its `level`."""
 
     low: float
     high: float
@@ -62,18 +62,18 @@ class Interval:
 
     @property
     def contains_zero(self) -> bool:
-        """Whether no difference is shown."""
+        """Returns whether the interval contains 0, so that no difference is shown."""
         return self.low <= 0.0 <= self.high
 
     @property
     def covers_seeds(self) -> bool:
-        """Whether it says what another training would change, too."""
+        """Returns whether the interval includes the variation between trainings."""
         return self.method == SEEDS_AND_IMAGES
 
 
 @dataclass(frozen=True)
 class Difference:
-    """Winner minus another model on the same test images."""
+    """Holds winner minus another model on the same test images."""
 
     mean: float
     interval: Interval
@@ -82,67 +82,67 @@ class Difference:
 
 @dataclass(frozen=True)
 class Rejection:
-    """A threshold of the probability below which a model says that it does not know."""
+    """Holds a threshold: below this probability a model answers that it does not know."""
 
-    errors: float  # share of the validation errors that it was to reject
+    errors: float  # share of the validation errors that it should reject
     threshold: float
     rejected_errors: float  # share of the validation errors that it does reject
-    rejected_right: float  # what that costs: share of the right answers on validation
-    # The same of test images; None where there is no such answer.
+    rejected_right: float  # share of the right answers that it rejects on validation
+    # The same for test images; None if there is no such answer.
     test_errors: float | None = None
     test_right: float | None = None
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Temperature and thresholds that validation images chose, and what test images say of them."""
+    """Holds temperature and thresholds, chosen on validation images and measured on test images."""
 
     temperature: float
     images: int  # validation images
-    seeds: int  # networks that answered them, trained on the training part alone
-    wrong: int  # wrong answers among theirs
-    before: dict[str, Score]  # on the test images, logits as they are
-    after: dict[str, Score]  # logits divided by the temperature
-    rejections: list[Rejection] = field(default_factory=list)  # none without a wrong answer
+    seeds: int  # networks that predicted them, trained on the training part only
+    wrong: int  # wrong predictions among them
+    before: dict[str, Score]  # on the test images, with unscaled logits
+    after: dict[str, Score]  # with logits divided by the temperature
+    rejections: list[Rejection] = field(default_factory=list)  # empty without errors
 
     @property
     def half(self) -> Rejection | None:
-        """The threshold that ``--threshold auto`` takes: half of the validation errors."""
+        """Returns the ``--threshold auto`` threshold: half of the validation errors are below."""
         return next((each for each in self.rejections if each.errors == 0.5), None)
 
     @property
     def carries_over(self) -> bool:
-        """Whether the test images' NLL is no worse with the temperature."""
+        """Returns whether the temperature keeps or lowers the NLL of the test images."""
         return self.after["nll"].mean <= self.before["nll"].mean + 1e-9
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The mean of the probabilities of all retrained seeds, tested once."""
+    """Holds results of the mean probabilities of all retrained seeds, tested once."""
 
     seeds: list[int]
-    test: dict[str, Score]  # of logits as they are
+    test: dict[str, Score]  # of unscaled logits
     calibration: Calibration | None = None
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """A configuration that went the whole way: retrained with several seeds, tested once."""
+    """Holds a configuration that was retrained with several seeds and tested once."""
 
     config: dict[str, Any]  # the complete configuration, as Config.model_dump(mode="json")
     validation: dict[str, Score]
     test: dict[str, Score]
     seeds: list[int]
-    params: dict[str, Any] = field(default_factory=dict)  # searched parameters alone
+    params: dict[str, Any] = field(default_factory=dict)  # searched parameters only
     trial: int | None = None
-    kind: str | None = None  # of a control: "matched" or "tuned"
+    kind: str | None = None  # "matched" or "tuned" for a control
     interval: Interval | None = None  # of the test accuracy, over seeds and images
     calibration: Calibration | None = None  # None in files of older versions
 
 
 @dataclass(frozen=True)
 class Probe:
-    """The linear probe on frozen features, the yardstick; nothing in it depends on a seed."""
+    """Holds the linear probe on frozen features, the baseline; nothing in it depends on a seed."""
 
     test: dict[str, Score]
     difference: Difference | None = None  # winner minus probe
@@ -154,13 +154,13 @@ class Probe:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that a reader of the results has to know, evaluated by the program.
+    """Holds an observation about the results that a reader must know, made by the program.
 
     Attributes:
-        code: What it is, see ``docs/evidence.md``.
+        code: Kind of the observation, see ``docs/evidence.md``.
         severity: ``severe``, ``warning`` or ``note``.
-        numbers: What the sentence is made of.
-        sentence: What to read.
+        numbers: Values that the sentence uses.
+        sentence: The text.
     """
 
     code: str
@@ -171,7 +171,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Finalist:
-    """One of the best trials, trained again with every final seed."""
+    """Holds one of the best trials, trained again with every final seed."""
 
     trial: int
     validation: dict[str, Score]
@@ -179,7 +179,7 @@ class Finalist:
 
 @dataclass(frozen=True)
 class Results:
-    """Everything in ``results.json``."""
+    """Holds everything in ``results.json``."""
 
     name: str
     metric: str
@@ -188,11 +188,11 @@ class Results:
     control: Outcome | None = None
     difference: Difference | None = None  # winner minus control
     probe: Probe | None = None
-    ensemble: Ensemble | None = None  # of the winner's seeds; None for a single one
-    # The worst first; None in files of versions that did not look for any.
+    ensemble: Ensemble | None = None  # of the winner's seeds; None for a single seed
+    # The worst first; None in files of versions without findings.
     findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
-    # Of a search with two objectives, the fastest first: trial, accuracy (the first objective),
+    # For a search with two objectives, the fastest first: trial, accuracy (the first objective),
     # latency_ms, latency_reliable, params, config.
     pareto: list[dict[str, Any]] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
@@ -202,17 +202,17 @@ class Results:
     format: int = FORMAT
 
     def to_json(self) -> dict[str, Any]:
-        """Plain dictionaries and lists, in the order in which a person reads them."""
+        """Returns plain dictionaries and lists, in an order for reading."""
         content = asdict(self)
         first = ("format", "name", "status", "metric", "trials")
         return {key: content.pop(key) for key in first} | content
 
     @classmethod
     def from_json(cls, content: Mapping[str, Any]) -> Results:
-        """The inverse of `to_json`; unknown keys, of a newer writer, are ignored.
+        """Makes results from `to_json`; unknown keys of newer versions are ignored.
 
         Raises:
-            KeyError, TypeError: If something that belongs there is missing.
+            KeyError, TypeError: If a required key is missing.
         """
         control, probe = content.get("control"), content.get("probe")
         return cls(
@@ -299,10 +299,10 @@ def _probe(content: Mapping[str, Any]) -> Probe:
 
 
 def read_calibration(content: Mapping[str, Any] | None) -> Calibration | None:
-    """A `Calibration` from what ``asdict`` made of it; None for None.
+    """Makes a `Calibration` from its ``asdict``; None for None.
 
     Raises:
-        KeyError, TypeError: If something that belongs there is missing.
+        KeyError, TypeError: If a required key is missing.
     """
     if not content:
         return None

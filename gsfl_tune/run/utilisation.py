@@ -1,4 +1,4 @@
-"""``utilisation.json``: what a run's GPUs and slots did, one entry a driver that worked on it."""
+"""``utilisation.json``: how busy the GPUs and slots of a run were, one entry per driver."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FORMAT = 1
 
 
 def read_sessions(run: RunDirectory) -> list[dict[str, Any]]:
-    """What earlier drivers measured, oldest first; none for a file of another format."""
+    """Reads the measurements of earlier drivers, oldest first; none for another format."""
     try:
         content = read_json(run.utilisation_file)
     except (FileNotFoundError, ValueError):
@@ -24,7 +24,7 @@ def read_sessions(run: RunDirectory) -> list[dict[str, Any]]:
 
 
 def write_sessions(run: RunDirectory, sessions: Sequence[Mapping[str, Any]]) -> None:
-    """Replaces the file; `summary` of the same is written beside the sessions."""
+    """Replaces the file by the sessions and their `summary`."""
     write_json(
         run.utilisation_file,
         {"format": FORMAT, **summary(sessions), "sessions": [dict(each) for each in sessions]},
@@ -32,19 +32,19 @@ def write_sessions(run: RunDirectory, sessions: Sequence[Mapping[str, Any]]) -> 
 
 
 def summary(sessions: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """All drivers together, weighed by their time.
+    """Returns the use over all drivers, weighted by their time.
 
     Args:
-        sessions: ``seconds`` (of trials and retrains), ``slot_seconds`` (these times the slots),
-            ``trial_seconds`` (summed over trials) and ``gpus``: ``node``, ``gpu``, ``seconds`` that
-            it was there, ``occupied`` (seconds with at least one trial on it), and of the samples
-            of its driver ``samples``, ``busy`` (their sum, 0 to 1 each) and ``memory`` (largest,
-            bytes).
+        sessions: Each has ``seconds`` (of trials and retrains), ``slot_seconds`` (these times the
+            slots), ``trial_seconds`` (summed over trials) and ``gpus``. A GPU has ``node``,
+            ``gpu``, ``seconds`` (how long it existed) and ``occupied`` (seconds with at least one
+            trial). From sampling it has ``samples``, ``busy`` (sum of samples, 0 to 1 each) and
+            ``memory`` (largest, bytes).
 
     Returns:
-        ``seconds``; ``slots_busy``: share of the slots' time that trials took, None before the
-        first; ``gpus``: ``node``, ``gpu``, ``occupied`` (share of its time), ``busy`` (share, None
-        where it was not sampled), ``memory``.
+        ``seconds``; ``slots_busy``: share of the slots' time that trials used, None before the
+        first trial; ``gpus``: ``node``, ``gpu``, ``occupied`` (share of its time), ``busy`` (share,
+        None if it was not sampled), ``memory``.
     """
     offered = sum(each["slot_seconds"] for each in sessions)
     used = sum(each["trial_seconds"] for each in sessions)

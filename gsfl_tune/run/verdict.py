@@ -1,4 +1,4 @@
-"""What the results of a run allow to say of its winner, in the same words everywhere."""
+"""What the results of a run show about its winner, in the same words everywhere."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ TITLES: dict[Model, str] = {"winner": "winner", "control": "control", "probe": "
 
 @dataclass(frozen=True)
 class Verdict:
-    """The winner beside another model.
+    """Compares the winner with another model.
 
     Attributes:
         other: The other model.
-        kind: ``better`` or ``worse`` where the interval on the test images and the validation
-            images agree; ``disagree`` where the interval excludes 0 and validation does not agree;
-            ``open`` where the interval contains 0.
+        kind: ``better`` or ``worse`` if the interval on the test images and validation agree;
+            ``disagree`` if the interval excludes 0 but validation does not agree; ``open`` if the
+            interval contains 0.
         difference: Winner minus other on the test images.
-        validation: Winner minus other, accuracy on the validation images; None where one of them
-            was not validated.
-        sentence: All of it for a reader.
+        validation: Winner minus other, accuracy on the validation images; None if one of them was
+            not validated.
+        sentence: The comparison as a sentence.
     """
 
     other: Model
@@ -38,7 +38,7 @@ class Verdict:
 
 
 def verdicts(results: Results) -> list[Verdict]:
-    """The winner beside its control and beside the linear probe, as far as they were compared."""
+    """Compares the winner with its control and the linear probe, where they were trained."""
     found: list[Verdict] = []
     if results.control is not None and results.difference is not None:
         found.append(_verdict(results, "control", results.difference, results.control.validation))
@@ -49,7 +49,7 @@ def verdicts(results: Results) -> list[Verdict]:
 
 
 def validated(results: Results) -> dict[Model, Mapping[str, Score]]:
-    """Validation metrics of every model that was carried to the end and has them."""
+    """Returns the validation metrics of every model that was retrained and has them."""
     found: dict[Model, Mapping[str, Score]] = {"winner": results.winner.validation}
     if results.control is not None and results.control.validation:
         found["control"] = results.control.validation
@@ -59,12 +59,12 @@ def validated(results: Results) -> dict[Model, Mapping[str, Score]]:
 
 
 def is_ahead(metric: str, other: Mapping[str, Score], own: Mapping[str, Score]) -> bool:
-    """Whether another model is better on validation, by the metric and then by NLL.
+    """Returns whether another model is better on validation, by the metric and then by NLL.
 
     Args:
         metric: Of the search, such as ``validation/accuracy``.
         other: Validation metrics of the other model.
-        own: The same of the model that it is compared with; what one of them lacks decides nothing.
+        own: The same of the model compared with. A metric that one of them lacks is left out.
     """
     by = _told_apart_by(metric, other, own)
     if by is None:
@@ -74,19 +74,19 @@ def is_ahead(metric: str, other: Mapping[str, Score], own: Mapping[str, Score]) 
 
 
 def _told_apart_by(metric: str, one: Mapping[str, Score], other: Mapping[str, Score]) -> str | None:
-    """The metric in which two models differ: that of the search, else NLL; None if level."""
+    """Returns the metric in which two models differ: the search's, else NLL; None if none."""
     name = metric_of(metric).name
     if name not in one or name not in other:
         return None
     for by in (name, "nll"):
-        # Means of a few seeds: what differs in the last bits is equal.
+        # Means of a few seeds: values that differ only in their last bits are equal.
         if by in one and by in other and round(one[by].mean, 9) != round(other[by].mean, 9):
             return by
     return None
 
 
 def best_on_validation(results: Results) -> Model:
-    """Which model is best on validation; equal ones leave the winner where it is."""
+    """Returns the model that is best on validation; the winner stays first in a tie."""
     scores = validated(results)
     best: Model = "winner"
     for model, theirs in scores.items():
@@ -96,17 +96,17 @@ def best_on_validation(results: Results) -> Model:
 
 
 def ahead(results: Results) -> str | None:
-    """The sentence that comes first where a simpler model is better on validation."""
+    """Returns the sentence for a report's top if a simpler model is better on validation."""
     best = best_on_validation(results)
     return None if best == "winner" else sentence_of_ahead(results, best)
 
 
 def sentence_of_ahead(results: Results, other: Model) -> str:
-    """That a model is better on validation, by what, and where its bundle is.
+    """Says that a model is better on validation, by which metric, and where its bundle is.
 
     Args:
-        results: Of a run.
-        other: A model that is.
+        results: Results of a run.
+        other: A model that is better.
     """
     name = metric_of(results.metric).name
     scores = validated(results)
@@ -128,7 +128,7 @@ def sentence_of_ahead(results: Results, other: Model) -> str:
 
 
 def first_card(results: Results) -> list[str]:
-    """Comparisons that no finding tells already, for the place where findings are listed too."""
+    """Returns the comparisons that no finding states, for places that also list findings."""
     told = {finding.sentence for finding in results.findings or ()}
     return [each.sentence for each in verdicts(results) if each.sentence not in told]
 
@@ -146,7 +146,7 @@ def _verdict(
         f"{100 * interval.level:.0f} % interval {_points(interval.low)} to "
         f"{_points(interval.high)} ({interval.method})"
     )
-    # Of one training each the interval covers the images alone: it is no word about the next one.
+    # With one training each, the interval covers only the images, not another training.
     once = "with this one seed " if len(results.winner.seeds) == 1 else ""
     aside = "" if gap is None else f"; on validation {_points(gap)} points"
     kind: Kind = "open"

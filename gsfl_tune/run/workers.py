@@ -1,4 +1,4 @@
-"""``workers.jsonl``: which worker was busy with what, one line a stretch, by the driver."""
+"""``workers.jsonl``: what each worker did when, one line per period, written by the driver."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from gsfl_tune.run.layout import RunDirectory
 
 
 class WorkerLog:
-    """Appended to while a run goes; what an earlier driver wrote stays.
+    """Appends to and reads the log of workers; lines of earlier drivers stay.
 
     A line has ``node``, ``worker`` (a process id), ``gpus`` (ids between commas), ``begin`` and
-    ``end`` (seconds since 1970, by the driver's clock), and either ``study`` and ``trial`` with the
-    ``rung`` and ``epoch`` that the stretch ended at, or the name of a retrain as ``job``.
+    ``end`` (seconds since 1970, by the driver's clock). A trial has ``study`` and ``trial``, with
+    the ``rung`` and ``epoch`` at the end of the period. A retrain has its name as ``job``.
 
     Args:
         run: The run.
@@ -26,17 +26,17 @@ class WorkerLog:
         self._torn = True
 
     def append(self, record: Mapping[str, Any]) -> None:
-        """Adds a stretch. What cannot be written is left out: a full disk is told of elsewhere."""
-        # A driver that was killed may have left half a line.
+        """Adds a period; if the disk is full it is left out, as others report that."""
+        # A killed driver may have left half a line.
         start = "\n" if self._torn and self._path.exists() else ""
         with suppress(OSError), self._path.open("a", encoding="utf-8") as file:
             file.write(f"{start}{json.dumps(dict(record))}\n")
             self._torn = False
 
     def read(self) -> list[dict[str, Any]]:
-        """All whole lines, oldest first; none where there is no file.
+        """Returns all complete lines, oldest first; none if there is no file.
 
-        Each has the number of its driver as ``session``, from 0: a driver that finds the file
+        Each has the number of its driver as ``session``, from 0. A driver that finds the file
         begins with a line break, see `append`.
         """
         try:
@@ -48,7 +48,7 @@ class WorkerLog:
         for line in text.splitlines():
             try:
                 record = json.loads(line)
-            except json.JSONDecodeError:  # empty, or ended by a driver's death
+            except json.JSONDecodeError:  # empty, or cut short when a driver was killed
                 session += 1
                 continue
             if isinstance(record, dict) and {"begin", "end"} <= record.keys():

@@ -1,4 +1,4 @@
-"""One trial: stages, epochs, metrics, checkpoints, feature caches. Needs neither Ray nor Optuna."""
+"""One trial: stages, epochs, metrics, checkpoints and feature caches, without Ray and Optuna."""
 
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.environment import environment

@@ -1,4 +1,4 @@
-"""Batch norms of several processes that see one batch: what torch has for GPUs alone."""
+"""Batch norm over several processes that share a batch; torch has it for GPUs only."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ else:
 
 
 def synchronise_batch_norms(module: nn.Module) -> int:
-    """Makes the batch norms that are in training mode see the batches of all processes.
+    """Makes batch norms in training mode use the batches of all processes.
 
-    Frozen ones, which use their running statistics, stay as they are. Parameters, buffers and
-    their names do not change. Call it once torch.distributed has its process group.
+    Frozen ones, which use their running statistics, do not change, nor do parameters, buffers and
+    their names. Call it after torch.distributed has its process group.
 
     Returns:
-        How many.
+        Number of batch norms changed.
     """
     found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
     for one in found:
@@ -42,16 +42,16 @@ def _synchronised(base: Any) -> Any:
 
 
 class _Synchronised(_Base):
-    """In front of a class of batch norms."""
+    """Overrides `forward` of a batch norm class."""
 
     @torch.compiler.disable
     def forward(self, x: Tensor) -> Tensor:
-        """Normalises by mean and variance of all processes' batches together."""
+        """Normalises by mean and variance over all processes' batches."""
         if not self.training:
             return super().forward(x)
         y, mean, variance, count = _Normalise.apply(x, self.weight, self.bias, self.eps)
         self._track(mean, variance, count)
-        # A norm of timm may bring its activation along.
+        # A norm of timm may include its activation.
         for name in ("drop", "act"):
             step = getattr(self, name, None)
             if step is not None:
@@ -73,10 +73,10 @@ class _Synchronised(_Base):
 
 
 class _Normalise(torch.autograd.Function):
-    """(x - mean) / deviation * weight + bias, mean and deviation over all processes.
+    """Computes (x - mean) / deviation * weight + bias, with statistics over all processes.
 
-    Gradients of x take the way through the statistics into account; those of weight and bias
-    are this process' part, to be added up with all others.
+    Gradients of x include the path through the statistics. Gradients of weight and bias are this
+    process' part and must be summed over all processes.
     """
 
     @staticmethod

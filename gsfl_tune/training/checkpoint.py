@@ -15,11 +15,11 @@ FORMAT = 1
 
 
 class CheckpointError(Exception):
-    """A checkpoint that is there but cannot be used."""
+    """Raised for a checkpoint that exists but cannot be used."""
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
-    """Replaces the checkpoint at `path`; that and the others before it stay, up to `keep`."""
+    """Replaces the checkpoint at `path`; earlier ones are kept, up to `keep` in all."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     set_aside(path, keep)

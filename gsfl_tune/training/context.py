@@ -1,4 +1,4 @@
-"""What a training shares with its stages and with the batches that they read."""
+"""The state that a training shares with its stages and batches."""
 
 from __future__ import annotations
 
@@ -19,24 +19,25 @@ from gsfl_tune.training.workspace import Workspace
 
 @dataclass
 class StageContext:
-    """What stages and batches know of their training.
+    """Holds the state that a training shares with its stages and batches.
 
     Attributes:
         config: The configuration.
         workspace: Data and caches of this node.
-        device: Where the training computes.
+        device: Device of the training.
         autocast: Whether trained blocks compute in bf16.
         frozen_bf16: Whether frozen blocks in front of trained ones compute in bf16.
         head: The head, on the device; all stages train this one.
         loss: The loss with its state, on the device.
-        method: Which passes a step takes; with its state, on the device.
+        method: The training method, which defines the passes of a step; with its state, on the
+            device.
         groups: (C,) int64 group of every class; None without a GSFL head.
         train_positions: (N,) positions of the training images in the pool, on the CPU.
         labels: Labels of all images of the pool, on the device.
         total_epochs: Epochs over all stages.
-        pieces: Parts that a batch is trained in, one after the other, for want of memory.
-        epoch: Epochs that are trained.
-        ranks: The processes that train with this one; None while it trains alone.
+        pieces: Number of parts in which a batch is trained, one after the other, to save memory.
+        epoch: Number of epochs trained so far.
+        ranks: The processes that train together with this one; None if it trains alone.
     """
 
     config: Config
@@ -57,7 +58,7 @@ class StageContext:
 
     @property
     def share(self) -> BatchShare:
-        """This process' part of every batch."""
+        """Returns this process' part of every batch."""
         return WHOLE_BATCH if self.ranks is None else self.ranks.share
 
     def network(self, backbone: Backbone) -> Network:

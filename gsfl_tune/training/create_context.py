@@ -1,4 +1,4 @@
-"""Creates what a training shares with its stages: head, loss, method, labels."""
+"""Creates the state that a training shares with its stages: head, loss, method, labels."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ from gsfl_tune.training.workspace import Workspace, resolve_device
 def create_context(
     config: Config, workspace: Workspace, *, seed: int, fit: FitOn, pieces: int
 ) -> StageContext:
-    """Creates the context of a training that has not begun.
+    """Creates the context of a new training.
 
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
-        seed: Of the weights.
+        seed: Seed of the weights.
         fit: Which images are trained on.
-        pieces: Parts that a batch is trained in.
+        pieces: Number of parts in which a batch is trained.
 
     Raises:
-        UserError: When weights, device, groups, taxonomy or method cannot be had.
+        UserError: If weights, device, groups, taxonomy or method are not available.
     """
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
@@ -55,7 +55,7 @@ def create_context(
             feature_scale=model.feature_scale,
             decoder=model.decoder,
         ).to(device)
-        # Its own seed: whether a method draws must not change the head.
+        # A seed of its own: random numbers of a method must not change the head.
         torch.manual_seed(mix(seed, 0))
         groups = workspace.groups(config) if model.head == "gsfl" else None
         sizes = Sizes(
@@ -83,5 +83,5 @@ def create_context(
 
 
 def random_devices(device: torch.device) -> list[int]:
-    """Lists the GPUs whose random state a training must leave alone."""
+    """Lists the GPUs whose random state a training must not change."""
     return [torch.cuda.current_device()] if device.type == "cuda" else []

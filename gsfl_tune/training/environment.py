@@ -1,4 +1,4 @@
-"""Versions and machine, for the record of a run."""
+"""Versions and machine, recorded for each run."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ _PACKAGES = ("gsfl-tune", "torch", "torchvision", "timm", "ray", "optuna", "nump
 
 
 def environment() -> dict[str, Any]:
-    """Python, packages, system, cores and GPUs of this process, as JSON.
+    """Returns Python, packages, system, cores and GPUs of this process, as JSON.
 
-    Packages that add backbones and the like are among them.
+    Packages that add components are included.
     """
     packages = {}
     for name in (*_PACKAGES, *plugin_packages()):

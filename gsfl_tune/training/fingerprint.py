@@ -1,4 +1,4 @@
-"""Which training a checkpoint is of."""
+"""Fingerprints of trainings: they tell which training a checkpoint belongs to."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gsfl_tune.training.caches.features import digest
 
 FitOn = Literal["train", "train+validation"]
 
-# Keys that came later: at their defaults a checkpoint of before stays good.
+# Newer keys. At their defaults older checkpoints stay valid.
 _LATER = (
     "data.shots",
     "data.class_text",
@@ -28,27 +28,27 @@ _LATER = (
     "training.finetune.cutmix",
 )
 
-# Says where images lie, not which they are.
+# The place of the images, not their content.
 _PLACE = ("path", "download")
 
 
 def fingerprint(
     config: Config, seed: int | None = None, fit: FitOn = "train", *, placed: bool = False
 ) -> str:
-    """What a training computes: two with the same fingerprint, on the same images, are the same.
+    """Returns a digest of a training: equal fingerprints on equal images mean equal trainings.
 
     Args:
         config: The configuration.
         seed: Overrides ``training.seed``.
         fit: Which images are trained on.
-        placed: Whether the place of the images counts, as it did in earlier versions.
+        placed: Whether the place of the images is included, as in earlier versions.
     """
     seed = config.training.seed if seed is None else seed
     dumped = config.model_dump(exclude={"search", "name", "storage"})
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
-    # Terms of the loss that take no part, whatever their settings are.
+    # Settings of unused loss terms do not matter.
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
@@ -62,7 +62,7 @@ def fingerprint(
             section = section[each]
         if section[name] == leaves()[path].default:
             del section[name]
-    # What packages add and takes no part: the training is what it is without those packages.
+    # Unused additions of packages: the training is the same without those packages.
     _keep_used(dumped["loss"], "terms")
     _keep_used(dumped["data"]["augment"], "transforms")
     return digest(dumped, seed, fit)

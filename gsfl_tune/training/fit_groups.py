@@ -1,4 +1,4 @@
-"""What only the data can tell of an experiment."""
+"""Adapts the class groups of an experiment to its data."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.grouping import load_taxonomy
 from gsfl_tune.training.workspace import Workspace
 
-# Methods that make as many groups as they find.
+# Methods that choose the number of groups.
 _UNCOUNTED = {"taxonomy", "single"}
 
 
 def fit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
-    """Fits the groups to the classes: at most half as many, and only such as can be made.
+    """Limits the number of groups to half the number of classes, and checks taxonomies.
 
-    A group needs classes to share features among, so the bound of a range is lowered.
+    A group needs several classes that share features, so the upper bound of a range is lowered.
 
     Raises:
-        UserError: For a fixed count above the number of classes, or a taxonomy without some.
+        UserError: For a fixed count above the number of classes, or a taxonomy that lacks classes.
     """
     classes = workspace.dataset.classes
     experiment = experiment.clamp("model.groups.count", max(1, len(classes) // 2))

@@ -1,4 +1,4 @@
-"""Whether a trial gave back the memory of its GPU."""
+"""Checks whether trials release their GPU memory."""
 
 from __future__ import annotations
 
@@ -8,52 +8,52 @@ from typing import Any
 import torch
 
 _MIB = 2**20
-# What CUDA's libraries keep for themselves, such as the workspaces of matrix products.
+# Memory that CUDA's libraries keep, such as the workspaces of matrix products.
 FIXED_BYTES = 256 * _MIB
-# What may be left besides before a worker process is not used again.
+# Further memory that may be left before a worker process is replaced.
 TOLERATED_BYTES = 64 * _MIB
 
 
 class WorkerSpent(Exception):
-    """The worker process must not be used for another trial; the message says why."""
+    """Raised when a worker process must not run another trial; the message says why."""
 
 
 def left_behind(allocated: int, shared: int, baseline: int) -> int:
-    """Bytes that earlier trials of a process did not give back.
+    """Returns the bytes that earlier trials of a process did not release.
 
     Args:
         allocated: Bytes allocated on the GPU between two trials.
-        shared: Of them, bytes that trials share: a backbone, features.
-        baseline: Bytes that nobody accounted for after the process' first trial.
+        shared: Bytes of these that trials share: a backbone, features.
+        baseline: Unexplained bytes after the process' first trial.
 
     Returns:
-        0 while it is tolerable.
+        0 while the amount is tolerable.
     """
-    # A first trial that leaves gigabytes is no standard for those that follow.
+    # A first trial that leaves gigabytes does not set the baseline.
     left = allocated - shared - min(max(0, baseline), FIXED_BYTES)
     return left if left > TOLERATED_BYTES else 0
 
 
 class GpuMemory:
-    """Watches a worker process from trial to trial."""
+    """Checks the GPU memory of a worker process after each trial."""
 
     def __init__(self) -> None:
         self._baseline: int | None = None
 
     def left_behind(self, shared: Any) -> int:
-        """Bytes that earlier trials did not give back; returns what is cached to the GPU.
+        """Returns the bytes that earlier trials did not release; empties torch's GPU cache.
 
         Args:
-            shared: What trials may keep for each other; its tensors are accounted for.
+            shared: Objects that trials share; their tensors are allowed.
 
         Returns:
-            0 while it is tolerable, and without a GPU.
+            0 while the amount is tolerable, and without a GPU.
         """
         if not torch.cuda.is_initialized():
             return 0
         gc.collect()
         if self._baseline is None:
-            # Libraries are imported for good: they need not be searched between all trials.
+            # Imported libraries stay, so they need not be searched after each trial.
             gc.freeze()
         torch.cuda.empty_cache()
         allocated, known = torch.cuda.memory_allocated(), tensor_bytes(shared, "cuda")
@@ -63,7 +63,7 @@ class GpuMemory:
 
 
 def tensor_bytes(thing: Any, device: str) -> int:
-    """Bytes of the tensors on a kind of device that an object of this package holds.
+    """Counts the bytes of tensors on a device that an object of this package holds.
 
     Args:
         thing: The object; containers, modules and attributes are followed.
@@ -84,7 +84,7 @@ def tensor_bytes(thing: Any, device: str) -> int:
         elif isinstance(one, dict):
             stack += one.values()
         elif isinstance(one, list | tuple | set):
-            # Not the names of a hundred thousand images.
+            # Strings are skipped: there may be a hundred thousand image names.
             stack += [each for each in one if not isinstance(each, str | bytes | int | float)]
         elif isinstance(one, torch.nn.Module) or type(one).__module__.startswith("gsfl_tune."):
             stack += getattr(one, "__dict__", {}).values()
@@ -92,7 +92,7 @@ def tensor_bytes(thing: Any, device: str) -> int:
 
 
 def spent(left: int) -> WorkerSpent:
-    """What is raised in a process that has `left` bytes too many."""
+    """Makes the error of a process that has `left` bytes too many."""
     return WorkerSpent(
         f"{left / _MIB:.0f} MiB of its GPU's memory were not given back by earlier trials"
     )

@@ -1,4 +1,4 @@
-"""The loss of a training, as its configuration says."""
+"""Creates the loss of a training from its configuration."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def create_loss(config: Config, labels: np.ndarray, sizes: Sizes) -> Loss:
     """Creates the loss on the CPU.
 
     Args:
-        config: Its section ``loss``, and head and feature scale of the model.
-        labels: (N,) labels of the training images, which class weights count.
-        sizes: What the terms are made for.
+        config: Its ``loss`` section, and the model's head and feature scale, are used.
+        labels: (N,) labels of the training images, for class weights.
+        sizes: Sizes of the model, classes and groups.
     """
     loss, gsfl = config.loss, config.model.head == "gsfl"
     terms: dict[str, Weighted] = {}

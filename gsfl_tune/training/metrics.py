@@ -1,7 +1,4 @@
-"""What a table of logits is worth: the five metrics that every part of the project reports.
-
-And those of installed packages.
-"""
+"""The metrics of a table of logits: five that the whole project reports, and those of packages."""
 
 from __future__ import annotations
 
@@ -34,18 +31,18 @@ def classification_metrics(
         `labels`; ``top5``, with all classes where there are fewer than five (ties go to the
         lower class number); ``nll``, the mean negative log-likelihood in nats; ``ece``, the
         expected calibration error over 15 equal-width bins of the largest probability. Then the
-        metrics that installed packages add.
+        metrics of installed packages.
 
     Raises:
         ValueError: If shapes do not fit, there is no row, or a label is out of range.
-        PluginError: If a metric of a package cannot be had, or is not a finite number.
+        PluginError: If a metric of a package cannot be computed or is not a finite number.
     """
     scores, truth = _as_arrays(logits, labels)
     rows = np.arange(len(truth))
     log_probabilities = log_softmax(scores)
     predicted = scores.argmax(axis=1)
     correct = predicted == truth
-    # How many classes stand before the true one; an argsort of everything is not needed for that.
+    # The number of classes ranked before the true one; this needs no argsort.
     own = scores[rows, truth][:, None]
     columns = np.arange(scores.shape[1])
     ahead = (scores > own) | ((scores == own) & (columns < truth[:, None]))
@@ -69,7 +66,7 @@ def _added(name: str, scores: NDArray[np.float64], truth: NDArray[np.int64]) -> 
 
 
 def class_recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Share of right answers of each class that occurs, by rising class number.
+    """Returns the share of correct predictions of each class that occurs, by class number.
 
     Args:
         correct: (N,) whether the prediction was right.
@@ -83,7 +80,7 @@ def class_recalls(correct: NDArray[np.bool_], labels: NDArray[np.int64]) -> NDAr
 def expected_calibration_error(
     confidences: NDArray[np.float64], correct: NDArray[np.bool_], bins: int = ECE_BINS
 ) -> float:
-    """Mean gap between confidence and accuracy over equal-width bins, weighted by their size.
+    """Returns the mean gap between confidence and accuracy over equal bins, weighted by size.
 
     A bin includes its upper bound, as in Guo et al. 2017.
     """
@@ -93,7 +90,7 @@ def expected_calibration_error(
 
 
 def log_softmax(logits: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Log-probabilities of (N, C) logits, without overflow."""
+    """Returns log-probabilities of (N, C) logits, without overflow."""
     shifted = logits - logits.max(axis=1, keepdims=True)
     return np.asarray(shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True)))
 
@@ -116,7 +113,7 @@ def _as_arrays(
 
 
 def to_numpy(values: torch.Tensor | ArrayLike) -> NDArray[np.generic]:
-    """The values on the CPU as an array; bfloat16, which numpy does not know, becomes float64."""
+    """Returns the values as an array on the CPU; bfloat16, which numpy lacks, becomes float64."""
     if hasattr(values, "detach"):
         tensor = values.detach().cpu()
         return np.asarray(tensor.double() if tensor.is_floating_point() else tensor)

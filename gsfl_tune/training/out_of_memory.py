@@ -1,4 +1,4 @@
-"""Running out of memory, as every layer below says it."""
+"""Recognises out-of-memory errors of torch, CUDA and Python."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import gc
 
 import torch
 
-# Parts of a batch for a training that ran out of memory with a whole one.
+# Number of parts of a batch after a whole batch ran out of memory.
 HALVED = 2
-# Why a training fails that ran out of memory in two halves too.
+# The reason of a failure when half batches ran out of memory too.
 STILL_TOO_MUCH = "out of memory, at half the batch too"
 
-# RuntimeErrors of allocators and libraries that have no class of their own.
+# Allocators and libraries raise these as plain RuntimeErrors.
 _WORDS = (
     "DefaultCPUAllocator: can't allocate memory",
     "DefaultCPUAllocator: not enough memory",
@@ -23,10 +23,10 @@ _WORDS = (
 
 
 def out_of_memory(error: BaseException) -> str | None:
-    """What could not be allocated, in one line; None for any other error.
+    """Describes a failed allocation in one line; None for any other error.
 
     Args:
-        error: What was raised. Its causes count too: messages for users wrap them.
+        error: The error. Its causes are searched too, as messages for users wrap them.
     """
     cause: BaseException | None = error
     while cause is not None:
@@ -38,7 +38,7 @@ def out_of_memory(error: BaseException) -> str | None:
 
 
 def free_memory() -> None:
-    """Gives back what a training that is gone has left; call it outside of ``except``."""
+    """Releases memory of a finished training; call it outside of ``except``."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""Which precision a finetune stage computes in: bf16 on GPUs, and on CPUs where it is faster."""
+"""Chooses the precision of a finetune stage: bf16 on GPUs, and on CPUs where it is faster."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.caches.features import digest
 
-# Part of the key of every decision: raise it when what is measured changes.
+# Part of the key of every decision; raise it when the measurement changes.
 CODE_VERSION = 2
 
-# bf16 must be faster by so much: what is level stays what it was.
+# bf16 must be faster by this factor; otherwise fp32 stays.
 _LEAST_GAIN = 1.1
 _IMAGES, _STEPS = 16, 2
 
 
 def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_dir: Path) -> bool:
-    """Whether a finetune stage runs under bf16 autocast.
+    """Returns whether a finetune stage runs under bf16 autocast.
 
-    With ``training.precision: auto`` a GPU decides by what it has. On a CPU with bf16 matrix units
-    a few steps of the backbone are timed in both precisions, once a node, backbone, number of
-    blocks and image size; the decision is kept in the node's cache.
+    With ``training.precision: auto`` a GPU uses bf16 if it supports it. On a CPU with bf16 matrix
+    units, a few steps of the backbone are timed in both precisions. This is done once per node,
+    backbone, number of blocks and image size, and the decision is kept in the node's cache.
 
     Args:
         config: The configuration.
         backbone: The pretrained backbone; it is copied.
-        device: Where the trial computes.
+        device: Device of the trial.
         cache_dir: Root of the node's caches.
     """
     precision = config.training.precision
@@ -54,12 +54,12 @@ def uses_bf16(config: Config, backbone: Backbone, device: torch.device, cache_di
 def prefix_uses_bf16(
     config: Config, backbone: Backbone, device: torch.device, cache_dir: Path
 ) -> bool:
-    """Whether frozen blocks in front of trained ones run in bf16: on CPUs where that is faster.
+    """Returns whether frozen blocks before trained ones run in bf16: on CPUs where it is faster.
 
     Args:
         config: The configuration.
         backbone: The pretrained backbone; it is copied.
-        device: Where the trial computes.
+        device: Device of the trial.
         cache_dir: Root of the node's caches.
     """
     precision = config.training.precision
@@ -77,7 +77,7 @@ def _on_a_cpu_with_units(config: Config, device: torch.device) -> bool:
 
 
 def has_bf16_units() -> bool:
-    """Whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
+    """Returns whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
     names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
     return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
 
@@ -95,9 +95,9 @@ def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> dict[str, 
 
 
 def _time_both(backbone: Backbone, blocks: int | str, size: int) -> dict[str, float]:
-    """Seconds of a training step of the trained part, the fastest of a few, and of the frozen part.
+    """Measures seconds of the frozen part and of a step of the trained part, best of a few.
 
-    The precisions take turns: what else runs on the machine slows down both.
+    The precisions take turns, so that other load slows down both.
     """
     model = copy.deepcopy(backbone)
     keep_grouped_convs_full(model)

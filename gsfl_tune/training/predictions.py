@@ -1,4 +1,4 @@
-"""What a model says of a set of images, in memory and on disk."""
+"""Predictions of a model for a set of images, in memory and on disk."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gsfl_tune.training.metrics import classification_metrics
 
 @dataclass(frozen=True)
 class Predictions:
-    """What a model says of a set of images.
+    """Holds the predictions of a model for a set of images.
 
     Attributes:
         logits: (N, C) float32.
@@ -28,11 +28,11 @@ class Predictions:
 
     @property
     def correct(self) -> np.ndarray:
-        """(N,) whether the largest logit is that of the true class."""
+        """Returns (N,) whether the largest logit is that of the true class."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
     def metrics(self) -> dict[str, float]:
-        """Accuracy, balanced accuracy, top-5, NLL and ECE."""
+        """Returns accuracy, balanced accuracy, top-5, NLL and ECE."""
         return classification_metrics(self.logits, self.labels)
 
 
@@ -49,6 +49,6 @@ def save_predictions(path: Path, predictions: Predictions) -> None:
 
 
 def load_predictions(path: Path) -> Predictions:
-    """Reads what `save_predictions` wrote."""
+    """Reads predictions that `save_predictions` wrote."""
     with np.load(path, allow_pickle=False) as file:
         return Predictions(file["logits"], file["labels"], [str(name) for name in file["paths"]])

@@ -1,8 +1,9 @@
-"""Several processes that train one model: every batch is divided, every sum is over all of it.
+"""Training of one model by several processes: each batch is divided, and sums are over all.
 
-Rank 0 is the training that its caller knows: it writes the files and decides what comes next. The
-others follow it. Batches, augmentation, class centres, batch norms, gradients and loss means are
-those of one process at the same batch; masks of dropout are drawn by each rank for itself.
+Rank 0 is the training that the caller created. It writes the files and decides what to do next; the
+other ranks follow. Batches, augmentation, class centres, batch norms, gradients and loss means
+equal those of one process with the same batch. Only dropout masks differ, as each rank draws its
+own.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.workspace import Workspace
 
-# Longer than any epoch's first batch takes to come, with caches to build and a compiler to run. A
-# rank that is gone is noticed by who started it, not by this.
+# Longer than any wait for an epoch's first batch, with caches to build and a compiler to run. A
+# dead rank is noticed by the process that started it, not by this timeout.
 _TIMEOUT = timedelta(hours=2)
 
 
 class Divided(Protocol):
-    """What those who start further ranks must know of a training."""
+    """Describes a training to the process that starts further ranks."""
 
     config: Config
     workspace: Workspace
@@ -41,43 +42,43 @@ class Divided(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Returns the device of the training."""
 
     @property
     def pieces(self) -> int:
-        """Parts that a batch is trained in."""
+        """Returns the number of parts in which a batch is trained."""
 
 
 class Team(Protocol):
-    """Who starts the other ranks of a training, see `gsfl_tune.search.workers.rank_pool`."""
+    """Starts the other ranks of a training, see `gsfl_tune.search.workers.rank_pool`."""
 
     @property
     def size(self) -> int:
-        """Number of ranks, this process' included."""
+        """Returns the number of ranks, including this process."""
 
     def start(self, training: Divided) -> Ranks:
-        """Brings up ranks 1.. for a training; returns the place of this process as rank 0."""
+        """Starts ranks 1.. for a training; returns the group with this process as rank 0."""
 
     def next_epoch(self) -> None:
-        """Has the others train the next epoch; this process does the same."""
+        """Tells the other ranks to train the next epoch; this process trains it too."""
 
     def watching(self) -> AbstractContextManager[None]:
-        """What happens here with the others: if one of them breaks, raises what broke it."""
+        """Watches the other ranks during a block; if one of them fails, raises its error."""
 
     def leave(self) -> None:
-        """The training is over, or broke: the others are free."""
+        """Releases the other ranks when the training has ended or failed."""
 
 
 class Ranks:
-    """The process group of a training, and the place of this process in it.
+    """Joins the process group of a training.
 
     All ranks are on one machine. One group a process at a time.
 
     Args:
         rank: 0..size-1.
         size: Number of ranks.
-        meeting: File by which they find each other, in a folder that nobody else can write.
-        device: Where this rank computes: ``nccl`` between GPUs, else ``gloo``.
+        meeting: File by which ranks find each other, in a folder that only this user can write.
+        device: Device of this rank; ``nccl`` is used between GPUs, else ``gloo``.
     """
 
     def __init__(self, rank: int, size: int, meeting: Path, device: torch.device) -> None:
@@ -100,10 +101,10 @@ class Ranks:
         )
 
     def add_up(self, tensors: Sequence[Tensor]) -> None:
-        """Puts the sum over all ranks in place of every tensor; one message for all of them.
+        """Replaces every tensor by its sum over all ranks, with one message for all tensors.
 
         Args:
-            tensors: The same shapes on every rank, of one type.
+            tensors: Tensors of one dtype, with the same shapes on every rank.
         """
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors]).to(self.device)
         dist.all_reduce(flat)
@@ -112,7 +113,7 @@ class Ranks:
         torch._foreach_copy_(list(tensors), sums)
 
     def gather(self, values: Tensor, count: int) -> Tensor:
-        """Joins the shares of a table, on every rank.
+        """Joins the ranks' shares of a table, on every rank.
 
         Args:
             values: Rows (n, C) ``share.of(count)`` of the table, on the CPU.
@@ -131,7 +132,7 @@ class Ranks:
         return torch.cat([one[:n] for one, n in zip(gathered, sizes, strict=True)]).cpu()
 
     def send(self, state: dict[str, Any]) -> None:
-        """Rank 0 gives all others its state: tensors and plain values."""
+        """Sends the state of rank 0 to all others: tensors and plain values."""
         buffer = io.BytesIO()
         torch.save(state, buffer)
         content = torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
@@ -139,7 +140,7 @@ class Ranks:
         dist.broadcast(content.to(self.device), 0)
 
     def receive(self) -> dict[str, Any]:
-        """What rank 0 sends."""
+        """Receives the state that rank 0 sends."""
         size = torch.zeros(1, dtype=torch.int64, device=self.device)
         dist.broadcast(size, 0)
         content = torch.empty(int(size), dtype=torch.uint8, device=self.device)

@@ -1,4 +1,4 @@
-"""One training in this process, without Ray: the data is opened, epochs run, checkpoints kept."""
+"""One training in this process, without Ray: opens the data, runs epochs, keeps checkpoints."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def train(
 
     Args:
         experiment: The experiment; its distributions take their defaults.
-        directory: Where epochs and checkpoint go; a training that is there is continued.
+        directory: Folder of epochs and checkpoint; a training found there is continued.
         cache_dir: Root of the node's caches.
         on_epoch: Called with the record of every epoch.
 
@@ -37,7 +37,7 @@ def train(
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, Path(directory))
     try:
-        # Epochs that were logged after the last checkpoint are trained, and logged, again.
+        # Epochs logged after the last checkpoint are trained and logged again.
         training.restore()
     except CheckpointError as error:
         raise broken_checkpoint(error) from error
@@ -58,5 +58,5 @@ def open_workspace(experiment: Experiment, cache_dir: Path | None = None) -> Wor
 
 
 def broken_checkpoint(error: CheckpointError) -> UserError:
-    """Tells what a user can do about a checkpoint that cannot be read."""
+    """Makes the message for a checkpoint that cannot be read."""
     return UserError(f"{error}; remove the file to train from the beginning")

@@ -1,4 +1,4 @@
-"""Temperature scaling, and when to say that one does not know.
+"""Temperature scaling, and thresholds for answers of "unknown".
 
 Source: Guo et al., "On Calibration of Modern Neural Networks", ICML 2017; Geifman and El-Yaniv,
 "Selective Classification for Deep Neural Networks", NeurIPS 2017 (risk and coverage).
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from gsfl_tune.run.results import Calibration, Rejection, Score
 from gsfl_tune.training.metrics import classification_metrics, log_softmax
 
-# Of errors, that thresholds are chosen to reject; `auto` is the half.
+# Shares of the errors that thresholds reject; `auto` is one half.
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 _LEAST, _MOST = 0.05, 20.0
 _TOLERANCE = 1e-6
@@ -30,14 +30,14 @@ def calibrate(
 ) -> Calibration:
     """Fits a temperature and thresholds on validation images, and scores test images with them.
 
-    Test images decide nothing.
+    Test images are not used for any choice.
 
     Args:
-        validation: (seeds, V, C) logits of networks that were not trained on these images.
+        validation: (seeds, V, C) logits of networks trained without these images.
         validation_labels: (V,) their classes.
-        test: (seeds, N, C) logits of the networks that are kept; not always as many.
+        test: (seeds, N, C) logits of the final networks; their number may differ.
         test_labels: (N,) classes.
-        ensemble: Whether the mean of the seeds' probabilities is the answer, not each seed's.
+        ensemble: Whether the prediction is the mean of the seeds' probabilities.
     """
     held, truth = np.asarray(validation, dtype=np.float64), np.asarray(validation_labels)
     temperature = fit_temperature(held, truth, ensemble=ensemble)
@@ -68,13 +68,12 @@ def calibrate(
 def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = False) -> float:
     """Finds the temperature with the lowest NLL, between 1/20 and 20.
 
-    Where no answer is wrong there is nothing to fit: ever lower temperatures would be better. The
-    temperature is 1 then.
+    Without a wrong prediction ever lower temperatures would be better. The temperature is then 1.
 
     Args:
         logits: (seeds, N, C).
         labels: (N,) classes.
-        ensemble: Whether the mean of the seeds' probabilities is the answer.
+        ensemble: Whether the prediction is the mean of the seeds' probabilities.
     """
     scores, truth = np.asarray(logits, dtype=np.float64), np.asarray(labels)
     _, correct = answers(scores, truth, 1.0, ensemble=ensemble)
@@ -86,8 +85,8 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = Fa
         found = log_probabilities(scores, math.exp(exponent), ensemble=ensemble)
         return float(-found[:, rows, truth].mean())
 
-    # Golden section: the NLL of each network is convex in 1 / T, so that there is one minimum. That
-    # of an ensemble need not be convex: what is found there is a minimum, perhaps not the lowest.
+    # Golden section search. The NLL of each network is convex in 1 / T, so it has one minimum. The
+    # NLL of an ensemble may not be convex; the minimum found may not be the lowest.
     low, high = math.log(_LEAST), math.log(_MOST)
     ratio = (math.sqrt(5) - 1) / 2
     left, right = high - ratio * (high - low), low + ratio * (high - low)
@@ -107,11 +106,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike, *, ensemble: bool = Fa
 def log_probabilities(
     logits: NDArray[np.float64], temperature: float, *, ensemble: bool = False
 ) -> NDArray[np.float64]:
-    """Computes log-probabilities (seeds, N, C) of logits; of an ensemble (1, N, C)."""
+    """Returns log-probabilities (seeds, N, C) of logits; for an ensemble (1, N, C)."""
     found = np.stack([log_softmax(each / temperature) for each in logits])
     if not ensemble:
         return found
-    # Not the logarithm of a mean: probabilities may be too small for a number.
+    # Not the logarithm of a mean, as small probabilities may underflow.
     total = np.logaddexp.reduce(found, axis=0, keepdims=True)
     return np.asarray(total - math.log(len(found)))
 
@@ -123,13 +122,13 @@ def answers(
     *,
     ensemble: bool = False,
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Gives the confidence of every answer, and whether it is right: both (seeds * N,) or (N,).
+    """Returns the confidence of each prediction, and whether it is right: (seeds * N,) or (N,).
 
     Args:
         logits: (seeds, N, C).
         labels: (N,) classes.
-        temperature: That the logits are divided by.
-        ensemble: Whether the mean of the seeds' probabilities is the answer: one an image.
+        temperature: Divisor of the logits.
+        ensemble: Whether the prediction is the mean of the seeds' probabilities, one per image.
     """
     found = log_probabilities(logits, temperature, ensemble=ensemble)
     confidence = np.exp(found.max(axis=2)).reshape(-1)
@@ -137,10 +136,10 @@ def answers(
 
 
 def thresholds(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> dict[float, float]:
-    """Finds the lowest threshold that rejects each share of the errors; none without errors.
+    """Returns the lowest threshold that rejects each share of the errors; none without errors.
 
     Args:
-        confidence: (N,) of answers.
+        confidence: (N,) confidence of predictions.
         correct: (N,) whether they are right.
     """
     wrong = np.sort(confidence[~correct])
@@ -151,7 +150,7 @@ def thresholds(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> d
     for share in SHARES:
         last = wrong[math.ceil(round(share * len(wrong), 9)) - 1]
         above = np.searchsorted(ordered, last, side="right")
-        # Half-way to the next answer: formats differ in the last digits.
+        # Half-way to the next confidence, as export formats differ in the last digits.
         following = ordered[above] if above < len(ordered) else 1.0
         found[share] = float((last + following) / 2) if following > last else np.nextafter(last, 2)
     return found
@@ -160,21 +159,21 @@ def thresholds(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> d
 def risk_coverage(
     confidence: NDArray[np.float64], correct: NDArray[np.bool_], points: int = 100
 ) -> list[list[float]]:
-    """Counts how often answers are wrong when the least confident ones are left out.
+    """Returns how often predictions are wrong if the least confident ones are left out.
 
     Args:
-        confidence: (N,) of answers.
+        confidence: (N,) confidence of predictions.
         correct: (N,) whether they are right.
-        points: At most so many are returned.
+        points: Largest number of points returned.
 
     Returns:
-        Points ``[coverage, risk, threshold]``, from few answers to all: the share that is
-        answered, the share of these that is wrong, and the confidence of the last of them.
+        Points ``[coverage, risk, threshold]`` by rising coverage: the share of images that are
+        answered, the share of wrong answers among them, and the lowest confidence among them.
     """
     order = np.argsort(-confidence, kind="stable")
     wrong = np.cumsum(~correct[order])
     count = len(order)
-    # At coverages of a few answers the risk is noise.
+    # With only a few answers the risk is noise.
     first = max(1, round(count / points))
     places = np.unique(np.linspace(first, count, min(points, count)).round().astype(np.int64))
     return [

@@ -12,12 +12,12 @@ StageName = Literal["head", "finetune"]
 
 @dataclass(frozen=True)
 class StageSpec:
-    """A stage as the timeline knows it; what it does is in `gsfl_tune.training.stages`.
+    """Describes a stage for the timeline; its code is in `gsfl_tune.training.stages`.
 
     Attributes:
-        name: Of the stage, and of its section in ``training``.
+        name: Name of the stage and of its section in ``training``.
         grace: Whether its first rung comes after ``search.scheduler.grace`` epochs; else after 1.
-        divided: Whether several processes may divide its batches.
+        divided: Whether several processes may share its batches.
     """
 
     name: StageName
@@ -25,7 +25,7 @@ class StageSpec:
     divided: bool
 
 
-# In the order in which a trial goes through them.
+# In training order.
 STAGES = (
     StageSpec("head", grace=True, divided=False),
     StageSpec("finetune", grace=False, divided=True),
@@ -34,12 +34,12 @@ STAGES = (
 
 @dataclass(frozen=True)
 class Rung:
-    """A point of comparison.
+    """Marks an epoch at which trials are compared.
 
     Attributes:
         index: Position k on the timeline; the same k means the same milestone for every
             trial of a space.
-        epoch: Epochs that this trial has trained when it gets here, over both stages.
+        epoch: Epochs that this trial has trained at this point, over both stages.
         stage: The stage that the milestone belongs to.
     """
 
@@ -50,30 +50,30 @@ class Rung:
 
 @dataclass(frozen=True)
 class Timeline:
-    """How many epochs of each stage one trial trains.
+    """Holds the number of epochs that a trial trains in each stage.
 
     Attributes:
-        epochs: Of each stage, in the order of `STAGES`.
+        epochs: Epochs of each stage, in the order of `STAGES`.
     """
 
     epochs: tuple[int, ...]
 
     @classmethod
     def of(cls, config: Config) -> Timeline:
-        """Timeline of a configuration."""
+        """Returns the timeline of a configuration."""
         return cls(tuple(getattr(config.training, each.name).epochs for each in STAGES))
 
     @property
     def total(self) -> int:
-        """Epochs over all stages."""
+        """Returns the epochs over all stages."""
         return sum(self.epochs)
 
     def of_stage(self, name: StageName) -> int:
-        """Epochs of a stage."""
+        """Returns the epochs of a stage."""
         return self.epochs[_place(name)]
 
     def stage(self, epoch: int) -> StageSpec:
-        """Return the stage of the epoch counted from 0; behind the end the last one."""
+        """Returns the stage of an epoch counted from 0; after the end, the last stage."""
         end = 0
         for each, own in zip(STAGES, self.epochs, strict=True):
             end += own
@@ -82,20 +82,20 @@ class Timeline:
         return STAGES[-1]
 
     def stage_start(self, name: StageName) -> int:
-        """Epoch, counted from 0, at which a stage begins."""
+        """Returns the epoch, counted from 0, at which a stage begins."""
         return sum(self.epochs[: _place(name)])
 
     def rungs(self, largest: Timeline, *, grace: int = 1, reduction: int = 2) -> list[Rung]:
-        """Rungs of this trial in a space whose longest stages are `largest`.
+        """Returns the rungs of this trial in a space whose longest stages are `largest`.
 
-        Milestones of a stage are ``first * reduction**k`` epochs of it and its end; `first` is
-        `grace` or 1, as `StageSpec` says. Every trial of a space has the same number of rungs: a
-        stage that is shorter than the largest reports its end at the milestones that it does not
-        reach, so that trials stay comparable.
+        Milestones of a stage are ``first * reduction**k`` epochs and its end; `first` is `grace` or
+        1, as in `StageSpec`. Every trial of a space has the same number of rungs. A stage shorter
+        than the largest reports its end at the milestones that it does not reach, so that trials
+        stay comparable.
 
         Args:
-            largest: The largest number of epochs of every stage in the space.
-            grace: Epochs before the first rung of stages that are given time.
+            largest: Largest number of epochs of every stage in the space.
+            grace: Epochs before the first rung of stages with grace.
             reduction: Factor between rungs.
         """
         rungs: list[Rung] = []
@@ -103,8 +103,8 @@ class Timeline:
             start = self.stage_start(each.name)
             first = grace if each.grace else 1
             for milestone in _milestones(first, reduction, largest_end):
-                # A trial without a head stage has nothing to show at head milestones before
-                # its first epoch of all.
+                # A trial without a head stage has no result for head milestones before its first
+                # epoch.
                 epoch = max(1, start + min(milestone, own_end))
                 rungs.append(Rung(len(rungs), epoch, each.name))
         return rungs

@@ -1,4 +1,4 @@
-"""Times that can be believed: repeated until steady, or marked with what disturbed them."""
+"""Reliable time measurement: repeated until steady, or marked with the disturbance."""
 
 from __future__ import annotations
 
@@ -11,29 +11,28 @@ from typing import Any
 
 import numpy as np
 
-# Medians of the quarters of a round may differ by so much of the smallest.
+# Largest difference of the medians of a round's quarters, as a share of the smallest.
 STEADY = 0.1
-# A round that was not steady is repeated while the rounds have taken less than so many times the
-# time of one.
+# An unsteady round is repeated until the rounds have taken this many times the time of one.
 _PATIENCE = 3
-# Cores that others may use beyond those that are left: no machine is quite idle.
+# Cores that others may use beyond the spare ones, as no machine is quite idle.
 _SLACK = 0.5
-# The system counts in ticks of 10 ms: what a count may be wrong by, seconds a core.
+# Error of the system's counters, which tick every 10 ms, in seconds per core.
 _TICK = 0.02
 
 
 @dataclass(frozen=True)
 class Timing:
-    """How long something takes.
+    """Holds the duration of an operation.
 
     Attributes:
-        median: Milliseconds, of the runs of one round.
-        p95: Milliseconds; 95 % of these runs took no longer.
-        runs: How many there were.
-        spread: By how much medians of parts of the measurement differ, a share of the smallest.
-        others: Cores that other processes used meanwhile.
-        cores: That there are for this process.
-        reliable: Whether the time was steady and there was a core for every thread.
+        median: Median in milliseconds over the runs of one round.
+        p95: 95th percentile in milliseconds.
+        runs: Number of runs.
+        spread: Difference of the medians of the measurement's parts, as a share of the smallest.
+        others: Number of cores that other processes used meanwhile.
+        cores: Number of cores that this process may use.
+        reliable: Whether the time was steady and every thread had a core.
     """
 
     median: float
@@ -45,7 +44,7 @@ class Timing:
     reliable: bool
 
     def to_json(self) -> dict[str, Any]:
-        """What belongs beside ``median``, ``p95`` and ``runs``."""
+        """Returns the values that belong beside ``median``, ``p95`` and ``runs``."""
         return {
             "spread": round(self.spread, 4),
             "others": round(self.others, 2),
@@ -63,16 +62,16 @@ def measure_time(
     threads: int,
     others: Callable[[], Callable[[], float]] | None = None,
 ) -> Timing:
-    """Times something in rounds, until one is steady while the machine has cores to spare.
+    """Times an operation in rounds, until one is steady and other processes leave enough cores.
 
     Args:
-        run: Does it once and returns the milliseconds.
-        fewest: Runs of a round, at least.
-        most: Runs of a round, at most.
-        seconds: After which a round makes no more than the fewest runs.
-        threads: That it computes with on the CPU.
-        others: Starts to count, and returns what tells how many cores other processes used since;
-            default: `cores_of_others`.
+        run: Runs the operation once and returns its milliseconds.
+        fewest: Fewest runs of a round.
+        most: Most runs of a round.
+        seconds: Seconds after which a round ends, once it has the fewest runs.
+        threads: CPU threads of the operation.
+        others: Starts a count and returns a function for the number of cores that other processes
+            have used since; default: `cores_of_others`.
     """
     rounds: list[tuple[bool, float, list[float], float]] = []
     began = time.perf_counter()
@@ -91,19 +90,19 @@ def measure_time(
             return _timing(times, rounds[-1][1], used, reliable=True)
         if time.perf_counter() - began >= _PATIENCE * seconds:
             break
-    # What disturbs makes slower: the fastest round comes nearest.
+    # Disturbances only slow down, so the fastest round is the best estimate.
     fastest = min((times for _, _, times, _ in rounds), key=median)
     spread = _spread([each for _, _, times, _ in rounds for each in _quarters(times)])
     return _timing(fastest, spread, max(used for *_, used in rounds), reliable=False)
 
 
 def cores() -> int:
-    """CPU cores that this process may use."""
+    """Returns the number of CPU cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def cores_of_others() -> Callable[[], float]:
-    """Starts to count; the result tells how many of our cores other processes used since."""
+    """Starts a count; the result returns how many of our cores other processes used since."""
     busy, own, began = _busy(), time.process_time(), time.perf_counter()
 
     def used() -> float:
@@ -115,14 +114,14 @@ def cores_of_others() -> Callable[[], float]:
 
 
 def _busy() -> float:
-    """Seconds that the cores of this process were busy since the machine was started."""
+    """Returns the seconds that this process' cores were busy since the machine started."""
     import psutil
 
     ours = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
     total = 0.0
     for number, each in enumerate(psutil.cpu_times(percpu=True)):
         if ours is None or number in ours:
-            # `guest` is part of `user`, `steal` is what other virtual machines took.
+            # `user` includes `guest`; `steal` is the time of other virtual machines.
             idle = ("idle", "iowait", "guest", "guest_nice")
             total += sum(value for name, value in each._asdict().items() if name not in idle)
     return total

@@ -1,4 +1,4 @@
-"""One configuration and its training: resumable at every epoch, usable without a search."""
+"""Trains one configuration; resumable at every epoch and usable without a search."""
 
 from __future__ import annotations
 
@@ -31,33 +31,33 @@ from gsfl_tune.training.workspace import Workspace
 
 
 class NonFiniteLoss(Exception):
-    """The loss of an epoch was NaN or infinite; the message names the terms."""
+    """Raised when the loss of an epoch was NaN or infinite; the message names the terms."""
 
 
 class Training:
     """Trains one configuration through its stages, an epoch at a time.
 
-    Randomness of an epoch (order, dropout, augmentation) is a function of (seed, epoch), and
-    the learning rate one of the step, so that continuing from a checkpoint equals never
-    having stopped: bit for bit on a CPU with the same number of threads.
+    The random numbers of an epoch (order, dropout, augmentation) are a function of (seed, epoch),
+    the learning rate is one of the step. So a training resumed from a checkpoint equals one that
+    was not interrupted: bit for bit on a CPU with the same number of threads.
 
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
-        directory: Where ``epochs.jsonl`` and ``checkpoint.pt`` go.
+        directory: Folder of ``epochs.jsonl`` and ``checkpoint.pt``.
         seed: Overrides ``training.seed``.
         fit: Which images are trained on; with ``train+validation`` nothing is validated.
-        pieces: Parts that a batch is trained in, one after the other, for want of memory; the
-            optimiser sees the same batches. What is in a checkpoint does not depend on it.
-        team: Processes that train the finetune stage with this one. The head stage is too small to
-            be divided: this process trains it alone.
+        pieces: Number of parts in which a batch is trained, one after the other, to save memory.
+            The optimiser sees the same batches, and checkpoints do not depend on it.
+        team: Processes that train the finetune stage with this one. This process trains the small
+            head stage alone.
 
     Attributes:
         on_save: Called after every checkpoint.
         validated: Predictions of the last epoch that this process validated.
 
     Raises:
-        UserError: When weights, device, groups or taxonomy cannot be had.
+        UserError: If weights, device, groups or taxonomy are not available.
     """
 
     def __init__(
@@ -77,9 +77,9 @@ class Training:
         self.seed = config.training.seed if seed is None else seed
         self.fit: FitOn = fit
         self.timeline = Timeline.of(config)
-        # Epoch of the checkpoint that is on disk.
+        # Epoch of the checkpoint on disk.
         self.saved = 0
-        # Checkpoints that `save` leaves: the new one and some before it.
+        # Number of checkpoints that `save` keeps, including the new one.
         self.keep = 1
         self.log = EpochLog(self.directory / "epochs.jsonl")
         self.context = create_context(config, workspace, seed=self.seed, fit=fit, pieces=pieces)
@@ -91,7 +91,7 @@ class Training:
 
     @property
     def epoch(self) -> int:
-        """Epochs that are trained."""
+        """Returns the number of epochs trained so far."""
         return self.context.epoch
 
     @epoch.setter
@@ -100,7 +100,7 @@ class Training:
 
     @property
     def ranks(self) -> Ranks | None:
-        """The processes that train with this one."""
+        """Returns the processes that train with this one."""
         return self.context.ranks
 
     @ranks.setter
@@ -109,42 +109,42 @@ class Training:
 
     @property
     def head(self) -> PlainHead:
-        """The head that is trained."""
+        """Returns the head that is trained."""
         return self.context.head
 
     @property
     def loss(self) -> Loss:
-        """The loss with its state."""
+        """Returns the loss with its state."""
         return self.context.loss
 
     @property
     def device(self) -> torch.device:
-        """Where it computes."""
+        """Returns the device of the training."""
         return self.context.device
 
     @property
     def groups(self) -> np.ndarray | None:
-        """(C,) group of every class; None without a GSFL head."""
+        """Returns the (C,) group of every class; None without a GSFL head."""
         return self.context.groups
 
     @property
     def pieces(self) -> int:
-        """Parts that a batch is trained in."""
+        """Returns the number of parts in which a batch is trained."""
         return self.context.pieces
 
     @property
     def centers(self) -> ClassCenters | None:
-        """Class centres of a GSFL head; None with a plain one."""
+        """Returns the class centres of a GSFL head; None with a plain one."""
         return self.context.loss.centers
 
     @property
     def total_epochs(self) -> int:
-        """Epochs over both stages."""
+        """Returns the epochs over both stages."""
         return self.timeline.total
 
     @property
     def finished(self) -> bool:
-        """Whether the last epoch is trained."""
+        """Returns whether the last epoch is trained."""
         return self.epoch >= self.total_epochs
 
     def run_epoch(self) -> dict[str, Any]:
@@ -152,8 +152,8 @@ class Training:
 
         Returns:
             ``epoch`` (from 1), ``stage``, ``train/...`` mean losses that are finite,
-            ``validation/...`` metrics (with ``fit="train"``), ``seconds`` and, where that is part
-            of them, ``cache_seconds``: what was built, or waited for, for all trials.
+            ``validation/...`` metrics (with ``fit="train"``), ``seconds`` and, if part of them,
+            ``cache_seconds``: the time to build, or wait for, caches that all trials share.
 
         Raises:
             NonFiniteLoss: When the loss is NaN or infinite; the epoch is not recorded.
@@ -181,7 +181,7 @@ class Training:
         with torch.random.fork_rng(devices=random_devices(self.device)):
             torch.manual_seed(seed)
             stage = self._enter(name, starting=self.ranks is None)
-            if self.context.share.rank:  # masks of dropout of its own
+            if self.context.share.rank:  # its own dropout masks
                 torch.manual_seed(mix(seed, self.context.share.rank))
             within = self.epoch - self.timeline.stage_start(name)
             losses = stage.run_epoch(within, seed)
@@ -189,7 +189,7 @@ class Training:
         if "train/loss" not in finite:
             bad = ", ".join(key for key in losses if key not in finite)
             raise NonFiniteLoss(f"non-finite {bad} in epoch {self.epoch + 1} ({name} stage)")
-        # A term without weight may overflow: nothing is trained on it. JSON has no infinity.
+        # A term without weight may overflow, as it is not trained on. JSON has no infinity.
         record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
         if self.fit == "train":
             self.validated = self._predict("validation", self.ranks)
@@ -203,7 +203,7 @@ class Training:
         return record
 
     def _gather(self, team: Team) -> Ranks:
-        """Starts the other ranks, which take over the state of this one."""
+        """Starts the other ranks, which receive the state of this one."""
         with torch.random.fork_rng(devices=random_devices(self.device)):
             torch.manual_seed(mix(self.seed, self.epoch))
             self._divide(team.size, starting=True)
@@ -212,14 +212,14 @@ class Training:
         return ranks
 
     def follow(self, ranks: Ranks) -> None:
-        """Becomes one of several: takes over the state of rank 0, which decides from now on."""
+        """Joins as a further rank: takes the state of rank 0, which decides from now on."""
         self.ranks = ranks
         state = ranks.receive()
         self.epoch = state["epoch"]
         self._divide(ranks.share.size, starting=False).load_state_dict(state)
 
     def close(self) -> None:
-        """Lets go of those that train it too."""
+        """Releases the other ranks."""
         self.ranks = None
         if self._team is not None:
             self._team.leave()
@@ -230,15 +230,15 @@ class Training:
         return stage
 
     def predict(self, part: Literal["validation", "test"]) -> Predictions:
-        """Logits with the weights that are validated (the average, where there is one).
+        """Returns the logits with the validated weights (the average, if there is one).
 
         Args:
-            part: ``test`` opens the test split: for the end of a run only.
+            part: ``test`` opens the test split, for the end of a run only.
         """
         return self._predict(part, None)
 
     def _predict(self, part: Literal["validation", "test"], ranks: Ranks | None) -> Predictions:
-        """As `predict`; with `ranks`, all of them do their share and have the result."""
+        """Predicts as `predict` does; with `ranks`, each does its share and gets the result."""
         dataset = self.workspace.dataset
         images = dataset.pool if part == "validation" else dataset.test
         index = (
@@ -261,18 +261,18 @@ class Training:
         return self.context.network(backbone)
 
     def trained_network(self) -> Network:
-        """The whole network with the weights that are validated, in eval mode on the CPU."""
+        """Returns the whole network with the validated weights, in eval mode on the CPU."""
         return self._current().network().cpu().eval().requires_grad_(False)
 
     def trained_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
-        """Unit features (N, D) of images by a trained backbone; None where it was not trained.
+        """Returns unit features (N, D) of a trained backbone; None if the backbone was not trained.
 
-        Blocks that stayed frozen are not run again where what they give is cached.
+        Frozen blocks do not run again if their activations are cached.
         """
         return self._current().unit_features(part, index)
 
     def save(self) -> None:
-        """Writes ``checkpoint.pt``; nothing before the first epoch."""
+        """Writes ``checkpoint.pt``; does nothing before the first epoch."""
         if self._stage is None:
             return
         save_checkpoint(self.checkpoint_path, self._state(), self.keep)
@@ -282,11 +282,11 @@ class Training:
     def restore(self) -> bool:
         """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
 
-        Where that file is broken, the one before it is taken, if it was kept.
+        If that file is broken, an earlier one is used, if it was kept.
 
         Returns:
-            Whether there was a checkpoint of this configuration; if not, the training starts
-            from its beginning.
+            Whether there was a checkpoint of this configuration; if not, the training starts at the
+            first epoch.
 
         Raises:
             CheckpointError: When the file is broken and there is no other.
@@ -298,7 +298,7 @@ class Training:
             except CheckpointError as error:
                 broken = broken or error
             if found:
-                # Or what is broken would be kept, and this one replaced.
+                # Otherwise the broken file would be kept and this one replaced.
                 path.replace(self.checkpoint_path)
                 break
         if broken is not None and not found:
@@ -307,7 +307,7 @@ class Training:
         return found
 
     def look(self) -> bool:
-        """As `restore`, for who only wants the last model: every file stays as it is."""
+        """Restores like `restore` for reading the last model only: no file is changed."""
         return self._take(self.checkpoint_path)
 
     def _take(self, path: Path) -> bool:
@@ -315,7 +315,7 @@ class Training:
         if (
             state is None
             or not self._is_ours(state)
-            # A power cut may keep the one file and lose the end of the other.
+            # A power cut may keep one file and lose the end of the other.
             or len(self.log.read()) < state["epoch"]
         ):
             return False
@@ -324,7 +324,7 @@ class Training:
         return True
 
     def _is_ours(self, state: dict[str, Any]) -> bool:
-        """Whether a checkpoint is of this configuration, on these images."""
+        """Returns whether a checkpoint belongs to this configuration and these images."""
         if "data" in state:
             known = state["fingerprint"], state["data"]
             return bool(known == (self._fingerprint, self.workspace.dataset.digest))
@@ -332,7 +332,7 @@ class Training:
         return bool(state["fingerprint"] == earlier)
 
     def _state(self) -> dict[str, Any]:
-        """All that `restore` needs; the same whatever the number of ranks."""
+        """Returns all that `restore` needs; the same for any number of ranks."""
         return {
             "fingerprint": self._fingerprint,
             "data": self.workspace.dataset.digest,
@@ -342,11 +342,11 @@ class Training:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where `save` writes."""
+        """Returns the path that `save` writes."""
         return self.directory / "checkpoint.pt"
 
     def _current(self) -> Stage:
-        """The stage that trained last (the first one, before any epoch)."""
+        """Returns the stage that trained last (the first one before any epoch)."""
         if self._stage is None:
             return self._enter(self.timeline.stage(max(0, self.epoch - 1)).name, starting=False)
         return self._stage
@@ -356,7 +356,7 @@ class Training:
         if not isinstance(self._stage, wanted):
             self._stage = None
             if wanted.needs_device:
-                # Only the next trial needs the features of a frozen backbone again.
+                # Features of a frozen backbone are not needed before the next trial.
                 self.workspace.free_device()
             self._stage = wanted(self.context)
         if starting and self.epoch == 0:
@@ -364,7 +364,7 @@ class Training:
         return self._stage
 
     def _parts(self) -> tuple[Tensor, Tensor]:
-        """Discriminative parts of the training images with the weights as they are, and labels."""
+        """Returns discriminative parts and labels of the training images with present weights."""
         assert self._stage is not None
         context = self.context
         found = self._stage.discriminative(context.train_positions.numpy())

@@ -1,4 +1,4 @@
-"""What the trials of a node share: images, pretrained backbones, features, class groups."""
+"""The data that a node's trials share: images, pretrained backbones, features, class groups."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
 
 class Workspace:
-    """The data of a run on this node, and everything that is computed from it only once.
+    """Holds the data of a run on this node, and all results that are computed from it only once.
 
     Args:
         dataset: Decoded images with their split.
         cache_dir: Root of the node's caches.
-        device: Where features are computed; default: a GPU if there is one.
+        device: Device for features; default: a GPU if there is one.
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class Workspace:
         self.device = device or resolve_device("auto")
         self._backbones: dict[tuple[str, str], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
-        # Of one recipe: what another one needs is mapped again in no time.
+        # For one recipe only; mapping files again for another one is fast.
         self._recipe: tuple[object, ...] = ()
         self._tensors: dict[tuple[str, View | None], torch.Tensor] = {}
         self._tables: dict[tuple[str, str, int], FeatureTable] = {}
@@ -61,13 +61,13 @@ class Workspace:
         cache_dir: Path | None = None,
         device: torch.device | None = None,
     ) -> Workspace:
-        """Prepares the data (from the cache where it is there) and opens it.
+        """Prepares the data, or takes it from the cache, and opens it.
 
         Args:
             config: The data section.
             side: Side of the decoded squares; default 1.15 times the image size.
             cache_dir: Root of the node's caches.
-            device: Where features are computed.
+            device: Device for features.
 
         Raises:
             UserError: When the data cannot be used.
@@ -76,10 +76,10 @@ class Workspace:
         return cls(prepare(config, side=side, cache_dir=cache_dir), cache_dir, device)
 
     def backbone(self, config: Config) -> Backbone:
-        """The pretrained backbone, shared: do not train it, see `new_backbone`.
+        """Returns the pretrained backbone, which is shared: do not train it, see `new_backbone`.
 
         Raises:
-            UserError: When its weights cannot be had.
+            UserError: If its weights are not available.
         """
         key = (config.model.backbone, config.model.weights)
         if key not in self._backbones:
@@ -90,17 +90,17 @@ class Workspace:
                 raise UserError(f"model.weights: {error}") from error
             except BackboneError as error:
                 raise UserError(f"model.backbone: {error}") from error
-            # One is enough: trials of one process mostly share it, and a large one is gigabytes.
+            # One is enough: trials of a process mostly share it, and a large one takes gigabytes.
             self._backbones = {key: backbone}
             self._extractors = {}
         return self._backbones[key]
 
     def new_backbone(self, config: Config) -> Backbone:
-        """A copy of the pretrained backbone that a trial may change."""
+        """Returns a copy of the pretrained backbone that a trial may change."""
         return copy.deepcopy(self.backbone(config))
 
     def extractor(self, config: Config) -> FeatureExtractor:
-        """The frozen feature extractor of a configuration, its projection fitted."""
+        """Returns the frozen feature extractor of a configuration, with a fitted projection."""
         recipe = FeatureRecipe.of(config)
         backbone = self.backbone(config)
         if recipe not in self._extractors:
@@ -110,11 +110,11 @@ class Workspace:
         return self._extractors[recipe]
 
     def feature_dim(self, config: Config) -> int:
-        """D, size of a configuration's feature."""
+        """Returns D, the size of a configuration's feature."""
         return self.extractor(config).pooling().dim
 
     def features(self, config: Config, part: str = "pool") -> torch.Tensor:
-        """Unit features of the frozen pretrained backbone for all images of a part.
+        """Returns unit features of the frozen pretrained backbone for all images of a part.
 
         Args:
             config: Decides backbone, weights, image size and pooling.
@@ -127,14 +127,14 @@ class Workspace:
         return self._mapped(config, part, None)
 
     def views(self, config: Config) -> Views | None:
-        """The fixed views of the pool that a configuration trains on; None without any."""
+        """Returns the fixed views that a configuration trains on; None without views."""
         data = config.data
         if not data.views:
             return None
         return Views(data.views, len(self.dataset.pool), data.split.seed)
 
     def view_features(self, config: Config) -> list[torch.Tensor]:
-        """Unit features of every fixed view of the pool, each as of `features`."""
+        """Returns unit features of every fixed view of the pool, each as from `features`."""
         views = self.views(config)
         if views is None:
             return []
@@ -145,14 +145,14 @@ class Workspace:
     def table(
         self, config: Config, name: Literal["features", "views"], device: torch.device
     ) -> FeatureTable:
-        """Features of the pool for training, kept on a GPU for the next trial of this process.
+        """Returns features of the pool for training, kept on a GPU for this process' next trial.
 
         Only those of the latest recipe are kept.
 
         Args:
-            config: As of `features`.
+            config: As for `features`.
             name: ``features``, or ``views`` for all of `view_features`.
-            device: Where the trial computes.
+            device: Device of the trial.
         """
         tensors = [self.features(config)] if name == "features" else self.view_features(config)
         key = (name, str(device), len(tensors))
@@ -161,12 +161,12 @@ class Workspace:
         return self._tables[key]
 
     def free_device(self) -> None:
-        """Gives back the GPU memory of `table`; what trials still hold stays until they let go."""
+        """Releases the GPU memory of `table`; tensors in use stay until trials release them."""
         self._tables.clear()
 
     @property
     def device_bytes(self) -> int:
-        """Bytes of GPU memory that features take between trials."""
+        """Returns the bytes of GPU memory that features take between trials."""
         return sum(table.device_bytes for table in self._tables.values())
 
     def _mapped(self, config: Config, part: str, view: View | None) -> torch.Tensor:
@@ -187,7 +187,7 @@ class Workspace:
         return self._tensors[part, view]
 
     def groups(self, config: Config) -> np.ndarray:
-        """Which group each class belongs to, (C,) int64.
+        """Returns the group of each class, (C,) int64.
 
         Computed once per backbone, weights, method, count and data seed from the frozen
         features of the training images, validation excluded.
@@ -248,10 +248,10 @@ class Workspace:
 
 
 def resolve_device(name: str) -> torch.device:
-    """The torch device behind ``training.device``.
+    """Returns the torch device for ``training.device``.
 
     Raises:
-        UserError: When a GPU is asked for and none is there.
+        UserError: If a GPU is asked for and there is none.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")

@@ -228,7 +228,7 @@ def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advis
 def test_clusters_are_held_out_where_single_images_would_be_too_near(photographs):
     """Grocery's photographs come in bursts of a shelf; its test part is from elsewhere."""
     dataset = prepare(real("grocery", validation="resplit"), cache_dir=photographs)
-    assert any("would be nearer to the training images" in line for line in dataset.notices)
+    assert any("would be more similar to the training images" in line for line in dataset.notices)
     single = prepare(real("grocery", validation="resplit", by="image"), cache_dir=photographs)
     assert single.digest != dataset.digest
     share = len(dataset.validation_index) / len(dataset.pool)
@@ -239,7 +239,7 @@ def test_clusters_are_held_out_where_single_images_would_be_too_near(photographs
 @pytest.mark.parametrize("name", ["clothing"])
 def test_nothing_changes_where_parts_are_equally_near(photographs, name):
     dataset = prepare(real(name, validation="resplit"), cache_dir=photographs)
-    assert not any("nearer" in line for line in dataset.notices)
+    assert not any("more similar" in line for line in dataset.notices)
     single = prepare(real(name, validation="resplit", by="image"), cache_dir=photographs)
     differ = set(dataset.validation_index) ^ set(single.validation_index)
     # But for a pair of copies in clothing.

@@ -1,4 +1,4 @@
-"""Where images come from: one file for each source."""
+"""Sources of images: one file for each source."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import plugins
 
-# The classes of public data sets, which nobody has to count.
+# Number of classes of public data sets, known without counting.
 _CLASSES = {
     "typefaces": 21,
     "cub": 200,
@@ -86,9 +86,9 @@ def create_source(config: DataConfig, cache: Path, *, scoring: bool = False) -> 
 
     Args:
         config: The section ``data``.
-        cache: Where files of other machines may be kept.
-        scoring: Whether nothing is trained: classes are then those of all parts, not those that
-            training images have.
+        cache: Folder for copies of remote files.
+        scoring: Whether nothing is trained: classes are then those of all parts, not only of
+            training images.
 
     Raises:
         UserError: If the source is missing or its layout is not the expected one.
@@ -173,13 +173,13 @@ def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
 
 
 def count_classes(config: DataConfig) -> int | None:
-    """How many classes the data has, where it can be told without reading images.
+    """Counts the classes of the data without reading images, if possible.
 
     Args:
         config: The section ``data``.
 
     Returns:
-        The number; None where files are elsewhere, missing, or do not say it.
+        The number; None if files are remote, missing, or do not say it.
     """
     try:
         name = detect_source(config.path) if config.source == "auto" else config.source
@@ -211,7 +211,7 @@ def count_classes(config: DataConfig) -> int | None:
             case _ if name in plugins("source"):
                 return len(create_source(config, cache_directory()).classes) or None
     except (UserError, OSError):
-        return None  # `prepare` says what is wrong
+        return None  # `prepare` reports the error
     return None
 
 

@@ -24,14 +24,14 @@ Given = TypeVar("Given")
 
 @dataclass(frozen=True)
 class SourceRequest:
-    """What a source of a package is made for.
+    """Holds the request for a source of a package.
 
     Attributes:
-        path: ``data.path`` as the experiment says it; may be anything that the source knows.
+        path: ``data.path`` as in the experiment; may be anything that the source knows.
         config: The section ``data``.
-        cache: Folder of this machine's caches, for copies of what is elsewhere.
-        scoring: Whether nothing is trained: classes are then those of all parts, not those that
-            training images have.
+        cache: Folder of this machine's caches, for copies of remote files.
+        scoring: Whether nothing is trained: classes are then those of all parts, not only of
+            training images.
     """
 
     path: str | list[str] | None
@@ -41,7 +41,7 @@ class SourceRequest:
 
 
 class _AddedSource(Source):
-    """A source of a package, with its name on whatever goes wrong."""
+    """Wraps the source of a package, and names it in all errors."""
 
     def __init__(self, plugin: Plugin, inner: Source) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class _AddedSource(Source):
         self.cut_bottom = inner.cut_bottom
 
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
-        """Those of the package's source, in the order that is asked for."""
+        """Yields the readers of the package's source, in the requested order."""
         wanted = iter(positions)
         given = iter(_told(self._plugin, lambda: self._inner.readers(positions)))
         while True:
@@ -76,7 +76,7 @@ class _AddedSource(Source):
             yield position, functools.partial(_read, pair[1])
 
     def annotations(self) -> Annotations:
-        """Asks the package's source."""
+        """Returns the annotations of the package's source."""
         found = _told(self._plugin, self._inner.annotations)
         if not isinstance(found, Annotations) or len(found) != len(self.samples):
             raise UserError(
@@ -86,7 +86,7 @@ class _AddedSource(Source):
         return found
 
     def known_digests(self) -> list[bytes] | None:
-        """Those of the package's source; another version of the package has others."""
+        """Returns digests of the package's source; another version of the package gives others."""
         digests = _told(self._plugin, self._inner.known_digests)
         if digests is None:
             return None
@@ -105,12 +105,12 @@ def added_source(name: str, request: SourceRequest) -> Source:
     """Makes a source that a package adds.
 
     Args:
-        name: Of its entry point.
-        request: What it is made for.
+        name: Name of its entry point.
+        request: The request for the source.
 
     Raises:
-        UserError: If it cannot be loaded or made, or what it lists is no list of samples; the
-            message names the package.
+        UserError: If it cannot be loaded or made, or does not list samples; the message names the
+            package.
     """
     plugin = plugins("source")[name]
     problem = source_problem(name)
@@ -125,7 +125,7 @@ def added_source(name: str, request: SourceRequest) -> Source:
 
 
 def source_problem(name: str) -> str | None:
-    """What is wrong with the source of a package as such, or None; it is imported, not made."""
+    """Returns what is wrong with a package's source, or None; the source is imported, not made."""
     added = plugins("source").get(name)
     if added is None:
         return None
@@ -137,7 +137,7 @@ def source_problem(name: str) -> str | None:
 
 
 def _told(plugin: Plugin, call: Callable[[], Given]) -> Given:
-    """Calls something of a plugin; an error becomes one that names it."""
+    """Calls a function of a plugin; an error becomes one that names the plugin."""
     try:
         return call()
     except UserError as error:
@@ -150,7 +150,7 @@ def _told(plugin: Plugin, call: Callable[[], Given]) -> Given:
 
 
 def _read(reader: Reader) -> bytes | Image.Image:
-    """Reads an image; what goes wrong makes it a broken one."""
+    """Reads an image; an error makes it a broken one."""
     try:
         content = reader()
     except (OSError, ValueError, MemoryError):
@@ -163,7 +163,7 @@ def _read(reader: Reader) -> bytes | Image.Image:
 
 
 def _faults(source: Source) -> list[str]:
-    """What is wrong with what a source lists."""
+    """Lists the faults in a source's lists."""
     if not isinstance(getattr(source, "samples", None), list):
         return ["has no list of samples (does its __init__ call super().__init__()?)"]
     faults = []

@@ -1,4 +1,4 @@
-"""Parts and attributes of images by number, as CUB-200-2011 and NABirds list them."""
+"""Parts and attributes of numbered images, in the lists of CUB-200-2011 and NABirds."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from gsfl_tune.experiment.errors import UserError
 
-# Of the four certainties of CUB's annotators: what they could not see.
+# The one of the four certainties of CUB's annotators for "not visible".
 _NOT_VISIBLE = "1"
 
 
@@ -21,8 +21,8 @@ def read_parts(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.ndarra
         row: Row of each image, by its number; other images are left out.
 
     Returns:
-        Names of the parts, and (N, P, 2) float32 pixels, NaN where a part is not visible; nothing
-        where there are no such files.
+        Names of the parts, and (N, P, 2) float32 pixels, NaN if a part is not visible; empty if
+        there are no such files.
 
     Raises:
         UserError: If a line cannot be read.
@@ -45,15 +45,15 @@ def read_parts(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.ndarra
 def read_attributes(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.ndarray | None]:
     """Reads ``attributes.txt`` and ``attributes/image_attribute_labels.txt``.
 
-    The former lies beside the folder in CUB's archive.
+    ``attributes.txt`` is beside the folder in CUB's archive.
 
     Args:
         root: Folder of the lists.
         row: Row of each image, by its number; other images are left out.
 
     Returns:
-        Names of the attributes, and (N, A) float32, 1 or 0, NaN where nobody could see it; nothing
-        where there are no such files.
+        Names of the attributes, and (N, A) float32, 1 or 0, NaN if it was not visible; empty if
+        there are no such files.
 
     Raises:
         UserError: If a line cannot be read.
@@ -66,7 +66,7 @@ def read_attributes(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.n
     attributes = numbered_lines(names)
     column = {number: place for place, number in enumerate(attributes)}
     values = np.full((len(row), len(attributes)), np.nan, dtype=np.float32)
-    # Some lines of the official file have more words than five: a time of two words, and zeros.
+    # Some lines of the official file have more than five words: a time of two words, and zeros.
     for number, words in _lines(labels, 4, "an image, an attribute, 0 or 1, and a certainty"):
         image, attribute, present, certainty = words
         if attribute not in column or present not in ("0", "1"):
@@ -78,7 +78,7 @@ def read_attributes(root: Path, row: Mapping[str, int]) -> tuple[list[str], np.n
 
 
 def _lines(file: Path, count: int, what: str) -> Iterator[tuple[int, list[str]]]:
-    """The first words of each line, with its number."""
+    """Yields the first words of each line, with the line's number."""
     with file.open(encoding="utf-8") as lines:
         for number, line in enumerate(lines, start=1):
             words = line.split()

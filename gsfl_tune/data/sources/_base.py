@@ -1,4 +1,4 @@
-"""What every source of images offers."""
+"""The interface of all sources of images."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ Reader = Callable[[], "bytes | Image.Image"]
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One image of a source.
+    """Describes one image of a source.
 
     Attributes:
         label: Position in the classes.
-        part: The part that the source itself puts it into, if any.
-        path: What messages call it, unique in the source.
-        stamp: (size in bytes, time of change in ns) of the file that holds it; as long as they
-            are the same, so is the image. None if there is no such file.
-        group: What the source says it belongs to (an animal, a place, a photographer), if it does.
-        box: (x0, y0, x1, y1) of what is seen, in pixels of the upright image; None without one.
+        part: Its part, if the source gives one.
+        path: Its name for messages, unique in the source.
+        stamp: (size in bytes, time of change in ns) of its file. The image has not changed if both
+            are the same. None if there is no such file.
+        group: Its group (an animal, a place, a photographer), if the source gives one.
+        box: (x0, y0, x1, y1) of the object, in pixels of the upright image; None without one.
     """
 
     label: int
@@ -45,18 +45,18 @@ class Sample:
 
 
 class Source(ABC):
-    """Images with labels; lists them when it is made, reads them on demand.
+    """Gives labelled images; lists them when it is made, and reads them on demand.
 
     Attributes:
         classes: Names of the classes; a label is a position in this list.
         samples: All images, in an order that depends on the source alone.
-        problems: What is wrong with the source and does not keep it from listing the rest.
-        notices: What is no fault but must be known, a line each.
-        left_out: Files or rows that are not listed, by reason.
+        problems: Errors that do not prevent listing the rest.
+        notices: Messages that are no errors, one line each.
+        left_out: Number of files or rows that are not listed, by reason.
         kind: What `left_out` counts.
-        known_groups: The group of each class, where the source knows a true grouping.
-        revision: Anything beyond the digests that the pixels depend on.
-        cut_bottom: Pixels at the lower edge of every image that are no part of the picture.
+        known_groups: The group of each class, if the source knows a true grouping.
+        revision: Whatever the pixels depend on besides the digests.
+        cut_bottom: Rows of pixels at the lower edge of every image that are not part of it.
     """
 
     def __init__(self) -> None:
@@ -72,10 +72,10 @@ class Source(ABC):
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
-        """Yields (position, reader) for ``positions``, which ascend, in their order."""
+        """Yields (position, reader) for the ascending ``positions``, in their order."""
 
     def drop_empty_classes(self) -> None:
-        """Leaves out classes without images: of a subset that kept the list of all."""
+        """Removes classes without images, for subsets that come with the list of all classes."""
         used = sorted({sample.label for sample in self.samples})
         if not used or len(used) == len(self.classes):
             return
@@ -91,7 +91,7 @@ class Source(ABC):
         self.samples = [replace(each, label=order[each.label]) for each in self.samples]
 
     def told(self) -> list[str]:
-        """Notices, and what is left out."""
+        """Returns the notices and the counts of what is left out."""
         if not self.left_out:
             return list(self.notices)
         return [*self.notices, f"left out: {counted(self.left_out.items(), self.kind)}"]
@@ -99,7 +99,7 @@ class Source(ABC):
     def annotations(self) -> Annotations:
         """Reads boxes, part points and attributes of all samples, in pixels of upright images.
 
-        Read when it is asked for: most who list images do not ask.
+        They are read only on request, as most callers need only the list of images.
 
         Raises:
             UserError: If a file that holds them cannot be read.
@@ -107,12 +107,12 @@ class Source(ABC):
         return Annotations.of([sample.box for sample in self.samples])
 
     def known_digests(self) -> list[bytes] | None:
-        """Digests of all samples where they are known without reading (None: read and hash)."""
+        """Returns digests of all samples if known without reading; None: read and hash."""
         return None
 
 
 class FileSource(Source):
-    """A source whose images are files of their own on a local disk."""
+    """Lists images that are single files on a local disk."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -129,16 +129,16 @@ class FileSource(Source):
         group: str | None = None,
         name: str | None = None,
     ) -> None:
-        """Lists a file; a missing one is kept and turns out to be broken when it is read.
+        """Lists a file; a missing file stays in the list and is found broken when read.
 
         Args:
-            file: Where it is.
+            file: Path of the file.
             label: Position in the classes.
-            part: The part that the source puts it into.
-            stamp: Its size and time of change, where they are known.
-            box: What of it is the sample.
-            group: What it belongs to.
-            name: What messages call the sample; default: the path.
+            part: Its part.
+            stamp: Its size and time of change, if known.
+            box: Box of the sample in the image.
+            group: Its group.
+            name: Name for messages; default: the path.
         """
         if stamp is None:
             try:
@@ -156,12 +156,12 @@ class FileSource(Source):
 
 
 def expand(path: str) -> str:
-    """Replaces environment variables and ``~``; URLs keep everything else."""
+    """Replaces environment variables and ``~``; URLs keep all other characters."""
     return os.path.expanduser(os.path.expandvars(path))
 
 
 def local_directory(path: str | list[str] | None, what: str) -> Path:
-    """The existing directory that ``data.path`` names, relative to the current directory.
+    """Returns the existing directory of ``data.path``, relative to the current directory.
 
     Raises:
         UserError: If there is none.

@@ -1,4 +1,4 @@
-"""What the benchmarks that torchvision downloads have in common."""
+"""Common code of the benchmarks that torchvision downloads."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BenchmarkSource(FileSource):
                 f"data.path: {expand(path)} does not exist (looked in {Path.cwd()}). {self.help}"
             )
         root = local_directory(path, what)
-        # People name either folder.
+        # Users name either folder.
         self.root = root / self.folder
         if not self.root.exists() and self._complete(root):
             self.root = root

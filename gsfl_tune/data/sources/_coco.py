@@ -18,14 +18,14 @@ Key = int | str
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """What is said of an image.
+    """Holds an annotation of an image.
 
     Attributes:
         number: Its id, for messages.
         image: Id of the image.
         category: Id of the class.
-        box: (x0, y0, x1, y1) in pixels; None without one.
-        crowd: Whether the box is around many.
+        box: (x0, y0, x1, y1) in pixels; None without a box.
+        crowd: Whether the box surrounds many objects.
         points: (x, y) of each part that is labelled, by the part's name.
     """
 
@@ -39,15 +39,15 @@ class Annotation:
 
 @dataclass(frozen=True)
 class CocoFile:
-    """The content of a file.
+    """Holds the content of a file.
 
     Attributes:
         images: Path of each image, by id.
-        annotations: In their order.
+        annotations: Annotations in the file's order.
         categories: Name of each class, by id.
-        groups: Supercategory of each class that has one, by id.
-        parts: Names of the parts that the keypoints of each class are of, by id.
-        problems: Entries that are not understood, which are left out.
+        groups: Supercategory of classes that have one, by id.
+        parts: Part names for the keypoints of each class, by id.
+        problems: Messages on entries that cannot be read and are left out.
     """
 
     images: dict[Key, str]
@@ -59,14 +59,14 @@ class CocoFile:
 
 
 def read_coco(file: Path) -> CocoFile:
-    """Reads a file as a whole.
+    """Reads a whole file.
 
     Args:
-        file: JSON with the lists ``images`` and ``categories``, and ``annotations`` where there
-            are labels.
+        file: JSON with the lists ``images`` and ``categories``, and ``annotations`` if there are
+            labels.
 
     Raises:
-        UserError: If it is none.
+        UserError: If it is not such a file.
     """
     try:
         with file.open("rb") as stream:
@@ -96,7 +96,7 @@ def read_coco(file: Path) -> CocoFile:
 
 
 def _parts(entries: list[Any]) -> dict[Key, list[str]]:
-    """Names of keypoints by the id of the category."""
+    """Returns names of keypoints by the category's id."""
     found: dict[Key, list[str]] = {}
     for entry in entries:
         number = _key(entry, "id")
@@ -132,7 +132,7 @@ def _categories(
         if number is None or number in names:
             odd.append(f"{place}")
             continue
-        # Some competitions hide the names.
+        # Some competitions hide the class names.
         names[number] = normal(str(entry.get("name") or number)).strip()
         group = entry.get("supercategory")
         if isinstance(group, str) and group.strip():
@@ -178,7 +178,7 @@ def _annotations(
 
 
 def _box(value: Any) -> Box | None:
-    """(x0, y0, x1, y1) of [x, y, width, height]; None of nothing.
+    """Returns (x0, y0, x1, y1) of [x, y, width, height]; None of nothing.
 
     Raises:
         ValueError: If it is something else.
@@ -195,7 +195,7 @@ def _box(value: Any) -> Box | None:
 
 
 def _points(value: Any, names: list[str]) -> dict[str, tuple[float, float]]:
-    """Points by name of [x, y, visibility, ...]; those of visibility 0 are not labelled.
+    """Returns points by name of [x, y, visibility, ...]; visibility 0 means no label.
 
     Raises:
         ValueError: If it is something else.
@@ -213,6 +213,6 @@ def _points(value: Any, names: list[str]) -> dict[str, tuple[float, float]]:
 
 
 def _key(entry: Any, name: str) -> Key | None:
-    """An id: a number, or text as some competitions have it."""
+    """Returns an id: a number, or text as in some competitions."""
     value = entry.get(name) if isinstance(entry, Mapping) else None
     return value if isinstance(value, int | str) and not isinstance(value, bool) else None

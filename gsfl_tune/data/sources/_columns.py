@@ -1,4 +1,4 @@
-"""Which columns of a table of text hold files, labels, parts and boxes."""
+"""Finds the columns of a text table with files, labels, parts and boxes."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from gsfl_tune.experiment.errors import UserError
 BoxFormat = Literal["auto", "xywh", "xyxy"]
 
 # fmt: off
-# The first that is there is taken.
+# The first existing column is used.
 _IMAGE = (
     "file_name", "filename", "file", "image", "image_path", "img_path", "file_path", "filepath",
     "path", "img", "image_name", "img_name", "image_file", "image_filename",
 )
-# These where no column has names of images: `id` often stands beside one.
+# Used if no column has names of images, as `id` is often beside such a column.
 _ID = ("image_id", "img_id", "imageid", "id", "uuid")
 _LABEL = ("label", "labels")
-# One of these where no column is called label.
+# Used if no column is called label.
 _LABEL_TOO = (
     "class", "classes", "category", "target", "species", "breed", "variety", "choice", "choices",
     "class_name", "label_name", "category_name", "class_id", "label_id", "category_id", "dx",
 )
 _SPLIT = ("split", "subset", "partition", "data_split", "set")
-# What programs write beside: the index of pandas, bookkeeping of Label Studio, sizes.
+# Other columns that programs write: the index of pandas, fields of Label Studio, sizes.
 _BESIDE = frozenset([
     "", "id", "index", "annotation_id", "annotator", "created_at", "updated_at", "lead_time",
     "agreement", "width", "height", "depth", "image_width", "image_height",
@@ -52,7 +52,7 @@ _BIT = re.compile(r"\s*[01](?:\.0*)?\s*")
 
 @dataclass(frozen=True)
 class Given:
-    """Names of columns that the experiment gives: ``data.image_column`` and its neighbours."""
+    """Holds column names given in the experiment: ``data.image_column`` and similar keys."""
 
     image: str | None = None
     label: str | None = None
@@ -66,19 +66,19 @@ class Given:
 
 @dataclass(frozen=True)
 class Roles:
-    """What the columns of a table are.
+    """Holds the roles of a table's columns.
 
     Attributes:
         image: Column of paths, names or ids of files.
-        label: Column of labels; None where there is none.
-        one_hot: Columns that are classes, with 1 in one of them; empty where there are none.
+        label: Column of labels; None if there is none.
+        one_hot: Columns of classes, one of which is 1; empty if there are none.
         split: Column of parts.
-        group: Column of what an image belongs to.
-        boxes: Four columns, or one of lists; empty where there are none.
-        corners: Whether boxes are two corners; else a corner and a size.
+        group: Column of groups of images.
+        boxes: Four columns, or one of lists; empty if there are none.
+        corners: Whether boxes are two corners; else they are a corner and a size.
         points: Pairs of columns of x and y, one for each part.
         attributes: Columns of attributes.
-        notices: What must be known of the choice.
+        notices: Messages on the choice.
     """
 
     image: str
@@ -94,15 +94,15 @@ class Roles:
 
     @property
     def labelled(self) -> bool:
-        """Whether rows may have labels."""
+        """Returns whether rows may have labels."""
         return self.label is not None or bool(self.one_hot)
 
 
 def find_roles(rows: Rows, given: Given) -> Roles:
-    """Tells from names and values what the columns are.
+    """Finds the roles of the columns from names and values.
 
     Raises:
-        UserError: If a column is missing or may be two things.
+        UserError: If a column is missing or its role is ambiguous.
     """
     if given == Given() and {"data", "annotations"} <= set(rows.columns):
         raise UserError(f"{rows.name}: Label Studio's JSON: export as JSON-MIN or CSV instead")
@@ -131,7 +131,7 @@ def find_roles(rows: Rows, given: Given) -> Roles:
     of_points = [column for pair in points for column in pair]
     taken = {image, *boxes, *of_points, *attributes, *filter(None, [split, group])}
     if given.label is not None:
-        # A test table may lack it.
+        # A test table may lack labels.
         return replace(roles, label=given.label if given.label in rows.columns else None)
     rest = [column for column in rows.columns if column not in taken]
     if Path(rows.name).name == _ONE_HOT_FILE:
@@ -159,7 +159,7 @@ def find_roles(rows: Rows, given: Given) -> Roles:
 
 
 def described(rows: Rows) -> str:
-    """The columns, for messages."""
+    """Lists the columns, for messages."""
     return f"the columns {some([column or '(no name)' for column in rows.columns], 20)}"
 
 
@@ -174,7 +174,7 @@ def _known(rows: Rows, column: str, key: str) -> str:
 
 
 def _called(rows: Rows, names: tuple[str, ...]) -> str | None:
-    """The column that has the first of some names."""
+    """Returns the column with the first of some names that exists."""
     for name in names:
         found = [column for column in rows.columns if _plain(column) == name]
         if len(found) == 1:
@@ -213,7 +213,7 @@ def _split(rows: Rows, given: str | None) -> tuple[str | None, tuple[str, ...]]:
 
 
 def is_part(word: str) -> bool:
-    """Whether a word tells a part."""
+    """Returns whether a word names a part."""
     try:
         return part_of_name(word) is not None
     except AmbiguousName:
@@ -221,7 +221,7 @@ def is_part(word: str) -> bool:
 
 
 def told_part(word: str) -> Part | None:
-    """The part that a word tells; None for an ambiguous one too."""
+    """Returns the part that a word names; None for no part or an ambiguous word."""
     return part_of_name(word) if is_part(word) else None
 
 
@@ -247,7 +247,7 @@ def _boxes(rows: Rows, given: Given) -> tuple[tuple[str, ...], bool]:
 
 
 def _holds_names(values: list[Any]) -> bool:
-    """Whether values are names of images, as the first ones tell."""
+    """Returns whether values are names of images, judged by the first ones."""
     first = [value for value in values if value not in (None, "")][:_ASKED]
     return bool(first) and all(
         isinstance(value, str) and Path(value.strip()).suffix.lower() in IMAGE_SUFFIXES

@@ -1,4 +1,4 @@
-"""Finds the files that describe images (tables, COCO) and tells their parts."""
+"""Finds files that describe images (tables, COCO) and their parts."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from gsfl_tune.data.sources._names import JUNK_FOLDERS
 from gsfl_tune.data.sources._remote import part_of
 from gsfl_tune.experiment.errors import UserError
 
-# Tables that hold no labels, as Kaggle hands them out.
+# Tables without labels that Kaggle provides.
 _NO_LABELS = re.compile(r"sample[-_ ]?submission", re.IGNORECASE)
-# Of these names, if any are there, no other table is meant.
+# If a table has one of these names, other tables are ignored.
 METADATA = re.compile(r"metadata\.(?:csv|tsv|jsonl)|_classes\.csv|_annotations\.csv", re.IGNORECASE)
 CSV_SUFFIXES = (".csv", ".tsv")
 JSONL_SUFFIXES = (".jsonl", ".ndjson", ".json")
@@ -25,12 +25,12 @@ _HEAD = 1 << 16
 
 @dataclass(frozen=True)
 class Description:
-    """A file that describes images.
+    """Names a file that describes images.
 
     Attributes:
         file: Its absolute path.
-        part: The part that its name, or that of a folder around it, tells.
-        named: Whether the experiment names the file itself, not a folder that holds it.
+        part: The part in its name, or in the name of a folder around it.
+        named: Whether the experiment names the file itself, not its folder.
     """
 
     file: Path
@@ -38,24 +38,24 @@ class Description:
     named: bool
 
     def without_part(self) -> Description:
-        """The same file, whatever its name tells."""
+        """Returns the same file without a part."""
         return replace(self, part=None)
 
 
 def find_descriptions(
     path: str | list[str] | None, wanted: Callable[[Path], bool], what: str
 ) -> list[Description]:
-    """All files that ``data.path`` names, in their order.
+    """Finds all files that ``data.path`` names, in order.
 
-    Of a folder, those called `METADATA` where there are some, else those that lie uppermost.
+    Of a folder, files called `METADATA` if there are any, else the uppermost files.
 
     Args:
-        path: Files, and folders that hold such files.
-        wanted: Whether a file of a folder is one.
-        what: What they are, for messages.
+        path: Files, and folders with such files.
+        wanted: Returns whether a file of a folder is such a file.
+        what: Kind of the files, for messages.
 
     Raises:
-        UserError: If an entry does not exist or holds none, or a name is not understood.
+        UserError: If an entry does not exist or has no such file, or a name is ambiguous.
     """
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {what}, or a folder that holds some")
@@ -91,18 +91,18 @@ def _uppermost(files: list[Path]) -> list[Path]:
 
 
 def is_coco(file: Path) -> bool:
-    """Whether a JSON file begins like COCO's: an object with images, annotations or categories."""
+    """Returns whether a JSON file begins like COCO, with images, annotations or categories."""
     start = _start(file)
     return start.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"{") and bool(_COCO_KEYS.search(start))
 
 
 def is_csv(file: Path) -> bool:
-    """Whether a file is a table of text by its suffix."""
+    """Returns whether a file is a text table by its suffix."""
     return file.suffix.lower() in CSV_SUFFIXES
 
 
 def is_jsonl(file: Path) -> bool:
-    """Whether a file holds JSON lines, or a JSON list, by its suffix and its first character."""
+    """Returns whether a file has JSON lines or a JSON list, by suffix and first character."""
     suffix = file.suffix.lower()
     if suffix == ".json":
         return _start(file).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
@@ -120,7 +120,7 @@ def _start(file: Path) -> bytes:
 
 
 def use_alone(files: list[Description], notices: list[str], *, scoring: bool) -> list[Description]:
-    """Takes a test part for all there is where nothing else is: somebody was given it alone."""
+    """Uses a test part as all images if there is no other part."""
     if {file.part for file in files} != {"test"} or scoring:
         return files
     notices.append(
@@ -131,7 +131,7 @@ def use_alone(files: list[Description], notices: list[str], *, scoring: bool) ->
 
 
 def unsplit_beside_split(files: list[Description]) -> str | None:
-    """The problem of files whose names tell no part beside others that do; None without it."""
+    """Returns the problem of files without a part beside files with one; None without it."""
     unsplit = [str(file.file) for file in files if file.part is None]
     if not unsplit or len(unsplit) == len(files):
         return None

@@ -1,4 +1,4 @@
-"""Which source a path is meant for."""
+"""Finds the source for a path."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from gsfl_tune.data.sources._remote import TAR
 from gsfl_tune.data.sources._rows import read_rows
 from gsfl_tune.experiment.errors import UserError
 
-# So many files tell what a folder holds; of a million nobody has to ask all.
+# Number of files that are examined to identify a folder.
 _ENOUGH = 2000
 _ALLOWED = (
     "a folder of images, a public data set's folder, tables (.csv, .tsv, .jsonl), COCO's JSON, "
     "Parquet or tar files (file, folder, URL)"
 )
-# Tables lie beside the images or in the folders of parts.
+# Tables are beside the images or in the folders of parts.
 _TABLE_DEPTH = 2
 
 
 @dataclass
 class _Held:
-    """What a folder holds, of each kind the first file that was found.
+    """Holds the first file of each kind in a folder.
 
     Attributes:
         image: An image in a folder.
         parquet: A Parquet file.
         shard: A tar file.
         coco: A JSON file of COCO.
-        tables: By source: tables with columns of files and labels.
-        declared: Those whose names say that they describe images or a part.
-        classes: Uppermost folders around images whose names may be classes.
+        tables: Tables with columns of files and labels, by source.
+        declared: Tables whose names say that they describe images or a part.
+        classes: Uppermost folders with images whose names may be classes.
     """
 
     image: str = ""
@@ -51,7 +51,7 @@ class _Held:
 
 
 def detect_source(path: str | list[str] | None) -> str:
-    """Tells from what lies at a path how to read it.
+    """Finds the source that can read a path, from its content.
 
     Args:
         path: A folder, a table, a JSON file of COCO, a Parquet or tar file, a pattern, a URL, or a
@@ -61,7 +61,7 @@ def detect_source(path: str | list[str] | None) -> str:
         A value of ``data.source``.
 
     Raises:
-        UserError: If nothing lies there, nothing that is known, or more than one thing.
+        UserError: If the path does not exist, or its content is unknown or ambiguous.
     """
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {_ALLOWED}")
@@ -69,7 +69,7 @@ def detect_source(path: str | list[str] | None) -> str:
         return _of_list(path)
     expanded = expand(path)
     local = Path(expanded)
-    # What exists is a path, whatever characters its name has.
+    # An existing path is a path, whatever characters it has.
     if not local.exists():
         if "://" in expanded or any(c in expanded for c in "*?[{"):
             return "webdataset" if _is_tar(expanded) else "parquet"
@@ -81,7 +81,7 @@ def detect_source(path: str | list[str] | None) -> str:
 
 
 def _of_list(paths: list[str]) -> str:
-    """The source of several entries, which must be of one kind."""
+    """Returns the source of several entries, which must be of one kind."""
     kinds: dict[str, str] = {}
     for path in paths:
         there = Path(expand(path)).exists()
@@ -133,7 +133,7 @@ def _of_folder(root: str) -> str:
     found = {**({"coco": held.coco} if held.coco else {}), **held.declared}
     several = len(held.classes) > 1
     if not found and not several:
-        # Any other table describes the images where folders do not.
+        # Other tables describe the images only if folders do not.
         found = held.tables
     if found and several:
         shown = " and ".join(sorted(held.classes)[:2])
@@ -143,7 +143,7 @@ def _of_folder(root: str) -> str:
         raise UserError(
             f"{root} may be read in several ways: {shown}; set data.source to one, or name the file"
         )
-    # An archive beside folders of images is what they came in.
+    # An archive beside folders of images is their original archive.
     otherwise = "webdataset" if held.shard and not held.image else "folder"
     return next(iter(found), otherwise)
 
@@ -153,7 +153,7 @@ def _is_tar(name: str) -> bool:
 
 
 def _holds(root: str) -> _Held:
-    """Looks through the first files of a folder."""
+    """Examines the first files of a folder."""
     held = _Held()
     seen = 0
     for folder, folders, files in os.walk(root):
@@ -171,7 +171,7 @@ def _holds(root: str) -> _Held:
             elif _is_tar(name):
                 held.shard = held.shard or shown
             elif suffix in IMAGE_SUFFIXES | HEIF_SUFFIXES:
-                # A picture beside the Parquet files is of their description.
+                # A picture beside Parquet files belongs to their documentation.
                 if folder != root:
                     held.image = held.image or shown
                     names = (each for each in Path(inside).parts if not is_structure(each))
@@ -200,7 +200,7 @@ def _note_table(held: _Held, file: Path, shown: str) -> None:
 
 
 def _labels_images(file: Path) -> bool:
-    """Whether a table has columns of files and of labels, or may have several of them."""
+    """Returns whether a table has columns of files and of labels, or may have several."""
     try:
         return find_roles(read_rows(file), Given()).labelled
     except UserError as error:

@@ -1,4 +1,4 @@
-"""What the cells of a table say: labels, one-hot rows, boxes."""
+"""Reads labels, one-hot rows and boxes from the cells of a table."""
 
 from __future__ import annotations
 
@@ -12,26 +12,26 @@ from gsfl_tune.data.sources._columns import Roles
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.data.sources._rows import Rows
 
-# What pandas makes of integers where one is missing is a number all the same; 007 is a name.
+# pandas writes integers as 1.0 if one is missing, which is still a number; 007 is a name.
 _WHOLE = re.compile(r"(-?(?:0|[1-9]\d*))(?:\.0)?")
 _NO_LABEL = -1
 Label = int | str
 
 
 class Several(ValueError):
-    """A row of more than one class."""
+    """Raised for a row with more than one class."""
 
 
 class Odd(ValueError):
-    """A cell that is not understood; the text says what was found and what is allowed."""
+    """Raised for a cell that cannot be read; the text says what was found and what is allowed."""
 
 
 def label_of(rows: Rows, roles: Roles, row: int) -> Label | None:
-    """The label of a row; None where it has none.
+    """Returns the label of a row; None if it has none.
 
     Raises:
         Several: If it has more than one.
-        Odd: If the cell is not understood.
+        Odd: If the cell cannot be read.
     """
     if roles.label is None:
         chosen = [c for c in roles.one_hot if _bit(rows.values[c][row], c)]
@@ -42,7 +42,7 @@ def label_of(rows: Rows, roles: Roles, row: int) -> Label | None:
 
 
 def whole_numbers(labels: list[Label | None]) -> list[Label | None]:
-    """Labels as integers where all of them are such, -1 as no label; else as they are."""
+    """Converts labels to integers if all are such, -1 to None; else returns them unchanged."""
     found: list[Label | None] = []
     for label in labels:
         match = _WHOLE.fullmatch(label) if isinstance(label, str) else None
@@ -54,7 +54,7 @@ def whole_numbers(labels: list[Label | None]) -> list[Label | None]:
 
 
 def _label(value: Any) -> Label | None:
-    """One label of what a cell holds: text, a number, or choices as Label Studio writes them."""
+    """Returns the label in a cell: text, a number, or choices of Label Studio."""
     if isinstance(value, str):
         text = value.strip()
         if text[:1] in ("{", "["):
@@ -95,10 +95,10 @@ def _bit(value: Any, column: str) -> bool:
 
 
 def box_of(rows: Rows, roles: Roles, row: int) -> Box | None:
-    """The box of a row, (x0, y0, x1, y1); None where its cells are empty.
+    """Returns the box of a row, (x0, y0, x1, y1); None if its cells are empty.
 
     Raises:
-        Odd: If they do not hold four numbers.
+        Odd: If they are not four numbers.
     """
     cells = [rows.values[column][row] for column in roles.boxes]
     if all(cell is None or cell == "" for cell in cells):
@@ -120,10 +120,10 @@ def box_of(rows: Rows, roles: Roles, row: int) -> Box | None:
 
 
 def point_of(rows: Rows, columns: tuple[str, str], row: int) -> tuple[float, float] | None:
-    """Reads the point of a part, (x, y); None where its cells are empty.
+    """Returns the point of a part, (x, y); None if its cells are empty.
 
     Raises:
-        Odd: If they do not hold two numbers.
+        Odd: If they are not two numbers.
     """
     cells = [rows.values[column][row] for column in columns]
     if all(_empty(cell) for cell in cells):
@@ -139,7 +139,7 @@ def point_of(rows: Rows, columns: tuple[str, str], row: int) -> tuple[float, flo
 
 
 def attribute_of(rows: Rows, column: str, row: int) -> float:
-    """Reads the value of an attribute; NaN where its cell is empty.
+    """Returns the value of an attribute; NaN if its cell is empty.
 
     Raises:
         Odd: If it is neither a number nor true or false.
@@ -165,5 +165,5 @@ def _empty(cell: Any) -> bool:
 
 
 def degenerate(box: Box) -> bool:
-    """Whether a box is less than a pixel wide or high."""
+    """Returns whether a box is less than a pixel wide or high."""
     return box[2] - box[0] < 1 or box[3] - box[1] < 1

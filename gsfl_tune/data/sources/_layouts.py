@@ -1,4 +1,4 @@
-"""Knows public data sets, and those that programs export, by the files in which they come."""
+"""Recognises public data sets, and exports of programs, by their files."""
 
 from __future__ import annotations
 
@@ -12,14 +12,13 @@ from gsfl_tune.data.sources.inaturalist import MINI, SPECIES, TRAIN, VALIDATION
 
 @dataclass(frozen=True)
 class Layout:
-    """A data set that has a source of its own.
+    """Describes a data set with its own source.
 
     Attributes:
-        source: Its ``data.source``.
-        text: What the folder is, for messages.
-        marks: Files and folders (or patterns of them) that it has, in the root or in the folder
-            `inside`.
-        inside: The folder that its archive is unpacked into.
+        source: Value of ``data.source``.
+        text: Description of the folder, for messages.
+        marks: Files and folders (or patterns) in its root or in the folder `inside`.
+        inside: Folder name in its archive.
     """
 
     source: str
@@ -29,7 +28,7 @@ class Layout:
 
 
 LAYOUTS = (
-    # Before CUB, which has a list of the same name.
+    # Before CUB, which has a list with the same name.
     Layout("nabirds", "the layout of NABirds", ("images.txt", "hierarchy.txt"), "nabirds"),
     Layout(
         "cub",
@@ -79,7 +78,7 @@ LAYOUTS = (
 
 
 def known_layout(root: Path) -> Layout | None:
-    """The data set whose files lie in a folder, or in the folder of its archive there."""
+    """Returns the data set in a folder, or in its archive's folder there."""
     for layout in LAYOUTS:
         for place in (root, root / layout.inside):
             if all(_is_there(place, mark) for mark in layout.marks):

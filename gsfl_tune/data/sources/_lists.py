@@ -1,4 +1,4 @@
-"""Text and MATLAB lists, as public data sets come with them."""
+"""Reads text and MATLAB lists of public data sets."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ LISTS = ("images.txt", "image_class_labels.txt", "train_test_split.txt", "classe
 
 
 class ListedSource(FileSource):
-    """Images by number, as CUB-200-2011 and NABirds list them in files of the same names.
+    """Lists numbered images from files named as in CUB-200-2011 and NABirds.
 
-    Boxes come from ``bounding_boxes.txt`` where it is there, points of parts from
-    ``parts/parts.txt`` and ``parts/part_locs.txt``, attributes from ``attributes.txt`` and
-    ``attributes/image_attribute_labels.txt``.
+    Optional files are ``bounding_boxes.txt`` for boxes, ``parts/parts.txt`` and
+    ``parts/part_locs.txt`` for points, ``attributes.txt`` and
+    ``attributes/image_attribute_labels.txt`` for attributes.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self._folder = Path()
-        # Of each sample, what the lists call it.
+        # Number of each sample in the lists.
         self._numbers: list[str] = []
 
     def annotations(self) -> Annotations:
-        """Reads boxes, points of parts and attributes, as far as there are files of them.
+        """Reads boxes, points of parts and attributes from the files that exist.
 
         Raises:
-            UserError: If a line of one cannot be read.
+            UserError: If a line of such a file cannot be read.
         """
         row = {number: place for place, number in enumerate(self._numbers)}
         parts, points = read_parts(self._folder, row)
@@ -50,7 +50,7 @@ class ListedSource(FileSource):
     def _root(
         self, path: str | list[str] | None, archive: str, files: Sequence[str], what: str
     ) -> Path:
-        """Finds the folder of the lists: the one that is named, or the archive's inside of it.
+        """Finds the folder of the lists: the named one, or the archive's folder inside.
 
         Raises:
             UserError: If there is none, or a file is missing.
@@ -64,7 +64,7 @@ class ListedSource(FileSource):
         return root
 
     def _read_lists(self, root: Path) -> dict[str, str]:
-        """Lists all images with their labels and parts.
+        """Lists all images with labels and parts.
 
         Args:
             root: The folder with the lists and ``images/``.
@@ -109,7 +109,7 @@ class ListedSource(FileSource):
 
 
 def _boxes(file: Path) -> dict[str, Box]:
-    """Boxes by the number of the image, of lines ``number x y width height``; none without file."""
+    """Returns boxes by image number, of lines ``number x y width height``; empty without a file."""
     if not file.exists():
         return {}
     boxes: dict[str, Box] = {}
@@ -125,15 +125,15 @@ def _boxes(file: Path) -> dict[str, Box]:
 
 
 def text_lines(file: Path) -> list[str]:
-    """The lines of a file that are not empty."""
+    """Returns the lines of a file that are not empty."""
     return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def matrix(file: Path, key: str) -> Any:
-    """A vector of a MATLAB file, as a NumPy array.
+    """Reads a vector of a MATLAB file as a NumPy array.
 
     Raises:
-        UserError: If it is no such file or does not have it.
+        UserError: If it is not such a file or lacks the vector.
     """
     import numpy as np
     from scipy.io import loadmat

@@ -1,4 +1,4 @@
-"""Finds the files that the rows of a table name: by path, by name, by an id without a suffix."""
+"""Finds the image files for table rows: by path, by name, by an id without a suffix."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ from gsfl_tune.data.sources._columns import told_part
 from gsfl_tune.data.sources._names import some
 from gsfl_tune.data.sources._walk import walk
 
-# So many rows tell which of several folders has the files.
+# Number of rows that are tested to choose among several folders.
 _ASKED = 20
-# Folders for descriptions, which lie beside those of images.
+# Folders of tables, which are beside those of images.
 _DESCRIPTIONS = frozenset(
     ["annotation", "annotations", "ann", "anns", "labels", "meta", "metadata"]
 )
@@ -26,17 +26,17 @@ Stamp = tuple[int, int]
 
 
 class NotFound(ValueError):
-    """A row whose file cannot be told; the text says what was found and what is allowed."""
+    """Raised for a row without a clear file; the text says what was found and what is allowed."""
 
 
 class Locator:
     """Finds files for the rows of one table.
 
     Args:
-        folder: Where the table lies.
-        root: ``data.root``, where it is given.
-        part: The part that the table's name tells.
-        values: What its rows say, to find out which folder is meant.
+        folder: Folder of the table.
+        root: ``data.root``, if given.
+        part: The part in the table's name.
+        values: File names in its rows, to choose a folder.
     """
 
     def __init__(
@@ -56,15 +56,15 @@ class Locator:
         self._told = part or (told_part(self.base.name) if self.base not in roots else None)
 
     def find(self, value: str, part: Part | None) -> tuple[Path, Stamp | None]:
-        """The file of a row, and its size and time of change; None where it does not exist.
+        """Returns the file of a row, and its size and time of change; None if it does not exist.
 
         Args:
             value: A path, a name, or an id.
-            part: The part of the row: files in folders that are called for another are not meant,
-                unless it is training.
+            part: The part of the row. Files in folders of other parts are ignored, except for
+                training rows.
 
         Raises:
-            NotFound: If several files have the name, or it is no file's.
+            NotFound: If several files have the name, or it cannot be a file's.
         """
         found = self._at(self.base, value)
         if found is None:
@@ -81,7 +81,7 @@ class Locator:
             return False
 
     def _at(self, base: Path, value: str) -> tuple[str, Stamp] | None:
-        """The file that a value names, counted from a folder."""
+        """Returns the file that a value names, relative to a folder."""
         for form in _forms(value):
             path = os.path.join(base, form)
             found = _stat(path) or self._with_suffix(path)
@@ -90,7 +90,7 @@ class Locator:
         return None
 
     def _with_suffix(self, path: str) -> tuple[str, Stamp] | None:
-        """The only image whose name without suffix is that of a path."""
+        """Returns the only image whose name without suffix is that of a path."""
         folder, name = os.path.split(path)
         if folder not in self._listed:
             self._listed[folder] = _stems(folder)
@@ -100,7 +100,7 @@ class Locator:
         return _stat(os.path.join(folder, names[0])) if names else None
 
     def _anywhere(self, value: str, part: Part | None) -> tuple[str, ...] | None:
-        """The only image below the root whose path ends with a value."""
+        """Returns the only image below the root whose path ends with a value."""
         if self._index is None:
             self._index = {}
             for found in walk(self._below).images if self._below.is_dir() else []:
@@ -116,7 +116,7 @@ class Locator:
             ]
             told = part or self._told
             if told is not None:
-                # Test images often have the names of training images, and are not theirs.
+                # Test images often have the same names as training images.
                 parts = [{*map(told_part, path[:-1])} - {None} for path in found_paths]
                 pairs = list(zip(found_paths, parts, strict=True))
                 own = [path for path, parts in pairs if told in parts]
@@ -133,7 +133,7 @@ class Locator:
 
 
 def _bases(root: Path, part: Part | None) -> list[Path]:
-    """Folders that the paths of a table may start from, the likeliest first."""
+    """Lists folders that a table's paths may start from, the most likely first."""
     try:
         children = sorted(child for child in root.iterdir() if child.is_dir())
     except OSError:
@@ -144,10 +144,10 @@ def _bases(root: Path, part: Part | None) -> list[Path]:
 
 
 def _forms(value: str) -> Iterator[str]:
-    """Paths that a cell may mean: as it stands, and without what Label Studio puts before it.
+    """Yields paths that a cell may mean: unchanged, and without the prefix of Label Studio.
 
     Raises:
-        NotFound: If it is an address elsewhere.
+        NotFound: If it is a URL.
     """
     local = re.sub(r"^https?://[^/]+(?=/data/(?:upload|local-files)/)", "", value)
     if local.startswith("/data/local-files/"):
@@ -159,7 +159,7 @@ def _forms(value: str) -> Iterator[str]:
         pieces = urllib.parse.unquote(local).strip("/").split("/")
         for start in range(len(pieces)):
             yield "/".join(pieces[start:])
-        # Label Studio writes eight hexadecimal digits before the name that the file had.
+        # Label Studio writes eight hexadecimal digits before the original file name.
         if _UPLOAD.match(pieces[-1]):
             yield _UPLOAD.sub("", pieces[-1])
         return
@@ -177,7 +177,7 @@ def _stat(path: str) -> tuple[str, Stamp] | None:
 
 
 def _stems(folder: str) -> dict[str, list[str]]:
-    """Images of a folder by their names without suffix."""
+    """Returns images of a folder by their names without suffix."""
     found: dict[str, list[str]] = {}
     try:
         names: Sequence[str] = sorted(os.listdir(folder))

@@ -1,4 +1,4 @@
-"""What names tell: the part of a file or folder, and what is no image of the data at all."""
+"""Reads parts from names of files and folders, and recognises files that are not data."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Literal
 
 Part = Literal["train", "validation", "test"]
 
-# The words by which the `datasets` library knows a split, and `trainval` of VOC and Pets.
+# The words for splits in the `datasets` library, and `trainval` of VOC and Pets.
 PART_NAMES: dict[str, Part] = {
     "train": "train",
     "training": "train",
@@ -23,17 +23,17 @@ PART_NAMES: dict[str, Part] = {
     "eval": "test",
     "evaluation": "test",
 }
-# `trainset`, `testdata`: a word and what it holds.
+# `trainset`, `testdata`: a part and its content.
 _HELD = r"(?:sets?|data|dataset|images?|imgs?|split|part|files?|folder)?"
 _WORD = re.compile(rf"({'|'.join(sorted(PART_NAMES, key=len, reverse=True))}){_HELD}")
-# Begins or ends like such a word, and is none: `traintest`, `mytrain`.
+# Begins or ends like such a word, but is not one: `traintest`, `mytrain`.
 _LIKE = re.compile(
     r"(?:train|valid|test)(?:train|valid|test|val|dev)\w*|(?:my|new|old|un|no|the)(?:train|test|val)"
 )
 _SEPARATORS = re.compile(r"[-._ \d()\[\]]+")
 _CAMEL = re.compile(r"(?<=[a-z])(?=[A-Z])")
 
-# Folders that programs and network storage make beside the images of people.
+# Folders that programs and network storage create beside images.
 JUNK_FOLDERS = frozenset(
     [
         "@eadir", "#recycle", "@recycle", "@recently-snapshot", "$recycle.bin", "lost+found",
@@ -41,7 +41,7 @@ JUNK_FOLDERS = frozenset(
     ]
 )  # fmt: skip
 JUNK_FILES = frozenset(["thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"])
-# Names of folders that say what kind of files they hold, not what is seen in them.
+# Folder names for kinds of files, which are not classes.
 STRUCTURE = frozenset(
     [
         "annotation", "annotations", "ann", "anns", "bbox", "bboxes", "boxes", "color", "colour",
@@ -55,20 +55,20 @@ STRUCTURE = frozenset(
 
 
 class AmbiguousName(ValueError):
-    """A name that holds a word for a part and is not understood."""
+    """Raised for a name that contains a word for a part but is ambiguous."""
 
 
 def part_of_name(name: str) -> Part | None:
-    """The part that a name tells, as the `datasets` library decides; None where it tells none.
+    """Returns the part in a name, by the rules of the `datasets` library; None if there is none.
 
-    Words stand between separators (``-._ ``, digits, brackets) or begin with a capital, and may
-    say what they hold: ``birds_train``, ``partial-train``, ``trainset``, ``TestImages``.
+    Words are between separators (``-._ ``, digits, brackets) or begin with a capital. A word for
+    the content may follow: ``birds_train``, ``partial-train``, ``trainset``, ``TestImages``.
 
     Args:
-        name: Of a file, without its suffix, or of a folder.
+        name: Name of a file, without its suffix, or of a folder.
 
     Raises:
-        AmbiguousName: If it tells two parts (``train_test``), or holds such a word and tells none.
+        AmbiguousName: If it has two parts (``train_test``), or such a word but no clear part.
     """
     words = [word for word in _SEPARATORS.split(_CAMEL.sub(" ", name)) if word]
     lower = [word.lower() for word in words]
@@ -87,7 +87,7 @@ def part_of_name(name: str) -> Part | None:
 
 
 def is_structure(name: str) -> bool:
-    """Whether a folder's name looks like a kind of file or a part, and not like a class."""
+    """Returns whether a folder's name looks like a kind of file or a part, not like a class."""
     lower = name.lower()
     if lower in STRUCTURE or lower.replace("-", "_") in STRUCTURE:
         return True
@@ -98,18 +98,18 @@ def is_structure(name: str) -> bool:
 
 
 def normal(name: str) -> str:
-    """One spelling of a name: composed (NFC), as macOS writes decomposed names into archives."""
+    """Returns the composed form (NFC) of a name, as archives of macOS have decomposed names."""
     return unicodedata.normalize("NFC", name)
 
 
 def some(names: Sequence[str], limit: int = 10) -> str:
-    """Joins at most ``limit`` names and says how many more there are."""
+    """Joins at most ``limit`` names and the number of further ones."""
     shown = ", ".join(names[:limit])
     return shown if len(names) <= limit else f"{shown} and {len(names) - limit} more"
 
 
 def counted(reasons: Iterable[tuple[str, int]], kind: str) -> str:
-    """``12 files: .txt 10, in @eaDir/ 2``; the most frequent first."""
+    """Returns counts such as ``12 files: .txt 10, in @eaDir/ 2``; the most frequent first."""
     ordered = sorted(reasons, key=lambda pair: (-pair[1], pair[0]))
     total = sum(count for _, count in ordered)
     kinds = some([f"{reason} {count:,}" for reason, count in ordered])

@@ -1,4 +1,4 @@
-"""Finds files, on the local disk or on any file system that pyarrow or fsspec opens."""
+"""Finds files on the local disk or on any file system of pyarrow or fsspec."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ _WILDCARDS = re.compile(r"[*?\[]")
 
 @dataclass(frozen=True)
 class Kind:
-    """What kind of files is looked for.
+    """Describes a kind of files to look for.
 
     Attributes:
-        name: What messages call them.
-        suffix: That of the files of a folder.
-        refused: Suffixes of files that are of the kind and cannot be read, with what to do.
+        name: Name for messages.
+        suffix: Suffix of such files in a folder.
+        refused: Suffixes of such files that cannot be read, with advice.
     """
 
     name: str
@@ -46,11 +46,11 @@ class Kind:
     refused: tuple[tuple[str, str], ...] = ()
 
     def holds(self, path: str) -> bool:
-        """Whether a file of a folder is of the kind."""
+        """Returns whether a file of a folder is of the kind."""
         return path.lower().endswith((self.suffix, *(suffix for suffix, _ in self.refused)))
 
     def refuse(self, name: str) -> None:
-        """Refuses a file by its name.
+        """Raises an error if a file's name shows that it cannot be read.
 
         Raises:
             UserError: If it cannot be read.
@@ -79,12 +79,12 @@ TAR = Kind(
 
 @dataclass(frozen=True)
 class SourceFile:
-    """A file to read.
+    """Describes a file to read.
 
     Attributes:
-        name: What messages call it: the path or URL.
-        local: Where it can be read.
-        part: The part that its name tells.
+        name: Name for messages: the path or URL.
+        local: Local path of the file.
+        part: The part in its name.
     """
 
     name: str
@@ -95,20 +95,19 @@ class SourceFile:
 def find_files(
     path: str | list[str] | None, cache: Path, kind: Kind, config: str | None = None
 ) -> list[SourceFile]:
-    """All files that ``data.path`` names, in the order of their names within each entry.
+    """Finds all files that ``data.path`` names, by name within each entry.
 
-    Files that are not on the local disk are copied into the cache, once for each version.
+    Remote files are copied into the cache, once for each version.
 
     Args:
         path: Files, folders, patterns (also ``{000..003}``), URLs.
         cache: The cache directory.
-        kind: What is looked for.
-        config: Which of several configurations that lie in folders side by side.
+        kind: Kind of the files.
+        config: Name of the configuration, if there are several in adjacent folders.
 
     Raises:
         UserError: If an entry does not exist, matches nothing, or cannot be reached; if a folder
-            holds several configurations, the name of a file is not understood, or a file cannot
-            be read.
+            has several configurations, a file name is ambiguous, or a file cannot be read.
     """
     if path is None or path == []:
         raise UserError(
@@ -126,15 +125,15 @@ def find_files(
 
 
 def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
-    """A file of a folder, where it can be read; None where there is none.
+    """Returns the local path of a folder's file; None if there is none.
 
     Args:
         folder: A path or URL.
-        name: Of the file.
-        cache: Where it is copied to from another machine.
+        name: Name of the file.
+        cache: Folder for a copy of a remote file.
 
     Raises:
-        UserError: If it is there and cannot be read.
+        UserError: If it exists but cannot be read.
     """
     if "://" not in folder:
         file = Path(folder) / name
@@ -155,15 +154,15 @@ def fetch_if_there(folder: str, name: str, cache: Path) -> Path | None:
 
 
 def _names(entry: str) -> list[str]:
-    """The names that braces stand for; what exists is a name, whatever it looks like."""
+    """Returns the names that braces expand to; an existing path is not expanded."""
     return [entry] if os.path.exists(entry) else expand_braces(entry)
 
 
 def list_url(url: str) -> list[tuple[str, int]]:
-    """Path and size in bytes of every data file that a URL names; reads none of them.
+    """Returns path and size in bytes of every data file below a URL, without reading them.
 
     Raises:
-        UserError: If it cannot be opened, or there is nothing.
+        UserError: If it cannot be opened, or is empty.
     """
     listed: list[tuple[str, int]] = []
     for name in expand_braces(url):
@@ -174,15 +173,15 @@ def list_url(url: str) -> list[tuple[str, int]]:
 
 
 def part_of(name: str, root: str = "") -> Part | None:
-    """The part that the name of a file tells, else that of the nearest folder that tells one.
+    """Returns the part in a file's name, else the part of the nearest folder that has one.
 
     Args:
         name: Path of the file.
-        root: The folder below which folders count; without one only that of the file does, and
-            only where it is called just like a part (``test``, ``partial-train``).
+        root: Folder below which folder names count. Without it only the file's folder counts, and
+            only if its whole name is a part (``test``, ``partial-train``).
 
     Raises:
-        UserError: If a name holds a word for a part and is not understood.
+        UserError: If a name contains a word for a part but is ambiguous.
     """
     path = PurePosixPath(name)
     folders = _below(name, root)
@@ -206,23 +205,23 @@ def part_of(name: str, root: str = "") -> Part | None:
 
 
 def _below(name: str, root: str) -> tuple[str, ...]:
-    """Names of the folders between a root and a file."""
+    """Returns the names of the folders between a root and a file."""
     parts, above = PurePosixPath(name).parts, PurePosixPath(root).parts
     return parts[len(above) : -1]
 
 
 def _chosen(names: Sequence[str], root: str, config: str | None) -> list[str]:
-    """Those of a folder's files that belong to one configuration, as the hub calls it.
+    """Returns the files of a folder that belong to one configuration, as on the hub.
 
     Raises:
-        UserError: If there are several and none is chosen, or it does not exist.
+        UserError: If there are several and none is chosen, or the chosen one does not exist.
     """
     found: dict[str, list[str]] = {}
     shards: dict[str, str] = {}
     for name in names:
         folders = [f for f in _below(name, root) if not _no_config(f)]
         first = folders[0] if folders else "."
-        # Folders of shards (`part0/`, `part1/`) are one.
+        # Folders of shards (`part0/`, `part1/`) are one configuration.
         first = shards.setdefault(re.sub(r"\d+", "0", first), first)
         found.setdefault(first, []).append(name)
     if config is not None:
@@ -238,7 +237,7 @@ def _chosen(names: Sequence[str], root: str, config: str | None) -> list[str]:
 
 
 def _no_config(folder: str) -> bool:
-    """Whether a folder is a part, or one that says nothing."""
+    """Returns whether a folder's name is a part or has no meaning."""
     if folder.lower() == "data" or "=" in folder:
         return True
     try:
@@ -248,7 +247,7 @@ def _no_config(folder: str) -> bool:
 
 
 def _wanted(path: str, root: str) -> bool:
-    """Whether a file is none of those that programs make for themselves."""
+    """Returns whether a file is not one that programs make for themselves."""
     own = PurePosixPath(path).name
     return not own.startswith((".", "_")) and not any(
         folder.startswith(".") or folder.lower() in JUNK_FOLDERS for folder in _below(path, root)
@@ -257,7 +256,7 @@ def _wanted(path: str, root: str) -> bool:
 
 def _local(entry: str, kind: Kind, config: str | None) -> list[SourceFile]:
     path = Path(entry)
-    # The absolute path: the digests of the rows are remembered under it.
+    # The absolute path, as the digests of the rows are cached by it.
     root = os.path.abspath(entry) if path.is_dir() else ""
     if root:
         listed = sorted(os.path.abspath(file) for file in path.rglob("*"))
@@ -307,7 +306,7 @@ def _remote(url: str, cache: Path, kind: Kind, config: str | None) -> list[Sourc
 
 
 def _file_system(url: str) -> tuple[fs.FileSystem, str]:
-    """The file system and the path in it; wildcards stay in the path."""
+    """Returns the file system and the path in it; wildcards stay in the path."""
     fixed = _WILDCARDS.split(url, maxsplit=1)[0]
     try:
         system, path = fs.FileSystem.from_uri(fixed)
@@ -342,9 +341,9 @@ def _select(system: fs.FileSystem, path: str, kind: Kind) -> list[Any]:
 
 
 def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path, suffix: str) -> Path:
-    """Copies one file into the cache unless this version of it is there.
+    """Copies one file into the cache unless this version of it exists there.
 
-    The suffix is ours and not the file's: ``.json`` and some others mean something in a cache.
+    The cached file gets our own suffix, as ``.json`` and some others have a meaning in a cache.
     """
     version = f"{name}|{info.size}|{info.mtime_ns}|{_file_version(system, info.path)}"
     key = hashlib.blake2b(version.encode(), digest_size=16).hexdigest()
@@ -364,6 +363,6 @@ def _fetch(system: fs.FileSystem, info: Any, name: str, cache: Path, suffix: str
 
 
 def _file_version(system: fs.FileSystem, path: str) -> str:
-    """What fsspec knows of a file's version (etag, time of creation, ...)."""
+    """Returns what fsspec knows of a file's version (etag, time of creation, ...)."""
     handler = getattr(system, "handler", None)
     return str(handler.fs.ukey(path)) if handler is not None else ""

@@ -1,4 +1,4 @@
-"""Reads tables of text: CSV with whatever delimiter, JSON lines, a JSON list of objects."""
+"""Reads text tables: CSV with any delimiter, JSON lines, a JSON list of objects."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ _JSON_SUFFIXES = (".json", ".jsonl", ".ndjson")
 
 @dataclass(frozen=True)
 class Rows:
-    """The content of a table.
+    """Holds the content of a table.
 
     Attributes:
         name: Path of the file.
-        columns: Names of the columns, in their order.
-        values: Values of each column, one a row; None where a row has none.
-        lines: Where each row stands: lines of the file, or numbers of entries from 1.
+        columns: Names of the columns, in order.
+        values: Values of each column, one per row; None if a row has none.
+        lines: Line of each row in the file, or number of its entry from 1.
         by_line: Whether `lines` are lines.
-        problems: Rows that cannot be read, which are not among the values.
+        problems: Messages on rows that cannot be read, which are not in `values`.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Rows:
     problems: list[str]
 
     def where(self, row: int) -> str:
-        """What messages call a row."""
+        """Returns the name of a row for messages."""
         return f"{self.name}:{self.lines[row]}" if self.by_line else self._entry(self.lines[row])
 
     def _entry(self, number: int) -> str:
@@ -54,10 +54,10 @@ def read_rows(file: Path) -> Rows:
     """Reads a whole table.
 
     Args:
-        file: CSV (delimited by comma, semicolon or tab), or by its suffix JSON lines or JSON.
+        file: CSV (with comma, semicolon or tab), or JSON lines or JSON by its suffix.
 
     Raises:
-        UserError: If it is none, or its first line is no header.
+        UserError: If it is not a table, or its first line is not a header.
     """
     text = _text(file)
     if file.suffix.lower() not in _JSON_SUFFIXES:
@@ -118,7 +118,7 @@ def _read_csv(name: str, text: str) -> Rows:
 
 
 def _split(name: str, text: str) -> Iterator[tuple[int, list[str]]]:
-    """Yields the line in which a row begins and its fields; empty lines are passed over."""
+    """Yields the first line number of each row and its fields; empty lines are skipped."""
     first = next((line for line in text.splitlines() if line.strip()), "")
     delimiter = max(
         _DELIMITERS,

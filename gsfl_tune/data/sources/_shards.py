@@ -1,4 +1,4 @@
-"""What lies in tar shards, and where: found in one pass over each, and kept in the cache."""
+"""Lists the contents of tar shards, in one pass over each, and caches the lists."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from gsfl_tune.data.sources._remote import TAR, SourceFile
 from gsfl_tune.data.sources._tables import NO_LABEL
 from gsfl_tune.experiment.errors import UserError
 
-# Enters the name of what is kept: change it whenever a pass would find something else.
+# Part of the cached name; change it when a pass would find other contents.
 _VERSION = 1
-# Where a label may be, the first that any sample has: suffixes, or the key `label` of the JSON.
+# Places of a label, the first that any sample has: suffixes, or the key `label` of the JSON.
 LABELS = ("cls", "json", "txt")
 KEY = "label"
-# What is longer is no label.
+# Longer files are no labels.
 _LONGEST = 16 << 20
 _COMPRESSED = {
     b"\x1f\x8b": ".tar.gz",
@@ -37,7 +37,7 @@ _COMPRESSED = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where a file lies inside a shard."""
+    """Locates a file inside a shard."""
 
     name: str
     offset: int
@@ -46,7 +46,7 @@ class Place:
 
 @dataclass
 class ShardSample:
-    """The files of one key: images by suffix, and labels by where they were found."""
+    """Holds the files of one key: images by suffix, and labels by their place."""
 
     images: dict[str, Place] = field(default_factory=dict)
     labels: dict[str, int | str | None] = field(default_factory=dict)
@@ -54,14 +54,14 @@ class ShardSample:
 
 @dataclass
 class ShardListing:
-    """What one pass over a shard finds.
+    """Holds the result of one pass over a shard.
 
     Attributes:
-        samples: By key, in the order of the shard.
-        unused: Files that belong to no image and no label, by reason.
-        problems: What is wrong and does not keep the rest from being listed.
-        notices: What must be known.
-        suffixes: How many files have each.
+        samples: Samples by key, in the order of the shard.
+        unused: Number of files that are neither image nor label, by reason.
+        problems: Errors that do not prevent listing the rest.
+        notices: Messages that are no errors.
+        suffixes: Number of files by suffix.
     """
 
     samples: dict[str, ShardSample] = field(default_factory=dict)
@@ -71,7 +71,7 @@ class ShardListing:
     suffixes: Counter[str] = field(default_factory=Counter)
 
     def to_json(self) -> dict[str, Any]:
-        """As it is kept."""
+        """Returns the stored form."""
         samples = {
             key: [
                 {at: [each.name, each.offset, each.size] for at, each in sample.images.items()},
@@ -85,7 +85,7 @@ class ShardListing:
 
     @classmethod
     def from_json(cls, content: dict[str, Any]) -> ShardListing:
-        """What `to_json` gave."""
+        """Makes a listing from `to_json`."""
         samples = {
             key: ShardSample({suffix: Place(*place) for suffix, place in images.items()}, labels)
             for key, (images, labels) in content["samples"].items()
@@ -102,16 +102,16 @@ class ShardListing:
 def list_shards(
     files: Sequence[SourceFile], cache: Path, image: str | None, label: str | None
 ) -> list[ShardListing]:
-    """Lists the samples of shards; of files that have not changed, from the cache.
+    """Lists the samples of shards; unchanged shards come from the cache.
 
     Args:
         files: The shards.
         cache: The cache directory.
-        image: Suffix of the images; None: all that images have.
+        image: Suffix of the images; None: all suffixes of images.
         label: Suffix of the labels, or the key of the ``.json``; None: any of `LABELS`.
 
     Raises:
-        UserError: If one is no tar file.
+        UserError: If one is not a tar file.
     """
     state = hashlib.blake2b(f"{_VERSION} {image} {label} {heif()}\n".encode(), digest_size=16)
     for file in files:
@@ -136,10 +136,10 @@ def list_shards(
 
 
 def _list_shard(file: SourceFile, image: str | None, label: str | None) -> ShardListing:
-    """Goes through a shard once, from header to header; of its images nothing is read.
+    """Lists a shard in one pass over its headers, without reading images.
 
     Raises:
-        UserError: If it is no tar file.
+        UserError: If it is not a tar file.
     """
     found = ShardListing()
     try:
@@ -202,10 +202,10 @@ def _list_member(
 def _label(
     archive: tarfile.TarFile, member: tarfile.TarInfo, suffix: str, label: str | None
 ) -> int | str | None:
-    """The label that a file holds.
+    """Returns the label in a file.
 
     Raises:
-        ValueError: If it holds none.
+        ValueError: If there is none.
     """
     if member.size > _LONGEST:
         raise ValueError(f"{member.size:,} bytes are too many for a label")
@@ -232,7 +232,7 @@ def _label(
 
 
 def _check_end(file: SourceFile, offset: int, found: ShardListing) -> None:
-    """Says when a shard does not end as one does: `tarfile` takes a damaged header for the end."""
+    """Reports a shard with a wrong end, as `tarfile` takes a damaged header for the end."""
     with file.local.open("rb") as stream:
         stream.seek(offset)
         rest = stream.read(tarfile.BLOCKSIZE)

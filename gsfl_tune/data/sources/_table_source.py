@@ -1,4 +1,4 @@
-"""Sources that list their images in tables: what their labels mean, and which part they are."""
+"""Base of sources that list their images in tables: meaning of labels, and parts."""
 
 from __future__ import annotations
 
@@ -15,18 +15,17 @@ from gsfl_tune.data.sources._names import Part
 
 @dataclass(frozen=True)
 class LabelledTable:
-    """Labels and image names of one file or folder; the images stay on the disk.
+    """Holds labels and image names of one file or folder, and reads images on demand.
 
     Attributes:
-        name: What messages call it: its path or URL.
-        part: The part that its name tells.
-        labels: One a row; None where the row has none.
-        names: What every image is called, where it is called anything.
-        classes: Names of integer labels, where it has them.
-        stamp: Size and time of change of what holds the images.
-        folder: Where the images lie of rows that name a file instead of holding it; None if
-            all hold theirs.
-        groups: What every image belongs to, where the experiment names a column of it.
+        name: Name for messages: its path or URL.
+        part: The part in its name.
+        labels: One per row; None if the row has none.
+        names: Name of every image, if it has one.
+        classes: Names of integer labels, if known.
+        stamp: Size and time of change of the file with the images.
+        folder: Folder of images for rows that name a file; None if all rows contain their image.
+        groups: Group of every image, if the experiment names such a column.
     """
 
     name: str
@@ -39,36 +38,36 @@ class LabelledTable:
     groups: list[str | None] | None = field(default=None, kw_only=True)
 
     def where(self, row: int) -> str:
-        """What messages call a row."""
+        """Returns the name of a row for messages."""
         name = self.names[row]
         return f"{self.name}#{row}" + (f" ({name})" if name else "")
 
     def beside(self, row: int) -> Path | None:
-        """The file that a row names instead of holding it; None where it does not exist."""
+        """Returns the file that a row names; None if it does not exist."""
         name = self.names[row]
         if not name or self.folder is None:
             return None
-        file = self.folder / name  # an absolute path stays what it is
+        file = self.folder / name  # an absolute path is not changed
         return file if file.is_file() else None
 
     def stamp_of(self, row: int) -> tuple[int, int] | None:
-        """Size and time of change of what holds a row's image."""
+        """Returns size and time of change of the file with a row's image."""
         file = self.beside(row)
         if file is None:
             return self.stamp
         status = file.stat()
-        # Both: whether the row itself has bytes is not known before it is read.
+        # Both, as whether the row has bytes is unknown before it is read.
         return self.stamp[0] + status.st_size, max(self.stamp[1], status.st_mtime_ns)
 
     def content(self, value: bytes | None, row: int) -> bytes:
-        """The image of a row.
+        """Returns the image of a row.
 
         Args:
-            value: What the row holds.
-            row: Its number.
+            value: Value of the row.
+            row: Number of the row.
 
         Raises:
-            ValueError: If it holds nothing and the file that it names is not there.
+            ValueError: If it has no image and its file does not exist.
         """
         if value is not None:
             return value
@@ -84,15 +83,15 @@ Table = TypeVar("Table", bound=LabelledTable)
 
 
 class TableSource(Source, Generic[Table]):
-    """Rows of tables, each with an image and a label.
+    """Lists the rows of tables, each with an image and a label.
 
-    Labels that are integers are positions in the class names where there are any; without them
-    a label's number is its name. Rows without a label are left out and counted.
+    Integer labels are positions in the class names if there are any; otherwise a label's number is
+    its name. Rows without a label are left out and counted.
 
     Args:
-        tables: In the order of their names.
-        kind: What a row is called.
-        scoring: Whether classes are those of all parts, not of the training part alone.
+        tables: Tables in the order of their names.
+        kind: Name of a row for messages.
+        scoring: Whether classes are those of all parts, not only of the training part.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class TableSource(Source, Generic[Table]):
         self.kind = kind
         self._scoring = scoring
         if {table.part for table in tables} == {"test"} and not scoring:
-            # As somebody has it who was given a test set alone: all there is.
+            # A test part alone is used as all images.
             self.notices.append(
                 f"{some([table.name for table in tables], 2)}: called a test part, and there is no "
                 "other: used as images without a split"
@@ -156,7 +155,7 @@ class TableSource(Source, Generic[Table]):
             )
 
     def _note_unlabelled(self) -> None:
-        """Says which parts have files, and no labels."""
+        """Notes parts that have files but no labels."""
         rows: Counter[str | None] = Counter()
         for table in self._tables:
             rows[table.part] += len(table.labels)
@@ -179,7 +178,7 @@ class TableSource(Source, Generic[Table]):
                         f"{table.name}: its class names differ from those of {first.name}"
                     )
             return first.classes
-        # Labels that only validation or test files have are outside the list.
+        # Labels only in validation or test files are outside the list.
         training = [
             table for table in self._tables if self._scoring or table.part in (None, "train")
         ]

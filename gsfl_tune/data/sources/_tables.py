@@ -1,4 +1,4 @@
-"""Which columns of a table hold images and labels, and what the labels are."""
+"""Finds a table's columns of images and labels, and reads labels."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.sources._names import normal
 from gsfl_tune.experiment.errors import UserError
 
-# Of pandas, which writes the index of a frame into the file.
+# Columns of pandas, which writes a frame's index into the file.
 _INDEX = "__index_level_"
-# As the test files of the hub have it.
+# The mark for "no label" in test files of the hub.
 NO_LABEL = -1
 
 
 @dataclass(frozen=True)
 class Columns:
-    """Names of columns that the experiment gives: ``data.image_column`` and so on."""
+    """Holds column names given in the experiment: ``data.image_column`` and so on."""
 
     image: str | None = None
     label: str | None = None
@@ -30,14 +30,14 @@ class Columns:
 
 @dataclass(frozen=True)
 class Chosen:
-    """Which columns of a table are meant.
+    """Holds the chosen columns of a table.
 
     Attributes:
         image: Name of the column of images.
         label: Name of the column of labels.
-        group: Name of the column of groups, if the experiment names one.
+        group: Name of the column of groups, if given.
         has_path: Whether images have a path beside their bytes.
-        classes: Names of integer labels, where the table has them.
+        classes: Names of integer labels, if the table has them.
     """
 
     image: str
@@ -53,13 +53,13 @@ def choose_columns(
     """Finds the columns of images and labels.
 
     Args:
-        schema: Of the table.
-        features: What the `datasets` library knows of the columns, see `features_of`.
-        name: What messages call the table.
-        columns: What the experiment says.
+        schema: Schema of the table.
+        features: Descriptions of the columns by the `datasets` library, see `features_of`.
+        name: Name of the table for messages.
+        columns: Columns given in the experiment.
 
     Raises:
-        UserError: If there are none, or several that may be meant.
+        UserError: If there are none, or several candidates.
     """
     image = _image_column(schema, name, columns.image)
     label = _label_column(schema, features, name, columns.label)
@@ -72,23 +72,23 @@ def choose_columns(
 def class_names(
     schema: pa.Schema, features: dict[str, Any], name: str, columns: Columns
 ) -> list[str] | None:
-    """Names of the classes, where the schema gives them.
+    """Returns the names of the classes, if the schema has them.
 
     Raises:
-        UserError: If there is no column of labels, or several that may be meant.
+        UserError: If there is no column of labels, or several candidates.
     """
     return _class_names(features, _label_column(schema, features, name, columns.label))
 
 
 def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
-    """The labels of a column, one a row; None where a row has none (null, or -1).
+    """Returns the labels of a column, one per row; None if a row has none (null, or -1).
 
     Args:
-        column: Of integers, strings, booleans or whole floats.
-        name: What messages call the table.
+        column: Column of integers, strings, booleans or whole floats.
+        name: Name of the table for messages.
 
     Raises:
-        UserError: If a float is no whole number.
+        UserError: If a float is not a whole number.
     """
     if pa.types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
@@ -96,7 +96,7 @@ def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
         return [None if value is None else str(value) for value in column.to_pylist()]
     values = column.to_pylist()
     if pa.types.is_floating(column.type):
-        # pandas makes floats of integers where one is missing.
+        # pandas makes integers floats if one is missing.
         odd = [value for value in values if value is not None and value == value and value % 1]
         if odd:
             raise UserError(f"{name}: found the label {odd[0]}, allowed whole numbers or strings")
@@ -107,12 +107,12 @@ def labels_of(column: pa.ChunkedArray, name: str) -> list[int | str | None]:
 
 
 def groups_of(values: list[Any]) -> list[str | None]:
-    """Groups as text; None where a row has none."""
+    """Converts groups to text; None if a row has none."""
     return [None if value is None else str(value) for value in values]
 
 
 def features_of(schema: pa.Schema) -> dict[str, Any]:
-    """What the `datasets` library wrote of the columns into a schema; empty without."""
+    """Returns the `datasets` library's descriptions of the columns from a schema; empty without."""
     metadata = (schema.metadata or {}).get(b"huggingface")
     if not metadata:
         return {}
@@ -123,7 +123,7 @@ def features_of(schema: pa.Schema) -> dict[str, Any]:
 
 
 def known_features(info: dict[str, Any]) -> dict[str, Any]:
-    """The features of a ``dataset_info``, by column."""
+    """Returns the features of a ``dataset_info``, by column."""
     features = info.get("features") or {}
     return {name: value for name, value in features.items() if isinstance(value, dict)}
 
@@ -189,7 +189,7 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], name: str, given:
         if _holds_labels(field.type) and not field.name.startswith(_INDEX)
     ]
     declared = [c for c in found if features.get(c, {}).get("_type") == "ClassLabel"]
-    # Of floats only those that are called so: others measure something.
+    # Float columns only if their name says so: others are measurements.
     plain = [c for c in found if not pa.types.is_floating(schema.field(c).type)]
     for candidates in (["label"], ["labels"], declared, plain):
         present = [column for column in candidates if column in found]
@@ -221,7 +221,7 @@ def _candidate(schema: pa.Schema, features: dict[str, Any], column: str) -> str:
 
 
 def _described(schema: pa.Schema) -> str:
-    """The columns with their types."""
+    """Lists the columns with their types."""
     shown = some([f"{field.name} ({_kind(field.type)})" for field in schema], 20)
     return f"the columns {shown}"
 

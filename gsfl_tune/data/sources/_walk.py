@@ -1,4 +1,4 @@
-"""Finds the image files of a folder, and counts what is left out and why."""
+"""Finds the image files of a folder, and counts the files left out by reason."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from pathlib import Path
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES, heif, looks_like_image
 from gsfl_tune.data.sources._names import JUNK_FILES, JUNK_FOLDERS
 
-# By suffix are counted at most so many kinds; a folder of numbered files has as many suffixes.
+# Most suffixes that are counted one by one; numbered files may have as many as files.
 _KINDS = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """An image file.
+    """Names an image file.
 
     Attributes:
         folders: Names of the folders between the root and the file.
         file: Its path.
-        stamp: (size in bytes, time of change in ns); None for a link that leads nowhere.
+        stamp: (size in bytes, time of change in ns); None for a broken link.
     """
 
     folders: tuple[str, ...]
@@ -31,12 +31,12 @@ class Found:
 
 @dataclass
 class Listing:
-    """What lies in a folder.
+    """Holds the content of a folder.
 
     Attributes:
-        images: In the order of their paths.
-        folders: Names from the root to every folder that is no junk, empty ones too.
-        left_out: Files that are no images or not wanted, by reason.
+        images: Image files in the order of their paths.
+        folders: Names from the root to every folder that is not junk, including empty ones.
+        left_out: Number of files that are no images or not wanted, by reason.
     """
 
     images: list[Found] = field(default_factory=list)
@@ -52,10 +52,10 @@ class Listing:
 
 
 def walk(root: Path) -> Listing:
-    """Lists a folder and all below it, links followed.
+    """Lists a folder and all below it; links are followed.
 
-    Hidden files, and those of `JUNK_FOLDERS` and `JUNK_FILES`, are left out and counted, and so is
-    what has no suffix of an image format; a file without any suffix is asked for its first bytes.
+    Left out and counted are hidden files, those of `JUNK_FOLDERS` and `JUNK_FILES`, and files
+    without a suffix of an image format. For a file without any suffix its first bytes decide.
 
     Args:
         root: An existing folder.
@@ -92,12 +92,12 @@ def _walk(
 
 
 def is_junk(name: str) -> bool:
-    """Whether a folder is hidden, or made by a program beside people's images."""
+    """Returns whether a folder is hidden, or created by a program beside images."""
     return name.startswith((".", "__")) or name.lower() in JUNK_FOLDERS
 
 
 def why_left_out(entry: os.DirEntry[str] | Path) -> str | None:
-    """Why a file is no image of the data; None for one that is."""
+    """Returns why a file is not used as an image; None for an image."""
     name = entry.name
     suffix = os.path.splitext(name)[1].lower()
     if name.lower() in JUNK_FILES:

@@ -1,4 +1,4 @@
-"""What the `datasets` library saves: a `Dataset` or `DatasetDict` on the disk, as Arrow streams."""
+"""Datasets saved by the `datasets` library: a `Dataset` or `DatasetDict` as Arrow streams."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from gsfl_tune.experiment.errors import UserError
 
 STATE = "state.json"
 SPLITS = "dataset_dict.json"
-# How an Arrow stream ends: what comes next is nothing long.
+# The end mark of an Arrow stream: the next message has length zero.
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 WHAT = "the folder that `save_to_disk` of the datasets library wrote"
 
 
 @dataclass(frozen=True)
 class _Saved(LabelledTable):
-    """One saved `Dataset`.
+    """Holds one saved `Dataset`.
 
     Attributes:
-        files: Its Arrow streams, in their order.
+        files: Its Arrow streams, in order.
         image: Name of the column of images.
-        order: Which row of the files each row is; None where they are the same.
+        order: Row in the files for each row; None if they are the same.
     """
 
     files: list[Path]
@@ -51,18 +51,18 @@ class _Saved(LabelledTable):
 
 
 class ArrowSource(TableSource[_Saved]):
-    """Datasets as `Dataset.save_to_disk` and `DatasetDict.save_to_disk` write them.
+    """Reads datasets that `Dataset.save_to_disk` and `DatasetDict.save_to_disk` wrote.
 
-    The names of splits tell the parts, see `part_of_name`; a `Dataset` by itself is one without
-    a split. Class names come from ``dataset_info.json``. An indices mapping, as old versions of
-    the library saved with a shuffled dataset, is followed. The files are mapped into memory: no
-    more of them is read than the images at hand.
+    The names of splits give the parts, see `part_of_name`; a single `Dataset` has no split. Class
+    names come from ``dataset_info.json``. An indices mapping, which old versions of the library
+    saved for a shuffled dataset, is applied. Files are memory-mapped, so that only the images in
+    use are read.
 
     Args:
         path: The folder.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
-        group_column: Name of the column of what an image belongs to, if any.
+        group_column: Name of the column of groups of images, if any.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -83,7 +83,7 @@ class ArrowSource(TableSource[_Saved]):
         super().__init__([_open(folder, part, columns) for folder, part in saved], scoring=scoring)
 
     def _read(self, table: _Saved, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
-        """Reads one image at a time out of the mapped files."""
+        """Reads one image at a time from the mapped files."""
         batches = [batch for file in table.files for batch in _batches(file)]
         ends = list(accumulate(batch.num_rows for batch in batches))
         for row, position in sorted(rows.items()):
@@ -97,10 +97,10 @@ class ArrowSource(TableSource[_Saved]):
 
 
 def arrow_classes(path: str | list[str] | None, columns: Columns) -> int | None:
-    """How many classes a saved dataset names, without reading a row; None where it names none.
+    """Returns the number of classes a saved dataset names, without reading a row; or None.
 
     Raises:
-        UserError: As `ArrowSource`.
+        UserError: As for `ArrowSource`.
     """
     most = 0
     for folder, _ in _datasets(local_directory(path, WHAT)):
@@ -113,14 +113,14 @@ def arrow_classes(path: str | list[str] | None, columns: Columns) -> int | None:
 
 
 def is_saved(root: Path) -> bool:
-    """Whether a folder is what `save_to_disk` writes."""
+    """Returns whether `save_to_disk` wrote a folder."""
     return (root / SPLITS).is_file() or (
         (root / STATE).is_file() and (root / "dataset_info.json").is_file()
     )
 
 
 def _datasets(root: Path) -> list[tuple[Path, Part | None]]:
-    """The datasets of a folder, with the parts that the names of their splits tell."""
+    """Returns the datasets of a folder, with the parts in the names of their splits."""
     if (root / STATE).is_file():
         return [(root, None)]
     if (root / SPLITS).is_file():
@@ -138,7 +138,7 @@ def _datasets(root: Path) -> list[tuple[Path, Part | None]]:
                 f"{root / SPLITS}: names splits without a folder with {STATE}: {some(missing)}"
             )
     else:
-        # As somebody has it who saved one `Dataset` for each part.
+        # Without a `DatasetDict`: one saved `Dataset` per part.
         splits = sorted(folder.parent.name for folder in root.glob(f"*/{STATE}"))
         if not splits:
             raise UserError(
@@ -200,7 +200,7 @@ def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:
 
 
 def _order(folder: Path, state: dict[str, Any], count: int) -> list[int] | None:
-    """The indices mapping of a dataset that was selected from or shuffled; None without one."""
+    """Returns the indices mapping of a selected or shuffled dataset; None without one."""
     files = _files(folder, state, "_indices_data_files")
     if not files:
         return None
@@ -216,7 +216,7 @@ def _order(folder: Path, state: dict[str, Any], count: int) -> list[int] | None:
 
 
 def _files(folder: Path, state: dict[str, Any], key: str) -> list[Path]:
-    """The files that a state names, which lie in its folder."""
+    """Returns the files in a dataset's state, which are in its folder."""
     entries = state.get(key) or []
     names = [
         entry.get("filename") if isinstance(entry, dict) else None
@@ -238,7 +238,7 @@ def _features(folder: Path, schema: pa.Schema) -> dict[str, Any]:
 
 
 def _batches(file: Path) -> list[pa.RecordBatch]:
-    """All batches of a stream: views of the mapped file, of which nothing is read yet."""
+    """Returns all batches of a stream: views of the mapped file, not read yet."""
     try:
         batches = list(_stream(file))
         with file.open("rb") as stream:
@@ -247,7 +247,7 @@ def _batches(file: Path) -> list[pa.RecordBatch]:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: cannot be read as an Arrow stream: {error}") from error
     if not ended:
-        # Cut off between two batches, which the reader takes for its end.
+        # Cut off between two batches, which the reader takes for the end.
         raise UserError(f"{file}: ends too early: the end mark of an Arrow stream is missing")
     return batches
 

@@ -1,4 +1,4 @@
-"""COCO, iNaturalist, and competitions that hand out their annotations likewise."""
+"""COCO, iNaturalist, and competitions with annotations in the same layout."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ WHAT = "JSON files in the layout of COCO (images, annotations, categories)"
 
 
 class CocoSource(FileSource):
-    """JSON files with lists of images, annotations and categories.
+    """Reads JSON files with lists of images, annotations and categories.
 
-    Names of files tell the parts (``train2021.json``, ``valid/_annotations.coco.json``).
-    Supercategories are groups of classes where there are several.
+    Names of files give the parts (``train2021.json``, ``valid/_annotations.coco.json``).
+    Supercategories are groups of classes if there are several.
 
     Args:
-        path: A file, a folder that holds some, or a list of those.
-        root: Where the paths of images start from; default: found beside each file.
+        path: A file, a folder with such files, or a list of these.
+        root: Folder that image paths start from; default: found beside each file.
         crop: Whether each box is a sample; else each image is one, which needs one category.
-        scoring: Whether a test part alone stays one.
+        scoring: Whether a test part without other parts stays a test part.
 
     Raises:
-        UserError: If there is no such file, or several tell the same part.
+        UserError: If there is no such file, or several of the same part.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class CocoSource(FileSource):
             self.known_groups = None
 
     def annotations(self) -> Annotations:
-        """Collects boxes, and keypoints as points of parts."""
+        """Returns boxes, and keypoints as points of parts."""
         points = np.full((len(self.samples), len(self._parts), 2), np.nan, dtype=np.float32)
         column = {name: place for place, name in enumerate(self._parts)}
         for row, found in enumerate(self._points):
@@ -89,7 +89,7 @@ class CocoSource(FileSource):
     def _categories(
         self, files: Sequence[Description], contents: Sequence[CocoFile]
     ) -> dict[Key, str]:
-        """Names of all classes by id; sets `classes` and `known_groups`."""
+        """Returns the names of all classes by id; sets `classes` and `known_groups`."""
         names: dict[Key, str] = {}
         groups: dict[Key, str] = {}
         for file, content in zip(files, contents, strict=True):
@@ -114,7 +114,7 @@ class CocoSource(FileSource):
         return names
 
     def _one_an_image(self, file: Description, content: CocoFile) -> list[Annotation]:
-        """The annotation of each image that has one category."""
+        """Returns the annotation of each image that has one category."""
         of_image: dict[Key, list[Annotation]] = {}
         for annotation in content.annotations:
             of_image.setdefault(annotation.image, []).append(annotation)
@@ -136,7 +136,7 @@ class CocoSource(FileSource):
         return chosen
 
     def _boxes(self, content: CocoFile) -> list[Annotation]:
-        """The annotations that are a sample each, image by image: a file is read in one go."""
+        """Returns the annotations that are samples, image by image, so that a file is read once."""
         order = {image: place for place, image in enumerate(content.images)}
         chosen = []
         for annotation in content.annotations:
@@ -186,7 +186,7 @@ class CocoSource(FileSource):
 
 
 def _refuse_two_of_a_part(files: Sequence[Description]) -> None:
-    """Refuses files of a folder that may hold the same images."""
+    """Refuses files of a folder that may contain the same images."""
     for part in dict.fromkeys(file.part for file in files):
         of_part = [file.file for file in files if file.part == part and not file.named]
         if len({file.parent for file in of_part}) < len(of_part):

@@ -8,16 +8,16 @@ WHAT = f"the folder CUB_200_2011, which holds {', '.join(LISTS)} and images/"
 
 
 class CubSource(ListedSource):
-    """The four lists and the folder ``images/`` as they come out of the official archive.
+    """Reads the four lists and the folder ``images/`` of the official archive.
 
-    Boxes come from ``bounding_boxes.txt`` where it is there. Class names lose the number in front
-    (``001.Black_footed_Albatross``) and their underscores.
+    Boxes come from ``bounding_boxes.txt`` if it exists. Class names lose their number
+    (``001.Black_footed_Albatross``) and underscores.
 
     Args:
         path: The folder, or the folder that the archive was unpacked in.
 
     Raises:
-        UserError: If a file is missing or a line of one cannot be read.
+        UserError: If a file is missing or a line cannot be read.
     """
 
     def __init__(self, path: str | list[str] | None) -> None:

@@ -20,13 +20,13 @@ _HELP = (
 
 
 class DogsSource(FileSource):
-    """120 breeds, with the official train and test parts.
+    """Reads 120 breeds, with the official train and test parts.
 
-    Boxes come from ``Annotation/`` where it is there. Class names lose the number in front
-    (``n02085620-Chihuahua``) and their underscores.
+    Boxes come from ``Annotation/`` if it exists. Class names lose their number
+    (``n02085620-Chihuahua``) and underscores.
 
     Args:
-        path: The folder, or the one that holds it as ``stanford_dogs/``.
+        path: The folder, or the folder around ``stanford_dogs/``.
         crop: Whether each box is a sample; else each photograph is one.
 
     Raises:
@@ -61,7 +61,7 @@ class DogsSource(FileSource):
         self._list(root / "Images", rows, crop and self._boxes.is_dir())
 
     def annotations(self) -> Annotations:
-        """Reads boxes, of photographs with one dog."""
+        """Returns boxes of photographs with one dog."""
         if any(sample.box for sample in self.samples) or not self._boxes.is_dir():
             return super().annotations()
         found = (boxes_of(self._boxes / Path(name).with_suffix("")) for name in self._names)
@@ -96,10 +96,10 @@ class DogsSource(FileSource):
 
 
 def boxes_of(file: Path) -> list[Box]:
-    """Reads the boxes of a file in the layout of Pascal VOC; none without file.
+    """Reads the boxes of a Pascal VOC file; empty without a file.
 
     Raises:
-        UserError: If it is no such file.
+        UserError: If it is not such a file.
     """
     if not file.exists():
         return []

@@ -1,4 +1,4 @@
-"""Classification datasets as FiftyOne exports them (`FiftyOneImageClassificationDataset`)."""
+"""Classification datasets exported by FiftyOne (`FiftyOneImageClassificationDataset`)."""
 
 from __future__ import annotations
 
@@ -17,44 +17,44 @@ from gsfl_tune.experiment.errors import UserError
 
 LABELS = "labels.json"
 WHAT = f"a folder with data/ and {LABELS}, as FiftyOne exports it, or one for each part"
-# Detections in the format of COCO are exported into files of the same names.
+# COCO exports use files with the same names.
 _BEGINNING = re.compile(r'\s*\{\s*"(classes|labels)"\s*:')
 
 
 @dataclass(frozen=True)
 class _Export(LabelledTable):
-    """One exported folder.
+    """Holds one exported folder.
 
     Attributes:
         files: The image of every row.
-        stamps: Size and time of change of each; None for one that is not there.
+        stamps: Size and time of change of each; None for a missing one.
     """
 
     files: list[Path]
     stamps: list[tuple[int, int] | None]
 
     def where(self, row: int) -> str:
-        """The path of the file."""
+        """Returns the path of the file."""
         return str(self.files[row])
 
     def stamp_of(self, row: int) -> tuple[int, int] | None:
-        """Size and time of change of the file."""
+        """Returns size and time of change of the file."""
         return self.stamps[row]
 
 
 class FiftyOneSource(TableSource[_Export]):
-    """``data/`` with the images and ``labels.json`` with the label of each.
+    """Reads images in ``data/`` and their labels in ``labels.json``.
 
-    The names of images have their suffix or not; labels are positions in ``classes``, or names,
-    or mappings with the key ``label``. Folders for the parts, each an export of its own, are
-    known by their names.
+    Names of images may lack their suffix. Labels are positions in ``classes``, names, or mappings
+    with the key ``label``. Folders for the parts, each a separate export, are recognised by their
+    names.
 
     Args:
-        path: The folder, or the one that holds a folder for each part.
+        path: The folder, or the folder around those of the parts.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If a file is missing or is not of this format.
+        UserError: If a file is missing or has another format.
     """
 
     def __init__(self, path: str | list[str] | None, *, scoring: bool = False) -> None:
@@ -63,7 +63,7 @@ class FiftyOneSource(TableSource[_Export]):
             _open(folder, part, listings) for folder, part in _folders(local_directory(path, WHAT))
         ]
         super().__init__(exports, kind="image", scoring=scoring)
-        self.kind = "file"  # what is left out need not be images
+        self.kind = "file"  # left-out entries need not be images
         for listing, problems in listings:
             self.left_out.update(listing.left_out)
             self.problems += problems
@@ -74,7 +74,7 @@ class FiftyOneSource(TableSource[_Export]):
 
 
 def is_export(root: Path) -> bool:
-    """Whether a folder, or one for a part in it, looks like such an export."""
+    """Returns whether a folder, or one for a part in it, looks like such an export."""
     return _looks_like(root) or any(
         _looks_like(folder.parent) and _told(folder.parent.name)
         for folder in root.glob(f"*/{LABELS}")
@@ -82,10 +82,10 @@ def is_export(root: Path) -> bool:
 
 
 def fiftyone_classes(path: str | list[str] | None) -> int | None:
-    """How many classes an export names, without looking for an image; None where it names none.
+    """Returns the number of classes an export names, without opening images; or None.
 
     Raises:
-        UserError: As `FiftyOneSource`.
+        UserError: As for `FiftyOneSource`.
     """
     folders = _folders(local_directory(path, WHAT))
     return max((len(_content(folder)[0] or []) for folder, _ in folders), default=0) or None
@@ -106,7 +106,7 @@ def _told(name: str) -> Part | None:
 
 
 def _folders(root: Path) -> list[tuple[Path, Part | None]]:
-    """The exports of a folder, with the parts that their names tell."""
+    """Returns the exports of a folder, with the parts in their names."""
     if (root / LABELS).is_file():
         return [(root, None)]
     found = sorted(file.parent for file in root.glob(f"*/{LABELS}"))
@@ -116,7 +116,7 @@ def _folders(root: Path) -> list[tuple[Path, Part | None]]:
 
 
 def _content(folder: Path) -> tuple[list[str] | None, dict[str, Any]]:
-    """Class names, and the target of every image."""
+    """Returns class names, and the target of every image."""
     file = folder / LABELS
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
@@ -165,7 +165,7 @@ def _open(folder: Path, part: Part | None, listings: list[tuple[Listing, list[st
             wrong.append(f"{key}: {target!r}"[:80])
             continue
         labels.append(label)
-        # One that is not there turns out to be broken when it is read.
+        # A missing image is found broken when it is read.
         found = files[names[0]] if names else None
         chosen.append((found.file, found.stamp) if found else (folder / "data" / key, None))
     if several:
@@ -192,10 +192,10 @@ def _open(folder: Path, part: Part | None, listings: list[tuple[Listing, list[st
 
 
 def _target(value: Any) -> int | str | None:
-    """The label of an image; None where it has none.
+    """Returns the label of an image; None if it has none.
 
     Raises:
-        ValueError: If it has several, or something else.
+        ValueError: If it has several, or another kind of value.
     """
     if isinstance(value, dict):
         value = value.get("label")

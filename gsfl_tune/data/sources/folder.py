@@ -1,4 +1,4 @@
-"""A folder with one folder of images for each class, with or without split folders."""
+"""A folder with one folder of images per class, with or without split folders."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _JUST_TRAIN = ("train", "training")
 
 
 class FolderSource(FileSource):
-    """``ROOT/CLASS/**/image`` or ``ROOT/{train,val,test}/CLASS/**/image``.
+    """Reads ``ROOT/CLASS/**/image`` or ``ROOT/{train,val,test}/CLASS/**/image``.
 
-    There are split folders when a folder that is called for training has folders in it; the names
-    are those of `part_of_name` (``seg_train``, ``train_images``, ...), beside each other or, where
-    nothing is called just ``train``, all of them.
+    There are split folders if a folder named for training contains folders. Names follow
+    `part_of_name` (``seg_train``, ``train_images``, ...). Split folders are those beside ``train``
+    or, without a folder named just ``train``, all folders.
 
     Args:
         path: The root.
-        classes: Which folder is the class: the uppermost (``top``), the one that holds the image
-            (``leaf``), or all from the uppermost on (``path``, joined by ``/``). With the last
-            two, the folder above a class is its group.
+        classes: Which folder is the class: the uppermost (``top``), the one with the image
+            (``leaf``), or all below the root (``path``, joined by ``/``). With the last two, the
+            folder above a class is its group.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
@@ -56,7 +56,7 @@ class FolderSource(FileSource):
             self.problems.append(f"{root}: no class folders; expected {WHAT}{hint}")
 
     def _parts(self, root: Path, listing: Listing) -> dict[str, Part] | None:
-        """Which part every split folder is; None where there are none."""
+        """Returns the part of every split folder; None if there are none."""
         tops = [names[0] for names in listing.folders if len(names) == 1]
         divided = {names[0] for names in listing.folders if len(names) > 1}
         holding = {found.folders[0] for found in listing.images if found.folders}
@@ -83,7 +83,7 @@ class FolderSource(FileSource):
         if self._scoring:
             return told
         if set(told.values()) == {"test"}:
-            # As somebody has it who was given a test set alone: all there is.
+            # A test part alone is used as all images.
             self.notices.append(
                 f"{root}: only {some([f'{top}/' for top in told])}, no training folder beside it: "
                 "used as images without a split"
@@ -142,7 +142,7 @@ class FolderSource(FileSource):
     def _refuse_equal_names(
         self, root: Path, images: list[tuple[Found, str, Part | None]], depth: int
     ) -> None:
-        """Refuses leaves of one name in two places: they may be two classes."""
+        """Refuses leaf folders with one name in two places, as they may be two classes."""
         places: dict[str, set[str]] = {}
         for found, name, part in images:
             if part in (None, "train"):
@@ -156,13 +156,13 @@ class FolderSource(FileSource):
             )
 
     def _group(self, training: dict[str, tuple[str, ...]]) -> None:
-        """Takes the folder above a class for its group, where there are several."""
+        """Makes the folder above a class its group, if there are several."""
         groups = [normal("/".join(training[name][:-1])) for name in self.classes]
         if all(groups) and len(set(groups)) > 1:
             self.known_groups = groups
 
     def _say_nested(self, images: list[tuple[Found, str, Part | None]], depth: int) -> None:
-        """Says when folders inside the classes look like finer classes."""
+        """Notes folders inside classes that look like finer classes."""
         leaves = {found.folders[depth:] for found, _, part in images if part in (None, "train")}
         if not leaves or any(len(leaf) == 1 for leaf in leaves):
             return
@@ -176,7 +176,7 @@ class FolderSource(FileSource):
             )
 
     def _refuse_structure(self, root: Path, listing: Listing, depth: int) -> None:
-        """Refuses folders that are no classes, and says which path is probably meant."""
+        """Refuses folders that are not classes, and says which path is probably meant."""
         if self.problems or self._classes != "top" or not self.classes:
             return
         known = known_layout(root)
@@ -206,7 +206,7 @@ class FolderSource(FileSource):
 
 
 def _told(tops: list[str]) -> dict[str, Part]:
-    """The part of every folder whose name tells one."""
+    """Returns the part of every folder whose name has one."""
     told: dict[str, Part] = {}
     for top in tops:
         try:
@@ -219,6 +219,6 @@ def _told(tops: list[str]) -> dict[str, Part]:
 
 
 def _alike(inner: dict[str, set[str]]) -> bool:
-    """Whether folders hold folders of the same names, two or more."""
+    """Returns whether two or more folders contain folders of the same names."""
     common, everything = set.intersection(*inner.values()), set.union(*inner.values())
     return len(common) >= 2 and len(common) >= 0.8 * len(everything)

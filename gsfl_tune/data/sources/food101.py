@@ -1,4 +1,4 @@
-"""Food-101 in the layout that torchvision downloads and reads."""
+"""Food-101 in torchvision's layout."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gsfl_tune.experiment.errors import UserError
 
 
 class Food101Source(BenchmarkSource):
-    """101 dishes, with the official train and test parts.
+    """Reads 101 dishes, with the official train and test parts.
 
     Class names lose their underscores (``apple_pie``).
     """

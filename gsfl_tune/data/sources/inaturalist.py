@@ -1,4 +1,4 @@
-"""iNaturalist 2021 in its official layout, and in that of torchvision."""
+"""iNaturalist 2021 in its official layout and in torchvision's."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
 from gsfl_tune.data.sources._walk import Found, walk
 from gsfl_tune.experiment.errors import UserError
 
-# In torchvision's names and those of the archives.
+# Names in torchvision and in the archives.
 TRAIN = ("2021_train", "train")
 MINI = ("2021_train_mini", "train_mini")
 VALIDATION = ("2021_valid", "val")
@@ -24,17 +24,17 @@ WHAT = (
 
 
 class INaturalistSource(FileSource):
-    """The species of 2021, with the train and validation parts; families are known groups.
+    """Reads the species of 2021, with train and validation parts; families are known groups.
 
-    ``2021_train_mini`` is a part of ``2021_train`` and used where that is missing. The official
+    ``2021_train_mini`` is a part of ``2021_train`` and is used if that is missing. The official
     test images have no labels.
 
     Args:
-        path: The folder that holds those of the parts, or one of these by itself.
+        path: The folder around those of the parts, or one of these.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If there are none.
+        UserError: If there are no species.
     """
 
     def __init__(self, path: str | list[str] | None, *, scoring: bool = False) -> None:
@@ -74,7 +74,7 @@ class INaturalistSource(FileSource):
         self.drop_empty_classes()
 
     def _parts(self, root: Path) -> list[tuple[Path, Part | None]]:
-        """The folders of the parts."""
+        """Returns the folders of the parts."""
         whole, mini, validation = (
             next((root / name for name in names if any((root / name).glob(SPECIES))), None)
             for names in (TRAIN, MINI, VALIDATION)
@@ -102,10 +102,10 @@ class INaturalistSource(FileSource):
 
 
 def inaturalist_classes(path: str | list[str] | None) -> int | None:
-    """How many species a folder has, without looking for an image.
+    """Returns the number of species in a folder, without looking for images.
 
     Raises:
-        UserError: As `INaturalistSource`.
+        UserError: As for `INaturalistSource`.
     """
     root = local_directory(path, WHAT)
     for name in (*TRAIN, *MINI, *VALIDATION, "."):
@@ -116,7 +116,7 @@ def inaturalist_classes(path: str | list[str] | None) -> int | None:
 
 
 def _named(folders: list[str]) -> tuple[list[str], list[str]]:
-    """Name and family of species; those of one name in two families have the family behind it."""
+    """Returns name and family of species; equal names get their family appended."""
     rows = []
     for folder in folders:
         match = _SPECIES.fullmatch(folder)

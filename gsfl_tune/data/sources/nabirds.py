@@ -14,17 +14,17 @@ WHAT = f"the folder nabirds, which holds {', '.join(FILES)} and images/"
 
 
 class NABirdsSource(ListedSource):
-    """The lists and the folder ``images/`` as they come out of the official archive.
+    """Reads the lists and the folder ``images/`` of the official archive.
 
-    The classes are the nodes of the hierarchy that have images; their parents are known groups.
-    The rest of its nodes (orders, families, birds of which only male and female are told apart)
-    have no images, and are counted. Names of several classes get their number behind them.
+    Classes are the nodes of the hierarchy that have images; their parents are known groups. Other
+    nodes (orders, families, birds with separate male and female classes) have no images and are
+    counted. Names of several classes get their number appended.
 
     Args:
         path: The folder, or the folder that the archive was unpacked in.
 
     Raises:
-        UserError: If a file is missing or a line of one cannot be read.
+        UserError: If a file is missing or a line cannot be read.
     """
 
     def __init__(self, path: str | list[str] | None) -> None:
@@ -55,7 +55,7 @@ class NABirdsSource(ListedSource):
 
 
 def _told_apart(numbers: list[str], names: dict[str, str]) -> list[str]:
-    """Names of nodes, with the number behind where several have the same."""
+    """Returns names of nodes, with the number appended to equal names."""
     counts = Counter(names[number] for number in numbers)
     return [
         f"{names[number]} [{number}]" if counts[names[number]] > 1 else names[number]

@@ -24,15 +24,15 @@ from gsfl_tune.data.sources._tables import (
 )
 from gsfl_tune.experiment.errors import UserError
 
-# Bytes that are read ahead. With its defaults pyarrow (26.0.1) holds the whole column of a row
-# group, half a gigabyte or more in files that people write; either setting alone changes nothing.
+# Bytes that are read ahead. With its defaults pyarrow (26.0.1) keeps the whole column of a row
+# group, half a gigabyte or more in common files. Both settings are needed.
 _BUFFER = 4 << 20
 _ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class _ParquetTable(LabelledTable):
-    """One file.
+    """Holds one file.
 
     Attributes:
         local: Where it can be read.
@@ -44,24 +44,24 @@ class _ParquetTable(LabelledTable):
 
 
 class ParquetSource(TableSource[_ParquetTable]):
-    """A column of images (struct<bytes, path> or binary) and one of labels.
+    """Reads a column of images (struct<bytes, path> or binary) and one of labels.
 
     Names of integer labels come from the schema's ``huggingface`` metadata; without them a label's
     number is its name. Rows without a label (null, or -1) are left out and counted. Names of files
-    tell the parts, see `part_of_name`; failing that, the folder that a file lies in.
+    give the parts, see `part_of_name`; otherwise the file's folder does.
 
     Args:
-        path: A file, a folder, a pattern with ``*`` or ``{000..003}``, or a list of those; local
-            or a URL.
-        cache: Where files of other machines are kept.
-        config: Which of several configurations side by side.
+        path: A file, a folder, a pattern with ``*`` or ``{000..003}``, or a list of these; local or
+            a URL.
+        cache: Folder for copies of remote files.
+        config: Name of the configuration, if there are several.
         image_column: Name of the column of images; default: found.
         label_column: Name of the column of labels; default: found.
         group_column: Name of the column of what an image belongs to, if any.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If nothing is found or a file does not have this layout.
+        UserError: If nothing is found or a file has another layout.
     """
 
     def __init__(
@@ -104,10 +104,10 @@ class ParquetSource(TableSource[_ParquetTable]):
 def parquet_classes(
     path: str | list[str] | None, config: str | None, columns: Columns
 ) -> int | None:
-    """How many classes local files name, without reading a row; None where they name none.
+    """Returns the number of classes local files name, without reading a row; or None.
 
     Raises:
-        UserError: As `ParquetSource`.
+        UserError: As for `ParquetSource`.
     """
     most = 0
     for file in find_files(path, Path(), PARQUET, config):
@@ -124,7 +124,7 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
     """Reads the labels of a file.
 
     Raises:
-        UserError: If it is no Parquet file, or its columns are not those of images and labels.
+        UserError: If it is not a Parquet file, or lacks columns of images and labels.
     """
     try:
         with pq.ParquetFile(file.local) as opened:
@@ -166,7 +166,7 @@ def _unreadable(file: SourceFile, error: Exception) -> UserError:
 
 
 def _lacks_bytes(metadata: pq.FileMetaData, image: str) -> bool:
-    """Whether rows may have no image bytes; True where the file does not say."""
+    """Returns whether rows may have no image bytes; True if the file does not say."""
     for group in range(metadata.num_row_groups):
         row_group = metadata.row_group(group)
         for position in range(row_group.num_columns):

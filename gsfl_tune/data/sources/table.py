@@ -1,4 +1,4 @@
-"""Tables of text with a row for each image: CSV, JSON lines, a JSON list."""
+"""Text tables with a row per image: CSV, JSON lines, a JSON list."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Table:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """A row that has a file and a label."""
+    """Holds a row that has a file and a label."""
 
     table: _Table
     row: int
@@ -71,24 +71,24 @@ class _Entry:
 
 
 class TextTableSource(FileSource):
-    """One row an image: a file (path, name or id) and a label, in columns that are found by name.
+    """Reads tables with one row per image: a file (path, name or id) and a label.
 
-    Reads what Kaggle, the ``imagefolder`` of the `datasets` library (``metadata.csv``), Label
-    Studio (CSV, JSON-MIN) and Roboflow (``_classes.csv``, one-hot) write. Rows without a file
-    name, without a label or with several are left out and counted; files that do not exist turn
-    out to be broken. Parts are told by a column, else by the name of the table or of the folder
-    around it, else by the folders in the paths of its rows.
+    Columns are found by name. Known are tables of Kaggle, of the ``imagefolder`` of the `datasets`
+    library (``metadata.csv``), of Label Studio (CSV, JSON-MIN) and of Roboflow (``_classes.csv``,
+    one-hot). Rows without a file name, without a label or with several are left out and counted.
+    Missing files are found broken when they are read. Parts come from a column, else from the name
+    of the table or its folder, else from folders in the paths of its rows.
 
     Args:
-        path: A table, a folder that holds some, or a list of those.
+        path: A table, a folder with tables, or a list of these.
         kind: ``csv`` or ``jsonl``: which tables of a folder are meant.
         given: Names of columns.
-        root: Where relative paths start from; default: found beside each table.
+        root: Folder that relative paths start from; default: found beside each table.
         crop: Whether each box is a sample; else each file is one.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If there is no table, or its columns are not those of files and labels.
+        UserError: If there is no table, or it lacks columns of files and labels.
     """
 
     def __init__(
@@ -128,10 +128,10 @@ class TextTableSource(FileSource):
         self._list(self._with_boxes(entries) if boxed else self._one_a_file(entries), boxed)
 
     def annotations(self) -> Annotations:
-        """Reads boxes, and what ``data.point_columns`` and ``data.attribute_columns`` name.
+        """Returns boxes, and the values of ``data.point_columns`` and ``data.attribute_columns``.
 
         Raises:
-            UserError: If a cell is not understood.
+            UserError: If a cell cannot be read.
         """
         parts, attributes = self._given.points, self._given.attributes
         points = np.full((len(self._listed), len(parts), 2), np.nan, dtype=np.float32)
@@ -158,7 +158,7 @@ class TextTableSource(FileSource):
         )
 
     def _open(self, file: Description, given: Given) -> _Table | UserError:
-        """A table; of a folder, those that are none are left for `_choose` to judge."""
+        """Opens a table; returns errors for files of a folder, which `_choose` judges."""
         try:
             rows = read_rows(file.file)
             return _Table(file, rows, find_roles(rows, given))
@@ -168,7 +168,7 @@ class TextTableSource(FileSource):
             return error
 
     def _choose(self, found: Sequence[_Table | UserError]) -> list[_Table]:
-        """The tables to read, of all that were found.
+        """Chooses the tables to read.
 
         Raises:
             UserError: If there is none with labels, or it is not clear which are meant.
@@ -238,7 +238,7 @@ class TextTableSource(FileSource):
         return whole
 
     def _entries(self, table: _Table, labels: Sequence[Label | None]) -> list[_Entry]:
-        """Rows that have a label and the name of a file."""
+        """Returns rows that have a label and the name of a file."""
         rows, roles = table.rows, table.roles
         names = ["" if v is None else str(v).strip() for v in rows.values[roles.image]]
         parts = self._parts(table, names)
@@ -270,7 +270,7 @@ class TextTableSource(FileSource):
         return entries
 
     def _parts(self, table: _Table, names: Sequence[str]) -> list[Part | None]:
-        """The part of every row."""
+        """Returns the part of every row."""
         count = len(table.rows)
         if table.roles.split is not None:
             cells = [
@@ -303,13 +303,13 @@ class TextTableSource(FileSource):
         return [None] * count
 
     def _add_problems(self, lines: Sequence[str]) -> None:
-        """Adds a few problems of one kind, and how many more there are."""
+        """Adds a few problems of one kind, and the number of further ones."""
         self.problems += lines[:5]
         if len(lines) > 5:
             self.problems.append(f"and {len(lines) - 5:,} more rows like the one above")
 
     def _with_boxes(self, entries: Sequence[_Entry]) -> list[_Entry]:
-        """Rows that have a box; those of one file follow each other, so that it is read once."""
+        """Returns rows with a box, sorted by file, so that each file is read once."""
         order = {file: place for place, file in enumerate(dict.fromkeys(e.file for e in entries))}
         kept = []
         for entry in entries:
@@ -322,7 +322,7 @@ class TextTableSource(FileSource):
         return sorted(kept, key=lambda entry: order[entry.file])
 
     def _one_a_file(self, entries: Sequence[_Entry]) -> list[_Entry]:
-        """The rows of files that have one label."""
+        """Returns the rows of files that have one label."""
         of_file: dict[tuple[Path, Part | None], list[_Entry]] = {}
         for entry in entries:
             of_file.setdefault((entry.file, entry.part), []).append(entry)
@@ -362,7 +362,7 @@ class TextTableSource(FileSource):
     def _note_unlabelled(
         self, tables: Sequence[_Table], labels: Sequence[Sequence[Label | None]]
     ) -> None:
-        """Says which parts have tables, and no labels."""
+        """Notes parts that have tables but no labels."""
         for part in dict.fromkeys(table.description.part for table in tables):
             of_part = [
                 found
@@ -378,7 +378,7 @@ class TextTableSource(FileSource):
 
 
 def _classes(entries: Sequence[_Entry], scoring: bool) -> list[str]:
-    """Names of the classes: those that training rows have, numbers by their value."""
+    """Returns the classes of training rows, in the order of their numbers or names."""
     training = [entry for entry in entries if scoring or entry.part in (None, "train")]
     values = {entry.label for entry in training or entries}
     ordered = sorted(values, key=lambda value: (isinstance(value, str), value))
@@ -386,7 +386,7 @@ def _classes(entries: Sequence[_Entry], scoring: bool) -> list[str]:
 
 
 def _part_of_folders(name: str) -> Part | None:
-    """The part that the folders of a path tell, the nearest one first."""
+    """Returns the part in the folder names of a path, the nearest first."""
     folders = reversed(Path(name.replace("\\", "/")).parts[:-1])
     return next((part for part in map(told_part, folders) if part is not None), None)
 

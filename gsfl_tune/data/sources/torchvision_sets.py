@@ -1,7 +1,7 @@
-"""Benchmarks in the layouts that torchvision downloads and reads.
+"""Benchmarks in torchvision's layouts.
 
-The lists are read here, because torchvision keeps the paths of its images private and
-opens a broken one without saying which; torchvision does the downloads.
+The lists are read here, because torchvision keeps the paths of its images private and does not say
+which image is broken. torchvision does the downloads.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from gsfl_tune.experiment.errors import UserError
 
 
 class AircraftSource(BenchmarkSource):
-    """FGVC Aircraft, 100 variants, with its train, val and test parts.
+    """Reads FGVC Aircraft, 100 variants, with its train, val and test parts.
 
-    The line of 20 pixels below every photograph that names its photographer is cut: who took a
-    picture tells what he likes to take (Maji et al., arXiv 1306.5151, say to remove it).
+    The lowest 20 pixels of every photograph name the photographer and are cut. Maji et al., arXiv
+    1306.5151, say to remove them, as photographers prefer certain aircraft.
     """
 
     folder = "fgvc-aircraft-2013b"
@@ -63,7 +63,7 @@ class AircraftSource(BenchmarkSource):
 
 
 class FlowersSource(BenchmarkSource):
-    """Oxford 102 Flowers with its train, validation and test parts."""
+    """Reads Oxford 102 Flowers with its train, validation and test parts."""
 
     folder = "flowers-102"
     torchvision_name = "Flowers102"
@@ -96,7 +96,7 @@ class FlowersSource(BenchmarkSource):
 
 
 class PetsSource(BenchmarkSource):
-    """Oxford-IIIT Pet, 37 breeds, with its trainval and test parts."""
+    """Reads Oxford-IIIT Pet, 37 breeds, with its trainval and test parts."""
 
     folder = "oxford-iiit-pet"
     torchvision_name = "OxfordIIITPet"
@@ -128,7 +128,7 @@ class PetsSource(BenchmarkSource):
 
 
 class CarsSource(BenchmarkSource):
-    """Stanford Cars, 196 models with their boxes, from an existing folder."""
+    """Reads Stanford Cars, 196 models with their boxes, from an existing folder."""
 
     folder = "stanford_cars"
     torchvision_name = "StanfordCars"
@@ -163,7 +163,7 @@ class CarsSource(BenchmarkSource):
 
 
 def _box(row: Any) -> Box | None:
-    """The box of a car: two corners, whose pixels are counted from 1."""
+    """Returns the box of a car: two corners, whose pixels are counted from 1."""
     names = ("bbox_x1", "bbox_y1", "bbox_x2", "bbox_y2")
     if not set(names) <= set(row.dtype.names or ()):
         return None

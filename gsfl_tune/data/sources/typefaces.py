@@ -1,4 +1,4 @@
-"""The embedded data set: crops of text in the faces that matplotlib ships."""
+"""The embedded data set: rendered text in the typefaces of matplotlib."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gsfl_tune.data.sources._base import Part, Reader, Sample, Source
 from gsfl_tune.experiment.data_config import TypefacesConfig
 from gsfl_tune.experiment.errors import UserError
 
-# Enters the digests: change it whenever the rendered pixels change.
+# Part of the digests; change it when the rendered pixels change.
 RENDER_VERSION = 1
 
 # (class, family, file), in the order of the labels.
@@ -48,10 +48,10 @@ _CONSONANTS = "bcdfghjklmnpqrstvwxyz"
 
 
 class TypefacesSource(Source):
-    """Images rendered on demand; the same ones for the same configuration, in any order.
+    """Renders images on demand; equal for equal configurations, in any order.
 
     Args:
-        config: How many images, their size, and the seed.
+        config: Number of images, their size, and the seed.
     """
 
     def __init__(self, config: TypefacesConfig) -> None:
@@ -72,7 +72,7 @@ class TypefacesSource(Source):
                     )
 
     def known_digests(self) -> list[bytes]:
-        """Digests of what an image is rendered from."""
+        """Returns digests of the values that an image is rendered from."""
         config = self._config
         return [
             hashlib.blake2b(
@@ -98,24 +98,24 @@ class TypefacesSource(Source):
             )
 
 
-# The ranges below are chosen so that a linear classifier on frozen EfficientNet-Lite0 features
-# (96 px, 40 images a class) reaches about 30 %: hard, and with room to search in.
+# With the ranges below a linear classifier on frozen EfficientNet-Lite0 features (96 px, 40 images
+# per class) reaches about 30 %. The task is hard, and a search can improve it.
 
 
 def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
-    """Renders one crop of text: random words, colours, rotation, blur and noise.
+    """Renders one crop of text with random words, colours, rotation, blur and noise.
 
     Args:
-        label: Which of `FACES`.
+        label: Position in `FACES`.
         size: Side of the image in pixels.
-        seed: Non-negative integers that everything random follows from.
+        seed: Non-negative integers that decide all random numbers.
 
     Returns:
         RGB image of (size, size).
     """
     random = np.random.default_rng(list(seed))
     background, ink = _colors(random)
-    # Large enough that no corner is bare after any rotation: cos 15 + sin 15 is 1.22.
+    # Large enough to cover all corners after any rotation: cos 15 + sin 15 is 1.22.
     canvas = int(size * 1.25)
     image = Image.new("RGB", (canvas, canvas), background)
     draw = ImageDraw.Draw(image)
@@ -126,7 +126,8 @@ def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
     while y < canvas:
         x = -height * random.uniform(0.0, 3.0)
         while x < canvas:
-            # Word by word with one space for all faces: its width would give a face away.
+            # Word by word with one space width for all faces, which would otherwise identify a
+            # face.
             word = _word(random)
             draw.text((x, y), word, font=font, fill=ink)
             x += font.getlength(word) + 0.35 * height
@@ -141,7 +142,7 @@ def render(label: int, *, size: int, seed: Sequence[int]) -> Image.Image:
 
 
 def _word(random: np.random.Generator) -> str:
-    """A pronounceable word, or a number now and then."""
+    """Returns a pronounceable word, or sometimes a number."""
     if random.random() < 0.1:
         return str(random.integers(10, 10000))
     letters: list[str] = []
@@ -156,7 +157,7 @@ def _word(random: np.random.Generator) -> str:
 
 
 def _colors(random: np.random.Generator) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
-    """Background and ink that differ enough in brightness to be read."""
+    """Returns background and ink colours that differ enough in brightness to be read."""
     while True:
         background, ink = random.integers(0, 256, (2, 3))
         if abs(_luma(background) - _luma(ink)) > 70:
@@ -173,7 +174,7 @@ def _triple(color: np.ndarray) -> tuple[int, int, int]:
 
 @functools.lru_cache(maxsize=1024)
 def _font_bytes(label: int) -> bytes:
-    # Its files are wanted, not the library, which takes longer to import than fonts to read.
+    # Only the library's files are needed; importing it would take longer than reading fonts.
     origin = getattr(find_spec("matplotlib"), "origin", None)
     if origin is None:
         raise UserError(
@@ -186,7 +187,7 @@ def _font_bytes(label: int) -> bytes:
 def _font(label: int, height: int) -> ImageFont.FreeTypeFont:
     import io
 
-    # A face object must not be shared by threads. The basic layout engine is in every Pillow.
+    # Threads must not share a font object. The basic layout engine is in every Pillow.
     return ImageFont.truetype(
         io.BytesIO(_font_bytes(label)), height, layout_engine=ImageFont.Layout.BASIC
     )

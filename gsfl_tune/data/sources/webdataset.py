@@ -1,4 +1,4 @@
-"""WebDataset shards: tar files in which the files of one sample share a name."""
+"""WebDataset shards: tar files in which the files of a sample share a name."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _CLASS_FILES = ("classes.txt", "classes.json")
 
 @dataclass(frozen=True)
 class _Shard(LabelledTable):
-    """One tar file.
+    """Holds one tar file.
 
     Attributes:
         local: Where it can be read.
-        places: Where the image of every row lies in it.
+        places: Place of every row's image in it.
     """
 
     local: Path
@@ -34,25 +34,25 @@ class _Shard(LabelledTable):
 
 
 class WebDatasetSource(TableSource[_Shard]):
-    """Samples of tar files: an image, and its label in a ``.cls``, ``.json`` or ``.txt`` beside it.
+    """Reads samples of tar files: an image, with its label in a ``.cls``, ``.json`` or ``.txt``.
 
-    The files of a sample have the same name up to the first dot. The label is an integer or a
-    name; names of integers come from ``classes.txt`` (a name a line) or ``classes.json`` (a
-    list, or a mapping of one to the other) beside the shards. Every shard is gone through once,
-    and where its images lie is kept in the cache: reading one is one seek. Names of shards tell the
-    parts, see `part_of_name`.
+    The files of a sample have the same name up to the first dot. The label is an integer or a name.
+    Names of integers come from ``classes.txt`` (one name per line) or ``classes.json`` (a list, or
+    a mapping in either direction) beside the shards. Every shard is scanned once and the places of
+    its images are cached, so that reading one is one seek. Names of shards give the parts, see
+    `part_of_name`.
 
     Args:
         path: A file, a folder, a pattern (``train-{000000..000003}.tar``, ``*.tar``), or a list of
-            those; local or a URL.
-        cache: Where files of other machines are kept.
-        config: Which of several folders of shards side by side.
-        image_column: Suffix of the images, where samples have several.
+            these; local or a URL.
+        cache: Folder for copies of remote files.
+        config: Name of the folder of shards, if there are several.
+        image_column: Suffix of the images, if samples have several.
         label_column: Suffix of the labels, or the key of the ``.json``.
         scoring: Whether classes are those of all parts, not of the training part alone.
 
     Raises:
-        UserError: If nothing is found, or a file is no tar file or a compressed one.
+        UserError: If nothing is found, or a file is not an uncompressed tar file.
     """
 
     def __init__(
@@ -67,7 +67,7 @@ class WebDatasetSource(TableSource[_Shard]):
     ) -> None:
         files = find_files(path, cache, TAR, config)
         image, label = _bare(image_column), _bare(label_column)
-        # Those of files are compared in small letters; a key of the JSON is what it is.
+        # Suffixes are compared in lower case; a key of the JSON is not changed.
         image = image.lower() if image else None
         listed = list_shards(files, cache, image, label)
         chosen = _chosen_label(listed, label)
@@ -90,7 +90,7 @@ class WebDatasetSource(TableSource[_Shard]):
         self._refuse_no_labels(files, listed, label, chosen)
 
     def _read(self, table: _Shard, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
-        """Reads each image by itself, where it lies."""
+        """Reads each image directly from its place."""
         for row, position in sorted(rows.items()):
             yield position, functools.partial(_read_at, table.local, table.places[row])
 
@@ -101,7 +101,7 @@ class WebDatasetSource(TableSource[_Shard]):
         label: str | None,
         chosen: str | None,
     ) -> None:
-        """Refuses shards without labels, or with captions in their place."""
+        """Refuses shards without labels, or with captions instead."""
         where = some([file.name for file in files], 2)
         if not self.samples and not self.problems:
             suffixes: Counter[str] = Counter()
@@ -129,10 +129,10 @@ class WebDatasetSource(TableSource[_Shard]):
 
 
 def webdataset_classes(path: str | list[str] | None, config: str | None) -> int | None:
-    """How many classes a file beside local shards names; None where there is none.
+    """Returns the number of classes that a file beside local shards names; or None.
 
     Raises:
-        UserError: As `WebDatasetSource`.
+        UserError: As for `WebDatasetSource`.
     """
     names = _class_names(find_files(path, Path(), TAR, config), Path())
     return len(names) if names else None
@@ -143,7 +143,7 @@ def _bare(suffix: str | None) -> str | None:
 
 
 def _chosen_label(listed: Sequence[ShardListing], label: str | None) -> str | None:
-    """The suffix of the files that hold the labels; None where none do."""
+    """Returns the suffix of the files with the labels; None if there are none."""
     counts: Counter[str] = Counter()
     for found in listed:
         for sample in found.samples.values():
@@ -190,9 +190,9 @@ def _shard(
 
 
 def _class_names(files: Sequence[SourceFile], cache: Path) -> list[str] | None:
-    """Names of the classes, from a file beside the shards or their folder; None without one."""
+    """Returns class names from a file beside the shards or their folder; None without one."""
     own = dict.fromkeys(file.name.rpartition("/")[0] for file in files)
-    # Beside `train/` and `val/`, and never in a folder that the shards may share with others.
+    # Beside `train/` and `val/`, and never in a folder that the shards may share with other data.
     above = dict.fromkeys(
         folder.rpartition("/")[0] for folder in own if is_structure(folder.rpartition("/")[2])
     )
@@ -205,10 +205,10 @@ def _class_names(files: Sequence[SourceFile], cache: Path) -> list[str] | None:
 
 
 def _read_classes(file: Path, name: str) -> list[str]:
-    """The names in a file of class names.
+    """Returns the names in a file of class names.
 
     Raises:
-        UserError: If it holds something else.
+        UserError: If it has other content.
     """
     try:
         text = file.read_text(encoding="utf-8-sig")

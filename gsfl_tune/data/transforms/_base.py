@@ -1,4 +1,4 @@
-"""What every further change of a training image offers, and where its random numbers come from."""
+"""The interface of further transforms, and their random streams."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from torch import Tensor
 
 
 class Streams:
-    """Generators by name, each a function of the entropy and its name alone.
+    """Gives generators by name, each a function of only the entropy and its name.
 
-    A transform that is switched on or off therefore changes no other.
+    So a transform that is switched on or off changes no other one.
 
     Args:
-        entropy: Seed, epoch, and whatever else decides the numbers.
+        entropy: Seed, epoch, and all else that decides the numbers.
     """
 
     def __init__(self, *entropy: int) -> None:
@@ -25,7 +25,7 @@ class Streams:
         self._generators: dict[str, torch.Generator] = {}
 
     def __call__(self, name: str) -> torch.Generator:
-        """Returns the generator of a name; it goes on where it was left."""
+        """Returns the generator of a name, in its present state."""
         if name not in self._generators:
             entropy = [*self._entropy, zlib.crc32(name.encode())]
             state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
@@ -34,24 +34,24 @@ class Streams:
 
 
 class Transform(ABC):
-    """A change of images after crop, flip and colour, before they are normalised.
+    """Changes images after crop, flip and colour, before normalisation.
 
-    What an image becomes depends on its pixels and its own row of random numbers alone, so that
-    batches may be divided over threads, processes and devices.
+    A result depends only on the image's pixels and its own row of random numbers. So batches may be
+    divided over threads, processes and devices.
 
-    Those of packages are made with a strength, 0 to 1, and the mean of the three channels that
-    images are normalised with, of values in 0..1.
+    Transforms of packages are made with a strength, 0 to 1, and the mean of the three channels for
+    normalisation, of values in 0..1.
 
     Attributes:
-        name: Of its stream of random numbers; of a package's, the name of its entry point.
-        width: Random numbers an image.
+        name: Name of its random stream; for a package, the name of its entry point.
+        width: Random numbers per image.
     """
 
     name: str
     width: ClassVar[int]
 
     def draw(self, generator: torch.Generator, count: int) -> Tensor:
-        """Draws what decides how `count` images change: (count, width), uniform in 0..1."""
+        """Draws random numbers for `count` images: (count, width), uniform in 0..1."""
         return torch.rand((count, self.width), generator=generator)
 
     @abstractmethod
@@ -67,7 +67,7 @@ class Transform(ABC):
         """
 
     def matrices(self, drawn: Tensor, size: int) -> Tensor:
-        """Tells where points go: (B, 2, 3) float32, of x and y in pixels; default: nowhere.
+        """Returns the maps of points: (B, 2, 3) float32, for x and y in pixels; default: no move.
 
         Args:
             drawn: (B, width), of `draw`.

@@ -12,12 +12,12 @@ def added_transform(name: str, strength: float, mean: Sequence[float]) -> Transf
     """Makes a transform that a package adds.
 
     Args:
-        name: Of its entry point.
+        name: Name of its entry point.
         strength: ``data.augment.transforms.NAME``.
         mean: Mean of the three channels that images are normalised with, of values in 0..1.
 
     Raises:
-        PluginError: If it cannot be had.
+        PluginError: If it cannot be made.
     """
     arguments = strength, tuple(mean)
     transform: Transform = make(
@@ -32,7 +32,7 @@ def added_transform(name: str, strength: float, mean: Sequence[float]) -> Transf
 
 
 def transform_problem(name: str) -> str | None:
-    """Says what is wrong with a transform, or None."""
+    """Returns what is wrong with a transform, or None."""
     try:
         _ = added_transform(name, 1.0, (0.5, 0.5, 0.5))
     except PluginError as error:

@@ -1,4 +1,4 @@
-"""Runs outside of the driver's disk: storages, what a driver publishes, where workers train."""
+"""Runs in a storage: storages, the driver's published copy, the workers' copies."""
 
 from gsfl_tune.run.storage.address import RunAddress, run_url
 from gsfl_tune.run.storage.backends.base import Backend, is_safe

@@ -1,4 +1,4 @@
-"""Where a run is, as workers on other machines are told."""
+"""The address of a run, as workers on other machines receive it."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ INTERRUPT = "interrupt"
 
 
 class RunAddress(BaseModel):
-    """The address of a run in a storage.
+    """Locates a run in a storage.
 
     Attributes:
-        url: Of the run (not of the storage that it is in).
+        url: URL of the run, not of its storage.
         run: The driver's run directory.
-        token: What the driver has written there: who reads the same sees the same directory.
-        patience: Seconds of trouble after which an operation fails.
-        cache: URL where nodes share their caches; None where there is nobody to share with.
+        token: Text that the driver wrote there. A process that reads the same text sees the same
+            directory.
+        patience: Seconds of failed attempts after which an operation fails.
+        cache: URL where nodes share their caches; None if they do not share.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -39,7 +40,7 @@ class RunAddress(BaseModel):
     def mark(
         cls, url: str, run: RunDirectory, patience: float, cache: str | None = None
     ) -> RunAddress:
-        """Marks the driver's run directory.
+        """Marks the driver's run directory with a token and returns its address.
 
         Raises:
             OSError: When it cannot be written.
@@ -50,19 +51,19 @@ class RunAddress(BaseModel):
 
     @property
     def is_here(self) -> bool:
-        """Whether this process sees the driver's run directory."""
+        """Returns whether this process sees the driver's run directory."""
         try:
             return _mark(self.run).read_text() == self.token
         except OSError:
             return False
 
     def name(self, path: Path) -> str:
-        """Name of a file's object."""
+        """Returns the object name of a file."""
         return path.relative_to(self.run).as_posix()
 
 
 def run_url(storage: str, name: str) -> str:
-    """Where a storage keeps a run; a path becomes absolute."""
+    """Returns the URL of a run in a storage; a path becomes absolute."""
     if "://" not in storage:
         return str(Path(storage).expanduser().absolute() / name)
     base, mark, query = storage.partition("?")
@@ -70,10 +71,10 @@ def run_url(storage: str, name: str) -> str:
 
 
 def local_path(root: Path, name: str) -> Path:
-    """The file that an object of a storage becomes.
+    """Returns the local path of a storage's object.
 
     Raises:
-        UserError: When it would lie outside of `root`, also by way of a link.
+        UserError: If it would be outside of `root`, also through a link.
     """
     path = root / name
     inside = is_safe(name) and path.parent.resolve().is_relative_to(root.resolve())

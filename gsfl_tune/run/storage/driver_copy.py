@@ -1,4 +1,4 @@
-"""A run in a storage as its driver keeps it: what changes is published, what is missing fetched."""
+"""The driver's copy of a run in a storage: changes are published, missing files fetched."""
 
 from __future__ import annotations
 
@@ -37,10 +37,10 @@ from gsfl_tune.run.storage.shared_cache import FOLDER as CACHE
 from gsfl_tune.run.storage.worker_copy import MARK, stored_epochs, stored_params
 
 PUBLISH_SECONDS = 1.0
-# A file that changes all the time is published no more often than this, nor more than a
+# Seconds between two copies of a file that changes all the time. Copying also takes at most a
 # thirtieth of the time.
 _AGAIN_SECONDS, _AGAIN_FACTOR = 5.0, 30.0
-# The end of a driver that was asked to stop waits no longer than this for its storage.
+# Seconds that a driver which was asked to stop waits for its storage at the end.
 _LAST_SECONDS = 30.0
 _DISCARD_SECONDS = 10.0
 _THREADS = 8
@@ -53,18 +53,17 @@ _OWN_OBJECTS = (leases.NAME, INTERRUPT, "probe")
 
 
 class DriverCopy:
-    """The copy of a run in a storage.
+    """Keeps a copy of a run in a storage.
 
-    The run directory stays the driver's working copy. Whole files of the driver (not those of
-    trials, which their workers publish) are copied when they have changed, the journal in
-    pieces, both about once a second by a thread.
+    The driver works in the run directory. A thread publishes changes about once a second: whole
+    files of the driver, and the journal in pieces. Files of trials are published by their workers.
 
     Args:
-        storage: Where runs are kept: a path or a URL.
+        storage: Path or URL of the storage.
         run: The run directory; its lock is held.
         name: The experiment's name.
-        shared_cache: Whether nodes share what they have computed for all trials.
-        notice: Told when there is something to wait for.
+        shared_cache: Whether nodes share cache entries.
+        notice: Called with a message when the driver has to wait.
         lease: Makes the lease.
 
     Raises:
@@ -107,11 +106,11 @@ class DriverCopy:
 
     @property
     def has_run(self) -> bool:
-        """Whether a run was there when this driver came."""
+        """Returns whether the storage had the run when this driver began."""
         return self._run.manifest_file.name in self._objects
 
     def journal(self) -> bytes:
-        """The journal as the storage has it.
+        """Returns the journal in the storage.
 
         Raises:
             UserError: When it is damaged.
@@ -120,10 +119,10 @@ class DriverCopy:
         return read_journal(self.storage, self._segments)
 
     def bring_back(self) -> bool:
-        """Makes the run directory what the storage has; where it has more itself, it stays.
+        """Brings the run directory up to the state of the storage; where it is ahead, it stays.
 
         Returns:
-            Whether anything was taken from the storage.
+            Whether anything was fetched.
 
         Raises:
             UserError: When the storage's journal is damaged.
@@ -144,7 +143,7 @@ class DriverCopy:
         return not ahead or bool(names)
 
     def start(self) -> None:
-        """Begins to publish; what of this run only the run directory has goes first."""
+        """Begins to publish, first what only the run directory has."""
         stored = set(self._objects)
         for folder in _WORKERS:
             for path in (self._run.path / folder).rglob("*"):
@@ -155,10 +154,10 @@ class DriverCopy:
         self._thread.start()
 
     def close(self, *, hurry: bool = False) -> None:
-        """Publishes what is left and gives the run back.
+        """Publishes the rest and releases the run.
 
         Args:
-            hurry: Whether to have little patience: the run directory has everything.
+            hurry: Whether to wait only briefly, as the run directory has everything.
 
         Raises:
             EnvironmentProblem: When the storage did not take it.
@@ -179,15 +178,15 @@ class DriverCopy:
     # --- files ----------------------------------------------------------------------------
 
     def want(self, path: Path) -> None:
-        """Asks for a file that a worker has published; see `settle`."""
+        """Requests a file that a worker has published; see `settle`."""
         self._wanted[path] = None
 
     def is_wanted(self, path: Path) -> bool:
-        """Whether a file was asked for and has not come."""
+        """Returns whether a file was requested and has not arrived."""
         return path in self._wanted
 
     def settle(self) -> None:
-        """Waits for the files that were asked for.
+        """Waits for the requested files.
 
         Raises:
             EnvironmentProblem: When the storage does not answer.
@@ -197,7 +196,7 @@ class DriverCopy:
     def bring(self, *paths: Path) -> None:
         """Copies files that workers have published into the run directory.
 
-        Those that the storage does not have stay as they are.
+        Files that the storage does not have stay as they are.
 
         Raises:
             EnvironmentProblem: When the storage does not answer.
@@ -207,14 +206,12 @@ class DriverCopy:
             self._wanted.pop(path, None)
 
     def discard(self, path: Path) -> None:
-        """Removes a file of a worker from the storage, in a while."""
+        """Removes a worker's file from the storage, after a delay."""
         # The worker may be about to publish it.
         self._doomed[self.address.name(path)] = time.monotonic() + _DISCARD_SECONDS
 
     def copies(self, folder: Path, file: str) -> dict[Path, int]:
-        """Where workers' copies of a file lie in the storage, as paths of the run directory.
-
-        Their sizes in bytes are the values.
+        """Returns the bytes of the workers' copies of a file, by path in the run directory.
 
         Args:
             folder: A folder of the run directory.
@@ -231,21 +228,21 @@ class DriverCopy:
         }
 
     def epochs(self, directory: Path, key: str) -> bytes | None:
-        """``epochs.jsonl`` of a training as the storage has it; see `stored_epochs`."""
+        """Returns ``epochs.jsonl`` of a training from the storage; see `stored_epochs`."""
         return stored_epochs(self.storage, self.address.name(directory), key)
 
     def params(self, directory: Path) -> tuple[str, dict[str, Any]] | None:
-        """Key and parameters of a trial as the storage has them; see `stored_params`."""
+        """Returns key and parameters of a trial from the storage; see `stored_params`."""
         return stored_params(self.storage, self.address.name(directory))
 
     # --- trouble --------------------------------------------------------------------------
 
     def news(self) -> str | None:
-        """What went wrong since the last time, None where nothing is worth a word."""
+        """Returns what went wrong since the last call; None if nothing worth reporting did."""
         return self.storage.news()
 
     def trouble(self) -> str | None:
-        """Why the run cannot go on, None while it can."""
+        """Returns why the run cannot go on; None while it can."""
         if self._lease.lost is not None:
             return str(leases.lost_lease(self.storage, self._lease.lost))
         return None if self._failure is None else str(self._failure)
@@ -284,7 +281,8 @@ class DriverCopy:
 
     def _publish_files(self, *, everything: bool) -> None:
         results = self._run.results_file.name
-        # Results say that everything else is there: seen before the rest, published after it.
+        # Results imply that all else is there. So they are listed before the rest and published
+        # after it.
         found = self._states([self._run.results_file])
         found = self._states(self._own_files()) | found
         if self._has_results and not self._run.results_file.exists():
@@ -327,7 +325,7 @@ class DriverCopy:
             name = self.address.name(path)
             with suppress(FileNotFoundError):
                 stat = path.stat()
-                # What somebody else put there may have any name.
+                # Foreign objects may have any name.
                 if path.is_file() and not path.is_symlink() and is_safe(name):
                     found[name] = stat.st_mtime_ns, stat.st_size
         return found

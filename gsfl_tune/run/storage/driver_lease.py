@@ -1,4 +1,4 @@
-"""Who drives a run in a storage: an object with a heartbeat, since locks do not reach there."""
+"""The lease of a run in a storage: an object with a heartbeat, as file locks do not work there."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ from gsfl_tune.run.storage.retrying import Storage
 
 NAME = "driver.json"
 BEAT_SECONDS = 10.0
-# Without a beat for this long, a driver is dead.
+# Seconds without a heartbeat after which a driver counts as dead.
 DEAD_SECONDS = 30.0
-# Clocks of two machines differ by less.
+# Largest expected difference of two machines' clocks, in seconds.
 _LONG_AGO = 3600.0
-# Two drivers that take a free lease at once: the one that wrote last has it.
+# Of two drivers that take a free lease at once, the last writer gets it.
 _SETTLE_SECONDS = 1.0
 
 
 class DriverLease:
-    """Keeps a second driver off a run, whatever machine it is on.
+    """Keeps a second driver off a run, on any machine.
 
-    A driver that ends gives the lease back. That of one that was killed is free at once for
-    a driver on the same machine, and after `DEAD_SECONDS` without a beat for others.
+    A driver releases the lease when it ends. The lease of a killed driver is free at once for a
+    driver on the same machine, and for others after `DEAD_SECONDS` without a heartbeat.
 
     Args:
-        storage: Of the run.
-        notice: Told when there is something to wait for.
-        beat_seconds: Between two signs of life.
-        dead_seconds: Without a sign of life, after which the holder is dead.
+        storage: Storage of the run.
+        notice: Called with a message when the driver has to wait.
+        beat_seconds: Seconds between two heartbeats.
+        dead_seconds: Seconds without a heartbeat after which the holder counts as dead.
 
     Raises:
         UserError: When another driver is alive.
@@ -69,15 +69,15 @@ class DriverLease:
 
     @property
     def lost(self) -> str | None:
-        """Who took the lease, in words; None while it is ours."""
+        """Returns who took the lease, in words; None while this driver holds it."""
         return self._lost
 
     def close(self) -> None:
-        """Gives the lease back."""
+        """Releases the lease."""
         self._stop.set()
         self._thread.join(timeout=2 * self._beat_seconds)
         if self._lost is None:
-            # Who comes next waits a little longer.
+            # The next driver waits a little longer.
             with suppress(OSError):
                 self._storage.attempt(lambda backend: backend.delete(NAME))
 
@@ -86,7 +86,7 @@ class DriverLease:
         if held is None or _is_gone(held) or _age(held) > _LONG_AGO:
             return
         if _age(held) < self._dead_seconds / 2 and held.get("host") == socket.gethostname():
-            # Its process is there: no need to watch.
+            # Its process exists: no need to watch.
             raise self._refusal(held)
         notice(
             f"storage {self._storage.url}: a driver on {held.get('host')} (process "
@@ -112,7 +112,7 @@ class DriverLease:
 
     def _beat_on(self) -> None:
         while not self._stop.wait(self._beat_seconds):
-            # The storage's own trouble is for those to tell who write more than this.
+            # Failures of the storage are reported by those that write more.
             with suppress(OSError, ValueError):
                 data = self._storage.attempt(lambda backend: backend.get(NAME))
                 held = _parse(data)
@@ -140,7 +140,7 @@ class DriverLease:
 
 
 def lost_lease(storage: Storage, holder: str) -> EnvironmentProblem:
-    """What the driver says whose run was taken over."""
+    """Returns the error of a driver whose run was taken over."""
     return EnvironmentProblem(
         f"storage {storage.url}: another driver ({holder}) has taken this run over, as there was "
         "no sign of life from here for too long"
@@ -163,7 +163,7 @@ def _age(held: dict[str, Any]) -> float:
 
 
 def _is_gone(held: dict[str, Any]) -> bool:
-    """Whether the holder was a process of this machine that is no more."""
+    """Returns whether the holder was a process of this machine that has ended."""
     if held.get("host") != socket.gethostname() or held.get("boot") != _boot():
         return False
     try:
@@ -176,10 +176,10 @@ def _is_gone(held: dict[str, Any]) -> bool:
 
 
 def _boot() -> str:
-    """What tells two machines of one name apart, and a machine before and after a restart."""
+    """Identifies a machine since its last start, even if two machines have one name."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        # Containers of one machine share its boot, but not their processes.
+        # Containers of one machine share its boot id, but not their processes.
         return f"{boot}:{os.stat('/proc/self/ns/pid').st_ino}"
     except OSError:
         return ""

@@ -1,4 +1,4 @@
-"""The journal in a storage: published piece by piece, since objects cannot be appended to."""
+"""The journal in a storage: published in pieces, as objects cannot be appended to."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.storage.retrying import Storage
 
 FOLDER = "journal"
-# As many pieces of a level become one of the next: a journal of any length is some dozens of
-# objects, and each byte is written a handful of times.
+# This many pieces of a level are merged into one of the next. So a journal of any length has a
+# few dozen objects, and each byte is written only a few times.
 _FAN = 16
 _NAME = re.compile(rf"{FOLDER}/(\d+)/(\d+)-(\d+)\.jsonl")
 
 
 @dataclass(frozen=True, order=True)
 class Segment:
-    """Bytes ``start`` to ``end`` of the journal.
+    """Names the bytes ``start`` to ``end`` of the journal as an object.
 
     Attributes:
-        term: Which driver wrote it, counted up: what an older one writes late is not read.
+        term: Number of the driver that wrote it. Late writes of older drivers are not read.
         start: First byte.
         end: Byte after the last.
-        level: How often it was merged.
+        level: How many times it was merged.
     """
 
     term: int
@@ -34,12 +34,12 @@ class Segment:
 
     @property
     def name(self) -> str:
-        """Name of the object."""
+        """Returns the name of the object."""
         return f"{FOLDER}/{self.term:05}/{self.start:012}-{self.end:012}.jsonl"
 
 
 def find_segments(names: dict[str, int]) -> list[Segment]:
-    """The segments among the names of a storage, those of the newest term only."""
+    """Returns the segments among the names of a storage, those of the newest term only."""
     matches = [match for name in names if (match := _NAME.fullmatch(name))]
     found = [Segment(*(int(each) for each in match.groups())) for match in matches]
     newest = max((segment.term for segment in found), default=0)
@@ -47,14 +47,14 @@ def find_segments(names: dict[str, int]) -> list[Segment]:
 
 
 def read_journal(storage: Storage, segments: list[Segment]) -> bytes:
-    """Joins segments.
+    """Reads and joins segments.
 
     Raises:
         UserError: When a piece is missing.
         EnvironmentProblem: When the storage does not answer.
     """
     data = bytearray()
-    # Of two that begin together the longer one: pieces that were merged may still be there.
+    # Of two with the same start the longer one: merged pieces may still exist.
     for segment in sorted(segments, key=lambda each: (each.start, -each.end)):
         if segment.end <= len(data):
             continue
@@ -69,12 +69,12 @@ def read_journal(storage: Storage, segments: list[Segment]) -> bytes:
 
 
 class JournalPublisher:
-    """Publishes what is new in a journal file.
+    """Publishes new lines of a journal file.
 
     Args:
-        storage: Of the run.
+        storage: Storage of the run.
         path: The journal.
-        before: Segments that earlier drivers left; the first piece replaces them.
+        before: Segments of earlier drivers; the first piece replaces them.
     """
 
     def __init__(self, storage: Storage, path: Path, before: list[Segment]) -> None:
@@ -86,11 +86,11 @@ class JournalPublisher:
 
     @property
     def published(self) -> int:
-        """Bytes of the journal that are in the storage."""
+        """Returns how many bytes of the journal are in the storage."""
         return self._segments[-1].end if self._segments else 0
 
     def publish(self) -> None:
-        """Publishes the whole lines that are new.
+        """Publishes new complete lines.
 
         Raises:
             EnvironmentProblem: When the storage does not take them.

@@ -1,4 +1,4 @@
-"""A storage that is patient: what fails is tried again, and somebody is told."""
+"""A storage with retries: failed operations are repeated and reported."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gsfl_tune.run.storage.backends.remote import open_backend
 PATIENCE_VARIABLE = "GSFL_TUNE_STORAGE_PATIENCE"
 PATIENCE_SECONDS = 300.0
 
-# Seconds of trouble that are worth a word.
+# Seconds of failures after which they are reported.
 WORTH_A_WORD = 2.0
-# A storage that does not answer when a run begins is more likely misspelt than broken.
+# A storage that does not answer at the start of a run is probably misspelt.
 _PROBE_SECONDS = 20.0
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.2, 15.0
 
-# What does not mend itself: at the beginning of a run, nobody waits for it.
+# Errors that waiting does not solve; they end the start of a run at once.
 _FINAL = {
     "NO_SUCH_BUCKET": "the bucket does not exist there",
     "ACCESS_DENIED": "access was denied; do the credentials allow to list, read, write, delete?",
@@ -42,16 +42,18 @@ Answer = TypeVar("Answer")
 
 
 class Storage:
-    """Objects by name, with back-off where the storage does not answer. Usable by many threads.
+    """Reads and writes objects by name, and repeats failed operations with back-off.
+
+    Many threads may use it.
 
     Args:
-        backend: Where the objects are.
-        url: What messages call it.
-        patience: Seconds of trouble after which an operation fails.
+        backend: Access to the objects.
+        url: Name for messages.
+        patience: Seconds of failed attempts after which an operation fails.
 
     Attributes:
-        patience: As above; may be changed at any time.
-        hopeless: Asked before every repetition: whether to give up at once.
+        patience: As above; can be changed at any time.
+        hopeless: Called before every repetition; true ends the attempts at once.
     """
 
     def __init__(self, backend: Backend, url: str, *, patience: float = PATIENCE_SECONDS) -> None:
@@ -65,24 +67,24 @@ class Storage:
         """Writes an object.
 
         Raises:
-            EnvironmentProblem: When the storage did not take it for as long as we are patient.
+            EnvironmentProblem: If the storage did not accept it within `patience`.
         """
         self._persist(f"writing {name}", "write", lambda: self._backend.put(name, data))
 
     def get(self, name: str) -> bytes | None:
-        """Reads an object; None where there is none. Raises as `put`."""
+        """Reads an object; None if there is none. Raises as `put` does."""
         return self._persist(f"reading {name}", "read", lambda: self._backend.get(name))
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        """Bytes of every object below a folder, by name. Raises as `put`."""
+        """Returns the bytes of every object below a folder, by name. Raises as `put` does."""
         return self._persist(f"listing {prefix}", "read", lambda: self._backend.list(prefix))
 
     def delete(self, name: str) -> None:
-        """Removes an object, if it is there. Raises as `put`."""
+        """Removes an object, if it exists. Raises as `put` does."""
         self._persist(f"deleting {name}", "write", lambda: self._backend.delete(name))
 
     def probe(self) -> dict[str, int]:
-        """Lists and writes, once: says at once what waiting does not mend.
+        """Lists and writes once, so that errors that waiting does not solve appear at once.
 
         Returns:
             All objects.
@@ -110,7 +112,7 @@ class Storage:
         return found
 
     def attempt(self, call: Callable[[Backend], Answer]) -> Answer:
-        """One try, for what is asked again anyway.
+        """Tries a call once, for calls that will be repeated anyway.
 
         Raises:
             OSError: When the storage does not answer.
@@ -119,11 +121,11 @@ class Storage:
 
     @property
     def away_seconds(self) -> float:
-        """Seconds in which the storage has not answered, up to now."""
+        """Returns for how many seconds in total the storage has not answered."""
         return self._troubles.seconds
 
     def news(self) -> str | None:
-        """What went wrong since the last time, None where nothing is worth a word."""
+        """Returns what went wrong since the last call; None if nothing worth reporting did."""
         text = self._troubles.news()
         return None if text is None else f"storage {self.url} {text}"
 
@@ -144,7 +146,7 @@ class Storage:
                         f"storage {self.url}: {what} failed for {now - since:.0f} s: "
                         f"{_short(error)}"
                     ) from error
-                # With jitter: a hundred trials must not come back in step.
+                # With jitter, so that many trials do not repeat at the same time.
                 time.sleep(min(pause * random.uniform(0.5, 1.5), self.patience))
                 pause = min(2 * pause, _LONGEST_PAUSE)
             else:
@@ -153,7 +155,7 @@ class Storage:
 
 
 class Troubles:
-    """Counts what failed, over all threads."""
+    """Counts failures over all threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -165,17 +167,17 @@ class Troubles:
         self._announced = False
 
     def failed(self, kind: str, error: str, begun: float, *, first: bool) -> None:
-        """An operation that was begun at `begun` failed; `first`: for the first time."""
+        """Notes that an operation begun at `begun` failed; `first`: for the first time."""
         with self._lock:
             self._error = error
             if first:
                 self._repeated[kind] += 1
             if self._since is None:
-                # What hangs fails late.
+                # An operation that hangs fails late.
                 self._since = begun
 
     def worked(self, *, repeated: bool) -> None:
-        """An operation succeeded."""
+        """Notes that an operation succeeded."""
         if self._since is None and not repeated:
             return
         with self._lock:
@@ -185,13 +187,13 @@ class Troubles:
 
     @property
     def seconds(self) -> float:
-        """How long it took until operations that failed succeeded, what lasts still included."""
+        """Returns the seconds that failed operations took until now or until they succeeded."""
         with self._lock:
             lasting = 0.0 if self._since is None else time.monotonic() - self._since
             return self._seconds + lasting
 
     def news(self) -> str | None:
-        """What is new and worth a word."""
+        """Returns news worth reporting, or None."""
         with self._lock:
             if self._since is not None:
                 lasted = time.monotonic() - self._since
@@ -214,16 +216,16 @@ class Troubles:
 
 
 def open_storage(url: str, *, create: bool = False, patience: float | None = None) -> Storage:
-    """Opens a storage, waiting for it as for everything else.
+    """Opens a storage, and waits for it as for any operation.
 
     Args:
         url: A path or a URL.
-        create: Whether to make a path that is not there.
-        patience: Seconds of trouble after which an operation fails; default
+        create: Whether to create a path that does not exist.
+        patience: Seconds of failed attempts after which an operation fails; default
             ``$GSFL_TUNE_STORAGE_PATIENCE``, else 5 minutes.
 
     Raises:
-        UserError: When nothing opens it.
+        UserError: If nothing can open it.
         EnvironmentProblem: When it does not answer.
     """
     seconds = default_patience() if patience is None else patience
@@ -241,7 +243,7 @@ def open_storage(url: str, *, create: bool = False, patience: float | None = Non
 
 
 def default_patience() -> float:
-    """Seconds of trouble after which an operation fails.
+    """Returns the seconds of failed attempts after which an operation fails.
 
     Raises:
         UserError: If the variable is no number.
@@ -257,7 +259,7 @@ def default_patience() -> float:
 
 
 def final_reason(error: OSError) -> str | None:
-    """Why waiting will not help, None where it may."""
+    """Returns why waiting will not help, or None if it may."""
     text = str(error)
     return next((reason for mark, reason in _FINAL.items() if mark in text), None)
 

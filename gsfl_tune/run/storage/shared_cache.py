@@ -1,4 +1,4 @@
-"""Cache entries in a storage: built by one node of a cluster, taken by the others."""
+"""Cache entries in a storage: one node of a cluster builds them, the others fetch them."""
 
 from __future__ import annotations
 
@@ -20,28 +20,28 @@ from gsfl_tune.run.storage.retrying import Storage, open_storage
 
 log = logging.getLogger("gsfl_tune.cache")
 
-# Below the place where runs are kept; no run has such a name.
+# Folder beside the runs; no run has such a name.
 FOLDER = ".cache"
 _BEAT_SECONDS = 5.0
-# A builder without a sign of life for this long is dead, and another one builds.
+# Seconds without a heartbeat after which a builder counts as dead and another one builds.
 _DEAD_SECONDS = 20.0
 _POLL_SECONDS = 0.5
-# Of two that begin to build at once, the one that said so last does.
+# Of two that begin to build at once, the one that wrote last builds.
 _SETTLE_SECONDS = 0.3
 
 Build = Callable[[Path], None]
 
 
 class StoredCache:
-    """Shares the entries of a node's cache by way of a storage.
+    """Shares cache entries of nodes through a storage.
 
-    It never fails a build: where the storage does not answer, a node builds for itself. An
-    entry is used only if its digest is the one that its builder wrote down.
+    A failing storage never fails a build: the node then builds for itself. An entry is used only if
+    it matches the digest that its builder wrote.
 
     Args:
-        storage: Of the cache.
-        beat_seconds: Between two signs of life of a builder.
-        dead_seconds: Without a sign of life, after which a builder is dead.
+        storage: Storage of the cache.
+        beat_seconds: Seconds between two heartbeats of a builder.
+        dead_seconds: Seconds without a heartbeat after which a builder counts as dead.
     """
 
     def __init__(
@@ -57,11 +57,11 @@ class StoredCache:
         self._publishing: list[threading.Thread] = []
 
     def through(self, path: Path, build: Build) -> Build:
-        """Makes a builder that takes what another node has built, and publishes what it builds.
+        """Makes a builder that fetches what another node has built, else builds and publishes.
 
         Args:
-            path: The entry in the cache of this node; its name changes with its content.
-            build: Builds it here.
+            path: The entry in this node's cache; its name changes with its content.
+            build: Builds the entry on this node.
         """
         name = f"{path.parent.name}/{path.name}"
 
@@ -82,7 +82,7 @@ class StoredCache:
                     lease.close()
                 raise
             if lease is not None:
-                # Nobody here waits for it. The file is held open: it may be evicted meanwhile.
+                # Nothing here waits for it. The file is held open, as it may be evicted meanwhile.
                 arguments = (name, target.open("rb"), lease)
                 thread = threading.Thread(target=self._publish, args=arguments, daemon=True)
                 thread.start()
@@ -91,12 +91,12 @@ class StoredCache:
         return take_or_build
 
     def settle(self) -> None:
-        """Waits until everything that this process has built is published."""
+        """Waits until all entries built by this process are published."""
         while self._publishing:
             self._publishing.pop().join()
 
     def _take(self, name: str, target: Path) -> bool:
-        """Copies an entry, if it is there and whole."""
+        """Copies an entry if it exists and is complete."""
         known = self._storage.attempt(lambda backend: backend.get(f"{name}.json"))
         if known is None:
             return False
@@ -112,11 +112,11 @@ class StoredCache:
             if found and digest.hexdigest() == json.loads(known)["sha256"]:
                 return True
         target.unlink()
-        log.warning("%s in the storage is not what its digest says; it is built anew", name)
+        log.warning("%s in the storage does not match its digest; it is built again", name)
         return False
 
     def _wait_for_turn(self, name: str, target: Path) -> _BuilderLease | None:
-        """Takes the building of an entry, or waits for who builds it; None: it is here."""
+        """Takes the right to build an entry, or waits for its builder; None: it is here."""
         label = f"{name}.builder"
         seen, since = None, time.monotonic()
         while True:
@@ -124,7 +124,7 @@ class StoredCache:
             if held != seen:
                 seen, since = held, time.monotonic()
             if held is None or time.monotonic() - since >= self._dead_seconds:
-                # It may have come between the last look and this one.
+                # It may have been published since the last check.
                 if self._take(name, target):
                     return None
                 lease = _BuilderLease(self._storage, label, self._beat_seconds)
@@ -153,7 +153,7 @@ _caches: dict[str, StoredCache] = {}
 
 
 def open_shared_cache(address: RunAddress | None) -> StoredCache | None:
-    """The cache that the nodes of a run share, opened once a process; None where they do not."""
+    """Opens the cache that a run's nodes share, once per process; None if they share none."""
     if address is None or address.cache is None:
         return None
     if address.cache not in _caches:
@@ -167,7 +167,7 @@ def open_shared_cache(address: RunAddress | None) -> StoredCache | None:
 
 
 class _BuilderLease:
-    """Says that this process builds an entry, for as long as it does."""
+    """Tells other nodes that this process builds an entry, while it does."""
 
     def __init__(self, storage: Storage, label: str, beat_seconds: float) -> None:
         self._storage = storage

@@ -1,4 +1,4 @@
-"""Where a worker trains: a directory of its node, and the copy of it in the storage."""
+"""The directory of a training on its node, and its copy in the storage."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from gsfl_tune.run.ownership import OwnershipLost
 from gsfl_tune.run.storage.address import INTERRUPT, RunAddress
 from gsfl_tune.run.storage.retrying import Storage, open_storage
 
-# What makes a directory that of one configuration: numbers of trials may be used twice where
-# the last second of a journal was lost.
+# Identifies the configuration of a directory. A trial number can be used twice if the last second
+# of a journal was lost.
 MARK = "trial.json"
 
 _POLL_SECONDS = 1.0
@@ -32,18 +32,18 @@ _storages: dict[tuple[str, float], Storage] = {}
 
 
 class Signal(Protocol):
-    """Something that is there or not, such as a path."""
+    """Tells whether something exists, such as a path."""
 
     def exists(self) -> bool:
-        """Whether it is there."""
+        """Returns whether it exists."""
         ...
 
 
 def storage_of(address: RunAddress) -> Storage:
-    """The storage of a run, opened once a process.
+    """Opens the storage of a run, once per process.
 
     Raises:
-        EnvironmentProblem: When this node cannot open what the driver could.
+        EnvironmentProblem: If this node cannot open a storage that the driver could open.
     """
     key = address.url, address.patience
     if key not in _storages:
@@ -55,14 +55,14 @@ def storage_of(address: RunAddress) -> Storage:
 
 
 class WorkerCopy:
-    """The directory of one training, and its copy in a storage.
+    """Keeps the directory of a training and its copy in a storage.
 
     Args:
         address: The run.
-        directory: Of the training, in the driver's run directory.
-        key: What the training is (a digest of its configuration): what another one left in the
-            storage under the same name is thrown away.
-        params: Of a trial, by name: kept with its key, for a study that lost them.
+        directory: Directory of the training in the driver's run directory.
+        key: Digest of the training's configuration. Files of another training under the same name
+            are removed.
+        params: Parameters of a trial by name, kept with the key for a study that lost them.
 
     Attributes:
         directory: Where the training writes: the driver's directory where this process sees it,
@@ -96,13 +96,13 @@ class WorkerCopy:
         try:
             self._fetch()
         except UserError as error:
-            # Whatever it is, the configuration has not done it.
+            # Whatever the error is, the configuration did not cause it.
             raise EnvironmentProblem(str(error)) from error
         self._thread = threading.Thread(target=self._upload_on, name="storage", daemon=True)
         self._thread.start()
 
     def saved(self) -> None:
-        """There is a new checkpoint: it is published by a thread of its own."""
+        """Notes a new checkpoint; a thread publishes it."""
         with self._changed:
             self._wanted += 1
             self._changed.notify_all()
@@ -110,7 +110,7 @@ class WorkerCopy:
     def finish(self, *names: str) -> None:
         """Waits until all is published, `names` (files of the directory) last and in order.
 
-        What is reported after it is not lost.
+        What is reported after this call is not lost.
 
         Raises:
             EnvironmentProblem: When the storage does not take it.
@@ -127,7 +127,7 @@ class WorkerCopy:
             self._put(name, self.directory / name)
 
     def discard(self, name: str) -> None:
-        """Removes a file of the directory from the storage, once `finish` has come back.
+        """Removes a file of the directory from the storage, after `finish`.
 
         Raises:
             EnvironmentProblem: When the storage does not answer.
@@ -135,7 +135,7 @@ class WorkerCopy:
         self._storage.delete(f"{self._name}/{name}")
 
     def close(self) -> None:
-        """Leaves the directory; events of TensorBoard are published if the storage takes them."""
+        """Leaves the directory; TensorBoard events are published if the storage accepts them."""
         with self._changed:
             if self._closed:
                 return
@@ -151,25 +151,25 @@ class WorkerCopy:
             shutil.rmtree(self.directory, ignore_errors=True)
 
     def news(self) -> str | None:
-        """What went wrong with the storage since the last time."""
+        """Returns what went wrong with the storage since the last call."""
         return self._storage.news()
 
     # --- inside ---------------------------------------------------------------------------
 
     def _fetch(self) -> None:
-        """Takes what is in the storage, unless what is here came after it."""
+        """Fetches the storage's files, unless those here are newer."""
         mark = self._storage.get(f"{self._name}/{MARK}")
         if mark is not None and _read_mark(mark).get("key") != self._key:
             for name in self._storage.list(self._name):
                 self._storage.delete(name)
-        # From here on, a process that was given up for dead publishes no more.
+        # From here on, a process believed dead publishes nothing.
         content: dict[str, Any] = {"key": self._key, "owner": self._owner}
         if self._params is not None:
             content["params"] = dict(self._params)
         self._storage.put(f"{self._name}/{MARK}", json.dumps(content).encode())
         if _read_mark(mark).get("key") != self._key:
             if (self.directory / CHECKPOINT_FILE).exists():
-                # A run that had no storage before.
+                # The run had no storage before.
                 self._wanted += 1
             return
         epochs = self._storage.get(f"{self._name}/{EPOCHS_FILE}") or b""
@@ -186,7 +186,7 @@ class WorkerCopy:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._wanted > self._done or self._closed)
-                # What is not published by now, nobody waits for.
+                # Nothing waits for what is not published by now.
                 if self._closed or self._failure is not None:
                     return
                 wanted = self._wanted
@@ -200,7 +200,7 @@ class WorkerCopy:
 
     def _upload(self) -> None:
         self._check()
-        # The log that is read after a checkpoint has all its epochs, and goes first.
+        # The log goes first: read after the checkpoint, it has all of its epochs.
         try:
             data = (self.directory / CHECKPOINT_FILE).read_bytes()
         except FileNotFoundError:
@@ -214,7 +214,7 @@ class WorkerCopy:
             raise OwnershipLost(f"{self._storage.url}: {self._name} was taken over")
 
     def _put_epochs(self) -> None:
-        # Two threads come here: an older log must not replace a newer one.
+        # Two threads run this; an older log must not replace a newer one.
         with self._lock:
             self._put(EPOCHS_FILE, self.directory / EPOCHS_FILE)
 
@@ -233,13 +233,13 @@ class WorkerCopy:
 
 
 class InterruptSignal:
-    """Whether the run is asked to stop, as seen from any node; never fails.
+    """Tells on any node whether the run is asked to stop; never fails.
 
     Args:
         address: The run.
         storage: Its storage.
-        here: Whether the driver's file is in sight; else the storage is asked, once a second at
-            most and by a thread of its own.
+        here: Whether this process sees the driver's file. If not, a thread asks the storage at most
+            once a second.
     """
 
     def __init__(self, address: RunAddress, storage: Storage, *, here: bool) -> None:
@@ -251,7 +251,7 @@ class InterruptSignal:
         self._asked = 0.0
 
     def exists(self) -> bool:
-        """Whether to stop, as of a second ago."""
+        """Returns whether to stop, as known a second ago."""
         if self._here:
             return self._file.exists()
         if self._asking is None or not self._asking.is_alive():
@@ -285,7 +285,7 @@ def _read_mark(mark: bytes | None) -> dict[str, Any]:
 
 
 def stored_epochs(storage: Storage, name: str, key: str) -> bytes | None:
-    """``epochs.jsonl`` of a training, None where the storage has none of this configuration.
+    """Returns ``epochs.jsonl`` of a training; None if the storage has none of this configuration.
 
     Raises:
         EnvironmentProblem: When the storage does not answer.
@@ -296,7 +296,7 @@ def stored_epochs(storage: Storage, name: str, key: str) -> bytes | None:
 
 
 def stored_params(storage: Storage, name: str) -> tuple[str, dict[str, Any]] | None:
-    """Key and parameters of a trial, None where the storage does not know them.
+    """Returns key and parameters of a trial; None if the storage does not have them.
 
     Raises:
         EnvironmentProblem: When the storage does not answer.

@@ -1,4 +1,4 @@
-"""What the finetune stage feeds its network: images, or cached activations of its frozen part."""
+"""Inputs of the finetune stage: images, or cached activations of the frozen part."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ EVAL_BATCH = 64
 
 
 def prefix_precision(context: StageContext) -> Precision:
-    """Precision of frozen blocks in front of trained ones."""
+    """Returns the precision of frozen blocks in front of trained ones."""
     return "bf16" if context.frozen_bf16 else "fp32"
 
 
 class Batches(ABC):
-    """Batches of a trial's finetune stage, on its device.
+    """Makes the batches of a trial's finetune stage, on its device.
 
     Args:
-        context: Of the training that they belong to.
-        network: On the device, with the blocks that are trained.
+        context: Context of the training.
+        network: Network on the device, with the trained blocks.
     """
 
     def __init__(self, context: StageContext, network: Network) -> None:
@@ -40,20 +40,20 @@ class Batches(ABC):
 
     @abstractmethod
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """One epoch of training batches; images that do not fill a batch are left out.
+        """Yields one epoch of training batches; images that do not fill a batch are left out.
 
         Args:
             epoch: Epoch of the stage, from 0.
-            seed: Of the order, and of the augmentation unless views are fixed.
+            seed: Seed of the order, and of the augmentation unless views are fixed.
 
         Yields:
-            As many views an image as the method of the training asks for; of a batch that several
-            processes share, this one's images.
+            Batches with as many views per image as the training method needs. If several processes
+            share a batch, only this process' images.
         """
 
     @abstractmethod
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
-        """Inputs for the un-augmented images at positions ``index`` of a part, in this order.
+        """Yields inputs for the un-augmented images at positions ``index`` of a part, in order.
 
         Args:
             images: Decoded images of the part.
@@ -63,18 +63,18 @@ class Batches(ABC):
 
     @abstractmethod
     def of_images(self, images: Tensor) -> Tensor:
-        """Inputs for normalised images (B, 3, side, side) on the device."""
+        """Returns inputs for normalised images (B, 3, side, side) on the device."""
 
     @abstractmethod
     def random(self, count: int) -> Tensor:
-        """Inputs of random content for `count` images, as training sees them."""
+        """Returns random inputs for `count` images, of the shape that training uses."""
 
     @abstractmethod
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """What makes unit features (B, D) of a batch of inputs, by a network of this stage."""
+        """Returns a function from inputs to unit features (B, D), by a network of this stage."""
 
     def _fixed_draws(self, epoch: int) -> Tensor | None:
-        """How the images change that an epoch shows, (V, N, width); None without fixed views."""
+        """Returns the changes of images in an epoch, (V, N, width); None without fixed views."""
         context = self._context
         views = context.workspace.views(context.config)
         if views is None:
@@ -86,7 +86,7 @@ class Batches(ABC):
 
     @cached_property
     def _annotations(self) -> Annotations | None:
-        """Of the pool, where the method wants them and the source has some."""
+        """Returns annotations of the pool if the method uses them and the source has some."""
         if not self._context.method.annotated:
             return None
         found = self._context.workspace.dataset.annotations("pool")

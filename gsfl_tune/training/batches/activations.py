@@ -24,19 +24,19 @@ Rows = list[tuple[np.ndarray, int]]
 
 
 class ActivationBatches(Batches):
-    """Activations in front of the trained blocks, from the cache of the node.
+    """Reads activations in front of the trained blocks from the node's cache.
 
     Args:
-        context: Of the training that they belong to; its configuration has fixed views.
-        network: On the device, its last blocks trainable.
-        split: Its backbone, cut in front of them.
+        context: Context of the training; its configuration has fixed views.
+        network: Network on the device with trainable last blocks.
+        split: Its backbone, cut in front of these blocks.
     """
 
     def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
         super().__init__(context, network)
         training = context.config.training
         self._split = split
-        # The weight average is a network of its own.
+        # The weight average is a separate network.
         self._splits = {network.backbone: split}
         self._dtype = torch.from_numpy(np.empty(0, NUMPY[training.cache_precision])).dtype
         self._cache = ActivationCache(
@@ -51,13 +51,13 @@ class ActivationBatches(Batches):
         )
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """Activations of the views that the epoch shows."""
+        """Yields activations of the views of an epoch."""
         context = self._context
         training = context.config.training
         pool = context.workspace.dataset.pool
         views = context.workspace.views(context.config)
         assert views is not None, "without fixed views there is no cache"
-        allow_open_files(4 * views.count)  # those of the head stage's features may be open too
+        allow_open_files(4 * views.count)  # files of the head stage's features may be open too
         augment = context.config.data.augment
         maps = [self._cache.of(pool, "pool", View(views, i, augment)) for i in range(views.count)]
         size = training.finetune.batch_size
@@ -90,7 +90,7 @@ class ActivationBatches(Batches):
             yield Batch(batch, Targets(labels[part]), positions[part], annotations)
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
-        """Activations of the centres of images."""
+        """Yields activations of the images' centres."""
         map_ = self._cache.of(images, part)
         starts = range(0, len(index), EVAL_BATCH)
         batches = self._read(
@@ -99,13 +99,13 @@ class ActivationBatches(Batches):
         return (activations for (activations,) in batches)
 
     def of_images(self, images: Tensor) -> Tensor:
-        """Activations of normalised images, computed here and now."""
+        """Computes activations of normalised images, without the cache."""
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return self._split.prefix(images).float()
 
     def random(self, count: int) -> Tensor:
-        """Random activations (B, *shape)."""
+        """Returns random activations (B, *shape)."""
         shape = (count, *self._split.shape)
         activations = torch.randn(shape, device=self._context.device)
         if self._split.channels_last:
@@ -113,7 +113,7 @@ class ActivationBatches(Batches):
         return activations
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """The trained part of a network, without its head."""
+        """Returns the trained part of a network, without its head."""
         backbone = network.backbone
         split = self._splits.get(backbone) or backbone.split(self._size)
         self._splits[backbone] = split
@@ -124,7 +124,7 @@ class ActivationBatches(Batches):
         return features
 
     def _moved(self, epoch: int) -> list[Annotations] | None:
-        """Annotations of the pool, as they lie in the views that an epoch shows."""
+        """Returns annotations of the pool, moved to the views of an epoch."""
         draws = None if self._annotations is None else self._fixed_draws(epoch)
         if self._annotations is None or draws is None:
             return None
@@ -134,7 +134,7 @@ class ActivationBatches(Batches):
         ]
 
     def _read(self, batches: list[list[Rows]]) -> Iterator[tuple[Tensor, ...]]:
-        """Batches of single rows of memory maps, a tensor a view, float32 on the device."""
+        """Yields batches of rows of memory maps: one tensor per view, float32 on the device."""
         self._cache.release()
         device = self._context.device
         shape = stored_shape(self._split)
@@ -157,6 +157,6 @@ class ActivationBatches(Batches):
 
 
 def _part(start: int, count: int, share: BatchShare) -> slice:
-    """A process' share of the `count` images that begin at `start`."""
+    """Returns a process' share of the `count` images that begin at `start`."""
     own = share.of(count)
     return slice(start + own.start, start + own.stop)

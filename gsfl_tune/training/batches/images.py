@@ -1,4 +1,4 @@
-"""Images for the finetune stage: through the whole network, or a fast copy of its frozen part."""
+"""Images for the finetune stage: for the whole network, or for a fast copy of its frozen part."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from gsfl_tune.training.context import StageContext
 
 
 class ImageBatches(Batches):
-    """Images through the whole network: fixed views where there are some, else new ones."""
+    """Feeds images to the whole network: fixed views if there are some, else new ones."""
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
-        """Augmented images (B, 3, side, side)."""
+        """Yields augmented images (B, 3, side, side)."""
         context = self._context
         training = context.config.training
         batches = epoch_batches(
@@ -40,7 +40,7 @@ class ImageBatches(Batches):
             yield replace(batch, views=tuple(self.of_images(view) for view in batch.views))
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
-        """Centres of images (B, 3, side, side)."""
+        """Yields the centres of images (B, 3, side, side)."""
 
         def transform(batch: Tensor) -> Tensor:
             return center_crop(batch, self._size, self._mean, self._std)
@@ -50,36 +50,36 @@ class ImageBatches(Batches):
             yield self.of_images(batch.inputs)
 
     def of_images(self, images: Tensor) -> Tensor:
-        """The images themselves."""
+        """Returns the images themselves."""
         return images.contiguous(memory_format=torch.channels_last)
 
     def random(self, count: int) -> Tensor:
-        """Random images (B, 3, side, side)."""
+        """Returns random images (B, 3, side, side)."""
         shape = (count, 3, self._size, self._size)
         return self.of_images(torch.randn(shape, device=self._context.device))
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """The whole network without its head."""
+        """Returns the whole network without its head."""
         return network.features
 
 
 class SplitBatches(ImageBatches):
-    """Images through a fast copy of the frozen blocks, then through the trained ones.
+    """Feeds images to a fast copy of the frozen blocks, then to the trained ones.
 
     Args:
-        context: Of the training that it belongs to.
-        network: On the device, its last blocks trainable.
-        split: Its backbone, cut in front of them.
+        context: Context of the training.
+        network: Network on the device with trainable last blocks.
+        split: Its backbone, cut in front of these blocks.
     """
 
     def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
         super().__init__(context, network)
-        # The weight average is a network of its own; its frozen blocks are the same.
+        # The weight average is a separate network with the same frozen blocks.
         self._splits = {network.backbone: split}
         self._prefix = split.frozen_prefix(prefix_precision(context))
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """The frozen copy, the trained blocks of the network, its pooling."""
+        """Returns frozen copy, trained blocks and pooling of the network as one function."""
         backbone = network.backbone
         split = self._splits.get(backbone) or backbone.split(self._size)
         self._splits[backbone] = split

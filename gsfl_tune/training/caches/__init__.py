@@ -1,1 +1,1 @@
-"""What is computed of images once a node, and kept for all trials."""
+"""Results computed from the images once per node, and kept for all trials."""

@@ -1,6 +1,6 @@
-"""Activations of the frozen part of a network whose last blocks are trained: computed once a node.
+"""Activations of frozen blocks in front of trained ones, computed once per node.
 
-Only with fixed views: an augmentation that is new in every epoch has nothing to keep.
+Used only with fixed views: with augmentation that is new in every epoch nothing can be cached.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.models.frozen import Precision as Arithmetic
 from gsfl_tune.training.caches.features import Precision, View, all_cores, digest
 
-# Part of every cache key: raise it when the numbers that this file computes change.
+# Part of every cache key; raise it when this file computes other numbers.
 CODE_VERSION = 2
 
 BYTES: dict[Precision, int] = {"fp32": 4, "fp16": 2}
@@ -32,17 +32,17 @@ _BATCH = 64
 
 
 class ActivationCache:
-    """The cached activations of one frozen part.
+    """Keeps the cached activations of one frozen part.
 
     Args:
         cache_dir: Root of the node's caches.
-        device: Where they are computed.
+        device: Device that computes them.
         backbone: The whole backbone.
         split: The backbone, cut in front of the trained blocks.
-        blocks: Trained blocks, as the configuration says it.
+        blocks: Trained blocks, as in the configuration.
         image_size: Side of the images in pixels.
-        precision: In which they are kept.
-        arithmetic: In which they are computed.
+        precision: Precision of the stored activations.
+        arithmetic: Precision of the computation.
     """
 
     def __init__(
@@ -69,12 +69,12 @@ class ActivationCache:
         self._maps: dict[tuple[str, View | None], np.ndarray] = {}
 
     def of(self, images: DecodedImages, part: str, view: View | None = None) -> np.ndarray:
-        """Activations of all images of a part, (N, ...), memory-mapped.
+        """Returns activations of all images of a part, (N, ...), memory-mapped.
 
         Args:
             images: Decoded images of the part.
             part: ``pool`` or ``test``.
-            view: The fixed view; None for the images as they are.
+            view: The fixed view; None for un-augmented images.
         """
         if (part, view) not in self._maps:
             shape = (len(images), *stored_shape(self._split))
@@ -90,7 +90,7 @@ class ActivationCache:
         return self._maps[part, view]
 
     def release(self) -> None:
-        """Lets go of the fast copy of the frozen part, which building alone needs."""
+        """Releases the fast copy of the frozen part, which is only needed to build."""
         self._frozen = None
 
     def _key(self, images: DecodedImages, view: View | None) -> str:
@@ -109,7 +109,7 @@ class ActivationCache:
         if self._frozen is None:
             self._frozen = self._split.frozen_prefix(self._arithmetic)
         words = self._words(images, view).removeprefix("prefix: ")
-        # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
+        # Written, not mapped: on a full disk a write raises, but a mapped page kills the process.
         with (
             activity(f"computing activations ({words})", len(images), "images") as step,
             path.open("wb") as file,
@@ -170,7 +170,7 @@ class ActivationCache:
 
 
 def stored_shape(split: SplitBackbone) -> tuple[int, ...]:
-    """Shape of one image's activations as they lie in the file."""
+    """Returns the shape of one image's activations in the file."""
     if not split.channels_last:
         return split.shape
     channels, height, width = split.shape

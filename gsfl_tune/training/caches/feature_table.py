@@ -1,4 +1,4 @@
-"""Cached features as the head stage reads them, a batch at a time, on its device."""
+"""Cached features for the head stage, in batches on its device."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 
 class FeatureTable:
-    """Features of the same images in one or several views.
+    """Holds features of the same images in one or several views.
 
-    A GPU gets a copy of its own, in the precision of the cache, unless it would take more than
-    an eighth of the memory that is free there (the trials need it too, and several processes may
-    share the card); then every batch is copied.
+    A GPU gets its own copy, in the precision of the cache. If the copy would take more than an
+    eighth of the free GPU memory, every batch is copied instead: trials and other processes need
+    the memory too.
 
     Args:
         tensors: (N, D) float32 or float16 on the CPU, one for each view.
-        device: Where batches go.
+        device: Device of the batches.
     """
 
     def __init__(self, tensors: Sequence[Tensor], device: torch.device) -> None:
@@ -32,19 +32,19 @@ class FeatureTable:
 
     @property
     def device_bytes(self) -> int:
-        """Bytes of the device's memory that the copy takes."""
+        """Returns the bytes of GPU memory that the copy takes."""
         return 0 if self._copy is None else self._copy.numel() * self._copy.element_size()
 
     def batches(
         self, order: Tensor, size: int, shown: Tensor | None = None
     ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
-        """Batches of features.
+        """Yields batches of features.
 
         Args:
             order: (M,) positions, on the CPU.
-            size: Images a batch; the last one may hold fewer.
-            shown: (V, M) views of each position. A batch then holds the same images, but in the
-                order of their first views. Default: the first view of all.
+            size: Images per batch; the last batch may have fewer.
+            shown: (V, M) views of each position. A batch then has the same images, in the order of
+                their first views. Default: the first view of all.
 
         Yields:
             Features, V times (B, D) float32, and their positions (B,), all on the device.
@@ -55,7 +55,7 @@ class FeatureTable:
             batch = torch.arange(len(order)) // size
             by_view = (batch * len(self._tensors) + shown[0]).argsort(stable=True)
             order, shown = order[by_view], shown[:, by_view]
-        # One transfer an epoch: another one in every step would wait for the device.
+        # One transfer per epoch; one in every step would wait for the device.
         positions = order.to(self.device).split(size)
         if self._copy is not None:
             on_device = shown.to(self.device).split(size, dim=1)
@@ -68,7 +68,7 @@ class FeatureTable:
             yield tuple(each.to(self.device).float() for each in rows), batch
 
     def _gather(self, positions: Tensor, shown: Tensor) -> Tensor:
-        """Rows of the tensors, (B, D); fastest where positions are sorted by their views."""
+        """Returns rows of the tensors, (B, D); fastest if positions are sorted by their views."""
         if len(self._tensors) == 1:
             return self._tensors[0][positions]
         if bool((shown.diff() < 0).any()):

@@ -1,4 +1,4 @@
-"""Features of a frozen backbone: computed once a node, read by every trial through a memory map."""
+"""Features of a frozen backbone: computed once per node, memory-mapped by every trial."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.models.frozen import FrozenForward, frozen_forward
 
-# Part of every cache key: raise it when the numbers that this file computes change.
+# Part of every cache key; raise it when this file computes other numbers.
 CODE_VERSION = 2
 
 Precision = Literal["fp32", "fp16"]
@@ -46,7 +46,7 @@ _NUMPY: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dty
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Everything besides images and weights that decides a frozen feature."""
+    """Holds the settings that decide a frozen feature, besides images and weights."""
 
     backbone: str
     weights: str
@@ -57,7 +57,7 @@ class FeatureRecipe:
 
     @classmethod
     def of(cls, config: Config) -> FeatureRecipe:
-        """Recipe of a configuration; settings that its pooling ignores are left out."""
+        """Returns the recipe of a configuration; settings that its pooling ignores are left out."""
         model = config.model
         pooling = pooling_class(model.pooling)
         return cls(
@@ -70,7 +70,7 @@ class FeatureRecipe:
         )
 
     def create_pooling(self, channels: int) -> Pooling:
-        """The pooling layer for a map of `channels` channels."""
+        """Creates the pooling layer for a map of `channels` channels."""
         if self.pooling_dim is None:
             return create_pooling(self.pooling, channels)
         return create_pooling(self.pooling, channels, dim=self.pooling_dim)
@@ -78,12 +78,12 @@ class FeatureRecipe:
 
 @dataclass(frozen=True)
 class View:
-    """One fixed augmented view of every image of the pool.
+    """Describes one fixed augmented view of every image of the pool.
 
     Attributes:
-        views: The set that it belongs to.
-        number: Which of them, 0..count-1.
-        augment: How strong changes are.
+        views: Its set of views.
+        number: Its number, 0..count-1.
+        augment: Strength of the changes.
     """
 
     views: Views
@@ -92,22 +92,22 @@ class View:
 
     @property
     def key(self) -> tuple[object, ...]:
-        """What decides its pixels; how many other views there are does not."""
+        """Returns what decides its pixels; the number of other views does not."""
         return (self.views.seed, self.number, sorted(self.augment.recipe().items()))
 
 
 def digest(*parts: object) -> str:
-    """Hex digest of a cache key's parts."""
+    """Returns the hex digest of a cache key's parts."""
     return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
 
 
 class FeatureExtractor:
-    """A frozen backbone with its projection and pooling: images to unit features.
+    """Computes unit features of images by a frozen backbone with its projection and pooling.
 
     Args:
-        recipe: What to compute.
-        backbone: The pretrained backbone; it stays as and where it is.
-        device: Where to compute.
+        recipe: Settings of the features.
+        backbone: The pretrained backbone; it is not changed or moved.
+        device: Device of the computation.
     """
 
     def __init__(self, recipe: FeatureRecipe, backbone: Backbone, device: torch.device) -> None:
@@ -157,14 +157,14 @@ class FeatureExtractor:
         self._projection_key = key
 
     def pooling(self) -> Pooling:
-        """A new pooling layer that fits the (projected) map."""
+        """Returns a new pooling layer that fits the (projected) map."""
         source = self.projection if self.projection is not None else self.backbone
         return self.recipe.create_pooling(source.channels)
 
     def key(
         self, images: DecodedImages, precision: Precision = "fp32", view: View | None = None
     ) -> str:
-        """Cache key of the features of `images`."""
+        """Returns the cache key of the features of `images`."""
         recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
         further = [] if precision == "fp32" else [precision]
         return digest(
@@ -180,17 +180,17 @@ class FeatureExtractor:
         precision: Precision = "fp32",
         view: View | None = None,
     ) -> Tensor:
-        """Unit features of all images.
+        """Returns unit features of all images.
 
         Args:
             images: Decoded images.
             cache_dir: Root of the node's caches.
-            precision: In which they are kept.
-            view: The view to compute, None for the images as they are.
+            precision: Precision of the stored features.
+            view: The view to compute; None for un-augmented images.
 
         Returns:
             (N, D) float32 or float16 on the CPU, memory-mapped (writes stay private). The cache
-            keeps the file while the tensor lives.
+            keeps the file as long as the tensor exists.
 
         Raises:
             EnvironmentProblem: If the cache cannot be written.
@@ -221,7 +221,7 @@ class FeatureExtractor:
             self.projection.to(self.device)
         dtype = _NUMPY[precision]
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
-        # Written and not mapped: on a full disk a write fails, a mapped page kills the process.
+        # Written, not mapped: on a full disk a write raises, but a mapped page kills the process.
         words = f"computing features ({self._words(images, precision, view)})"
         with (
             activity(words, len(images), "images") as step,
@@ -271,7 +271,7 @@ class FeatureExtractor:
                 if step is not None:
                     step.done += len(batch)
         finally:
-            # A GPU's memory is for the trials that follow.
+            # GPU memory is kept free for the trials.
             forward.cpu()
 
     def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
@@ -288,7 +288,7 @@ class FeatureExtractor:
 
 @contextmanager
 def all_cores(device: torch.device) -> Iterator[None]:
-    """Lets the one process that builds use every core: the others wait for it anyway."""
+    """Lets the one process that builds use every core, as the others wait for it."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))

@@ -1,4 +1,4 @@
-"""What a training costs: arithmetic first, seconds once something was measured."""
+"""The cost of a training: operations first, seconds once something was measured."""
 
 from gsfl_tune.training.pricing.costs import Costs, Measured
 from gsfl_tune.training.pricing.work import Work, training_work

@@ -1,4 +1,4 @@
-"""How fast this machine trains and how fast it runs a frozen backbone, measured in seconds."""
+"""Measures how fast this machine trains and how fast it runs a frozen backbone."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
-# Of one stage: steps until it was busy for so long, two at least.
+# Seconds of steps per stage; at least two steps are taken.
 _SECONDS = 2.0
 _FORWARD_IMAGES = 128
 
@@ -73,10 +73,10 @@ def measure_frozen(
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
-        precision: In which it computes.
+        precision: Precision of the computation.
 
     Returns:
-        Images a second, and seconds that making the fast copy of the backbone took.
+        Images per second, and the seconds to make the fast copy of the backbone.
     """
     backbone, device = workspace.backbone(config), workspace.device
     size = config.data.image_size
@@ -104,7 +104,7 @@ def measure_frozen(
 
 
 def _timed(act: Callable[[], None], device: torch.device) -> tuple[float, int]:
-    """Seconds and repetitions, after one that warms up."""
+    """Returns seconds and repetitions, after one warm-up."""
 
     def wait() -> None:
         if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""What a search costs at most, priced before anything is trained."""
+"""The largest cost of a search, estimated before anything is trained."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from gsfl_tune.training.timeline import STAGES
 _TRAINED_BYTES = 16
 _FROZEN_BYTES = 4
 _BYTES = {"fp32": 4, "fp16": 2}
-# Where the classes are not known before the data is read: more than most have.
+# Used if the classes are unknown until the data is read: more than most data sets have.
 _UNKNOWN_CLASSES = 1000
 
 
 @dataclass(frozen=True)
 class LargestModel:
-    """The configuration of a space whose weights and optimiser state take most memory.
+    """Describes the configuration whose weights and optimiser state take most memory.
 
     Attributes:
         bytes: Weights, gradients and optimiser state; activations come on top.
@@ -57,15 +57,15 @@ class LargestModel:
 
 @dataclass(frozen=True)
 class PrefixCache:
-    """Where the activations in front of trained blocks are cached, and what they take.
+    """Describes a cache of activations in front of trained blocks, and its size.
 
     Attributes:
         backbone: The backbone.
         blocks: How many of its last blocks are trained.
         image_size: Side of the images in pixels.
-        views: Fixed views of an image; the cache holds its centre besides.
+        views: Fixed views of an image; the cache also holds its centre.
         image_bytes: Bytes of one image in all views.
-        problem: Why the backbone cannot be cut there; it is run as a whole then.
+        problem: Why the backbone cannot be cut there; the whole backbone then runs.
     """
 
     backbone: str
@@ -78,7 +78,7 @@ class PrefixCache:
 
 @dataclass(frozen=True)
 class Cost:
-    """Upper bounds for one search.
+    """Holds upper bounds for one search.
 
     Attributes:
         trials: Trials, with those of a tuned control.
@@ -94,12 +94,12 @@ class Cost:
 
     @property
     def epochs(self) -> int:
-        """Epochs in total."""
+        """Returns the epochs in total."""
         return self.search_epochs + self.final_epochs
 
 
 def search_cost(experiment: Experiment) -> Cost:
-    """Trials and epochs that a search takes at most."""
+    """Returns the trials and epochs that a search takes at most."""
     search = experiment.defaults().search
     longest = sum(max(experiment.values(f"training.{stage.name}.epochs")) for stage in STAGES)
     finals = search.finalists * search.final_seeds + search.final_seeds
@@ -112,7 +112,7 @@ def search_cost(experiment: Experiment) -> Cost:
 
 
 def largest_model(experiment: Experiment) -> LargestModel:
-    """The largest model that a trial of this experiment can be.
+    """Returns the largest model that a trial of this experiment can have.
 
     Raises:
         BackboneError: A backbone cannot be built.
@@ -121,7 +121,7 @@ def largest_model(experiment: Experiment) -> LargestModel:
 
 
 def largest_case(experiment: Experiment) -> tuple[Experiment, LargestModel]:
-    """The part of the space that has the largest model (one backbone, pooling, head), and it.
+    """Returns the part of the space with the largest model (one backbone, pooling, head), and it.
 
     Raises:
         BackboneError: A backbone cannot be built.
@@ -132,7 +132,7 @@ def largest_case(experiment: Experiment) -> tuple[Experiment, LargestModel]:
 
 
 def checkpoint_bytes(experiment: Experiment) -> int:
-    """Bytes of the largest checkpoint that a trial of this experiment writes, about.
+    """Estimates the bytes of the largest checkpoint that a trial of this experiment writes.
 
     Raises:
         BackboneError: A backbone cannot be built.
@@ -141,7 +141,7 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     head = largest_head(case.values("model.head"))
     weights = head_parameters(head, model.feature_dim, model.latent_dim, model.class_count)
     if max(case.values("training.finetune.epochs")) > 0:
-        # The whole network, and what the optimiser keeps of it.
+        # The whole network and its optimiser state.
         weights = model.parameters
     # Weights and the two moments of AdamW, and the average where there is one.
     copies = 3 + (max(case.values("training.ema")) > 0)
@@ -150,7 +150,7 @@ def checkpoint_bytes(experiment: Experiment) -> int:
 
 
 def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
-    """Counts the bytes that further terms of the loss keep, what they note for a step included.
+    """Counts the bytes that further loss terms keep, including their sums for a step.
 
     Args:
         case: A part of a space.
@@ -185,13 +185,13 @@ def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_cou
 
 
 def class_count(experiment: Experiment) -> int:
-    """Classes of the data where they are known without reading it, else an upper estimate."""
+    """Returns the number of classes if known without reading the data, else an upper estimate."""
     known = count_classes(experiment.defaults().data)
     return _UNKNOWN_CLASSES if known is None else max(2, known)
 
 
 def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
-    """Every cache of activations that trials of a space may fill, the largest first.
+    """Returns every cache of activations that trials of a space may fill, the largest first.
 
     Raises:
         BackboneError: A backbone cannot be built.
@@ -219,7 +219,7 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
 
 
 def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
-    """Backbones of which a number of blocks of the space is all: name, the number, their count.
+    """Returns backbones for which a block count of the space covers all: name, that count, all.
 
     Raises:
         BackboneError: A backbone cannot be built.
@@ -234,7 +234,7 @@ def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
 
 
 def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
-    """Bytes that a trial can have on this machine, and whose memory that is."""
+    """Returns the bytes that a trial can use on this machine, and whose memory they are."""
     import psutil
     import torch
 
@@ -249,7 +249,7 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
 
 
 def cost_problems(experiment: Experiment) -> list[Problem]:
-    """Models of the space that cannot fit, and backbones that cannot see the images."""
+    """Returns models of the space that cannot fit, and backbones whose maps are too small."""
     problems = []
 
     def add(path: str, message: str) -> None:
@@ -297,7 +297,7 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
 
 
 def _blocks_problem(case: Experiment) -> str | None:
-    """What is wrong with training only the last blocks of a case's backbone, or None."""
+    """Returns why only the last blocks of a case's backbone cannot be trained, or None."""
     backbone = case.values("model.backbone")[0]
     numbers = [n for n in case.values("training.finetune.blocks") if n != "all"]
     finetunes = max(case.values("training.finetune.epochs")) > 0
@@ -312,12 +312,12 @@ def _blocks_problem(case: Experiment) -> str | None:
 
 
 def gib(count: int) -> str:
-    """Bytes in words."""
+    """Formats bytes in words."""
     return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
 
 
 def pretrained(experiment: Experiment) -> list[tuple[str, str]]:
-    """Every backbone of a space with the weights that it can have, once each."""
+    """Returns each backbone of a space with its possible weights, once each."""
     return list(
         dict.fromkeys(
             (case.values("model.backbone")[0], weights)
@@ -328,7 +328,7 @@ def pretrained(experiment: Experiment) -> list[tuple[str, str]]:
 
 
 def _cases(experiment: Experiment) -> Iterator[Experiment]:
-    """The experiment for every named mapping, backbone, pooling and head that a trial can have."""
+    """Yields the experiment for each named mapping, backbone, pooling and head of a trial."""
     named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
     paths = [*named, "model.backbone", "model.pooling", "model.head"]
 

@@ -1,4 +1,4 @@
-"""Seconds of a training on a slot: predicted from its arithmetic, corrected by measurements."""
+"""Seconds of a training on a slot: estimated from its operations, corrected by measurements."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from gsfl_tune.training.pricing.work import Work
 _GUESSED_RATE = 3e10
 # Seconds of a step besides its operations: launches, batches, losses.
 _GUESSED_STEP = 2e-3
-# Of a trial besides its epochs: files, the model, the first batches.
+# Seconds of a trial besides its epochs: files, the model, the first batches.
 _START_SECONDS = 1.5
-# Measurements of a kind that are remembered: machines get warm, neighbours come and go.
+# Number of measurements kept per kind of work, as speeds change with heat and other load.
 _REMEMBERED = 50
 
 
 @dataclass(frozen=True)
 class Measured:
-    """Epochs of one stage of one training.
+    """Holds measured epochs of one stage of one training.
 
     Attributes:
-        work: What an epoch of it does.
-        epochs: How many were measured.
-        seconds: What they took.
+        work: Work of one epoch.
+        epochs: Number of measured epochs.
+        seconds: Duration of these epochs.
         machine: Kind of machine: name of its GPU or CPU.
     """
 
@@ -37,14 +37,14 @@ class Measured:
 
 
 class Costs:
-    """Predicts what trainings take, and learns from what they took.
+    """Predicts durations of trainings, and learns from measured ones.
 
     Every kind of work on every kind of machine has a speed of its own, relative to the guess: the
     median of what was measured. A kind without measurements takes the median of its
     stage; nodes of different speed are averaged, because nobody knows where a trial will run.
 
     Args:
-        rate: Operations a second that are believed at first.
+        rate: Operations per second assumed at first.
     """
 
     def __init__(self, rate: float = _GUESSED_RATE) -> None:
@@ -52,7 +52,7 @@ class Costs:
         self._factors: dict[tuple[str, ...], dict[str, list[float]]] = {}
 
     def observe(self, measured: Measured) -> None:
-        """Takes a measurement in."""
+        """Adds a measurement."""
         guess = self._guess(measured.work) * measured.epochs
         if measured.seconds <= 0 or guess <= 0:
             return
@@ -62,14 +62,14 @@ class Costs:
         del known[:-_REMEMBERED]
 
     def epoch(self, work: Work) -> float:
-        """Seconds of an epoch."""
+        """Returns the seconds of an epoch."""
         return self._guess(work) * self._factor(work)
 
     def training(self, stages: Iterable[Work], done: int = 0) -> float:
-        """Seconds of a training on one slot.
+        """Returns the seconds of a training on one slot.
 
         Args:
-            stages: Of the training, in order.
+            stages: Stages of the training, in order.
             done: Epochs that are trained already, over all stages.
         """
         seconds = 0.0 if done else _START_SECONDS
@@ -80,7 +80,7 @@ class Costs:
         return seconds
 
     def until(self, stages: Sequence[Work], seconds: float) -> int:
-        """Epochs that a training has come to after some seconds: at least 1, at most all."""
+        """Returns the epochs that a training does in some seconds: at least 1, at most all."""
         total, spent = 0, _START_SECONDS
         for work in stages:
             each = self.epoch(work)
@@ -93,7 +93,7 @@ class Costs:
         return max(1, total)
 
     def known(self, work: Work) -> bool:
-        """Whether this kind of work was measured."""
+        """Returns whether this kind of work was measured."""
         return _key(work) in self._factors
 
     def _guess(self, work: Work) -> float:

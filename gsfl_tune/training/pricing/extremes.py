@@ -1,4 +1,4 @@
-"""The dearest trial of a space."""
+"""The most expensive trial of a space."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _IMAGES = 2000
 
 
 def dearest(experiment: Experiment) -> tuple[Config, float]:
-    """Finds the configuration that costs most, and how many times the price of the defaults.
+    """Finds the most expensive configuration, and its cost relative to the defaults.
 
     Args:
         experiment: The experiment.

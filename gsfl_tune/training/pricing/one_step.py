@@ -1,4 +1,4 @@
-"""One optimiser step of the largest model of a space, before a search is paid for."""
+"""One optimiser step of the largest model of a space, as a test before a search."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LARGEST = (
 
 
 def largest_config(experiment: Experiment) -> Config:
-    """The configuration of a space that needs most memory for a step: the one that is priced.
+    """Returns the configuration of a space that needs most memory for a step.
 
     Groups are `single`: they take no memory, and computing them needs all features.
     """
@@ -41,7 +41,7 @@ def largest_config(experiment: Experiment) -> Config:
         # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
-        # All views of a batch are in memory at a time.
+        # All views of a batch are in memory at once.
         "training.method": max(
             case.values("training.method"), key=lambda name: method_class(name).views
         ),

@@ -1,4 +1,4 @@
-"""How often a search sends the images through a frozen backbone."""
+"""How many times a search runs the images through a frozen backbone."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from gsfl_tune.training.pricing.cost import search_cost
 
 
 def feature_passes(experiment: Experiment) -> tuple[int, int]:
-    """How often the images go through a frozen backbone, whatever the number of trials.
+    """Counts the passes of the images through a frozen backbone, for any number of trials.
 
     Returns:
-        At most so many passes over all images as they are, and over one augmented view of them.
+        The largest number of passes over all un-augmented images, and over one augmented view.
     """
     trials = search_cost(experiment).trials
     paths = [f"model.{key}" for key in ("backbone", "weights", "pooling")]
@@ -31,13 +31,13 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
 
 
 def strengths(experiment: Experiment) -> float:
-    """In how many strengths a space augments: each has views of its own."""
+    """Counts the augmentation strengths of a space; each has its own views."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
     return math.prod(_values_of(experiment, path) for path in augment)
 
 
 def _values_of(experiment: Experiment, path: str) -> float:
-    """How many values a leaf can take; infinite for a range of floats."""
+    """Counts the values that a leaf can take; infinite for a range of floats."""
     count = 0.0
     for item in experiment.space.possible(path):
         if isinstance(item, tuple):

@@ -1,4 +1,4 @@
-"""The arithmetic of a training, stage by stage: what tells a cheap trial from a dear one."""
+"""The operations of a training, stage by stage, as a measure of its cost."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _STEP = 3.0
 
 @dataclass(frozen=True)
 class Work:
-    """What an epoch of a stage does.
+    """Describes the work of an epoch of a stage.
 
     Attributes:
         stage: The stage.
@@ -40,7 +40,7 @@ class Work:
 
 
 def training_work(config: Config, *, train: int, validation: int, classes: int) -> list[Work]:
-    """The stages of a training that have epochs.
+    """Returns the work of each stage of a training that has epochs.
 
     Args:
         config: The configuration.
@@ -91,7 +91,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
 
 
 def _method(config: Config) -> tuple[str, ...]:
-    """What a kind of work says of the method."""
+    """Returns the part of a kind of work that the method decides."""
     name = config.training.method
     return () if name == "single" else (name,)
 

@@ -1,11 +1,11 @@
-"""Stages: stretches of training with their own frozen part, learning rate and epochs."""
+"""Stages: parts of a training with their own frozen weights, learning rate and epochs."""
 
 from gsfl_tune.training.stages._base import Stage
 from gsfl_tune.training.stages.finetune import FinetuneStage
 from gsfl_tune.training.stages.head import HeadStage
 from gsfl_tune.training.timeline import StageName
 
-# What each row of `gsfl_tune.training.timeline.STAGES` does.
+# The class for each row of `gsfl_tune.training.timeline.STAGES`.
 STAGE_KINDS: dict[StageName, type[HeadStage] | type[FinetuneStage]] = {
     "head": HeadStage,
     "finetune": FinetuneStage,

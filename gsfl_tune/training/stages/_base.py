@@ -1,6 +1,6 @@
-"""What all stages share: passes of the method, gradients, the update, means of the losses.
+"""The steps that all stages share: passes of the method, gradients, updates, mean losses.
 
-No stage asks the device for a number before its epoch ends: the host runs ahead.
+No stage reads a number from the device before its epoch ends, so that the host runs ahead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ C = TypeVar("C", bound=StageConfig)
 
 
 class LossMeter:
-    """The loss terms of every batch, kept on the device until the epoch ends."""
+    """Keeps the loss terms of every batch on the device until the epoch ends."""
 
     def __init__(self) -> None:
         self._names: list[str] = []
@@ -45,7 +45,7 @@ class LossMeter:
         self._sizes.append(size)
 
     def means(self, ranks: Ranks | None = None) -> dict[str, float]:
-        """Mean of every term an image, of all ranks; the one synchronisation of an epoch."""
+        """Returns each term's mean per image over all ranks; the epoch's one synchronisation."""
         values = torch.stack(self._values).cpu().double()
         sizes = torch.tensor(self._sizes, dtype=torch.float64)
         sums, count = sizes @ values, sizes.sum()
@@ -56,13 +56,14 @@ class LossMeter:
 
 
 class Stage(ABC, Generic[M, C]):
-    """One stage of one training.
+    """Trains one stage of one training.
 
     Args:
-        context: Of the training that it belongs to.
+        context: Context of the training.
         config: The stage's section.
-        module: What is trained.
-        optimizer: Of its trainable parameters; every group carries its ``peak`` learning rate.
+        module: The trained module.
+        optimizer: Optimiser of its trainable parameters; every group has its ``peak`` learning
+            rate.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class Stage(ABC, Generic[M, C]):
             self.averaged = WeightAverage(module, decay)
         self._step_of_epoch = Activity("")
 
-    # Whether it needs the memory of the device that cached features of the head stage take.
+    # Whether it needs the device memory that features of the head stage take.
     needs_device: ClassVar[bool] = False
 
     @abstractmethod
@@ -87,12 +88,12 @@ class Stage(ABC, Generic[M, C]):
         """Copies the whole network, with the evaluated weights."""
 
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
-        """Return unit features (N, D) on the CPU; None where the backbone was not trained."""
+        """Returns unit features (N, D) on the CPU; None if the backbone was not trained."""
         return None
 
     @property
     def evaluated(self) -> M:
-        """The module whose weights are validated and exported: the average where there is one."""
+        """Returns the module that is validated and exported: the average, if there is one."""
         if self.averaged is None:
             return self.module
         module: M = self.averaged.module  # type: ignore[assignment]
@@ -101,15 +102,15 @@ class Stage(ABC, Generic[M, C]):
     @property
     @abstractmethod
     def name(self) -> StageName:
-        """Of the stage."""
+        """Returns the name of the stage."""
 
     @property
     @abstractmethod
     def batches(self) -> int:
-        """Batches of an epoch."""
+        """Returns the number of batches in an epoch."""
 
     def run_epoch(self, epoch: int, seed: int) -> dict[str, float]:
-        """Trains one epoch as `train_epoch` does, and says how far it is."""
+        """Trains one epoch as `train_epoch` does, and reports its progress."""
         what = f"{self.name} epoch {epoch + 1}/{self.config.epochs}"
         with activity(what, self.batches, "batches") as self._step_of_epoch:
             self._step_of_epoch.before = self.context.epoch
@@ -121,14 +122,14 @@ class Stage(ABC, Generic[M, C]):
 
         Args:
             epoch: Epoch of the stage, from 0.
-            seed: Of the order and the augmentation.
+            seed: Seed of the order and the augmentation.
 
         Returns:
-            Mean of the loss and of its terms an image, as ``train/<term>``.
+            Means of the loss and its terms per image, as ``train/<term>``.
         """
 
     def divide(self, size: int) -> None:
-        """Prepares for batches that are divided over `size` ranks.
+        """Prepares for batches that `size` ranks share.
 
         Raises:
             NotImplementedError: When one process trains this stage alone.
@@ -137,11 +138,11 @@ class Stage(ABC, Generic[M, C]):
 
     @abstractmethod
     def rehearse(self) -> None:
-        """Takes one optimiser step on random input of full size: does the model fit?"""
+        """Takes one optimiser step on random input of full size, to test the memory."""
 
     @abstractmethod
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
-        """Logits with the evaluated weights.
+        """Returns logits with the evaluated weights.
 
         Args:
             images: Decoded images of the part.
@@ -154,24 +155,25 @@ class Stage(ABC, Generic[M, C]):
 
     @abstractmethod
     def discriminative(self, index: np.ndarray) -> Tensor:
-        """Discriminative parts of pool images, (N, H) float32, with the trained weights."""
+        """Returns discriminative parts of pool images, (N, H) float32, with the trained weights."""
 
     @property
     @abstractmethod
     def passes(self) -> Passes:
-        """The passes through the model that is trained."""
+        """Returns the passes through the trained model."""
 
     def _micro_batches(self, batch: Batch, images: int) -> Iterator[Batch]:
-        """A batch in the pieces that fit the memory, see `StageContext.pieces`.
+        """Splits a batch into pieces that fit into memory, see `StageContext.pieces`.
 
         Their gradients add up to those of the whole batch, up to rounding. Batch norm sees the
         pieces: at least two images each, so that it has something to normalise.
 
         Args:
-            batch: Of B images.
-            images: Decides, with `StageContext.pieces`, how many pieces; at most B.
+            batch: Batch of B images.
+            images: With `StageContext.pieces`, decides the number of pieces; at most B.
         """
-        # May be fewer than asked for: of nine, four pieces are three of three.
+        # There may be fewer pieces than asked for: nine images in four pieces are three times
+        # three.
         return batch.chunk(min(self.context.pieces, max(1, images // 2)))
 
     def _step(self, batch: Batch, share: float = 1.0) -> LossTerms:
@@ -179,7 +181,7 @@ class Stage(ABC, Generic[M, C]):
 
         Args:
             batch: The micro-batch.
-            share: Of the micro-batch in an optimiser step.
+            share: Share of the micro-batch in an optimiser step.
         """
         terms = self.context.method.step(batch, self.passes)
         (terms.total * share if share != 1.0 else terms.total).backward()
@@ -194,7 +196,7 @@ class Stage(ABC, Generic[M, C]):
             loss.eval()
         terms = self._loss(output, features, targets.labels, targets)
         if targets.others is not None:
-            # What terms remember is told by the larger part alone.
+            # Terms store only the larger part.
             loss.eval()
             others = self._loss(output, features, targets.others, targets)
             terms = terms.blended(others, targets.kept)
@@ -218,7 +220,7 @@ class Stage(ABC, Generic[M, C]):
         return terms
 
     def _update(self, step: int, total: int) -> None:
-        """Takes the optimiser step, then those of loss terms, method and weight average."""
+        """Takes the optimiser step, then updates loss terms, method and weight average."""
         config, context = self.config, self.context
         if context.ranks is not None:
             self._add_up(context.ranks)
@@ -234,13 +236,13 @@ class Stage(ABC, Generic[M, C]):
             self.averaged.update_parameters(self.module)
 
     def _add_up(self, ranks: Ranks) -> None:
-        """Adds up gradients, and what loss terms and the method have noted, of all ranks."""
+        """Sums gradients, and values stored by loss terms and the method, over all ranks."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
         context = self.context
         ranks.add_up([*gradients, *context.loss.sums(), *context.method.sums()])
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a checkpoint keeps of the stage; the same whatever the number of ranks."""
+        """Returns the stage's state for a checkpoint; the same for any number of ranks."""
         context = self.context
         state = {
             "module": self.module.state_dict(),
@@ -253,7 +255,7 @@ class Stage(ABC, Generic[M, C]):
         return state
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Goes on from what `state_dict` gave."""
+        """Restores the state from `state_dict`."""
         context = self.context
         self.module.load_state_dict(state["module"])
         self.optimizer.load_state_dict(state["optimizer"])
@@ -266,7 +268,7 @@ class Stage(ABC, Generic[M, C]):
             context.loss.centers.load_state_dict(state["centers"])
 
     def _random_batch(self, inputs: Tensor) -> Batch:
-        """A batch of random inputs, each in as many views as the method asks for."""
+        """Makes a batch of random inputs, each in as many views as the method needs."""
         labels = torch.zeros(len(inputs), dtype=torch.int64, device=self.context.device)
         views = (inputs,) * self.context.method.views
         return Batch(views, Targets(labels), torch.arange(len(inputs)))

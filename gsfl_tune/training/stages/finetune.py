@@ -1,4 +1,4 @@
-"""The finetune stage: backbone, or its last blocks, and head together, on augmented images."""
+"""The finetune stage: trains the backbone, or its last blocks, and the head on augmented images."""
 
 from __future__ import annotations
 
@@ -37,8 +37,8 @@ _WORDS = {"pool": "validating", "test": "testing"}
 class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     """Trains a copy of the pretrained backbone together with the head.
 
-    Where only the last blocks are trained, the others run as a fast copy, or never again: on fixed
-    views, what they give is cached.
+    If only the last blocks are trained, the others run as a fast copy. With fixed views they do not
+    run at all, as their activations are cached.
     """
 
     needs_device = True
@@ -74,29 +74,29 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @property
     def name(self) -> StageName:
-        """``finetune``."""
+        """Returns ``finetune``."""
         return "finetune"
 
     @property
     def batches(self) -> int:
-        """Micro-batches: full ones."""
+        """Returns the number of full micro-batches."""
         return max(1, len(self.context.train_positions) // self.config.batch_size)
 
     @cached_property
     def _features(self) -> Callable[[Tensor], Tensor]:
-        """Inputs to unit features, with the weights that are trained."""
+        """Returns a function from inputs to unit features, with the trained weights."""
         features = self._batches.features(self.module)
         if not self.config.compile:
             return features
-        # What earlier trials of this process compiled is of no use and counts against a limit.
+        # Code compiled for earlier trials of this process is useless and counts against a limit.
         torch.compiler.reset()
         compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
         return compiled
 
-    # Made for every step: kept, it would tie the stage to itself, and its memory to the collector.
+    # Made for every step. Stored, it would be a reference cycle that keeps the memory.
     @property
     def passes(self) -> Passes:
-        """Through the network that is trained."""
+        """Returns the passes through the trained network."""
         return self._passes(self.module, self._features)
 
     def _passes(self, network: Network, features: Callable[[Tensor], Tensor]) -> Passes:
@@ -112,7 +112,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         return Passes(features=computed, head=head, infer=network.head.infer, loss=self.loss)
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
-        """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""
+        """Trains one epoch; images that do not fill a micro-batch are left out of it."""
         config, context = self.config, self.context
         images = len(context.train_positions)
         micro_batches = self.batches
@@ -130,7 +130,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
-                # On every rank as many pieces: those of the smallest share.
+                # The same number of pieces on every rank: that of the smallest share.
                 for part in self._micro_batches(mixing(batch, streams), whole // ranks):
                     meter.add(self._step(part, len(part) / whole / held), len(part))
                 if place + 1 == held:
@@ -139,7 +139,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         return meter.means(context.ranks)
 
     def divide(self, size: int) -> None:
-        """Every batch is divided over `size` ranks, one image at least for each.
+        """Prepares for batches that `size` ranks share, at least one image for each.
 
         Raises:
             UserError: When a batch has fewer.
@@ -162,7 +162,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
-        """Logits of whole images through the network."""
+        """Returns logits of whole images through the network."""
         network, method = self.evaluated.eval(), self.context.method.eval()
         passes = self._passes(network, self._batches.features(network))
         rows = []
@@ -174,7 +174,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @torch.inference_mode()
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor:
-        """Return unit features (N, D) on the CPU, with the weights that are validated."""
+        """Returns unit features (N, D) on the CPU, with the validated weights."""
         dataset = self.context.workspace.dataset
         images = dataset.pool if part == "pool" else dataset.test
         features = self._unit_features(self.evaluated.eval(), images, part, index)
@@ -182,7 +182,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:
-        """Discriminative parts of pool images."""
+        """Returns discriminative parts of pool images."""
         network = self.module.eval()
         pool = self.context.workspace.dataset.pool
         features = self._unit_features(network, pool, "pool", index)
@@ -195,7 +195,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         return (passes.features(inputs) for inputs in self._evaluated(images, part, index))
 
     def _evaluated(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
-        """Un-augmented inputs, in pieces that fit the memory."""
+        """Yields un-augmented inputs, in pieces that fit into memory."""
         for batch in self._batches.eval_batches(images, part, index):
             yield from batch.chunk(self.context.pieces)
 
@@ -222,14 +222,14 @@ def _batches(context: StageContext, network: Network) -> Batches:
         return ImageBatches(context, network)
     if config.data.views:
         return ActivationBatches(context, network, split)
-    # The fast copy is nothing for the compiler, which makes its own.
+    # The fast copy is not compiled: the compiler makes its own.
     whole = config.training.finetune.compile
     return ImageBatches(context, network) if whole else SplitBatches(context, network, split)
 
 
 @contextmanager
 def _explained() -> Iterator[None]:
-    """Puts failures of the compiler into words."""
+    """Turns failures of the compiler into a `UserError`."""
     try:
         yield
     except Exception as error:

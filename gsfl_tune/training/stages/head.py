@@ -1,4 +1,4 @@
-"""The head stage: the backbone is frozen, its features (or those of fixed views) are cached."""
+"""The head stage: trains the head on cached features of a frozen backbone."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
 
     @property
     def name(self) -> StageName:
-        """``head``."""
+        """Returns ``head``."""
         return "head"
 
     @property
     def batches(self) -> int:
-        """The last one may not be full."""
+        """Returns the number of batches; the last one may not be full."""
         return -(-len(self.context.train_positions) // self.config.batch_size)
 
     @cached_property
@@ -67,22 +67,22 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
     @cached_property
     def _views(self) -> Views | None:
         config = self.context.config
-        # Before a finetune stage the head only has to come near: images as they are do that, and
+        # Before a finetune stage a rough head is enough. Un-augmented images give that, and
         # features of all views would take longer than the stage.
         return None if config.training.finetune.epochs else self.context.workspace.views(config)
 
     @cached_property
     def _trained(self) -> FeatureTable:
-        """What is trained on: the views where there are some."""
+        """Returns the features to train on: those of views, if there are some."""
         context = self.context
         if self._views is None:
             return self._features
         return context.workspace.table(context.config, "views", context.device)
 
-    # Made for every step: kept, it would tie the stage to itself, and its memory to the collector.
+    # Made for every step. Stored, it would be a reference cycle that keeps the memory.
     @property
     def passes(self) -> Passes:
-        """Through the head that is trained."""
+        """Returns the passes through the trained head."""
         return self._passes(self.module)
 
     def _passes(self, head: PlainHead) -> Passes:
@@ -110,7 +110,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             batch = Batch(views, Targets(context.labels[positions]), positions)
             mixed = mixing(batch, streams)
             if mixed.targets.others is not None:
-                # Features are of length 1, mixed ones too.
+                # Features have length 1, also mixed ones.
                 mixed = mixed.seen_as(*(functional.normalize(each, dim=1) for each in mixed.views))
             for part in self._micro_batches(mixed, len(batch)):
                 meter.add(self._step(part, len(part) / len(batch)), len(part))
@@ -119,7 +119,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         return meter.means()
 
     def _shown(self, epoch: int, order: Tensor) -> Tensor:
-        """Which fixed views an epoch shows of each image, (V, N); without such, always the same."""
+        """Returns the views of each image in an epoch, (V, N); without views, always the same."""
         count = self.context.method.views
         if self._views is None:
             return torch.zeros((count, len(order)), dtype=torch.int64)
@@ -135,11 +135,11 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
 
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
-        """Logits from cached features."""
+        """Returns logits from cached features."""
         context = self.context
         table = self._features
         if part != "pool":
-            # Read once, at the end: no copy of it stays on a GPU.
+            # Read once, at the end, so no copy stays on a GPU.
             features = context.workspace.features(context.config, part)
             table = FeatureTable([features], context.device)
         passes, method = self._passes(self.evaluated.eval()), context.method.eval()
@@ -150,7 +150,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
 
     @torch.inference_mode()
     def discriminative(self, index: np.ndarray) -> Tensor:
-        """Discriminative parts from cached features."""
+        """Returns discriminative parts from cached features."""
         head = self.module.eval()
         batches = self._features.batches(torch.from_numpy(index), _EVAL_BATCH)
         return torch.cat([head(features).discriminative for (features,), _ in batches])

@@ -1,1 +1,1 @@
-"""What holds the objects of a storage: a folder, or a file system of pyarrow or fsspec."""
+"""Access to the objects of a storage: a folder, or a file system of pyarrow or fsspec."""

@@ -1,4 +1,4 @@
-"""A path as storage: a shared mount, a mounted bucket, a disk."""
+"""A path as storage: a shared mount, a mounted bucket or a disk."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from gsfl_tune.run.storage.backends.base import PIECE_BYTES, Backend, is_safe
 
 
 class Folder(Backend):
-    """A directory.
+    """Stores objects in a directory.
 
-    Links in it are not followed, and a directory that is gone (a mount that vanished) is not made
-    anew: what is written below a mount point without its mount would be lost to everybody.
+    Links in it are not followed. A directory that disappeared, such as an unmounted share, is not
+    created again: files below an empty mount point would be lost.
 
     Args:
         path: The directory.
-        create: Whether to make it if it is not there.
+        create: Whether to create it if it does not exist.
 
     Raises:
-        OSError: When it is not there and cannot be made.
+        OSError: If it does not exist and cannot be created.
     """
 
     def __init__(self, path: Path, *, create: bool) -> None:
@@ -69,7 +69,7 @@ class Folder(Backend):
             raise
 
     def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
-        """Reads a file piece by piece."""
+        """Reads a file in pieces."""
         path = self._path(name)
         if path.is_symlink():
             raise _link(path)

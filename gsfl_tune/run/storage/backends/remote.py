@@ -1,4 +1,4 @@
-"""Storage at a URL: file systems of pyarrow where it has one, of fsspec otherwise."""
+"""Storage at a URL, by file systems of pyarrow or else of fsspec."""
 
 from __future__ import annotations
 
@@ -14,23 +14,23 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.storage.backends.base import PIECE_BYTES, Backend, is_safe
 from gsfl_tune.run.storage.backends.folder import Folder
 
-# An object is there as a whole or not at all; elsewhere a file is written aside and moved.
+# These write whole objects or nothing. Elsewhere a temporary file is written and moved.
 _OBJECT_STORES = ("s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "oci", "oss", "memory")
 _ARROW = ("s3", "gs", "gcs", "abfs", "abfss", "hdfs", "viewfs")
 _S3_OPTIONS = ("region", "scheme", "endpoint_override")
 
-# Seconds for the connection; who does not answer for longer is asked again by `Storage`.
+# Seconds for the connection; after that `Storage` repeats the call.
 _CONNECT_SECONDS = 5.0
 _ANSWER_SECONDS = 10.0
 
 
 class _FileSystemBackend(Backend):
-    """Objects below a path of a file system.
+    """Accesses objects below a path of a file system.
 
     Args:
         system: The file system.
-        root: Path in it.
-        objects: Whether what is written appears as a whole.
+        root: Path in the file system.
+        objects: Whether a written object appears as a whole.
     """
 
     def __init__(self, system: Any, root: str, *, objects: bool) -> None:
@@ -45,10 +45,10 @@ class _FileSystemBackend(Backend):
 
 
 class ArrowBackend(_FileSystemBackend):
-    """Objects below a path of one of pyarrow's file systems (`pyarrow.fs.FileSystem`)."""
+    """Accesses objects below a path of a pyarrow file system (`pyarrow.fs.FileSystem`)."""
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes an object; on file systems a temporary file that is renamed."""
+        """Writes an object; file systems get a temporary file, which is renamed."""
         path = self._path(name)
         if self._objects:
             self._write(path, data)
@@ -74,7 +74,7 @@ class ArrowBackend(_FileSystemBackend):
             return None
 
     def write_from(self, name: str, file: IO[bytes]) -> None:
-        """Writes an object in parts."""
+        """Writes an object from a file, in parts."""
         if not self._objects:
             super().write_from(name, file)
             return
@@ -83,7 +83,7 @@ class ArrowBackend(_FileSystemBackend):
                 stream.write(piece)
 
     def read_into(self, name: str, write: Callable[[bytes], object]) -> bool:
-        """Reads an object piece by piece."""
+        """Reads an object in pieces."""
         try:
             with self._system.open_input_stream(self._path(name)) as stream:
                 while piece := stream.read(PIECE_BYTES):
@@ -93,7 +93,7 @@ class ArrowBackend(_FileSystemBackend):
         return True
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        """Lists what is below."""
+        """Lists the objects below a folder."""
         from pyarrow import fs
 
         base = f"{self._root}/{prefix}" if prefix else self._root
@@ -119,7 +119,7 @@ class ArrowBackend(_FileSystemBackend):
 
 @contextmanager
 def _as_os_error() -> Iterator[None]:
-    """fsspec's file systems raise what their libraries raise."""
+    """Turns errors of fsspec's libraries into `OSError`."""
     try:
         yield
     except (OSError, UserError):
@@ -129,10 +129,10 @@ def _as_os_error() -> Iterator[None]:
 
 
 class FsspecBackend(_FileSystemBackend):
-    """Objects below a path of one of fsspec's file systems (`fsspec.AbstractFileSystem`)."""
+    """Accesses objects below a path of an fsspec file system (`fsspec.AbstractFileSystem`)."""
 
     def put(self, name: str, data: bytes) -> None:
-        """Writes an object; on file systems a temporary file that is moved."""
+        """Writes an object; file systems get a temporary file, which is moved."""
         path = self._path(name)
         with _as_os_error():
             if self._objects:
@@ -155,7 +155,7 @@ class FsspecBackend(_FileSystemBackend):
             return None
 
     def list(self, prefix: str = "") -> dict[str, int]:
-        """Lists what is below, as it is now."""
+        """Lists the present objects below a folder."""
         self._system.invalidate_cache()
         base = self._path(prefix) if prefix else self._root
         try:
@@ -178,11 +178,11 @@ class FsspecBackend(_FileSystemBackend):
 
 
 def storage_problem(value: Any) -> str | None:
-    """What is wrong with the value of ``storage``, None if it can be tried."""
+    """Returns what is wrong with the value of ``storage``; None if it can be tried."""
     if value is None:
         return None
     if not isinstance(value, str) or not value.strip():
-        return "found no name of a place, allowed a path, s3://BUCKET/..., gs://BUCKET/... or null"
+        return "found no storage name, allowed a path, s3://BUCKET/..., gs://BUCKET/... or null"
     scheme, separator, _ = value.partition("://")
     if not separator or scheme == "file":
         return None
@@ -208,15 +208,15 @@ def storage_problem(value: Any) -> str | None:
 
 
 def open_backend(url: str, *, create: bool) -> Backend:
-    """Opens a storage; what has to be asked of a server is asked later.
+    """Opens a storage; questions to a server come later.
 
     Args:
         url: A path or a URL. Endpoint and credentials come from the environment
             (``AWS_ENDPOINT_URL``, ``AWS_ACCESS_KEY_ID``, ...) or the machine's role.
-        create: Whether to make a path that is not there.
+        create: Whether to create a path that does not exist.
 
     Raises:
-        UserError: When nothing opens it.
+        UserError: If nothing can open it.
         OSError: When it cannot be reached.
     """
     complaint = storage_problem(url)
@@ -244,7 +244,7 @@ def open_backend(url: str, *, create: bool) -> Backend:
 
 
 def _s3(url: str) -> tuple[Any, str]:
-    """pyarrow's S3, with our patience: `from_uri` takes neither timeouts nor a retry strategy."""
+    """Opens pyarrow's S3 with our timeouts, as `from_uri` takes neither timeouts nor retries."""
     from pyarrow import fs
 
     parts = urlsplit(url)
