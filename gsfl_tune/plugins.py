@@ -53,8 +53,8 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "disagreement", *_SECTION),
     ),
-    # Reserved too: a stream of random numbers.
-    "transform": ("mixing", *_SECTION),
+    # Reserved too: streams of random numbers.
+    "transform": ("mixing", "drop_path", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

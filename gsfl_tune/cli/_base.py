@@ -114,7 +114,12 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
         ExperimentError: With every problem of the file.
     """
     from gsfl_tune.experiment import Experiment
-    from gsfl_tune.models import backbone_problem, pooling_problem, weights_problem
+    from gsfl_tune.models import (
+        adapters_problem,
+        backbone_problem,
+        pooling_problem,
+        weights_problem,
+    )
     from gsfl_tune.run.storage import storage_problem
 
     return Experiment.load(
@@ -124,6 +129,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             "model.backbone": backbone_problem,
             "model.pooling": pooling_problem,
             "model.weights": weights_problem,
+            "training.finetune.train": adapters_problem,
             "storage": storage_problem,
             **_plugin_checks(),
         },

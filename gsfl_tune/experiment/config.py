@@ -17,7 +17,7 @@ from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
 from gsfl_tune.experiment.methods import RDropConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
-from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
+from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
 
 
 class GroupsConfig(Section):
@@ -108,6 +108,9 @@ class OptimizerConfig(Section):
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
     schedule: Literal["cosine", "constant"] = Field("cosine", description="Rate after the warm-up.")
+    min_learning_rate: Fraction = Field(
+        0.0, description="Share of the peak rate at which the cosine ends."
+    )
     clip_norm: NonNegative = Field(0.0, description="Largest gradient norm; 0 turns clipping off.")
     mixup: NonNegative = Field(
         0.0,
@@ -144,6 +147,26 @@ class FinetuneStageConfig(OptimizerConfig):
     head_learning_rate: Positive = Field(1e-3, description="Peak learning rate of the head.")
     blocks: Annotated[int, Field(ge=1)] | Literal["all"] = Field(
         "all", description="Train the last n blocks of the backbone, or `all`."
+    )
+    train: Literal["all", "norms", "biases", "lora", "dora"] = Field(
+        "all",
+        description="What is trained of these blocks: everything, norms, biases (BitFit), or "
+        "adapters of low rank (LoRA, DoRA; extra `adapters`).",
+    )
+    adapter_rank: int = Field(16, ge=1, le=256, description="Rank of `train: lora` and `dora`.")
+    adapter_scale: Positive = Field(
+        1.0, description="Factor of what adapters add: the papers' alpha / rank."
+    )
+    layer_decay: Share = Field(
+        1.0,
+        description="A block k steps below the last one has learning_rate * layer_decay^k; 1 is "
+        "off.",
+    )
+    drop_path: float = Field(
+        0.0,
+        ge=0.0,
+        lt=1.0,
+        description="Stochastic depth: timm's drop_path_rate of the trained blocks.",
     )
     cutmix: NonNegative = Field(
         0.0,

@@ -15,6 +15,8 @@ from gsfl_tune.experiment.unmet import described
 
 _POSITIVE = Condition(compare=(("gt", 0),))
 _SGD = Condition(("sgd",))
+_ADAPTERS = {"training.finetune.train": Condition(("lora", "dora"))}
+_COSINE = Condition(("cosine",))
 _GSFL = {"model.head": Condition(("gsfl",))}
 _ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
@@ -43,8 +45,12 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
+    "training.head.min_learning_rate": [{**_HEAD, "training.head.schedule": _COSINE}],
     "training.finetune.": [_FINETUNE],
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
+    "training.finetune.adapter_rank": [{**_FINETUNE, **_ADAPTERS}],
+    "training.finetune.adapter_scale": [{**_FINETUNE, **_ADAPTERS}],
+    "training.finetune.min_learning_rate": [{**_FINETUNE, "training.finetune.schedule": _COSINE}],
 }
 """Needs of a leaf (or of a section, with a dot at the end): all of one of these mappings."""
 

@@ -2,7 +2,9 @@
 
 from gsfl_tune.models._boundary import CannotCut
 from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
+from gsfl_tune.models.adapters import adapters_problem
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
+from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
 from gsfl_tune.models.ensemble import Ensemble, member_states
 from gsfl_tune.models.heads import (
     CLASSIFIER,
@@ -26,6 +28,7 @@ from gsfl_tune.models.pooling import (
 )
 from gsfl_tune.models.projection import Projection, fit_projection
 from gsfl_tune.models.split import SplitBackbone, boundary_shape
+from gsfl_tune.models.trained_part import ADAPTERS, TrainedPart, part_problem, part_size
 from gsfl_tune.models.weights import (
     PACKAGES,
     WeightsError,
@@ -35,6 +38,7 @@ from gsfl_tune.models.weights import (
 )
 
 __all__ = [
+    "ADAPTERS",
     "CLASSIFIER",
     "PACKAGES",
     "POOLINGS",
@@ -53,22 +57,28 @@ __all__ = [
     "Preprocessing",
     "Projection",
     "SplitBackbone",
+    "TrainedPart",
     "WeightsError",
     "WeightsUnavailable",
+    "adapters_problem",
     "backbone_problem",
     "boundary_shape",
     "create_backbone",
     "create_head",
     "create_pooling",
+    "drop_path_problem",
     "fit_projection",
     "installed_packages",
     "map_shape",
     "member_states",
+    "part_problem",
+    "part_size",
     "pooling_class",
     "pooling_dim",
     "pooling_package",
     "pooling_problem",
     "probe",
     "projection_channels",
+    "seed_drop_paths",
     "weights_problem",
 ]

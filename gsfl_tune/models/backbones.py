@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterable
 from typing import Any, Literal, NamedTuple, Self
 
 import timm
@@ -11,8 +12,17 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import frozen_modules, trained_names
-from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+from gsfl_tune.models._probe import BackboneError, BackboneFacts, cut, probe, to_map
+from gsfl_tune.models.adapters import (
+    add_adapters,
+    called,
+    magnitudes,
+    merge_adapters,
+    original_name,
+)
+from gsfl_tune.models.drop_path import drop_paths
 from gsfl_tune.models.split import SplitBackbone
+from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
     PACKAGE_MEAN,
     PACKAGE_STD,
@@ -58,6 +68,8 @@ class Backbone(nn.Module):
         self._facts = facts
         self.block_count = facts.blocks
         self._frozen: list[nn.Module] = []
+        # Names of all parameters of the blocks that are trained.
+        self._whole: frozenset[str] = frozenset()
         self.train_last(0)
         self.eval()
 
@@ -73,37 +85,116 @@ class Backbone(nn.Module):
         features = self.model.forward_features(images)
         return to_map(features, self._facts, images.shape[2], images.shape[3])
 
-    def train_last(self, n: int | Literal["all"]) -> list[nn.Parameter]:
-        """Makes the last blocks trainable and freezes the others.
+    def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
+        """Makes the last blocks trainable, or a part of them, and freezes everything else.
 
         Frozen blocks stay in evaluation mode whatever `train` says: their norms keep their
         statistics. Parameters that the map does not depend on are never trained.
 
         Args:
             n: Number of blocks, 0 for none; a number above the total means all.
+            part: ``all``, ``norms`` or ``biases``. For adapters see `adapt`.
 
         Returns:
             The trainable parameters, in the order of the model.
 
         Raises:
             ValueError: If n is negative.
+            BackboneError: If the blocks have none of a part.
         """
         if n != "all" and n < 0:
             raise ValueError(f"cannot train the last {n} blocks")
-        trained = set(trained_names(self._facts.block_names, n))
+        names = trained_names(self._facts.block_names, n)
+        self._whole = frozenset(names)
+        found = part_names(self.model, names, part)
+        if part != "all" and not found:
+            raise BackboneError(nothing_to_train(self.name, part))
+        return self._train_only(found)
+
+    def adapt(
+        self, part: TrainedPart, *, rank: int, scale: float, seed: int, image_size: int
+    ) -> list[nn.Parameter]:
+        """Puts adapters into the trained blocks and freezes everything else.
+
+        Linear layers and 1 x 1 convolutions get them; see `gsfl_tune.models.adapters`.
+
+        Args:
+            part: ``lora`` or ``dora``.
+            rank: Of every adapter.
+            scale: Factor of what they add.
+            seed: Of their weights.
+            image_size: Side of the images in pixels.
+
+        Returns:
+            The trainable parameters, in the order of the model.
+
+        Raises:
+            BackboneError: If no layer can have one.
+        """
+        weights = part_names(self.model, self._whole, part)
+        paths = sorted(name.removesuffix(".weight") for name in weights)
+        device = next(self.model.parameters()).device
+        images = torch.zeros(1, 3, image_size, image_size, device=device)
+        paths = called(self.eval().model, paths, images)
+        if not paths:
+            raise BackboneError(nothing_to_train(self.name, part))
+        add_adapters(
+            self.model, paths, magnitudes=part == "dora", rank=rank, scale=scale, seed=seed
+        )
+        named = self.model.named_parameters()
+        return self._train_only(name for name, parameter in named if parameter.requires_grad)
+
+    def merge(self) -> None:
+        """Adds adapters to the weights and removes them: a plain backbone remains."""
+        merge_adapters(self.model)
+        self._frozen = frozen_modules(self.model)
+
+    def trained_blocks(self) -> list[list[nn.Parameter]]:
+        """Returns the trainable parameters of every block, the last block first."""
+        found: dict[str, list[nn.Parameter]] = {}
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad:
+                found.setdefault(original_name(name), []).append(parameter)
+        return [
+            [parameter for name in names for parameter in found.get(name, ())]
+            for names in reversed(self._facts.block_names)
+        ]
+
+    def undecayed(self) -> list[nn.Parameter]:
+        """Lists tensors of several dimensions that are no weights: lengths that DoRA trains."""
+        return magnitudes(self.model)
+
+    def drop_paths(self, rate: float) -> None:
+        """Puts stochastic depth into the trained blocks; see `gsfl_tune.models.drop_path`.
+
+        Raises:
+            BackboneError: If timm does not take ``drop_path_rate`` for the model.
+        """
+        drop_paths(self.model, self.name, rate, self._whole)
+
+    def split(self, image_size: int) -> SplitBackbone:
+        """Cuts the backbone before its first block that is trained, for images of one size.
+
+        Raises:
+            CannotCut: If it cannot be cut there, or nothing is frozen.
+        """
+        trained = {name: p.requires_grad for name, p in self.model.named_parameters()}
+        try:
+            # The cut is in front of whole blocks, whatever part of them is trained.
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(original_name(name) in self._whole)
+            return SplitBackbone(self, image_size, self._facts)
+        finally:
+            for name, parameter in self.model.named_parameters():
+                parameter.requires_grad_(trained[name])
+
+    def _train_only(self, names: Iterable[str]) -> list[nn.Parameter]:
+        trained = set(names)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(name in trained)
         self._frozen = frozen_modules(self.model)
         self.train(self.training)
         return [p for p in self.model.parameters() if p.requires_grad]
-
-    def split(self, image_size: int) -> SplitBackbone:
-        """Cuts the backbone before its first trainable block, for images of one size.
-
-        Raises:
-            CannotCut: If it cannot be cut there, or nothing is frozen.
-        """
-        return SplitBackbone(self, image_size, self._facts)
 
     def train(self, mode: bool = True) -> Self:
         """Sets the mode of the trainable blocks; frozen ones stay in evaluation mode."""

@@ -23,6 +23,7 @@ class StageContext:
 
     Attributes:
         config: The configuration.
+        seed: Of the weights.
         workspace: Data and caches of this node.
         device: Device of the training.
         autocast: Whether trained blocks compute in bf16.
@@ -41,6 +42,7 @@ class StageContext:
     """
 
     config: Config
+    seed: int
     workspace: Workspace
     device: device
     autocast: bool

@@ -67,6 +67,7 @@ def create_context(
         method.build(sizes)
     return StageContext(
         config=config,
+        seed=seed,
         workspace=workspace,
         device=device,
         autocast=uses_bf16(*where),

@@ -26,6 +26,11 @@ _LATER = (
     "training.head.mixup",
     "training.finetune.mixup",
     "training.finetune.cutmix",
+    "training.head.min_learning_rate",
+    "training.finetune.min_learning_rate",
+    "training.finetune.layer_decay",
+    "training.finetune.drop_path",
+    "training.finetune.train",
 )
 
 # The place of the images, not their content.
@@ -55,6 +60,9 @@ def fingerprint(
     for name in METHOD_SECTIONS:
         if config.training.method != name:
             del dumped["training"][name]
+    if config.training.finetune.train not in ("lora", "dora"):
+        for name in ("adapter_rank", "adapter_scale"):
+            del dumped["training"]["finetune"][name]
     for path in _LATER:
         *sections, name = path.split(".")
         section = dumped

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import nn
@@ -13,7 +13,11 @@ from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 
 
 def parameter_groups(
-    parameters: Iterable[nn.Parameter], *, learning_rate: float, weight_decay: float
+    parameters: Iterable[nn.Parameter],
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    undecayed: Iterable[nn.Parameter] = (),
 ) -> list[dict[str, object]]:
     """Splits parameters into those with weight decay and those without (biases and norms).
 
@@ -21,17 +25,51 @@ def parameter_groups(
         parameters: Trainable parameters.
         learning_rate: Peak rate, kept as ``peak`` for `set_learning_rate`.
         weight_decay: Decay of tensors with more than one dimension.
+        undecayed: Further ones without decay.
     """
+    exempt = {id(parameter) for parameter in undecayed}
     decayed: list[nn.Parameter] = []
     plain: list[nn.Parameter] = []
     for parameter in parameters:
-        (decayed if parameter.ndim > 1 else plain).append(parameter)
+        decays = parameter.ndim > 1 and id(parameter) not in exempt
+        (decayed if decays else plain).append(parameter)
     shared = {"lr": learning_rate, "peak": learning_rate}
     groups: list[dict[str, object]] = []
     if decayed:
         groups.append({"params": decayed, "weight_decay": weight_decay, **shared})
     if plain:
         groups.append({"params": plain, "weight_decay": 0.0, **shared})
+    return groups
+
+
+def layered_groups(
+    blocks: Iterable[Sequence[nn.Parameter]],
+    *,
+    learning_rate: float,
+    decay: float,
+    weight_decay: float,
+    undecayed: Iterable[nn.Parameter] = (),
+) -> list[dict[str, object]]:
+    """Gives every block a rate of its own: lower, the farther it is from the end of the network.
+
+    A block k steps below the last one has rate * decay^k. Sources: Clark et al., "ELECTRA:
+    Pre-training Text Encoders as Discriminators Rather Than Generators", ICLR 2020; Bao et al.,
+    "BEiT: BERT Pre-Training of Image Transformers", ICLR 2022.
+
+    Args:
+        blocks: Trainable parameters of every block, the last block first.
+        learning_rate: Peak rate of the last block.
+        decay: Of the rate from a block to the one below it.
+        weight_decay: As of `parameter_groups`.
+        undecayed: As of `parameter_groups`.
+    """
+    exempt = list(undecayed)
+    groups: list[dict[str, object]] = []
+    for steps, block in enumerate(blocks):
+        rate = learning_rate * decay**steps
+        groups += parameter_groups(
+            block, learning_rate=rate, weight_decay=weight_decay, undecayed=exempt
+        )
     return groups
 
 
@@ -76,8 +114,10 @@ class WeightAverage(AveragedModel):
         self.n_averaged += 1
 
 
-def learning_rate_factor(step: int, total: int, *, warmup: float, schedule: str) -> float:
-    """Share of the peak rate at a step: linear warm-up, then cosine to zero or constant.
+def learning_rate_factor(
+    step: int, total: int, *, warmup: float, schedule: str, lowest: float = 0.0
+) -> float:
+    """Share of the peak rate at a step: linear warm-up, then cosine or constant.
 
     A function of the step alone, so that a restored trial needs no scheduler state.
 
@@ -86,6 +126,7 @@ def learning_rate_factor(step: int, total: int, *, warmup: float, schedule: str)
         total: Optimiser steps of the stage.
         warmup: Share of `total` with a rising rate.
         schedule: ``cosine`` or ``constant``.
+        lowest: Share of the peak at which the cosine ends.
     """
     rising = round(warmup * total)
     if step < rising:
@@ -93,7 +134,8 @@ def learning_rate_factor(step: int, total: int, *, warmup: float, schedule: str)
     if schedule == "constant":
         return 1.0
     progress = (step - rising) / max(1, total - rising)
-    return 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    falling = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
+    return lowest + (1.0 - lowest) * falling
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

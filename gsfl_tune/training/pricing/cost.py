@@ -15,11 +15,13 @@ from gsfl_tune.models import (
     HeadKind,
     boundary_shape,
     map_shape,
+    part_size,
     pooling_class,
     pooling_dim,
     probe,
     projection_channels,
 )
+from gsfl_tune.training.pricing.finetune_problems import finetune_problems
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -37,6 +39,7 @@ class LargestModel:
     Attributes:
         bytes: Weights, gradients and optimiser state; activations come on top.
         parameters: Number of parameters, backbone and head.
+        trained: How many of them are trained.
         backbone: Its backbone.
         pooling: Its pooling.
         channels: Channels of the maps that are pooled.
@@ -47,6 +50,7 @@ class LargestModel:
 
     bytes: int
     parameters: int
+    trained: int
     backbone: str
     pooling: str
     channels: int
@@ -140,13 +144,16 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     case, model = largest_case(experiment)
     head = largest_head(case.values("model.head"))
     weights = head_parameters(head, model.feature_dim, model.latent_dim, model.class_count)
+    trained = weights
     if max(case.values("training.finetune.epochs")) > 0:
-        # The whole network and its optimiser state.
-        weights = model.parameters
+        # The whole network, and what the optimiser keeps of it.
+        weights, trained = model.parameters, model.trained
     # Weights and the two moments of AdamW, and the average where there is one.
-    copies = 3 + (max(case.values("training.ema")) > 0)
+    copies = 1 + (max(case.values("training.ema")) > 0)
     state = model.class_count * model.latent_dim
-    return 4 * (copies * weights + state) + term_bytes(case, model.latent_dim, model.class_count)
+    return 4 * (copies * weights + 2 * trained + state) + term_bytes(
+        case, model.latent_dim, model.class_count
+    )
 
 
 def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
@@ -270,8 +277,8 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                     f"found {pooling}, but {backbone} gives a map of {height} x {width} positions "
                     f"for images of {size} px; allowed: average, or a larger data.image_size",
                 )
-        if problem := _blocks_problem(case):
-            add("training.finetune.blocks", problem)
+        for path, message in finetune_problems(case):
+            add(path, message)
     for name in experiment.values("training.method"):
         views = method_class(name).views
         few = [n for n in experiment.values("data.views") if 0 < n < views]
@@ -294,21 +301,6 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         )
         problems.append(Problem(file, line, "model", message))
     return problems
-
-
-def _blocks_problem(case: Experiment) -> str | None:
-    """Returns why only the last blocks of a case's backbone cannot be trained, or None."""
-    backbone = case.values("model.backbone")[0]
-    numbers = [n for n in case.values("training.finetune.blocks") if n != "all"]
-    finetunes = max(case.values("training.finetune.epochs")) > 0
-    if not numbers or not finetunes:
-        return None
-    try:
-        if probe(backbone).blocks > 1:
-            return None
-    except BackboneError:
-        return None
-    return f"found {min(numbers)}, but {backbone} is a single block; allowed: all"
 
 
 def gib(count: int) -> str:
@@ -360,13 +352,14 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     kind = largest_head(case.values("model.head"))
     latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
     head = head_parameters(kind, feature_dim, latent_dim, classes)
-    trains_backbone = highest("training.finetune.epochs") > 0
-    per_parameter = _TRAINED_BYTES if trains_backbone else _FROZEN_BYTES
+    trained = _trained_parameters(case, backbone)
     return LargestModel(
         bytes=head * _TRAINED_BYTES
-        + facts.parameters * per_parameter
+        + facts.parameters * _FROZEN_BYTES
+        + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
         + term_bytes(case, latent_dim, classes),
         parameters=head + facts.parameters,
+        trained=head + trained,
         backbone=backbone,
         pooling=pooling,
         channels=channels,
@@ -374,3 +367,15 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         latent_dim=latent_dim,
         class_count=classes,
     )
+
+
+def _trained_parameters(case: Experiment, backbone: str) -> int:
+    """How many parameters of a backbone a trial trains at most."""
+    if max(case.values("training.finetune.epochs")) == 0:
+        return 0
+    parts = case.values("training.finetune.train")
+    if "all" in parts:
+        return probe(backbone).parameters
+    rank = max(case.values("training.finetune.adapter_rank"))
+    blocks = case.values("training.finetune.blocks")
+    return max(part_size(backbone, each, part, rank) for part in parts for each in blocks)

@@ -24,8 +24,11 @@ _LARGEST = (
     "training.finetune.epochs",
     "training.finetune.batch_size",
     "training.finetune.compile",
+    "training.finetune.adapter_rank",
     "training.ema",
 )
+# What is trained of blocks, by the memory that it takes.
+_BY_MEMORY = ("biases", "norms", "lora", "dora", "all")
 
 
 def largest_config(experiment: Experiment) -> Config:
@@ -38,6 +41,10 @@ def largest_config(experiment: Experiment) -> Config:
     blocks = case.values("training.finetune.blocks")
     values |= {
         "training.finetune.blocks": "all" if "all" in blocks else max(blocks),
+        # All take as much for activations; the others keep less of weights.
+        "training.finetune.train": max(
+            case.values("training.finetune.train"), key=_BY_MEMORY.index
+        ),
         # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import pooling_dim, probe, projection_channels
+from gsfl_tune.models import part_size, pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
@@ -15,8 +15,9 @@ from gsfl_tune.training.timeline import StageName
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
 # moments, which takes as long as some 60 operations of a matrix product.
 _UPDATE = 60.0
-# A training step does the work of a forward pass three times.
+# A training step does the work of a forward pass three times: one is for gradients of weights.
 _STEP = 3.0
+_STEP_OF_A_PART = 2.0
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,18 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     frozen = 0.0 if cached else backbone.frozen
     method = method_class(config.training.method)
     views, passes = method.views, method.head_passes
+    whole = stage.train == "all"
+    trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
+    if not whole:
+        trained = part_size(model.backbone, blocks, stage.train, stage.adapter_rank)
     operations = (
-        train * (_STEP * (views * backbone.trained + 2 * passes * head) + views * frozen)
+        train * (views * step * backbone.trained + 2 * _STEP * passes * head + views * frozen)
         + validation * (backbone.trained + 2 * head + frozen)
-        + _UPDATE * (backbone.parameters + head) * updates
+        + _UPDATE * (trained + head) * updates
     )
     where = "cached" if cached else "images"
-    kind = (model.backbone, str(blocks), str(size), where, *_method(config))
+    part = () if whole else (stage.train,)
+    kind = (model.backbone, str(blocks), str(size), where, *part, *_method(config))
     return Work("finetune", kind, operations, steps, stage.epochs)
 
 

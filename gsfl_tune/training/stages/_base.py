@@ -226,7 +226,13 @@ class Stage(ABC, Generic[M, C]):
             self._add_up(context.ranks)
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        factor = learning_rate_factor(step, total, warmup=config.warmup, schedule=config.schedule)
+        factor = learning_rate_factor(
+            step,
+            total,
+            warmup=config.warmup,
+            schedule=config.schedule,
+            lowest=config.min_learning_rate,
+        )
         set_learning_rate(self.optimizer, factor)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

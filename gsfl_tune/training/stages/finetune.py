@@ -20,17 +20,19 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import CannotCut, HeadOutput, Network
+from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import synchronise_batch_norms
 from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages.trained_blocks import backbone_groups
 from gsfl_tune.training.timeline import StageName
 
 log = logging.getLogger("gsfl_tune.training")
 
+_DEPTH = "drop_path"
 _WORDS = {"pool": "validating", "test": "testing"}
 
 
@@ -49,26 +51,22 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         network.to(device=context.device).to(memory_format=torch.channels_last)
         if context.autocast:
             keep_grouped_convs_full(network.backbone)
-        decay = config.weight_decay
-        groups = parameter_groups(
-            network.backbone.train_last(config.blocks),
-            learning_rate=config.learning_rate,
-            weight_decay=decay,
-        ) + parameter_groups(
+        groups = backbone_groups(context, network.backbone) + parameter_groups(
             [
                 *network.head.parameters(),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
             learning_rate=config.head_learning_rate,
-            weight_decay=decay,
+            weight_decay=config.weight_decay,
         )
         super().__init__(context, config, network, create_optimizer(config, groups))
         self._batches = _batches(context, network)
 
     def network(self) -> Network:
-        """Copies the network."""
+        """Copies the network; adapters become part of its weights."""
         network = copy.deepcopy(self.evaluated)
+        network.backbone.merge()
         restore_grouped_convs(network)
         return network
 
@@ -123,6 +121,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         meter = LossMeter()
         mixing, streams = Mixing(config.mixup, config.cutmix), Streams(seed)
         batches = self._batches.train_batches(epoch, seed)
+        self._seed_drop_paths(seed)
         self.module.train()
         context.method.train()
         with _explained():
@@ -137,6 +136,15 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                     self._update(epoch * per_epoch + step, total)
                 self._step_of_epoch.done = number + 1
         return meter.means(context.ranks)
+
+    def _seed_drop_paths(self, seed: int) -> None:
+        if self.config.drop_path == 0:
+            return
+        context = self.context
+        rank = context.share.rank  # draws for its own images
+        drawn = torch.randint(2**62, (), generator=Streams(seed, *([rank] if rank else []))(_DEPTH))
+        generator = torch.Generator(context.device).manual_seed(int(drawn))
+        seed_drop_paths(self.module, generator)
 
     def divide(self, size: int) -> None:
         """Prepares for batches that `size` ranks share, at least one image for each.

@@ -91,6 +91,14 @@ def _assert_same(one: Training, other: Training) -> None:
     [
         ("loss.center_init=class_mean", "training.finetune.clip_norm=1", "training.ema=0.5"),
         ("model.head=plain", "training.finetune.blocks=2"),
+        # Adapters that are trained, and rates that fall from block to block.
+        (
+            "training.finetune.train=lora",
+            "training.finetune.adapter_rank=4",
+            "training.finetune.layer_decay=0.5",
+            "training.finetune.blocks=2",
+            "training.ema=0.5",
+        ),
         # No head stage, cached activations, centres that start from one process' features.
         pytest.param(
             (
@@ -107,7 +115,7 @@ def _assert_same(one: Training, other: Training) -> None:
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["gsfl-all", "plain-blocks", "gsfl-views", "two-views"],
+    ids=["gsfl-all", "plain-blocks", "adapters", "gsfl-views", "two-views"],
 )
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]

@@ -7,6 +7,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.losses import Center, Isda, Loss, Sizes, Weighted
 from gsfl_tune.models import create_head
 from gsfl_tune.training.pricing.cost import (
+    checkpoint_bytes,
     class_count,
     cost_problems,
     head_parameters,
@@ -198,3 +199,48 @@ def test_what_terms_of_the_loss_keep_is_priced(covariance):
     priced = largest_model(experiment)
     plain = largest_model(experiment.fixed({"loss.isda.weight": 0.0, "loss.center.weight": 0.0}))
     assert priced.bytes - plain.bytes == counted
+
+
+def test_settings_of_the_finetune_stage_that_a_backbone_does_not_know():
+    text = HEAD + (
+        "model: {backbone: {choice: [vgg11, test_vit]}, weights: none}\n"
+        "data: {image_size: 160}\n"
+        "training:\n"
+        "  finetune:\n"
+        "    epochs: 1\n"
+        "    train: {choice: [all, norms]}\n"
+        "    drop_path: {float: [0, 0.3]}\n"
+    )
+    text = text.replace("data: {image_size: 160}\n", "")
+    overrides = ["data.image_size=160"]
+    found = {
+        each.path: each.message
+        for each in cost_problems(Experiment.parse(text, overrides=overrides))
+    }
+    assert found == {
+        "training.finetune.train": "found norms, but vgg11 has no norm with weights in its "
+        "trained blocks; allowed: all",
+        "training.finetune.drop_path": "found 0.3, but vgg11 takes no drop_path_rate; allowed: 0",
+    }
+    assert not cost_problems(
+        Experiment.parse(text, overrides=[*overrides, "model.backbone=test_vit"])
+    )
+    when = text.replace("[0, 0.3]}", "[0, 0.3], when: {model.backbone: test_vit}}").replace(
+        "[all, norms]}", "[all, norms], when: {model.backbone: test_vit}}"
+    )
+    assert not cost_problems(Experiment.parse(when, overrides=overrides))
+
+
+def test_adapters_need_less_memory_for_the_optimiser():
+    text = HEAD + "model: {backbone: resnet18, weights: none}\ntraining: {finetune: {epochs: 1}}\n"
+    whole = Experiment.parse(text)
+    adapted = Experiment.parse(text, overrides=["training.finetune.train=lora"])
+    model = largest_model(whole)
+    assert model.parameters == model.trained
+    small = largest_model(adapted)
+    assert small.parameters == model.parameters
+    assert small.bytes < 0.4 * model.bytes
+    assert checkpoint_bytes(adapted) < 0.5 * checkpoint_bytes(whole)
+    both = ["training.finetune.train={choice: [lora, all]}"]
+    assert largest_model(Experiment.parse(text, overrides=both)).bytes == model.bytes
+    assert largest_config(Experiment.parse(text, overrides=both)).training.finetune.train == "all"

@@ -81,3 +81,15 @@ def test_views_and_passes_of_a_method_are_priced():
 def test_a_stage_without_epochs_costs_nothing():
     assert set(stages()) == {"head"}
     assert set(stages(training={"head": {"epochs": 0}, "finetune": {"epochs": 1}})) == {"finetune"}
+
+
+def test_a_part_of_the_blocks_costs_less_than_all_of_them():
+    def of(**finetune):
+        return stages(training={"finetune": {"epochs": 2, **finetune}})["finetune"]
+
+    whole = of()
+    for part in ("norms", "biases", "lora", "dora"):
+        work = of(train=part)
+        assert 0.5 < work.operations / whole.operations < 0.8, part
+        assert work.kind != whole.kind
+    assert of(train="lora", adapter_rank=64).operations > of(train="lora").operations

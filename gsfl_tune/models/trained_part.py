@@ -1,0 +1,109 @@
+"""Which parameters of the trained blocks are trained: all of them, or a small part.
+
+Norms alone: Frankle et al., "Training BatchNorm and Only BatchNorm: On the Expressive Power of
+Random Features in CNNs", ICLR 2021. Biases alone: Ben Zaken et al., "BitFit: Simple
+Parameter-efficient Fine-tuning for Transformer-based Masked Language-models", ACL 2022. Adapters:
+`gsfl_tune.models.adapters`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from typing import Literal
+
+from torch import nn
+
+from gsfl_tune.models._blank import blank_model
+from gsfl_tune.models._blocks import trained_names
+from gsfl_tune.models._probe import probe
+
+TrainedPart = Literal["all", "norms", "biases", "lora", "dora"]
+ADAPTERS: tuple[TrainedPart, ...] = ("lora", "dora")
+
+_WORDS = {
+    "norms": "norm with weights",
+    "biases": "bias",
+    "lora": "linear layer or 1 x 1 convolution",
+    "dora": "linear layer or 1 x 1 convolution",
+}
+
+
+def part_names(model: nn.Module, names: Iterable[str], part: TrainedPart) -> list[str]:
+    """Names the parameters of a part: those of norms, biases, or weights that get adapters.
+
+    Args:
+        model: A timm model.
+        names: Names of parameters of it, of trained blocks.
+        part: Which of them.
+
+    Returns:
+        In the order of `names`.
+    """
+    if part == "all":
+        return list(names)
+    own = {
+        f"{path}.{name}" if path else name: (module, name)
+        for path, module in model.named_modules()
+        for name, _ in module.named_parameters(recurse=False)
+    }
+    return [each for each in names if _belongs(*own[each], part)]
+
+
+@lru_cache(maxsize=256)
+def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: int = 0) -> int:
+    """Counts the parameters that are trained of a backbone; 0 where it has none of a part.
+
+    Args:
+        name: Name of a timm model.
+        blocks: How many of its last blocks are trained, or ``all``.
+        part: What is trained of them.
+        rank: Of adapters.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    model = blank_model(name)
+    parameters = dict(model.named_parameters())
+    found = part_names(model, trained_names(probe(name).block_names, blocks), part)
+    if part not in ADAPTERS:
+        return sum(parameters[each].numel() for each in found)
+    # A (rank, in), B (out, rank), and of DoRA a magnitude an output.
+    magnitudes = part == "dora"
+    shapes = [parameters[each].shape[:2] for each in found]
+    return sum(rank * (outputs + inputs) + magnitudes * outputs for outputs, inputs in shapes)
+
+
+def part_problem(name: str, blocks: int | Literal["all"], part: TrainedPart) -> str | None:
+    """Says why a part of a backbone cannot be trained alone, or None.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    return (
+        None if part == "all" or part_size(name, blocks, part, 1) else nothing_to_train(name, part)
+    )
+
+
+def nothing_to_train(name: str, part: TrainedPart) -> str:
+    """Says that the trained blocks of a backbone have none of a part."""
+    return f"{name} has no {_WORDS[part]} in its trained blocks"
+
+
+def _belongs(module: nn.Module, name: str, part: TrainedPart) -> bool:
+    if part == "biases":
+        return name.endswith("bias") and getattr(module, name).ndim == 1
+    if part == "norms":
+        kinds = (kind.__name__.lower() for kind in type(module).__mro__)
+        return any("norm" in kind for kind in kinds) and getattr(module, name).ndim == 1
+    return name == "weight" and is_projection(module)
+
+
+def is_projection(module: nn.Module) -> bool:
+    """Returns whether a layer is a plain product with a matrix, at every position alike."""
+    # Classes that do more with their weight (standardise it, pad) have a forward of their own.
+    if isinstance(module, nn.Linear):
+        return type(module).forward is nn.Linear.forward
+    if isinstance(module, nn.Conv2d) and type(module).forward is nn.Conv2d.forward:
+        return module.kernel_size == (1, 1) and module.groups == 1 and module.padding in (0, (0, 0))
+    return False

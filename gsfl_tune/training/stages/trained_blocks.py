@@ -1,0 +1,71 @@
+"""What a finetune stage trains of its backbone, and at which rates."""
+
+from __future__ import annotations
+
+import torch
+
+from gsfl_tune.data.transforms import Streams
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import ADAPTERS, Backbone, BackboneError, adapters_problem
+from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.optim import layered_groups, parameter_groups
+
+
+def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str, object]]:
+    """Makes trainable what the configuration says, and returns it for the optimiser.
+
+    Args:
+        context: Of the training.
+        backbone: Pretrained, on the device; changed in place.
+
+    Raises:
+        UserError: If the backbone has no such part, knows no stochastic depth, or a package is
+            missing.
+    """
+    config = context.config.training.finetune
+    backbone.train_last(config.blocks)
+    if config.drop_path > 0:
+        try:
+            backbone.drop_paths(config.drop_path)
+        except BackboneError as error:
+            found = f"found {config.drop_path:g}, but {error}"
+            raise UserError(f"training.finetune.drop_path: {found}; allowed: 0") from error
+    if config.train != "all":
+        _narrow(context, backbone)
+    undecayed = backbone.undecayed()
+    if config.layer_decay == 1:
+        return parameter_groups(
+            (parameter for parameter in backbone.parameters() if parameter.requires_grad),
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+            undecayed=undecayed,
+        )
+    return layered_groups(
+        backbone.trained_blocks(),
+        learning_rate=config.learning_rate,
+        decay=config.layer_decay,
+        weight_decay=config.weight_decay,
+        undecayed=undecayed,
+    )
+
+
+def _narrow(context: StageContext, backbone: Backbone) -> None:
+    """Leaves only a part of the blocks trainable."""
+    config = context.config.training.finetune
+    if problem := adapters_problem(config.train):
+        raise UserError(f"training.finetune.train: {problem}")
+    try:
+        if config.train not in ADAPTERS:
+            backbone.train_last(config.blocks, config.train)
+            return
+        seed = torch.randint(2**62, (), generator=Streams(context.seed)("adapters"))
+        backbone.adapt(
+            config.train,
+            rank=config.adapter_rank,
+            scale=config.adapter_scale,
+            seed=int(seed),
+            image_size=context.config.data.image_size,
+        )
+    except BackboneError as error:
+        found = f"found {config.train}, but {error}"
+        raise UserError(f"training.finetune.train: {found}; allowed: all") from error
