@@ -1,7 +1,15 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
 from gsfl_tune.models._boundary import CannotCut
-from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
+from gsfl_tune.models._probe import (
+    BackboneError,
+    BackboneFacts,
+    backbone_problem,
+    map_shape,
+    probe,
+    reading_problem,
+)
+from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
 from gsfl_tune.models.ensemble import Ensemble, member_states
 from gsfl_tune.models.heads import (
@@ -52,6 +60,7 @@ __all__ = [
     "Pooling",
     "Preprocessing",
     "Projection",
+    "Reads",
     "SplitBackbone",
     "WeightsError",
     "WeightsUnavailable",
@@ -70,5 +79,6 @@ __all__ = [
     "pooling_problem",
     "probe",
     "projection_channels",
+    "reading_problem",
     "weights_problem",
 ]

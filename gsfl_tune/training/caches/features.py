@@ -27,6 +27,7 @@ from gsfl_tune.models import (
     Backbone,
     Pooling,
     Projection,
+    Reads,
     create_pooling,
     fit_projection,
     pooling_class,
@@ -69,6 +70,11 @@ class FeatureRecipe:
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
         )
 
+    @property
+    def reads(self) -> Reads:
+        """What the pooling reads of the backbone."""
+        return pooling_class(self.pooling).reads
+
     def create_pooling(self, channels: int) -> Pooling:
         """The pooling layer for a map of `channels` channels."""
         if self.pooling_dim is None:
@@ -106,7 +112,7 @@ class FeatureExtractor:
 
     Args:
         recipe: What to compute.
-        backbone: The pretrained backbone; it stays as and where it is.
+        backbone: The pretrained backbone, read as the recipe says; it stays as and where it is.
         device: Where to compute.
     """
 
