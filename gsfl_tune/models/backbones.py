@@ -15,8 +15,6 @@ from gsfl_tune.models._probe import BackboneFacts, cut, probe, read, to_map
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.weights import (
-    PACKAGE_MEAN,
-    PACKAGE_STD,
     architecture,
     download_failed,
     load_file,
@@ -165,10 +163,10 @@ def create_backbone(
         torch.manual_seed(seed)
         model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options), reads)
     if weights == "package":
-        load_package(model, name)
-        preprocessing = Preprocessing(PACKAGE_MEAN, PACKAGE_STD)
+        package = load_package(model, name)
+        preprocessing = Preprocessing(package.mean, package.std)
     elif weights != "none":
-        load_file(model, name, weights)
+        load_file(model, name, weights, facts.unused)
     return Backbone(model, name, facts, preprocessing)
 
 
