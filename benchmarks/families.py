@@ -1,7 +1,7 @@
 """The smallest model of every timm family through all that a search does with a backbone.
 
 Random weights, one thread, the smallest images that the model can see with a map of 2 x 2 positions
-or more: probe, the three poolings, the cut in front of the last block, one step that trains this
+or more: probe, the poolings of maps, the cut in front of the last block, one step that trains this
 block and the head, a bundle, and an ONNX file whose outputs are compared with PyTorch's on batches
 of one and three (a program of torch.export where ONNX does not know an operation). Besides them
 some models that are built otherwise than the smallest of their family. It needs about 8 GB of
@@ -47,6 +47,7 @@ from gsfl_tune.models import (
     create_backbone,
     create_pooling,
     map_shape,
+    pooling_class,
     probe,
     projection_channels,
 )
@@ -229,11 +230,33 @@ def _require_poolings(backbone: Backbone, size: int) -> None:
         maps = backbone(_images(2, size))
     assert maps.shape == (2, *map_shape(backbone.name, size))
     for name in POOLINGS:
+        if pooling_class(name).reads != "map":
+            continue
         kept = projection_channels(name, 32, backbone.channels)
         pooling = create_pooling(name, kept or backbone.channels, dim=64)
         pooled = pooling(maps[:, :kept])
         assert pooled.shape == (2, pooling.dim), name
         assert pooled.isfinite().all(), name
+
+
+def native(name: str, size: int) -> str:
+    """Compares the vector that a model's own head makes with timm's; ``ok`` or why there is none.
+
+    Raises:
+        AssertionError: If it deviates by more than 1e-5 of its largest number.
+    """
+    try:
+        backbone = create_backbone(name, "none", reads="head")
+    except BackboneError as error:
+        return str(error)
+    images = _images(2, size)
+    with torch.no_grad():
+        found = create_pooling("native", backbone.channels)(backbone(images))
+        features = backbone.model.forward_features(images)
+        expected = backbone.model.forward_head(features, pre_logits=True)
+    assert found.shape == expected.shape == (2, backbone.channels)
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    return "ok"
 
 
 def _step(network: Network, size: int) -> float:

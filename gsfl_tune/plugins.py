@@ -31,7 +31,7 @@ GROUPS: dict[Kind, str] = {
 
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
-    "pooling": ("average", "bilinear", "compact_bilinear"),
+    "pooling": ("average", "bilinear", "compact_bilinear", "native"),
     "loss_term": (),
     "transform": ("trivial", "erasing"),
     "method": ("single", "rdrop", "two_views"),

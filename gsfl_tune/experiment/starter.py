@@ -160,7 +160,7 @@ def _model(facts: Facts, quick: bool) -> str:
 model:
   backbone: {backbone}
   weights: {facts.weights} # {where}
-  pooling: average
+  pooling: native
   dropout: {{float: [0, {"0.7" if quick else "0.5"}], default: 0.28}}
   # Size of the shared and of the discriminative part.
   latent_dim: {{int: [128, 1024], log: true, default: 512}}

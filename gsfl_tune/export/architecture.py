@@ -19,6 +19,7 @@ from gsfl_tune.models import (
     create_backbone,
     create_pooling,
     member_states,
+    pooling_class,
 )
 from gsfl_tune.training.caches.features import FeatureRecipe
 
@@ -112,7 +113,8 @@ class Architecture:
         ).eval()
 
     def _create(self) -> Network:
-        backbone = create_backbone(self.backbone, "none")
+        reads = pooling_class(self.pooling).reads
+        backbone = create_backbone(self.backbone, "none", reads=reads)
         channels, projection = backbone.channels, None
         if self.projection:
             before, channels = self.projection

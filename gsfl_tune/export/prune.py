@@ -24,7 +24,7 @@ _WIDE = 64
 def prune(network: Network, ratio: float, image_size: int) -> Network:
     """Removes the least important channels of every group of layers that depend on each other.
 
-    Importance is the group's L2 norm. The channels of the feature map stay: pooling and head
+    Importance is the group's L2 norm. The channels of what the pooling reads stay: pooling and head
     are untouched.
 
     Args:
@@ -48,14 +48,15 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             warnings.simplefilter("ignore")
             _prune(pruned.backbone, ratio, image_size)
         with torch.no_grad():
-            maps = pruned.backbone(torch.zeros(1, 3, image_size, image_size))
+            read = pruned.backbone(torch.zeros(1, 3, image_size, image_size))
     except Exception as error:  # torch-pruning raises many kinds
         raise UserError(
             f"--prune: {name} cannot be pruned ({first_line(error)}); "
             "allowed: convolutional backbones"
         ) from error
     after = sum(p.numel() for p in pruned.backbone.parameters())
-    if maps.shape[1] != pruned.backbone.channels or after >= before:
+    channels = read.shape[1 if pruned.backbone.reads == "map" else -1]
+    if channels != pruned.backbone.channels or after >= before:
         raise UserError(
             f"--prune: found nothing to remove in {name} at a ratio of {ratio:g}; allowed: "
             "convolutional backbones, and a larger ratio"
@@ -64,16 +65,18 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
 
 
 class _Marked(nn.Module):
-    """Wraps a backbone with a layer behind it, which marks what its feature map depends on."""
+    """Wraps a backbone with a layer behind it, which marks what its output depends on."""
 
     def __init__(self, backbone: Any) -> None:
         super().__init__()
         self.backbone = backbone
-        self.marker = nn.Conv2d(backbone.channels, 1, 1)
+        channels = backbone.channels
+        of_map = backbone.reads == "map"
+        self.marker = nn.Conv2d(channels, 1, 1) if of_map else nn.Linear(channels, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        maps: Tensor = self.marker(self.backbone(images))
-        return maps
+        marked: Tensor = self.marker(self.backbone(images))
+        return marked
 
 
 def _prune(backbone: Any, ratio: float, image_size: int) -> None:

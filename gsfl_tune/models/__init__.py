@@ -1,7 +1,15 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
 from gsfl_tune.models._boundary import CannotCut
-from gsfl_tune.models._probe import BackboneError, BackboneFacts, backbone_problem, map_shape, probe
+from gsfl_tune.models._probe import (
+    BackboneError,
+    BackboneFacts,
+    backbone_problem,
+    map_shape,
+    probe,
+    reading_problem,
+)
+from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import adapters_problem
 from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
 from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
@@ -56,6 +64,7 @@ __all__ = [
     "Pooling",
     "Preprocessing",
     "Projection",
+    "Reads",
     "SplitBackbone",
     "TrainedPart",
     "WeightsError",
@@ -79,6 +88,7 @@ __all__ = [
     "pooling_problem",
     "probe",
     "projection_channels",
+    "reading_problem",
     "seed_drop_paths",
     "weights_problem",
 ]

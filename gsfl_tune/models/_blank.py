@@ -10,27 +10,29 @@ import torch
 from torch import nn
 
 from gsfl_tune.models._probe import BackboneError, cut, probe
+from gsfl_tune.models._reads import Reads
 
 
-def blank_model(name: str, **options: Any) -> nn.Module:
+def blank_model(name: str, reads: Reads = "map", **options: Any) -> nn.Module:
     """Builds a timm model that is looked at and never run, on the meta device where that works.
 
     Args:
         name: Its timm name.
+        reads: What a pooling reads of it.
         options: Further ones of `timm.create_model`.
 
     Raises:
         BackboneError: If there is no such backbone, or it cannot be built.
         TypeError: If the model does not know an option.
     """
-    options = {**dict(probe(name).options), **options}
+    options = {**dict(probe(name, reads).options), **options}
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
             with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
                 warnings.simplefilter("ignore")
                 with torch.device(device):
                     model = timm.create_model(name, pretrained=False, num_classes=0, **options)
-            return cut(model)
+            return cut(model, reads)
         except TypeError:
             raise
         except Exception:  # models raise any error

@@ -82,7 +82,7 @@ def frozen_modules(model: nn.Module) -> list[nn.Module]:
 def _groups(model: Any) -> tuple[list[list[str]], list[str]]:
     """Returns blocks, with the stem in the first, and the names of parameters in no block."""
     if isinstance(model, VGG):
-        return _vgg(model), []
+        return _vgg(model)
     for coarse in (True, False):
         try:
             groups, others = _matched(model, model.group_matcher(coarse=coarse))
@@ -141,10 +141,11 @@ def _is_projection(parameters: Sequence[nn.Parameter]) -> bool:
     return len(weights) <= 1 and all(p.numel() == p.shape[0] * p.shape[1] for p in weights)
 
 
-def _vgg(model: VGG) -> list[list[str]]:
+def _vgg(model: VGG) -> tuple[list[list[str]], list[str]]:
     groups: list[list[str]] = [[]]
     for index, layer in enumerate(model.features):
         if isinstance(layer, nn.MaxPool2d):
             groups.append([])
         groups[-1] += [f"features.{index}.{name}" for name, _ in layer.named_parameters()]
-    return groups
+    held = {name for group in groups for name in group}
+    return groups, [name for name, _ in model.named_parameters() if name not in held]

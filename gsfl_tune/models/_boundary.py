@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.models._reads import Reads, run
+
 _NO_CHAIN = "its blocks do not simply follow each other"
 
 
@@ -29,28 +31,29 @@ class Halves:
 
     Attributes:
         prefix: Model for `run_prefix`.
-        suffix: Its ``forward_features`` takes activations in place of images.
+        suffix: Takes activations in place of images.
         activations: Activations of the example at the boundary.
-        features: Features of the example by the whole model.
+        output: Output for the example of the whole model, see `run`.
     """
 
     prefix: Any
     suffix: Any
     activations: Tensor
-    features: Any
+    output: Any
 
 
-def cut_in_front(model: Any, example: Tensor) -> Halves:
+def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     """Cuts a model before the first module whose parameters are all trained.
 
     Args:
         model: A timm model; ``requires_grad`` marks its trained parameters.
         example: (B, 3, height, width) images of the size to cut for.
+        reads: What a pooling reads: the boundary may be in the model's own head if it is that.
 
     Raises:
         CannotCut: If nothing is frozen or trained, or there is no single tensor at the boundary.
     """
-    boundary, done, activations, features = _trace(model, example)
+    boundary, done, activations, output = _trace(model, example, reads)
     suffix = _with(model, dict.fromkeys(done, _Pass()))
     if hasattr(suffix, "_pos_embed"):
         # Position embeddings of vision transformers are added by a method between two modules.
@@ -59,26 +62,29 @@ def cut_in_front(model: Any, example: Tensor) -> Halves:
         prefix=_with(model, {boundary: _Stop()}),
         suffix=suffix,
         activations=activations,
-        features=features,
+        output=output,
     )
 
 
-def run_prefix(prefix: Any, images: Tensor) -> Tensor:
+def run_prefix(prefix: Any, images: Tensor, reads: Reads) -> Tensor:
     """Returns the activations at the boundary for a batch of images."""
     try:
-        prefix.forward_features(images)
+        run(prefix, images, reads)
     except _Reached as reached:
         return reached.activations
     raise CannotCut("the boundary was not reached")
 
 
-def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = frozenset()) -> None:
+def require_clean_cut(
+    model: Any, halves: Halves, unused: frozenset[str] = frozenset(), reads: Reads = "map"
+) -> None:
     """Checks shapes and the flow of gradients; works on the meta device too.
 
     Args:
         model: The model that was cut.
         halves: Its parts.
-        unused: Names of parameters that the feature map does not depend on.
+        unused: Names of parameters that the output does not depend on.
+        reads: What a pooling reads.
 
     Raises:
         CannotCut: If the suffix gives another shape, or depends on weights of the prefix.
@@ -87,22 +93,22 @@ def require_clean_cut(model: Any, halves: Halves, unused: frozenset[str] = froze
     model.requires_grad_(True)
     try:
         with torch.enable_grad():
-            features = halves.suffix.forward_features(halves.activations.detach())
+            output = run(halves.suffix, halves.activations.detach(), reads)
             names, parameters = zip(*model.named_parameters(), strict=True)
-            gradients = torch.autograd.grad(features.sum(), parameters, allow_unused=True)
+            gradients = torch.autograd.grad(output.sum(), parameters, allow_unused=True)
     except Exception as error:  # models raise any error on unexpected input
         raise CannotCut(_NO_CHAIN) from error
     finally:
         for name, parameter in model.named_parameters():
             parameter.requires_grad_(name in trained)
-    if features.shape != halves.features.shape:
+    if output.shape != halves.output.shape:
         raise CannotCut(_NO_CHAIN)
     used = {n for n, gradient in zip(names, gradients, strict=True) if gradient is not None}
     if foreign := used - trained - unused:
         raise CannotCut(f"{min(foreign)} is used behind the boundary")
 
 
-def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:
+def _trace(model: Any, example: Tensor, reads: Reads) -> tuple[str, list[str], Tensor, Any]:
     """Returns the first trained module, outermost modules before it, its input, and the output."""
     done: list[str] = []
     entered: list[str] = []
@@ -131,7 +137,7 @@ def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:
             handles.append(module.register_forward_hook(leave(name)))
     try:
         with torch.no_grad():
-            features = model.forward_features(example)
+            output = run(model, example, reads)
     finally:
         for handle in handles:
             handle.remove()
@@ -142,7 +148,7 @@ def _trace(model: Any, example: Tensor) -> tuple[str, list[str], Tensor, Any]:
     if again:
         raise CannotCut(f"{min(again)} is used on both sides of the boundary")
     outermost = [n for n in done if not any(n.startswith(f"{other}.") for other in done)]
-    return boundary, outermost, activations, features
+    return boundary, outermost, activations, output
 
 
 def _all_trained(module: nn.Module) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import difflib
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import chain
 from typing import Any
 
 import timm
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import Blocks, parameter_blocks
+from gsfl_tune.models._reads import Reads, full_precision, no_autocast
 from gsfl_tune.models._uses import FirstUses, without_gradient
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
@@ -40,19 +43,22 @@ class BackboneFacts:
         options: Keyword arguments for `timm.create_model`.
         layout: Layout of `forward_features`: ``NCHW``, ``NHWC`` or ``tokens`` (B, N, C).
         prefix_tokens: Number of tokens before those that form the map.
-        channels: Number of channels C of the map.
+        reads: What the backbone gives to its pooling.
+        channels: Number of channels C of that.
         input_size: Side of the images that the model was made for.
         mean: Mean of its inputs, per channel.
         std: Standard deviation of its inputs, per channel.
-        parameters: Number of parameters that the map depends on.
+        parameters: Number of parameters that what is read depends on.
         unused: Names of parameters that it does not depend on.
         block_names: Names of the parameters of every block; the last blocks can be trained
             alone.
+        head_names: Names of the parameters that the model's own head alone uses, where it is read.
     """
 
     options: tuple[tuple[str, Any], ...]
     layout: str
     prefix_tokens: int
+    reads: Reads
     channels: int
     input_size: int
     mean: tuple[float, ...]
@@ -60,6 +66,7 @@ class BackboneFacts:
     parameters: int
     unused: frozenset[str]
     block_names: Blocks
+    head_names: tuple[str, ...] = ()
 
     @property
     def blocks(self) -> int:
@@ -95,9 +102,25 @@ def backbone_problem(name: Any) -> str | None:
     return None
 
 
-def cut(model: nn.Module) -> nn.Module:
-    """Removes the layers after the feature map: VGG's pool5 and its fully connected layers."""
-    if isinstance(model, VGG):
+def reading_problem(name: str, reads: Reads) -> str | None:
+    """Returns why a pooling cannot read a backbone of which others read the map, or None."""
+    try:
+        _ = probe(name)
+    except BackboneError:
+        return None
+    try:
+        _ = probe(name, reads)
+    except BackboneError as error:
+        return str(error)
+    return None
+
+
+def cut(model: nn.Module, reads: Reads = "map") -> nn.Module:
+    """Removes the layers after the feature map: VGG's pool5 and its fully connected layers.
+
+    Where the model's own head is read, they stay.
+    """
+    if isinstance(model, VGG) and reads != "head":
         layers = list(model.features)
         last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
         model.features = nn.Sequential(*layers[:last])
@@ -116,19 +139,58 @@ def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> T
     return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))
 
 
-@lru_cache(maxsize=64)
-def probe(name: str) -> BackboneFacts:
+def read(model: Any, features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
+    """Converts the output of ``forward_features`` to what a pooling reads.
+
+    Args:
+        model: The model, whose own head may follow.
+        features: The output.
+        facts: Facts about the model.
+        height: Of the images, in pixels.
+        width: Of the images, in pixels.
+
+    Returns:
+        The map (B, C, h, w), tokens (B, 1 + h w, C) with the class token first, or the vectors
+        (B, C) of the model's own head, in full precision unless its weights are in half.
+    """
+    if facts.reads == "map":
+        return to_map(features, facts, height, width)
+    if facts.reads == "tokens":
+        if facts.prefix_tokens == 1:
+            return features
+        # Between the class token and the positions: registers, or DeiT's second class token.
+        return torch.cat([features[:, :1], features[:, facts.prefix_tokens :]], dim=1)
+    features = features.to(_precision(model)) if facts.head_names else full_precision(features)
+    with no_autocast(features.device.type):
+        pooled: Tensor = model.forward_head(features, pre_logits=True)
+    return pooled
+
+
+def _precision(model: nn.Module) -> torch.dtype:
+    """Returns the precision of a model's weights, which in a fast copy are buffers."""
+    tensors = chain(model.parameters(), model.buffers())
+    return next((each.dtype for each in tensors if each.is_floating_point()), torch.float32)
+
+
+def probe(name: str, reads: Reads = "map") -> BackboneFacts:
     """Returns facts about a timm model, without its weights.
 
     Args:
         name: Name of a timm model.
+        reads: What a pooling reads of it.
 
     Returns:
         The facts.
 
     Raises:
-        BackboneError: If it is not a timm model or returns no feature map.
+        BackboneError: If it is not a timm model, returns no feature map, or has nothing such to
+            read.
     """
+    return _probe(name, reads)
+
+
+@lru_cache(maxsize=64)
+def _probe(name: str, reads: Reads) -> BackboneFacts:
     problem = backbone_problem(name)
     if problem:
         raise BackboneError(problem)
@@ -138,28 +200,32 @@ def probe(name: str) -> BackboneFacts:
         for options in _SIZE_OPTIONS:
             uses = FirstUses()
             try:
-                model, features = _forward(name, options, side, device, uses)
+                model, features = _forward(name, options, side, device, reads, uses)
             except TypeError:  # the model does not know the option
                 continue
             except Exception:
                 break
-            return _read_off(name, options, model, features, config, side, uses.order)
+            facts = _read_off(name, options, model, features, config, side)
+            return _of_what_is_read(name, facts, model, features, reads, uses)
     raise BackboneError(f"{name!r} cannot be built or run by timm at {side} px")
 
 
-def map_shape(name: str, image_size: int) -> tuple[int, int, int]:
+def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, int, int]:
     """Returns the shape (C, h, w) of the map of one square image.
 
     Args:
         name: Name of a timm model.
         image_size: Side in pixels.
+        reads: What a pooling reads: the model's own head, if it is that, must accept the size too.
 
     Raises:
         BackboneError: If the model does not accept this size; the message names its own size.
     """
-    facts = probe(name)
+    facts = probe(name, reads)
     try:
-        _, features = _forward(name, dict(facts.options), image_size, "meta")
+        model, features = _forward(name, dict(facts.options), image_size, "meta", reads)
+        if reads == "head":
+            model.forward_head(features, pre_logits=True)
     except Exception as error:
         raise BackboneError(
             f"{name!r} cannot see images of {image_size} px ({str(error).strip()[:120]}): "
@@ -170,11 +236,17 @@ def map_shape(name: str, image_size: int) -> tuple[int, int, int]:
 
 
 def _forward(
-    name: str, options: dict[str, Any], side: int, device: str, uses: FirstUses | None = None
-) -> tuple[nn.Module, Any]:
+    name: str,
+    options: dict[str, Any],
+    side: int,
+    device: str,
+    reads: Reads,
+    uses: FirstUses | None = None,
+) -> tuple[Any, Any]:
     with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
-        model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
+        created = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        model: Any = cut(created.eval(), reads)
         images = torch.zeros(1, 3, side, side)
         if uses is None:
             return model, model.forward_features(images)
@@ -190,8 +262,8 @@ def _read_off(
     features: Any,
     config: Any,
     side: int,
-    order: dict[str, int],
 ) -> BackboneFacts:
+    """Returns what is known without a backward pass."""
     width = int(getattr(model, "num_features", 0))
     prefix = 0
     if not isinstance(features, Tensor) or features.ndim not in (3, 4):
@@ -211,10 +283,11 @@ def _read_off(
             )
         if math.isqrt(count - prefix) ** 2 != count - prefix:
             raise BackboneError(f"the {count} tokens of {name!r} form no grid")
-    facts = BackboneFacts(
+    return BackboneFacts(
         options=tuple(options.items()),
         layout=layout,
         prefix_tokens=prefix,
+        reads="map",
         channels=channels,
         input_size=side,
         mean=tuple(config.mean),
@@ -223,9 +296,56 @@ def _read_off(
         unused=frozenset(),
         block_names=(),
     )
+
+
+def _of_what_is_read(
+    name: str,
+    facts: BackboneFacts,
+    model: Any,
+    features: Tensor,
+    reads: Reads,
+    uses: FirstUses,
+) -> BackboneFacts:
+    """Completes the facts with what depends on what is read: channels, parameters, blocks."""
     named = list(model.named_parameters())
+    if reads == "tokens" and not (facts.prefix_tokens and _has_class_token(named)):
+        raise BackboneError(f"{name!r} has no class token")
+    before = set(uses.order)
     with torch.enable_grad():
-        unused = without_gradient(to_map(features, facts, side, side), named)
-    parameters = sum(p.numel() for k, p in named if k not in unused)
-    blocks = parameter_blocks(model, order, unused)
-    return replace(facts, parameters=parameters, unused=unused, block_names=blocks)
+        if reads == "head":
+            output = _head_output(name, model, features, uses)
+        else:
+            facts = replace(facts, reads=reads)
+            output = read(model, features, facts, facts.input_size, facts.input_size)
+        unused = without_gradient(output, named)
+    return replace(
+        facts,
+        reads=reads,
+        channels=output.shape[-1] if reads != "map" else facts.channels,
+        parameters=sum(p.numel() for k, p in named if k not in unused),
+        unused=unused,
+        block_names=parameter_blocks(model, uses.order, unused),
+        head_names=tuple(k for k, _ in named if k in uses.order and k not in before),
+    )
+
+
+def _has_class_token(named: Sequence[tuple[str, Tensor]]) -> bool:
+    return any(key.rpartition(".")[2] == "cls_token" for key, _ in named)
+
+
+def _head_output(name: str, model: Any, features: Tensor, uses: FirstUses) -> Tensor:
+    if not hasattr(model, "forward_head"):
+        raise BackboneError(f"{name!r} has no method forward_head, which pools as its authors do")
+    try:
+        with uses:
+            pooled = model.forward_head(features, pre_logits=True)
+    except Exception as error:  # models raise any error
+        reason = str(error).strip()[:120] or type(error).__name__
+        raise BackboneError(f"the head of {name!r} cannot be run alone ({reason})") from error
+    if not isinstance(pooled, Tensor):
+        raise BackboneError(f"the head of {name!r} has several outputs")
+    if pooled.ndim != 2:
+        raise BackboneError(
+            f"the head of {name!r} gives no vector but a tensor of shape {tuple(pooled.shape)}"
+        )
+    return pooled

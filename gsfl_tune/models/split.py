@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
-from gsfl_tune.models._probe import BackboneFacts, cut, probe, to_map
+from gsfl_tune.models._probe import BackboneFacts, cut, probe, read
+from gsfl_tune.models._reads import Reads, run
 from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
@@ -20,7 +21,7 @@ _TOLERANCE = 1e-5
 
 
 class SplitBackbone:
-    """Splits a backbone into a frozen and a trained part: ``suffix(prefix(images))`` is its map.
+    """Splits a backbone in a frozen and a trained part: ``suffix(prefix(images))`` is its output.
 
     Both parts share the modules of the backbone, so they follow its mode and its training. It is
     made for one image size; moving the backbone to another device afterwards is an error.
@@ -52,9 +53,9 @@ class SplitBackbone:
         was_training = backbone.training
         backbone.eval()
         try:
-            halves = cut_in_front(backbone.get_submodule("model"), example)
+            halves = cut_in_front(backbone.get_submodule("model"), example, facts.reads)
             self._prefix, self._suffix = halves.prefix, halves.suffix
-            self._require_same(example, halves.features)
+            self._require_same(example, halves.output)
         finally:
             backbone.train(was_training)
         activations = halves.activations
@@ -67,7 +68,7 @@ class SplitBackbone:
 
     def prefix(self, images: Tensor) -> Tensor:
         """Returns boundary activations (B, *shape) of normalised images (B, 3, side, side)."""
-        return run_prefix(self._prefix, images)
+        return run_prefix(self._prefix, images, self._facts.reads)
 
     def frozen_prefix(self, precision: Precision = "fp32") -> FrozenForward:
         """Makes a fast copy of the prefix, for weights that do not change.
@@ -76,17 +77,18 @@ class SplitBackbone:
             precision: Precision of the computation; the output is float32.
         """
         shape = (3, self._size, self._size)
-        return frozen_forward(_Prefix(self._prefix), shape, precision=precision)
+        prefix = _Prefix(self._prefix, self._facts.reads)
+        return frozen_forward(prefix, shape, precision=precision)
 
     def suffix(self, activations: Tensor) -> Tensor:
-        """Returns the feature map (B, C, h, w) of activations at the boundary (B, *shape)."""
+        """Returns what the pooling reads, of activations at the boundary (B, *shape)."""
         features = self._suffix.forward_features(activations)
-        return to_map(features, self._facts, self._size, self._size)
+        return read(self._suffix, features, self._facts, self._size, self._size)
 
     def _require_same(self, example: Tensor, expected: Any) -> None:
         with torch.no_grad():
             try:
-                found = self._suffix.forward_features(self.prefix(example))
+                found = run(self._suffix, self.prefix(example), self._facts.reads)
             except Exception as error:  # models raise any error
                 raise CannotCut("its blocks do not simply follow each other") from error
         if found.shape != expected.shape:
@@ -100,29 +102,33 @@ class SplitBackbone:
 class _Prefix(nn.Module):
     """Wraps the prefix in a module."""
 
-    def __init__(self, model: nn.Module) -> None:
+    def __init__(self, model: nn.Module, reads: Reads) -> None:
         super().__init__()
         self.model = model
+        self.reads = reads
 
     def forward(self, images: Tensor) -> Tensor:
-        return run_prefix(self.model, images)
+        return run_prefix(self.model, images, self.reads)
 
 
 @lru_cache(maxsize=64)
-def boundary_shape(name: str, blocks: int, image_size: int) -> tuple[int, ...]:
+def boundary_shape(
+    name: str, blocks: int, image_size: int, reads: Reads = "map"
+) -> tuple[int, ...]:
     """Returns the shape of one image's activations before the last blocks, without weights.
 
     Args:
         name: Name of a timm model.
         blocks: Number of last blocks that are trained.
         image_size: Side of the images in pixels.
+        reads: What its pooling reads.
 
     Raises:
-        BackboneError: If there is no such backbone.
+        BackboneError: If there is no such backbone, or nothing such to read.
         CannotCut: If it cannot be cut there, as far as shapes and gradients show. With weights,
             `SplitBackbone` compares numbers.
     """
-    facts = probe(name)
+    facts = probe(name, reads)
     failure: Exception | None = None
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
@@ -132,13 +138,13 @@ def boundary_shape(name: str, blocks: int, image_size: int) -> tuple[int, ...]:
                     model: Any = timm.create_model(
                         name, pretrained=False, num_classes=0, **dict(facts.options)
                     )
-                    model = cut(model.eval())
+                    model = cut(model.eval(), reads)
                     example = torch.zeros(1, 3, image_size, image_size)
                     trained = set(trained_names(facts.block_names, blocks))
                     for key, parameter in model.named_parameters():
                         parameter.requires_grad_(key in trained)
-                    halves = cut_in_front(model, example)
-                    require_clean_cut(model, halves, facts.unused)
+                    halves = cut_in_front(model, example, reads)
+                    require_clean_cut(model, halves, facts.unused, reads)
             return tuple(halves.activations.shape[1:])
         except CannotCut:
             raise

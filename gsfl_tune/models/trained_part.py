@@ -17,6 +17,7 @@ from torch import nn
 from gsfl_tune.models._blank import blank_model
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._probe import probe
+from gsfl_tune.models._reads import Reads
 
 TrainedPart = Literal["all", "norms", "biases", "lora", "dora"]
 ADAPTERS: tuple[TrainedPart, ...] = ("lora", "dora")
@@ -51,7 +52,13 @@ def part_names(model: nn.Module, names: Iterable[str], part: TrainedPart) -> lis
 
 
 @lru_cache(maxsize=256)
-def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: int = 0) -> int:
+def part_size(
+    name: str,
+    blocks: int | Literal["all"],
+    part: TrainedPart,
+    rank: int = 0,
+    reads: Reads = "map",
+) -> int:
     """Counts the parameters that are trained of a backbone; 0 where it has none of a part.
 
     Args:
@@ -59,13 +66,14 @@ def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: 
         blocks: How many of its last blocks are trained, or ``all``.
         part: What is trained of them.
         rank: Of adapters.
+        reads: What the pooling reads of it.
 
     Raises:
         BackboneError: If there is no such backbone.
     """
-    model = blank_model(name)
+    model = blank_model(name, reads)
     parameters = dict(model.named_parameters())
-    found = part_names(model, trained_names(probe(name).block_names, blocks), part)
+    found = part_names(model, trained_names(probe(name, reads).block_names, blocks), part)
     if part not in ADAPTERS:
         return sum(parameters[each].numel() for each in found)
     # A (rank, in), B (out, rank), and of DoRA a magnitude an output.
@@ -74,14 +82,18 @@ def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: 
     return sum(rank * (outputs + inputs) + magnitudes * outputs for outputs, inputs in shapes)
 
 
-def part_problem(name: str, blocks: int | Literal["all"], part: TrainedPart) -> str | None:
+def part_problem(
+    name: str, blocks: int | Literal["all"], part: TrainedPart, reads: Reads = "map"
+) -> str | None:
     """Says why a part of a backbone cannot be trained alone, or None.
 
     Raises:
         BackboneError: If there is no such backbone.
     """
     return (
-        None if part == "all" or part_size(name, blocks, part, 1) else nothing_to_train(name, part)
+        None
+        if part == "all" or part_size(name, blocks, part, 1, reads)
+        else nothing_to_train(name, part)
     )
 
 

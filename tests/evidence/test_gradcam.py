@@ -16,7 +16,13 @@ from gsfl_tune.evidence.gradcam import (
     overlap,
     shared_score,
 )
-from gsfl_tune.models import Network, PlainHead, create_pooling, fit_projection
+from gsfl_tune.models import (
+    Network,
+    PlainHead,
+    create_backbone,
+    create_pooling,
+    fit_projection,
+)
 
 SIDE, PATCH = 96, 24
 
@@ -151,3 +157,51 @@ def test_enlarged_maps_reach_one_unless_nothing_speaks():
     assert large.max() == pytest.approx(1.0)
     assert large[0, 15, 25] == pytest.approx(1.0)
     assert not large[1].any()
+
+
+def native(name: str) -> Network:
+    """A random network on what the model's own head gives."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        backbone = create_backbone(name, "none", reads="head")
+        pool = create_pooling("native", backbone.channels)
+        head = PlainHead(pool.dim, 3, latent_dim=16, dropout=0.0, feature_scale=8.0)
+    return Network(backbone, None, pool, head).eval().requires_grad_(False)
+
+
+def test_behind_a_mean_alone_the_map_is_that_of_average_pooling():
+    network = native("test_efficientnet")
+    backbone = create_backbone("test_efficientnet", "none")
+    average = Network(
+        backbone, None, create_pooling("average", backbone.channels), network.head
+    ).eval()
+    images = torch.randn(2, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
+    scores = [class_score(torch.tensor([0, 2]))]
+    (found,), (expected,) = (activation_maps(each, images, scores) for each in (network, average))
+    assert expected.any()
+    assert torch.equal(found, expected)
+
+
+@pytest.mark.parametrize("name", ["test_convnext", "test_vit3"])
+def test_maps_of_a_head_of_its_own_are_gradient_times_activation(name):
+    side = 160 if name == "test_vit3" else SIDE
+    network = native(name)
+    images = torch.randn(1, 3, side, side, generator=torch.Generator().manual_seed(0))
+    (found,) = activation_maps(network, images, [class_score(torch.tensor([1]))])
+    features = network.backbone.model.forward_features(images).requires_grad_()
+    pooled = network.backbone.model.forward_head(features, pre_logits=True)
+    logits = network.head.infer(functional.normalize(pooled, dim=1))
+    (gradient,) = torch.autograd.grad(logits[0, 1], features)
+    products = gradient * features
+    if name == "test_vit3":  # one register in front of ten rows of ten
+        expected = products[0, 1:].sum(dim=1).reshape(10, 10)
+    else:
+        expected = products[0].sum(dim=0)
+    torch.testing.assert_close(found[0], expected.relu().detach())
+    assert found.any()
+
+
+def test_a_class_token_alone_has_no_map():
+    images = torch.zeros(1, 3, SIDE, SIDE)
+    with pytest.raises(NoMaps, match="its class token alone"):
+        activation_maps(native("test_vit"), images, [class_score(torch.zeros(1).long())])

@@ -20,6 +20,7 @@ from gsfl_tune.models import (
     Projection,
     create_backbone,
     create_pooling,
+    pooling_class,
 )
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.training import Training, Workspace
@@ -61,7 +62,8 @@ def make_config(**model: object) -> Config:
 def make_network(config: Config) -> Network:
     """Untrained, with weights such that images differ in their logits."""
     torch.manual_seed(3)
-    backbone = create_backbone(config.model.backbone, "none")
+    reads = pooling_class(config.model.pooling).reads
+    backbone = create_backbone(config.model.backbone, "none", reads=reads)
     channels, projection = backbone.channels, None
     if config.model.pooling_channels:
         channels = config.model.pooling_channels

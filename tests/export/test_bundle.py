@@ -45,8 +45,10 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"head": "plain"},
         {"pooling": "bilinear", "pooling_channels": 8},
         {"pooling": "compact_bilinear", "pooling_channels": 16, "pooling_dim": 64},
+        {"pooling": "native", "backbone": "test_convnext"},
+        {"pooling": "native", "backbone": "mobilenetv3_small_050"},
     ],
-    ids=["plain", "bilinear", "compact bilinear"],
+    ids=["plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"],
 )
 def test_every_head_and_pooling_survives(tmp_path, images, model):
     config = make_config(**model)

@@ -300,8 +300,15 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
         {"head": "plain", "backbone": "test_vit"},
         {"pooling": "bilinear", "pooling_channels": 8},
         {"pooling": "compact_bilinear", "pooling_channels": 16, "pooling_dim": 64},
+        {"pooling": "native", "backbone": "test_convnext"},
+        {"pooling": "native", "backbone": "mobilenetv3_small_050"},
+        {"pooling": "native", "backbone": "test_vit"},
+        {"pooling": "native", "backbone": "vit_pe_core_tiny_patch16_384"},
     ],
-    ids=["transformer", "bilinear", "compact bilinear"],
+    ids=[
+        *("transformer", "bilinear", "compact bilinear"),
+        *("norm", "convolution", "class token", "attention"),
+    ],
 )
 def test_every_pooling_goes_into_an_onnx_file(tmp_path, model):
     from gsfl_tune.export.onnx_file import write_onnx

@@ -6,6 +6,8 @@ from pathlib import Path
 import pytest
 import timm
 
+from gsfl_tune.models import BackboneError
+
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 
 
@@ -56,6 +58,23 @@ def test_some_go_all_the_way(families, family, name):
     if family not in NO_MAP:
         assert (row.cut, row.export) == ("ok", "ok")
     assert "| ---" in families.report([row]).replace("|--", "| --")
+
+
+# Models without a map, and those whose head gives something else than one vector.
+NO_HEAD = NO_MAP
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", timm.list_modules())
+def test_the_head_of_every_family_is_that_of_timm(families, family):
+    for name in families.models(family):
+        try:
+            side = families.smallest_side(name)
+        except BackboneError:
+            assert family in NO_MAP
+            continue
+        found = families.native(name, side)
+        assert (found == "ok") == (family not in NO_HEAD), found
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
 from gsfl_tune.models.pooling.compact_bilinear import CompactBilinearPooling
+from gsfl_tune.models.pooling.native import NativePooling
 from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "AveragePooling",
     "BilinearPooling",
     "CompactBilinearPooling",
+    "NativePooling",
     "Pooling",
     "create_pooling",
     "pooling_class",
@@ -31,6 +33,7 @@ _CLASSES: dict[str, type[Pooling]] = {
     "average": AveragePooling,
     "bilinear": BilinearPooling,
     "compact_bilinear": CompactBilinearPooling,
+    "native": NativePooling,
 }
 
 
@@ -94,7 +97,8 @@ def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) 
 def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
     """Returns size D of a pooling of maps with so many channels, without using memory for it."""
     if name in _CLASSES:
-        return {"average": channels, "bilinear": channels**2, "compact_bilinear": dim}[name]
+        own = {"bilinear": channels**2, "compact_bilinear": dim}
+        return own.get(name, channels)
     with torch.device("meta"):
         return create_pooling(name, channels, dim=dim).dim
 
@@ -119,6 +123,10 @@ def _check(pooling: Pooling, what: str) -> None:
     for key in ("channels", "dim"):
         if not isinstance(getattr(pooling, key, None), int):
             raise PluginError(f"{what} has no attribute {key!r} (an integer)")
+    if pooling.projected_channels is not None and pooling.reads != "map":
+        raise PluginError(
+            f"{what} reads {pooling.reads} and has projected_channels, but only maps are projected"
+        )
     learned = [name for name, _ in pooling.named_parameters()]
     if learned:
         raise PluginError(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from gsfl_tune.models.pooling._base import Pooling, full_precision
+from gsfl_tune.models._reads import full_precision
+from gsfl_tune.models.pooling._base import Pooling
 
 
 class AveragePooling(Pooling):

@@ -9,7 +9,7 @@ from typing import Any
 
 from gsfl_tune.data import Dataset
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models import probe
+from gsfl_tune.models import pooling_class, probe
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
@@ -92,7 +92,9 @@ class TrialCosts:
             seeds: Number of retrains of the winner, and of its control.
             slots: Number of parallel trainings; the evidence has the machine alone.
         """
-        numbers = self._train * probe(config.model.backbone).channels * self._classes
+        reads = pooling_class(config.model.pooling).reads
+        channels = probe(config.model.backbone, reads).channels
+        numbers = self._train * channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)
 

@@ -14,7 +14,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import BackboneError, WeightsError, create_backbone
+from gsfl_tune.models import BackboneError, WeightsError, create_backbone, pooling_class
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
@@ -188,12 +188,13 @@ def refuse_what_fails_later(
         return
     for device in experiment.values("training.device"):
         resolve_device(device)
-    for backbone, weights in pretrained(experiment):
-        if weights == "none" or (backbone, weights) == (own.model.backbone, own.model.weights):
+    loaded = (own.model.backbone, own.model.weights, pooling_class(own.model.pooling).reads)
+    for backbone, weights, reads in pretrained(experiment):
+        if weights == "none" or (backbone, weights, reads) == loaded:
             continue
         notice(f"looking for the weights of {backbone} ({weights})")
         try:
-            create_backbone(backbone, weights)
+            create_backbone(backbone, weights, reads=reads)
         except WeightsError as error:
             raise UserError(f"model.weights: {error}") from error
         except BackboneError as error:

@@ -237,7 +237,7 @@ def _shared(
     activations = view = 0.0
     for cache in prefix_caches(experiment):
         if cache.problem is None:
-            work = backbone_work(cache.backbone, cache.blocks, cache.image_size)
+            work = backbone_work(cache.backbone, cache.blocks, cache.image_size, cache.reads)
             image = work.frozen / base / frozen.prefix_rate
             activations += image * (pool + test) + frozen.making
             view += image * pool * strengths(experiment)

@@ -27,6 +27,7 @@ from gsfl_tune.models import (
     Backbone,
     Pooling,
     Projection,
+    Reads,
     create_pooling,
     fit_projection,
     pooling_class,
@@ -69,6 +70,11 @@ class FeatureRecipe:
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
         )
 
+    @property
+    def reads(self) -> Reads:
+        """What the pooling reads of the backbone."""
+        return pooling_class(self.pooling).reads
+
     def create_pooling(self, channels: int) -> Pooling:
         """Creates the pooling layer for a map of `channels` channels."""
         if self.pooling_dim is None:
@@ -106,7 +112,7 @@ class FeatureExtractor:
 
     Args:
         recipe: Settings of the features.
-        backbone: The pretrained backbone; it is not changed or moved.
+        backbone: The pretrained backbone, read as the recipe says; it is not changed or moved.
         device: Device of the computation.
     """
 

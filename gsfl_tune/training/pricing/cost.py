@@ -13,6 +13,7 @@ from gsfl_tune.models import (
     BackboneError,
     CannotCut,
     HeadKind,
+    Reads,
     boundary_shape,
     map_shape,
     part_size,
@@ -20,6 +21,7 @@ from gsfl_tune.models import (
     pooling_dim,
     probe,
     projection_channels,
+    reading_problem,
 )
 from gsfl_tune.training.pricing.finetune_problems import finetune_problems
 from gsfl_tune.training.timeline import STAGES
@@ -70,6 +72,7 @@ class PrefixCache:
         views: Fixed views of an image; the cache also holds its centre.
         image_bytes: Bytes of one image in all views.
         problem: Why the backbone cannot be cut there; the whole backbone then runs.
+        reads: What the pooling reads of it.
     """
 
     backbone: str
@@ -78,6 +81,7 @@ class PrefixCache:
     views: int
     image_bytes: int
     problem: str | None = None
+    reads: Reads = "map"
 
 
 @dataclass(frozen=True)
@@ -203,24 +207,24 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
     Raises:
         BackboneError: A backbone cannot be built.
     """
-    caches: dict[tuple[str, int, int], PrefixCache] = {}
+    caches: dict[tuple[str, int, int, Reads], PrefixCache] = {}
     for case in _cases(experiment):
         views = max(case.values("data.views"))
         if views == 0 or max(case.values("training.finetune.epochs")) == 0:
             continue
         each = max(_BYTES[name] for name in case.values("training.cache_precision"))
-        backbone = case.values("model.backbone")[0]
+        backbone, reads = case.values("model.backbone")[0], _reads(case)
         for size in case.values("data.image_size"):
             for blocks in case.values("training.finetune.blocks"):
-                if blocks == "all" or blocks >= probe(backbone).blocks:
+                if blocks == "all" or blocks >= probe(backbone, reads).blocks:
                     continue
                 count, problem = 0, None
                 try:
-                    count = math.prod(boundary_shape(backbone, blocks, size))
+                    count = math.prod(boundary_shape(backbone, blocks, size, reads))
                 except CannotCut as error:
                     problem = str(error)
-                caches[backbone, blocks, size] = PrefixCache(
-                    backbone, blocks, size, views, count * each * (views + 1), problem
+                caches[backbone, blocks, size, reads] = PrefixCache(
+                    backbone, blocks, size, views, count * each * (views + 1), problem, reads
                 )
     return sorted(caches.values(), key=lambda cache: -cache.image_bytes)
 
@@ -234,9 +238,10 @@ def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
     found = {}
     for case in _cases(experiment):
         backbone = case.values("model.backbone")[0]
+        count = probe(backbone, _reads(case)).blocks
         for blocks in case.values("training.finetune.blocks"):
-            if blocks != "all" and blocks >= probe(backbone).blocks:
-                found[backbone, blocks] = (backbone, blocks, probe(backbone).blocks)
+            if blocks != "all" and blocks >= count:
+                found[backbone, blocks] = (backbone, blocks, count)
     return list(found.values())
 
 
@@ -264,13 +269,16 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
 
     for case in _cases(experiment):
         backbone = case.values("model.backbone")[0]
+        pooling = case.values("model.pooling")[0]
+        if problem := reading_problem(backbone, pooling_class(pooling).reads):
+            add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
+            continue
         for size in case.values("data.image_size"):
             try:
-                _, height, width = map_shape(backbone, size)
+                _, height, width = map_shape(backbone, size, pooling_class(pooling).reads)
             except BackboneError as error:
                 add("model.backbone", str(error))
                 continue
-            pooling = case.values("model.pooling")[0]
             if height * width < pooling_class(pooling).fewest_positions:
                 add(
                     "model.pooling",
@@ -308,15 +316,20 @@ def gib(count: int) -> str:
     return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
 
 
-def pretrained(experiment: Experiment) -> list[tuple[str, str]]:
-    """Returns each backbone of a space with its possible weights, once each."""
+def pretrained(experiment: Experiment) -> list[tuple[str, str, Reads]]:
+    """Returns each backbone of a space, its possible weights and what is read, once each."""
     return list(
         dict.fromkeys(
-            (case.values("model.backbone")[0], weights)
+            (case.values("model.backbone")[0], weights, _reads(case))
             for case in _cases(experiment)
             for weights in case.values("model.weights")
         )
     )
+
+
+def _reads(case: Experiment) -> Reads:
+    """Returns what the one pooling of a case reads."""
+    return pooling_class(case.values("model.pooling")[0]).reads
 
 
 def _cases(experiment: Experiment) -> Iterator[Experiment]:
@@ -343,7 +356,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         return max(case.values(path))
 
     backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
-    facts = probe(backbone)
+    facts = probe(backbone, _reads(case))
     channels = max(
         projection_channels(pooling, requested, facts.channels) or facts.channels
         for requested in case.values("model.pooling_channels")
@@ -374,8 +387,9 @@ def _trained_parameters(case: Experiment, backbone: str) -> int:
     if max(case.values("training.finetune.epochs")) == 0:
         return 0
     parts = case.values("training.finetune.train")
+    reads = _reads(case)
     if "all" in parts:
-        return probe(backbone).parameters
+        return probe(backbone, reads).parameters
     rank = max(case.values("training.finetune.adapter_rank"))
     blocks = case.values("training.finetune.blocks")
-    return max(part_size(backbone, each, part, rank) for part in parts for each in blocks)
+    return max(part_size(backbone, each, part, rank, reads) for part in parts for each in blocks)

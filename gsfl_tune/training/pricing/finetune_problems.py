@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.models import BackboneError, drop_path_problem, part_problem, probe
+from gsfl_tune.models import (
+    BackboneError,
+    Reads,
+    drop_path_problem,
+    part_problem,
+    pooling_class,
+    probe,
+)
 
 
 def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
     """Finds settings of the finetune stage that do not fit a backbone.
 
     Args:
-        case: A part of a space with one backbone.
+        case: A part of a space with one backbone and one pooling.
 
     Yields:
         The leaf, and a message.
@@ -20,29 +27,30 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
     if max(case.values("training.finetune.epochs")) == 0:
         return
     name = case.values("model.backbone")[0]
+    reads = pooling_class(case.values("model.pooling")[0]).reads
     try:
-        _ = probe(name)
+        _ = probe(name, reads)
     except BackboneError:  # said elsewhere
         return
-    if problem := _blocks(case, name):
+    if problem := _blocks(case, name, reads):
         yield "training.finetune.blocks", problem
-    if problem := _part(case, name):
+    if problem := _part(case, name, reads):
         yield "training.finetune.train", problem
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
 
 
-def _blocks(case: Experiment, name: str) -> str | None:
+def _blocks(case: Experiment, name: str, reads: Reads) -> str | None:
     numbers = [n for n in case.values("training.finetune.blocks") if n != "all"]
-    if not numbers or probe(name).blocks > 1:
+    if not numbers or probe(name, reads).blocks > 1:
         return None
     return f"found {min(numbers)}, but {name} is a single block; allowed: all"
 
 
-def _part(case: Experiment, name: str) -> str | None:
+def _part(case: Experiment, name: str, reads: Reads) -> str | None:
     for part in case.values("training.finetune.train"):
         for blocks in case.values("training.finetune.blocks"):
-            if problem := part_problem(name, blocks, part):
+            if problem := part_problem(name, blocks, part, reads):
                 return f"found {part}, but {problem}; allowed: all"
     return None
 

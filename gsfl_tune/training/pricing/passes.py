@@ -7,6 +7,7 @@ import math
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.distributions import Categorical, Integer
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.models import pooling_class
 from gsfl_tune.training.pricing.cost import search_cost
 
 
@@ -19,7 +20,8 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
     trials = search_cost(experiment).trials
     paths = [f"model.{key}" for key in ("backbone", "weights", "pooling")]
     paths += ["data.image_size", "data.fit", "training.cache_precision"]
-    if set(experiment.values("model.pooling")) != {"average"}:
+    poolings = [pooling_class(name) for name in experiment.values("model.pooling")]
+    if any(pooling.projected_channels or pooling.takes_dim for pooling in poolings):
         paths += ["model.pooling_channels", "model.pooling_dim"]
     recipes = math.prod(_values_of(experiment, path) for path in paths)
     views = experiment.defaults().data.views

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import part_size, pooling_dim, probe, projection_channels
+from gsfl_tune.models import part_size, pooling_class, pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
@@ -71,9 +71,10 @@ def _head(config: Config, train: int, validation: int, classes: int) -> Work:
 def _finetune(config: Config, train: int, validation: int, classes: int) -> Work:
     stage, model, size = config.training.finetune, config.model, config.data.image_size
     blocks = stage.blocks
-    if blocks != "all" and blocks >= probe(model.backbone).blocks:
+    reads = pooling_class(model.pooling).reads
+    if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
         blocks = "all"
-    backbone = backbone_work(model.backbone, blocks, size)
+    backbone = backbone_work(model.backbone, blocks, size, reads)
     cached = bool(config.data.views) and blocks != "all"
     head = _head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
@@ -84,7 +85,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     whole = stage.train == "all"
     trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
     if not whole:
-        trained = part_size(model.backbone, blocks, stage.train, stage.adapter_rank)
+        trained = part_size(model.backbone, blocks, stage.train, stage.adapter_rank, reads)
     operations = (
         train * (views * step * backbone.trained + 2 * _STEP * passes * head + views * frozen)
         + validation * (backbone.trained + 2 * head + frozen)
@@ -104,7 +105,7 @@ def _method(config: Config) -> tuple[str, ...]:
 
 def _head_parameters(config: Config, classes: int) -> int:
     model = config.model
-    channels = probe(model.backbone).channels
+    channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
     wanted = projection_channels(model.pooling, model.pooling_channels, channels)
     dim = pooling_dim(model.pooling, wanted or channels, dim=model.pooling_dim)
     return head_parameters(model.head, dim, model.latent_dim, classes)

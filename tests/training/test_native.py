@@ -1,0 +1,87 @@
+"""Trainings on what a model's own head gives: resumed, cut, cached, and compared with the mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsfl_tune.training import Training
+
+from .conftest import tiny_config
+from .test_training import assert_equal_states, run, state_of, without_seconds
+
+STAGES = {
+    "head": {"epochs": 1, "batch_size": 16},
+    "finetune": {"epochs": 2, "batch_size": 24, "blocks": 1},
+}
+
+
+def config_of(backbone, pooling="native", views=0, **training):
+    return tiny_config(
+        data={"views": views},
+        model={"backbone": backbone, "pooling": pooling},
+        training={**STAGES, **training},
+    )
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("blocks", [1, "all"])
+def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_path, views, blocks):
+    finetune = {**STAGES["finetune"], "blocks": blocks}
+    trained = [
+        run(
+            Training(
+                config_of("test_efficientnet", pooling, views, finetune=finetune),
+                workspace,
+                tmp_path / pooling,
+            )
+        )
+        for pooling in ("average", "native")
+    ]
+    one, other = (without_seconds(each.log.read()) for each in trained)
+    assert one == other
+    one, other = (each.trained_network().state_dict() for each in trained)
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    one, other = (each.predict("test").logits for each in trained)
+    assert np.array_equal(one, other)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("backbone", ["test_convnext", "test_vit"])
+def test_resuming_equals_never_having_stopped(workspace, tmp_path, backbone, views):
+    config = config_of(backbone, views=views, ema=0.5)
+    whole = run(Training(config, workspace, tmp_path / "whole"))
+    first = Training(config, workspace, tmp_path / "parts")
+    first.run_epoch()
+    first.run_epoch()
+    first.save()
+    second = Training(config, workspace, tmp_path / "parts")
+    assert second.restore()
+    run(second)
+    assert_equal_states(state_of(whole), state_of(second))
+    assert np.array_equal(whole.predict("test").logits, second.predict("test").logits)
+
+
+def test_the_norm_behind_the_mean_is_trained_with_the_last_block(workspace, tmp_path):
+    training = Training(config_of("test_convnext"), workspace, tmp_path)
+    pretrained = workspace.backbone(training.config).model.state_dict()
+    training.run_epoch()
+    frozen = training.trained_network().backbone.model.state_dict()
+    assert all(torch.equal(frozen[name], tensor) for name, tensor in pretrained.items())
+    run(training)
+    tuned = training.trained_network().backbone.model.state_dict()
+    changed = {name for name, tensor in pretrained.items() if not torch.equal(tuned[name], tensor)}
+    assert "head.norm.weight" in changed
+    assert not any(name.startswith(("stem", "stages.0")) for name in changed)
+
+
+def test_features_are_those_of_the_head(workspace):
+    features = {
+        pooling: workspace.features(config_of("test_vit", pooling))
+        for pooling in ("average", "native")
+    }
+    assert not torch.allclose(features["average"], features["native"], atol=1e-2)
+    for each in features.values():
+        assert torch.allclose(each.norm(dim=1), torch.ones(len(each)), atol=1e-5)
