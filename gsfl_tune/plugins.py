@@ -51,7 +51,8 @@ _SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
-        *("center", "isda", "disagreement", *_SECTION),
+        *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
+        *("group_reversal", "metric_learning", "disagreement", *_SECTION),
     ),
     # Reserved too: a stream of random numbers.
     "transform": ("mixing", *_SECTION),

@@ -177,6 +177,11 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         # All of them are computed, whichever is the objective.
         return next(filter(None, map(metric_problem, plugins("metric"))), None)
 
+    def metric_learning(weight: Any) -> str | None:
+        from gsfl_tune.losses import metric_learning_problem
+
+        return metric_learning_problem(weight)
+
     added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
     added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
     return {
@@ -184,5 +189,6 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         "search.metric": metric,
         "data.source": source,
         "training.method": method,
+        "loss.metric_learning.weight": metric_learning,
         **added,
     }

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
-from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 
 _HEADER = """\
@@ -94,7 +94,12 @@ CONDITIONS = {
     "loss.center_init": "head `gsfl`",
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
     "loss.terms.": "head `gsfl`, but for terms that take part with any",
-    **{f"loss.{name}.": f"`loss.{name}.weight` above 0" for name in LOSS_TERMS},
+    **{
+        f"loss.{name}.": f"`loss.{name}.weight` above 0"
+        + (", head `gsfl`" if name in SHARED_TERMS else "")
+        for name in LOSS_TERMS
+    },
+    "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",

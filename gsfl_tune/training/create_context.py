@@ -33,7 +33,7 @@ def create_context(
         pieces: Parts that a batch is trained in.
 
     Raises:
-        UserError: When weights, device, groups, taxonomy or method cannot be had.
+        UserError: When weights, device, groups, taxonomy, method or a term cannot be had.
     """
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
@@ -65,6 +65,10 @@ def create_context(
             None if groups is None else torch.from_numpy(groups),
         )
         method.build(sizes)
+        try:
+            loss = create_loss(config, labels[positions], sizes, seed=mix(seed, 1))
+        except PluginError as error:
+            raise UserError(str(error)) from error
     return StageContext(
         config=config,
         workspace=workspace,
@@ -72,7 +76,7 @@ def create_context(
         autocast=uses_bf16(*where),
         frozen_bf16=prefix_uses_bf16(*where),
         head=head,
-        loss=create_loss(config, labels[positions], sizes).to(device),
+        loss=loss.to(device),
         method=method.to(device),
         groups=groups,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),

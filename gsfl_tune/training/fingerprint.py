@@ -21,6 +21,8 @@ _LATER = (
     "data.augment.policy",
     "data.augment.erasing",
     "loss.class_weights",
+    "loss.logit_adjustment",
+    "loss.focal",
     "training.balanced_sampling",
     "training.method",
     "training.head.mixup",

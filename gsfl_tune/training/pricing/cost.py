@@ -163,7 +163,23 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     if max(case.values("loss.isda.weight")) > 0:
         whole = "full" in case.values("loss.isda.covariance")
         numbers += 2 * class_count * latent_dim * (1 + (latent_dim if whole else 1))
+    # Parameters: weight and gradient, and the two moments of AdamW.
+    if max(case.values("loss.metric_learning.weight")) > 0:
+        numbers += 4 * class_count * latent_dim * _proxies(case)
+    if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
+        hidden = max(case.values("loss.group_reversal.hidden"))
+        numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
     return 4 * numbers
+
+
+def _proxies(case: Experiment) -> int:
+    """Most proxies that a class has in `loss.metric_learning`."""
+    usual = {"subcenter_arcface": 3, "soft_triple": 10}
+    most = 1
+    for kind in usual.keys() & set(case.values("loss.metric_learning.kind")):
+        centers = case.values("loss.metric_learning.centers")
+        most = max(most, *(each or usual[kind] for each in centers))
+    return most
 
 
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
