@@ -33,7 +33,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
-    "transform": ("trivial", "erasing"),
+    "transform": ("trivial", "rand", "degrade", "erasing"),
     "method": ("single", "rdrop", "two_views"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
@@ -52,7 +52,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
-        *("group_reversal", "metric_learning", "disagreement", *_SECTION),
+        *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
     ),
     # Reserved too: a stream of random numbers.
     "transform": ("mixing", *_SECTION),

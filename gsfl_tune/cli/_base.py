@@ -116,6 +116,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     from gsfl_tune.experiment import Experiment
     from gsfl_tune.models import backbone_problem, pooling_problem, weights_problem
     from gsfl_tune.run.storage import storage_problem
+    from gsfl_tune.training.caches.teacher import teacher_problem
 
     return Experiment.load(
         args.file,
@@ -125,6 +126,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             "model.pooling": pooling_problem,
             "model.weights": weights_problem,
             "storage": storage_problem,
+            "training.teacher": teacher_problem,
             **_plugin_checks(),
         },
     )

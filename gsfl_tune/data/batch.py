@@ -23,6 +23,9 @@ class Targets:
             counts in full; None weighs all alike.
         others: (B,) int64 classes of what was mixed in; None where nothing was.
         kept: Share of an image that was not mixed in, one half to 1; one number for the batch.
+        teacher: (B, C) class scores that a teacher gives; None without one.
+        teacher_of_others: (B, C) those of what was mixed in, where the teacher saw images before
+            they were mixed. None where ``teacher`` is of what is seen.
     """
 
     labels: Tensor
@@ -30,6 +33,8 @@ class Targets:
     weights: Tensor | None = None
     others: Tensor | None = None
     kept: float = 1.0
+    teacher: Tensor | None = None
+    teacher_of_others: Tensor | None = None
 
     def weighted(self, weights: Tensor) -> Targets:
         """Returns the same targets with images that count (B,) times as much as before."""
@@ -43,7 +48,9 @@ class Targets:
             return (None,) * len(labels) if values is None else values.chunk(count)
 
         columns = labels, parts(self.soft), parts(self.weights), parts(self.others)
-        return [Targets(*each, self.kept) for each in zip(*columns, strict=True)]
+        teachers = parts(self.teacher), parts(self.teacher_of_others)
+        rows = zip(zip(*columns, strict=True), zip(*teachers, strict=True), strict=True)
+        return [Targets(*each, self.kept, *teacher) for each, teacher in rows]
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ class Checks:
         self._grid()
         self._views()
         self._shared_terms()
+        self._teacher()
         self._processes()
         self._objectives()
         for path, check in leaf_checks.items():
@@ -170,6 +171,17 @@ class Checks:
                     f"found {weight:g} with model.head {', '.join(map(str, heads))}, allowed 0, or "
                     "model.head: gsfl: no other head has a shared part",
                 )
+
+    def _teacher(self) -> None:
+        path = "loss.distill.weight"
+        weight = max(self._values(path), default=0)
+        if weight and None in self._values("training.teacher"):
+            self._complain(
+                path,
+                f"found {weight:g} without training.teacher, allowed 0, or training.teacher: the "
+                "directory of a bundle, such as RUN/best",
+                weight,
+            )
 
     def _processes(self) -> None:
         if max(self._values("training.finetune.epochs"), default=0) > 0:

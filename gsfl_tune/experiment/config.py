@@ -15,6 +15,7 @@ from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.loss_terms import (
     CenterConfig,
+    DistillConfig,
     GroupReversalConfig,
     IndependenceConfig,
     IsdaConfig,
@@ -134,6 +135,9 @@ class LossConfig(Section):
         default_factory=MetricLearningConfig,
         description="Losses of metric learning, for any head (extra `metric-learning`).",
     )
+    distill: DistillConfig = Field(
+        default_factory=DistillConfig, description="Distillation of `training.teacher`."
+    )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,
         description="Weights of loss terms that installed packages add (docs/extending.md).",
@@ -209,6 +213,9 @@ class TrainingConfig(Section):
     rdrop: RDropConfig = Field(default_factory=RDropConfig, description="For `method: rdrop`.")
     two_views: TwoViewsConfig = Field(
         default_factory=TwoViewsConfig, description="For `method: two_views`."
+    )
+    teacher: str | None = Field(
+        None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."

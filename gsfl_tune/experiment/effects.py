@@ -19,6 +19,7 @@ _GSFL = {"model.head": Condition(("gsfl",))}
 _ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
+_VIEWS = {"data.views": _POSITIVE}
 _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
 
 
@@ -28,8 +29,14 @@ def _of_term(name: str) -> dict[str, Condition]:
 
 
 NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
-    "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
-    "data.augment.transforms.": [_FINETUNE, {"data.views": _POSITIVE}],
+    "data.augment.": [_FINETUNE, _VIEWS],
+    **{
+        f"data.augment.rand_{name}": [
+            {"data.augment.policy": Condition(("rand",)), **each} for each in (_FINETUNE, _VIEWS)
+        ]
+        for name in ("operations", "magnitude")
+    },
+    "data.augment.transforms.": [_FINETUNE, _VIEWS],
     "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
     "model.dropout": [_ENCODER],
@@ -53,6 +60,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         }
     ],
     **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
+    "training.teacher": [_of_term("distill")],
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.finetune.": [_FINETUNE],

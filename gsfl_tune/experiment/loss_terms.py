@@ -96,6 +96,21 @@ class MetricLearningConfig(Section):
     )
 
 
+class DistillConfig(Section):
+    """Distillation of a teacher (Hinton et al., 2015): its predictions for the images as seen."""
+
+    weight: NonNegative = Field(
+        0.0, description="Weight of the term; 0 leaves it out. It needs `training.teacher`."
+    )
+    temperature: float = Field(
+        4.0, gt=0.0, le=100.0, description="Divides the scores of both; larger: softer."
+    )
+    standardize: bool = Field(
+        False,
+        description="Scores of both with mean 0 and deviation 1 first (Sun et al., CVPR 2024).",
+    )
+
+
 # Module and class of each section of `loss` that has a weight.
 LOSS_TERMS = {
     "center": "gsfl_tune.losses.center:Center",
@@ -104,6 +119,7 @@ LOSS_TERMS = {
     "independence": "gsfl_tune.losses.independence:Independence",
     "shared_variance": "gsfl_tune.losses.shared_variance:SharedVariance",
     "group_reversal": "gsfl_tune.losses.group_reversal:GroupReversal",
+    "distill": "gsfl_tune.losses.distill:Distill",
     "metric_learning": "gsfl_tune.losses.metric_learning:MetricLearning",
 }
 # Those that read the shared part, which a `gsfl` head alone has.

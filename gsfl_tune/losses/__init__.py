@@ -4,8 +4,9 @@ from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
-from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
+from gsfl_tune.losses.distill import Distill
 from gsfl_tune.losses.group_reversal import GroupReversal
+from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.losses.independence import Independence
 from gsfl_tune.losses.isda import Isda
 from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, gsfl_terms
@@ -17,6 +18,7 @@ __all__ = [
     "Center",
     "ClassCenter",
     "ClassCenters",
+    "Distill",
     "GroupReversal",
     "Independence",
     "Isda",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
@@ -183,6 +183,7 @@ class Loss(nn.Module):
         progress: float = 0.0,
         soft: Tensor | None = None,
         weights: Tensor | None = None,
+        teacher: Tensor | None = None,
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -194,12 +195,15 @@ class Loss(nn.Module):
             progress: Share of the training that is done.
             soft: (B, C) probabilities that the cross-entropy takes in place of labels.
             weights: (B,) weight of each image in the cross-entropy.
+            teacher: (B, C) class scores of a teacher.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self._cross_entropy, y=y, soft=soft, weights=weights)
         batch = self._batch(output, f, y, classifier, progress, cross)
+        if teacher is not None:
+            batch = replace(batch, teacher=teacher)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():

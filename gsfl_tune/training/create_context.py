@@ -33,7 +33,8 @@ def create_context(
         pieces: Parts that a batch is trained in.
 
     Raises:
-        UserError: When weights, device, groups, taxonomy, method or a term cannot be had.
+        UserError: When weights, device, groups, taxonomy, method, a term of the loss or the teacher
+            cannot be had.
     """
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
@@ -82,6 +83,7 @@ def create_context(
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,
+        teacher=workspace.teacher(config),
         pieces=pieces,
     )
 

@@ -87,8 +87,8 @@ def test_a_loss_adds_shifts_weighs_images_and_classes(gamma):
 def test_scores_that_say_the_priors_alone_cost_what_chance_does():
     """With tau 1, a model that knows nothing minimises the loss with equal scores."""
     labels = torch.tensor([0] * 6 + [1] * 3 + [2])
-    shifts = torch.tensor([0.6, 0.3, 0.1]).log().double()
-    loss = Loss(Sizes(2, 2, 3), {}, shifts=shifts)
+    shifts = torch.tensor([0.6, 0.3, 0.1], dtype=torch.float64)
+    loss = Loss(Sizes(2, 2, 3), {}, shifts=(shifts / shifts.sum()).log())
     d = torch.zeros(10, 2, dtype=torch.float64)
     row = torch.zeros(3, dtype=torch.float64, requires_grad=True)
     output = HeadOutput(row.expand(10, 3), d, None, None)

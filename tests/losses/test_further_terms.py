@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from gsfl_tune.losses import (
+    Distill,
     GroupReversal,
     Independence,
     LossInput,
@@ -117,7 +118,7 @@ def test_dead_parts_and_few_images_give_a_number_and_a_gradient(measure, count):
     dead = torch.zeros_like(batch.shared, requires_grad=True)
     batch.gsfl.__dict__["shared"] = dead
     value = Independence(measure)(batch)
-    assert float(value) == pytest.approx(0, abs=1e-12)
+    assert float(value.detach()) == pytest.approx(0, abs=1e-12)
     if value.requires_grad:
         value.backward()
         assert bool(torch.isfinite(dead.grad).all())
@@ -193,6 +194,40 @@ def test_the_shared_part_gets_the_reversed_gradient_and_the_classifier_its_own()
         numerical.view(-1)[place] = (values[0] - values[1]) / (2 * step)
     strength = 2 / (1 + math.exp(-10 * 0.5)) - 1
     torch.testing.assert_close(gradients[0.5][0], -strength * numerical, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_distillation_is_that_of_its_papers(standardize):
+    batch = made()
+    batch.__dict__["teacher"] = 3 * made(5).logits
+    expected = 0.0
+    for mine, wanted in zip(batch.logits.tolist(), batch.teacher.tolist(), strict=True):
+        rows = []
+        for row in (mine, wanted):
+            if standardize:
+                mean = sum(row) / CLASSES
+                deviation = math.sqrt(sum((value - mean) ** 2 for value in row) / CLASSES)
+                row = [(value - mean) / deviation for value in row]
+            rows.append(softmax([value / 2.5 for value in row]))
+        q, p = rows
+        expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / COUNT
+    found = Distill(2.5, standardize=standardize)(batch)
+    assert float(found) == pytest.approx(2.5**2 * expected, rel=1e-12)
+    batch.__dict__["teacher"] = batch.logits
+    assert float(Distill(2.5, standardize=standardize)(batch)) == pytest.approx(0, abs=1e-12)
+    with pytest.raises(ValueError, match=r"training\.teacher names its bundle"):
+        Distill(1.0)(made())
+
+
+@pytest.mark.parametrize("standardize", [False, True])
+def test_a_student_or_teacher_of_equal_scores_has_a_gradient(standardize):
+    batch = made()
+    logits = torch.zeros_like(batch.logits, requires_grad=True)
+    batch.__dict__.update(logits=logits, teacher=torch.zeros_like(batch.logits))
+    value = Distill(1.0, standardize=standardize)(batch)
+    value.backward()
+    assert float(value) == pytest.approx(0, abs=1e-12)
+    assert bool(torch.isfinite(logits.grad).all())
 
 
 def cosine(a: np.ndarray, b: np.ndarray) -> float:

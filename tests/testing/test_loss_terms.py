@@ -8,6 +8,7 @@ import torch
 from gsfl_tune.losses import (
     Center,
     ClassCenter,
+    Distill,
     GroupReversal,
     Independence,
     Isda,
@@ -36,6 +37,8 @@ from gsfl_tune.testing import check_loss_term
         lambda: Independence("cosine"),
         lambda: SharedVariance(2.0),
         lambda: GroupReversal(3),
+        lambda: Distill(2.0),
+        lambda: Distill(2.0, standardize=True),
         lambda: MetricLearning("arcface", scale=4.0),
         lambda: MetricLearning("subcenter_arcface", scale=4.0),
         lambda: MetricLearning("proxy_anchor"),
@@ -44,6 +47,7 @@ from gsfl_tune.testing import check_loss_term
     ids=[
         *("reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"),
         *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance", "reversal"),
+        *("distill", "distill-standardised"),
         *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple"),
     ],
 )

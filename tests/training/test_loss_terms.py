@@ -28,8 +28,11 @@ SHARED = {
     "reversal": {"group_reversal": {"weight": 1.0, "hidden": 8}},
 }
 CASES = [
-    *(pytest.param(head, loss, id=f"{name}-{head}") for name, loss in TERMS.items()
-      for head in ("gsfl", "plain")),
+    *(
+        pytest.param(head, loss, id=f"{name}-{head}")
+        for name, loss in TERMS.items()
+        for head in ("gsfl", "plain")
+    ),
     *(pytest.param("gsfl", loss, id=name) for name, loss in SHARED.items()),
 ]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment, Problem
@@ -20,6 +21,7 @@ from gsfl_tune.models import (
     probe,
     projection_channels,
 )
+from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -182,6 +184,13 @@ def _proxies(case: Experiment) -> int:
     return most
 
 
+def teachers(case: Experiment) -> list[Path]:
+    """Lists the bundles that trainings of a space learn from."""
+    if max(case.values("loss.distill.weight")) <= 0:
+        return []
+    return [Path(each) for each in case.values("training.teacher") if each is not None]
+
+
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
     """Names the one of some heads that has most parameters."""
     ascending: tuple[HeadKind, ...] = ("linear", "plain", "gsfl")
@@ -297,6 +306,12 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 f"found {few[0]}, but method {name} shows {views} views of an image "
                 f"at a time; allowed: 0, or {views} and more",
             )
+        if views > 1 and teachers(experiment):
+            add(
+                "training.method",
+                f"found {name} with loss.distill, allowed methods of one view of an image: the "
+                "teacher sees what the student sees",
+            )
     if problems:
         return list(dict.fromkeys(problems))
     model = largest_model(experiment)
@@ -381,7 +396,8 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     return LargestModel(
         bytes=head * _TRAINED_BYTES
         + facts.parameters * per_parameter
-        + term_bytes(case, latent_dim, classes),
+        + term_bytes(case, latent_dim, classes)
+        + max((teacher_bytes(path) for path in teachers(case)), default=0),
         parameters=head + facts.parameters,
         backbone=backbone,
         pooling=pooling,

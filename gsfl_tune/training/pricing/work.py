@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
 from gsfl_tune.models import pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
 
@@ -80,14 +82,25 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     frozen = 0.0 if cached else backbone.frozen
     method = method_class(config.training.method)
     views, passes = method.views, method.head_passes
+    taught = 0.0
+    if config.training.teacher and config.loss.distill.weight and not cached:
+        taught = backbone_work(*_pass_of(config.training.teacher)).frozen
     operations = (
-        train * (_STEP * (views * backbone.trained + 2 * passes * head) + views * frozen)
+        train * (_STEP * (views * backbone.trained + 2 * passes * head) + views * frozen + taught)
         + validation * (backbone.trained + 2 * head + frozen)
         + _UPDATE * (backbone.parameters + head) * updates
     )
     where = "cached" if cached else "images"
     kind = (model.backbone, str(blocks), str(size), where, *_method(config))
+    if taught:
+        kind += ("taught",)
     return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _pass_of(teacher: str) -> tuple[str, int, int]:
+    """What `backbone_work` needs to price a pass through a teacher's frozen backbone."""
+    name, size = teacher_sees(Path(teacher))
+    return name, 0, size
 
 
 def _method(config: Config) -> tuple[str, ...]:
