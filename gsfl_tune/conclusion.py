@@ -193,6 +193,7 @@ class Conclusion:
         named = None if groups is None else [int(group) for group in groups]
         content = results.to_json()
         classes, side = workspace.dataset.classes, workspace.dataset.pool.side
+        seen = workspace.dataset.trained_on(validation=True)
         bundle_from_network(
             self.run.best,
             network,
@@ -203,6 +204,7 @@ class Conclusion:
             reading=workspace.dataset.reading,
             metrics=content,
             calibration=results.winner.calibration,
+            trained_on=seen,
         )
         write_best_training(self.run.best_training, network, training.centers)
         model = best_on_validation(results)
@@ -230,6 +232,7 @@ class Conclusion:
             metrics=content,
             model=model,
             calibration=calibration,
+            trained_on=seen,
         )
 
     def _network(self, candidate: Candidate, workspace: Workspace) -> tuple[Network, Training]:

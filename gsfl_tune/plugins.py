@@ -33,7 +33,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
     "pooling": ("average", "bilinear", "compact_bilinear", "native"),
     "loss_term": (),
-    "transform": ("trivial", "erasing"),
+    "transform": ("trivial", "rand", "degrade", "erasing"),
     "method": ("single", "rdrop", "two_views"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
@@ -51,7 +51,8 @@ _SECTION = ("copy", "json", "dict", "construct", "schema", "validate")
 _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
-        *("center", "isda", "disagreement", *_SECTION),
+        *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
+        *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
     "transform": ("mixing", "drop_path", *_SECTION),

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 # What costs time to compute. Copies of remote files and digests are each node's own.
-SHARED_KINDS = ("decoded", "features", "prefix", "projections", "groups")
+SHARED_KINDS = ("decoded", "features", "prefix", "projections", "groups", "teachers")
 
 Build = Callable[[Path], None]
 

@@ -121,6 +121,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
         weights_problem,
     )
     from gsfl_tune.run.storage import storage_problem
+    from gsfl_tune.training.caches.teacher import teacher_problem
 
     return Experiment.load(
         args.file,
@@ -131,6 +132,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             "model.weights": weights_problem,
             "training.finetune.train": adapters_problem,
             "storage": storage_problem,
+            "training.teacher": teacher_problem,
             **_plugin_checks(),
         },
     )
@@ -183,6 +185,11 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         # All of them are computed, whichever is the objective.
         return next(filter(None, map(metric_problem, plugins("metric"))), None)
 
+    def metric_learning(weight: Any) -> str | None:
+        from gsfl_tune.losses import metric_learning_problem
+
+        return metric_learning_problem(weight)
+
     added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
     added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
     return {
@@ -190,5 +197,6 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         "search.metric": metric,
         "data.source": source,
         "training.method": method,
+        "loss.metric_learning.weight": metric_learning,
         **added,
     }

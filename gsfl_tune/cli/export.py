@@ -124,7 +124,7 @@ class Export(Command):
         """Exports, prints the table and lists what was written."""
         with showing("loading PyTorch and the run", stderr=False) as display:
             out = self._export(args, display.say)
-        from gsfl_tune.export.bundle import read_description
+        from gsfl_tune.bundles.reading import read_description
 
         info = read_description(out).get("export")
         if info:

@@ -23,6 +23,9 @@ class Targets:
             for equal weights.
         others: (B,) int64 classes of the images mixed in; None without mixing.
         kept: Share of an image itself after mixing, one half to 1; one number for the batch.
+        teacher: (B, C) class scores of a teacher; None without one.
+        teacher_of_others: (B, C) scores of the images mixed in, if the teacher saw the images
+            before they were mixed. None if ``teacher`` belongs to the mixed images.
     """
 
     labels: Tensor
@@ -30,6 +33,8 @@ class Targets:
     weights: Tensor | None = None
     others: Tensor | None = None
     kept: float = 1.0
+    teacher: Tensor | None = None
+    teacher_of_others: Tensor | None = None
 
     def weighted(self, weights: Tensor) -> Targets:
         """Returns the same targets with weights multiplied by (B,) factors."""
@@ -43,7 +48,9 @@ class Targets:
             return (None,) * len(labels) if values is None else values.chunk(count)
 
         columns = labels, parts(self.soft), parts(self.weights), parts(self.others)
-        return [Targets(*each, self.kept) for each in zip(*columns, strict=True)]
+        teachers = parts(self.teacher), parts(self.teacher_of_others)
+        rows = zip(zip(*columns, strict=True), zip(*teachers, strict=True), strict=True)
+        return [Targets(*each, self.kept, *teacher) for each, teacher in rows]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
@@ -258,6 +258,29 @@ class Dataset:
             for position in part.tolist():
                 state.update(self._identities[position])
                 state.update(self._source.samples[position].label.to_bytes(4, "little"))
+        return state.hexdigest()
+
+    def trained_on(self, *, validation: bool) -> dict[str, Any]:
+        """Says what a model has seen that was trained on these images, for its bundle.
+
+        Args:
+            validation: Whether it was trained on the validation images too.
+
+        Returns:
+            ``images`` and ``test``: digests of all images and of the test images, whatever their
+            order and labels; ``validation``.
+        """
+        every = range(len(self._identities))
+        return {
+            "images": self._digest_of(every),
+            "test": self._digest_of(self.split.test.tolist()),
+            "validation": validation and self._config.shots is None,
+        }
+
+    def _digest_of(self, positions: Iterable[int]) -> str:
+        state = hashlib.blake2b(digest_size=16)
+        for identity in sorted({self._identities[position] for position in positions}):
+            state.update(identity)
         return state.hexdigest()
 
     @property

@@ -63,6 +63,9 @@ class Mixing:
             weights=_joined(batch.targets.weights, order, kept),
             others=labels[order],
             kept=kept,
+            teacher_of_others=None
+            if batch.targets.teacher is None
+            else batch.targets.teacher[order],
         )
         return replace(batch, views=tuple(views), targets=targets)
 

@@ -81,6 +81,20 @@ def class_weights(labels: np.ndarray, class_count: int, balance: float) -> np.nd
     return (weights * sizes.sum() / (weights * sizes).sum()).astype(np.float32)
 
 
+def log_priors(labels: np.ndarray, class_count: int) -> np.ndarray:
+    """Computes the logarithm of each class' share of the training images.
+
+    Args:
+        labels: (N,) labels of the training images.
+        class_count: C.
+
+    Returns:
+        (C,) float32; a class without training images counts as if it had one.
+    """
+    sizes = np.bincount(labels, minlength=class_count).clip(min=1).astype(np.float64)
+    return np.log(sizes / sizes.sum()).astype(np.float32)
+
+
 def few_shots(
     positions: np.ndarray,
     labels: Sequence[int],

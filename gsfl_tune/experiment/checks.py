@@ -13,6 +13,7 @@ from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
+from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.metrics import LATENCY, SHARES
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space, ends
@@ -47,6 +48,8 @@ class Checks:
         self._enqueue()
         self._grid()
         self._views()
+        self._shared_terms()
+        self._teacher()
         self._processes()
         self._objectives()
         for path, check in leaf_checks.items():
@@ -154,6 +157,31 @@ class Checks:
                     f"found {which}{draw.describe()} with data.views, allowed one value or a "
                     "choice: every value needs features of its own, computed once",
                 )
+
+    def _shared_terms(self) -> None:
+        heads = self._values("model.head")
+        if "gsfl" in heads:
+            return
+        for name in SHARED_TERMS:
+            path = f"loss.{name}.weight"
+            weight = self._space.constants.get(path)
+            if weight:
+                self._complain(
+                    path,
+                    f"found {weight:g} with model.head {', '.join(map(str, heads))}, allowed 0, or "
+                    "model.head: gsfl: no other head has a shared part",
+                )
+
+    def _teacher(self) -> None:
+        path = "loss.distill.weight"
+        weight = max(self._values(path), default=0)
+        if weight and None in self._values("training.teacher"):
+            self._complain(
+                path,
+                f"found {weight:g} without training.teacher, allowed 0, or training.teacher: the "
+                "directory of a bundle, such as RUN/best",
+                weight,
+            )
 
     def _processes(self) -> None:
         if max(self._values("training.finetune.epochs"), default=0) > 0:

@@ -13,7 +13,16 @@ from pydantic import Field, model_validator
 
 from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
-from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
+from gsfl_tune.experiment.loss_terms import (
+    CenterConfig,
+    DistillConfig,
+    GroupReversalConfig,
+    IndependenceConfig,
+    IsdaConfig,
+    MetricLearningConfig,
+    PairwiseConfusionConfig,
+    SharedVarianceConfig,
+)
 from gsfl_tune.experiment.methods import RDropConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
@@ -88,12 +97,47 @@ class LossConfig(Section):
         description="Weights of classes in the cross-entropy, n^-x for a class of n training "
         "images: 0 none, 0.5 inverse square root, 1 inverse frequency (`balanced`).",
     )
+    logit_adjustment: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="tau: in training, tau times the logarithm of its class' share of the training "
+        "images is added to every score of the cross-entropy; 0 is off, 1 is usual.",
+    )
+    focal: float = Field(
+        0.0,
+        ge=0.0,
+        le=10.0,
+        description="gamma of the focal loss: weight (1 - p)^gamma in the cross-entropy; 0 is off.",
+    )
     center: CenterConfig = Field(
         default_factory=CenterConfig, description="Centre loss, for any head."
     )
     isda: IsdaConfig = Field(
         default_factory=IsdaConfig,
         description="Implicit semantic data augmentation, for any head.",
+    )
+    pairwise_confusion: PairwiseConfusionConfig = Field(
+        default_factory=PairwiseConfusionConfig, description="Pairwise confusion, for any head."
+    )
+    independence: IndependenceConfig = Field(
+        default_factory=IndependenceConfig,
+        description="Dependence of the shared and the discriminative part, with a gsfl head.",
+    )
+    shared_variance: SharedVarianceConfig = Field(
+        default_factory=SharedVarianceConfig,
+        description="Floor of the variance of the shared part, with a gsfl head.",
+    )
+    group_reversal: GroupReversalConfig = Field(
+        default_factory=GroupReversalConfig,
+        description="Reversed gradient of a classifier of the shared part, with a gsfl head.",
+    )
+    metric_learning: MetricLearningConfig = Field(
+        default_factory=MetricLearningConfig,
+        description="Losses of metric learning, for any head (extra `metric-learning`).",
+    )
+    distill: DistillConfig = Field(
+        default_factory=DistillConfig, description="Distillation of `training.teacher`."
     )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,
@@ -193,6 +237,9 @@ class TrainingConfig(Section):
     rdrop: RDropConfig = Field(default_factory=RDropConfig, description="For `method: rdrop`.")
     two_views: TwoViewsConfig = Field(
         default_factory=TwoViewsConfig, description="For `method: two_views`."
+    )
+    teacher: str | None = Field(
+        None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."

@@ -54,10 +54,21 @@ class AugmentConfig(Section):
     color: Fraction = Field(
         0.0, description="Strength of brightness, contrast and saturation jitter."
     )
-    policy: Literal["none", "trivial"] = Field(
+    policy: Literal["none", "trivial", "rand"] = Field(
         "none",
         description="`trivial`: TrivialAugment, one operation of 14 at a random strength; some of "
-        "them move the image far.",
+        "them move the image far. `rand`: RandAugment, several of them at one strength.",
+    )
+    rand_operations: int = Field(
+        2, ge=1, le=14, description="Operations of an image in `policy: rand`, one after the other."
+    )
+    rand_magnitude: int = Field(
+        9, ge=0, le=30, description="Strength of all operations in `policy: rand`."
+    )
+    degrade: Fraction = Field(
+        0.0,
+        description="Share of images that are made smaller, compressed as JPEG and made as large "
+        "again.",
     )
     erasing: Fraction = Field(
         0.0, description="Share of images in which a random rectangle is erased."
@@ -70,8 +81,11 @@ class AugmentConfig(Section):
 
     def recipe(self) -> dict[str, Any]:
         """Returns the settings with an effect, by name: part of the keys of cached data."""
-        off = {"policy": "none", "erasing": 0.0}
-        settings = self.model_dump(exclude={"transforms"})
+        off = {"policy": "none", "erasing": 0.0, "degrade": 0.0}
+        left = {"transforms"}
+        if self.policy != "rand":
+            left |= {"rand_operations", "rand_magnitude"}
+        settings = self.model_dump(exclude=left)
         kept = {name: value for name, value in settings.items() if off.get(name) != value}
         for name, strength in self.transforms.model_dump().items():
             if strength:  # another version of the package may give other images

@@ -19,6 +19,7 @@ FILES = (
     "data.class_text",
     "model.weights",
     "model.groups.taxonomy",
+    "training.teacher",
 )
 NOT_FILES = {"model.weights": ("imagenet", "package", "none")}
 OVERRIDE = "--set"

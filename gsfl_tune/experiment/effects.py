@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
-from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
@@ -21,11 +21,24 @@ _GSFL = {"model.head": Condition(("gsfl",))}
 _ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
+_VIEWS = {"data.views": _POSITIVE}
 _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
 
+
+def _of_term(name: str) -> dict[str, Condition]:
+    needs = {f"loss.{name}.weight": _POSITIVE}
+    return {**needs, **_GSFL} if name in SHARED_TERMS else needs
+
+
 NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
-    "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
-    "data.augment.transforms.": [_FINETUNE, {"data.views": _POSITIVE}],
+    "data.augment.": [_FINETUNE, _VIEWS],
+    **{
+        f"data.augment.rand_{name}": [
+            {"data.augment.policy": Condition(("rand",)), **each} for each in (_FINETUNE, _VIEWS)
+        ]
+        for name in ("operations", "magnitude")
+    },
+    "data.augment.transforms.": [_FINETUNE, _VIEWS],
     "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
     "model.dropout": [_ENCODER],
@@ -41,8 +54,15 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "loss.center_init": [_GSFL],
     "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
     "loss.terms.": [_GSFL],
-    **{f"loss.{name}.": [{f"loss.{name}.weight": _POSITIVE}] for name in LOSS_TERMS},
+    **{f"loss.{name}.": [_of_term(name)] for name in LOSS_TERMS},
+    "loss.metric_learning.centers": [
+        {
+            **_of_term("metric_learning"),
+            "loss.metric_learning.kind": Condition(("subcenter_arcface", "soft_triple")),
+        }
+    ],
     **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
+    "training.teacher": [_of_term("distill")],
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.head.min_learning_rate": [{**_HEAD, "training.head.schedule": _COSINE}],
@@ -58,7 +78,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
 _FREE = (
     "training.head.epochs",
     "training.finetune.epochs",
-    *(f"loss.{name}.weight" for name in LOSS_TERMS),
+    *(f"loss.{name}.weight" for name in LOSS_TERMS if name not in SHARED_TERMS),
 )
 
 

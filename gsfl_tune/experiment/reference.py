@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
-from gsfl_tune.experiment.loss_terms import LOSS_TERMS
+from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 
 _HEADER = """\
@@ -75,6 +75,8 @@ CONDITIONS = {
     "data.crop_margin": "`data.crop: box`",
     "data.split.": "where the source has no such part of its own",
     "data.augment.": "in the finetune stage, and with `data.views`",
+    "data.augment.rand_operations": "policy `rand`, in the finetune stage, and with `data.views`",
+    "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`",
@@ -94,8 +96,14 @@ CONDITIONS = {
     "loss.center_init": "head `gsfl`",
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
     "loss.terms.": "head `gsfl`, but for terms that take part with any",
-    **{f"loss.{name}.": f"`loss.{name}.weight` above 0" for name in LOSS_TERMS},
+    **{
+        f"loss.{name}.": f"`loss.{name}.weight` above 0"
+        + (", head `gsfl`" if name in SHARED_TERMS else "")
+        for name in LOSS_TERMS
+    },
+    "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
+    "training.teacher": "`loss.distill.weight` above 0",
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",
     "training.head.min_learning_rate": "schedule `cosine`",

@@ -10,10 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.bundles.reading import stored_network
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import exported_file, files, onnx_file
-from gsfl_tune.export.architecture import Architecture
-from gsfl_tune.export.bundle import stored_network
+from gsfl_tune.export import exported_file, onnx_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.options import Options, Precision

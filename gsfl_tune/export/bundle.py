@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.bundles.files import BundleError
+from gsfl_tune.bundles.preprocessing import Preprocessing
+from gsfl_tune.bundles.reading import read_description, read_network
 from gsfl_tune.data.image_file import PLAIN, Reading
-from gsfl_tune.export import files
-from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.card import model_card
-from gsfl_tune.export.files import BundleError
 from gsfl_tune.export.predictor import Bundle
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import described, scaled
 from gsfl_tune.run.results import Calibration
@@ -25,7 +26,7 @@ from gsfl_tune.run.verdict import Model
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment.config import Config
-    from gsfl_tune.models import Ensemble, Network
+    from gsfl_tune.models import Network
 
 
 def write_bundle(
@@ -42,6 +43,7 @@ def write_bundle(
     model: Model = "winner",
     shared: Mapping[str, Tensor] | None = None,
     calibration: Calibration | None = None,
+    trained_on: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a bundle: the whole directory appears at once, or nothing does.
 
@@ -58,6 +60,8 @@ def write_bundle(
         model: Which of the models in `metrics` it is; also written to ``config.json``.
         shared: Tensors of the shared branch; left out by default.
         calibration: Its temperature is divided out of the classifier's tensors here.
+        trained_on: What it has seen, see `gsfl_tune.data.Dataset.trained_on`; for a student that
+            learns from it.
 
     Returns:
         The directory.
@@ -83,6 +87,7 @@ def write_bundle(
         "preprocessing": asdict(preprocessing),
         "sha256": {name: files.sha256(data) for name, data in contents.items()},
         **({} if calibration is None else {"calibration": described(calibration)}),
+        **({} if trained_on is None else {"trained_on": dict(trained_on)}),
         "experiment": dict(config),
     }
     text = card or model_card(
@@ -122,6 +127,7 @@ def bundle_from_network(
     metrics: Mapping[str, Any],
     model: Model = "winner",
     calibration: Calibration | None = None,
+    trained_on: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the bundle of a trained network.
 
@@ -137,6 +143,7 @@ def bundle_from_network(
         model: Which of the models in `metrics` it is.
         calibration: Its temperature is divided out of the classifier, so that every reader of the
             weights gets calibrated probabilities.
+        trained_on: What it has seen, see `write_bundle`.
     """
     statistics = network.backbone.preprocessing
     return write_bundle(
@@ -160,6 +167,7 @@ def bundle_from_network(
         metrics=metrics,
         model=model,
         calibration=calibration,
+        trained_on=trained_on,
     )
 
 
@@ -213,15 +221,7 @@ def _runtime(
     file, digest = path / name, description["sha256"][name]
     inside = bool(export.get("preprocess"))
     if name == files.MODEL:
-        # The model computes in fp32, even if it is stored in fp16.
-        state = {
-            key: tensor.float() if tensor.is_floating_point() else tensor
-            for key, tensor in files.read_tensors(file, digest).items()
-        }
-        try:
-            network = stored_network(architecture, state, export)
-        except (RuntimeError, ValueError, TypeError, KeyError) as error:
-            raise BundleError(f"{file}: does not fit {files.CONFIG} ({error})") from error
+        network = read_network(path, description, architecture)
         return TorchRuntime(network.to(device), preprocessing)
     files.read_checked(file, digest)
     if export["format"] == "onnx":
@@ -236,64 +236,6 @@ def _runtime(
         # int8 operations exist only for the CPU.
         device=torch.device("cpu") if quantised else device,
     )
-
-
-def stored_network(
-    architecture: Architecture, state: Mapping[str, Tensor], export: Mapping[str, Any]
-) -> Network | Ensemble:
-    """Builds the network or networks of tensors.
-
-    Args:
-        architecture: Architecture of each network.
-        state: Tensors by name.
-        export: How they were exported; empty for the bundle of a run.
-
-    Raises:
-        RuntimeError, ValueError: If they do not match.
-    """
-    together = export.get("ensemble")
-    if together:
-        return architecture.build_ensemble(
-            state, members=int(together["members"]), flip=bool(together["flip"])
-        )
-    return architecture.build(state, pruned=bool(export.get("prune")))
-
-
-def read_description(path: Path) -> dict[str, Any]:
-    """Reads and checks ``config.json``, and checks that every file exists.
-
-    Raises:
-        BundleError: With the problem.
-    """
-    if not path.is_dir():
-        raise BundleError(f"{path}: no such bundle (a bundle is a directory, such as RUN/best)")
-    _require_files(path, files.REQUIRED)
-    description = files.read_json_file(path / files.CONFIG)
-    found = description.get("format") if isinstance(description, dict) else None
-    if found != files.FORMAT:
-        raise BundleError(
-            f"{path / files.CONFIG}: bundle format {found}, this version of gsfl-tune reads "
-            f"{files.FORMAT}"
-        )
-    lacking = {"architecture", "preprocessing", "sha256", "experiment"} - set(description)
-    model = files.MODELS.get(description.get("export", {}).get("format", "safetensors"))
-    if model is None:
-        raise BundleError(
-            f"{path / files.CONFIG}: exported as {description['export']['format']}, this version "
-            f"reads {', '.join(files.MODELS)}"
-        )
-    _require_files(path, [model])
-    if lacking or model not in description["sha256"]:
-        raise BundleError(
-            f"{path / files.CONFIG}: lacks {', '.join(sorted(lacking)) or 'a digest'}"
-        )
-    return description
-
-
-def _require_files(path: Path, names: Sequence[str]) -> None:
-    missing = [name for name in names if not (path / name).is_file()]
-    if missing:
-        raise BundleError(f"{path}: not a complete bundle, missing {', '.join(missing)}")
 
 
 def _check_classes(classes: Sequence[str], groups: Mapping[str, int], class_count: int) -> None:

@@ -13,12 +13,14 @@ from typing import Any
 import torch
 
 from gsfl_tune.activity import activity
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import files, measure
-from gsfl_tune.export.architecture import Architecture
+from gsfl_tune.export import measure
 from gsfl_tune.export.build import Builder, Built, Parity, compare, require_parity
-from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.card import export_section
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.measure import Measurement

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data.image_file import square_side
 from gsfl_tune.experiment.errors import UserError, first_line
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.models import Ensemble, Network
 
 INPUT = "images"

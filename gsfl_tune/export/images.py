@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data import Dataset, DecodedImages, prepare
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.predictor import Bundle
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes import Runtime
 from gsfl_tune.training.metrics import classification_metrics
 

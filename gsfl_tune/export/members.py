@@ -8,10 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.architecture import Architecture
-from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.thresholds import scaled
 from gsfl_tune.models import Network
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RunDirectory

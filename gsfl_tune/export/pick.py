@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.bundle import bundle_from_network, read_description
+from gsfl_tune.export.bundle import bundle_from_network
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Outcome, Results, Score, read_results
 from gsfl_tune.training import CheckpointError, Training, Workspace
@@ -132,6 +133,7 @@ def picked_bundle(
         side=side,
         reading=workspace.dataset.reading,
         metrics=said.to_json(),
+        trained_on=workspace.dataset.trained_on(validation=True),
     )
 
 

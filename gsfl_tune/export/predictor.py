@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data import Dataset
 from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import files
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.read_images import ImageError, ImageSource, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold

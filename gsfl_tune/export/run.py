@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.architecture import shared_tensors
+from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import files
-from gsfl_tune.export.architecture import shared_tensors
-from gsfl_tune.export.bundle import load_bundle, read_description
+from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.options import Options
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import read_results

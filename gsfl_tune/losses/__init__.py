@@ -4,26 +4,39 @@ from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
+from gsfl_tune.losses.distill import Distill
+from gsfl_tune.losses.group_reversal import GroupReversal
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
+from gsfl_tune.losses.independence import Independence
 from gsfl_tune.losses.isda import Isda
 from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, gsfl_terms
+from gsfl_tune.losses.metric_learning import MetricLearning, metric_learning_problem
+from gsfl_tune.losses.pairwise_confusion import PairwiseConfusion
+from gsfl_tune.losses.shared_variance import SharedVariance
 
 __all__ = [
     "Center",
     "ClassCenter",
     "ClassCenters",
+    "Distill",
+    "GroupReversal",
+    "Independence",
     "Isda",
     "Loss",
     "LossInput",
     "LossTerm",
     "LossTerms",
+    "MetricLearning",
+    "PairwiseConfusion",
     "Reconstruction",
     "Shared",
     "SharedCenter",
+    "SharedVariance",
     "Sizes",
     "Start",
     "Weighted",
     "added_term",
     "gsfl_terms",
+    "metric_learning_problem",
     "term_problem",
 ]

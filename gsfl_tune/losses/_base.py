@@ -59,6 +59,7 @@ class LossInput:
             the configuration.
         progress: Share of the training that is done, 0 to 1.
         gsfl: Values of a GSFL head; None with a plain head.
+        teacher: (B, C) class scores of a teacher, without gradient; None without one.
     """
 
     features: Tensor
@@ -69,6 +70,7 @@ class LossInput:
     cross_entropy: Callable[[Tensor], Tensor]
     progress: float = 0.0
     gsfl: Shared | None = None
+    teacher: Tensor | None = None
 
     @property
     def shared(self) -> Tensor:

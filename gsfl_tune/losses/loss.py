@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
 from typing import Literal, NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.centers import ClassCenters
+from gsfl_tune.losses.cross_entropy import cross_entropy_each
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.plugins import PluginError
 
@@ -123,10 +126,16 @@ class Loss(nn.Module):
         label_smoothing: Of the cross-entropy.
         class_weights: (C,) weight of the cross-entropy of images of each class; their mean over
             the training images should be 1. None weighs all alike.
+        focal: gamma of focal weights in the cross-entropy, see `cross_entropy_each`.
+        shifts: (C,) what the cross-entropy adds to the scores of each class; see
+            `gsfl_tune.data.sampling.log_priors`. None adds nothing.
         feature_scale: Scale of the features that the encoders see.
+        seed: Of the parameters of terms: of each a function of the seed and the term's name. None
+            leaves them to the global generator. With a seed, that is at another place afterwards.
     """
 
     class_weights: Tensor | None
+    shifts: Tensor | None
 
     def __init__(
         self,
@@ -135,7 +144,10 @@ class Loss(nn.Module):
         *,
         label_smoothing: float = 0.0,
         class_weights: Tensor | None = None,
+        focal: float = 0.0,
+        shifts: Tensor | None = None,
         feature_scale: float = 1.0,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
         self.weights = {name: each.weight for name, each in terms.items()}
@@ -143,10 +155,16 @@ class Loss(nn.Module):
         # Names have a prefix, as a term may be called like a method of modules.
         self.states = nn.ModuleDict({f"term_{name}": term for name, term in self.terms.items()})
         self.label_smoothing = label_smoothing
+        self.focal = focal
         self.feature_scale = feature_scale
-        # Not saved: it is computed from the training images.
+        # Not saved: they are computed from the training images.
         self.register_buffer("class_weights", class_weights, persistent=False)
-        for term in self.terms.values():
+        self.register_buffer("shifts", shifts, persistent=False)
+        for name, term in self.terms.items():
+            if seed is not None:
+                entropy = [seed, zlib.crc32(name.encode())]
+                state = np.random.SeedSequence(entropy).generate_state(1, np.uint64)[0]
+                torch.manual_seed(int(state) & (2**63 - 1))
             term.build(sizes)
 
     @property
@@ -165,6 +183,7 @@ class Loss(nn.Module):
         progress: float = 0.0,
         soft: Tensor | None = None,
         weights: Tensor | None = None,
+        teacher: Tensor | None = None,
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -176,12 +195,15 @@ class Loss(nn.Module):
             progress: Share of the training that is done.
             soft: (B, C) probabilities that the cross-entropy takes in place of labels.
             weights: (B,) weight of each image in the cross-entropy.
+            teacher: (B, C) class scores of a teacher.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self._cross_entropy, y=y, soft=soft, weights=weights)
         batch = self._batch(output, f, y, classifier, progress, cross)
+        if teacher is not None:
+            batch = replace(batch, teacher=teacher)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():
@@ -241,11 +263,13 @@ class Loss(nn.Module):
     ) -> Tensor:
         target = y if soft is None else soft.to(logits.dtype)
         smoothing = self.label_smoothing
-        if self.class_weights is None and weights is None:
+        if self.shifts is not None:
+            logits = logits + self.shifts
+        if self.class_weights is None and weights is None and not self.focal:
             return F.cross_entropy(logits, target, label_smoothing=smoothing)
         # Not `weight=` of torch, which divides by the sum of the batch's weights. An image's weight
         # would depend on its batch, and pieces of a batch would not add up.
-        each = F.cross_entropy(logits, target, label_smoothing=smoothing, reduction="none")
+        each = cross_entropy_each(logits, target, label_smoothing=smoothing, focal=self.focal)
         if self.class_weights is not None:
             each = each * self.class_weights[y]
         return (each if weights is None else each * weights).mean()

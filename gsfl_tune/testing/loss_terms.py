@@ -146,11 +146,16 @@ def _batch(seed: int, *, gsfl: bool, count: int = 8) -> LossInput:
         )
     d, classifier = draw(count, _SIZES.latent_dim), draw(_SIZES.class_count, _SIZES.latent_dim)
     features = F.normalize(draw(count, _SIZES.feature_dim), dim=1)
-    return _made(features, d, labels, classifier, added)
+    return _made(features, d, labels, classifier, added, draw(count, _SIZES.class_count))
 
 
 def _made(
-    features: Tensor, d: Tensor, labels: Tensor, classifier: Tensor, gsfl: Shared | None
+    features: Tensor,
+    d: Tensor,
+    labels: Tensor,
+    classifier: Tensor,
+    gsfl: Shared | None,
+    teacher: Tensor | None,
 ) -> LossInput:
     return LossInput(
         features=features,
@@ -161,11 +166,12 @@ def _made(
         cross_entropy=lambda logits: F.cross_entropy(logits, labels, label_smoothing=0.1),
         progress=0.5,
         gsfl=gsfl,
+        teacher=teacher,
     )
 
 
 def _with(batch: LossInput, d: Tensor, f: Tensor) -> LossInput:
-    return _made(f, d, batch.labels, batch.classifier, batch.gsfl)
+    return _made(f, d, batch.labels, batch.classifier, batch.gsfl, batch.teacher)
 
 
 def _rows(batch: LossInput, part: slice) -> LossInput:
@@ -184,6 +190,7 @@ def _rows(batch: LossInput, part: slice) -> LossInput:
         batch.labels[part],
         batch.classifier,
         gsfl,
+        None if batch.teacher is None else batch.teacher[part],
     )
 
 

@@ -13,6 +13,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import Loss
 from gsfl_tune.methods import Method
 from gsfl_tune.models import Backbone, Network, PlainHead
+from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.workspace import Workspace
 
@@ -36,6 +37,7 @@ class StageContext:
         train_positions: (N,) positions of the training images in the pool, on the CPU.
         labels: Labels of all images of the pool, on the device.
         total_epochs: Epochs over all stages.
+        teacher: The trained model whose scores are learnt too; None without distillation.
         pieces: Number of parts in which a batch is trained, one after the other, to save memory.
         epoch: Number of epochs trained so far.
         ranks: The processes that train together with this one; None if it trains alone.
@@ -54,6 +56,7 @@ class StageContext:
     train_positions: Tensor
     labels: Tensor
     total_epochs: int
+    teacher: Teacher | None = None
     pieces: int = 1
     epoch: int = 0
     ranks: Ranks | None = None

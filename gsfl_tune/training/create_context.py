@@ -33,7 +33,8 @@ def create_context(
         pieces: Number of parts in which a batch is trained.
 
     Raises:
-        UserError: If weights, device, groups, taxonomy or method are not available.
+        UserError: If weights, device, groups, taxonomy, method, a term of the loss or the teacher
+            are not available.
     """
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
@@ -65,6 +66,10 @@ def create_context(
             None if groups is None else torch.from_numpy(groups),
         )
         method.build(sizes)
+        try:
+            loss = create_loss(config, labels[positions], sizes, seed=mix(seed, 1))
+        except PluginError as error:
+            raise UserError(str(error)) from error
     return StageContext(
         config=config,
         seed=seed,
@@ -73,12 +78,13 @@ def create_context(
         autocast=uses_bf16(*where),
         frozen_bf16=prefix_uses_bf16(*where),
         head=head,
-        loss=create_loss(config, labels[positions], sizes).to(device),
+        loss=loss.to(device),
         method=method.to(device),
         groups=groups,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,
+        teacher=workspace.teacher(config),
         pieces=pieces,
     )
 

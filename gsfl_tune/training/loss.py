@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import torch
 
-from gsfl_tune.data.sampling import class_weights
+from gsfl_tune.data.sampling import class_weights, log_priors
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term, gsfl_terms
 
 
-def create_loss(config: Config, labels: np.ndarray, sizes: Sizes) -> Loss:
+def create_loss(
+    config: Config, labels: np.ndarray, sizes: Sizes, *, seed: int | None = None
+) -> Loss:
     """Creates the loss on the CPU.
 
     Args:
         config: Its ``loss`` section, and the model's head and feature scale, are used.
-        labels: (N,) labels of the training images, for class weights.
+        labels: (N,) labels of the training images, for class weights and logit adjustment.
         sizes: Sizes of the model, classes and groups.
+        seed: Seed of the parameters of terms, see `Loss`.
     """
     loss, gsfl = config.loss, config.model.head == "gsfl"
     terms: dict[str, Weighted] = {}
@@ -48,12 +51,18 @@ def create_loss(config: Config, labels: np.ndarray, sizes: Sizes) -> Loss:
     if loss.class_weights:
         counted = class_weights(labels, sizes.class_count, loss.class_weights)
         weights = torch.from_numpy(counted)
+    shifts = None
+    if loss.logit_adjustment:
+        shifts = loss.logit_adjustment * torch.from_numpy(log_priors(labels, sizes.class_count))
     return Loss(
         sizes,
         terms,
         label_smoothing=loss.label_smoothing,
         class_weights=weights,
+        focal=loss.focal,
+        shifts=shifts,
         feature_scale=config.model.feature_scale,
+        seed=seed,
     )
 
 

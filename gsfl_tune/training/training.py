@@ -326,19 +326,29 @@ class Training:
     def _is_ours(self, state: dict[str, Any]) -> bool:
         """Returns whether a checkpoint belongs to this configuration and these images."""
         if "data" in state:
-            known = state["fingerprint"], state["data"]
-            return bool(known == (self._fingerprint, self.workspace.dataset.digest))
+            known = state["fingerprint"], state["data"], state.get("teacher")
+            ours = self._fingerprint, self.workspace.dataset.digest, self._teacher
+            return bool(known == ours)
         earlier = fingerprint(self.config, self.seed, self.fit, placed=True)
         return bool(state["fingerprint"] == earlier)
 
     def _state(self) -> dict[str, Any]:
         """Returns all that `restore` needs; the same for any number of ranks."""
-        return {
+        state = {
             "fingerprint": self._fingerprint,
             "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
             **self._current().state_dict(),
         }
+        if self._teacher is not None:
+            state["teacher"] = self._teacher
+        return state
+
+    @property
+    def _teacher(self) -> str | None:
+        """Content of the bundle that is learnt from: its path may hold another one later."""
+        teacher = self.context.teacher
+        return None if teacher is None else teacher.digest
 
     @property
     def checkpoint_path(self) -> Path:

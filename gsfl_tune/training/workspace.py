@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 from pathlib import Path
 from typing import Literal
 
@@ -26,6 +27,9 @@ from gsfl_tune.training.caches.features import (
     digest,
 )
 from gsfl_tune.training.caches.open_files import allow_open_files
+from gsfl_tune.training.caches.teacher import Teacher, seen_by
+
+log = logging.getLogger("gsfl_tune.training")
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
@@ -51,6 +55,7 @@ class Workspace:
         self._recipe: tuple[object, ...] = ()
         self._tensors: dict[tuple[str, View | None], torch.Tensor] = {}
         self._tables: dict[tuple[str, str, int], FeatureTable] = {}
+        self._teachers: dict[tuple[str, str], Teacher] = {}
 
     @classmethod
     def open(
@@ -186,6 +191,44 @@ class Workspace:
                 images, self.cache_dir, precision=precision, view=view
             )
         return self._tensors[part, view]
+
+    def teacher(self, config: Config) -> Teacher | None:
+        """The teacher of a configuration, shared; None without distillation.
+
+        Raises:
+            UserError: When it cannot be had, has other classes, or has seen the test images.
+        """
+        path = config.training.teacher
+        if path is None or not config.loss.distill.weight:
+            return None
+        key = (path, config.data.fit)
+        if key not in self._teachers:
+            with activity(f"loading the teacher {path}"):
+                teacher = Teacher(Path(path), self.dataset.classes, config.data.fit)
+            for notice in seen_by(teacher, self.dataset):
+                log.warning("%s", notice)
+            self._teachers = {key: teacher}
+        return self._teachers[key]
+
+    def teacher_tables(self, config: Config, *, views: bool) -> list[torch.Tensor]:
+        """What the teacher says of the pool: (N, C) float32 of each fixed view, or of the centres.
+
+        Args:
+            config: Of a training with a teacher.
+            views: Whether of the fixed views.
+        """
+        teacher, fixed = self.teacher(config), self.views(config)
+        assert teacher is not None
+        pool = self.dataset.pool
+        if not views or fixed is None:
+            return [teacher.table(pool, self.cache_dir, self.device)]
+        allow_open_files(2 * fixed.count)
+        return [
+            teacher.table(
+                pool, self.cache_dir, self.device, View(fixed, number, config.data.augment)
+            )
+            for number in range(fixed.count)
+        ]
 
     def groups(self, config: Config) -> np.ndarray:
         """Returns the group of each class, (C,) int64.

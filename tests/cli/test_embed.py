@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from sklearn.neighbors import NearestNeighbors
 
+from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.export import load_bundle, shared_tensors, write_bundle
-from gsfl_tune.export.architecture import Architecture
 from tests.export.conftest import CLASSES
 
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle, shared_tensors, write_bundle
-from gsfl_tune.export.architecture import Architecture
 from tests.export.conftest import CLASSES, GROUPS, make_config, make_network
 
 

@@ -8,7 +8,7 @@ import torch
 from sklearn.utils.class_weight import compute_class_weight
 
 from gsfl_tune.data import Augment, epoch_batches, prepare
-from gsfl_tune.data.sampling import class_weights, epoch_positions
+from gsfl_tune.data.sampling import class_weights, epoch_positions, log_priors
 from gsfl_tune.experiment.data_config import AugmentConfig
 from tests.data.conftest import configure, fill, save
 
@@ -72,6 +72,13 @@ def test_batches_are_as_balanced_as_the_configuration_says(tmp_path):
 
     assert labels().mean() < 0.2
     assert labels(balance=1.0).mean() == pytest.approx(0.5, abs=0.1)
+
+
+def test_priors_are_shares_of_the_images():
+    labels = np.array([0] * 6 + [1] * 3 + [3])
+    found = np.exp(log_priors(labels, 4))
+    # Class 2 has no image: it counts as if it had one.
+    assert found == pytest.approx(np.array([6, 3, 1, 1]) / 11)
 
 
 def test_class_weights_are_those_of_scikit_learn():

@@ -69,6 +69,16 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD + "search:\n  resources: {gpus_per_trial: 2}\n",
         [(4, "search.resources.gpus_per_trial", ["found 2 without a finetune stage", "allowed 1"])],
     ),
+    "a term of the shared part without one": (
+        HEAD + "model: {head: {choice: [plain, linear]}}\nloss:\n  group_reversal: {weight: 0.5}\n",
+        [
+            (
+                5,
+                "loss.group_reversal.weight",
+                ["found 0.5 with model.head plain, linear", "allowed 0, or model.head: gsfl"],
+            )
+        ],
+    ),
     "wrong section": (
         HEAD + "loss:\n  latent_dim: 5\n",
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],

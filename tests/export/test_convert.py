@@ -13,12 +13,12 @@ import pytest
 import torch
 from PIL import Image
 
+from gsfl_tune.bundles.files import sha256
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import BundleError, Options, export_run, load_bundle
 from gsfl_tune.export import extras as extras_module
-from gsfl_tune.export.files import sha256
 from gsfl_tune.export.graph import Deployed
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.readers import reader
 from gsfl_tune.export.runtimes import ExportedRuntime
 from gsfl_tune.run import RunDirectory

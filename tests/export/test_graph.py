@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data import center_crop
 from gsfl_tune.export.graph import Prepare
-from gsfl_tune.export.preprocessing import Preprocessing
 
 
 @pytest.mark.parametrize("side", [37, 30, 64, 115], ids=["as is", "larger", "smaller", "much"])

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune.bundles.files import sha256
 from gsfl_tune.export import Options, export_run, load_bundle
-from gsfl_tune.export.files import sha256
 from tests.serve.conftest import Server, encoded, jpeg
 from tests.waiting import wait_until
 

@@ -8,10 +8,16 @@ import torch
 from gsfl_tune.losses import (
     Center,
     ClassCenter,
+    Distill,
+    GroupReversal,
+    Independence,
     Isda,
     LossTerm,
+    MetricLearning,
+    PairwiseConfusion,
     Reconstruction,
     SharedCenter,
+    SharedVariance,
 )
 from gsfl_tune.testing import check_loss_term
 
@@ -25,8 +31,25 @@ from gsfl_tune.testing import check_loss_term
         lambda: Center(0.5),
         lambda: Isda(0.7),
         lambda: Isda(0.7, "full"),
+        PairwiseConfusion,
+        lambda: Independence("hsic_linear"),
+        lambda: Independence("hsic_gaussian"),
+        lambda: Independence("cosine"),
+        lambda: SharedVariance(2.0),
+        lambda: GroupReversal(3),
+        lambda: Distill(2.0),
+        lambda: Distill(2.0, standardize=True),
+        lambda: MetricLearning("arcface", scale=4.0),
+        lambda: MetricLearning("subcenter_arcface", scale=4.0),
+        lambda: MetricLearning("proxy_anchor"),
+        lambda: MetricLearning("soft_triple"),
     ],
-    ids=["reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"],
+    ids=[
+        *("reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"),
+        *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance", "reversal"),
+        *("distill", "distill-standardised"),
+        *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple"),
+    ],
 )
 def test_terms_that_are_built_in_keep_the_contract(create):
     check_loss_term(create)

@@ -5,7 +5,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from gsfl_tune.data.transforms import RandomErasing, Transform, TrivialAugment
+from gsfl_tune.data.transforms import (
+    Degrade,
+    RandAugment,
+    RandomErasing,
+    Transform,
+    TrivialAugment,
+)
 from gsfl_tune.testing import check_transform
 
 FILL = (120.0, 110.0, 100.0)
@@ -13,8 +19,13 @@ FILL = (120.0, 110.0, 100.0)
 
 @pytest.mark.parametrize(
     "create",
-    [lambda: RandomErasing(0.6, FILL), lambda: TrivialAugment(FILL)],
-    ids=["erasing", "trivial"],
+    [
+        lambda: RandomErasing(0.6, FILL),
+        lambda: TrivialAugment(FILL),
+        lambda: RandAugment(2, 15, FILL),
+        lambda: Degrade(0.6),
+    ],
+    ids=["erasing", "trivial", "rand", "degrade"],
 )
 def test_transforms_that_are_built_in_keep_the_contract(create):
     check_transform(create)

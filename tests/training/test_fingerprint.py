@@ -28,6 +28,8 @@ def test_a_training_is_known_by_what_an_earlier_version_wrote(written):
     [
         {"data": {"path": "photos", "shots": 3}},
         {"loss": {"class_weights": 0.5}},
+        {"loss": {"logit_adjustment": 1.0}},
+        {"loss": {"focal": 2.0}},
         {"training": {"balanced_sampling": 0.5}},
         {"training": {"finetune": {"cutmix": 0.2}}},
     ],

@@ -48,6 +48,7 @@ def test_weights_and_sampling_make_a_rare_class_be_found(photos, tmp_path):
         "plain": {},
         "weights": {"loss": {"class_weights": 1.0}},
         "sampling": {"training": {"balanced_sampling": 1.0}},
+        "adjusted": {"loss": {"logit_adjustment": 1.0}},
     }.items():
         head = {"epochs": 12, "learning_rate": 0.003}
         changes = {**changes, "training": {**changes.get("training", {}), "head": head}}
@@ -59,11 +60,15 @@ def test_weights_and_sampling_make_a_rare_class_be_found(photos, tmp_path):
     assert rates["plain"] < 0.2
     assert rates["weights"] > 1.5 * rates["plain"]
     assert rates["sampling"] > 1.5 * rates["plain"]
+    assert rates["adjusted"] > 1.5 * rates["plain"]
 
 
 @pytest.mark.parametrize("how", ["loss", "training"])
 def test_the_cache_trains_as_the_whole_network_does(photos, tmp_path, monkeypatch, how):
-    keys = {"loss": {"class_weights": 0.5}, "training": {"balanced_sampling": 0.7}}[how]
+    keys = {
+        "loss": {"class_weights": 0.5, "logit_adjustment": 0.5, "focal": 1.0},
+        "training": {"balanced_sampling": 0.7},
+    }[how]
     finetune = {"epochs": 2, "batch_size": 12, "blocks": 2, "optimizer": "sgd"}
     changes = {
         "data": {"views": 2},
@@ -79,7 +84,7 @@ def test_pieces_of_a_batch_weigh_what_the_batch_does(photos, tmp_path):
     settings = on(
         photos,
         model={"dropout": 0.0},
-        loss={"class_weights": 1.0},
+        loss={"class_weights": 1.0, "logit_adjustment": 1.0, "focal": 2.0},
         training={"head": {"epochs": 2, "batch_size": 15, "optimizer": "sgd"}},
     )
     workspace = opened(photos, tmp_path)

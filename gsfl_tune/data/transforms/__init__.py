@@ -6,11 +6,15 @@ from collections.abc import Sequence
 
 from gsfl_tune.data.transforms._base import Streams, Transform
 from gsfl_tune.data.transforms.added import added_transform, transform_problem
+from gsfl_tune.data.transforms.degrade import Degrade
 from gsfl_tune.data.transforms.erasing import RandomErasing
+from gsfl_tune.data.transforms.rand import RandAugment
 from gsfl_tune.data.transforms.trivial import TrivialAugment
 from gsfl_tune.experiment.data_config import AugmentConfig
 
 __all__ = [
+    "Degrade",
+    "RandAugment",
     "RandomErasing",
     "Streams",
     "Transform",
@@ -21,7 +25,7 @@ __all__ = [
 ]
 
 # In the order in which they are applied; those of packages come last.
-_BUILT_IN = (TrivialAugment.of, RandomErasing.of)
+_BUILT_IN = (TrivialAugment.of, RandAugment.of, Degrade.of, RandomErasing.of)
 
 
 def transforms_of(config: AugmentConfig, mean: Sequence[float]) -> list[Transform]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -48,7 +47,7 @@ class Transform(ABC):
     """
 
     name: str
-    width: ClassVar[int]
+    width: int
 
     def draw(self, generator: torch.Generator, count: int) -> Tensor:
         """Draws random numbers for `count` images: (count, width), uniform in 0..1."""

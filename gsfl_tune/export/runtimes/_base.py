@@ -8,8 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.export.preprocessing import Preprocessing
 
 
 class Runtime(ABC):

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.export.passes import move_to_device_pass
 
+from gsfl_tune.bundles.files import BundleError
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export.extras import require
-from gsfl_tune.export.files import BundleError
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes._base import Runtime
 
 

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gsfl_tune.bundles.files import BundleError
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export.extras import require
-from gsfl_tune.export.files import BundleError
-from gsfl_tune.export.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes._base import Runtime
 
 

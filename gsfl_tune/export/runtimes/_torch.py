@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from gsfl_tune.export.preprocessing import Preprocessing
+from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.export.runtimes._base import Runtime
 from gsfl_tune.models import Ensemble, Network
 

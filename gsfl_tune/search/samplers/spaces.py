@@ -6,6 +6,7 @@ from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.nodes import read_yaml
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName
@@ -28,7 +29,8 @@ _GSFL_ONLY = (
 def plain_space(experiment: Experiment) -> Experiment:
     """Returns the space of the control's own search: a plain head without keys of GSFL-Net."""
     plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
-    terms = [path for path in leaves() if path.startswith("loss.terms.")]
+    sections = ("loss.terms.", *(f"loss.{name}." for name in SHARED_TERMS))
+    terms = [path for path in leaves() if path.startswith(sections)]
     return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))
 
 

@@ -66,6 +66,14 @@ class Batches(ABC):
         """Returns inputs for normalised images (B, 3, side, side) on the device."""
 
     @abstractmethod
+    def taught(self, batch: Batch) -> Batch:
+        """The batch with what the teacher says of it, where there is a teacher.
+
+        Args:
+            batch: Of `train_batches`, after its images were mixed.
+        """
+
+    @abstractmethod
     def random(self, count: int) -> Tensor:
         """Returns random inputs for `count` images, of the shape that training uses."""
 

@@ -82,12 +82,17 @@ class ActivationBatches(Batches):
                 for s in parts
             ]
         )
-        moved = self._moved(epoch)
+        moved, taught = self._moved(epoch), self._teacher_tables()
         for part, batch in zip(parts, activations, strict=True):
-            annotations = None
+            annotations, teacher = None, None
+            if taught is not None:
+                pairs = zip(shown[0][part].tolist(), order[part].tolist(), strict=True)
+                rows = torch.stack([taught[view][position] for view, position in pairs])
+                teacher = rows.to(context.device)
             if moved is not None:
                 annotations = tuple(each.rows(order[part]) for each in moved)
-            yield Batch(batch, Targets(labels[part]), positions[part], annotations)
+            targets = Targets(labels[part], teacher=teacher)
+            yield Batch(batch, targets, positions[part], annotations)
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
         """Yields activations of the images' centres."""
@@ -103,6 +108,10 @@ class ActivationBatches(Batches):
         images = images.contiguous(memory_format=torch.channels_last)
         with torch.no_grad():
             return self._split.prefix(images).float()
+
+    def taught(self, batch: Batch) -> Batch:
+        """The teacher has seen the views before: its answers come with the batch."""
+        return batch
 
     def random(self, count: int) -> Tensor:
         """Returns random activations (B, *shape)."""
@@ -122,6 +131,13 @@ class ActivationBatches(Batches):
             return network.pool(split.suffix(activations))
 
         return features
+
+    def _teacher_tables(self) -> list[Tensor] | None:
+        """What the teacher says of every fixed view of the pool."""
+        context = self._context
+        if context.teacher is None:
+            return None
+        return context.workspace.teacher_tables(context.config, views=True)
 
     def _moved(self, epoch: int) -> list[Annotations] | None:
         """Returns annotations of the pool, moved to the views of an epoch."""

@@ -53,6 +53,14 @@ class ImageBatches(Batches):
         """Returns the images themselves."""
         return images.contiguous(memory_format=torch.channels_last)
 
+    def taught(self, batch: Batch) -> Batch:
+        """The teacher sees the images as they are, mixed and cut."""
+        teacher = self._context.teacher
+        if teacher is None:
+            return batch
+        found = teacher.logits(batch.inputs, self._mean, self._std)
+        return replace(batch, targets=replace(batch.targets, teacher=found))
+
     def random(self, count: int) -> Tensor:
         """Returns random images (B, 3, side, side)."""
         shape = (count, 3, self._size, self._size)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment, Problem
@@ -23,6 +24,7 @@ from gsfl_tune.models import (
     projection_channels,
     reading_problem,
 )
+from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.pricing.finetune_problems import finetune_problems
 from gsfl_tune.training.timeline import STAGES
 
@@ -174,7 +176,30 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     if max(case.values("loss.isda.weight")) > 0:
         whole = "full" in case.values("loss.isda.covariance")
         numbers += 2 * class_count * latent_dim * (1 + (latent_dim if whole else 1))
+    # Parameters: weight and gradient, and the two moments of AdamW.
+    if max(case.values("loss.metric_learning.weight")) > 0:
+        numbers += 4 * class_count * latent_dim * _proxies(case)
+    if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
+        hidden = max(case.values("loss.group_reversal.hidden"))
+        numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
     return 4 * numbers
+
+
+def _proxies(case: Experiment) -> int:
+    """Most proxies that a class has in `loss.metric_learning`."""
+    usual = {"subcenter_arcface": 3, "soft_triple": 10}
+    most = 1
+    for kind in usual.keys() & set(case.values("loss.metric_learning.kind")):
+        centers = case.values("loss.metric_learning.centers")
+        most = max(most, *(each or usual[kind] for each in centers))
+    return most
+
+
+def teachers(case: Experiment) -> list[Path]:
+    """Lists the bundles that trainings of a space learn from."""
+    if max(case.values("loss.distill.weight")) <= 0:
+        return []
+    return [Path(each) for each in case.values("training.teacher") if each is not None]
 
 
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
@@ -296,6 +321,12 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 f"found {few[0]}, but method {name} shows {views} views of an image "
                 f"at a time; allowed: 0, or {views} and more",
             )
+        if views > 1 and teachers(experiment):
+            add(
+                "training.method",
+                f"found {name} with loss.distill, allowed methods of one view of an image: the "
+                "teacher sees what the student sees",
+            )
     if problems:
         return list(dict.fromkeys(problems))
     model = largest_model(experiment)
@@ -370,7 +401,8 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         bytes=head * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
         + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
-        + term_bytes(case, latent_dim, classes),
+        + term_bytes(case, latent_dim, classes)
+        + max((teacher_bytes(path) for path in teachers(case)), default=0),
         parameters=head + facts.parameters,
         trained=head + trained,
         backbone=backbone,

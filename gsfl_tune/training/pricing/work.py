@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
 from gsfl_tune.models import part_size, pooling_class, pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
 
@@ -86,15 +88,27 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
     if not whole:
         trained = part_size(model.backbone, blocks, stage.train, stage.adapter_rank, reads)
+    taught = 0.0
+    if config.training.teacher and config.loss.distill.weight and not cached:
+        taught = backbone_work(*_pass_of(config.training.teacher)).frozen
+    through = views * (step * backbone.trained + frozen) + 2 * _STEP * passes * head
     operations = (
-        train * (views * step * backbone.trained + 2 * _STEP * passes * head + views * frozen)
+        train * (through + taught)
         + validation * (backbone.trained + 2 * head + frozen)
         + _UPDATE * (trained + head) * updates
     )
     where = "cached" if cached else "images"
     part = () if whole else (stage.train,)
     kind = (model.backbone, str(blocks), str(size), where, *part, *_method(config))
+    if taught:
+        kind += ("taught",)
     return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _pass_of(teacher: str) -> tuple[str, int, int]:
+    """Returns the arguments of `backbone_work` for a pass through a teacher's backbone."""
+    name, size = teacher_sees(Path(teacher))
+    return name, 0, size
 
 
 def _method(config: Config) -> tuple[str, ...]:

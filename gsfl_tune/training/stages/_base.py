@@ -194,17 +194,24 @@ class Stage(ABC, Generic[M, C]):
         loss = self.context.loss
         if not note:
             loss.eval()
-        terms = self._loss(output, features, targets.labels, targets)
+        terms = self._loss(output, features, targets.labels, targets, targets.teacher)
         if targets.others is not None:
             # Terms store only the larger part.
             loss.eval()
-            others = self._loss(output, features, targets.others, targets)
+            teacher = targets.teacher_of_others
+            teacher = targets.teacher if teacher is None else teacher
+            others = self._loss(output, features, targets.others, targets, teacher)
             terms = terms.blended(others, targets.kept)
         loss.train()
         return terms
 
     def _loss(
-        self, output: HeadOutput, features: Tensor, labels: Tensor, targets: Targets
+        self,
+        output: HeadOutput,
+        features: Tensor,
+        labels: Tensor,
+        targets: Targets,
+        teacher: Tensor | None,
     ) -> LossTerms:
         context = self.context
         done = self._step_of_epoch.done / self.batches
@@ -216,6 +223,7 @@ class Stage(ABC, Generic[M, C]):
             progress=min(1.0, (context.epoch + done) / context.total_epochs),
             soft=targets.soft,
             weights=targets.weights,
+            teacher=teacher,
         )
         return terms
 
@@ -275,6 +283,10 @@ class Stage(ABC, Generic[M, C]):
 
     def _random_batch(self, inputs: Tensor) -> Batch:
         """Makes a batch of random inputs, each in as many views as the method needs."""
-        labels = torch.zeros(len(inputs), dtype=torch.int64, device=self.context.device)
-        views = (inputs,) * self.context.method.views
-        return Batch(views, Targets(labels), torch.arange(len(inputs)))
+        context = self.context
+        labels = torch.zeros(len(inputs), dtype=torch.int64, device=context.device)
+        teacher = None
+        if context.teacher is not None:
+            teacher = inputs.new_zeros(len(inputs), context.head.class_count)
+        views = (inputs,) * context.method.views
+        return Batch(views, Targets(labels, teacher=teacher), torch.arange(len(inputs)))

@@ -131,7 +131,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
                 # The same number of pieces on every rank: that of the smallest share.
                 for part in self._micro_batches(mixing(batch, streams), whole // ranks):
-                    meter.add(self._step(part, len(part) / whole / held), len(part))
+                    taught = self._batches.taught(part)
+                    meter.add(self._step(taught, len(part) / whole / held), len(part))
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
                 self._step_of_epoch.done = number + 1
@@ -165,7 +166,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         inputs = self._batches.random(self.config.batch_size)
         self.module.train()
         with _explained():
-            self._step(self._random_batch(inputs))
+            self._step(self._batches.taught(self._random_batch(inputs)))
         self._update(0, 1)
 
     @torch.inference_mode()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -79,6 +81,16 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             return self._features
         return context.workspace.table(context.config, "views", context.device)
 
+    @cached_property
+    def _taught(self) -> FeatureTable | None:
+        """Returns the teacher's scores of the training images."""
+        context = self.context
+        if context.teacher is None:
+            return None
+        views = self._views is not None
+        tables = context.workspace.teacher_tables(context.config, views=views)
+        return FeatureTable(tables, context.device)
+
     # Made for every step. Stored, it would be a reference cycle that keeps the memory.
     @property
     def passes(self) -> Passes:
@@ -105,9 +117,15 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         mixing, streams = Mixing(self.config.mixup), Streams(seed)
         self.module.train()
         context.method.train()
-        read = self._trained.batches(order, size, self._shown(epoch, order))
-        for step, (views, positions) in enumerate(read):
-            batch = Batch(views, Targets(context.labels[positions]), positions)
+        shown = self._shown(epoch, order)
+        read = self._trained.batches(order, size, shown)
+        taught: Iterator[Tensor | None] = repeat(None)
+        if self._taught is not None:
+            # Of as many views: in the same order.
+            taught = (views[0] for views, _ in self._taught.batches(order, size, shown))
+        for step, ((views, positions), teacher) in enumerate(zip(read, taught, strict=False)):
+            targets = Targets(context.labels[positions], teacher=teacher)
+            batch = Batch(views, targets, positions)
             mixed = mixing(batch, streams)
             if mixed.targets.others is not None:
                 # Features have length 1, also mixed ones.

@@ -109,13 +109,22 @@ def _assert_same(one: Training, other: Training) -> None:
             ),
             marks=pytest.mark.slow,
         ),
+        # Terms with parameters that are trained.
+        pytest.param(
+            (
+                "loss.group_reversal.weight=0.5",
+                "loss.metric_learning.weight=0.1",
+                "loss.metric_learning.scale=4",
+            ),
+            marks=pytest.mark.slow,
+        ),
         # Two views of each image, whose predictions are compared.
         pytest.param(
             ("training.method=two_views", "training.finetune.blocks=1", "data.views=2"),
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["gsfl-all", "plain-blocks", "adapters", "gsfl-views", "two-views"],
+    ids=["gsfl-all", "plain-blocks", "adapters", "gsfl-views", "terms", "two-views"],
 )
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]

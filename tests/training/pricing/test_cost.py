@@ -1,10 +1,19 @@
 import pytest
 import timm
+import torch
 from timm.models import build_model_with_cfg, register_model
 from torch import nn
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.losses import Center, Isda, Loss, Sizes, Weighted
+from gsfl_tune.losses import (
+    Center,
+    GroupReversal,
+    Isda,
+    Loss,
+    MetricLearning,
+    Sizes,
+    Weighted,
+)
 from gsfl_tune.models import create_head
 from gsfl_tune.training.pricing.cost import (
     checkpoint_bytes,
@@ -180,6 +189,36 @@ def test_blocks_that_are_all_are_named():
     assert whole_backbones(Experiment.parse(text.replace("BLOCKS", "3"))) == []
     found = whole_backbones(Experiment.parse(text.replace("BLOCKS", "{choice: [3, 4, 9]}")))
     assert found == [("resnet18", 4, 4), ("resnet18", 9, 4)]
+
+
+@pytest.mark.parametrize(
+    ("settings", "term"),
+    [
+        ("{weight: 0.1}", MetricLearning()),
+        ("{weight: 0.1, kind: soft_triple}", MetricLearning("soft_triple")),
+        ("{weight: {float: [0, 1]}, kind: {choice: [arcface, subcenter_arcface]}, "
+         "centers: {choice: [2, 5]}}", MetricLearning("subcenter_arcface", centers=5)),
+        ("{weight: 0.1, centers: 7}", MetricLearning()),
+    ],
+)  # fmt: skip
+def test_proxies_of_metric_learning_are_priced(settings, term):
+    text = HEAD + f"model: {{latent_dim: 24}}\nloss: {{metric_learning: {settings}}}\n"
+    loss = Loss(Sizes(48, 24, 21), {"metric_learning": Weighted(0.1, term)})
+    counted = sum(parameter.numel() for parameter in loss.parameters())
+    assert term_bytes(Experiment.parse(text), 24, 21) == 16 * counted
+
+
+def test_a_classifier_of_the_shared_part_is_priced_where_there_is_such_a_part():
+    text = HEAD + (
+        "model: {latent_dim: 24, head: {choice: [gsfl, plain]}}\n"
+        "loss: {group_reversal: {weight: 1, hidden: {int: [8, 10]}}}\n"
+    )
+    groups = torch.zeros(21, dtype=torch.int64)
+    loss = Loss(Sizes(48, 24, 21, groups), {"group_reversal": Weighted(1.0, GroupReversal(10))})
+    counted = sum(parameter.numel() for parameter in loss.parameters())
+    experiment = Experiment.parse(text)
+    assert term_bytes(experiment, 24, 21) == 16 * counted
+    assert term_bytes(experiment.fixed({"model.head": "plain"}), 24, 21) == 0
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])

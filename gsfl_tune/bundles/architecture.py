@@ -21,7 +21,6 @@ from gsfl_tune.models import (
     member_states,
     pooling_class,
 )
-from gsfl_tune.training.caches.features import FeatureRecipe
 
 
 @dataclass(frozen=True)
@@ -45,20 +44,19 @@ class Architecture:
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
         """Returns the architecture of a trained network."""
-        recipe = FeatureRecipe.of(config)
-        projection = None
+        model, projection = config.model, None
         if network.projection is not None:
             projection = (network.backbone.channels, network.projection.channels)
         linear = isinstance(network.head, LinearHead)
         return cls(
-            backbone=recipe.backbone,
-            pooling=recipe.pooling,
-            pooling_dim=recipe.pooling_dim,
+            backbone=model.backbone,
+            pooling=model.pooling,
+            pooling_dim=model.pooling_dim if pooling_class(model.pooling).takes_dim else None,
             projection=projection,
             latent_dim=network.head.latent_dim,
             class_count=class_count,
             feature_scale=network.head.feature_scale,
-            dropout=0.0 if linear else config.model.dropout,
+            dropout=0.0 if linear else model.dropout,
             head="linear" if linear else "encoder",
         )
 

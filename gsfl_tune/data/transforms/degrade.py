@@ -1,0 +1,67 @@
+"""Degrading and restoring: images of lower resolution, compressed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gsfl_tune.data.transforms._base import Transform
+from gsfl_tune.experiment.data_config import AugmentConfig
+
+# Of the shorter side, and of JPEG.
+_LEAST_SIDE = 0.25
+_QUALITY = (30, 95)
+
+
+class Degrade(Transform):
+    """Makes an image smaller, compresses it as JPEG, and makes it as large as it was.
+
+    Both resizes are Lanczos. The factor is drawn evenly on a logarithmic scale from 1 to 1/4, the
+    quality evenly from 30 to 95. The order, and the ranges for photographs, are those of the first
+    stage of the degradation of Wang et al., "Real-ESRGAN", ICCV Workshops 2021, without its blur
+    and noise; no network restores.
+
+    Args:
+        probability: Share of the images that are changed.
+    """
+
+    name = "degrade"
+    width = 3
+
+    def __init__(self, probability: float) -> None:
+        self.probability = probability
+
+    @classmethod
+    def of(cls, config: AugmentConfig, mean: Sequence[float]) -> Degrade | None:
+        """Makes it of ``data.augment.degrade``."""
+        return cls(config.degrade) if config.degrade > 0 else None
+
+    def apply(self, images: Tensor, drawn: Tensor) -> Tensor:
+        """Changes images in place, on the CPU wherever they are."""
+        for image, (chance, scale, quality) in zip(images, drawn.tolist(), strict=True):
+            if chance < self.probability:
+                low, high = _QUALITY
+                image.copy_(
+                    _degraded(image, _LEAST_SIDE**scale, round(low + (high - low) * quality))
+                )
+        return images
+
+
+def _degraded(image: Tensor, scale: float, quality: int) -> Tensor:
+    """Degrades an image (h, w, 3) of values in 0..255; gives whole values."""
+    pixels = image.round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+    whole = Image.fromarray(pixels)
+    width, height = whole.size
+    size = max(1, round(scale * width)), max(1, round(scale * height))
+    small = whole.resize(size, Image.Resampling.LANCZOS)
+    file = io.BytesIO()
+    small.save(file, "JPEG", quality=quality)
+    file.seek(0)
+    with Image.open(file) as compressed:
+        restored = compressed.resize(whole.size, Image.Resampling.LANCZOS)
+    return torch.from_numpy(np.array(restored))

@@ -1,0 +1,74 @@
+"""A classifier whose gradient is reversed: the shared part shall not tell classes of a group apart.
+
+Source: Ganin and Lempitsky, "Unsupervised Domain Adaptation by Backpropagation", ICML 2015, with
+classes in place of their domains.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
+
+
+class GroupReversal(LossTerm):
+    """Cross-entropy of a small classifier of the class, given its group, by the shared part s.
+
+    What classes of a group have in common is what s is for. The classifier (linear, ReLU, linear)
+    is trained to tell the classes of a group by s; its softmax is over the classes of the label's
+    group. Its gradient reaches s with the sign reversed, times lambda, so that s unlearns what
+    tells them. What tells groups from each other stays. As published, lambda grows with the share
+    p of the training that is done, 2 / (1 + exp(-10 p)) - 1. A class that is alone in its group
+    counts 0.
+
+    Args:
+        hidden: Width of the classifier.
+    """
+
+    classifier: nn.Sequential
+    together: Tensor
+
+    def __init__(self, hidden: int = 128) -> None:
+        super().__init__()
+        self.hidden = hidden
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes the classifier.
+
+        Raises:
+            ValueError: If there are no groups.
+        """
+        if sizes.groups is None:
+            raise ValueError("the classifier of the shared part needs groups of the classes")
+        self.classifier = nn.Sequential(
+            nn.Linear(sizes.latent_dim, self.hidden),
+            nn.ReLU(),
+            nn.Linear(self.hidden, sizes.class_count),
+        )
+        together = sizes.groups[:, None] == sizes.groups[None]
+        self.register_buffer("together", together, persistent=False)
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """Computes the term."""
+        strength = 2 / (1 + math.exp(-10 * batch.progress)) - 1
+        logits = self.classifier(_Reversed.apply(batch.shared, strength))
+        logits = logits.masked_fill(~self.together[batch.labels], -torch.inf)
+        return functional.cross_entropy(logits, batch.labels)
+
+
+class _Reversed(torch.autograd.Function):
+    """Passes values as they are, and gradients times -strength."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, strength: float) -> Tensor:
+        ctx.strength = strength
+        return values.view_as(values)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return -ctx.strength * gradients[0], None
