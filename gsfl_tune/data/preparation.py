@@ -37,7 +37,7 @@ def prepare(
 
     Args:
         config: The section ``data``.
-        side: Side of the decoded squares in pixels; default `square_side` of ``config.image_size``.
+        side: Side of the decoded squares in pixels; default `square_side` of the larger image size.
         cache_dir: Root of the caches; default `cache_directory`.
         parts: Parts to decode now, of ``pool`` (training and validation) and ``test``; others are
             decoded at their first use.
@@ -70,7 +70,7 @@ def prepare(
     else:
         reading = dataclasses.replace(reading, cut_bottom=source.cut_bottom)
     margin = config.crop_margin if config.crop == "box" else None
-    geometry = Geometry(side or square_side(config.image_size), config.fit, reading, margin)
+    geometry = Geometry(side or square_side(config.largest_image_size), config.fit, reading, margin)
     dataset = Dataset(source, contents.digests, geometry, config, cache, progress)
     for part in parts:
         if part not in ("pool", "test"):

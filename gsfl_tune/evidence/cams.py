@@ -129,5 +129,5 @@ def look(
         [enlarged(maps[:count], _SIDE) for maps in whole],
         overlap(whole[0][count:], whole[1][count:]) if len(whole) == 2 else np.zeros(0),
         len(sample),
-        model.config.data.image_size,
+        model.config.eval_image_size,
     )

@@ -266,7 +266,7 @@ class TrainedModel:
     def images(self, part: Part, index: NDArray[np.int64]) -> Iterator[Tensor]:
         """Yields batches (B, 3, side, side) as the network sees them, on its device."""
         dataset = self._workspace.dataset
-        size = self.config.data.image_size
+        size = self.config.eval_image_size
         mean, std = self.network.backbone.preprocessing
 
         def transform(batch: Tensor) -> Tensor:

@@ -50,6 +50,7 @@ class Checks:
         self._views()
         self._shared_terms()
         self._teacher()
+        self._eval_size()
         self._processes()
         self._objectives()
         for path, check in leaf_checks.items():
@@ -183,8 +184,23 @@ class Checks:
                 weight,
             )
 
+    def _eval_size(self) -> None:
+        path = "data.eval_image_size"
+        sizes = [size for size in self._values(path) if size is not None]
+        if sizes and not self._finetunes:
+            self._complain(
+                path,
+                f"found {sizes[0]} without a finetune stage, allowed null: a head is trained on "
+                "features of data.image_size, and would see others in use",
+                sizes[0],
+            )
+
+    @property
+    def _finetunes(self) -> bool:
+        return max(self._values("training.finetune.epochs"), default=0) > 0
+
     def _processes(self) -> None:
-        if max(self._values("training.finetune.epochs"), default=0) > 0:
+        if self._finetunes:
             return
         for key in ("gpus_per_trial", "workers_per_trial"):
             path = f"search.resources.{key}"

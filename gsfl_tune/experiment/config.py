@@ -284,3 +284,9 @@ class Config(Section):
     loss: LossConfig = Field(default_factory=LossConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
+
+    @property
+    def eval_image_size(self) -> int:
+        """Returns the side in pixels of what the trained network sees outside of training."""
+        own = self.data.eval_image_size
+        return own if own is not None and self.training.finetune.epochs else self.data.image_size

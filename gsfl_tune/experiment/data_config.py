@@ -197,6 +197,13 @@ class DataConfig(Section):
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."
     )
+    eval_image_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Side in pixels that a finetuned network sees in validation, test and use; "
+        "null: `image_size`. Random crops enlarge what they show, so a larger side fits better.",
+    )
     fit: Literal["crop", "pad", "squash"] = Field(
         "crop", description="How an image becomes a square: cut the longer side, pad, or squash."
     )
@@ -229,3 +236,8 @@ class DataConfig(Section):
     typefaces: TypefacesConfig = Field(
         default_factory=TypefacesConfig, description="Size of the embedded data set."
     )
+
+    @property
+    def largest_image_size(self) -> int:
+        """Returns the larger of both image sizes, in pixels."""
+        return max(self.image_size, self.eval_image_size or 0)

@@ -31,6 +31,7 @@ def _of_term(name: str) -> dict[str, Condition]:
 
 
 NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
+    "data.eval_image_size": [_FINETUNE],
     "data.augment.": [_FINETUNE, _VIEWS],
     **{
         f"data.augment.rand_{name}": [

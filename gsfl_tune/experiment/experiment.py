@@ -251,7 +251,8 @@ class Experiment:
     @property
     def largest_image_size(self) -> int:
         """Returns the largest side in pixels that any trial can use."""
-        return int(max(self.values("data.image_size")))
+        sizes = [*self.values("data.image_size"), *self.values("data.eval_image_size")]
+        return int(max(size for size in sizes if size is not None))
 
     def to_yaml(self) -> str:
         """Writes the experiment with overrides and distributions; it loads to an equal one."""

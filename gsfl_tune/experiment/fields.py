@@ -32,7 +32,7 @@ _NEVER_SEARCHED = {
     "storage": "all trials of a run are kept in one place",
     "training.seed": "seeds belong to the protocol (search.final_seeds)",
 }
-_SEARCHED_DATA = ("data.image_size", "data.fit")
+_SEARCHED_DATA = ("data.image_size", "data.eval_image_size", "data.fit")
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,8 @@ class Leaf:
             if not searched:
                 return (
                     "all trials must be compared on the same images (of `data`, only "
-                    "data.image_size, data.fit and data.augment.* can be searched)"
+                    "data.image_size, data.eval_image_size, data.fit and data.augment.* can be "
+                    "searched)"
                 )
         return None
 

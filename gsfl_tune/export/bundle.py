@@ -156,7 +156,7 @@ def bundle_from_network(
         if groups is None
         else {name: int(group) for name, group in zip(classes, groups, strict=True)},
         preprocessing=Preprocessing(
-            image_size=config.data.image_size,
+            image_size=config.eval_image_size,
             side=side,
             fit=config.data.fit,
             mean=[float(value) for value in statistics.mean],

@@ -14,6 +14,7 @@ FitOn = Literal["train", "train+validation"]
 
 # Newer keys. At their defaults older checkpoints stay valid.
 _LATER = (
+    "data.eval_image_size",
     "data.shots",
     "data.class_text",
     "data.point_columns",

@@ -65,6 +65,10 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         HEAD.replace("typefaces}", "typefaces, views: {int: [0, 4]}}"),
         [(2, "data.views", ["the same images"])],
     ),
+    "another size for what a frozen head was not trained on": (
+        HEAD.replace("typefaces}", "typefaces, eval_image_size: 256}"),
+        [(2, "data.eval_image_size", ["found 256 without a finetune stage", "allowed null"])],
+    ),
     "several GPUs for heads alone": (
         HEAD + "search:\n  resources: {gpus_per_trial: 2}\n",
         [(4, "search.resources.gpus_per_trial", ["found 2 without a finetune stage", "allowed 1"])],

@@ -38,6 +38,7 @@ _MEASURED_SLOTS = 8
 _MOST_SHARED = 0.25
 # With fewer epochs of finetuning than this, fewer blocks are trained instead.
 _ENOUGH_EPOCHS = 6
+_SIZES = ("data.image_size", "data.eval_image_size")
 
 
 @dataclass(frozen=True)
@@ -226,7 +227,7 @@ def _shared(
     """Returns the seconds of shared features, of activations of images, and of those of a view."""
     pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
     config = experiment.defaults()
-    size = config.data.image_size
+    size, shown_size = config.data.image_size, config.eval_image_size
     base = backbone_work(config.model.backbone, 0, size).frozen
     features = 0.0
     for name in experiment.values("model.backbone"):
@@ -239,7 +240,8 @@ def _shared(
         if cache.problem is None:
             work = backbone_work(cache.backbone, cache.blocks, cache.image_size, cache.reads)
             image = work.frozen / base / frozen.prefix_rate
-            activations += image * (pool + test) + frozen.making
+            shown = backbone_work(cache.backbone, cache.blocks, shown_size, cache.reads).frozen
+            activations += image * shown / work.frozen * (pool + test) + frozen.making
             view += image * pool * strengths(experiment)
     return features, activations, view
 
@@ -263,7 +265,7 @@ def _fewer_preparations(
 def _prepared_paths() -> list[str]:
     """Returns leaves with separate features or activations per value, the most expensive first."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
-    return ["model.backbone", *augment, "training.finetune.blocks", "data.image_size", "data.fit"]
+    return ["model.backbone", *augment, "training.finetune.blocks", *_SIZES, "data.fit"]
 
 
 def _measure(

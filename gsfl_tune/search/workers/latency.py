@@ -27,7 +27,7 @@ def measure_latency(training: Training) -> dict[str, Any]:
     """
     device = training.device
     network = training.trained_network().to(device)
-    size = training.config.data.image_size
+    size = training.config.eval_image_size
     generator = torch.Generator().manual_seed(0)
     image = torch.randn((1, 3, size, size), generator=generator).to(device)
 

@@ -29,9 +29,9 @@ def open_workspace(
         EnvironmentProblem: When the data cannot be used. All trials of a run use the same
             data, and it was valid when the run began: it has changed since.
     """
-    side = side or square_side(config.image_size)
+    side = side or square_side(config.largest_image_size)
     # Values that may differ between trials are read from their own configurations at every use.
-    shared = config.model_dump_json(exclude={"augment", "image_size"})
+    shared = config.model_dump_json(exclude={"augment", "image_size", "eval_image_size"})
     key = f"{shared}|{side}|{cache_dir}"
     use_shared_cache(open_shared_cache(storage))
     if key not in _workspaces:

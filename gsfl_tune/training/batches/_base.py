@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.data import Annotations, Augment, Batch, DecodedImages
-from gsfl_tune.models import Network
+from gsfl_tune.models import Backbone, Network, SplitBackbone
 from gsfl_tune.models.frozen import Precision
 from gsfl_tune.training.context import StageContext
 
@@ -23,18 +23,46 @@ def prefix_precision(context: StageContext) -> Precision:
     return "bf16" if context.frozen_bf16 else "fp32"
 
 
+class Splits:
+    """Keeps the cut backbones of a stage, by network and image size.
+
+    Args:
+        backbone: Backbone of the trained network.
+        split: The same, cut for `size`.
+        size: Side of training images in pixels.
+    """
+
+    def __init__(self, backbone: Backbone, split: SplitBackbone, size: int) -> None:
+        self._known = {(backbone, size): split}
+
+    def of(self, backbone: Backbone, size: int) -> SplitBackbone:
+        """Returns a backbone cut for images of `size` pixels.
+
+        Raises:
+            CannotCut: If it cannot be cut at this size.
+        """
+        key = backbone, size
+        if key not in self._known:
+            self._known[key] = backbone.split(size)
+        return self._known[key]
+
+
 class Batches(ABC):
     """Makes the batches of a trial's finetune stage, on its device.
 
     Args:
         context: Context of the training.
         network: Network on the device, with the trained blocks.
+
+    Images outside of training may have a side of their own, ``data.eval_image_size`` (Touvron et
+    al., "Fixing the Train-test Resolution Discrepancy", NeurIPS 2019).
     """
 
     def __init__(self, context: StageContext, network: Network) -> None:
         data = context.config.data
         self._context = context
         self._size = data.image_size
+        self._eval_size = context.config.eval_image_size
         self._mean, self._std = network.backbone.preprocessing
         self._augment = Augment(data.augment, self._size, self._mean, self._std)
 
@@ -80,6 +108,10 @@ class Batches(ABC):
     @abstractmethod
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns a function from inputs to unit features (B, D), by a network of this stage."""
+
+    @abstractmethod
+    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """Returns the same for inputs of `eval_batches`."""
 
     def _fixed_draws(self, epoch: int) -> Tensor | None:
         """Returns the changes of images in an epoch, (V, N, width); None without fixed views."""

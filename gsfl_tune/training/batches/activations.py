@@ -13,8 +13,8 @@ from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.models import Network, SplitBackbone
-from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, prefix_precision
-from gsfl_tune.training.caches.activations import NUMPY, ActivationCache, stored_shape
+from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
+from gsfl_tune.training.caches.activations import NUMPY, ActivationCache
 from gsfl_tune.training.caches.features import View
 from gsfl_tune.training.caches.open_files import allow_open_files
 from gsfl_tune.training.context import StageContext
@@ -34,20 +34,26 @@ class ActivationBatches(Batches):
 
     def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
         super().__init__(context, network)
-        training = context.config.training
         self._split = split
-        # The weight average is a separate network.
-        self._splits = {network.backbone: split}
-        self._dtype = torch.from_numpy(np.empty(0, NUMPY[training.cache_precision])).dtype
-        self._cache = ActivationCache(
-            context.workspace.cache_dir,
-            context.device,
+        self._splits = Splits(network.backbone, split, self._size)
+        precision = context.config.training.cache_precision
+        self._dtype = torch.from_numpy(np.empty(0, NUMPY[precision])).dtype
+        self._cache = self._cache_of(network, self._size)
+        self._eval_cache = self._cache
+        if self._eval_size != self._size:
+            self._eval_cache = self._cache_of(network, self._eval_size)
+
+    def _cache_of(self, network: Network, size: int) -> ActivationCache:
+        training = self._context.config.training
+        return ActivationCache(
+            self._context.workspace.cache_dir,
+            self._context.device,
             network.backbone,
-            split,
+            self._splits.of(network.backbone, size),
             blocks=training.finetune.blocks,
-            image_size=self._size,
+            image_size=size,
             precision=training.cache_precision,
-            arithmetic=prefix_precision(context),
+            arithmetic=prefix_precision(self._context),
         )
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
@@ -96,7 +102,7 @@ class ActivationBatches(Batches):
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
         """Yields activations of the images' centres."""
-        map_ = self._cache.of(images, part)
+        map_ = self._eval_cache.of(images, part)
         starts = range(0, len(index), EVAL_BATCH)
         batches = self._read(
             [[[(map_, position) for position in index[s : s + EVAL_BATCH]]] for s in starts]
@@ -123,9 +129,14 @@ class ActivationBatches(Batches):
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the trained part of a network, without its head."""
-        backbone = network.backbone
-        split = self._splits.get(backbone) or backbone.split(self._size)
-        self._splits[backbone] = split
+        return self._of_size(network, self._size)
+
+    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """Returns the same, cut for images outside of training."""
+        return self._of_size(network, self._eval_size)
+
+    def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
+        split = self._splits.of(network.backbone, size)
 
         def features(activations: Tensor) -> Tensor:
             return network.pool(split.suffix(activations))
@@ -152,10 +163,11 @@ class ActivationBatches(Batches):
     def _read(self, batches: list[list[Rows]]) -> Iterator[tuple[Tensor, ...]]:
         """Yields batches of rows of memory maps: one tensor per view, float32 on the device."""
         self._cache.release()
+        self._eval_cache.release()
         device = self._context.device
-        shape = stored_shape(self._split)
 
         def view(rows: Rows) -> Tensor:
+            shape = rows[0][0].shape[1:]
             batch = torch.empty(
                 (len(rows), *shape), dtype=self._dtype, pin_memory=device.type == "cuda"
             )

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from gsfl_tune.data import Batch, DecodedImages, center_crop, epoch_batches, eval_batches
 from gsfl_tune.models import Network, SplitBackbone
-from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, prefix_precision
+from gsfl_tune.models.frozen import FrozenForward
+from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.context import StageContext
 
 
@@ -43,7 +44,7 @@ class ImageBatches(Batches):
         """Yields the centres of images (B, 3, side, side)."""
 
         def transform(batch: Tensor) -> Tensor:
-            return center_crop(batch, self._size, self._mean, self._std)
+            return center_crop(batch, self._eval_size, self._mean, self._std)
 
         device = self._context.device
         for batch in eval_batches(images, index, EVAL_BATCH, transform=transform, device=device):
@@ -70,6 +71,10 @@ class ImageBatches(Batches):
         """Returns the whole network without its head."""
         return network.features
 
+    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """Returns the whole network without its head, which takes images of any size."""
+        return self.features(network)
+
 
 class SplitBatches(ImageBatches):
     """Feeds images to a fast copy of the frozen blocks, then to the trained ones.
@@ -82,17 +87,26 @@ class SplitBatches(ImageBatches):
 
     def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
         super().__init__(context, network)
-        # The weight average is a separate network with the same frozen blocks.
-        self._splits = {network.backbone: split}
-        self._prefix = split.frozen_prefix(prefix_precision(context))
+        self._splits = Splits(network.backbone, split, self._size)
+        self._precision = prefix_precision(context)
+        # By size: the weight average is a separate network with the same frozen blocks.
+        self._prefixes: dict[int, FrozenForward] = {}
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns frozen copy, trained blocks and pooling of the network as one function."""
-        backbone = network.backbone
-        split = self._splits.get(backbone) or backbone.split(self._size)
-        self._splits[backbone] = split
+        return self._of_size(network, self._size)
+
+    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
+        """Returns the same, cut for images outside of training."""
+        return self._of_size(network, self._eval_size)
+
+    def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
+        split = self._splits.of(network.backbone, size)
+        if size not in self._prefixes:
+            self._prefixes[size] = split.frozen_prefix(self._precision)
+        prefix = self._prefixes[size]
 
         def features(images: Tensor) -> Tensor:
-            return network.pool(split.suffix(self._prefix(images)))
+            return network.pool(split.suffix(prefix(images)))
 
         return features

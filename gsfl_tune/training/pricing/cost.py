@@ -239,17 +239,22 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
             continue
         each = max(_BYTES[name] for name in case.values("training.cache_precision"))
         backbone, reads = case.values("model.backbone")[0], _reads(case)
+        others = [size for size in case.values("data.eval_image_size") if size is not None]
         for size in case.values("data.image_size"):
             for blocks in case.values("training.finetune.blocks"):
                 if blocks == "all" or blocks >= probe(backbone, reads).blocks:
                     continue
                 count, problem = 0, None
                 try:
-                    count = math.prod(boundary_shape(backbone, blocks, size, reads))
+                    count = views * math.prod(boundary_shape(backbone, blocks, size, reads))
+                    # Of each image also the centre, at its own size.
+                    count += math.prod(
+                        boundary_shape(backbone, blocks, max([*others] or [size]), reads)
+                    )
                 except CannotCut as error:
                     problem = str(error)
                 caches[backbone, blocks, size, reads] = PrefixCache(
-                    backbone, blocks, size, views, count * each * (views + 1), problem, reads
+                    backbone, blocks, size, views, count * each, problem, reads
                 )
     return sorted(caches.values(), key=lambda cache: -cache.image_bytes)
 
@@ -298,7 +303,8 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         if problem := reading_problem(backbone, pooling_class(pooling).reads):
             add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
             continue
-        for size in case.values("data.image_size"):
+        sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
+        for size in dict.fromkeys(size for size in sizes if size is not None):
             try:
                 _, height, width = map_shape(backbone, size, pooling_class(pooling).reads)
             except BackboneError as error:

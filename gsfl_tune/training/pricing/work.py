@@ -77,11 +77,12 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
         blocks = "all"
     backbone = backbone_work(model.backbone, blocks, size, reads)
+    shown = backbone_work(model.backbone, blocks, config.eval_image_size, reads)
     cached = bool(config.data.views) and blocks != "all"
     head = _head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
-    frozen = 0.0 if cached else backbone.frozen
+    frozen, shown_frozen = (0.0, 0.0) if cached else (backbone.frozen, shown.frozen)
     method = method_class(config.training.method)
     views, passes = method.views, method.head_passes
     whole = stage.train == "all"
@@ -94,7 +95,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     through = views * (step * backbone.trained + frozen) + 2 * _STEP * passes * head
     operations = (
         train * (through + taught)
-        + validation * (backbone.trained + 2 * head + frozen)
+        + validation * (shown.trained + 2 * head + shown_frozen)
         + _UPDATE * (trained + head) * updates
     )
     where = "cached" if cached else "images"

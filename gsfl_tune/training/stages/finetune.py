@@ -173,7 +173,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:
         """Returns logits of whole images through the network."""
         network, method = self.evaluated.eval(), self.context.method.eval()
-        passes = self._passes(network, self._batches.features(network))
+        passes = self._passes(network, self._batches.eval_features(network))
         rows = []
         with activity(_WORDS[part], len(index), "images") as step:
             for inputs in self._evaluated(images, part, index):
@@ -200,7 +200,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def _unit_features(
         self, network: Network, images: DecodedImages, part: str, index: np.ndarray
     ) -> Iterator[Tensor]:
-        passes = self._passes(network, self._batches.features(network))
+        passes = self._passes(network, self._batches.eval_features(network))
         return (passes.features(inputs) for inputs in self._evaluated(images, part, index))
 
     def _evaluated(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
