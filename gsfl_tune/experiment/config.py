@@ -23,7 +23,7 @@ from gsfl_tune.experiment.loss_terms import (
     PairwiseConfusionConfig,
     SharedVarianceConfig,
 )
-from gsfl_tune.experiment.methods import RDropConfig, TwoViewsConfig
+from gsfl_tune.experiment.methods import RDropConfig, SamConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
@@ -148,7 +148,6 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Settings that both stages have."""
 
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
@@ -173,6 +172,7 @@ class HeadStageConfig(OptimizerConfig):
         description="Epochs; 0 leaves the stage out, `auto` is 10 (the default where "
         "search.time_budget is given).",
     )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     batch_size: int = Field(64, ge=2, description="Images per optimiser step.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
 
@@ -185,6 +185,11 @@ class FinetuneStageConfig(OptimizerConfig):
         ge=0,
         description="Epochs; 0 leaves the stage out, `auto` is what search.time_budget allows, 8 "
         "without one (the default where a budget is given).",
+    )
+    optimizer: Literal["adamw", "sgd", "muon"] = Field(
+        "adamw",
+        description="AdamW, SGD with momentum, or Muon for matrices of the backbone and AdamW for "
+        "everything else.",
     )
     batch_size: int = Field(32, ge=2, description="Images per micro-batch.")
     accumulate: int = Field(1, ge=1, description="Micro-batches per optimiser step.")
@@ -238,6 +243,7 @@ class TrainingConfig(Section):
     two_views: TwoViewsConfig = Field(
         default_factory=TwoViewsConfig, description="For `method: two_views`."
     )
+    sam: SamConfig = Field(default_factory=SamConfig, description="For `method: sam`.")
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )

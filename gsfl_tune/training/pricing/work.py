@@ -8,7 +8,15 @@ from pathlib import Path
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import part_size, pooling_class, pooling_dim, probe, projection_channels
+from gsfl_tune.models import (
+    Reads,
+    part_shapes,
+    part_size,
+    pooling_class,
+    pooling_dim,
+    probe,
+    projection_channels,
+)
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.pricing.cost import head_parameters
@@ -17,9 +25,15 @@ from gsfl_tune.training.timeline import StageName
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
 # moments, which takes as long as some 60 operations of a matrix product.
 _UPDATE = 60.0
+# Of Muon: iterations on the smaller of a matrix' products with itself.
+_NEWTON_SCHULZ = 5
 # A training step does the work of a forward pass three times: one is for gradients of weights.
 _STEP = 3.0
 _STEP_OF_A_PART = 2.0
+
+
+# What is trained, or the optimiser, where their speed is measured apart.
+_OWN_SPEED = ("norms", "biases", "lora", "dora", "muon")
 
 
 @dataclass(frozen=True)
@@ -84,7 +98,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     updates = math.ceil(steps / stage.accumulate)
     frozen, shown_frozen = (0.0, 0.0) if cached else (backbone.frozen, shown.frozen)
     method = method_class(config.training.method)
-    views, passes = method.views, method.head_passes
+    views, passes = method.views * method.feature_passes, method.head_passes
     whole = stage.train == "all"
     trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
     if not whole:
@@ -96,11 +110,12 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     operations = (
         train * (through + taught)
         + validation * (shown.trained + 2 * head + shown_frozen)
-        + _UPDATE * (trained + head) * updates
+        + (_UPDATE * (trained + head) + _orthogonalising(config, reads)) * updates
     )
     where = "cached" if cached else "images"
-    part = () if whole else (stage.train,)
-    kind = (model.backbone, str(blocks), str(size), where, *part, *_method(config))
+    kind = (model.backbone, str(blocks), str(size), where)
+    kind += tuple(word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED)
+    kind += _method(config)
     if taught:
         kind += ("taught",)
     return Work("finetune", kind, operations, steps, stage.epochs)
@@ -110,6 +125,22 @@ def _pass_of(teacher: str) -> tuple[str, int, int]:
     """Returns the arguments of `backbone_work` for a pass through a teacher's backbone."""
     name, size = teacher_sees(Path(teacher))
     return name, 0, size
+
+
+def _orthogonalising(config: Config, reads: Reads) -> float:
+    """Returns the operations of Muon's step, besides those of AdamW."""
+    stage = config.training.finetune
+    if stage.optimizer != "muon":
+        return 0.0
+    shapes = part_shapes(
+        config.model.backbone, stage.blocks, stage.train, stage.adapter_rank, reads
+    )
+    total = 0.0
+    for outputs, *inputs in shapes:
+        small, large = sorted((outputs, math.prod(inputs)))
+        # X X', its square, and their sum times X.
+        total += _NEWTON_SCHULZ * (4 * small**2 * large + 2 * small**3)
+    return total
 
 
 def _method(config: Config) -> tuple[str, ...]:
