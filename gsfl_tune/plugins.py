@@ -55,7 +55,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
     ),
     # Reserved too: a stream of random numbers.
-    "transform": ("mixing", *_SECTION),
+    "transform": ("mixing", "fourier", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -64,6 +64,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.finetune.": [_FINETUNE],
+    "training.finetune.fourier_band": [{**_FINETUNE, "training.finetune.fourier": _POSITIVE}],
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
 }
 """Needs of a leaf (or of a section, with a dot at the end): all of one of these mappings."""

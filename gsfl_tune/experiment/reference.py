@@ -107,6 +107,7 @@ CONDITIONS = {
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",
     "training.finetune.": "`training.finetune.epochs` above 0",
+    "training.finetune.fourier_band": "`training.finetune.fourier` above 0",
     "training.finetune.momentum": "optimizer `sgd`",
     "search.sampler.startup_trials": "samplers `tpe`, `gp`, `cmaes`",
     "search.sampler.near_defaults": "sampler `tpe` with one objective",

@@ -32,6 +32,8 @@ _LATER = (
     "training.head.mixup",
     "training.finetune.mixup",
     "training.finetune.cutmix",
+    "training.finetune.fourier",
+    "training.finetune.fourier_band",
 )
 
 # Says where images lie, not which they are.
