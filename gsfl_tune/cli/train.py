@@ -42,7 +42,10 @@ class Train(Command):
             display.say(f"training in {directory}")
             try:
                 training = train(
-                    experiment, directory, on_epoch=lambda record: display.say(_epoch(record))
+                    experiment,
+                    directory,
+                    on_epoch=lambda record: display.say(_epoch(record)),
+                    notice=display.say,
                 )
             except NonFiniteLoss as error:
                 display.say(f"failed: {error}")

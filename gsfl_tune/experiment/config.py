@@ -223,6 +223,17 @@ class FinetuneStageConfig(OptimizerConfig):
         description="alpha of CutMix on images or cached activations; with mixup too, each gets "
         "about every other batch; 0 is off.",
     )
+    fourier: Fraction = Field(
+        0.0,
+        description="Share of images whose low amplitudes come from another image of the batch "
+        "(FDA): its colours and light.",
+    )
+    fourier_band: float = Field(
+        0.01,
+        gt=0.0,
+        le=0.5,
+        description="Half width of the band of `fourier`, as a share of the image's side.",
+    )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start, faster steps after."
     )

@@ -68,6 +68,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.head.min_learning_rate": [{**_HEAD, "training.head.schedule": _COSINE}],
     "training.finetune.": [_FINETUNE],
+    "training.finetune.fourier_band": [{**_FINETUNE, "training.finetune.fourier": _POSITIVE}],
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
     "training.finetune.adapter_rank": [{**_FINETUNE, **_ADAPTERS}],
     "training.finetune.adapter_scale": [{**_FINETUNE, **_ADAPTERS}],

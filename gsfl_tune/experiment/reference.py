@@ -108,6 +108,7 @@ CONDITIONS = {
     "training.head.momentum": "optimizer `sgd`",
     "training.head.min_learning_rate": "schedule `cosine`",
     "training.finetune.": "`training.finetune.epochs` above 0",
+    "training.finetune.fourier_band": "`training.finetune.fourier` above 0",
     "training.finetune.momentum": "optimizer `sgd`",
     "training.finetune.min_learning_rate": "schedule `cosine`",
     "training.finetune.adapter_rank": "`train: lora` and `train: dora`",

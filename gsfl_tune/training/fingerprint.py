@@ -38,6 +38,8 @@ _LATER = (
     "training.finetune.layer_decay",
     "training.finetune.drop_path",
     "training.finetune.train",
+    "training.finetune.fourier",
+    "training.finetune.fourier_band",
 )
 
 # The place of the images, not their content.

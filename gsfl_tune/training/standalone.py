@@ -20,6 +20,7 @@ def train(
     *,
     cache_dir: Path | None = None,
     on_epoch: Callable[[dict[str, Any]], None] = lambda record: None,
+    notice: Callable[[str], None] = lambda line: None,
 ) -> Training:
     """Trains the default configuration of an experiment, without Ray.
 
@@ -28,6 +29,7 @@ def train(
         directory: Folder of epochs and checkpoint; a training found there is continued.
         cache_dir: Root of the node's caches.
         on_epoch: Called with the record of every epoch.
+        notice: Called with what people must know before it begins.
 
     Raises:
         UserError: When the data or the configuration cannot be used.
@@ -36,6 +38,8 @@ def train(
     workspace = open_workspace(experiment, cache_dir)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, Path(directory))
+    for line in workspace.teacher_notices(training.config):
+        notice(line)
     try:
         # Epochs logged after the last checkpoint are trained and logged again.
         training.restore()

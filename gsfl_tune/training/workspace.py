@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import logging
 from pathlib import Path
 from typing import Literal
 
@@ -28,8 +27,6 @@ from gsfl_tune.training.caches.features import (
 )
 from gsfl_tune.training.caches.open_files import allow_open_files
 from gsfl_tune.training.caches.teacher import Teacher, seen_by
-
-log = logging.getLogger("gsfl_tune.training")
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
@@ -205,10 +202,14 @@ class Workspace:
         if key not in self._teachers:
             with activity(f"loading the teacher {path}"):
                 teacher = Teacher(Path(path), self.dataset.classes, config.data.fit)
-            for notice in seen_by(teacher, self.dataset):
-                log.warning("%s", notice)
+            seen_by(teacher, self.dataset)
             self._teachers = {key: teacher}
         return self._teachers[key]
+
+    def teacher_notices(self, config: Config) -> list[str]:
+        """Says what people must know of the teacher of a configuration, as `teacher` checks it."""
+        teacher = self.teacher(config)
+        return [] if teacher is None else seen_by(teacher, self.dataset)
 
     def teacher_tables(self, config: Config, *, views: bool) -> list[torch.Tensor]:
         """What the teacher says of the pool: (N, C) float32 of each fixed view, or of the centres.

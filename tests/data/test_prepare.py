@@ -391,3 +391,26 @@ def test_more_pixels_than_allowed_are_broken(tmp_path, cache):
     (broken,) = prepare(config, cache_dir=cache).broken
     assert "100 x 100 pixels are more than data.max_pixels" in broken.reason
     assert not prepare(configure("folder", root), cache_dir=cache).broken
+
+
+def test_a_model_can_say_what_it_has_seen(folder, cache):
+    def seen(*, validation=True, **settings):
+        config = configure("folder", folder, **settings)
+        return prepare(config, cache_dir=cache).trained_on(validation=validation)
+
+    record = seen()
+    assert record == seen()
+    assert record["validation"]
+    assert not seen(validation=False)["validation"]
+    # Another split divides the same images, and has other test images.
+    other = seen(split={"seed": 1})
+    assert other["images"] == record["images"]
+    assert other["test"] != record["test"]
+    # The same test images, whatever is trained on.
+    few = seen(shots=2)
+    assert (few["images"], few["test"]) == (record["images"], record["test"])
+    assert not few["validation"]
+    shutil.move(folder / "cat" / "000.png", folder / "dog" / "moved.png")
+    assert seen()["images"] == record["images"]
+    (folder / "dog" / "moved.png").unlink()
+    assert seen()["images"] != record["images"]

@@ -83,6 +83,24 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
             )
         ],
     ),
+    "distillation without a teacher": (
+        HEAD + "loss:\n  distill: {weight: {float: [0, 2]}}\n",
+        [
+            (
+                4,
+                "loss.distill.weight",
+                [
+                    "found 2 without training.teacher",
+                    "allowed 0, or training.teacher: the directory",
+                ],
+            )
+        ],
+    ),
+    "colours of cached activations": (
+        HEAD.replace("typefaces}", "typefaces, views: 4}")
+        + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",
+        [(4, "training.finetune.fourier", ["found 0.5 with data.views", "blocks: all"])],
+    ),
     "wrong section": (
         HEAD + "loss:\n  latent_dim: 5\n",
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],

@@ -106,7 +106,10 @@ def data_paths(experiment: Experiment) -> list[str]:
             # a source of a package, which may be no file, only that knows.
             paths = [path for path in paths if os.path.exists(path)]
         paths += [data.root] if data.root is not None else []
-    for leaf in ("data.exclude", "data.class_text", "model.weights", "model.groups.taxonomy"):
+    for leaf in (
+        *("data.exclude", "data.class_text"),
+        *("model.weights", "model.groups.taxonomy", "training.teacher"),
+    ):
         # Loading has made the paths of files absolute; what is left are names.
         values = [str(value) for value in experiment.values(leaf)]
         paths += [value for value in values if value.startswith("/") or "://" in value]

@@ -7,6 +7,7 @@ import os
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import optuna
@@ -25,7 +26,7 @@ from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.pricing.cost import cost_problems, pretrained
+from gsfl_tune.training.pricing.cost import cost_problems, pretrained, teachers
 
 
 @dataclass(frozen=True)
@@ -183,6 +184,11 @@ def refuse_what_fails_later(
         search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)
     )
     own = experiment.defaults()
+    if (largest := max(experiment.values("loss.distill.weight"))) > 0:
+        for path, fit in product(teachers(experiment), experiment.values("data.fit")):
+            case = {"training.teacher": str(path), "loss.distill.weight": largest, "data.fit": fit}
+            for line in workspace.teacher_notices(experiment.fixed(case).defaults()):
+                notice(line)
     workspace.backbone(own)
     if address or os.environ.get("RAY_ADDRESS"):
         return

@@ -113,7 +113,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
         + (_UPDATE * (trained + head) + _orthogonalising(config, reads)) * updates
     )
     where = "cached" if cached else "images"
-    kind = (model.backbone, str(blocks), str(size), where)
+    kind: tuple[str, ...] = (model.backbone, str(blocks), str(size), where)
     kind += tuple(word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED)
     kind += _method(config)
     if taught:

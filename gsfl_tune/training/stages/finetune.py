@@ -15,6 +15,7 @@ from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import DecodedImages
+from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
@@ -130,6 +131,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         total = per_epoch * config.epochs
         meter = LossMeter()
         mixing, streams = Mixing(config.mixup, config.cutmix), Streams(seed)
+        swap = FourierSwap(config.fourier, config.fourier_band)
         batches = self._batches.train_batches(epoch, seed)
         self._seed_drop_paths(seed)
         self.module.train()
@@ -139,8 +141,9 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
+                mixed = mixing(swap(batch, streams), streams)
                 # The same number of pieces on every rank: that of the smallest share.
-                for part in self._micro_batches(mixing(batch, streams), whole // ranks):
+                for part in self._micro_batches(mixed, whole // ranks):
                     taught = self._batches.taught(part)
                     meter.add(self._step(taught, len(part) / whole / held), len(part))
                 if place + 1 == held:

@@ -178,6 +178,25 @@ def test_a_method_of_two_views_needs_two_fixed_ones():
         assert not cost_problems(Experiment.parse(text, overrides=[f"data.views={views}"]))
 
 
+def test_a_teacher_is_priced_and_sees_one_view(tmp_path):
+    bundle = tmp_path / "best"
+    bundle.mkdir()
+    (bundle / "model.safetensors").write_bytes(b"0" * 12_000)
+    text = HEAD + (
+        f"training: {{teacher: {bundle}, finetune: {{epochs: 1}}, method: METHOD}}\n"
+        "loss: {distill: {weight: {float: [0, 1]}}}\n"
+    )
+    alone = Experiment.parse(text.replace("METHOD", "rdrop"))
+    without = alone.fixed({"loss.distill.weight": 0.0})
+    assert largest_model(alone).bytes - largest_model(without).bytes == 12_000
+    assert not cost_problems(alone)
+    two = Experiment.parse(text.replace("METHOD", "{choice: [single, two_views]}"))
+    [problem] = cost_problems(two)
+    assert problem.path == "training.method"
+    assert problem.message.startswith("found two_views with loss.distill, allowed methods of one")
+    assert not cost_problems(two.fixed({"loss.distill.weight": 0.0}))
+
+
 def test_the_step_that_is_rehearsed_has_all_views_of_the_space():
     text = HEAD + "training: {finetune: {epochs: 1}, method: {choice: [single, two_views]}}\n"
     assert largest_config(Experiment.parse(text)).training.method == "two_views"
