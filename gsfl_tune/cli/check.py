@@ -44,7 +44,7 @@ class Check(Command):
 
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
-            from gsfl_tune.training.pricing.cost import cost_problems
+            from gsfl_tune.training.pricing.problems import cost_problems
 
             experiment = load_experiment(args)
             problems = cost_problems(experiment)
@@ -251,7 +251,8 @@ def _few(experiment: Experiment) -> list[str]:
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """Describes what trials of the last blocks cache, and where they cannot."""
-    from gsfl_tune.training.pricing.cost import gib, prefix_caches, whole_backbones
+    from gsfl_tune.training.pricing.cost import gib
+    from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
 
     notes: list[str] = []
     if max(experiment.values("training.finetune.epochs")) == 0:

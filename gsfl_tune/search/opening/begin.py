@@ -26,7 +26,8 @@ from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
 from gsfl_tune.training import Workspace, resolve_device
-from gsfl_tune.training.pricing.cost import cost_problems, pretrained, teachers
+from gsfl_tune.training.pricing.cost import pretrained, teachers
+from gsfl_tune.training.pricing.problems import cost_problems
 
 
 @dataclass(frozen=True)

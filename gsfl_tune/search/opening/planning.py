@@ -29,8 +29,8 @@ from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.precision import prefix_uses_bf16
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
-from gsfl_tune.training.pricing.cost import prefix_caches
 from gsfl_tune.training.pricing.passes import feature_passes, strengths
+from gsfl_tune.training.pricing.prefix_caches import prefix_caches
 
 # Slots that are timed in parallel: neighbours compete for memory bandwidth.
 _MEASURED_SLOTS = 8

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
-from gsfl_tune.experiment import Experiment, Problem
-from gsfl_tune.methods import method_class
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
-    BackboneError,
-    CannotCut,
     HeadKind,
     Reads,
-    boundary_shape,
-    map_shape,
     part_size,
-    pooling_class,
     pooling_dim,
     probe,
     projection_channels,
-    reading_problem,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
-from gsfl_tune.training.pricing.finetune_problems import finetune_problems
+from gsfl_tune.training.pricing.cases import cases, reads_of
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
 _TRAINED_BYTES = 16
 _FROZEN_BYTES = 4
-_BYTES = {"fp32": 4, "fp16": 2}
 # Used if the classes are unknown until the data is read: more than most data sets have.
 _UNKNOWN_CLASSES = 1000
 
@@ -61,29 +52,6 @@ class LargestModel:
     feature_dim: int
     latent_dim: int
     class_count: int
-
-
-@dataclass(frozen=True)
-class PrefixCache:
-    """Describes a cache of activations in front of trained blocks, and its size.
-
-    Attributes:
-        backbone: The backbone.
-        blocks: How many of its last blocks are trained.
-        image_size: Side of the images in pixels.
-        views: Fixed views of an image; the cache also holds its centre.
-        image_bytes: Bytes of one image in all views.
-        problem: Why the backbone cannot be cut there; the whole backbone then runs.
-        reads: What the pooling reads of it.
-    """
-
-    backbone: str
-    blocks: int
-    image_size: int
-    views: int
-    image_bytes: int
-    problem: str | None = None
-    reads: Reads = "map"
 
 
 @dataclass(frozen=True)
@@ -137,7 +105,7 @@ def largest_case(experiment: Experiment) -> tuple[Experiment, LargestModel]:
         BackboneError: A backbone cannot be built.
     """
     classes = class_count(experiment)
-    priced = [(case, _price(case, classes)) for case in _cases(experiment)]
+    priced = [(case, _price(case, classes)) for case in cases(experiment)]
     return max(priced, key=lambda each: each[1].bytes)
 
 
@@ -226,55 +194,6 @@ def class_count(experiment: Experiment) -> int:
     return _UNKNOWN_CLASSES if known is None else max(2, known)
 
 
-def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
-    """Returns every cache of activations that trials of a space may fill, the largest first.
-
-    Raises:
-        BackboneError: A backbone cannot be built.
-    """
-    caches: dict[tuple[str, int, int, Reads], PrefixCache] = {}
-    for case in _cases(experiment):
-        views = max(case.values("data.views"))
-        if views == 0 or max(case.values("training.finetune.epochs")) == 0:
-            continue
-        each = max(_BYTES[name] for name in case.values("training.cache_precision"))
-        backbone, reads = case.values("model.backbone")[0], _reads(case)
-        others = [size for size in case.values("data.eval_image_size") if size is not None]
-        for size in case.values("data.image_size"):
-            for blocks in case.values("training.finetune.blocks"):
-                if blocks == "all" or blocks >= probe(backbone, reads).blocks:
-                    continue
-                count, problem = 0, None
-                try:
-                    count = views * math.prod(boundary_shape(backbone, blocks, size, reads))
-                    # Of each image also the centre, at its own size.
-                    count += math.prod(
-                        boundary_shape(backbone, blocks, max([*others] or [size]), reads)
-                    )
-                except CannotCut as error:
-                    problem = str(error)
-                caches[backbone, blocks, size, reads] = PrefixCache(
-                    backbone, blocks, size, views, count * each, problem, reads
-                )
-    return sorted(caches.values(), key=lambda cache: -cache.image_bytes)
-
-
-def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
-    """Returns backbones for which a block count of the space covers all: name, that count, all.
-
-    Raises:
-        BackboneError: A backbone cannot be built.
-    """
-    found = {}
-    for case in _cases(experiment):
-        backbone = case.values("model.backbone")[0]
-        count = probe(backbone, _reads(case)).blocks
-        for blocks in case.values("training.finetune.blocks"):
-            if blocks != "all" and blocks >= count:
-                found[backbone, blocks] = (backbone, blocks, count)
-    return list(found.values())
-
-
 def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     """Returns the bytes that a trial can use on this machine, and whose memory they are."""
     import psutil
@@ -290,64 +209,6 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     return int(psutil.virtual_memory().total), "memory"
 
 
-def cost_problems(experiment: Experiment) -> list[Problem]:
-    """Returns models of the space that cannot fit, and backbones whose maps are too small."""
-    problems = []
-
-    def add(path: str, message: str) -> None:
-        problems.append(Problem(*experiment.locate(path), path, message))
-
-    for case in _cases(experiment):
-        backbone = case.values("model.backbone")[0]
-        pooling = case.values("model.pooling")[0]
-        if problem := reading_problem(backbone, pooling_class(pooling).reads):
-            add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
-            continue
-        sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
-        for size in dict.fromkeys(size for size in sizes if size is not None):
-            try:
-                _, height, width = map_shape(backbone, size, pooling_class(pooling).reads)
-            except BackboneError as error:
-                add("model.backbone", str(error))
-                continue
-            if height * width < pooling_class(pooling).fewest_positions:
-                add(
-                    "model.pooling",
-                    f"found {pooling}, but {backbone} gives a map of {height} x {width} positions "
-                    f"for images of {size} px; allowed: average, or a larger data.image_size",
-                )
-        for path, message in finetune_problems(case):
-            add(path, message)
-    for name in experiment.values("training.method"):
-        views = method_class(name).views
-        few = [n for n in experiment.values("data.views") if 0 < n < views]
-        if few:
-            add(
-                "data.views",
-                f"found {few[0]}, but method {name} shows {views} views of an image "
-                f"at a time; allowed: 0, or {views} and more",
-            )
-        if views > 1 and teachers(experiment):
-            add(
-                "training.method",
-                f"found {name} with loss.distill, allowed methods of one view of an image: the "
-                "teacher sees what the student sees",
-            )
-    if problems:
-        return list(dict.fromkeys(problems))
-    model = largest_model(experiment)
-    available, whose = memory_of_a_trial(experiment)
-    if model.bytes > available:
-        file, line = experiment.locate("model.pooling")
-        message = (
-            f"found a largest model of {gib(model.bytes)} ({model.backbone}, {model.pooling} "
-            f"pooling to {model.feature_dim:,} dimensions, latent_dim {model.latent_dim}), "
-            f"allowed {gib(available)}, the {whose} of a trial"
-        )
-        problems.append(Problem(file, line, "model", message))
-    return problems
-
-
 def gib(count: int) -> str:
     """Formats bytes in words."""
     return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
@@ -357,35 +218,11 @@ def pretrained(experiment: Experiment) -> list[tuple[str, str, Reads]]:
     """Returns each backbone of a space, its possible weights and what is read, once each."""
     return list(
         dict.fromkeys(
-            (case.values("model.backbone")[0], weights, _reads(case))
-            for case in _cases(experiment)
+            (case.values("model.backbone")[0], weights, reads_of(case))
+            for case in cases(experiment)
             for weights in case.values("model.weights")
         )
     )
-
-
-def _reads(case: Experiment) -> Reads:
-    """Returns what the one pooling of a case reads."""
-    return pooling_class(case.values("model.pooling")[0]).reads
-
-
-def _cases(experiment: Experiment) -> Iterator[Experiment]:
-    """Yields the experiment for each named mapping, backbone, pooling and head of a trial."""
-    named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
-    paths = [*named, "model.backbone", "model.pooling", "model.head"]
-
-    def fixed(one: Experiment, rest: list[str]) -> Iterator[Experiment]:
-        if not rest:
-            yield one
-            return
-        values = one.values(rest[0])
-        if len(values) == 1:
-            yield from fixed(one, rest[1:])
-            return
-        for value in values:
-            yield from fixed(one.fixed({rest[0]: value}), rest[1:])
-
-    return fixed(experiment, paths)
 
 
 def _price(case: Experiment, classes: int) -> LargestModel:
@@ -393,7 +230,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         return max(case.values(path))
 
     backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
-    facts = probe(backbone, _reads(case))
+    facts = probe(backbone, reads_of(case))
     channels = max(
         projection_channels(pooling, requested, facts.channels) or facts.channels
         for requested in case.values("model.pooling_channels")
@@ -425,7 +262,7 @@ def _trained_parameters(case: Experiment, backbone: str) -> int:
     if max(case.values("training.finetune.epochs")) == 0:
         return 0
     parts = case.values("training.finetune.train")
-    reads = _reads(case)
+    reads = reads_of(case)
     if "all" in parts:
         return probe(backbone, reads).parameters
     rank = max(case.values("training.finetune.adapter_rank"))

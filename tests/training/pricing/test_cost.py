@@ -18,15 +18,14 @@ from gsfl_tune.models import create_head
 from gsfl_tune.training.pricing.cost import (
     checkpoint_bytes,
     class_count,
-    cost_problems,
     head_parameters,
     largest_model,
-    prefix_caches,
     search_cost,
     term_bytes,
-    whole_backbones,
 )
 from gsfl_tune.training.pricing.one_step import largest_config
+from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
+from gsfl_tune.training.pricing.problems import cost_problems
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
 

@@ -1,0 +1,32 @@
+"""The parts of a space that are priced one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.models import Reads, pooling_class
+
+
+def cases(experiment: Experiment) -> Iterator[Experiment]:
+    """Yields the experiment for each named mapping, backbone, pooling and head of a trial."""
+    named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
+    paths = [*named, "model.backbone", "model.pooling", "model.head"]
+
+    def fixed(one: Experiment, rest: list[str]) -> Iterator[Experiment]:
+        if not rest:
+            yield one
+            return
+        values = one.values(rest[0])
+        if len(values) == 1:
+            yield from fixed(one, rest[1:])
+            return
+        for value in values:
+            yield from fixed(one.fixed({rest[0]: value}), rest[1:])
+
+    return fixed(experiment, paths)
+
+
+def reads_of(case: Experiment) -> Reads:
+    """Returns what the one pooling of a case reads."""
+    return pooling_class(case.values("model.pooling")[0]).reads

@@ -1,0 +1,68 @@
+"""Models of a space that do not fit, said before anything is trained."""
+
+from __future__ import annotations
+
+from gsfl_tune.experiment import Experiment, Problem
+from gsfl_tune.methods import method_class
+from gsfl_tune.models import BackboneError, map_shape, pooling_class, reading_problem
+from gsfl_tune.training.pricing.cases import cases
+from gsfl_tune.training.pricing.cost import gib, largest_model, memory_of_a_trial, teachers
+from gsfl_tune.training.pricing.finetune_problems import finetune_problems
+
+
+def cost_problems(experiment: Experiment) -> list[Problem]:
+    """Returns models of the space that cannot fit, and backbones whose maps are too small."""
+    problems = []
+
+    def add(path: str, message: str) -> None:
+        problems.append(Problem(*experiment.locate(path), path, message))
+
+    for case in cases(experiment):
+        backbone = case.values("model.backbone")[0]
+        pooling = case.values("model.pooling")[0]
+        if problem := reading_problem(backbone, pooling_class(pooling).reads):
+            add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
+            continue
+        sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
+        for size in dict.fromkeys(size for size in sizes if size is not None):
+            try:
+                _, height, width = map_shape(backbone, size, pooling_class(pooling).reads)
+            except BackboneError as error:
+                add("model.backbone", str(error))
+                continue
+            if height * width < pooling_class(pooling).fewest_positions:
+                add(
+                    "model.pooling",
+                    f"found {pooling}, but {backbone} gives a map of {height} x {width} positions "
+                    f"for images of {size} px; allowed: average, or a larger data.image_size",
+                )
+        for path, message in finetune_problems(case):
+            add(path, message)
+    for name in experiment.values("training.method"):
+        views = method_class(name).views
+        few = [n for n in experiment.values("data.views") if 0 < n < views]
+        if few:
+            add(
+                "data.views",
+                f"found {few[0]}, but method {name} shows {views} views of an image "
+                f"at a time; allowed: 0, or {views} and more",
+            )
+        if views > 1 and teachers(experiment):
+            add(
+                "training.method",
+                f"found {name} with loss.distill, allowed methods of one view of an image: the "
+                "teacher sees what the student sees",
+            )
+    if problems:
+        return list(dict.fromkeys(problems))
+    model = largest_model(experiment)
+    available, whose = memory_of_a_trial(experiment)
+    if model.bytes > available:
+        file, line = experiment.locate("model.pooling")
+        message = (
+            f"found a largest model of {gib(model.bytes)} ({model.backbone}, {model.pooling} "
+            f"pooling to {model.feature_dim:,} dimensions, latent_dim {model.latent_dim}), "
+            f"allowed {gib(available)}, the {whose} of a trial"
+        )
+        problems.append(Problem(file, line, "model", message))
+    return problems
