@@ -24,8 +24,11 @@ _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
 NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "data.augment.": [_FINETUNE, {"data.views": _POSITIVE}],
     "data.augment.transforms.": [_FINETUNE, {"data.views": _POSITIVE}],
-    "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
+    "model.pooling_channels": [
+        {"model.pooling": Condition(("bilinear", "compact_bilinear", "isqrt_cov"))}
+    ],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
+    "model.gem_power": [{"model.pooling": Condition(("gem",))}],
     "model.dropout": [_ENCODER],
     "model.latent_dim": [_ENCODER],
     "model.decoder": [_GSFL],

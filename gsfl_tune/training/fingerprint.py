@@ -18,6 +18,7 @@ _LATER = (
     "data.class_text",
     "data.point_columns",
     "data.attribute_columns",
+    "model.gem_power",
     "data.augment.policy",
     "data.augment.erasing",
     "loss.class_weights",

@@ -29,6 +29,7 @@ def test_a_training_is_known_by_what_an_earlier_version_wrote(written):
         {"data": {"path": "photos", "shots": 3}},
         {"loss": {"class_weights": 0.5}},
         {"training": {"balanced_sampling": 0.5}},
+        {"model": {"gem_power": 4}},
         {"training": {"finetune": {"cutmix": 0.2}}},
     ],
 )

@@ -81,9 +81,10 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     frozen = 0.0 if cached else backbone.frozen
     method = method_class(config.training.method)
     views, passes = method.views, method.head_passes
+    trained = backbone.trained + pooling_class(model.pooling).operations(_channels(config))
     operations = (
-        train * (_STEP * (views * backbone.trained + 2 * passes * head) + views * frozen)
-        + validation * (backbone.trained + 2 * head + frozen)
+        train * (_STEP * (views * trained + 2 * passes * head) + views * frozen)
+        + validation * (trained + 2 * head + frozen)
         + _UPDATE * (backbone.parameters + head) * updates
     )
     where = "cached" if cached else "images"
@@ -97,9 +98,14 @@ def _method(config: Config) -> tuple[str, ...]:
     return () if name == "single" else (name,)
 
 
-def _head_parameters(config: Config, classes: int) -> int:
+def _channels(config: Config) -> int:
+    """Channels that the pooling sees."""
     model = config.model
     channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
-    wanted = projection_channels(model.pooling, model.pooling_channels, channels)
-    dim = pooling_dim(model.pooling, wanted or channels, dim=model.pooling_dim)
+    return projection_channels(model.pooling, model.pooling_channels, channels) or channels
+
+
+def _head_parameters(config: Config, classes: int) -> int:
+    model = config.model
+    dim = pooling_dim(model.pooling, _channels(config), dim=model.pooling_dim)
     return head_parameters(model.head, dim, model.latent_dim, classes)
