@@ -31,7 +31,10 @@ GROUPS: dict[Kind, str] = {
 
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
-    "pooling": ("average", "bilinear", "compact_bilinear", "native"),
+    "pooling": (
+        *("average", "bilinear", "compact_bilinear", "native"),
+        *("cls", "cls_mean", "gem", "isqrt_cov"),
+    ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),
     "method": ("single", "rdrop", "two_views", "sam"),

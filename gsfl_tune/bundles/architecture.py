@@ -40,6 +40,7 @@ class Architecture:
     feature_scale: float
     dropout: float
     head: Literal["encoder", "linear"] = "encoder"
+    gem_power: float | None = None  # of generalised mean pooling
 
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
@@ -58,6 +59,7 @@ class Architecture:
             feature_scale=network.head.feature_scale,
             dropout=0.0 if linear else model.dropout,
             head="linear" if linear else "encoder",
+            gem_power=recipe.gem_power,
         )
 
     @classmethod
@@ -117,8 +119,9 @@ class Architecture:
         if self.projection:
             before, channels = self.projection
             projection = Projection(torch.empty(channels, before), torch.empty(before))
-        options = {} if self.pooling_dim is None else {"dim": self.pooling_dim}
-        pooling = create_pooling(self.pooling, channels, **options)
+        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+        given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
+        pooling = create_pooling(self.pooling, channels, **given)
         return Network(backbone, projection, pooling, self._head(pooling.dim))
 
     def _head(self, feature_dim: int) -> PlainHead:

@@ -61,10 +61,16 @@ class ModelConfig(Section):
     pooling_channels: int | None = Field(
         None,
         ge=1,
-        description="Channels kept by the PCA projection before bilinear pooling "
-        "(default 128 for bilinear, 512 for compact_bilinear).",
+        description="Channels kept by the PCA projection before bilinear and covariance pooling "
+        "(default 128 for bilinear and isqrt_cov, 512 for compact_bilinear).",
     )
     pooling_dim: int = Field(8192, ge=16, description="Output size D of compact bilinear pooling.")
+    gem_power: float = Field(
+        3.0,
+        ge=1.0,
+        le=64.0,
+        description="Power p of generalised mean pooling: 1 is the mean, a large one the maximum.",
+    )
     dropout: float = Field(
         0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
     )

@@ -40,8 +40,11 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         for name in ("operations", "magnitude")
     },
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
-    "model.pooling_channels": [{"model.pooling": Condition(("bilinear", "compact_bilinear"))}],
+    "model.pooling_channels": [
+        {"model.pooling": Condition(("bilinear", "compact_bilinear", "isqrt_cov"))}
+    ],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
+    "model.gem_power": [{"model.pooling": Condition(("gem",))}],
     "model.dropout": [_ENCODER],
     "model.latent_dim": [_ENCODER],
     "model.decoder": [_GSFL],

@@ -19,6 +19,7 @@ _LATER = (
     "data.class_text",
     "data.point_columns",
     "data.attribute_columns",
+    "model.gem_power",
     "data.augment.policy",
     "data.augment.erasing",
     "data.augment.rand_operations",

@@ -20,7 +20,7 @@ INTEGERS = {
 }
 WORDS = {
     "model.head": ["gsfl", "plain"],
-    "model.pooling": ["average", "bilinear", "compact_bilinear"],
+    "model.pooling": ["average", "bilinear", "compact_bilinear", "gem"],
     "training.head.optimizer": ["adamw", "sgd"],
     "data.fit": ["crop", "pad", "squash"],
 }

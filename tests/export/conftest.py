@@ -69,7 +69,12 @@ def make_network(config: Config) -> Network:
         channels = config.model.pooling_channels
         weight = torch.linalg.qr(torch.randn(backbone.channels, channels))[0].T.contiguous()
         projection = Projection(weight, 0.1 * torch.randn(backbone.channels))
-    pooling = create_pooling(config.model.pooling, channels, dim=config.model.pooling_dim)
+    pooling = create_pooling(
+        config.model.pooling,
+        channels,
+        dim=config.model.pooling_dim,
+        power=config.model.gem_power,
+    )
     kind = GsflHead if config.model.head == "gsfl" else PlainHead
     head = kind(
         pooling.dim,

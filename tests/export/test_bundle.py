@@ -47,8 +47,14 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "compact_bilinear", "pooling_channels": 16, "pooling_dim": 64},
         {"pooling": "native", "backbone": "test_convnext"},
         {"pooling": "native", "backbone": "mobilenetv3_small_050"},
+        {"pooling": "cls_mean", "backbone": "test_vit"},
+        {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
+        {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
     ],
-    ids=["plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"],
+    ids=[
+        *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
+        *("class token and mean", "generalised mean", "covariance"),
+    ],
 )
 def test_every_head_and_pooling_survives(tmp_path, images, model):
     config = make_config(**model)

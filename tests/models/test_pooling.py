@@ -1,8 +1,15 @@
+import numpy as np
 import pytest
 import torch
 from torch.autograd import gradcheck
 
-from gsfl_tune.models import create_pooling, pooling_dim, projection_channels
+from gsfl_tune.models import (
+    BackboneError,
+    create_backbone,
+    create_pooling,
+    pooling_dim,
+    projection_channels,
+)
 from gsfl_tune.models.pooling import signed_sqrt
 
 
@@ -70,7 +77,86 @@ def test_signed_sqrt_has_a_bounded_slope_and_keeps_the_sign():
     assert float(x.grad.max()) == pytest.approx(0.5e4, rel=1e-3)
 
 
-@pytest.mark.parametrize("name", ["average", "bilinear", "compact_bilinear"])
+@pytest.mark.parametrize("power", [1.0, 3.0, 64.0])
+def test_generalised_mean_is_that_of_a_loop(power):
+    maps = 30 * torch.randn(2, 3, 4, 5, generator=torch.Generator().manual_seed(0)).double()
+    found = create_pooling("gem", 3, power=power)(maps)
+    for image in range(2):
+        for channel in range(3):
+            values = [max(float(x), 1e-6) for x in maps[image, channel].flatten()]
+            mean = sum(x**power for x in values) / len(values)
+            assert float(found[image, channel]) == pytest.approx(mean ** (1 / power), rel=1e-9)
+    single = create_pooling("gem", 3, power=power)(maps.float())
+    assert torch.allclose(single, found.float(), rtol=1e-4)  # nothing leaves the range of float32
+
+
+def newton_schulz(covariance):
+    """Equations 3 to 5 of Li et al., with numbers of one image."""
+    trace = np.trace(covariance)
+    y, z = covariance / trace, np.eye(len(covariance))
+    for _ in range(5):
+        zy = z @ y
+        y, z = 0.5 * y @ (3 * np.eye(len(y)) - zy), 0.5 * (3 * np.eye(len(y)) - zy) @ z
+    return np.sqrt(trace) * y
+
+
+def test_covariance_pooling_is_newton_schulz_of_the_covariance():
+    mixing = torch.randn(6, 6, generator=torch.Generator().manual_seed(1)).double()
+    maps = torch.randn(2, 6, 7, 8, generator=torch.Generator().manual_seed(0)).double()
+    maps = torch.einsum("dc,bchw->bdhw", mixing, maps) + 5
+    pooling = create_pooling("isqrt_cov", 6)
+    found, single = pooling(maps), pooling(maps.float())
+    assert found.shape == (2, 21)
+    for image in range(2):
+        covariance = np.cov(maps[image].flatten(1).numpy(), bias=True)
+        expected = newton_schulz(covariance)[np.triu_indices(6)]
+        np.testing.assert_allclose(found[image].numpy(), expected, rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(single[image].numpy(), expected, rtol=1e-3, atol=1e-4)
+
+
+def test_five_steps_come_near_the_square_root():
+    """Of 16 channels with like variances, as behind a projection that spreads them."""
+    maps = torch.randn(1, 16, 20, 20, generator=torch.Generator().manual_seed(0))
+    covariance = torch.cov(maps[0].flatten(1), correction=0).double()
+    values, vectors = torch.linalg.eigh(covariance)
+    root = (vectors * values.sqrt()) @ vectors.T
+    found = create_pooling("isqrt_cov", 16)(maps)[0].double()
+    expected = root[*torch.triu_indices(16, 16)]
+    assert (found - expected).norm() <= 0.03 * expected.norm()
+
+
+def test_an_image_without_contrast_has_a_covariance_of_nothing():
+    maps = torch.full((1, 4, 3, 3), 2.0, requires_grad=True)
+    pooled = create_pooling("isqrt_cov", 4)(maps)
+    pooled.sum().backward()
+    assert not pooled.any()
+    assert maps.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", ["test_vit", "deit_tiny_distilled_patch16_224"])
+def test_class_token_and_mean(name):
+    """DeiT's second class token is neither the token nor a position."""
+    backbone = create_backbone(name, "none", reads="tokens")
+    images = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        tokens = backbone.model.forward_features(images)
+        one, both = (
+            create_pooling(each, backbone.channels)(backbone(images))
+            for each in ("cls", "cls_mean")
+        )
+    assert torch.equal(one, tokens[:, 0])
+    mean = tokens[:, backbone.model.num_prefix_tokens :].mean(dim=1)
+    assert torch.allclose(both, torch.cat([tokens[:, 0], mean], dim=1), atol=1e-6)
+    assert tokens.shape[1] == 16 + (2 if "distilled" in name else 1)
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "test_vit2", "swin_tiny_patch4_window7_224"])
+def test_models_without_a_class_token_are_refused(name):
+    with pytest.raises(BackboneError, match=f"{name!r} has no class token"):
+        create_backbone(name, "none", reads="tokens")
+
+
+@pytest.mark.parametrize("name", ["average", "bilinear", "compact_bilinear", "gem", "isqrt_cov"])
 def test_shapes_gradients_and_precision(name):
     pooling = create_pooling(name, 3, dim=16)
     maps = torch.randn(2, 3, 2, 3, dtype=torch.float64, requires_grad=True)

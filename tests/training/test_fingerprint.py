@@ -31,6 +31,7 @@ def test_a_training_is_known_by_what_an_earlier_version_wrote(written):
         {"loss": {"logit_adjustment": 1.0}},
         {"loss": {"focal": 2.0}},
         {"training": {"balanced_sampling": 0.5}},
+        {"model": {"gem_power": 4}},
         {"training": {"finetune": {"cutmix": 0.2}}},
     ],
 )

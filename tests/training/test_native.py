@@ -1,4 +1,4 @@
-"""Trainings on what a model's own head gives: resumed, cut, cached, and compared with the mean."""
+"""Trainings on other features than the mean: resumed, cut, cached, and compared with the mean."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ STAGES = {
 def config_of(backbone, pooling="native", views=0, **training):
     return tiny_config(
         data={"views": views},
-        model={"backbone": backbone, "pooling": pooling},
+        model={"backbone": backbone, "pooling": pooling, "pooling_channels": 8},
         training={**STAGES, **training},
     )
 
@@ -49,9 +49,18 @@ def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_p
 
 
 @pytest.mark.parametrize("views", [0, 2])
-@pytest.mark.parametrize("backbone", ["test_convnext", "test_vit"])
-def test_resuming_equals_never_having_stopped(workspace, tmp_path, backbone, views):
-    config = config_of(backbone, views=views, ema=0.5)
+@pytest.mark.parametrize(
+    ("backbone", "pooling"),
+    [
+        ("test_convnext", "native"),
+        ("test_vit", "native"),
+        ("test_vit", "cls_mean"),
+        ("test_vit", "gem"),
+        ("test_vit", "isqrt_cov"),
+    ],
+)
+def test_resuming_equals_never_having_stopped(workspace, tmp_path, backbone, pooling, views):
+    config = config_of(backbone, pooling, views=views, ema=0.5)
     whole = run(Training(config, workspace, tmp_path / "whole"))
     first = Training(config, workspace, tmp_path / "parts")
     first.run_epoch()
@@ -75,6 +84,16 @@ def test_the_norm_behind_the_mean_is_trained_with_the_last_block(workspace, tmp_
     changed = {name for name, tensor in pretrained.items() if not torch.equal(tuned[name], tensor)}
     assert "head.norm.weight" in changed
     assert not any(name.startswith(("stem", "stages.0")) for name in changed)
+
+
+def test_every_power_has_features_of_its_own(workspace):
+    features = [
+        workspace.features(
+            tiny_config(model={"backbone": "test_vit", "pooling": "gem", "gem_power": power})
+        )
+        for power in (1, 64)
+    ]
+    assert (features[0] - features[1]).norm(dim=1).min() > 0.1
 
 
 def test_features_are_those_of_the_head(workspace):

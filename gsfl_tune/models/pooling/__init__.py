@@ -7,7 +7,10 @@ import torch
 from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
+from gsfl_tune.models.pooling.cls import ClassToken, ClassTokenAndMean
 from gsfl_tune.models.pooling.compact_bilinear import CompactBilinearPooling
+from gsfl_tune.models.pooling.gem import GeneralisedMeanPooling
+from gsfl_tune.models.pooling.isqrt_cov import IsqrtCovPooling
 from gsfl_tune.models.pooling.native import NativePooling
 from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
@@ -15,7 +18,11 @@ __all__ = [
     "POOLINGS",
     "AveragePooling",
     "BilinearPooling",
+    "ClassToken",
+    "ClassTokenAndMean",
     "CompactBilinearPooling",
+    "GeneralisedMeanPooling",
+    "IsqrtCovPooling",
     "NativePooling",
     "Pooling",
     "create_pooling",
@@ -34,6 +41,10 @@ _CLASSES: dict[str, type[Pooling]] = {
     "bilinear": BilinearPooling,
     "compact_bilinear": CompactBilinearPooling,
     "native": NativePooling,
+    "cls": ClassToken,
+    "cls_mean": ClassTokenAndMean,
+    "gem": GeneralisedMeanPooling,
+    "isqrt_cov": IsqrtCovPooling,
 }
 
 
@@ -71,13 +82,16 @@ def pooling_package(name: str) -> tuple[str, ...]:
     return () if added is None else (added.package,)
 
 
-def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) -> Pooling:
+def create_pooling(
+    name: str, channels: int, *, dim: int = 8192, power: float = 3.0, seed: int = 0
+) -> Pooling:
     """Creates the pooling that ``model.pooling`` names.
 
     Args:
         name: One of `POOLINGS`, or of an installed package.
         channels: Number of channels C of the maps, after a projection.
         dim: Size D of compact bilinear pooling, and of others with such a parameter.
+        power: Power p of generalised mean pooling, and of others with such a parameter.
         seed: Seed of the hashes of compact bilinear pooling.
 
     Raises:
@@ -87,7 +101,8 @@ def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) 
     kind = pooling_class(name)
     if kind is CompactBilinearPooling:
         return CompactBilinearPooling(channels, dim, seed)
-    pooling = kind(channels, dim) if kind.takes_dim else kind(channels)
+    settings = [dim] * kind.takes_dim + [power] * kind.takes_power
+    pooling = kind(channels, *settings)
     added = plugins("pooling").get(name)
     if added is not None:
         _check(pooling, str(added))
@@ -97,7 +112,12 @@ def create_pooling(name: str, channels: int, *, dim: int = 8192, seed: int = 0) 
 def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
     """Returns size D of a pooling of maps with so many channels, without using memory for it."""
     if name in _CLASSES:
-        own = {"bilinear": channels**2, "compact_bilinear": dim}
+        own = {
+            "bilinear": channels**2,
+            "compact_bilinear": dim,
+            "cls_mean": 2 * channels,
+            "isqrt_cov": channels * (channels + 1) // 2,
+        }
         return own.get(name, channels)
     with torch.device("meta"):
         return create_pooling(name, channels, dim=dim).dim

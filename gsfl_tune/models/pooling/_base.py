@@ -28,6 +28,7 @@ class Pooling(nn.Module, ABC):
             are projected.
         fewest_positions: Fewest positions of a map for a meaningful result.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
+        takes_power: Whether it is made with ``model.gem_power`` as its second argument.
     """
 
     channels: int
@@ -36,6 +37,16 @@ class Pooling(nn.Module, ABC):
     projected_channels: ClassVar[int | None] = None
     fewest_positions: ClassVar[int] = 1
     takes_dim: ClassVar[bool] = False
+    takes_power: ClassVar[bool] = False
+
+    @classmethod
+    def operations(cls, channels: int) -> float:
+        """Returns the multiplications and additions of one image, where they count beside the rest.
+
+        Args:
+            channels: Number of channels C of the input maps.
+        """
+        return 0.0
 
     @abstractmethod
     def forward(self, maps: Tensor) -> Tensor:

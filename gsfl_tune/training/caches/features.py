@@ -55,6 +55,7 @@ class FeatureRecipe:
     pooling: str
     pooling_channels: int | None
     pooling_dim: int | None
+    gem_power: float | None = None
 
     @classmethod
     def of(cls, config: Config) -> FeatureRecipe:
@@ -68,6 +69,7 @@ class FeatureRecipe:
             pooling=model.pooling,
             pooling_channels=model.pooling_channels if pooling.projected_channels else None,
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
+            gem_power=model.gem_power if pooling.takes_power else None,
         )
 
     @property
@@ -77,9 +79,9 @@ class FeatureRecipe:
 
     def create_pooling(self, channels: int) -> Pooling:
         """Creates the pooling layer for a map of `channels` channels."""
-        if self.pooling_dim is None:
-            return create_pooling(self.pooling, channels)
-        return create_pooling(self.pooling, channels, dim=self.pooling_dim)
+        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+        given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
+        return create_pooling(self.pooling, channels, **given)
 
 
 @dataclass(frozen=True)
@@ -172,6 +174,8 @@ class FeatureExtractor:
     ) -> str:
         """Returns the cache key of the features of `images`."""
         recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
+        if recipe["gem_power"] is None:  # as of versions without it
+            del recipe["gem_power"]
         further = [] if precision == "fp32" else [precision]
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,

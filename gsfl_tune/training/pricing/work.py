@@ -99,6 +99,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     frozen, shown_frozen = (0.0, 0.0) if cached else (backbone.frozen, shown.frozen)
     method = method_class(config.training.method)
     views, passes = method.views * method.feature_passes, method.head_passes
+    pooling = pooling_class(model.pooling).operations(_channels(config))
     whole = stage.train == "all"
     trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
     if not whole:
@@ -106,10 +107,11 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     taught = 0.0
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
-    through = views * (step * backbone.trained + frozen) + 2 * _STEP * passes * head
+    forward = step * backbone.trained + _STEP * pooling + frozen
+    through = views * forward + 2 * _STEP * passes * head
     operations = (
         train * (through + taught)
-        + validation * (shown.trained + 2 * head + shown_frozen)
+        + validation * (shown.trained + pooling + 2 * head + shown_frozen)
         + (_UPDATE * (trained + head) + _orthogonalising(config, reads)) * updates
     )
     where = "cached" if cached else "images"
@@ -149,9 +151,14 @@ def _method(config: Config) -> tuple[str, ...]:
     return () if name == "single" else (name,)
 
 
-def _head_parameters(config: Config, classes: int) -> int:
+def _channels(config: Config) -> int:
+    """Channels that the pooling sees."""
     model = config.model
     channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
-    wanted = projection_channels(model.pooling, model.pooling_channels, channels)
-    dim = pooling_dim(model.pooling, wanted or channels, dim=model.pooling_dim)
+    return projection_channels(model.pooling, model.pooling_channels, channels) or channels
+
+
+def _head_parameters(config: Config, classes: int) -> int:
+    model = config.model
+    dim = pooling_dim(model.pooling, _channels(config), dim=model.pooling_dim)
     return head_parameters(model.head, dim, model.latent_dim, classes)

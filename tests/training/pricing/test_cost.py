@@ -159,6 +159,27 @@ def test_products_of_a_single_position_are_refused():
     assert "resnet18 gives a map of 1 x 1 positions for images of 32 px" in problem.message
 
 
+def test_a_pooling_of_class_tokens_needs_one():
+    text = HEAD + "model:\n  backbone: {choice: [test_vit, resnet18]}\n  pooling: cls\n"
+    (problem,) = cost_problems(Experiment.parse(text))
+    assert (problem.path, problem.line) == ("model.pooling", 5)
+    assert problem.message == (
+        "found cls, but 'resnet18' has no class token; allowed: average, bilinear"
+    )
+    assert not cost_problems(Experiment.parse(text, overrides=["model.backbone=test_vit"]))
+
+
+def test_the_layers_behind_the_map_are_part_of_the_model():
+    text = HEAD + "model: {backbone: mobilenetv3_small_050, head: linear}\n"
+    average, native = (
+        largest_model(Experiment.parse(text, overrides=[f"model.pooling={name}"]))
+        for name in ("average", "native")
+    )
+    assert (average.feature_dim, native.feature_dim) == (288, 1024)
+    convolution, classifier = 288 * 1024 + 1024, (1024 - 288) * native.class_count
+    assert native.parameters - average.parameters == convolution + classifier
+
+
 def test_class_tokens_are_no_feature_map():
     (problem,) = cost_problems(Experiment.parse(HEAD + "model: {backbone: pit_ti_224}\n"))
     assert problem.path == "model.backbone"

@@ -26,6 +26,7 @@ search: {trials: 50, control: 'off'}
         (["data.image_size={int: [64, 256]}", "search.trials=9", "search.control=tuned"], (18, 0)),
         # Of no effect without bilinear pooling.
         (["model.pooling_dim={int: [64, 256]}"], (1, 0)),
+        (["model.pooling=gem", "model.gem_power={int: [1, 4]}"], (4, 0)),
         # Without a head stage nothing trains on the features of views.
         (["data.views=4", "training.head.epochs=0", "training.finetune.epochs=2"], (1, 0)),
     ],

@@ -15,6 +15,25 @@ from gsfl_tune.training.pricing import training_work
 from ..conftest import tiny_config
 
 
+def test_the_steps_of_a_covariance_pooling_are_paid_in_the_finetune_stage():
+    stages = {"head": {"epochs": 1}, "finetune": {"epochs": 1}}
+    bilinear, covariance = (
+        training_work(
+            tiny_config(
+                model={"pooling": pooling, "pooling_channels": 16, "head": "linear"},
+                training=stages,
+            ),
+            train=64,
+            validation=8,
+            classes=4,
+        )
+        for pooling in ("bilinear", "isqrt_cov")
+    )
+    # 16 x 16 against 16 x 17 / 2 numbers, and 15 products of 16 x 16 matrices.
+    assert covariance[0].operations < bilinear[0].operations
+    assert covariance[1].operations > bilinear[1].operations
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_vit", "test_convnext", "resnet10t"])
 @pytest.mark.parametrize("blocks", [1, 2, "all"])
 def test_operations_of_a_backbone_are_those_of_its_parts(name, blocks):
