@@ -46,20 +46,21 @@ class Architecture:
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
         """Returns the architecture of a trained network."""
         model, projection = config.model, None
+        pooling = pooling_class(model.pooling)
         if network.projection is not None:
             projection = (network.backbone.channels, network.projection.channels)
         linear = isinstance(network.head, LinearHead)
         return cls(
             backbone=model.backbone,
             pooling=model.pooling,
-            pooling_dim=model.pooling_dim if pooling_class(model.pooling).takes_dim else None,
+            pooling_dim=model.pooling_dim if pooling.takes_dim else None,
             projection=projection,
             latent_dim=network.head.latent_dim,
             class_count=class_count,
             feature_scale=network.head.feature_scale,
             dropout=0.0 if linear else model.dropout,
             head="linear" if linear else "encoder",
-            gem_power=recipe.gem_power,
+            gem_power=model.gem_power if pooling.takes_power else None,
         )
 
     @classmethod
