@@ -13,20 +13,14 @@ import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.class_text import read_class_texts
-from gsfl_tune.data.decoded import (
-    BrokenImage,
-    DecodedFile,
-    DecodedImages,
-    Geometry,
-    Progress,
-    decode_once,
-)
+from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, Progress
+from gsfl_tune.data.decoded_files import DecodedFiles
 from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import looks_of
-from gsfl_tune.data.messages import MOST_REASONS, broken_message, disk_error, shots_told
+from gsfl_tune.data.messages import MOST_REASONS, shots_told
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
@@ -68,11 +62,10 @@ class Dataset:
         self._geometry = geometry
         self._config = config
         self._cache = cache
-        self._progress = progress
-        self._broken: dict[int, BrokenImage] = {}
-        self._decoded_count = 0
+        self._files = DecodedFiles(
+            source, self._identities, geometry, cache, config.max_broken, self.name, progress
+        )
         self._split_notices: list[str] = []
-        self._files: dict[bool, tuple[DecodedFile, np.ndarray]] = {}
 
     @property
     def class_count(self) -> int:
@@ -91,12 +84,12 @@ class Dataset:
         Broken images belong to no part. So no broken image can be the only validation image of its
         class. Broken images of a given test part are not known yet and stay in it.
         """
-        self._open(separate_test=False)
+        self._files.open(separate_test=False)
         samples = self._source.samples
         good = [
             position
             for position in range(len(samples))
-            if position not in self._broken
+            if position not in self._files.broken
             or (self.given_test and samples[position].part == "test")
         ]
         grouping = find_grouping(
@@ -113,7 +106,7 @@ class Dataset:
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
-            skipped = f"after {len(self._broken)} broken image(s) were skipped: "
+            skipped = f"after {len(self._files.broken)} broken image(s) were skipped: "
             lines = [f"{image.path}: {image.reason}" for image in self.broken[:MOST_REASONS]]
             if len(self.broken) > MOST_REASONS:
                 lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
@@ -300,7 +293,7 @@ class Dataset:
     @property
     def broken(self) -> list[BrokenImage]:
         """Returns the images that could not be read, of those decoded so far."""
-        return [self._broken[position] for position in sorted(self._broken)]
+        return self._files.broken_images
 
     @functools.cached_property
     def notices(self) -> list[str]:
@@ -360,11 +353,11 @@ class Dataset:
     def _test_positions(self) -> np.ndarray:
         if not self.given_test:
             return self.split.test
-        self._open(separate_test=True)
+        self._files.open(separate_test=True)
         positions = [
             position
             for position, sample in enumerate(self._source.samples)
-            if sample.part == "test" and position not in self._broken
+            if sample.part == "test" and position not in self._files.broken
         ]
         return np.asarray(positions, dtype=np.int64)
 
@@ -373,7 +366,7 @@ class Dataset:
 
     def _view(self, positions: np.ndarray, *, separate_test: bool) -> DecodedImages:
         """Returns readable images at ascending positions of the list, all of them in one file."""
-        file, listed = self._open(separate_test=separate_test)
+        file, listed = self._files.open(separate_test=separate_test)
         samples = [self._source.samples[position] for position in positions.tolist()]
         state = hashlib.blake2b(digest_size=16)
         state.update(f"{self._geometry.key} {self._source.revision}".encode())
@@ -387,41 +380,6 @@ class Dataset:
             state.hexdigest(),
             self.name,
         )
-
-    def _open(self, *, separate_test: bool) -> tuple[DecodedFile, np.ndarray]:
-        """Opens a cache file, decoding if needed; returns it and the positions of its rows.
-
-        A test part of the source has its own file. A test part that we choose shares the file of
-        the rest, so that another split seed needs no new decoding.
-        """
-        if separate_test not in self._files:
-            is_test = np.asarray([sample.part == "test" for sample in self._source.samples])
-            listed = np.flatnonzero(is_test if separate_test else ~is_test)
-            try:
-                file = decode_once(
-                    self._source,
-                    listed.tolist(),
-                    self._identities,
-                    self._geometry,
-                    self._cache,
-                    self._progress,
-                    self.name,
-                )
-            except OSError as error:
-                raise disk_error(error, self._cache) from error
-            self._files[separate_test] = (file, listed)
-            self._note_broken(file, listed)
-        return self._files[separate_test]
-
-    def _note_broken(self, file: DecodedFile, listed: np.ndarray) -> None:
-        for position, reason in zip(listed.tolist(), file.reasons, strict=True):
-            if reason is not None:
-                path = self._source.samples[position].path
-                self._broken[position] = BrokenImage(path, reason)
-        self._decoded_count += len(listed)
-        limit = self._config.max_broken
-        if len(self._broken) > limit * self._decoded_count:
-            raise UserError(broken_message(self.broken, self._decoded_count, limit))
 
 
 def _name(config: DataConfig) -> str:
