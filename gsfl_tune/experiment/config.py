@@ -154,6 +154,11 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Settings that both stages have."""
 
+    optimizer: Literal["adamw", "sgd", "muon"] = Field(
+        "adamw",
+        description="AdamW, SGD with momentum, or Muon for matrices of the backbone and AdamW for "
+        "everything else.",
+    )
     weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
@@ -191,11 +196,6 @@ class FinetuneStageConfig(OptimizerConfig):
         ge=0,
         description="Epochs; 0 leaves the stage out, `auto` is what search.time_budget allows, 8 "
         "without one (the default where a budget is given).",
-    )
-    optimizer: Literal["adamw", "sgd", "muon"] = Field(
-        "adamw",
-        description="AdamW, SGD with momentum, or Muon for matrices of the backbone and AdamW for "
-        "everything else.",
     )
     batch_size: int = Field(32, ge=2, description="Images per micro-batch.")
     accumulate: int = Field(1, ge=1, description="Micro-batches per optimiser step.")

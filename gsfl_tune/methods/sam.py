@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsfl_tune.data import Batch
 from gsfl_tune.losses import LossTerms
@@ -40,7 +40,7 @@ class Sam(Method):
 
     def step(self, batch: Batch, passes: Passes) -> LossTerms:
         """Computes the loss at w + e; its gradient is the one there, although weights are w."""
-        weights = passes.parameters
+        weights: list[Tensor] = list(passes.parameters)
         # Terms that remember images would count each of them twice.
         gradients = _gradients(_loss(batch, passes, note=False), weights)
         length = torch.stack(torch._foreach_norm(gradients)).norm()
@@ -62,7 +62,7 @@ def _loss(batch: Batch, passes: Passes, *, note: bool) -> LossTerms:
     return passes.loss(passes.head(features), features, batch.targets, note=note)
 
 
-def _gradients(terms: LossTerms, weights: Sequence[nn.Parameter]) -> list[Tensor]:
+def _gradients(terms: LossTerms, weights: Sequence[Tensor]) -> list[Tensor]:
     found = torch.autograd.grad(terms.total, weights, allow_unused=True)
     pairs = zip(weights, found, strict=True)
     return [torch.zeros_like(w) if each is None else each for w, each in pairs]
