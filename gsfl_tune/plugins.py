@@ -34,7 +34,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "pooling": ("average", "bilinear", "compact_bilinear"),
     "loss_term": (),
     "transform": ("trivial", "erasing"),
-    "method": ("single", "rdrop", "two_views"),
+    "method": ("single", "rdrop", "two_views", "sam"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),

@@ -14,7 +14,7 @@ from pydantic import Field, model_validator
 from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.loss_terms import CenterConfig, IsdaConfig
-from gsfl_tune.experiment.methods import RDropConfig, TwoViewsConfig
+from gsfl_tune.experiment.methods import RDropConfig, SamConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
@@ -103,7 +103,11 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Settings that both stages have."""
 
-    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
+    optimizer: Literal["adamw", "sgd", "muon"] = Field(
+        "adamw",
+        description="AdamW, SGD with momentum, or Muon for matrices of the backbone and AdamW for "
+        "everything else.",
+    )
     weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")
     warmup: float = Field(0.1, ge=0.0, lt=1.0, description="Share of the stage with a rising rate.")
@@ -128,6 +132,7 @@ class HeadStageConfig(OptimizerConfig):
         description="Epochs; 0 leaves the stage out, `auto` is 10 (the default where "
         "search.time_budget is given).",
     )
+    optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     batch_size: int = Field(64, ge=2, description="Images per optimiser step.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
 
@@ -193,6 +198,7 @@ class TrainingConfig(Section):
     two_views: TwoViewsConfig = Field(
         default_factory=TwoViewsConfig, description="For `method: two_views`."
     )
+    sam: SamConfig = Field(default_factory=SamConfig, description="For `method: sam`.")
     ema: float = Field(
         0.0, ge=0.0, lt=1.0, description="Decay of the weight average that is validated; 0 is off."
     )

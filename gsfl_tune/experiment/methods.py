@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from pydantic import Field
 
-from gsfl_tune.experiment.section import NonNegative, Section
+from gsfl_tune.experiment.section import NonNegative, Positive, Section
 
 
 class RDropConfig(Section):
@@ -22,11 +22,18 @@ class TwoViewsConfig(Section):
     weight: NonNegative = Field(1.0, description="Weight of the disagreement of both views.")
 
 
+class SamConfig(Section):
+    """Sharpness-aware minimisation of Foret et al. (ICLR 2021)."""
+
+    rho: Positive = Field(0.05, description="How far away the loss is looked at, as a length.")
+
+
 # Module and class of each method; its settings are the section of its name in `training`.
 METHODS = {
     "single": "gsfl_tune.methods.single:Single",
     "rdrop": "gsfl_tune.methods.rdrop:RDrop",
     "two_views": "gsfl_tune.methods.two_views:TwoViews",
+    "sam": "gsfl_tune.methods.sam:Sam",
 }
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views")
+METHOD_SECTIONS = ("rdrop", "two_views", "sam")

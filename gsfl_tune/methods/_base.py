@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
@@ -40,12 +40,14 @@ class Passes:
         head: Unit features to everything that the head makes of them.
         infer: Unit features to class scores (B, C), as the exported model computes them.
         loss: Loss of a pass.
+        parameters: What the optimiser of the stage trains.
     """
 
     features: Callable[[Tensor], Tensor]
     head: Callable[[Tensor], HeadOutput]
     infer: Callable[[Tensor], Tensor]
     loss: LossOf
+    parameters: Sequence[nn.Parameter] = ()
 
 
 class Method(nn.Module):
@@ -58,12 +60,14 @@ class Method(nn.Module):
     Attributes:
         views: Views of each image in a batch. In the head stage they are fixed views
             (``data.views``); without such, they are one and the same feature.
+        feature_passes: Passes of a view through the backbone in a step, for its price.
         head_passes: Passes of an image through the head in a step, for its price.
         annotated: Whether batches of the finetune stage carry annotations, where the source has
             some. The head stage reads features, on which nothing has a place.
     """
 
     views: ClassVar[int] = 1
+    feature_passes: ClassVar[int] = 1
     head_passes: ClassVar[int] = 1
     annotated: ClassVar[bool] = False
 

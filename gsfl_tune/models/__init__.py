@@ -28,7 +28,13 @@ from gsfl_tune.models.pooling import (
 )
 from gsfl_tune.models.projection import Projection, fit_projection
 from gsfl_tune.models.split import SplitBackbone, boundary_shape
-from gsfl_tune.models.trained_part import ADAPTERS, TrainedPart, part_problem, part_size
+from gsfl_tune.models.trained_part import (
+    ADAPTERS,
+    TrainedPart,
+    part_problem,
+    part_shapes,
+    part_size,
+)
 from gsfl_tune.models.weights import (
     PACKAGES,
     WeightsError,
@@ -72,6 +78,7 @@ __all__ = [
     "map_shape",
     "member_states",
     "part_problem",
+    "part_shapes",
     "part_size",
     "pooling_class",
     "pooling_dim",

@@ -8,6 +8,7 @@ Parameter-efficient Fine-tuning for Transformer-based Masked Language-models", A
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import lru_cache
 from typing import Literal
@@ -51,8 +52,10 @@ def part_names(model: nn.Module, names: Iterable[str], part: TrainedPart) -> lis
 
 
 @lru_cache(maxsize=256)
-def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: int = 0) -> int:
-    """Counts the parameters that are trained of a backbone; 0 where it has none of a part.
+def part_shapes(
+    name: str, blocks: int | Literal["all"], part: TrainedPart, rank: int = 0
+) -> tuple[tuple[int, ...], ...]:
+    """Lists the shapes of the tensors that are trained of a backbone; of some parts it has none.
 
     Args:
         name: Name of a timm model.
@@ -66,12 +69,17 @@ def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: 
     model = blank_model(name)
     parameters = dict(model.named_parameters())
     found = part_names(model, trained_names(probe(name).block_names, blocks), part)
+    shapes = [tuple(parameters[each].shape) for each in found]
     if part not in ADAPTERS:
-        return sum(parameters[each].numel() for each in found)
-    # A (rank, in), B (out, rank), and of DoRA a magnitude an output.
-    magnitudes = part == "dora"
-    shapes = [parameters[each].shape[:2] for each in found]
-    return sum(rank * (outputs + inputs) + magnitudes * outputs for outputs, inputs in shapes)
+        return tuple(shapes)
+    # A, B, and of DoRA a magnitude an output.
+    own = [((rank, inputs), (outputs, rank), (outputs,)) for outputs, inputs, *_ in shapes]
+    return tuple(shape for each in own for shape in each[: 3 if part == "dora" else 2])
+
+
+def part_size(name: str, blocks: int | Literal["all"], part: TrainedPart, rank: int = 0) -> int:
+    """Counts the parameters of `part_shapes`."""
+    return sum(math.prod(shape) for shape in part_shapes(name, blocks, part, rank))
 
 
 def part_problem(name: str, blocks: int | Literal["all"], part: TrainedPart) -> str | None:

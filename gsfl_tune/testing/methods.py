@@ -78,14 +78,14 @@ class _Model:
         self.method = create()
         self.method.build(_SIZES)
         self.method.double().train()
-        self.passes = Passes(self.features, self.head, self.head.infer, self.loss)
+        self.passes = _passes_of(self)
 
     @property
     def centers(self) -> ClassCenters:
         assert self.criterion.centers is not None
         return self.criterion.centers
 
-    def weights(self) -> Iterator[Tensor]:
+    def weights(self) -> Iterator[nn.Parameter]:
         yield from self.extractor.parameters()
         yield from self.head.parameters()
 
@@ -147,7 +147,8 @@ def _check_restored(whole: _Model, create: Callable[[], Method], batch: Batch) -
 
 
 def _passes_of(model: _Model) -> Passes:
-    return Passes(model.features, model.head, model.head.infer, model.loss)
+    weights = tuple(model.weights())
+    return Passes(model.features, model.head, model.head.infer, model.loss, weights)
 
 
 def _check_images(create: Callable[[], Method], batch: Batch) -> None:

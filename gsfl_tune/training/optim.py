@@ -11,6 +11,9 @@ from torch.optim.swa_utils import AveragedModel
 
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 
+# As of torch's AdamW.
+_ADAMW_BETAS = (0.9, 0.999)
+
 
 def parameter_groups(
     parameters: Iterable[nn.Parameter],
@@ -76,7 +79,19 @@ def layered_groups(
 def create_optimizer(
     config: HeadStageConfig | FinetuneStageConfig, groups: list[dict[str, object]]
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum, in their fused form."""
+    """AdamW or SGD with Nesterov momentum, in their fused form; or Muon.
+
+    Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. The
+    averaged gradient of a matrix (of a convolution: an output's weights in a row) is made
+    orthogonal. Its size is that of AdamW's step (Liu et al., "Muon is Scalable for LLM Training",
+    arXiv 2502.16982), so that rates mean the same. Vectors, depthwise convolutions and groups with
+    ``use_fallback`` take AdamW.
+    """
+    if config.optimizer == "muon":
+        from timm.optim import Muon
+
+        muon: torch.optim.Optimizer = Muon(groups, betas=_ADAMW_BETAS, ns_coefficients="original")
+        return muon
     if config.optimizer == "adamw":
         return torch.optim.AdamW(groups, fused=True)
     return torch.optim.SGD(

@@ -23,15 +23,16 @@ FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 1}
 BOTH = {"head": HEAD, "finetune": FINETUNE}
 
 
-@pytest.mark.parametrize("name", ["rdrop", "two_views"])
+@pytest.mark.parametrize("name", ["rdrop", "two_views", "sam"])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, name):
     config = tiny_config(training={**BOTH, "method": name})
     whole = check_resumes(config, workspace, tmp_path, stop_after=3)
     records = whole.log.read()
-    assert all(record["train/disagreement"] > 0 for record in records)
+    if name != "sam":
+        assert all(record["train/disagreement"] > 0 for record in records)
 
 
-@pytest.mark.parametrize("name", ["rdrop", "two_views"])
+@pytest.mark.parametrize("name", ["rdrop", "two_views", "sam"])
 def test_a_method_changes_what_is_trained_and_no_random_number_of_it(workspace, tmp_path, name):
     plain = run(Training(tiny_config(training=BOTH), workspace, tmp_path / "single"))
     config = tiny_config(training={**BOTH, "method": name})

@@ -1,11 +1,13 @@
 """Schedules and parameter groups."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from gsfl_tune.experiment.config import HeadStageConfig
+from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.training.optim import (
     WeightAverage,
     create_optimizer,
@@ -74,3 +76,46 @@ def test_weight_average_is_that_of_torch():
         torch.testing.assert_close(ours.state_dict()[name], expected, msg=name)
     assert not torch.equal(ours.module[1].weight, module[1].weight)
     assert torch.equal(ours.module[2].running_mean, module[2].running_mean)
+
+
+def test_muon_is_that_of_torch_for_matrices_and_adamw_for_the_rest():
+    torch.manual_seed(0)
+    ours = nn.Sequential(nn.Linear(12, 8), nn.Conv2d(4, 6, 3), nn.Linear(8, 5))
+    theirs = copy.deepcopy(ours)
+    rate, decay = 0.02, 0.1
+    hidden, head = [*ours[0].parameters(), *ours[1].parameters()], ours[2].parameters()
+    groups = parameter_groups(hidden, learning_rate=rate, weight_decay=decay)
+    groups += [
+        {**group, "use_fallback": True}
+        for group in parameter_groups(head, learning_rate=rate, weight_decay=decay)
+    ]
+    optimizer = create_optimizer(FinetuneStageConfig(optimizer="muon"), groups)
+    # torch takes matrices alone: a convolution as one with a row for every output.
+    rows = nn.Parameter(theirs[1].weight.detach().flatten(1).clone())
+    muon = torch.optim.Muon(
+        [theirs[0].weight, rows],
+        lr=rate,
+        weight_decay=decay,
+        nesterov=False,
+        adjust_lr_fn="match_rms_adamw",
+    )
+    plain = [theirs[0].bias, theirs[1].bias, theirs[2].bias]
+    adamw = torch.optim.AdamW(
+        [
+            {"params": [theirs[2].weight], "weight_decay": decay},
+            {"params": plain, "weight_decay": 0.0},
+        ],
+        lr=rate,
+    )
+    for _ in range(4):
+        for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        rows.grad = theirs[1].weight.grad.flatten(1)
+        for each in (optimizer, muon, adamw):
+            each.step()
+    with torch.no_grad():
+        theirs[1].weight.copy_(rows.view_as(theirs[1].weight))
+    for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
+        # Matrices are made orthogonal in bf16.
+        torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-3)

@@ -27,6 +27,7 @@ CHOICES = {
     "layer_decay": {"layer_decay": 0.5, "blocks": "all"},
     "drop_path": {"drop_path": 0.5, "backbone": "test_resnet"},
     "min_learning_rate": {"min_learning_rate": 0.5},
+    "muon": {"optimizer": "muon"},
     "norms": {"train": "norms"},
     "biases": {"train": "biases"},
     "lora": {"train": "lora", "adapter_rank": 3, "adapter_scale": 2.0},

@@ -50,7 +50,8 @@ def largest_config(experiment: Experiment) -> Config:
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
         # All views of a batch are in memory at a time.
         "training.method": max(
-            case.values("training.method"), key=lambda name: method_class(name).views
+            case.values("training.method"),
+            key=lambda name: (method_class(name).views, method_class(name).feature_passes),
         ),
         "model.pooling_channels": None if model.pooling == "average" else model.channels,
         "model.groups.method": "single",

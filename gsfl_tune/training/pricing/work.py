@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import part_size, pooling_dim, probe, projection_channels
+from gsfl_tune.models import part_shapes, part_size, pooling_dim, probe, projection_channels
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.timeline import StageName
@@ -15,9 +15,15 @@ from gsfl_tune.training.timeline import StageName
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
 # moments, which takes as long as some 60 operations of a matrix product.
 _UPDATE = 60.0
+# Of Muon: iterations on the smaller of a matrix' products with itself.
+_NEWTON_SCHULZ = 5
 # A training step does the work of a forward pass three times: one is for gradients of weights.
 _STEP = 3.0
 _STEP_OF_A_PART = 2.0
+
+
+# What is trained, or the optimiser, where their speed is measured apart.
+_OWN_SPEED = ("norms", "biases", "lora", "dora", "muon")
 
 
 @dataclass(frozen=True)
@@ -80,7 +86,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     updates = math.ceil(steps / stage.accumulate)
     frozen = 0.0 if cached else backbone.frozen
     method = method_class(config.training.method)
-    views, passes = method.views, method.head_passes
+    views, passes = method.views * method.feature_passes, method.head_passes
     whole = stage.train == "all"
     trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
     if not whole:
@@ -88,12 +94,26 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     operations = (
         train * (views * step * backbone.trained + 2 * _STEP * passes * head + views * frozen)
         + validation * (backbone.trained + 2 * head + frozen)
-        + _UPDATE * (trained + head) * updates
+        + (_UPDATE * (trained + head) + _orthogonalising(config)) * updates
     )
     where = "cached" if cached else "images"
-    part = () if whole else (stage.train,)
-    kind = (model.backbone, str(blocks), str(size), where, *part, *_method(config))
+    apart = [word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED]
+    kind = (model.backbone, str(blocks), str(size), where, *apart, *_method(config))
     return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _orthogonalising(config: Config) -> float:
+    """Operations of Muon's step, besides those of AdamW."""
+    stage = config.training.finetune
+    if stage.optimizer != "muon":
+        return 0.0
+    shapes = part_shapes(config.model.backbone, stage.blocks, stage.train, stage.adapter_rank)
+    total = 0.0
+    for outputs, *inputs in shapes:
+        small, large = sorted((outputs, math.prod(inputs)))
+        # X X', its square, and their sum times X.
+        total += _NEWTON_SCHULZ * (4 * small**2 * large + 2 * small**3)
+    return total
 
 
 def _method(config: Config) -> tuple[str, ...]:

@@ -51,7 +51,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         network.to(device=context.device).to(memory_format=torch.channels_last)
         if context.autocast:
             keep_grouped_convs_full(network.backbone)
-        groups = backbone_groups(context, network.backbone) + parameter_groups(
+        groups = backbone_groups(context, network.backbone)
+        head = parameter_groups(
             [
                 *network.head.parameters(),
                 *context.loss.parameters(),
@@ -60,6 +61,9 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             learning_rate=config.head_learning_rate,
             weight_decay=config.weight_decay,
         )
+        if config.optimizer == "muon":  # is for hidden layers
+            head = [{**group, "use_fallback": True} for group in head]
+        groups += head
         super().__init__(context, config, network, create_optimizer(config, groups))
         self._batches = _batches(context, network)
 
@@ -107,7 +111,13 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 output: HeadOutput = network.head(unit)
                 return output
 
-        return Passes(features=computed, head=head, infer=network.head.infer, loss=self.loss)
+        return Passes(
+            features=computed,
+            head=head,
+            infer=network.head.infer,
+            loss=self.loss,
+            parameters=self.parameters,
+        )
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch; images that do not fill a micro-batch wait for another epoch."""

@@ -86,7 +86,13 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         return self._passes(self.module)
 
     def _passes(self, head: PlainHead) -> Passes:
-        return Passes(features=_as_it_is, head=head, infer=head.infer, loss=self.loss)
+        return Passes(
+            features=_as_it_is,
+            head=head,
+            infer=head.infer,
+            loss=self.loss,
+            parameters=self.parameters,
+        )
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch."""

@@ -7,6 +7,7 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from gsfl_tune.experiment.methods import METHODS
 from gsfl_tune.models import create_backbone
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing import training_work
@@ -66,11 +67,14 @@ def test_what_makes_a_training_dear():
 
 
 def test_views_and_passes_of_a_method_are_priced():
-    """Two views pass everything twice; R-Drop passes the head twice, on the same features."""
+    """Two views and SAM pass everything twice; R-Drop passes the head twice, features once."""
     both = {"head": {"epochs": 2}, "finetune": {"epochs": 2}}
     base = stages(training=both)
-    found = {name: stages(training={**both, "method": name}) for name in ("rdrop", "two_views")}
+    found = {
+        name: stages(training={**both, "method": name}) for name in METHODS if name != "single"
+    }
     assert 1.8 < found["two_views"]["finetune"].operations / base["finetune"].operations < 2
+    assert 1.8 < found["sam"]["finetune"].operations / base["finetune"].operations < 2
     assert 1 < found["rdrop"]["finetune"].operations / base["finetune"].operations < 1.1
     for name, own in found.items():
         assert 1.5 < own["head"].operations / base["head"].operations < 2, name
@@ -93,3 +97,13 @@ def test_a_part_of_the_blocks_costs_less_than_all_of_them():
         assert 0.5 < work.operations / whole.operations < 0.8, part
         assert work.kind != whole.kind
     assert of(train="lora", adapter_rank=64).operations > of(train="lora").operations
+
+
+def test_muon_is_dearer_than_adamw():
+    def of(optimizer):
+        return stages(training={"finetune": {"epochs": 2, "optimizer": optimizer}})["finetune"]
+
+    adamw, sgd, muon = map(of, ("adamw", "sgd", "muon"))
+    assert muon.operations > adamw.operations
+    assert muon.kind != adamw.kind
+    assert (sgd.operations, sgd.kind) == (adamw.operations, adamw.kind)
