@@ -25,6 +25,8 @@ _LARGEST = (
     "training.finetune.batch_size",
     "training.finetune.compile",
     "training.ema",
+    # The teacher's pass needs memory.
+    "loss.distill.weight",
 )
 
 
