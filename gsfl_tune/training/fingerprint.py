@@ -67,6 +67,8 @@ def fingerprint(
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
+    if not config.loss.distill.weight:
+        dumped["training"]["teacher"] = None
     for name in METHOD_SECTIONS:
         if config.training.method != name:
             del dumped["training"][name]

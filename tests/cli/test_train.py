@@ -8,6 +8,11 @@ import sys
 
 import pytest
 
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.export import bundle_from_network
+from gsfl_tune.training import Training
+from gsfl_tune.training.standalone import open_workspace
+
 TEXT = """\
 name: tiny
 data:
@@ -54,6 +59,33 @@ def test_divergence_is_a_failure_with_a_reason(file, command):
     done = command("train", file, "--dir", "out", "--set", "training.head.learning_rate=1e30")
     assert done.code == 1
     assert "non-finite" in done.out
+
+
+def test_a_bundle_teaches_and_what_it_may_have_seen_is_said(file, tmp_path, command):
+    assert command("train", file).code == 0
+    experiment = Experiment.load(file)
+    workspace = open_workspace(experiment)
+    config = experiment.defaults()
+    training = Training(config, workspace, tmp_path / "runs" / "tiny-train")
+    assert training.restore()
+    bundle = bundle_from_network(
+        tmp_path / "teacher",
+        training.trained_network(),
+        config,
+        classes=workspace.dataset.classes,
+        groups=None,
+        side=workspace.dataset.pool.side,
+        metrics={},
+    )
+    learns = ("--dir", "student", "--set", "loss.distill.weight=1", "--set")
+    done = command("train", file, *learns, f"training.teacher={bundle}")
+    assert done.code == 0, done.err
+    assert "does not say whether it was trained on images of the validation or test" in done.out
+    assert all(record["train/distill"] > 0 for record in epochs(tmp_path / "student"))
+    refused = command("train", file, *learns, "training.teacher=nowhere")
+    assert refused.code == 2
+    assert "training.teacher: found '" in refused.err
+    assert "allowed is the directory of a bundle, such as RUN/best" in refused.err
 
 
 def test_neither_ray_nor_optuna_is_imported_by_training():

@@ -179,6 +179,8 @@ def test_a_teacher_without_weight_changes_nothing(workspace, tmp_path, bundle):
     config = student(bundle, loss={"distill": {"weight": 0.0}})
     training = Training(config, workspace, tmp_path)
     assert training.context.teacher is None
+    without = student(bundle, loss={"distill": {"weight": 0.0}}, training={"teacher": None})
+    assert training._fingerprint == Training(without, workspace, tmp_path)._fingerprint
     assert "distill" not in training.loss.terms
 
 

@@ -26,9 +26,11 @@ from gsfl_tune.search.ray_tune.resources import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Workspace, resolve_device
+from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.precision import prefix_uses_bf16
 from gsfl_tune.training.pricing import Measured
 from gsfl_tune.training.pricing.calibrate import measure_frozen, measure_steps
+from gsfl_tune.training.pricing.cost import teachers
 from gsfl_tune.training.pricing.passes import feature_passes, strengths
 from gsfl_tune.training.pricing.prefix_caches import prefix_caches
 
@@ -235,6 +237,11 @@ def _shared(
         slower = backbone_work(name, 0, size).frozen / base
         looked_at = plain * (pool + test) + augmented * pool
         features += slower * looked_at / frozen.rate + frozen.making
+    for path in teachers(experiment):
+        # What a teacher says of the images, and of fixed views, is computed once.
+        seen = 1 + (config.data.views * strengths(experiment) if config.data.views else 0)
+        name, side = teacher_sees(path)
+        features += backbone_work(name, 0, side).frozen / base * seen * pool / frozen.rate
     activations = view = 0.0
     for cache in prefix_caches(experiment):
         if cache.problem is None:

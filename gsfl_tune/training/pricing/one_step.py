@@ -26,6 +26,8 @@ _LARGEST = (
     "training.finetune.compile",
     "training.finetune.adapter_rank",
     "training.ema",
+    # The teacher's pass needs memory.
+    "loss.distill.weight",
 )
 # What is trained of blocks, by the memory that it takes.
 _BY_MEMORY = ("biases", "norms", "lora", "dora", "all")
