@@ -107,6 +107,7 @@ class Dataset:
             self.reading,
             self._cache,
             self.name,
+            self._geometry.margin,
         )
         self._split_notices = [] if grouping is None else list(grouping.notices)
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
@@ -220,8 +221,14 @@ class Dataset:
         Reads every image once.
         """
         paths = [sample.path for sample in self._source.samples]
-        found = belonging(self._source, self._digests, self.reading, self._cache, self.name)
-        return paths, found
+        return paths, belonging(
+            self._source,
+            self._digests,
+            self.reading,
+            self._cache,
+            self.name,
+            self._geometry.margin,
+        )
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:
@@ -239,12 +246,19 @@ class Dataset:
 
         Sets of byte-identical images are not named again. Reads every image once.
         """
-        looks = looks_of(self._source, self._digests, self.reading, self._cache, self.name)
+        looks = looks_of(
+            self._source,
+            self._digests,
+            self.reading,
+            self._cache,
+            self.name,
+            self._geometry.margin,
+        )
         samples = self._source.samples
         return near_sets(
             [sample.path for sample in samples],
             [sample.label for sample in samples],
-            self._digests,
+            self._identities,
             near_duplicates(looks),
         )
 

@@ -27,7 +27,7 @@ from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
 from gsfl_tune.experiment.data_config import SplitConfig
 
 # Part of the cache key; change it when other images are found to belong together.
-_VERSION = 2
+_VERSION = 3
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
 _NEAR, _FALL = 0.65, 0.4
@@ -41,6 +41,7 @@ def find_grouping(
     reading: Reading,
     cache: Path,
     name: str,
+    margin: float | None,
 ) -> Grouping | None:
     """Finds which of some images belong together.
 
@@ -52,6 +53,7 @@ def find_grouping(
         reading: Settings for reading files.
         cache: The cache directory.
         name: Name of the data set for people.
+        margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
 
     Returns:
         None if only byte-identical images belong together: with ``by: image``, if the source gives
@@ -67,16 +69,19 @@ def find_grouping(
     if config.by == "image" or rendered or {"validation", "test"} <= given:
         return None
     theirs = [digests[position] for position in positions]
+    cut = "" if margin is None else f" box {margin:.9g}"
     key = hashlib.blake2b(
-        f"{_VERSION} {config.model_dump_json()} {reading.key} {source.revision}".encode(),
+        f"{_VERSION} {config.model_dump_json()} {reading.key} {source.revision}{cut}".encode(),
         digest_size=16,
     )
     for sample, digest in zip(samples, theirs, strict=True):
         key.update(f"{sample.label} {sample.part} {sample.group} {sample.path}\n".encode() + digest)
+        if margin is not None:
+            key.update(repr(sample.box).encode())
 
     def build(target: Path) -> None:
         rows = np.asarray(positions, dtype=np.int64)
-        looks = looks_of(source, digests, reading, cache, name).of(rows)
+        looks = looks_of(source, digests, reading, cache, name, margin).of(rows)
         found = _find(samples, theirs, looks, config)
         with target.open("wb") as sink:
             notices = np.array(json.dumps(found.notices))
@@ -90,14 +95,19 @@ def find_grouping(
 
 
 def belonging(
-    source: Source, digests: Sequence[bytes], reading: Reading, cache: Path, name: str
+    source: Source,
+    digests: Sequence[bytes],
+    reading: Reading,
+    cache: Path,
+    name: str,
+    margin: float | None,
 ) -> Grouping:
     """Finds copies, and images of one group or burst as far as the source tells.
 
     For comparisons between images, with any ``data.split.by``. Arguments are those of
     `find_grouping`.
     """
-    looks = looks_of(source, digests, reading, cache, name)
+    looks = looks_of(source, digests, reading, cache, name, margin)
     copies = copies_of(looks, digests)
     groups = {sample.group for sample in source.samples}
     if len(groups - {None}) > 1:

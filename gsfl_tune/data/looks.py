@@ -1,6 +1,6 @@
-"""What photographs look like, without a network: for copies, bursts and distances of parts.
+"""Describes photographs without a network, to find copies, bursts and distances of parts.
 
-All of it is integers until the last step, so that every machine finds the same clusters.
+All values are integers until the last step, so that every machine finds the same clusters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -22,10 +22,10 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data._pillow import any_size
 from gsfl_tune.data.digests import in_threads
-from gsfl_tune.data.image_file import Reading, load_square
+from gsfl_tune.data.image_file import Box, Reading, load_square
 from gsfl_tune.data.sources import Reader, Source
 
-# Enters the cache key: change it whenever what comes out of this file changes.
+# Part of the cache key; change it when this file computes other values.
 _VERSION = 1
 _SIDE = 32
 _CELL = 8
@@ -37,48 +37,45 @@ _THUMB = 16
 
 @dataclass(frozen=True)
 class Looks:
-    """Of N images.
+    """Holds descriptions of N images.
 
     Attributes:
-        descriptors: (N, 192) int8: roots of a histogram of 4 x 4 x 4 colours, and of histograms of
-            8 directions of the gradient in 4 x 4 cells, each of about equal length.
-        hashes: (N,) uint64, signs of the horizontal differences of 9 x 8 grey pixels ("dHash").
-        thumbs: (N, 16, 16) uint8 grey.
+        descriptors: (N, 192) int8: square roots of a histogram of 4 x 4 x 4 colours, and of
+            histograms of 8 gradient directions in 4 x 4 cells, both of about equal length.
+        thumbs: (N, 16, 16) uint8 grey thumbnails.
         known: (N,) bool, whether the image could be read.
-        taken: (N,) float64, when EXIF says that it was taken, in seconds; not a number where it
-            does not say so.
-        cameras: (N,) uint32, equal for one camera's images; 0 where EXIF does not name it.
+        taken: (N,) float64, time of the photograph by EXIF, in seconds; NaN if unknown.
+        cameras: (N,) uint32, equal for one camera's images; 0 if EXIF does not name it.
     """
 
     descriptors: np.ndarray
-    hashes: np.ndarray
     thumbs: np.ndarray
     known: np.ndarray
     taken: np.ndarray
     cameras: np.ndarray
 
     def of(self, rows: np.ndarray) -> Looks:
-        """Those of some images."""
+        """Returns the looks of some images."""
         return Looks(**{name: values[rows] for name, values in vars(self).items()})
 
     def similarity(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
-        """Cosines of descriptors, (len(rows), len(others)) float64, equal on every machine.
+        """Returns cosines of descriptors, (len(rows), len(others)) float64.
 
-        Products of such small integers are exact in float32.
+        They are equal on every machine, as products of such small integers are exact in float32.
         """
         a, b = (self.descriptors[r].astype(np.float32) for r in (rows, others))
         lengths = [np.sqrt(np.square(x).sum(1, dtype=np.float64)).clip(1) for x in (a, b)]
         return (a @ b.T).astype(np.float64) / np.outer(*lengths)
 
 
-def look(image: np.ndarray) -> tuple[np.ndarray, np.uint64, np.ndarray]:
+def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Describes one image.
 
     Args:
         image: (32, 32, 3) uint8.
 
     Returns:
-        Descriptor, hash and thumbnail, see `Looks`.
+        Descriptor and thumbnail, see `Looks`.
     """
     small = image >> 6
     codes = (small[..., 0] * 16 + small[..., 1] * 4 + small[..., 2]).ravel()
@@ -97,64 +94,81 @@ def look(image: np.ndarray) -> tuple[np.ndarray, np.uint64, np.ndarray]:
     weights = (np.abs(across) + np.abs(down)).ravel()
     edges = np.bincount(bins.ravel(), weights=weights, minlength=_WIDTH - _COLOURS)
     descriptor = np.concatenate([_roots(colours), _roots(edges)]).astype(np.int8)
-    hashed = np.asarray(grey.resize((9, 8), Image.Resampling.BOX)).astype(np.int64)
-    signs = np.packbits((hashed[:, 1:] > hashed[:, :-1]).ravel())
-    thumb = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
-    return descriptor, signs.view(np.uint64)[0], thumb
+    return descriptor, np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
 
 
 def looks_of(
-    source: Source, digests: Sequence[bytes], reading: Reading, cache: Path, name: str
+    source: Source,
+    digests: Sequence[bytes],
+    reading: Reading,
+    cache: Path,
+    name: str,
+    margin: float | None,
 ) -> Looks:
-    """Looks of all images of a source, computed once.
+    """Returns the looks of all images of a source, computed once.
 
-    They do not depend on the size at which images are trained, so that no split does.
+    They do not depend on the image size of the training, so that no split does.
 
     Args:
-        source: Where to read them.
+        source: The source of the images.
         digests: Digests of all its images.
-        reading: How the files are read.
+        reading: Settings for reading files.
         cache: The cache directory.
-        name: What people call the data set.
+        name: Name of the data set for people.
+        margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
     """
-    state = hashlib.blake2b(f"{_VERSION} {reading.key} {source.revision}".encode(), digest_size=16)
-    for digest in digests:
+    cut = "" if margin is None else f" box {margin:.9g}"
+    key = f"{_VERSION} {reading.key} {source.revision}{cut}"
+    state = hashlib.blake2b(key.encode(), digest_size=16)
+    for digest, sample in zip(digests, source.samples, strict=True):
         state.update(digest)
+        if margin is not None:
+            state.update(repr(sample.box).encode())
 
     def build(target: Path) -> None:
         with target.open("wb") as sink:
-            np.savez(sink, **vars(_compute(source, len(digests), reading)))
+            np.savez(sink, **vars(_compute(source, len(digests), reading, margin)))
 
     file = cache / "looks" / f"{state.hexdigest()}.npz"
     with (
         acquire(file, build, what=f"looks of {name}, {len(digests):,} images") as path,
         np.load(path, allow_pickle=False) as stored,
     ):
-        return Looks(**{key: stored[key] for key in stored.files})
+        # Files of earlier versions have more.
+        return Looks(**{field.name: stored[field.name] for field in fields(Looks)})
 
 
-def _compute(source: Source, count: int, reading: Reading) -> Looks:
+def _compute(source: Source, count: int, reading: Reading, margin: float | None) -> Looks:
     looks = Looks(
         np.zeros((count, _WIDTH), np.int8),
-        np.zeros(count, np.uint64),
         np.zeros((count, _THUMB, _THUMB), np.uint8),
         np.zeros(count, bool),
         np.full(count, np.nan),
         np.zeros(count, np.uint32),
     )
 
-    def work(reader: Reader) -> tuple[Any, ...] | None:
+    def work(item: tuple[Reader, Box | None]) -> tuple[Any, ...] | None:
+        reader, box = item
         try:
             content = reader()
-            square = load_square(content, _SIDE, "squash", reading=reading)[0]
-            return (*look(square), True, *when_taken(content))
+            if isinstance(content, Image.Image):
+                box = None  # as decoding does
+            pixels = load_square(
+                content, _SIDE, "squash", reading=reading, box=box, margin=margin or 0.0
+            )[0]
+            return (*look(pixels), True, *when_taken(content))
         except MemoryError:
             raise
-        except Exception:  # decoding says why
+        except Exception:  # decoding reports the reason
             return None
 
+    items = (
+        (position, (reader, None if margin is None else source.samples[position].box))
+        for position, reader in source.readers(range(count))
+    )
+
     with activity("looking for photographs that are alike", count, "images") as step:
-        for position, found in in_threads(source.readers(range(count)), work):
+        for position, found in in_threads(items, work):
             if found is not None:
                 for values, value in zip(vars(looks).values(), found, strict=True):
                     values[position] = value
@@ -163,10 +177,9 @@ def _compute(source: Source, count: int, reading: Reading) -> Looks:
 
 
 def when_taken(content: bytes | Image.Image) -> tuple[float, int]:
-    """When a photograph was taken, in seconds, and by which camera, as its EXIF block says.
+    """Returns the time of a photograph in seconds, and a number of its camera, from EXIF.
 
-    Returns:
-        The time is not a number, and the camera 0, where it does not say so.
+    The time is NaN, and the camera 0, if EXIF does not have it.
     """
     try:
         if isinstance(content, Image.Image):
@@ -182,12 +195,12 @@ def when_taken(content: bytes | Image.Image) -> tuple[float, int]:
             return math.nan, camera
         day = datetime.strptime(str(text).strip("\0 "), "%Y:%m:%d %H:%M:%S")
         return day.replace(tzinfo=UTC).timestamp(), camera
-    except Exception:  # a damaged block says nothing
+    except Exception:  # a damaged block has no information
         return math.nan, 0
 
 
 def _roots(counts: np.ndarray) -> np.ndarray:
-    """Square roots of shares, 0 to 127, rounded: the product of two is Bhattacharyya's."""
+    """Returns square roots of shares, 0 to 127; a product of two is Bhattacharyya's coefficient."""
     total = counts.sum()
     if not total:
         return np.zeros(len(counts))
