@@ -10,7 +10,7 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from gsfl_tune.data.image_file import Box, Reading, load_square
 from gsfl_tune.data.sources import Reader, Source
 
 # Part of the cache key; change it when this file computes other values.
-_VERSION = 1
+_VERSION = 2
 _SIDE = 32
 _CELL = 8
 _COLOURS = 64
@@ -43,6 +43,7 @@ class Looks:
         descriptors: (N, 192) int8: square roots of a histogram of 4 x 4 x 4 colours, and of
             histograms of 8 gradient directions in 4 x 4 cells, both of about equal length.
         thumbs: (N, 16, 16) uint8 grey thumbnails.
+        colours: (N, 4, 4, 3) uint8 mean colours of 4 x 4 cells.
         known: (N,) bool, whether the image could be read.
         taken: (N,) float64, time of the photograph by EXIF, in seconds; NaN if unknown.
         cameras: (N,) uint32, equal for one camera's images; 0 if EXIF does not name it.
@@ -50,6 +51,7 @@ class Looks:
 
     descriptors: np.ndarray
     thumbs: np.ndarray
+    colours: np.ndarray
     known: np.ndarray
     taken: np.ndarray
     cameras: np.ndarray
@@ -68,14 +70,14 @@ class Looks:
         return (a @ b.T).astype(np.float64) / np.outer(*lengths)
 
 
-def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Describes one image.
 
     Args:
         image: (32, 32, 3) uint8.
 
     Returns:
-        Descriptor and thumbnail, see `Looks`.
+        Descriptor, thumbnail and colours, see `Looks`.
     """
     small = image >> 6
     codes = (small[..., 0] * 16 + small[..., 1] * 4 + small[..., 2]).ravel()
@@ -94,7 +96,9 @@ def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     weights = (np.abs(across) + np.abs(down)).ravel()
     edges = np.bincount(bins.ravel(), weights=weights, minlength=_WIDTH - _COLOURS)
     descriptor = np.concatenate([_roots(colours), _roots(edges)]).astype(np.int8)
-    return descriptor, np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
+    thumb = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
+    squares = image.reshape(cells, _CELL, cells, _CELL, 3).sum((1, 3), dtype=np.int64)
+    return descriptor, thumb, (squares // _CELL**2).astype(np.uint8)
 
 
 def looks_of(
@@ -134,14 +138,14 @@ def looks_of(
         acquire(file, build, what=f"looks of {name}, {len(digests):,} images") as path,
         np.load(path, allow_pickle=False) as stored,
     ):
-        # Files of earlier versions have more.
-        return Looks(**{field.name: stored[field.name] for field in fields(Looks)})
+        return Looks(**{key: stored[key] for key in stored.files})
 
 
 def _compute(source: Source, count: int, reading: Reading, margin: float | None) -> Looks:
     looks = Looks(
         np.zeros((count, _WIDTH), np.int8),
         np.zeros((count, _THUMB, _THUMB), np.uint8),
+        np.zeros((count, _SIDE // _CELL, _SIDE // _CELL, 3), np.uint8),
         np.zeros(count, bool),
         np.full(count, np.nan),
         np.zeros(count, np.uint32),
