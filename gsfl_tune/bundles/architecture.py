@@ -168,6 +168,8 @@ def _say_sizes(layer: nn.Module) -> None:
         layer.out_features, layer.in_features = layer.weight.shape
     elif isinstance(layer, nn.BatchNorm2d) and layer.running_mean is not None:
         layer.num_features = len(layer.running_mean)
+    elif isinstance(layer, nn.LayerNorm) and layer.weight is not None:
+        layer.normalized_shape = tuple(layer.weight.shape)
 
 
 def _has_meta(network: nn.Module) -> bool:

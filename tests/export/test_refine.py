@@ -12,6 +12,7 @@ from torch import nn
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Options, export_run, load_bundle
+from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.fake_quant import fake_quantised
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.prune import prune
@@ -66,6 +67,27 @@ def test_a_pruned_network_is_smaller_and_learns_again(trained_run, images):
         )
     ]  # fmt: skip
     assert accuracy[1] > accuracy[0]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "pooling"),
+    [
+        ("test_convnext", "average"),
+        ("test_convnext", "native"),
+        ("mobilenetv3_small_050", "native"),
+    ],
+)
+def test_a_pruned_network_is_built_again(backbone, pooling):
+    config = make_config(backbone=backbone, pooling=pooling, head="plain")
+    network = make_network(config)
+    small = prune(network, 0.5, 64)
+    count, rest = (sum(p.numel() for p in n.backbone.parameters()) for n in (network, small))
+    assert rest < 0.9 * count
+    architecture = Architecture.of(config, small, small.head.classifier.out_features)
+    again = architecture.build(small.inference_state(), pruned=True)
+    inputs = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        assert torch.equal(again.infer(inputs), small.infer(inputs))
 
 
 def test_refining_repeats_and_leaves_the_teacher_alone(trained_run, images):
