@@ -17,6 +17,8 @@ GSFL = (
     "loss.shared_center={float: [0, 1], when: {model.head: gsfl}}",
     "model.groups.count={int: [2, 4]}",
     "model.groups.method={choice: [kmeans, random]}",
+    "loss.group_reversal.weight={float: [0, 1]}",
+    "loss.independence.measure={choice: [cosine, hsic_linear]}",
 )
 WIDE = experiment(*GSFL, "search.enqueue=[{model.head: gsfl, model.dropout: 0.3}]")
 SHARED = {"model.latent_dim", "model.dropout", "training.head.learning_rate"}
