@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import nn
 
+from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Options, export_run, load_bundle
-from gsfl_tune.export.architecture import Architecture
 from gsfl_tune.export.fake_quant import fake_quantised
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.prune import prune
