@@ -74,6 +74,7 @@ CONDITIONS = {
     "data.class_text": "shown by `data`, for methods of packages",
     "data.crop_margin": "`data.crop: box`",
     "data.split.": "where the source has no such part of its own",
+    "data.eval_image_size": "in the finetune stage",
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.augment.rand_operations": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
