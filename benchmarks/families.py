@@ -31,9 +31,10 @@ import torch
 from _report import publish, table
 from torch.nn import functional as F
 
+from gsfl_tune.bundles import files
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import bundle_from_network, exported_file, files, load_bundle, onnx_file
+from gsfl_tune.export import bundle_from_network, exported_file, load_bundle, onnx_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime
 from gsfl_tune.models import (

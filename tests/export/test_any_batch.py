@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 import torch
 
+from gsfl_tune.bundles import files
 from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import exported_file, files, onnx_file
+from gsfl_tune.export import exported_file, onnx_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime
 from gsfl_tune.models import Network, PlainHead, create_backbone, create_pooling
