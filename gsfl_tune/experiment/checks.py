@@ -33,9 +33,17 @@ class Checks:
         space: The compiled space.
         root: The nodes it was compiled from.
         problems: Complaints are appended here.
+        automatic: Leaves whose value follows from a time budget.
     """
 
-    def __init__(self, space: Space, root: Node, problems: list[Problem]) -> None:
+    def __init__(
+        self,
+        space: Space,
+        root: Node,
+        problems: list[Problem],
+        automatic: frozenset[str] = frozenset(),
+    ) -> None:
+        self._automatic = automatic
         self._space = space
         self._root = root
         self._problems = problems
@@ -207,7 +215,9 @@ class Checks:
 
     @property
     def _finetunes(self) -> bool:
-        return max(self._values("training.finetune.epochs"), default=0) > 0
+        path = "training.finetune.epochs"
+        # What follows from a time budget has no value yet.
+        return path in self._automatic or max(self._values(path), default=0) > 0
 
     def _processes(self) -> None:
         if self._finetunes:

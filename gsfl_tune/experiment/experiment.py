@@ -68,7 +68,7 @@ class Experiment:
             self.space = space
             self.name = str(space.constants["name"])
             if checks is not None:
-                Checks(space, root, problems).run(checks)
+                Checks(space, root, problems, self.automatic).run(checks)
             if not problems:
                 self._check_defaults(problems)
         if problems:

@@ -78,3 +78,12 @@ def test_auto_elsewhere_is_an_error_and_the_message_says_where_it_may_be():
 
 def test_editors_accept_it():
     jsonschema.validate(yaml.safe_load(TEXT), json_schema())
+
+
+def test_a_stage_that_the_time_decides_may_have_what_only_that_stage_uses():
+    text = "name: a\ndata: {source: typefaces, eval_image_size: 256}\n"
+    text += "search: {time_budget: 1h, resources: {gpus_per_trial: 2}}\n"
+    assert "training.finetune.epochs" in Experiment.parse(text).automatic
+    with pytest.raises(ExperimentError, match="without a finetune stage") as refused:
+        Experiment.parse(text.replace("time_budget: 1h, ", ""))
+    assert len(refused.value.problems) == 2
