@@ -184,7 +184,7 @@ def test_what_waiting_does_not_mend_is_said_at_once(
         ("s4://bucket/x", "unknown scheme s4"),
         ("s3://key:secret@bucket/x", "environment"),
         ("s3:///x", "s3://BUCKET"),
-        ("", "no name of a place"),
+        ("", "found no storage name"),
     ],
 )
 def test_a_place_that_cannot_be_is_refused_with_its_line(value: str, complaint: str) -> None:

@@ -14,6 +14,7 @@ from gsfl_tune.search.ray_tune import trial_timeout
 from gsfl_tune.search.ray_tune.trial_timeout import Deadlines
 from gsfl_tune.search.ray_tune.worker_losses import Failure
 from tests.search.ray_tune.test_searcher import Setup
+from tests.waiting import wait_until
 
 HOUR = 3600.0
 
@@ -50,6 +51,10 @@ class Watched:
         except RayActorError:
             return False
 
+    def ends(self) -> None:
+        """Waits for the end of the process, which Ray asks to end and does not wait for."""
+        wait_until(lambda: not self.alive, "the process of the trial has ended", timeout=60)
+
 
 @pytest.fixture
 def watched(
@@ -66,7 +71,7 @@ def test_a_trial_that_does_not_answer_is_ended_for_good_with_its_reason(watched:
     deadlines.on_trial_start(0, [], watched.trial)
     for _ in range(3):
         deadlines.on_step_end(0, [])
-    assert not watched.alive
+    watched.ends()
     # Its process has died, as far as Ray knows: that is not tried again.
     watched.setup.lose(Failure("process", "the worker process died"))
     ended = watched.setup.study.trial(0)
@@ -105,7 +110,7 @@ def test_what_has_ended_is_not_ended_again_until_it_starts_again(
     assert watched.alive
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert not watched.alive
+    watched.ends()
 
 
 def test_the_time_without_a_storage_is_not_the_trials_own(watched: Watched) -> None:
@@ -118,7 +123,7 @@ def test_the_time_without_a_storage_is_not_the_trials_own(watched: Watched) -> N
     assert watched.alive
     deadlines.on_trial_start(0, [], watched.trial)
     deadlines.on_step_end(0, [])
-    assert not watched.alive
+    watched.ends()
 
 
 def test_a_trial_without_a_process_has_nothing_to_end(watched: Watched) -> None:
