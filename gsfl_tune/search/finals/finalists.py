@@ -38,10 +38,10 @@ def choose_finalists(study: Study, count: int, curve: Curve | None = None) -> li
     """Returns the best complete trials, and stopped trials that were ahead of them when stopped.
 
     A trial that was stopped late, by the scheduler or by lack of time, ranks above complete trials
-    that were worse after as many epochs, or at the same rung where the epochs are not known. The
-    first rung does not count: it says too little. If there are too few trials, those that came
-    furthest join. A stopped trial is trained to its end among the finalists. Of equal
-    configurations only the first is named.
+    that were worse after as many epochs, or at the same rung where the epochs are not known. Only
+    the last two rungs count, and never the first: others say too little. If there are too few
+    trials, those that came furthest join. A stopped trial is trained to its end among the
+    finalists. Of equal configurations only the first is named.
 
     Args:
         study: The study.
@@ -55,7 +55,11 @@ def choose_finalists(study: Study, count: int, curve: Curve | None = None) -> li
     if not study.latency:
         ended = len(wanted)
         for trial in _stopped(study):
-            ahead = (i for i in range(ended) if _ahead_of(study, trial, wanted[i], curve))
+            ahead = (
+                place
+                for place, other in enumerate(wanted[:ended])
+                if other.state == TrialState.COMPLETE and _ahead_of(study, trial, other, curve)
+            )
             place = next(ahead, len(wanted))
             wanted.insert(place, trial)
             ended += place < ended
@@ -73,7 +77,8 @@ def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve
     """Returns whether a stopped trial was better when it was stopped than another trial then."""
     rungs = study.rungs(trial)
     last = max(rungs)
-    if last == 0:
+    # Earlier rungs say little of the end: after one of eight epochs the order is nearly random.
+    if last == 0 or last < max(study.rungs(other), default=0) - 1:
         return False
     own, value = rungs[last], study.rungs(other).get(last, study.value(other))
     # Without time a trial stops between two rungs, often one epoch before its end.

@@ -67,6 +67,19 @@ def test_what_was_better_after_as_many_epochs_when_time_was_up_comes_first(
     assert [trial.number for trial in choose_finalists(study, 4)] == [0, 1, 2, 3]
 
 
+def test_what_was_stopped_early_does_not_come_before_what_ended(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    curves = {0: (0.2, 0.2, 0.3, 0.4), 1: (0.3, 0.35), 2: (0.3, 0.1, 0.35)}
+    for number, curve in curves.items():
+        study.ask()
+        for rung, value in enumerate(curve):
+            study.report(number, rung, value)
+    study.complete(0, 0.4)
+    for number in (1, 2):
+        study.cut(number, "time")
+    assert [trial.number for trial in choose_finalists(study, 3)] == [2, 0, 1]
+
+
 def test_for_a_metric_that_is_minimised_the_smallest_stopped_one_is_the_best(
     run: RunDirectory,
 ) -> None:
