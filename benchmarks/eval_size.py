@@ -89,7 +89,9 @@ def page(rows: list[dict[str, Any]]) -> str:
         "Trained on random crops of 224 px; recipes as in [recipes.md](recipes.md). ± is half of a "
         "95 % interval of the middle accuracy over the test images. In a row the images and the "
         "network are the same, so differences are surer than that. Tests of this project ran "
-        "beside the first four trainings; only accuracies are compared."
+        "beside the first four trainings, which ran in a script outside of this folder that did "
+        "the same; only accuracies are compared. `data.eval_image_size: 256` was chosen by this "
+        "table, so other images have to confirm it."
     )
     return f"{note}\n\n{table(header, cells)}"
 

@@ -58,6 +58,6 @@ def _gaussian(x: Tensor) -> Tensor:
 
 
 def _centred(kernel: Tensor) -> Tensor:
-    """H K H."""
+    """Returns H K H."""
     rows = kernel - kernel.mean(dim=0, keepdim=True)
     return rows - rows.mean(dim=1, keepdim=True)

@@ -79,7 +79,7 @@ def layered_groups(
 def create_optimizer(
     config: HeadStageConfig | FinetuneStageConfig, groups: list[dict[str, object]]
 ) -> torch.optim.Optimizer:
-    """AdamW or SGD with Nesterov momentum, in their fused form; or Muon.
+    """Creates AdamW or SGD with Nesterov momentum, in their fused form; or Muon.
 
     Muon: Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024. The
     averaged gradient of a matrix (of a convolution: an output's weights in a row) is made
@@ -132,7 +132,7 @@ class WeightAverage(AveragedModel):
 def learning_rate_factor(
     step: int, total: int, *, warmup: float, schedule: str, lowest: float = 0.0
 ) -> float:
-    """Share of the peak rate at a step: linear warm-up, then cosine or constant.
+    """Returns the share of the peak rate at a step: linear warm-up, then cosine or constant.
 
     A function of the step alone, so that a restored trial needs no scheduler state.
 

@@ -346,7 +346,7 @@ class Training:
 
     @property
     def _teacher(self) -> str | None:
-        """Content of the bundle that is learnt from: its path may hold another one later."""
+        """Names the bundle that is learnt from by its content: its path may hold another later."""
         teacher = self.context.teacher
         return None if teacher is None else teacher.digest
 

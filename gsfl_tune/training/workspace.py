@@ -190,7 +190,7 @@ class Workspace:
         return self._tensors[part, view]
 
     def teacher(self, config: Config) -> Teacher | None:
-        """The teacher of a configuration, shared; None without distillation.
+        """Returns the shared teacher of a configuration; None without distillation.
 
         Raises:
             UserError: When it cannot be had, has other classes, or has seen the test images.
@@ -212,7 +212,7 @@ class Workspace:
         return [] if teacher is None else seen_by(teacher, self.dataset)
 
     def teacher_tables(self, config: Config, *, views: bool) -> list[torch.Tensor]:
-        """What the teacher says of the pool: (N, C) float32 of each fixed view, or of the centres.
+        """Returns the teacher's scores of the pool, (N, C) float32 a fixed view, or of the centres.
 
         Args:
             config: Of a training with a teacher.

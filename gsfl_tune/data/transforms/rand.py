@@ -64,6 +64,6 @@ class RandAugment(Transform):
         return found[:, :2]
 
     def _decoded(self, row: Sequence[float]) -> list[tuple[str, float]]:
-        """The operations, each with its strength and sign."""
+        """Returns the operations, each with its strength and sign."""
         pairs = zip(row[::2], row[1::2], strict=True)
         return [(named(which), self._strength * (1 if sign < 0.5 else -1)) for which, sign in pairs]

@@ -56,7 +56,7 @@ class TrivialAugment(Transform):
 
 
 def _decoded(row: Sequence[float]) -> tuple[str, float, float]:
-    """The operation, its strength 0..1, and its sign."""
+    """Returns the operation, its strength 0..1, and its sign."""
     which, how, sign = row
     strength = min(_BINS - 1, int(how * _BINS)) / (_BINS - 1)
     return named(which), strength, 1.0 if sign < 0.5 else -1.0

@@ -95,7 +95,7 @@ class Batches(ABC):
 
     @abstractmethod
     def taught(self, batch: Batch) -> Batch:
-        """The batch with what the teacher says of it, where there is a teacher.
+        """Adds the scores of the teacher to a batch, where there is a teacher.
 
         Args:
             batch: Of `train_batches`, after its images were mixed.

@@ -116,7 +116,7 @@ class ActivationBatches(Batches):
             return self._split.prefix(images).float()
 
     def taught(self, batch: Batch) -> Batch:
-        """The teacher has seen the views before: its answers come with the batch."""
+        """Returns the batch: it has the scores already, as the teacher saw the views before."""
         return batch
 
     def random(self, count: int) -> Tensor:
@@ -144,7 +144,7 @@ class ActivationBatches(Batches):
         return features
 
     def _teacher_tables(self) -> list[Tensor] | None:
-        """What the teacher says of every fixed view of the pool."""
+        """Returns the teacher's scores of every fixed view of the pool."""
         context = self._context
         if context.teacher is None:
             return None

@@ -55,7 +55,7 @@ class ImageBatches(Batches):
         return images.contiguous(memory_format=torch.channels_last)
 
     def taught(self, batch: Batch) -> Batch:
-        """The teacher sees the images as they are, mixed and cut."""
+        """Adds the scores of the teacher, which sees the images as they are, mixed and cut."""
         teacher = self._context.teacher
         if teacher is None:
             return batch

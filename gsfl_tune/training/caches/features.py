@@ -74,7 +74,7 @@ class FeatureRecipe:
 
     @property
     def reads(self) -> Reads:
-        """What the pooling reads of the backbone."""
+        """Returns what the pooling reads of the backbone."""
         return pooling_class(self.pooling).reads
 
     def create_pooling(self, channels: int) -> Pooling:

@@ -154,7 +154,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
 
 
 def _proxies(case: Experiment) -> int:
-    """Most proxies that a class has in `loss.metric_learning`."""
+    """Returns the most proxies that a class has in `loss.metric_learning`."""
     usual = {"subcenter_arcface": 3, "soft_triple": 10}
     most = 1
     for kind in usual.keys() & set(case.values("loss.metric_learning.kind")):
@@ -258,7 +258,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
 
 
 def _trained_parameters(case: Experiment, backbone: str) -> int:
-    """How many parameters of a backbone a trial trains at most."""
+    """Counts the parameters of a backbone that a trial trains at most."""
     if max(case.values("training.finetune.epochs")) == 0:
         return 0
     parts = case.values("training.finetune.train")
