@@ -15,6 +15,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.evidence import (
     LinearProbe,
     Retrained,
+    Searched,
     Tested,
     Yardstick,
     difference,
@@ -24,6 +25,7 @@ from gsfl_tune.evidence import (
     write_evidence,
 )
 from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
 from gsfl_tune.run import RunDirectory
@@ -45,6 +47,7 @@ from gsfl_tune.search import (
     SearchFailed,
     count_trials,
     pareto_entries,
+    read_studies,
     write_trials,
 )
 from gsfl_tune.training import (
@@ -155,12 +158,28 @@ class Conclusion:
                     difference=difference(correct, rival),
                 )
             tested = Tested.of(predictions, others, yardstick)
-            findings = find(results, evidence, tested, space=self.experiment.space)
+            findings = find(
+                results,
+                evidence,
+                tested,
+                space=self.experiment.space,
+                searched=self._searched(results),
+            )
             results = replace(results, findings=findings)
         with activity("writing the bundles"):
             self._write_bundles(results, winner, control, yardstick, groups, workspace)
         write_results(self.run.results_file, results)
         return results
+
+    def _searched(self, results: Results) -> Searched:
+        trials = read_studies(self.run.journal).get("search", [])
+        done = [(t.datetime_complete, t.values[0]) for t in trials if t.state.name == "COMPLETE"]
+        return Searched(
+            rungs=[each.intermediate_values for each in trials],
+            values=[value for _, value in sorted(done)],
+            states=results.trials,
+            sign=metric_of(results.metric).sign,
+        )
 
     def _workspace(self, config: Config) -> Workspace:
         """Returns a workspace with a configuration's ``data.fit``, which the search may choose."""

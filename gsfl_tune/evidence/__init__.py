@@ -13,6 +13,7 @@ from gsfl_tune.evidence.confusions import (
     worst_classes,
 )
 from gsfl_tune.evidence.findings import Tested, find
+from gsfl_tune.evidence.findings_of_search import Searched
 from gsfl_tune.evidence.gradcam import NoMaps, activation_maps
 from gsfl_tune.evidence.group_probes import group_probes
 from gsfl_tune.evidence.interval import difference, mean_interval
@@ -30,6 +31,7 @@ __all__ = [
     "ModelGone",
     "NoMaps",
     "Retrained",
+    "Searched",
     "Tested",
     "Yardstick",
     "activation_maps",

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from gsfl_tune.evidence.findings_of_parts import of_parts
+from gsfl_tune.evidence.findings_of_search import Searched, of_search
 from gsfl_tune.evidence.interval import difference
 from gsfl_tune.evidence.yardstick import Yardstick
 from gsfl_tune.experiment.edges import range_end
@@ -37,6 +38,8 @@ SEVERITIES = ("severe", "warning", "note")
 
 FEW_IMAGES = 200
 _RESAMPLES = 400
+_ONE_SIDED = 1.645
+_FEWEST_ERRORS = 20
 
 Logits = NDArray[np.floating]
 
@@ -74,7 +77,12 @@ class Tested:
 
 
 def find(
-    results: Results, evidence: Mapping[str, Any], tested: Tested, *, space: Space | None = None
+    results: Results,
+    evidence: Mapping[str, Any],
+    tested: Tested,
+    *,
+    space: Space | None = None,
+    searched: Searched | None = None,
 ) -> list[Finding]:
     """Finds problems that a reader should know before relying on the results.
 
@@ -83,6 +91,7 @@ def find(
         evidence: Content of ``evidence.json``.
         tested: Predictions of the test images.
         space: The search space; without it no value is at an end of its range.
+        searched: What the trials came to; without it nothing is said about the search.
 
     Returns:
         The findings, the most severe first; ``docs/evidence.md`` lists the codes.
@@ -90,11 +99,12 @@ def find(
     found = [
         *_of_validation(results),
         *_of_comparisons(results, tested),
-        *of_parts(evidence, len(tested.labels)),
+        *of_parts(evidence, len(tested.labels), results.groups),
         *_of_confidence(results, tested),
         *_of_amount(results, tested),
         *_of_classes(results, evidence, tested),
         *_of_ranges(results, space),
+        *of_search(searched or Searched()),
     ]
     return sorted(found, key=lambda each: SEVERITIES.index(each.severity))
 
@@ -167,6 +177,7 @@ def _of_confidence(results: Results, tested: Tested) -> Iterator[Finding]:
     winner = _deployed(tested.winner, results.winner.calibration)
     own = _nll(winner, tested.labels)
     yield from _of_temperature(results.winner.calibration, own, tested)
+    yield from _of_order(winner, tested.labels)
     if tested.probe is None:
         return
     probe = _deployed(tested.probe, results.probe.calibration if results.probe else None)
@@ -209,6 +220,32 @@ def _of_temperature(
             f"The winner's temperature, {calibration.temperature:.3g}, does not carry over from "
             f"the validation images to the test images: NLL is higher with it, by "
             f"{worse.mean:.3f} ({worse.interval.low:.3f} to {worse.interval.high:.3f}).",
+        )
+
+
+def _of_order(winner: Logits, labels: NDArray[np.int64]) -> Iterator[Finding]:
+    """Tests whether the surer half of the answers has fewer errors than the other half."""
+    shape = len(winner), len(labels)
+    confidence, right = answers(np.asarray(winner, dtype=np.float64), labels, 1.0)
+    wrong = 1 - right.reshape(shape).mean(axis=0)  # an image counts once
+    if wrong.sum() < _FEWEST_ERRORS:
+        return
+    order = np.argsort(-confidence.reshape(shape).mean(axis=0), kind="stable")
+    sure, unsure = wrong[order[: len(order) // 2]], wrong[order[len(order) // 2 :]]
+    gap = float(unsure.mean() - sure.mean())
+    error = math.sqrt(sure.var(ddof=1) / len(sure) + unsure.var(ddof=1) / len(unsure))
+    if gap <= _ONE_SIDED * error:
+        yield Finding(
+            "confidence_tells_nothing",
+            "warning",
+            {
+                "sure": float(sure.mean()),
+                "unsure": float(unsure.mean()),
+                "needed": _ONE_SIDED * error,
+            },
+            f"Confidence does not tell right from wrong: the surer half of the answers is wrong in "
+            f"{100 * sure.mean():.1f} %, the other half in {100 * unsure.mean():.1f} %. No "
+            "threshold (predict --threshold) helps.",
         )
 
 

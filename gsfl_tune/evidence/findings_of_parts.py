@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,19 +11,27 @@ from gsfl_tune.run.results import Finding
 
 # Share of the mean square of s; with less variance, s is one point for all images.
 COLLAPSED = 0.01
+# Mean correlation of two maps; above it they show the same regions.
+ALIKE = 0.95
+_NEARLY_ALL = 0.8
 _ONE_SIDED = 1.645
 _FEWEST_ERRORS = 20
 
 
-def of_parts(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
+def of_parts(
+    evidence: Mapping[str, Any], images: int, groups: Mapping[str, int] | None = None
+) -> Iterator[Finding]:
     """Finds problems of a GSFL winner; yields nothing for a plain one.
 
     Args:
         evidence: Content of ``evidence.json``.
         images: Number of test images.
+        groups: Group of every class.
     """
     yield from _of_shared_part(evidence)
+    yield from _of_maps(evidence)
     yield from _of_groups(evidence, images)
+    yield from _of_sizes(groups or {})
 
 
 def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
@@ -123,6 +132,44 @@ def _of_groups(evidence: Mapping[str, Any], images: int) -> Iterator[Finding]:
             {"share": errors["share_inside"], "chance": expected, "needed": needed},
             f"{100 * errors['share_inside']:.0f} % of the errors are inside a group, by chance "
             f"{100 * expected:.0f} % would be: the groups do not hold the classes that look alike.",
+        )
+
+
+def _of_maps(evidence: Mapping[str, Any]) -> Iterator[Finding]:
+    maps = _part(evidence, "gradcam")
+    if not maps or not maps.get("overlap"):
+        return
+    overlap, images = maps["overlap"], maps["images"]
+    least = overlap["mean"] - _ONE_SIDED * overlap["std"] / math.sqrt(max(1, images))
+    if least > ALIKE:
+        yield Finding(
+            "parts_see_the_same",
+            "note",
+            {"overlap": overlap["mean"], "images": images, "limit": ALIKE},
+            f"Both parts look at the same regions: their maps have a correlation of "
+            f"{overlap['mean']:.2f} (mean over {images} test images).",
+        )
+
+
+def _of_sizes(groups: Mapping[str, int]) -> Iterator[Finding]:
+    sizes = Counter(groups.values())
+    if len(sizes) < 2:
+        return
+    largest, single = max(sizes.values()), sum(size == 1 for size in sizes.values())
+    if largest >= _NEARLY_ALL * len(groups):
+        yield Finding(
+            "one_large_group",
+            "note",
+            {"classes": largest, "of": len(groups)},
+            f"One group holds {largest} of {len(groups)} classes: what it shares is what all "
+            "images share.",
+        )
+    elif single > len(sizes) / 2:
+        yield Finding(
+            "groups_of_one",
+            "note",
+            {"groups": len(sizes), "single": single},
+            f"{single} of {len(sizes)} groups hold one class: their shared part shares nothing.",
         )
 
 

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.samplers.plugin import SamplerFactory, SamplerRequest
     from gsfl_tune.search.samplers.spaces import plain_space
     from gsfl_tune.search.schedulers.asha import Asha
+    from gsfl_tune.search.study.journal import read_studies
     from gsfl_tune.search.study.reconcile import refuse_changes, run_lock
     from gsfl_tune.search.study.study import Study
     from gsfl_tune.search.workers.retrain import Job, load_result
@@ -89,6 +90,7 @@ __all__ = [
     "plan_time",
     "planned",
     "present",
+    "read_studies",
     "reasons",
     "refuse_changes",
     "refuse_small_disk",
@@ -138,6 +140,7 @@ _HOMES = {
     "pareto_entries": "finals.protocol",
     "plain_space": "samplers.spaces",
     "plan_time": "opening.planning",
+    "read_studies": "study.journal",
     "planned": "opening.planning",
     "present": "opening.presence",
     "reasons": "finals.protocol",

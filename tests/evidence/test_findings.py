@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from gsfl_tune.evidence import Tested, difference, find, mean_interval
+from gsfl_tune.evidence import Searched, Tested, difference, find, mean_interval
 from gsfl_tune.evidence.findings import SEVERITIES
 from gsfl_tune.evidence.write import spread_share
 from gsfl_tune.experiment import Experiment
@@ -49,7 +51,9 @@ def logits(accuracy: float, *, seeds: int, images: int, sure: float = 3.4, seed:
     for own in table:
         right = ease + 0.1 * generator.normal(size=images) < accuracy
         said = np.where(right, labels, (labels + 1) % CLASSES)
-        own[np.arange(images), said] = sure + np.log(CLASSES - 1) - np.log(5)
+        # A little surer of what is easy, so that confidence tells right from wrong.
+        surer = 1 + 0.01 * (0.5 - ease)
+        own[np.arange(images), said] = surer * (sure + np.log(CLASSES - 1) - np.log(5))
     return table
 
 
@@ -104,11 +108,15 @@ def world(
     )
 
 
-def codes(tested: Tested, evidence: dict[str, Any] | None = None, **changes: Any) -> list[str]:
-    return [
-        each.code
-        for each in find(results(tested, **changes), GOOD | (evidence or {}), tested, space=SPACE)
-    ]
+def codes(
+    tested: Tested,
+    evidence: dict[str, Any] | None = None,
+    searched: Searched | None = None,
+    **changes: Any,
+) -> list[str]:
+    content = GOOD | (evidence or {})
+    whole = results(tested, **changes)
+    return [e.code for e in find(whole, content, tested, space=SPACE, searched=searched)]
 
 
 def test_a_good_winner_has_none():
@@ -195,7 +203,8 @@ def test_confidence_that_is_worse_than_the_probes():
         codes(world(sure=60.0, winner=0.72))
     )
     # Sure and wrong as often as the probe is unsure and right: as far off.
-    assert codes(world(sure=60.0)) == ["nll_worse_than_probe"]
+    # All answers then have the confidence 1, which cannot tell right from wrong.
+    assert codes(world(sure=60.0)) == ["confidence_tells_nothing", "nll_worse_than_probe"]
 
 
 def with_temperatures(tested: Tested, winner: float = 1.0, probe: float = 1.0) -> Results:
@@ -284,6 +293,112 @@ def test_as_many_groups_as_there_can_be_are_not_the_end_of_a_range():
     assert find(found, GOOD, tested, space=space) == []
     more = replace(found, groups=groups | {f"more {number}": 0 for number in range(9)})
     assert [each.code for each in find(more, GOOD, tested, space=space)] == ["range_end"]
+
+
+def validated(table: Results, **accuracies: float) -> Results:
+    """Results whose models have these accuracies on validation."""
+    for model, accuracy in accuracies.items():
+        scores = {"accuracy": Score.of([accuracy]), "nll": Score.of([0.5])}
+        table = replace(table, **{model: replace(getattr(table, model), validation=scores)})
+    return table
+
+
+def test_a_probe_that_is_ahead_on_validation_and_disagrees():
+    tested = world()
+    found = find(validated(results(tested), probe=0.9), GOOD, tested, space=SPACE)
+    assert [each.code for each in found] == ["probe_ahead_on_validation", "disagrees_with_probe"]
+    assert found[0].numbers["probe"] == pytest.approx(0.9)
+
+
+def test_not_above_the_probe():
+    assert "not_above_probe" in codes(world(winner=0.7, control=0.7))
+
+
+def test_validation_far_above_test():
+    tested = world()
+    found = find(validated(results(tested), winner=0.97), GOOD, tested, space=SPACE)
+    assert [each.code for each in found] == ["validation_above_test"]
+
+
+def test_without_a_control_that_is_said():
+    assert codes(world(), control=None, difference=None) == ["no_control"]
+
+
+def test_confidence_that_does_not_tell_right_from_wrong():
+    tested = world()
+    # Every answer has its own confidence, drawn without a look at whether it is right.
+    drawn = np.random.default_rng(3).uniform(0.5, 2, size=(*tested.winner.shape[:2], 1))
+    assert "confidence_tells_nothing" in codes(replace(tested, winner=tested.winner * drawn))
+    surer = np.where(tested.winner.argmax(-1) == tested.labels, 2.0, 0.5)[..., None]
+    assert "confidence_tells_nothing" not in codes(replace(tested, winner=tested.winner * surer))
+
+
+@pytest.mark.parametrize(
+    ("groups", "code"),
+    [
+        ([0] * 8 + [1, 1], "one_large_group"),
+        ([0] * 7 + [1, 2, 3], "groups_of_one"),
+        ([0, 0, 0, 1, 1, 1, 2, 2, 2, 3], None),
+        ([0] * 10, None),
+    ],
+)
+def test_groups_that_share_little(groups, code):
+    named = {f"class {number}": group for number, group in enumerate(groups)}
+    assert codes(world(), groups=named) == ([code] if code else [])
+
+
+def test_parts_that_look_at_the_same_regions():
+    def seen(mean: float, std: float = 0.02) -> dict[str, Any]:
+        return {"gradcam": {"images": 96, "overlap": {"mean": mean, "std": std}}}
+
+    assert codes(world(), seen(0.99)) == ["parts_see_the_same"]
+    assert codes(world(), seen(0.6)) == []
+    assert codes(world(), seen(0.96, std=0.3)) == []  # not shown to be above
+
+
+def searched(early: list[float], late: list[float], **changes: Any) -> Searched:
+    rungs = [{0: a, 3: b} for a, b in zip(early, late, strict=True)]
+    return Searched(**{"rungs": rungs, "states": {"COMPLETE": len(late)}, **changes})
+
+
+def test_rungs_that_decide_by_chance():
+    rising, falling = [0.1 * n for n in range(8)], [0.9 - 0.1 * n for n in range(8)]
+    assert codes(world(), searched=searched(rising, falling)) == ["rungs_do_not_agree"]
+    assert codes(world(), searched=searched(rising, rising)) == []
+    assert codes(world(), searched=searched(rising[:7], falling[:7])) == []
+    stopped = Searched(rungs=[{0: 0.1 * n} for n in range(20)])
+    assert codes(world(), searched=stopped) == []
+
+
+def test_a_search_whose_best_value_still_rose():
+    values = [0.5] * 9 + [0.6]
+    assert codes(world(), searched=Searched(values=values)) == ["still_improving"]
+    assert codes(world(), searched=Searched(values=values[::-1])) == []
+    assert codes(world(), searched=Searched(values=values, sign=-1)) == []  # a loss
+    assert codes(world(), searched=Searched(values=values[1:])) == []
+
+
+def test_trials_that_failed():
+    def states(failed: int, complete: int) -> Searched:
+        return Searched(states={"FAIL": failed, "COMPLETE": complete})
+
+    assert codes(world(), searched=states(3, 20)) == ["many_failed"]
+    assert codes(world(), searched=states(2, 3)) == []
+    assert codes(world(), searched=states(3, 40)) == []
+
+
+def test_every_code_of_the_page_has_a_test():
+    page = (Path(__file__).parents[2] / "docs/evidence.md").read_text()
+    rows = re.findall(r"^\| (`[^|]*) \| (?:severe|warning|note) \|", page, re.MULTILINE)
+    listed = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)}
+    folder = Path(__file__).parents[2] / "gsfl_tune/evidence"
+    sources = "".join(file.read_text() for file in sorted(folder.glob("findings*.py")))
+    made = set(re.findall(r"Finding\(\s*\"([a-z_]+)\"", sources))
+    for kind in re.findall(r"Finding\(\s*f\"([a-z_{}.]+)\"", sources):
+        made |= {re.sub(r"\{[a-z.]+\}", model, kind) for model in ("control", "probe")}
+    assert listed == made
+    tests = Path(__file__).read_text()
+    assert [code for code in sorted(listed) if f'"{code}"' not in tests] == []
 
 
 def test_parts_that_could_not_be_computed_are_no_findings():

@@ -46,8 +46,9 @@ def test_of_one_seed_it_is_said_that_it_is_one():
     (several,) = verdicts(results)
     assert several.sentence.endswith("; the winner is better than the control.")
     (single,) = verdicts(replace(results, winner=replace(results.winner, seeds=[1])))
-    assert single.kind == "better"
-    assert single.sentence.endswith("; with this one seed the winner is better than the control.")
+    assert single.kind == "once"
+    assert "; with this one seed the winner is better than the control; " in single.sentence
+    assert single.sentence.endswith("not known: not settled.")
 
 
 def test_a_probe_of_an_older_version_that_was_not_validated_settles_nothing():
