@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ from gsfl_tune.run.results import (
     Calibration,
     Ensemble,
     Finalist,
+    Flip,
     Results,
     Score,
     write_results,
@@ -133,6 +135,7 @@ class Conclusion:
             ),
             probe=yardstick.result(correct),
             ensemble=ensemble_of(winner.seeds, validations, predictions),
+            flip=_flip_of(winner.seeds[0], evidence.get("flip")),
             finalists=[
                 Finalist(each.trial, Score.table(each.validation))
                 for each in finalists
@@ -308,6 +311,13 @@ def ensemble_of(
     found = calibrated(validations, tested, ensemble=True) if len(validations) > 1 else None
     scores = Score.table([classification_metrics(mean, tested[0].labels)])
     return Ensemble(list(seeds), scores, found)
+
+
+def _flip_of(seed: int, measured: Mapping[str, Any] | None) -> Flip | None:
+    if not measured or "error" in measured:
+        return None
+    plain, test = (Score.table([measured[name]]) for name in ("plain", "test"))
+    return Flip(seed, measured["images"], plain, test)
 
 
 def probe_network(workspace: Workspace, config: Config, probe: LinearProbe) -> Network:

@@ -263,6 +263,19 @@ class TrainedModel:
         logits = np.asarray(torch.cat(rows).numpy())
         return Predictions(logits, np.asarray(images.labels), list(images.paths))
 
+    def mirrored_logits(self, index: NDArray[np.int64]) -> NDArray[np.float32]:
+        """Returns logits (N, C) of the mirrored test images at positions."""
+        rows: list[Tensor] = []
+        with (
+            activity("running the retrained network on mirrored images", len(index), "images") as s,
+            torch.inference_mode(),
+            all_cores(self._device),
+        ):
+            for batch in self.images("test", index):
+                rows.append(self.network.infer(batch.flip(3)).float().cpu())
+                s.done += len(batch)
+        return np.asarray(torch.cat(rows).numpy())
+
     def images(self, part: Part, index: NDArray[np.int64]) -> Iterator[Tensor]:
         """Yields batches (B, 3, side, side) as the network sees them, on its device."""
         dataset = self._workspace.dataset

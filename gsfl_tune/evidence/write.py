@@ -17,6 +17,7 @@ from gsfl_tune.evidence.calibration import calibration_report
 from gsfl_tune.evidence.cams import look
 from gsfl_tune.evidence.confusions import confusion_report, confusion_table
 from gsfl_tune.evidence.embedding import plane
+from gsfl_tune.evidence.flip import flip_report
 from gsfl_tune.evidence.gradcam import NoMaps
 from gsfl_tune.evidence.group_probes import group_probes
 from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictures
@@ -244,6 +245,10 @@ def _from_models(
             "the swap test", lambda: _swap(studied.seeds, own, pool_labels, groups)
         )
         content["shared"] = attempt("the spread of the shared part", lambda: _shared(studied.seeds))
+    if studied.first.config.data.augment.flip:
+        content["flip"] = attempt(
+            "mirrored images", lambda: flip_report(studied.first, logits, labels, studied.index)
+        )
     content["map"] = attempt("the map", lambda: _map(studied, own, logits.argmax(axis=1)))
     try:
         with activity("evidence: Grad-CAM"):

@@ -173,6 +173,10 @@ def _models(results: Results) -> Iterator[ModelRow]:
         yield ModelRow(
             f"ensemble of the winner's {seeds} seeds", _cells(results.ensemble.test, None)
         )
+    if results.flip:
+        flip = results.flip
+        yield ModelRow(f"seed {flip.seed} on {flip.images:,} images", _cells(flip.plain, None))
+        yield ModelRow(f"seed {flip.seed}, mirrored too", _cells(flip.test, None))
 
 
 def _cells(test: Mapping[str, Score], interval: Interval | None) -> list[str]:

@@ -177,6 +177,9 @@ def _test_table(results: Results) -> Table:
         rows.append(("linear probe", results.probe.test, results.probe.interval))
     if results.ensemble:
         rows.append((f"ensemble of {len(results.ensemble.seeds)}", results.ensemble.test, None))
+    if results.flip:
+        rows.append((f"seed {results.flip.seed}", results.flip.plain, None))
+        rows.append(("  mirrored too", results.flip.test, None))
     for title, test, interval in rows:
         cells = [
             percent(test["accuracy"], interval),

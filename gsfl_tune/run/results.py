@@ -126,6 +126,16 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class Flip:
+    """Holds what the first seed's network gives if it sees images mirrored too."""
+
+    seed: int
+    images: int  # test images that were mirrored
+    plain: dict[str, Score]  # of these images, without flip
+    test: dict[str, Score]  # with flip: mean of both probabilities
+
+
+@dataclass(frozen=True)
 class Outcome:
     """Holds a configuration that was retrained with several seeds and tested once."""
 
@@ -189,6 +199,7 @@ class Results:
     difference: Difference | None = None  # winner minus control
     probe: Probe | None = None
     ensemble: Ensemble | None = None  # of the winner's seeds; None for a single seed
+    flip: Flip | None = None  # None if training did not mirror, or it could not be measured
     # The worst first; None in files of versions without findings.
     findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
@@ -224,6 +235,7 @@ class Results:
             difference=_difference(content.get("difference")),
             probe=_probe(probe) if probe else None,
             ensemble=_ensemble(content.get("ensemble")),
+            flip=_flip(content.get("flip")),
             findings=None
             if content.get("findings") is None
             else [
@@ -325,6 +337,13 @@ def _ensemble(content: Mapping[str, Any] | None) -> Ensemble | None:
         _scores(content["test"]),
         read_calibration(content.get("calibration")),
     )
+
+
+def _flip(content: Mapping[str, Any] | None) -> Flip | None:
+    if not content:
+        return None
+    plain, test = _scores(content["plain"]), _scores(content["test"])
+    return Flip(content["seed"], content["images"], plain, test)
 
 
 def _interval(content: Mapping[str, Any] | None) -> Interval | None:

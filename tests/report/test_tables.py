@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import shlex
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -12,8 +13,18 @@ from rich.console import Console
 from gsfl_tune.cli import _parser
 from gsfl_tune.report import load_results, print_results
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.run.results import Difference, Finding, Interval, Probe, Score, write_results
+from gsfl_tune.run.results import (
+    Difference,
+    Finding,
+    Flip,
+    Interval,
+    Probe,
+    Score,
+    read_results,
+    write_results,
+)
 from tests.report.conftest import make_results, scores
+from tests.report.test_page import page_of
 
 
 def text_of(path) -> str:
@@ -160,3 +171,17 @@ def test_the_bundle_is_shown_with_its_temperature(finished):
     file.write_text(json.dumps(content))
     lines = [line.split() for line in text_of(finished).splitlines()]
     assert ["bundle,", "T", "=", "0.50", "0.432", "0.012"] in lines
+
+
+def test_flip_is_shown_beside_the_same_network_without_it(finished):
+    file = RunDirectory(finished).results_file
+    flip = Flip(4, 2000, scores(0.71), scores(0.734))
+    write_results(file, replace(read_results(file), flip=flip))
+    text = text_of(finished)
+    rows = [line.split() for line in text.splitlines()]
+    assert ["seed", "4", "71.0", "%"] in [row[:4] for row in rows]
+    assert ["mirrored", "too", "73.4", "%"] in [row[:4] for row in rows]
+    assert max(map(len, text.splitlines())) <= 80
+    page = page_of(finished).text("models-table")
+    assert "seed 4 on 2,000 images" in page
+    assert "seed 4, mirrored too" in page

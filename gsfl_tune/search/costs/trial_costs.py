@@ -107,6 +107,8 @@ class TrialCosts:
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)
+        if config.data.augment.flip:  # those of the first seed, mirrored
+            images += min(self._test, tested)
         return images * forward
 
     def work(self, config: Config, fit: FitOn = "train") -> list[Work]:
