@@ -66,7 +66,7 @@ class Answer:
 
     @property
     def right(self) -> bool:
-        """Whether the most probable class is the image's own."""
+        """Returns whether the most probable class is the image's own."""
         return self.label == self.predicted
 
 

@@ -32,7 +32,7 @@ class Preprocessing:
 
     @property
     def reading(self) -> Reading:
-        """How files are read."""
+        """Returns how files are read."""
         return Reading(_pair(self.value_range), _pair(self.float_range))
 
 

@@ -41,7 +41,7 @@ _said: set[str] = set()
 
 @dataclass(frozen=True)
 class Entry:
-    """One thing that was computed once.
+    """Holds one thing that was computed once.
 
     Attributes:
         kind: Folder of the cache that it is in.
@@ -61,18 +61,18 @@ class Entry:
 
 
 def cache_directory() -> Path:
-    """Where caches of this node live: ``$GSFL_TUNE_CACHE``, else ``~/.cache/gsfl-tune``."""
+    """Returns where caches live: ``$GSFL_TUNE_CACHE``, else ``~/.cache/gsfl-tune``."""
     given = os.environ.get(DIRECTORY_VARIABLE)
     return Path(given).expanduser() if given else Path.home() / ".cache" / "gsfl-tune"
 
 
 def cache_of(path: Path) -> Path | None:
-    """The cache that an entry belongs to; None for a path that is in none."""
+    """Returns the cache that an entry belongs to; None for a path that is in none."""
     return path.parent.parent if path.parent.name in KINDS else None
 
 
 def cache_limit(cache: Path) -> int | None:
-    """How many bytes a cache may hold: ``$GSFL_TUNE_CACHE_LIMIT``, None for no limit.
+    """Returns the bytes a cache may hold: ``$GSFL_TUNE_CACHE_LIMIT``, None for no limit.
 
     By default half of the file system, but at most 100 GB.
 
@@ -132,7 +132,7 @@ def touch(path: Path, what: str = "") -> None:
 
 
 def entries(cache: Path) -> list[Entry]:
-    """Everything in a cache, most recently used first."""
+    """Returns everything in a cache, most recently used first."""
     found: dict[Path, Entry] = {}
     for kind in KINDS:
         for path in _listed(cache / kind):
@@ -256,7 +256,7 @@ def remove_path(path: Path) -> None:
 
 
 def lock_file(path: Path) -> Path:
-    """The lock that the builder of an entry holds."""
+    """Returns the lock that the builder of an entry holds."""
     return path.with_name(path.name + ".lock")
 
 

@@ -79,7 +79,7 @@ def read_lock(path: Path) -> ReadLock | None:
 
 @contextlib.contextmanager
 def unused(path: Path) -> Iterator[bool]:
-    """Whether no process uses a file or directory; none can begin to while the block runs."""
+    """Tells whether no process uses a path; none can begin to while the block runs."""
     try:
         try:
             descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

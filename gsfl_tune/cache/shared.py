@@ -13,7 +13,7 @@ Build = Callable[[Path], None]
 
 
 class SharedCache(Protocol):
-    """Where entries come from that another node has built."""
+    """Holds where entries come from that another node has built."""
 
     def through(self, path: Path, build: Build) -> Build:
         """Makes a builder that asks other nodes first.
@@ -35,7 +35,7 @@ def use_shared_cache(shared_cache: SharedCache | None) -> None:
 
 
 def shared_builder(path: Path, build: Build) -> Build:
-    """The builder of an entry, by way of other nodes where there are any."""
+    """Returns the builder of an entry, by way of other nodes where there are any."""
     if _shared_cache is None or path.parent.name not in SHARED_KINDS:
         return build
     return _shared_cache.through(path, build)

@@ -20,7 +20,7 @@ HINT = "copy the head's: (umask 077; ssh HEAD cat .ray/auth_token > ~/.ray/auth_
 
 @dataclass(frozen=True)
 class Token:
-    """A token and where it came from.
+    """Holds a token and where it came from.
 
     Attributes:
         value: The secret; not part of `repr`.
@@ -32,18 +32,18 @@ class Token:
 
     @property
     def header(self) -> dict[str, str]:
-        """The HTTP header that carries it."""
+        """Returns the HTTP header that carries it."""
         return {"Authorization": f"Bearer {self.value}"}
 
     def refused(self, address: str) -> UserError:
-        """What to say when the cluster does not accept it."""
+        """Returns what to say when the cluster does not accept it."""
         return UserError(
             f"--address {address}: the cluster does not accept the token from {self.source}; {HINT}"
         )
 
 
 def find_token(environment: Mapping[str, str] | None = None, home: Path | None = None) -> Token:
-    """The token that Ray itself would use: ``RAY_AUTH_TOKEN``, its file, ``~/.ray/auth_token``.
+    """Finds the token that Ray would use: ``RAY_AUTH_TOKEN``, its file, ``~/.ray/auth_token``.
 
     Args:
         environment: Default: that of the process.

@@ -38,7 +38,7 @@ class Yardstick:
 
     @property
     def correct(self) -> NDArray[np.bool_]:
-        """Whether it is right about each test image, (N,)."""
+        """Returns whether it is right about each test image, (N,)."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
     def result(self, winner_correct: ArrayLike) -> Probe:

@@ -44,7 +44,7 @@ class Parity:
 
     @property
     def holds(self) -> bool:
-        """Whether both are within the limit."""
+        """Returns whether both are within the limit."""
         return max(self.probabilities, self.logits or 0.0) <= self.limit
 
     def to_json(self) -> dict[str, Any]:
@@ -66,7 +66,7 @@ class Built:
 
     @property
     def bytes(self) -> int:
-        """Size on disk."""
+        """Returns the size on disk."""
         return self.path.stat().st_size
 
 

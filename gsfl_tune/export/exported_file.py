@@ -49,7 +49,7 @@ def capture(module: nn.Module, example: Tensor) -> ExportedProgram:
 
 
 def quantise(module: Deployed, batches: Iterable[Tensor]) -> ExportedProgram:
-    """Post-training static quantisation by torchao (PT2E), for inductor on x86.
+    """Quantises after training, statically, by torchao (PT2E), for inductor on x86.
 
     Args:
         module: The module in fp32.

@@ -96,7 +96,7 @@ class Deployed(nn.Module):
 
     @property
     def output(self) -> str:
-        """Name of the output."""
+        """Returns the name of the output."""
         return "logits" if self.prepare is None else "probabilities"
 
     def example(self, count: int = 2) -> Tensor:

@@ -51,18 +51,18 @@ class Options:
 
     @property
     def is_copy(self) -> bool:
-        """Whether the bundle of the run is exported as it is."""
+        """Returns whether the bundle of the run is exported as it is."""
         plain = not (self.prune or self.several)
         return self.format == "safetensors" and self.precision == "fp32" and plain
 
     @property
     def several(self) -> bool:
-        """Whether the answer is a mean over seeds or views."""
+        """Returns whether the answer is a mean over seeds or views."""
         return self.ensemble or self.mirrored
 
     @property
     def mirrored(self) -> bool:
-        """Whether every image is also seen mirrored."""
+        """Returns whether every image is also seen mirrored."""
         return self.flip or self.flip_anyway
 
     def check(self, *, with_shared: bool = False) -> None:

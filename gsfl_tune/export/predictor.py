@@ -82,7 +82,7 @@ class Bundle:
 
     @property
     def network(self) -> Network:
-        """The PyTorch module, in eval mode, without gradients.
+        """Returns the PyTorch module, in eval mode, without gradients.
 
         Raises:
             BundleError: If the bundle's format has no network, or the bundle has several.
@@ -103,7 +103,7 @@ class Bundle:
 
     @property
     def networks(self) -> list[Network]:
-        """PyTorch modules whose probabilities are averaged; empty if the format has none."""
+        """Returns the modules whose probabilities are averaged; empty if the format has none."""
         if not isinstance(self.runtime, TorchRuntime):
             return []
         network = self.runtime.network
@@ -111,12 +111,12 @@ class Bundle:
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
+        """Returns the device of the model."""
         return self.runtime.device
 
     @property
     def has_shared(self) -> bool:
-        """Whether it was exported with the shared branch."""
+        """Returns whether it was exported with the shared branch."""
         return (self.path / files.SHARED).is_file()
 
     def shared_state(self) -> dict[str, torch.Tensor]:

@@ -73,12 +73,12 @@ class Images:
 
     @property
     def part_names(self) -> list[str]:
-        """Part names of all images."""
+        """Returns the part names of all images."""
         return [name for _, names in self.parts for name in names]
 
     @property
     def labels(self) -> list[int]:
-        """Class numbers of all images."""
+        """Returns the class numbers of all images."""
         return [int(label) for images, _ in self.parts for label in images.labels]
 
 

@@ -15,7 +15,7 @@ from gsfl_tune.losses._base import LossInput, LossTerm
 
 
 class Distill(LossTerm):
-    """T^2 KL(softmax(t / T) || softmax(z / T)) of the teacher's scores t and the student's z.
+    """Computes T^2 KL(softmax(t / T) || softmax(z / T)) of teacher's scores t and student's z.
 
     Averaged over the images; T^2 keeps the gradient's size whatever T is.
 

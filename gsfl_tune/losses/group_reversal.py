@@ -17,7 +17,7 @@ from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 
 class GroupReversal(LossTerm):
-    """Cross-entropy of a small classifier of the class, given its group, by the shared part s.
+    """Computes the cross-entropy of a small classifier of the class in its group, on s.
 
     What classes of a group have in common is what s is for. The classifier (linear, ReLU, linear)
     is trained to tell the classes of a group by s; its softmax is over the classes of the label's

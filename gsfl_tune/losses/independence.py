@@ -20,7 +20,7 @@ _TINY = 1e-12
 
 
 class Independence(LossTerm):
-    """How much the parts s and d of the images of a batch depend on each other.
+    """Measures how much the parts s and d of the images of a batch depend on each other.
 
     HSIC is tr(K H L H) / (B - 1)^2 with kernel matrices K of s and L of d and H = I - 1 / B.
 

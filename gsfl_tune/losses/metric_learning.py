@@ -28,7 +28,7 @@ _KINDS: dict[str, tuple[str, str, str | None]] = {
 
 
 class MetricLearning(LossTerm):
-    """A loss of the angles between d and learned proxies of the classes, which it owns.
+    """Computes a loss of the angles between d and learned proxies of the classes.
 
     Proxies are parameters: they are trained with the head, and are in checkpoints. Prediction does
     not need them.

@@ -12,7 +12,7 @@ from gsfl_tune.losses._base import LossInput, LossTerm
 
 
 class PairwiseConfusion(LossTerm):
-    """|p_i - p_j|^2 of the predicted probabilities, averaged over pairs of different classes.
+    """Averages |p_i - p_j|^2 of the predicted probabilities over pairs of different classes.
 
     It keeps a network from being certain of what tells similar classes apart in training images
     alone. All pairs of the images that are seen together count: those of a batch, or of the piece

@@ -16,7 +16,7 @@ _EPSILON = 1e-4
 
 
 class SharedVariance(LossTerm):
-    """max(0, floor - sqrt(Var(s_j) + 1e-4)), averaged over the dimensions j of the shared part.
+    """Averages max(0, floor - sqrt(Var(s_j) + 1e-4)) over the dimensions j of the shared part.
 
     The shared-centre term draws s to one point a group; this keeps it from becoming the same for
     all images. The variance is that over the images that are seen together, with B - 1 as divisor;

@@ -32,7 +32,7 @@ class LossOf(Protocol):
 
 @dataclass(frozen=True)
 class Passes:
-    """The passes that a method may take through the model of a stage.
+    """Holds the passes that a method may take through the model of a stage.
 
     Attributes:
         features: Inputs of the stage (B, ...) to unit features (B, D). In the head stage inputs are

@@ -13,7 +13,7 @@ from gsfl_tune.methods.agreement import symmetric_kl
 
 
 class RDrop(Method):
-    """Mean loss of two passes, plus weight * (KL(p || q) + KL(q || p)) / 2 of their predictions.
+    """Adds weight * (KL(p || q) + KL(q || p)) / 2 of two passes to their mean loss.
 
     Dropout is in the head: features are computed once, and pass the head twice with other masks.
     Without dropout the passes are equal, and the term is 0.

@@ -14,7 +14,7 @@ from gsfl_tune.methods.agreement import symmetric_kl
 
 
 class TwoViews(Method):
-    """Mean loss of two views, plus weight * (KL(p || q) + KL(q || p)) / 2 of their predictions.
+    """Adds weight * (KL(p || q) + KL(q || p)) / 2 of two views to their mean loss.
 
     A step costs twice that of one view. At weight 0 it is training on repeated augmentations
     (Hoffer et al., "Augment Your Batch", CVPR 2020).

@@ -65,7 +65,7 @@ class RunFiles:
 
     @property
     def run(self) -> RunDirectory:
-        """The run directory."""
+        """Returns the run directory."""
         return self.results.run
 
     def study(self, name: str) -> list[TrialRecord]:

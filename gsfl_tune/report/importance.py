@@ -37,7 +37,7 @@ class Importances:
 
     @property
     def verdict(self) -> str:
-        """How reliable the importances are."""
+        """Returns how reliable the importances are."""
         if self.explained >= RELIABLE:
             return "reliable"
         if self.explained >= USABLE:

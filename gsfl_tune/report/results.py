@@ -45,17 +45,17 @@ class RunResults:
 
     @property
     def finished(self) -> bool:
-        """Whether winner and control have been tested."""
+        """Returns whether winner and control have been tested."""
         return self.results is not None
 
     @property
     def bundle(self) -> Path | None:
-        """Path of the bundle, if it has been written."""
+        """Returns the path of the bundle, if it has been written."""
         return self.run.best if self.run.best.is_dir() else None
 
     @property
     def counts(self) -> dict[str, int]:
-        """Number of the search's trials by state; always has all four states."""
+        """Returns the number of the search's trials by state; always has all four states."""
         if self.results is not None:
             known = self.results.trials
         else:

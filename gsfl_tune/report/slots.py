@@ -60,7 +60,7 @@ class Timeline:
 
     @property
     def busy(self) -> float:
-        """Share of the lanes' time that has work."""
+        """Returns the share of the lanes' time that has work."""
         offered = self.seconds * len(self.lanes)
         used = sum(bar.end - bar.begin for lane in self.lanes for bar in lane.bars)
         return min(1.0, used / offered) if offered else 0.0

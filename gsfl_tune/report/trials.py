@@ -91,7 +91,7 @@ class TrialRecord:
 
     @property
     def last(self) -> float | None:
-        """The last known value: at its end, its last rung, or its last epoch."""
+        """Returns the last known value: at its end, its last rung, or its last epoch."""
         if self.value is not None:
             return self.value
         if self.rungs:

@@ -226,7 +226,7 @@ class WatchServer:
 
     @property
     def url(self) -> str:
-        """URL of the page."""
+        """Returns the URL of the page."""
         host = self._server.host
         if host in ("0.0.0.0", "::"):
             host = "127.0.0.1"
@@ -234,7 +234,7 @@ class WatchServer:
 
     @property
     def public(self) -> bool:
-        """Whether other machines can read the page."""
+        """Returns whether other machines can read the page."""
         return self._server.public
 
     def serve(self) -> None:

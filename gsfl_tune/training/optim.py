@@ -100,7 +100,7 @@ def create_optimizer(
 
 
 class WeightAverage(AveragedModel):
-    """Exponential moving average of the trained weights of a module, with its latest buffers.
+    """Averages the trained weights of a module exponentially; buffers are the latest.
 
     What torch's own class computes with ``get_ema_multi_avg_fn``, whose update waits for a GPU in
     every step.

@@ -18,7 +18,7 @@ SKEW_SECONDS = (60.0, 5.0)
 
 @dataclass(frozen=True)
 class Node:
-    """One node and what it answered.
+    """Holds one node and what it answered.
 
     Attributes:
         name: As messages call it: its address, with a piece of its id where several share one.
@@ -46,7 +46,7 @@ class Node:
         return 0.0 if self.skew is None else max(0.0, abs(self.skew) - self.skew_bound)
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns plain values for JSON."""
         return {
             "node": self.name,
             "id": self.id,
@@ -62,7 +62,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is not as it should be.
+    """Holds something that is not as it should be.
 
     Attributes:
         node: Its name.
@@ -80,13 +80,13 @@ class Finding:
         return f"{'warning: ' if self.warning else ''}{self.node}: {self.text}; {self.fix}"
 
     def to_json(self) -> dict[str, Any]:
-        """For machines."""
+        """Returns plain values for JSON."""
         severity = "warning" if self.warning else "problem"
         return {"node": self.node, "severity": severity, "found": self.text, "fix": self.fix}
 
 
 def compare(nodes: Sequence[Node], driver: Mapping[str, Any]) -> list[Finding]:
-    """Everything that nodes lack, or that sets them apart from the driver; problems first.
+    """Lists what nodes lack, or what sets them apart from the driver; problems first.
 
     Args:
         nodes: The nodes.

@@ -32,7 +32,7 @@ _CLOCK_SECONDS = 10.0
 
 @dataclass(frozen=True)
 class Question:
-    """What a search needs of every node.
+    """Holds what a search needs of every node.
 
     Attributes:
         run: The run directory; None leaves it out.
@@ -53,7 +53,7 @@ class Question:
 
 @dataclass(frozen=True)
 class Inspection:
-    """What the nodes answered.
+    """Holds what the nodes answered.
 
     Attributes:
         nodes: One a node of the cluster, the driver's own first.
@@ -65,16 +65,16 @@ class Inspection:
 
     @property
     def problems(self) -> list[Finding]:
-        """What must be mended."""
+        """Returns what must be mended."""
         return [finding for finding in self.findings if not finding.warning]
 
     @property
     def warnings(self) -> list[Finding]:
-        """What does not keep a search from running."""
+        """Returns what does not keep a search from running."""
         return [finding for finding in self.findings if finding.warning]
 
     def with_request(self, experiment: Experiment) -> Inspection:
-        """With the finding that no node holds a trial of an experiment, if it is so."""
+        """Adds the finding that no node holds a trial of an experiment, if it is so."""
         search = experiment.defaults().search
         held = [{"CPU": node.cpus, "GPU": float(node.gpus)} for node in self.nodes]
         try:
@@ -87,7 +87,7 @@ class Inspection:
         return self
 
     def to_json(self) -> dict[str, Any]:
-        """For machines; see ``docs/cluster.md``."""
+        """Returns plain values for JSON; see ``docs/cluster.md``."""
         return {
             "good": not self.problems,
             "nodes": [node.to_json() for node in self.nodes],
@@ -117,7 +117,7 @@ def data_paths(experiment: Experiment) -> list[str]:
 
 
 def stored_at(experiment: Experiment) -> str | None:
-    """Where an experiment's storage keeps its run; None where it has none."""
+    """Returns where an experiment's storage keeps its run; None where it has none."""
     storage = experiment.defaults().storage
     return None if storage is None else run_url(storage, experiment.name)
 
@@ -162,7 +162,7 @@ def inspect_cluster(question: Question) -> Inspection:
 def refuse_unfit_nodes(
     experiment: Experiment, run: Path, cache: Path, warn: Callable[[str], None]
 ) -> None:
-    """What a search does before it begins; on a Ray of this machine alone only what is quick.
+    """Refuses nodes that lack something; on a Ray of this machine alone it checks what is quick.
 
     Args:
         experiment: What is searched.

@@ -13,7 +13,7 @@ _HEAD = ("node", "run dir", "data", "versions", "CPUs", "GPUs", "files", "free",
 
 
 def node_table(inspection: Inspection) -> str:
-    """One row a node, at most 80 columns wide; ``-`` is what was not asked, ``?`` not answered."""
+    """Draws one row a node in 80 columns; ``-`` was not asked, ``?`` not answered."""
     rows = [_HEAD, *(_row(node, inspection) for node in inspection.nodes)]
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     rest = sum(widths[1:]) + 2 * (len(_HEAD) - 1)

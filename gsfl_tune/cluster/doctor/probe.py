@@ -65,7 +65,7 @@ def look(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def now() -> float:
-    """The node's clock, seconds since 1970."""
+    """Returns the node's clock, seconds since 1970."""
     return time.time()
 
 
@@ -164,7 +164,7 @@ def try_storage(storage: dict[str, Any], node: str) -> dict[str, Any]:
 
 
 def list_files(path: str) -> dict[str, Any]:
-    """How many files are there, and a digest of their names and of the sizes of some.
+    """Returns how many files are there, and a digest of their names and of the sizes of some.
 
     Args:
         path: A file, a folder, a pattern of files, or a URL. Hidden files are left out.
@@ -279,7 +279,7 @@ def _folder_of(name: str) -> str | None:
 
 
 def code_digest() -> str | None:
-    """A digest of this package's own source; None where it is not installed."""
+    """Returns a digest of this package's own source; None where it is not installed."""
     root = _folder_of("gsfl_tune")
     if root is None:
         return None
@@ -294,7 +294,7 @@ def code_digest() -> str | None:
 
 
 def torch_cuda() -> str | None:
-    """The CUDA that torch was built for, without importing it; None for a build for CPUs."""
+    """Returns the CUDA that torch was built for, without importing it; None without."""
     root = _folder_of("torch")
     try:
         text = _read(os.path.join(root, "version.py")) if root else ""
@@ -305,7 +305,7 @@ def torch_cuda() -> str | None:
 
 
 def gpus() -> list[dict[str, Any]] | None:
-    """``name`` and ``memory`` (bytes) of every GPU of the machine; None where nobody can say.
+    """Returns ``name`` and ``memory`` (bytes) of every GPU; None where nobody can say.
 
     Of the driver's own tool: a task without GPUs may not see them through torch.
     """

@@ -26,7 +26,7 @@ _RECONNECT_SECONDS = (1, 2, 5, 10, 20, 40)
 
 @dataclass(frozen=True)
 class Job:
-    """A job of the cluster as it is now.
+    """Holds a job of the cluster as it is now.
 
     Attributes:
         name: The id under which it was submitted.
@@ -52,26 +52,26 @@ class Job:
 
     @property
     def over(self) -> bool:
-        """Whether it has ended."""
+        """Returns whether it has ended."""
         return self.status in _ENDED
 
     @property
     def is_search(self) -> bool:
-        """Whether `gsfl-tune submit` started it."""
+        """Returns whether `gsfl-tune submit` started it."""
         return _MARK in self.metadata
 
     @property
     def resume(self) -> str:
-        """The command that continues its search; empty for other jobs."""
+        """Returns the command that continues its search; empty for other jobs."""
         return self.metadata.get("resume", "")
 
     @property
     def seconds(self) -> float:
-        """How long it ran, or runs."""
+        """Returns how long it ran, or runs."""
         return max(0.0, (self.ended or time.time()) - self.started) if self.started else 0.0
 
     def search_exit_code(self, log: str) -> int:
-        """What ``gsfl-tune search`` returned or would have returned: 0, 1, 2 or 3.
+        """Returns what ``gsfl-tune search`` returned or would have returned: 0, 1, 2 or 3.
 
         Args:
             log: The end of its log. Ray keeps no exit code of a job that was stopped; the driver's
@@ -85,7 +85,7 @@ class Job:
         return self.exit_code if self.exit_code in (1, 2, 3) else _FAILED
 
     def trouble(self) -> str:
-        """Why a job failed that has no exit code of the search's; empty for all others."""
+        """Returns why a job failed that has no exit code of the search's; empty for all others."""
         if self.status != "FAILED" or self.exit_code in (1, 2, 3):
             return ""
         if self.exit_code == 127:
@@ -102,7 +102,7 @@ class Job:
 
 
 class Jobs:
-    """The jobs of one cluster.
+    """Holds the jobs of one cluster.
 
     Args:
         connection: To its dashboard.
@@ -147,7 +147,7 @@ class Jobs:
             )
 
     def job(self, name: str) -> Job:
-        """One job.
+        """Returns one job.
 
         Raises:
             UserError: When there is none of this name.
@@ -156,13 +156,13 @@ class Jobs:
             return _job(self._client.get_job_info(name))
 
     def all(self) -> list[Job]:
-        """Every job that was submitted, newest first."""
+        """Returns every job that was submitted, newest first."""
         with self._explained(""):
             found = [_job(entry) for entry in self._client.list_jobs() if entry.submission_id]
         return sorted(found, key=lambda job: -job.started)
 
     def choose(self, name: str | None, *, running: bool) -> Job:
-        """The job of a name, else the only search that fits.
+        """Returns the job of a name, else the only search that fits.
 
         Args:
             name: What the user named, if anything.
@@ -185,7 +185,7 @@ class Jobs:
         raise UserError(f"{self.address}: found {len(chosen)} running searches, name one: {names}")
 
     def log(self, name: str) -> str:
-        """All that a job has printed."""
+        """Returns all that a job has printed."""
         with self._explained(name):
             return str(self._client.get_job_logs(name))
 
@@ -250,7 +250,7 @@ class Jobs:
 
 
 def clock(seconds: float) -> str:
-    """Local date and time of a moment."""
+    """Returns the local date and time of a moment."""
     return datetime.fromtimestamp(seconds).strftime("%Y-%m-%d %H:%M") if seconds else "-"
 
 

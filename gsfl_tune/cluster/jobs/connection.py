@@ -26,7 +26,7 @@ _TUNNEL = "ssh -N -L 8265:127.0.0.1:8265 HEAD, then --address http://127.0.0.1:8
 
 @dataclass(frozen=True)
 class Connection:
-    """A dashboard that answered.
+    """Holds a dashboard that answered.
 
     Attributes:
         address: ``http://HOST:PORT``.
@@ -41,7 +41,7 @@ class Connection:
     warnings: list[str] = field(default_factory=list)
 
     def client(self) -> Any:
-        """Ray's ``JobSubmissionClient``.
+        """Returns Ray's ``JobSubmissionClient``.
 
         Raises:
             UserError: When Ray was installed without it, or the dashboard is gone.
@@ -91,7 +91,7 @@ def connect(address: str | None) -> Connection:
 
 
 def dashboard_address(given: str | None) -> str:
-    """The dashboard's URL of what a user wrote.
+    """Returns the dashboard's URL of what a user wrote.
 
     Raises:
         UserError: When there is none, or it is the address of something else.

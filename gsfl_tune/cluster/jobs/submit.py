@@ -28,7 +28,7 @@ _SHADOW = "gsfl_tune/__init__.py"
 
 @dataclass(frozen=True)
 class Submission:
-    """A search that is ready to be submitted.
+    """Holds a search that is ready to be submitted.
 
     Attributes:
         file: The experiment file as the user named it.
@@ -56,13 +56,13 @@ class Submission:
 
     @property
     def command(self) -> str:
-        """What the cluster runs."""
+        """Returns what the cluster runs."""
         words = ["gsfl-tune", "search", self.relative, "--run-dir", self.run_dir]
         changed = ["--change-space"] if self.change_space else []
         return shlex.join([*words, *changed, *self._options(resume=self.resume)])
 
     def resume_command(self, address: str) -> str:
-        """What continues the run after it was stopped, or the cluster was lost."""
+        """Returns what continues the run after it was stopped, or the cluster was lost."""
         words = ["gsfl-tune", "submit", self.file, "--address", address, "--run-dir", self.run_dir]
         for name, value in self.environment.items():
             words += ["--env", f"{name}={value}"]
@@ -193,7 +193,7 @@ def _is_elsewhere(problem: Problem) -> bool:
 
 
 def parse_environment(entries: Sequence[str]) -> dict[str, str]:
-    """``NAME=VALUE`` each, or ``NAME`` alone for the value of this process.
+    """Parses ``NAME=VALUE``, or ``NAME`` alone for the value of this process.
 
     Raises:
         UserError: For what is neither, or looks like a secret that everybody could read.

@@ -27,7 +27,7 @@ _IGNORE_FILES = (".gitignore", ".rayignore")
 
 @dataclass(frozen=True)
 class Package:
-    """The upload of a job.
+    """Holds the upload of a job.
 
     Attributes:
         root: The directory, absolute.
@@ -43,11 +43,11 @@ class Package:
         return sum(self.sizes.values())
 
     def largest(self, count: int) -> list[tuple[str, int]]:
-        """The largest files, largest first."""
+        """Returns the largest files, largest first."""
         return sorted(self.sizes.items(), key=lambda item: (-item[1], item[0]))[:count]
 
     def folders(self) -> list[tuple[str, int, int]]:
-        """What lies directly in `root`: name, number of files, bytes; largest first."""
+        """Lists what lies directly in `root`: name, number of files, bytes; largest first."""
         files: Counter[str] = Counter()
         size: Counter[str] = Counter()
         for path, length in self.sizes.items():
@@ -86,7 +86,7 @@ def survey(root: Path) -> Package:
 
 
 def refuse_without(package: Package, file: str | Path) -> str:
-    """The experiment file's path in the upload.
+    """Returns the experiment file's path in the upload.
 
     Raises:
         UserError: When it lies outside, or an ignore rule leaves it out.
@@ -107,7 +107,7 @@ def refuse_without(package: Package, file: str | Path) -> str:
 
 
 def missing_files(package: Package, experiment: Experiment) -> list[str]:
-    """What the experiment names and the upload does not hold, one line each."""
+    """Lists what the experiment names and the upload does not hold, one line each."""
     return [
         f"{leaf}: {problem}"
         for leaf in edit.FILES

@@ -11,7 +11,7 @@ _PRECISION = 10_000
 
 
 def capacity(cpu: float, gpu: float, node: Mapping[str, float]) -> int:
-    """How many trials a node holds.
+    """Returns how many trials a node holds.
 
     Args:
         cpu: CPU cores a trial.
@@ -33,7 +33,7 @@ def capacity(cpu: float, gpu: float, node: Mapping[str, float]) -> int:
 def spread(
     cpu: float, share: float, nodes: Sequence[Mapping[str, float]], limit: int
 ) -> tuple[float, int]:
-    """The share of a GPU that trials really ask for, and how many run at once.
+    """Returns the share of a GPU that trials really ask for, and how many run at once.
 
     Ray fills one GPU before it looks at the next: four trials of a third each go to two GPUs as
     3 + 1. It cannot do that where the share is as large as the number of trials allows (here a

@@ -17,7 +17,7 @@ _LEAST_SHARE = 0.01
 
 @dataclass(frozen=True)
 class Slots:
-    """What one trial occupies, and how many fit.
+    """Holds what one trial occupies, and how many fit.
 
     Attributes:
         cpu: CPU cores a trial.
@@ -38,11 +38,11 @@ class Slots:
 
     @property
     def threads(self) -> int:
-        """CPU threads of a process of a trial."""
+        """Returns the CPU threads of a process of a trial."""
         return max(1, int(self.cpu / self.workers))
 
     def at_most(self, count: int) -> Slots:
-        """The same for no more than `count` at once, each with as much of a GPU as there is."""
+        """Limits it to `count` at once, each with as much of a GPU as there is."""
         if not self.nodes or not 0 < self.asked < 1:
             return replace(self, count=min(self.count, count))
         gpu, fitting = spread(self.cpu, self.asked, self.nodes, count)
@@ -50,7 +50,7 @@ class Slots:
 
 
 def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slots:
-    """How many trials fit on the Ray that this process is connected to.
+    """Returns how many trials fit on the Ray that this process is connected to.
 
     Where ``resources.wait`` allows it, a cluster that has no room yet is given time to grow.
 
@@ -77,7 +77,7 @@ def fit(
     nodes: Sequence[Mapping[str, float]],
     max_concurrent: int | None = None,
 ) -> Slots:
-    """How many trials fit on nodes.
+    """Returns how many trials fit on nodes.
 
     Args:
         resources: What a trial asks for.
@@ -148,7 +148,7 @@ def refuse_impossible(resources: ResourcesConfig) -> None:
 
 
 def describe(nodes: Sequence[Mapping[str, float]]) -> str:
-    """What nodes have, in words: ``2 nodes of 8 CPU cores and 1 GPU``; largest first."""
+    """Says what nodes have: ``2 nodes of 8 CPU cores and 1 GPU``; largest first."""
     if not nodes:
         return "nothing"
     kinds = Counter((node.get("GPU", 0.0), node.get("CPU", 0.0)) for node in nodes)

@@ -20,7 +20,7 @@ _OBJECT_STORE_BYTES = 128 * 1024**2
 def ray_session(
     address: str | None = None, *, cpus: int | None = None, gpus: int | None = None
 ) -> Iterator[None]:
-    """Ray for the time of a run: joined at `address`, else started on this machine alone.
+    """Holds Ray for the time of a run: joined at `address`, else started on this machine alone.
 
     A Ray that this process is connected to already is used and left running.
 

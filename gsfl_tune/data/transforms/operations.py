@@ -18,7 +18,7 @@ from torch.nn import functional
 
 @dataclass(frozen=True)
 class Ranges:
-    """Largest values of operations, at strength 1.
+    """Holds the largest values of operations, at strength 1.
 
     Attributes:
         shear: Tangent of the angle.

@@ -26,7 +26,7 @@ class Runtime(ABC):
 
     @property
     def device(self) -> torch.device:
-        """Device of the model."""
+        """Returns the device of the model."""
         return torch.device("cpu")
 
     def logits(self, squares: np.ndarray) -> Tensor:

@@ -62,7 +62,7 @@ class ExportedRuntime(Runtime):
 
     @property
     def device(self) -> torch.device:
-        """Device of the program's weights."""
+        """Returns the device of the program's weights."""
         return self._device
 
     def run(self, images: Tensor) -> Tensor:

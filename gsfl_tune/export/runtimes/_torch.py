@@ -25,7 +25,7 @@ class TorchRuntime(Runtime):
 
     @property
     def device(self) -> torch.device:
-        """Device of the network."""
+        """Returns the device of the network."""
         return next(self.network.parameters()).device
 
     def run(self, images: Tensor) -> Tensor:

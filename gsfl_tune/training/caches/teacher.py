@@ -35,7 +35,7 @@ _MOST_NAMED = 3
 
 
 class Teacher:
-    """The network of a bundle; its answers are in the order of the student's classes.
+    """Holds the network of a bundle; its answers are in the order of the student's classes.
 
     Args:
         path: The bundle, of safetensors.
@@ -104,7 +104,7 @@ class Teacher:
     def table(
         self, images: DecodedImages, cache_dir: Path, device: torch.device, view: View | None = None
     ) -> Tensor:
-        """Class scores of all images of a part.
+        """Returns the class scores of all images of a part.
 
         Args:
             images: Decoded images.
