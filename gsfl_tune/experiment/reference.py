@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import textwrap
 from collections.abc import Iterator
 from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
+
+_WIDTH = 118
 
 _HEADER = """\
 # The YAML reference
@@ -151,11 +154,13 @@ def _about(path: str, model: Any) -> str:
         inside = ", ".join(
             f"[`{name}`](#{name})" for name in sections() if name and "." not in name
         )
-        return f"Besides these keys a file has the sections {inside}; only `data` is required."
+        return _wrapped(
+            f"Besides these keys a file has the sections {inside}; only `data` is required."
+        )
     about = _text(model.__doc__ or "")
     if f"{path}." in CONDITIONS:
         about += f" *When:* {CONDITIONS[f'{path}.']}."
-    return about if model.model_fields else f"{about} [How to add one](../extending.md)."
+    return _wrapped(about if model.model_fields else f"{about} [How to add one](../extending.md).")
 
 
 def _row(leaf: Leaf) -> str:
@@ -182,6 +187,10 @@ def _default(leaf: Leaf) -> str:
     if isinstance(default, float):
         return f"`{number(default)}`"
     return f"`{default if isinstance(default, str) else json.dumps(default)}`"
+
+
+def _wrapped(text: str) -> str:
+    return textwrap.fill(text, _WIDTH, break_long_words=False, break_on_hyphens=False)
 
 
 def _text(text: str) -> str:

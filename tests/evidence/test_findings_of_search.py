@@ -1,0 +1,40 @@
+"""Findings about the trials: they hold where they should, and nowhere else."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from gsfl_tune.evidence import Searched
+
+from .test_findings import codes, world
+
+
+def searched(early: list[float], late: list[float], **changes: Any) -> Searched:
+    rungs = [{0: a, 3: b} for a, b in zip(early, late, strict=True)]
+    return Searched(**{"rungs": rungs, "states": {"COMPLETE": len(late)}, **changes})
+
+
+def test_rungs_that_decide_by_chance():
+    rising, falling = [0.1 * n for n in range(8)], [0.9 - 0.1 * n for n in range(8)]
+    assert codes(world(), searched=searched(rising, falling)) == ["rungs_do_not_agree"]
+    assert codes(world(), searched=searched(rising, rising)) == []
+    assert codes(world(), searched=searched(rising[:7], falling[:7])) == []
+    stopped = Searched(rungs=[{0: 0.1 * n} for n in range(20)])
+    assert codes(world(), searched=stopped) == []
+
+
+def test_a_search_whose_best_value_still_rose():
+    values = [0.5] * 9 + [0.6]
+    assert codes(world(), searched=Searched(values=values)) == ["still_improving"]
+    assert codes(world(), searched=Searched(values=values[::-1])) == []
+    assert codes(world(), searched=Searched(values=values, sign=-1)) == []  # a loss
+    assert codes(world(), searched=Searched(values=values[1:])) == []
+
+
+def test_trials_that_failed():
+    def states(failed: int, complete: int) -> Searched:
+        return Searched(states={"FAIL": failed, "COMPLETE": complete})
+
+    assert codes(world(), searched=states(3, 20)) == ["many_failed"]
+    assert codes(world(), searched=states(2, 3)) == []
+    assert codes(world(), searched=states(3, 40)) == []
