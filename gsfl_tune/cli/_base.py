@@ -200,3 +200,15 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         "loss.metric_learning.weight": metric_learning,
         **added,
     }
+
+
+def positive(text: str) -> int:
+    """Parses a whole number of at least 1.
+
+    Raises:
+        argparse.ArgumentTypeError: If it is less.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value

@@ -149,7 +149,8 @@ def _condition(parameter: Parameter) -> str:
 def _print_cost(experiment: Experiment, console: Console) -> None:
     from rich.table import Table
 
-    from gsfl_tune.training.pricing.cost import gib, largest_model, memory_of_a_trial, search_cost
+    from gsfl_tune.experiment.units import binary_size
+    from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, search_cost
 
     assumed = experiment.provisional()
     cost, model = search_cost(assumed), largest_model(assumed)
@@ -160,8 +161,8 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         **_amount(experiment, cost, note),
         "a trial": _dearest(assumed),
         "features": _features(assumed),
-        "memory": f"{gib(model.bytes)} of {gib(available)} {whose} for the weights and optimiser "
-        "state of the largest model; activations need more",
+        "memory": f"{binary_size(model.bytes)} of {binary_size(available)} {whose} for the weights "
+        "and optimiser state of the largest model; activations need more",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
         f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
         f"{model.latent_dim}, {model.class_count} classes",
@@ -251,7 +252,7 @@ def _few(experiment: Experiment) -> list[str]:
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """Describes what trials of the last blocks cache, and where they cannot."""
-    from gsfl_tune.training.pricing.cost import gib
+    from gsfl_tune.experiment.units import binary_size
     from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
 
     notes: list[str] = []
@@ -272,8 +273,9 @@ def _prefix_notes(experiment: Experiment) -> list[str]:
     if cut:
         largest = cut[0]
         notes.append(
-            f"activations in front of trained blocks take up to {gib(1000 * largest.image_bytes)} "
-            f"of the cache for 1,000 images ({largest.backbone}, last {largest.blocks} blocks, "
+            "activations in front of trained blocks take up to "
+            f"{binary_size(1000 * largest.image_bytes)} of the cache for 1,000 images "
+            f"({largest.backbone}, last {largest.blocks} blocks, "
             f"{largest.image_size} px, {largest.views} views and the centre); other backbones, "
             "blocks and sizes have files of their own."
         )

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gsfl_tune.cli._base import FINISHED, Command, showing
+from gsfl_tune.experiment.units import decimal_size
 
 
 class Export(Command):
@@ -131,7 +132,7 @@ class Export(Command):
             print(f"\n{_table(info)}\n")
         print(f"exported to {out}")
         for path in sorted(out.iterdir()):
-            print(f"  {path.name:<20} {_size(path.stat().st_size):>10}")
+            print(f"  {path.name:<20} {decimal_size(path.stat().st_size):>10}")
         return FINISHED
 
     def _export(self, args: argparse.Namespace, say: Callable[[str], None]) -> Path:
@@ -172,9 +173,3 @@ def _table(info: dict) -> str:
     words = legend(conditions["threads"], conditions["cpu"])
     paragraphs = [textwrap.fill(each, 80) for each in (words, doubts(rows)) if each]
     return "\n".join([text_table(rows), *paragraphs])
-
-
-def _size(count: int) -> str:
-    if count < 1e5:
-        return f"{count / 1e3:.1f} kB"
-    return f"{count / 1e6:.1f} MB"

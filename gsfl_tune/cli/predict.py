@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, showing
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, positive, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.activity import Activity
@@ -54,7 +54,7 @@ class Predict(Command):
             help="fetch http and https URLs: at most 50 MB, 30 s and 3 redirects each",
         )
         parser.add_argument(
-            "--top", type=_positive, default=5, metavar="N", help="classes per image (default 5)"
+            "--top", type=positive, default=5, metavar="N", help="classes per image (default 5)"
         )
         parser.add_argument(
             "--threshold",
@@ -192,10 +192,3 @@ def _text(prediction: Prediction, threshold: float | None) -> str:
     if prediction.unknown:
         lines.insert(0, f"  unknown: no class reaches {100 * (threshold or 0):.1f} %")
     return "\n".join([prediction.path, *lines])
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value

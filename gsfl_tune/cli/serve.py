@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from gsfl_tune.cli._base import FAILED, FINISHED, Command
+from gsfl_tune.cli._base import FAILED, FINISHED, Command, positive
 from gsfl_tune.experiment.units import byte_count
 from gsfl_tune.serve import Limits, serve
 
@@ -32,14 +32,14 @@ class Serve(Command):
         )
         parser.add_argument(
             "--threads",
-            type=_positive,
+            type=positive,
             metavar="N",
             help="CPU threads of a forward pass; as many passes run side by side as fit the cores "
             "(default: a quarter of the cores, 1 to 4)",
         )
         parser.add_argument(
             "--max-batch",
-            type=_positive,
+            type=positive,
             default=limits.max_batch,
             metavar="N",
             help=f"images per forward pass ({limits.max_batch})",
@@ -53,7 +53,7 @@ class Serve(Command):
         )
         parser.add_argument(
             "--queue",
-            type=_positive,
+            type=positive,
             default=limits.queue,
             metavar="N",
             help=f"images accepted at a time; more are refused with 503 ({limits.queue})",
@@ -67,14 +67,14 @@ class Serve(Command):
         )
         parser.add_argument(
             "--max-pixels",
-            type=_positive,
+            type=positive,
             default=limits.max_pixels,
             metavar="N",
             help=f"largest width times height of an image ({limits.max_pixels})",
         )
         parser.add_argument(
             "--max-images",
-            type=_positive,
+            type=positive,
             default=limits.max_images,
             metavar="N",
             help=f"images per request ({limits.max_images})",
@@ -99,13 +99,6 @@ class Serve(Command):
             threads=args.threads,
         )
         return FINISHED if served else FAILED
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
 
 
 def _port(text: str) -> int:

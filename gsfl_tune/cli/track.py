@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gsfl_tune.cli._base import FAILED, FINISHED, Command, showing
 from gsfl_tune.cli.search import add_trackers
-from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.errors import UserError, first_line
 
 
 class Track(Command):
@@ -52,10 +52,10 @@ class Track(Command):
                     with showing(f"sending to {tracker.name}", short=True):
                         count = track_run(run, [tracker])
                 except Exception as error:  # clients raise errors of any class
-                    text = str(error).strip() or type(error).__name__
+                    text = first_line(error)
                     for secret in tracker.secrets:
                         text = text.replace(secret, "***")
-                    print(f"{tracker.name}: {text.splitlines()[0]}", file=sys.stderr)
+                    print(f"{tracker.name}: {text}", file=sys.stderr)
                     return FAILED
                 print(f"{tracker.name}: {count} trials are up to date")
         return FINISHED

@@ -15,6 +15,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from gsfl_tune.activity import activity
+from gsfl_tune.bundles.files import CONFIG, MODEL, SHARED
 from gsfl_tune.data import center_crop, eval_batches
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
@@ -35,7 +36,6 @@ Decode = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 _HEAD_BATCH = 512
 _IMAGE_BATCH = 32
-_INFERENCE, _REST = "model.safetensors", "shared.safetensors"
 
 
 class ModelGone(UserError):
@@ -69,7 +69,7 @@ class Retrained:
             if not (directory / CHECKPOINT_FILE).is_file()
         ]
         first = next(iter(self.directories.values()))
-        if first in gone and self.bundle is not None and (self.bundle[0] / _INFERENCE).is_file():
+        if first in gone and self.bundle is not None and (self.bundle[0] / MODEL).is_file():
             gone.remove(first)
         return gone
 
@@ -125,9 +125,9 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
     Raises:
         ModelGone: If a file is missing, damaged, or does not fit.
     """
-    files = [best / _INFERENCE]
+    files = [best / MODEL]
     if isinstance(network.head, GsflHead):
-        files.append(best_training / _REST)
+        files.append(best_training / SHARED)
     state: dict[str, Tensor] = {}
     for file in files:
         try:
@@ -148,7 +148,7 @@ def load_exported(network: Network, best: Path, best_training: Path) -> None:
 def _temperature(best: Path) -> float:
     """Returns the temperature by which the classifier of a bundle was divided."""
     try:
-        return float(read_json(best / "config.json").get("calibration", {}).get("temperature", 1.0))
+        return float(read_json(best / CONFIG).get("calibration", {}).get("temperature", 1.0))
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise ModelGone(f"{best / 'config.json'}: cannot be read ({error})") from error
 

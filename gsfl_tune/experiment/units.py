@@ -59,7 +59,7 @@ def size_text(count: int) -> str:
 
 
 def decimal_size(count: float) -> str:
-    """Bytes for people, in powers of 1,000: ``3.2 GB``, ``12 GB``."""
+    """Formats bytes for people, in powers of 1,000: ``3.2 GB``, ``12 GB``."""
     for unit in ("TB", "GB", "MB", "kB"):
         # What would be rounded to 1000 of a unit is 1 of the next.
         if count >= _BYTES[unit] * 0.9995:
@@ -69,7 +69,7 @@ def decimal_size(count: float) -> str:
 
 
 def binary_size(count: int) -> str:
-    """Bytes for people, in powers of 1,024: ``1.4 MiB``."""
+    """Formats bytes for people, in powers of 1,024: ``1.4 MiB``."""
     amount = float(count)
     for unit in ("B", "KiB", "MiB"):
         if amount < 1024:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.report.results import RunResults, load_results
 from gsfl_tune.report.trials import Curve, TrialRecord, trial_records
 from gsfl_tune.run import EpochLog, RunDirectory, WorkerLog
@@ -129,7 +130,7 @@ def _experiment(path: Path, problems: list[str]) -> Experiment | None:
         return Experiment.load(path)
     except UserError as error:
         # For example, a taxonomy is not on this machine. Ranges then come from the trials.
-        problems.append(f"{path.name}: {str(error).splitlines()[0]}")
+        problems.append(f"{path.name}: {first_line(error)}")
         return None
 
 

@@ -80,7 +80,7 @@ class RunResults:
                 "trial": int(row["number"]),
                 "value": float(row["value"]),
                 "params": {
-                    str(column).removeprefix(PARAMETER): _plain(row[column])
+                    str(column).removeprefix(PARAMETER): plain(row[column])
                     for column in rows.columns
                     if str(column).startswith(PARAMETER) and not pd.isna(row[column])
                 },
@@ -164,7 +164,7 @@ def _read_trials(path: Path) -> pd.DataFrame:
     return trials
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
     """Converts a NumPy scalar to Python; whole numbers that pandas made floats become int."""
     value = value.item() if hasattr(value, "item") else value
     return int(value) if isinstance(value, float) and value.is_integer() else value

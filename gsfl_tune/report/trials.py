@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from gsfl_tune.report.results import PARAMETER
+from gsfl_tune.report.results import PARAMETER, plain
 from gsfl_tune.run import StudyName
 
 RUNG = "rungs."
@@ -134,7 +134,7 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         begin=_instant(row.get("started")),
         end=_instant(row.get("finished")),
         params={
-            str(key).removeprefix(PARAMETER): _plain(value)
+            str(key).removeprefix(PARAMETER): plain(value)
             for key, value in row.items()
             if str(key).startswith(PARAMETER) and not _missing(value)
         },
@@ -217,8 +217,3 @@ def _instant(value: Any) -> float | None:
         return None
     moment = value.to_pydatetime(warn=False) if hasattr(value, "to_pydatetime") else value
     return moment.timestamp() if isinstance(moment, datetime) else None
-
-
-def _plain(value: Any) -> Any:
-    value = value.item() if hasattr(value, "item") else value
-    return int(value) if isinstance(value, float) and value.is_integer() else value

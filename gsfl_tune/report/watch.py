@@ -15,6 +15,7 @@ from pathlib import Path
 from socket import AF_INET6
 
 from gsfl_tune.experiment import UserError
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.hosts import is_loopback
 from gsfl_tune.report.files import CurveReader, read_run
 from gsfl_tune.report.page import render
@@ -87,7 +88,7 @@ class LivePage:
                     self._problem = None
                 except (UserError, OSError) as error:
                     # Keep the last page: the next read may succeed.
-                    self._problem = str(error).splitlines()[0]
+                    self._problem = first_line(error)
             return self._version, self._problem
 
     def page(self) -> bytes:

@@ -19,6 +19,7 @@ from gsfl_tune.losses import ClassCenters, Loss, Start
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
+from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from gsfl_tune.training.create_context import create_context, random_devices
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
@@ -81,7 +82,7 @@ class Training:
         self.saved = 0
         # Number of checkpoints that `save` keeps, including the new one.
         self.keep = 1
-        self.log = EpochLog(self.directory / "epochs.jsonl")
+        self.log = EpochLog(self.directory / EPOCHS_FILE)
         self.context = create_context(config, workspace, seed=self.seed, fit=fit, pieces=pieces)
         self._stage: Stage | None = None
         self._team = team
@@ -353,7 +354,7 @@ class Training:
     @property
     def checkpoint_path(self) -> Path:
         """Returns the path that `save` writes."""
-        return self.directory / "checkpoint.pt"
+        return self.directory / CHECKPOINT_FILE
 
     def _current(self) -> Stage:
         """Returns the stage that trained last (the first one before any epoch)."""

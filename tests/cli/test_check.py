@@ -132,7 +132,7 @@ def test_what_the_last_blocks_cache_is_said(tmp_path, capsys):
     )
     assert main(["check", str(file)]) == 0
     # 256 x 4 x 4 float32, three views and the centre, 1,000 images: 62.5 MiB.
-    assert "take up to 62 MiB of the cache for 1,000 images" in " ".join(
+    assert "take up to 62.5 MiB of the cache for 1,000 images" in " ".join(
         capsys.readouterr().out.split()
     )
     assert main(["check", str(file), "--set", "data.views=0"]) == 0

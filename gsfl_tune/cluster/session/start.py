@@ -10,7 +10,7 @@ from typing import Any
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cluster.token import HINT, make_token
-from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
+from gsfl_tune.experiment.errors import EnvironmentProblem, UserError, first_line
 
 # Trials share images and features by memory map, not through Ray.
 _OBJECT_STORE_BYTES = 128 * 1024**2
@@ -81,7 +81,7 @@ def start_ray(
         with _no_error_listener():
             ray.init(address=address, **common)
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        line = _first_line(error)
+        line = first_line(error)
         if isinstance(error, ray.exceptions.AuthenticationError):
             raise UserError(
                 f"--address {address}: the cluster does not let this process in ({line}); {HINT}"
@@ -136,13 +136,9 @@ def _started_locally(options: Mapping[str, Any], *, again: bool) -> bool:
         if again and "timed out" in str(error):
             return False
         raise EnvironmentProblem(
-            f"Ray did not start on this machine: {_first_line(error)}"
+            f"Ray did not start on this machine: {first_line(error)}"
         ) from error
     return True
-
-
-def _first_line(error: Exception) -> str:
-    return next((line for line in str(error).splitlines() if line.strip()), repr(error))
 
 
 @contextmanager

@@ -78,14 +78,14 @@ class ActivationCache:
         """
         if (part, view) not in self._maps:
             shape = (len(images), *stored_shape(self._split))
-            lease = acquire(
+            lock = acquire(
                 self._folder / f"{self._key(images, view)}.npy",
                 lambda path: self._build(path, images, view, shape),
                 what=self._words(images, view),
                 size=int(np.prod(shape)) * BYTES[self._precision],
             )
-            array = np.load(lease.path, mmap_mode="r")
-            lease.keep_with(array)
+            array = np.load(lock.path, mmap_mode="r")
+            lock.keep_with(array)
             self._maps[part, view] = array
         return self._maps[part, view]
 

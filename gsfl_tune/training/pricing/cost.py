@@ -209,11 +209,6 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     return int(psutil.virtual_memory().total), "memory"
 
 
-def gib(count: int) -> str:
-    """Formats bytes in words."""
-    return f"{count / 1024**3:,.1f} GiB" if count >= 1024**3 else f"{count / 1024**2:,.0f} MiB"
-
-
 def pretrained(experiment: Experiment) -> list[tuple[str, str, Reads]]:
     """Returns each backbone of a space, its possible weights and what is read, once each."""
     return list(

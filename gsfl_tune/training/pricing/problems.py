@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from gsfl_tune.experiment import Experiment, Problem
+from gsfl_tune.experiment.units import binary_size
 from gsfl_tune.methods import method_class
 from gsfl_tune.models import BackboneError, map_shape, pooling_class, reading_problem
 from gsfl_tune.training.pricing.cases import cases
-from gsfl_tune.training.pricing.cost import gib, largest_model, memory_of_a_trial, teachers
+from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, teachers
 from gsfl_tune.training.pricing.finetune_problems import finetune_problems
 
 
@@ -60,9 +61,10 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
     if model.bytes > available:
         file, line = experiment.locate("model.pooling")
         message = (
-            f"found a largest model of {gib(model.bytes)} ({model.backbone}, {model.pooling} "
-            f"pooling to {model.feature_dim:,} dimensions, latent_dim {model.latent_dim}), "
-            f"allowed {gib(available)}, the {whose} of a trial"
+            f"found a largest model of {binary_size(model.bytes)} ({model.backbone}, "
+            f"{model.pooling} pooling to {model.feature_dim:,} dimensions, "
+            f"latent_dim {model.latent_dim}), "
+            f"allowed {binary_size(available)}, the {whose} of a trial"
         )
         problems.append(Problem(file, line, "model", message))
     return problems
