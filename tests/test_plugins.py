@@ -133,6 +133,41 @@ def installed(tmp_path_factory) -> Path:
     return folder / "site"
 
 
+CONTRACTS = """\
+import sys
+from pathlib import Path
+import numpy as np
+from my_plugins.loss import Decorrelation
+from my_plugins.method import HardImages
+from my_plugins.metric import WorstClass
+from my_plugins.pooling import Gem3
+from my_plugins.sampler import Inherit
+from my_plugins.source import ImageArrays
+from my_plugins.transform import Fog
+from gsfl_tune import testing
+
+file = Path(sys.argv[1])
+pixels = np.random.default_rng(0).integers(0, 255, (4, 8, 8, 3), dtype=np.uint8)
+labels = np.array([[0], [1], [0], [1]])
+arrays = {f"{part}_images": pixels for part in ("train", "val", "test")}
+np.savez(file, **arrays, **{f"{part}_labels": labels for part in ("train", "val", "test")})
+testing.check_loss_term(Decorrelation)
+testing.check_method(HardImages)
+testing.check_metric(WorstClass)
+testing.check_pooling(Gem3)
+testing.check_sampler(Inherit)
+request = testing.source_request(str(file), file.parent)
+testing.check_source(lambda: ImageArrays(request))
+testing.check_transform(lambda: Fog(0.7, (0.5, 0.5, 0.5)))
+print("kept")
+"""
+
+
+def test_the_example_keeps_the_contracts(installed, tmp_path):
+    printed = python(CONTRACTS, str(tmp_path / "images.npz"), packages=installed)
+    assert printed.split()[-1] == "kept"
+
+
 def test_every_pooling_that_is_named_can_be_made():
     assert set(POOLINGS) == set(plugins.BUILT_IN["pooling"])
     for name in POOLINGS:

@@ -138,7 +138,7 @@ class Augment:
             values = torch.from_numpy(out)
         else:
             with torch.no_grad(), torch.autocast(images.device.type, enabled=False):
-                values = self._resample(images, random)
+                values = self.resample(images, random)
         return values.permute(0, 3, 1, 2)
 
     @torch.no_grad()
@@ -219,8 +219,13 @@ class Augment:
         stop = ((boxes[:, :2] + boxes[:, 2:]) * side).round().clamp(max=side)
         return torch.cat([start, torch.maximum(stop, start + 1)], dim=1).long()
 
-    def _resample(self, images: Tensor, random: Tensor) -> Tensor:
-        """Does the same as `fill` for a batch on any device: (B, size, size, 3) float32."""
+    def resample(self, images: Tensor, random: Tensor) -> Tensor:
+        """Does the same as `fill` for a batch on any device: (B, size, size, 3) float32.
+
+        Args:
+            images: (B, S, S, 3) uint8.
+            random: As for `apply`.
+        """
         pixels = self._pixels(random, images.shape[1])
         # One upload of boxes, flips and colours, which does not wait for the GPU.
         plan = torch.cat([pixels.float(), random[:, 4:_BASIC]], dim=1)

@@ -7,11 +7,14 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from gsfl_tune.data.transforms import Transform
+from gsfl_tune.data.augment import Augment
+from gsfl_tune.data.transforms import Streams, Transform
+from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the transform")
 _COUNT, _SIZE = 12, 24
+_MEAN, _STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
 
 def check_transform(create: Callable[[], Transform]) -> None:
@@ -23,6 +26,8 @@ def check_transform(create: Callable[[], Transform]) -> None:
     - An image becomes the same alone, in a batch, and in another order: batches are divided over
       threads and processes.
     - It says for every image where points go.
+    - Beside crop, flip and colour it shifts none of their random numbers, and gives the same images
+      on the path of a GPU as on that of the CPU.
 
     Args:
         create: Makes the transform.
@@ -56,6 +61,40 @@ def check_transform(create: Callable[[], Transform]) -> None:
     _expect(
         matrices.shape == (_COUNT, 2, 3), f"gives matrices of the shape {tuple(matrices.shape)}"
     )
+    if not hasattr(transform, "name"):
+        transform.name = "checked"  # its entry point names it
+    _check_streams(transform)
+    _check_paths(transform)
+
+
+def _check_streams(transform: Transform) -> None:
+    changed = AugmentConfig(scale=0.5, flip=True, color=0.4)
+    alone, with_it = (Augment(changed, _SIZE, _MEAN, _STD) for _ in range(2))
+    with_it.further = [transform]
+    rows = [
+        each.draw_rows(_COUNT, torch.Generator().manual_seed(1), Streams(1))
+        for each in (alone, with_it)
+    ]
+    basic = rows[0].shape[1]
+    same = torch.equal(rows[1][:, :basic], rows[0])
+    _expect(same, "shifts the random numbers of crop, flip and colour")
+
+
+def _check_paths(transform: Transform) -> None:
+    # Nothing is cut off or resized, which both paths do with other rounding.
+    augment = Augment(AugmentConfig(scale=1, ratio=1, flip=False, color=0), _SIZE, _MEAN, _STD)
+    augment.further = [transform]
+    images = _images().round().byte()
+    row = augment.draw_rows(_COUNT, torch.Generator().manual_seed(1), Streams(1))
+    one_by_one = augment.apply(images, row).permute(0, 2, 3, 1)
+    as_a_batch = augment.resample(images, row)
+    # A thousandth of a level of 255, in units of the deviation.
+    same = torch.allclose(one_by_one, as_a_batch, atol=1e-3 / (255 * min(_STD)))
+    _expect(same, "gives other images on the path of a GPU")
+    if torch.cuda.is_available():
+        on_gpu = augment.apply(images.cuda(), row).cpu().permute(0, 2, 3, 1)
+        close = torch.allclose(one_by_one, on_gpu, atol=1 / (255 * min(_STD)))
+        _expect(close, "gives other images on a GPU")
 
 
 def _images() -> Tensor:

@@ -93,7 +93,7 @@ def pixel_boxes(random, config, side):
 
 
 @pytest.mark.parametrize(("size", "side"), [(32, 37), (64, 74), (24, 100), (32, 21)])
-@pytest.mark.parametrize("way", ["fill", "_resample"])
+@pytest.mark.parametrize("way", ["fill", "resample"])
 def test_crops_are_those_of_torchvision(size, side, way):
     config = AugmentConfig(scale=0.2, ratio=2.0)
     augment = Augment(config, size, **PLAIN)
@@ -102,7 +102,7 @@ def test_crops_are_those_of_torchvision(size, side, way):
     if way == "fill":
         out = augment.apply(images, random)
     else:  # what other devices do
-        out = augment._resample(images, random).permute(0, 3, 1, 2)
+        out = augment.resample(images, random).permute(0, 3, 1, 2)
     for index, (left, top, right, bottom) in enumerate(pixel_boxes(random, config, side)):
         image = images[index].permute(2, 0, 1) / 255
         expected = reference.resized_crop(
@@ -119,7 +119,7 @@ def test_other_devices_make_the_same_images(config):
     augment = Augment(config, 32, MEAN, STD)
     images = noise(20, 50)
     random = Augment.draw(20, generator(8))
-    there = augment._resample(images, random).permute(0, 3, 1, 2)
+    there = augment.resample(images, random).permute(0, 3, 1, 2)
     torch.testing.assert_close(
         augment.apply(images, random), there, atol=2.5 / 255 / min(STD), rtol=0
     )

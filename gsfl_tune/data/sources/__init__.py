@@ -5,7 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.cache.entries import cache_directory
-from gsfl_tune.data.sources._added import SourceRequest, added_source, source_problem
+from gsfl_tune.data.sources._added import (
+    SourceRequest,
+    added_source,
+    source_faults,
+    source_problem,
+)
 from gsfl_tune.data.sources._base import FileSource, Part, Reader, Sample, Source
 from gsfl_tune.data.sources._coco import read_coco
 from gsfl_tune.data.sources._columns import Given
@@ -77,6 +82,7 @@ __all__ = [
     "create_source",
     "detect_source",
     "list_url",
+    "source_faults",
     "source_problem",
 ]
 

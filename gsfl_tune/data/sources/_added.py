@@ -118,7 +118,7 @@ def added_source(name: str, request: SourceRequest) -> Source:
         raise UserError(f"data.source: {problem}")
     kind = plugin.load_class(Source)
     inner: Source = _told(plugin, lambda: kind(request))
-    faults = _faults(inner)
+    faults = source_faults(inner)
     if faults:
         raise UserError("\n".join(f"data.source: {plugin}: {fault}" for fault in faults))
     return _AddedSource(plugin, inner)
@@ -162,7 +162,7 @@ def _read(reader: Reader) -> bytes | Image.Image:
     return content
 
 
-def _faults(source: Source) -> list[str]:
+def source_faults(source: Source) -> list[str]:
     """Lists the faults in a source's lists."""
     if not isinstance(getattr(source, "samples", None), list):
         return ["has no list of samples (does its __init__ call super().__init__()?)"]

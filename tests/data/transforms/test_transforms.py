@@ -59,7 +59,7 @@ def test_an_image_changes_alike_alone_in_a_batch_and_on_another_device(settings)
         one = slice(place, place + 1)
         assert torch.equal(augment.apply(batch[one], drawn[one])[0], whole[place])
     # What other devices do, here on the CPU: up to the rounding of the resize.
-    others = augment._resample(batch, drawn).permute(0, 3, 1, 2)
+    others = augment.resample(batch, drawn).permute(0, 3, 1, 2)
     levels = (others - whole).abs() * 255 * torch.tensor(STD).view(1, 3, 1, 1)
     # Operations that decide by thresholds (solarize, posterize, equalize, JPEG) amplify a level.
     assert float((levels < 4).float().mean()) > (0.94 if "degrade" in settings else 0.97)
