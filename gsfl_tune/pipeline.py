@@ -21,6 +21,7 @@ from gsfl_tune.search import (
     Candidate,
     Interrupt,
     Presence,
+    Prices,
     Progress,
     Retraining,
     RunContext,
@@ -274,10 +275,15 @@ class _Search:
         )
         if outcome.interrupted:
             raise SearchInterrupted
+        prices = None
+        if self.budget is None:  # a budget in time says itself what may be spent
+            images = len(self.workspace.dataset.validation_index)
+            prices = Prices.measured(outcome.study, self.run, images, self._notice)
         chosen = choose_finalists(
             outcome.study,
             experiment.defaults().search.finalists,
             curves_of(outcome.study, self.run),
+            prices,
         )
         if not chosen:
             raise SearchFailed(f"no {name} trial reached a rung:\n{reasons(outcome.study)}")

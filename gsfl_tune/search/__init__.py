@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.control.interrupt import Interrupt
     from gsfl_tune.search.costs.time_budget import SearchTime, TimeBudget
     from gsfl_tune.search.costs.trial_costs import TrialCosts
-    from gsfl_tune.search.finals.finalists import choose_finalists, curves_of
+    from gsfl_tune.search.finals.finalists import Prices, choose_finalists, curves_of
     from gsfl_tune.search.finals.protocol import (
         Candidate,
         Retraining,
@@ -59,6 +59,7 @@ __all__ = [
     "Job",
     "JobsOutcome",
     "Presence",
+    "Prices",
     "Progress",
     "Retraining",
     "RunContext",
@@ -111,6 +112,7 @@ _HOMES = {
     "Job": "workers.retrain",
     "JobsOutcome": "finals.run_retrains",
     "Presence": "opening.presence",
+    "Prices": "finals.finalists",
     "Progress": "observers.terminal",
     "Retraining": "finals.protocol",
     "RunContext": "ray_tune.run_context",

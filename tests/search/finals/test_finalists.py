@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
-from gsfl_tune.search import choose_finalists, curves_of, open_study
+from gsfl_tune.search import Prices, choose_finalists, curves_of, open_study
 from tests.search.experiments import experiment
 
 
@@ -109,3 +109,31 @@ def test_no_finalists_where_nothing_came_to_a_rung(run: RunDirectory) -> None:
     study.fail(study.ask().number, "broken")  # type: ignore[union-attr]
     study.cut(study.ask().number, "time")  # type: ignore[union-attr]
     assert choose_finalists(study, 3) == []
+
+
+def test_what_costs_much_more_and_is_hardly_better_is_not_trained_again(run: RunDirectory) -> None:
+    """A trial three times as dear has to be better by a standard error: 0.03 of 100 images."""
+    study = open_study(experiment("search.metric=validation/accuracy"), run)
+    trials = [(0.92, 30.0), (0.90, 10.0), (0.915, 100.0), (0.96, 100.0), (0.85, 1.0), (0.84, 90.0)]
+    for value, seconds in trials:
+        number = study.ask().number  # type: ignore[union-attr]
+        study.complete(number, value)
+        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
+        for epoch in (1, 2):
+            log.append({"epoch": epoch, "validation/accuracy": value, "seconds": seconds / 2})
+    said: list[str] = []
+    prices = Prices.measured(study, run, 100, said.append)
+    chosen = choose_finalists(study, 6, None, prices)
+    # Of 0 and 2 the cheaper trial 1 is as good; 3 is better than all; 5 is worse than the cheap 4.
+    assert [trial.number for trial in chosen] == [3, 1, 4]
+    assert sorted(text.split(" is ")[0] for text in said) == [
+        "trial 0 (0.920)",
+        "trial 2 (0.915)",
+        "trial 5",
+    ]
+    assert "trial 0 (0.920) is better than trial 1 (0.900) by less than a standard error (0.027)" in said[0]
+    assert "costs 3.0 times as much: it is not trained again" in said[0]
+    # Of ten thousand images the same differences are more than chance.
+    many = choose_finalists(study, 6, None, Prices.measured(study, run, 10_000, said.append))
+    assert [trial.number for trial in many] == [3, 0, 1, 4]  # 0 is better than 2, and cheaper
+    assert [t.number for t in choose_finalists(study, 6)] == [3, 0, 2, 1, 4, 5]
