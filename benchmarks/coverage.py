@@ -40,16 +40,16 @@ Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
 # --- the intervals ------------------------------------------------------------------------
 
 
-def ours(a: Table, b: Table) -> Bounds:
-    """Of many pairs at once, tables (R, S, N)."""
-    spread = spread_of([a, b], [True, True])
+def ours(a: Table, b: Table, fixed: bool = False) -> Bounds:
+    """Of many pairs at once, tables (R, S, N); a fixed second model has no seed."""
+    spread = spread_of([a, b], [True, not fixed])
     mean = a.mean(axis=(1, 2)) - b.mean(axis=(1, 2))
     half = t.ppf((1 + LEVEL) / 2, spread.freedom) * np.sqrt(spread.variance)
     half = np.where(spread.variance > 0, half, 1 - ((1 - LEVEL) / 2) ** (1 / a.shape[2]))
     return mean - half, mean + half
 
 
-def images_alone(a: Table, b: Table) -> Bounds:
+def images_alone(a: Table, b: Table, fixed: bool = False) -> Bounds:
     """The paired bootstrap over images of the mean over seeds, which was used until now."""
     generator = np.random.default_rng(0)
     per_image = a.mean(axis=1) - b.mean(axis=1)
@@ -58,14 +58,14 @@ def images_alone(a: Table, b: Table) -> Bounds:
     return _percentiles(per_image @ drawn.T / count)
 
 
-def hierarchical(a: Table, b: Table) -> Bounds:
+def hierarchical(a: Table, b: Table, fixed: bool = False) -> Bounds:
     """Resamples seeds of either side, and images."""
     generator = np.random.default_rng(0)
-    seeds, count = a.shape[1:]
+    count = a.shape[2]
     drawn = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
     weights = [
         generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-        for _ in range(2)
+        for seeds in (a.shape[1], b.shape[1])
     ]
     by_seed = [each @ drawn.T / count for each in (a, b)]
     means = [np.einsum("rsk,ks->rk", *both) for both in zip(by_seed, weights, strict=True)]
@@ -77,21 +77,23 @@ def _percentiles(means: Table) -> Bounds:
     return low, high
 
 
-METHODS: dict[str, Callable[[Table, Table], Bounds]] = {
+METHODS: dict[str, Callable[[Table, Table, bool], Bounds]] = {
     "this": ours,
     "images alone (until now)": images_alone,
     "hierarchical bootstrap": hierarchical,
 }
 
 
-def errors(pairs: Iterator[tuple[Table, Table]], truth: float) -> tuple[dict[str, float], float]:
+def errors(
+    pairs: Iterator[tuple[Table, Table]], truth: float, *, fixed: bool = False
+) -> tuple[dict[str, float], float]:
     """Share of intervals that miss the truth, percent, by method; and the mean width of ours."""
     missed = dict.fromkeys(METHODS, 0)
     count, width = 0, 0.0
     for a, b in pairs:
         count += len(a)
         for name, method in METHODS.items():
-            low, high = method(a, b)
+            low, high = method(a, b, fixed)
             # A bound that is 0 but for rounding contains 0.
             missed[name] += int(((low > truth + 1e-12) | (high < truth - 1e-12)).sum())
             if name == "this":
@@ -114,6 +116,8 @@ class World:
         alike: Correlation of an image's difficulty for the two; 1: one configuration.
         seed: Deviation of a seed's effect on all images.
         each: Deviation of a seed's effect on one image.
+        fixed: Whether the second model is one and the same whatever the seed, such as a linear
+            probe.
     """
 
     name: str
@@ -123,20 +127,23 @@ class World:
     alike: float = 1.0
     seed: float = 0.0
     each: float = 0.7
+    fixed: bool = False
 
     def draw(
         self, replicates: int, seeds: int, count: int, generator: np.random.Generator
     ) -> tuple[Table, Table]:
         """Tables (R, S, N) of both models."""
-        spread = math.sqrt(self.images**2 + self.seed**2 + self.each**2)
         common = generator.normal(size=(replicates, 1, count))
         found = []
-        for accuracy in (self.accuracy, self.accuracy - self.gain):
+        for number, accuracy in enumerate((self.accuracy, self.accuracy - self.gain)):
+            moves = 0.0 if number and self.fixed else 1.0
+            trained = 1 if number and self.fixed else seeds
+            spread = math.sqrt(self.images**2 + moves * (self.seed**2 + self.each**2))
             own = generator.normal(size=(replicates, 1, count))
             ease = self.images * (math.sqrt(self.alike) * common + math.sqrt(1 - self.alike) * own)
-            moved = self.seed * generator.normal(size=(replicates, seeds, 1))
-            noise = self.each * generator.standard_normal(
-                (replicates, seeds, count), dtype=np.float32
+            moved = moves * self.seed * generator.normal(size=(replicates, trained, 1))
+            noise = (moves * self.each) * generator.standard_normal(
+                (replicates, trained, count), dtype=np.float32
             )
             found.append((norm.ppf(accuracy) * spread + ease + moved + noise > 0).astype(float))
         return found[0], found[1]
@@ -148,6 +155,8 @@ WORLDS = (
     World("the same twice, seeds move everything", seed=0.2),
     World("two kinds, equally good", alike=0.7, seed=0.05),
     World("two kinds, 3 points apart", alike=0.7, seed=0.05, gain=0.03),
+    World("against a model without seed, equally good", alike=0.7, seed=0.05, fixed=True),
+    World("against a model without seed, 3 points", alike=0.7, seed=0.05, gain=0.03, fixed=True),
 )
 
 
@@ -163,7 +172,12 @@ def simulated(replicates: int) -> list[list[str]]:
                     world.draw(min(chunk, replicates - start), seeds, count, generator)
                     for start in range(0, replicates, chunk)
                 )
-                rows.append([world.name, *_cells(seeds, count, *errors(pairs, world.gain))])
+                rows.append(
+                    [
+                        world.name,
+                        *_cells(seeds, count, *errors(pairs, world.gain, fixed=world.fixed)),
+                    ]
+                )
     return rows
 
 
@@ -272,7 +286,8 @@ def drawn_pairs(
         images = generator.permutation(own.shape[1])[:count]
         chosen = generator.permutation(len(own))[: 2 * seeds]
         first.append(own[chosen[:seeds]][:, images])
-        second.append(other[chosen[seeds:]][:, images])
+        rest = chosen[seeds:] if len(other) > 1 else [0]
+        second.append(other[rest][:, images])
     return np.stack(first), np.stack(second)
 
 
@@ -300,7 +315,25 @@ def real(name: str, splits: int, pairs: int, keep: Path | None) -> list[list[str
         # Of more images there are too few others to call all of them the truth.
         for count in IMAGES[:2]:
             rows.append([f"{name}: two kinds", *_two_kinds(found, seeds, count, splits, pairs)])
+    for seeds in SEEDS:
+        for count in IMAGES[:2]:
+            cells = _against_fixed(found, seeds, count, splits, pairs)
+            rows.append([f"{name}: against a model without seed", *cells])
     return rows
+
+
+def _against_fixed(
+    found: list[list[Table]], seeds: int, count: int, splits: int, pairs: int
+) -> list[str]:
+    """One network of the second kind is a model of its own, as a linear probe is."""
+    generator = np.random.default_rng(4)
+
+    def moved() -> Iterator[tuple[Table, Table]]:
+        for own, other in found:
+            a, b = drawn_pairs([own, other[:1]], seeds, count, max(1, pairs // splits), generator)
+            yield a - (own.mean() - other[0].mean()), b
+
+    return _cells(seeds, count, *errors(moved(), 0.0, fixed=True))
 
 
 def _two_kinds(
@@ -343,7 +376,8 @@ Heads on frozen EfficientNet-Lite0 features (224 px); {splits} random splits of 
 {trained} images to train on, the others to test; 30 seeds of a configuration, from which sides
 and images are drawn. The same configuration twice has a true difference of 0 whatever the pair
 shows. Of two kinds (a hidden layer of 32 with dropout, one of 96 without) the truth is the
-difference over all 30 seeds and all images of the split.
+difference over all 30 seeds and all images of the split. A model without seed is one network of
+the second kind, always the same, as a linear probe is.
 
 {real}
 """
