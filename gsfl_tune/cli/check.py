@@ -165,6 +165,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
         f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
         f"{model.latent_dim}, {model.class_count} classes",
+        "licences": _licences(assumed),
     }
     grid = Table.grid(padding=(0, 2))
     for heading, text in rows.items():
@@ -173,6 +174,19 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     console.print(grid)
     for note in _notes(experiment):
         console.print(f"Note: {note}")
+
+
+def _licences(experiment: Experiment) -> str:
+    """Names the licence of every backbone's weights, as far as it is stated."""
+    from gsfl_tune.models import licence
+    from gsfl_tune.training.pricing.cost import pretrained
+
+    told: dict[str, list[str]] = {}
+    for backbone, weights, _ in pretrained(experiment):
+        names = told.setdefault(str(licence(backbone, weights)), [])
+        if backbone not in names:
+            names.append(backbone)
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in told.items())
 
 
 def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:

