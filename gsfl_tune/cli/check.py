@@ -265,7 +265,9 @@ def _few(experiment: Experiment) -> list[str]:
 
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """Describes what trials of the last blocks cache, and where they cannot."""
+    from gsfl_tune.training.pricing.cases import cases
     from gsfl_tune.training.pricing.cost import gib
+    from gsfl_tune.training.pricing.finetune_problems import unreached_blocks
     from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
 
     notes: list[str] = []
@@ -281,6 +283,7 @@ def _prefix_notes(experiment: Experiment) -> list[str]:
         notes.append(
             f"training.finetune.blocks: {blocks} trains all of {backbone}, which has {count}."
         )
+    notes.extend(note for case in cases(experiment) for note in unreached_blocks(case))
     caches = prefix_caches(experiment)
     cut = [cache for cache in caches if cache.problem is None]
     if cut:

@@ -219,6 +219,13 @@ class FinetuneStageConfig(OptimizerConfig):
     adapter_scale: Positive = Field(
         1.0, description="Factor of what adapters add: the papers' alpha / rank."
     )
+    unfreeze: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Gradual unfreezing: the head and the last of these blocks are trained first, "
+        "one further block every so many epochs; 0 trains all of them from the beginning.",
+    )
     layer_decay: Share = Field(
         1.0,
         description="A block k steps below the last one has learning_rate * layer_decay^k; 1 is "

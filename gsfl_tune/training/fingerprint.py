@@ -39,6 +39,7 @@ _LATER = (
     "training.finetune.layer_decay",
     "training.finetune.drop_path",
     "training.finetune.train",
+    "training.finetune.unfreeze",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
@@ -13,6 +14,7 @@ from gsfl_tune.models import (
     pooling_class,
     probe,
 )
+from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
 
 def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
@@ -38,6 +40,45 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
         yield "training.finetune.train", problem
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
+    if any(_with(case, "training.finetune.compile", True, "training.finetune.unfreeze")):
+        yield (
+            "training.finetune.unfreeze",
+            "found it with training.finetune.compile: true, which would compile the network again "
+            "for every block that joins; allowed: 0, or compile: false",
+        )
+
+
+def unreached_blocks(case: Experiment) -> Iterator[str]:
+    """Yields a sentence where no trial is long enough to train all blocks with `unfreeze`.
+
+    Args:
+        case: A part of a space with one backbone and one pooling.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    epochs = max(case.values("training.finetune.epochs"))
+    name = case.values("model.backbone")[0]
+    reads = pooling_class(case.values("model.pooling")[0]).reads
+    for every in case.values("training.finetune.unfreeze"):
+        if not (every and epochs):
+            continue
+        reached = unfrozen_blocks(epochs - 1, every) or 0
+        for blocks in case.values("training.finetune.blocks"):
+            count = probe(name, reads).blocks
+            count = count if blocks == "all" else min(blocks, count)
+            if reached < count:
+                yield (
+                    f"training.finetune.unfreeze: {every} reaches {reached} of the last {count} "
+                    f"blocks of {name} in {epochs} epochs; the others are never trained."
+                )
+
+
+def _with(case: Experiment, path: str, value: Any, other: str) -> list[Any]:
+    """Lists what a leaf may be in the trials that have a value of another one; may be empty."""
+    if value not in case.values(path):
+        return []
+    return case.fixed({path: value}).values(other)
 
 
 def _blocks(case: Experiment, name: str, reads: Reads) -> str | None:

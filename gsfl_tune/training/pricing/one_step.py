@@ -50,6 +50,8 @@ def largest_config(experiment: Experiment) -> Config:
         # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
+        # Later on all blocks are trained.
+        "training.finetune.unfreeze": min(case.values("training.finetune.unfreeze")),
         # All views of a batch are in memory at once.
         "training.method": max(
             case.values("training.method"),
