@@ -237,6 +237,13 @@ class FinetuneStageConfig(OptimizerConfig):
         lt=1.0,
         description="Stochastic depth: timm's drop_path_rate of the trained blocks.",
     )
+    start_size: float = Field(
+        1.0,
+        ge=0.25,
+        le=1.0,
+        description="Progressive resizing: side of the training images in the first epoch as a "
+        "share of `data.image_size`, to which it grows; 1 is off.",
+    )
     cutmix: NonNegative = Field(
         0.0,
         description="alpha of CutMix on images or cached activations; with mixup too, each gets "

@@ -40,6 +40,7 @@ _LATER = (
     "training.finetune.drop_path",
     "training.finetune.train",
     "training.finetune.unfreeze",
+    "training.finetune.start_size",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
 )

@@ -34,6 +34,7 @@ def test_a_training_is_known_by_what_an_earlier_version_wrote(written):
         {"model": {"gem_power": 4}},
         {"training": {"finetune": {"cutmix": 0.2}}},
         {"training": {"finetune": {"unfreeze": 1}}},
+        {"training": {"finetune": {"start_size": 0.5}}},
     ],
 )
 def test_a_key_that_takes_part_makes_another_training(section):

@@ -32,7 +32,7 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     """Takes optimiser steps of every stage on random inputs of full size.
 
     Groups are left out: they take no time in a step, and finding them needs all features. All
-    blocks are trained that are trained in the end.
+    blocks are trained that are trained in the end, on images of full size.
 
     Args:
         config: The configuration.
@@ -43,7 +43,7 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     """
     groups = config.model.groups.model_copy(update={"method": "single", "count": 1})
     model = config.model.model_copy(update={"groups": groups})
-    finetune = config.training.finetune.model_copy(update={"unfreeze": 0})
+    finetune = config.training.finetune.model_copy(update={"unfreeze": 0, "start_size": 1.0})
     training = config.training.model_copy(update={"finetune": finetune})
     config = config.model_copy(update={"model": model, "training": training})
     classes = workspace.dataset.class_count

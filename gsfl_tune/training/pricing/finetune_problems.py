@@ -10,10 +10,12 @@ from gsfl_tune.models import (
     BackboneError,
     Reads,
     drop_path_problem,
+    map_shape,
     part_problem,
     pooling_class,
     probe,
 )
+from gsfl_tune.training.image_sizes import growing_sizes
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
 
@@ -40,12 +42,40 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
         yield "training.finetune.train", problem
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
+    yield from _sizes(case, name, reads)
     if any(_with(case, "training.finetune.compile", True, "training.finetune.unfreeze")):
         yield (
             "training.finetune.unfreeze",
             "found it with training.finetune.compile: true, which would compile the network again "
             "for every block that joins; allowed: 0, or compile: false",
         )
+
+
+def _sizes(case: Experiment, name: str, reads: Reads) -> Iterator[tuple[str, str]]:
+    path = "training.finetune.start_size"
+    start = min(case.values(path))
+    if start == 1:
+        return
+    if min(_with(case, "training.finetune.compile", True, path), default=1) < 1:
+        yield (
+            path,
+            f"found {start:g} with training.finetune.compile: true, which would compile the "
+            "network again for every size; allowed: 1, or compile: false",
+        )
+    fewest = pooling_class(case.values("model.pooling")[0]).fewest_positions
+    epochs = max(2, *case.values("training.finetune.epochs"))
+    for whole in case.values("data.image_size"):
+        for side in dict.fromkeys(growing_sizes(name, start, whole, epochs)):
+            problem = None
+            try:
+                _, height, width = map_shape(name, side, reads)
+                if height * width < fewest:
+                    problem = f"which gives a map of {height} x {width} positions"
+            except BackboneError as error:
+                problem = str(error)
+            if problem:
+                yield path, f"found {start:g}, for {name} {side} px, {problem}; allowed: 1"
+                break
 
 
 def unreached_blocks(case: Experiment) -> Iterator[str]:

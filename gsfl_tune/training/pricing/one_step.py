@@ -24,6 +24,7 @@ _LARGEST = (
     "training.finetune.epochs",
     "training.finetune.batch_size",
     "training.finetune.compile",
+    "training.finetune.start_size",
     "training.finetune.adapter_rank",
     "training.ema",
     # The teacher's pass needs memory.

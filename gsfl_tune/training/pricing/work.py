@@ -20,6 +20,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
+from gsfl_tune.training.image_sizes import training_sizes
 from gsfl_tune.training.pricing.cost import head_parameters
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
@@ -100,7 +101,10 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     method = method_class(config.training.method)
     views, passes = method.views * method.feature_passes, method.head_passes
     pooling = pooling_class(model.pooling).operations(_channels(config))
-    each = [_of_epoch(config, epoch, blocks, cached) for epoch in range(stage.epochs)]
+    each = [
+        _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
+        for epoch, side in enumerate(training_sizes(config))
+    ]
     passed, updated = (math.fsum(values) / len(each) for values in zip(*each, strict=True))
     taught = 0.0
     if config.training.teacher and config.loss.distill.weight and not cached:
@@ -121,13 +125,14 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
 
 
 def _of_epoch(
-    config: Config, epoch: int, blocks: int | Literal["all"], cached: bool
+    config: Config, unfrozen: int | None, size: int, blocks: int | Literal["all"], cached: bool
 ) -> tuple[float, float]:
     """Prices the backbone in an epoch of the finetune stage.
 
     Args:
         config: The configuration.
-        epoch: Epoch of the stage, from 0.
+        unfrozen: How many of the last blocks are trained in it; None for all of them.
+        size: Side of its images in pixels.
         blocks: Number of blocks that are trained in the end.
         cached: Whether activations in front of them are cached.
 
@@ -136,9 +141,7 @@ def _of_epoch(
     """
     stage, name = config.training.finetune, config.model.backbone
     reads = pooling_class(config.model.pooling).reads
-    size = config.data.image_size
     whole = backbone_work(name, blocks, size, reads)
-    unfrozen = unfrozen_blocks(epoch, stage.unfreeze)
     own = blocks
     if unfrozen is not None and unfrozen < (probe(name, reads).blocks if own == "all" else own):
         own = unfrozen

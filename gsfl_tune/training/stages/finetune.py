@@ -246,6 +246,11 @@ def _batches(context: StageContext, network: Network) -> Batches:
         )
         return ImageBatches(context, network)
     if config.data.views:
+        if (share := config.training.finetune.start_size) < 1:
+            raise UserError(
+                f"training.finetune.start_size: found {share:g} with cached activations, which are "
+                "those of one size; allowed 1, data.views: 0, or blocks: all"
+            )
         return ActivationBatches(context, network, split)
     # The fast copy is not compiled: the compiler makes its own.
     whole = config.training.finetune.compile

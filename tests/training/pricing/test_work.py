@@ -135,6 +135,18 @@ def test_blocks_that_join_later_cost_less():
     assert of(unfreeze=1, optimizer="muon") < of(optimizer="muon")
 
 
+def test_small_images_of_early_epochs_cost_less():
+    def of(size=128, **finetune):
+        settings = {"epochs": 3, "blocks": 2, **finetune}
+        data = {"image_size": size, "eval_image_size": 128}
+        return stages(data=data, training={"finetune": settings})["finetune"]
+
+    growing = of(start_size=0.5)
+    sizes = [of(side).operations for side in (64, 96, 128)]
+    assert growing.operations == pytest.approx(sum(sizes) / 3, rel=1e-6)
+    assert growing.operations < of().operations
+
+
 def test_muon_is_dearer_than_adamw():
     def of(optimizer):
         return stages(training={"finetune": {"epochs": 2, "optimizer": optimizer}})["finetune"]
