@@ -166,6 +166,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
         f"{model.pooling} pooling to {model.feature_dim:,} dimensions, latent_dim "
         f"{model.latent_dim}, {model.class_count} classes",
+        "licences": _licences(assumed),
     }
     grid = Table.grid(padding=(0, 2))
     for heading, text in rows.items():
@@ -174,6 +175,19 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     console.print(grid)
     for note in _notes(experiment):
         console.print(f"Note: {note}")
+
+
+def _licences(experiment: Experiment) -> str:
+    """Names the licence of every backbone's weights, as far as it is stated."""
+    from gsfl_tune.models import licence
+    from gsfl_tune.training.pricing.cost import pretrained
+
+    told: dict[str, list[str]] = {}
+    for backbone, weights, _ in pretrained(experiment):
+        names = told.setdefault(str(licence(backbone, weights)), [])
+        if backbone not in names:
+            names.append(backbone)
+    return "; ".join(f"{', '.join(names)}: {words}" for words, names in told.items())
 
 
 def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:
@@ -253,6 +267,8 @@ def _few(experiment: Experiment) -> list[str]:
 def _prefix_notes(experiment: Experiment) -> list[str]:
     """Describes what trials of the last blocks cache, and where they cannot."""
     from gsfl_tune.experiment.units import binary_size
+    from gsfl_tune.training.pricing.cases import cases
+    from gsfl_tune.training.pricing.finetune_problems import unreached_blocks
     from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
 
     notes: list[str] = []
@@ -268,6 +284,7 @@ def _prefix_notes(experiment: Experiment) -> list[str]:
         notes.append(
             f"training.finetune.blocks: {blocks} trains all of {backbone}, which has {count}."
         )
+    notes.extend(note for case in cases(experiment) for note in unreached_blocks(case))
     caches = prefix_caches(experiment)
     cut = [cache for cache in caches if cache.problem is None]
     if cut:

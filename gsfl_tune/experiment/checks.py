@@ -157,16 +157,19 @@ class Checks:
     def _views(self) -> None:
         if not self._space.constants.get("data.views"):
             return
-        path = "training.finetune.fourier"
         blocks = [each for each in self._values("training.finetune.blocks") if each != "all"]
-        share = max(self._values(path), default=0)
-        if share > 0 and blocks:
-            self._complain(
-                path,
-                f"found {share:g} with data.views and training.finetune.blocks {blocks[0]}, whose "
-                "activations are cached; allowed 0, data.views: 0, or blocks: all",
-                share,
-            )
+        for key, off in (("fourier", 0), ("start_size", 1)):
+            path = f"training.finetune.{key}"
+            for value in self._values(path):
+                if value != off and blocks:
+                    self._complain(
+                        path,
+                        f"found {value:g} with data.views and training.finetune.blocks "
+                        f"{blocks[0]}, whose activations are cached; allowed {off}, data.views: 0, "
+                        "or blocks: all",
+                        value,
+                    )
+                    break
         for parameter in self._space.parameters:
             draw = parameter.distribution
             if parameter.path.startswith("data.augment.") and not isinstance(draw, Categorical):

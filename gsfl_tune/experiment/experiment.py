@@ -16,7 +16,7 @@ from gsfl_tune.experiment.compile import compile_space
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.effects import without_effect
 from gsfl_tune.experiment.errors import ExperimentError, Problem, UserError
-from gsfl_tune.experiment.fields import did_you_mean, leaves, sections, show
+from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, sections, show
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Space, bounds, ends
 from gsfl_tune.experiment.unmet import unmet_conditions
@@ -258,9 +258,14 @@ class Experiment:
         """Writes the experiment with overrides and distributions; it loads to an equal one."""
         return nodes.write_yaml(self._root.plain())
 
-    def locate(self, path: str) -> tuple[str, int]:
-        """Returns file and line of a leaf, or of the nearest section; line 0 for an override."""
-        return locate(self._root, path)
+    def locate(self, path: str, value: Any = MISSING) -> tuple[str, int]:
+        """Returns file and line of a leaf, or of the nearest section; line 0 for an override.
+
+        Args:
+            path: Dotted path of the leaf.
+            value: The value that is meant, where the leaf has several.
+        """
+        return locate(self._root, path, value)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Experiment) and self._root.plain() == other._root.plain()

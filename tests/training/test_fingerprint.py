@@ -33,6 +33,8 @@ def test_a_training_is_known_by_what_an_earlier_version_wrote(written):
         {"training": {"balanced_sampling": 0.5}},
         {"model": {"gem_power": 4}},
         {"training": {"finetune": {"cutmix": 0.2}}},
+        {"training": {"finetune": {"unfreeze": 1}}},
+        {"training": {"finetune": {"start_size": 0.5}}},
     ],
 )
 def test_a_key_that_takes_part_makes_another_training(section):

@@ -69,3 +69,11 @@ def test_a_taxonomy_file_that_lacks_classes_is_the_users_error(workspace, tmp_pa
     config = tiny_config(model={"groups": {"method": "taxonomy", "taxonomy": str(path)}})
     with pytest.raises(UserError, match="taxonomy"):
         workspace.groups(config)
+
+
+def test_a_backbone_with_another_licence_is_not_loaded(workspace):
+    settings = tiny_config(
+        model={"backbone": "mobilenetv2_100", "weights": "package", "licenses": ["mit"]}
+    )
+    with pytest.raises(UserError, match=r"model\.backbone: found mobilenetv2_100, whose weights"):
+        workspace.backbone(settings)

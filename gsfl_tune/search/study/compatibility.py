@@ -22,6 +22,7 @@ CHANGEABLE = (
     "data.path",
     "data.root",
     "data.download",
+    "model.licenses",
     "search.trials",
     "search.resources",
     "search.max_concurrent",

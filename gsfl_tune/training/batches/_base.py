@@ -14,6 +14,7 @@ from gsfl_tune.data import Annotations, Augment, Batch, DecodedImages
 from gsfl_tune.models import Backbone, Network, SplitBackbone
 from gsfl_tune.models.frozen import Precision
 from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.image_sizes import training_sizes
 
 EVAL_BATCH = 64
 
@@ -65,6 +66,8 @@ class Batches(ABC):
         self._eval_size = context.config.eval_image_size
         self._mean, self._std = network.backbone.preprocessing
         self._augment = Augment(data.augment, self._size, self._mean, self._std)
+        # Of every epoch; see `gsfl_tune.training.image_sizes`.
+        self._sizes = training_sizes(context.config)
 
     @abstractmethod
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:

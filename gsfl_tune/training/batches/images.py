@@ -9,7 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gsfl_tune.data import Batch, DecodedImages, center_crop, epoch_batches, eval_batches
+from gsfl_tune.data import (
+    Augment,
+    Batch,
+    DecodedImages,
+    center_crop,
+    epoch_batches,
+    eval_batches,
+)
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
@@ -21,15 +28,18 @@ class ImageBatches(Batches):
 
     def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
         """Yields augmented images (B, 3, side, side)."""
-        context = self._context
+        context, size = self._context, self._sizes[epoch]
         training = context.config.training
+        augment = self._augment
+        if size != self._size:
+            augment = Augment(context.config.data.augment, size, self._mean, self._std)
         batches = epoch_batches(
             context.workspace.dataset.pool,
             context.train_positions.numpy(),
             training.finetune.batch_size,
             seed=seed,
             epoch=epoch,
-            transform=self._augment,
+            transform=augment,
             device=context.device,
             random=self._fixed_draws(epoch),
             share=context.share,
@@ -94,7 +104,13 @@ class SplitBatches(ImageBatches):
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns frozen copy, trained blocks and pooling of the network as one function."""
-        return self._of_size(network, self._size)
+        if set(self._sizes) == {self._size}:
+            return self._of_size(network, self._size)
+
+        def features(images: Tensor) -> Tensor:
+            return self._of_size(network, images.shape[2])(images)
+
+        return features
 
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the same, cut for images outside of training."""
@@ -103,6 +119,9 @@ class SplitBatches(ImageBatches):
     def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
         split = self._splits.of(network.backbone, size)
         if size not in self._prefixes:
+            # Sizes of earlier epochs do not come again.
+            kept = (self._size, self._eval_size)
+            self._prefixes = {key: each for key, each in self._prefixes.items() if key in kept}
             self._prefixes[size] = split.frozen_prefix(self._precision)
         prefix = self._prefixes[size]
 

@@ -31,7 +31,8 @@ _FORWARD_IMAGES = 128
 def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     """Takes optimiser steps of every stage on random inputs of full size.
 
-    Groups are left out: they take no time in a step, and finding them needs all features.
+    Groups are left out: they take no time in a step, and finding them needs all features. All
+    blocks are trained that are trained in the end, on images of full size.
 
     Args:
         config: The configuration.
@@ -42,18 +43,20 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     """
     groups = config.model.groups.model_copy(update={"method": "single", "count": 1})
     model = config.model.model_copy(update={"groups": groups})
-    config = config.model_copy(update={"model": model})
+    finetune = config.training.finetune.model_copy(update={"unfreeze": 0, "start_size": 1.0})
+    training = config.training.model_copy(update={"finetune": finetune})
+    config = config.model_copy(update={"model": model, "training": training})
     classes = workspace.dataset.class_count
     found = []
     with tempfile.TemporaryDirectory() as directory:
-        training = Training(config, workspace, Path(directory))
+        trained = Training(config, workspace, Path(directory))
         for name, kind in STAGE_KINDS.items():
             stage_config = getattr(config.training, name)
             if not stage_config.epochs:
                 continue
-            stage = kind(training.context)
+            stage = kind(trained.context)
             with activity(f"{name} steps"):
-                seconds, steps = _timed(stage.rehearse, training.device)
+                seconds, steps = _timed(stage.rehearse, trained.device)
             [work] = [
                 each
                 for each in training_work(

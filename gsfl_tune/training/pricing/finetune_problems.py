@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
     BackboneError,
     Reads,
     drop_path_problem,
+    map_shape,
     part_problem,
     pooling_class,
     probe,
 )
+from gsfl_tune.training.image_sizes import growing_sizes
+from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
 
 def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
@@ -38,6 +42,73 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
         yield "training.finetune.train", problem
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
+    yield from _sizes(case, name, reads)
+    if any(_with(case, "training.finetune.compile", True, "training.finetune.unfreeze")):
+        yield (
+            "training.finetune.unfreeze",
+            "found it with training.finetune.compile: true, which would compile the network again "
+            "for every block that joins; allowed: 0, or compile: false",
+        )
+
+
+def _sizes(case: Experiment, name: str, reads: Reads) -> Iterator[tuple[str, str]]:
+    path = "training.finetune.start_size"
+    start = min(case.values(path))
+    if start == 1:
+        return
+    if min(_with(case, "training.finetune.compile", True, path), default=1) < 1:
+        yield (
+            path,
+            f"found {start:g} with training.finetune.compile: true, which would compile the "
+            "network again for every size; allowed: 1, or compile: false",
+        )
+    fewest = pooling_class(case.values("model.pooling")[0]).fewest_positions
+    epochs = max(2, *case.values("training.finetune.epochs"))
+    for whole in case.values("data.image_size"):
+        for side in dict.fromkeys(growing_sizes(name, start, whole, epochs)):
+            problem = None
+            try:
+                _, height, width = map_shape(name, side, reads)
+                if height * width < fewest:
+                    problem = f"which gives a map of {height} x {width} positions"
+            except BackboneError as error:
+                problem = str(error)
+            if problem:
+                yield path, f"found {start:g}, for {name} {side} px, {problem}; allowed: 1"
+                break
+
+
+def unreached_blocks(case: Experiment) -> Iterator[str]:
+    """Yields a sentence where no trial is long enough to train all blocks with `unfreeze`.
+
+    Args:
+        case: A part of a space with one backbone and one pooling.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    epochs = max(case.values("training.finetune.epochs"))
+    name = case.values("model.backbone")[0]
+    reads = pooling_class(case.values("model.pooling")[0]).reads
+    for every in case.values("training.finetune.unfreeze"):
+        if not (every and epochs):
+            continue
+        reached = unfrozen_blocks(epochs - 1, every) or 0
+        for blocks in case.values("training.finetune.blocks"):
+            count = probe(name, reads).blocks
+            count = count if blocks == "all" else min(blocks, count)
+            if reached < count:
+                yield (
+                    f"training.finetune.unfreeze: {every} reaches {reached} of the last {count} "
+                    f"blocks of {name} in {epochs} epochs; the others are never trained."
+                )
+
+
+def _with(case: Experiment, path: str, value: Any, other: str) -> list[Any]:
+    """Lists what a leaf may be in the trials that have a value of another one; may be empty."""
+    if value not in case.values(path):
+        return []
+    return case.fixed({path: value}).values(other)
 
 
 def _blocks(case: Experiment, name: str, reads: Reads) -> str | None:

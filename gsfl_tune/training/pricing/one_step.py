@@ -24,6 +24,7 @@ _LARGEST = (
     "training.finetune.epochs",
     "training.finetune.batch_size",
     "training.finetune.compile",
+    "training.finetune.start_size",
     "training.finetune.adapter_rank",
     "training.ema",
     # The teacher's pass needs memory.
@@ -50,6 +51,8 @@ def largest_config(experiment: Experiment) -> Config:
         # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
         "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
+        # Later on all blocks are trained.
+        "training.finetune.unfreeze": min(case.values("training.finetune.unfreeze")),
         # All views of a batch are in memory at once.
         "training.method": max(
             case.values("training.method"),

@@ -5,15 +5,26 @@ from __future__ import annotations
 from gsfl_tune.experiment import Experiment, Problem
 from gsfl_tune.experiment.units import binary_size
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import BackboneError, map_shape, pooling_class, reading_problem
+from gsfl_tune.models import (
+    BackboneError,
+    licence_problem,
+    map_shape,
+    pooling_class,
+    reading_problem,
+)
 from gsfl_tune.training.pricing.cases import cases
-from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, teachers
+from gsfl_tune.training.pricing.cost import (
+    largest_model,
+    memory_of_a_trial,
+    pretrained,
+    teachers,
+)
 from gsfl_tune.training.pricing.finetune_problems import finetune_problems
 
 
 def cost_problems(experiment: Experiment) -> list[Problem]:
-    """Returns models of the space that cannot fit, and backbones whose maps are too small."""
-    problems = []
+    """Returns models of the space that cannot fit or have other licences than those allowed."""
+    problems = _licences(experiment)
 
     def add(path: str, message: str) -> None:
         problems.append(Problem(*experiment.locate(path), path, message))
@@ -67,4 +78,17 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
             f"allowed {binary_size(available)}, the {whose} of a trial"
         )
         problems.append(Problem(file, line, "model", message))
+    return problems
+
+
+def _licences(experiment: Experiment) -> list[Problem]:
+    """Returns backbones whose weights have other licences than the experiment allows."""
+    allowed = experiment.defaults().model.licenses
+    if allowed is None:
+        return []
+    problems = []
+    for backbone, weights, _ in pretrained(experiment):
+        if message := licence_problem(backbone, weights, allowed):
+            where = experiment.locate("model.backbone", backbone)
+            problems.append(Problem(*where, "model.backbone", message))
     return problems

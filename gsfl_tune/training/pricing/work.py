@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
@@ -19,7 +20,9 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
+from gsfl_tune.training.image_sizes import training_sizes
 from gsfl_tune.training.pricing.cost import head_parameters
+from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
 
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
@@ -90,29 +93,27 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     reads = pooling_class(model.pooling).reads
     if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
         blocks = "all"
-    backbone = backbone_work(model.backbone, blocks, size, reads)
     shown = backbone_work(model.backbone, blocks, config.eval_image_size, reads)
     cached = bool(config.data.views) and blocks != "all"
     head = _head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
-    frozen, shown_frozen = (0.0, 0.0) if cached else (backbone.frozen, shown.frozen)
     method = method_class(config.training.method)
     views, passes = method.views * method.feature_passes, method.head_passes
     pooling = pooling_class(model.pooling).operations(_channels(config))
-    whole = stage.train == "all"
-    trained, step = backbone.parameters, _STEP if whole else _STEP_OF_A_PART
-    if not whole:
-        trained = part_size(model.backbone, blocks, stage.train, stage.adapter_rank, reads)
+    each = [
+        _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
+        for epoch, side in enumerate(training_sizes(config))
+    ]
+    passed, updated = (math.fsum(values) / len(each) for values in zip(*each, strict=True))
     taught = 0.0
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
-    forward = step * backbone.trained + _STEP * pooling + frozen
-    through = views * forward + 2 * _STEP * passes * head
+    through = views * (passed + _STEP * pooling) + 2 * _STEP * passes * head
     operations = (
         train * (through + taught)
-        + validation * (shown.trained + pooling + 2 * head + shown_frozen)
-        + (_UPDATE * (trained + head) + _orthogonalising(config, reads)) * updates
+        + validation * (shown.trained + pooling + 2 * head + (0.0 if cached else shown.frozen))
+        + (updated + _UPDATE * head) * updates
     )
     where = "cached" if cached else "images"
     kind: tuple[str, ...] = (model.backbone, str(blocks), str(size), where)
@@ -123,20 +124,50 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     return Work("finetune", kind, operations, steps, stage.epochs)
 
 
+def _of_epoch(
+    config: Config, unfrozen: int | None, size: int, blocks: int | Literal["all"], cached: bool
+) -> tuple[float, float]:
+    """Prices the backbone in an epoch of the finetune stage.
+
+    Args:
+        config: The configuration.
+        unfrozen: How many of the last blocks are trained in it; None for all of them.
+        size: Side of its images in pixels.
+        blocks: Number of blocks that are trained in the end.
+        cached: Whether activations in front of them are cached.
+
+    Returns:
+        Operations of a step for one image, and those of an update.
+    """
+    stage, name = config.training.finetune, config.model.backbone
+    reads = pooling_class(config.model.pooling).reads
+    whole = backbone_work(name, blocks, size, reads)
+    own = blocks
+    if unfrozen is not None and unfrozen < (probe(name, reads).blocks if own == "all" else own):
+        own = unfrozen
+    trained = backbone_work(name, own, size, reads)
+    step, parameters = _STEP, trained.parameters
+    if stage.train != "all":
+        step = _STEP_OF_A_PART
+        parameters = part_size(name, own, stage.train, stage.adapter_rank, reads)
+    # Blocks that are not reached yet are passed forwards alone.
+    passed = step * trained.trained + whole.trained - trained.trained
+    updated = _UPDATE * parameters + _orthogonalising(config, own, reads)
+    return passed + (0.0 if cached else whole.frozen), updated
+
+
 def _pass_of(teacher: str) -> tuple[str, int, int]:
     """Returns the arguments of `backbone_work` for a pass through a teacher's backbone."""
     name, size = teacher_sees(Path(teacher))
     return name, 0, size
 
 
-def _orthogonalising(config: Config, reads: Reads) -> float:
+def _orthogonalising(config: Config, blocks: int | Literal["all"], reads: Reads) -> float:
     """Returns the operations of Muon's step, besides those of AdamW."""
     stage = config.training.finetune
     if stage.optimizer != "muon":
         return 0.0
-    shapes = part_shapes(
-        config.model.backbone, stage.blocks, stage.train, stage.adapter_rank, reads
-    )
+    shapes = part_shapes(config.model.backbone, blocks, stage.train, stage.adapter_rank, reads)
     total = 0.0
     for outputs, *inputs in shapes:
         small, large = sorted((outputs, math.prod(inputs)))

@@ -28,7 +28,7 @@ from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches,
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
-from gsfl_tune.training.stages.trained_blocks import backbone_groups
+from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
 
 log = logging.getLogger("gsfl_tune.training")
@@ -117,7 +117,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             head=head,
             infer=network.head.infer,
             loss=self.loss,
-            parameters=self.parameters,
+            parameters=[p for p in self.parameters if p.requires_grad],
         )
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:
@@ -134,6 +134,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         swap = FourierSwap(config.fourier, config.fourier_band)
         batches = self._batches.train_batches(epoch, seed)
         self._seed_drop_paths(seed)
+        self.module.backbone.unfreeze(unfrozen_blocks(epoch, config.unfreeze))
         self.module.train()
         context.method.train()
         with _explained():
@@ -172,6 +173,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 f"{len(self.context.train_positions)} images, allowed at least one image for "
                 f"each of the {size} processes of a trial (search.resources)"
             )
+        # Also those of blocks that are trained later.
+        self.module.backbone.unfreeze(None)
         synchronise_batch_norms(self.module.train())
 
     def rehearse(self) -> None:
@@ -243,6 +246,11 @@ def _batches(context: StageContext, network: Network) -> Batches:
         )
         return ImageBatches(context, network)
     if config.data.views:
+        if (share := config.training.finetune.start_size) < 1:
+            raise UserError(
+                f"training.finetune.start_size: found {share:g} with cached activations, which are "
+                "those of one size; allowed 1, data.views: 0, or blocks: all"
+            )
         return ActivationBatches(context, network, split)
     # The fast copy is not compiled: the compiler makes its own.
     whole = config.training.finetune.compile

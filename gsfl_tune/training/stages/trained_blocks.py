@@ -1,4 +1,11 @@
-"""What a finetune stage trains of its backbone, and at which rates."""
+"""What a finetune stage trains of its backbone, at which rates, and from which epoch on.
+
+Gradual unfreezing: Howard and Ruder, "Universal Language Model Fine-tuning for Text
+Classification", ACL 2018, section 3.3. The last block is trained first, and one further block from
+every k-th epoch on. In epoch e, counted from 0, the last 1 + floor(e / k) blocks are trained. A
+block that has not been reached has no gradient: neither updates nor weight decay move it, and the
+optimiser has no moments of it yet.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +40,8 @@ def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str,
     if config.train != "all":
         _narrow(context, backbone)
     undecayed = backbone.undecayed()
-    if config.layer_decay == 1:
+    # Of blocks that join later, groups of their own: moments of one group begin together.
+    if config.layer_decay == 1 and not config.unfreeze:
         return parameter_groups(
             (parameter for parameter in backbone.parameters() if parameter.requires_grad),
             learning_rate=config.learning_rate,
@@ -47,6 +55,16 @@ def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str,
         weight_decay=config.weight_decay,
         undecayed=undecayed,
     )
+
+
+def unfrozen_blocks(epoch: int, every: int) -> int | None:
+    """Returns how many of the last blocks are trained in an epoch; None for all of them.
+
+    Args:
+        epoch: Epoch of the stage, from 0.
+        every: ``training.finetune.unfreeze``, in epochs.
+    """
+    return 1 + epoch // every if every else None
 
 
 def _narrow(context: StageContext, backbone: Backbone) -> None:

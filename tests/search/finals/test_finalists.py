@@ -131,7 +131,10 @@ def test_what_costs_much_more_and_is_hardly_better_is_not_trained_again(run: Run
         "trial 2 (0.915)",
         "trial 5",
     ]
-    assert "trial 0 (0.920) is better than trial 1 (0.900) by less than a standard error (0.027)" in said[0]
+    assert (
+        "trial 0 (0.920) is better than trial 1 (0.900) by less than a standard error (0.027)"
+        in said[0]
+    )
     assert "costs 3.0 times as much: it is not trained again" in said[0]
     # Of ten thousand images the same differences are more than chance.
     many = choose_finalists(study, 6, None, Prices.measured(study, run, 10_000, said.append))

@@ -118,6 +118,35 @@ def test_a_part_of_the_blocks_costs_less_than_all_of_them():
     assert of(train="lora", adapter_rank=64).operations > of(train="lora").operations
 
 
+def test_blocks_that_join_later_cost_less():
+    def of(**finetune):
+        settings = {"epochs": 4, "blocks": 3, **finetune}
+        return stages(training={"finetune": settings})["finetune"].operations
+
+    whole, last = of(), of(blocks=1)
+    each, every_other = of(unfreeze=1), of(unfreeze=2)
+    # Of a pass forwards the blocks in front of the last one pay their share.
+    assert last < every_other < each < whole
+    two = of(blocks=2)
+    # One block in the first epoch, two in the second, then three. Passes forwards of all are paid.
+    assert each == pytest.approx((last + two + 2 * whole) / 4, rel=1e-6)
+    assert of(unfreeze=4) == pytest.approx(last, rel=1e-6)
+    assert of(unfreeze=1, train="norms") < of(train="norms")
+    assert of(unfreeze=1, optimizer="muon") < of(optimizer="muon")
+
+
+def test_small_images_of_early_epochs_cost_less():
+    def of(size=128, **finetune):
+        settings = {"epochs": 3, "blocks": 2, **finetune}
+        data = {"image_size": size, "eval_image_size": 128}
+        return stages(data=data, training={"finetune": settings})["finetune"]
+
+    growing = of(start_size=0.5)
+    sizes = [of(side).operations for side in (64, 96, 128)]
+    assert growing.operations == pytest.approx(sum(sizes) / 3, rel=1e-6)
+    assert growing.operations < of().operations
+
+
 def test_muon_is_dearer_than_adamw():
     def of(optimizer):
         return stages(training={"finetune": {"epochs": 2, "optimizer": optimizer}})["finetune"]

@@ -1,0 +1,76 @@
+"""Licences of pretrained weights, as far as somebody states them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import timm
+
+from gsfl_tune.models._added import register
+from gsfl_tune.models.weights import architecture, package_of
+from gsfl_tune.plugins import PluginError
+
+UNKNOWN = "unknown"
+
+
+class Licence(NamedTuple):
+    """Holds what is known about the licence of a backbone's pretrained weights.
+
+    Attributes:
+        name: Its identifier in small letters, such as ``apache-2.0``; ``unknown`` where none is
+            stated; None where there are no pretrained weights, or they are a person's own file.
+        source: Who states it, or why nobody does.
+    """
+
+    name: str | None
+    source: str
+
+    def __str__(self) -> str:
+        return self.source if self.name is None else f"{self.name} ({self.source})"
+
+
+def licence(backbone: str, weights: str) -> Licence:
+    """Returns the licence of pretrained weights; nothing is downloaded.
+
+    Args:
+        backbone: Name of a timm model, with or without a pretrained tag.
+        weights: A value of ``model.weights``.
+    """
+    if weights == "none":
+        return Licence(None, "no pretrained weights")
+    if weights == "package":
+        package = package_of(backbone)
+        if package is None:
+            return Licence(UNKNOWN, "no package holds such weights")
+        return Licence(package.licence, f"package {package.name}")
+    if weights != "imagenet":
+        return Licence(None, f"that of {weights}, which only its owner knows")
+    try:
+        _ = register(architecture(backbone))
+    except PluginError as error:
+        return Licence(UNKNOWN, str(error))
+    config = timm.get_pretrained_cfg(backbone)
+    stated = None if config is None else config.license
+    if not stated or stated.lower() == UNKNOWN:
+        return Licence(UNKNOWN, "timm states none")
+    return Licence(stated.lower(), "stated by timm")
+
+
+def licence_problem(backbone: str, weights: str, allowed: Sequence[str]) -> str | None:
+    """Says that pretrained weights have none of the allowed licences, or returns None.
+
+    Random weights need no licence, and that of a file is its owner's to know: both pass.
+
+    Args:
+        backbone: Name of a timm model.
+        weights: A value of ``model.weights``.
+        allowed: A value of ``model.licenses``.
+    """
+    found = licence(backbone, weights)
+    if found.name is None or found.name in {each.strip().lower() for each in allowed}:
+        return None
+    return (
+        f"found {backbone}, whose weights ({weights}) have the licence {found}; allowed by "
+        f"model.licenses: {', '.join(allowed) or 'none'}"
+    )
