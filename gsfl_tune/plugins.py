@@ -58,7 +58,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "method", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

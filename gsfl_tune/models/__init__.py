@@ -35,7 +35,7 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
-from gsfl_tune.models.split import SplitBackbone, boundary_shape
+from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
@@ -83,6 +83,7 @@ __all__ = [
     "create_pooling",
     "drop_path_problem",
     "fit_projection",
+    "gives_map",
     "installed_packages",
     "map_shape",
     "member_states",
