@@ -66,6 +66,8 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         }
     ],
     **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
+    # Its head stage is that of one pass.
+    "training.attention_crop.": [{"training.method": Condition(("attention_crop",)), **_FINETUNE}],
     "training.teacher": [_of_term("distill")],
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],

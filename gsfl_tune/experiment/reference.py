@@ -105,6 +105,7 @@ CONDITIONS = {
     },
     "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
+    "training.attention_crop.": "method `attention_crop`, in the finetune stage",
     "training.teacher": "`loss.distill.weight` above 0",
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",

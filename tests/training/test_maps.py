@@ -156,7 +156,7 @@ def test_what_a_method_cannot_work_with_is_refused(
 
 
 TEXT = """name: t
-data: {source: typefaces, image_size: 32}
+data: {source: typefaces, image_size: 64}
 model: {backbone: test_efficientnet, weights: none}
 training:
   method: {choice: [single, looking]}
@@ -181,6 +181,7 @@ search: {trials: 2, control: 'off'}
             ["model.pooling"],
         ),
         (["training.finetune.epochs=0", "data.views=2"], []),
+        (["data.image_size={choice: [64, 32]}"], ["training.method"]),
         (
             ["loss.distill.weight={choice: [1, 0]}", "training.teacher=some/bundle"],
             ["loss.distill.weight"],

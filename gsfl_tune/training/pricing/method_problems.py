@@ -11,6 +11,7 @@ from gsfl_tune.models import (
     CannotCut,
     boundary_shape,
     gives_map,
+    map_shape,
     pooling_class,
     probe,
 )
@@ -44,7 +45,7 @@ def _of_method(case: Experiment) -> Iterator[tuple[str, str]]:
     largest = {path: max(case.values(path)) for path in (*_LARGEST, _DISTILL)}
     backbone = case.values("model.backbone")[0]
     reads = pooling_class(case.values("model.pooling")[0]).reads
-    size = case.values("data.image_size")[0]
+    size = min(case.values("data.image_size"))
     for blocks in case.values("training.finetune.blocks"):
         try:
             cut = blocks != "all" and blocks < probe(backbone, reads).blocks
@@ -58,3 +59,16 @@ def _of_method(case: Experiment) -> Iterator[tuple[str, str]]:
         config = case.fixed({**largest, "training.finetune.blocks": blocks}).defaults()
         cached = cut and config.data.views > 0
         yield from method_problems(config, cached=cached, maps=maps)
+    name = config.training.method
+    if not method_class(name).reads_maps:
+        return
+    try:
+        _, height, width = map_shape(backbone, size, reads)
+    except BackboneError:  # said elsewhere
+        return
+    if height * width == 1:
+        yield (
+            "training.method",
+            f"found {name}, but {backbone} gives a map of one position for images of {size} px; "
+            "allowed: single, or a larger data.image_size",
+        )
