@@ -37,7 +37,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),
-    "method": ("single", "rdrop", "two_views", "sam", "attention_crop"),
+    "method": ("single", "rdrop", "two_views", "sam", "attention_crop", "snapmix"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),

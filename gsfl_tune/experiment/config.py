@@ -27,6 +27,7 @@ from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
     RDropConfig,
     SamConfig,
+    SnapMixConfig,
     TwoViewsConfig,
 )
 from gsfl_tune.experiment.names import Automatic, Named
@@ -268,6 +269,9 @@ class TrainingConfig(Section):
     sam: SamConfig = Field(default_factory=SamConfig, description="For `method: sam`.")
     attention_crop: AttentionCropConfig = Field(
         default_factory=AttentionCropConfig, description="For `method: attention_crop`."
+    )
+    snapmix: SnapMixConfig = Field(
+        default_factory=SnapMixConfig, description="For `method: snapmix`."
     )
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."

@@ -9,7 +9,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from gsfl_tune.experiment.section import NonNegative, Positive, Section
+from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
 
 
 class RDropConfig(Section):
@@ -45,6 +45,15 @@ class AttentionCropConfig(Section):
     )
 
 
+class SnapMixConfig(Section):
+    """SnapMix of Huang et al. (AAAI 2021): boxes whose labels count by what is seen in them."""
+
+    alpha: Positive = Field(
+        5.0, description="The areas of boxes are of Beta(alpha, alpha): large for half of the area."
+    )
+    probability: Fraction = Field(1.0, description="Share of the images that are mixed.")
+
+
 # Module and class of each method; its settings are the section of its name in `training`.
 METHODS = {
     "single": "gsfl_tune.methods.single:Single",
@@ -52,6 +61,9 @@ METHODS = {
     "two_views": "gsfl_tune.methods.two_views:TwoViews",
     "sam": "gsfl_tune.methods.sam:Sam",
     "attention_crop": "gsfl_tune.methods.attention_crop:AttentionCrop",
+    "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
 }
+# Those that take a single pass of the head stage, where they have no effect.
+FINETUNE_METHODS = ("attention_crop", "snapmix")
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop")
+METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix")

@@ -13,8 +13,8 @@ from gsfl_tune.testing import check_method
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_are_built_in_keep_the_contract(name):
-    # What SAM adds to the weights follows from a whole batch.
-    alone = name != "sam"
+    # What SAM adds to the weights follows from a whole batch, and SnapMix mixes its images.
+    alone = name not in ("sam", "snapmix")
     check_method(lambda: create_method(TrainingConfig(method=name)), image_by_image=alone)
 
 

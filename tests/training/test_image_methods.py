@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHODS
+from gsfl_tune.methods import method_class
 from gsfl_tune.training import Training
 
 from .checks import check_resumes
@@ -14,7 +16,7 @@ from .test_training import assert_equal_states, run, state_of
 
 HEAD = {"epochs": 1, "batch_size": 16}
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
-NAMES = ["attention_crop"]
+NAMES = list(FINETUNE_METHODS)
 
 
 def config_of(name, **finetune):
@@ -48,3 +50,7 @@ def test_the_whole_network_is_trained_with_it_too(workspace, tmp_path, name):
     run(training)
     assert training.trained_network().training is False
     assert np.isfinite(training.predict("test").logits).all()
+
+
+def test_what_reads_maps_is_said_to_have_no_effect_on_the_head_stage():
+    assert tuple(name for name in METHODS if method_class(name).reads_maps) == FINETUNE_METHODS
