@@ -37,7 +37,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),
-    "method": ("single", "rdrop", "two_views", "sam"),
+    "method": ("single", "rdrop", "two_views", "sam", "attention_crop", "snapmix"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
@@ -58,7 +58,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "method", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

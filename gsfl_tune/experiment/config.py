@@ -23,7 +23,13 @@ from gsfl_tune.experiment.loss_terms import (
     PairwiseConfusionConfig,
     SharedVarianceConfig,
 )
-from gsfl_tune.experiment.methods import RDropConfig, SamConfig, TwoViewsConfig
+from gsfl_tune.experiment.methods import (
+    AttentionCropConfig,
+    RDropConfig,
+    SamConfig,
+    SnapMixConfig,
+    TwoViewsConfig,
+)
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
@@ -281,6 +287,12 @@ class TrainingConfig(Section):
         default_factory=TwoViewsConfig, description="For `method: two_views`."
     )
     sam: SamConfig = Field(default_factory=SamConfig, description="For `method: sam`.")
+    attention_crop: AttentionCropConfig = Field(
+        default_factory=AttentionCropConfig, description="For `method: attention_crop`."
+    )
+    snapmix: SnapMixConfig = Field(
+        default_factory=SnapMixConfig, description="For `method: snapmix`."
+    )
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )

@@ -8,7 +8,7 @@ from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
-from gsfl_tune.experiment.methods import METHOD_SECTIONS
+from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -66,6 +66,10 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         }
     ],
     **{f"training.{name}.": [{"training.method": Condition((name,))}] for name in METHOD_SECTIONS},
+    **{
+        f"training.{name}.": [{"training.method": Condition((name,)), **_FINETUNE}]
+        for name in FINETUNE_METHODS
+    },
     "training.teacher": [_of_term("distill")],
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],

@@ -5,9 +5,11 @@ A method is a file in ``methods/``; a line here, and a section if it has setting
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 
-from gsfl_tune.experiment.section import NonNegative, Positive, Section
+from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section
 
 
 class RDropConfig(Section):
@@ -28,12 +30,40 @@ class SamConfig(Section):
     rho: Positive = Field(0.05, description="How far away the loss is looked at, as a length.")
 
 
+class AttentionCropConfig(Section):
+    """Further passes of what the network attends to, and of the rest (WS-DAN)."""
+
+    crop: NonNegative = Field(
+        1.0, description="Weight of the loss of the region, beside 1 of the image; 0 leaves it out."
+    )
+    drop: NonNegative = Field(
+        1.0, description="Weight of the loss of the image without the region; 0 leaves it out."
+    )
+    map: Literal["activation", "class"] = Field(
+        "activation",
+        description="What attention is: mean activation, or what adds to the score of the class.",
+    )
+
+
+class SnapMixConfig(Section):
+    """SnapMix of Huang et al. (AAAI 2021): boxes whose labels count by what is seen in them."""
+
+    alpha: Positive = Field(
+        5.0, description="The areas of boxes are of Beta(alpha, alpha): large for half of the area."
+    )
+    probability: Fraction = Field(1.0, description="Share of the images that are mixed.")
+
+
 # Module and class of each method; its settings are the section of its name in `training`.
 METHODS = {
     "single": "gsfl_tune.methods.single:Single",
     "rdrop": "gsfl_tune.methods.rdrop:RDrop",
     "two_views": "gsfl_tune.methods.two_views:TwoViews",
     "sam": "gsfl_tune.methods.sam:Sam",
+    "attention_crop": "gsfl_tune.methods.attention_crop:AttentionCrop",
+    "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
 }
+# Those that take a single pass of the head stage, where they have no effect.
+FINETUNE_METHODS = ("attention_crop", "snapmix")
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views", "sam")
+METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix")

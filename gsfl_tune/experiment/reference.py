@@ -9,7 +9,7 @@ from typing import Any
 
 from gsfl_tune.experiment.fields import MISSING, Leaf, leaves, number, sections
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
-from gsfl_tune.experiment.methods import METHOD_SECTIONS
+from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
 
 _WIDTH = 118
 
@@ -108,6 +108,7 @@ CONDITIONS = {
     },
     "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
+    **{f"training.{name}.": f"method `{name}`, in the finetune stage" for name in FINETUNE_METHODS},
     "training.teacher": "`loss.distill.weight` above 0",
     "training.head.": "`training.head.epochs` above 0",
     "training.head.momentum": "optimizer `sgd`",

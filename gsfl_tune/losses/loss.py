@@ -200,7 +200,7 @@ class Loss(nn.Module):
         Raises:
             PluginError: If a term gives no scalar.
         """
-        cross = partial(self._cross_entropy, y=y, soft=soft, weights=weights)
+        cross = partial(self.cross_entropy, y=y, soft=soft, weights=weights)
         batch = self._batch(output, f, y, classifier, progress, cross)
         if teacher is not None:
             batch = replace(batch, teacher=teacher)
@@ -214,6 +214,38 @@ class Loss(nn.Module):
             if self.weights[name]:  # a term without weight must not spoil the total
                 total = total + self.weights[name] * value
         return LossTerms(total, cross_entropy, values)
+
+    def cross_entropy(
+        self,
+        logits: Tensor,
+        y: Tensor,
+        soft: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Tensor:
+        """Computes the cross-entropy of scores, with smoothing, priors and weights of classes.
+
+        Args:
+            logits: (B, C) class scores.
+            y: (B,) labels.
+            soft: (B, C) probabilities that it takes in place of labels.
+            weights: (B,) weight of each image.
+
+        Returns:
+            The mean over the images.
+        """
+        logits = _full(logits)
+        target = y if soft is None else soft.to(logits.dtype)
+        smoothing = self.label_smoothing
+        if self.shifts is not None:
+            logits = logits + self.shifts
+        if self.class_weights is None and weights is None and not self.focal:
+            return F.cross_entropy(logits, target, label_smoothing=smoothing)
+        # Not `weight=` of torch, which divides by the sum of the batch's weights. An image's weight
+        # would depend on its batch, and pieces of a batch would not add up.
+        each = cross_entropy_each(logits, target, label_smoothing=smoothing, focal=self.focal)
+        if self.class_weights is not None:
+            each = each * self.class_weights[y]
+        return (each if weights is None else each * weights).mean()
 
     def start(self, start: Start) -> None:
         """Calls `start` of all terms."""
@@ -257,22 +289,6 @@ class Loss(nn.Module):
             progress=progress,
             gsfl=gsfl,
         )
-
-    def _cross_entropy(
-        self, logits: Tensor, y: Tensor, soft: Tensor | None, weights: Tensor | None
-    ) -> Tensor:
-        target = y if soft is None else soft.to(logits.dtype)
-        smoothing = self.label_smoothing
-        if self.shifts is not None:
-            logits = logits + self.shifts
-        if self.class_weights is None and weights is None and not self.focal:
-            return F.cross_entropy(logits, target, label_smoothing=smoothing)
-        # Not `weight=` of torch, which divides by the sum of the batch's weights. An image's weight
-        # would depend on its batch, and pieces of a batch would not add up.
-        each = cross_entropy_each(logits, target, label_smoothing=smoothing, focal=self.focal)
-        if self.class_weights is not None:
-            each = each * self.class_weights[y]
-        return (each if weights is None else each * weights).mean()
 
 
 def _full(x: Tensor) -> Tensor:

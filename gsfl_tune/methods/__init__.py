@@ -7,10 +7,20 @@ from typing import Any
 
 from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHODS
-from gsfl_tune.methods._base import LossOf, Method, Passes
+from gsfl_tune.methods._base import STREAM, LossOf, Method, Passes, PoolOf, single_pass
 from gsfl_tune.plugins import PluginError, make, plugin
 
-__all__ = ["LossOf", "Method", "Passes", "create_method", "method_class", "method_problem"]
+__all__ = [
+    "STREAM",
+    "LossOf",
+    "Method",
+    "Passes",
+    "PoolOf",
+    "create_method",
+    "method_class",
+    "method_problem",
+    "single_pass",
+]
 
 
 def method_class(name: str) -> type[Method]:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gsfl_tune.data import Batch, Targets
+from gsfl_tune.data.draws import image_draws
 from gsfl_tune.losses import LossTerms, Sizes
 from gsfl_tune.models import HeadOutput
+
+# Name of the random numbers that stages give to methods.
+STREAM = "method"
 
 
 class LossOf(Protocol):
@@ -30,6 +36,28 @@ class LossOf(Protocol):
         """
 
 
+class PoolOf(Protocol):
+    """Computes unit features of maps."""
+
+    def __call__(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
+        """Computes unit features (B, D) of maps (B, C, h, w).
+
+        Args:
+            maps: Of `Passes.maps`.
+            fixed_length: Whether the length that features are divided by counts as a constant in
+                gradients. With the mean as pooling and a linear head, gradient times map is then
+                the class activation map (Zhou et al., CVPR 2016).
+        """
+
+
+def _plain_cross_entropy(logits: Tensor, targets: Targets) -> Tensor:
+    return functional.cross_entropy(logits, targets.labels)
+
+
+def _first_draws(positions: Tensor, width: int) -> Tensor:
+    return image_draws(0, STREAM, positions, width)
+
+
 @dataclass(frozen=True)
 class Passes:
     """Holds the passes that a method may take through the model of a stage.
@@ -41,6 +69,16 @@ class Passes:
         infer: Unit features to class scores (B, C), as the exported model computes them.
         loss: Loss of a pass.
         parameters: What the optimiser of the stage trains.
+        maps: Inputs of the stage to the map (B, C, h, w) in front of the pooling; ``features(x)``
+            is ``pool(maps(x))``. None in the head stage, outside of training, and where the
+            pooling reads more than a map, such as a class token.
+        pool: Maps to unit features; None without maps.
+        cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
+            the configuration has it; a mean over the images.
+        draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
+            a function of the epoch's seed and the position of each image.
+        evaluating: Lets the model compute as in evaluation: without dropout, and with norms that
+            keep their statistics. For what is looked at and not trained.
     """
 
     features: Callable[[Tensor], Tensor]
@@ -48,6 +86,11 @@ class Passes:
     infer: Callable[[Tensor], Tensor]
     loss: LossOf
     parameters: Sequence[nn.Parameter] = ()
+    maps: Callable[[Tensor], Tensor] | None = None
+    pool: PoolOf | None = None
+    cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
+    draws: Callable[[Tensor, int], Tensor] = _first_draws
+    evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
 
 
 class Method(nn.Module):
@@ -60,16 +103,26 @@ class Method(nn.Module):
     Attributes:
         views: Views of each image in a batch. In the head stage they are fixed views
             (``data.views``); without such, they are one and the same feature.
-        feature_passes: Passes of a view through the backbone in a step, for its price.
+        feature_passes: Passes of a view through the backbone in a step, for its price. One made
+            with settings may need fewer than its class says.
         head_passes: Passes of an image through the head in a step, for its price.
         annotated: Whether batches of the finetune stage carry annotations, where the source has
             some. The head stage reads features, on which nothing has a place.
+        reads_maps: Whether the finetune stage must have `Passes.maps`; where it cannot, the method
+            is refused. The head stage has none: there the method takes a single pass, and is
+            priced so.
+        needs_images: Whether the finetune stage must give it images, not cached activations.
+        unmixed: Whether the finetune stage must give it images as they are: without mixup and
+            CutMix, and without a teacher, who would see them before the method changes them.
     """
 
     views: ClassVar[int] = 1
-    feature_passes: ClassVar[int] = 1
-    head_passes: ClassVar[int] = 1
+    feature_passes: int = 1
+    head_passes: int = 1
     annotated: ClassVar[bool] = False
+    reads_maps: ClassVar[bool] = False
+    needs_images: ClassVar[bool] = False
+    unmixed: ClassVar[bool] = False
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""
@@ -104,3 +157,9 @@ class Method(nn.Module):
 
     def after_step(self) -> None:
         """Changes the state by what was noted, and forgets it."""
+
+
+def single_pass(batch: Batch, passes: Passes) -> LossTerms:
+    """Computes the loss of one pass of the only view."""
+    features = passes.features(batch.inputs)
+    return passes.loss(passes.head(features), features, batch.targets)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gsfl_tune.data import Batch
 from gsfl_tune.losses import LossTerms
-from gsfl_tune.methods._base import Method, Passes
+from gsfl_tune.methods._base import Method, Passes, single_pass
 
 
 class Single(Method):
@@ -12,5 +12,4 @@ class Single(Method):
 
     def step(self, batch: Batch, passes: Passes) -> LossTerms:
         """Computes the loss of the only pass."""
-        features = passes.features(batch.inputs)
-        return passes.loss(passes.head(features), features, batch.targets)
+        return single_pass(batch, passes)

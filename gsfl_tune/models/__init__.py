@@ -36,7 +36,7 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
-from gsfl_tune.models.split import SplitBackbone, boundary_shape
+from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
@@ -85,6 +85,7 @@ __all__ = [
     "create_pooling",
     "drop_path_problem",
     "fit_projection",
+    "gives_map",
     "installed_packages",
     "licence",
     "licence_problem",

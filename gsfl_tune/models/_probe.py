@@ -73,6 +73,13 @@ class BackboneFacts:
         """Returns the number of blocks."""
         return len(self.block_names)
 
+    @property
+    def map_is_all(self) -> bool:
+        """Returns whether what is read follows from the map (B, C, h, w) alone."""
+        if self.reads == "head":
+            return self.layout != "tokens" or self.prefix_tokens == 0
+        return self.reads == "map"
+
 
 def backbone_problem(name: Any) -> str | None:
     """Returns what is wrong with a value of ``model.backbone``, or None.
@@ -137,6 +144,15 @@ def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> T
     tokens = features[:, facts.prefix_tokens :]
     rows = max(1, round(math.sqrt(tokens.shape[1] * height / width)))
     return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))
+
+
+def from_map(maps: Tensor, facts: BackboneFacts) -> Tensor:
+    """Converts a map back to the layout of ``forward_features``; `map_is_all` must hold."""
+    if facts.layout == "NCHW":
+        return maps
+    if facts.layout == "NHWC":
+        return maps.permute(0, 2, 3, 1)
+    return maps.flatten(2).transpose(1, 2)
 
 
 def read(model: Any, features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:

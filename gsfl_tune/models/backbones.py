@@ -12,7 +12,15 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import frozen_modules, trained_names
-from gsfl_tune.models._probe import BackboneError, BackboneFacts, cut, probe, read, to_map
+from gsfl_tune.models._probe import (
+    BackboneError,
+    BackboneFacts,
+    cut,
+    from_map,
+    probe,
+    read,
+    to_map,
+)
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import (
     add_adapters,
@@ -101,6 +109,22 @@ class Backbone(nn.Module):
     def to_map(self, features: Tensor, height: int, width: int) -> Tensor:
         """Returns the map (B, C, h, w) in `features` of images of a size in pixels."""
         return to_map(features, self._facts, height, width)
+
+    @property
+    def gives_map(self) -> bool:
+        """Returns whether what the pooling reads follows from `maps` alone."""
+        return self._facts.map_is_all
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Returns the map (B, C, h, w) of images, also where the model's own head follows it."""
+        return self.to_map(self.features(images), images.shape[2], images.shape[3])
+
+    def read_maps(self, maps: Tensor) -> Tensor:
+        """Returns what the pooling reads, of maps (B, C, h, w); needs `gives_map`."""
+        if self.reads == "map":
+            return maps
+        height, width = maps.shape[2:]
+        return self.read(from_map(maps, self._facts), height, width)
 
     def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
         """Makes the last blocks trainable, or a part of them, and freezes everything else.

@@ -10,6 +10,9 @@ from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
 from gsfl_tune.models.pooling import Pooling
 from gsfl_tune.models.projection import Projection
 
+# As in torch's `normalize`.
+_SHORTEST = 1e-12
+
 
 class Network(nn.Module):
     """Maps normalised images to the output of a head.
@@ -45,9 +48,31 @@ class Network(nn.Module):
 
     def pool(self, maps: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read."""
+        return F.normalize(self._vectors(maps), dim=1)
+
+    def pool_maps(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
+        """Returns unit features of maps (B, C, h, w), for a backbone with `Backbone.gives_map`.
+
+        Args:
+            maps: Of `maps`.
+            fixed_length: Whether the length that vectors are divided by counts as a constant in
+                gradients. The value is the same.
+        """
+        vectors = self._vectors(self.backbone.read_maps(maps))
+        if not fixed_length:
+            return F.normalize(vectors, dim=1)
+        length = vectors.detach().norm(dim=1, keepdim=True)
+        return vectors / length.clamp(min=_SHORTEST)
+
+    def maps(self, images: Tensor) -> Tensor:
+        """Returns the maps (B, C, h, w) in front of the pooling; see `Backbone.gives_map`."""
+        return self.backbone.maps(images)
+
+    def _vectors(self, read: Tensor) -> Tensor:
         if self.projection is not None:
-            maps = self.projection(maps)
-        return F.normalize(self.pooling(maps), dim=1)
+            read = self.projection(read)
+        vectors: Tensor = self.pooling(read)
+        return vectors
 
     def features(self, images: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width)."""

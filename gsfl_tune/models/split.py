@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
-from typing import Any
+from typing import Any, Literal
 
 import timm
 import torch
@@ -12,8 +13,9 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
-from gsfl_tune.models._probe import BackboneFacts, cut, probe, read
+from gsfl_tune.models._probe import BackboneFacts, cut, probe, read, to_map
 from gsfl_tune.models._reads import Reads, run
+from gsfl_tune.models.adapters import original_name
 from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
@@ -34,6 +36,8 @@ class SplitBackbone:
     Attributes:
         shape: Shape of one image's activations at the boundary.
         channels_last: Whether these are (C, h, w) maps with the channels last in memory.
+        gives_map: Whether what the pooling reads follows from `maps`. It does not where tokens are
+            read beside the map, or the cut is behind the map, in the model's own head.
 
     Raises:
         CannotCut: If the parts do not give the output of the whole backbone.
@@ -41,10 +45,14 @@ class SplitBackbone:
 
     shape: tuple[int, ...]
     channels_last: bool
+    gives_map: bool
 
     def __init__(self, backbone: nn.Module, image_size: int, facts: BackboneFacts) -> None:
         self._facts = facts
         self._size = image_size
+        named = backbone.get_submodule("model").named_parameters()
+        trained = (original_name(name) for name, each in named if each.requires_grad)
+        self.gives_map = _gives_map(facts, trained)
         device = next(backbone.parameters()).device
         example = torch.randn(
             (1, 3, image_size, image_size), generator=torch.Generator().manual_seed(0)
@@ -85,6 +93,11 @@ class SplitBackbone:
         features = self._suffix.forward_features(activations)
         return read(self._suffix, features, self._facts, self._size, self._size)
 
+    def maps(self, activations: Tensor) -> Tensor:
+        """Returns the map (B, C, h, w), of activations at the boundary; see `gives_map`."""
+        features = self._suffix.forward_features(activations)
+        return to_map(features, self._facts, self._size, self._size)
+
     def _require_same(self, example: Tensor, expected: Any) -> None:
         with torch.no_grad():
             try:
@@ -97,6 +110,25 @@ class SplitBackbone:
         deviation = float((found - expected).abs().max() / scale)
         if not deviation <= _TOLERANCE:
             raise CannotCut(f"its two parts deviate by {deviation:.1e} from the whole")
+
+
+def _gives_map(facts: BackboneFacts, trained: Iterable[str]) -> bool:
+    return facts.map_is_all and not set(trained).issubset(facts.head_names)
+
+
+def gives_map(name: str, blocks: int | Literal["all"], reads: Reads = "map") -> bool:
+    """Returns whether what a pooling reads follows from a map in the trained part of a backbone.
+
+    Args:
+        name: Name of a timm model.
+        blocks: Number of last blocks that are trained, or ``all``.
+        reads: What its pooling reads.
+
+    Raises:
+        BackboneError: If there is no such backbone, or nothing such to read.
+    """
+    facts = probe(name, reads)
+    return _gives_map(facts, trained_names(facts.block_names, blocks))
 
 
 class _Prefix(nn.Module):

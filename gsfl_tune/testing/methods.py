@@ -18,7 +18,7 @@ from gsfl_tune.testing._expect import Expect
 _expect = Expect("the method")
 _GROUPS = torch.tensor([0, 1, 0, 1, 2])
 _SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS)
-_IMAGES, _INPUT, _STEPS = 8, 7, 3
+_IMAGES, _INPUT, _SIDE, _STEPS = 8, 7, 16, 3
 
 
 def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -> None:
@@ -33,6 +33,9 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
       state as the whole batch, and class centres note every image once.
     - What it predicts is what the exported model computes, and predicting changes no state.
 
+    A method that reads maps or needs images is checked twice: on unit features, as in the head
+    stage, and on images with maps.
+
     Args:
         create: Makes the method; its `build` is called here.
         image_by_image: Whether the loss is a mean over images. Leave it out for a method that
@@ -41,8 +44,15 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
     Raises:
         AssertionError: With what is wrong.
     """
-    batches = [_batch(seed, create().views) for seed in range(_STEPS)]
-    whole, again = _Model(create), _Model(create)
+    _check(create, image_by_image, pictures=False)
+    method = create()
+    if method.reads_maps or method.needs_images:
+        _check(create, image_by_image, pictures=True)
+
+
+def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool) -> None:
+    batches = [_batch(seed, create().views, pictures=pictures) for seed in range(_STEPS)]
+    whole, again = _Model(create, pictures), _Model(create, pictures)
     values, others = whole.run(batches), again.run(batches)
     for terms in values:
         for name, value in terms.detached().items():
@@ -54,18 +64,21 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
     )
     _check_restored(whole, create, batches[-1])
     if image_by_image:
-        _check_images(create, batches[0])
-    _check_noted(create, batches[0])
+        _check_images(create, batches[0], pictures)
+    _check_noted(create, batches[0], pictures)
     _check_ranks(create, whole, batches)
     _check_prediction(whole, batches[0])
 
 
 class _Model:
-    """A method with a linear extractor, a GSFL head without dropout, and its loss."""
+    """A method with an extractor of one layer, a GSFL head without dropout, and its loss."""
 
-    def __init__(self, create: Callable[[], Method]) -> None:
+    def __init__(self, create: Callable[[], Method], pictures: bool) -> None:
         torch.manual_seed(0)
-        self.extractor = nn.Linear(_INPUT, _SIZES.feature_dim).double()
+        self.pictures = pictures
+        self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
+        if pictures:
+            self.extractor = nn.Conv2d(3, _SIZES.feature_dim, 3, stride=2, padding=1).double()
         self.head = GsflHead(
             _SIZES.feature_dim,
             _SIZES.class_count,
@@ -90,7 +103,23 @@ class _Model:
         yield from self.head.parameters()
 
     def features(self, inputs: Tensor) -> Tensor:
+        if self.pictures:
+            return self.pool(self.maps(inputs))
         return functional.normalize(self.extractor(inputs), dim=1)
+
+    def maps(self, inputs: Tensor) -> Tensor:
+        maps: Tensor = self.extractor(inputs)
+        return maps.relu()
+
+    def pool(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
+        vectors = maps.mean(dim=(2, 3))
+        length = vectors.norm(dim=1, keepdim=True)
+        return vectors / (length.detach() if fixed_length else length)
+
+    def cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
+        return self.criterion.cross_entropy(
+            logits, targets.labels, soft=targets.soft, weights=targets.weights
+        )
 
     def loss(
         self, output: HeadOutput, features: Tensor, targets: Targets, *, note: bool = True
@@ -148,12 +177,21 @@ def _check_restored(whole: _Model, create: Callable[[], Method], batch: Batch) -
 
 def _passes_of(model: _Model) -> Passes:
     weights = tuple(model.weights())
-    return Passes(model.features, model.head, model.head.infer, model.loss, weights)
+    return Passes(
+        model.features,
+        model.head,
+        model.head.infer,
+        model.loss,
+        weights,
+        maps=model.maps if model.pictures else None,
+        pool=model.pool if model.pictures else None,
+        cross_entropy=model.cross_entropy,
+    )
 
 
-def _check_images(create: Callable[[], Method], batch: Batch) -> None:
-    whole = float(_Model(create).step(batch).total.detach())
-    alone = _Model(create)
+def _check_images(create: Callable[[], Method], batch: Batch, pictures: bool) -> None:
+    whole = float(_Model(create, pictures).step(batch).total.detach())
+    alone = _Model(create, pictures)
     parts = list(batch.chunk(_IMAGES))
     mean = sum(float(alone.step(part).total.detach()) for part in parts) / len(parts)
     _expect(
@@ -162,15 +200,15 @@ def _check_images(create: Callable[[], Method], batch: Batch) -> None:
     )
 
 
-def _check_noted(create: Callable[[], Method], batch: Batch) -> None:
-    model = _Model(create)
+def _check_noted(create: Callable[[], Method], batch: Batch, pictures: bool) -> None:
+    model = _Model(create, pictures)
     model.step(batch)
     noted = float(model.centers.pending_count.sum())
     _expect(noted in (0.0, _IMAGES), f"lets the centres note {noted:g} of {_IMAGES} images")
 
 
 def _check_ranks(create: Callable[[], Method], whole: _Model, batches: list[Batch]) -> None:
-    ranks = [_Model(create), _Model(create)]
+    ranks = [_Model(create, whole.pictures) for _ in range(2)]
     for batch in batches:
         for rank, part in zip(ranks, batch.chunk(2), strict=True):
             rank.step(part)
@@ -203,9 +241,9 @@ def _check_prediction(model: _Model, batch: Batch) -> None:
     _expect(all(torch.equal(state[name], after[name]) for name in state), "changes as it predicts")
 
 
-def _batch(seed: int, views: int) -> Batch:
+def _batch(seed: int, views: int, *, pictures: bool) -> Batch:
     generator = torch.Generator().manual_seed(seed)
-    shape = (_IMAGES, _INPUT)
+    shape = (_IMAGES, 3, _SIDE, _SIDE) if pictures else (_IMAGES, _INPUT)
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
     labels = torch.randint(_SIZES.class_count, (_IMAGES,), generator=generator)
     annotations = Annotations.of([(1.0, 2.0, 20.0, 30.0)] * _IMAGES)

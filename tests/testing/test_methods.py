@@ -13,18 +13,25 @@ from gsfl_tune.testing import check_method
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_are_built_in_keep_the_contract(name):
-    # What SAM adds to the weights follows from a whole batch.
-    alone = name != "sam"
+    # What SAM adds to the weights follows from a whole batch, and SnapMix mixes its images.
+    alone = name not in ("sam", "snapmix")
     check_method(lambda: create_method(TrainingConfig(method=name)), image_by_image=alone)
+
+
+def test_an_attention_map_of_the_class_keeps_the_contract():
+    settings = {"attention_crop": {"map": "class"}}
+    check_method(lambda: create_method(TrainingConfig(method="attention_crop", **settings)))
 
 
 def test_every_section_of_a_method_is_the_one_that_makes_it():
     for name in METHODS:
         section = getattr(TrainingConfig(), name, None)
         if section is not None:
-            (key,) = section.model_dump()
-            made = create_method(TrainingConfig(method=name, **{name: {key: 0.25}}))
-            assert getattr(made, key) == 0.25
+            numbers = {k: v for k, v in section.model_dump().items() if isinstance(v, float)}
+            assert numbers
+            settings = dict.fromkeys(numbers, 0.25)
+            made = create_method(TrainingConfig(method=name, **{name: settings}))
+            assert all(getattr(made, key) == 0.25 for key in settings)
         assert isinstance(create_method(TrainingConfig(method=name)), method_class(name))
 
 

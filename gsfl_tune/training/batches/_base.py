@@ -113,6 +113,10 @@ class Batches(ABC):
         """Returns a function from inputs to unit features (B, D), by a network of this stage."""
 
     @abstractmethod
+    def maps(self, network: Network) -> Callable[[Tensor], Tensor] | None:
+        """Returns a function from inputs of training to maps, see `gsfl_tune.methods.Passes`."""
+
+    @abstractmethod
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the same for inputs of `eval_batches`."""
 

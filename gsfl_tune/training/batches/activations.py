@@ -131,6 +131,11 @@ class ActivationBatches(Batches):
         """Returns the trained part of a network, without its head."""
         return self._of_size(network, self._size)
 
+    def maps(self, network: Network) -> Callable[[Tensor], Tensor] | None:
+        """Returns the trained part of a network up to the map."""
+        split = self._splits.of(network.backbone, self._size)
+        return split.maps if split.gives_map else None
+
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the same, cut for images outside of training."""
         return self._of_size(network, self._eval_size)

@@ -81,6 +81,10 @@ class ImageBatches(Batches):
         """Returns the whole network without its head."""
         return network.features
 
+    def maps(self, network: Network) -> Callable[[Tensor], Tensor] | None:
+        """Returns the backbone up to the map."""
+        return network.maps if network.backbone.gives_map else None
+
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the whole network without its head, which takes images of any size."""
         return self.features(network)
@@ -112,20 +116,35 @@ class SplitBatches(ImageBatches):
 
         return features
 
+    def maps(self, network: Network) -> Callable[[Tensor], Tensor] | None:
+        """Returns frozen copy and trained blocks of the network, up to the map."""
+        split, _ = self._cut(network, self._size)
+        if not split.gives_map:
+            return None
+
+        def maps(images: Tensor) -> Tensor:
+            split, prefix = self._cut(network, images.shape[2])
+            return split.maps(prefix(images))
+
+        return maps
+
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the same, cut for images outside of training."""
         return self._of_size(network, self._eval_size)
 
     def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
+        split, prefix = self._cut(network, size)
+
+        def features(images: Tensor) -> Tensor:
+            return network.pool(split.suffix(prefix(images)))
+
+        return features
+
+    def _cut(self, network: Network, size: int) -> tuple[SplitBackbone, FrozenForward]:
         split = self._splits.of(network.backbone, size)
         if size not in self._prefixes:
             # Sizes of earlier epochs do not come again.
             kept = (self._size, self._eval_size)
             self._prefixes = {key: each for key, each in self._prefixes.items() if key in kept}
             self._prefixes[size] = split.frozen_prefix(self._precision)
-        prefix = self._prefixes[size]
-
-        def features(images: Tensor) -> Tensor:
-            return network.pool(split.suffix(prefix(images)))
-
-        return features
+        return split, self._prefixes[size]

@@ -20,6 +20,7 @@ from gsfl_tune.training.pricing.cost import (
     teachers,
 )
 from gsfl_tune.training.pricing.finetune_problems import finetune_problems
+from gsfl_tune.training.pricing.method_problems import problems_of_methods
 
 
 def cost_problems(experiment: Experiment) -> list[Problem]:
@@ -48,7 +49,7 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                     f"found {pooling}, but {backbone} gives a map of {height} x {width} positions "
                     f"for images of {size} px; allowed: average, or a larger data.image_size",
                 )
-        for path, message in finetune_problems(case):
+        for path, message in (*finetune_problems(case), *problems_of_methods(case)):
             add(path, message)
     for name in experiment.values("training.method"):
         views = method_class(name).views

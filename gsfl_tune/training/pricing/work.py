@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.methods import method_class
+from gsfl_tune.methods import create_method
 from gsfl_tune.models import (
     Reads,
     part_shapes,
@@ -81,7 +81,9 @@ def _head(config: Config, train: int, validation: int, classes: int) -> Work:
     stage = config.training.head
     parameters = _head_parameters(config, classes)
     steps = math.ceil(train / stage.batch_size)
-    passes = method_class(config.training.method).head_passes
+    method = create_method(config.training)
+    # What reads maps takes a single pass where there are none.
+    passes = 1 if method.reads_maps else method.head_passes
     operations = 2 * parameters * (_STEP * passes * train + validation)
     operations += _UPDATE * parameters * steps
     return Work("head", (config.model.head, *_method(config)), operations, steps, stage.epochs)
@@ -98,7 +100,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     head = _head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
-    method = method_class(config.training.method)
+    method = create_method(config.training)
     views, passes = method.views * method.feature_passes, method.head_passes
     pooling = pooling_class(model.pooling).operations(_channels(config))
     each = [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
 import numpy as np
@@ -15,9 +17,10 @@ from torch import Tensor, nn
 
 from gsfl_tune.activity import Activity, activity
 from gsfl_tune.data import Batch, DecodedImages, Targets
+from gsfl_tune.data.draws import image_draws
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
-from gsfl_tune.methods import Passes
+from gsfl_tune.methods import STREAM, Passes
 from gsfl_tune.models import HeadOutput, Network
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
@@ -79,6 +82,8 @@ class Stage(ABC, Generic[M, C]):
         if decay > 0:
             self.averaged = WeightAverage(module, decay)
         self._step_of_epoch = Activity("")
+        # Of the epoch, for what a method draws.
+        self._seed = 0
 
     # Whether it needs the device memory that features of the head stage take.
     needs_device: ClassVar[bool] = False
@@ -111,6 +116,7 @@ class Stage(ABC, Generic[M, C]):
 
     def run_epoch(self, epoch: int, seed: int) -> dict[str, float]:
         """Trains one epoch as `train_epoch` does, and reports its progress."""
+        self._seed = seed
         what = f"{self.name} epoch {epoch + 1}/{self.config.epochs}"
         with activity(what, self.batches, "batches") as self._step_of_epoch:
             self._step_of_epoch.before = self.context.epoch
@@ -187,6 +193,20 @@ class Stage(ABC, Generic[M, C]):
         (terms.total * share if share != 1.0 else terms.total).backward()
         return terms
 
+    def draws(self, positions: Tensor, width: int) -> Tensor:
+        """Draws random numbers for a method, see `gsfl_tune.methods.Passes`."""
+        return image_draws(self._seed, STREAM, positions, width)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Puts the trained module into evaluation mode for a while."""
+        was = self.module.training
+        self.module.eval()
+        try:
+            yield
+        finally:
+            self.module.train(was)
+
     def loss(
         self, output: HeadOutput, features: Tensor, targets: Targets, *, note: bool = True
     ) -> LossTerms:
@@ -204,6 +224,15 @@ class Stage(ABC, Generic[M, C]):
             terms = terms.blended(others, targets.kept)
         loss.train()
         return terms
+
+    def cross_entropy(self, logits: Tensor, targets: Targets) -> Tensor:
+        """Computes the cross-entropy of scores, see `gsfl_tune.methods.Passes`."""
+        cross = partial(self.context.loss.cross_entropy, logits)
+        own: Tensor = cross(targets.labels, targets.soft, targets.weights)
+        if targets.others is None:
+            return own
+        others: Tensor = cross(targets.others, targets.soft, targets.weights)
+        return targets.kept * own + (1 - targets.kept) * others
 
     def _loss(
         self,

@@ -28,6 +28,7 @@ from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches,
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages.method_problems import method_problems
 from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
 
@@ -48,6 +49,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     def __init__(self, context: StageContext) -> None:
         config = context.config.training.finetune
+        self._has_compiled = False
         network = context.network(context.workspace.new_backbone(context.config))
         network.to(device=context.device).to(memory_format=torch.channels_last)
         if context.autocast:
@@ -67,6 +69,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         groups += head
         super().__init__(context, config, network, create_optimizer(config, groups))
         self._batches = _batches(context, network)
+        cached = isinstance(self._batches, ActivationBatches)
+        for path, message in method_problems(
+            context.config, cached=cached, maps=self._batches.maps(network) is not None
+        ):
+            raise UserError(f"{path}: {message}")
 
     def network(self) -> Network:
         """Copies the network; adapters become part of its weights."""
@@ -88,24 +95,49 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     @cached_property
     def _features(self) -> Callable[[Tensor], Tensor]:
         """Returns a function from inputs to unit features, with the trained weights."""
-        features = self._batches.features(self.module)
+        return self._compiled(self._batches.features(self.module))
+
+    @cached_property
+    def _maps(self) -> Callable[[Tensor], Tensor] | None:
+        """Returns a function from inputs to maps, with the trained weights."""
+        maps = self._batches.maps(self.module)
+        return maps and self._compiled(maps)
+
+    def _compiled(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         if not self.config.compile:
-            return features
-        # Code compiled for earlier trials of this process is useless and counts against a limit.
-        torch.compiler.reset()
-        compiled: Callable[[Tensor], Tensor] = torch.compile(features, dynamic=False)
+            return function
+        if not self._has_compiled:
+            # Code compiled for earlier trials of this process is useless and counts against a
+            # limit.
+            torch.compiler.reset()
+            self._has_compiled = True
+        compiled: Callable[[Tensor], Tensor] = torch.compile(function, dynamic=False)
         return compiled
 
     # Made for every step. Stored, it would be a reference cycle that keeps the memory.
     @property
     def passes(self) -> Passes:
         """Returns the passes through the trained network."""
-        return self._passes(self.module, self._features)
+        return self._passes(self.module, self._features, self._maps)
 
-    def _passes(self, network: Network, features: Callable[[Tensor], Tensor]) -> Passes:
+    def _passes(
+        self,
+        network: Network,
+        features: Callable[[Tensor], Tensor],
+        maps: Callable[[Tensor], Tensor] | None = None,
+    ) -> Passes:
         def computed(inputs: Tensor) -> Tensor:
             with self._autocast():
                 return features(inputs)
+
+        def mapped(inputs: Tensor) -> Tensor:
+            assert maps is not None
+            with self._autocast():
+                return maps(inputs)
+
+        def pool(maps: Tensor, *, fixed_length: bool = False) -> Tensor:
+            with self._autocast():
+                return network.pool_maps(maps, fixed_length=fixed_length)
 
         def head(unit: Tensor) -> HeadOutput:
             with self._autocast():
@@ -118,6 +150,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             infer=network.head.infer,
             loss=self.loss,
             parameters=[p for p in self.parameters if p.requires_grad],
+            maps=maps and mapped,
+            pool=maps and pool,
+            cross_entropy=self.cross_entropy,
+            draws=self.draws,
+            evaluating=self.evaluating,
         )
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:

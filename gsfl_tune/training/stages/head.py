@@ -104,6 +104,9 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             infer=head.infer,
             loss=self.loss,
             parameters=self.parameters,
+            cross_entropy=self.cross_entropy,
+            draws=self.draws,
+            evaluating=self.evaluating,
         )
 
     def train_epoch(self, epoch: int, seed: int) -> dict[str, float]:

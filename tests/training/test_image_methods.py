@@ -1,0 +1,56 @@
+"""Methods that look at maps and make other images, in real trainings."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHODS
+from gsfl_tune.methods import method_class
+from gsfl_tune.training import Training
+
+from .checks import check_resumes
+from .conftest import tiny_config
+from .test_training import assert_equal_states, run, state_of
+
+HEAD = {"epochs": 1, "batch_size": 16}
+FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
+NAMES = list(FINETUNE_METHODS)
+
+
+def config_of(name, **finetune):
+    training = {"head": HEAD, "finetune": {**FINETUNE, **finetune}, "method": name}
+    # Of 32 pixels the map has one position.
+    return tiny_config(data={"image_size": 48}, training=training)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_resuming_equals_never_having_stopped(workspace, tmp_path, name):
+    whole = check_resumes(config_of(name), workspace, tmp_path, stop_after=2)
+    assert all(np.isfinite(record["train/loss"]) for record in whole.log.read())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_only_the_finetune_stage_differs(workspace, tmp_path, name):
+    plain = Training(config_of("single"), workspace, tmp_path / "single")
+    own = Training(config_of(name), workspace, tmp_path / name)
+    for training in (plain, own):
+        training.run_epoch()
+    assert_equal_states(plain.head.state_dict(), own.head.state_dict())
+    run(plain)
+    run(own)
+    key = "head.classifier.weight"
+    assert not torch.equal(state_of(plain)["module"][key], state_of(own)["module"][key])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_whole_network_is_trained_with_it_too(workspace, tmp_path, name):
+    training = Training(config_of(name, epochs=1, blocks="all"), workspace, tmp_path)
+    run(training)
+    assert training.trained_network().training is False
+    assert np.isfinite(training.predict("test").logits).all()
+
+
+def test_what_reads_maps_is_said_to_have_no_effect_on_the_head_stage():
+    assert tuple(name for name in METHODS if method_class(name).reads_maps) == FINETUNE_METHODS
