@@ -48,13 +48,15 @@ class Metric:
         return f"{100 * value:.1f} %" if self.is_share else f"{value:.4g}"
 
 
-_OF_IMAGES: tuple[tuple[str, Direction, bool], ...] = (
-    ("accuracy", "maximize", True),
-    ("balanced_accuracy", "maximize", True),
-    ("top5", "maximize", True),
-    ("nll", "minimize", False),
-    ("ece", "minimize", False),
+_OF_IMAGES: tuple[tuple[str, str, Direction, bool], ...] = (
+    ("accuracy", "accuracy", "maximize", True),
+    ("balanced_accuracy", "balanced", "maximize", True),
+    ("top5", "top-5", "maximize", True),
+    ("nll", "NLL", "minimize", False),
+    ("ece", "ECE", "minimize", False),
 )
+# What a row of a table shows of a tested model, and the heads of the columns.
+METRIC_TITLES = {name: title for name, title, *_ in _OF_IMAGES}
 VALIDATION = "validation"
 
 
@@ -88,10 +90,17 @@ class MetricOfPackage(ABC):
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
-        Metric(VALIDATION, name, direction, is_share) for name, direction, is_share in _OF_IMAGES
+        Metric(VALIDATION, name, direction, is_share) for name, _, direction, is_share in _OF_IMAGES
     )
 }
 LATENCY = "latency_ms"
+
+
+def is_share(name: str) -> bool:
+    """Returns whether a metric of the built-in ones is a share, which tables write in percent."""
+    return METRICS[f"{VALIDATION}/{name}"].is_share
+
+
 # Metrics that can be searched together with a latency.
 SHARES = tuple(key for key, metric in METRICS.items() if metric.is_share)
 

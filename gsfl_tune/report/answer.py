@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.settings import Setting, flat, settings
 from gsfl_tune.report.tables import duration, measured_over, percent, spanned
@@ -67,10 +67,6 @@ class Answer:
     commands: list[tuple[str, str]] = field(default_factory=list)
     versions: list[tuple[str, str]] = field(default_factory=list)
     trained_on: str = "training and validation images"
-
-
-SCORES = ("accuracy", "balanced_accuracy", "top5", "nll", "ece")
-SCORE_TITLES = ("accuracy", "balanced", "top-5", "NLL", "ECE")
 
 
 def answer(files: RunFiles) -> Answer:
@@ -181,14 +177,14 @@ def _models(results: Results) -> Iterator[ModelRow]:
 
 def _cells(test: Mapping[str, Score], interval: Interval | None) -> list[str]:
     cells = []
-    for name in SCORES:
+    for name in METRIC_TITLES:
         score = test.get(name)
         if score is None:
             cells.append("–")
-        elif name in ("nll", "ece"):
-            cells.append(f"{score.mean:.3f}")
-        else:
+        elif is_share(name):
             cells.append(percent(score, interval if name == "accuracy" else None))
+        else:
+            cells.append(f"{score.mean:.3f}")
     return cells
 
 

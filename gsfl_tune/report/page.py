@@ -16,8 +16,9 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from gsfl_tune.experiment.metrics import METRIC_TITLES
 from gsfl_tune.report import model
-from gsfl_tune.report.answer import SCORE_TITLES, answer, format_metric, listed
+from gsfl_tune.report.answer import answer, format_metric, listed
 from gsfl_tune.report.charts import SearchCharts, page_data
 from gsfl_tune.report.files import RunFiles, read_run
 from gsfl_tune.report.pictures import load_pictures
@@ -76,7 +77,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             version=version("gsfl-tune"),
             run_path=str(files.run.path),
             answer=answer(files),
-            score_titles=SCORE_TITLES,
+            score_titles=tuple(METRIC_TITLES.values()),
             search=search,
             correlations=rank_correlations(values_by_rung(search.trials)) if search.rungs else [],
             failures=failures(files.trials),

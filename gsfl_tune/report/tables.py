@@ -10,7 +10,7 @@ from rich.console import Console, ConsoleOptions, Group, RenderableType, RenderR
 from rich.table import Table
 from rich.text import Text
 
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
 from gsfl_tune.run.layout import RunDirectory
@@ -163,7 +163,7 @@ _STYLES = {"severe": "bold red", "warning": "yellow"}
 def _test_table(results: Results) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("on the test images")
-    for title in ("accuracy", "balanced", "top-5", "NLL", "ECE"):
+    for title in METRIC_TITLES.values():
         table.add_column(title, justify="right", no_wrap=True)
     seeds = len(results.winner.seeds)
     winner = results.winner
@@ -183,21 +183,23 @@ def _test_table(results: Results) -> Table:
     for title, test, interval in rows:
         cells = [
             percent(test["accuracy"], interval),
-            *(_cell(test.get(name), 100) for name in ("balanced_accuracy", "top5")),
-            *(_cell(test.get(name), 1) for name in ("nll", "ece")),
+            *(_cell(name, test.get(name)) for name in METRIC_TITLES if name != "accuracy"),
         ]
         table.add_row(title, *cells)
         if test is winner.test and (found := winner.calibration) is not None:
             # The bundle gives the same answers with other probabilities.
-            known = [_cell(found.after.get(name), 1) for name in ("nll", "ece")]
-            table.add_row(f"  bundle, T = {found.temperature:.2f}", "", "", "", *known)
+            known = [
+                "" if is_share(name) else _cell(name, found.after.get(name))
+                for name in METRIC_TITLES
+            ]
+            table.add_row(f"  bundle, T = {found.temperature:.2f}", *known)
     return table
 
 
-def _cell(score: Score | None, factor: int) -> str:
+def _cell(name: str, score: Score | None) -> str:
     if score is None:
         return "-"
-    return f"{100 * score.mean:.1f} %" if factor == 100 else f"{score.mean:.3f}"
+    return f"{100 * score.mean:.1f} %" if is_share(name) else f"{score.mean:.3f}"
 
 
 def _configuration(winner: Outcome) -> RenderableType:

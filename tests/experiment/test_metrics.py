@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from gsfl_tune.experiment.metrics import METRICS, SHARES, keyed, metric_of, of_part
+from gsfl_tune.experiment.metrics import METRIC_TITLES, METRICS, SHARES, keyed, metric_of, of_part
 from gsfl_tune.experiment.search_config import SearchConfig
-from gsfl_tune.plugins import PluginError
+from gsfl_tune.plugins import BUILT_IN, PluginError
 from gsfl_tune.training.metrics import classification_metrics
 
 
@@ -14,6 +14,8 @@ def test_what_may_be_searched_is_what_is_computed():
     computed = classification_metrics(np.eye(3), [0, 1, 2])
     assert list(METRICS) == list(named.words)
     assert [metric.name for metric in METRICS.values()] == list(computed)
+    assert list(METRIC_TITLES) == list(computed)
+    assert list(BUILT_IN["metric"]) == list(computed)  # names that no package may take
 
 
 def test_a_better_model_is_better_in_every_metric():
