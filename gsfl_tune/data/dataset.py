@@ -51,7 +51,7 @@ class Dataset:
         cache: Path,
         progress: Progress | None = None,
     ) -> None:
-        self.name = _name(config)
+        self.name = name_of(config)
         self.classes = list(source.classes)
         self.known_groups = source.known_groups
         self.given_validation = any(sample.part == "validation" for sample in source.samples)
@@ -382,6 +382,13 @@ class Dataset:
         )
 
 
-def _name(config: DataConfig) -> str:
+def name_of(config: DataConfig) -> str:
+    """Returns the name for people: that of the folder or file, else of the source."""
     path = config.path[0] if isinstance(config.path, list) and config.path else config.path
-    return (Path(path).name if isinstance(path, str) else "") or config.source
+    if not isinstance(path, str):
+        return config.source
+    named = Path(path)
+    # A pattern is named after its folder; brackets may be part of a name, too.
+    while "://" not in path and set("*?[") & set(named.name) and not named.exists():
+        named = named.parent
+    return named.name or config.source
