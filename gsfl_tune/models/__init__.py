@@ -40,6 +40,7 @@ from gsfl_tune.models.split import SplitBackbone, boundary_shape
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
+    has_batch_norms,
     part_problem,
     part_shapes,
     part_size,
@@ -85,6 +86,7 @@ __all__ = [
     "create_pooling",
     "drop_path_problem",
     "fit_projection",
+    "has_batch_norms",
     "installed_packages",
     "licence",
     "licence_problem",
