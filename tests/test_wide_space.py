@@ -47,6 +47,7 @@ TINY = (
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Workspace:
     pytest.importorskip("peft")
     pytest.importorskip("pytorch_metric_learning")
+    pytest.importorskip("schedulefree")
     return open_workspace(Experiment.load(WIDE, TINY), tmp_path_factory.mktemp("cache"))
 
 

@@ -122,6 +122,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     )
     from gsfl_tune.run.storage import storage_problem
     from gsfl_tune.training.caches.teacher import teacher_problem
+    from gsfl_tune.training.optim import optimizer_problem
 
     return Experiment.load(
         args.file,
@@ -131,6 +132,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             "model.pooling": pooling_problem,
             "model.weights": weights_problem,
             "training.finetune.train": adapters_problem,
+            "training.finetune.optimizer": optimizer_problem,
             "storage": storage_problem,
             "training.teacher": teacher_problem,
             **_plugin_checks(),

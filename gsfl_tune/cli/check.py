@@ -247,6 +247,11 @@ def _notes(experiment: Experiment) -> list[str]:
     for index, entry in enumerate(defaults.search.enqueue):
         _, clipped = experiment.space.clip(entry)
         notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
+    if "schedule_free" in experiment.values("training.finetune.optimizer"):
+        notes.append(
+            "training.finetune.optimizer: schedule_free keeps its rate after the warm-up; "
+            "training.finetune.schedule is for the other optimizers."
+        )
     return notes + _prefix_notes(experiment)
 
 

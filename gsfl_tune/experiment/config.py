@@ -166,10 +166,11 @@ class LossConfig(Section):
 class OptimizerConfig(Section):
     """Settings that both stages have."""
 
-    optimizer: Literal["adamw", "sgd", "muon"] = Field(
+    optimizer: Literal["adamw", "sgd", "muon", "schedule_free"] = Field(
         "adamw",
-        description="AdamW, SGD with momentum, or Muon for matrices of the backbone and AdamW for "
-        "everything else.",
+        description="AdamW; SGD with momentum; Muon for matrices of the backbone and AdamW for "
+        "everything else; or schedule-free AdamW, whose rate is constant after the warm-up (extra "
+        "`schedule-free`).",
     )
     weight_decay: NonNegative = Field(1e-4, description="Weight decay (none on biases and norms).")
     momentum: float = Field(0.9, ge=0.0, lt=1.0, description="Momentum of SGD.")

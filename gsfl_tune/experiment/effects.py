@@ -17,6 +17,7 @@ _POSITIVE = Condition(compare=(("gt", 0),))
 _SGD = Condition(("sgd",))
 _ADAPTERS = {"training.finetune.train": Condition(("lora", "dora"))}
 _COSINE = Condition(("cosine",))
+_SCHEDULED = {"training.finetune.optimizer": Condition(("adamw", "sgd", "muon"))}
 _GSFL = {"model.head": Condition(("gsfl",))}
 _ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
@@ -79,7 +80,10 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],
     "training.finetune.adapter_rank": [{**_FINETUNE, **_ADAPTERS}],
     "training.finetune.adapter_scale": [{**_FINETUNE, **_ADAPTERS}],
-    "training.finetune.min_learning_rate": [{**_FINETUNE, "training.finetune.schedule": _COSINE}],
+    "training.finetune.schedule": [{**_FINETUNE, **_SCHEDULED}],
+    "training.finetune.min_learning_rate": [
+        {**_FINETUNE, **_SCHEDULED, "training.finetune.schedule": _COSINE}
+    ],
 }
 """Needs of a leaf (or of a section, with a dot at the end): all of one of these mappings."""
 

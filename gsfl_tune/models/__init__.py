@@ -40,6 +40,7 @@ from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
+    has_batch_norms,
     part_problem,
     part_shapes,
     part_size,
@@ -86,6 +87,7 @@ __all__ = [
     "drop_path_problem",
     "fit_projection",
     "gives_map",
+    "has_batch_norms",
     "installed_packages",
     "licence",
     "licence_problem",

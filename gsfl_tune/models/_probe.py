@@ -226,6 +226,7 @@ def _probe(name: str, reads: Reads) -> BackboneFacts:
     raise BackboneError(f"{name!r} cannot be built or run by timm at {side} px")
 
 
+@lru_cache(maxsize=1024)
 def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, int, int]:
     """Returns the shape (C, h, w) of the map of one square image.
 

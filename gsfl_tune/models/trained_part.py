@@ -14,6 +14,7 @@ from functools import lru_cache
 from typing import Literal
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gsfl_tune.models._blank import blank_model
 from gsfl_tune.models._blocks import trained_names
@@ -107,6 +108,16 @@ def part_problem(
         if part == "all" or part_size(name, blocks, part, 1, reads)
         else nothing_to_train(name, part)
     )
+
+
+@lru_cache(maxsize=64)
+def has_batch_norms(name: str) -> bool:
+    """Returns whether a backbone has norms over batches, which keep statistics.
+
+    Raises:
+        BackboneError: If there is no such backbone.
+    """
+    return any(isinstance(module, _BatchNorm) for module in blank_model(name).modules())
 
 
 def nothing_to_train(name: str, part: TrainedPart) -> str:

@@ -1,7 +1,12 @@
-"""Batch norm over several processes that share a batch; torch has it for GPUs only."""
+"""Batch norms: over several processes that share a batch, and with statistics found anew.
+
+torch has the first for GPUs only.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
@@ -30,6 +35,30 @@ def synchronise_batch_norms(module: nn.Module) -> int:
         if not isinstance(one, _Synchronised):
             one.__class__ = _synchronised(type(one))
     return len(found)
+
+
+@contextmanager
+def fresh_statistics(module: nn.Module) -> Iterator[bool]:
+    """Lets batch norms in training mode find the mean of their statistics over all that passes.
+
+    For weights that training did not pass anything through, such as averages of weights. Frozen
+    norms keep theirs. Source: Wu and Johnson, "Rethinking 'Batch' in BatchNorm", 2021, section 3
+    (PreciseBN).
+
+    Yields:
+        Whether there are such norms; without any nothing has to pass.
+    """
+    found = [one for one in module.modules() if isinstance(one, _BatchNorm) and one.training]
+    found = [one for one in found if one.track_running_stats]
+    momenta = [one.momentum for one in found]
+    for one in found:
+        one.reset_running_stats()
+        one.momentum = None  # torch's word for a mean of all
+    try:
+        yield bool(found)
+    finally:
+        for one, momentum in zip(found, momenta, strict=True):
+            one.momentum = momentum
 
 
 _classes: dict[Any, Any] = {}

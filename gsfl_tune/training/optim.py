@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
 from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
+from gsfl_tune.experiment.errors import UserError
 
 # As of torch's AdamW.
 _ADAMW_BETAS = (0.9, 0.999)
@@ -76,6 +80,15 @@ def layered_groups(
     return groups
 
 
+def optimizer_problem(name: Any) -> str | None:
+    """Says what is missing for a value of ``training.finetune.optimizer``, or None."""
+    if name == "schedule_free" and find_spec("schedulefree") is None:
+        return (
+            f"found {name}, which needs schedulefree: run  pip install 'gsfl-tune[schedule-free]'"
+        )
+    return None
+
+
 def create_optimizer(
     config: HeadStageConfig | FinetuneStageConfig, groups: list[dict[str, object]]
 ) -> torch.optim.Optimizer:
@@ -86,7 +99,22 @@ def create_optimizer(
     orthogonal. Its size is that of AdamW's step (Liu et al., "Muon is Scalable for LLM Training",
     arXiv 2502.16982), so that rates mean the same. Vectors, depthwise convolutions and groups with
     ``use_fallback`` take AdamW.
+
+    Schedule-free AdamW: Defazio et al., "The Road Less Scheduled", NeurIPS 2024, algorithm 1. With
+    the rate r, the gradient g at ``y = 0.1 z + 0.9 x``, and its second moment v without bias, a
+    step is ``z -= r (g / (sqrt(v) + 1e-8) + decay y)`` and ``x += c (z - x)``, where c is the share
+    of r^2 in the sum of all r^2 so far. x is what is used, y what is trained: see `training_point`.
+
+    Raises:
+        UserError: If a package is missing.
     """
+    if problem := optimizer_problem(config.optimizer):
+        raise UserError(f"training.finetune.optimizer: {problem}")
+    if config.optimizer == "schedule_free":
+        from schedulefree import AdamWScheduleFree
+
+        schedule_free: torch.optim.Optimizer = AdamWScheduleFree(groups, betas=_ADAMW_BETAS)
+        return schedule_free
     if config.optimizer == "muon":
         from timm.optim import Muon
 
@@ -97,6 +125,24 @@ def create_optimizer(
     return torch.optim.SGD(
         groups, lr=1e-3, momentum=config.momentum, nesterov=config.momentum > 0, fused=True
     )
+
+
+@contextmanager
+def training_point(optimizer: torch.optim.Optimizer) -> Iterator[None]:
+    """Moves the weights to where gradients are taken, and back to what is used.
+
+    Only schedule-free optimisers tell the two apart. Outside of this, weights are those that are
+    validated, saved and exported.
+    """
+    train, evaluate = (getattr(optimizer, name, None) for name in ("train", "eval"))
+    if train is None or evaluate is None:
+        yield
+        return
+    train()
+    try:
+        yield
+    finally:
+        evaluate()
 
 
 class WeightAverage(AveragedModel):
@@ -151,6 +197,11 @@ def learning_rate_factor(
     progress = (step - rising) / max(1, total - rising)
     falling = 0.5 * (1.0 + math.cos(math.pi * min(1.0, progress)))
     return lowest + (1.0 - lowest) * falling
+
+
+def schedule_of(config: HeadStageConfig | FinetuneStageConfig) -> str:
+    """Returns how the rate goes on after the warm-up, see `learning_rate_factor`."""
+    return "constant" if config.optimizer == "schedule_free" else config.schedule
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:

@@ -14,6 +14,7 @@ from gsfl_tune.training.optim import (
     learning_rate_factor,
     parameter_groups,
     set_learning_rate,
+    training_point,
 )
 
 
@@ -119,3 +120,43 @@ def test_muon_is_that_of_torch_for_matrices_and_adamw_for_the_rest():
     for mine, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         # Matrices are made orthogonal in bf16.
         torch.testing.assert_close(mine, other, rtol=1e-2, atol=1e-3)
+
+
+def test_schedule_free_adamw_is_that_of_the_paper():
+    """Algorithm 1, with x, y and z kept apart; the library keeps two of them in one place."""
+    pytest.importorskip("schedulefree")
+    torch.manual_seed(0)
+    module = nn.Linear(6, 4).double()
+    x = [p.detach().clone() for p in module.parameters()]
+    z, v = [each.clone() for each in x], [torch.zeros_like(each) for each in x]
+    peaks, decays, squares = (0.03, 0.01), (0.1, 0.0), [0.0, 0.0]
+    groups = [
+        {"params": [p], "weight_decay": decay, "lr": peak, "peak": peak}
+        for p, decay, peak in zip(module.parameters(), decays, peaks, strict=True)
+    ]
+    optimizer = create_optimizer(FinetuneStageConfig(optimizer="schedule_free"), groups)
+    target, step = torch.randn(5, 4, dtype=torch.double), 0
+    for _ in range(3):
+        with training_point(optimizer):  # as of an epoch
+            for _ in range(4):
+                inputs = torch.randn(5, 6, dtype=torch.double)
+                factor = learning_rate_factor(step, 12, warmup=0.3, schedule="constant")
+                y = [
+                    (0.9 * one + 0.1 * other).requires_grad_()
+                    for one, other in zip(x, z, strict=True)
+                ]
+                loss = (nn.functional.linear(inputs, *y) - target).square().sum()
+                step += 1
+                for i, gradient in enumerate(torch.autograd.grad(loss, y)):
+                    rate = peaks[i] * factor
+                    v[i] = 0.999 * v[i] + 0.001 * gradient.square()
+                    change = gradient / ((v[i] / (1 - 0.999**step)).sqrt() + 1e-8)
+                    z[i] = z[i] - rate * (change + decays[i] * y[i].detach())
+                    squares[i] += rate**2
+                    x[i] = x[i] + rate**2 / squares[i] * (z[i] - x[i])
+                (module(inputs) - target).square().sum().backward()
+                set_learning_rate(optimizer, factor)
+                optimizer.step()
+                optimizer.zero_grad()
+        for found, expected in zip(module.parameters(), x, strict=True):
+            torch.testing.assert_close(found.detach(), expected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from functools import cached_property
 
 import numpy as np
@@ -70,7 +70,7 @@ class Batches(ABC):
         self._sizes = training_sizes(context.config)
 
     @abstractmethod
-    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, seed: int) -> Generator[Batch, None, None]:
         """Yields one epoch of training batches; images that do not fill a batch are left out.
 
         Args:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 
 import numpy as np
 import torch
@@ -56,7 +56,7 @@ class ActivationBatches(Batches):
             arithmetic=prefix_precision(self._context),
         )
 
-    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, seed: int) -> Generator[Batch, None, None]:
         """Yields activations of the views of an epoch."""
         context = self._context
         training = context.config.training

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -26,7 +26,7 @@ from gsfl_tune.training.context import StageContext
 class ImageBatches(Batches):
     """Feeds images to the whole network: fixed views if there are some, else new ones."""
 
-    def train_batches(self, epoch: int, seed: int) -> Iterator[Batch]:
+    def train_batches(self, epoch: int, seed: int) -> Generator[Batch, None, None]:
         """Yields augmented images (B, 3, side, side)."""
         context, size = self._context, self._sizes[epoch]
         training = context.config.training

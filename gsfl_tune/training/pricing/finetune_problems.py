@@ -16,6 +16,7 @@ from gsfl_tune.models import (
     probe,
 )
 from gsfl_tune.training.image_sizes import growing_sizes
+from gsfl_tune.training.stages.finetune import AVERAGED_TWICE, STEPS_TOGETHER
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
 
@@ -43,6 +44,12 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
     yield from _sizes(case, name, reads)
+    for path, message in (
+        ("training.ema", AVERAGED_TWICE),
+        ("training.finetune.unfreeze", STEPS_TOGETHER),
+    ):
+        if any(_with(case, "training.finetune.optimizer", "schedule_free", path)):
+            yield path, message
     if any(_with(case, "training.finetune.compile", True, "training.finetune.unfreeze")):
         yield (
             "training.finetune.unfreeze",

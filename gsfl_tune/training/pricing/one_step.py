@@ -30,6 +30,8 @@ _LARGEST = (
     # The teacher's pass needs memory.
     "loss.distill.weight",
 )
+# AdamW keeps two tensors a weight, schedule-free AdamW too.
+_BY_MOMENTS = ("sgd", "muon", "schedule_free", "adamw")
 # What is trained of blocks, by the memory that it takes.
 _BY_MEMORY = ("biases", "norms", "lora", "dora", "all")
 
@@ -48,9 +50,10 @@ def largest_config(experiment: Experiment) -> Config:
         "training.finetune.train": max(
             case.values("training.finetune.train"), key=_BY_MEMORY.index
         ),
-        # AdamW keeps two moments, SGD one.
         "training.head.optimizer": min(case.values("training.head.optimizer")),
-        "training.finetune.optimizer": min(case.values("training.finetune.optimizer")),
+        "training.finetune.optimizer": max(
+            case.values("training.finetune.optimizer"), key=_BY_MOMENTS.index
+        ),
         # Later on all blocks are trained.
         "training.finetune.unfreeze": min(case.values("training.finetune.unfreeze")),
         # All views of a batch are in memory at once.

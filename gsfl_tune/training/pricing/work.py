@@ -11,6 +11,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import (
     Reads,
+    has_batch_norms,
     part_shapes,
     part_size,
     pooling_class,
@@ -22,6 +23,7 @@ from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.image_sizes import training_sizes
 from gsfl_tune.training.pricing.cost import head_parameters
+from gsfl_tune.training.stages.finetune import NORM_BATCHES
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
 
@@ -36,7 +38,7 @@ _STEP_OF_A_PART = 2.0
 
 
 # What is trained, or the optimiser, where their speed is measured apart.
-_OWN_SPEED = ("norms", "biases", "lora", "dora", "muon")
+_OWN_SPEED = ("norms", "biases", "lora", "dora", "muon", "schedule_free")
 
 
 @dataclass(frozen=True)
@@ -111,9 +113,13 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     taught = 0.0
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
+    renewed = 0
+    if stage.optimizer == "schedule_free" and has_batch_norms(model.backbone):
+        renewed = min(train, NORM_BATCHES * stage.batch_size)
     through = views * (passed + _STEP * pooling) + 2 * _STEP * passes * head
     operations = (
         train * (through + taught)
+        + renewed * (shown.trained + pooling + (0.0 if cached else shown.frozen))
         + validation * (shown.trained + pooling + 2 * head + (0.0 if cached else shown.frozen))
         + (updated + _UPDATE * head) * updates
     )

@@ -23,7 +23,12 @@ from gsfl_tune.losses import LossTerms
 from gsfl_tune.methods import STREAM, Passes
 from gsfl_tune.models import HeadOutput, Network
 from gsfl_tune.training.context import StageContext
-from gsfl_tune.training.optim import WeightAverage, learning_rate_factor, set_learning_rate
+from gsfl_tune.training.optim import (
+    WeightAverage,
+    learning_rate_factor,
+    schedule_of,
+    set_learning_rate,
+)
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.timeline import StageName
 
@@ -267,7 +272,7 @@ class Stage(ABC, Generic[M, C]):
             step,
             total,
             warmup=config.warmup,
-            schedule=config.schedule,
+            schedule=schedule_of(config),
             lowest=config.min_learning_rate,
         )
         set_learning_rate(self.optimizer, factor)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property
+from itertools import islice
 from typing import Literal
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gsfl_tune.activity import activity
-from gsfl_tune.data import DecodedImages
+from gsfl_tune.data import Batch, DecodedImages
 from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
@@ -23,10 +24,10 @@ from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
 from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
-from gsfl_tune.training.batch_norm import synchronise_batch_norms
+from gsfl_tune.training.batch_norm import fresh_statistics, synchronise_batch_norms
 from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
 from gsfl_tune.training.context import StageContext
-from gsfl_tune.training.optim import create_optimizer, parameter_groups
+from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.stages.method_problems import method_problems
 from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
@@ -35,6 +36,16 @@ from gsfl_tune.training.timeline import StageName
 log = logging.getLogger("gsfl_tune.training")
 
 _DEPTH = "drop_path"
+# Of a schedule-free epoch: enough for means and variances.
+NORM_BATCHES = 20
+AVERAGED_TWICE = (
+    "found it with training.finetune.optimizer: schedule_free, whose weights are an average "
+    "already; allowed: 0, or another optimizer"
+)
+STEPS_TOGETHER = (
+    "found it with training.finetune.optimizer: schedule_free, which counts the steps of a group "
+    "and not of a block that joins; allowed: 0, or another optimizer"
+)
 _WORDS = {"pool": "validating", "test": "testing"}
 
 
@@ -68,6 +79,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             head = [{**group, "use_fallback": True} for group in head]
         groups += head
         super().__init__(context, config, network, create_optimizer(config, groups))
+        self._refuse_combinations()
         self._batches = _batches(context, network)
         cached = isinstance(self._batches, ActivationBatches)
         for path, message in method_problems(
@@ -174,7 +186,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         self.module.backbone.unfreeze(unfrozen_blocks(epoch, config.unfreeze))
         self.module.train()
         context.method.train()
-        with _explained():
+        with _explained(), training_point(self.optimizer):
             for number, batch in enumerate(batches):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
@@ -187,7 +199,31 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 if place + 1 == held:
                     self._update(epoch * per_epoch + step, total)
                 self._step_of_epoch.done = number + 1
+        if config.optimizer == "schedule_free":
+            with closing(self._batches.train_batches(epoch, seed)) as again:
+                self._renew_norms(islice(again, NORM_BATCHES))
         return meter.means(context.ranks)
+
+    @torch.no_grad()
+    def _renew_norms(self, batches: Iterable[Batch]) -> None:
+        """Passes batches through weights that norms have not seen: those that are used."""
+        context = self.context
+        whole = min(len(context.train_positions), self.config.batch_size) // context.share.size
+        # Not compiled, as it would be once more for passes without gradients.
+        passes = self._passes(self.module, self._batches.features(self.module))
+        with fresh_statistics(self.module) as needed:
+            for batch in batches if needed else ():
+                for part in self._micro_batches(batch, whole):
+                    passes.features(part.inputs)
+
+    def _refuse_combinations(self) -> None:
+        """Refuses what `check` refuses, for configurations that it has not seen."""
+        if self.config.optimizer != "schedule_free":
+            return
+        if self.averaged is not None:
+            raise UserError(f"training.ema: {AVERAGED_TWICE}")
+        if self.config.unfreeze:
+            raise UserError(f"training.finetune.unfreeze: {STEPS_TOGETHER}")
 
     def _seed_drop_paths(self, seed: int) -> None:
         if self.config.drop_path == 0:
@@ -218,9 +254,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         """Takes one optimiser step on random inputs."""
         inputs = self._batches.random(self.config.batch_size)
         self.module.train()
-        with _explained():
-            self._step(self._batches.taught(self._random_batch(inputs)))
-        self._update(0, 1)
+        batch = self._random_batch(inputs)
+        with _explained(), training_point(self.optimizer):
+            self._step(self._batches.taught(batch))
+            self._update(0, 1)
+        if self.config.optimizer == "schedule_free":
+            self._renew_norms([batch])
 
     @torch.inference_mode()
     def logits(self, images: DecodedImages, part: str, index: np.ndarray) -> Tensor:

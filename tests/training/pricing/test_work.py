@@ -161,6 +161,19 @@ def test_small_images_of_early_epochs_cost_less():
     assert growing.operations < of().operations
 
 
+def test_statistics_of_schedule_free_weights_are_paid_where_there_are_batch_norms():
+    def of(backbone, optimizer):
+        settings = {"epochs": 2, "optimizer": optimizer}
+        changes = {"model": {"backbone": backbone}, "training": {"finetune": settings}}
+        return stages(**changes)["finetune"]
+
+    for backbone, more in (("test_efficientnet", True), ("test_convnext", False)):
+        adamw, free = (of(backbone, each) for each in ("adamw", "schedule_free"))
+        assert (free.operations > adamw.operations) == more
+        assert free.operations < 1.4 * adamw.operations
+        assert free.kind != adamw.kind
+
+
 def test_muon_is_dearer_than_adamw():
     def of(optimizer):
         return stages(training={"finetune": {"epochs": 2, "optimizer": optimizer}})["finetune"]
