@@ -23,6 +23,7 @@ from gsfl_tune.models.heads import (
     PlainHead,
     create_head,
 )
+from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -64,6 +65,7 @@ __all__ = [
     "GsflHead",
     "HeadKind",
     "HeadOutput",
+    "Layer",
     "LinearHead",
     "Network",
     "PlainHead",
@@ -85,6 +87,7 @@ __all__ = [
     "fit_projection",
     "gives_map",
     "installed_packages",
+    "layers_of",
     "map_shape",
     "member_states",
     "part_problem",
