@@ -25,6 +25,7 @@ from gsfl_tune.experiment.loss_terms import (
 )
 from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
+    PmgConfig,
     RDropConfig,
     SamConfig,
     SnapMixConfig,
@@ -294,6 +295,7 @@ class TrainingConfig(Section):
     snapmix: SnapMixConfig = Field(
         default_factory=SnapMixConfig, description="For `method: snapmix`."
     )
+    pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )

@@ -54,6 +54,22 @@ class SnapMixConfig(Section):
     probability: Fraction = Field(1.0, description="Share of the images that are mixed.")
 
 
+class PmgConfig(Section):
+    """Jigsaws for classifiers behind the last trained blocks, of Du et al. (ECCV 2020)."""
+
+    weight: NonNegative = Field(
+        0.5, description="Weight of the losses of jigsaws, beside 1 of the image."
+    )
+    levels: int = Field(
+        3,
+        ge=1,
+        le=4,
+        description="Most classifiers, for jigsaws of 2, 4, 8 and 16 pieces a side; as many as "
+        "there are trained blocks.",
+    )
+    width: int = Field(128, ge=8, le=4096, description="Channels of these classifiers.")
+
+
 # Module and class of each method; its settings are the section of its name in `training`.
 METHODS = {
     "single": "gsfl_tune.methods.single:Single",
@@ -62,8 +78,9 @@ METHODS = {
     "sam": "gsfl_tune.methods.sam:Sam",
     "attention_crop": "gsfl_tune.methods.attention_crop:AttentionCrop",
     "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
+    "pmg": "gsfl_tune.methods.pmg:Pmg",
 }
 # Those that take a single pass of the head stage, where they have no effect.
-FINETUNE_METHODS = ("attention_crop", "snapmix")
+FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg")
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix")
+METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg")

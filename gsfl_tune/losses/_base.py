@@ -18,12 +18,15 @@ class Sizes:
         latent_dim: H of the discriminative and shared parts.
         class_count: C.
         groups: (C,) int64 group of every class; None with a plain head.
+        layers: Channels of the maps behind the trained blocks, the last block first, for methods
+            of training that read them; empty for others and without a finetune stage.
     """
 
     feature_dim: int
     latent_dim: int
     class_count: int
     groups: Tensor | None = None
+    layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

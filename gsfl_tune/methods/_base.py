@@ -73,6 +73,9 @@ class Passes:
             is ``pool(maps(x))``. None in the head stage, outside of training, and where the
             pooling reads more than a map, such as a class token.
         pool: Maps to unit features; None without maps.
+        layer: Inputs of the stage and a number n to the map (B, C, h, w) behind the trained block
+            that n others follow; n is less than the number of `Sizes.layers`. A pass ends there.
+            None without maps, and for methods without `Method.layers`.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
             the configuration has it; a mean over the images.
         draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
@@ -88,6 +91,7 @@ class Passes:
     parameters: Sequence[nn.Parameter] = ()
     maps: Callable[[Tensor], Tensor] | None = None
     pool: PoolOf | None = None
+    layer: Callable[[Tensor, int], Tensor] | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -111,6 +115,8 @@ class Method(nn.Module):
         reads_maps: Whether the finetune stage must have `Passes.maps`; where it cannot, the method
             is refused. The head stage has none: there the method takes a single pass, and is
             priced so.
+        layers: Of how many of the last trained blocks it reads the maps behind them, by
+            `Passes.layer`.
         needs_images: Whether the finetune stage must give it images, not cached activations.
         unmixed: Whether the finetune stage must give it images as they are: without mixup and
             CutMix, and without a teacher, who would see them before the method changes them.
@@ -121,6 +127,7 @@ class Method(nn.Module):
     head_passes: int = 1
     annotated: ClassVar[bool] = False
     reads_maps: ClassVar[bool] = False
+    layers: int = 0
     needs_images: ClassVar[bool] = False
     unmixed: ClassVar[bool] = False
 

@@ -23,6 +23,7 @@ from gsfl_tune.models.heads import (
     PlainHead,
     create_head,
 )
+from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.licences import Licence, licence, licence_problem
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
@@ -66,6 +67,7 @@ __all__ = [
     "GsflHead",
     "HeadKind",
     "HeadOutput",
+    "Layer",
     "Licence",
     "LinearHead",
     "Network",
@@ -89,6 +91,7 @@ __all__ = [
     "gives_map",
     "has_batch_norms",
     "installed_packages",
+    "layers_of",
     "licence",
     "licence_problem",
     "map_shape",

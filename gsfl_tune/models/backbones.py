@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, Self
 
 import timm
@@ -30,6 +30,7 @@ from gsfl_tune.models.adapters import (
     original_name,
 )
 from gsfl_tune.models.drop_path import drop_paths
+from gsfl_tune.models.layers import layer_map, stopped_at
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
@@ -125,6 +126,15 @@ class Backbone(nn.Module):
             return maps
         height, width = maps.shape[2:]
         return self.read(from_map(maps, self._facts), height, width)
+
+    def layer(self, stop: str, run: Callable[[], object]) -> Tensor:
+        """Runs the backbone, or a part of it, up to the map (B, C, h, w) behind a block.
+
+        Args:
+            stop: Of the block, see `gsfl_tune.models.layers.Layer`.
+            run: Runs it on images or activations; it is left when the block has ended.
+        """
+        return layer_map(stopped_at(self.model.get_submodule(stop), run), self._facts)
 
     def train_last(self, n: int | Literal["all"], part: TrainedPart = "all") -> list[nn.Parameter]:
         """Makes the last blocks trainable, or a part of them, and freezes everything else.

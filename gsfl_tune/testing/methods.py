@@ -17,7 +17,7 @@ from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the method")
 _GROUPS = torch.tensor([0, 1, 0, 1, 2])
-_SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS)
+_SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS, layers=(6, 4))
 _IMAGES, _INPUT, _SIDE, _STEPS = 8, 7, 16, 3
 
 
@@ -71,14 +71,20 @@ def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool
 
 
 class _Model:
-    """A method with an extractor of one layer, a GSFL head without dropout, and its loss."""
+    """A method with a small extractor, a GSFL head without dropout, and its loss."""
 
     def __init__(self, create: Callable[[], Method], pictures: bool) -> None:
         torch.manual_seed(0)
         self.pictures = pictures
         self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
         if pictures:
-            self.extractor = nn.Conv2d(3, _SIZES.feature_dim, 3, stride=2, padding=1).double()
+            last, first = _SIZES.layers
+            self.extractor = nn.Sequential(
+                nn.Conv2d(3, first, 3, stride=2, padding=1),
+                nn.ReLU(),
+                nn.Conv2d(first, last, 3, stride=2, padding=1),
+                nn.ReLU(),
+            ).double()
         self.head = GsflHead(
             _SIZES.feature_dim,
             _SIZES.class_count,
@@ -108,8 +114,12 @@ class _Model:
         return functional.normalize(self.extractor(inputs), dim=1)
 
     def maps(self, inputs: Tensor) -> Tensor:
-        maps: Tensor = self.extractor(inputs)
-        return maps.relu()
+        return self.layer(inputs, 0)
+
+    def layer(self, inputs: Tensor, following: int) -> Tensor:
+        assert isinstance(self.extractor, nn.Sequential)
+        maps: Tensor = self.extractor[: 4 - 2 * following](inputs)
+        return maps
 
     def pool(self, maps: Tensor, *, fixed_length: bool = False) -> Tensor:
         vectors = maps.mean(dim=(2, 3))
@@ -185,6 +195,7 @@ def _passes_of(model: _Model) -> Passes:
         weights,
         maps=model.maps if model.pictures else None,
         pool=model.pool if model.pictures else None,
+        layer=model.layer if model.pictures else None,
         cross_entropy=model.cross_entropy,
     )
 

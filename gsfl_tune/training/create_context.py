@@ -13,6 +13,7 @@ from gsfl_tune.models import create_head
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.loss import create_loss
 from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
 from gsfl_tune.training.seeds import mix
@@ -64,6 +65,7 @@ def create_context(
             head.latent_dim,
             dataset.class_count,
             None if groups is None else torch.from_numpy(groups),
+            tuple(layer.channels for layer in method_layers(config, method)),
         )
         method.build(sizes)
         try:

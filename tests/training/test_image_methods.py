@@ -54,3 +54,38 @@ def test_the_whole_network_is_trained_with_it_too(workspace, tmp_path, name):
 
 def test_what_reads_maps_is_said_to_have_no_effect_on_the_head_stage():
     assert tuple(name for name in METHODS if method_class(name).reads_maps) == FINETUNE_METHODS
+
+
+def test_classifiers_of_jigsaws_are_trained_and_kept(workspace, tmp_path):
+    training = Training(config_of("pmg", epochs=1), workspace, tmp_path)
+    before = {k: v.clone() for k, v in training.context.method.state_dict().items()}
+    assert {name.split(".")[1] for name in before} == {"0", "1"}
+    training.run_epoch()
+    head = state_of(training)["method"]
+    assert all(torch.equal(before[name], head[name]) for name in before)
+    record = training.run_epoch()
+    assert record["train/jigsaw"] > 0
+    after = state_of(training)["method"]
+    assert not any(torch.equal(before[name], after[name]) for name in before)
+    assert not any("classifiers" in name for name in training.trained_network().state_dict())
+
+
+def test_jigsaws_are_of_mixed_images_too(workspace, tmp_path):
+    run(Training(config_of("pmg", epochs=1, mixup=0.3), workspace, tmp_path))
+
+
+def test_a_method_without_a_finetune_stage_has_no_classifiers(workspace, tmp_path):
+    config = tiny_config(training={"head": HEAD, "method": "pmg"})
+    training = Training(config, workspace, tmp_path)
+    assert not training.context.method.state_dict()
+    run(training)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("blocks", [2, "all"])
+def test_half_precision_trains_too(workspace, tmp_path, name, blocks):
+    config = config_of(name, epochs=1, blocks=blocks)
+    training = config.training.model_copy(update={"precision": "bf16"})
+    record = Training(config.model_copy(update={"training": training}), workspace, tmp_path)
+    run(record)
+    assert all(np.isfinite(each["train/loss"]) for each in record.log.read())

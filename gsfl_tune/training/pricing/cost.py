@@ -131,7 +131,7 @@ def checkpoint_bytes(experiment: Experiment) -> int:
 
 
 def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
-    """Counts the bytes that further loss terms keep, including their sums for a step.
+    """Counts the bytes that further loss terms and methods keep, including their sums for a step.
 
     Args:
         case: A part of a space.
@@ -150,6 +150,11 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
+    if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
+        width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
+        # Most models have most channels in the last map.
+        channels = probe(case.values("model.backbone")[0]).channels
+        numbers += 4 * levels * (width * (channels + 9 * width + 4 + class_count) + class_count)
     return 4 * numbers
 
 

@@ -6,7 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from typing import Literal
 
@@ -27,6 +27,7 @@ from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grou
 from gsfl_tune.training.batch_norm import fresh_statistics, synchronise_batch_norms
 from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
 from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.stages.method_problems import method_problems
@@ -115,6 +116,24 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         maps = self._batches.maps(self.module)
         return maps and self._compiled(maps)
 
+    @cached_property
+    def _layers(self) -> Callable[[Tensor, int], Tensor] | None:
+        """Returns a function from inputs to maps behind trained blocks, with the trained weights.
+
+        It is not compiled: a pass for a layer is left before it ends.
+        """
+        layers = method_layers(self.context.config, self.context.method)
+        maps, backbone = self._batches.maps(self.module), self.module.backbone
+        if maps is None or not layers:
+            return None
+
+        def layer(inputs: Tensor, following: int) -> Tensor:
+            if following == 0:
+                return maps(inputs)
+            return backbone.layer(layers[following].stop, partial(maps, inputs))
+
+        return layer
+
     def _compiled(self, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         if not self.config.compile:
             return function
@@ -130,13 +149,14 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     @property
     def passes(self) -> Passes:
         """Returns the passes through the trained network."""
-        return self._passes(self.module, self._features, self._maps)
+        return self._passes(self.module, self._features, self._maps, self._layers)
 
     def _passes(
         self,
         network: Network,
         features: Callable[[Tensor], Tensor],
         maps: Callable[[Tensor], Tensor] | None = None,
+        layers: Callable[[Tensor, int], Tensor] | None = None,
     ) -> Passes:
         def computed(inputs: Tensor) -> Tensor:
             with self._autocast():
@@ -146,6 +166,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             assert maps is not None
             with self._autocast():
                 return maps(inputs)
+
+        def layer(inputs: Tensor, following: int) -> Tensor:
+            assert layers is not None
+            with self._autocast():
+                return layers(inputs, following)
 
         def pool(maps: Tensor, *, fixed_length: bool = False) -> Tensor:
             with self._autocast():
@@ -164,6 +189,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             parameters=[p for p in self.parameters if p.requires_grad],
             maps=maps and mapped,
             pool=maps and pool,
+            layer=layers and layer,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,

@@ -14,7 +14,8 @@ from gsfl_tune.losses import (
     Sizes,
     Weighted,
 )
-from gsfl_tune.models import create_head
+from gsfl_tune.methods.pmg import Pmg
+from gsfl_tune.models import create_head, layers_of
 from gsfl_tune.training.pricing.cost import (
     checkpoint_bytes,
     class_count,
@@ -277,6 +278,26 @@ def test_what_terms_of_the_loss_keep_is_priced(covariance):
     priced = largest_model(experiment)
     plain = largest_model(experiment.fixed({"loss.isda.weight": 0.0, "loss.center.weight": 0.0}))
     assert priced.bytes - plain.bytes == counted
+
+
+def test_classifiers_of_jigsaws_are_priced():
+    text = HEAD + (
+        "model: {backbone: test_efficientnet, weights: none, head: plain}\n"
+        "training:\n"
+        "  method: {choice: [single, pmg]}\n"
+        "  pmg: {levels: 1, width: {int: [8, 24]}}\n"
+        "  finetune: {epochs: 1}\n"
+    )
+    method = Pmg(0.5, 1, 24)
+    channels = layers_of("test_efficientnet", "all", 64)[0].channels
+    method.build(Sizes(48, 24, 21, None, (channels,)))
+    counted = sum(parameter.numel() for parameter in method.parameters())
+    experiment = Experiment.parse(text)
+    assert term_bytes(experiment, 24, 21) == 16 * counted
+    assert term_bytes(experiment.fixed({"training.method": "single"}), 24, 21) == 0
+    assert term_bytes(experiment.fixed({"training.finetune.epochs": 0}), 24, 21) == 0
+    # What needs most memory for a step.
+    assert largest_config(experiment).training.method == "pmg"
 
 
 def test_settings_of_the_finetune_stage_that_a_backbone_does_not_know():

@@ -115,6 +115,16 @@ def test_passes_that_are_left_out_cost_nothing():
     assert 2.6 < of(1, 1) / base < 3
 
 
+def test_every_jigsaw_costs_a_pass():
+    def of(levels):
+        settings = {"method": "pmg", "pmg": {"levels": levels}}
+        return stages(training={"finetune": {"epochs": 2}, **settings})["finetune"].operations
+
+    base = stages(training={"finetune": {"epochs": 2}})["finetune"].operations
+    assert 1.8 < of(1) / base < 2
+    assert 3.4 < of(3) / base < 4
+
+
 def test_a_stage_without_epochs_costs_nothing():
     assert set(stages()) == {"head"}
     assert set(stages(training={"head": {"epochs": 0}, "finetune": {"epochs": 1}})) == {"finetune"}

@@ -1,0 +1,111 @@
+"""Progressive training on jigsaws: earlier blocks learn from smaller pieces of an image.
+
+Source: Du et al., "Fine-Grained Visual Classification via Progressive Multi-Granularity Training of
+Jigsaw Patches", ECCV 2020 (PMG), section 3.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.data import Batch
+from gsfl_tune.losses import LossTerms, Sizes
+from gsfl_tune.methods._base import Method, Passes, single_pass
+from gsfl_tune.methods.attention import like
+
+
+class Pmg(Method):
+    """Adds the losses of classifiers behind the last trained blocks, each of a jigsaw of its own.
+
+    The map behind the last block is classified for a jigsaw of 2 x 2 pieces, that of the block
+    before it for 4 x 4, the one before that for 8 x 8; the pieces of every image are in an order of
+    its own. With classifier k behind block k,
+
+        loss = L(image) + weight * sum over k of CE(classifier_k(map_k(jigsaw_k(image))), y)
+
+    A classifier is a 1 x 1 and a 3 x 3 convolution, the maximum over the map, and a linear layer.
+    Their number is that of the trained blocks, `levels` at most. A jigsaw whose pieces do not
+    divide the image is left out.
+
+    The paper takes an optimiser step for each of these losses, with 1 for jigsaws and 2 for the
+    image, and predicts with all classifiers. Here their sum is one step, in the paper's ratio at
+    weight 0.5, and prediction is that of the model's own head: a bundle is a plain network. The
+    image's loss is that of this head, where the paper's joins the maps. Norms in the classifiers
+    are of each image (group norm), so that batches may be trained in pieces and by several
+    processes.
+
+    Args:
+        weight: Of the losses of jigsaws.
+        levels: Most classifiers.
+        width: Channels of their convolutions.
+    """
+
+    classifiers: nn.ModuleList
+
+    # With the usual number of levels.
+    feature_passes = 4
+    reads_maps = True
+    needs_images = True
+
+    def __init__(self, weight: float, levels: int, width: int) -> None:
+        super().__init__()
+        self.weight = weight
+        self.width = width
+        self.layers = levels
+        self.feature_passes = 1 + levels
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes a classifier for every map."""
+        self.classifiers = nn.ModuleList(
+            _classifier(channels, self.width, sizes.class_count) for channels in sizes.layers
+        )
+
+    def step(self, batch: Batch, passes: Passes) -> LossTerms:
+        """Computes the loss of the images and of their jigsaws; in the head stage of features."""
+        terms = single_pass(batch, passes)
+        images = batch.inputs
+        if passes.layer is None:
+            return terms
+        counts = [2 ** (level + 1) for level in range(len(self.classifiers))]
+        drawn = passes.draws(batch.positions, sum(count**2 for count in counts)).to(images.device)
+        orders = drawn.split([count**2 for count in counts], dim=1)
+        jigsaws = terms.total.new_zeros(())
+        for level, (count, order) in enumerate(zip(counts, orders, strict=True)):
+            if images.shape[2] % count or images.shape[3] % count:
+                continue
+            maps = passes.layer(shuffled(images, order.argsort(1), count), level)
+            # Of half precision under autocast, which ends with the model.
+            scores = self.classifiers[level](maps.float() if maps.element_size() < 4 else maps)
+            jigsaws = jigsaws + passes.cross_entropy(scores, batch.targets)
+        return terms.plus("jigsaw", self.weight, jigsaws)
+
+
+def shuffled(images: Tensor, order: Tensor, count: int) -> Tensor:
+    """Cuts images into count x count pieces and puts them together in another order.
+
+    Args:
+        images: (B, 3, height, width); count divides both sides.
+        order: (B, count^2) int64: which piece comes to each place, row by row.
+        count: Pieces of a side.
+    """
+    size, channels, height, width = images.shape
+    pieces = images.reshape(size, channels, count, height // count, count, width // count)
+    pieces = pieces.permute(0, 2, 4, 1, 3, 5).flatten(1, 2)
+    moved = pieces[torch.arange(size, device=images.device)[:, None], order]
+    moved = moved.unflatten(1, (count, count)).permute(0, 3, 1, 4, 2, 5)
+    return like(images, moved.reshape(images.shape))
+
+
+def _classifier(channels: int, width: int, classes: int) -> nn.Sequential:
+    return nn.Sequential(
+        nn.Conv2d(channels, width, 1, bias=False),
+        nn.GroupNorm(1, width),
+        nn.ReLU(),
+        nn.Conv2d(width, width, 3, padding=1, bias=False),
+        nn.GroupNorm(1, width),
+        nn.ReLU(),
+        nn.AdaptiveMaxPool2d(1),
+        nn.Flatten(),
+        nn.Linear(width, classes),
+    )
