@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
+from gsfl_tune.data.class_embeddings import has_embeddings, read_class_embeddings
 from gsfl_tune.data.class_text import read_class_texts
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, Progress
 from gsfl_tune.data.decoded_files import DecodedFiles
@@ -200,9 +201,25 @@ class Dataset:
         Raises:
             UserError: If the file cannot be read, or does not describe every class.
         """
-        if self._config.class_text is None:
+        file = self._config.class_text
+        if file is None or has_embeddings(file):
             return None
-        return read_class_texts(Path(self._config.class_text), self.classes)
+        return read_class_texts(Path(file), self.classes)
+
+    @functools.cached_property
+    def class_embeddings(self) -> np.ndarray | None:
+        """Reads an embedding of each class, (C, E) float32, from ``data.class_text``.
+
+        Returns:
+            None if that has texts, or there is none.
+
+        Raises:
+            UserError: If the file cannot be read, or lacks a class.
+        """
+        file = self._config.class_text
+        if file is None or not has_embeddings(file):
+            return None
+        return read_class_embeddings(Path(file), self.classes)
 
     def class_of_path(self) -> dict[str, str]:
         """Returns the class name of every image, by its path."""

@@ -82,6 +82,11 @@ class ModelConfig(Section):
         "linear", description="Last layer of the decoder."
     )
     groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
+    classifier_init: Literal["random", "class_text"] = Field(
+        "random",
+        description="Where the classifier starts: random, or from `data.class_text`, mapped to the "
+        "training images.",
+    )
 
 
 class LossConfig(Section):

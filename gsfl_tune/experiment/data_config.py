@@ -11,6 +11,9 @@ from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Fraction, Section
 from gsfl_tune.plugins import plugins
 
+# Suffixes of files of `class_text` with embeddings; others have texts.
+EMBEDDINGS = (".npy", ".safetensors", ".parquet")
+
 
 class SplitConfig(Section):
     """How images are divided where the source has no split of its own."""
@@ -186,7 +189,16 @@ class DataConfig(Section):
     class_text: str | None = Field(
         None,
         description="File with a description of every class: CSV or TSV with the columns `class` "
-        "and `text`, or a JSON object of them.",
+        "and `text`, or a JSON object of them; or with their embeddings (`.npy`, `.safetensors`, "
+        "`.parquet`).",
+    )
+    text_model: str | None = Field(
+        None,
+        description="Name of a model of open_clip whose text tower embeds the texts of "
+        "`class_text` (extra `text`).",
+    )
+    text_weights: str | None = Field(
+        None, description="File of the weights of `text_model`; nothing is downloaded."
     )
     shots: int | None = Field(
         None,

@@ -17,6 +17,7 @@ FILES = (
     "data.root",
     "data.exclude",
     "data.class_text",
+    "data.text_weights",
     "model.weights",
     "model.groups.taxonomy",
     "training.teacher",

@@ -96,6 +96,15 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
             )
         ],
     ),
+    "a classifier from texts that do not exist": (
+        HEAD + "model: {classifier_init: {choice: [random, class_text]}}\n",
+        [(3, "model.classifier_init", ["without data.class_text", "a file of embeddings"])],
+    ),
+    "a classifier from texts that nothing embeds": (
+        HEAD.replace("typefaces}", f"typefaces, class_text: '{__file__}'}}")
+        + "model: {classifier_init: class_text}\n",
+        [(3, "model.classifier_init", ["without data.text_model and data.text_weights", ".npy"])],
+    ),
     "colours of cached activations": (
         HEAD.replace("typefaces}", "typefaces, views: 4}")
         + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",

@@ -56,6 +56,8 @@ def largest_config(experiment: Experiment) -> Config:
             key=lambda name: (method_class(name).views, method_class(name).feature_passes),
         ),
         "model.pooling_channels": None if model.pooling == "average" else model.channels,
+        # Takes no memory either, and needs all features.
+        "model.classifier_init": "random",
         "model.groups.method": "single",
         "model.groups.count": 1,
     }
