@@ -37,7 +37,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),
-    "method": ("single", "rdrop", "two_views", "sam"),
+    "method": ("single", "rdrop", "two_views", "sam", "fixmatch"),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
@@ -55,7 +55,8 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
-        *("group_reversal", "metric_learning", "distill", "disagreement", *_SECTION),
+        *("group_reversal", "metric_learning", "distill", "disagreement", "pseudo", "pseudo_share"),
+        *_SECTION,
     ),
     # Reserved too: streams of random numbers.
     "transform": ("mixing", "drop_path", "fourier", *_SECTION),

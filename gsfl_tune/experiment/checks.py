@@ -100,6 +100,11 @@ class Checks:
         complaint = None if weights is None else missing_file(weights)
         if complaint:
             self._complain("data.text_weights", f"{complaint}; allowed a file of weights")
+        unlabelled = self._space.constants.get("data.unlabelled")
+        for item in [unlabelled] if isinstance(unlabelled, str) else unlabelled or []:
+            complaint = missing_file(item)
+            if complaint:
+                self._complain("data.unlabelled", complaint, item)
         columns = self._space.constants.get("data.box_columns")
         if columns is not None and len(columns) not in (1, 4):
             message = f"found {len(columns)} columns, allowed one or four"

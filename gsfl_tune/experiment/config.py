@@ -23,7 +23,7 @@ from gsfl_tune.experiment.loss_terms import (
     PairwiseConfusionConfig,
     SharedVarianceConfig,
 )
-from gsfl_tune.experiment.methods import RDropConfig, SamConfig, TwoViewsConfig
+from gsfl_tune.experiment.methods import FixMatchConfig, RDropConfig, SamConfig, TwoViewsConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
@@ -266,6 +266,9 @@ class TrainingConfig(Section):
         default_factory=TwoViewsConfig, description="For `method: two_views`."
     )
     sam: SamConfig = Field(default_factory=SamConfig, description="For `method: sam`.")
+    fixmatch: FixMatchConfig = Field(
+        default_factory=FixMatchConfig, description="For `method: fixmatch`."
+    )
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )

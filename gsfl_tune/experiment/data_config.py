@@ -206,6 +206,11 @@ class DataConfig(Section):
         description="Train on only this many images of each class (chosen by `data.split.seed`); "
         "validation and test parts stay whole, and a final retrain leaves validation images out.",
     )
+    unlabelled: str | list[str] | None = Field(
+        None,
+        description="Folder, pattern, or Parquet file(s) of images without labels, for "
+        "`training.method: fixmatch`; copies of validation and test images are left out.",
+    )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."
     )

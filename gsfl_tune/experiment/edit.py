@@ -18,6 +18,7 @@ FILES = (
     "data.exclude",
     "data.class_text",
     "data.text_weights",
+    "data.unlabelled",
     "model.weights",
     "model.groups.taxonomy",
     "training.teacher",

@@ -74,6 +74,7 @@ CONDITIONS = {
     "data.class_text": "shown by `data`; `model.classifier_init: class_text`; for methods of packages",
     "data.text_model": "`model.classifier_init: class_text` with texts, not embeddings",
     "data.text_weights": "as `text_model`",
+    "data.unlabelled": "method `fixmatch`, and methods of packages",
     "data.crop_margin": "`data.crop: box`",
     "data.split.": "where the source has no such part of its own",
     "data.eval_image_size": "in the finetune stage",

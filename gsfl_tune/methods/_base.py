@@ -64,12 +64,15 @@ class Method(nn.Module):
         head_passes: Passes of an image through the head in a step, for its price.
         annotated: Whether batches of the finetune stage carry annotations, where the source has
             some. The head stage reads features, on which nothing has a place.
+        unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
+            stage; `Batch.unlabelled` holds their views.
     """
 
     views: ClassVar[int] = 1
     feature_passes: ClassVar[int] = 1
     head_passes: ClassVar[int] = 1
     annotated: ClassVar[bool] = False
+    unlabelled: int = 0
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""

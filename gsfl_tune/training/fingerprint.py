@@ -19,6 +19,7 @@ _LATER = (
     "data.class_text",
     "data.text_model",
     "data.text_weights",
+    "data.unlabelled",
     "model.classifier_init",
     "data.point_columns",
     "data.attribute_columns",

@@ -105,6 +105,18 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         + "model: {classifier_init: class_text}\n",
         [(3, "model.classifier_init", ["without data.text_model and data.text_weights", ".npy"])],
     ),
+    "pseudo-labels of nothing": (
+        HEAD + "training: {method: {choice: [single, fixmatch]}, finetune: {epochs: 1}}\n",
+        [(3, "training.method", ["found fixmatch without data.unlabelled", "a folder"])],
+    ),
+    "pseudo-labels of features": (
+        HEAD.replace("typefaces}", f"typefaces, views: 2, unlabelled: '{__file__}'}}")
+        + "training: {method: fixmatch}\n",
+        [
+            (3, "training.method", ["found fixmatch without a finetune stage"]),
+            (3, "training.method", ["found fixmatch with data.views 2, allowed data.views: 0"]),
+        ],
+    ),
     "colours of cached activations": (
         HEAD.replace("typefaces}", "typefaces, views: 4}")
         + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",

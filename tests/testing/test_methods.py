@@ -22,7 +22,7 @@ def test_every_section_of_a_method_is_the_one_that_makes_it():
     for name in METHODS:
         section = getattr(TrainingConfig(), name, None)
         if section is not None:
-            (key,) = section.model_dump()
+            key = next(iter(section.model_dump()))
             made = create_method(TrainingConfig(method=name, **{name: {key: 0.25}}))
             assert getattr(made, key) == 0.25
         assert isinstance(create_method(TrainingConfig(method=name)), method_class(name))

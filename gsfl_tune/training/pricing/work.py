@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.methods import method_class
+from gsfl_tune.methods import create_method, method_class
 from gsfl_tune.models import (
     Reads,
     part_shapes,
@@ -109,6 +109,10 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
     forward = step * backbone.trained + _STEP * pooling + frozen
     through = views * forward + 2 * _STEP * passes * head
+    # A pass of the weak view without gradients, and one of the strong view.
+    weak = backbone.trained + pooling + frozen + 2 * head
+    more = create_method(config.training).unlabelled
+    through += more * (weak + forward + 2 * _STEP * head)
     operations = (
         train * (through + taught)
         + validation * (shown.trained + pooling + 2 * head + shown_frozen)
