@@ -59,7 +59,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *_SECTION,
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "mixstyle", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

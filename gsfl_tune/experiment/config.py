@@ -245,6 +245,11 @@ class FinetuneStageConfig(OptimizerConfig):
         le=0.5,
         description="Half width of the band of `fourier`, as a share of the image's side.",
     )
+    mixstyle: Fraction = Field(
+        0.0,
+        description="Share of batches in which channel means and deviations of the maps in front "
+        "of the trained blocks are mixed between images (MixStyle).",
+    )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start, faster steps after."
     )

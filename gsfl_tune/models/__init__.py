@@ -23,6 +23,7 @@ from gsfl_tune.models.heads import (
     PlainHead,
     create_head,
 )
+from gsfl_tune.models.mix_style import mix_style_problem, seed_mix_styles
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -86,6 +87,7 @@ __all__ = [
     "installed_packages",
     "map_shape",
     "member_states",
+    "mix_style_problem",
     "part_problem",
     "part_shapes",
     "part_size",
@@ -97,5 +99,6 @@ __all__ = [
     "projection_channels",
     "reading_problem",
     "seed_drop_paths",
+    "seed_mix_styles",
     "weights_problem",
 ]

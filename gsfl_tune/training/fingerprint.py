@@ -45,6 +45,7 @@ _LATER = (
     "training.finetune.train",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
+    "training.finetune.mixstyle",
 )
 
 # The place of the images, not their content.

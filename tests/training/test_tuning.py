@@ -26,6 +26,7 @@ FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2, "optimizer": "sgd", "mom
 CHOICES = {
     "layer_decay": {"layer_decay": 0.5, "blocks": "all"},
     "drop_path": {"drop_path": 0.5, "backbone": "test_resnet"},
+    "mixstyle": {"mixstyle": 0.7},
     "min_learning_rate": {"min_learning_rate": 0.5},
     "muon": {"optimizer": "muon"},
     "norms": {"train": "norms"},
