@@ -37,7 +37,16 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
     ),
     "loss_term": (),
     "transform": ("trivial", "rand", "degrade", "erasing"),
-    "method": ("single", "rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg"),
+    "method": (
+        "single",
+        "rdrop",
+        "two_views",
+        "sam",
+        "attention_crop",
+        "snapmix",
+        "pmg",
+        "fixmatch",
+    ),
     # Of the validation images; experiment files write `validation/NAME`.
     "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
@@ -55,10 +64,11 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
-        *("group_reversal", "metric_learning", "distill", "disagreement", "jigsaw", *_SECTION),
+        *("group_reversal", "metric_learning", "distill", "disagreement", "jigsaw"),
+        *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", "method", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "method", "mixstyle", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -64,12 +64,16 @@ class Batch:
         positions: (B,) int64 positions of the images in their part, on the CPU or on the device.
         annotations: Annotations of each view, with boxes and points in its pixels; None if the
             source has none or none were requested.
+        unlabelled: A weakly and a strongly changed view (M, ...) of other images, without labels;
+            M is a multiple of B, so that pieces of a batch have their share of them. None if the
+            method asks for none.
     """
 
     views: tuple[Tensor, ...]
     targets: Targets
     positions: Tensor
     annotations: tuple[Annotations, ...] | None = None
+    unlabelled: tuple[Tensor, Tensor] | None = None
 
     @property
     def inputs(self) -> Tensor:
@@ -109,5 +113,15 @@ class Batch:
             if self.annotations is not None:
                 rows = torch.arange(start, start + len(place)).numpy()
                 annotations = tuple(each.rows(rows) for each in self.annotations)
+            more = self._unlabelled(start, len(place))
             start += len(place)
-            yield Batch(tuple(views), targets, place, annotations)
+            yield Batch(tuple(views), targets, place, annotations, more)
+
+    def _unlabelled(self, start: int, count: int) -> tuple[Tensor, Tensor] | None:
+        """Returns those that belong to `count` images."""
+        if self.unlabelled is None:
+            return None
+        weak, strong = self.unlabelled
+        each = len(weak) // len(self)
+        own = slice(start * each, (start + count) * each)
+        return weak[own], strong[own]

@@ -12,6 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
+from gsfl_tune.data.class_embeddings import has_embeddings, read_class_embeddings
 from gsfl_tune.data.class_text import read_class_texts
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, Progress
 from gsfl_tune.data.decoded_files import DecodedFiles
@@ -19,14 +20,16 @@ from gsfl_tune.data.duplicates import Duplicates, find_duplicates, near_sets
 from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.image_file import Reading
-from gsfl_tune.data.looks import looks_of
+from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.messages import MOST_REASONS, shots_told
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
+from gsfl_tune.data.summary import summary_of
 from gsfl_tune.data.units import crowded
+from gsfl_tune.data.unlabelled import Unlabelled, prepare_unlabelled
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -172,6 +175,24 @@ class Dataset:
         """Returns positions of the validation images in `pool`, ascending int64."""
         return np.searchsorted(self._pool_positions(), self.split.validation).astype(np.int64)
 
+    @functools.cached_property
+    def unlabelled(self) -> DecodedImages | None:
+        """Returns the images of ``data.unlabelled``, without copies of held-out ones; None without.
+
+        Raises:
+            UserError: If there are none, or they cannot be read.
+        """
+        return None if self._unlabelled is None else self._unlabelled.images
+
+    @functools.cached_property
+    def _unlabelled(self) -> Unlabelled | None:
+        if self._config.unlabelled is None:
+            return None
+        held = np.concatenate([self.split.validation, self.split.test, self.split.dropped])
+        digests = {self._digests[position] for position in held.tolist()}
+        looks = self._looks().of(held)
+        return prepare_unlabelled(self._config, self._geometry, self._cache, looks, digests)
+
     def annotations(self, part: Literal["pool", "test"]) -> Annotations:
         """Reads the source's annotations for the images of `pool` or `test`.
 
@@ -200,9 +221,25 @@ class Dataset:
         Raises:
             UserError: If the file cannot be read, or does not describe every class.
         """
-        if self._config.class_text is None:
+        file = self._config.class_text
+        if file is None or has_embeddings(file):
             return None
-        return read_class_texts(Path(self._config.class_text), self.classes)
+        return read_class_texts(Path(file), self.classes)
+
+    @functools.cached_property
+    def class_embeddings(self) -> np.ndarray | None:
+        """Reads an embedding of each class, (C, E) float32, from ``data.class_text``.
+
+        Returns:
+            None if that has texts, or there is none.
+
+        Raises:
+            UserError: If the file cannot be read, or lacks a class.
+        """
+        file = self._config.class_text
+        if file is None or not has_embeddings(file):
+            return None
+        return read_class_embeddings(Path(file), self.classes)
 
     def class_of_path(self) -> dict[str, str]:
         """Returns the class name of every image, by its path."""
@@ -239,25 +276,25 @@ class Dataset:
 
         Sets of byte-identical images are not named again. Reads every image once.
         """
-        looks = looks_of(
-            self._source,
-            self._digests,
-            self.reading,
-            self._cache,
-            self.name,
-            self._geometry.margin,
-        )
         samples = self._source.samples
         return near_sets(
             [sample.path for sample in samples],
             [sample.label for sample in samples],
             self._identities,
-            near_duplicates(looks),
+            near_duplicates(self._looks()),
         )
+
+    def _looks(self) -> Looks:
+        source, geometry = self._source, self._geometry
+        where = (self.reading, self._cache, self.name, geometry.margin)
+        return looks_of(source, self._digests, *where)
 
     @functools.cached_property
     def digest(self) -> str:
-        """Returns the digest of images, boxes, labels, classes and split (not of the geometry)."""
+        """Returns the digest of images, boxes, labels, classes and split (not of the geometry).
+
+        Images of ``data.unlabelled`` count too.
+        """
         state = hashlib.blake2b(digest_size=16)
         state.update("\n".join(self.classes).encode())
         for part in (self.split.train, self.split.validation, self.split.test):
@@ -265,6 +302,10 @@ class Dataset:
             for position in part.tolist():
                 state.update(self._identities[position])
                 state.update(self._source.samples[position].label.to_bytes(4, "little"))
+        if self._unlabelled is not None:
+            state.update(b"unlabelled")
+            for identity in self._unlabelled.identities:
+                state.update(identity)
         return state.hexdigest()
 
     def trained_on(self, *, validation: bool) -> dict[str, Any]:
@@ -307,6 +348,7 @@ class Dataset:
             shots_told(self._config.shots, len(self.split.spare), counts),
             missing_classes(self.classes, "validation", labels, given=self.given_validation),
             missing_classes(self.classes, "test", self.test.labels, given=self.given_test),
+            *([] if self._unlabelled is None else self._unlabelled.notices),
         ]
         return [line for line in found if line is not None]
 
@@ -316,39 +358,7 @@ class Dataset:
         Raises:
             UserError: If the file of ``data.class_text`` does not fit the classes.
         """
-        texts = self.class_texts
-        parts = {
-            "train": self.pool.labels[self.train_index],
-            "validation": self.pool.labels[self.validation_index],
-            "test": self.test.labels,
-        }
-        counts = {
-            part: np.bincount(labels, minlength=self.class_count) for part, labels in parts.items()
-        }
-        return {
-            "classes": self.classes,
-            "counts": {part: int(count.sum()) for part, count in counts.items()},
-            "class_counts": {
-                name: {part: int(count[label]) for part, count in counts.items()}
-                for label, name in enumerate(self.classes)
-            },
-            "given_validation": self.given_validation,
-            "given_test": self.given_test,
-            "shots": self._config.shots,
-            "spare": len(self.split.spare),
-            "known_groups": self.known_groups,
-            "class_text": texts and dict(zip(self.classes, texts, strict=True)),
-            "notices": self.notices,
-            "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],
-            "duplicates": {
-                "groups": self.duplicates.groups,
-                "dropped": self.duplicates.dropped,
-                "conflicting": self.duplicates.conflicting,
-            },
-            "side": self._geometry.side,
-            "fit": self._geometry.fit,
-            "digest": self.digest,
-        }
+        return summary_of(self, self._geometry, self._config.shots)
 
     def _test_positions(self) -> np.ndarray:
         if not self.given_test:

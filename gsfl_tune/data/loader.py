@@ -132,7 +132,7 @@ def epoch_batches(
             rows = [transform.draw_rows(len(positions), *source)[own] for source in sources]
             yield positions[own], torch.stack(rows)
 
-    return _augmented(images, drawn(), transform, torch.device(device), threads, annotations)
+    return augmented(images, drawn(), transform, torch.device(device), threads, annotations)
 
 
 def view_batches(
@@ -176,7 +176,7 @@ def view_batches(
     parts = _parts(np.ascontiguousarray(index, dtype=np.int64), batch_size)
     parts = [positions[share.of(len(positions))] for positions in parts]
     draws = ((positions, tables[:, torch.from_numpy(positions)]) for positions in parts)
-    return _augmented(images, draws, transform, torch.device(device), threads, annotations)
+    return augmented(images, draws, transform, torch.device(device), threads, annotations)
 
 
 def eval_batches(
@@ -203,7 +203,7 @@ def eval_batches(
     return prefetch(batches)
 
 
-def _augmented(
+def augmented(
     images: DecodedImages,
     draws: Iterator[Draw],
     transform: Augment,
@@ -211,6 +211,8 @@ def _augmented(
     threads: int | None,
     annotations: Annotations | None,
 ) -> Iterator[Batch]:
+    """Yields batches of given positions and random numbers; for arguments see `epoch_batches`."""
+
     def named(
         values: tuple[Tensor, ...], labels: Tensor, positions: np.ndarray, random: Tensor
     ) -> Batch:

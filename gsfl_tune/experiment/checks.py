@@ -13,6 +13,7 @@ from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
+from gsfl_tune.experiment.further_checks import further_problems
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.metrics import LATENCY, SHARES
 from gsfl_tune.experiment.nodes import Node
@@ -61,6 +62,8 @@ class Checks:
         self._eval_size()
         self._processes()
         self._objectives()
+        for each in further_problems(self._space, finetunes=self._finetunes):
+            self._complain(*each)
         for path, check in leaf_checks.items():
             for value in self._values(path):
                 complaint = None if (path, value) in refused else check(value)
@@ -93,6 +96,15 @@ class Checks:
         complaint = None if texts is None else missing_file(texts)
         if complaint:
             self._complain("data.class_text", f"{complaint}; allowed a table or a JSON object")
+        weights = self._space.constants.get("data.text_weights")
+        complaint = None if weights is None else missing_file(weights)
+        if complaint:
+            self._complain("data.text_weights", f"{complaint}; allowed a file of weights")
+        unlabelled = self._space.constants.get("data.unlabelled")
+        for item in [unlabelled] if isinstance(unlabelled, str) else unlabelled or []:
+            complaint = missing_file(item)
+            if complaint:
+                self._complain("data.unlabelled", complaint, item)
         columns = self._space.constants.get("data.box_columns")
         if columns is not None and len(columns) not in (1, 4):
             message = f"found {len(columns)} columns, allowed one or four"

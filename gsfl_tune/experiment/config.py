@@ -25,6 +25,7 @@ from gsfl_tune.experiment.loss_terms import (
 )
 from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
+    FixMatchConfig,
     PmgConfig,
     RDropConfig,
     SamConfig,
@@ -95,6 +96,11 @@ class ModelConfig(Section):
         "linear", description="Last layer of the decoder."
     )
     groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
+    classifier_init: Literal["random", "class_text"] = Field(
+        "random",
+        description="Where the classifier starts: random, or from `data.class_text`, mapped to the "
+        "training images.",
+    )
 
 
 class LossConfig(Section):
@@ -268,6 +274,11 @@ class FinetuneStageConfig(OptimizerConfig):
         le=0.5,
         description="Half width of the band of `fourier`, as a share of the image's side.",
     )
+    mixstyle: Fraction = Field(
+        0.0,
+        description="Share of batches in which channel means and deviations of the maps in front "
+        "of the trained blocks are mixed between images (MixStyle).",
+    )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start, faster steps after."
     )
@@ -296,6 +307,9 @@ class TrainingConfig(Section):
         default_factory=SnapMixConfig, description="For `method: snapmix`."
     )
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
+    fixmatch: FixMatchConfig = Field(
+        default_factory=FixMatchConfig, description="For `method: fixmatch`."
+    )
     teacher: str | None = Field(
         None, description="Directory of a bundle that `loss.distill` learns from, such as RUN/best."
     )

@@ -11,6 +11,9 @@ from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Fraction, Section
 from gsfl_tune.plugins import plugins
 
+# Suffixes of files of `class_text` with embeddings; others have texts.
+EMBEDDINGS = (".npy", ".safetensors", ".parquet")
+
 
 class SplitConfig(Section):
     """How images are divided where the source has no split of its own."""
@@ -186,13 +189,27 @@ class DataConfig(Section):
     class_text: str | None = Field(
         None,
         description="File with a description of every class: CSV or TSV with the columns `class` "
-        "and `text`, or a JSON object of them.",
+        "and `text`, or a JSON object of them; or with their embeddings (`.npy`, `.safetensors`, "
+        "`.parquet`).",
+    )
+    text_model: str | None = Field(
+        None,
+        description="Name of a model of open_clip whose text tower embeds the texts of "
+        "`class_text` (extra `text`).",
+    )
+    text_weights: str | None = Field(
+        None, description="File of the weights of `text_model`; nothing is downloaded."
     )
     shots: int | None = Field(
         None,
         ge=1,
         description="Train on only this many images of each class (chosen by `data.split.seed`); "
         "validation and test parts stay whole, and a final retrain leaves validation images out.",
+    )
+    unlabelled: str | list[str] | None = Field(
+        None,
+        description="Folder, pattern, or Parquet file(s) of images without labels, for "
+        "`training.method: fixmatch`; copies of validation and test images are left out.",
     )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."

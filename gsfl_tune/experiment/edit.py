@@ -17,6 +17,8 @@ FILES = (
     "data.root",
     "data.exclude",
     "data.class_text",
+    "data.text_weights",
+    "data.unlabelled",
     "model.weights",
     "model.groups.taxonomy",
     "training.teacher",

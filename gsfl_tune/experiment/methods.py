@@ -70,6 +70,21 @@ class PmgConfig(Section):
     width: int = Field(128, ge=8, le=4096, description="Channels of these classifiers.")
 
 
+class FixMatchConfig(Section):
+    """FixMatch of Sohn et al. (NeurIPS 2020): pseudo-labels of `data.unlabelled`."""
+
+    weight: NonNegative = Field(1.0, description="Weight of the pseudo-labels.")
+    threshold: float = Field(
+        0.95, ge=0.0, lt=1.0, description="Probability above which a prediction is a label."
+    )
+    mu: int = Field(
+        2,
+        ge=1,
+        le=32,
+        description="Images without labels for each labelled one of a batch (published: 7).",
+    )
+
+
 # Module and class of each method; its settings are the section of its name in `training`.
 METHODS = {
     "single": "gsfl_tune.methods.single:Single",
@@ -79,8 +94,9 @@ METHODS = {
     "attention_crop": "gsfl_tune.methods.attention_crop:AttentionCrop",
     "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
     "pmg": "gsfl_tune.methods.pmg:Pmg",
+    "fixmatch": "gsfl_tune.methods.fixmatch:FixMatch",
 }
 # Those that take a single pass of the head stage, where they have no effect.
 FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg")
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg")
+METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "fixmatch")

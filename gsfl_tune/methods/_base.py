@@ -120,6 +120,8 @@ class Method(nn.Module):
         needs_images: Whether the finetune stage must give it images, not cached activations.
         unmixed: Whether the finetune stage must give it images as they are: without mixup and
             CutMix, and without a teacher, who would see them before the method changes them.
+        unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
+            stage; `Batch.unlabelled` holds their views.
     """
 
     views: ClassVar[int] = 1
@@ -130,6 +132,7 @@ class Method(nn.Module):
     layers: int = 0
     needs_images: ClassVar[bool] = False
     unmixed: ClassVar[bool] = False
+    unlabelled: int = 0
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""

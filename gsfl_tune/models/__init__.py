@@ -25,6 +25,7 @@ from gsfl_tune.models.heads import (
 )
 from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.licences import Licence, licence, licence_problem
+from gsfl_tune.models.mix_style import mix_style_problem, seed_mix_styles
 from gsfl_tune.models.network import Network
 from gsfl_tune.models.pooling import (
     POOLINGS,
@@ -96,6 +97,7 @@ __all__ = [
     "licence_problem",
     "map_shape",
     "member_states",
+    "mix_style_problem",
     "part_problem",
     "part_shapes",
     "part_size",
@@ -107,5 +109,6 @@ __all__ = [
     "projection_channels",
     "reading_problem",
     "seed_drop_paths",
+    "seed_mix_styles",
     "weights_problem",
 ]

@@ -66,6 +66,15 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     )
 
 
+def boundary_of(model: Any, example: Tensor, reads: Reads = "map") -> tuple[str, Tensor]:
+    """Returns the first module whose parameters are all trained, and what enters it.
+
+    Arguments and errors are those of `cut_in_front`.
+    """
+    path, _, activations, _ = _trace(model, example, reads)
+    return path, activations
+
+
 def run_prefix(prefix: Any, images: Tensor, reads: Reads) -> Tensor:
     """Returns the activations at the boundary for a batch of images."""
     try:

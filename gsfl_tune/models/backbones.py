@@ -31,6 +31,12 @@ from gsfl_tune.models.adapters import (
 )
 from gsfl_tune.models.drop_path import drop_paths
 from gsfl_tune.models.layers import layer_map, stopped_at
+from gsfl_tune.models.mix_style import (
+    mix_style_problem,
+    mixed_blocks,
+    put_mix_style,
+    remove_mix_style,
+)
 from gsfl_tune.models.split import SplitBackbone
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
@@ -78,6 +84,7 @@ class Backbone(nn.Module):
         self.digest = _digest(model, name, preprocessing, facts.reads)
         self._facts = facts
         self.block_count = facts.blocks
+        self.style: nn.Module | None = None
         self._frozen: list[nn.Module] = []
         # Names of all parameters of the blocks that are trained.
         self._whole: frozenset[str] = frozenset()
@@ -197,6 +204,8 @@ class Backbone(nn.Module):
 
     def merge(self) -> None:
         """Adds adapters to the weights and removes them: a plain backbone remains."""
+        remove_mix_style(self.model)
+        self.style = None
         merge_adapters(self.model)
         self._frozen = frozen_modules(self.model)
 
@@ -238,6 +247,26 @@ class Backbone(nn.Module):
             BackboneError: If timm does not take ``drop_path_rate`` for the model.
         """
         drop_paths(self.model, self.name, rate, self._whole)
+
+    def mix_styles(self, share: float, image_size: int) -> None:
+        """Mixes styles in front of the trained blocks, in training; `gsfl_tune.models.mix_style`.
+
+        Args:
+            share: Probability that a batch is mixed.
+            image_size: Side of the images in pixels.
+
+        Raises:
+            BackboneError: If what enters these blocks is no map.
+        """
+        blocks = self._facts.block_names
+        trained = sum(self._whole.issuperset(names) for names in blocks)
+        if problem := mix_style_problem(self.name, trained, image_size, self.reads):
+            raise BackboneError(problem)
+        names = trained_names(blocks, mixed_blocks(len(blocks), trained))
+        mode = self.training
+        self.eval()
+        self.style = put_mix_style(self.model, names, share, image_size, self.reads)
+        self.train(mode)
 
     def split(self, image_size: int) -> SplitBackbone:
         """Cuts the backbone before its first block that is trained, for images of one size.

@@ -51,7 +51,7 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
 
 
 def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool) -> None:
-    batches = [_batch(seed, create().views, pictures=pictures) for seed in range(_STEPS)]
+    batches = [_batch(seed, create(), pictures=pictures) for seed in range(_STEPS)]
     whole, again = _Model(create, pictures), _Model(create, pictures)
     values, others = whole.run(batches), again.run(batches)
     for terms in values:
@@ -252,13 +252,19 @@ def _check_prediction(model: _Model, batch: Batch) -> None:
     _expect(all(torch.equal(state[name], after[name]) for name in state), "changes as it predicts")
 
 
-def _batch(seed: int, views: int, *, pictures: bool) -> Batch:
+def _batch(seed: int, method: Method, *, pictures: bool) -> Batch:
+    views, more = method.views, method.unlabelled * _IMAGES
     generator = torch.Generator().manual_seed(seed)
     shape = (_IMAGES, 3, _SIDE, _SIDE) if pictures else (_IMAGES, _INPUT)
     inputs = [torch.randn(shape, generator=generator, dtype=torch.float64) for _ in range(views)]
     labels = torch.randint(_SIZES.class_count, (_IMAGES,), generator=generator)
     annotations = Annotations.of([(1.0, 2.0, 20.0, 30.0)] * _IMAGES)
-    return Batch(tuple(inputs), Targets(labels), torch.arange(_IMAGES), (annotations,) * views)
+    known = (annotations,) * views
+    unlabelled = None
+    if more:
+        pair = torch.randn((2, more, _INPUT), generator=generator, dtype=torch.float64)
+        unlabelled = pair[0], pair[1]
+    return Batch(tuple(inputs), Targets(labels), torch.arange(_IMAGES), known, unlabelled)
 
 
 def _same(one: list[LossTerms], other: list[LossTerms]) -> bool:

@@ -11,6 +11,7 @@ from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import create_head
 from gsfl_tune.plugins import PluginError
+from gsfl_tune.training.class_text import start_from_texts
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.layers import method_layers
@@ -34,8 +35,8 @@ def create_context(
         pieces: Number of parts in which a batch is trained.
 
     Raises:
-        UserError: If weights, device, groups, taxonomy, method, a term of the loss or the teacher
-            are not available.
+        UserError: If weights, device, groups, taxonomy, class descriptions, method, a term of the
+            loss or the teacher are not available.
     """
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
@@ -57,6 +58,8 @@ def create_context(
             feature_scale=model.feature_scale,
             decoder=model.decoder,
         ).to(device)
+        if model.classifier_init == "class_text":
+            start_from_texts(head, config, workspace, positions)
         # A seed of its own: random numbers of a method must not change the head.
         torch.manual_seed(mix(seed, 0))
         groups = workspace.groups(config) if model.head == "gsfl" else None

@@ -17,6 +17,10 @@ _LATER = (
     "data.eval_image_size",
     "data.shots",
     "data.class_text",
+    "data.text_model",
+    "data.text_weights",
+    "data.unlabelled",
+    "model.classifier_init",
     "data.point_columns",
     "data.attribute_columns",
     "model.gem_power",
@@ -43,6 +47,7 @@ _LATER = (
     "training.finetune.start_size",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
+    "training.finetune.mixstyle",
 )
 
 # The place of the images, not their content.

@@ -94,6 +94,27 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
             )
         ],
     ),
+    "a classifier from texts that do not exist": (
+        HEAD + "model: {classifier_init: {choice: [random, class_text]}}\n",
+        [(3, "model.classifier_init", ["without data.class_text", "a file of embeddings"])],
+    ),
+    "a classifier from texts that nothing embeds": (
+        HEAD.replace("typefaces}", f"typefaces, class_text: '{__file__}'}}")
+        + "model: {classifier_init: class_text}\n",
+        [(3, "model.classifier_init", ["without data.text_model and data.text_weights", ".npy"])],
+    ),
+    "pseudo-labels of nothing": (
+        HEAD + "training: {method: {choice: [single, fixmatch]}, finetune: {epochs: 1}}\n",
+        [(3, "training.method", ["found fixmatch without data.unlabelled", "a folder"])],
+    ),
+    "pseudo-labels of features": (
+        HEAD.replace("typefaces}", f"typefaces, views: 2, unlabelled: '{__file__}'}}")
+        + "training: {method: fixmatch}\n",
+        [
+            (3, "training.method", ["found fixmatch without a finetune stage"]),
+            (3, "training.method", ["found fixmatch with data.views 2, allowed data.views: 0"]),
+        ],
+    ),
     "colours of cached activations": (
         HEAD.replace("typefaces}", "typefaces, views: 4}")
         + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",

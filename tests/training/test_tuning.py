@@ -27,6 +27,7 @@ CHOICES = {
     "layer_decay": {"layer_decay": 0.5, "blocks": "all"},
     "drop_path": {"drop_path": 0.5, "backbone": "test_resnet"},
     "unfreeze": {"unfreeze": 1},
+    "mixstyle": {"mixstyle": 0.7},
     "min_learning_rate": {"min_learning_rate": 0.5},
     "muon": {"optimizer": "muon"},
     "schedule_free": {"optimizer": "schedule_free", "warmup": 0.3},

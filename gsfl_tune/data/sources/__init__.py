@@ -27,7 +27,7 @@ from gsfl_tune.data.sources.folder import FolderSource
 from gsfl_tune.data.sources.food101 import Food101Source
 from gsfl_tune.data.sources.inaturalist import INaturalistSource, inaturalist_classes
 from gsfl_tune.data.sources.nabirds import NABirdsSource
-from gsfl_tune.data.sources.parquet import ParquetSource, parquet_classes
+from gsfl_tune.data.sources.parquet import ParquetSource, UnlabelledParquet, parquet_classes
 from gsfl_tune.data.sources.table import TextTableSource
 from gsfl_tune.data.sources.torchvision_sets import (
     AircraftSource,
@@ -77,6 +77,7 @@ __all__ = [
     "SourceRequest",
     "TextTableSource",
     "TypefacesSource",
+    "UnlabelledParquet",
     "WebDatasetSource",
     "count_classes",
     "create_source",

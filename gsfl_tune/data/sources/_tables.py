@@ -69,6 +69,21 @@ def choose_columns(
     return Chosen(image, label, columns.group, has_path, _class_names(features, label))
 
 
+def images_of(schema: pa.Schema, name: str, given: str | None) -> tuple[str, bool]:
+    """Finds the column of images, and whether they have a path beside their bytes.
+
+    Args:
+        schema: Schema of the table.
+        name: Name of the table for messages.
+        given: The column that the experiment names.
+
+    Raises:
+        UserError: If there is none, or several candidates.
+    """
+    image = _image_column(schema, name, given)
+    return image, _has_field(schema.field(image).type, "path")
+
+
 def class_names(
     schema: pa.Schema, features: dict[str, Any], name: str, columns: Columns
 ) -> list[str] | None:

@@ -20,6 +20,7 @@ from gsfl_tune.data.sources._tables import (
     class_names,
     features_of,
     groups_of,
+    images_of,
     labels_of,
 )
 from gsfl_tune.experiment.errors import UserError
@@ -101,6 +102,26 @@ class ParquetSource(TableSource[_ParquetTable]):
                 start += count
 
 
+class UnlabelledParquet(ParquetSource):
+    """Reads the images alone, of one class; columns of labels and names of parts do not matter.
+
+    Args:
+        path: As for `ParquetSource`.
+        cache: Folder for copies of remote files.
+        image_column: Name of the column of images; default: found.
+
+    Raises:
+        UserError: If nothing is found or a file has another layout.
+    """
+
+    def __init__(
+        self, path: str | list[str], cache: Path, *, image_column: str | None = None
+    ) -> None:
+        files = find_files(path, cache, PARQUET)
+        tables = [_open_images(file, image_column) for file in files]
+        TableSource.__init__(self, tables)
+
+
 def parquet_classes(
     path: str | list[str] | None, config: str | None, columns: Columns
 ) -> int | None:
@@ -151,6 +172,37 @@ def _open(file: SourceFile, columns: Columns) -> _ParquetTable:
         local=file.local,
         image=chosen.image,
         groups=None if chosen.group is None else groups_of(table.column(chosen.group).to_pylist()),
+    )
+
+
+def _open_images(file: SourceFile, given: str | None) -> _ParquetTable:
+    """Opens a file for its images alone, which are all labelled 0.
+
+    Raises:
+        UserError: If it is not a Parquet file, or lacks a column of images.
+    """
+    try:
+        with pq.ParquetFile(file.local) as opened:
+            image, has_path = images_of(opened.schema_arrow, file.name, given)
+            count = opened.metadata.num_rows
+            names: list[str | None] = [None] * count
+            if has_path:
+                paths = opened.read(columns=[f"{image}.path"]).column(image).to_pylist()
+                names = [value and value.get("path") for value in paths]
+            lacking = has_path and _lacks_bytes(opened.metadata, image)
+    except (pa.ArrowException, OSError) as error:
+        raise _unreadable(file, error) from error
+    status = file.local.stat()
+    return _ParquetTable(
+        name=file.name,
+        part=None,
+        labels=[0] * count,
+        names=names,
+        classes=None,
+        stamp=(status.st_size, status.st_mtime_ns),
+        folder=Path(file.name).parent if lacking and "://" not in file.name else None,
+        local=file.local,
+        image=image,
     )
 
 

@@ -12,6 +12,7 @@ from gsfl_tune.data import Annotations, Batch, DecodedImages, Targets
 from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order
 from gsfl_tune.data.prefetch import prefetch
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.caches.activations import NUMPY, ActivationCache
@@ -34,6 +35,11 @@ class ActivationBatches(Batches):
 
     def __init__(self, context: StageContext, network: Network, split: SplitBackbone) -> None:
         super().__init__(context, network)
+        if context.method.unlabelled:
+            raise UserError(
+                f"data.views: found views with method {context.config.training.method}, allowed 0: "
+                "images without labels are changed anew in every epoch"
+            )
         self._split = split
         self._splits = Splits(network.backbone, split, self._size)
         precision = context.config.training.cache_precision

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import replace
+from functools import cached_property
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -17,6 +19,8 @@ from gsfl_tune.data import (
     epoch_batches,
     eval_batches,
 )
+from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
@@ -47,8 +51,41 @@ class ImageBatches(Batches):
             views=context.method.views,
             annotations=self._annotations,
         )
-        for batch in batches:
-            yield replace(batch, views=tuple(self.of_images(view) for view in batch.views))
+        for batch, unlabelled in zip(batches, self._unlabelled(epoch, seed), strict=True):
+            views = tuple(self.of_images(view) for view in batch.views)
+            yield replace(batch, views=views, unlabelled=unlabelled)
+
+    def _unlabelled(self, epoch: int, seed: int) -> Iterator[tuple[Tensor, Tensor] | None]:
+        """Yields views of images without labels, or None, for each batch of an epoch."""
+        context = self._context
+        images, size = len(context.train_positions), context.config.training.finetune.batch_size
+        batches, each = max(1, images // size), context.method.unlabelled
+        if not each:
+            yield from repeat(None, batches)
+            return
+        found = context.workspace.dataset.unlabelled
+        if found is None:
+            raise UserError(
+                f"training.method: found {context.config.training.method}, which needs "
+                "data.unlabelled; allowed: another method"
+            )
+        for weak, strong in unlabelled_batches(
+            found,
+            batches=batches,
+            size=min(images, size),
+            each=each,
+            seed=seed,
+            epoch=epoch,
+            transform=self._weak_and_strong,
+            device=context.device,
+            share=context.share,
+        ):
+            yield self.of_images(weak), self.of_images(strong)
+
+    @cached_property
+    def _weak_and_strong(self) -> WeakAndStrong:
+        augment = self._context.config.data.augment
+        return WeakAndStrong(augment, self._size, self._mean, self._std)
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
         """Yields the centres of images (B, 3, side, side)."""

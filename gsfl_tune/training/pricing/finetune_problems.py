@@ -11,6 +11,7 @@ from gsfl_tune.models import (
     Reads,
     drop_path_problem,
     map_shape,
+    mix_style_problem,
     part_problem,
     pooling_class,
     probe,
@@ -43,6 +44,8 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
         yield "training.finetune.train", problem
     if problem := _drop_path(case, name):
         yield "training.finetune.drop_path", problem
+    if problem := _mixstyle(case, name, reads):
+        yield "training.finetune.mixstyle", problem
     yield from _sizes(case, name, reads)
     for path, message in (
         ("training.ema", AVERAGED_TWICE),
@@ -137,3 +140,15 @@ def _drop_path(case: Experiment, name: str) -> str | None:
     rate = max(case.values("training.finetune.drop_path"))
     problem = drop_path_problem(name) if rate > 0 else None
     return problem and f"found {rate:g}, but {problem}; allowed: 0"
+
+
+def _mixstyle(case: Experiment, name: str, reads: Reads) -> str | None:
+    share = max(case.values("training.finetune.mixstyle"))
+    if share <= 0:
+        return None
+    for blocks in case.values("training.finetune.blocks"):
+        count = probe(name, reads).blocks if blocks == "all" else blocks
+        for size in case.values("data.image_size"):
+            if problem := mix_style_problem(name, count, size, reads):
+                return f"found {share:g}, but {problem}; allowed: 0"
+    return None

@@ -29,6 +29,7 @@ _LARGEST = (
     "training.ema",
     # The teacher's pass needs memory.
     "loss.distill.weight",
+    "training.fixmatch.mu",
 )
 # AdamW keeps two tensors a weight, schedule-free AdamW too.
 _BY_MOMENTS = ("sgd", "muon", "schedule_free", "adamw")
@@ -59,13 +60,22 @@ def largest_config(experiment: Experiment) -> Config:
         # All views of a batch are in memory at once.
         "training.method": max(
             case.values("training.method"),
-            key=lambda name: (method_class(name).views, method_class(name).feature_passes),
+            key=lambda name: _at_once(case, name),
         ),
         "model.pooling_channels": None if model.pooling == "average" else model.channels,
+        # Takes no memory either, and needs all features.
+        "model.classifier_init": "random",
         "model.groups.method": "single",
         "model.groups.count": 1,
     }
     return case.fixed(values).defaults()
+
+
+def _at_once(case: Experiment, name: str) -> tuple[int, int]:
+    """Returns the images with gradients that a batch has for each of its own, and passes."""
+    method = method_class(name)
+    more = max(case.values("training.fixmatch.mu")) if name == "fixmatch" else method.unlabelled
+    return method.views + more, method.feature_passes
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:

@@ -117,6 +117,10 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     if stage.optimizer == "schedule_free" and has_batch_norms(model.backbone):
         renewed = min(train, NORM_BATCHES * stage.batch_size)
     through = views * (passed + _STEP * pooling) + 2 * _STEP * passes * head
+    # A pass of the weak view without gradients, and one of the strong view.
+    whole = backbone_work(model.backbone, blocks, size, reads)
+    weak = whole.trained + pooling + whole.frozen + 2 * head
+    through += method.unlabelled * (weak + passed + _STEP * pooling + 2 * _STEP * head)
     operations = (
         train * (through + taught)
         + renewed * (shown.trained + pooling + (0.0 if cached else shown.frozen))

@@ -8,6 +8,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from typing import Any, ClassVar, Generic, Literal, TypeVar
 
@@ -323,4 +324,8 @@ class Stage(ABC, Generic[M, C]):
         if context.teacher is not None:
             teacher = inputs.new_zeros(len(inputs), context.head.class_count)
         views = (inputs,) * context.method.views
-        return Batch(views, Targets(labels, teacher=teacher), torch.arange(len(inputs)))
+        batch = Batch(views, Targets(labels, teacher=teacher), torch.arange(len(inputs)))
+        if self.name == "head" or not context.method.unlabelled:
+            return batch
+        more = torch.cat([inputs] * context.method.unlabelled)
+        return replace(batch, unlabelled=(more, more))

@@ -22,7 +22,7 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths
+from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import fresh_statistics, synchronise_batch_norms
 from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
@@ -47,6 +47,7 @@ STEPS_TOGETHER = (
     "found it with training.finetune.optimizer: schedule_free, which counts the steps of a group "
     "and not of a block that joins; allowed: 0, or another optimizer"
 )
+_STYLE = "mixstyle"
 _WORDS = {"pool": "validating", "test": "testing"}
 
 
@@ -210,6 +211,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         batches = self._batches.train_batches(epoch, seed)
         self._seed_drop_paths(seed)
         self.module.backbone.unfreeze(unfrozen_blocks(epoch, config.unfreeze))
+        if config.mixstyle > 0:
+            seed_mix_styles(self.module, self._drawn(seed, _STYLE))
         self.module.train()
         context.method.train()
         with _explained(), training_point(self.optimizer):
@@ -254,11 +257,14 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def _seed_drop_paths(self, seed: int) -> None:
         if self.config.drop_path == 0:
             return
-        context = self.context
-        rank = context.share.rank  # draws for its own images
-        drawn = torch.randint(2**62, (), generator=Streams(seed, *([rank] if rank else []))(_DEPTH))
-        generator = torch.Generator(context.device).manual_seed(int(drawn))
-        seed_drop_paths(self.module, generator)
+        generator = torch.Generator(self.context.device)
+        seed_drop_paths(self.module, generator.manual_seed(self._drawn(seed, _DEPTH)))
+
+    def _drawn(self, seed: int, name: str) -> int:
+        """Returns the seed of a stream of an epoch; each rank draws for its own images."""
+        rank = self.context.share.rank
+        streams = Streams(seed, *([rank] if rank else []))
+        return int(torch.randint(2**62, (), generator=streams(name)))
 
     def divide(self, size: int) -> None:
         """Prepares for batches that `size` ranks share, at least one image for each.

@@ -37,6 +37,12 @@ def backbone_groups(context: StageContext, backbone: Backbone) -> list[dict[str,
         except BackboneError as error:
             found = f"found {config.drop_path:g}, but {error}"
             raise UserError(f"training.finetune.drop_path: {found}; allowed: 0") from error
+    if config.mixstyle > 0:
+        try:
+            backbone.mix_styles(config.mixstyle, context.config.data.image_size)
+        except BackboneError as error:
+            found = f"found {config.mixstyle:g}, but {error}"
+            raise UserError(f"training.finetune.mixstyle: {found}; allowed: 0") from error
     if config.train != "all":
         _narrow(context, backbone)
     undecayed = backbone.undecayed()

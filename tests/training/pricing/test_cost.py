@@ -300,6 +300,18 @@ def test_classifiers_of_jigsaws_are_priced():
     assert largest_config(experiment).training.method == "pmg"
 
 
+def test_styles_of_tokens_are_refused_before_anything_is_trained():
+    text = HEAD + (
+        "model: {backbone: {choice: [test_efficientnet, test_vit]}, weights: none}\n"
+        "data: {image_size: 160}\n"
+        "training: {finetune: {epochs: 1, blocks: {choice: [1, all]}, mixstyle: 0.5}}\n"
+    )
+    text = text.replace("data: {image_size: 160}\n", "")
+    found = cost_problems(Experiment.parse(text, overrides=["data.image_size=160"]))
+    assert [each.path for each in found] == ["training.finetune.mixstyle"]
+    assert "found 0.5, but test_vit: what enters its blocks are no maps" in found[0].message
+
+
 def test_settings_of_the_finetune_stage_that_a_backbone_does_not_know():
     text = HEAD + (
         "model: {backbone: {choice: [vgg11, test_vit]}, weights: none}\n"

@@ -96,6 +96,10 @@ def test_views_and_passes_of_a_method_are_priced():
     assert 1.8 < found["two_views"]["finetune"].operations / base["finetune"].operations < 2
     assert 1.8 < found["sam"]["finetune"].operations / base["finetune"].operations < 2
     assert 1 < found["rdrop"]["finetune"].operations / base["finetune"].operations < 1.1
+    # Of each of two images: a pass of the weak view, and a step of the strong one.
+    ratio = found["fixmatch"]["finetune"].operations / base["finetune"].operations
+    assert 3.2 < ratio < 1 + 2 * (1 + 1 / 3)
+    assert found.pop("fixmatch")["head"].operations == base["head"].operations
     for name, own in found.items():
         ratio = own["head"].operations / base["head"].operations
         # What looks at maps takes a single pass of the head stage.

@@ -1,0 +1,57 @@
+"""What a data set holds, as numbers and findings."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.data.decoded import Geometry
+
+
+# `Dataset` calls this, so its class cannot be named here.
+def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str, Any]:
+    """Counts images and lists findings, ready for JSON.
+
+    Args:
+        dataset: A `gsfl_tune.data.Dataset`.
+        geometry: How they are decoded.
+        shots: ``data.shots``.
+
+    Raises:
+        UserError: If the file of ``data.class_text`` does not fit the classes.
+    """
+    texts = dataset.class_texts
+    parts = {
+        "train": dataset.pool.labels[dataset.train_index],
+        "validation": dataset.pool.labels[dataset.validation_index],
+        "test": dataset.test.labels,
+    }
+    counts = {
+        part: np.bincount(labels, minlength=dataset.class_count) for part, labels in parts.items()
+    }
+    return {
+        "classes": dataset.classes,
+        "counts": {part: int(count.sum()) for part, count in counts.items()},
+        "class_counts": {
+            name: {part: int(count[label]) for part, count in counts.items()}
+            for label, name in enumerate(dataset.classes)
+        },
+        "given_validation": dataset.given_validation,
+        "given_test": dataset.given_test,
+        "shots": shots,
+        "spare": len(dataset.split.spare),
+        "unlabelled": 0 if dataset.unlabelled is None else len(dataset.unlabelled),
+        "known_groups": dataset.known_groups,
+        "class_text": texts and dict(zip(dataset.classes, texts, strict=True)),
+        "notices": dataset.notices,
+        "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
+        "duplicates": {
+            "groups": dataset.duplicates.groups,
+            "dropped": dataset.duplicates.dropped,
+            "conflicting": dataset.duplicates.conflicting,
+        },
+        "side": geometry.side,
+        "fit": geometry.fit,
+        "digest": dataset.digest,
+    }

@@ -1,0 +1,91 @@
+"""Settings that need each other, or exclude each other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from gsfl_tune.experiment.data_config import EMBEDDINGS
+from gsfl_tune.experiment.fields import MISSING
+from gsfl_tune.experiment.space import Space, ends
+
+Complaint = tuple[str, str, Any]
+"""The leaf, the message, and the value that it is about."""
+
+
+def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
+    """Finds settings of a space that do not go together.
+
+    Args:
+        space: The compiled space.
+        finetunes: Whether trials have a finetune stage.
+    """
+    yield from _class_text(space)
+    yield from _unlabelled(space, finetunes)
+
+
+def _values(space: Space, path: str) -> list[Any]:
+    return ends(space.possible(path))
+
+
+def _class_text(space: Space) -> Iterator[Complaint]:
+    path = "model.classifier_init"
+    if "class_text" not in _values(space, path):
+        return
+    file = space.constants.get("data.class_text")
+    if file is None:
+        yield (
+            path,
+            "found class_text without data.class_text, allowed random, or data.class_text: a file "
+            "of embeddings or texts of the classes",
+            "class_text",
+        )
+        return
+    if file.lower().endswith(EMBEDDINGS):
+        return
+    lacking = [
+        key for key in ("data.text_model", "data.text_weights") if space.constants.get(key) is None
+    ]
+    if lacking:
+        yield (
+            path,
+            f"found class_text with texts ({file}) but without {' and '.join(lacking)}, allowed a "
+            f"file of embeddings ({', '.join(EMBEDDINGS)}), or both: a model of open_clip, and a "
+            "file of its weights",
+            "class_text",
+        )
+
+
+def _unlabelled(space: Space, finetunes: bool) -> Iterator[Complaint]:
+    given = space.constants.get("data.unlabelled")
+    if given is not None and space.constants.get("data.crop", "none") == "box":
+        yield (
+            "data.unlabelled",
+            "found images with data.crop box, allowed data.crop: none: they have no boxes to cut",
+            MISSING,
+        )
+    path = "training.method"
+    if "fixmatch" not in _values(space, path):
+        return
+    if given is None:
+        yield (
+            path,
+            "found fixmatch without data.unlabelled, allowed another method, or data.unlabelled: a "
+            "folder, a pattern, or Parquet files of images",
+            "fixmatch",
+        )
+    if not finetunes:
+        yield (
+            path,
+            "found fixmatch without a finetune stage, allowed another method: the head stage reads "
+            "features, of which there is no strongly changed view",
+            "fixmatch",
+        )
+    views = space.constants.get("data.views")
+    if views:
+        yield (
+            path,
+            f"found fixmatch with data.views {views}, allowed data.views: 0: images without labels "
+            "are changed anew in every epoch",
+            "fixmatch",
+        )
