@@ -223,6 +223,11 @@ class Dataset:
             self._geometry.margin,
         )
 
+    @property
+    def unlabelled_test(self) -> int:
+        """Returns the number of images of a given test part that are left out without a label."""
+        return self._source.unlabelled("test") if self.given_test else 0
+
     @functools.cached_property
     def duplicates(self) -> Duplicates:
         """Finds byte-identical images of all parts; with boxes, equal boxes in equal images."""

@@ -36,7 +36,9 @@ def test_a_smaller_copy_with_another_label_is_the_first_of_the_copies(issues):
     assert "the same bytes as" in rows[2]["reason"]
 
 
-@pytest.mark.parametrize("kind", ["dark", "bright", "blurred", "tiny", "aspect_ratio", "broken"])
+@pytest.mark.parametrize(
+    "kind", ["dark", "bright", "blurred", "tiny", "aspect_ratio", "outlier", "broken"]
+)
 def test_odd_images_are_found_by_what_is_odd(issues, kind):
     path = issues.planted.odd[kind]
     assert path in issues.paths(kind)
@@ -66,7 +68,7 @@ def test_the_table_and_the_json_say_the_same(issues):
     assert [
         {key: str(value) for key, value in each.items()} for each in issues.answer["issues"]
     ] == issues.rows
-    assert issues.answer["images"] == 3 * 24 + 2 + 2 + 5 + 1 + 5
+    assert issues.answer["images"] == 3 * 24 + 2 + 2 + 6 + 1 + 5
     assert all(0 <= float(row["score"]) <= 1 for row in issues.rows)
     counts = issues.answer["counts"]
     assert counts["label"] == len(issues.paths("label"))

@@ -21,6 +21,14 @@ __all__ = ["FileSource", "Part", "Reader", "Sample", "Source", "expand", "local_
 # The content of an image file, or an image that was never a file. Called in worker threads.
 Reader = Callable[[], "bytes | Image.Image"]
 
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+_UNLABELLED = "without a label"
+
+
+def without_label(part: Part | None) -> str:
+    """Returns the reason in `Source.left_out` of images of a part that have no label."""
+    return _UNLABELLED + (f" ({part} part)" if part else "")
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -89,6 +97,17 @@ class Source(ABC):
         if self.known_groups is not None:
             self.known_groups = [self.known_groups[label] for label in used]
         self.samples = [replace(each, label=order[each.label]) for each in self.samples]
+
+    def unlabelled(self, part: Part | None = None) -> int:
+        """Counts what is left out because it has no label.
+
+        Args:
+            part: Only images of this part; default: all.
+        """
+        reasons = (
+            [_UNLABELLED, *map(without_label, PARTS)] if part is None else [without_label(part)]
+        )
+        return sum(self.left_out[reason] for reason in reasons)
 
     def told(self) -> list[str]:
         """Returns the notices and the counts of what is left out."""

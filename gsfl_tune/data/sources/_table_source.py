@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from gsfl_tune.data.sources._base import Reader, Sample, Source, some
+from gsfl_tune.data.sources._base import Reader, Sample, Source, some, without_label
 from gsfl_tune.data.sources._names import Part
 
 
@@ -138,8 +138,7 @@ class TableSource(Source, Generic[Table]):
         outside: list[str] = []
         for row, value in enumerate(table.labels):
             if value is None:
-                of = f" ({table.part} part)" if table.part else ""
-                self.left_out[f"without a label{of}"] += 1
+                self.left_out[without_label(table.part)] += 1
                 continue
             label = self._label(table, value, index)
             if label is None:
