@@ -80,7 +80,7 @@ def plant(folder: Path) -> Planted:
         "tiny": "cross/tiny.png",
         "aspect_ratio": "cross/wide.png",
         "broken": "stripes/broken.png",
-        "outlier": "cross/outlier.png",
+        "outlier": "cross/noise.png",
     }
     shape("circle", 960).point(lambda value: value // 6).save(folder / odd["dark"])
     shape("circle", 961).point(lambda value: 170 + value // 3).save(folder / odd["bright"])

@@ -36,15 +36,23 @@ def test_a_smaller_copy_with_another_label_is_the_first_of_the_copies(issues):
     assert "the same bytes as" in rows[2]["reason"]
 
 
-@pytest.mark.parametrize(
-    "kind", ["dark", "bright", "blurred", "tiny", "aspect_ratio", "outlier", "broken"]
-)
+@pytest.mark.parametrize("kind", ["dark", "bright", "blurred", "tiny", "aspect_ratio", "broken"])
 def test_odd_images_are_found_by_what_is_odd(issues, kind):
     path = issues.planted.odd[kind]
     assert path in issues.paths(kind)
     assert issues.paths(kind)[0] == path
     # Of 90 images, few are odd.
     assert len(issues.paths(kind)) <= 6
+
+
+def test_noise_among_drawings_is_an_outlier(issues):
+    """Only images of another class are as far from their own."""
+    elsewhere = {*issues.planted.wrong, issues.planted.copies[1]}
+    found = [path for path in issues.paths("outlier") if path not in elsewhere]
+    assert found[0] == issues.planted.odd["outlier"]
+    assert len(found) <= 8
+    (row,) = [row for row in issues.rows if row["issue"] == "outlier" and "noise" in row["path"]]
+    assert "from its nearest of cross (1 - cosine); median of the class" in row["reason"]
 
 
 def test_reasons_say_what_was_measured(issues):
