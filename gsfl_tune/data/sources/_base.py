@@ -14,6 +14,7 @@ from PIL import Image
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._names import Part, counted, some
+from gsfl_tune.data.sources._spelling import respelled
 from gsfl_tune.experiment.errors import UserError
 
 __all__ = ["FileSource", "Part", "Reader", "Sample", "Source", "expand", "local_directory", "some"]
@@ -164,6 +165,10 @@ class FileSource(Source):
                 status = file.stat()
                 stamp = (status.st_size, status.st_mtime_ns)
             except OSError:
+                other = respelled(str(file))
+                if other is not None:
+                    self.add(Path(other), label, part, box=box, group=group, name=name)
+                    return
                 stamp = None
         self.files.append(file)
         self.samples.append(Sample(label, part, name or str(file), stamp, group, box))
