@@ -132,6 +132,7 @@ class Evaluation:
             "part": data.part,
             "images": len(data.images),
             "classes": len(data.classes),
+            "unlabelled": data.unlabelled,
             "broken": len(data.broken),
             "broken_images": [asdict(image) for image in data.broken],
             "notices": data.notices,

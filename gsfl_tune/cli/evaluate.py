@@ -106,7 +106,8 @@ def _lines(found: Evaluation) -> Iterator[str]:
     from gsfl_tune.report.evaluation import shown
 
     data = found.data
-    yield f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}"
+    without = f" ({data.unlabelled} more have no label)" if data.unlabelled else ""
+    yield f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}{without}"
     for name, value in found.metrics.items():
         yield f"  {name.replace('_', ' '):<20} {shown(name, value):>9}"
     wrong = len(found.wrong())
@@ -123,7 +124,11 @@ def _lines(found: Evaluation) -> Iterator[str]:
 
 
 def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
-    from gsfl_tune.data.labelled_images import LabelledImages, open_for_evaluation
+    from gsfl_tune.data.labelled_images import (
+        LabelledImages,
+        open_for_evaluation,
+        unlabelled_told,
+    )
     from gsfl_tune.experiment import UserError
 
     side, fit = bundle.preprocessing.side, bundle.preprocessing.fit
@@ -139,4 +144,8 @@ def _open(path: str, overrides: list[str], bundle: Bundle) -> LabelledImages:
 
     config = Experiment.load(path, overrides).defaults().data.model_copy(update={"fit": fit})
     dataset = prepare(config, side=side, parts=("test",), reading=reading)
-    return LabelledImages(dataset.test, dataset.classes, "test", dataset.broken, dataset.notices)
+    unlabelled = dataset.unlabelled_test
+    notices = [*dataset.notices, *unlabelled_told(unlabelled, len(dataset.test))]
+    return LabelledImages(
+        dataset.test, dataset.classes, "test", dataset.broken, notices, unlabelled
+    )

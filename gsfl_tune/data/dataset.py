@@ -109,10 +109,12 @@ class Dataset:
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
-            skipped = f"after {len(self._files.broken)} broken image(s) were skipped: "
+            count = len(self._files.broken)
+            skipped = f"after {count} broken image(s) were skipped: " if count else ""
             lines = [f"{image.path}: {image.reason}" for image in self.broken[:MOST_REASONS]]
             if len(self.broken) > MOST_REASONS:
                 lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
+            lines += self._split_notices
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split if self._config.shots is None else self._few(split, good, grouping)
 
@@ -151,7 +153,7 @@ class Dataset:
 
     @functools.cached_property
     def dropped(self) -> DecodedImages:
-        """Returns images left out because a given part has identical ones."""
+        """Returns images left out because a given part has copies of them."""
         return self._view(self.split.dropped, separate_test=False)
 
     @functools.cached_property
@@ -259,6 +261,11 @@ class Dataset:
             self.name,
             self._geometry.margin,
         )
+
+    @property
+    def unlabelled_test(self) -> int:
+        """Returns the number of images of a given test part that are left out without a label."""
+        return self._source.unlabelled("test") if self.given_test else 0
 
     @functools.cached_property
     def duplicates(self) -> Duplicates:

@@ -101,9 +101,14 @@ class Nearness:
     surely: float
 
     @property
+    def differ(self) -> bool:
+        """Returns whether one of both parts is surely nearer than the other."""
+        return self.surely <= _SURELY
+
+    @property
     def too_near(self) -> bool:
         """Returns whether results on the held-out images would be too optimistic."""
-        return self.nearer >= _NEARER and self.surely <= _SURELY
+        return self.nearer >= _NEARER and self.differ
 
 
 def nearness(

@@ -13,6 +13,7 @@ import numpy as np
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.grouping import (
     Grouping,
+    Nearness,
     alike_clusters,
     copies_of,
     nearest_is_right,
@@ -27,7 +28,7 @@ from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
 from gsfl_tune.experiment.data_config import SplitConfig
 
 # Part of the cache key; change it when other images are found to belong together.
-_VERSION = 3
+_VERSION = 4
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
 _NEAR, _FALL = 0.65, 0.4
@@ -56,17 +57,16 @@ def find_grouping(
         margin: Margin of boxes that are cut out, as a share of their sides; None for whole images.
 
     Returns:
-        None if only byte-identical images belong together: with ``by: image``, if the source gives
-        all parts itself, or if ``auto`` finds rendered images.
+        None if only byte-identical images belong together: with ``by: image``, or if ``auto`` finds
+        rendered images. If the source gives all parts itself, copies alone belong together.
 
     Raises:
         UserError: If the images lack the information that ``by`` needs.
     """
     samples = [source.samples[position] for position in positions]
-    given = {sample.part for sample in samples}
     # Rendered images (whose digests are known) were never photographed in bursts.
     rendered = config.by == "auto" and source.known_digests() is not None
-    if config.by == "image" or rendered or {"validation", "test"} <= given:
+    if config.by == "image" or rendered:
         return None
     theirs = [digests[position] for position in positions]
     cut = "" if margin is None else f" box {margin:.9g}"
@@ -120,6 +120,8 @@ def _find(
 ) -> Grouping:
     copies = copies_of(looks, digests)
     alone = np.arange(len(samples))
+    if {"validation", "test"} <= {sample.part for sample in samples}:
+        return _of_given_parts(samples, digests, looks, config, Grouping(copies, alone))
     match config.by:
         case "group":
             return Grouping(copies, by_group(samples))
@@ -145,6 +147,48 @@ def _find(
     return _as_far_as_the_test_part(samples, digests, looks, config, found)
 
 
+def _of_given_parts(
+    samples: Sequence[Sample],
+    digests: Sequence[bytes],
+    looks: Looks,
+    config: SplitConfig,
+    found: Grouping,
+) -> Grouping:
+    """Says which copies given parts share, and with ``auto`` how near they are to training."""
+    labels = [sample.label for sample in samples]
+    parts = [sample.part for sample in samples]
+    split = divide(labels, parts, digests, config, found)
+    identical = divide(labels, parts, digests, config).dropped
+    notices = []
+    copies = len(np.setdiff1d(split.dropped, identical))
+    if copies:
+        notices.append(
+            f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
+            "or validation part has a copy of another size, compression, brightness or contrast; "
+            "data.split.by: image leaves out byte-identical copies alone"
+        )
+    near = nearness(looks, split.train, split.validation, split.test)
+    if config.by == "auto" and near is not None:
+        notices += _near_told(near, "the given validation images")
+        if near.too_near:
+            notices[-1] += (
+                "; validation is too optimistic, and what is chosen by it may be worse on test: "
+                "data.split.validation: resplit joins it with the training images and holds out "
+                "clusters of similar photographs"
+            )
+    return replace(found, notices=notices)
+
+
+def _near_told(near: Nearness, whose: str) -> list[str]:
+    """Says how near validation and test images are to training images, where they surely differ."""
+    if not near.differ:
+        return []
+    return [
+        f"{whose} are nearer to the training images than test images in "
+        f"{100 * near.nearer:.0f} % of pairs (50 % would be equal)"
+    ]
+
+
 def _as_far_as_the_test_part(
     samples: Sequence[Sample],
     digests: Sequence[bytes],
@@ -167,7 +211,8 @@ def _as_far_as_the_test_part(
     if near is None:
         return found
     if not near.too_near:
-        return found
+        told = _near_told(near, "validation images")
+        return replace(found, notices=[*found.notices, *told])
     told = (
         "single validation images would be more similar to the training images than test images, "
         f"in {near.nearer:.0%} of pairs (50 % would be fair), and validation would be too "

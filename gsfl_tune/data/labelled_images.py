@@ -13,7 +13,7 @@ from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.image_file import PLAIN, Fit, Reading
-from gsfl_tune.data.sources import Source, create_source, detect_source
+from gsfl_tune.data.sources import Part, Source, create_source, detect_source
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -28,6 +28,7 @@ class LabelledImages:
         part: ``test`` if the source has a test part, else ``all``.
         broken: Images that could not be read; they are not in `images`.
         notices: Messages that are no errors, such as on images without a label.
+        unlabelled: Number of images of this part that have no label; they are not in `images`.
     """
 
     images: DecodedImages
@@ -35,6 +36,7 @@ class LabelledImages:
     part: Literal["test", "all"]
     broken: list[BrokenImage]
     notices: list[str]
+    unlabelled: int = 0
 
 
 def open_for_evaluation(
@@ -60,7 +62,8 @@ def open_for_evaluation(
             for whole images.
 
     Raises:
-        UserError: If nothing can be read.
+        UserError: If nothing can be read, or a test part has no label but other parts have: they
+            may have been trained on.
     """
     crop: Literal["none", "box"] = "none" if margin is None else "box"
     config = DataConfig(source=detect_source(str(path)), path=str(path), crop=crop)
@@ -77,11 +80,32 @@ def open_for_evaluation(
         raise UserError("\n".join([*source.told(), *source.problems]))
     part: Literal["test", "all"] = "all"
     positions: Sequence[int] = range(len(source.samples))
-    if any(sample.part == "test" for sample in source.samples):
+    parts = {sample.part for sample in source.samples}
+    if "test" in parts:
         part = "test"
         positions = [i for i in positions if source.samples[i].part == "test"]
+    else:
+        _refuse_trained_on(source, parts)
     how = replace(reading, cut_bottom=source.cut_bottom)
     return _decode(source, positions, Geometry(side, fit, how, margin), cache, part)
+
+
+def _refuse_trained_on(source: Source, parts: set[Part | None]) -> None:
+    """Refuses other images in place of a test part without labels, and says that they are used."""
+    unlabelled = source.unlabelled("test")
+    if unlabelled and source.samples:
+        raise UserError(
+            f"none of {unlabelled:,} images of the test part has a label, so none can be scored; "
+            f"the other {len(source.samples):,} images are not the test part, and a model may have "
+            "been trained on them: name their file or folder to score them all the same"
+        )
+    if not source.samples and source.unlabelled():
+        raise UserError(f"none of {source.unlabelled():,} images has a label")
+    if "train" in parts:
+        source.notices.append(
+            "there is no test part: images of a training part are scored, which a model that was "
+            "trained on them knows"
+        )
 
 
 def _decode(
@@ -111,4 +135,19 @@ def _decode(
         [samples[row].path for row in rows],
         digest=f"evaluation {geometry.key}",
     )
-    return LabelledImages(images, source.classes, part, broken, source.told())
+    unlabelled = source.unlabelled("test" if part == "test" else None)
+    return LabelledImages(
+        images,
+        source.classes,
+        part,
+        broken,
+        [*source.told(), *unlabelled_told(unlabelled, len(positions))],
+        unlabelled,
+    )
+
+
+def unlabelled_told(unlabelled: int, labelled: int) -> list[str]:
+    """Says how many images of how many have no label; nothing where every image has one."""
+    if not unlabelled:
+        return []
+    return [f"{unlabelled:,} of {labelled + unlabelled:,} images have no label and are not scored"]

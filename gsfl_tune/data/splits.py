@@ -27,7 +27,7 @@ class Split:
         train: Images to train on.
         validation: Images to compare trials by.
         test: Images of the final test.
-        dropped: Images left out because a given test or validation part has an identical one.
+        dropped: Images left out because a given test or validation part has a copy.
         spare: Training images beyond ``data.shots`` of their class, which are not used.
         given_validation: Whether the source has a validation part of its own.
         given_test: Whether the source has a test part of its own.

@@ -22,6 +22,10 @@ _CAMERA = re.compile(
     r"(\d{3,})$",
     re.IGNORECASE,
 )
+# Any other name that ends with a counter: Milk_001.
+_SERIES = re.compile(r".*[^\W\d_].*?[-_. ](\d{2,})$")
+# Pieces of a series that is all of its class: one of them can be held out.
+_PIECES = 5
 # Smallest share of images with a known burst for which bursts are used.
 _LEAST_TOLD = 0.5
 
@@ -61,26 +65,35 @@ def by_folder(samples: Sequence[Sample]) -> np.ndarray:
 
 
 def by_time(samples: Sequence[Sample], looks: Looks) -> np.ndarray:
-    """Makes units from class and burst: EXIF times of a camera within a minute, or its counter.
+    """Makes units from class and burst: EXIF times of a camera within a minute, or a counter.
+
+    The counter is that of a camera, or of any series of names (``Milk_001``).
 
     Raises:
         UserError: If most images have neither.
     """
-    found, told = bursts(samples, looks)
+    found, told = bursts(samples, looks, any_name=True)
     if told < _LEAST_TOLD * len(samples):
         raise UserError(
             f"data.split.by: found time, but only {told:,} of {len(samples):,} images say when "
-            "they were taken (EXIF), or have a camera's name and number (IMG_0123)"
+            "they were taken (EXIF), or have a name with a number (IMG_0123, Milk_001)"
         )
     return found
 
 
-def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
+def bursts(
+    samples: Sequence[Sample], looks: Looks, *, any_name: bool = False
+) -> tuple[np.ndarray, int]:
     """Returns the burst of every image, and how many images have one; others are single.
+
+    Neighbouring numbers in names are a burst. Where it would be all images of a class, it is cut
+    into pieces of neighbours, so that the class can be held out.
 
     Args:
         samples: N images.
         looks: Looks of the same images.
+        any_name: Whether any name may have such a number, not only those of cameras. Collections
+            are often numbered without an order, so this is for who asks for it.
     """
     keys: list[Hashable] = [(position,) for position in range(len(samples))]
     series: dict[tuple[Hashable, ...], list[tuple[float, int]]] = {}
@@ -92,12 +105,13 @@ def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
             continue
         folder, name = os.path.split(_file(sample.path))
         stem = os.path.splitext(name)[0]
-        match = _CAMERA.fullmatch(stem)
+        match = _CAMERA.fullmatch(stem) or (_SERIES.fullmatch(stem) if any_name else None)
         if match:
             row = ("name", sample.label, folder, stem[: match.start(1)])
             # Neighbouring numbers are one burst, whatever their times.
             series.setdefault(row, []).append((_BURST_SECONDS * int(match.group(1)), position))
     told = 0
+    sizes = Counter(sample.label for sample in samples)
     for row, members in series.items():
         members.sort()
         told += len(members)
@@ -106,6 +120,10 @@ def bursts(samples: Sequence[Sample], looks: Looks) -> tuple[np.ndarray, int]:
             burst += moment - last > _BURST_SECONDS
             last = moment
             keys[position] = (*row, burst)
+        if row[0] == "name" and burst == 1 and len(members) == sizes[samples[members[0][1]].label]:
+            pieces = max(1, min(_PIECES, len(members) // 2))
+            for place, (_, position) in enumerate(members):
+                keys[position] = (*row, place * pieces // len(members))
     return _numbers(keys), told
 
 

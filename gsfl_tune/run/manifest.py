@@ -70,7 +70,8 @@ class Manifest:
             raise UserError(
                 f"{self.run.path}: the images or their split are not those that the run began "
                 f"with (digest {digest[:12]}, was {known[:12]}); trials on different images "
-                "cannot be compared: begin a new run"
+                "cannot be compared: begin a new run, or continue it with the version of gsfl-tune "
+                "that began it if the images are the same"
             )
 
     def finished(self, experiment: Experiment) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
 from pathlib import Path
@@ -11,7 +12,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from gsfl_tune.export import bundle_from_network, load_bundle
@@ -101,6 +102,84 @@ def test_parquet_gives_what_the_folder_gives(command, bundle_path, folder, tmp_p
     assert found["metrics"] == pytest.approx(expected, abs=1e-6)
 
 
+def rows(
+    folder, tmp_path, name: str, labels: dict[str, str | None], *, mirrored: bool = False
+) -> Path:
+    """A Parquet file of the images of some class folders, with the labels given for them."""
+    images, named = [], []
+    for file in sorted(folder.rglob("*.png")):
+        if file.parent.name in labels:
+            image = Image.open(file)
+            stream = io.BytesIO()
+            (ImageOps.mirror(image) if mirrored else image).save(stream, "PNG")
+            images.append({"bytes": stream.getvalue(), "path": file.name})
+            named.append(labels[file.parent.name])
+    (tmp_path / "files").mkdir(exist_ok=True)
+    pq.write_table(pa.table({"image": images, "label": named}), tmp_path / "files" / name)
+    return tmp_path / "files" / name
+
+
+def test_images_without_a_label_are_counted_of_all(command, bundle_path, folder, tmp_path):
+    labels = {"ant": "ant", "bee": "bee", CLASSES[2]: None}
+    file = rows(folder, tmp_path, "test.parquet", labels)
+    answer = command("evaluate", bundle_path, file, "--json")
+    assert answer.code == 0, answer.err
+    content = json.loads(answer.out)
+    assert (content["images"], content["unlabelled"], content["part"]) == (20, 10, "test")
+    told = "10 of 30 images have no label and are not scored"
+    assert told in content["notices"]
+    assert "left out: 10 rows: without a label (test part) 10" in content["notices"]
+    assert told in answer.err
+    assert "left out: 10 rows" in answer.err
+    text = command("evaluate", bundle_path, file).out
+    assert text.startswith("20 images of 2 classes: the test part of the data (10 more have no")
+    # So says an experiment with the same test part.
+    rows(folder, tmp_path, "train.parquet", {"ant": "ant", "bee": "bee"}, mirrored=True)
+    experiment = tmp_path / "zoo.yaml"
+    experiment.write_text(
+        f"name: zoo\ndata: {{source: parquet, path: '{file.parent}', fit: pad}}\n"
+    )
+    answer = command("evaluate", bundle_path, experiment, "--json")
+    assert answer.code == 0, answer.err
+    assert json.loads(answer.out)["unlabelled"] == 10
+    assert told in answer.err
+
+
+def test_training_images_never_stand_in_for_a_test_part(command, bundle_path, folder, tmp_path):
+    """The files of a competition: its test images have no labels."""
+    train = rows(folder, tmp_path, "train.parquet", {"ant": "ant", "bee": "bee"})
+    test = rows(folder, tmp_path, "test.parquet", {CLASSES[2]: None, CLASSES[3]: None})
+    answer = command("evaluate", bundle_path, train.parent)
+    assert (answer.code, answer.out) == (2, "")
+    assert "none of 20 images of the test part has a label" in answer.err
+    answer = command("evaluate", bundle_path, test)
+    assert (answer.code, "none of 20 images has a label" in answer.err) == (2, True)
+    answer = command("evaluate", bundle_path, train, "--json")
+    assert (answer.code, json.loads(answer.out)["part"]) == (0, "all")
+    assert "images of a training part are scored" in answer.err
+    lines = [
+        f"{file},{'train' if file.parent.name == 'ant' else 'test'},"
+        for file in folder.rglob("*.png")
+    ]
+    lines = [line + ("ant" if ",train," in line else "") for line in lines]
+    (tmp_path / "split.csv").write_text("\n".join(["file_name,split,label", *lines]))
+    answer = command("evaluate", bundle_path, tmp_path / "split.csv")
+    assert answer.code == 2
+    assert "none of 40 images of the test part has a label" in answer.err
+
+
+def test_what_is_left_out_is_counted(command, bundle_path, folder):
+    (folder / "ant" / "notes.txt").touch()
+    (folder / "ant" / "@eaDir").mkdir()
+    (folder / "ant" / "@eaDir" / "thumb.png").write_bytes(b"")
+    answer = command("evaluate", bundle_path, folder, "--json")
+    (told,) = [line for line in json.loads(answer.out)["notices"] if line.startswith("left out: ")]
+    assert "2 files" in told
+    assert ".txt 1" in told
+    assert "in @eaDir/ 1" in told
+    assert told in answer.err
+
+
 def test_an_experiment_means_its_test_split(command, bundle_path, folder, tmp_path):
     file = tmp_path / "zoo.yaml"
     file.write_text(
@@ -133,8 +212,9 @@ def test_a_broken_image_is_named_on_stderr(command, bundle_path, folder):
 def test_unknown_classes_and_missing_data_are_bad_input(command, bundle_path, folder, tmp_path):
     (folder / "ant").rename(folder / "yak")
     answer = command("evaluate", bundle_path, folder)
-    assert answer.code == 2
-    assert "yak" in answer.err
+    assert (answer.code, answer.out) == (2, "")
+    assert "1 of 5 classes are unknown to the bundle: yak" in answer.err
+    assert "10 of 50 images (20.0%) could not be right" in answer.err
     assert command("evaluate", bundle_path, tmp_path / "nothing").code == 2
     assert command("evaluate", bundle_path, tmp_path / "nothing.yaml").code == 2
 

@@ -197,8 +197,10 @@ def test_what_follows_from_the_facts():
 
 def test_a_search_of_images_keeps_its_file_and_resumes(process, command, folder, here):
     settings = [word for text in SMALL for word in ("--set", text)]
+    (folder / "robin" / "notes.txt").touch()
     answer = process("search", folder, *settings)
     assert answer.code == 0, answer.err + answer.out
+    assert "left out: 1 file: .txt 1" in answer.out + answer.err
     run = here / "runs" / "my-birds"
     kept = run / "starter.yaml"
     assert f"wrote the experiment: {kept}" in answer.out

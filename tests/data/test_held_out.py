@@ -131,6 +131,97 @@ def test_numbers_of_a_camera_tell_bursts_too(tmp_path, cache):
     assert all(len(parts) == 1 for parts in bursts.values())
 
 
+def test_a_series_of_names_is_held_out_in_pieces_of_neighbours(tmp_path, cache):
+    """Without a gap a series is a whole class; with gaps its runs are held out whole."""
+    root = tmp_path / "data"
+    for number in range(1, 21):
+        save_scene(root / "milk" / f"Milk_{number:03d}.png", number)
+    for burst in range(10):
+        for number in range(3):
+            file = root / "bread" / f"Bread {20 * burst + number:03d}.png"
+            save_scene(file, 100 + 10 * burst + number)
+    dataset = prepare(configure("folder", root, split={"by": "time"}), cache_dir=cache)
+    numbers: dict[str, list[int]] = {"train": [], "validation": [], "test": []}
+    runs: dict[int, set[str]] = {}
+    for path, part in parts_of(dataset).items():
+        number = int(Path(path).stem[-3:])
+        if Path(path).parent.name == "milk":
+            numbers[part].append(number)
+        else:
+            runs.setdefault(number // 20, set()).add(part)
+    assert len(runs) == 10
+    assert all(len(parts) == 1 for parts in runs.values())
+    assert set.union(*runs.values()) == {"train", "validation", "test"}
+    for part in ("validation", "test"):
+        first = min(numbers[part])
+        assert sorted(numbers[part]) == list(range(first, first + 4))
+    # Many collections are numbered in no order, so these names alone change no split.
+    auto, image = (
+        prepare(configure("folder", root, split={"by": by}), cache_dir=cache)
+        for by in ("auto", "image")
+    )
+    assert auto.digest == image.digest
+
+
+def test_a_class_of_one_camera_series_can_be_held_out(tmp_path, cache):
+    root = tmp_path / "data"
+    for label, name in enumerate("ab"):
+        for number in range(20):
+            save_scene(root / name / f"IMG_{number:04d}.png", 100 * label + number)
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    counts = dataset.summary()["class_counts"]
+    assert all(count == {"train": 12, "validation": 4, "test": 4} for count in counts.values())
+
+
+def given_parts(root: Path, *, near: bool) -> Path:
+    """Three given parts; with `near` the validation images are training images, a bit changed."""
+    for label, name in enumerate("ab"):
+        for number in range(30):
+            seed = 1000 * label + number
+            save_scene(root / "train" / name / f"{number}.png", seed)
+            save_scene(root / "test" / name / f"{number}.png", 200 + seed)
+            image = scene(400 + seed)
+            if near:
+                image = Image.blend(scene(seed), image, 0.35)
+            (root / "val" / name).mkdir(parents=True, exist_ok=True)
+            image.save(root / "val" / name / f"{number}.png")
+    return root
+
+
+def test_a_given_validation_part_that_is_too_near_is_pointed_out(tmp_path, cache):
+    dataset = prepare(
+        configure("folder", given_parts(tmp_path / "near", near=True)), cache_dir=cache
+    )
+    (told,) = [line for line in dataset.notices if "nearer to the training images" in line]
+    assert told.startswith("the given validation images are nearer to the training images than")
+    assert "validation is too optimistic" in told
+    assert "data.split.validation: resplit" in told
+    # It is a word only.
+    assert dataset.summary()["counts"] == {"train": 60, "validation": 60, "test": 60}
+    root = given_parts(tmp_path / "far", near=False)
+    told = prepare(configure("folder", root), cache_dir=cache).notices
+    assert not any("nearer to the training images" in line for line in told)
+
+
+def test_a_copy_of_a_given_part_is_left_out_of_training(tmp_path, cache):
+    root = given_parts(tmp_path / "data", near=False)
+    kept = prepare(configure("folder", root), cache_dir=cache).digest
+    for part, number in (("test", 3), ("val", 5)):
+        image = Image.open(root / part / "a" / f"{number}.png")
+        image.resize((100, 75)).save(root / "train" / "a" / f"copy-{part}.jpg", quality=60)
+    # A copy of a test image in the validation part, with another label.
+    scene(1208).resize((120, 90)).save(root / "val" / "a" / "copy.jpg")
+    dataset = prepare(configure("folder", root), cache_dir=cache)
+    copies = {"train/a/copy-test.jpg", "train/a/copy-val.jpg", "val/a/copy.jpg"}
+    assert {path.removeprefix(f"{root}/") for path in dataset.duplicates.dropped} == copies
+    assert dataset.summary()["counts"] == {"train": 60, "validation": 60, "test": 60}
+    assert dataset.digest == kept
+    (told,) = [line for line in dataset.notices if "left out" in line]
+    assert told.startswith("3 images are left out, of which a given test or validation part has a")
+    alone = prepare(configure("folder", root, split={"by": "image"}), cache_dir=cache)
+    assert alone.summary()["counts"] == {"train": 62, "validation": 61, "test": 60}
+
+
 def test_groups_of_a_column_and_folders(tmp_path, cache):
     rows = []
     for animal in range(30):
@@ -222,6 +313,19 @@ def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advis
     config = config.model_copy(update={"path": str(Path(REAL or "") / name / "train.parquet")})
     notices = prepare(config, cache_dir=photographs).notices
     assert any("photographs probably come in bursts" in line for line in notices) == advised
+
+
+@real_data
+@pytest.mark.parametrize(("name", "share"), [("grocery", 37), ("clothing", 60)])
+def test_how_near_the_published_validation_part_is_to_training(photographs, name, share):
+    """Grocery's is from elsewhere too, as its test part: nothing is to be advised."""
+    dataset = prepare(real(name), cache_dir=photographs)
+    told = (
+        "the given validation images are nearer to the training images than test images in "
+        f"{share} % of pairs (50 % would be equal)"
+    )
+    assert told in dataset.notices
+    assert not dataset.duplicates.dropped
 
 
 @real_data

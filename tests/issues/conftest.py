@@ -80,6 +80,7 @@ def plant(folder: Path) -> Planted:
         "tiny": "cross/tiny.png",
         "aspect_ratio": "cross/wide.png",
         "broken": "stripes/broken.png",
+        "outlier": "cross/noise.png",
     }
     shape("circle", 960).point(lambda value: value // 6).save(folder / odd["dark"])
     shape("circle", 961).point(lambda value: 170 + value // 3).save(folder / odd["bright"])
@@ -87,6 +88,8 @@ def plant(folder: Path) -> Planted:
     soft.save(folder / odd["blurred"])
     shape("cross", 963).resize((24, 24)).save(folder / odd["tiny"])
     shape("cross", 964).resize((400, SIDE)).save(folder / odd["aspect_ratio"])
+    noise = np.random.default_rng(965).integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(folder / odd["outlier"])
     (folder / odd["broken"]).write_bytes(b"nothing")
     shutil.copy(folder / "stripes" / "00.png", folder / "stripes" / "twin.png")
     # A class with few images, and with a name that must not become markup.

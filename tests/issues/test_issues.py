@@ -45,6 +45,16 @@ def test_odd_images_are_found_by_what_is_odd(issues, kind):
     assert len(issues.paths(kind)) <= 6
 
 
+def test_noise_among_drawings_is_an_outlier(issues):
+    """Only images of another class are as far from their own."""
+    elsewhere = {*issues.planted.wrong, issues.planted.copies[1]}
+    found = [path for path in issues.paths("outlier") if path not in elsewhere]
+    assert found[0] == issues.planted.odd["outlier"]
+    assert len(found) <= 8
+    (row,) = [row for row in issues.rows if row["issue"] == "outlier" and "noise" in row["path"]]
+    assert "from its nearest of cross (1 - cosine); median of the class" in row["reason"]
+
+
 def test_reasons_say_what_was_measured(issues):
     reasons = {row["issue"]: row["reason"] for row in reversed(issues.rows)}
     assert "24 x 24 pixels, enlarged to 96; the shorter side of most is 96" in reasons["tiny"]
@@ -66,7 +76,7 @@ def test_the_table_and_the_json_say_the_same(issues):
     assert [
         {key: str(value) for key, value in each.items()} for each in issues.answer["issues"]
     ] == issues.rows
-    assert issues.answer["images"] == 3 * 24 + 2 + 2 + 5 + 1 + 5
+    assert issues.answer["images"] == 3 * 24 + 2 + 2 + 6 + 1 + 5
     assert all(0 <= float(row["score"]) <= 1 for row in issues.rows)
     counts = issues.answer["counts"]
     assert counts["label"] == len(issues.paths("label"))

@@ -13,7 +13,7 @@ from PIL import Image
 
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.sources._base import Reader, Sample, Source
-from gsfl_tune.data.sources._names import Part, some
+from gsfl_tune.data.sources._names import Part, normal, some
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import Plugin, PluginError, plugins
@@ -47,7 +47,7 @@ class _AddedSource(Source):
         super().__init__()
         self._plugin = plugin
         self._inner = inner
-        self.classes = list(inner.classes)
+        self.classes = [normal(name) for name in inner.classes]
         self.samples = list(inner.samples)
         self.problems = [f"{plugin}: {problem}" for problem in inner.problems]
         self.notices = list(inner.notices)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gsfl_tune.data.sources._names import normal
 from gsfl_tune.experiment.errors import UserError
 
 # The one of the four certainties of CUB's annotators for "not visible".
@@ -96,7 +97,7 @@ def _numbers(file: Path, line: int, *words: str) -> list[float]:
 
 
 def numbered_lines(file: Path) -> dict[str, str]:
-    """Reads lines of ``number text``.
+    """Reads lines of ``number text``, in the composed form (NFC).
 
     Returns:
         The text by number, in the order of the file.
@@ -105,7 +106,7 @@ def numbered_lines(file: Path) -> dict[str, str]:
         UserError: If a line has no text, or a number appears twice.
     """
     rows: dict[str, str] = {}
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+    for number, line in enumerate(normal(file.read_text(encoding="utf-8")).splitlines(), start=1):
         if not line.strip():
             continue
         key, _, value = line.strip().partition(" ")

@@ -14,12 +14,21 @@ from PIL import Image
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._names import Part, counted, some
+from gsfl_tune.data.sources._spelling import respelled
 from gsfl_tune.experiment.errors import UserError
 
 __all__ = ["FileSource", "Part", "Reader", "Sample", "Source", "expand", "local_directory", "some"]
 
 # The content of an image file, or an image that was never a file. Called in worker threads.
 Reader = Callable[[], "bytes | Image.Image"]
+
+PARTS: tuple[Part, ...] = ("train", "validation", "test")
+_UNLABELLED = "without a label"
+
+
+def without_label(part: Part | None) -> str:
+    """Returns the reason in `Source.left_out` of images of a part that have no label."""
+    return _UNLABELLED + (f" ({part} part)" if part else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,17 @@ class Source(ABC):
             self.known_groups = [self.known_groups[label] for label in used]
         self.samples = [replace(each, label=order[each.label]) for each in self.samples]
 
+    def unlabelled(self, part: Part | None = None) -> int:
+        """Counts what is left out because it has no label.
+
+        Args:
+            part: Only images of this part; default: all.
+        """
+        reasons = (
+            [_UNLABELLED, *map(without_label, PARTS)] if part is None else [without_label(part)]
+        )
+        return sum(self.left_out[reason] for reason in reasons)
+
     def told(self) -> list[str]:
         """Returns the notices and the counts of what is left out."""
         if not self.left_out:
@@ -145,6 +165,10 @@ class FileSource(Source):
                 status = file.stat()
                 stamp = (status.st_size, status.st_mtime_ns)
             except OSError:
+                other = respelled(str(file))
+                if other is not None:
+                    self.add(Path(other), label, part, box=box, group=group, name=name)
+                    return
                 stamp = None
         self.files.append(file)
         self.samples.append(Sample(label, part, name or str(file), stamp, group, box))

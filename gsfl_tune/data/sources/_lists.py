@@ -10,6 +10,7 @@ from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
 from gsfl_tune.data.sources._attributes import numbered_lines, read_attributes, read_parts
 from gsfl_tune.data.sources._base import FileSource, local_directory, some
+from gsfl_tune.data.sources._names import normal
 from gsfl_tune.experiment.errors import UserError
 
 BOXES = "bounding_boxes.txt"
@@ -125,8 +126,9 @@ def _boxes(file: Path) -> dict[str, Box]:
 
 
 def text_lines(file: Path) -> list[str]:
-    """Returns the lines of a file that are not empty."""
-    return [line for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    """Returns the lines of a file that are not empty, in the composed form (NFC)."""
+    text = normal(file.read_text(encoding="utf-8"))
+    return [line for line in text.splitlines() if line.strip()]
 
 
 def matrix(file: Path, key: str) -> Any:

@@ -11,7 +11,8 @@ from pathlib import Path
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import Part
 from gsfl_tune.data.sources._columns import told_part
-from gsfl_tune.data.sources._names import some
+from gsfl_tune.data.sources._names import normal, some
+from gsfl_tune.data.sources._spelling import respelled
 from gsfl_tune.data.sources._walk import walk
 
 # Number of rows that are tested to choose among several folders.
@@ -94,7 +95,7 @@ class Locator:
         folder, name = os.path.split(path)
         if folder not in self._listed:
             self._listed[folder] = _stems(folder)
-        names = self._listed[folder].get(name, [])
+        names = self._listed[folder].get(normal(name), [])
         if len(names) > 1:
             raise NotFound(f"several files are called {name}: {some(names)}; name the suffix")
         return _stat(os.path.join(folder, names[0])) if names else None
@@ -106,13 +107,15 @@ class Locator:
             for found in walk(self._below).images if self._below.is_dir() else []:
                 path = (*found.folders, found.file.name)
                 for name in {found.file.name, found.file.stem}:
-                    self._index.setdefault(name, []).append(path)
+                    self._index.setdefault(normal(name), []).append(path)
         for form in _forms(value):
-            *folders, name = [piece for piece in form.split("/") if piece not in ("", ".")] or [""]
+            *folders, name = [
+                piece for piece in normal(form).split("/") if piece not in ("", ".")
+            ] or [""]
             found_paths = [
                 path
                 for path in self._index.get(name, [])
-                if list(path[-1 - len(folders) : -1]) == folders
+                if [*map(normal, path[-1 - len(folders) : -1])] == folders
             ]
             told = part or self._told
             if told is not None:
@@ -172,7 +175,8 @@ def _stat(path: str) -> tuple[str, Stamp] | None:
     try:
         status = os.stat(path)
     except (OSError, ValueError):
-        return None
+        other = respelled(path)
+        return None if other is None else _stat(other)
     return (path, (status.st_size, status.st_mtime_ns)) if not os.path.isdir(path) else None
 
 
@@ -186,5 +190,5 @@ def _stems(folder: str) -> dict[str, list[str]]:
     for name in names:
         stem, suffix = os.path.splitext(name)
         if suffix.lower() in _SUFFIXES:
-            found.setdefault(stem, []).append(name)
+            found.setdefault(normal(stem), []).append(name)
     return found

@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Generic, TypeVar
 
-from gsfl_tune.data.sources._base import Reader, Sample, Source, some
+from gsfl_tune.data.sources._base import Reader, Sample, Source, some, without_label
 from gsfl_tune.data.sources._names import Part
+from gsfl_tune.data.sources._spelling import respelled
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,10 @@ class LabelledTable:
         if not name or self.folder is None:
             return None
         file = self.folder / name  # an absolute path is not changed
-        return file if file.is_file() else None
+        if not file.is_file():
+            other = respelled(str(file))
+            return None if other is None else Path(other)
+        return file
 
     def stamp_of(self, row: int) -> tuple[int, int] | None:
         """Returns size and time of change of the file with a row's image."""
@@ -138,8 +142,7 @@ class TableSource(Source, Generic[Table]):
         outside: list[str] = []
         for row, value in enumerate(table.labels):
             if value is None:
-                of = f" ({table.part} part)" if table.part else ""
-                self.left_out[f"without a label{of}"] += 1
+                self.left_out[without_label(table.part)] += 1
                 continue
             label = self._label(table, value, index)
             if label is None:

@@ -216,6 +216,10 @@ def _label_column(schema: pa.Schema, features: dict[str, Any], name: str, given:
                 f"{name}: several columns may hold the labels: {some(shown, 20)}; "
                 "data.label_column names the one that is meant"
             )
+    for column in ("label", "labels"):
+        # A column without any value, as in test files of competitions.
+        if column in schema.names and pa.types.is_null(schema.field(column).type):
+            return column
     raise UserError(
         f"{name}: expected a column of labels (integers or strings), found {_described(schema)}"
     )

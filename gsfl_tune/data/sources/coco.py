@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
-from gsfl_tune.data.sources._base import FileSource, expand, some
+from gsfl_tune.data.sources._base import FileSource, expand, some, without_label
 from gsfl_tune.data.sources._coco import Annotation, CocoFile, Key, read_coco
 from gsfl_tune.data.sources._described import (
     Description,
@@ -119,7 +119,6 @@ class CocoSource(FileSource):
         for annotation in content.annotations:
             of_image.setdefault(annotation.image, []).append(annotation)
         chosen = []
-        unlabelled = "without a label" + (f" ({file.part} part)" if file.part else "")
         for image in content.images:
             found = of_image.get(image, [])
             if len({annotation.category for annotation in found}) > 1:
@@ -127,7 +126,7 @@ class CocoSource(FileSource):
             elif found:
                 chosen.append(found[0])
             else:
-                self.left_out[unlabelled] += 1
+                self.left_out[without_label(file.part)] += 1
         if not content.annotations and file.part is not None:
             self.notices.append(
                 f"{file.file} has no annotations: there is no {file.part} part, and one is taken "

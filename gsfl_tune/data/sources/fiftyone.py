@@ -144,7 +144,9 @@ def _open(folder: Path, part: Part | None, listings: list[tuple[Listing, list[st
     listing = walk(folder / "data")
     problems: list[str] = []
     listings.append((listing, problems))
-    files = {str(found.file.relative_to(folder / "data")): found for found in listing.images}
+    files = {
+        normal(str(found.file.relative_to(folder / "data"))): found for found in listing.images
+    }
     by_stem: dict[str, list[str]] = {}
     for name in files:
         by_stem.setdefault(str(Path(name).with_suffix("")), []).append(name)
@@ -154,7 +156,8 @@ def _open(folder: Path, part: Part | None, listings: list[tuple[Listing, list[st
     wrong: list[str] = []
     several: list[str] = []
     for key, target in targets.items():
-        names = [key] if key in files else by_stem.get(key, [])
+        spelt = normal(key)
+        names = [spelt] if spelt in files else by_stem.get(spelt, [])
         used.update(names)
         if len(names) > 1:
             several.append(f"{key} ({', '.join(sorted(names))})")

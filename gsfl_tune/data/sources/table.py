@@ -12,7 +12,7 @@ import numpy as np
 
 from gsfl_tune.data.annotations import Annotations
 from gsfl_tune.data.image_file import Box
-from gsfl_tune.data.sources._base import FileSource, Part, expand, some
+from gsfl_tune.data.sources._base import FileSource, Part, expand, some, without_label
 from gsfl_tune.data.sources._columns import Given, Roles, described, find_roles, is_part, told_part
 from gsfl_tune.data.sources._described import Description, find_descriptions, is_csv, is_jsonl
 from gsfl_tune.data.sources._labels import (
@@ -45,6 +45,12 @@ class _Table:
     @property
     def name(self) -> str:
         return self.rows.name
+
+    def part_of(self, row: int) -> Part | None:
+        if self.roles.split is None:
+            return self.description.part
+        cell = self.rows.values[self.roles.split][row]
+        return None if cell is None else told_part(str(cell).strip())
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,7 +225,7 @@ class TextTableSource(FileSource):
                     if table.roles.labelled:
                         label = label_of(table.rows, table.roles, row)
                     if label is None:
-                        self.left_out[_unlabelled(table)] += 1
+                        self.left_out[without_label(table.part_of(row))] += 1
                 except Several:
                     self.left_out["with several labels"] += 1
                 except Odd as error:
@@ -232,9 +238,9 @@ class TextTableSource(FileSource):
         for table, labels in zip(tables, found, strict=True):
             whole.append(every[start : start + len(labels)])
             start += len(labels)
-            minus = sum(a is not None and b is None for a, b in zip(labels, whole[-1], strict=True))
-            if minus:
-                self.left_out[_unlabelled(table)] += minus
+            for row, (before, label) in enumerate(zip(labels, whole[-1], strict=True)):
+                if before is not None and label is None:
+                    self.left_out[without_label(table.part_of(row))] += 1
         return whole
 
     def _entries(self, table: _Table, labels: Sequence[Label | None]) -> list[_Entry]:
@@ -389,8 +395,3 @@ def _part_of_folders(name: str) -> Part | None:
     """Returns the part in the folder names of a path, the nearest first."""
     folders = reversed(Path(name.replace("\\", "/")).parts[:-1])
     return next((part for part in map(told_part, folders) if part is not None), None)
-
-
-def _unlabelled(table: _Table) -> str:
-    part = table.description.part
-    return "without a label" + (f" ({part} part)" if part else "")

@@ -43,6 +43,15 @@ def test_the_official_layout(root, cache, inside):
     assert not dataset.given_validation
 
 
+def test_a_subset_with_the_list_of_all_classes_leaves_the_others_out(root, cache):
+    with (root / "classes.txt").open("a") as file:
+        file.write("3 003.Sooty_Albatross\n")
+    dataset = prepare(configure("cub", root), cache_dir=cache)
+    assert dataset.classes == ["Black footed Albatross", "Laysan Albatross"]
+    assert any("1 of 3 classes have no images" in notice for notice in dataset.notices)
+    assert any("Sooty Albatross" in notice for notice in dataset.notices)
+
+
 def test_boxes_come_along(root, cache):
     assert all(sample.box is None for sample in CubSource(str(root)).samples)
     lines = [f"{number} {number}.0 2.0 3.0 4.0\n" for number in range(1, 17)]
