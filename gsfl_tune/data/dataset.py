@@ -346,6 +346,7 @@ class Dataset:
             "known_groups": self.known_groups,
             "class_text": texts and dict(zip(self.classes, texts, strict=True)),
             "notices": self.notices,
+            "split_notices": self._split_notices,
             "broken": [{"path": image.path, "reason": image.reason} for image in self.broken],
             "duplicates": {
                 "groups": self.duplicates.groups,
