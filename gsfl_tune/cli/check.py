@@ -70,6 +70,8 @@ def _data(experiment: Experiment) -> list[str]:
 
     from gsfl_tune.data import cache_directory
     from gsfl_tune.data.exclude import leave_out
+    from gsfl_tune.data.held_out import told_before
+    from gsfl_tune.data.preparation import settle_validation
     from gsfl_tune.data.sources import create_source
     from gsfl_tune.experiment import UserError
 
@@ -85,9 +87,17 @@ def _data(experiment: Experiment) -> list[str]:
     parts = Counter(sample.part for sample in source.samples)
     told = [f"{part} {parts[part]:,}" for part in ("train", "validation", "test") if parts[part]]
     counts = f" ({', '.join(told)})" if told else ""
+    settle_validation(source, config.split)
+    measured = told_before(source, config.split, cache_directory())
+    if measured is None and config.split.by == "auto":
+        measured = [
+            "`gsfl-tune data` and the search measure how near validation images are to training "
+            "images (data.split.by: auto)"
+        ]
     return [
         f"Data: {len(source.classes)} classes, {len(source.samples):,} images{counts}",
         *(f"Data: {notice}" for notice in source.told()),
+        *(f"Data: {notice}" for notice in measured or ()),
         *(f"Warning: {problem}" for problem in source.problems),
     ]
 

@@ -6,7 +6,7 @@ import argparse
 import json
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from functools import partial
 from itertools import chain
@@ -18,7 +18,7 @@ from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, positive, 
 if TYPE_CHECKING:
     from gsfl_tune.activity import Activity
     from gsfl_tune.activity.display import Display
-    from gsfl_tune.data.named_images import NamedImages
+    from gsfl_tune.data.named_images import NotFound
     from gsfl_tune.export import Bundle, ImageError, LazyImage, Prediction
     from gsfl_tune.export.prediction_files import PredictionFile
 
@@ -90,8 +90,15 @@ class Predict(Command):
             names = chain(args.images, chain.from_iterable(map(names_of_list, args.files_from)))
             named = NamedImages(names, allow_url=args.allow_url)
             tables = _tables(args, bundle, threshold, stack)
-            with activity("predicting") as progress:
-                task = _Task(named, display, progress)
+            found: Iterable[str | NotFound] = named
+            total = None
+            # A list may still be written, so its images are predicted as they come.
+            if not args.files_from:
+                with activity("listing the images"):
+                    found = list(named)
+                total = len(found)
+            with activity("predicting", total, "images") as progress:
+                task = _Task(found, display, progress)
                 predictions = bundle.stream(
                     task.images(), top=args.top, on_error=task.fail, threshold=threshold
                 )
@@ -111,7 +118,9 @@ class Predict(Command):
 class _Task:
     """Counts images, reports problems with them, and shows the progress."""
 
-    def __init__(self, named: NamedImages, display: Display, progress: Activity) -> None:
+    def __init__(
+        self, named: Iterable[str | NotFound], display: Display, progress: Activity
+    ) -> None:
         self._named = named
         self._display = display
         self._progress = progress
@@ -137,14 +146,20 @@ class _Task:
         """Counts and reports an image that cannot be read."""
         self.failed += 1
         self.missing += error.missing
+        self._show()
         self._display.say(str(error))
 
     def count(self, predictions: Iterator[Prediction]) -> Iterator[Prediction]:
         """Counts predictions and passes them on."""
         for prediction in predictions:
             self.done += 1
-            self._progress.what = f"predicting, {self.done:,} images so far"
+            self._show()
             yield prediction
+
+    def _show(self) -> None:
+        self._progress.done = self.done + self.failed
+        if self._progress.total is None:
+            self._progress.what = f"predicting, {self._progress.done:,} images so far"
 
 
 def _tables(

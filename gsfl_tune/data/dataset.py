@@ -68,7 +68,7 @@ class Dataset:
         self._files = DecodedFiles(
             source, self._identities, geometry, cache, config.max_broken, self.name, progress
         )
-        self._split_notices: list[str] = []
+        self.split_notices: list[str] = []
 
     @property
     def class_count(self) -> int:
@@ -105,7 +105,7 @@ class Dataset:
             self.name,
             self._geometry.margin,
         )
-        self._split_notices = [] if grouping is None else list(grouping.notices)
+        self.split_notices = [] if grouping is None else list(grouping.notices)
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
@@ -114,7 +114,7 @@ class Dataset:
             lines = [f"{image.path}: {image.reason}" for image in self.broken[:MOST_REASONS]]
             if len(self.broken) > MOST_REASONS:
                 lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
-            lines += self._split_notices
+            lines += self.split_notices
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split if self._config.shots is None else self._few(split, good, grouping)
 
@@ -351,7 +351,7 @@ class Dataset:
         counts = np.bincount(trained, minlength=self.class_count)
         found: list[str | None] = [
             *self._source.told(),
-            *self._split_notices,
+            *self.split_notices,
             shots_told(self._config.shots, len(self.split.spare), counts),
             missing_classes(self.classes, "validation", labels, given=self.given_validation),
             missing_classes(self.classes, "test", self.test.labels, given=self.given_test),

@@ -91,7 +91,40 @@ def find_grouping(
     what = f"what belongs together in {name}, {len(samples):,} images"
     with acquire(file, build, what=what) as path, np.load(path, allow_pickle=False) as stored:
         notices = json.loads(str(stored["notices"]))
-        return Grouping(stored["copies"], stored["units"], notices)
+        found = Grouping(stored["copies"], stored["units"], notices)
+    with acquire(
+        _told_file(source, config, cache),
+        lambda target: _write(target, notices),
+        what="what was said of a split",
+    ):
+        return found
+
+
+def told_before(source: Source, config: SplitConfig, cache: Path) -> list[str] | None:
+    """Returns what `find_grouping` said of these images, without reading one; None if unknown.
+
+    Args:
+        source: The images; `settle_validation` was called.
+        config: The section ``data.split``.
+        cache: The cache directory.
+    """
+    try:
+        found = json.loads(_told_file(source, config, cache).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return [str(line) for line in found]
+
+
+def _told_file(source: Source, config: SplitConfig, cache: Path) -> Path:
+    """Names the notices by sizes and times of change of the files instead of their content."""
+    key = hashlib.blake2b(f"{_VERSION} {config.model_dump_json()}".encode(), digest_size=16)
+    for each in source.samples:
+        key.update(f"{each.label} {each.part} {each.group} {each.stamp} {each.path}\n".encode())
+    return cache / "splits" / f"{key.hexdigest()}.told"
+
+
+def _write(target: Path, notices: list[str]) -> None:
+    target.write_text(json.dumps(notices), encoding="utf-8")
 
 
 def belonging(
@@ -211,8 +244,7 @@ def _as_far_as_the_test_part(
     if near is None:
         return found
     if not near.too_near:
-        told = _near_told(near, "validation images")
-        return replace(found, notices=[*found.notices, *told])
+        return replace(found, notices=[*found.notices, *_near_told(near, "validation images")])
     told = (
         "single validation images would be more similar to the training images than test images, "
         f"in {near.nearer:.0%} of pairs (50 % would be fair), and validation would be too "

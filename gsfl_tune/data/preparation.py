@@ -52,7 +52,7 @@ def prepare(
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):
             source = leave_out(create_source(config, cache), config)
-            _settle_validation(source, config.split)
+            settle_validation(source, config.split)
             contents = read_contents(source, cache)
     except OSError as error:
         raise disk_error(error, cache) from error
@@ -105,7 +105,7 @@ def _reading(source: Source, contents: Contents, config: DataConfig) -> Reading:
     )
 
 
-def _settle_validation(source: Source, config: SplitConfig) -> None:
+def settle_validation(source: Source, config: SplitConfig) -> None:
     """Treats a given validation part as ``data.split.validation`` says."""
     given = sum(sample.part == "validation" for sample in source.samples)
     if config.validation == "given" and not given and source.samples:

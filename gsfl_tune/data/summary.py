@@ -45,6 +45,7 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "known_groups": dataset.known_groups,
         "class_text": texts and dict(zip(dataset.classes, texts, strict=True)),
         "notices": dataset.notices,
+        "split_notices": dataset.split_notices,
         "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
         "duplicates": {
             "groups": dataset.duplicates.groups,

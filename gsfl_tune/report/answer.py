@@ -263,6 +263,7 @@ def _looks(files: RunFiles) -> Iterator[str]:
     conflicting = (files.data.get("duplicates") or {}).get("conflicting") or ()
     if conflicting:
         yield f"{len(conflicting)} sets of identical images have different labels."
+    yield from files.data.get("split_notices") or ()
     yield from files.problems
 
 

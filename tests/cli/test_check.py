@@ -6,6 +6,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from gsfl_tune.cli import main
+from tests.data.test_held_out import given_parts
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 TEXT = """name: t
@@ -162,6 +163,26 @@ def test_what_the_data_holds_is_said_without_reading_it(file, tmp_path, capsys):
     assert "Data: 2 classes, 3 images (train 2, test 1)" in lines
     assert f"Data: data.source: auto: {photos} is read as folder" in lines
     assert "Data: left out: 3 files: .txt 3" in lines
+
+
+def test_what_was_measured_of_the_split_is_said_again(file, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    root = given_parts(tmp_path / "photographs", near=True)
+    file.write_text(TEXT.replace("{source: typefaces,", f"{{path: '{root}',"))
+    main(["check", str(file)])
+    before = capsys.readouterr().out
+    assert "Data: `gsfl-tune data` and the search measure how near validation images are" in before
+    assert "% of pairs" not in before
+    assert main(["data", str(file), "--sheet", str(tmp_path / "sheet.png")]) == 0
+    capsys.readouterr()
+    main(["check", str(file)])
+    after = capsys.readouterr().out
+    assert "Data: the given validation images are nearer to the training images than test" in after
+    assert "data.split.validation: resplit" in after
+    assert "the search measure" not in after
+    # Other settings of the split were not measured.
+    main(["check", str(file), "--set", "data.split.validation=resplit"])
+    assert "Data: `gsfl-tune data` and the search measure" in capsys.readouterr().out
 
 
 def test_classes_of_parquet_files_are_read_from_their_schema(file, tmp_path, capsys):

@@ -4,6 +4,8 @@ import json
 import shutil
 import tarfile
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -105,6 +107,19 @@ def test_bad_input(command, folder, arguments, message):
     assert answer.code == 2
     assert message in answer.err
     assert "Traceback" not in answer.err
+
+
+def test_a_path_with_brackets_is_a_path(command, folder, tmp_path):
+    images = [
+        {"bytes": file.read_bytes(), "path": file.name} for file in sorted(folder.rglob("*.png"))
+    ]
+    (tmp_path / "birds [2024]").mkdir()
+    file = tmp_path / "birds [2024]" / "a [1].parquet"
+    pq.write_table(pa.table({"image": images, "label": ["robin"] * 10 + ["wren"] * 8}), file)
+    for path in (file.parent, file):
+        answer = command("data", path, "--json")
+        assert answer.code == 0, answer.err
+        assert json.loads(answer.out)["classes"] == ["robin", "wren"]
 
 
 def test_shards_by_braces(command, tmp_path):

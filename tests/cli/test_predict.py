@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import pty
+import re
 import shutil
 import subprocess
 import sys
@@ -223,6 +226,41 @@ def test_a_table_that_cannot_be_written_is_bad_input(command, bundle_path, image
     old.write_text("old")
     answer = command("predict", bundle_path, "--files-from", tmp_path / "none", "--csv", old)
     assert (answer.code, old.read_text()) == (2, "old")
+
+
+def shown_on_a_terminal(bundle_path, *arguments) -> str:
+    """Everything that standard error shows while it is a terminal."""
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [sys.executable, "-m", "gsfl_tune", "predict", str(bundle_path), *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=theirs,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "TERM": "xterm", "COLUMNS": "100"},
+    ) as process:
+        os.close(theirs)
+        shown = b""
+        # Reading fails when the other side is closed.
+        with contextlib.suppress(OSError):
+            while block := os.read(ours, 4096):
+                shown += block
+    os.close(ours)
+    assert process.returncode == 0, shown
+    return shown.decode()
+
+
+def test_a_terminal_shows_how_much_is_done(bundle_path, images, tmp_path):
+    (tmp_path / "many").mkdir()
+    for number in range(500):
+        os.link(images[1], tmp_path / "many" / f"{number}.png")
+    shown = shown_on_a_terminal(bundle_path, tmp_path / "many")
+    found = re.findall(r"predicting: ([\d,]+)/500 images", shown)
+    done = [int(each.replace(",", "")) for each in found]
+    assert done == sorted(done)
+    assert any(0 < each < 500 for each in done)
+    # How long a list is, is not known before its end.
+    (tmp_path / "names").write_text("\n".join(map(str, (tmp_path / "many").iterdir())))
+    shown = shown_on_a_terminal(bundle_path, "--files-from", tmp_path / "names")
+    assert re.search(r"predicting, [\d,]+ images so far", shown)
 
 
 def test_images_of_a_server(command, bundle_path, images):

@@ -116,6 +116,20 @@ def test_bursts_are_held_out_whole(tmp_path, cache):
     assert not any("bursts" in line for line in alone.notices)
 
 
+def test_photographs_of_two_cameras_are_bursts_of_their_own(tmp_path, cache):
+    """One takes four in two minutes, the other two, which only the first one's would join."""
+    root = tmp_path / "data"
+    for label, name in enumerate("ab"):
+        for hour in range(6):
+            taken = [("X1", 40 * number) for number in range(4)] + [("X2", 20), ("X2", 100)]
+            for number, (camera, seconds) in enumerate(taken):
+                when = datetime(2026, 5, 1) + timedelta(hours=hour, seconds=seconds)
+                file = root / name / f"{hour}-{number}.jpg"
+                photograph(file, 1000 * label + 10 * hour + number, when, camera)
+    told = prepare(configure("folder", root), cache_dir=cache).notices
+    assert any(line.startswith("36 bursts of photographs") for line in told)
+
+
 def test_numbers_of_a_camera_tell_bursts_too(tmp_path, cache):
     root = tmp_path / "data"
     for label, name in enumerate("ab"):

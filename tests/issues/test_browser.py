@@ -122,6 +122,17 @@ def test_what_is_ticked_is_downloaded_and_leaves_the_images_out(visit, issues, t
     assert here.complaints == []
 
 
+@pytest.mark.parametrize("kind", ["label", "outlier", "near_duplicate"])
+def test_the_surest_come_first(visit, issues, kind):
+    found = visit().page.query_selector_all(f"#{kind} input[data-path]")
+    shown = [box.get_attribute("data-path") for box in found]
+    rows = [row for row in issues.rows if row["issue"] == kind]
+    assert shown == [row["path"] for row in rows]
+    if kind != "near_duplicate":  # whose sets stay together
+        scores = [float(row["score"]) for row in rows]
+        assert scores == sorted(scores, reverse=True)
+
+
 def test_a_class_whose_name_is_markup_is_text(visit):
     page = visit().page
     assert EVIL.replace("/", "⁄") in page.inner_text("#few_images")

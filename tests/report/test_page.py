@@ -8,10 +8,13 @@ from html.parser import HTMLParser
 
 import pytest
 
+from gsfl_tune.data import prepare
 from gsfl_tune.report import write_report
 from gsfl_tune.report.files import read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run.results import Finding
+from tests.data.conftest import configure
+from tests.data.test_held_out import given_parts
 from tests.report.runs import RunMaker
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & \u2028'
@@ -167,6 +170,17 @@ def test_names_are_harmless_wherever_they_come_from(tmp_path):
     assert json.loads(page.data)["classes"] == list(names)
     assert EVIL.split()[0] in page.text("fig-classes")
     assert EVIL.split()[0] in page.text("fig-swap")
+
+
+def test_what_was_measured_of_the_split_is_told(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().finish()
+    assert "nearer to the training" not in page_of(maker.path).text("looks")
+    config = configure("folder", given_parts(tmp_path / "photographs", near=True))
+    content = prepare(config, cache_dir=tmp_path / "cache").summary()
+    maker.run.data_file.write_text(json.dumps(content))
+    looks = page_of(maker.path).text("looks")
+    assert "the given validation images are nearer to the training images than test" in looks
+    assert "data.split.validation: resplit joins it" in looks
 
 
 def test_a_run_that_has_just_begun(begun):

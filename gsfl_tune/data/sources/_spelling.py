@@ -22,7 +22,7 @@ def respelled(path: str) -> str | None:
     if path.isascii() or "\0" in path:
         return None
     for form in ("NFC", "NFD"):
-        whole = unicodedata.normalize(form, path)  # type: ignore[arg-type]
+        whole = unicodedata.normalize(form, path)
         if os.path.exists(whole):
             return whole
     # Each folder may have another form.

@@ -62,6 +62,13 @@ class FolderSource(FileSource):
         holding = {found.folders[0] for found in listing.images if found.folders}
         told = _told(tops)
         strangers = sorted(holding - told.keys())
+        unclear = [f"{top}/" for top in sorted(holding & divided) if _unclear(top)]
+        if unclear and self._classes == "top":
+            self.problems.append(
+                f"{root}: {some(unclear)} may be one part or another (train, validation, test): "
+                "rename it; `data.classes: path` takes what is in it for classes"
+            )
+            return told
         if any(top.lower() in _JUST_TRAIN and top in divided for top in told):
             if strangers:
                 self.problems.append(
@@ -216,6 +223,15 @@ def _told(tops: list[str]) -> dict[str, Part]:
         if part is not None:
             told[top] = part
     return told
+
+
+def _unclear(name: str) -> bool:
+    """Returns whether a name holds words for parts but tells none."""
+    try:
+        part_of_name(name)
+    except AmbiguousName:
+        return True
+    return False
 
 
 def _alike(inner: dict[str, set[str]]) -> bool:

@@ -121,6 +121,14 @@ def test_two_folders_that_may_be_the_training_part(tmp_path):
     assert "train_a/, train_b/ look like the train part each" in problem
 
 
+@pytest.mark.parametrize("name", ["train_test", "mytrain", "traintest"])
+def test_a_folder_that_may_be_two_parts_is_refused(tmp_path, name):
+    fill(tmp_path, {f"{name}/x": 1, f"{name}/y": 1, "other/x": 1})
+    (problem,) = FolderSource(str(tmp_path)).problems
+    assert f"{name}/ may be one part or another" in problem
+    assert len(FolderSource(str(tmp_path), classes="path").classes) == 3
+
+
 def test_classes_whose_names_hold_such_words(tmp_path):
     fill(tmp_path, {"bullet train/shinkansen": 1, "bullet train/tgv": 1, "car": 1, "ship": 1})
     source = FolderSource(str(tmp_path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from gsfl_tune.data import prepare
@@ -77,6 +78,19 @@ def test_the_official_layout(root, cache, inside):
         for path, label in zip(images.paths, images.labels, strict=True):
             assert f"/{int(leaf_of[dataset.classes[label]]):04d}/" in path
     assert all(path.endswith(("/0.jpg", "/4.jpg")) for path in dataset.test.paths)
+
+
+def test_boxes_and_points_come_along(root, cache):
+    (root / "parts").mkdir()
+    (root / "parts" / "parts.txt").write_text("0 bill\n1 tail\n")
+    number = (root / "images.txt").read_text().split()[0]
+    (root / "parts" / "part_locs.txt").write_text(f"{number} 0 4 5 1\n{number} 1 0 0 0\n")
+    dataset = prepare(configure("nabirds", root, crop="box", crop_margin=0.0), cache_dir=cache)
+    assert set(map(tuple, dataset.pool.sizes.tolist())) == {(10, 10)}
+    found = NABirdsSource(str(root)).annotations()
+    assert found.part_names == ["bill", "tail"]
+    assert found.boxes[0] == pytest.approx([1, 1, 11, 11])
+    assert found.points[0].ravel() == pytest.approx([4, 5, np.nan, np.nan], nan_ok=True)
 
 
 def test_it_is_told_from_cub(root, cache):

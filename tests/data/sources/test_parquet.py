@@ -201,6 +201,25 @@ def test_images_that_lie_beside_the_file(tmp_path, cache):
     assert broken.reason == ("the row has no image bytes, and its file pictures/8.png is not there")
 
 
+def test_what_the_datasets_library_writes_of_a_folder(tmp_path, cache):
+    """It keeps the paths of the images and no bytes, or the bytes: both are read."""
+    datasets = pytest.importorskip("datasets")
+    files = []
+    for number in range(20):
+        files.append(tmp_path / "photographs" / f"{number}.png")
+        files[-1].parent.mkdir(exist_ok=True)
+        files[-1].write_bytes(content(number))
+    columns = {"image": [str(file) for file in files], "label": [0, 1] * 10}
+    features = datasets.Features(
+        image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"])
+    )
+    table = datasets.Dataset.from_dict(columns, features=features)
+    table.to_parquet(tmp_path / "a.parquet")
+    dataset = prepare(configure("parquet", tmp_path / "a.parquet"), cache_dir=cache)
+    assert dataset.classes == ["cat", "dog"]
+    assert (len(dataset.pool) + len(dataset.test), dataset.broken) == (20, [])
+
+
 def test_which_of_several_columns(tmp_path, cache):
     data = table(LABELS * 2).rename_columns(["image", "fine"])
     data = data.append_column("coarse", pa.array(["x"] * 6 + ["y"] * 6 + ["z"] * 8))

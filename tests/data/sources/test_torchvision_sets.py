@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,17 @@ def test_the_photographers_line_of_aircraft_is_cut(tmp_path, cache):
     photograph = picture(int(Path(dataset.pool.paths[0]).stem), (60, 80)).crop((0, 0, 60, 60))
     expected = load_square(photograph, dataset.pool.side)[0]
     np.testing.assert_array_equal(dataset.pool.gather(np.array([0]))[0], expected)
+    # Squares of before, with the line, are not taken out of the cache.
+    assert dataset.reading.key != dataclasses.replace(dataset.reading, cut_bottom=0).key
+
+
+@pytest.mark.parametrize("source", list(MAKERS))
+def test_as_class_folders_they_are_refused(tmp_path, cache, source):
+    MAKERS[source](tmp_path)
+    (folder,) = tmp_path.iterdir()
+    for root in (tmp_path, folder):
+        with pytest.raises(UserError, match=rf"data\.source: {source}"):
+            prepare(configure("folder", root), cache_dir=cache)
 
 
 @pytest.mark.parametrize("source", list(MAKERS))
