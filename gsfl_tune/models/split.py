@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, read
-from gsfl_tune.models._reads import Reads, run
+from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
@@ -82,7 +82,7 @@ class SplitBackbone:
 
     def suffix(self, activations: Tensor) -> Tensor:
         """Returns what the pooling reads, of activations at the boundary (B, *shape)."""
-        features = self._suffix.forward_features(activations)
+        features = features_of(self._suffix, activations, self._facts.reads)
         return read(self._suffix, features, self._facts, self._size, self._size)
 
     def _require_same(self, example: Tensor, expected: Any) -> None:
