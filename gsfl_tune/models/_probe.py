@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import Blocks, parameter_blocks
-from gsfl_tune.models._reads import Reads, full_precision, no_autocast
+from gsfl_tune.models._reads import (
+    LAST_BLOCKS,
+    Reads,
+    features_of,
+    full_precision,
+    gives_blocks,
+    no_autocast,
+)
 from gsfl_tune.models._uses import FirstUses, without_gradient
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
@@ -171,7 +178,7 @@ def read(model: Any, features: Tensor, facts: BackboneFacts, height: int, width:
     """
     if facts.reads == "map":
         return to_map(features, facts, height, width)
-    if facts.reads == "tokens":
+    if facts.reads == "tokens" or facts.reads in LAST_BLOCKS:
         if facts.prefix_tokens == 1:
             return features
         # Between the class token and the positions: registers, or DeiT's second class token.
@@ -217,6 +224,8 @@ def _probe(name: str, reads: Reads) -> BackboneFacts:
             uses = FirstUses()
             try:
                 model, features = _forward(name, options, side, device, reads, uses)
+            except BackboneError:
+                raise
             except TypeError:  # the model does not know the option
                 continue
             except Exception:
@@ -264,12 +273,17 @@ def _forward(
         warnings.simplefilter("ignore")
         created = timm.create_model(name, pretrained=False, num_classes=0, **options)
         model: Any = cut(created.eval(), reads)
+        if reads in LAST_BLOCKS:
+            if not _has_class_token(list(model.named_parameters())):
+                raise BackboneError(f"{name!r} has no class token")
+            if not gives_blocks(model):
+                raise BackboneError(f"timm gives no tokens of single blocks of {name!r}")
         images = torch.zeros(1, 3, side, side)
         if uses is None:
-            return model, model.forward_features(images)
+            return model, features_of(model, images, reads)
         uses.watch(model)
         with uses:
-            return model, model.forward_features(images)
+            return model, features_of(model, images, reads)
 
 
 def _read_off(
@@ -325,7 +339,7 @@ def _of_what_is_read(
 ) -> BackboneFacts:
     """Completes the facts with what depends on what is read: channels, parameters, blocks."""
     named = list(model.named_parameters())
-    if reads == "tokens" and not (facts.prefix_tokens and _has_class_token(named)):
+    if reads not in ("map", "head") and not (facts.prefix_tokens and _has_class_token(named)):
         raise BackboneError(f"{name!r} has no class token")
     before = set(uses.order)
     with torch.enable_grad():

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from inspect import signature
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
-# The feature map (B, C, h, w); class token and positions (B, 1 + h w, C); or the vector (B, D)
-# that the model's own head gives to its classifier.
-Reads = Literal["map", "tokens", "head"]
+# The feature map (B, C, h, w); class token and positions (B, 1 + h w, C); those of the last n
+# blocks side by side (B, 1 + h w, n C); or the vector (B, D) that the model's own head gives to its
+# classifier.
+Reads = Literal["map", "tokens", "head", "last2", "last4"]
+
+LAST_BLOCKS: dict[str, int] = {"last2": 2, "last4": 4}
+"""Number of last blocks that are read."""
 
 
 def run(model: Any, images: Tensor, reads: Reads) -> Any:
@@ -21,8 +26,33 @@ def run(model: Any, images: Tensor, reads: Reads) -> Any:
         images: (B, 3, height, width), or activations.
         reads: The model's own head runs for ``head`` alone.
     """
-    features = model.forward_features(images)
+    features = features_of(model, images, reads)
     return model.forward_head(features, pre_logits=True) if reads == "head" else features
+
+
+def features_of(model: Any, images: Tensor, reads: Reads) -> Any:
+    """Returns what `run` returns before the model's own head.
+
+    Of several blocks each passes through the norm behind the last one (Caron et al., "Emerging
+    Properties in Self-Supervised Vision Transformers", ICCV 2021, appendix F).
+    """
+    if reads not in LAST_BLOCKS:
+        return model.forward_features(images)
+    blocks = model.forward_intermediates(
+        images,
+        indices=LAST_BLOCKS[reads],
+        return_prefix_tokens=True,
+        norm=True,
+        output_fmt="NLC",
+        intermediates_only=True,
+    )
+    return torch.cat([torch.cat([first, others], dim=1) for others, first in blocks], dim=2)
+
+
+def gives_blocks(model: Any) -> bool:
+    """Returns whether timm gives the tokens of single blocks of a model, class tokens too."""
+    method = getattr(model, "forward_intermediates", None)
+    return method is not None and "return_prefix_tokens" in signature(method).parameters
 
 
 def full_precision(values: Tensor) -> Tensor:

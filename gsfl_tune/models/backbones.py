@@ -21,7 +21,7 @@ from gsfl_tune.models._probe import (
     read,
     to_map,
 )
-from gsfl_tune.models._reads import Reads
+from gsfl_tune.models._reads import Reads, features_of
 from gsfl_tune.models.adapters import (
     add_adapters,
     called,
@@ -107,7 +107,7 @@ class Backbone(nn.Module):
 
     def features(self, images: Tensor) -> Tensor:
         """Returns what `read` and `to_map` take, in timm's own layout, of images."""
-        features: Tensor = self.model.forward_features(images)
+        features: Tensor = features_of(self.model, images, self.reads)
         return features
 
     def read(self, features: Tensor, height: int, width: int) -> Tensor:

@@ -9,6 +9,7 @@ that rate at its end.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 
 import torch
 from timm.layers import DropPath as TimmDropPath
@@ -39,6 +40,7 @@ class DropPath(TimmDropPath):
         return x * (mask.div_(kept) if self.scale_by_keep and kept > 0 else mask)
 
 
+@lru_cache(maxsize=64)
 def drop_path_problem(name: str) -> str | None:
     """Says why a model knows no stochastic depth, or None.
 

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, read, to_map
-from gsfl_tune.models._reads import Reads, run
+from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.adapters import original_name
 from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
 
@@ -90,7 +90,7 @@ class SplitBackbone:
 
     def suffix(self, activations: Tensor) -> Tensor:
         """Returns what the pooling reads, of activations at the boundary (B, *shape)."""
-        features = self._suffix.forward_features(activations)
+        features = features_of(self._suffix, activations, self._facts.reads)
         return read(self._suffix, features, self._facts, self._size, self._size)
 
     def maps(self, activations: Tensor) -> Tensor:

@@ -49,12 +49,13 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "native", "backbone": "test_convnext"},
         {"pooling": "native", "backbone": "mobilenetv3_small_050"},
         {"pooling": "cls_mean", "backbone": "test_vit"},
+        {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
         {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
     ],
     ids=[
         *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
-        *("class token and mean", "generalised mean", "covariance"),
+        *("class token and mean", "last class tokens", "generalised mean", "covariance"),
     ],
 )
 def test_every_head_and_pooling_survives(tmp_path, images, model):

@@ -305,13 +305,14 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
         {"pooling": "native", "backbone": "test_vit"},
         {"pooling": "native", "backbone": "vit_pe_core_tiny_patch16_384"},
         {"pooling": "cls_mean", "backbone": "test_vit"},
+        {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0},
         {"pooling": "isqrt_cov", "pooling_channels": 8},
     ],
     ids=[
         *("transformer", "bilinear", "compact bilinear"),
         *("norm", "convolution", "class token", "attention"),
-        *("class token and mean", "generalised mean", "covariance"),
+        *("class token and mean", "last class tokens", "generalised mean", "covariance"),
     ],
 )
 def test_every_pooling_goes_into_an_onnx_file(tmp_path, model):

@@ -9,6 +9,7 @@ from gsfl_tune.models import (
     create_pooling,
     pooling_dim,
     projection_channels,
+    reading_problem,
 )
 from gsfl_tune.models.pooling import signed_sqrt
 
@@ -148,6 +149,51 @@ def test_class_token_and_mean(name):
     mean = tokens[:, backbone.model.num_prefix_tokens :].mean(dim=1)
     assert torch.allclose(both, torch.cat([tokens[:, 0], mean], dim=1), atol=1e-6)
     assert tokens.shape[1] == 16 + (2 if "distilled" in name else 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        ("test_vit", 4),
+        ("test_vit", 2),
+        ("deit_tiny_distilled_patch16_224", 4),
+        ("eva02_tiny_patch14_224", 2),
+    ],
+)
+def test_class_tokens_of_the_last_blocks_are_those_behind_the_norm(name, count):
+    side = 224 if "eva" in name else 64
+    backbone = create_backbone(name, "none", reads=f"last{count}")
+    model = backbone.model
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms that do something
+            parameter.add_(0.02 * torch.randn(parameter.shape))
+    images = torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(0))
+    seen = []
+    for block in model.blocks:
+        block.register_forward_hook(lambda module, args, output: seen.append(output))
+    pooling = create_pooling(f"mean_last_{count}", backbone.channels)
+    with torch.no_grad():
+        found = pooling(backbone(images))
+        seen = [model.norm(each) for each in seen][-count:]
+    mean = seen[-1][:, model.num_prefix_tokens :].mean(dim=1)
+    expected = torch.cat([*(each[:, 0] for each in seen), mean], dim=1)
+    assert found.shape == (2, (count + 1) * model.embed_dim) == (2, pooling.dim)
+    assert pooling.dim == pooling_dim(f"mean_last_{count}", backbone.channels)
+    assert torch.allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("resnet10t", "'resnet10t' has no class token"),
+        ("test_vit2", "'test_vit2' has no class token"),
+        ("cait_xxs24_224", "timm gives no tokens of single blocks of 'cait_xxs24_224'"),
+    ],
+)
+def test_models_without_tokens_of_their_blocks_are_refused(name, words):
+    with pytest.raises(BackboneError, match=words):
+        create_backbone(name, "none", reads="last4")
+    assert reading_problem(name, "last4") == words
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "test_vit2", "swin_tiny_patch4_window7_224"])

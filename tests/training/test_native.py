@@ -55,6 +55,7 @@ def test_where_nothing_is_behind_the_mean_it_is_average_pooling(workspace, tmp_p
         ("test_convnext", "native"),
         ("test_vit", "native"),
         ("test_vit", "cls_mean"),
+        ("test_vit", "mean_last_4"),
         ("test_vit", "gem"),
         ("test_vit", "isqrt_cov"),
     ],

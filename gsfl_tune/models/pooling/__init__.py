@@ -7,7 +7,12 @@ import torch
 from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
-from gsfl_tune.models.pooling.cls import ClassToken, ClassTokenAndMean
+from gsfl_tune.models.pooling.cls import (
+    ClassToken,
+    ClassTokenAndMean,
+    LastFourBlocksAndMean,
+    LastTwoBlocksAndMean,
+)
 from gsfl_tune.models.pooling.compact_bilinear import CompactBilinearPooling
 from gsfl_tune.models.pooling.gem import GeneralisedMeanPooling
 from gsfl_tune.models.pooling.isqrt_cov import IsqrtCovPooling
@@ -23,6 +28,8 @@ __all__ = [
     "CompactBilinearPooling",
     "GeneralisedMeanPooling",
     "IsqrtCovPooling",
+    "LastFourBlocksAndMean",
+    "LastTwoBlocksAndMean",
     "NativePooling",
     "Pooling",
     "create_pooling",
@@ -45,6 +52,8 @@ _CLASSES: dict[str, type[Pooling]] = {
     "cls_mean": ClassTokenAndMean,
     "gem": GeneralisedMeanPooling,
     "isqrt_cov": IsqrtCovPooling,
+    "mean_last_2": LastTwoBlocksAndMean,
+    "mean_last_4": LastFourBlocksAndMean,
 }
 
 
@@ -117,6 +126,8 @@ def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
             "compact_bilinear": dim,
             "cls_mean": 2 * channels,
             "isqrt_cov": channels * (channels + 1) // 2,
+            "mean_last_2": LastTwoBlocksAndMean.size(channels),
+            "mean_last_4": LastFourBlocksAndMean.size(channels),
         }
         return own.get(name, channels)
     with torch.device("meta"):

@@ -22,7 +22,8 @@ class Pooling(nn.Module, ABC):
         channels: Number of channels C of the input maps.
         dim: Size D of the output vectors.
         reads: What it is given: ``map``; ``tokens``, class token first, of a transformer with
-            such a token; ``head``, the vectors (B, C) of the model's own head.
+            such a token; ``last2`` and ``last4``, those of its last blocks side by side, so that C
+            is of all together; ``head``, the vectors (B, C) of the model's own head.
         projected_channels: Channels that a PCA projection before it keeps where
             ``model.pooling_channels`` is not set; None: there is never a projection. Only maps
             are projected.

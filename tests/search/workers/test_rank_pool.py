@@ -99,6 +99,15 @@ def _assert_same(one: Training, other: Training) -> None:
             "training.finetune.blocks=2",
             "training.ema=0.5",
         ),
+        # A block that joins later, whose norms are of the whole batch then too.
+        ("training.finetune.unfreeze=1", "training.finetune.blocks=2", "training.ema=0.5"),
+        # Statistics of norms that are found anew.
+        (
+            "training.finetune.optimizer=schedule_free",
+            "training.finetune.learning_rate=0.0001",
+            "training.finetune.head_learning_rate=0.0001",
+            "training.finetune.blocks=2",
+        ),
         # No head stage, cached activations, centres that start from one process' features.
         pytest.param(
             (
@@ -124,7 +133,10 @@ def _assert_same(one: Training, other: Training) -> None:
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["gsfl-all", "plain-blocks", "adapters", "gsfl-views", "terms", "two-views"],
+    ids=[
+        *("gsfl-all", "plain-blocks", "adapters", "unfreeze", "schedule-free"),
+        *("gsfl-views", "terms", "two-views"),
+    ],
 )
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]
