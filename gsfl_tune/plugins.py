@@ -55,7 +55,8 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
-        *("group_reversal", "metric_learning", "distill", "disagreement", "pseudo", "pseudo_share"),
+        *("group_reversal", "metric_learning", "distill", "attributes"),
+        *("disagreement", "pseudo", "pseudo_share"),
         *_SECTION,
     ),
     # Reserved too: streams of random numbers.

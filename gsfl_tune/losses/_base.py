@@ -18,12 +18,14 @@ class Sizes:
         latent_dim: H of the discriminative and shared parts.
         class_count: C.
         groups: (C,) int64 group of every class; None with a plain head.
+        attribute_count: A of the images' attributes; 0 unless a term learns them.
     """
 
     feature_dim: int
     latent_dim: int
     class_count: int
     groups: Tensor | None = None
+    attribute_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,7 @@ class LossInput:
         progress: Share of the training that is done, 0 to 1.
         gsfl: Values of a GSFL head; None with a plain head.
         teacher: (B, C) class scores of a teacher, without gradient; None without one.
+        attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None without them.
     """
 
     features: Tensor
@@ -71,6 +74,7 @@ class LossInput:
     progress: float = 0.0
     gsfl: Shared | None = None
     teacher: Tensor | None = None
+    attributes: Tensor | None = None
 
     @property
     def shared(self) -> Tensor:

@@ -28,6 +28,8 @@ _LARGEST = (
     "training.ema",
     # The teacher's pass needs memory.
     "loss.distill.weight",
+    # Images without attributes are refused here.
+    "loss.attributes.weight",
     "training.fixmatch.mu",
 )
 # What is trained of blocks, by the memory that it takes.
