@@ -64,7 +64,8 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
     "loss_term": (
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
-        *("group_reversal", "metric_learning", "distill", "disagreement", "jigsaw"),
+        *("group_reversal", "metric_learning", "distill", "attributes"),
+        *("disagreement", "jigsaw"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

@@ -26,6 +26,8 @@ class Targets:
         teacher: (B, C) class scores of a teacher; None without one.
         teacher_of_others: (B, C) scores of the images mixed in, if the teacher saw the images
             before they were mixed. None if ``teacher`` belongs to the mixed images.
+        attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None if no term learns them.
+        attributes_of_others: Those of the images mixed in.
     """
 
     labels: Tensor
@@ -35,6 +37,8 @@ class Targets:
     kept: float = 1.0
     teacher: Tensor | None = None
     teacher_of_others: Tensor | None = None
+    attributes: Tensor | None = None
+    attributes_of_others: Tensor | None = None
 
     def weighted(self, weights: Tensor) -> Targets:
         """Returns the same targets with weights multiplied by (B,) factors."""
@@ -49,8 +53,10 @@ class Targets:
 
         columns = labels, parts(self.soft), parts(self.weights), parts(self.others)
         teachers = parts(self.teacher), parts(self.teacher_of_others)
-        rows = zip(zip(*columns, strict=True), zip(*teachers, strict=True), strict=True)
-        return [Targets(*each, self.kept, *teacher) for each, teacher in rows]
+        attributes = parts(self.attributes), parts(self.attributes_of_others)
+        further = zip(*teachers, *attributes, strict=True)
+        rows = zip(zip(*columns, strict=True), further, strict=True)
+        return [Targets(*each, self.kept, *more) for each, more in rows]
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.loss_terms import (
+    AttributesConfig,
     CenterConfig,
     DistillConfig,
     GroupReversalConfig,
@@ -163,6 +164,10 @@ class LossConfig(Section):
     )
     distill: DistillConfig = Field(
         default_factory=DistillConfig, description="Distillation of `training.teacher`."
+    )
+    attributes: AttributesConfig = Field(
+        default_factory=AttributesConfig,
+        description="Attributes of the images (sources `cub`, `csv`, `jsonl`), for any head.",
     )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,

@@ -8,6 +8,7 @@ from typing import Any
 from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.fields import MISSING
 from gsfl_tune.experiment.space import Space, ends
+from gsfl_tune.plugins import BUILT_IN
 
 Complaint = tuple[str, str, Any]
 """The leaf, the message, and the value that it is about."""
@@ -22,6 +23,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     """
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
+    yield from _attributes(space)
 
 
 def _values(space: Space, path: str) -> list[Any]:
@@ -88,4 +90,19 @@ def _unlabelled(space: Space, finetunes: bool) -> Iterator[Complaint]:
             f"found fixmatch with data.views {views}, allowed data.views: 0: images without labels "
             "are changed anew in every epoch",
             "fixmatch",
+        )
+
+
+def _attributes(space: Space) -> Iterator[Complaint]:
+    path = "loss.attributes.weight"
+    weight = max(_values(space, path), default=0)
+    source = space.constants.get("data.source", "auto")
+    columns = space.constants.get("data.attribute_columns")
+    lacks = source in BUILT_IN["source"] and source not in ("auto", "cub") and not columns
+    if weight > 0 and lacks:
+        yield (
+            path,
+            f"found {weight:g} with source {source}, allowed 0, source cub, or "
+            "data.attribute_columns (sources csv, jsonl): there are no attributes",
+            weight,
         )

@@ -111,6 +111,14 @@ class DistillConfig(Section):
     )
 
 
+class AttributesConfig(Section):
+    """Binary attributes of the images, predicted beside the class."""
+
+    weight: NonNegative = Field(
+        0.0, description="Weight of the term; 0 leaves it out. It needs images with attributes."
+    )
+
+
 # Module and class of each section of `loss` that has a weight.
 LOSS_TERMS = {
     "center": "gsfl_tune.losses.center:Center",
@@ -120,6 +128,7 @@ LOSS_TERMS = {
     "shared_variance": "gsfl_tune.losses.shared_variance:SharedVariance",
     "group_reversal": "gsfl_tune.losses.group_reversal:GroupReversal",
     "distill": "gsfl_tune.losses.distill:Distill",
+    "attributes": "gsfl_tune.losses.attributes:Attributes",
     "metric_learning": "gsfl_tune.losses.metric_learning:MetricLearning",
 }
 # Those that read the shared part, which a `gsfl` head alone has.

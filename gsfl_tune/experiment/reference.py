@@ -73,7 +73,7 @@ CONDITIONS = {
     "data.root": "sources `csv`, `jsonl`, `coco`",
     "data.crop": "sources with boxes: `csv`, `jsonl`, `coco`, `cub`, `nabirds`, `dogs`, `cars`",
     "data.point_columns": "sources `csv`, `jsonl`; shown by `data`, for methods of packages",
-    "data.attribute_columns": "sources `csv`, `jsonl`; shown by `data`, for methods of packages",
+    "data.attribute_columns": "sources `csv`, `jsonl`; shown by `data`; `loss.attributes`",
     "data.class_text": "shown by `data`; `model.classifier_init: class_text`; for methods of packages",
     "data.text_model": "`model.classifier_init: class_text` with texts, not embeddings",
     "data.text_weights": "as `text_model`",

@@ -20,6 +20,7 @@ class Sizes:
         groups: (C,) int64 group of every class; None with a plain head.
         layers: Channels of the maps behind the trained blocks, the last block first, for methods
             of training that read them; empty for others and without a finetune stage.
+        attribute_count: A of the images' attributes; 0 unless a term learns them.
     """
 
     feature_dim: int
@@ -27,6 +28,7 @@ class Sizes:
     class_count: int
     groups: Tensor | None = None
     layers: tuple[int, ...] = ()
+    attribute_count: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +65,7 @@ class LossInput:
         progress: Share of the training that is done, 0 to 1.
         gsfl: Values of a GSFL head; None with a plain head.
         teacher: (B, C) class scores of a teacher, without gradient; None without one.
+        attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None without them.
     """
 
     features: Tensor
@@ -74,6 +77,7 @@ class LossInput:
     progress: float = 0.0
     gsfl: Shared | None = None
     teacher: Tensor | None = None
+    attributes: Tensor | None = None
 
     @property
     def shared(self) -> Tensor:

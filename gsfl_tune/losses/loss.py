@@ -184,6 +184,7 @@ class Loss(nn.Module):
         soft: Tensor | None = None,
         weights: Tensor | None = None,
         teacher: Tensor | None = None,
+        attributes: Tensor | None = None,
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -196,14 +197,14 @@ class Loss(nn.Module):
             soft: (B, C) probabilities that the cross-entropy takes in place of labels.
             weights: (B,) weight of each image in the cross-entropy.
             teacher: (B, C) class scores of a teacher.
+            attributes: (B, A) attributes of the images.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self.cross_entropy, y=y, soft=soft, weights=weights)
         batch = self._batch(output, f, y, classifier, progress, cross)
-        if teacher is not None:
-            batch = replace(batch, teacher=teacher)
+        batch = replace(batch, teacher=teacher, attributes=attributes)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():

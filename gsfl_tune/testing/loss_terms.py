@@ -13,7 +13,7 @@ from gsfl_tune.losses import ClassCenters, LossInput, LossTerm, Shared, Sizes
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the term")
-_SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]))
+_SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]), attribute_count=3)
 _STEPS = 3
 
 
@@ -146,7 +146,9 @@ def _batch(seed: int, *, gsfl: bool, count: int = 8) -> LossInput:
         )
     d, classifier = draw(count, _SIZES.latent_dim), draw(_SIZES.class_count, _SIZES.latent_dim)
     features = F.normalize(draw(count, _SIZES.feature_dim), dim=1)
-    return _made(features, d, labels, classifier, added, draw(count, _SIZES.class_count))
+    teacher = draw(count, _SIZES.class_count)
+    attributes = torch.rand(count, _SIZES.attribute_count, generator=generator)
+    return _made(features, d, labels, classifier, added, teacher, attributes)
 
 
 def _made(
@@ -156,6 +158,7 @@ def _made(
     classifier: Tensor,
     gsfl: Shared | None,
     teacher: Tensor | None,
+    attributes: Tensor | None,
 ) -> LossInput:
     return LossInput(
         features=features,
@@ -167,11 +170,13 @@ def _made(
         progress=0.5,
         gsfl=gsfl,
         teacher=teacher,
+        attributes=attributes,
     )
 
 
 def _with(batch: LossInput, d: Tensor, f: Tensor) -> LossInput:
-    return _made(f, d, batch.labels, batch.classifier, batch.gsfl, batch.teacher)
+    more = batch.gsfl, batch.teacher, batch.attributes
+    return _made(f, d, batch.labels, batch.classifier, *more)
 
 
 def _rows(batch: LossInput, part: slice) -> LossInput:
@@ -191,6 +196,7 @@ def _rows(batch: LossInput, part: slice) -> LossInput:
         batch.classifier,
         gsfl,
         None if batch.teacher is None else batch.teacher[part],
+        None if batch.attributes is None else batch.attributes[part],
     )
 
 

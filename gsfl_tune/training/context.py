@@ -37,6 +37,8 @@ class StageContext:
         train_positions: (N,) positions of the training images in the pool, on the CPU.
         labels: Labels of all images of the pool, on the device.
         total_epochs: Epochs over all stages.
+        attributes: (N, A) attributes of all images of the pool, on the device; None if no term
+            learns them.
         teacher: The trained model whose scores are learnt too; None without distillation.
         pieces: Number of parts in which a batch is trained, one after the other, to save memory.
         epoch: Number of epochs trained so far.
@@ -56,6 +58,7 @@ class StageContext:
     train_positions: Tensor
     labels: Tensor
     total_epochs: int
+    attributes: Tensor | None = None
     teacher: Teacher | None = None
     pieces: int = 1
     epoch: int = 0

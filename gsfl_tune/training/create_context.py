@@ -11,6 +11,7 @@ from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import create_head
 from gsfl_tune.plugins import PluginError
+from gsfl_tune.training.attributes import training_attributes
 from gsfl_tune.training.class_text import start_from_texts
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.fingerprint import FitOn
@@ -43,6 +44,7 @@ def create_context(
     positions = dataset.train_index if fit == "train" else dataset.final_index
     labels = dataset.pool.labels
     where = (config, workspace.backbone(config), device, workspace.cache_dir)
+    attributes = training_attributes(config, workspace, positions)
     try:
         method = create_method(config.training)
     except PluginError as error:
@@ -69,6 +71,7 @@ def create_context(
             dataset.class_count,
             None if groups is None else torch.from_numpy(groups),
             tuple(layer.channels for layer in method_layers(config, method)),
+            0 if attributes is None else attributes.shape[1],
         )
         method.build(sizes)
         try:
@@ -89,6 +92,7 @@ def create_context(
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,
+        attributes=None if attributes is None else attributes.to(device),
         teacher=workspace.teacher(config),
         pieces=pieces,
     )

@@ -103,6 +103,10 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         + "model: {classifier_init: class_text}\n",
         [(3, "model.classifier_init", ["without data.text_model and data.text_weights", ".npy"])],
     ),
+    "attributes of images that have none": (
+        HEAD + "loss: {attributes: {weight: {float: [0, 1]}}}\n",
+        [(3, "loss.attributes.weight", ["found 1 with source typefaces", "allowed 0, source cub"])],
+    ),
     "pseudo-labels of nothing": (
         HEAD + "training: {method: {choice: [single, fixmatch]}, finetune: {epochs: 1}}\n",
         [(3, "training.method", ["found fixmatch without data.unlabelled", "a folder"])],

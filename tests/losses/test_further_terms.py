@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 import statistics
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
 from gsfl_tune.losses import (
+    Attributes,
     Distill,
     GroupReversal,
     Independence,
@@ -303,3 +305,34 @@ def test_metric_losses_are_those_of_their_papers(kind, reference, settings, usua
         batch.discriminative.numpy(), batch.labels.tolist(), proxies, scale, margin
     )
     assert float(term(batch)) == pytest.approx(expected, rel=1e-6)
+
+
+def test_attributes_are_the_mean_over_those_that_are_known():
+    batch = made()
+    term = Attributes()
+    torch.manual_seed(0)
+    term.build(Sizes(3, LATENT, CLASSES, GROUPS, attribute_count=4))
+    term.double()
+    nan = math.nan
+    rows = [
+        [1, 0, nan, 0.3], [nan] * 4, [0, 0, 0, 1], [nan, 1, nan, nan], [1, 1, 1, 1],
+        [0, nan, 1, nan], [0.5, 0, 0, nan],
+    ]  # fmt: skip
+    weight, bias = term.layer.weight.tolist(), term.layer.bias.tolist()
+    expected = 0.0
+    for d, row in zip(batch.discriminative.tolist(), rows, strict=True):
+        own = []
+        for a, wanted in enumerate(row):
+            if not math.isnan(wanted):
+                z = sum(w * v for w, v in zip(weight[a], d, strict=True)) + bias[a]
+                p = 1 / (1 + math.exp(-z))
+                own.append(-wanted * math.log(p) - (1 - wanted) * math.log(1 - p))
+        expected += sum(own) / len(own) if own else 0.0
+    found = term(replace(batch, attributes=torch.tensor(rows)))
+    assert float(found.detach()) == pytest.approx(expected / COUNT, rel=1e-6)
+    found.backward()
+    assert bool(term.layer.weight.grad.isfinite().all())
+    # The random inputs that test the memory have none.
+    assert float(term(batch).detach()) == 0
+    with pytest.raises(ValueError, match="needs images with attributes"):
+        Attributes().build(Sizes(3, LATENT, CLASSES, GROUPS))

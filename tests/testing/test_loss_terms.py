@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gsfl_tune.losses import (
+    Attributes,
     Center,
     ClassCenter,
     Distill,
@@ -39,6 +40,7 @@ from gsfl_tune.testing import check_loss_term
         lambda: GroupReversal(3),
         lambda: Distill(2.0),
         lambda: Distill(2.0, standardize=True),
+        Attributes,
         lambda: MetricLearning("arcface", scale=4.0),
         lambda: MetricLearning("subcenter_arcface", scale=4.0),
         lambda: MetricLearning("proxy_anchor"),
@@ -47,7 +49,7 @@ from gsfl_tune.testing import check_loss_term
     ids=[
         *("reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"),
         *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance", "reversal"),
-        *("distill", "distill-standardised"),
+        *("distill", "distill-standardised", "attributes"),
         *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple"),
     ],
 )

@@ -25,6 +25,7 @@ _TRAINED_BYTES = 16
 _FROZEN_BYTES = 4
 # Used if the classes are unknown until the data is read: more than most data sets have.
 _UNKNOWN_CLASSES = 1000
+_CUB_ATTRIBUTES = 312
 
 
 @dataclass(frozen=True)
@@ -147,6 +148,9 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     # Parameters: weight and gradient, and the two moments of AdamW.
     if max(case.values("loss.metric_learning.weight")) > 0:
         numbers += 4 * class_count * latent_dim * _proxies(case)
+    if max(case.values("loss.attributes.weight")) > 0:
+        given = case.defaults().data.attribute_columns
+        numbers += 4 * (latent_dim + 1) * (_CUB_ATTRIBUTES if given is None else len(given))
     if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))

@@ -29,6 +29,8 @@ _LARGEST = (
     "training.ema",
     # The teacher's pass needs memory.
     "loss.distill.weight",
+    # Images without attributes are refused here.
+    "loss.attributes.weight",
     "training.fixmatch.mu",
 )
 # AdamW keeps two tensors a weight, schedule-free AdamW too.

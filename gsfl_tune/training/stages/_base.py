@@ -220,13 +220,15 @@ class Stage(ABC, Generic[M, C]):
         loss = self.context.loss
         if not note:
             loss.eval()
-        terms = self._loss(output, features, targets.labels, targets, targets.teacher)
+        taught = targets.teacher, targets.attributes
+        terms = self._loss(output, features, targets.labels, targets, *taught)
         if targets.others is not None:
             # Terms store only the larger part.
             loss.eval()
             teacher = targets.teacher_of_others
             teacher = targets.teacher if teacher is None else teacher
-            others = self._loss(output, features, targets.others, targets, teacher)
+            taught = teacher, targets.attributes_of_others
+            others = self._loss(output, features, targets.others, targets, *taught)
             terms = terms.blended(others, targets.kept)
         loss.train()
         return terms
@@ -247,6 +249,7 @@ class Stage(ABC, Generic[M, C]):
         labels: Tensor,
         targets: Targets,
         teacher: Tensor | None,
+        attributes: Tensor | None,
     ) -> LossTerms:
         context = self.context
         done = self._step_of_epoch.done / self.batches
@@ -259,8 +262,17 @@ class Stage(ABC, Generic[M, C]):
             soft=targets.soft,
             weights=targets.weights,
             teacher=teacher,
+            attributes=attributes,
         )
         return terms
+
+    def _described(self, batch: Batch) -> Batch:
+        """Adds the attributes of its images to a batch, if a term learns them."""
+        attributes = self.context.attributes
+        if attributes is None:
+            return batch
+        own = attributes[batch.positions.to(attributes.device)]
+        return replace(batch, targets=replace(batch.targets, attributes=own))
 
     def _update(self, step: int, total: int) -> None:
         """Takes the optimiser step, then updates loss terms, method and weight average."""

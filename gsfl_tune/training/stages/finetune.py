@@ -220,7 +220,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
-                mixed = mixing(swap(batch, streams), streams)
+                mixed = mixing(swap(self._described(batch), streams), streams)
                 # The same number of pieces on every rank: that of the smallest share.
                 for part in self._micro_batches(mixed, whole // ranks):
                     taught = self._batches.taught(part)

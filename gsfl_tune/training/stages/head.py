@@ -134,7 +134,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             taught = (views[0] for views, _ in self._taught.batches(order, size, shown))
         for step, ((views, positions), teacher) in enumerate(zip(read, taught, strict=False)):
             targets = Targets(context.labels[positions], teacher=teacher)
-            batch = Batch(views, targets, positions)
+            batch = self._described(Batch(views, targets, positions))
             mixed = mixing(batch, streams)
             if mixed.targets.others is not None:
                 # Features have length 1, also mixed ones.

@@ -10,9 +10,12 @@ from typing import Any
 import psutil
 import pytest
 import torch
+from PIL import Image
 
 from gsfl_tune.cluster import Slots
+from gsfl_tune.data.sources import TypefacesSource
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.data_config import TypefacesConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import create_backbone
 from gsfl_tune.run import EpochLog, RunDirectory
@@ -146,6 +149,32 @@ def test_two_processes_train_as_one(
     together = _trained(config, tmp_path / "together", cache_dir, team)
     assert together.ranks is not None
     _assert_same(alone, together)
+    together.close()
+
+
+@pytest.mark.slow
+def test_two_processes_share_images_without_labels(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    folder = tmp_path / "unlabelled"
+    folder.mkdir()
+    source = TypefacesSource(TypefacesConfig(train=2, test=1, size=40, seed=9))
+    for position, reader in source.readers(range(len(source.samples))):
+        image = reader()
+        assert isinstance(image, Image.Image)
+        image.save(folder / f"{position}.png")
+    config = _config(
+        f"data.unlabelled={folder}",
+        "training.method=fixmatch",
+        # A probability near a threshold would be above it in one of both.
+        "training.fixmatch.threshold=0",
+        "training.finetune.blocks=2",
+    )
+    alone = _trained(config, tmp_path / "alone", cache_dir, None)
+    together = _trained(config, tmp_path / "together", cache_dir, team)
+    assert together.ranks is not None
+    _assert_same(alone, together)
+    assert together.log.read()[-1]["train/pseudo_share"] == 1
     together.close()
 
 

@@ -6,6 +6,7 @@ from torch import nn
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.losses import (
+    Attributes,
     Center,
     GroupReversal,
     Isda,
@@ -259,6 +260,15 @@ def test_a_classifier_of_the_shared_part_is_priced_where_there_is_such_a_part():
     experiment = Experiment.parse(text)
     assert term_bytes(experiment, 24, 21) == 16 * counted
     assert term_bytes(experiment.fixed({"model.head": "plain"}), 24, 21) == 0
+
+
+def test_a_layer_of_attributes_is_priced():
+    text = HEAD + "model: {latent_dim: 24}\nloss: {attributes: {weight: {float: [0, 1]}}}\n"
+    sizes = Sizes(48, 24, 21, attribute_count=3)
+    loss = Loss(sizes, {"attributes": Weighted(1.0, Attributes())})
+    counted = sum(parameter.numel() for parameter in loss.parameters())
+    experiment = Experiment.parse(text, overrides=["data.attribute_columns=[a, b, c]"])
+    assert term_bytes(experiment, 24, 21) == 16 * counted
 
 
 @pytest.mark.parametrize("covariance", ["diagonal", "full"])

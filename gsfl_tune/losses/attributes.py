@@ -1,0 +1,44 @@
+"""Attributes of images, predicted from the discriminative part by a linear layer.
+
+Source: Lampert et al., "Attribute-Based Classification for Zero-Shot Visual Object Categorization",
+TPAMI 2014, whose attribute classifiers here share the representation of the classes, as further
+tasks (Caruana, "Multitask Learning", Machine Learning 1997).
+"""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
+
+
+class Attributes(LossTerm):
+    """Binary cross-entropy of an image's known attributes, mean over them, then over the images.
+
+    Unknown attributes are left out; an image without a known one counts 0. Attributes between 0
+    and 1 are probabilities.
+    """
+
+    any_head = True
+    layer: nn.Linear
+
+    def build(self, sizes: Sizes) -> None:
+        """Makes the linear layer.
+
+        Raises:
+            ValueError: If there are no attributes.
+        """
+        if not sizes.attribute_count:
+            raise ValueError("the term of attributes needs images with attributes")
+        self.layer = nn.Linear(sizes.latent_dim, sizes.attribute_count)
+
+    def forward(self, batch: LossInput) -> Tensor:
+        """Computes the term."""
+        scores: Tensor = self.layer(batch.discriminative)
+        if batch.attributes is None:  # inputs that are no images, to test the memory
+            return 0 * scores.sum()
+        known = batch.attributes.isfinite()
+        wanted = batch.attributes.nan_to_num().to(scores.dtype)
+        each = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+        return ((each * known).sum(1) / known.sum(1).clamp(min=1)).mean()
