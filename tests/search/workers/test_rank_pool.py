@@ -79,8 +79,8 @@ def _assert_same(one: Training, other: Training) -> None:
         numbers = {key: value for key, value in ours.items() if key not in apart}
         assert numbers == pytest.approx({key: theirs[key] for key in numbers}, rel=1e-5, abs=1e-6)
     states = [torch.load(training.checkpoint_path, weights_only=True) for training in (one, other)]
-    for part in ("module", "averaged", "loss"):
-        ours, theirs = (state[part] or {} for state in states)
+    for part in ("module", "averaged", "loss", "method"):
+        ours, theirs = (state.get(part) or {} for state in states)
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6), name
@@ -99,6 +99,13 @@ def _assert_same(one: Training, other: Training) -> None:
             "training.finetune.blocks=2",
             "training.ema=0.5",
         ),
+        # What is drawn for an image does not depend on the process that it is in.
+        pytest.param(
+            ("training.method=attention_crop", "data.image_size=64", "training.finetune.blocks=1"),
+            marks=pytest.mark.slow,
+        ),
+        # Classifiers that are the method's own.
+        ("training.method=pmg", "data.image_size=64", "training.finetune.blocks=2"),
         # No head stage, cached activations, centres that start from one process' features.
         pytest.param(
             (
@@ -124,7 +131,10 @@ def _assert_same(one: Training, other: Training) -> None:
             marks=pytest.mark.slow,
         ),
     ],
-    ids=["gsfl-all", "plain-blocks", "adapters", "gsfl-views", "terms", "two-views"],
+    ids=[
+        *("gsfl-all", "plain-blocks", "adapters", "crops", "jigsaws"),
+        *("gsfl-views", "terms", "two-views"),
+    ],
 )
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]
