@@ -82,11 +82,15 @@ def _assert_same(one: Training, other: Training) -> None:
         numbers = {key: value for key, value in ours.items() if key not in apart}
         assert numbers == pytest.approx({key: theirs[key] for key in numbers}, rel=1e-5, abs=1e-6)
     states = [torch.load(training.checkpoint_path, weights_only=True) for training in (one, other)]
-    for part in ("module", "averaged", "loss"):
-        ours, theirs = (state[part] or {} for state in states)
+    for part in ("module", "averaged", "loss", "method"):
+        ours, theirs = (state.get(part) or {} for state in states)
         assert ours.keys() == theirs.keys()
         for name in ours:
             assert torch.allclose(ours[name], theirs[name], rtol=1e-5, atol=1e-6), name
+
+
+def slow(*overrides: str) -> Any:
+    return pytest.param(overrides, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -103,41 +107,36 @@ def _assert_same(one: Training, other: Training) -> None:
             "training.ema=0.5",
         ),
         # A block that joins later, whose norms are of the whole batch then too.
-        ("training.finetune.unfreeze=1", "training.finetune.blocks=2", "training.ema=0.5"),
+        slow("training.finetune.unfreeze=1", "training.finetune.blocks=2", "training.ema=0.5"),
         # Statistics of norms that are found anew.
-        (
+        slow(
             "training.finetune.optimizer=schedule_free",
             "training.finetune.learning_rate=0.0001",
             "training.finetune.head_learning_rate=0.0001",
             "training.finetune.blocks=2",
         ),
+        # What is drawn for an image does not depend on the process that it is in.
+        slow("training.method=attention_crop", "data.image_size=64", "training.finetune.blocks=1"),
+        # Classifiers that are the method's own.
+        slow("training.method=pmg", "data.image_size=64", "training.finetune.blocks=2"),
         # No head stage, cached activations, centres that start from one process' features.
-        pytest.param(
-            (
-                "training.head.epochs=0",
-                "loss.center_init=class_mean",
-                "training.finetune.blocks=1",
-                "data.views=2",
-            ),
-            marks=pytest.mark.slow,
+        slow(
+            "training.head.epochs=0",
+            "loss.center_init=class_mean",
+            "training.finetune.blocks=1",
+            "data.views=2",
         ),
         # Terms with parameters that are trained.
-        pytest.param(
-            (
-                "loss.group_reversal.weight=0.5",
-                "loss.metric_learning.weight=0.1",
-                "loss.metric_learning.scale=4",
-            ),
-            marks=pytest.mark.slow,
+        slow(
+            "loss.group_reversal.weight=0.5",
+            "loss.metric_learning.weight=0.1",
+            "loss.metric_learning.scale=4",
         ),
         # Two views of each image, whose predictions are compared.
-        pytest.param(
-            ("training.method=two_views", "training.finetune.blocks=1", "data.views=2"),
-            marks=pytest.mark.slow,
-        ),
+        slow("training.method=two_views", "training.finetune.blocks=1", "data.views=2"),
     ],
     ids=[
-        *("gsfl-all", "plain-blocks", "adapters", "unfreeze", "schedule-free"),
+        *("gsfl-all", "plain-blocks", "adapters", "unfreeze", "schedule-free", "crops", "jigsaws"),
         *("gsfl-views", "terms", "two-views"),
     ],
 )
