@@ -22,6 +22,7 @@ from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import Looks, looks_of
 from gsfl_tune.data.messages import MOST_REASONS, shots_told
+from gsfl_tune.data.naming import name_of
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sampling import few_shots
@@ -397,15 +398,3 @@ class Dataset:
             state.hexdigest(),
             self.name,
         )
-
-
-def name_of(config: DataConfig) -> str:
-    """Returns the name for people: that of the folder or file, else of the source."""
-    path = config.path[0] if isinstance(config.path, list) and config.path else config.path
-    if not isinstance(path, str):
-        return config.source
-    named = Path(path)
-    # A pattern is named after its folder; brackets may be part of a name, too.
-    while "://" not in path and set("*?[") & set(named.name) and not named.exists():
-        named = named.parent
-    return named.name or config.source

@@ -14,7 +14,7 @@ from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
 
 class Attributes(LossTerm):
-    """Binary cross-entropy of an image's known attributes, mean over them, then over the images.
+    """Averages the binary cross-entropy of known attributes over them, then over the images.
 
     Unknown attributes are left out; an image without a known one counts 0. Attributes between 0
     and 1 are probabilities.

@@ -3,7 +3,6 @@ from __future__ import annotations
 import io
 import json
 
-import fsspec
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -365,39 +364,3 @@ def test_wrong_paths(tmp_path):
         ParquetSource(str(tmp_path / "a.parquet"), tmp_path)
     with pytest.raises(UserError, match="cannot be opened"):
         ParquetSource("nosuchscheme://bucket/a.parquet", tmp_path)
-
-
-@pytest.fixture
-def memory():
-    system = fsspec.filesystem("memory")
-    yield system
-    system.rm("/gsfl-test", recursive=True)
-
-
-def test_other_file_systems(memory, cache):
-    for name, labels, seed in (("train", LABELS, 0), ("test", [0, 1], 100)):
-        with memory.open(f"/gsfl-test/data/{name}.parquet", "wb") as file:
-            pq.write_table(table(labels, names=NAMES, seed=seed), file)
-    for path in (
-        "memory://gsfl-test/data",
-        "memory://gsfl-test/data/*.parquet",
-        ["memory://gsfl-test/data/train.parquet", "memory://gsfl-test/data/test.parquet"],
-    ):
-        dataset = prepare(configure("parquet", path), cache_dir=cache)
-        assert dataset.classes == NAMES
-        assert len(dataset.pool) == 10
-        assert len(dataset.test) == 2
-        assert dataset.test.paths[0].startswith("memory://gsfl-test/data/test.parquet#0")
-    # One copy of each file, however often it is asked for.
-    assert len(list((cache / "remote").glob("*.parquet"))) == 2
-    with memory.open("/gsfl-test/data/test.parquet", "wb") as file:
-        pq.write_table(table([0, 1, 1], names=NAMES, seed=500), file)
-    assert len(prepare(configure("parquet", path), cache_dir=cache).test) == 3
-
-
-def test_a_file_url(tmp_path, cache):
-    file = write(tmp_path / "a.parquet", LABELS, names=NAMES)
-    dataset = prepare(configure("parquet", file.as_uri()), cache_dir=cache)
-    assert dataset.classes == NAMES
-    with pytest.raises(UserError, match="does not exist"):
-        ParquetSource((tmp_path / "b.parquet").as_uri(), cache)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gsfl_tune.data.dataset import name_of
+from gsfl_tune.data.naming import name_of
 from gsfl_tune.experiment.data_config import DataConfig
 
 
