@@ -158,3 +158,12 @@ def test_a_missing_package_is_named(tmp_path, capsys, monkeypatch):
     file.write_text(FILE.replace("EMA", "0"))
     assert main(["check", str(file)]) == 2
     assert "pip install 'gsfl-tune[schedule-free]'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("method", ["two_views", "sam", "rdrop"])
+def test_every_method_trains_with_it(workspace, tmp_path, method):
+    content = settings(epochs=1).model_dump(mode="json")
+    content["training"]["method"] = method
+    training = run(Training(type(config()).model_validate(content), workspace, tmp_path))
+    assert np.isfinite(training.log.read()[-1]["validation/nll"])
+    training._current().rehearse()

@@ -243,7 +243,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         with fresh_statistics(self.module) as needed:
             for batch in batches if needed else ():
                 for part in self._micro_batches(batch, whole):
-                    passes.features(part.inputs)
+                    passes.features(part.views[0])
 
     def _refuse_combinations(self) -> None:
         """Refuses what `check` refuses, for configurations that it has not seen."""
