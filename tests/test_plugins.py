@@ -15,6 +15,7 @@ import pandas
 import pytest
 
 from gsfl_tune import plugins
+from gsfl_tune.experiment.methods import METHODS
 from gsfl_tune.models import POOLINGS, create_pooling
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "plugin"
@@ -156,7 +157,7 @@ def test_commands_know_what_is_installed_and_train_with_it(installed, tmp_path):
     assert "decorrelation" in keys["loss"]["properties"]["terms"]["properties"]
     augment = keys["data"]["properties"]["augment"]["properties"]
     methods = keys["training"]["properties"]["method"]["anyOf"][0]["enum"]
-    assert methods == ["single", "rdrop", "two_views", "sam", "hard_images"]
+    assert methods == [*METHODS, "hard_images"]
     assert "fog" in augment["transforms"]["properties"]
     assert unknown.code == misspelt.code == 2
     allowed = ", ".join([*POOLINGS, "gem3", "gem5"])
