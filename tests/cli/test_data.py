@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import tarfile
 
@@ -10,6 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.data.conftest import fill
+
+REAL = os.environ.get("GSFL_TUNE_REAL_DATA")
 
 
 @pytest.fixture(autouse=True)
@@ -107,6 +110,20 @@ def test_bad_input(command, folder, arguments, message):
     assert answer.code == 2
     assert message in answer.err
     assert "Traceback" not in answer.err
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not REAL, reason="GSFL_TUNE_REAL_DATA is not set")
+def test_a_published_validation_part_may_lack_classes(command):
+    """Grocery as published: 21 of its 81 classes have no validation image."""
+    settings = ("data.label_column=label", "data.image_size=32")
+    words = [word for text in settings for word in ("--set", text)]
+    answer = command("data", f"{REAL}/grocery/[tv]*.parquet", "--json", *words)
+    assert answer.code == 0, answer.err
+    found = json.loads(answer.out)
+    assert found["counts"] == {"train": 2640, "validation": 296, "test": 2485}
+    told = "the given validation part has no image of 21 of 81 classes and says nothing of them"
+    assert any(line.startswith(told) for line in found["notices"])
 
 
 def test_a_path_with_brackets_is_a_path(command, folder, tmp_path):
