@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.cli._base import (
     FAILED,
@@ -214,6 +214,12 @@ def _stoppable() -> Iterator[Callable[[], None]]:
         if asked.is_set():
             raise KeyboardInterrupt
 
+    def unraisable(what: Any) -> None:
+        # Raised in a callback, as of a module that is imported, where Python prints and drops it;
+        # `stop_if_asked` raises it again.
+        if not (asked.is_set() and what.exc_type is KeyboardInterrupt):
+            reported(what)
+
     def listen() -> None:
         # Python's handlers wait for a library call to return, which may take seconds.
         while byte := os.read(reader, 1):
@@ -226,12 +232,14 @@ def _stoppable() -> Iterator[Callable[[], None]]:
     woken = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
     listener = threading.Thread(target=listen, name="signals", daemon=True)
     listener.start()
+    reported, sys.unraisablehook = sys.unraisablehook, unraisable
     before = {each: signal.signal(each, stop) for each in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield stop_if_asked
     finally:
         for each, handler in before.items():
             signal.signal(each, handler)
+        sys.unraisablehook = reported
         signal.set_wakeup_fd(woken)
         os.close(writer)
         listener.join()

@@ -11,7 +11,8 @@ from gsfl_tune.models import Pooling
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the pooling")
-_CHANNELS, _IMAGES = 6, 5
+# Divided by the blocks whose tokens a pooling may read side by side.
+_CHANNELS, _IMAGES = 8, 5
 
 
 def check_pooling(create: Callable[[int], Pooling]) -> None:
@@ -54,12 +55,9 @@ def _inputs(pooling: Pooling) -> Tensor:
     side = 3
     while side * side < pooling.fewest_positions:
         side += 1
-    shape = {
-        "map": (_IMAGES, _CHANNELS, side, side + 1),
-        "tokens": (_IMAGES, 1 + side * side, _CHANNELS),
-        "head": (_IMAGES, _CHANNELS),
-    }[pooling.reads]
-    return torch.randn(shape, generator=generator)
+    shapes = {"map": (_IMAGES, _CHANNELS, side, side + 1), "head": (_IMAGES, _CHANNELS)}
+    tokens = (_IMAGES, 1 + side * side, _CHANNELS)
+    return torch.randn(shapes.get(pooling.reads, tokens), generator=generator)
 
 
 def _check_finite(pooling: Pooling, maps: Tensor) -> None:

@@ -63,10 +63,21 @@ try:
 except:
     pass
 """
+# Python prints what a callback raises, and drops it.
+DROPPED = """\
+import os, signal, time, weakref
+class Gone:
+    pass
+gone = Gone()
+kept = weakref.ref(gone, lambda _: (os.kill(os.getpid(), signal.SIGTERM), time.sleep(5)))
+del gone
+"""
 PASSES_ON = 'exec("raise KeyboardInterrupt")\n'
 
 
-@pytest.mark.parametrize("code", [SWALLOWS, PASSES_ON], ids=["swallows", "passes-on"])
+@pytest.mark.parametrize(
+    "code", [SWALLOWS, DROPPED, PASSES_ON], ids=["swallows", "dropped", "passes-on"]
+)
 def test_an_interrupt_while_a_library_is_imported_ends_the_search(tmp_path, code):
     """The library is a package that adds a metric: every file asks for it."""
     info = tmp_path / "site" / "my_metric-1.0.dist-info"

@@ -66,7 +66,7 @@ class Random(Mean):
     ("pooling", "complaint"),
     [
         (Learns, "has parameters"),
-        (Wider, r"gives \(5, 6\), it says \(5, 12\)"),
+        (Wider, r"gives \(5, 8\), it says \(5, 16\)"),
         (Rooted, "has a gradient that is not finite for a map of zeros"),
         (OverTheBatch, "is another one for an image alone"),
         (Random, "is another one after it was restored"),
