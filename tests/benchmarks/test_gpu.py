@@ -52,6 +52,7 @@ def done(tmp_path_factory) -> tuple[subprocess.CompletedProcess[str], Path]:
     return process, out
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_ends_no_other(done):
     process, out = done
     found = json.loads((out / "gpu.json").read_text())
@@ -64,6 +65,7 @@ def test_a_step_that_fails_ends_no_other(done):
     assert found["finetune"]["rows"][0]["met"] is False
 
 
+@pytest.mark.slow
 def test_a_step_that_hangs_is_cut_off_and_keeps_its_rows(done):
     _, out = done
     found = json.loads((out / "gpu.json").read_text())
@@ -72,6 +74,7 @@ def test_a_step_that_hangs_is_cut_off_and_keeps_its_rows(done):
     assert found["loader"]["state"] == "not run: no time left"
 
 
+@pytest.mark.slow
 def test_a_step_that_is_left_out_keeps_its_result_and_the_page_has_all(done):
     _, out = done
     assert json.loads((out / "gpu.json").read_text())["head"]["state"] == "passed"

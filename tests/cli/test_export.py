@@ -40,6 +40,7 @@ def test_refusals_are_bad_input(command, run, begun, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_the_table_fits_a_terminal(process, trained_run, cache_dir, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")
     monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))

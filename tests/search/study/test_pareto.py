@@ -150,6 +150,7 @@ def test_what_a_worker_measures_reaches_the_study(run: RunDirectory, cache_dir: 
     assert trial.values[1] == trial.user_attrs["latency"]["latency_ms"] > 0
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_of_tests")
 def test_a_search_finds_a_front_and_goes_on_where_it_was(
     run: RunDirectory, two_slots, cache_dir: Path
