@@ -12,94 +12,24 @@ from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from _intervals import METHODS, Table, errors
 from _report import publish, table
 from glue_space import experiment, real_data
 from numpy.typing import NDArray
-from scipy.stats import norm, t
+from scipy.stats import norm
 from torch import Tensor
 
-from gsfl_tune.evidence.interval import spread_of
 from gsfl_tune.training import Workspace
 
-LEVEL = 0.95
-RESAMPLES = 400
 SEEDS = (1, 3, 5)
 IMAGES = (136, 372, 2485)
 BATCH, TRAINED_ON = 64, 800
-
-Table = NDArray[np.float64]
-Bounds = tuple[NDArray[np.float64], NDArray[np.float64]]
-
-
-# --- the intervals ------------------------------------------------------------------------
-
-
-def ours(a: Table, b: Table, fixed: bool = False) -> Bounds:
-    """Of many pairs at once, tables (R, S, N); a fixed second model has no seed."""
-    spread = spread_of([a, b], [True, not fixed])
-    mean = a.mean(axis=(1, 2)) - b.mean(axis=(1, 2))
-    half = t.ppf((1 + LEVEL) / 2, spread.freedom) * np.sqrt(spread.variance)
-    half = np.where(spread.variance > 0, half, 1 - ((1 - LEVEL) / 2) ** (1 / a.shape[2]))
-    return mean - half, mean + half
-
-
-def images_alone(a: Table, b: Table, fixed: bool = False) -> Bounds:
-    """The paired bootstrap over images of the mean over seeds, which was used until now."""
-    generator = np.random.default_rng(0)
-    per_image = a.mean(axis=1) - b.mean(axis=1)
-    count = per_image.shape[1]
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    return _percentiles(per_image @ drawn.T / count)
-
-
-def hierarchical(a: Table, b: Table, fixed: bool = False) -> Bounds:
-    """Resamples seeds of either side, and images."""
-    generator = np.random.default_rng(0)
-    count = a.shape[2]
-    drawn = generator.multinomial(count, np.full(count, 1 / count), size=RESAMPLES)
-    weights = [
-        generator.multinomial(seeds, np.full(seeds, 1 / seeds), size=RESAMPLES) / seeds
-        for seeds in (a.shape[1], b.shape[1])
-    ]
-    by_seed = [each @ drawn.T / count for each in (a, b)]
-    means = [np.einsum("rsk,ks->rk", *both) for both in zip(by_seed, weights, strict=True)]
-    return _percentiles(means[0] - means[1])
-
-
-def _percentiles(means: Table) -> Bounds:
-    low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2], axis=1)
-    return low, high
-
-
-METHODS: dict[str, Callable[[Table, Table, bool], Bounds]] = {
-    "this": ours,
-    "images alone (until now)": images_alone,
-    "hierarchical bootstrap": hierarchical,
-}
-
-
-def errors(
-    pairs: Iterator[tuple[Table, Table]], truth: float, *, fixed: bool = False
-) -> tuple[dict[str, float], float]:
-    """Share of intervals that miss the truth, percent, by method; and the mean width of ours."""
-    missed = dict.fromkeys(METHODS, 0)
-    count, width = 0, 0.0
-    for a, b in pairs:
-        count += len(a)
-        for name, method in METHODS.items():
-            low, high = method(a, b, fixed)
-            # A bound that is 0 but for rounding contains 0.
-            missed[name] += int(((low > truth + 1e-12) | (high < truth - 1e-12)).sum())
-            if name == "this":
-                width += float((high - low).sum())
-    return {name: 100 * number / count for name, number in missed.items()}, 100 * width / count
-
 
 # --- a known truth ------------------------------------------------------------------------
 
@@ -317,27 +247,21 @@ def real(name: str, splits: int, pairs: int, keep: Path | None) -> list[list[str
             rows.append([f"{name}: two kinds", *_two_kinds(found, seeds, count, splits, pairs)])
     for seeds in SEEDS:
         for count in IMAGES[:2]:
-            cells = _against_fixed(found, seeds, count, splits, pairs)
+            # One network of the second kind is a model of its own, as a linear probe is.
+            fixed = [[own, other[:1]] for own, other in found]
+            cells = _two_kinds(fixed, seeds, count, splits, pairs, fixed=True)
             rows.append([f"{name}: against a model without seed", *cells])
     return rows
 
 
-def _against_fixed(
-    found: list[list[Table]], seeds: int, count: int, splits: int, pairs: int
-) -> list[str]:
-    """One network of the second kind is a model of its own, as a linear probe is."""
-    generator = np.random.default_rng(4)
-
-    def moved() -> Iterator[tuple[Table, Table]]:
-        for own, other in found:
-            a, b = drawn_pairs([own, other[:1]], seeds, count, max(1, pairs // splits), generator)
-            yield a - (own.mean() - other[0].mean()), b
-
-    return _cells(seeds, count, *errors(moved(), 0.0, fixed=True))
-
-
 def _two_kinds(
-    found: list[list[Table]], seeds: int, count: int, splits: int, pairs: int
+    found: list[list[Table]],
+    seeds: int,
+    count: int,
+    splits: int,
+    pairs: int,
+    *,
+    fixed: bool = False,
 ) -> list[str]:
     """The truth of a split is the difference over all of its seeds and images."""
     generator = np.random.default_rng(3)
@@ -348,7 +272,7 @@ def _two_kinds(
             # Moves the truth to 0 without a change of any variance.
             yield a - (each[0].mean() - each[1].mean()), b
 
-    return _cells(seeds, count, *errors(moved(), 0.0))
+    return _cells(seeds, count, *errors(moved(), 0.0, fixed=fixed))
 
 
 def _cells(seeds: int, count: int, missed: dict[str, float], width: float) -> list[str]:

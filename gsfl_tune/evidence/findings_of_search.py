@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from scipy.stats import spearmanr
 
 from gsfl_tune.run.results import Finding
 
@@ -54,8 +55,11 @@ def _of_rungs(searched: Searched) -> Iterator[Finding]:
     both = [(each[0], each[last]) for each in searched.rungs if 0 in each and last in each]
     if last == 0 or len(both) < FEWEST_AT_RUNGS:
         return
-    correlation = rank_correlation([early for early, _ in both], [late for _, late in both])
-    if correlation is not None and correlation <= 0:
+    early, late = (np.asarray(values) for values in zip(*both, strict=True))
+    if np.ptp(early) == 0 or np.ptp(late) == 0:
+        return  # no order to compare
+    correlation = float(spearmanr(early, late).statistic)
+    if correlation <= 0:
         yield Finding(
             "rungs_do_not_agree",
             "warning",
@@ -80,18 +84,3 @@ def _of_values(searched: Searched) -> Iterator[Finding]:
             f"The best value was found by the last fifth of the {len(values)} trials that came to "
             "their end: more trials may find better ones.",
         )
-
-
-def rank_correlation(one: Sequence[float], other: Sequence[float]) -> float | None:
-    """Computes Spearman's rank correlation, ties at their mean rank; None where one is constant."""
-    ranks = np.stack([_ranks(one), _ranks(other)])
-    if (ranks.std(axis=1) == 0).any():
-        return None
-    return float(np.corrcoef(ranks)[0, 1])
-
-
-def _ranks(values: Sequence[float]) -> np.ndarray:
-    listed = np.asarray(values, dtype=np.float64)
-    below = (listed[None] < listed[:, None]).sum(axis=1)
-    equal = (listed[None] == listed[:, None]).sum(axis=1)
-    return np.asarray(below + (equal - 1) / 2)

@@ -201,6 +201,12 @@ def _study(
     return _Studied(index, pool_index, seeds, others, first)
 
 
+def _mirrors(config: Config) -> bool:
+    """Returns whether a training saw mirrored images: in the finetune stage or as fixed views."""
+    augmented = config.training.finetune.epochs > 0 or config.data.views > 0
+    return config.data.augment.flip and augmented
+
+
 def _most_pool_images(workspace: Workspace, config: Config) -> int:
     """Returns the judge's number of training images; cached features cost little, N and D more."""
     if config.training.finetune.epochs > 0 or workspace.feature_dim(config) > MOST_POOL_IMAGES:
@@ -245,7 +251,7 @@ def _from_models(
             "the swap test", lambda: _swap(studied.seeds, own, pool_labels, groups)
         )
         content["shared"] = attempt("the spread of the shared part", lambda: _shared(studied.seeds))
-    if studied.first.config.data.augment.flip:
+    if _mirrors(studied.first.config):
         content["flip"] = attempt(
             "mirrored images", lambda: flip_report(studied.first, logits, labels, studied.index)
         )

@@ -148,7 +148,8 @@ def _verdict(
         f"{_points(interval.high)} ({interval.method})"
     )
     # With one training each, the interval covers only the images. Of the same configuration trained
-    # twice it then excludes 0 in up to 39 % of the cases (benchmarks/results/coverage.md).
+    # twice on real features it then excludes 0 in up to 39 % of the cases
+    # (benchmarks/results/coverage.md).
     once = len(results.winner.seeds) == 1
     aside = "" if gap is None else f"; on validation {_points(gap)} points"
     kind: Kind = "open"

@@ -13,9 +13,13 @@ from .conftest import FINETUNE
 from .test_write import write
 
 
-@pytest.mark.parametrize("stages", [{}, {"finetune": FINETUNE, "head": {"epochs": 3}}])
-def test_flip_is_the_mean_of_an_image_and_its_mirror_image(workspace, retrained, tmp_path, stages):
-    winner = retrained(data={"augment": {"flip": True}}, training=stages)
+@pytest.mark.parametrize(
+    ("views", "stages"), [(2, {}), (0, {"finetune": FINETUNE, "head": {"epochs": 3}})]
+)
+def test_flip_is_the_mean_of_an_image_and_its_mirror_image(
+    workspace, retrained, tmp_path, views, stages
+):
+    winner = retrained(data={"augment": {"flip": True}, "views": views}, training=stages)
     found = write(workspace, tmp_path, winner)["flip"]
     test = workspace.dataset.test
     (model,) = winner.models(workspace, 1)
@@ -46,5 +50,7 @@ def test_flip_is_the_mean_of_an_image_and_its_mirror_image(workspace, retrained,
     assert RunDirectory(tmp_path).evidence_file.exists()
 
 
-def test_where_training_does_not_mirror_nothing_is_measured(workspace, retrained, tmp_path):
-    assert "flip" not in write(workspace, tmp_path, retrained())
+@pytest.mark.parametrize("flip", [False, True], ids=["off", "of centre crops alone"])
+def test_where_training_does_not_mirror_nothing_is_measured(workspace, retrained, tmp_path, flip):
+    winner = retrained(data={"augment": {"flip": flip}})
+    assert "flip" not in write(workspace, tmp_path, winner)
