@@ -1,4 +1,4 @@
-"""Files stay small, and lines of pages fit."""
+"""Files stay small, lines of pages fit, and tables are whole."""
 
 from __future__ import annotations
 
@@ -37,3 +37,17 @@ def test_no_line_of_a_page_is_longer_than_one_hundred_and_twenty():
             if len(line) > LINE and not code and not line.startswith("|"):
                 long.append(f"{file.name}:{number}")
     assert long == []
+
+
+def test_no_table_is_cut_in_two():
+    """A blank line between rows ends a table: what follows is shown as text."""
+    cut = []
+    for file in _tracked("docs/*.md", "README.md", "CONTRIBUTING.md", "examples/*.md"):
+        lines = file.read_text().splitlines()
+        for number, (before, blank, row) in enumerate(
+            zip(lines, lines[1:], lines[2:], strict=False), 3
+        ):
+            follows = lines[number] if number < len(lines) else ""
+            if before.startswith("|") and not blank and row.startswith("|"):
+                cut += [] if follows.startswith("| ---") else [f"{file.name}:{number}"]
+    assert cut == []
