@@ -1,0 +1,276 @@
+"""What each technique gives, alone on the template's defaults: the table of docs/methods.md.
+
+A training is what `search_spaces/image_folder.yaml` makes of its defaults, with EfficientNet-Lite0
+(package weights), 10 head epochs and 8 on the last two blocks, at 160 px (tested at 192) so that
+three seeds of everything fit into a night on two cores. It trains on the training part alone and is
+tested on the official test part. A technique changes one thing; those that need new augmentation in
+every epoch are compared with a base that has it too. A difference is paired by test image, and its
+interval covers seeds and test images. With some forty techniques a 95 % interval misses 0 by chance
+for two of them: a difference near the end of its interval is a hint, not a result.
+
+Seconds are CPU time of the training, the smallest over its seeds, so that caches that the first
+training builds do not count. Memory is the peak of the process. Every training is a process of its
+own with one thread; other work on the machine changes neither the accuracy nor, much, CPU time.
+
+What was measured stays in ``results/methods.jsonl``: a run does what is missing there, in the order
+of the list.
+
+    python benchmarks/methods.py --data grocery clothing        # hours; may be stopped at any time
+    python benchmarks/methods.py --technique mixup pmg          # these alone
+    python benchmarks/methods.py --page                         # the page of what is there
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import json
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from _photos import parquet_files
+from _report import RESULTS, publish, table
+
+LOG = RESULTS / "methods.jsonl"
+TEMPLATE = Path(__file__).parents[1] / "search_spaces" / "image_folder.yaml"
+SIZE, TESTED = 160, 192
+FINETUNE = "training.finetune"
+BASE, FRESH = "defaults", "defaults, new views"
+
+# One technique alone, on cached activations.
+CACHED: dict[str, dict[str, Any]] = {
+    "plain head": {"model.head": "plain"},
+    "linear head": {"model.head": "linear"},
+    "balanced sampling 0.5": {"training.balanced_sampling": 0.5},
+    "R-Drop": {"training.method": "rdrop"},
+    "SAM": {"training.method": "sam"},
+    "EMA 0.98": {"training.ema": 0.98},
+    "ISDA": {"loss.isda.weight": 1.0},
+    "mixup 0.2": {f"{FINETUNE}.mixup": 0.2},
+    "CutMix": {f"{FINETUNE}.cutmix": 1.0},
+    "Muon": {f"{FINETUNE}.optimizer": "muon"},
+    "schedule-free": {f"{FINETUNE}.optimizer": "schedule_free"},
+    "layer decay 0.8": {f"{FINETUNE}.layer_decay": 0.8},
+    "drop path 0.1": {f"{FINETUNE}.drop_path": 0.1},
+    "PMG": {"training.method": "pmg"},
+    "SnapMix": {"training.method": "snapmix"},
+    "attention crop and drop": {"training.method": "attention_crop"},
+    "two views": {"training.method": "two_views"},
+    "centre loss 0.01": {"loss.center.weight": 0.01},
+    "ArcFace 0.1": {"loss.metric_learning.weight": 0.1},
+    "proxy anchor 0.1": {
+        "loss.metric_learning.weight": 0.1,
+        "loss.metric_learning.kind": "proxy_anchor",
+    },
+    "pairwise confusion 0.1": {"loss.pairwise_confusion.weight": 0.1},
+    "HSIC of s and d, 0.1": {"loss.independence.weight": 0.1},
+    "group reversal 0.1": {"loss.group_reversal.weight": 0.1},
+    "floor of s, 0.1": {"loss.shared_variance.weight": 0.1},
+    "class weights 0.5": {"loss.class_weights": 0.5},
+    "logit adjustment 0.5": {"loss.logit_adjustment": 0.5},
+    "focal 1": {"loss.focal": 1.0},
+    "LoRA, rank 16": {f"{FINETUNE}.train": "lora", f"{FINETUNE}.adapter_rank": 16},
+    "norms alone": {f"{FINETUNE}.train": "norms"},
+    "GeM pooling": {"model.pooling": "gem"},
+    "covariance pooling": {"model.pooling": "isqrt_cov", "model.pooling_channels": 64},
+    "compact bilinear pooling": {"model.pooling": "compact_bilinear", "model.pooling_dim": 4096},
+    "MixStyle 0.5": {f"{FINETUNE}.mixstyle": 0.5},
+    "gradual unfreezing": {f"{FINETUNE}.unfreeze": 2},
+    "centres at class means": {"loss.center_init": "class_mean"},
+    "detached reconstruction": {"loss.reconstruction_target": "detach"},
+    "one group": {"model.groups.method": "single"},
+    "random groups": {"model.groups.method": "random"},
+    "1 block": {f"{FINETUNE}.blocks": 1},
+    "3 blocks": {f"{FINETUNE}.blocks": 3},
+    "8 views": {"data.views": 8},
+}
+# Those that need the images in every epoch.
+IMAGES: dict[str, dict[str, Any]] = {
+    "TrivialAugment": {"data.augment.policy": "trivial"},
+    "RandAugment": {"data.augment.policy": "rand"},
+    "erasing 0.25": {"data.augment.erasing": 0.25},
+    "colour 0.2": {"data.augment.color": 0.2},
+    "degraded 0.25": {"data.augment.degrade": 0.25},
+    "Fourier amplitude 0.3": {f"{FINETUNE}.fourier": 0.3},
+    "progressive resizing 0.6": {f"{FINETUNE}.start_size": 0.6},
+    "all blocks": {f"{FINETUNE}.blocks": "all"},
+}
+TECHNIQUES: dict[str, dict[str, Any]] = {
+    BASE: {},
+    **CACHED,
+    FRESH: {"data.views": 0},
+    **{name: {"data.views": 0, **changes} for name, changes in IMAGES.items()},
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", nargs="+", default=["grocery", "clothing"])
+    parser.add_argument("--technique", nargs="+", choices=TECHNIQUES, default=list(TECHNIQUES))
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--page", action="store_true", help="train nothing")
+    parser.add_argument("--one", nargs=3, metavar=("DATA", "TECHNIQUE", "SEED"))
+    args = parser.parse_args()
+    if args.one:
+        data, name, seed = args.one
+        print(json.dumps(measure(data, name, int(seed))))
+        return
+    if not args.page:
+        jobs = [
+            (data, name, seed)
+            for name in args.technique
+            for data in args.data
+            for seed in range(1, args.seeds + 1)
+        ]
+        for job in jobs:
+            if job not in {(row["data"], row["technique"], row["seed"]) for row in rows()}:
+                run(*job)
+    publish("methods", "What each technique gives", page(rows()))
+
+
+def rows() -> list[dict[str, Any]]:
+    """What was measured, one row a training."""
+    if not LOG.exists():
+        return []
+    return [json.loads(line) for line in LOG.read_text().splitlines()]
+
+
+def run(data: str, name: str, seed: int) -> None:
+    """Trains in a process of its own, and keeps the row."""
+    command = [sys.executable, __file__, "--one", data, name, str(seed)]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        print(f"{data}, {name}, seed {seed}: failed", flush=True)
+        return
+    row = done.stdout.strip().splitlines()[-1]
+    content = json.loads(row)
+    print(data, name, seed, f"{content['test']:.1%}", content["cpu_seconds"], flush=True)
+    with LOG.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.write(row + "\n")
+
+
+def measure(data: str, name: str, seed: int) -> dict[str, Any]:
+    """Trains and tests once."""
+    import torch
+
+    from gsfl_tune.experiment import Experiment
+    from gsfl_tune.training import Training, Workspace
+
+    torch.set_num_threads(1)
+    fixed: dict[str, Any] = {
+        "data.source": "parquet",
+        "data.path": json.dumps([str(path) for path in parquet_files(data).values()]),
+        "data.image_size": SIZE,
+        "data.eval_image_size": TESTED,
+        "model.backbone": "tf_efficientnet_lite0",
+        "training.head.epochs": 10,
+        f"{FINETUNE}.epochs": 8,
+        f"{FINETUNE}.blocks": 2,
+    }
+    changes = [f"{path}={value}" for path, value in {**fixed, **TECHNIQUES[name]}.items()]
+    config = Experiment.load(TEMPLATE, overrides=changes).defaults()
+    workspace = Workspace.open(config.data)
+    with tempfile.TemporaryDirectory() as directory:
+        training = Training(config, workspace, Path(directory), seed=seed)
+        started = time.process_time()
+        while not training.finished:
+            training.run_epoch()
+        seconds = time.process_time() - started
+        validation = training.predict("validation").metrics()
+        tested = training.predict("test")
+    metrics = tested.metrics()
+    return {
+        "data": data,
+        "technique": name,
+        "seed": seed,
+        "validation": validation["accuracy"],
+        "test": metrics["accuracy"],
+        "nll": metrics["nll"],
+        "ece": metrics["ece"],
+        "cpu_seconds": round(seconds, 1),
+        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "test_images": len(workspace.dataset.test),
+        # Which test images it is right about, eight a byte: to compare image by image.
+        "right": np.packbits(tested.correct).tobytes().hex(),
+    }
+
+
+def page(found: list[dict[str, Any]]) -> str:
+    """One table a data set, best first."""
+    parts = [
+        f"EfficientNet-Lite0 at {SIZE} px, tested at {TESTED}; 10 head epochs, 8 on the last two "
+        "blocks; on the training part alone. Differences are in points of test accuracy to the "
+        "defaults of the template with the same views, paired by image, with a 95 % interval over "
+        "seeds and test images (with one seed: images alone). Seconds and memory are those of the "
+        "technique, as a multiple of the same base."
+    ]
+    for data in dict.fromkeys(row["data"] for row in found):
+        own: dict[str, dict[int, dict[str, Any]]] = {}
+        for row in found:
+            if row["data"] == data:
+                own.setdefault(row["technique"], {})[row["seed"]] = row
+        parts += [f"## {data}", bases(own), table(HEADER, compared(own))]
+    return "\n\n".join(parts)
+
+
+HEADER = ["technique", "seeds", "test", "difference", "NLL", "ECE", "CPU s", "memory"]
+
+
+def bases(own: dict[str, dict[int, dict[str, Any]]]) -> str:
+    """What the bases reach."""
+    lines = []
+    for name in (BASE, FRESH):
+        runs = list(own.get(name, {}).values())
+        if runs:
+            accuracy, seconds = mean(runs, "test"), min(run["cpu_seconds"] for run in runs)
+            lines.append(
+                f"- {name}: {accuracy:.1%} ({len(runs)} seeds), NLL {mean(runs, 'nll'):.3f}, "
+                f"ECE {mean(runs, 'ece'):.3f}, {seconds:.0f} CPU s"
+            )
+    return "\n".join(lines)
+
+
+def compared(own: dict[str, dict[int, dict[str, Any]]]) -> list[list[Any]]:
+    """A row a technique, by its difference to its base."""
+    from gsfl_tune.evidence.interval import difference
+
+    found = []
+    for name in (*CACHED, *IMAGES):
+        base = own.get(FRESH if name in IMAGES else BASE, {})
+        seeds = sorted(own.get(name, {}).keys() & base.keys())
+        if not seeds:
+            continue
+        ours, theirs = ([each[seed] for seed in seeds] for each in (own[name], base))
+        gap = difference(*(np.stack([right(run) for run in runs]) for runs in (ours, theirs)))
+        points = [100 * value for value in (gap.mean, gap.interval.low, gap.interval.high)]
+        ratios = [
+            min(run[key] for run in ours) / min(run[key] for run in theirs)
+            for key in ("cpu_seconds", "peak_mb")
+        ]
+        row = [name, len(seeds), f"{mean(ours, 'test'):.1%}"]
+        row.append("{:+.1f} ({:+.1f} to {:+.1f})".format(*points))
+        row += [f"{mean(ours, key) - mean(theirs, key):+.3f}" for key in ("nll", "ece")]
+        row += [f"{ratio:.2f}" for ratio in ratios]
+        found.append((gap.mean, row))
+    return [row for _, row in sorted(found, key=lambda pair: -pair[0])]
+
+
+def mean(runs: list[dict[str, Any]], key: str) -> float:
+    return float(np.mean([run[key] for run in runs]))
+
+
+def right(run: dict[str, Any]) -> np.ndarray:
+    """(N,) whether it is right, image by image."""
+    bits = np.frombuffer(bytes.fromhex(run["right"]), dtype=np.uint8)
+    return np.unpackbits(bits)[: run["test_images"]]
+
+
+if __name__ == "__main__":
+    main()
