@@ -158,15 +158,13 @@ class _Taker:
         taken: set[Hashable] = set()
         for units in of_class.values():
             total = sum(size for _, size, _ in units)
-            count = max(LEAST_HELD_OUT, round(total * share))
-            count = max(0, min(count, total - reserve))
-            got = 0
+            count, got = max(LEAST_HELD_OUT, round(total * share)), 0
             for _, size, unit in sorted(units, key=lambda each: each[0]):
                 if abs(got + size - count) < abs(got - count) and total - got - size >= reserve:
                     taken.add(unit)
                     got += size
             smallest = min(units, key=lambda each: (each[1], each[0]))
-            if count and not got and total - smallest[1] >= reserve:
+            if not got and total - smallest[1] >= reserve:
                 taken.add(smallest[2])
         return taken
 

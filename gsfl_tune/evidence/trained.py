@@ -25,6 +25,7 @@ from gsfl_tune.run.layout import CHECKPOINT_FILE, TEST_FILE
 from gsfl_tune.training import (
     CheckpointError,
     Predictions,
+    Timeline,
     Training,
     Workspace,
     load_predictions,
@@ -102,7 +103,7 @@ class Retrained:
         self, workspace: Workspace, seed: int, directory: Path, *, first: bool
     ) -> TrainedModel:
         config = self.config
-        finetuned = config.training.finetune.epochs > 0
+        finetuned = Timeline.of(config).trains_backbone
         training = Training(config, workspace, directory, seed=seed, fit="train+validation")
         path = training.checkpoint_path
         trouble = f"{path}: is gone" if not path.is_file() else f"{path}: from another training"

@@ -26,7 +26,7 @@ from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel,
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Calibration
-from gsfl_tune.training import Predictions, Workspace
+from gsfl_tune.training import Predictions, Timeline, Workspace
 
 # Limits that bound the time. A search itself sends all images through its networks many times.
 MOST_SEEDS = 3
@@ -209,7 +209,8 @@ def _mirrors(config: Config) -> bool:
 
 def _most_pool_images(workspace: Workspace, config: Config) -> int:
     """Returns the judge's number of training images; cached features cost little, N and D more."""
-    if config.training.finetune.epochs > 0 or workspace.feature_dim(config) > MOST_POOL_IMAGES:
+    trained = Timeline.of(config).trains_backbone
+    if trained or workspace.feature_dim(config) > MOST_POOL_IMAGES:
         return MOST_POOL_IMAGES
     return 2 * MOST_POOL_IMAGES
 

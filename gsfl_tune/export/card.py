@@ -9,6 +9,7 @@ from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 from gsfl_tune.models.licences import UNKNOWN, licence
 from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
+from gsfl_tune.training.timeline import STAGES
 
 _CLASSES_LISTED = 60
 
@@ -266,7 +267,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
     stages = [
         f"`{name}` {stage['epochs']} epochs ({stage['optimizer']}, learning rate "
         f"{stage['learning_rate']:.3g}, batch {stage['batch_size']})"
-        for name, stage in (("head", training["head"]), ("finetune", training["finetune"]))
+        for name, stage in ((each.name, training[each.name]) for each in STAGES)
         if stage["epochs"]
     ]
     lines = [

@@ -27,7 +27,7 @@ class Distill(LossTerm):
 
     any_head = True
 
-    def __init__(self, temperature: float, *, standardize: bool = False) -> None:
+    def __init__(self, temperature: float, *, standardize: bool) -> None:
         super().__init__()
         self.temperature = temperature
         self.standardize = standardize

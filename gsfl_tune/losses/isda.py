@@ -85,7 +85,6 @@ class Isda(LossTerm):
         apart = w[None] - w[classes][:, None]
         return ((apart @ matrices) * apart).sum(2)[place]
 
-    @torch.no_grad()
     def _note(self, d: Tensor, y: Tensor) -> None:
         # About the running mean: numbers stay small, and their squares exact.
         apart = d.to(self.mean.dtype) - self.mean[y]

@@ -22,6 +22,7 @@ from gsfl_tune.models.heads import (
     LinearHead,
     PlainHead,
     create_head,
+    head_parameters,
 )
 from gsfl_tune.models.layers import Layer, layers_of
 from gsfl_tune.models.licences import Licence, licence, licence_problem
@@ -91,6 +92,7 @@ __all__ = [
     "fit_projection",
     "gives_map",
     "has_batch_norms",
+    "head_parameters",
     "installed_packages",
     "layers_of",
     "licence",

@@ -191,3 +191,15 @@ def create_head(
     if kind == "linear":
         return LinearHead(feature_dim, class_count, feature_scale=feature_scale)
     raise ValueError(f"head is {kind!r}, allowed are gsfl, plain and linear")
+
+
+def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_count: int) -> int:
+    """Counts the parameters of a head (weights and biases)."""
+    d, h = feature_dim, latent_dim
+    if kind == "linear":
+        return d * class_count + class_count
+    encoder = d * h + h + h * h + h
+    classifier = h * class_count + class_count
+    if kind == "plain":
+        return encoder + classifier
+    return 2 * encoder + classifier + h * h + h + h * d + d

@@ -106,7 +106,7 @@ class SearchCharts:
             "r": [_short(trial.rungs.get(rung.index)) for rung in self.rungs],
             "c": [_short(value) for _, value in points],
             "e": trial.epochs,
-            "h": trial.curve.head,
+            "h": trial.curve.before,
         }
         if trial.latency is not None:
             row["l"] = _short(trial.latency)

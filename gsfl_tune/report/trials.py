@@ -25,18 +25,19 @@ class Curve:
 
     Attributes:
         values: One per epoch; None where it is missing.
-        head: Epochs of the head stage among them.
+        before: Epochs of them before the last stage.
     """
 
     values: tuple[float | None, ...] = ()
-    head: int = 0
+    before: int = 0
 
     @classmethod
     def of(cls, records: Iterable[Mapping[str, Any]], metric: str) -> Curve:
         """Builds a curve from the lines of ``epochs.jsonl``."""
         listed = list(records)
-        head = sum(record.get("stage") == "head" for record in listed)
-        return cls(tuple(_finite(record.get(metric)) for record in listed), head)
+        stages = [record.get("stage") for record in listed]
+        before = sum(stage != stages[-1] for stage in stages)
+        return cls(tuple(_finite(record.get(metric)) for record in listed), before)
 
     def thinned(self, keep: Iterable[int] = ()) -> list[tuple[int, float]]:
         """Returns epochs (from 1) with their values, no more than a chart can show.

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
+# Batches from which statistics are found: enough for means and variances.
+NORM_BATCHES = 20
+
 if TYPE_CHECKING:
     _Base = _BatchNorm
 else:

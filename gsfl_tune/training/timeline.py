@@ -18,17 +18,19 @@ class StageSpec:
         name: Name of the stage and of its section in ``training``.
         grace: Whether its first rung comes after ``search.scheduler.grace`` epochs; else after 1.
         divided: Whether several processes may share its batches.
+        trains_backbone: Whether it changes the backbone, so that features are new behind it.
     """
 
     name: StageName
     grace: bool
     divided: bool
+    trains_backbone: bool
 
 
 # In training order.
 STAGES = (
-    StageSpec("head", grace=True, divided=False),
-    StageSpec("finetune", grace=False, divided=True),
+    StageSpec("head", grace=True, divided=False, trains_backbone=False),
+    StageSpec("finetune", grace=False, divided=True, trains_backbone=True),
 )
 
 
@@ -67,6 +69,12 @@ class Timeline:
     def total(self) -> int:
         """Returns the epochs over all stages."""
         return sum(self.epochs)
+
+    @property
+    def trains_backbone(self) -> bool:
+        """Returns whether a stage with epochs changes the backbone."""
+        pairs = zip(STAGES, self.epochs, strict=True)
+        return any(epochs > 0 and each.trains_backbone for each, epochs in pairs)
 
     def of_stage(self, name: StageName) -> int:
         """Returns the epochs of a stage."""

@@ -186,8 +186,10 @@ def test_units_of_several_classes_are_held_out_whole():
     split = divide(labels, [None] * 180, digests, SplitConfig(seed=1), grouped(units))
     held = [set(of(part, units)) for part in (split.train, split.validation, split.test)]
     assert sum(map(len, held)) == len(set.union(*held)) == 30
-    for part in (split.validation, split.test):
-        assert np.bincount(of(part, labels)).min() >= 6
+    for part, share in ((split.test, 0.2), (split.validation, 0.16)):
+        counts = np.bincount(of(part, labels))
+        assert counts.min() >= 0.8 * share * 60
+        assert counts.max() <= 1.3 * share * 60
     other = divide(labels, [None] * 180, digests, SplitConfig(seed=2), grouped(units))
     assert set(other.test) != set(split.test)
 
@@ -198,6 +200,44 @@ def test_a_class_of_one_unit_stays_in_training():
     split = divide(labels, [None] * 60, digests, SplitConfig(), grouped(units))
     assert np.bincount(of(split.train, labels)).tolist()[2] == 20
     assert crowded(np.array(units), np.array(labels)) == [2]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_of_a_class_with_large_units_the_smallest_is_held_out(seed):
+    # All are far larger than a tenth of the images; numbers of units say nothing.
+    labels, digests = listing(20, classes=2)
+    units = [*[50] * 9, *[40] * 11, *[60] * 11, *[70] * 9]
+    config = SplitConfig(test=0.05, validation=0.05, seed=seed)
+    split = divide(labels, [None] * 40, digests, config, grouped(units))
+    assert set(of(split.test, units)) == {50, 70}
+    # Of each class one unit is left, for training.
+    assert set(of(split.train, units)) == {40, 60}
+    assert not len(split.validation)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_a_large_unit_is_not_held_out_if_training_needs_it(seed):
+    parts = [None] * 4 + ["test"]
+    config = SplitConfig(validation=0.9, seed=seed)
+    digests = [digest(number) for number in range(5)]
+    split = divide([0] * 5, parts, digests, config, grouped([0, 0, 0, 1, 2]))
+    assert split.validation.tolist() == [3]
+    assert split.train.tolist() == [0, 1, 2]
+
+
+def test_one_unit_of_all_classes_stays_in_training():
+    labels, digests = listing(6)
+    split = divide(labels, [None] * 18, digests, SplitConfig(), grouped([5] * 18))
+    assert len(split.train) == 18
+
+
+def test_a_class_with_fewer_images_than_parts_of_units_prints_no_warning(recwarn):
+    labels = [*[0] * 40, *[1] * 40, *[2] * 2]
+    units = [*range(40), *range(40), 0, 7]
+    digests = [digest(number) for number in range(82)]
+    split = divide(labels, [None] * 82, digests, SplitConfig(), grouped(units))
+    assert len(split.test)
+    assert not recwarn.list
 
 
 def test_copies_of_a_given_test_part_are_left_out_of_training():

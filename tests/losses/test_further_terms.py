@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import statistics
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -22,7 +23,9 @@ from gsfl_tune.losses import (
     Shared,
     SharedVariance,
     Sizes,
+    metric_learning_problem,
 )
+from gsfl_tune.plugins import PluginError
 
 CLASSES, LATENT, COUNT = 5, 4, 7
 GROUPS = torch.tensor([0, 1, 0, 1, 2])
@@ -170,6 +173,11 @@ def test_the_classifier_of_the_shared_part_knows_the_group():
     assert float(term(alone)) == 0
 
 
+def test_a_classifier_of_the_shared_part_needs_groups():
+    with pytest.raises(ValueError, match=r"needs groups of the classes"):
+        GroupReversal(6).build(Sizes(3, LATENT, CLASSES, None))
+
+
 def test_the_shared_part_gets_the_reversed_gradient_and_the_classifier_its_own():
     term = built(GroupReversal(6))
     gradients = {}
@@ -218,7 +226,7 @@ def test_distillation_is_that_of_its_papers(standardize):
     batch.__dict__["teacher"] = batch.logits
     assert float(Distill(2.5, standardize=standardize)(batch)) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match=r"training\.teacher names its bundle"):
-        Distill(1.0)(made())
+        Distill(1.0, standardize=False)(made())
 
 
 @pytest.mark.parametrize("standardize", [False, True])
@@ -336,3 +344,11 @@ def test_attributes_are_the_mean_over_those_that_are_known():
     assert float(term(batch).detach()) == 0
     with pytest.raises(ValueError, match="needs images with attributes"):
         Attributes().build(Sizes(3, LATENT, CLASSES, GROUPS))
+
+
+def test_metric_losses_say_what_to_install_where_their_library_is_missing(monkeypatch):
+    # As Python sees a package that is not there.
+    monkeypatch.setitem(sys.modules, "pytorch_metric_learning", None)
+    assert metric_learning_problem(0.0) is None
+    with pytest.raises(PluginError, match=r"pip install 'gsfl-tune\[metric-learning\]'"):
+        built(MetricLearning("arcface"))

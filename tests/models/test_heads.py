@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from gsfl_tune.models import GsflHead, PlainHead, create_head
+from gsfl_tune.models import GsflHead, PlainHead, create_head, head_parameters
 
 SIZES = {"latent_dim": 6, "dropout": 0.5, "feature_scale": 3.0}
 
@@ -76,3 +76,10 @@ def test_unknown_kinds_are_refused():
         create_head("other", 10, 4, **SIZES)
     with pytest.raises(ValueError, match="linear and sigmoid"):
         create_head("gsfl", 10, 4, decoder="tanh", **SIZES)
+
+
+@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear"])
+def test_head_parameters_are_those_of_the_head(kind):
+    head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
+    counted = sum(parameter.numel() for parameter in head.parameters())
+    assert head_parameters(kind, 48, 16, 7) == counted

@@ -38,7 +38,7 @@ def test_a_curve_is_read_again_when_its_file_has_changed(tmp_path):
     with path.open("a") as file:
         file.write('{"epoch": 3, "stage": "finetune", "validation/accuracy": 0.3}\n{"epoch": 4')
     found = reader.read(path, "validation/accuracy")
-    assert (found.values, found.head) == ((0.1, 0.2, 0.3), 2)
+    assert (found.values, found.before) == ((0.1, 0.2, 0.3), 2)
     assert reader.read(path.parent / "none.jsonl", "validation/accuracy") == Curve()
 
 

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from gsfl_tune.run import read_json, write_bytes, write_json
+from gsfl_tune.run.atomic import whole_file
 from tests.waiting import wait_until
 
 
@@ -50,3 +51,36 @@ def test_a_killed_writer_leaves_whole_files(tmp_path):
     os.kill(writer.pid, signal.SIGKILL)
     writer.wait()
     assert len(path.read_bytes()) == 200_000
+
+
+def test_a_file_that_is_written_in_pieces_appears_when_it_is_whole(tmp_path):
+    path = tmp_path / "new" / "data"
+    with whole_file(path) as temporary:
+        for piece in (b"a", b"b"):
+            with temporary.open("ab") as file:
+                file.write(piece)
+        assert not path.exists()
+    assert path.read_bytes() == b"ab"
+    assert list(path.parent.iterdir()) == [path]
+
+
+def test_a_block_that_fails_leaves_the_old_file_alone(tmp_path):
+    path = tmp_path / "data"
+    path.write_bytes(b"old")
+
+    def fails():
+        with whole_file(path) as temporary:
+            temporary.write_bytes(b"half of the new")
+            raise KeyError
+
+    with pytest.raises(KeyError):
+        fails()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_colleagues_may_read_what_is_written(tmp_path):
+    path = tmp_path / "data"
+    write_bytes(path, b"x")
+    (tmp_path / "usual").touch()
+    assert path.stat().st_mode == (tmp_path / "usual").stat().st_mode

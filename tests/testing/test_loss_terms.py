@@ -38,7 +38,7 @@ from gsfl_tune.testing import check_loss_term
         lambda: Independence("cosine"),
         lambda: SharedVariance(2.0),
         lambda: GroupReversal(3),
-        lambda: Distill(2.0),
+        lambda: Distill(2.0, standardize=False),
         lambda: Distill(2.0, standardize=True),
         Attributes,
         lambda: MetricLearning("arcface", scale=4.0),

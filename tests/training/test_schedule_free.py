@@ -13,8 +13,8 @@ from torch import nn
 from gsfl_tune.cli import main
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.training import Training
+from gsfl_tune.training.batch_norm import NORM_BATCHES
 from gsfl_tune.training.seeds import mix
-from gsfl_tune.training.stages.finetune import NORM_BATCHES
 
 from .test_tuning import check_exported, config, run, weights
 

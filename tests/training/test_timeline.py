@@ -1,11 +1,15 @@
 """Rungs: where trials of one space are compared."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gsfl_tune.training import Timeline
+from gsfl_tune.training.pricing import training_work
 from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.timeline import STAGES
+
+from .conftest import tiny_config
 
 
 def epochs(timeline, largest, **settings):
@@ -69,3 +73,14 @@ def test_stages_follow_each_other_in_the_order_of_the_table():
     assert [timeline.stage_start(each.name) for each in STAGES] == [0, 2]
     assert [Timeline((0, 3)).stage(0).name, Timeline((3, 0)).stage(2).name] == ["finetune", "head"]
     assert list(STAGE_KINDS) == [each.name for each in STAGES]
+
+
+@pytest.mark.parametrize("epochs", [(2, 0), (0, 3), (2, 3)])
+def test_every_stage_with_epochs_has_a_price(epochs):
+    timeline = Timeline(epochs)
+    sections = {each.name: {"epochs": timeline.of_stage(each.name)} for each in STAGES}
+    works = training_work(tiny_config(training=sections), train=60, validation=9, classes=3)
+    priced = [(each.name, timeline.of_stage(each.name)) for each in STAGES]
+    assert [(work.stage, work.epochs) for work in works] == [each for each in priced if each[1]]
+    assert all(work.operations > 0 for work in works)
+    assert timeline.trains_backbone == (epochs[1] > 0)

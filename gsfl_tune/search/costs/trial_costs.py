@@ -13,6 +13,7 @@ from gsfl_tune.models import pooling_class, probe
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
 from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.pricing import Costs, Measured, Work, training_work
+from gsfl_tune.training.timeline import STAGES
 
 # Seconds of evidence and export, measured on two cores: fixed part (map, swap test, pictures and
 # bundle); per image; per number of the probe's regressions (images times dimensions times classes).
@@ -100,10 +101,11 @@ class TrialCosts:
 
     def evidence_seed(self, config: Config, slots: int = 1) -> float:
         """Returns the part of `evidence` per seed with a trained backbone: its features are new."""
-        steps = [work for work in self.work(config) if work.stage == "finetune" and work.epochs]
-        if not steps:
+        trains = {each.name for each in STAGES if each.trains_backbone}
+        works = [work for work in self.work(config) if work.stage in trains]
+        if not works:
             return 0.0
-        forward = _FORWARD * self.costs.epoch(steps[0]) / max(1, self._train) / slots
+        forward = _FORWARD * self.costs.epoch(works[-1]) / max(1, self._train) / slots
         tested, trained = _EVIDENCE_IMAGES
         # The winner sees training and test images, its control only test images.
         images = 2 * min(self._test, tested) + min(self._train + self._validation, trained)

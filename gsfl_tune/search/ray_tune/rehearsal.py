@@ -18,6 +18,7 @@ from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
 from gsfl_tune.training.pricing.one_step import largest_config, rehearse
+from gsfl_tune.training.timeline import STAGES
 
 # Marks an error of the machine in the slot's answer.
 _MACHINE = "machine: "
@@ -63,8 +64,8 @@ def rehearse_largest(
     if complaint and complaint.startswith(_MACHINE):
         raise EnvironmentProblem(complaint.removeprefix(_MACHINE))
     if complaint:
-        model, training = config.model, config.training
-        stage = training.finetune if training.finetune.epochs else training.head
+        model, stages = config.model, [getattr(config.training, each.name) for each in STAGES]
+        stage = [each for each in stages if each.epochs][-1]
         raise UserError(
             f"the largest model of the space cannot take a step: {complaint}\n"
             f"  {model.backbone} at {config.data.image_size} px, {model.pooling} pooling, "
@@ -75,10 +76,13 @@ def rehearse_largest(
 
 
 def _of_a_process(config: Config, workers: int) -> Config:
-    """Returns the configuration with the finetune batches that one of several processes sees."""
-    size = max(2, -(-config.training.finetune.batch_size // workers))
-    finetune = config.training.finetune.model_copy(update={"batch_size": size})
-    training = config.training.model_copy(update={"finetune": finetune})
+    """Returns the configuration with the batches that one of several processes sees."""
+    shared: dict[str, object] = {}
+    for name in (each.name for each in STAGES if each.divided):
+        stage = getattr(config.training, name)
+        size = max(2, -(-stage.batch_size // workers))
+        shared[name] = stage.model_copy(update={"batch_size": size})
+    training = config.training.model_copy(update=shared)
     return config.model_copy(update={"training": training})
 
 

@@ -37,7 +37,7 @@ class Asha:
         self,
         rungs: int,
         *,
-        reduction: float = 2,
+        reduction: float,
         brackets: int = 1,
         direction: Direction = "maximize",
         seed: int = 0,
@@ -95,7 +95,7 @@ class Asha:
         for number, values in trials:
             for k, value in values.items():
                 if k < self.rungs and not math.isnan(value):
-                    self.record(number, k, value, protected=True)
+                    self.record(number, k, value)
 
 
 class _Rung:

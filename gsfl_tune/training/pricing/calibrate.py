@@ -18,7 +18,6 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.models.frozen import Precision, frozen_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
-from gsfl_tune.training.pricing.work import training_work
 from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
@@ -57,13 +56,7 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
             stage = kind(trained.context)
             with activity(f"{name} steps"):
                 seconds, steps = _timed(stage.rehearse, trained.device)
-            [work] = [
-                each
-                for each in training_work(
-                    config, train=stage_config.batch_size, validation=0, classes=classes
-                )
-                if each.stage == name
-            ]
+            work = kind.work(config, stage_config.batch_size, 0, classes)
             found.append(Measured(replace(work, epochs=1), steps, seconds))
     return found
 

@@ -11,6 +11,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
     HeadKind,
     Reads,
+    head_parameters,
     part_size,
     pooling_dim,
     probe,
@@ -183,18 +184,6 @@ def largest_head(heads: Collection[HeadKind]) -> HeadKind:
     """Names the one of some heads that has most parameters."""
     ascending: tuple[HeadKind, ...] = ("linear", "plain", "gsfl")
     return max(heads, key=ascending.index)
-
-
-def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_count: int) -> int:
-    """Counts the parameters of a head (weights and biases)."""
-    d, h = feature_dim, latent_dim
-    if kind == "linear":
-        return d * class_count + class_count
-    encoder = d * h + h + h * h + h
-    classifier = h * class_count + class_count
-    if kind == "plain":
-        return encoder + classifier
-    return 2 * encoder + classifier + h * h + h + h * d + d
 
 
 def class_count(experiment: Experiment) -> int:

@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from gsfl_tune.training.pricing.work import Work
+from gsfl_tune.training.stages import Work
 
 # Operations a second of one CPU core, until something was measured; a GPU has some thousand times
 # as many, and a search that begins with this number believes it until the first rung.

@@ -11,7 +11,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import method_class
 from gsfl_tune.training.pricing.cost import largest_case
-from gsfl_tune.training.stages import FinetuneStage, HeadStage
+from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -89,7 +89,6 @@ def rehearse(config: Config, workspace: Workspace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory))
         with activity("taking the step"):
-            if training.timeline.of_stage("head"):
-                HeadStage(training.context).rehearse()
-            if training.timeline.of_stage("finetune"):
-                FinetuneStage(training.context).rehearse()
+            for name, stage in STAGE_KINDS.items():
+                if training.timeline.of_stage(name):
+                    stage(training.context).rehearse()

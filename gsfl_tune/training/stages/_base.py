@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from gsfl_tune.activity import Activity, activity
 from gsfl_tune.data import Batch, DecodedImages, Targets
 from gsfl_tune.data.draws import image_draws
-from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
+from gsfl_tune.experiment.config import Config, FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.methods import STREAM, Passes
 from gsfl_tune.models import HeadOutput, Network
@@ -31,6 +31,7 @@ from gsfl_tune.training.optim import (
     set_learning_rate,
 )
 from gsfl_tune.training.process_group import Ranks
+from gsfl_tune.training.stages.work import Work
 from gsfl_tune.training.timeline import StageName
 
 StageConfig = HeadStageConfig | FinetuneStageConfig
@@ -93,6 +94,23 @@ class Stage(ABC, Generic[M, C]):
 
     # Whether it needs the device memory that features of the head stage take.
     needs_device: ClassVar[bool] = False
+    # Whether its batches have images without labels for methods that use them.
+    takes_unlabelled: ClassVar[bool] = False
+
+    @staticmethod
+    @abstractmethod
+    def work(config: Config, train: int, validation: int, classes: int) -> Work:
+        """Returns the work of an epoch, the stage's price.
+
+        Args:
+            config: A configuration in which the stage has epochs.
+            train: Number of training images.
+            validation: Number of images that are validated after every epoch.
+            classes: C.
+
+        Raises:
+            BackboneError: When the backbone cannot be built.
+        """
 
     @abstractmethod
     def network(self) -> Network:
@@ -337,7 +355,7 @@ class Stage(ABC, Generic[M, C]):
             teacher = inputs.new_zeros(len(inputs), context.head.class_count)
         views = (inputs,) * context.method.views
         batch = Batch(views, Targets(labels, teacher=teacher), torch.arange(len(inputs)))
-        if self.name == "head" or not context.method.unlabelled:
+        if not (self.takes_unlabelled and context.method.unlabelled):
             return batch
         more = torch.cat([inputs] * context.method.unlabelled)
         return replace(batch, unlabelled=(more, more))

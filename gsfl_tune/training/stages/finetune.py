@@ -24,12 +24,17 @@ from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
 from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths, seed_mix_styles
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
-from gsfl_tune.training.batch_norm import fresh_statistics, synchronise_batch_norms
+from gsfl_tune.training.batch_norm import (
+    NORM_BATCHES,
+    fresh_statistics,
+    synchronise_batch_norms,
+)
 from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.method_problems import method_problems
 from gsfl_tune.training.stages.trained_blocks import backbone_groups, unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
@@ -37,8 +42,6 @@ from gsfl_tune.training.timeline import StageName
 log = logging.getLogger("gsfl_tune.training")
 
 _DEPTH = "drop_path"
-# Of a schedule-free epoch: enough for means and variances.
-NORM_BATCHES = 20
 AVERAGED_TWICE = (
     "found it with training.finetune.optimizer: schedule_free, whose weights are an average "
     "already; allowed: 0, or another optimizer"
@@ -59,6 +62,8 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     """
 
     needs_device = True
+    takes_unlabelled = True
+    work = staticmethod(finetune_work)
 
     def __init__(self, context: StageContext) -> None:
         config = context.config.training.finetune

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Iterator
 from functools import cached_property
 from itertools import repeat
@@ -16,13 +17,20 @@ from gsfl_tune.data import Batch, DecodedImages, Targets, Views
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.transforms import Streams
-from gsfl_tune.experiment.config import HeadStageConfig
-from gsfl_tune.methods import Passes
+from gsfl_tune.experiment.config import Config, HeadStageConfig
+from gsfl_tune.methods import Passes, create_method
 from gsfl_tune.models import Network, PlainHead
 from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
+from gsfl_tune.training.stages.work import (
+    STEP,
+    UPDATE,
+    Work,
+    method_kind,
+    trained_head_parameters,
+)
 from gsfl_tune.training.timeline import StageName
 
 _EVAL_BATCH = 512
@@ -50,6 +58,21 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         network = context.network(context.workspace.new_backbone(context.config))
         network.head = copy.deepcopy(self.evaluated)
         return network
+
+    @staticmethod
+    def work(config: Config, train: int, validation: int, classes: int) -> Work:
+        """Returns the work of an epoch, see `Stage.work`."""
+        stage = config.training.head
+        parameters = trained_head_parameters(config, classes)
+        steps = math.ceil(train / stage.batch_size)
+        method = create_method(config.training)
+        # What reads maps takes a single pass where there are none.
+        passes = 1 if method.reads_maps else method.head_passes
+        operations = 2 * parameters * (STEP * passes * train + validation)
+        operations += UPDATE * parameters * steps
+        return Work(
+            "head", (config.model.head, *method_kind(config)), operations, steps, stage.epochs
+        )
 
     @property
     def name(self) -> StageName:

@@ -63,7 +63,7 @@ def test_protected_trials_are_compared_with_but_never_stopped() -> None:
 
 
 def test_a_rung_reported_again_changes_nothing() -> None:
-    asha = Asha(3)
+    asha = Asha(3, reduction=2)
     asha.record(0, 0, 0.9)
     assert asha.record(1, 0, 0.1)
     cutoff = asha.cutoff(0, 0)
@@ -74,7 +74,7 @@ def test_a_rung_reported_again_changes_nothing() -> None:
 
 def test_rebuilt_rungs_decide_as_those_that_lived_through_it() -> None:
     rng = np.random.default_rng(0)
-    lived = Asha(4, brackets=2, seed=5)
+    lived = Asha(4, reduction=2, brackets=2, seed=5)
     journal: dict[int, dict[int, float]] = {}
     for number in range(40):
         for k in range(4):
@@ -82,7 +82,7 @@ def test_rebuilt_rungs_decide_as_those_that_lived_through_it() -> None:
             journal.setdefault(number, {})[k] = value
             if lived.record(number, k, value):
                 break
-    rebuilt = Asha(4, brackets=2, seed=5)
+    rebuilt = Asha(4, reduction=2, brackets=2, seed=5)
     rebuilt.rebuild(reversed(journal.items()))
     for number in range(40, 80):
         for k in range(4):
@@ -101,10 +101,14 @@ def test_a_journal_may_hold_rungs_that_are_gone_and_values_that_are_none() -> No
 
 
 def test_brackets_follow_seed_and_number_and_skip_their_first_rungs() -> None:
-    asha = Asha(4, brackets=3, seed=7)
+    asha = Asha(4, reduction=2, brackets=3, seed=7)
     drawn = [asha.bracket(number) for number in range(500)]
-    assert drawn == [Asha(4, brackets=3, seed=7).bracket(number) for number in range(500)]
-    assert drawn != [Asha(4, brackets=3, seed=8).bracket(number) for number in range(500)]
+    assert drawn == [
+        Asha(4, reduction=2, brackets=3, seed=7).bracket(number) for number in range(500)
+    ]
+    assert drawn != [
+        Asha(4, reduction=2, brackets=3, seed=8).bracket(number) for number in range(500)
+    ]
     counts = np.bincount(drawn)
     # Shares of a softmax over 4, 3 and 2 rungs.
     assert counts[0] > counts[1] > counts[2] > 20
@@ -114,7 +118,7 @@ def test_brackets_follow_seed_and_number_and_skip_their_first_rungs() -> None:
 
 
 def test_more_brackets_than_rungs_are_cut_down() -> None:
-    asha = Asha(1, brackets=5)
+    asha = Asha(1, reduction=2, brackets=5)
     assert {asha.bracket(number) for number in range(50)} == {0}
     # With one rung there is nothing to stop before.
     assert not asha.record(0, 0, 1.0)
@@ -124,7 +128,7 @@ def test_more_brackets_than_rungs_are_cut_down() -> None:
 @pytest.mark.parametrize("arguments", [{"rungs": 0}, {"reduction": 1}, {"brackets": 0}])
 def test_refuses_numbers_that_make_no_sense(arguments: dict[str, int]) -> None:
     with pytest.raises(ValueError):
-        Asha(**{"rungs": 3, **arguments})  # type: ignore[arg-type]
+        Asha(**{"rungs": 3, "reduction": 2, **arguments})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("reduction", [2, 2.5, 3, 4])

@@ -16,11 +16,10 @@ from gsfl_tune.losses import (
     Weighted,
 )
 from gsfl_tune.methods.pmg import Pmg
-from gsfl_tune.models import create_head, layers_of
+from gsfl_tune.models import head_parameters, layers_of
 from gsfl_tune.training.pricing.cost import (
     checkpoint_bytes,
     class_count,
-    head_parameters,
     largest_model,
     search_cost,
     term_bytes,
@@ -30,13 +29,6 @@ from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbo
 from gsfl_tune.training.pricing.problems import cost_problems
 
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
-
-
-@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear"])
-def test_head_parameters_are_those_of_the_head(kind):
-    head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
-    counted = sum(parameter.numel() for parameter in head.parameters())
-    assert head_parameters(kind, 48, 16, 7) == counted
 
 
 def test_largest_model_respects_conditions():

@@ -1,0 +1,129 @@
+"""The operations of an epoch of the finetune stage."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Literal
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.methods import create_method
+from gsfl_tune.models import Reads, has_batch_norms, part_shapes, part_size, pooling_class, probe
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.batch_norm import NORM_BATCHES
+from gsfl_tune.training.caches.teacher import teacher_sees
+from gsfl_tune.training.image_sizes import training_sizes
+from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
+from gsfl_tune.training.stages.work import (
+    STEP,
+    UPDATE,
+    Work,
+    method_kind,
+    pooled_channels,
+    trained_head_parameters,
+)
+
+# Of Muon: iterations on the smaller of a matrix' products with itself.
+_NEWTON_SCHULZ = 5
+# Where no gradients of weights are computed.
+_STEP_OF_A_PART = 2.0
+# What is trained, or the optimiser, where their speed is measured apart.
+_OWN_SPEED = ("norms", "biases", "lora", "dora", "muon", "schedule_free")
+
+
+def finetune_work(config: Config, train: int, validation: int, classes: int) -> Work:
+    """Returns the work of the finetune stage, see `Stage.work`."""
+    stage, model, size = config.training.finetune, config.model, config.data.image_size
+    blocks = stage.blocks
+    reads = pooling_class(model.pooling).reads
+    if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
+        blocks = "all"
+    shown = backbone_work(model.backbone, blocks, config.eval_image_size, reads)
+    cached = bool(config.data.views) and blocks != "all"
+    head = trained_head_parameters(config, classes)
+    steps = max(1, train // stage.batch_size)
+    updates = math.ceil(steps / stage.accumulate)
+    method = create_method(config.training)
+    views, passes = method.views * method.feature_passes, method.head_passes
+    pooling = pooling_class(model.pooling).operations(pooled_channels(config))
+    each = [
+        _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
+        for epoch, side in enumerate(training_sizes(config))
+    ]
+    passed, updated = (math.fsum(values) / len(each) for values in zip(*each, strict=True))
+    taught = 0.0
+    if config.training.teacher and config.loss.distill.weight and not cached:
+        taught = backbone_work(*_pass_of(config.training.teacher)).frozen
+    renewed = 0
+    if stage.optimizer == "schedule_free" and has_batch_norms(model.backbone):
+        renewed = min(train, NORM_BATCHES * stage.batch_size)
+    through = views * (passed + STEP * pooling) + 2 * STEP * passes * head
+    # A pass of the weak view without gradients, and one of the strong view.
+    whole = backbone_work(model.backbone, blocks, size, reads)
+    weak = whole.trained + pooling + whole.frozen + 2 * head
+    through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
+    operations = (
+        train * (through + taught)
+        + renewed * (shown.trained + pooling + (0.0 if cached else shown.frozen))
+        + validation * (shown.trained + pooling + 2 * head + (0.0 if cached else shown.frozen))
+        + (updated + UPDATE * head) * updates
+    )
+    where = "cached" if cached else "images"
+    kind: tuple[str, ...] = (model.backbone, str(blocks), str(size), where)
+    kind += tuple(word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED)
+    kind += method_kind(config)
+    if taught:
+        kind += ("taught",)
+    return Work("finetune", kind, operations, steps, stage.epochs)
+
+
+def _of_epoch(
+    config: Config, unfrozen: int | None, size: int, blocks: int | Literal["all"], cached: bool
+) -> tuple[float, float]:
+    """Prices the backbone in an epoch of the finetune stage.
+
+    Args:
+        config: The configuration.
+        unfrozen: How many of the last blocks are trained in it; None for all of them.
+        size: Side of its images in pixels.
+        blocks: Number of blocks that are trained in the end.
+        cached: Whether activations in front of them are cached.
+
+    Returns:
+        Operations of a step for one image, and those of an update.
+    """
+    stage, name = config.training.finetune, config.model.backbone
+    reads = pooling_class(config.model.pooling).reads
+    whole = backbone_work(name, blocks, size, reads)
+    own = blocks
+    if unfrozen is not None and unfrozen < (probe(name, reads).blocks if own == "all" else own):
+        own = unfrozen
+    trained = backbone_work(name, own, size, reads)
+    step, parameters = STEP, trained.parameters
+    if stage.train != "all":
+        step = _STEP_OF_A_PART
+        parameters = part_size(name, own, stage.train, stage.adapter_rank, reads)
+    # Blocks that are not reached yet are passed forwards alone.
+    passed = step * trained.trained + whole.trained - trained.trained
+    updated = UPDATE * parameters + _orthogonalising(config, own, reads)
+    return passed + (0.0 if cached else whole.frozen), updated
+
+
+def _pass_of(teacher: str) -> tuple[str, int, int]:
+    """Returns the arguments of `backbone_work` for a pass through a teacher's backbone."""
+    name, size = teacher_sees(Path(teacher))
+    return name, 0, size
+
+
+def _orthogonalising(config: Config, blocks: int | Literal["all"], reads: Reads) -> float:
+    """Returns the operations of Muon's step, besides those of AdamW."""
+    stage = config.training.finetune
+    if stage.optimizer != "muon":
+        return 0.0
+    shapes = part_shapes(config.model.backbone, blocks, stage.train, stage.adapter_rank, reads)
+    total = 0.0
+    for outputs, *inputs in shapes:
+        small, large = sorted((outputs, math.prod(inputs)))
+        # X X', its square, and their sum times X.
+        total += _NEWTON_SCHULZ * (4 * small**2 * large + 2 * small**3)
+    return total

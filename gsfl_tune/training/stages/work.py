@@ -1,0 +1,61 @@
+"""The operations of an epoch of a stage, as a measure of its cost: what all stages share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.models import (
+    head_parameters,
+    pooling_class,
+    pooling_dim,
+    probe,
+    projection_channels,
+)
+from gsfl_tune.training.timeline import StageName
+
+# Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
+# moments, which takes as long as some 60 operations of a matrix product.
+UPDATE = 60.0
+# A training step does the work of a forward pass three times: one is for gradients of weights.
+STEP = 3.0
+
+
+@dataclass(frozen=True)
+class Work:
+    """Describes the work of an epoch of a stage.
+
+    Attributes:
+        stage: The stage.
+        kind: What its speed depends on besides the number of operations: trainings with the same
+            kind on the same machine have the same operations a second, about.
+        operations: Multiplications and additions of an epoch, validation included.
+        steps: Optimiser steps of an epoch.
+        epochs: Epochs of the stage.
+    """
+
+    stage: StageName
+    kind: tuple[str, ...]
+    operations: float
+    steps: int
+    epochs: int
+
+
+def method_kind(config: Config) -> tuple[str, ...]:
+    """Returns the part of a kind of work that the method decides."""
+    name = config.training.method
+    return () if name == "single" else (name,)
+
+
+def pooled_channels(config: Config) -> int:
+    """Returns the number of channels that the pooling sees."""
+    model = config.model
+    channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
+    return projection_channels(model.pooling, model.pooling_channels, channels) or channels
+
+
+def trained_head_parameters(config: Config, classes: int) -> int:
+    """Counts the parameters of the head of a configuration."""
+    model = config.model
+    dim = pooling_dim(model.pooling, pooled_channels(config), dim=model.pooling_dim)
+    return head_parameters(model.head, dim, model.latent_dim, classes)
