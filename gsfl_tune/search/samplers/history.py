@@ -18,6 +18,9 @@ BEST = 50
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"
+# Begin of the origin of a trial that an earlier run has given, and the study's attribute that names
+# those runs.
+WARM = "warm_start"
 
 
 class SeenTrial:
@@ -172,6 +175,16 @@ class SeenTrials:
         first = self.shapes.get(trial.names)
         if first is None or trial.number < first.number:
             self.shapes[trial.names] = trial
+
+
+def earlier_configurations(study: Any) -> list[dict[str, Any]]:
+    """Returns the configurations that earlier runs have given to a study, by trial number."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        params = trial.system_attrs.get("fixed_params")
+        if params and str(trial.user_attrs.get("origin", "")).startswith(f"{WARM} "):
+            found.append(dict(params))
+    return found
 
 
 def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -> set[int]:
