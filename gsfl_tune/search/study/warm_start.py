@@ -28,8 +28,8 @@ from gsfl_tune.search.samplers.history import OUTSIDE
 from gsfl_tune.search.samplers.spaces import plain_space, unchecked
 from gsfl_tune.search.study.journal import read_studies
 
-# Of a search's trials at most this share, and at most `MOST`, come from earlier runs: they are never
-# stopped early.
+# Of a search's trials at most this share, and at most `MOST`, come from earlier runs: they are
+# never stopped early.
 SHARE = 0.1
 MOST = 4
 # The others are chosen among this share of the finished trials.
@@ -110,7 +110,8 @@ def _good_trials(experiment: Experiment, run: str, name: StudyName) -> list[Earl
         studies = read_studies(directory.journal)
     except OSError as error:
         raise UserError(
-            f"search.warm_start: found {run}, allowed a run directory of a search ({error.strerror})"
+            f"search.warm_start: found {run}, allowed a run directory of a search "
+            f"({error.strerror})"
         ) from None
     except (UserError, ValueError) as error:
         raise UserError(
