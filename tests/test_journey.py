@@ -92,7 +92,13 @@ class Home:
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
     home = Home(tmp_path_factory.mktemp("home"))
-    home.gsfl_tune("search", "tiny.yaml", "--mlflow", home.mlflow, "--wandb", "tests")
+    trackers = ("--mlflow", home.mlflow, "--wandb", "tests")
+    # Whoever watches changes nothing; a collector of traces that is away is told at the end.
+    said = home.gsfl_tune(
+        "search", "tiny.yaml", *trackers, "--metrics", "0", "--traces", "http://127.0.0.1:9"
+    )
+    assert "metrics for Prometheus: http://127.0.0.1:" in said
+    assert "spans could not be sent" in said
     return home
 
 

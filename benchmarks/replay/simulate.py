@@ -16,7 +16,7 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.factory import create_sampler
-from gsfl_tune.search.samplers.history import SeenTrials
+from gsfl_tune.search.samplers.history import WARM, SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -60,7 +60,11 @@ class Setting:
 
 
 class Objective(Protocol):
-    """What is searched."""
+    """What is searched.
+
+    With an attribute `earlier`, a list of configurations, these come before the defaults, as those
+    of `search.warm_start` do.
+    """
 
     space: Space
     defaults: dict[str, Any]
@@ -142,7 +146,7 @@ def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
         value = float(outcome.curve[rungs[k] - 1])
         trace.epochs[number] = rungs[k]
         study.report(number, k, value)
-        stops = scheduler.record(number, k, value, protected=setting.protected and number == 0)
+        stops = scheduler.record(number, k, value, protected=number < study.protected)
         if k == len(rungs) - 1:
             trace.ends.append((now, value, outcome.truth))
             study.finish(number, value)
@@ -168,8 +172,13 @@ class SimulatedStudy:
         if setting.defaults == "random":
             defaults = _anywhere(self.space, seed)
             self.space = _with_defaults(self.space, defaults)
-        if setting.protected:
-            self._study.enqueue_trial(defaults)
+        # Never stopped; they are the first trials.
+        first = [*getattr(objective, "earlier", ()), defaults] if setting.protected else []
+        for params in first[:-1]:
+            self._study.enqueue_trial(params, user_attrs={"origin": f"{WARM} run#0"})
+        for params in first[-1:]:
+            self._study.enqueue_trial(params)
+        self.protected = len(first)
         self._live: dict[int, optuna.Trial] = {}
         self._memory = SeenTrials()
         self._asked = 0
@@ -221,9 +230,11 @@ def _sampler(
     name: str, space: Space, seed: int, number: int, memory: SeenTrials, history: int
 ) -> BaseSampler:
     product = "tpe" if name.endswith("tpe") else name
-    near = 0.5 if name == "ntpe" else 0.0
+    near = 0.5 if name in ("ntpe", "wtpe") else 0.0
     config = SamplerConfig(name=product, multivariate=name == "mtpe", near_defaults=near)
     sampler = create_sampler(config, space, seed, number, memory)
+    if name == "wtpe" and isinstance(sampler, Tpe) and sampler._near:
+        sampler._near.weighed = True
     if history and isinstance(sampler, Tpe):
         sampler.history = history
     return sampler

@@ -257,12 +257,28 @@ def _notes(experiment: Experiment) -> list[str]:
     for index, entry in enumerate(defaults.search.enqueue):
         _, clipped = experiment.space.clip(entry)
         notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
+    notes.extend(_warm(experiment))
     if "schedule_free" in experiment.values("training.finetune.optimizer"):
         notes.append(
             "training.finetune.optimizer: schedule_free keeps its rate after the warm-up; "
             "training.finetune.schedule is for the other optimizers."
         )
     return notes + _prefix_notes(experiment)
+
+
+def _warm(experiment: Experiment) -> list[str]:
+    """Names the configurations of earlier runs that come first, and what cannot be kept of them."""
+    runs = experiment.defaults().search.warm_start
+    if not runs:
+        return []
+    from gsfl_tune.search.study.warm_start import earlier_trials
+
+    notes = []
+    for each in earlier_trials(experiment, runs):
+        changes = "; ".join(each.notices)
+        text = f"search.warm_start: trial {each.number} of {each.run} is tried first"
+        notes.append(f"{text} ({changes})" if changes else f"{text}.")
+    return notes
 
 
 def _few(experiment: Experiment) -> list[str]:

@@ -88,6 +88,16 @@ class Search(Command):
             help="address of a Ray cluster (default: RAY_ADDRESS, else Ray starts in this process)",
         )
         add_trackers(parser)
+        parser.add_argument(
+            "--metrics",
+            metavar="[HOST:]PORT",
+            help="serve numbers about the search to Prometheus, on 127.0.0.1 unless told otherwise",
+        )
+        parser.add_argument(
+            "--traces",
+            metavar="URL",
+            help="send a span for each trial to an OpenTelemetry collector, as http://HOST:4318",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Runs the pipeline and prints the answer."""
@@ -132,10 +142,17 @@ class Search(Command):
             from gsfl_tune.pipeline import SearchFailed, SearchInterrupted, search
             from gsfl_tune.run import RunDirectory
             from gsfl_tune.run.storage import run_url
+            from gsfl_tune.search.observers.telemetry import open_telemetry
             from gsfl_tune.search.observers.tracking import Tracking, open_trackers, redacted
         stop_if_asked()
 
         trackers = open_trackers(mlflow=args.mlflow, wandb=args.wandb)
+        telemetry = open_telemetry(
+            metrics=args.metrics,
+            traces=args.traces,
+            run=experiment.name,
+            notice=progress.notice,
+        )
         tracking = Tracking(trackers, RunDirectory(run_dir), progress.notice)
         results: Results | None = None
         progress.notice(f"run directory: {run_dir}")
@@ -150,7 +167,7 @@ class Search(Command):
                 resume=args.resume,
                 change_space=args.change_space,
                 address=args.address,
-                watchers=[progress, tracking],
+                watchers=[progress, tracking, *telemetry],
             )
         except (SearchInterrupted, KeyboardInterrupt):
             if not RunDirectory(run_dir).manifest_file.exists():
@@ -164,6 +181,9 @@ class Search(Command):
                 words += ["--mlflow", redacted(args.mlflow)]
             if args.wandb:
                 words += ["--wandb", args.wandb]
+            for option in ("metrics", "traces"):
+                if getattr(args, option):
+                    words += [f"--{option}", getattr(args, option)]
             progress.notice(
                 f"interrupted; nothing finished is lost. Continue with:\n  {shlex.join(words)}"
             )
@@ -180,6 +200,8 @@ class Search(Command):
         finally:
             with activity("sending the end of the run to the trackers"):
                 tracking.close(results)
+                for each in telemetry:
+                    each.close()
         return FINISHED
 
 

@@ -55,6 +55,7 @@ class Checks:
         self._taxonomy()
         refused = self._weights()
         self._enqueue()
+        self._warm_start()
         self._grid()
         self._views()
         self._shared_terms()
@@ -269,6 +270,12 @@ class Checks:
                 "search.sampler.name",
                 "found cmaes with two objectives, allowed tpe, gp, random, sobol, grid",
             )
+
+    def _warm_start(self) -> None:
+        for run in self._space.constants.get("search.warm_start") or []:
+            complaint = missing_file(run)
+            if complaint:
+                self._complain("search.warm_start", f"{complaint}; allowed run directories", run)
 
     def _enqueue(self) -> None:
         node = edit.find(self._root, "search.enqueue")

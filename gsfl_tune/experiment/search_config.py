@@ -95,6 +95,11 @@ class SearchConfig(Section):
     enqueue: list[dict[str, Any]] = Field(
         default_factory=list, description="Configurations to try first: dotted path to value."
     )
+    warm_start: list[str] = Field(
+        default_factory=list,
+        description="Earlier runs: their good configurations are tried first, and new ones are "
+        "drawn near them.",
+    )
     max_concurrent: int | None = Field(
         None, ge=1, description="Parallel trials; default: as many as the resources hold."
     )

@@ -80,6 +80,8 @@ class Training:
         self.timeline = Timeline.of(config)
         # Epoch of the checkpoint on disk.
         self.saved = 0
+        # Seconds that checkpoints took; whoever reports them begins anew.
+        self.save_seconds = 0.0
         # Number of checkpoints that `save` keeps, including the new one.
         self.keep = 1
         self.log = EpochLog(self.directory / EPOCHS_FILE)

@@ -24,12 +24,15 @@ def test_a_uri_that_is_none_is_bad_input_before_anything_is_written(command, beg
     assert answer.code == 2
     assert "not a tracking URI" in answer.err
     run = tmp_path / "run"
-    answer = command(
-        "search", begun / "experiment.yaml", "--run-dir", run, "--mlflow", "ftp://host"
-    )
-    assert answer.code == 2
-    assert "not a tracking URI" in answer.err
-    assert not run.exists()
+    for option, value, message in (
+        ("--mlflow", "ftp://host", "not a tracking URI"),
+        ("--metrics", "here", "--metrics here: allowed PORT or HOST:PORT"),
+        ("--traces", "collector", "--traces collector: allowed http://HOST:4318"),
+    ):
+        answer = command("search", begun / "experiment.yaml", "--run-dir", run, option, value)
+        assert answer.code == 2
+        assert message in answer.err
+        assert not run.exists()
 
 
 def test_a_server_that_does_not_answer_is_a_failure_in_one_line(command, begun, monkeypatch):

@@ -42,6 +42,9 @@ class Watcher:
         A state is None before the first report.
         """
 
+    def proposed(self, seconds: float) -> None:
+        """Called when the study has proposed a trial, with the seconds that this took."""
+
     def started(self, number: int, params: Mapping[str, Any], *, again: bool) -> None:
         """Called when a trial was handed out; `again` when an earlier driver had begun it."""
 

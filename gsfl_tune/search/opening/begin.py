@@ -25,6 +25,7 @@ from gsfl_tune.search.opening.planning import planned
 from gsfl_tune.search.samplers.factory import create_sampler
 from gsfl_tune.search.study.journal import open_journal, read_studies
 from gsfl_tune.search.study.reconcile import refuse_changes
+from gsfl_tune.search.study.warm_start import earlier_trials
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.pricing.cost import pretrained, teachers
 from gsfl_tune.training.pricing.problems import cost_problems
@@ -175,8 +176,8 @@ def refuse_what_fails_later(
             cluster only the default backbone's weights are needed, for this process's features.
 
     Raises:
-        UserError: For models that do not fit, weights or a GPU that are missing, or a sampler
-            that cannot handle the space.
+        UserError: For models that do not fit, weights or a GPU that are missing, a sampler that
+            cannot handle the space, or an earlier run without a finished trial.
     """
     if problems := cost_problems(experiment):
         raise ExperimentError(problems)
@@ -184,6 +185,7 @@ def refuse_what_fails_later(
     create_sampler(
         search.sampler, experiment.space, search.seed, 0, several=bool(search.objectives)
     )
+    earlier_trials(experiment, search.warm_start)
     own = experiment.defaults()
     if (largest := max(experiment.values("loss.distill.weight"))) > 0:
         for path, fit in product(teachers(experiment), experiment.values("data.fit")):

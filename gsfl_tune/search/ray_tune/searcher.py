@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,9 @@ class StudySearcher(Searcher):
                 # A running trial may get lost, so Ray must not close the search before.
                 return None if self._tasks else Searcher.FINISHED
             else:
+                begun = time.perf_counter()
                 asked = self._study.ask()
+                self._watcher.proposed(time.perf_counter() - begun)
             if asked is None:
                 self._watcher.notice(
                     f"{self._study.name}: every configuration of the space has been tried "

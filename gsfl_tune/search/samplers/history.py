@@ -18,6 +18,9 @@ BEST = 50
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"
+# Begin of the origin of a trial that an earlier run has given, and the study's attribute that names
+# those runs.
+WARM = "warm_start"
 
 
 class SeenTrial:
@@ -172,6 +175,38 @@ class SeenTrials:
         first = self.shapes.get(trial.names)
         if first is None or trial.number < first.number:
             self.shapes[trial.names] = trial
+
+
+def earlier_configurations(study: Any) -> list[dict[str, Any]]:
+    """Returns the configurations that earlier runs have given to a study, by trial number."""
+    found = []
+    for trial in study.get_trials(deepcopy=False):
+        params = trial.system_attrs.get("fixed_params")
+        if params and str(trial.user_attrs.get("origin", "")).startswith(f"{WARM} "):
+            found.append(dict(params))
+    return found
+
+
+def standing(study: Any, defaults: dict[str, Any]) -> float:
+    """Returns the share of other trials that the defaults beat at the first rung, 0 to 1.
+
+    By Laplace's rule of succession it is 1/2 before there are others.
+    """
+    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
+    own, others = None, []
+    for trial in study.get_trials(deepcopy=False):
+        values = trial.intermediate_values
+        if not values:
+            continue
+        value = sign * values[min(values)]
+        params = trial.params
+        if own is None and all(params[name] == defaults.get(name) for name in params):
+            own = value
+        else:
+            others.append(value)
+    if own is None:
+        return 0.5
+    return (1 + sum(value > own for value in others)) / (2 + len(others))
 
 
 def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -> set[int]:

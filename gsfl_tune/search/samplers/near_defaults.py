@@ -3,12 +3,13 @@
 Twelve parameters drawn from wide ranges seldom make a good configuration, and a model of bad trials
 alone has little information. So a share of the trials before TPE has its model are the defaults,
 moved a little in every direction. The others are drawn anywhere, in case the defaults are poor. For
-the measured effect see docs/defaults.md.
+the measured effect see docs/defaults.md. Good configurations of earlier runs (`search.warm_start`)
+take turns with the defaults.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -37,16 +38,35 @@ class NearDefaults:
 
     def __init__(self, defaults: Mapping[str, Any], share: float, seed: int) -> None:
         self._defaults = defaults
+        self._center: Mapping[str, Any] = {}
+        self._seed = seed
         self._rng = np.random.default_rng([seed, 1])
-        self.chosen = bool(self._rng.random() < share)
+        self._share = share
+        self._luck = self._rng.random()
+        self.weighed = False
+        self.chosen = bool(self._luck < share)
+
+    def weigh(self, standing: float) -> None:
+        """Weighs the share by how good the defaults have proven."""
+        self.chosen = bool(self._luck < 2 * standing * self._share)
+
+    def among(self, centers: Sequence[Mapping[str, Any]]) -> None:
+        """Chooses one of the defaults and other good configurations as the trial's centre.
+
+        Args:
+            centers: Configurations beside the defaults; parameters that one lacks are the defaults.
+        """
+        # A stream of its own: without further configurations the draws are what they were.
+        place = np.random.default_rng([self._seed, 2]).integers(len(centers) + 1)
+        self._center = centers[place - 1] if place else {}
 
     def draw(self, name: str, distribution: BaseDistribution) -> Any:
         """Draws a value for the parameter.
 
-        Numbers come from a normal distribution around the default, truncated at the bounds. A
-        choice keeps its default in three of five trials and takes any value in the others.
+        Numbers come from a normal distribution around the centre's value, truncated at the bounds.
+        A choice keeps it in three of five trials and takes any value in the others.
         """
-        default = self._defaults[name]
+        default = self._center.get(name, self._defaults[name])
         if isinstance(distribution, CategoricalDistribution):
             anywhere = self._rng.random() < 2 * WIDTH
             choices = distribution.choices

@@ -16,7 +16,12 @@ from optuna.trial import FrozenTrial, TrialState
 from scipy.special import log_ndtr, ndtr
 
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import SeenTrial, SeenTrials
+from gsfl_tune.search.samplers.history import (
+    SeenTrial,
+    SeenTrials,
+    earlier_configurations,
+    standing,
+)
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.tpe_density import density
 
@@ -116,6 +121,10 @@ class Tpe(TPESampler):
     def _see(self, study: optuna.Study, trial: FrozenTrial) -> _View:
         if self._view is None or self._view.number != trial.number:
             self._view = _View(study, trial.number, self._memory, self.history)
+            if self._near and self._view.finished < self._n_startup_trials:
+                self._near.among(earlier_configurations(study))
+                if self._near.weighed:
+                    self._near.weigh(standing(study, self._near._defaults))
         return self._view
 
     def _get_internal_repr(

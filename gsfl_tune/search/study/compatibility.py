@@ -31,6 +31,7 @@ CHANGEABLE = (
     "search.final_seeds",
     "search.control",
     "search.enqueue",
+    "search.warm_start",
     "search.time_budget",
     "search.target",
     "search.trial_timeout",

@@ -1,14 +1,17 @@
-"""Trials that begin every study: the user's own, the defaults, the published setting."""
+"""Trials that begin every study: the user's own, those of earlier runs, defaults, published."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.search.samplers.history import OUTSIDE
+from gsfl_tune.run import StudyName
+from gsfl_tune.search.samplers.history import OUTSIDE, WARM
 from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.study.warm_start import earlier_trials
 
 PUBLISHED_LATENT_DIM = 4096
 # Largest share of a search's cost: a first trial is never stopped early.
@@ -46,12 +49,12 @@ def enqueue_first_trials(
     price: Callable[[Config], float] | None = None,
     budget: float | None = None,
 ) -> list[str]:
-    """Enqueues the user's own configurations, the defaults and the published setting.
+    """Enqueues the user's own configurations, those of earlier runs, the defaults, the published.
 
     They are clipped into the space, tried first in this order, and never stopped early. The
     published setting is tried where it costs at most a tenth of the budget. Else its ratios are
-    tried at a smaller latent size, or it is left out. A second call adds only configurations that
-    the user has added since.
+    tried at a smaller latent size, or it is left out. One of an earlier run that costs more is left
+    out. A second call adds only configurations and earlier runs that the user has added since.
 
     Args:
         study: The study.
@@ -64,13 +67,21 @@ def enqueue_first_trials(
 
     Returns:
         What was changed to fit into the space, one line each, for the user.
+
+    Raises:
+        UserError: For an earlier run that cannot be used.
     """
     space = experiment.space
     wanted: list[tuple[str, Mapping[str, Any]]] = []
     for index, values in enumerate(experiment.defaults().search.enqueue):
         wanted.append((f"enqueue[{index}]", values))
+    known = study.attributes.get(WARM, [])
+    runs = [str(each) for each in experiment.defaults().search.warm_start]
+    earlier, notices = _earlier(
+        study.name, experiment, [run for run in runs if _place(run) not in known], price, budget
+    )
+    wanted += earlier
     wanted.append(("defaults", experiment.default_params()))
-    notices: list[str] = []
     # A second call may estimate another cost; the setting is still tried only once.
     tried = any(
         trial.user_attrs.get("origin") == "published" and OUTSIDE not in trial.user_attrs
@@ -90,7 +101,51 @@ def enqueue_first_trials(
         seen.append(params)
         study.enqueue(params, origin)
         notices += [f"{origin}: {change}" for change in changes]
+    if runs:
+        study.remember(WARM, sorted({*known, *map(_place, runs)}))
     return notices
+
+
+def _place(run: str) -> str:
+    return str(Path(run).expanduser().absolute())
+
+
+def _earlier(
+    name: StudyName,
+    experiment: Experiment,
+    runs: Sequence[str],
+    price: Callable[[Config], float] | None,
+    budget: float | None,
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    """Returns configurations of earlier runs that the budget allows, and notices."""
+    wanted: list[tuple[str, Mapping[str, Any]]] = []
+    notices: list[str] = []
+    for each in earlier_trials(experiment, runs, name):
+        origin = f"{WARM} {Path(each.run).name}#{each.number}"
+        if price is not None:
+            asked = _share(experiment, each.params, price, budget)
+            if asked > MOST_OF_THE_BUDGET:
+                notices.append(f"{origin}: {_too_dear(asked)}; it is left out")
+                continue
+        wanted.append((origin, each.params))
+        notices += [f"{origin}: {change}" for change in each.notices]
+    return wanted, notices
+
+
+def _share(
+    experiment: Experiment,
+    values: Mapping[str, Any],
+    price: Callable[[Config], float],
+    budget: float | None,
+) -> float:
+    """Returns the share of the search that a trial takes."""
+    if budget is None:
+        budget = experiment.defaults().search.trials * price(experiment.defaults())
+    return price(experiment.configure(experiment.space.clip(values)[0])) / max(budget, 1e-9)
+
+
+def _too_dear(asked: float) -> str:
+    return f"it would take {asked:.0%} of the search, allowed are {MOST_OF_THE_BUDGET:.0%}"
 
 
 def _published(
@@ -110,16 +165,14 @@ def _published(
     whole = setting(PUBLISHED_LATENT_DIM)
     if not whole or price is None:
         return whole, None
-    if budget is None:
-        budget = experiment.defaults().search.trials * price(experiment.defaults())
 
     def share(values: Mapping[str, Any]) -> float:
-        return price(experiment.configure(space.clip(values)[0])) / max(budget, 1e-9)
+        return _share(experiment, values, price, budget)
 
     asked = share(whole)
     if asked <= MOST_OF_THE_BUDGET:
         return whole, None
-    first = f"it would take {asked:.0%} of the search, allowed are {MOST_OF_THE_BUDGET:.0%}"
+    first = _too_dear(asked)
     if "model.latent_dim" in searched:
         latent_dim = int(space.clip(whole)[0].get("model.latent_dim", PUBLISHED_LATENT_DIM))
         while latent_dim // 2 >= _SMALLEST_LATENT_DIM:

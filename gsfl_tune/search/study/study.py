@@ -99,8 +99,8 @@ class Study:
 
         Args:
             params: Active parameters by name.
-            origin: Its source: ``published``, ``defaults`` or ``enqueue[i]``. Parameters that are
-                already in the study are not added again, whatever their source.
+            origin: Its source: ``published``, ``defaults``, ``enqueue[i]`` or ``warm_start RUN#N``.
+                Parameters that are already in the study are not added again, whatever their source.
         """
         for trial in self.trials():
             if fixed_params(trial) == params:
@@ -227,6 +227,16 @@ class Study:
     def note(self, number: int, key: str, value: Any) -> None:
         """Stores additional information on a trial in its user attributes."""
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def remember(self, key: str, value: Any) -> None:
+        """Stores something about the study itself, in its user attributes."""
+        if self.attributes.get(key) != value:
+            self._study.set_user_attr(key, value)
+
+    @property
+    def attributes(self) -> Mapping[str, Any]:
+        """Returns the user attributes of the study."""
+        return dict(self._study.user_attrs)
 
     def fail(self, number: int, reason: str) -> None:
         """Marks the trial as failed and stores `reason` in its user attributes."""

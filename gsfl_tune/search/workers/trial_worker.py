@@ -101,8 +101,10 @@ def save(training: Training, ownership: Ownership) -> None:
     Raises:
         OwnershipLost: When another process has taken the training over.
     """
+    begun = time.monotonic()
     ownership.check()
     training.save()
+    training.save_seconds += time.monotonic() - begun
 
 
 def train_to(
@@ -167,12 +169,13 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch`` and the objective, and at the end ``latency`` (JSON: Ray
-            flattens mappings) where that is an objective too; or ``failed`` (a reason); or
-            ``environment`` (a reason outside of the configuration: the trial can be continued);
-            or ``interrupted``. Besides ``batch_halved`` where the trial ran out of memory and
-            trains its batches in two parts, ``storage`` where that had problems, and ``measured``
-            (JSON): epochs and their seconds by stage, without preparation for all trials.
+            (reduction**k), ``epoch``, the objective and ``checkpoint_seconds``, and at the end
+            ``latency`` (JSON: Ray flattens mappings) where that is an objective too; or ``failed``
+            (a reason); or ``environment`` (a reason outside of the configuration: the trial can be
+            continued); or ``interrupted``. Besides ``batch_halved`` where the trial ran out of
+            memory and trains its batches in two parts, ``storage`` where that had problems, and
+            ``measured`` (JSON): epochs and their seconds by stage, without preparation for all
+            trials.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
@@ -257,7 +260,9 @@ class TrialWorker:
             "epoch": epoch,
             task.metric: value,
             "done": done,
+            "checkpoint_seconds": round(training.save_seconds, 4),
         }
+        training.save_seconds = 0.0
         return (
             result | {"latency": json.dumps(measure_latency(training))}
             if done and task.latency
