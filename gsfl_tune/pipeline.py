@@ -10,10 +10,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Literal
 
+from gsfl_tune.arguments import instance, one_of, path_of
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
+from gsfl_tune.run import RunDirectory, StudyName, run_lock, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results
 from gsfl_tune.run.storage import DriverCopy
@@ -47,7 +48,6 @@ from gsfl_tune.search import (
     refuse_small_disk,
     refuse_what_fails_later,
     rehearse_largest,
-    run_lock,
     run_study,
     stored_run,
 )
@@ -87,6 +87,12 @@ def search(
         SearchInterrupted: After Ctrl-C or SIGTERM.
         SearchFailed: When no trial completed.
     """
+    instance(
+        Experiment, experiment, "search: experiment", "an Experiment, as Experiment.load returns"
+    )
+    one_of(resume, "search: resume", (True, False, None))
+    if run_dir is not None:
+        path_of(run_dir, "search: run_dir")
     run = RunDirectory(run_dir or Path("runs") / experiment.name)
     manifest = Manifest(run)
     display = Progress() if watchers is None else None
@@ -161,20 +167,23 @@ def search(
                 TensorBoard(run, experiment),
                 Presence(run, interrupt),
             ]
-            _Search(
-                experiment=experiment,
-                run=run,
-                manifest=manifest,
-                workspace=workspace,
-                slots=resources,
-                interrupt=interrupt,
-                watchers=watchers,
-                costs=costs,
-                budget=None if plan is None else TimeBudget.of(plan, experiment, elapsed, costs),
-                counted=counted,
-                storage=storage,
-            ).run_all()
-            show_winner(run)
+            with manifest.ending(SearchInterrupted):
+                _Search(
+                    experiment=experiment,
+                    run=run,
+                    manifest=manifest,
+                    workspace=workspace,
+                    slots=resources,
+                    interrupt=interrupt,
+                    watchers=watchers,
+                    costs=costs,
+                    budget=None
+                    if plan is None
+                    else TimeBudget.of(plan, experiment, elapsed, costs),
+                    counted=counted,
+                    storage=storage,
+                ).run_all()
+                show_winner(run)
         interrupt.clear()
     return read_results(run.results_file)
 

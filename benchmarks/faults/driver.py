@@ -20,7 +20,7 @@ import ray
 from gsfl_tune.cluster import ray_session, slots
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run import RunDirectory, run_lock, write_json
 from gsfl_tune.search import (
     Interrupt,
     Progress,
@@ -28,7 +28,6 @@ from gsfl_tune.search import (
     SearchInterrupted,
     StorageWatcher,
     Watcher,
-    run_lock,
     run_study,
     stored_run,
 )

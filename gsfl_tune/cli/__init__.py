@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
 from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
+from gsfl_tune.cli.clean import Clean
+from gsfl_tune.cli.compare import Compare
 from gsfl_tune.cli.data import Data
 from gsfl_tune.cli.doctor import Doctor
 from gsfl_tune.cli.embed import Embed
@@ -22,6 +24,7 @@ from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
 from gsfl_tune.cli.report import Report
 from gsfl_tune.cli.results import Results
+from gsfl_tune.cli.runs import Runs
 from gsfl_tune.cli.schema import Schema
 from gsfl_tune.cli.search import Search
 from gsfl_tune.cli.serve import Serve
@@ -46,6 +49,9 @@ COMMANDS: list[type[Command]] = [
     Results,
     Report,
     Watch,
+    Runs,
+    Compare,
+    Clean,
     Export,
     Evaluate,
     Evidence,

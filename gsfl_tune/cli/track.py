@@ -33,8 +33,7 @@ class Track(Command):
 
     def run(self, args: argparse.Namespace) -> int:
         """Sends the run and prints how much was sent."""
-        from gsfl_tune.run import RunDirectory
-        from gsfl_tune.search import run_lock
+        from gsfl_tune.run import RunDirectory, run_lock
         from gsfl_tune.search.observers.tracking import open_trackers, track_run, write_tensorboard
 
         if not (args.mlflow or args.wandb or args.tensorboard):

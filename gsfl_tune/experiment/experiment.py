@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from gsfl_tune.arguments import instance, path_of, texts
 from gsfl_tune.experiment import edit, nodes
 from gsfl_tune.experiment.automatic import resolve
 from gsfl_tune.experiment.checks import Checks, LeafCheck, locate
@@ -92,6 +93,7 @@ class Experiment:
         Raises:
             ExperimentError: With every problem of the file.
         """
+        path = path_of(path, "Experiment.load: path")
         name = str(path)
         try:
             with open(path, "rb") as stream:
@@ -118,6 +120,8 @@ class Experiment:
         checks: Mapping[str, LeafCheck] | None = None,
     ) -> Experiment:
         """Reads an experiment from its text; see `load`."""
+        instance(str, text, "Experiment.parse: text", "the text of an experiment file")
+        overrides = texts(overrides, "Experiment: overrides", "a list of texts such as ['name=x']")
         problems = [Problem(package, 0, "", message) for package, message in complaints()]
         root = nodes.read_yaml(text, file, problems)
         if root is not None and root.value is None:
@@ -151,6 +155,7 @@ class Experiment:
         Raises:
             UserError: The values cannot be combined (such as no epochs in both stages).
         """
+        instance(Mapping, params, "Experiment.configure: params", "a mapping of names to values")
         try:
             return self._configure(params)
         except ValidationError as error:
@@ -196,6 +201,7 @@ class Experiment:
         Raises:
             ExperimentError: A path is unknown or a value not allowed.
         """
+        instance(Mapping, values, "Experiment.fixed: values", "a mapping of dotted paths to values")
         root = self._root.copy()
         problems = []
         for path, value in values.items():
@@ -238,6 +244,7 @@ class Experiment:
         return ends(self._possible(path))
 
     def _possible(self, path: str) -> Any:
+        instance(str, path, "Experiment: path", "a dotted path, such as 'model.dropout'")
         if path not in leaves() and path not in self.space.alternatives:
             raise UserError(f"{path}: unknown key{did_you_mean(path)}")
         return self.space.possible(path)

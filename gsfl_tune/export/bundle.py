@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from gsfl_tune.arguments import instance, path_of
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.bundles.files import BundleError
@@ -183,7 +184,8 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """
     from gsfl_tune.training.workspace import resolve_device
 
-    path = Path(path)
+    path = path_of(path, "load_bundle: path")
+    instance(str, device, "load_bundle: device", "auto, cpu, cuda, or one GPU such as cuda:0")
     description = read_description(path)
     export = description.get("export", {})
     classes, groups = (

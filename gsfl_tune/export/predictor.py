@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from gsfl_tune.arguments import call, instance, whole
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.preprocessing import Preprocessing
-from gsfl_tune.data import Dataset
+from gsfl_tune.data import Dataset, DecodedImages
 from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export.read_images import ImageError, ImageSource, named_square
+from gsfl_tune.export.read_images import ImageError, ImageSource, images_of, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold
 from gsfl_tune.models import Ensemble
 from gsfl_tune.training.metrics import classification_metrics
 
 if TYPE_CHECKING:
-    from gsfl_tune.data import DecodedImages
     from gsfl_tune.models import Network
 
 
@@ -79,6 +79,11 @@ class Bundle:
     metrics: dict[str, Any]
     export: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        kind = self.export.get("format", "safetensors")
+        name = self.config.get("name", "?")
+        return f"Bundle({str(self.path)!r}, {name!r}, {len(self.classes)} classes, {kind})"
 
     @property
     def network(self) -> Network:
@@ -135,7 +140,7 @@ class Bundle:
 
     def predict(
         self,
-        images: Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         top: int = 5,
         batch_size: int = 32,
@@ -145,7 +150,8 @@ class Bundle:
         """Predicts the most probable classes of each image.
 
         Args:
-            images: Paths, file contents, Pillow images, or (H, W, 3) or (H, W) uint8 arrays.
+            images: Paths, file contents, Pillow images, or (H, W, 3) or (H, W) uint8 arrays; or
+                one of these, which gives a list with one prediction.
             top: Classes per prediction; all if there are fewer.
             batch_size: Images per forward pass; only these are held in memory.
             on_error: Called with the error of an image that cannot be read, which is then left
@@ -156,7 +162,8 @@ class Bundle:
         Raises:
             ImageError: For an image that cannot be read, without `on_error`.
             UserError: If there is no such threshold.
-            ValueError: If `top` or `batch_size` is below 1.
+            TypeError, ValueError: If an argument is none of these; `top` and `batch_size` are
+                whole numbers from 1 on.
         """
         return list(
             self.stream(
@@ -166,7 +173,7 @@ class Bundle:
 
     def stream(
         self,
-        images: Iterable[ImageSource],
+        images: ImageSource | Iterable[ImageSource],
         *,
         top: int = 5,
         batch_size: int = 32,
@@ -177,10 +184,11 @@ class Bundle:
 
         Images are read and decoded ahead, in as many threads as there are cores.
         """
-        if top < 1 or batch_size < 1:
-            raise ValueError(f"top {top} and batch_size {batch_size} must be at least 1")
+        top, batch_size = whole(top, "predict: top"), whole(batch_size, "predict: batch_size")
+        if on_error is not None:
+            call(on_error, "predict: on_error", "a function that takes an ImageError")
         least = None if threshold is None else self.threshold(threshold)
-        return self._predictions(images, top, batch_size, on_error, least)
+        return self._predictions(images_of(images), top, batch_size, on_error, least)
 
     def _predictions(
         self,
@@ -217,6 +225,7 @@ class Bundle:
         Raises:
             UserError: If they were decoded to squares of another side.
         """
+        instance(DecodedImages, images, "Bundle.logits: images", "the decoded images of a Dataset")
         if images.side != self.preprocessing.side:
             raise UserError(
                 f"images decoded to {images.side} px squares, the bundle expects "
@@ -249,6 +258,9 @@ class Bundle:
         Raises:
             UserError: If a class is unknown to the bundle, or there is no image.
         """
+        instance(
+            (Dataset, DecodedImages), data, "Bundle.evaluate: data", "a Dataset or decoded images"
+        )
         if isinstance(data, Dataset):
             images, names = data.test, data.classes
         else:

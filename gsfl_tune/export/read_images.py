@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gsfl_tune.arguments import shown
 from gsfl_tune.data.fetch import FetchError
 from gsfl_tune.data.formats import why_no_image
 from gsfl_tune.data.image_file import Fit, Reading, load_square
@@ -42,6 +44,25 @@ class ImageError(UserError):
         self.missing = missing
 
 
+_ALLOWED = "a path, the content of a file, a Pillow image, or a (H, W, 3) or (H, W) uint8 array"
+
+
+def images_of(images: Any) -> Iterable[ImageSource]:
+    """Returns images to go through; a single one is a list of one.
+
+    Raises:
+        TypeError: If it is neither.
+    """
+    if isinstance(images, str | os.PathLike | bytes | Image.Image | LazyImage):
+        return [images]
+    if isinstance(images, np.ndarray):
+        coloured = images.ndim == 3 and images.shape[2] in (3, 4)
+        return [images] if images.ndim < 3 or coloured else images
+    if isinstance(images, Mapping) or not isinstance(images, Iterable):
+        raise TypeError(f"images: found {shown(images)}, allowed {_ALLOWED}, or several of them")
+    return images
+
+
 def named_square(
     numbered: tuple[int, ImageSource], *, side: int, fit: Fit, reading: Reading
 ) -> tuple[str, np.ndarray | ImageError]:
@@ -72,6 +93,8 @@ def _square(image: ImageSource, name: str, side: int, fit: Fit, reading: Reading
     try:
         if isinstance(image, LazyImage):
             image = image.read()
+        if not isinstance(image, str | os.PathLike | bytes | Image.Image | np.ndarray):
+            raise TypeError(f"found {shown(image)}, allowed {_ALLOWED}")
         if isinstance(image, np.ndarray):
             if image.dtype != np.uint8:
                 raise ValueError(f"an array must be uint8, got {image.dtype}")

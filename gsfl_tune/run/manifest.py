@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.run.atomic import read_json, write_json
 from gsfl_tune.run.layout import RunDirectory
 
@@ -149,6 +150,34 @@ class Manifest:
         for driver in content.get("drivers", [])[-1:]:
             driver["end"] = _now()
         write_json(self.run.manifest_file, content)
+
+    @contextmanager
+    def ending(self, *interruptions: type[BaseException]) -> Iterator[None]:
+        """Notes how the driver ended: ``finished``, ``interrupted`` or ``failed`` with a reason.
+
+        A driver that is killed notes nothing.
+
+        Args:
+            interruptions: Exceptions that mean that the driver was asked to stop.
+        """
+        stops: tuple[type[BaseException], ...] = (KeyboardInterrupt, *interruptions)
+        try:
+            yield
+        except stops:
+            self._note_end({"state": "interrupted"})
+            raise
+        except BaseException as error:
+            self._note_end({"state": "failed", "reason": first_line(error)})
+            raise
+        self._note_end({"state": "finished"})
+
+    def _note_end(self, ending: dict[str, str]) -> None:
+        # A full disk, or a run directory that is gone, is told by what raised the error.
+        with suppress(OSError, ValueError):
+            content = self._read()
+            if content.get("drivers"):
+                content["drivers"][-1] |= {"end": _now(), "ending": ending}
+                write_json(self.run.manifest_file, content)
 
     def _read(self) -> dict[str, Any]:
         file = self.run.manifest_file

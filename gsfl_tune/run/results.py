@@ -13,8 +13,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.arguments import path_of
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.atomic import read_json, write_json
+from gsfl_tune.run.layout import RunDirectory
 
 FORMAT = 1
 # What an interval covers. Only files of older versions have the first.
@@ -149,6 +151,16 @@ class Outcome:
     interval: Interval | None = None  # of the test accuracy, over seeds and images
     calibration: Calibration | None = None  # None in files of older versions
 
+    def __repr__(self) -> str:
+        trial = "" if self.trial is None else f"trial {self.trial}, "
+        return f"Outcome({trial}{len(self.seeds)} seeds, {_accuracy(self.test)})"
+
+
+def _accuracy(test: Mapping[str, Score]) -> str:
+    return (
+        f"test accuracy {100 * test['accuracy'].mean:.1f} %" if "accuracy" in test else "untested"
+    )
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -212,6 +224,9 @@ class Results:
     status: str = "finished"
     format: int = FORMAT
 
+    def __repr__(self) -> str:
+        return f"Results({self.name!r}, winner={self.winner!r}, control={self.control!r})"
+
     def to_json(self) -> dict[str, Any]:
         """Returns plain dictionaries and lists, in an order for reading."""
         content = asdict(self)
@@ -260,13 +275,22 @@ def write_results(path: Path, results: Results) -> None:
     write_json(path, results.to_json())
 
 
-def read_results(path: Path) -> Results:
-    """Reads ``results.json``.
+class NoResults(UserError, FileNotFoundError):
+    """Signals that there is no ``results.json``: the run is not finished, or it is no run."""
+
+
+def read_results(path: str | Path) -> Results:
+    """Reads the results of a run.
+
+    Args:
+        path: The run directory, or its ``results.json``.
 
     Raises:
-        FileNotFoundError: If the run has not finished.
+        NoResults: If the run is not finished, or it is no run; also a FileNotFoundError.
         UserError: If the file is damaged or of another format.
     """
+    given = path_of(path, "read_results: path")
+    path = RunDirectory(given).results_file if given.is_dir() else given
     try:
         content = read_json(path)
         if content["format"] != FORMAT:
@@ -274,8 +298,18 @@ def read_results(path: Path) -> Results:
                 f"{path}: results of format {content['format']}, this version reads {FORMAT}"
             )
         return Results.from_json(content)
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
+    except FileNotFoundError:
+        raise NoResults(_why_none(given)) from None
+    except (KeyError, TypeError, AttributeError, OSError, ValueError) as error:
         raise UserError(f"{path}: not a results file ({type(error).__name__}: {error})") from error
+
+
+def _why_none(given: Path) -> str:
+    run = RunDirectory(given)
+    if run.manifest_file.is_file() or run.experiment_file.is_file():
+        return f"{given}: the run is not finished (there is no {run.results_file.name} in it)"
+    what = "not a run directory" if given.is_dir() else "no such file"
+    return f"{given}: {what}, allowed is a run directory or its {run.results_file.name}"
 
 
 def _scores(content: Mapping[str, Any]) -> dict[str, Score]:

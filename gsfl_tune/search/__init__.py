@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from gsfl_tune.search.samplers.spaces import plain_space
     from gsfl_tune.search.schedulers.asha import Asha
     from gsfl_tune.search.study.journal import read_studies
-    from gsfl_tune.search.study.reconcile import refuse_changes, run_lock
+    from gsfl_tune.search.study.reconcile import refuse_changes
     from gsfl_tune.search.study.study import Study
     from gsfl_tune.search.workers.retrain import Job, load_result
 
@@ -98,7 +98,6 @@ __all__ = [
     "refuse_what_fails_later",
     "rehearse_largest",
     "run_jobs",
-    "run_lock",
     "run_study",
     "stored_run",
     "untried",
@@ -151,7 +150,6 @@ _HOMES = {
     "refuse_what_fails_later": "opening.begin",
     "rehearse_largest": "ray_tune.rehearsal",
     "run_jobs": "finals.run_retrains",
-    "run_lock": "study.reconcile",
     "run_study": "ray_tune.runner",
     "stored_run": "ray_tune.storage_watch",
     "untried": "opening.begin",

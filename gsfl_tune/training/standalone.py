@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from gsfl_tune.arguments import call, instance, path_of
 from gsfl_tune.data import square_side
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.training.checkpoint import CheckpointError
@@ -35,9 +36,15 @@ def train(
         UserError: When the data or the configuration cannot be used.
         NonFiniteLoss: When the training diverges.
     """
+    instance(
+        Experiment, experiment, "train: experiment", "an Experiment, as Experiment.load returns"
+    )
+    directory = path_of(directory, "train: directory")
+    call(on_epoch, "train: on_epoch", "a function that takes the record of an epoch")
+    call(notice, "train: notice", "a function that takes a line of text")
     workspace = open_workspace(experiment, cache_dir)
     experiment = fit_groups(experiment, workspace)
-    training = Training(experiment.defaults(), workspace, Path(directory))
+    training = Training(experiment.defaults(), workspace, directory)
     for line in workspace.teacher_notices(training.config):
         notice(line)
     try:

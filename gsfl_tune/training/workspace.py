@@ -312,4 +312,9 @@ def resolve_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("training.device: found cuda, but torch sees no GPU; allowed: auto, cpu")
-    return torch.device(name)
+    try:
+        return torch.device(name)
+    except RuntimeError:
+        raise UserError(
+            f"device: found {name!r}, allowed auto, cpu, cuda, or one GPU such as cuda:0"
+        ) from None

@@ -27,6 +27,29 @@ def reference(network, paths):
         return network(batch).logits.softmax(dim=1)
 
 
+def test_one_image_is_a_list_of_one(bundle_path, images):
+    bundle = load_bundle(bundle_path, "cpu")
+    expected = bundle.predict([images[0]])
+    assert len(expected) == 1
+    assert bundle.predict(images[0]) == expected
+    assert bundle.predict(str(images[0])) == expected
+    with Image.open(images[0]) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    for one in (images[0].read_bytes(), Image.fromarray(pixels), pixels):
+        (found,) = bundle.predict(one)
+        assert found.classes == expected[0].classes
+    grey = bundle.predict(pixels[:, :, 0])
+    assert len(grey) == 1
+    # Several images in one array, in colour and in grey.
+    assert len(bundle.predict(np.stack([pixels] * 3))) == 3
+    assert bundle.predict(np.stack([pixels[:, :, 0]] * 2))[1].classes == grey[0].classes
+
+
+def test_it_says_what_it_is_in_a_line(bundle_path):
+    bundle = load_bundle(bundle_path, "cpu")
+    assert repr(bundle) == f"Bundle({str(bundle_path)!r}, 'zoo', 6 classes, safetensors)"
+
+
 def test_predicts_what_the_network_predicts(bundle_path, network, images):
     bundle = load_bundle(bundle_path)
     expected = reference(network, images)
@@ -329,7 +352,7 @@ def test_fewer_classes_than_asked_for(bundle_path, images):
     bundle = load_bundle(bundle_path)
     assert len(bundle.predict(images[:1], top=50)[0].classes) == 6
     assert bundle.predict([]) == []
-    with pytest.raises(ValueError, match="at least 1"):
+    with pytest.raises(ValueError, match="a whole number from 1 on"):
         bundle.predict(images, top=0)
 
 

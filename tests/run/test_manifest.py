@@ -1,11 +1,12 @@
 """A run is continued only as what it is."""
 
 import json
+import shutil
 
 import pytest
 
 from gsfl_tune.experiment import Experiment, UserError
-from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run import RunDirectory, read_json, write_json
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.results import Outcome, Results, Score, write_results
 
@@ -133,3 +134,34 @@ def test_a_run_of_another_format_is_refused_with_a_sentence(manifest, content, w
     manifest.run.manifest_file.write_text(content)
     with pytest.raises(UserError, match=words):
         manifest.check(resume=True)
+
+
+def test_it_tells_how_its_driver_ended(manifest):
+    def ending():
+        return read_json(manifest.run.manifest_file)["drivers"][-1].get("ending")
+
+    assert ending() is None  # as after a kill
+    with manifest.ending():
+        pass
+    assert ending() == {"state": "finished"}
+    with pytest.raises(LookupError), manifest.ending(LookupError):
+        raise LookupError
+    assert ending() == {"state": "interrupted"}
+    with pytest.raises(KeyboardInterrupt), manifest.ending():
+        raise KeyboardInterrupt
+    assert ending() == {"state": "interrupted"}
+    with pytest.raises(OSError), manifest.ending():
+        raise OSError("no space left\non the device")
+    assert ending() == {"state": "failed", "reason": "no space left"}
+    manifest.begin(experiment(5), data="aaaa", environment={}, seconds=1.0)
+    assert ending() is None
+
+
+def test_a_run_directory_that_is_gone_stays_so(manifest):
+    def fails():
+        shutil.rmtree(manifest.run.path)
+        raise RuntimeError("gone")
+
+    with pytest.raises(RuntimeError, match="gone"), manifest.ending():
+        fails()
+    assert not manifest.run.path.exists()

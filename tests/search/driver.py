@@ -12,8 +12,8 @@ from rich.console import Console
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Interrupt, Progress, run_lock
+from gsfl_tune.run import RunDirectory, run_lock
+from gsfl_tune.search import Interrupt, Progress
 from tests.search.experiments import experiment, searched
 
 

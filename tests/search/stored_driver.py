@@ -13,12 +13,11 @@ from rich.console import Console
 
 from gsfl_tune.cluster import Slots, ray_session
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import RunDirectory, write_json
+from gsfl_tune.run import RunDirectory, run_lock, write_json
 from gsfl_tune.search import (
     Interrupt,
     Progress,
     StorageWatcher,
-    run_lock,
     stored_run,
 )
 from tests.search.experiments import experiment, searched

@@ -22,7 +22,7 @@ from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
-from gsfl_tune.search.workers.retrain import Job
+from gsfl_tune.search.workers.retrain import Job, forget_without_model
 from gsfl_tune.training import FitOn, Predictions, load_predictions
 
 
@@ -280,6 +280,9 @@ class Retraining:
     def _run(self, jobs: Sequence[Job], title: str) -> list[dict[str, Any]]:
         context = self.context
         make_room(context.run, jobs[0].config.search, context.storage)
+        if context.storage is None:
+            for job in jobs:
+                forget_without_model(job)
         outcome = run_jobs(jobs, context, title=title, max_failures=self.max_failures)
         if outcome.interrupted:
             raise SearchInterrupted

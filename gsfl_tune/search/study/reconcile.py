@@ -2,45 +2,15 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.plugins import left_out
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.study.compatibility import changeable, check_signature
 from gsfl_tune.search.study.journal import study_attributes
 from gsfl_tune.search.study.study import Study
-
-
-@contextmanager
-def run_lock(run: RunDirectory) -> Iterator[None]:
-    """Locks a run directory against a second driver; the lock ends with the process.
-
-    Raises:
-        UserError: When another process holds the lock.
-    """
-    run.path.mkdir(parents=True, exist_ok=True)
-    handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
-            owner = os.pread(handle, 32, 0).decode(errors="replace").strip()
-            raise UserError(
-                f"{run.path}: another search is using this run directory"
-                + (f" (process {owner})" if owner else "")
-            ) from error
-        os.ftruncate(handle, 0)
-        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
-        yield
-    finally:
-        os.close(handle)
 
 
 def study_signature(experiment: Experiment) -> dict[str, str]:

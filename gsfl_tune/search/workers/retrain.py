@@ -57,6 +57,18 @@ def load_result(job: Job) -> dict[str, Any] | None:
     return read_json(path) if path.exists() else None
 
 
+def forget_without_model(job: Job) -> None:
+    """Removes the result of a tested retrain whose model `gsfl-tune clean` has removed.
+
+    The retrain is then trained again, to the same model: the bundle is made of it.
+    """
+    known = load_result(job)
+    if known is None or "failed" in known or not job.test:
+        return
+    if not (job.directory / CHECKPOINT_FILE).exists():
+        (job.directory / RESULT_FILE).unlink(missing_ok=True)
+
+
 def run_job(job: Job, settings: WorkerSettings) -> dict[str, Any] | None:
     """Trains a job to its end, from its checkpoint if it has one.
 

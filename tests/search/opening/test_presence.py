@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
-from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Interrupt, Presence, present, run_lock
+from gsfl_tune.run import RunDirectory, run_lock
+from gsfl_tune.search import Interrupt, Presence, present
 from gsfl_tune.search.opening import presence
 from gsfl_tune.search.opening.presence import RunGone
 from tests.search.experiments import YAML

@@ -13,8 +13,7 @@ import psutil
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import run_lock
+from gsfl_tune.run import EpochLog, RunDirectory, run_lock
 from gsfl_tune.search.study.journal import read_studies
 from tests.waiting import wait_until
 

@@ -10,13 +10,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import RunDirectory
+from gsfl_tune.run import RunDirectory, run_lock
 from gsfl_tune.search import open_study
 from gsfl_tune.search.study.reconcile import (
     flat,
     reconcile,
     refuse_changes,
-    run_lock,
     study_signature,
 )
 from tests.search.experiments import experiment

@@ -12,7 +12,7 @@ from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import Job, load_result
-from gsfl_tune.search.workers.retrain import run_job
+from gsfl_tune.search.workers.retrain import forget_without_model, run_job
 from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.training import load_predictions
 from tests.search.experiments import experiment
@@ -38,6 +38,28 @@ def test_a_job_alone_is_the_same_job(run: RunDirectory, cache_dir: Path) -> None
     run.interrupt_file.touch()
     assert run_job(_job(run, "three"), setting) is None
     assert run_job(one, setting) == first
+
+
+def test_a_tested_job_whose_model_was_removed_is_trained_again_to_the_same(
+    run: RunDirectory, cache_dir: Path
+) -> None:
+    setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir)
+    tested = _job(run, "tested", fit="train+validation", test=True)
+    compared = _job(run, "compared")
+    first = run_job(tested, setting)
+    run_job(compared, setting)
+    for job in (tested, compared):
+        forget_without_model(job)
+        assert load_result(job) is not None  # the model is there, or was never kept
+    model = tested.directory / "checkpoint.pt"
+    model.unlink()
+    forget_without_model(tested)
+    assert load_result(tested) is None
+    again = run_job(tested, setting)
+    assert first is not None
+    assert again is not None
+    assert again["test"] == first["test"]
+    assert model.is_file()
 
 
 def test_a_job_out_of_memory_goes_on_with_half_the_batch(

@@ -1,0 +1,78 @@
+"""The lock of a run directory, held by the process that writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.run.layout import RunDirectory
+
+# `holder` has the lock for a moment; nobody else holds it so briefly.
+_TRIES = 5
+_BETWEEN_TRIES = 0.05
+
+
+@contextmanager
+def run_lock(run: RunDirectory) -> Iterator[None]:
+    """Locks a run directory against a second driver; the lock ends with the process.
+
+    Raises:
+        UserError: When another process holds the lock.
+    """
+    run.path.mkdir(parents=True, exist_ok=True)
+    handle = os.open(run.lock_file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        try:
+            _take(handle)
+        except OSError as error:
+            owner = _owner(handle)
+            raise UserError(
+                f"{run.path}: another search is using this run directory"
+                + (f" (process {owner})" if owner else "")
+            ) from error
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(handle)
+
+
+def holder(run: RunDirectory) -> str | None:
+    """Returns the process that holds the lock of a run, or None; writes nothing.
+
+    Returns:
+        Its number on its own machine, empty if it is not known. None where nobody holds the lock,
+        or where the file system has no locks.
+    """
+    try:
+        handle = os.open(run.lock_file, os.O_RDONLY)
+    except OSError:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return _owner(handle)
+    except OSError:
+        return None
+    finally:
+        os.close(handle)
+    return None
+
+
+def _take(handle: int) -> None:
+    for left in reversed(range(_TRIES)):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if not left:
+                raise
+            time.sleep(_BETWEEN_TRIES)
+
+
+def _owner(handle: int) -> str:
+    return os.pread(handle, 32, 0).decode(errors="replace").strip()
