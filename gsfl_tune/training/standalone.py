@@ -10,6 +10,7 @@ from gsfl_tune.data import square_side
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fit_groups import fit_groups
+from gsfl_tune.training.fit_precision import refuse_slow_bf16
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
 
@@ -35,6 +36,7 @@ def train(
         UserError: When the data or the configuration cannot be used.
         NonFiniteLoss: When the training diverges.
     """
+    refuse_slow_bf16(experiment)
     workspace = open_workspace(experiment, cache_dir)
     experiment = fit_groups(experiment, workspace)
     training = Training(experiment.defaults(), workspace, Path(directory))
