@@ -17,11 +17,11 @@ $(VENV)/.users: pyproject.toml
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v < (3, 13) else "gsfl-tune needs Python 3.11 or 3.12, found %d.%d: make PYTHON=python3.11 ..." % v)'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet --editable '.[offline]'
+	$(BIN)/pip install --quiet --editable '.[cpu,offline]'
 	touch $@
 
 $(VENV)/.installed: $(VENV)/.users
-	$(BIN)/pip install --quiet --editable '.[offline,dev]'
+	$(BIN)/pip install --quiet --editable '.[cpu,offline,dev]'
 	touch $@
 
 demo: $(VENV)/.users

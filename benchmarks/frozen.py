@@ -1,24 +1,27 @@
-"""Frozen backbones on a CPU: the model as it is, our fast copy, OpenVINO's plugin.
+"""Frozen backbones on a CPU: the model as it is, our fast copy, and OpenVINO, in fp32 and bf16.
 
-Decides who runs a frozen part. The last measurement, on an AMD EPYC with two cores: OpenVINO's hint
-for latency and our copy are level (0.99 to 1.09 times ours), its hint for throughput has half of
-that. It needs 2 to 3 s more for each model, and 180 MB of disk. So ours stays; another way would be
-another maker of `FrozenForward`.
+Decides who runs a frozen part, and what a request of OpenVINO holds
+(`gsfl_tune.models.openvino_forward.REQUEST`).
 
-How it is measured: images are random, batches are of 64, all cores are used, the fastest of some
-rounds counts. OpenVINO gets the model by `openvino.convert_model` in float32 for a batch of any
-size. Beside images/s stand the seconds that making it ready takes, and the largest difference of
-the pooled unit feature from the model as it is.
+How it is measured: weights and images are random, the ways take turns, the fastest of some rounds
+counts. Beside images/s stand the ratio to our copy in fp32 (what ran before there was another way),
+the CPU seconds that making and checking it takes, and the largest difference of the pooled unit
+feature from the model as it is.
 
-    pip install openvino
-    python benchmarks/frozen.py
+With --busy one thread runs and the time is that of the CPU which the process used. So other load
+on the machine hardly enters; rates of all cores are about as many times higher.
+
+    python benchmarks/frozen.py            # all cores, by the clock
+    python benchmarks/frozen.py --busy
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from _report import publish, table
@@ -27,84 +30,101 @@ from torch.nn import functional
 
 from gsfl_tune.models import create_backbone
 from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.openvino_forward import EngineRefused, openvino_forward
 
-MODELS = ("tf_efficientnet_lite0", "resnet50", "mobilenetv3_large_100", "convnext_atto")
-BATCH, SIZE = 64, 224
-Forward = Callable[[Tensor], Tensor]
+MODELS = ("tf_efficientnet_lite0", "resnet50", "convnext_tiny", "vit_small_patch16_224")
+SIZE = 224
+BASE = "ours, fp32"
 
 
 def unit(maps: Tensor) -> Tensor:
     return functional.normalize(maps.mean((2, 3)), dim=1)
 
 
-def openvino_of(model: nn.Module, hint: str) -> Forward:
-    import openvino
-
-    class Features(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.model = model
-
-        def forward(self, images: Tensor) -> Tensor:
-            return self.model.forward_features(images)
-
-    converted = openvino.convert_model(
-        Features().eval(), example_input=torch.randn(2, 3, SIZE, SIZE), input=[-1, 3, SIZE, SIZE]
-    )
-    settings = {"PERFORMANCE_HINT": hint, "INFERENCE_PRECISION_HINT": "f32"}
-    compiled = openvino.Core().compile_model(converted, "CPU", settings)
-    return lambda images: torch.from_numpy(compiled(images.numpy())[0])
-
-
-def rate(forward: Forward, images: Tensor, rounds: int) -> float:
-    """Images a second."""
+def measure(
+    name: str, count: int, rounds: int, clock: Callable[[], float]
+) -> tuple[list[list[object]], dict[str, float]]:
+    """Rows of one backbone, and the ratios of its ways."""
+    backbone = create_backbone(name, "none").eval()
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(count, 3, SIZE, SIZE, generator=generator)
+    images = images.contiguous(memory_format=torch.channels_last)
+    shape = (3, SIZE, SIZE)
+    makers: dict[str, Callable[[], nn.Module]] = {
+        "timm, eager": lambda: backbone.to(memory_format=torch.channels_last),
+        BASE: partial(frozen_forward, backbone, shape),
+        "ours, bf16": partial(frozen_forward, backbone, shape, precision="bf16"),
+        "OpenVINO, fp32": partial(openvino_forward, backbone, shape),
+        "OpenVINO, bf16": partial(openvino_forward, backbone, shape, precision="bf16"),
+    }
+    ways: dict[str, nn.Module] = {}
+    ready: dict[str, float] = {}
+    for way, make in makers.items():
+        begun = time.process_time()
+        try:
+            ways[way] = make()
+        except EngineRefused as error:
+            print(name, way, "refused:", error, flush=True)
+        ready[way] = time.process_time() - begun
+    best: dict[str, float] = {}
+    found: dict[str, Tensor] = {}
     with torch.inference_mode():
-        forward(images)
-        best = min(_seconds(forward, images) for _ in range(rounds))
-    return len(images) / best
-
-
-def _seconds(forward: Forward, images: Tensor) -> float:
-    start = time.perf_counter()
-    forward(images)
-    return time.perf_counter() - start
-
-
-def measure(name: str, rounds: int) -> list[list[object]]:
-    backbone = create_backbone(name, "none")
-    images = torch.randn(BATCH, 3, SIZE, SIZE)
-    last = images.contiguous(memory_format=torch.channels_last)
-    model = backbone.model.to(memory_format=torch.channels_last)
-    ways: list[tuple[str, Callable[[], Forward], Tensor]] = [
-        ("timm, eager", lambda: model.forward_features, last),
-        ("ours", lambda: frozen_forward(backbone, (3, SIZE, SIZE)), last),
-        ("OpenVINO, throughput", lambda: openvino_of(backbone.model, "THROUGHPUT"), images),
-        ("OpenVINO, latency", lambda: openvino_of(backbone.model, "LATENCY"), images),
-    ]
+        for turn in range(1 + rounds):
+            for way, forward in ways.items():
+                begun = clock()
+                maps = forward(images)
+                seconds = clock() - begun
+                found[way] = unit(maps)
+                if turn:  # weights are packed at the first
+                    best[way] = min(best.get(way, seconds), seconds)
+    ratios = {way: best[BASE] / seconds for way, seconds in best.items()}
     rows: list[list[object]] = []
-    expected: Tensor | None = None
-    for way, make, given in ways:
-        start = time.perf_counter()
-        forward = make()
-        ready = time.perf_counter() - start
-        with torch.inference_mode():
-            found = unit(forward(given))
-        expected = found if expected is None else expected
-        apart = float((found - expected).abs().max())
-        speed = rate(forward, given, rounds)
-        rows.append([name, way, f"{speed:.1f}", f"{ready:.1f}", f"{apart:.1e}"])
+    for way, seconds in best.items():
+        apart = float((found[way] - found["timm, eager"]).abs().max())
+        rows.append(
+            [
+                *(name, way, f"{count / seconds:.1f}", f"{ratios[way]:.2f}"),
+                *(f"{ready[way]:.1f}", f"{apart:.1e}"),
+            ]
+        )
         print(*rows[-1], flush=True)
-    return rows
+    return rows, ratios
+
+
+def mean_line(every: Sequence[dict[str, float]]) -> str:
+    """Geometric means over the backbones that every way ran."""
+    words = []
+    for way in every[0]:
+        ratios = [each[way] for each in every if way in each]
+        if len(ratios) == len(every):
+            mean = float(torch.tensor(ratios).log().mean().exp())
+            words.append(f"{way} {mean:.2f} (least {min(ratios):.2f})")
+    return f"Ratio to {BASE}, geometric mean over the backbones: {'; '.join(words)}."
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=list(MODELS))
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--busy", action="store_true", help="one thread, seconds of the CPU")
     args = parser.parse_args(arguments)
-    rows = [row for name in args.models for row in measure(name, args.rounds)]
-    header = ["backbone", "way", "images/s", "ready after, s", "difference"]
-    publish("frozen", "Who runs a frozen backbone on a CPU", table(header, rows))
+    threads = 1 if args.busy else len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    count = 16 if args.busy else 64
+    clock = time.process_time if args.busy else time.perf_counter
+    measured = [measure(name, count, args.rounds, clock) for name in args.models]
+    rows = [row for each, _ in measured for row in each]
+    header = ["backbone", "way", "images/s", "ratio", "ready after, CPU s", "difference"]
+    how = "seconds of the CPU on a busy machine" if args.busy else "by the clock"
+    text = "\n\n".join(
+        [
+            table(header, rows),
+            mean_line([ratios for _, ratios in measured]),
+            f"{SIZE} px, batches of {count}, {threads} thread{'s' if threads > 1 else ''}, {how}, "
+            f"the fastest of {args.rounds} alternating rounds.",
+        ]
+    )
+    publish("frozen", "Who runs a frozen backbone on a CPU", text)
 
 
 if __name__ == "__main__":

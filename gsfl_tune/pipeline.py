@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from contextlib import nullcontext
@@ -54,6 +55,7 @@ from gsfl_tune.search import (
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.fit_groups import fit_groups
+from gsfl_tune.training.fit_precision import fit_precision
 from gsfl_tune.training.standalone import open_workspace
 
 
@@ -108,6 +110,10 @@ def search(
         interrupt = Interrupt(run)
         workspace = open_workspace(experiment, cache_dir)
         experiment = fit_groups(experiment, workspace)
+        alone = not (address or os.environ.get("RAY_ADDRESS"))
+        experiment, features = fit_precision(
+            experiment, workspace, known=manifest.features(), alone=alone
+        )
         counted = "search.trials" not in experiment.automatic
         begun = begin_or_go_on(
             experiment, run, workspace.dataset.digest, resume=resume, changing=change_space
@@ -152,9 +158,12 @@ def search(
             write_json(run.data_file, workspace.dataset.summary())
             for line in workspace.dataset.notices:
                 notice(line)
+            for line in features.lines():
+                notice(line)
             manifest.begin(
                 experiment,
                 data=workspace.dataset.digest,
+                features=features.to_json(),
                 environment=environment(),
                 seconds=time.monotonic() - started,
             )

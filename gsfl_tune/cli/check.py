@@ -44,28 +44,34 @@ class Check(Command):
 
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
+            from gsfl_tune.training.fit_precision import refuse_slow_bf16
             from gsfl_tune.training.pricing.problems import cost_problems
 
             experiment = load_experiment(args)
             problems = cost_problems(experiment)
         if problems:
             raise ExperimentError(problems)
+        refuse_slow_bf16(experiment)
         console = Console(highlight=False, markup=False)
         console.print(f"{experiment.file}: valid, experiment {experiment.name}", soft_wrap=True)
         if experiment.space.parameters:
             console.print(parameter_table(experiment, console))
         else:
             console.print("No leaf is a distribution: there is nothing to search.")
-        for line in _data(experiment):
+        described, images = _data(experiment)
+        for line in described:
             console.print(line, soft_wrap=True)
         for warning in experiment.warnings:
             console.print(f"Warning: {warning}", soft_wrap=True)
-        _print_cost(experiment, console)
+        _print_cost(experiment, console, images)
         return FINISHED
 
 
-def _data(experiment: Experiment) -> list[str]:
-    """Describes the data, as far as a listing tells; remote images are not read."""
+def _data(experiment: Experiment) -> tuple[list[str], int | None]:
+    """Describes the data and counts the images, as far as a listing tells.
+
+    Remote images are not read; their number is None.
+    """
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
@@ -78,12 +84,12 @@ def _data(experiment: Experiment) -> list[str]:
     config = experiment.defaults().data
     paths = [config.path] if isinstance(config.path, str) else config.path or []
     if config.source == "typefaces" or config.download or any("://" in path for path in paths):
-        return []
+        return [], None
     try:
         with showing("listing the images", short=True):
             source = leave_out(create_source(config, cache_directory()), config)
     except UserError as error:
-        return [f"Warning: {line}" for line in str(error).splitlines()]
+        return [f"Warning: {line}" for line in str(error).splitlines()], None
     parts = Counter(sample.part for sample in source.samples)
     told = [f"{part} {parts[part]:,}" for part in ("train", "validation", "test") if parts[part]]
     counts = f" ({', '.join(told)})" if told else ""
@@ -94,12 +100,13 @@ def _data(experiment: Experiment) -> list[str]:
             "`gsfl-tune data` and the search measure how near validation images are to training "
             "images (data.split.by: auto)"
         ]
-    return [
+    lines = [
         f"Data: {len(source.classes)} classes, {len(source.samples):,} images{counts}",
         *(f"Data: {notice}" for notice in source.told()),
         *(f"Data: {notice}" for notice in measured or ()),
         *(f"Warning: {problem}" for problem in source.problems),
     ]
+    return lines, len(source.samples)
 
 
 def parameter_table(experiment: Experiment, console: Console) -> Table:
@@ -156,7 +163,7 @@ def _condition(parameter: Parameter) -> str:
     return condition
 
 
-def _print_cost(experiment: Experiment, console: Console) -> None:
+def _print_cost(experiment: Experiment, console: Console, images: int | None) -> None:
     from rich.table import Table
 
     from gsfl_tune.experiment.units import binary_size
@@ -170,7 +177,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     rows = {
         **_amount(experiment, cost, note),
         "a trial": _dearest(assumed),
-        "features": _features(assumed),
+        "features": _features(assumed, images),
         "memory": f"{binary_size(model.bytes)} of {binary_size(available)} {whose} for the weights "
         "and optimiser state of the largest model; activations need more",
         "largest model": f"{model.parameters / 1e6:,.1f} M parameters: {model.backbone}, "
@@ -237,7 +244,10 @@ def _dearest(experiment: Experiment) -> str:
     return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
 
 
-def _features(experiment: Experiment) -> str:
+def _features(experiment: Experiment, images: int | None) -> str:
+    """Counts the passes through a frozen backbone; says in which precision, on this machine."""
+    from gsfl_tune.training import resolve_device
+    from gsfl_tune.training.fit_precision import decide
     from gsfl_tune.training.pricing.passes import feature_passes
 
     plain, augmented = feature_passes(experiment)
@@ -245,7 +255,10 @@ def _features(experiment: Experiment) -> str:
     text = f"{plain:,} pass{'es' if plain > 1 else ''} of all images through a frozen backbone"
     if augmented:
         text += f" and {augmented:,} of augmented training images (data.views: {views})"
-    return f"{text}, computed once for all trials"
+    device = resolve_device(experiment.defaults().training.device)
+    looked_at = None if images is None else images * (plain + augmented)
+    chosen = decide(experiment, looked_at, alone=True, device=device, measure=None)
+    return f"{text}, computed once for all trials in {chosen.precision} ({chosen.reason})"
 
 
 def _notes(experiment: Experiment) -> list[str]:

@@ -86,6 +86,11 @@ class ModelConfig(Section):
         le=64.0,
         description="Power p of generalised mean pooling: 1 is the mean, a large one the maximum.",
     )
+    feature_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Precision in which frozen layers compute features and activations. `auto`: in "
+        "a search bf16 on a CPU that multiplies it, where that saves time; else fp32.",
+    )
     dropout: float = Field(
         0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
     )

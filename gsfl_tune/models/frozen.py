@@ -132,6 +132,12 @@ def frozen_forward(
     return frozen.to(device).eval()
 
 
+def has_bf16_units() -> bool:
+    """Returns whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
+    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
+    return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
+
+
 def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenForward:
     """Returns the fastest copy that agrees with a module on the CPU."""
     try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cu
 from gsfl_tune.models._probe import BackboneFacts, cut, probe, read, to_map
 from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.adapters import original_name
-from gsfl_tune.models.frozen import FrozenForward, Precision, frozen_forward
+from gsfl_tune.models.frozen import Precision, frozen_forward
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
 _TOLERANCE = 1e-5
@@ -78,15 +78,18 @@ class SplitBackbone:
         """Returns boundary activations (B, *shape) of normalised images (B, 3, side, side)."""
         return run_prefix(self._prefix, images, self._facts.reads)
 
-    def frozen_prefix(self, precision: Precision = "fp32") -> FrozenForward:
+    def frozen_prefix(
+        self, precision: Precision = "fp32", make: Callable[..., nn.Module] = frozen_forward
+    ) -> nn.Module:
         """Makes a fast copy of the prefix, for weights that do not change.
 
         Args:
             precision: Precision of the computation; the output is float32.
+            make: Makes it, called as `frozen_forward` is.
         """
         shape = (3, self._size, self._size)
         prefix = _Prefix(self._prefix, self._facts.reads)
-        return frozen_forward(prefix, shape, precision=precision)
+        return make(prefix, shape, precision=precision)
 
     def suffix(self, activations: Tensor) -> Tensor:
         """Returns what the pooling reads, of activations at the boundary (B, *shape)."""

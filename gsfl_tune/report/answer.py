@@ -225,6 +225,9 @@ def _facts(files: RunFiles) -> list[tuple[str, str]]:
         share = gpu["busy"] if gpu["busy"] is not None else gpu["occupied"]
         if share is not None:
             facts.append((f"GPU {gpu['gpu']} of {gpu['node']} busy", f"{100 * share:.0f} %"))
+    features = files.manifest.get("features") or {}
+    if features:
+        facts.append(("Frozen features", f"{features['precision']} ({features['reason']})"))
     parts = files.data.get("counts") or {}
     if parts:
         text = ", ".join(f"{count} {part}" for part, count in parts.items())

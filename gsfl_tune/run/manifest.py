@@ -83,8 +83,21 @@ class Manifest:
         known = {**dict.fromkeys(_SETTINGS), **self._read().get("settings", {})}
         return bool(known == _settings(experiment))
 
+    def features(self) -> dict[str, Any] | None:
+        """Returns how the run computes frozen features; None before it has begun.
+
+        It is empty for a run that a version without the choice began.
+        """
+        return dict(self._read().get("features", {})) if self.run.manifest_file.exists() else None
+
     def begin(
-        self, experiment: Experiment, *, data: str, environment: dict[str, Any], seconds: float
+        self,
+        experiment: Experiment,
+        *,
+        data: str,
+        environment: dict[str, Any],
+        seconds: float,
+        features: dict[str, Any] | None = None,
     ) -> None:
         """Writes the manifest; entries of earlier drivers are kept.
 
@@ -98,6 +111,7 @@ class Manifest:
             data: Digest of the images and their split.
             environment: Versions and machine.
             seconds: Duration of the preflight.
+            features: How frozen features are computed, and why.
         """
         known = self._read()
         self.run.results_file.unlink(missing_ok=True)
@@ -111,6 +125,7 @@ class Manifest:
                 "settings": _settings(experiment),
                 "data": data,
                 "environment": environment,
+                "features": features or {},
                 "drivers": [*known.get("drivers", []), {"begin": _now(), "end": _now()}],
                 "seconds": {
                     **before,

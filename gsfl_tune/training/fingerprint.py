@@ -24,6 +24,7 @@ _LATER = (
     "data.point_columns",
     "data.attribute_columns",
     "model.gem_power",
+    "model.feature_precision",
     "data.augment.policy",
     "data.augment.erasing",
     "data.augment.rand_operations",

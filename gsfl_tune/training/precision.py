@@ -9,12 +9,12 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
-from gsfl_tune.models.frozen import FrozenForward, Precision
+from gsfl_tune.models.frozen import Precision, has_bf16_units
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.caches.features import digest
@@ -56,12 +56,16 @@ def prefix_uses_bf16(
 ) -> bool:
     """Returns whether frozen blocks before trained ones run in bf16: on CPUs where it is faster.
 
+    ``model.feature_precision`` decides where it is not ``auto``, then ``training.precision``.
+
     Args:
         config: The configuration.
         backbone: The pretrained backbone; it is copied.
         device: Device of the trial.
         cache_dir: Root of the node's caches.
     """
+    if config.model.feature_precision != "auto":
+        return config.model.feature_precision == "bf16" and device.type == "cpu"
     precision = config.training.precision
     if precision != "auto" or device.type != "cpu":
         return precision == "bf16" and device.type == "cpu"
@@ -74,12 +78,6 @@ def prefix_uses_bf16(
 
 def _on_a_cpu_with_units(config: Config, device: torch.device) -> bool:
     return device.type == "cpu" and has_bf16_units() and config.training.finetune.epochs > 0
-
-
-def has_bf16_units() -> bool:
-    """Returns whether this CPU multiplies bf16 numbers in hardware (AMX or AVX512-BF16)."""
-    names = ("_is_amx_tile_supported", "_is_avx512_bf16_supported")
-    return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
 
 
 def _measured(config: Config, backbone: Backbone, cache_dir: Path) -> dict[str, float]:
@@ -118,7 +116,7 @@ def _time_both(backbone: Backbone, blocks: int | str, size: int) -> dict[str, fl
         output.float().square().mean().backward()
         model.zero_grad(set_to_none=True)
 
-    frozen: dict[Precision, FrozenForward] = {}
+    frozen: dict[Precision, nn.Module] = {}
     if split is not None:
         frozen = {"fp32": split.frozen_prefix("fp32"), "bf16": split.frozen_prefix("bf16")}
     for _ in range(1 + _STEPS):

@@ -24,6 +24,7 @@ from gsfl_tune.models import (
     create_backbone,
     licence_problem,
 )
+from gsfl_tune.models.frozen import has_bf16_units
 from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.caches.features import (
     CODE_VERSION,
@@ -115,6 +116,11 @@ class Workspace:
     def extractor(self, config: Config) -> FeatureExtractor:
         """Returns the frozen feature extractor of a configuration, with a fitted projection."""
         recipe = FeatureRecipe.of(config)
+        if recipe.arithmetic == "bf16" and self.device.type == "cpu" and not has_bf16_units():
+            raise UserError(
+                "model.feature_precision: found bf16, but this CPU does not multiply bf16 numbers "
+                "(it has neither AMX nor AVX512-BF16); allowed: auto, fp32"
+            )
         backbone = self.backbone(config)
         if recipe not in self._extractors:
             extractor = FeatureExtractor(recipe, backbone, self.device)

@@ -9,7 +9,7 @@ from itertools import repeat
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsfl_tune.data import (
     Augment,
@@ -22,7 +22,6 @@ from gsfl_tune.data import (
 from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Network, SplitBackbone
-from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.context import StageContext
 
@@ -141,7 +140,7 @@ class SplitBatches(ImageBatches):
         self._splits = Splits(network.backbone, split, self._size)
         self._precision = prefix_precision(context)
         # By size: the weight average is a separate network with the same frozen blocks.
-        self._prefixes: dict[int, FrozenForward] = {}
+        self._prefixes: dict[int, nn.Module] = {}
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns frozen copy, trained blocks and pooling of the network as one function."""
@@ -177,7 +176,7 @@ class SplitBatches(ImageBatches):
 
         return features
 
-    def _cut(self, network: Network, size: int) -> tuple[SplitBackbone, FrozenForward]:
+    def _cut(self, network: Network, size: int) -> tuple[SplitBackbone, nn.Module]:
         split = self._splits.of(network.backbone, size)
         if size not in self._prefixes:
             # Sizes of earlier epochs do not come again.

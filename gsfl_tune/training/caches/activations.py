@@ -6,11 +6,12 @@ Used only with fixed views: with augmentation that is new in every epoch nothing
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
@@ -19,8 +20,8 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, SplitBackbone
-from gsfl_tune.models.frozen import FrozenForward
 from gsfl_tune.models.frozen import Precision as Arithmetic
+from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import Precision, View, all_cores, digest
 
 # Part of every cache key; raise it when this file computes other numbers.
@@ -65,7 +66,7 @@ class ActivationCache:
         self._size = image_size
         self._precision = precision
         self._arithmetic = arithmetic
-        self._frozen: FrozenForward | None = None
+        self._frozen: nn.Module | None = None
         self._maps: dict[tuple[str, View | None], np.ndarray] = {}
 
     def of(self, images: DecodedImages, part: str, view: View | None = None) -> np.ndarray:
@@ -107,7 +108,15 @@ class ActivationCache:
         dtype = NUMPY[self._precision]
         header = {"descr": dtype.str, "fortran_order": False, "shape": shape}
         if self._frozen is None:
-            self._frozen = self._split.frozen_prefix(self._arithmetic)
+            make = partial(
+                fast_forward,
+                name=f"{self._backbone.name} before its last {self._blocks} blocks",
+                images=len(images),
+                device=self._device,
+                cache_dir=self._folder.parent,
+            )
+            with all_cores(self._device):
+                self._frozen = self._split.frozen_prefix(self._arithmetic, make)
         words = self._words(images, view).removeprefix("prefix: ")
         # Written, not mapped: on a full disk a write raises, but a mapped page kills the process.
         with (

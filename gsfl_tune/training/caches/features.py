@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
@@ -34,7 +33,9 @@ from gsfl_tune.models import (
     pooling_package,
     projection_channels,
 )
-from gsfl_tune.models.frozen import FrozenForward, frozen_forward
+from gsfl_tune.models.frozen import Precision as Arithmetic
+from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.keys import digest
 
 # Part of every cache key; raise it when this file computes other numbers.
 CODE_VERSION = 2
@@ -56,6 +57,7 @@ class FeatureRecipe:
     pooling_channels: int | None
     pooling_dim: int | None
     gem_power: float | None = None
+    arithmetic: Arithmetic = "fp32"
 
     @classmethod
     def of(cls, config: Config) -> FeatureRecipe:
@@ -70,6 +72,8 @@ class FeatureRecipe:
             pooling_channels=model.pooling_channels if pooling.projected_channels else None,
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
             gem_power=model.gem_power if pooling.takes_power else None,
+            # `auto` is for a search, which replaces it before it begins.
+            arithmetic="bf16" if model.feature_precision == "bf16" else "fp32",
         )
 
     @property
@@ -104,11 +108,6 @@ class View:
         return (self.views.seed, self.number, sorted(self.augment.recipe().items()))
 
 
-def digest(*parts: object) -> str:
-    """Returns the hex digest of a cache key's parts."""
-    return hashlib.blake2b(repr(parts).encode(), digest_size=16).hexdigest()
-
-
 class FeatureExtractor:
     """Computes unit features of images by a frozen backbone with its projection and pooling.
 
@@ -124,7 +123,8 @@ class FeatureExtractor:
         self.device = device
         self.projection: Projection | None = None
         self._projection_key: str | None = None
-        self._fast: FrozenForward | None = None
+        self._fast: nn.Module | None = None
+        self._made_for = 0
 
     def prepare(self, images: DecodedImages, index: np.ndarray, cache_dir: Path) -> None:
         """Fits the projection on training images, or reads it from the cache.
@@ -142,7 +142,7 @@ class FeatureExtractor:
             return
         key = digest(
             "projection", CODE_VERSION, images.digest, index.tobytes(), self.backbone.digest,
-            recipe.image_size, wanted,
+            recipe.image_size, wanted, *([] if recipe.arithmetic == "fp32" else ["in bf16"]),
         )  # fmt: skip
 
         def build(path: Path) -> None:
@@ -152,7 +152,7 @@ class FeatureExtractor:
                 all_cores(self.device),
                 torch.inference_mode(),
             ):
-                projection = fit_projection(self._maps(images, index, step=step), wanted)
+                projection = fit_projection(self._maps(images, index, cache_dir, step=step), wanted)
             state = {
                 name: tensor.contiguous().cpu() for name, tensor in projection.state_dict().items()
             }
@@ -176,6 +176,8 @@ class FeatureExtractor:
         recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
         if recipe["gem_power"] is None:  # as of versions without it
             del recipe["gem_power"]
+        if recipe["arithmetic"] == "fp32":
+            del recipe["arithmetic"]
         further = [] if precision == "fp32" else [precision]
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
@@ -208,7 +210,7 @@ class FeatureExtractor:
         dim = self.pooling().dim
         lock = acquire(
             cache_dir / "features" / f"{self.key(images, precision, view)}.npy",
-            lambda path: self._build(images, path, (len(images), dim), precision, view),
+            lambda path: self._build(images, path, (len(images), dim), precision, view, cache_dir),
             what=self._words(images, precision, view),
             size=len(images) * dim * _NUMPY[precision].itemsize,
         )
@@ -223,6 +225,7 @@ class FeatureExtractor:
         shape: tuple[int, int],
         precision: Precision,
         view: View | None,
+        cache_dir: Path,
     ) -> None:
         if not len(images):
             raise ValueError("no images to compute features of")
@@ -240,7 +243,7 @@ class FeatureExtractor:
             torch.inference_mode(),
         ):
             np.lib.format.write_array_header_1_0(file, header)
-            for maps in self._maps(images, np.arange(len(images)), view, step):
+            for maps in self._maps(images, np.arange(len(images)), cache_dir, view, step):
                 if self.projection is not None:
                     maps = self.projection(maps)
                 batch = functional.normalize(pooling(maps).float(), dim=1).cpu().numpy()
@@ -250,6 +253,7 @@ class FeatureExtractor:
         self,
         images: DecodedImages,
         index: np.ndarray,
+        cache_dir: Path,
         view: View | None = None,
         step: Activity | None = None,
     ) -> Iterator[Tensor]:
@@ -271,10 +275,7 @@ class FeatureExtractor:
                 transform=augment,
                 device=self.device,
             )
-        if self._fast is None:
-            with activity(f"making the fast copy of {self.recipe.backbone}"):
-                self._fast = frozen_forward(self.backbone, (3, size, size))
-        forward = self._fast.to(self.device)
+        forward = self._forward(len(index), cache_dir).to(self.device)
         try:
             for batch in batches:
                 yield forward(batch.inputs.to(memory_format=torch.channels_last))
@@ -283,6 +284,23 @@ class FeatureExtractor:
         finally:
             # GPU memory is kept free for the trials.
             forward.cpu()
+
+    def _forward(self, images: int, cache_dir: Path) -> nn.Module:
+        """Returns what runs the backbone, made again where there is much more to compute."""
+        size = self.recipe.image_size
+        if self._fast is None or images > 2 * self._made_for:
+            with activity(f"making the fast copy of {self.recipe.backbone}"):
+                self._fast = fast_forward(
+                    self.backbone,
+                    (3, size, size),
+                    precision=self.recipe.arithmetic,
+                    name=f"{self.backbone.name}, {self.backbone.reads}",
+                    images=images,
+                    device=self.device,
+                    cache_dir=cache_dir,
+                )
+            self._made_for = images
+        return self._fast
 
     def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
         recipe = self.recipe
@@ -293,6 +311,8 @@ class FeatureExtractor:
             parts.append(f"view {view.number}")
         if precision != "fp32":
             parts.append(precision)
+        if recipe.arithmetic != "fp32":
+            parts.append(f"computed in {recipe.arithmetic}")
         return ", ".join(part for part in parts if part)
 
 

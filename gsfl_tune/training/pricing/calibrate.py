@@ -15,7 +15,8 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models.frozen import Precision, frozen_forward
+from gsfl_tune.models.frozen import Precision
+from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
 from gsfl_tune.training.stages import STAGE_KINDS
@@ -62,24 +63,33 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
 
 
 def measure_frozen(
-    config: Config, workspace: Workspace, precision: Precision = "fp32"
+    config: Config, workspace: Workspace, precision: Precision | None = None
 ) -> tuple[float, float]:
     """Runs the frozen backbone over some images, on all cores, as features are computed.
 
     Args:
         config: The configuration.
         workspace: Data and caches of this node.
-        precision: Precision of the computation.
+        precision: Precision of the computation; default: that of the features.
 
     Returns:
         Images per second, and the seconds to make the fast copy of the backbone.
     """
     backbone, device = workspace.backbone(config), workspace.device
-    size = config.data.image_size
+    size, dataset = config.data.image_size, workspace.dataset
+    low = config.model.feature_precision == "bf16"
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
         with activity(f"making the fast copy of {config.model.backbone}"):
-            forward = frozen_forward(backbone, (3, size, size), precision=precision).to(device)
+            forward = fast_forward(
+                backbone,
+                (3, size, size),
+                precision=precision or ("bf16" if low else "fp32"),
+                name=f"{backbone.name}, {backbone.reads}",
+                images=len(dataset.pool) + len(dataset.test),
+                device=device,
+                cache_dir=workspace.cache_dir,
+            ).to(device)
         making = time.perf_counter() - started
         pool = workspace.dataset.pool
         index = np.arange(min(len(pool), _FORWARD_IMAGES))

@@ -1,0 +1,209 @@
+"""Who runs a frozen backbone on a CPU: our fast copy in PyTorch, or OpenVINO (extra ``cpu``).
+
+Both give the same numbers up to rounding, so what is cached does not depend on who computed it.
+Which one is faster is measured once a node, backbone, image size and precision, where there is
+enough to compute, and kept in the node's cache.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.activity import activity
+from gsfl_tune.cache.building import acquire
+from gsfl_tune.models.frozen import Precision, frozen_forward
+from gsfl_tune.models.openvino_forward import EngineRefused, is_installed, openvino_forward
+from gsfl_tune.run import read_json, write_json
+from gsfl_tune.training.caches.keys import digest
+
+# Part of the key of every decision; raise it when the measurement or an engine changes.
+CODE_VERSION = 1
+
+# Set to 0, OpenVINO is not used though it is installed.
+SWITCH_VARIABLE = "GSFL_TUNE_OPENVINO"
+
+# A conversion takes some seconds. With less than this to gain it is not begun.
+_LEAST_SECONDS = 5.0
+_IMAGES, _ROUNDS = 16, 2
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Rehearsal:
+    """Holds how fast each engine ran a frozen part on this node.
+
+    Attributes:
+        torch: Images a second of our copy.
+        openvino: Images a second of OpenVINO; 0 if it was refused.
+        refused: Why OpenVINO is not used; empty if it runs.
+    """
+
+    torch: float
+    openvino: float
+    refused: str = ""
+
+    def gain(self, images: int) -> float:
+        """Returns the seconds that OpenVINO saves for a number of images, without its start."""
+        return images / self.torch - images / self.openvino if self.openvino else 0.0
+
+
+def fast_forward(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    precision: Precision,
+    name: str,
+    images: int,
+    device: torch.device,
+    cache_dir: Path,
+) -> nn.Module:
+    """Makes the fastest frozen forward pass for some images: `FrozenForward` or OpenVINO's.
+
+    OpenVINO runs on CPUs, where it is installed, saves several seconds, and gives the numbers of
+    PyTorch; that is checked each time it is made. Otherwise our copy runs, and where OpenVINO was
+    refused the log says why.
+
+    Args:
+        module: The frozen module, see `gsfl_tune.models.frozen.frozen_forward`.
+        input_shape: Shape of one input, without B.
+        precision: Precision of the computation.
+        name: What the module is, as part of the key of the decision.
+        images: How many images it will see.
+        device: Where it will run.
+        cache_dir: Root of the node's caches.
+    """
+
+    def ours() -> nn.Module:
+        return frozen_forward(module, input_shape, precision=precision)
+
+    if device.type != "cpu" or not usable():
+        return ours()
+    file = _file(cache_dir, name, input_shape, precision)
+    copy: nn.Module | None = None
+    if not file.exists():
+        copy = ours()
+        # Few images are done before a conversion is.
+        if images / _rate(copy, input_shape) < 2 * _LEAST_SECONDS:
+            return copy
+    known = _rehearsed(file, module, input_shape, precision, copy, name)
+    if known.gain(images) < _LEAST_SECONDS:
+        return copy or ours()
+    try:
+        with activity(f"making OpenVINO's form of {name}"):
+            return openvino_forward(module, input_shape, precision=precision)
+    except EngineRefused as error:  # other weights than at the rehearsal
+        _log.warning("%s: OpenVINO is not used: %s", name, error)
+        return copy or ours()
+
+
+def usable() -> bool:
+    """Returns whether OpenVINO is installed and not switched off."""
+    return os.environ.get(SWITCH_VARIABLE) != "0" and is_installed()
+
+
+def rehearsal(
+    module: nn.Module,
+    input_shape: Sequence[int],
+    *,
+    precision: Precision,
+    name: str,
+    cache_dir: Path,
+) -> Rehearsal:
+    """Returns how fast each engine runs a frozen part here, measured once and kept.
+
+    Args:
+        module: The frozen module.
+        input_shape: Shape of one input, without B.
+        precision: Precision of the computation.
+        name: What it is.
+        cache_dir: Root of the node's caches.
+    """
+    file = _file(cache_dir, name, input_shape, precision)
+    return _rehearsed(file, module, input_shape, precision, None, name)
+
+
+def _rehearsed(
+    file: Path,
+    module: nn.Module,
+    input_shape: Sequence[int],
+    precision: Precision,
+    copy: nn.Module | None,
+    name: str,
+) -> Rehearsal:
+    def build(path: Path) -> None:
+        with activity(f"timing {name} with each engine"):
+            own = copy or frozen_forward(module, input_shape, precision=precision)
+            write_json(path, asdict(_measure(own, module, input_shape, precision, name)))
+
+    with acquire(file, build, what=f"{name}, {input_shape[-1]} px, {precision}") as path:
+        return Rehearsal(**read_json(path))
+
+
+def _measure(
+    own: nn.Module,
+    module: nn.Module,
+    input_shape: Sequence[int],
+    precision: Precision,
+    name: str,
+) -> Rehearsal:
+    """Times both; they take turns, so that other load slows down both."""
+    ways = {"torch": own}
+    refused = "" if usable() else "not installed"
+    if not refused:
+        try:
+            ways["openvino"] = openvino_forward(module, input_shape, precision=precision)
+        except EngineRefused as error:
+            refused = str(error)
+            _log.warning("%s: OpenVINO is not used: %s", name, refused)
+    rates: dict[str, list[float]] = {way: [] for way in ways}
+    for _ in range(_ROUNDS):
+        for way, forward in ways.items():
+            rates[way].append(_rate(forward, input_shape))
+    best = {way: max(found) for way, found in rates.items()}
+    return Rehearsal(best["torch"], best.get("openvino", 0.0), refused)
+
+
+def _rate(forward: nn.Module, input_shape: Sequence[int]) -> float:
+    """Returns images a second."""
+    images: Tensor = torch.zeros((_IMAGES, *input_shape))
+    if images.ndim == 4:
+        images = images.contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        forward(images[:4])  # weights are packed at the first run
+        started = time.perf_counter()
+        forward(images)
+    return _IMAGES / max(time.perf_counter() - started, 1e-6)
+
+
+def _file(cache_dir: Path, name: str, shape: Sequence[int], precision: Precision) -> Path:
+    engine = version("openvino") if usable() else None
+    key = digest(
+        "engines", CODE_VERSION, torch.__version__, engine, processor(), torch.get_num_threads(),
+        name, tuple(shape), precision,
+    )  # fmt: skip
+    return cache_dir / "engines" / f"{key}.json"
+
+
+@lru_cache(maxsize=1)
+def processor() -> str:
+    """Returns the name of this machine's CPU: nodes may share the disk of a cache."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    fields = (line.partition(":") for line in lines)
+    wanted = {"vendor_id", "cpu family", "model", "model name", "flags"}
+    found = {key.strip(): value.strip() for key, _, value in fields if key.strip() in wanted}
+    return repr(sorted(found.items()))
