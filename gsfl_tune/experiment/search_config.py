@@ -78,6 +78,11 @@ class SearchConfig(Section):
         description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "
         "and the winner go by the first; the Pareto front of both is in results.json.",
     )
+    cost_matrix: str | None = Field(
+        None,
+        description="CSV file of the cost of every answer, for `validation/expected_cost`: the "
+        "first line names the answered classes, the first column the true ones.",
+    )
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")
     resources: ResourcesConfig = Field(
@@ -128,6 +133,11 @@ class SearchConfig(Section):
     disk_budget: Size | None = Field(
         None, description="Largest size of all checkpoints of the run (500MB, 50GB)."
     )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Returns the keys of the metrics that the search goes by, those of images and others."""
+        return (self.metric, *(self.objectives or ()))
 
     @model_validator(mode="before")
     @classmethod

@@ -105,7 +105,7 @@ def picked_bundle(
     side = read_description(run.best)["preprocessing"]["side"]
     workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
     training = _trained(run, number, config, workspace, say)
-    metrics = training.predict("test").metrics()
+    metrics = training.scoring.of("test", training.predict("test"))
     outcome = Outcome(
         config=config.model_dump(mode="json"),
         validation={"accuracy": Score.of([entry["accuracy"]])},

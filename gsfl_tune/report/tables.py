@@ -13,6 +13,7 @@ from rich.text import Text
 from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
+from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, first_card
@@ -35,6 +36,9 @@ class ResultsView:
     def _finished(self, results: Results) -> Iterator[RenderableType]:
         yield _headline(results)
         yield _test_table(results)
+        further = _further(results)
+        if further is not None:
+            yield further
         sentences = first_card(results)
         if sentences:
             yield Text("\n".join(sentences))
@@ -193,6 +197,19 @@ def _test_table(results: Results) -> Table:
                 for name in METRIC_TITLES
             ]
             table.add_row(f"  bundle, T = {found.temperature:.2f}", *known)
+    return table
+
+
+def _further(results: Results) -> RenderableType | None:
+    models, rows = further_rows(results)
+    if not rows:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("further, on the test images")
+    for model in models:
+        table.add_column(model, justify="right", no_wrap=True)
+    for title, cells in rows:
+        table.add_row(title, *cells)
     return table
 
 

@@ -48,7 +48,9 @@ class Score:
     def table(rows: Iterable[Mapping[str, float]]) -> dict[str, Score]:
         """Returns one score per metric, from one metrics dictionary per seed."""
         listed = list(rows)
-        return {name: Score.of(row[name] for row in listed) for name in listed[0]}
+        # Seeds that an older version trained have fewer metrics.
+        names = [name for name in listed[0] if all(name in row for row in listed)]
+        return {name: Score.of(row[name] for row in listed) for name in names}
 
 
 @dataclass(frozen=True)

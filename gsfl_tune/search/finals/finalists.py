@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import is_mean, metric_of
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.study.pareto import candidates
@@ -77,7 +77,8 @@ class Prices:
 
     def error(self, metric: str, value: float) -> float:
         """Returns the standard error of a share of the validation images; 0 for other metrics."""
-        share = metric_of(metric).is_share and 0 <= value <= 1
+        found = metric_of(metric)
+        share = found.is_share and is_mean(found.name) and 0 <= value <= 1
         return math.sqrt(value * (1 - value) / max(1, self.images)) if share else 0.0
 
 
