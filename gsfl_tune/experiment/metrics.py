@@ -113,6 +113,8 @@ METRICS: dict[str, Metric] = {
     )
 }
 LATENCY = "latency_ms"
+# Measures of the model alone, smaller is better: they do not change while a trial trains.
+MEASURED = (LATENCY, "size_mb", "macs")
 
 
 def is_share(name: str) -> bool:
@@ -148,6 +150,8 @@ def metric_of(key: str) -> Metric:
     part, slash, name = key.rpartition("/")
     if key in METRICS:
         return METRICS[key]
+    if key in MEASURED:
+        return Metric("", key, "minimize")
     if part == VALIDATION:
         kind = plugin("metric", name).load_class(MetricOfPackage)
         return Metric(part, name, kind.direction, kind.is_share)

@@ -205,8 +205,8 @@ class Results:
     # The worst first; None in files of versions without findings.
     findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
-    # For a search with two objectives, the fastest first: trial, accuracy (the first objective),
-    # latency_ms, latency_reliable, params, config.
+    # For a search with several objectives, the best in the second first: trial, accuracy (the first
+    # objective), the others by key, latency_reliable, params, config.
     pareto: list[dict[str, Any]] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)
