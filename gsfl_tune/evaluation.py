@@ -6,7 +6,7 @@ import base64
 import csv
 import io
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +15,18 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gsfl_tune.data import DecodedImages
+from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.data.labelled_images import LabelledImages
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export import Bundle
+from gsfl_tune.export.thresholds import half_threshold
 from gsfl_tune.run import write_text
-from gsfl_tune.training.metrics import classification_metrics, log_softmax
+from gsfl_tune.training.metrics import answered, classification_metrics, log_softmax
 
 _THUMBNAIL = 128
+_MOST_NAMED = 10
 
 
 @dataclass(frozen=True)
@@ -76,10 +80,11 @@ class Evaluation:
 
     Attributes:
         data: The images.
-        metrics: Accuracy, balanced accuracy, top-5, NLL and ECE.
+        metrics: All metrics, by name; those at a threshold if the bundle has one.
         classes: Names of the classes that occur, as labels or as answers, in the bundle's order.
         matrix: (K, K) counts; row: the image's class, column: the answer.
         answers: One per image, in the order of `data.images`.
+        absent: Classes of the bundle that no image has; means over classes leave them out.
     """
 
     data: LabelledImages
@@ -87,6 +92,17 @@ class Evaluation:
     classes: list[str]
     matrix: NDArray[np.int64]
     answers: list[Answer]
+    absent: list[str] = field(default_factory=list)
+
+    @property
+    def notices(self) -> list[str]:
+        """Returns what a reader of the metrics must know."""
+        if not self.absent:
+            return self.data.notices
+        some = ", ".join(self.absent[:_MOST_NAMED])
+        more = f" and {len(self.absent) - _MOST_NAMED} more" if self.absent[_MOST_NAMED:] else ""
+        told = f"means over classes leave out those without an image here: {some}{more}"
+        return [*self.data.notices, told]
 
     def class_scores(self) -> list[ClassScore]:
         """Returns the scores of every class that occurs, in the order of `classes`."""
@@ -135,7 +151,7 @@ class Evaluation:
             "unlabelled": data.unlabelled,
             "broken": len(data.broken),
             "broken_images": [asdict(image) for image in data.broken],
-            "notices": data.notices,
+            "notices": self.notices,
             "metrics": self.metrics,
             "per_class": [asdict(score) for score in self.class_scores()],
             "confusion": {"classes": self.classes, "matrix": self.matrix.tolist()},
@@ -186,12 +202,16 @@ class Evaluation:
             yield [*asdict(answer).values(), str(answer.right).lower()]
 
 
-def evaluate(bundle: Bundle, data: LabelledImages) -> Evaluation:
+def evaluate(
+    bundle: Bundle, data: LabelledImages, cost_matrix: str | Path | None = None
+) -> Evaluation:
     """Scores a bundle on labelled images; classes are matched by name.
 
     Args:
         bundle: The bundle.
         data: Images, decoded to the bundle's side.
+        cost_matrix: File of the costs of answers, see
+            `gsfl_tune.data.cost_matrix.load_cost_matrix`; all classes of the bundle are in it.
 
     Raises:
         UserError: If a class is unknown to the bundle, there is no image, or the images were
@@ -201,6 +221,7 @@ def evaluate(bundle: Bundle, data: LabelledImages) -> Evaluation:
     if not len(images):
         raise UserError("no image to evaluate on")
     labels = bundle.match_classes(data.classes, images.labels)[np.asarray(images.labels)]
+    costs = None if cost_matrix is None else load_cost_matrix(cost_matrix, bundle.classes)
     logits = bundle.logits(images)
     scores = log_softmax(logits.astype(np.float64))
     predicted = scores.argmax(axis=1)
@@ -218,12 +239,18 @@ def evaluate(bundle: Bundle, data: LabelledImages) -> Evaluation:
             strict=True,
         )
     ]
+    metrics = classification_metrics(logits, labels, ranked=RANKED, costs=costs)
+    threshold = half_threshold(bundle.calibration)
+    if threshold is not None:
+        kept = np.exp(scores[rows, predicted]) >= threshold
+        metrics["auto_coverage"], metrics["auto_accuracy"] = answered(kept, predicted == labels)
     return Evaluation(
         data,
-        classification_metrics(logits, labels),
+        metrics,
         [bundle.classes[each] for each in present],
         whole[np.ix_(present, present)],
         answers,
+        [bundle.classes[each] for each in np.setdiff1d(np.arange(len(bundle.classes)), labels)],
     )
 
 

@@ -42,10 +42,10 @@ from gsfl_tune.search import (
     choose_finalists,
     curves_of,
     fixed_to,
+    no_finalist,
     plain_space,
     plan_time,
     present,
-    reasons,
     refuse_small_disk,
     refuse_what_fails_later,
     rehearse_largest,
@@ -304,7 +304,7 @@ class _Search:
             prices,
         )
         if not chosen:
-            raise SearchFailed(f"no {name} trial reached a rung:\n{reasons(outcome.study)}")
+            raise SearchFailed(no_finalist(outcome.study))
         return [
             Candidate(
                 label=f"{name}-{trial.number}",

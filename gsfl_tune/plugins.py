@@ -48,7 +48,11 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.
-    "metric": ("accuracy", "balanced_accuracy", "top5", "nll", "ece"),
+    "metric": (
+        *("accuracy", "balanced_accuracy", "top5", "nll", "ece", "top3", "macro_f1"),
+        *("worst_recall", "auto_coverage", "auto_accuracy"),
+        *("auroc", "average_precision", "expected_cost"),
+    ),
     "sampler": ("tpe", "gp", "cmaes", "random", "sobol", "grid"),
     "source": (
         *("auto", "folder"),

@@ -40,6 +40,12 @@ class Evaluate(Command):
             "Parquet; of these the test part if there is one, else everything",
         )
         add_overrides(parser, example="data.path=/data/birds")
+        parser.add_argument(
+            "--cost-matrix",
+            type=Path,
+            metavar="FILE",
+            help="also the mean cost of an answer, by a CSV file as for search.cost_matrix",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON: all of it")
         parser.add_argument(
             "--csv",
@@ -70,7 +76,7 @@ class Evaluate(Command):
             for image in data.broken:
                 display.say(f"{image.path}: left out ({image.reason})")
             with activity(f"scoring {len(data.images):,} images"):
-                found = evaluate(bundle, data)
+                found = evaluate(bundle, data, args.cost_matrix)
             written = [] if args.csv is None else found.write_csv(args.csv)
             if args.html is not None:
                 with activity("making the page"):
@@ -103,13 +109,15 @@ def _write_page(target: Path, found: Evaluation, bundle: str, source: str) -> No
 
 def _lines(found: Evaluation) -> Iterator[str]:
     """Yields the metrics, then the largest errors."""
+    from gsfl_tune.experiment.metrics import FURTHER_TITLES
     from gsfl_tune.report.evaluation import shown
 
     data = found.data
     without = f" ({data.unlabelled} more have no label)" if data.unlabelled else ""
     yield f"{len(data.images)} images of {len(data.classes)} classes: {_PARTS[data.part]}{without}"
     for name, value in found.metrics.items():
-        yield f"  {name.replace('_', ' '):<20} {shown(name, value):>9}"
+        yield f"  {FURTHER_TITLES.get(name, name.replace('_', ' ')):<33} {shown(name, value):>9}"
+    yield from found.notices[len(data.notices) :]
     wrong = len(found.wrong())
     if not wrong:
         return

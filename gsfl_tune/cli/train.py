@@ -50,7 +50,7 @@ class Train(Command):
             except NonFiniteLoss as error:
                 display.say(f"failed: {error}")
                 return FAILED
-            metrics = training.predict("validation").metrics()
+            metrics = training.scoring.of("validation", training.predict("validation"))
         summary = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
         print(f"finished: validation {summary}")
         return FINISHED

@@ -10,6 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 from gsfl_tune.evidence.interval import difference, mean_interval
 from gsfl_tune.evidence.linear_probe import LinearProbe, tune_probe
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
@@ -48,7 +49,7 @@ class Yardstick:
             winner_correct: (seeds, N) whether the winner was right about the test images.
         """
         return Probe(
-            test=Score.table([classification_metrics(self.logits, self.labels)]),
+            test=Score.table([classification_metrics(self.logits, self.labels, ranked=RANKED)]),
             difference=difference(winner_correct, self.correct),
             validation=Score.table([self.validation]),
             strength=self.probe.strength,
@@ -82,7 +83,9 @@ def measure_probe(workspace: Workspace, config: Config) -> Yardstick:
         probe=tuned.probe,
         logits=tuned.probe.logits(workspace.features(config, "test").float().numpy()),
         labels=np.asarray(dataset.test.labels, dtype=np.int64),
-        validation=classification_metrics(tuned.validation_logits, labels[validation]),
+        validation=classification_metrics(
+            tuned.validation_logits, labels[validation], ranked=RANKED, own_threshold=True
+        ),
         validation_logits=tuned.validation_logits,
         validation_labels=np.asarray(labels[validation], dtype=np.int64),
     )

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import glob
 import os
-import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
-from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.further_checks import further_problems
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
-from gsfl_tune.experiment.metrics import LATENCY, SHARES
+from gsfl_tune.experiment.missing import missing_file
 from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.search_checks import search_problems
 from gsfl_tune.experiment.space import Parameter, Space, ends
 from gsfl_tune.plugins import plugins
 
@@ -62,8 +60,8 @@ class Checks:
         self._teacher()
         self._eval_size()
         self._processes()
-        self._objectives()
-        for each in further_problems(self._space, finetunes=self._finetunes):
+        further = further_problems(self._space, finetunes=self._finetunes)
+        for each in (*further, *search_problems(self._space)):
             self._complain(*each)
         for path, check in leaf_checks.items():
             for value in self._values(path):
@@ -248,29 +246,6 @@ class Checks:
                     "head, the others would wait",
                 )
 
-    def _objectives(self) -> None:
-        found = self._space.constants.get("search.objectives")
-        if found is None:
-            return
-        if not (len(found) == 2 and found[0] in SHARES and found[1] == LATENCY):
-            self._complain(
-                "search.objectives",
-                f"found [{', '.join(map(str, found))}], allowed [METRIC, {LATENCY}] with one of "
-                f"{', '.join(SHARES)} as METRIC",
-            )
-            return
-        metric = self._space.constants.get("search.metric", found[0])
-        if metric != found[0]:
-            self._complain(
-                "search.metric",
-                f"found {metric} with search.objectives, allowed {found[0]} (its first) or nothing",
-            )
-        if "cmaes" in self._values("search.sampler.name"):
-            self._complain(
-                "search.sampler.name",
-                "found cmaes with two objectives, allowed tpe, gp, random, sobol, grid",
-            )
-
     def _warm_start(self) -> None:
         for run in self._space.constants.get("search.warm_start") or []:
             complaint = missing_file(run)
@@ -326,26 +301,6 @@ def no_grid(parameter: Parameter) -> str:
         f"found {which}{parameter.distribution.describe()} with search.sampler.name grid, "
         "allowed choice, int, or float with a step"
     )
-
-
-def missing_file(path: str) -> str | None:
-    """Complains about a local path that does not exist; URLs are checked by their readers."""
-    local = path.removeprefix("file://")
-    if "://" in local or os.path.exists(local):
-        return None
-    files = expand_braces(local)
-    lacking = [file for file in files if not _is_there(file)]
-    if not lacking:
-        return None
-    if len(files) > 1:
-        return f"found '{path}', of which {len(lacking)} do not exist, such as {lacking[0]}"
-    unset = re.search(r"\$\{?\w+\}?", local)
-    hint = f"; the environment variable {unset[0]} is not set" if unset else ""
-    return f"found '{path}', which does not exist{hint}"
-
-
-def _is_there(path: str) -> bool:
-    return os.path.exists(path) or (glob.has_magic(path) and bool(glob.glob(path)))
 
 
 def locate(root: Node, path: str, value: Any = MISSING) -> tuple[str, int]:

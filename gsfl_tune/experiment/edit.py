@@ -22,6 +22,7 @@ FILES = (
     "model.weights",
     "model.groups.taxonomy",
     "training.teacher",
+    "search.cost_matrix",
 )
 NOT_FILES = {"model.weights": ("imagenet", "package", "none")}
 OVERRIDE = "--set"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import ClassVar, Literal
 
@@ -55,8 +55,26 @@ _OF_IMAGES: tuple[tuple[str, str, Direction, bool], ...] = (
     ("nll", "NLL", "minimize", False),
     ("ece", "ECE", "minimize", False),
 )
+_FURTHER: tuple[tuple[str, str, Direction, bool], ...] = (
+    ("top3", "top-3 accuracy", "maximize", True),
+    ("macro_f1", "macro F1", "maximize", True),
+    ("worst_recall", "recall of the worst class", "maximize", True),
+    ("auto_coverage", "answered with --threshold auto", "maximize", True),
+    ("auto_accuracy", "accuracy of these answers", "maximize", True),
+    ("auroc", "AUROC, one class against the rest", "maximize", True),
+    ("average_precision", "average precision", "maximize", True),
+    ("expected_cost", "cost of an answer", "minimize", False),
+)
 # What a row of a table shows of a tested model, and the heads of the columns.
 METRIC_TITLES = {name: title for name, title, *_ in _OF_IMAGES}
+# What a table of its own shows.
+FURTHER_TITLES = {name: title for name, title, *_ in _FURTHER}
+# They rank all images for every class. So they are computed after an epoch only if the search goes
+# by them, and of every model at the end.
+RANKED = ("auroc", "average_precision")
+COST = "expected_cost"
+# Means over images: their standard error follows from the number of images.
+_MEANS = ("accuracy", "balanced_accuracy", "top3", "top5", "nll", COST)
 VALIDATION = "validation"
 
 
@@ -90,15 +108,32 @@ class MetricOfPackage(ABC):
 METRICS: dict[str, Metric] = {
     metric.key: metric
     for metric in (
-        Metric(VALIDATION, name, direction, is_share) for name, _, direction, is_share in _OF_IMAGES
+        Metric(VALIDATION, name, direction, is_share)
+        for name, _, direction, is_share in (*_OF_IMAGES, *_FURTHER)
     )
 }
 LATENCY = "latency_ms"
+# Measures of the model alone, smaller is better: they do not change while a trial trains.
+MEASURED = (LATENCY, "size_mb", "macs")
 
 
 def is_share(name: str) -> bool:
     """Returns whether a metric of the built-in ones is a share, which tables write in percent."""
     return METRICS[f"{VALIDATION}/{name}"].is_share
+
+
+def is_mean(name: str) -> bool:
+    """Returns whether a metric is a mean over images; those of packages are taken for one."""
+    return name in _MEANS or f"{VALIDATION}/{name}" not in METRICS
+
+
+def ranked(keys: Iterable[str]) -> frozenset[str]:
+    """Selects, by name, the metrics that are computed only where they are asked for.
+
+    Args:
+        keys: Keys of metrics, such as ``validation/auroc``.
+    """
+    return frozenset(name for key in keys if (name := key.rpartition("/")[2]) in RANKED)
 
 
 # Metrics that can be searched together with a latency.
@@ -115,6 +150,8 @@ def metric_of(key: str) -> Metric:
     part, slash, name = key.rpartition("/")
     if key in METRICS:
         return METRICS[key]
+    if key in MEASURED:
+        return Metric("", key, "minimize")
     if part == VALIDATION:
         kind = plugin("metric", name).load_class(MetricOfPackage)
         return Metric(part, name, kind.direction, kind.is_share)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -38,6 +39,11 @@ class SchedulerConfig(Section):
         "defaults take until then (expensive trials have fewer epochs by then).",
     )
     brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
+    by_objectives: bool = Field(
+        False,
+        description="With several objectives: survivors of a rung are of the first Pareto fronts "
+        "of all objectives, spread over the last one. Otherwise the first objective decides.",
+    )
 
 
 class ResourcesConfig(Section):
@@ -75,8 +81,19 @@ class SearchConfig(Section):
     )
     objectives: list[str] | None = Field(
         None,
-        description="Two objectives in place of `metric`: [validation/accuracy, latency_ms]. ASHA "
-        "and the winner go by the first; the Pareto front of both is in results.json.",
+        description="Two to four objectives in place of `metric`: [validation/accuracy, "
+        "latency_ms]. ASHA and the winner go by the first; the Pareto front is in results.json. "
+        "Further ones: latency_ms, size_mb, macs, and metrics of the validation images.",
+    )
+    constraints: list[str] = Field(
+        default_factory=list,
+        description="What a trial must keep to win: [latency_ms < 20, size_mb <= 30, macs < 5e8], "
+        "or a metric of the validation images with >. The sampler goes by it too.",
+    )
+    cost_matrix: str | None = Field(
+        None,
+        description="CSV file of the cost of every answer, for `validation/expected_cost`: the "
+        "first line names the answered classes, the first column the true ones.",
     )
     sampler: SamplerConfig = Field(default_factory=SamplerConfig, description="Sampler.")
     scheduler: SchedulerConfig = Field(default_factory=SchedulerConfig, description="Scheduler.")
@@ -133,6 +150,12 @@ class SearchConfig(Section):
     disk_budget: Size | None = Field(
         None, description="Largest size of all checkpoints of the run (500MB, 50GB)."
     )
+
+    @property
+    def named(self) -> tuple[str, ...]:
+        """Returns the keys of the metrics that the search goes by, those of images and others."""
+        limits = (re.split("[<>]", each)[0].strip() for each in self.constraints)
+        return (self.metric, *(self.objectives or ()), *limits)
 
     @model_validator(mode="before")
     @classmethod

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gsfl_tune.experiment.metrics import METRIC_TITLES
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 from gsfl_tune.models.licences import UNKNOWN, licence
+from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
 from gsfl_tune.training.timeline import STAGES
@@ -89,6 +91,7 @@ def model_card(
         f"holds {holds}.",
         "## Test",
         _test_table(metrics, model, results),
+        *_further(results),
         *_calibration(calibration),
         *_findings(results),
         "## Classes",
@@ -204,7 +207,7 @@ def _test_table(metrics: Mapping[str, Any], model: Model, results: Results | Non
     ]
     if not rows:
         return "Not tested yet."
-    names = [name for name in rows[0][1] if all(name in scores for _, scores in rows)]
+    names = [name for name in METRIC_TITLES if all(name in scores for _, scores in rows)]
     lines = [
         "| | " + " | ".join(name.replace("_", " ") for name in names) + " |",
         "| --- |" + " --- |" * len(names),
@@ -230,6 +233,20 @@ def _test_table(metrics: Mapping[str, Any], model: Model, results: Results | Non
             f" ({names[0].replace('_', ' ')} {seeds[0]:.4f}), not the best on the test images."
         )
     return text
+
+
+def _further(results: Results | None) -> list[str]:
+    """Returns the table of the metrics that are not in the first one."""
+    models, rows = further_rows(results) if results is not None else ([], [])
+    if not rows:
+        return []
+    lines = ["| | " + " | ".join(models) + " |", "| --- |" + " --- |" * len(models)]
+    lines += [f"| {title} | " + " | ".join(cells) + " |" for title, cells in rows]
+    note = (
+        "Means over the classes that occur in the test images. The threshold of `--threshold auto` "
+        "was chosen on validation images."
+    )
+    return ["\n".join(lines), note]
 
 
 def _score(score: Mapping[str, Any]) -> str:

@@ -42,12 +42,17 @@ def choose(results: Results, points: float) -> dict[str, Any]:
         points: Largest loss of accuracy, in percentage points.
 
     Raises:
-        UserError: If the search had one objective.
+        UserError: If the search had one objective, or latency was none of them.
     """
     if not results.pareto:
         raise UserError(
             f"--pick: found a search with one objective ({results.metric}), allowed after a "
             "search with search.objectives: [validation/accuracy, latency_ms]"
+        )
+    if "latency_ms" not in results.pareto[0]:
+        raise UserError(
+            "--pick: found a search whose search.objectives do not name latency_ms, allowed after "
+            "one that does"
         )
     best = max(entry["accuracy"] for entry in results.pareto)
     # Rounding must not exclude a trial that is exactly at the limit.
@@ -105,7 +110,7 @@ def picked_bundle(
     side = read_description(run.best)["preprocessing"]["side"]
     workspace = Workspace.open(config.data, side=side, cache_dir=cache_dir)
     training = _trained(run, number, config, workspace, say)
-    metrics = training.predict("test").metrics()
+    metrics = training.scoring.of("test", training.predict("test"))
     outcome = Outcome(
         config=config.model_dump(mode="json"),
         validation={"accuracy": Score.of([entry["accuracy"]])},

@@ -18,6 +18,7 @@ from gsfl_tune.data import Dataset, DecodedImages
 from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export.read_images import ImageError, ImageSource, images_of, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold
@@ -253,7 +254,8 @@ class Bundle:
             batch_size: Images per forward pass.
 
         Returns:
-            Accuracy, balanced accuracy, top-5, NLL and ECE.
+            All metrics but the expected cost, see
+            `gsfl_tune.training.metrics.classification_metrics`.
 
         Raises:
             UserError: If a class is unknown to the bundle, or there is no image.
@@ -268,7 +270,8 @@ class Bundle:
         labels = self.match_classes(names, images.labels)[np.asarray(images.labels)]
         if not len(labels):
             raise UserError("no image to evaluate on")
-        return classification_metrics(self.logits(images, batch_size=batch_size), labels)
+        logits = self.logits(images, batch_size=batch_size)
+        return classification_metrics(logits, labels, ranked=RANKED)
 
     def match_classes(self, names: Sequence[str], labels: np.ndarray | None = None) -> np.ndarray:
         """Returns the positions (K,) of the names among the bundle's classes.

@@ -44,6 +44,12 @@ def described(calibration: Calibration) -> dict[str, Any]:
     }
 
 
+def half_threshold(calibration: Mapping[str, Any]) -> float | None:
+    """Returns the threshold of ``--threshold auto``; None for a bundle without one."""
+    known = calibration.get("rejections", ())
+    return next((each["threshold"] for each in known if abs(each["errors"] - _HALF) < 1e-9), None)
+
+
 def parse_threshold(text: str, calibration: Mapping[str, Any], where: str) -> float:
     """Returns the threshold that a user specified.
 

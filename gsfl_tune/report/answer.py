@@ -14,6 +14,7 @@ from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.files import SEARCH, RunFiles
 from gsfl_tune.report.settings import Setting, flat, settings
 from gsfl_tune.report.tables import duration, measured_over, percent, spanned
+from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Finding, Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, first_card
 
@@ -58,6 +59,8 @@ class Answer:
     sentences: list[str] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     models: list[ModelRow] = field(default_factory=list)
+    further_heads: list[str] = field(default_factory=list)
+    further: list[tuple[str, list[str]]] = field(default_factory=list)
     settings: list[Setting] = field(default_factory=list)
     settings_title: str = ""
     config: list[tuple[str, str]] = field(default_factory=list)
@@ -100,6 +103,7 @@ def _finished(files: RunFiles, results: Results) -> Answer:
     if found is None:
         sentences.append("The version that made this run did not check for findings.")
     trial = "" if winner.trial is None else f" (trial {winner.trial})"
+    heads, further = further_rows(results)
     return Answer(
         finished=True,
         first=first,
@@ -109,6 +113,8 @@ def _finished(files: RunFiles, results: Results) -> Answer:
         sentences=sentences,
         findings=[each for each in found or () if each.sentence != first],
         models=list(_models(results)),
+        further_heads=heads,
+        further=further,
         settings=settings(files, winner.params),
         settings_title=f"The winner's configuration{trial}",
         config=list(flat(winner.config)),

@@ -9,6 +9,8 @@ from typing import Any
 
 from markupsafe import Markup
 
+from gsfl_tune.experiment.metrics import FURTHER_TITLES, VALIDATION, metric_of
+from gsfl_tune.plugins import PluginError
 from gsfl_tune.report.page import embedded, environment, policy, static
 
 SCRIPTS = ("draw.js", "model.js", "page.js")
@@ -18,6 +20,7 @@ _MOST_PAIRS = 20
 # A matrix of more classes is too large to read.
 _MOST_DRAWN = 200
 _TITLES = {
+    **FURTHER_TITLES,
     "accuracy": "accuracy",
     "balanced_accuracy": "balanced accuracy",
     "top5": "top-5 accuracy",
@@ -48,7 +51,9 @@ def evaluation_page(
             bundle=bundle,
             source=source,
             content=content,
-            metrics=[(_TITLES[name], shown(name, v)) for name, v in content["metrics"].items()],
+            metrics=[
+                (_TITLES.get(name, name), shown(name, v)) for name, v in content["metrics"].items()
+            ],
             rows=sorted(content["per_class"], key=_worst_first),
             pairs=content["most_confused"][:_MOST_PAIRS],
             drawn=len(classes) <= _MOST_DRAWN,
@@ -66,7 +71,11 @@ def evaluation_page(
 
 def shown(name: str, value: float) -> str:
     """Formats a metric for reading."""
-    return f"{value:.4f}" if name in ("nll", "ece") else f"{100 * value:.2f} %"
+    try:
+        share = metric_of(f"{VALIDATION}/{name}").is_share
+    except PluginError:
+        share = False
+    return f"{100 * value:.2f} %" if share else f"{value:.4f}"
 
 
 def _worst_first(row: Mapping[str, Any]) -> tuple[bool, float, str]:

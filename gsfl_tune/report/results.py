@@ -72,6 +72,9 @@ class RunResults:
         """Returns the best finished trials of the search: ``trial``, ``value``, ``params``."""
         rows = self.study("search")
         rows = rows[(rows["state"] == "COMPLETE") & rows["value"].notna()]
+        if "feasible" in rows:
+            # Those that break a constraint cannot win.
+            rows = rows[rows["feasible"] != False]  # noqa: E712 (pandas: neither True nor missing)
         rows = rows.sort_values(
             ["value", "number"], ascending=[metric_of(self.metric).sign < 0, True]
         )

@@ -13,6 +13,7 @@ from rich.text import Text
 from gsfl_tune.experiment.metrics import METRIC_TITLES, is_share, metric_of
 from gsfl_tune.report.decomposition import evidence_parts, load_evidence
 from gsfl_tune.report.results import RunResults
+from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import Interval, Outcome, Results, Score
 from gsfl_tune.run.verdict import ahead, first_card
@@ -35,6 +36,9 @@ class ResultsView:
     def _finished(self, results: Results) -> Iterator[RenderableType]:
         yield _headline(results)
         yield _test_table(results)
+        further = _further(results)
+        if further is not None:
+            yield further
         sentences = first_card(results)
         if sentences:
             yield Text("\n".join(sentences))
@@ -196,6 +200,19 @@ def _test_table(results: Results) -> Table:
     return table
 
 
+def _further(results: Results) -> RenderableType | None:
+    models, rows = further_rows(results)
+    if not rows:
+        return None
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("further, on the test images")
+    for model in models:
+        table.add_column(model, justify="right", no_wrap=True)
+    for title, cells in rows:
+        table.add_row(title, *cells)
+    return table
+
+
 def _cell(name: str, score: Score | None) -> str:
     if score is None:
         return "-"
@@ -224,20 +241,36 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     return Group(Text("Best trials", "bold"), table)
 
 
+# Of an entry of the front: what is no objective, or has a column of its own.
+_NO_OBJECTIVE = ("trial", "accuracy", "latency_reliable", "params", "config")
+_HEADS = {"latency_ms": "ms an image", "size_mb": "MB"}
+
+
 def _front(entries: list[dict[str, Any]], winner: int | None, run: RunDirectory) -> RenderableType:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("trial", justify="right", min_width=5)
     table.add_column("accuracy", justify="right", no_wrap=True)
-    table.add_column("ms an image", justify="right", no_wrap=True)
+    keys = [key for key in entries[0] if key not in _NO_OBJECTIVE]
+    for key in keys:
+        table.add_column(_HEADS.get(key, metric_of(key).name), justify="right", no_wrap=True)
     table.add_column("parameters", overflow="fold")
     for entry in entries:
         number = f"{entry['trial']}{' (winner)' if entry['trial'] == winner else ''}"
         doubtful = entry.get("latency_reliable") is False
-        accuracy = f"{entry['accuracy']:.4f}"
-        latency = f"{entry['latency_ms']:.2f}{' ?' if doubtful else ''}"
-        table.add_row(number, accuracy, latency, _parameters(entry["params"]))
+        cells = [f"{entry['accuracy']:.4f}"]
+        for key in keys:
+            latency = key == "latency_ms"
+            value = entry[key]
+            text = f"{value:.2f}" if latency else f"{value:.4g}"
+            cells.append(f"{text}{' ?' if latency and doubtful else ''}")
+        table.add_row(number, *cells, _parameters(entry["params"]))
+    everything = "both" if len(keys) == 1 else "all"
+    if "latency_ms" not in keys:
+        return Group(
+            Text(f"Pareto front: no trial beats one of these in {everything}", "bold"), table
+        )
     return Group(
-        Text("Pareto front: no trial beats one of these in both", "bold"),
+        Text(f"Pareto front: no trial beats one of these in {everything}", "bold"),
         table,
         *(
             ["? unreliable: measured while the machine was busy, or never steady"]

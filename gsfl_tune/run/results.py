@@ -50,7 +50,9 @@ class Score:
     def table(rows: Iterable[Mapping[str, float]]) -> dict[str, Score]:
         """Returns one score per metric, from one metrics dictionary per seed."""
         listed = list(rows)
-        return {name: Score.of(row[name] for row in listed) for name in listed[0]}
+        # Seeds that an older version trained have fewer metrics.
+        names = [name for name in listed[0] if all(name in row for row in listed)]
+        return {name: Score.of(row[name] for row in listed) for name in names}
 
 
 @dataclass(frozen=True)
@@ -215,8 +217,8 @@ class Results:
     # The worst first; None in files of versions without findings.
     findings: list[Finding] | None = None
     finalists: list[Finalist] = field(default_factory=list)
-    # For a search with two objectives, the fastest first: trial, accuracy (the first objective),
-    # latency_ms, latency_reliable, params, config.
+    # For a search with several objectives, the best in the second first: trial, accuracy (the first
+    # objective), the others by key, latency_reliable, params, config.
     pareto: list[dict[str, Any]] = field(default_factory=list)
     groups: dict[str, int] = field(default_factory=dict)
     cost: dict[str, Any] = field(default_factory=dict)

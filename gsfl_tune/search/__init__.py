@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         SearchFailed,
         SearchInterrupted,
         best,
+        no_finalist,
         pareto_entries,
         reasons,
     )
@@ -85,6 +86,7 @@ __all__ = [
     "curves_of",
     "fixed_to",
     "load_result",
+    "no_finalist",
     "open_study",
     "pareto_entries",
     "plain_space",
@@ -144,6 +146,7 @@ _HOMES = {
     "read_studies": "study.journal",
     "planned": "opening.planning",
     "present": "opening.presence",
+    "no_finalist": "finals.protocol",
     "reasons": "finals.protocol",
     "refuse_changes": "study.reconcile",
     "refuse_small_disk": "observers.checkpoint_retention",

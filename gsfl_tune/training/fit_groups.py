@@ -1,9 +1,10 @@
-"""Adapts the class groups of an experiment to its data."""
+"""Adapts the class groups of an experiment to its data, and checks its tables of classes."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
+from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.grouping import load_taxonomy
 from gsfl_tune.training.workspace import Workspace
@@ -13,14 +14,18 @@ _UNCOUNTED = {"taxonomy", "single"}
 
 
 def fit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
-    """Limits the number of groups to half the number of classes, and checks taxonomies.
+    """Limits the number of groups to half the number of classes, and checks taxonomies and costs.
 
     A group needs several classes that share features, so the upper bound of a range is lowered.
 
     Raises:
-        UserError: For a fixed count above the number of classes, or a taxonomy that lacks classes.
+        UserError: For a fixed count above the number of classes, a taxonomy that lacks classes, or
+            costs that do not fit the classes.
     """
     classes = workspace.dataset.classes
+    matrix = experiment.defaults().search.cost_matrix
+    if matrix is not None:
+        load_cost_matrix(matrix, classes)
     experiment = experiment.clamp("model.groups.count", max(1, len(classes) // 2))
     if "gsfl" not in experiment.values("model.head"):
         return experiment

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.run import write_bytes
 from gsfl_tune.training.metrics import classification_metrics
 
@@ -31,9 +33,17 @@ class Predictions:
         """Returns (N,) whether the largest logit is that of the true class."""
         return np.asarray(self.logits.argmax(axis=1) == self.labels)
 
-    def metrics(self) -> dict[str, float]:
-        """Returns accuracy, balanced accuracy, top-5, NLL and ECE."""
-        return classification_metrics(self.logits, self.labels)
+    def metrics(
+        self,
+        *,
+        ranked: Collection[str] = RANKED,
+        costs: np.ndarray | None = None,
+        own_threshold: bool = False,
+    ) -> dict[str, float]:
+        """Returns all metrics, see `classification_metrics`."""
+        return classification_metrics(
+            self.logits, self.labels, ranked=ranked, costs=costs, own_threshold=own_threshold
+        )
 
 
 def save_predictions(path: Path, predictions: Predictions) -> None:

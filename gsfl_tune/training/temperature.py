@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gsfl_tune.run.results import Calibration, Rejection, Score
-from gsfl_tune.training.metrics import classification_metrics, log_softmax
+from gsfl_tune.training.metrics import HALF, answered, classification_metrics, log_softmax
 
 # Shares of the errors that thresholds reject; `auto` is one half.
 SHARES = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -44,13 +44,15 @@ def calibrate(
     confidence, correct = answers(held, truth, temperature, ensemble=ensemble)
     tested, tested_truth = np.asarray(test, dtype=np.float64), np.asarray(test_labels)
     scaled, right = answers(tested, tested_truth, temperature, ensemble=ensemble)
+    found = thresholds(confidence, correct)
     return Calibration(
         temperature=temperature,
         images=len(truth),
         seeds=len(held),
         wrong=int((~correct).sum()),
         before=_scores(tested, tested_truth, 1.0, ensemble=ensemble),
-        after=_scores(tested, tested_truth, temperature, ensemble=ensemble),
+        after=_scores(tested, tested_truth, temperature, ensemble=ensemble)
+        | _at_threshold(scaled, right, found.get(HALF), 1 if ensemble else len(tested)),
         rejections=[
             Rejection(
                 errors=share,
@@ -60,7 +62,7 @@ def calibrate(
                 test_errors=_share(scaled[~right] < threshold),
                 test_right=_share(scaled[right] < threshold),
             )
-            for share, threshold in thresholds(confidence, correct).items()
+            for share, threshold in found.items()
         ],
     )
 
@@ -186,6 +188,28 @@ def _scores(
 ) -> dict[str, Score]:
     rows = log_probabilities(logits, temperature, ensemble=ensemble)
     return Score.table([classification_metrics(each, labels) for each in rows])
+
+
+def _at_threshold(
+    confidence: NDArray[np.float64],
+    correct: NDArray[np.bool_],
+    threshold: float | None,
+    rows: int,
+) -> dict[str, Score]:
+    """Returns coverage and accuracy of test images at a threshold of the validation images.
+
+    Args:
+        confidence: (rows * N,) confidence of predictions.
+        correct: (rows * N,) whether they are right.
+        threshold: The threshold; without one, as there was no error, there are no scores.
+        rows: Number of seeds, 1 for an ensemble.
+    """
+    if threshold is None:
+        return {}
+    kept = confidence >= threshold
+    each = zip(np.split(kept, rows), np.split(correct, rows), strict=True)
+    pairs = [answered(*one) for one in each]
+    return Score.table([{"auto_coverage": c, "auto_accuracy": a} for c, a in pairs])
 
 
 def _share(rejected: NDArray[np.bool_]) -> float | None:

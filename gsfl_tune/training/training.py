@@ -25,6 +25,7 @@ from gsfl_tune.training.create_context import create_context, random_devices
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.process_group import Ranks, Team
+from gsfl_tune.training.scoring import Scoring
 from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.stages import STAGE_KINDS, Stage
 from gsfl_tune.training.timeline import StageName, Timeline
@@ -55,6 +56,7 @@ class Training:
 
     Attributes:
         on_save: Called after every checkpoint.
+        scoring: Computes the metrics of predictions.
         validated: Predictions of the last epoch that this process validated.
 
     Raises:
@@ -85,6 +87,7 @@ class Training:
         # Number of checkpoints that `save` keeps, including the new one.
         self.keep = 1
         self.log = EpochLog(self.directory / EPOCHS_FILE)
+        self.scoring = Scoring(config.search, lambda: workspace.dataset.classes)
         self.context = create_context(config, workspace, seed=self.seed, fit=fit, pieces=pieces)
         self._stage: Stage | None = None
         self._team = team
@@ -196,7 +199,7 @@ class Training:
         record: dict[str, Any] = {"epoch": self.epoch + 1, "stage": name, **finite}
         if self.fit == "train":
             self.validated = self._predict("validation", self.ranks)
-            metrics = self.validated.metrics()
+            metrics = self.scoring.of_epoch(self.validated)
             record |= keyed(VALIDATION, metrics)
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")

@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from gsfl_tune.export import bundle_from_network, load_bundle
+from gsfl_tune.run.results import Calibration, Rejection, Score
 from tests.export.conftest import CLASSES, GROUPS, SIDE
 
 
@@ -295,6 +296,42 @@ def test_the_text_names_the_worst_classes_and_pairs(command, bundle_path, folder
     assert lines[at + 1].split()[0] == f"{100 * worst['recall']:.2f}"
     pair = content["most_confused"][0]
     assert f"  {sum(pair['counts']):>4} times  {' and '.join(pair['classes'])}" in lines
+
+
+def test_costs_and_the_threshold_of_the_bundle_are_scored(
+    command, folder, tmp_path, network, config, bundle_path
+):
+    lines = [",".join(["true", *CLASSES])]
+    lines += [
+        ",".join([name, *("0" if name == one else "2" for one in CLASSES)]) for name in CLASSES
+    ]
+    costs = tmp_path / "costs.csv"
+    costs.write_text("\n".join(lines))
+    plain = json.loads(command("evaluate", bundle_path, folder, "--json").out)
+    assert not {"expected_cost", "auto_coverage"} & plain["metrics"].keys()
+    assert plain["notices"][-1].endswith(f"without an image here: {CLASSES[-1]}")
+    scores = {"nll": Score.of([0.9]), "ece": Score.of([0.2])}
+    paths = sorted(folder.rglob("*.png"))
+    sure = [each.probabilities[0] for each in load_bundle(bundle_path).predict(paths)]
+    half = Rejection(0.5, float(np.median(sure)), 0.5, 0.1)
+    calibration = Calibration(1.0, 9, 1, 4, scores, scores, [half])
+    arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}
+    bundle_from_network(
+        tmp_path / "calibrated", network, config, calibration=calibration, **arguments
+    )
+    answer = command("evaluate", tmp_path / "calibrated", folder, "--cost-matrix", costs, "--json")
+    metrics = json.loads(answer.out)["metrics"]
+    assert metrics["expected_cost"] == pytest.approx(2 - 2 * metrics["accuracy"])
+    bundle = load_bundle(tmp_path / "calibrated")
+    kept = bundle.predict(paths, threshold="auto")
+    answered = [each for each in kept if not each.unknown]
+    right = [each.classes[0] == Path(each.path).parent.name for each in answered]
+    assert 0 < len(answered) < 50
+    assert metrics["auto_coverage"] == pytest.approx(len(answered) / 50)
+    assert metrics["auto_accuracy"] == pytest.approx(np.mean(right))
+    costs.write_text("true,ant\nant,0")
+    refused = command("evaluate", bundle_path, folder, "--cost-matrix", costs)
+    assert (refused.code, f"{costs}:1: no column for 'bee'" in refused.err) == (2, True)
 
 
 def test_the_page_is_whole_and_escapes_names(command, bundle_path, folder, tmp_path):

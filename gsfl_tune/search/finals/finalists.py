@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import is_mean, metric_of
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.search.study.goals import feasible
 from gsfl_tune.search.study.pareto import candidates
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Prices:
 
     def error(self, metric: str, value: float) -> float:
         """Returns the standard error of a share of the validation images; 0 for other metrics."""
-        share = metric_of(metric).is_share and 0 <= value <= 1
+        found = metric_of(metric)
+        share = found.is_share and is_mean(found.name) and 0 <= value <= 1
         return math.sqrt(value * (1 - value) / max(1, self.images)) if share else 0.0
 
 
@@ -90,20 +92,21 @@ def choose_finalists(
     that were worse after as many epochs, or at the same rung where the epochs are not known. Only
     the last two rungs count, and never the first: others say too little. If there are too few
     trials, those that came furthest join. A stopped trial is trained to its end among the
-    finalists. Of equal configurations only the first is named. A complete trial that costs three
+    finalists. A trial that breaks a constraint, or has a constraint that was never judged, is none.
+    Of equal configurations only the first is named. A complete trial that costs three
     times as much as another one, and is better by less than a standard error, is left out.
 
     Args:
         study: The study.
         count: Number of finalists wanted.
         curve: The metric of a trial by epoch.
-        prices: Costs of trials; without them, and with two objectives, cost does not count.
+        prices: Costs of trials; without them, and with several objectives, cost does not count.
 
     Returns:
         At most `count` trials, best first; none when no trial reached a rung.
     """
     wanted = candidates(study)
-    if not study.latency:
+    if not study.goals.several:
         ended = len(wanted)
         for trial in _stopped(study):
             ahead = (
@@ -114,7 +117,7 @@ def choose_finalists(
             place = next(ahead, len(wanted))
             wanted.insert(place, trial)
             ended += place < ended
-    if prices is not None and not study.latency:
+    if prices is not None and not study.goals.several:
         wanted = _worth_it(study, wanted, prices)
     found: list[FrozenTrial] = []
     known: list[dict[str, Any]] = []
@@ -181,7 +184,8 @@ def _stopped(study: Study) -> list[FrozenTrial]:
     able = []
     for trial in study.trials():
         rungs = study.rungs(trial)
-        if trial.state == TrialState.PRUNED and rungs:
+        judged = feasible(trial) and len(trial.constraints) >= len(study.goals.constraints)
+        if trial.state == TrialState.PRUNED and rungs and judged:
             last = max(rungs)
             if math.isfinite(rungs[last]):
                 able.append((-last, sign * rungs[last], trial.number, trial))

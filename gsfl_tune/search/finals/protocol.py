@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from gsfl_tune.experiment import Config, Experiment
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import LATENCY, metric_of
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.layout import TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.results import Outcome, Score
@@ -19,6 +19,7 @@ from gsfl_tune.search.finals.race import Scores, beaten, image_scores
 from gsfl_tune.search.finals.run_retrains import run_jobs
 from gsfl_tune.search.observers.checkpoint_retention import make_room
 from gsfl_tune.search.ray_tune.run_context import RunContext
+from gsfl_tune.search.study.goals import Goals, feasible, none_feasible
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.study import Study
@@ -296,6 +297,8 @@ def _complete(rows: Sequence[dict[str, Any]], part: str) -> list[dict[str, float
 def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, Any]]:
     """Returns the entries of the front for ``results.json``; empty with one objective.
 
+    ``accuracy`` is the first objective, whatever it is; the others have their own names.
+
     Args:
         experiment: The experiment, bounds clamped to the data.
         run: The run.
@@ -303,19 +306,25 @@ def pareto_entries(experiment: Experiment, run: RunDirectory) -> list[dict[str, 
     search = experiment.defaults().search
     if not search.objectives:
         return []
-    return [
-        {
-            "trial": trial.number,
-            "accuracy": trial.values[0],
-            "latency_ms": trial.values[1],
-            "latency_reliable": trial.user_attrs.get("latency", {}).get("reliable"),
-            "params": experiment.space.active_params(trial.params),
-            "config": experiment.configure(trial.params).model_dump(mode="json"),
-        }
-        for trial in front(
-            read_studies(run.journal).get("search", []), metric_of(search.metric).direction
-        )
-    ]
+    goals = Goals.of(search)
+    entries = []
+    for trial in front(read_studies(run.journal).get("search", []), goals.directions):
+        entry = {"trial": trial.number, "accuracy": trial.values[0]}
+        entry |= dict(zip(goals.further, trial.values[1:], strict=True))
+        if LATENCY in goals.further:
+            entry["latency_reliable"] = trial.user_attrs.get("latency", {}).get("reliable")
+        entry["params"] = experiment.space.active_params(trial.params)
+        entry["config"] = experiment.configure(trial.params).model_dump(mode="json")
+        entries.append(entry)
+    return entries
+
+
+def no_finalist(study: Study) -> str:
+    """Says why a study has no finalist: no trial keeps the constraints, or none reached a rung."""
+    ended = [trial for trial in study.trials() if trial.state.is_finished()]
+    if study.goals.constraints and any(not feasible(trial) for trial in ended):
+        return f"{study.name}: {none_feasible(ended, study.goals)}"
+    return f"no {study.name} trial reached a rung:\n{reasons(study)}"
 
 
 def reasons(study: Study) -> str:

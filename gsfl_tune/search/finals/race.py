@@ -40,9 +40,9 @@ def image_scores(metric: str, predictions: Predictions) -> Scores | None:
         return np.asarray(
             log_softmax(predictions.logits.astype(np.float64))[rows, predictions.labels]
         )
-    if name == "top5":
+    if name in ("top3", "top5"):
         own = predictions.logits[rows, predictions.labels][:, None]
-        return np.asarray((predictions.logits > own).sum(axis=1) < 5, dtype=np.float64)
+        return np.asarray((predictions.logits > own).sum(axis=1) < int(name[3]), dtype=np.float64)
     return None
 
 

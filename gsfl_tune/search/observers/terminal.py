@@ -13,6 +13,7 @@ from rich.text import Text
 
 from gsfl_tune.activity import current, duration
 from gsfl_tune.activity.display import Display
+from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.search.observers.base import States, Watcher
 
 if TYPE_CHECKING:
@@ -345,7 +346,9 @@ class Progress(Watcher):
     def _numbers(self, trial: FrozenTrial) -> str:
         assert self._study is not None
         text = f"{self._study.metric} {self._study.value(trial):.4f}"
-        return f"{text}, {trial.values[1]:.2f} ms per image" if self._study.latency else text
+        for key, value in zip(self._study.goals.further, trial.values[1:], strict=True):
+            text += f", {value:.2f} ms per image" if key == LATENCY else f", {key} {value:.4g}"
+        return text
 
     def _ended_count(self) -> int:
         return sum(self._counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))

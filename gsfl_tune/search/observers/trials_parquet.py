@@ -16,12 +16,14 @@ from optuna.trial import FrozenTrial
 from pyarrow import parquet
 
 from gsfl_tune.experiment.errors import EnvironmentProblem
+from gsfl_tune.experiment.metrics import LATENCY, MEASURED
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
+from gsfl_tune.search.study.goals import feasible, latest_others
 from gsfl_tune.search.study.journal import read_studies
 from gsfl_tune.search.workers.tensorboard_events import words_of
 
@@ -178,12 +180,16 @@ def _row(
         "started": trial.datetime_start,
         "finished": trial.datetime_complete,
     }
-    if trial.values and len(trial.values) > 1:
-        row["latency_ms"] = trial.values[1]
+    others = latest_others(trial)
+    if trial.values and len(trial.values) > 1 and not others:
+        row[LATENCY] = trial.values[1]  # of an older version
+    row |= {key: value for key, value in others.items() if key in MEASURED}
+    if trial.constraints and trial.state.is_finished():
+        row["feasible"] = feasible(trial)
     for key, value in last.items():
         if "/" in key:
             row[key] = value
-    # With two objectives Optuna accepts no intermediate values.
+    # With several objectives Optuna accepts no intermediate values.
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
         row[f"rungs.{k}"] = value
@@ -213,6 +219,8 @@ def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
 
 def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
     """Returns the type of a column that depends on the experiment."""
+    if name == "feasible":
+        return pyarrow.bool_()
     if not name.startswith("params."):
         return pyarrow.float64()
     known = [value for value in values if value is not None]

@@ -35,14 +35,14 @@ from gsfl_tune.search.ray_tune.patches import (
 )
 from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline, rung_epochs
-from gsfl_tune.search.ray_tune.scheduler import AshaScheduler
+from gsfl_tune.search.ray_tune.scheduler import AshaScheduler, create_asha
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.ray_tune.spared_work import lean_ray
 from gsfl_tune.search.ray_tune.storage_watch import tell_finished
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 from gsfl_tune.search.ray_tune.trial_timeout import Deadlines
-from gsfl_tune.search.schedulers.asha import Asha
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
+from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
@@ -87,8 +87,7 @@ def open_study(
         run.journal,
         name,
         experiment.space,
-        metric=search.metric,
-        latency=bool(search.objectives),
+        goals=Goals.of(search),
         sampler=search.sampler,
         seed=search.seed,
         signature=study_signature(experiment),
@@ -202,7 +201,8 @@ def run_study(
             config=config,
             directory=run.trial(name, asked.number),
             metric=study.metric,
-            latency=study.latency,
+            others=list(study.goals.others),
+            early_latency=study.goals.early_latency,
             rungs=rungs_of(config),
             reduction=scheduler.reduction,
             # The last rung is not told without its trial's end.
@@ -213,16 +213,7 @@ def run_study(
             timeout=timeout,
         )
 
-    asha = None
-    if scheduler.name == "asha":
-        asha = Asha(
-            last_rung + 1,
-            reduction=scheduler.reduction,
-            brackets=scheduler.brackets,
-            direction=study.direction,
-            seed=study.seed,
-        )
-        asha.rebuild((trial.number, study.rungs(trial)) for trial in study.trials())
+    asha = create_asha(study, scheduler, last_rung + 1)
     budget = trials or search.trials
     # The last trials share the GPUs among themselves only.
     resources = context.resources.at_most(max(1, len(again) + budget - study.created()))
@@ -271,7 +262,7 @@ def run_study(
             _fit(
                 tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
                 searcher,
-                AshaScheduler(asha, searcher, study.metric),
+                AshaScheduler(asha, searcher, study.goals),
                 _Stopper(interrupt, watcher.tick, limits.look),
                 Deadlines(timeout, searcher, away),
                 run=run,

@@ -7,36 +7,82 @@ from typing import Any
 
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 
-from gsfl_tune.search.ray_tune.searcher import StudySearcher
+from gsfl_tune.experiment.search_config import SchedulerConfig
+from gsfl_tune.search.ray_tune.searcher import StudySearcher, others_of
 from gsfl_tune.search.ray_tune.worker_losses import failure
 from gsfl_tune.search.schedulers.asha import Asha
+from gsfl_tune.search.schedulers.pareto_asha import ParetoAsha
+from gsfl_tune.search.study.goals import Goals, others_by_rung
+from gsfl_tune.search.study.study import Study
+
+
+def create_asha(study: Study, config: SchedulerConfig, rungs: int) -> Asha | ParetoAsha | None:
+    """Makes the scheduler of a study, with the rungs that its trials have recorded before.
+
+    Args:
+        study: The study.
+        config: Configuration of the scheduler.
+        rungs: Rungs of every trial.
+    """
+    if config.name != "asha":
+        return None
+    goals = study.goals
+    options: dict[str, Any] = {
+        "reduction": config.reduction,
+        "brackets": config.brackets,
+        "seed": study.seed,
+    }
+    before = []
+    for trial in study.trials():
+        others = others_by_rung(trial)
+        values = {
+            k: (value, others.get(k, {}))
+            for k, value in study.rungs(trial).items()
+            if not goals.hopeless(others.get(k, {}))
+        }
+        before.append((trial.number, values))
+    if goals.at_rungs:
+        pareto = ParetoAsha(rungs, **options)
+        pareto.rebuild((n, {k: goals.costs(*each) for k, each in row.items()}) for n, row in before)
+        return pareto
+    asha = Asha(rungs, direction=study.direction, **options)
+    asha.rebuild((n, {k: value for k, (value, _) in row.items()}) for n, row in before)
+    return asha
 
 
 class AshaScheduler(FIFOScheduler):
     """Asks `Asha` at every rung, and passes the reason of a failure to the searcher.
 
+    A trial that breaks a constraint which training does not change stops at once, and no other
+    trial is compared with it: it cannot win.
+
     Args:
         asha: Makes the decision; None lets every trial complete.
         searcher: Receives the reason of a crash, which Ray does not pass to searchers.
-        metric: The objective.
+        goals: Objectives and constraints.
     """
 
-    def __init__(self, asha: Asha | None, searcher: StudySearcher, metric: str) -> None:
+    def __init__(
+        self, asha: Asha | ParetoAsha | None, searcher: StudySearcher, goals: Goals
+    ) -> None:
         super().__init__()
         self._asha = asha
         self._searcher = searcher
-        self._objective = metric
+        self._goals = goals
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a trial or lets it continue."""
         if self._asha is None or "rung" not in result:
             return str(TrialScheduler.CONTINUE)
-        stop = self._asha.record(
-            trial.config["number"],
-            result["rung"],
-            result[self._objective],
-            protected=trial.config["protected"],
-        )
+        number, k, value = trial.config["number"], result["rung"], result[self._goals.metric]
+        protected, others = trial.config["protected"], others_of(result)
+        if self._goals.hopeless(others):
+            stop = not protected
+        elif isinstance(self._asha, ParetoAsha):
+            costs = self._goals.costs(value, others)
+            stop = self._asha.record(number, k, costs, protected=protected)
+        else:
+            stop = self._asha.record(number, k, value, protected=protected)
         return str(TrialScheduler.STOP if stop else TrialScheduler.CONTINUE)
 
     def on_trial_complete(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> None:

@@ -134,7 +134,7 @@ class StudySearcher(Searcher):
         k, value = result["rung"], result[task.metric]
         if "batch_halved" in result:
             self._note_half(task.number)
-        self._study.report(task.number, k, value)
+        self._study.report(task.number, k, value, others_of(result))
         self._watcher.rung(task.number, k, value)
 
     def on_trial_complete(
@@ -172,10 +172,16 @@ class StudySearcher(Searcher):
         elif result["rung"] == len(task.rungs) - 1:
             self._watcher.rung(number, result["rung"], result[task.metric])
             latency = json.loads(result["latency"]) if "latency" in result else None
-            self._study.complete(number, result[task.metric], result["rung"], latency=latency)
+            self._study.complete(
+                number,
+                result[task.metric],
+                result["rung"],
+                latency=latency,
+                others=others_of(result),
+            )
         else:
             self._watcher.rung(number, result["rung"], result[task.metric])
-            self._study.prune(number, result[task.metric], result["rung"])
+            self._study.prune(number, result[task.metric], result["rung"], others_of(result))
         self._watcher.ended(number)
 
     def _ends_with(self, task: Task, failure: Failure) -> bool:
@@ -225,6 +231,12 @@ class StudySearcher(Searcher):
     def __getstate__(self) -> dict[str, Any]:
         # Ray pickles the searcher with its snapshot, which is never read.
         return {}
+
+
+def others_of(result: dict[str, Any]) -> dict[str, float]:
+    """Returns the numbers that a worker reported besides the objective."""
+    found: dict[str, float] = json.loads(result.get("others", "{}"))
+    return found
 
 
 def _one_line(text: str) -> str:

@@ -164,8 +164,9 @@ def tell_finished(
     """
     told: list[int] = []
     _recreate(study, experiment, run, storage)
-    if study.latency:
-        # Epochs do not contain latency: such a trial is handed out again and measured at its end.
+    if study.goals.others:
+        # Epochs do not contain what is measured on the model: such a trial is handed out again and
+        # measured at its end.
         return told
     rungs_of = rungs_of or rung_epochs(experiment, None)
     for number in study.running():

@@ -52,6 +52,12 @@ class CmaEs(Observer):
         transform = _SearchSpaceTransform(search_space, transform_step=True, transform_0_1=True)
         sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
         points = [(transform.transform(dict(t.params)), sign * t.value) for t in seen.ended]
+        # CMA-ES goes by the order alone: what breaks a constraint is behind everything else.
+        worst = max(value for _, value in points) if points else 0.0
+        points = [
+            (place, worst + t.broken if t.broken else value)
+            for (place, value), t in zip(points, seen.ended, strict=True)
+        ]
         optimizer = _evolved(points, len(transform.bounds), transform.bounds)
         optimizer.reseed_rng(self._seed)
         drawn: dict[str, Any] = transform.untransform(optimizer.ask())

@@ -56,7 +56,7 @@ def create_sampler(
         seed: Seed of the study.
         number: Number of the trial to be proposed.
         memory: What TPE has read of the study's trials; avoids reading them again.
-        several: Whether the study has two objectives.
+        several: Whether the study has several objectives.
         turned_down: Earlier proposals for this trial that were rejected.
 
     Raises:

@@ -47,8 +47,10 @@ class SeenTrial:
         self.names = frozenset(trial.distributions)
         # A trial is written with all its parameters at once, so it has no other attributes.
         self.system_attrs: dict[str, Any] = {}
-        self.constraints: dict[str, float] = {}
-        self.rank = (*_rank(trial, sign), trial.number)
+        self.constraints = trial.constraints
+        broken = sum(max(0.0, value) for value in self.constraints.values())
+        # Trials that break a constraint come after all others, whatever their values.
+        self.rank = (broken, *((0.0, 0.0) if broken else _rank(trial, sign)), trial.number)
 
 
 class SeenTrials:

@@ -51,6 +51,11 @@ class Observation:
         assert self.values is not None
         return self.values[0]
 
+    @property
+    def broken(self) -> float:
+        """Returns by how much it breaks its constraints in all."""
+        return sum(max(0.0, value) for value in self.constraints.values())
+
 
 class Observer(BaseSampler):
     """Holds the common part of the samplers that learn from such observations.
@@ -125,8 +130,15 @@ class Observed(ReadOnlyStudy):
         trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
         values = comparable(trials, study.directions)
         ended = sorted((t for t in trials if t.number in values), key=_end)
+        constraints = _constraints(ended)
         self.ended = [
-            Observation(t.number, TrialState.COMPLETE, known[t.number], values[t.number])
+            Observation(
+                t.number,
+                TrialState.COMPLETE,
+                known[t.number],
+                values[t.number],
+                constraints=constraints[t.number],
+            )
             for t in ended
         ]
         self._running = [
@@ -145,7 +157,7 @@ class Observed(ReadOnlyStudy):
         if len(self.ended) <= most:
             return
         sign = -1.0 if self._study.directions[0] == StudyDirection.MAXIMIZE else 1.0
-        best = sorted(self.ended, key=lambda t: (sign * t.value, t.number))[: most // 4]
+        best = sorted(self.ended, key=lambda t: (t.broken, sign * t.value, t.number))[: most // 4]
         kept = thinned(
             [t.number for t in self.ended], most, best={t.number for t in best}, newest=most // 2
         )
@@ -167,7 +179,7 @@ def comparable(
 
     Args:
         trials: Trials of one study, in any state.
-        directions: Directions of the study; with two objectives only COMPLETE trials have both.
+        directions: Directions of the study; with several objectives only COMPLETE trials have all.
 
     Returns:
         Values by trial number; a trial that failed or never reached a rung has none.
@@ -189,6 +201,15 @@ def comparable(
             ahead = sum(gain for rung, gain in gains.items() if rung >= last)
             found[trial.number] = [sign * min(sign * (rungs[last] + ahead), best)]
     return found
+
+
+def _constraints(trials: Sequence[FrozenTrial]) -> dict[int, dict[str, float]]:
+    """Returns the constraints of trials by number, the same ones for each.
+
+    Optuna's models need all of every trial. One that a trial lacks is taken as just kept.
+    """
+    names = sorted({name for trial in trials for name in trial.constraints})
+    return {t.number: {name: t.constraints.get(name, 0.0) for name in names} for t in trials}
 
 
 def _gains(trials: Sequence[FrozenTrial]) -> dict[int, float]:

@@ -46,20 +46,13 @@ class Asha:
             raise ValueError(f"rungs {rungs}, reduction {reduction}, brackets {brackets}")
         self.rungs = rungs
         self.reduction = reduction
-        self.seed = seed
         self._sign = 1.0 if direction == "maximize" else -1.0
-        # Shares as in Ray: a softmax over the number of rungs of each bracket.
-        sizes = np.array([rungs - b for b in range(min(brackets, rungs))], dtype=float)
-        shares = np.exp(sizes - sizes.max())
-        self._cumulative = np.cumsum(shares / shares.sum())
-        self._recorded = [[_Rung() for _ in range(rungs)] for _ in range(len(sizes))]
+        self._brackets = Brackets(rungs, brackets, seed)
+        self._recorded = [[_Rung() for _ in range(rungs)] for _ in range(self._brackets.count)]
 
     def bracket(self, number: int) -> int:
         """Returns the bracket of a trial, a function of (seed, trial number)."""
-        if len(self._cumulative) == 1:
-            return 0
-        draw = np.random.default_rng([self.seed, number]).random()
-        return min(int(np.searchsorted(self._cumulative, draw)), len(self._cumulative) - 1)
+        return self._brackets.of(number)
 
     def cutoff(self, bracket: int, k: int) -> float | None:
         """Returns the value below which a trial stops at rung `k` now; None without records."""
@@ -96,6 +89,35 @@ class Asha:
             for k, value in values.items():
                 if k < self.rungs and not math.isnan(value):
                     self.record(number, k, value)
+
+
+class Brackets:
+    """Draws the brackets of trials.
+
+    Args:
+        rungs: Rungs of every trial.
+        brackets: Number of brackets, at most the number of rungs.
+        seed: Seed of the study.
+    """
+
+    def __init__(self, rungs: int, brackets: int, seed: int) -> None:
+        self._seed = seed
+        # Shares as in Ray: a softmax over the number of rungs of each bracket.
+        sizes = np.array([rungs - b for b in range(min(brackets, rungs))], dtype=float)
+        shares = np.exp(sizes - sizes.max())
+        self._cumulative = np.cumsum(shares / shares.sum())
+
+    @property
+    def count(self) -> int:
+        """Returns the number of brackets."""
+        return len(self._cumulative)
+
+    def of(self, number: int) -> int:
+        """Returns the bracket of a trial, a function of (seed, trial number)."""
+        if self.count == 1:
+            return 0
+        draw = np.random.default_rng([self._seed, number]).random()
+        return min(int(np.searchsorted(self._cumulative, draw)), self.count - 1)
 
 
 class _Rung:

@@ -23,7 +23,7 @@ class Proposals:
         config: Configuration of the sampler.
         space: The search space.
         seed: Seed of the study.
-        several: Whether the study has two objectives.
+        several: Whether the study has several objectives.
 
     Attributes:
         tried: Configurations that the study has tried, as of the last proposal.

@@ -78,7 +78,7 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
             study.fail(number, trial.user_attrs["reason"])
         elif "ended" in trial.user_attrs:
             study.cut(number, trial.user_attrs["ended"])
-        elif last_rung in values and not study.latency:
+        elif last_rung in values and not study.goals.others:
             study.complete(number, values[last_rung])
         else:
             result.again.append(number)

@@ -8,24 +8,32 @@ from pathlib import Path
 from typing import Any
 
 import optuna
-from optuna.trial import FrozenTrial, TrialState, create_trial
+from optuna.trial import TrialState, create_trial
 
-from gsfl_tune.experiment.metrics import metric_of
+from gsfl_tune.experiment.metrics import LATENCY, metric_of
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.samplers.factory import fixed_params, whole_space
 from gsfl_tune.search.study.compatibility import sign_study
+from gsfl_tune.search.study.goals import (
+    OTHERS,
+    Goals,
+    latest_others,
+    others_by_rung,
+    recorded,
+)
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.journal import end_of_proposals, open_journal
 from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.proposals import Proposals
+from gsfl_tune.search.study.reading import StudyReading
 from gsfl_tune.search.study.tally import Tally
 
 _STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
 
 
-class Study:
+class Study(StudyReading):
     """Keeps an Optuna study in the run's journal.
 
     Every change is in the journal when the method returns, so it survives the driver. Every change
@@ -37,9 +45,9 @@ class Study:
         journal: File of the run's journal.
         name: ``search`` or ``control``.
         space: The search space.
-        metric: The objective, a key of a metric.
-        latency: Whether latency is a second objective. Optuna accepts no rung values then:
-            they are kept in the user attribute ``rungs`` of a trial.
+        goals: Objectives and constraints. With several objectives Optuna accepts no rung values:
+            they are kept in the user attribute ``rungs`` of a trial. What is reported besides the
+            first objective is in ``others``, by rung.
         sampler: Configuration of the sampler.
         seed: Seed of the study.
         signature: What must not change while the study goes on, by dotted path; see
@@ -57,8 +65,7 @@ class Study:
         name: StudyName,
         space: Space,
         *,
-        metric: str,
-        latency: bool = False,
+        goals: Goals,
         sampler: SamplerConfig | None = None,
         seed: int = 0,
         signature: Mapping[str, Any] | None = None,
@@ -67,25 +74,25 @@ class Study:
         optuna.logging.set_verbosity(optuna.logging.ERROR)
         self.name: StudyName = name
         self.space = space
-        self.metric = metric
+        self.goals = goals
+        self.metric = goals.metric
         self.seed = seed
-        self.direction = metric_of(metric).direction
-        self.latency = latency
+        self.direction = metric_of(goals.metric).direction
         self._path = journal
         self._ahead = ahead
-        self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=latency)
+        self._proposals = Proposals(sampler or SamplerConfig(), space, seed, several=goals.several)
         self._storage, self._journal = open_journal(journal)
         # Refuses a space that cannot be sampled (grid over floats) before anything is written.
         first = self._proposals.sampler(0)
         self._study = optuna.create_study(
             storage=self._storage,
             study_name=name,
-            directions=[self.direction, "minimize"] if latency else [self.direction],
+            directions=goals.directions,
             sampler=first,
             pruner=optuna.pruners.NopPruner(),
             load_if_exists=True,
         )
-        sign_study(self._study, metric=metric, seed=seed, signature=signature or {})
+        sign_study(self._study, metric=self.metric, seed=seed, signature=signature or {})
         self._id = self._storage.get_study_id_from_name(name)
         self._distributions = whole_space(space)
         self._tally = Tally(self._key)
@@ -159,13 +166,25 @@ class Study:
 
     # --- telling --------------------------------------------------------------------------
 
-    def report(self, number: int, k: int, value: float) -> None:
-        """Stores the objective at rung `k`; a second call changes nothing."""
+    def report(
+        self, number: int, k: int, value: float, others: Mapping[str, float] | None = None
+    ) -> None:
+        """Stores the objective at rung `k`; a second call changes nothing.
+
+        Args:
+            number: Trial number.
+            k: Rung.
+            value: The (first) objective.
+            others: The other numbers that the goals name, by key.
+        """
         frozen = self.trial(number)
         if frozen.state.is_finished() or k in self.rungs(frozen):
             return
         with self._journal.batch():
-            if self.latency:
+            if others:
+                known = {str(rung): row for rung, row in others_by_rung(frozen).items()}
+                self.note(number, OTHERS, known | {str(k): dict(others)})
+            if self.goals.several:
                 rungs = {str(rung): known for rung, known in self.rungs(frozen).items()}
                 self.note(number, "rungs", rungs | {str(k): float(value)})
                 return
@@ -178,6 +197,7 @@ class Study:
         k: int | None = None,
         *,
         latency: Mapping[str, Any] | None = None,
+        others: Mapping[str, float] | None = None,
     ) -> None:
         """Ends the trial at rung `k`; a value that is not finite makes it a failure.
 
@@ -185,30 +205,39 @@ class Study:
             number: Trial number.
             value: The objective.
             k: Rung at which it ended.
-            latency: Result of `measure_latency`, where latency is an objective.
+            latency: Result of `measure_latency`, where latency is needed.
+            others: The other numbers that the goals name, by key.
         """
+        found = {LATENCY: latency[LATENCY]} if latency is not None else {}
+        found |= others or {}
+        lacking = self.goals.lacking(found)
         if not math.isfinite(value):
             self.fail(number, f"{self.metric} is {value}")
-        elif self.latency and latency is None:
-            self.fail(number, "its latency was not measured")
+        elif lacking is not None:
+            what = "latency" if lacking == LATENCY else lacking
+            self.fail(number, f"its {what} was not measured")
+        elif bad := [key for key in self.goals.others if not math.isfinite(found[key])]:
+            self.fail(number, f"{bad[0]} is {found[bad[0]]}")
         elif not self._finished(number):
             with self._journal.batch():
                 if k is not None:
-                    self.report(number, k, value)
-                values = [value]
-                if self.latency and latency is not None:
+                    self.report(number, k, value, found)
+                if latency is not None:
                     self.note(number, "latency", dict(latency))
-                    values.append(latency["latency_ms"])
-                self._tell(number, TrialState.COMPLETE, *values)
+                self._constrain(number, value, found)
+                further = [found[key] for key in self.goals.further]
+                self._tell(number, TrialState.COMPLETE, value, *further)
 
-    def prune(self, number: int, value: float, k: int) -> None:
+    def prune(
+        self, number: int, value: float, k: int, others: Mapping[str, float] | None = None
+    ) -> None:
         """Records that the scheduler stopped the trial at rung `k`.
 
         Value and state are one write, so a driver always finds both or neither.
         """
         if not self._finished(number):
             with self._journal.batch():
-                self.report(number, k, value)
+                self.report(number, k, value, others)
                 # As in Optuna, the value of a pruned trial is that of its last rung.
                 self._tell_last(number)
 
@@ -244,52 +273,6 @@ class Study:
             with self._journal.batch():
                 self.note(number, "reason", reason)
                 self._tell(number, TrialState.FAIL)
-
-    # --- looking --------------------------------------------------------------------------
-
-    def trials(self) -> list[FrozenTrial]:
-        """Returns all trials by number. They are the study's own objects: do not change them."""
-        return self._study.get_trials(deepcopy=False)
-
-    def trial(self, number: int) -> FrozenTrial:
-        """Returns one trial. It is the study's own object: do not change it."""
-        return self._storage.get_trial(self._trial_id(number))
-
-    def running(self) -> list[int]:
-        """Returns the numbers of the running trials, oldest first."""
-        return self._tally.running()
-
-    def counts(self) -> dict[str, int]:
-        """Counts trials by state: COMPLETE, PRUNED, FAIL, RUNNING, WAITING."""
-        return {name: self._tally.count(TrialState[name]) for name in _STATES}
-
-    def created(self) -> int:
-        """Counts trials that were handed out, finished or not. The budget limits this number."""
-        return len(self._tally) - len(self._tally.waiting)
-
-    @property
-    def configurations(self) -> int:
-        """Counts the different configurations of its trials, as of the last proposal."""
-        return len(self._proposals.tried)
-
-    def rungs(self, trial: FrozenTrial) -> Mapping[int, float]:
-        """Returns the objective at every rung that a trial has reached."""
-        if not self.latency:
-            return trial.intermediate_values
-        return {int(k): value for k, value in trial.user_attrs.get("rungs", {}).items()}
-
-    def value(self, trial: FrozenTrial) -> float | None:
-        """Returns the (first) objective of a finished trial, or None without one."""
-        return float(trial.values[0]) if trial.values else None
-
-    def ranking(self) -> list[FrozenTrial]:
-        """Returns COMPLETE trials, best first; ties are ordered by number."""
-        complete = [t for t in self.trials() if t.state == TrialState.COMPLETE]
-        return sorted(complete, key=self._key)
-
-    def best(self) -> FrozenTrial | None:
-        """Returns the best COMPLETE trial."""
-        return self._tally.best
 
     # --- inside ---------------------------------------------------------------------------
 
@@ -360,18 +343,24 @@ class Study:
             rungs=dict(self.rungs(frozen)),
         )
 
-    def _trial_id(self, number: int) -> int:
-        return self._storage.get_trial_id_from_study_id_trial_number(self._id, number)
-
     def _finished(self, number: int) -> bool:
         return self.trial(number).state.is_finished()
 
     def _tell_last(self, number: int) -> None:
-        """Marks a trial PRUNED with the value of its last rung (none with two objectives)."""
-        rungs = self.rungs(self.trial(number))
+        """Marks a trial PRUNED with the value of its last rung (none with several objectives)."""
+        trial = self.trial(number)
+        rungs = self.rungs(trial)
         last = rungs[max(rungs)] if rungs else math.nan
-        one = [last] if math.isfinite(last) and not self.latency else []
+        if rungs:
+            self._constrain(number, last, latest_others(trial))
+        one = [last] if math.isfinite(last) and not self.goals.several else []
         self._tell(number, TrialState.PRUNED, *one)
+
+    def _constrain(self, number: int, value: float, others: Mapping[str, float]) -> None:
+        """Records the constraints where Optuna's samplers look for them."""
+        for key, each in recorded(self.goals.violations(value, others)).items():
+            if math.isfinite(each):
+                self._storage.set_trial_system_attr(self._trial_id(number), key, each)
 
     def _tell(self, number: int, state: TrialState, *found: float) -> None:
         # Does the work of `optuna.Study.tell` without its deep copy of the trial.
@@ -387,8 +376,3 @@ class Study:
             except KeyError:
                 return
             self._tally.note(trial)
-
-    def _key(self, trial: FrozenTrial) -> tuple[float, int]:
-        """Returns the sort key that puts the best trial first."""
-        sign = -1.0 if self.direction == "maximize" else 1.0
-        return sign * (self.value(trial) or 0.0), trial.number

@@ -176,13 +176,15 @@ def _to_the_end(
         "measured": _measured(records),
     }
     if job.fit == "train":
-        result["validation"] = of_part(VALIDATION, records[-1])
         seen = training.validated or training.predict("validation")
+        result["validation"] = training.scoring.of("validation", seen) | of_part(
+            VALIDATION, records[-1]
+        )
         save_predictions(job.directory / VALIDATION_FILE, seen)
     if job.test:
         predictions = training.predict("test")
         save_predictions(job.directory / TEST_FILE, predictions)
-        result["test"] = predictions.metrics()
+        result["test"] = training.scoring.of("test", predictions)
     return result
 
 

@@ -15,12 +15,14 @@ from pydantic import Field
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
 from gsfl_tune.run.storage import Signal, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
+from gsfl_tune.search.workers.model_size import measure_size
 from gsfl_tune.search.workers.rank_pool import team_of
 from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
@@ -38,7 +40,10 @@ class Task(WorkerSettings):
         config: The configuration.
         directory: Directory for the trial's files.
         metric: The objective.
-        latency: Whether the latency of the trained network is to be measured.
+        others: Keys of the numbers to report besides the objective: metrics of the validation
+            images, and measures of the network.
+        early_latency: Whether the latency, if it is one of them, is measured at the first rung,
+            not at the end.
         rungs: Epoch of each rung.
         reduction: Factor between rungs, for Ray's ``rung_time``.
         reported: Number of rungs whose values the study already has.
@@ -53,7 +58,8 @@ class Task(WorkerSettings):
     config: Config
     directory: Path
     metric: str
-    latency: bool = False
+    others: list[str] = Field(default_factory=list)
+    early_latency: bool = False
     rungs: list[int]
     reduction: int = 2
     reported: int = 0
@@ -155,6 +161,10 @@ class TrialWorker:
         self._ownership = Ownership(task.directory)
         self._events: EventWriter | None = None
         self._values: dict[int, float] = {}
+        self._others: dict[int, dict[str, Any]] = {}
+        # Measured once: they do not change while the trial trains.
+        self._sizes: dict[str, float] = {}
+        self._latency: dict[str, Any] = {}
         # Epochs and their seconds by stage, since the last report.
         self._measured: dict[str, tuple[int, float]] = {}
         self._worker_copy: WorkerCopy | None = None
@@ -169,13 +179,12 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch``, the objective and ``checkpoint_seconds``, and at the end
-            ``latency`` (JSON: Ray flattens mappings) where that is an objective too; or ``failed``
-            (a reason); or ``environment`` (a reason outside of the configuration: the trial can be
-            continued); or ``interrupted``. Besides ``batch_halved`` where the trial ran out of
-            memory and trains its batches in two parts, ``storage`` where that had problems, and
-            ``measured`` (JSON): epochs and their seconds by stage, without preparation for all
-            trials.
+            (reduction**k), ``epoch``, the objective and ``checkpoint_seconds``, and (JSON: Ray
+            flattens mappings) ``others`` and, once measured, ``latency``; or ``failed`` (a reason); or
+            ``environment`` (a reason outside of the configuration: the trial can be continued);
+            or ``interrupted``. Besides ``batch_halved`` where the trial ran out of memory and
+            trains its batches in two parts, ``storage`` where that had problems, and ``measured``
+            (JSON): epochs and their seconds by stage, without preparation for all trials.
         """
         if self.task.interrupt.exists() and self._training is None:
             return {"trial_number": self.task.number, "interrupted": True, "done": True}
@@ -263,11 +272,27 @@ class TrialWorker:
             "checkpoint_seconds": round(training.save_seconds, 4),
         }
         training.save_seconds = 0.0
-        return (
-            result | {"latency": json.dumps(measure_latency(training))}
-            if done and task.latency
-            else result
-        )
+        return result | self._besides(training, epoch, done=done)
+
+    def _besides(self, training: Training, epoch: int, *, done: bool) -> dict[str, str]:
+        """Returns what is reported besides the objective."""
+        wanted = self.task.others
+        if not wanted:
+            return {}
+        if {"size_mb", "macs"} & set(wanted) and not self._sizes:
+            self._sizes = measure_size(training)
+        if LATENCY in wanted and not self._latency and (done or self.task.early_latency):
+            self._latency = measure_latency(training)
+        known = self._others[epoch] | self._sizes | self._latency
+        found = {"others": json.dumps({key: known[key] for key in wanted if key in known})}
+        return found | ({"latency": json.dumps(self._latency)} if self._latency else {})
+
+    def _note(self, record: dict[str, Any]) -> None:
+        """Keeps the numbers of an epoch that are reported at a rung."""
+        self._values[record["epoch"]] = float(record[self.task.metric])
+        self._others[record["epoch"]] = {
+            key: float(record[key]) for key in self.task.others if key in record
+        }
 
     def _publish(self) -> None:
         """Waits until the storage has everything; the trial's time limit waits too."""
@@ -301,12 +326,12 @@ class TrialWorker:
         if self._before is None:
             self._before = sum(record["seconds"] for record in records)
         for record in records:
-            self._values[record["epoch"]] = float(record[task.metric])
+            self._note(record)
         self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
         return training
 
     def _epoch(self, record: dict[str, Any]) -> None:
-        self._values[record["epoch"]] = float(record[self.task.metric])
+        self._note(record)
         epochs, seconds = self._measured.get(record["stage"], (0, 0.0))
         seconds += record["seconds"] - record.get("cache_seconds", 0.0)
         self._measured[record["stage"]] = (epochs + 1, seconds)

@@ -54,7 +54,7 @@ def test_equal_ones_and_a_single_one_stay():
     assert beaten({"one": right(0.8), "other": right(0.8)}) == set()
 
 
-@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "nll", "top5"])
+@pytest.mark.parametrize("metric", ["accuracy", "balanced_accuracy", "nll", "top3", "top5"])
 def test_scores_of_images_have_the_metric_as_their_mean(metric):
     random = np.random.default_rng(1)
     labels = random.integers(0, 7, 200)

@@ -10,6 +10,7 @@ from gsfl_tune.experiment import ExperimentError
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, refuse_small_disk
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper, make_room
+from gsfl_tune.search.study.goals import Goals
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 from tests.search.experiments import experiment
@@ -19,7 +20,7 @@ SIZE = 1000
 
 @pytest.fixture
 def study(run: RunDirectory) -> Study:
-    made = Study(run.journal, "search", experiment().space, metric="validation/accuracy")
+    made = Study(run.journal, "search", experiment().space, goals=Goals("validation/accuracy"))
     for _ in range(6):
         made.ask()
     return made

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,10 +11,14 @@ import pytest
 from ray.train._internal.storage import StorageContext
 from ray.tune.experiment import Trial
 
+from gsfl_tune.experiment.constraints import parse_constraint
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.search import Asha
-from gsfl_tune.search.ray_tune.scheduler import AshaScheduler
+from gsfl_tune.search import Asha, open_study
+from gsfl_tune.search.ray_tune.scheduler import AshaScheduler, create_asha
 from gsfl_tune.search.ray_tune.worker_losses import Failure
+from gsfl_tune.search.schedulers.pareto_asha import ParetoAsha
+from gsfl_tune.search.study.goals import Goals
+from tests.search.experiments import experiment
 from tests.search.ray_tune.test_searcher import Setup
 
 METRIC = "validation/nll"
@@ -39,7 +44,7 @@ def _trial(number: int, *, protected: bool = False) -> Trial:
 
 def _scheduler(setup: Setup, *, rungs: int = 2, stops: bool = True) -> AshaScheduler:
     asha = Asha(rungs, reduction=2, direction="minimize") if stops else None
-    return AshaScheduler(asha, setup.searcher, METRIC)
+    return AshaScheduler(asha, setup.searcher, Goals(METRIC))
 
 
 def _rung(k: int, value: float) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def test_a_result_without_a_rung_stops_nothing(setup: Setup) -> None:
 
 def test_the_end_of_a_trial_is_compared_with_too(run: RunDirectory, setup: Setup) -> None:
     asha = Asha(1, reduction=2, direction="minimize")
-    scheduler = AshaScheduler(asha, setup.searcher, METRIC)
+    scheduler = AshaScheduler(asha, setup.searcher, Goals(METRIC))
     assert asha.cutoff(0, 0) is None
     scheduler.on_trial_complete(None, _trial(0), _rung(0, 0.25))
     assert asha.cutoff(0, 0) == 0.25
@@ -129,3 +134,45 @@ def test_the_oldest_trial_that_waits_is_run_first(setup: Setup) -> None:
     for trial in waiting:
         trial.set_status(Trial.RUNNING)
     assert scheduler.choose_trial_to_run(controller) is None
+
+
+def _others(**others: float) -> dict[str, Any]:
+    return {"others": json.dumps(others)}
+
+
+def test_a_trial_that_cannot_keep_a_constraint_stops_and_others_are_not_compared_with_it(
+    setup: Setup,
+) -> None:
+    goals = Goals(METRIC, constraints=(parse_constraint("size_mb < 10"),))
+    scheduler = AshaScheduler(Asha(2, direction="minimize"), setup.searcher, goals)
+    good = _rung(0, 0.1) | _others(size_mb=20)
+    assert scheduler.on_trial_result(None, _trial(0), good) == "STOP"
+    assert scheduler.on_trial_result(None, _trial(1, protected=True), good) == "CONTINUE"
+    # Nothing that could win was here before.
+    assert scheduler.on_trial_result(None, _trial(2), _rung(0, 9.0) | _others(size_mb=9)) == (
+        "CONTINUE"
+    )
+
+
+def test_a_resumed_search_compares_all_objectives_with_those_of_the_journal(
+    run: RunDirectory,
+) -> None:
+    made = experiment(
+        "search.metric=validation/accuracy",
+        "search.objectives=[validation/accuracy, size_mb]",
+        "search.scheduler.by_objectives=true",
+        "search.constraints=[size_mb < 100]",
+    )
+    study = open_study(made, run)
+    for value, size in ((0.9, 90.0), (0.8, 80.0), (0.7, 95.0), (0.99, 200.0)):
+        study.report(study.ask().number, 0, value, {"size_mb": size})
+    study.close()
+    study = open_study(made, run)
+    asha = create_asha(study, made.defaults().search.scheduler, 3)
+    assert isinstance(asha, ParetoAsha)
+    assert asha.reduction == 3
+    # Worse in both than all that keep the constraint; smaller than all; worse than the large one.
+    assert asha.record(10, 0, study.goals.costs(0.6, {"size_mb": 99.0}))
+    assert not asha.record(11, 0, study.goals.costs(0.1, {"size_mb": 1.0}))
+    assert not asha.record(12, 0, study.goals.costs(0.95, {"size_mb": 99.0}))
+    study.close()

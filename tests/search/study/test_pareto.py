@@ -95,10 +95,19 @@ def test_a_trial_without_its_latency_is_taken_up_again(run: RunDirectory) -> Non
 @pytest.mark.parametrize(
     ("overrides", "complaint"),
     [
-        (["search.objectives=[latency_ms]"], "found [latency_ms], allowed [METRIC, latency_ms]"),
-        (["search.objectives=[validation/nll, latency_ms]"], "one of validation/accuracy"),
+        (["search.objectives=[latency_ms]"], "found [latency_ms], allowed two to 4"),
+        (
+            ["search.objectives=[validation/nll, latency_ms]"],
+            "nll as the first, allowed one of val",
+        ),
+        (
+            ["search.objectives=[validation/top5, speed]"],
+            "found speed as number 2, allowed one of l",
+        ),
+        (["search.objectives=[validation/top5, macs, macs]"], "found macs twice, allowed once"),
         (["search.objectives=[validation/top5, latency_ms]"], "allowed validation/top5"),
-        ([*TWO, "search.sampler.name=cmaes"], "found cmaes with two objectives, allowed tpe"),
+        (["search.scheduler.by_objectives=true"], "found true without search.objectives"),
+        ([*TWO, "search.sampler.name=cmaes"], "found cmaes with several objectives, allowed tpe"),
         (["search.objectives=fast"], "allowed a list or null"),
     ],
 )
@@ -133,7 +142,7 @@ def test_what_a_worker_measures_reaches_the_study(run: RunDirectory, cache_dir: 
             directory=run.trial("search", asked.number),
             interrupt=run.interrupt_file,
             metric=study.metric,
-            latency=study.latency,
+            others=list(study.goals.others),
             rungs=[1],
             cache_dir=cache_dir,
         )

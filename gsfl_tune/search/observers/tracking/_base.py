@@ -13,9 +13,11 @@ from typing import Any, ClassVar
 from optuna.trial import FrozenTrial
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import RunDirectory, StudyName, read_json, write_json
 from gsfl_tune.run.results import Results
+from gsfl_tune.search.study.goals import latest_others
 
 FILE = "tracking.json"
 _lock = threading.RLock()
@@ -31,7 +33,7 @@ class TrialRecord:
         state: ``RUNNING``, ``COMPLETE``, ``PRUNED`` or ``FAIL``.
         params: Active parameters by dotted path.
         value: The objective of a complete trial.
-        latency: Milliseconds per image, where that is an objective too.
+        others: Numbers besides the objective that the search goes by, at the last rung.
         attributes: ``origin``, ``reason`` and ``ended``, as far as they exist.
         started: When it was handed out.
         finished: When it ended.
@@ -42,7 +44,7 @@ class TrialRecord:
     state: str
     params: dict[str, Any]
     value: float | None = None
-    latency: float | None = None
+    others: dict[str, float] = field(default_factory=dict)
     attributes: dict[str, str] = field(default_factory=dict)
     started: datetime | None = None
     finished: datetime | None = None
@@ -65,7 +67,7 @@ class TrialRecord:
             # `path@1` is the second alternative for `path`; only one of them is active.
             params={name.partition("@")[0]: value for name, value in params.items()},
             value=float(values[0]) if values else None,
-            latency=float(values[1]) if len(values) > 1 else None,
+            others=_others(trial),
             attributes={
                 name: str(trial.user_attrs[name])
                 for name in ("origin", "reason", "ended")
@@ -77,8 +79,11 @@ class TrialRecord:
 
     def final(self, metric: str) -> dict[str, float]:
         """Returns its final values as ``final/...``; `metric` is the objective."""
-        found = {metric: self.value, "latency_ms": self.latency}
-        return {f"final/{name}": value for name, value in found.items() if value is not None}
+        if self.value is None:
+            return {}
+        return {
+            f"final/{name}": value for name, value in {metric: self.value, **self.others}.items()
+        }
 
     @property
     def key(self) -> str:
@@ -89,6 +94,13 @@ class TrialRecord:
     def done(self) -> bool:
         """Returns whether it has ended in any state."""
         return self.state in ("COMPLETE", "PRUNED", "FAIL")
+
+
+def _others(trial: FrozenTrial) -> dict[str, float]:
+    found = latest_others(trial)
+    if not found and trial.values and len(trial.values) > 1:
+        return {LATENCY: float(trial.values[1])}  # of an older version
+    return found
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""Asynchronous successive halving for several objectives.
+
+Sources: Schmucker, Donini, Zafar, Salinas and Archambeau, "Multi-objective Asynchronous Successive
+Halving", arXiv 2106.12639 (survivors by non-dominated sorting, ties by an epsilon-net); the net
+itself, a greedy cover, is that of Salinas, Perrone, Cruchant and Archambeau, arXiv 2106.05680.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from gsfl_tune.search.schedulers.asha import Brackets
+
+Costs = NDArray[np.float64]
+
+
+class ParetoAsha:
+    """Decides at every rung whether a trial continues, by all objectives.
+
+    A trial stops when more than one in `reduction` of the trials that its bracket recorded at this
+    rung before come ahead of it: those of earlier fronts, and those of its own front that the
+    epsilon-net takes first. The first trial at a rung always continues. Neither the order of
+    records nor a resume changes what is ahead of a trial.
+
+    Args:
+        rungs: Rungs of every trial, numbered from 0; the last is the end of a trial.
+        reduction: One in this many trials survives a rung.
+        brackets: Number of brackets, at most the number of rungs; the b-th skips the first b rungs.
+        seed: Seed of the study.
+    """
+
+    def __init__(
+        self, rungs: int, *, reduction: float = 2, brackets: int = 1, seed: int = 0
+    ) -> None:
+        if rungs < 1 or reduction <= 1 or brackets < 1:
+            raise ValueError(f"rungs {rungs}, reduction {reduction}, brackets {brackets}")
+        self.rungs = rungs
+        self.reduction = reduction
+        self._brackets = Brackets(rungs, brackets, seed)
+        self._recorded: list[list[dict[int, Sequence[float] | None]]] = [
+            [{} for _ in range(rungs)] for _ in range(self._brackets.count)
+        ]
+
+    def record(
+        self,
+        number: int,
+        k: int,
+        costs: Sequence[float] | None,
+        *,
+        protected: bool = False,
+    ) -> bool:
+        """Records the objectives at rung `k` and decides.
+
+        Args:
+            number: Trial number.
+            k: Rung, from 0.
+            costs: The objectives, smaller is better; None, where one is not a number, stops
+                nothing and no other trial is compared with it.
+            protected: Whether the trial is never stopped; others are still compared with it.
+
+        Returns:
+            Whether the trial stops; never at its last rung, nor at one that it recorded before.
+        """
+        bracket = self._brackets.of(number)
+        recorded = self._recorded[bracket][k]
+        if k < bracket or number in recorded:
+            return False
+        others = [recorded[other] for other in sorted(recorded)]
+        known = [each for each in others if each is not None]
+        recorded[number] = costs
+        if protected or costs is None or not known or k >= self.rungs - 1:
+            return False
+        ahead = place_among(np.array(costs, dtype=float), np.array(known, dtype=float))
+        return ahead > len(known) / self.reduction
+
+    def rebuild(self, trials: Iterable[tuple[int, Mapping[int, Sequence[float] | None]]]) -> None:
+        """Records objectives from a journal: (trial number, objectives by rung), in any order."""
+        for number, rungs in trials:
+            for k, costs in rungs.items():
+                if k < self.rungs:
+                    self.record(number, k, costs, protected=True)
+
+
+def place_among(costs: Costs, others: Costs) -> int:
+    """Returns how many of `others` come ahead of a trial.
+
+    Fronts come one after the other; within a front, see `net_order`. Of equal trials the earlier
+    one is ahead.
+
+    Args:
+        costs: (M,) objectives of the trial, smaller is better.
+        others: (N, M) objectives of the others.
+    """
+    left = np.vstack([others, costs])
+    ranked = 0
+    while True:
+        front = ~_dominated(left)
+        if front[-1]:
+            order = net_order(left[front])
+            return ranked + order.index(int(front.sum()) - 1)
+        ranked += int(front.sum())
+        left = left[~front]
+
+
+def net_order(costs: Costs) -> list[int]:
+    """Orders a front so that every beginning of the order is spread over it.
+
+    The first is the best one in the first objective. Then comes, again and again, the one that is
+    farthest from all that have been taken. Objectives have different units, so distances are
+    taken after each is scaled to the range 0 to 1 of the front. Ties go to the earlier row.
+
+    Args:
+        costs: (N, M) objectives of a front, smaller is better.
+
+    Returns:
+        All rows.
+    """
+    span = np.ptp(costs, axis=0)
+    scaled = (costs - costs.min(axis=0)) / np.where(span > 0, span, 1.0)
+    taken = [int(np.argmin(scaled[:, 0]))]
+    nearest = np.linalg.norm(scaled - scaled[taken[0]], axis=1)
+    while len(taken) < len(costs):
+        nearest[taken[-1]] = -1.0
+        following = int(np.argmax(nearest))
+        taken.append(following)
+        nearest = np.minimum(nearest, np.linalg.norm(scaled - scaled[following], axis=1))
+    return taken
+
+
+def _dominated(costs: Costs) -> NDArray[np.bool_]:
+    """Returns for each row whether another one is nowhere worse and somewhere better."""
+    found = np.zeros(len(costs), dtype=bool)
+    for row, each in enumerate(costs):
+        found[row] = bool(((costs <= each).all(axis=1) & (costs < each).any(axis=1)).any())
+    return found

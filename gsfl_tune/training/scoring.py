@@ -1,0 +1,61 @@
+"""Which metrics a training computes: cheap ones after an epoch, all of them at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import Literal
+
+import numpy as np
+
+from gsfl_tune.data.cost_matrix import load_cost_matrix
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.metrics import RANKED, VALIDATION, ranked
+from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.training.predictions import Predictions
+
+
+class Scoring:
+    """Scores the predictions of one training.
+
+    Args:
+        search: The section `search`, which says what the search goes by and where costs are.
+        classes: Returns the class names, in the order of the labels.
+    """
+
+    def __init__(self, search: SearchConfig, classes: Callable[[], Sequence[str]]) -> None:
+        self._search = search
+        self._classes = classes
+        self._wanted = ranked(search.named)
+
+    def of_epoch(self, predictions: Predictions) -> dict[str, float]:
+        """Returns the metrics of validation images after an epoch.
+
+        Raises:
+            UserError: If the search goes by a metric that these images do not define, or the file
+                of costs cannot be read.
+        """
+        found = predictions.metrics(ranked=self._wanted, costs=self._costs, own_threshold=True)
+        if self._wanted - found.keys():
+            raise UserError(
+                f"{VALIDATION}/auroc: found validation images of one class, allowed of two or more"
+            )
+        return found
+
+    def of(self, part: Literal["validation", "test"], predictions: Predictions) -> dict[str, float]:
+        """Returns all metrics, also those that take long to compute.
+
+        Args:
+            part: Part of the images.
+            predictions: Their predictions.
+
+        Raises:
+            UserError: If the file of costs cannot be read.
+        """
+        own = part == VALIDATION
+        return predictions.metrics(ranked=RANKED, costs=self._costs, own_threshold=own)
+
+    @cached_property
+    def _costs(self) -> np.ndarray | None:
+        path = self._search.cost_matrix
+        return None if path is None else load_cost_matrix(path, self._classes())
