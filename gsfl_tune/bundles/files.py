@@ -23,6 +23,7 @@ MODEL = "model.safetensors"
 # Model file by export format.
 MODELS = {"safetensors": MODEL, "onnx": "model.onnx", "torch-export": "model.pt2"}
 SHARED = "shared.safetensors"
+NEIGHBOURS = "neighbours.safetensors"
 CONFIG = "config.json"
 CLASSES = "classes.json"
 GROUPS = "groups.json"

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Explain(Command):
-    """Writes Grad-CAM overlays of images."""
+    """Writes Grad-CAM overlays of images, with curves that say how faithful they are."""
 
     name = "explain"
     help = (
@@ -39,6 +39,11 @@ class Explain(Command):
             metavar="NAME",
             help="class to explain (default: the most probable one of each image)",
         )
+        parser.add_argument(
+            "--no-curves",
+            action="store_true",
+            help="leave out deletion and insertion curves, which take 136 passes per image",
+        )
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
@@ -57,7 +62,12 @@ class Explain(Command):
             bundle = load_bundle(args.bundle)
             with activity(f"explaining {len(args.images):,} images"):
                 explanations = explain(
-                    bundle, args.images, args.out, explained=args.explained, on_error=on_error
+                    bundle,
+                    args.images,
+                    args.out,
+                    explained=args.explained,
+                    curves=not args.no_curves,
+                    on_error=on_error,
                 )
         if args.json:
             content = [asdict(explanation) for explanation in explanations]
@@ -80,6 +90,14 @@ def _text(explanation: Explanation) -> str:
     if explanation.explained != predicted.classes[0]:
         lines.append(f"  explained {explanation.explained}")
     lines += [f"  {part:<15} {file}" for part, file in explanation.files.items()]
+    areas = explanation.faithfulness
+    if areas is not None:
+        verdict = "beats random maps" if areas["faithful"] else "does not beat random maps"
+        lines.append(
+            f"  {verdict}: deletion {areas['deletion']:.2f} (random {areas['random_deletion']:.2f},"
+            f" lower is better), insertion {areas['insertion']:.2f} (random "
+            f"{areas['random_insertion']:.2f}, higher is better)"
+        )
     return "\n".join(lines)
 
 

@@ -120,6 +120,18 @@ class Export(Command):
             action="store_true",
             help="include shared encoder, decoder and class centres",
         )
+        parser.add_argument(
+            "--with-neighbours",
+            action="store_true",
+            help="include features and thumbnails of training images, so that `serve` can show "
+            "those nearest to an image",
+        )
+        parser.add_argument(
+            "--neighbours-per-class",
+            type=int,
+            metavar="N",
+            help="so many training images of each class at most (default 100)",
+        )
 
     def run(self, args: argparse.Namespace) -> int:
         """Exports, prints the table and lists what was written."""
@@ -136,8 +148,16 @@ class Export(Command):
         return FINISHED
 
     def _export(self, args: argparse.Namespace, say: Callable[[str], None]) -> Path:
+        from gsfl_tune.experiment import UserError
         from gsfl_tune.export import Options, export_run
+        from gsfl_tune.export.neighbour_tensors import PER_CLASS
         from gsfl_tune.export.pick import parse_rule
+
+        if args.neighbours_per_class is not None and not args.with_neighbours:
+            raise UserError(
+                "--neighbours-per-class: found without --with-neighbours, allowed with it"
+            )
+        per_class = PER_CLASS if args.neighbours_per_class is None else args.neighbours_per_class
 
         options = Options(
             format=args.format,
@@ -162,6 +182,7 @@ class Export(Command):
             pick=None if args.pick is None else parse_rule(args.pick),
             say=say,
             best_of_all=args.best_of_all,
+            neighbours=per_class if args.with_neighbours else None,
         )
 
 

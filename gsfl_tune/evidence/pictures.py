@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from gsfl_tune.data import Dataset, DecodedImages, contact_sheet, square_side
+from gsfl_tune.evidence.blend import blend
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.run import write_bytes
 
@@ -255,15 +256,8 @@ def _as_seen(square: NDArray[np.uint8], image_size: int) -> NDArray[np.uint8]:
 
 
 def _overlaid(image: NDArray[np.uint8], heat: NDArray[np.float32]) -> NDArray[np.uint8]:
-    """Returns a grey copy of the image, coloured where the map is high."""
-    from matplotlib import colormaps
-
     large = Image.fromarray(heat).resize((_CAM_SIDE, _CAM_SIDE), Image.Resampling.BILINEAR)
-    strength = np.clip(np.asarray(large, dtype=np.float64), 0, 1)
-    colour = 255 * colormaps["inferno"](strength)[..., :3]
-    grey = image.astype(np.float64) @ [0.299, 0.587, 0.114]
-    weight = 0.35 + 0.35 * strength[..., None]
-    return np.asarray((1 - weight) * grey[..., None] + weight * colour).round().astype(np.uint8)
+    return blend(image, np.asarray(large))
 
 
 def _framed(square: NDArray[np.uint8], colour: tuple[int, int, int]) -> NDArray[np.uint8]:

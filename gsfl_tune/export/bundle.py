@@ -19,6 +19,7 @@ from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.bundles.reading import read_description, read_network
 from gsfl_tune.data.image_file import PLAIN, Reading
 from gsfl_tune.export.card import model_card
+from gsfl_tune.export.hub import fetch, hub_place
 from gsfl_tune.export.predictor import Bundle
 from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import described, scaled
@@ -176,14 +177,21 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
     """Loads a bundle.
 
     Args:
-        path: The bundle's directory.
+        path: The bundle's directory, or ``hf://OWNER/NAME`` or ``hf://OWNER/NAME@REVISION`` for one
+            of the Hugging Face hub. What a revision is now is told by a warning of `logging`, and
+            by `Bundle.source`.
         device: ``auto`` (a GPU if there is one) or a torch device.
 
     Raises:
         BundleError: If a file is missing, damaged, changed, or of another format.
+        UserError: If the hub has no such bundle, or cannot be reached.
     """
     from gsfl_tune.training.workspace import resolve_device
 
+    place, source = hub_place(path) if isinstance(path, str | Path) else None, None
+    if place is not None:
+        path, pinned = fetch(place)
+        source = str(pinned)
     path = path_of(path, "load_bundle: path")
     instance(str, device, "load_bundle: device", "auto, cpu, cuda, or one GPU such as cuda:0")
     description = read_description(path)
@@ -208,6 +216,7 @@ def load_bundle(path: str | Path, device: str = "auto") -> Bundle:
         metrics=files.read_json_file(path / files.METRICS),
         export=export,
         calibration=description.get("calibration", {}),
+        source=source,
     )
 
 

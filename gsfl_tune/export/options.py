@@ -65,8 +65,12 @@ class Options:
         """Returns whether every image is also seen mirrored."""
         return self.flip or self.flip_anyway
 
-    def check(self, *, with_shared: bool = False) -> None:
+    def check(self, *, with_shared: bool = False, neighbours: int | None = None) -> None:
         """Refuses invalid values and combinations.
+
+        Args:
+            with_shared: Whether the shared branch is exported too.
+            neighbours: Training images of each class in the bundle; None for none.
 
         Raises:
             UserError: With one line per problem.
@@ -110,6 +114,14 @@ class Options:
                 "--flip, allowed with --format safetensors --precision fp32 (it belongs to the "
                 "weights as trained)"
             )
+        if neighbours is not None and not self.is_copy:
+            problems.append(
+                "--with-neighbours: found with another format or precision, --prune, --ensemble "
+                "or --flip, allowed with --format safetensors --precision fp32 (features need "
+                "the network as trained)"
+            )
+        if neighbours is not None and neighbours < 1:
+            problems.append(f"--neighbours-per-class: found {neighbours}, allowed at least 1")
         if problems:
             raise UserError("\n".join(problems))
 

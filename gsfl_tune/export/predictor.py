@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -19,6 +20,7 @@ from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
+from gsfl_tune.export.neighbours import Neighbour, Neighbours, unit_parts
 from gsfl_tune.export.read_images import ImageError, ImageSource, images_of, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
 from gsfl_tune.export.thresholds import parse_threshold
@@ -69,6 +71,7 @@ class Bundle:
             ``preprocess``, ``prune``, ``parity``, ``table``.
         calibration: ``temperature``, which is already in the model, and ``rejections``, the
             thresholds chosen on validation images; empty if there is none.
+        source: ``hf://OWNER/NAME@COMMIT``, if it is of the Hugging Face hub.
     """
 
     path: Path
@@ -80,6 +83,7 @@ class Bundle:
     metrics: dict[str, Any]
     export: dict[str, Any] = field(default_factory=dict)
     calibration: dict[str, Any] = field(default_factory=dict)
+    source: str | None = None
 
     def __repr__(self) -> str:
         kind = self.export.get("format", "safetensors")
@@ -138,6 +142,56 @@ class Bundle:
             )
         digests = files.read_json_file(self.path / files.CONFIG)["sha256"]
         return files.read_tensors(self.path / files.SHARED, digests.get(files.SHARED))
+
+    @property
+    def has_neighbours(self) -> bool:
+        """Returns whether it was exported with features and thumbnails of training images."""
+        return (self.path / files.NEIGHBOURS).is_file()
+
+    @functools.cached_property
+    def training_images(self) -> Neighbours:
+        """Reads the training images in the bundle.
+
+        Raises:
+            BundleError: If it was exported without them, or they are damaged.
+        """
+        if not self.has_neighbours:
+            raise files.BundleError(
+                f"{self.path}: exported without training images; export it again with "
+                "`gsfl-tune export RUN OUT --with-neighbours`"
+            )
+        digests = files.read_json_file(self.path / files.CONFIG)["sha256"]
+        tensors = files.read_tensors(
+            self.path / files.NEIGHBOURS, digests.get(files.NEIGHBOURS, "")
+        )
+        return Neighbours(tensors, self.classes)
+
+    def neighbours(
+        self,
+        images: Iterable[ImageSource],
+        *,
+        count: int = 6,
+        on_error: Callable[[ImageError], None] | None = None,
+    ) -> list[list[Neighbour]]:
+        """Finds the training images that are nearest to each image, nearest first.
+
+        Args:
+            images: As for `predict`.
+            count: Training images per image.
+            on_error: As for `predict`.
+
+        Raises:
+            BundleError: If it was exported without training images, or has no single network.
+            ImageError: For an image that cannot be read, without `on_error`.
+            ValueError: If `count` is below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count {count} must be at least 1")
+        stored, network = self.training_images, self.network
+        found: list[list[Neighbour]] = []
+        for _, squares in self.squares(images, on_error=on_error):
+            found += stored.nearest(unit_parts(network, squares, self.preprocessing), count)
+        return found
 
     def predict(
         self,

@@ -14,6 +14,8 @@ from gsfl_tune.bundles.architecture import shared_tensors
 from gsfl_tune.bundles.reading import read_description
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.bundle import load_bundle
+from gsfl_tune.export.images import RunImages
+from gsfl_tune.export.neighbour_tensors import neighbour_tensors
 from gsfl_tune.export.options import Options
 from gsfl_tune.run.layout import RunDirectory
 from gsfl_tune.run.results import read_results
@@ -61,6 +63,7 @@ def export_run(
     options: Options | None = None,
     pick: float | None = None,
     best_of_all: bool = False,
+    neighbours: int | None = None,
     say: Callable[[str], None] = lambda text: None,
     cache_dir: Path | None = None,
 ) -> Path:
@@ -77,6 +80,8 @@ def export_run(
         pick: Points of accuracy that the fastest trial of the front may lose; default: the
             winner.
         best_of_all: Export the best of winner, control and linear probe on validation.
+        neighbours: Training images of each class, at most, whose features and thumbnails the
+            bundle holds (``neighbours.safetensors``); default: none.
         say: Receives progress messages.
         cache_dir: Root of the node's caches.
 
@@ -88,7 +93,7 @@ def export_run(
             shared branch to export, or something in `options` is not possible.
     """
     options = options or Options()
-    options.check(with_shared=with_shared)
+    options.check(with_shared=with_shared, neighbours=neighbours)
     if with_shared and pick is not None:
         raise UserError("--with-shared: found with --pick, allowed for the winner of a run")
     if best_of_all and (with_shared or pick is not None):
@@ -120,17 +125,25 @@ def export_run(
         else:
             convert(source, out, options, say=say, cache_dir=cache_dir)
         return out
-    load_bundle(source, device="cpu")
-    shared = _shared_bytes(directory) if with_shared else None
+    bundle = load_bundle(source, device="cpu")
+    further: dict[str, bytes] = {}
+    if with_shared:
+        further[files.SHARED] = _shared_bytes(directory)
+    if neighbours is not None:
+        say("opening the images of the run")
+        images = RunImages.open(bundle, options.data, cache_dir)
+        found = neighbour_tensors(bundle.network, images, neighbours)
+        further[files.NEIGHBOURS] = files.tensor_bytes(found)
 
     def fill(folder: Path) -> None:
         for path in sorted(source.iterdir()):
             if path.is_file():
                 shutil.copyfile(path, folder / path.name)
-        if shared is not None:
+        if further:
             description = read_description(folder)
-            description["sha256"][files.SHARED] = files.sha256(shared)
-            (folder / files.SHARED).write_bytes(shared)
+            for name, data in further.items():
+                description["sha256"][name] = files.sha256(data)
+                (folder / name).write_bytes(data)
             (folder / files.CONFIG).write_bytes(files.json_bytes(description))
 
     files.replace_directory(out, fill)

@@ -25,14 +25,18 @@ from gsfl_tune.export import Bundle, Prediction
 from gsfl_tune.serve.admission import Admission, Ticket
 from gsfl_tune.serve.batcher import Batcher
 from gsfl_tune.serve.body import Body, Part
+from gsfl_tune.serve.explainer import Explainer
 from gsfl_tune.serve.images import FORMATS, decode
 from gsfl_tune.serve.limits import Limits
 from gsfl_tune.serve.metrics import Metrics
 from gsfl_tune.serve.model import Model, Question, Threads
+from gsfl_tune.serve.page import page, wants_page
+from gsfl_tune.serve.page import routes as page_routes
 from gsfl_tune.serve.problems import Problem
 
 _TOP = 5
-_ROUTES = frozenset({"/", "/predict", "/health", "/metrics"})
+_NEIGHBOURS = 6
+_ROUTES = frozenset({"/", "/predict", "/explain", "/neighbours", "/health", "/metrics"})
 _log = logging.getLogger("gsfl_tune.serve")
 
 
@@ -50,9 +54,12 @@ class Service:
         self.limits = limits
         self.admission = Admission(limits.queue, limits.memory)
         self.metrics = Metrics(_ROUTES, lambda: self.admission.taken)
+        self.explainer = Explainer(bundle, limits.max_pixels)
         self.model = Model(bundle, self.metrics.batch)
         self._threads = threads
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
+        # Maps and neighbours are for people: one at a time, beside the predictions.
+        self._asides = ThreadPoolExecutor(1, "aside", partial(torch.set_num_threads, threads.model))
         self._batcher: Batcher[Question, Prediction] | None = None
 
     def start(self) -> None:
@@ -71,6 +78,11 @@ class Service:
         if self._batcher is not None:
             await self._batcher.stop()
         self._decoders.shutdown()
+        self._asides.shutdown()
+
+    async def aside(self, work: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """Does the work of a map or of neighbours in its thread."""
+        return await asyncio.get_running_loop().run_in_executor(self._asides, work)
 
     async def predict(self, part: Part, top: int, threshold: float | None) -> dict[str, Any]:
         """Decodes and predicts one image.
@@ -129,8 +141,21 @@ def create_app(service: Service, on_start: Callable[[], None] = lambda: None) ->
     async def predict(request: Request) -> Response:
         return await _predict(service, request)
 
+    async def explain(request: Request) -> Response:
+        name = request.query_params.get("class")
+        return await _aside(service, request, lambda data: service.explainer.explain(data, name))
+
+    async def neighbours(request: Request) -> Response:
+        def find(data: bytes) -> dict[str, Any]:
+            count = _count(request, "count", _NEIGHBOURS, 100)
+            return service.explainer.neighbours(data, count)
+
+        return await _aside(service, request, find)
+
     async def index(request: Request) -> Response:
-        return JSONResponse(_description(service))
+        if wants_page(request):
+            return page()
+        return JSONResponse(_description(service), headers={"Vary": "Accept"})
 
     async def health(request: Request) -> Response:
         trouble = service.model.trouble
@@ -145,6 +170,9 @@ def create_app(service: Service, on_start: Callable[[], None] = lambda: None) ->
         routes=[
             Route("/", index),
             Route("/predict", predict, methods=["POST"]),
+            Route("/explain", explain, methods=["POST"]),
+            Route("/neighbours", neighbours, methods=["POST"]),
+            *page_routes(),
             Route("/health", health),
             Route("/metrics", metrics),
         ],
@@ -173,6 +201,25 @@ async def _predict(service: Service, request: Request) -> Response:
         return _answer(parts, answers)
 
 
+async def _aside(
+    service: Service, request: Request, work: Callable[[bytes], dict[str, Any]]
+) -> Response:
+    """Answers a request about one image."""
+    with Ticket(service.admission) as ticket:
+        body = Body(request, service.limits, ticket)
+        try:
+            ticket.take()
+            parts = await body.images()
+        except ClientDisconnect:
+            return Response(status_code=400)
+        except Problem:
+            await body.discard()
+            raise
+        if len(parts) > 1:
+            raise Problem(413, "too_many_images", f"{request.url.path} takes one image at a time")
+        return JSONResponse(await service.aside(partial(work, parts[0].data)))
+
+
 def _answer(parts: list[Part], answers: list[Any]) -> Response:
     """Returns 200 if an image was predicted, else the status of the first image's problem."""
     predictions: list[dict[str, Any]] = []
@@ -199,9 +246,13 @@ def _answer(parts: list[Part], answers: list[Any]) -> Response:
 
 
 def _top(request: Request) -> int:
-    text = request.query_params.get("top", str(_TOP))
-    if not text.isdecimal() or not 1 <= int(text[:9]) <= 10_000:
-        raise Problem(400, "bad_parameter", f"top is {text[:20]!r}, allowed are 1 to 10000")
+    return _count(request, "top", _TOP, 10_000)
+
+
+def _count(request: Request, name: str, default: int, most: int) -> int:
+    text = request.query_params.get(name, str(default))
+    if not text.isdecimal() or not 1 <= int(text[:9]) <= most:
+        raise Problem(400, "bad_parameter", f"{name} is {text[:20]!r}, allowed are 1 to {most}")
     return int(text)
 
 
@@ -215,6 +266,11 @@ def _threshold(request: Request, bundle: Bundle) -> float | None:
         raise Problem(400, "bad_parameter", str(error)) from error
 
 
+def _own_threshold(bundle: Bundle) -> float | None:
+    """Returns the probability below which the bundle says ``unknown``; None if it has none."""
+    return bundle.threshold("auto") if bundle.calibration.get("rejections") else None
+
+
 def _description(service: Service) -> dict[str, Any]:
     """Describes the bundle and the routes, for requests to the root."""
     bundle, limits = service.bundle, service.limits
@@ -226,6 +282,9 @@ def _description(service: Service) -> dict[str, Any]:
         "image_size": bundle.preprocessing.image_size,
         "test": winner.get("test"),
         "calibration": bundle.calibration or None,
+        "threshold": _own_threshold(bundle),
+        "maps": service.explainer.no_maps is None,
+        "neighbours": service.explainer.no_neighbours is None,
         "limits": {
             "max_bytes": limits.max_bytes,
             "max_pixels": limits.max_pixels,
@@ -235,6 +294,11 @@ def _description(service: Service) -> dict[str, Any]:
         "routes": {
             "POST /predict?top=5&threshold=auto": "an image as the body, or several as "
             "multipart/form-data",
+            "POST /explain?class=NAME": "a map of the evidence for a class (default: the most "
+            "probable one) over one image",
+            f"POST /neighbours?count={_NEIGHBOURS}": "the nearest training images, where the "
+            "bundle was exported with them",
+            "GET /": "this description; for a browser, a page",
             "GET /health": "200 while the model answers, else 503",
             "GET /metrics": "counters for Prometheus",
         },

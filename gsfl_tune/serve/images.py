@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from gsfl_tune.data.formats import heif, why_no_image
 from gsfl_tune.data.image_file import load_square
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Preprocessing
@@ -15,7 +16,11 @@ from gsfl_tune.serve.problems import Problem
 
 # Formats that cameras and browsers write. Pillow's readers of other formats start programs (EPS)
 # or are little reviewed.
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
+FORMATS = (
+    *("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "AVIF", "JPEG2000"),
+    # Photographs of phones, with the extra `heic`.
+    *(("HEIF",) if heif() else ()),
+)
 
 
 def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.ndarray:
@@ -33,23 +38,7 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
         Problem: 413 for too many pixels, 415 if it is not an image, 422 for a damaged one, 400 for
             no data.
     """
-    if not data:
-        raise Problem(400, "no_image", "there is no image: send it as the body or as a file part")
-    try:
-        # Reads only the header.
-        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
-            width, height = image.size
-    except UnidentifiedImageError as error:
-        known = ", ".join(FORMATS)
-        raise Problem(415, "not_an_image", f"not an image in one of the formats {known}") from error
-    except Image.DecompressionBombError as error:
-        raise Problem(413, "too_many_pixels", f"more than {max_pixels} pixels") from error
-    except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
-        raise _damaged(error) from error
-    if width * height > max_pixels:
-        raise Problem(
-            413, "too_many_pixels", f"{width} x {height} pixels are more than {max_pixels}"
-        )
+    check_image(data, max_pixels)
     try:
         reading = replace(preprocessing.reading, max_pixels=max_pixels)
         side, fit = preprocessing.side, preprocessing.fit
@@ -57,8 +46,39 @@ def decode(data: bytes, preprocessing: Preprocessing, max_pixels: int) -> np.nda
     except MemoryError:
         raise
     except Exception as error:
-        raise _damaged(error) from error
+        raise damaged(error) from error
 
 
-def _damaged(error: Exception) -> Problem:
+def check_image(data: bytes, max_pixels: int) -> None:
+    """Checks what is known without decoding: the format and the number of pixels.
+
+    Args:
+        data: Content of an image file.
+        max_pixels: Largest width times height.
+
+    Raises:
+        Problem: As `decode`.
+    """
+    if not data:
+        raise Problem(400, "no_image", "there is no image: send it as the body or as a file part")
+    try:
+        # Reads only the header.
+        with Image.open(io.BytesIO(data), formats=FORMATS) as image:
+            width, height = image.size
+    except UnidentifiedImageError as error:
+        reason = f"not an image in one of the formats {', '.join(FORMATS)}"
+        told = why_no_image(data[:4096])
+        raise Problem(415, "not_an_image", f"{reason}: {told}" if told else reason) from error
+    except Image.DecompressionBombError as error:
+        raise Problem(413, "too_many_pixels", f"more than {max_pixels} pixels") from error
+    except Exception as error:  # Pillow's plugins raise many kinds for a damaged file
+        raise damaged(error) from error
+    if width * height > max_pixels:
+        raise Problem(
+            413, "too_many_pixels", f"{width} x {height} pixels are more than {max_pixels}"
+        )
+
+
+def damaged(error: Exception) -> Problem:
+    """Returns the problem of a file that cannot be decoded."""
     return Problem(422, "damaged_image", f"cannot be read as an image ({first_line(error)})")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from gsfl_tune import explain as explaining
 from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, load_bundle, shared_tensors, write_bundle
@@ -65,15 +67,47 @@ def test_pictures_of_both_parts_of_a_whole_bundle(command, whole_bundle, images,
     pictures = {
         part: np.asarray(Image.open(file), dtype=int) for part, file in found[0]["files"].items()
     }
-    assert pictures["shared"].shape == pictures["discriminative"].shape
-    assert min(pictures["shared"].shape[:2]) >= 448
-    assert np.abs(pictures["shared"] - pictures["discriminative"]).max() > 20
+    height, width = pictures["shared"].shape[:2]
+    assert min(height, width) >= 448
+    # The curves are beside the discriminative map.
+    assert pictures["discriminative"].shape == (height, width + 400, 3)
+    assert np.abs(pictures["shared"] - pictures["discriminative"][:, :width]).max() > 20
+    areas = found[0]["faithfulness"]
+    assert set(areas) == {
+        *("faithful", "deletion", "insertion", "random_deletion", "random_insertion")
+    }
+    assert all(0 <= areas[name] <= 1 for name in set(areas) - {"faithful"})
     predicted = load_bundle(whole_bundle).predict(images[:1])[0].classes[0]
     assert found[0]["explained"] == predicted
 
 
+def test_areas_are_those_of_the_bundle_s_own_probabilities(command, half_bundle, images, tmp_path):
+    """Deletion begins with the image and ends with the mean colour, in the fast form too."""
+    answer = command("explain", half_bundle, images[0], "-o", tmp_path / "a")
+    assert re.search(r"random maps: deletion 0\.\d\d \(random 0\.\d\d, lower", answer.out)
+    bundle = load_bundle(half_bundle, "cpu")
+    (predicted,) = bundle.predict([images[0]], top=1)
+    view = explaining._View.of(bundle)
+    heat = view.maps(images[0], predicted.classes[0])["discriminative"]
+    measured = view.faithfulness(images[0], predicted.classes[0], heat)
+    assert measured.own.deletion[0] == pytest.approx(predicted.probabilities[0], abs=1e-4)
+    assert measured.own.insertion[-1] == pytest.approx(predicted.probabilities[0], abs=1e-4)
+    plain = command(
+        "explain", half_bundle, images[0], "-o", tmp_path / "b", "--no-curves", "--json"
+    )
+    (found,) = json.loads(plain.out)
+    assert found["faithfulness"] is None
+    picture = Image.open(found["files"]["discriminative"])
+    assert picture.width == picture.height - 24
+    # The map is drawn over grey: at the corner of the least evidence nothing is coloured.
+    pixels = np.asarray(picture, dtype=int)[: picture.width]
+    spread = pixels.max(axis=2) - pixels.min(axis=2)
+    assert spread.min() < 6
+    assert spread.max() > 60
+
+
 def test_says_why_there_is_no_shared_part(command, half_bundle, images, tmp_path):
-    answer = command("explain", half_bundle, images[0], "-o", tmp_path / "maps")
+    answer = command("explain", half_bundle, images[0], "-o", tmp_path / "maps", "--no-curves")
     assert answer.code == 0
     assert "export it again" in answer.err
     assert [path.name for path in (tmp_path / "maps").iterdir()] == [
@@ -85,8 +119,9 @@ def test_a_class_can_be_chosen(command, half_bundle, images, tmp_path):
     out = tmp_path / "maps"
     (predicted,) = load_bundle(half_bundle).predict(images[:1])
     other = predicted.classes[-1]
-    first = command("explain", half_bundle, images[0], "-o", out / "a")
-    answer = command("explain", half_bundle, images[0], "-o", out / "b", "--class", other)
+    plain = ("explain", half_bundle, images[0], "--no-curves")
+    first = command(*plain, "-o", out / "a")
+    answer = command(*plain, "-o", out / "b", "--class", other)
     assert (first.code, answer.code) == (0, 0)
     assert f"explained {other}" in answer.out
     a, b = (next((out / name).iterdir()).read_bytes() for name in "ab")
@@ -100,7 +135,8 @@ def test_images_of_one_name_do_not_overwrite_each_other(command, half_bundle, im
     twin = tmp_path / "other" / images[0].name
     twin.parent.mkdir()
     twin.write_bytes(images[1].read_bytes())
-    answer = command("explain", half_bundle, images[0], twin, "-o", tmp_path / "maps", "--json")
+    arguments = ["-o", tmp_path / "maps", "--json", "--no-curves"]
+    answer = command("explain", half_bundle, images[0], twin, *arguments)
     files = [each["files"]["discriminative"] for each in json.loads(answer.out)]
     assert len(set(files)) == 2
     contents = [Path(file).read_bytes() for file in files]
@@ -111,7 +147,7 @@ def test_bad_input(command, half_bundle, images, tmp_path):
     broken = tmp_path / "broken.jpg"
     broken.write_bytes(b"no image")
     out = tmp_path / "maps"
-    answer = command("explain", half_bundle, broken, images[0], "-o", out)
+    answer = command("explain", half_bundle, broken, images[0], "-o", out, "--no-curves")
     assert answer.code == 1
     assert "broken.jpg: cannot be read as an image" in answer.err
     assert len(list(out.iterdir())) == 1

@@ -40,6 +40,22 @@ def test_refusals_are_bad_input(command, run, begun, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
+def test_training_images_come_along_when_asked_for(
+    command, trained_run, cache_dir, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(cache_dir))
+    out = tmp_path / "out"
+    answer = command("export", trained_run.path, out, "--neighbours-per-class", 2)
+    assert answer.code == 2
+    assert "--neighbours-per-class: found without --with-neighbours" in answer.err
+    arguments = ["--with-neighbours", "--neighbours-per-class", 2]
+    answer = command("export", trained_run.path, out, *arguments)
+    assert answer.code == 0, answer.err
+    assert "neighbours.safetensors" in answer.out
+    bundle = load_bundle(out)
+    assert len(bundle.training_images) == 2 * len(bundle.classes)
+
+
 @pytest.mark.slow
 def test_the_table_fits_a_terminal(process, trained_run, cache_dir, tmp_path, monkeypatch):
     pytest.importorskip("onnxruntime")

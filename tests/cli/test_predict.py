@@ -16,7 +16,9 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
+from gsfl_tune.data.formats import heif
 from gsfl_tune.export import load_bundle
 from tests.export.conftest import CLASSES
 from tests.http_server import Server
@@ -132,6 +134,30 @@ def test_folders_and_patterns_give_their_images(command, bundle_path, album, ima
     strange = album / "[1].png"
     shutil.copy(images[1], strange)
     assert paths(command("predict", bundle_path, strange, "--json")) == [str(strange)]
+
+
+@pytest.mark.parametrize(
+    ("kind", "suffix"), [("AVIF", "avif"), ("JPEG2000", "jp2"), ("HEIF", "heic")]
+)
+def test_newer_formats_are_found_and_read(command, bundle_path, images, tmp_path, kind, suffix):
+    if kind == "HEIF" and not heif():
+        pytest.skip("needs the extra heic")
+    folder = tmp_path / "album"
+    folder.mkdir()
+    # Without loss these are the pixels of the PNG file: so are the answers.
+    options = {"JPEG2000": {}, "AVIF": {"quality": 100}, "HEIF": {"quality": -1, "chroma": 444}}
+    Image.open(images[1]).save(folder / f"one.{suffix}", kind, **options[kind])
+    answer = command("predict", bundle_path, folder, "--json", "--top", 6)
+    assert (answer.code, answer.err) == (0, "")
+    (found,) = json.loads(answer.out)
+    (wanted,) = load_bundle(bundle_path).predict([images[1]], top=6)
+    assert found["classes"][0] == wanted.classes[0]
+    near = dict(zip(wanted.classes, wanted.probabilities, strict=True))
+    difference = [
+        abs(probability - near[name])
+        for name, probability in zip(found["classes"], found["probabilities"], strict=True)
+    ]
+    assert max(difference) < (1e-6 if kind == "JPEG2000" else 0.05)
 
 
 def test_what_gives_no_image_is_named(command, bundle_path, album, images):

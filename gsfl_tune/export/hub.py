@@ -1,0 +1,210 @@
+"""Bundles of the Hugging Face hub: ``hf://OWNER/NAME`` and ``hf://OWNER/NAME@REVISION``.
+
+Only safetensors and JSON are downloaded. A commit is resolved first and everything is read of it,
+so that a push in the meantime cannot mix two bundles.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from gsfl_tune.activity import activity
+from gsfl_tune.bundles import files
+from gsfl_tune.bundles.files import BundleError
+from gsfl_tune.experiment.errors import UserError, first_line
+
+_PLAIN = (*files.REQUIRED, files.CARD)
+_TENSORS = (files.MODEL, files.SHARED, files.NEIGHBOURS)
+# As a `Path`, `hf://` has one slash.
+_PLACE = re.compile(r"hf:/{1,2}([\w.-]+/[\w.-]+)(?:@(\S+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HubPlace:
+    """Names a bundle on the hub.
+
+    Attributes:
+        repository: ``OWNER/NAME``.
+        revision: A branch, tag or commit; None for the newest commit.
+    """
+
+    repository: str
+    revision: str | None = None
+
+    def __str__(self) -> str:
+        return f"hf://{self.repository}" + (f"@{self.revision}" if self.revision else "")
+
+
+def hub_place(path: str | Path) -> HubPlace | None:
+    """Returns the place on the hub that a path names; None for a path of this machine.
+
+    Raises:
+        UserError: If it begins with ``hf:/`` and goes on otherwise than it must.
+    """
+    text = os.fspath(path)
+    if not text.startswith("hf:/"):
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise UserError(
+            f"{text}: found no bundle of the hub, allowed: hf://OWNER/NAME or "
+            "hf://OWNER/NAME@REVISION"
+        )
+    return HubPlace(found[1], found[2])
+
+
+def fetch(place: HubPlace) -> tuple[Path, HubPlace]:
+    """Downloads a bundle, or finds it in the cache of the hub's client.
+
+    A bundle that is named by its full commit and was loaded before needs no network.
+
+    Args:
+        place: The bundle.
+
+    Returns:
+        Its directory, and its place with the full commit.
+
+    Raises:
+        BundleError: If the repository holds no bundle, or one of another format.
+        UserError: If there is no such repository or revision, it must not be read, or the hub
+            cannot be reached.
+    """
+    from huggingface_hub import HfApi
+
+    if place.revision is not None and _COMMIT.fullmatch(place.revision):
+        folder = _cached(place)
+        if folder is not None:
+            return folder, place
+    with problems(place), activity(f"downloading {place}"), _without_bars():
+        api = HfApi(endpoint=endpoint())
+        commit = api.model_info(place.repository, revision=place.revision).sha
+        if commit is None:
+            raise UserError(f"{place}: {api.endpoint} names no commit of it")
+        pinned = HubPlace(place.repository, commit)
+        _check(_download(pinned, _PLAIN), pinned)
+        folder = _download(pinned, (*_PLAIN, *_TENSORS))
+    if pinned != place:
+        _log.warning("%s is now %s: the latter always means this bundle", place, pinned)
+    return folder, pinned
+
+
+def _cached(place: HubPlace) -> Path | None:
+    """Returns the directory of a bundle that was loaded before; None if it was not."""
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        folder = _download(place, (*_PLAIN, *_TENSORS), local=True)
+    except LocalEntryNotFoundError:
+        return None
+    return folder if (folder / files.MODEL).is_file() else None
+
+
+def _download(place: HubPlace, names: tuple[str, ...], *, local: bool = False) -> Path:
+    from huggingface_hub import snapshot_download
+
+    found: str = snapshot_download(
+        place.repository,
+        revision=place.revision,
+        allow_patterns=list(names),
+        endpoint=endpoint(),
+        local_files_only=local,
+    )
+    return Path(found)
+
+
+def endpoint() -> str | None:
+    """Returns the address of the hub, if ``HF_ENDPOINT`` sets another one."""
+    return os.environ.get("HF_ENDPOINT") or None
+
+
+@contextmanager
+def problems(place: HubPlace) -> Iterator[None]:
+    """Turns errors of the hub's client into a sentence that says what to do.
+
+    Raises:
+        UserError: In place of them.
+    """
+    from huggingface_hub import errors
+
+    where = endpoint() or "https://huggingface.co"
+    try:
+        yield
+    except errors.GatedRepoError as error:
+        raise UserError(
+            f"{place}: its owner must let you in first: ask at {where}/{place.repository}"
+        ) from error
+    except errors.RepositoryNotFoundError as error:
+        raise UserError(
+            f"{place}: found no such model at {where}, or it is private and the token does not "
+            "open it; allowed: a public one, or a token in HF_TOKEN or of `hf auth login`"
+        ) from error
+    except errors.RevisionNotFoundError as error:
+        raise UserError(f"{place}: the model has no revision {place.revision}") from error
+    except errors.HfHubHTTPError as error:
+        status = error.response.status_code
+        if status in (401, 403):
+            raise UserError(
+                f"{place}: {where} refuses it ({status}): the name belongs to somebody else, or "
+                "the token may not do this; allowed: OWNER is you or an organization of yours, "
+                "and the token has write access"
+            ) from error
+        said = error.server_message or first_line(error)
+        raise UserError(f"{place}: {where} answered {status} ({said})") from error
+    except errors.LocalEntryNotFoundError as error:
+        raise UserError(
+            f"{place}: {where} cannot be reached, and this bundle is not in the cache"
+        ) from error
+    except errors.HFValidationError as error:
+        raise UserError(f"{place}: no name of a model ({first_line(error)})") from error
+    except (errors.HTTPError, errors.OfflineModeIsEnabled) as error:
+        raise UserError(
+            f"{place}: {where} cannot be reached ({first_line(error)}); a bundle that was loaded "
+            "before needs no network if it is named with its full commit, hf://OWNER/NAME@COMMIT"
+        ) from error
+
+
+def _check(folder: Path, place: HubPlace) -> None:
+    """Checks that it is a bundle of tensors before these are downloaded."""
+    missing = [name for name in files.REQUIRED if not (folder / name).is_file()]
+    if missing:
+        raise BundleError(
+            f"{place}: holds no bundle of gsfl-tune, missing {', '.join(missing)}; allowed: what "
+            "`gsfl-tune push` wrote"
+        )
+    description = files.read_json_file(folder / files.CONFIG)
+    if not isinstance(description, dict) or "format" not in description:
+        raise BundleError(f"{place}: holds no bundle of gsfl-tune ({files.CONFIG} is another)")
+    kind = description.get("export", {}).get("format", "safetensors")
+    if kind != "safetensors":
+        raise BundleError(
+            f"{place}: exported as {kind}; hf:// loads safetensors alone. Download the model with "
+            "the hub's own tools and load the directory, if you trust its author"
+        )
+
+
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """Switches the client's progress bars off: the command shows what it does itself."""
+    from huggingface_hub.utils import (
+        are_progress_bars_disabled,
+        disable_progress_bars,
+        enable_progress_bars,
+    )
+
+    if are_progress_bars_disabled():
+        yield
+        return
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        enable_progress_bars()
