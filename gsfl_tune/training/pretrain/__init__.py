@@ -7,6 +7,7 @@ from gsfl_tune.training.pretrain.cached import (
     pretraining_digest,
     pretraining_settings,
     starting_backbone,
+    without_pretraining,
 )
 from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed
 
@@ -19,4 +20,5 @@ __all__ = [
     "pretraining_digest",
     "pretraining_settings",
     "starting_backbone",
+    "without_pretraining",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -217,7 +218,10 @@ class Dino(Base):
                 freeze_last_layer=1,
             )
 
-        self.project, self.teach = head(), head()
+        with warnings.catch_warnings():
+            # Of torch, about how lightly normalises weights.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.project, self.teach = head(), head()
         self._head: Any = self.project
         start_average(self.project, self.teach)
         self.compare = DINOLoss(

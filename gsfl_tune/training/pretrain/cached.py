@@ -42,6 +42,12 @@ _UNFINISHED = ".unfinished"
 Train = Callable[[Pretraining], None]
 
 
+def without_pretraining(config: Config) -> Config:
+    """Returns a configuration whose backbone has the weights that ``model.weights`` names."""
+    training = config.training.model_copy(update={"pretrain": False})
+    return config.model_copy(update={"training": training})
+
+
 def pretraining_settings(config: Config) -> dict[str, Any]:
     """Returns the settings of ``pretrain`` that have an effect, by name."""
     own = config.pretrain

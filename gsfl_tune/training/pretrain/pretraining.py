@@ -23,13 +23,14 @@ from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import Backbone
+from gsfl_tune.models import Backbone, BackboneError
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import EpochLog, write_text
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
 from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
+from gsfl_tune.training.pretrain.screening import screening_problem
 from gsfl_tune.training.seeds import mix
 
 _BATCH = 64
@@ -59,7 +60,8 @@ class Pretraining:
         epoch: Number of trained epochs.
 
     Raises:
-        UserError: If there are fewer images than a batch takes, or a package is missing.
+        UserError: If there are fewer images than a batch takes, both views of an image would be the
+            same, the backbone cannot take their size, or a package is missing.
     """
 
     def __init__(
@@ -78,12 +80,8 @@ class Pretraining:
         self.device = device
         self.epoch = 0
         own = self.config
-        if len(images) < own.batch_size:
-            raise UserError(
-                f"pretrain.batch_size: found {own.batch_size} for {len(images)} images, allowed at "
-                "most their number"
-            )
         self.image_size = own.image_size or config.data.image_size
+        self._refuse(config)
         self.log = EpochLog(Path(directory) / EPOCHS_FILE)
         self.checkpoint_path = Path(directory) / CHECKPOINT_FILE
         autocast = uses_bf16(config, device)
@@ -95,11 +93,6 @@ class Pretraining:
         self.network.to(device=device).to(memory_format=torch.channels_last)
         self.mean, self.std = backbone.preprocessing
         self._optimizers = self._create_optimizers()
-
-    @property
-    def total_epochs(self) -> int:
-        """Returns the epochs in all."""
-        return self.config.epochs
 
     @property
     def finished(self) -> bool:
@@ -225,6 +218,29 @@ class Pretraining:
 
         for batch in eval_batches(images, index, _BATCH, transform=transform, device=self.device):
             yield batch.inputs.contiguous(memory_format=torch.channels_last)
+
+    def _refuse(self, config: Config) -> None:
+        """Refuses what cannot be trained."""
+        own, images = self.config, self.images
+        if len(images) < own.batch_size:
+            raise UserError(
+                f"pretrain.batch_size: found {own.batch_size} for {len(images)} images, allowed at "
+                "most their number"
+            )
+        if own.augment.off:
+            raise UserError(
+                "pretrain.augment: found no change, allowed any: both views of an image are the "
+                "same"
+            )
+        try:
+            problem = screening_problem(config.model.backbone, self.image_size)
+        except BackboneError as error:
+            raise UserError(f"pretrain.image_size: {error}") from error
+        if problem and own.lcr.weight:
+            raise UserError(
+                f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
+                "larger pretrain.image_size"
+            )
 
     def _train(self, seed: int) -> dict[str, float]:
         config, network = self.config, self.network

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.experiment.pretrain_config import LcrConfig
+from gsfl_tune.models import map_shape
 from gsfl_tune.training.pretrain.gradcam import cam
 
 _TINY = 1e-7
@@ -40,9 +41,14 @@ class Screening(nn.Module):
         return found
 
     def pool(self, maps: Tensor) -> Tensor:
-        """Returns representations (B, C): means of the maps, weighted by the predicted places."""
-        places = unit_range(self(maps))[:, None]
-        return (maps * places).mean(dim=(2, 3))
+        """Returns representations (B, C): means of the maps, weighted by the predicted places.
+
+        Where no place differs from another, all have the same weight.
+        """
+        places = unit_range(self(maps))
+        same = places.amax((1, 2), keepdim=True) == 0
+        places = torch.where(same, torch.ones_like(places), places)
+        return (maps * places[:, None]).mean(dim=(2, 3))
 
     def divergence(self, maps: Tensor, gradient: Tensor) -> Tensor:
         """Returns KL(Grad-CAM || prediction) of shares of the positions, a mean over images.
@@ -58,6 +64,18 @@ class Screening(nn.Module):
         wanted = (target / temperature).log_softmax(1)
         found = (given / temperature).log_softmax(1)
         return torch.nn.functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+
+
+def screening_problem(backbone: str, image_size: int) -> str | None:
+    """Says why a backbone has no places to screen, or None.
+
+    Raises:
+        BackboneError: If it cannot take images of that size.
+    """
+    _, height, width = map_shape(backbone, image_size)
+    if height * width > 1:
+        return None
+    return f"but {backbone} gives a map of one position for images of {image_size} px"
 
 
 def unit_range(maps: Tensor) -> Tensor:
