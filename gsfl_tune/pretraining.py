@@ -17,6 +17,7 @@ from gsfl_tune.evidence.representation import (
     LabelledFeatures,
     neighbour_notices,
     representation_metrics,
+    retrieval_notices,
 )
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
@@ -86,7 +87,8 @@ def pretrain(
     for line in dataset.notices:
         notice(line)
     notice(f"{len(images):,} images to learn from: the training part{_further(dataset)}")
-    for line in neighbour_notices(len(dataset.train_index)):
+    judged = np.asarray(dataset.pool.labels)[dataset.validation_index]
+    for line in (*neighbour_notices(len(dataset.train_index)), *retrieval_notices(judged)):
         notice(line)
     if facts.get("images", images.digest) != images.digest:
         raise UserError(

@@ -73,6 +73,17 @@ def neighbour_notices(images: int) -> list[str]:
     ]
 
 
+def retrieval_notices(labels: Labels) -> list[str]:
+    """Says how many validation images cannot be searched, as their class has no other image."""
+    alone = int((np.bincount(labels)[labels] == 1).sum())
+    if not alone:
+        return []
+    return [
+        f"retrieval: {alone} of {len(labels)} validation images are the only one of their class "
+        "and are not searched"
+    ]
+
+
 def knn_predictions(train: LabelledFeatures, features: Unit, k: int, class_count: int) -> Labels:
     """Predicts classes by the k training images of largest cosine, at most all of them.
 

@@ -13,6 +13,7 @@ from gsfl_tune.evidence.representation import (
     neighbour_notices,
     representation_metrics,
     retrieval_metrics,
+    retrieval_notices,
 )
 
 
@@ -56,6 +57,9 @@ def test_retrieval_leaves_the_query_out():
         top5.append(first[:5].any())
         precisions.append(average_precision_score(right, scores))
     found = retrieval_metrics(lonely)
+    assert retrieval_notices(images.labels) == []
+    [line] = retrieval_notices(lonely.labels)
+    assert "1 of 70 validation images are the only one" in line
     assert found["retrieval_top1"] == pytest.approx(np.mean(top1))
     assert found["retrieval_top5"] == pytest.approx(np.mean(top5))
     assert found["retrieval_map"] == pytest.approx(np.mean(precisions), abs=1e-6)

@@ -141,7 +141,7 @@ def acquire_weights(
             describe(where, f"{what}, not finished")
         training = Pretraining(config, backbone, images, where, key=key, device=device)
         train(training)
-        training.write(path, {"backbone": config.model.backbone, "pretraining": key})
+        training.write(path)
         training.discard()
 
     lock = acquire(cache_dir / KIND / f"{key}{_SUFFIX}", build, what=what)

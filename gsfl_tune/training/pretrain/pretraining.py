@@ -181,18 +181,14 @@ class Pretraining:
         """Removes the checkpoint, once its result is kept elsewhere."""
         self.checkpoint_path.unlink(missing_ok=True)
 
-    def write(self, path: Path, metadata: dict[str, str]) -> None:
-        """Writes the backbone's weights as safetensors, which ``model.weights`` takes.
-
-        Args:
-            path: The file.
-            metadata: What is written into it besides.
-        """
+    def write(self, path: Path) -> None:
+        """Writes the backbone's weights as safetensors, which ``model.weights`` takes."""
         state = {
             name: tensor.detach().cpu().contiguous().clone()
             for name, tensor in self.network.backbone.model.state_dict().items()
         }
-        save_file(state, path, {"format": "pt", **metadata})
+        # One entry only: safetensors writes several in any order, and so other bytes each time.
+        save_file(state, path, {"pretraining": self.key})
 
     def features(
         self, images: DecodedImages, index: np.ndarray, *, screened: bool = False

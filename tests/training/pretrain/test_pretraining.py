@@ -81,13 +81,13 @@ def test_a_pretraining_that_is_continued_has_the_same_bits(tmp_path, images, cha
 def test_what_is_written_is_weights_that_a_backbone_takes(tmp_path, images):
     training = finish(start(tmp_path, images, epochs=1))
     file = tmp_path / "weights.safetensors"
-    training.write(file, {"pretraining": training.key})
+    training.write(file)
     backbone = create_backbone("test_resnet", str(file))
     assert same(weights(training), backbone.model.state_dict())
     assert not same(
         backbone.model.state_dict(), create_backbone("test_resnet", "none").model.state_dict()
     )
-    training.write(tmp_path / "again.safetensors", {"pretraining": training.key})
+    training.write(tmp_path / "again.safetensors")
     assert file.read_bytes() == (tmp_path / "again.safetensors").read_bytes()
     assert set(load_file(file)) == set(backbone.model.state_dict())
 
