@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pretrain.bases import BASES
@@ -53,10 +52,11 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
         name = case.values("model.backbone")[0]
         own = [size for size in case.values("pretrain.image_size") if size is not None]
         size = max(own or case.values("data.image_size"))
-        config = case.defaults()
         whole = sum(backbone_work(name, "all", size)[:2])
-        method = max((m for m in case.values("pretrain.method")), key=lambda m: _passes(config, m))
-        best = max(best, (whole * _passes(config, method), name, size))
+        # A pair of decoded images passes as the two views do.
+        pairs = max(case.values("pretrain.discriminative.pair_weight")) > 0
+        passes = max(_passes(method) for method in case.values("pretrain.method"))
+        best = max(best, (whole * passes * (2 if pairs else 1), name, size))
     count = min(pretrainings(experiment), trials)
     epochs = max(experiment.values("pretrain.epochs"))
     return PretrainingPrice(int(count), epochs, *best)
@@ -71,8 +71,7 @@ def pretrainings(experiment: Experiment) -> float:
     return math.prod(values_of(experiment, path) for path in paths)
 
 
-def _passes(config: Config, method: str) -> float:
+def _passes(method: str) -> float:
     """Counts forward passes of the backbone, or their work, for one image in an epoch."""
     kind = BASES[method]
-    once = _STEP * len(kind.shown) + len(kind.taught)
-    return once * (2 if config.pretrain.discriminative.pair_weight > 0 else 1)
+    return _STEP * len(kind.shown) + len(kind.taught)
