@@ -25,6 +25,7 @@ from gsfl_tune.models import (
     Preprocessing,
     WeightsError,
     create_backbone,
+    licence_problem,
     probe,
 )
 from gsfl_tune.training.caches.features import digest
@@ -87,9 +88,14 @@ def starting_backbone(config: Config) -> Backbone:
     Its inputs are normalised as those of a file of weights, which the result is.
 
     Raises:
-        UserError: If the backbone or its weights cannot be had.
+        UserError: If the backbone or its weights cannot be had, or have a licence that is not
+            allowed.
     """
     model = config.model
+    allowed = model.licenses
+    told = (model.backbone, model.weights)
+    if allowed is not None and (problem := licence_problem(*told, allowed)):
+        raise UserError(f"model.backbone: {problem}")
     try:
         backbone = create_backbone(model.backbone, model.weights, seed=config.pretrain.seed)
         facts = probe(model.backbone)

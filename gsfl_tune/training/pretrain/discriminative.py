@@ -9,6 +9,7 @@ choices are made here.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
@@ -30,11 +31,19 @@ class Discriminative(nn.Module):
         channels: Size C of a representation.
         image_size: Side of the backbone's images in pixels.
         config: Section ``pretrain.discriminative``.
+        computing: Makes the context in which the decoder runs, such as one of lower precision.
     """
 
-    def __init__(self, channels: int, image_size: int, config: DiscriminativeConfig) -> None:
+    def __init__(
+        self,
+        channels: int,
+        image_size: int,
+        config: DiscriminativeConfig,
+        computing: Callable[[], AbstractContextManager[object]] = nullcontext,
+    ) -> None:
         super().__init__()
         self.config = config
+        self._computing = computing
         self.image_size = image_size
         self.size = decoded_size(config.decoder_size, image_size)
         self.decoder = Decoder(channels, self.size, config.decoder_width)
@@ -86,21 +95,26 @@ class Discriminative(nn.Module):
         config = self.config
         given = scaled_gradient(vectors, config.reconstruction_weight)
         target = resized(images, self.size)
-        original = self.decoder(given)
-        reconstruction = functional.mse_loss(original.float(), target)
+        original = self._decoded(given)
+        reconstruction = functional.mse_loss(original, target)
         found: dict[str, Tensor] = {}
         if pair_loss is not None or config.reconstruct == "both":
             deviation = self.statistics.variance.sqrt()
             changed = perturbed(given, self.chosen, deviation, config, generator)
             with torch.set_grad_enabled(config.reconstruct == "both"):
-                other = self.decoder(changed)
+                other = self._decoded(changed)
             if config.reconstruct == "both":
-                again = functional.mse_loss(other.float(), target)
+                again = functional.mse_loss(other, target)
                 reconstruction = 0.5 * (reconstruction + again)
             if pair_loss is not None:
                 one, two = (resized(each.detach(), self.image_size) for each in (original, other))
                 found["pair"] = pair_loss(one, two)
         return {"reconstruction": reconstruction, **found}
+
+    def _decoded(self, vectors: Tensor) -> Tensor:
+        with self._computing():
+            images: Tensor = self.decoder(vectors)
+        return images.float()
 
 
 def scaled_gradient(values: Tensor, factor: float) -> Tensor:

@@ -60,7 +60,9 @@ class PretrainingNetwork(nn.Module):
             # Seeds of their own: a strategy must not change the method's weights.
             torch.manual_seed(named_seed(config.seed, "discriminative"))
             own = config.discriminative
-            self.discriminative = Discriminative(channels, image_size, own) if own.on else None
+            self.discriminative = (
+                Discriminative(channels, image_size, own, self._computing) if own.on else None
+            )
             torch.manual_seed(named_seed(config.seed, "lcr"))
             self.screening = Screening(channels, config.lcr) if config.lcr.weight > 0 else None
 
@@ -87,8 +89,7 @@ class PretrainingNetwork(nn.Module):
         if self.discriminative is not None:
             self.discriminative.observe(vectors, maps, slopes)
             pair = self._pair if paired and own.pair_weight > 0 else None
-            with self._computing():
-                found = self.discriminative.terms(vectors[0], views[0], generator, pair)
+            found = self.discriminative.terms(vectors[0], views[0], generator, pair)
             # The decoder learns with weight 1, and gives alpha times its gradient to the backbone.
             loss = loss + found["reconstruction"]
             if "pair" in found:

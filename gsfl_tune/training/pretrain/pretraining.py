@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Iterator
@@ -25,7 +24,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, BackboneError
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
-from gsfl_tune.run import EpochLog, write_text
+from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
@@ -306,11 +305,6 @@ def uses_bf16(config: Config, device: torch.device) -> bool:
     if config.training.precision != "auto":
         return config.training.precision == "bf16"
     return device.type == "cuda" and torch.cuda.is_bf16_supported()
-
-
-def write_records(path: Path, records: list[dict[str, Any]]) -> None:
-    """Writes records as one JSON object a line."""
-    write_text(path, "".join(json.dumps(record) + "\n" for record in records))
 
 
 def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
