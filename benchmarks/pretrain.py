@@ -22,6 +22,7 @@ import argparse
 import json
 import tempfile
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -165,14 +166,17 @@ def few_labels(made: Experiment, weights: str) -> float:
         own = dataset.train_index[labels[dataset.train_index] == label]
         chosen.append(own[: max(1, round(len(own) / 10))])
     train, judged = np.concatenate(chosen), dataset.validation_index
-    probe = tune_probe(
-        features[train],
-        labels[train],
-        features[judged],
-        labels[judged],
-        class_count=dataset.class_count,
-        refit=False,
-    )
+    with warnings.catch_warnings():
+        # scikit-learn takes one image of each class for a regression.
+        warnings.simplefilter("ignore", UserWarning)
+        probe = tune_probe(
+            features[train],
+            labels[train],
+            features[judged],
+            labels[judged],
+            class_count=dataset.class_count,
+            refit=False,
+        )
     metrics = classification_metrics(probe.validation_logits, labels[judged])
     return round(float(metrics["accuracy"]), 6)
 
