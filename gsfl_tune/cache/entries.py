@@ -19,7 +19,7 @@ from gsfl_tune.experiment.units import decimal_size
 
 # The folders of a cache. Nothing outside of them is ever evicted.
 KINDS = (
-    *("decoded", "features", "prefix", "projections", "groups", "teachers"),
+    *("decoded", "features", "prefix", "projections", "groups", "teachers", "pretrained"),
     *("remote", "digests", "looks", "splits"),
 )
 

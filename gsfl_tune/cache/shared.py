@@ -7,7 +7,10 @@ from pathlib import Path
 from typing import Protocol
 
 # What costs time to compute. Copies of remote files and digests are each node's own.
-SHARED_KINDS = ("decoded", "features", "prefix", "projections", "groups", "teachers")
+SHARED_KINDS = (
+    *("decoded", "features", "prefix", "projections", "groups", "teachers"),
+    "pretrained",
+)
 
 Build = Callable[[Path], None]
 

@@ -22,6 +22,7 @@ from gsfl_tune.cli.export import Export
 from gsfl_tune.cli.init import Init
 from gsfl_tune.cli.logs import Logs
 from gsfl_tune.cli.predict import Predict
+from gsfl_tune.cli.pretrain import Pretrain
 from gsfl_tune.cli.push import Push
 from gsfl_tune.cli.report import Report
 from gsfl_tune.cli.results import Results
@@ -45,6 +46,7 @@ COMMANDS: list[type[Command]] = [
     Check,
     Schema,
     Data,
+    Pretrain,
     Train,
     Search,
     Results,

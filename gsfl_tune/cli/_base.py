@@ -123,6 +123,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
     from gsfl_tune.run.storage import storage_problem
     from gsfl_tune.training.caches.teacher import teacher_problem
     from gsfl_tune.training.optim import optimizer_problem
+    from gsfl_tune.training.pretrain import lightly_problem
 
     return Experiment.load(
         args.file,
@@ -135,6 +136,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
             "training.finetune.optimizer": optimizer_problem,
             "storage": storage_problem,
             "training.teacher": teacher_problem,
+            "training.pretrain": lambda wanted: lightly_problem() if wanted else None,
             **_plugin_checks(),
         },
     )

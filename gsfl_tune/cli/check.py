@@ -177,6 +177,7 @@ def _print_cost(experiment: Experiment, console: Console, images: int | None) ->
     rows = {
         **_amount(experiment, cost, note),
         "a trial": _dearest(assumed),
+        **_pretraining(assumed, cost.trials),
         "features": _features(assumed, images),
         "memory": f"{binary_size(model.bytes)} of {binary_size(available)} {whose} for the weights "
         "and optimiser state of the largest model; activations need more",
@@ -242,6 +243,21 @@ def _dearest(experiment: Experiment) -> str:
     if training.finetune.epochs:
         parts.append(f"blocks {training.finetune.blocks}")
     return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
+
+
+def _pretraining(experiment: Experiment, trials: int) -> dict[str, str]:
+    """Describes what is learned without labels in front of the trials."""
+    from gsfl_tune.training.pricing.pretraining import pretraining_price
+
+    price = pretraining_price(experiment, trials)
+    if price is None:
+        return {}
+    tera = 1000 * price.epochs * price.operations / 1e12
+    many = f"up to {price.count:,} of" if price.count > 1 else "1 of"
+    return {
+        "pretraining": f"{many} {price.epochs:,} epochs, {tera:,.3g} TFLOP each for 1,000 images "
+        f"({price.backbone}, {price.image_size} px); trials with the same one share it"
+    }
 
 
 def _features(experiment: Experiment, images: int | None) -> str:

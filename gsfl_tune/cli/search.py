@@ -110,7 +110,7 @@ class Search(Command):
         from gsfl_tune.search.observers.terminal import Progress
 
         # Shows activity from here on, as loading PyTorch and Ray takes seconds too.
-        with Progress() as progress, _stoppable() as stop_if_asked:
+        with Progress() as progress, stoppable() as stop_if_asked:
             with activity("reading the experiment, loading PyTorch"):
                 if names_images(args.file):
                     experiment = experiment_of_images(args, progress.notice)
@@ -206,7 +206,7 @@ class Search(Command):
 
 
 @contextmanager
-def _stoppable() -> Iterator[Callable[[], None]]:
+def stoppable() -> Iterator[Callable[[], None]]:
     """Handles Ctrl-C and SIGTERM at any stage of the search, and confirms them at once.
 
     While trials run, the search handles them itself (`gsfl_tune.search.control.interrupt`).

@@ -145,17 +145,17 @@ class Dataset:
     @functools.cached_property
     def pool(self) -> DecodedImages:
         """Returns training and validation images."""
-        return self._view(self._pool_positions(), separate_test=False)
+        return self.view(self._pool_positions(), separate_test=False)
 
     @functools.cached_property
     def test(self) -> DecodedImages:
         """Returns test images, which are decoded or opened at the first access."""
-        return self._view(self._test_positions(), separate_test=self.given_test)
+        return self.view(self._test_positions(), separate_test=self.given_test)
 
     @functools.cached_property
     def dropped(self) -> DecodedImages:
         """Returns images left out because a given part has copies of them."""
-        return self._view(self.split.dropped, separate_test=False)
+        return self.view(self.split.dropped, separate_test=False)
 
     @functools.cached_property
     def train_index(self) -> np.ndarray:
@@ -382,7 +382,7 @@ class Dataset:
     def _pool_positions(self) -> np.ndarray:
         return np.sort(np.concatenate([self.split.train, self.split.validation]))
 
-    def _view(self, positions: np.ndarray, *, separate_test: bool) -> DecodedImages:
+    def view(self, positions: np.ndarray, *, separate_test: bool = False) -> DecodedImages:
         """Returns readable images at ascending positions of the list, all of them in one file."""
         file, listed = self._files.open(separate_test=separate_test)
         samples = [self._source.samples[position] for position in positions.tolist()]

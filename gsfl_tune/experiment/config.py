@@ -34,6 +34,7 @@ from gsfl_tune.experiment.methods import (
     TwoViewsConfig,
 )
 from gsfl_tune.experiment.names import Automatic, Named
+from gsfl_tune.experiment.pretrain_config import PretrainConfig
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
 
@@ -297,6 +298,11 @@ class FinetuneStageConfig(OptimizerConfig):
 class TrainingConfig(Section):
     """Training of one trial: two stages and their common settings."""
 
+    pretrain: bool = Field(
+        False,
+        description="Learn the backbone's weights without labels first, as the section `pretrain` "
+        "says; trials with the same pretraining share its result.",
+    )
     head: HeadStageConfig = Field(default_factory=HeadStageConfig, description="Stage one.")
     finetune: FinetuneStageConfig = Field(
         default_factory=FinetuneStageConfig, description="Stage two."
@@ -364,6 +370,7 @@ class Config(Section):
     data: DataConfig
     model: ModelConfig = Field(default_factory=ModelConfig)
     loss: LossConfig = Field(default_factory=LossConfig)
+    pretrain: PretrainConfig = Field(default_factory=PretrainConfig)
     training: TrainingConfig = Field(default_factory=TrainingConfig)
     search: SearchConfig = Field(default_factory=SearchConfig)
 

@@ -209,7 +209,8 @@ class DataConfig(Section):
     unlabelled: str | list[str] | None = Field(
         None,
         description="Folder, pattern, or Parquet file(s) of images without labels, for "
-        "`training.method: fixmatch`; copies of validation and test images are left out.",
+        "`training.method: fixmatch` and `pretrain`; copies of validation and test images are left "
+        "out.",
     )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."

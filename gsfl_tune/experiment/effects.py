@@ -23,6 +23,11 @@ _ENCODER = {"model.head": Condition(("gsfl", "plain"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
 _VIEWS = {"data.views": _POSITIVE}
+_PRETRAIN = {"training.pretrain": Condition((True,))}
+_DECODED = [
+    {**_PRETRAIN, f"pretrain.discriminative.{name}_weight": _POSITIVE}
+    for name in ("pair", "reconstruction")
+]
 _COUNTED = Condition(("kmeans", "spectral", "agglomerative", "random"))
 
 
@@ -72,6 +77,27 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         for name in FINETUNE_METHODS
     },
     "training.teacher": [_of_term("distill")],
+    "pretrain.": [_PRETRAIN],
+    "pretrain.augment.": [_PRETRAIN],
+    "pretrain.momentum": [{**_PRETRAIN, "pretrain.optimizer": _SGD}],
+    "pretrain.temperature": [{**_PRETRAIN, "pretrain.method": Condition(("moco", "dino"))}],
+    "pretrain.queue": [{**_PRETRAIN, "pretrain.method": Condition(("moco",))}],
+    "pretrain.teacher_momentum": [
+        {**_PRETRAIN, "pretrain.method": Condition(("moco", "byol", "dino"))}
+    ],
+    **{
+        f"pretrain.{name}": [{**_PRETRAIN, "pretrain.method": Condition(("dino",))}]
+        for name in ("teacher_temperature", "prototypes")
+    },
+    "pretrain.sketch_weight": [{**_PRETRAIN, "pretrain.method": Condition(("lejepa",))}],
+    "pretrain.discriminative.": _DECODED,
+    "pretrain.discriminative.pair_weight": [_PRETRAIN],
+    "pretrain.discriminative.reconstruction_weight": [_PRETRAIN],
+    "pretrain.discriminative.strength": [
+        {**each, "pretrain.discriminative.perturbation": Condition(("noise",))} for each in _DECODED
+    ],
+    "pretrain.lcr.": [{**_PRETRAIN, "pretrain.lcr.weight": _POSITIVE}],
+    "pretrain.lcr.weight": [_PRETRAIN],
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.head.min_learning_rate": [{**_HEAD, "training.head.schedule": _COSINE}],

@@ -32,6 +32,8 @@ _NEVER_SEARCHED = {
     "storage": "all trials of a run are kept in one place",
     "model.licenses": "what may be used is the same for all trials",
     "training.seed": "seeds belong to the protocol (search.final_seeds)",
+    "pretrain.seed": "seeds belong to the protocol (search.final_seeds)",
+    "pretrain.evaluate_every": "it changes nothing of the result",
 }
 _SEARCHED_DATA = ("data.image_size", "data.eval_image_size", "data.fit")
 

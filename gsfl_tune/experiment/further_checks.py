@@ -7,6 +7,7 @@ from typing import Any
 
 from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.fields import MISSING
+from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
 from gsfl_tune.plugins import BUILT_IN
 
@@ -24,6 +25,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space)
+    yield from pretraining_problems(space)
 
 
 def _values(space: Space, path: str) -> list[Any]:

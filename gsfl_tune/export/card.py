@@ -288,7 +288,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         if stage["epochs"]
     ]
     lines = [
-        f"- Pretrained weights: {_weights(model['weights'])}.",
+        f"- Pretrained weights: {_weights(model['weights'])}{_unlabelled(config)}.",
         f"- Stages: {'; '.join(stages)}.",
         f"- Head: {_encoder(model)}feature scale {model['feature_scale']:.3g}.",
     ]
@@ -314,6 +314,14 @@ def _images(config: Mapping[str, Any]) -> str:
     if not shots:
         return "training and validation images"
     return f"{shots} training image{'s' * (shots > 1)} of each class"
+
+
+def _unlabelled(config: Mapping[str, Any]) -> str:
+    """Says what the backbone learned without labels, if anything."""
+    if not config["training"].get("pretrain"):
+        return ""
+    own = config["pretrain"]
+    return f"; then {own['epochs']} epochs of {own['method']} on the training images without labels"
 
 
 def _weights(weights: str) -> str:

@@ -17,6 +17,7 @@ from gsfl_tune.issues.labels import fold_units, judgement, out_of_fold, wrong_la
 from gsfl_tune.issues.outliers import outliers
 from gsfl_tune.issues.pixels import measure, odd_pixels
 from gsfl_tune.training import Workspace
+from gsfl_tune.training.pretrain import without_pretraining
 from gsfl_tune.training.workspace import resolve_device
 
 LEFT_OUT = "left out"
@@ -33,6 +34,8 @@ def find_issues(dataset: Dataset, config: Config, *, use_features: bool = True) 
     Raises:
         UserError: If the weights of the backbone are not available.
     """
+    # As it is before any training.
+    config = without_pretraining(config)
     # First, so that missing weights are reported before the long checks.
     workspace = _workspace(dataset, config) if use_features else None
     images = listed_images(dataset)

@@ -36,6 +36,7 @@ _LATER = (
     "training.balanced_sampling",
     "training.teacher",
     "training.method",
+    "training.pretrain",
     "training.head.mixup",
     "training.finetune.mixup",
     "training.finetune.cutmix",
@@ -71,6 +72,9 @@ def fingerprint(
     if not placed:
         for name in _PLACE:
             del dumped["data"][name]
+    # Without it nothing of the section is used.
+    if not config.training.pretrain:
+        del dumped["pretrain"]
     # What may be used changes nothing about what is used.
     del dumped["model"]["licenses"]
     # Settings of unused loss terms do not matter.

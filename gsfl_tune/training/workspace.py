@@ -35,6 +35,7 @@ from gsfl_tune.training.caches.features import (
 )
 from gsfl_tune.training.caches.open_files import allow_open_files
 from gsfl_tune.training.caches.teacher import Teacher, seen_by
+from gsfl_tune.training.pretrain import pretrained_backbone, pretraining_settings
 
 _FROM_FEATURES = ("kmeans", "spectral", "agglomerative")
 
@@ -54,7 +55,7 @@ class Workspace:
         self.dataset = dataset
         self.cache_dir = cache_dir or cache_directory()
         self.device = device or resolve_device("auto")
-        self._backbones: dict[tuple[str, str, Reads], Backbone] = {}
+        self._backbones: dict[tuple[str, str, Reads, str], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
         # For one recipe only; mapping files again for another one is fast.
         self._recipe: tuple[object, ...] = ()
@@ -88,18 +89,27 @@ class Workspace:
     def backbone(self, config: Config) -> Backbone:
         """Returns the pretrained backbone, which is shared: do not train it, see `new_backbone`.
 
+        With ``training.pretrain`` its weights are learned without labels first, once a node.
+
         Raises:
-            UserError: If its weights are not available, or have a licence that is not allowed.
+            UserError: If its weights are not available or cannot be learned, or have a licence
+                that is not allowed.
         """
         reads = FeatureRecipe.of(config).reads
-        key = (config.model.backbone, config.model.weights, reads)
+        name, weights = config.model.backbone, config.model.weights
+        learned = _pretraining(config)
+        key = (name, weights, reads, learned)
         if key not in self._backbones:
             allowed = config.model.licenses
-            if allowed is not None and (problem := licence_problem(*key[:2], allowed)):
+            if allowed is not None and (problem := licence_problem(name, weights, allowed)):
                 raise UserError(f"model.backbone: {problem}")
             try:
-                with activity(f"loading {key[0]}"):
-                    backbone = create_backbone(*key[:2], reads=reads)
+                with activity(f"loading {name}"):
+                    if learned:
+                        where = (self.cache_dir, resolve_device(config.training.device))
+                        backbone = pretrained_backbone(config, self.dataset, *where, reads)
+                    else:
+                        backbone = create_backbone(name, weights, reads=reads)
             except WeightsError as error:
                 raise UserError(f"model.weights: {error}") from error
             except BackboneError as error:
@@ -191,7 +201,7 @@ class Workspace:
     def _mapped(self, config: Config, part: str, view: View | None) -> torch.Tensor:
         precision = config.training.cache_precision
         augment = config.data.augment if config.data.views else None
-        recipe = (FeatureRecipe.of(config), precision, augment)
+        recipe = (FeatureRecipe.of(config), precision, augment, _pretraining(config))
         if recipe != self._recipe:
             self._recipe = recipe
             self._tensors.clear()
@@ -306,6 +316,11 @@ class Workspace:
             return load_taxonomy(Path(settings.taxonomy), self.dataset.classes)
         except ValueError as error:
             raise UserError(f"model.groups.taxonomy: {error}") from error
+
+
+def _pretraining(config: Config) -> str:
+    """Returns a name for what the backbone learned without labels; empty for nothing."""
+    return digest(pretraining_settings(config)) if config.training.pretrain else ""
 
 
 def resolve_device(name: str) -> torch.device:

@@ -8,8 +8,8 @@ from gsfl_tune.experiment import Experiment, ExperimentError
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 EXPECTED = [
-    "aircraft", "cars", "cub200", "flowers102", "frozen_head", "image_folder", "pets", "typefaces",
-    "wide",
+    "aircraft", "cars", "cub200", "flowers102", "frozen_head", "image_folder", "pets",
+    "pretrain", "typefaces", "wide",
 ]  # fmt: skip
 SEARCHED_EVERYWHERE = [
     "model.groups.count",

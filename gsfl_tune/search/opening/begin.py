@@ -13,7 +13,8 @@ from pathlib import Path
 import optuna
 from optuna.trial import FrozenTrial, TrialState
 
-from gsfl_tune.experiment import Experiment, ExperimentError
+from gsfl_tune.data.contrast import images_without_labels
+from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import BackboneError, WeightsError, create_backbone, pooling_class
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
@@ -28,6 +29,7 @@ from gsfl_tune.search.study.reconcile import refuse_changes
 from gsfl_tune.search.study.warm_start import earlier_trials
 from gsfl_tune.training import Workspace, resolve_device
 from gsfl_tune.training.fit_precision import refuse_slow_bf16
+from gsfl_tune.training.pretrain import without_pretraining
 from gsfl_tune.training.pricing.cost import pretrained, teachers
 from gsfl_tune.training.pricing.problems import cost_problems
 
@@ -195,7 +197,9 @@ def refuse_what_fails_later(
             case = {"training.teacher": str(path), "loss.distill.weight": largest, "data.fit": fit}
             for line in workspace.teacher_notices(experiment.fixed(case).defaults()):
                 notice(line)
-    workspace.backbone(own)
+    _refuse_pretraining(experiment, workspace)
+    # A pretraining is the work of a trial.
+    workspace.backbone(without_pretraining(own))
     if address or os.environ.get("RAY_ADDRESS"):
         return
     for device in experiment.values("training.device"):
@@ -211,6 +215,16 @@ def refuse_what_fails_later(
             raise UserError(f"model.weights: {error}") from error
         except BackboneError as error:
             raise UserError(f"model.backbone: {error}") from error
+
+
+def _refuse_pretraining(experiment: Experiment, workspace: Workspace) -> None:
+    """Refuses batches of a pretraining that are larger than the number of its images."""
+    if True not in experiment.values("training.pretrain"):
+        return
+    count, path = len(images_without_labels(workspace.dataset)), "pretrain.batch_size"
+    if (largest := max(experiment.values(path))) > count:
+        message = f"found {largest} for {count:,} images, allowed at most their number"
+        raise ExperimentError([Problem(*experiment.locate(path, largest), path, message)])
 
 
 def _tried(run: RunDirectory, name: StudyName, trial: FrozenTrial) -> bool:

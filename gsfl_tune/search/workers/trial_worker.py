@@ -180,8 +180,8 @@ class TrialWorker:
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
             (reduction**k), ``epoch``, the objective and ``checkpoint_seconds``, and (JSON: Ray
-            flattens mappings) ``others`` and, once measured, ``latency``; or ``failed`` (a reason); or
-            ``environment`` (a reason outside of the configuration: the trial can be continued);
+            flattens mappings) ``others`` and, once measured, ``latency``; or ``failed`` (a reason);
+            or ``environment`` (a reason outside of the configuration: the trial can be continued);
             or ``interrupted``. Besides ``batch_halved`` where the trial ran out of memory and
             trains its batches in two parts, ``storage`` where that had problems, and ``measured``
             (JSON): epochs and their seconds by stage, without preparation for all trials.

@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.distributions import Categorical, Integer
 from gsfl_tune.experiment.fields import leaves
 from gsfl_tune.models import pooling_class
 from gsfl_tune.training.pricing.cost import search_cost
+from gsfl_tune.training.pricing.pretraining import pretrainings
+from gsfl_tune.training.pricing.values import values_of
 
 
 def feature_passes(experiment: Experiment) -> tuple[int, int]:
@@ -25,7 +26,7 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
         paths += ["model.pooling_channels", "model.pooling_dim"]
     if any(pooling.takes_power for pooling in poolings):
         paths.append("model.gem_power")
-    recipes = math.prod(_values_of(experiment, path) for path in paths)
+    recipes = math.prod(values_of(experiment, path) for path in paths) * pretrainings(experiment)
     views = experiment.defaults().data.views
     # Before a finetune stage the head trains on images as they are.
     heads = max(experiment.values("training.head.epochs")) > 0
@@ -37,21 +38,4 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
 def strengths(experiment: Experiment) -> float:
     """Counts the augmentation strengths of a space; each has its own views."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
-    return math.prod(_values_of(experiment, path) for path in augment)
-
-
-def _values_of(experiment: Experiment, path: str) -> float:
-    """Counts the values that a leaf can take; infinite for a range of floats."""
-    count = 0.0
-    for item in experiment.space.possible(path):
-        if isinstance(item, tuple):
-            count += 1
-        elif isinstance(item, Categorical):
-            count += len(item.choices)
-        elif isinstance(item, Integer):
-            count += (item.high - item.low) // item.step + 1
-        elif item.step is not None or item.low == item.high:
-            count += round((item.high - item.low) / (item.step or 1)) + 1
-        else:
-            return math.inf
-    return count
+    return math.prod(values_of(experiment, path) for path in augment)

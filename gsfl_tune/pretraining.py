@@ -1,0 +1,233 @@
+"""Learning of a backbone's weights without labels, judged by epoch: ``gsfl-tune pretrain``."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data import Dataset
+from gsfl_tune.data.contrast import images_without_labels
+from gsfl_tune.evidence.representation import (
+    LabelledFeatures,
+    neighbour_notices,
+    representation_metrics,
+    retrieval_notices,
+)
+from gsfl_tune.experiment import Experiment, UserError
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.metrics import VALIDATION, keyed
+from gsfl_tune.run import EpochLog, RunDirectory, read_json, whole_file, write_json, write_text
+from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.training import CheckpointError, resolve_device
+from gsfl_tune.training.pretrain import (
+    Pretraining,
+    acquire_weights,
+    pretraining_settings,
+    starting_backbone,
+)
+from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
+
+WEIGHTS_FILE = "backbone.safetensors"
+_FACTS_FILE = "pretrain.json"
+
+Notice = Callable[[str], None]
+OnRecord = Callable[[dict[str, Any]], None]
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """Describes the result.
+
+    Attributes:
+        weights: File of the backbone's weights, for ``model.weights``.
+        records: Records of the epochs, the first one of the backbone before any.
+        computed: Whether it was trained now; else it came from the cache.
+    """
+
+    weights: Path
+    records: list[dict[str, Any]]
+    computed: bool
+
+
+def pretrain(
+    experiment: Experiment,
+    directory: Path,
+    *,
+    resume: bool = False,
+    cache_dir: Path | None = None,
+    on_record: OnRecord = lambda record: None,
+    notice: Notice = lambda line: None,
+) -> Pretrained:
+    """Learns the weights of an experiment's backbone without labels.
+
+    Args:
+        experiment: The experiment; its distributions take their defaults.
+        directory: Where weights, ``epochs.jsonl`` and the checkpoint go.
+        resume: Whether to continue what is in the directory.
+        cache_dir: Root of the node's caches.
+        on_record: Called with the record of every epoch.
+        notice: Called with what people must know.
+
+    Raises:
+        UserError: If the data or the settings cannot be used, or the directory holds another
+            pretraining.
+        PretrainingFailed: If the loss was not finite, or the representations collapsed.
+    """
+    config = experiment.defaults()
+    facts = _open_directory(directory, config, resume)
+    workspace = open_workspace(experiment, cache_dir)
+    dataset = workspace.dataset
+    images = images_without_labels(dataset)
+    for line in dataset.notices:
+        notice(line)
+    notice(f"{len(images):,} images to learn from: the training part{_further(dataset)}")
+    judged = np.asarray(dataset.pool.labels)[dataset.validation_index]
+    for line in (*neighbour_notices(len(dataset.train_index)), *retrieval_notices(judged)):
+        notice(line)
+    if facts.get("images", images.digest) != images.digest:
+        raise UserError(
+            f"{directory}: holds a pretraining on other images, allowed with --resume are the same "
+            "ones; another --run-dir begins anew"
+        )
+    RunDirectory(directory).path.mkdir(parents=True, exist_ok=True)
+    write_text(RunDirectory(directory).experiment_file, experiment.to_yaml())
+    settings = _settings(config)
+    write_json(directory / _FACTS_FILE, {"settings": settings, "images": images.digest})
+    log, computed = EpochLog(directory / EPOCHS_FILE), False
+
+    def train(training: Pretraining) -> None:
+        nonlocal computed
+        computed = True
+        try:
+            found = training.restore()
+        except CheckpointError as error:
+            raise broken_checkpoint(error) from error
+        if not found:
+            first = {"epoch": 0, **_judged(training, dataset)}
+            training.log.append(first)
+        for record in log.read():
+            on_record(record)
+        while not training.finished:
+            record = training.run_epoch()
+            number = record["epoch"]
+            if training.finished or number % training.config.evaluate_every == 0:
+                screened = training.network.screening is not None
+                record |= _judged(training, dataset, with_screened=screened)
+            training.record(record)
+            on_record(record)
+
+    device = resolve_device(config.training.device)
+    lock, key = acquire_weights(config, images, workspace.cache_dir, device, train, directory)
+    target = directory / WEIGHTS_FILE
+    with lock as path:
+        with whole_file(target) as temporary:
+            shutil.copyfile(path, temporary)
+        if not computed:
+            notice("the same pretraining was done before: its weights come from the cache")
+            if not _complete(log, config):
+                _judge_file(config, images, dataset, path, key, log, on_record)
+            else:
+                for record in log.read():
+                    on_record(record)
+    return Pretrained(target, log.read(), computed)
+
+
+def _judge_file(
+    config: Config,
+    images: Any,
+    dataset: Dataset,
+    path: Path,
+    key: str,
+    log: EpochLog,
+    on_record: OnRecord,
+) -> None:
+    """Records what weights of the cache are worth, before and after; epochs are not known."""
+    log.truncate(-1)
+    device = resolve_device(config.training.device)
+    last = config.pretrain.epochs
+    for epoch, weights in ((0, config.model.weights), (last, str(path))):
+        model = config.model.model_copy(update={"weights": weights})
+        backbone = starting_backbone(config.model_copy(update={"model": model}))
+        training = Pretraining(config, backbone, images, log.path.parent, key=key, device=device)
+        record = {"epoch": epoch, **_judged(training, dataset)}
+        log.append(record)
+        on_record(record)
+
+
+def _judged(
+    training: Pretraining, dataset: Dataset, *, with_screened: bool = False
+) -> dict[str, float]:
+    """Evaluates the present weights on the validation part.
+
+    Args:
+        training: Has the weights.
+        dataset: Has the images.
+        with_screened: Whether also with places weighted by the screening head.
+    """
+    pool = dataset.pool
+    found: dict[str, float] = {}
+    for screened in [False, True] if with_screened else [False]:
+        parts = [
+            LabelledFeatures(
+                training.features(pool, index, screened=screened), np.asarray(pool.labels)[index]
+            )
+            for index in (dataset.train_index, dataset.validation_index)
+        ]
+        with activity("judging the representation"):
+            metrics = representation_metrics(parts[0], parts[1], dataset.class_count)
+        rounded = {name: round(value, 6) for name, value in metrics.items()}
+        found |= keyed(f"{VALIDATION}/screened" if screened else VALIDATION, rounded)
+    return found
+
+
+def _settings(config: Config) -> dict[str, Any]:
+    """Returns what must not change in a resume, as JSON gives it back."""
+    model = {"backbone": config.model.backbone, "weights": config.model.weights}
+    return {**pretraining_settings(config), **model}
+
+
+def _open_directory(directory: Path, config: Config, resume: bool) -> dict[str, Any]:
+    file = directory / _FACTS_FILE
+    if not file.exists():
+        if resume:
+            raise UserError(f"{directory}: found no pretraining, allowed without --resume")
+        return {}
+    if not resume:
+        raise UserError(
+            f"{directory}: found a pretraining, allowed with --resume, or another --run-dir"
+        )
+    facts: dict[str, Any] = read_json(file)
+    known, now = facts["settings"], _settings(config)
+    lines = [
+        f"  {name}: was {known.get(name, 'nothing')}, found {now.get(name, 'nothing')}"
+        for name in sorted({*known, *now})
+        if known.get(name) != now.get(name)
+    ]
+    if lines:
+        raise UserError(
+            "\n".join([f"{directory}: the settings are not those that began this run", *lines])
+        )
+    return facts
+
+
+def _complete(log: EpochLog, config: Config) -> bool:
+    records = log.read()
+    last = records[-1] if records else {"epoch": -1}
+    judged = any(name.startswith(VALIDATION) for name in last)
+    return bool(last["epoch"] == config.pretrain.epochs and judged)
+
+
+def _further(dataset: Dataset) -> str:
+    spare, other = len(dataset.split.spare), dataset.unlabelled
+    words = []
+    if spare:
+        words.append(f"{spare:,} that data.shots leaves without a label")
+    if other is not None:
+        words.append(f"{len(other):,} of data.unlabelled")
+    return f" ({', '.join(words)})" if words else ""

@@ -1,0 +1,334 @@
+"""Self-supervised methods: heads and losses of lightly around a backbone's representation."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.pretrain_config import PretrainConfig
+
+Vectors = Sequence[Tensor]
+
+
+class Base(nn.Module, ABC):
+    """Compares the representations of two views of every image.
+
+    Args:
+        channels: Size C of a representation.
+        config: Section ``pretrain``.
+        images: Number of images.
+
+    Attributes:
+        shown: Views that the backbone sees, 0 and 1.
+        taught: Views that the averaged network sees; empty for methods without one.
+    """
+
+    shown: tuple[int, ...] = (0, 1)
+    taught: tuple[int, ...] = ()
+
+    def __init__(self, channels: int, config: PretrainConfig, images: int) -> None:
+        super().__init__()
+        self.config = config
+        self.channels = channels
+        self.images = images
+        self.build()
+
+    @abstractmethod
+    def build(self) -> None:
+        """Makes heads and losses."""
+
+    @abstractmethod
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes the loss, a mean over the images of a batch.
+
+        Args:
+            views: Representations (B, C) of the views in `shown`.
+            taught: The averaged network's, without gradient, of the views in `taught`.
+        """
+
+    def momentum(self, progress: float) -> float:
+        """Returns the decay of the averaged network.
+
+        Args:
+            progress: Share of the steps that are done, 0 to 1.
+        """
+        return self.config.teacher_momentum
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Lists heads with their averages."""
+        return []
+
+    def after_backward(self, epoch: int) -> None:
+        """Changes gradients before an update; `epoch` counts from 0."""
+
+
+class SimSiam(Base):
+    """Predicts one view from the other, whose gradient is stopped.
+
+    Source: Chen and He, "Exploring Simple Siamese Representation Learning", CVPR 2021, equation 2.
+    """
+
+    def build(self) -> None:
+        """Makes projection and prediction heads."""
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules import SimSiamPredictionHead, SimSiamProjectionHead
+
+        hidden, out = self.config.hidden_dim, self.config.projection_dim
+        self.project = SimSiamProjectionHead(self.channels, hidden, out)
+        self.predict = SimSiamPredictionHead(out, max(2, out // 4), out)
+        self.compare = NegativeCosineSimilarity()
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes half the sum of both negative cosines."""
+        one, other = (self.project(view) for view in views)
+        first = self.compare(self.predict(one), other.detach())
+        second = self.compare(self.predict(other), one.detach())
+        return 0.5 * (first + second)
+
+
+class Byol(Base):
+    """Predicts the averaged network's projection of the other view.
+
+    Source: Grill et al., "Bootstrap Your Own Latent", NeurIPS 2020, equation 2; up to a constant
+    and a factor, negative cosines.
+    """
+
+    taught = (0, 1)
+
+    def build(self) -> None:
+        """Makes heads, and the average of the projection head."""
+        from lightly.loss import NegativeCosineSimilarity
+        from lightly.models.modules import BYOLPredictionHead, BYOLProjectionHead
+
+        hidden, out = self.config.hidden_dim, self.config.projection_dim
+        self.project = BYOLProjectionHead(self.channels, hidden, out)
+        self.teach = BYOLProjectionHead(self.channels, hidden, out)
+        self.predict = BYOLPredictionHead(out, hidden, out)
+        self.compare = NegativeCosineSimilarity()
+        start_average(self.project, self.teach)
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes half the sum of both negative cosines."""
+        one, other = (self.predict(self.project(view)) for view in views)
+        with torch.no_grad():
+            first, second = (self.teach(view) for view in taught)
+        return 0.5 * (self.compare(one, second) + self.compare(other, first))
+
+    def momentum(self, progress: float) -> float:
+        """Returns the decay, which rises to 1 as half a cosine."""
+        return rising(self.config.teacher_momentum, progress)
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Lists the projection head with its average."""
+        return [(self.project, self.teach)]
+
+
+class Moco(Base):
+    """Finds the averaged network's projection of the other view among those of earlier images.
+
+    Source: Chen et al., "Improved Baselines with Momentum Contrastive Learning" (MoCo v2),
+    arXiv 2003.04297; the first view is the query, the second one the key.
+    """
+
+    shown = (0,)
+    taught = (1,)
+
+    def build(self) -> None:
+        """Makes heads and the queue."""
+        from lightly.loss import NTXentLoss
+        from lightly.models.modules import MoCoProjectionHead
+
+        config = self.config
+        hidden, out = config.hidden_dim, config.projection_dim
+        self.project = MoCoProjectionHead(self.channels, hidden, out)
+        self.teach = MoCoProjectionHead(self.channels, hidden, out)
+        start_average(self.project, self.teach)
+        self.compare = NTXentLoss(
+            temperature=config.temperature or 0.2,
+            memory_bank_size=(min(config.queue, self.images), out),
+        )
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes the cross-entropy of the key among the queue; the keys join it."""
+        with torch.no_grad():
+            key = self.teach(taught[0])
+        loss: Tensor = self.compare(self.project(views[0]), key)
+        return loss
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Lists the projection head with its average."""
+        return [(self.project, self.teach)]
+
+
+class VicReg(Base):
+    """Keeps the variance of every dimension, and dimensions apart.
+
+    Source: Bardes et al., "VICReg", ICLR 2022, equation 6 with weights 25, 25 and 1.
+    """
+
+    def build(self) -> None:
+        """Makes the projection head."""
+        from lightly.loss import VICRegLoss
+        from lightly.models.modules import BarlowTwinsProjectionHead
+
+        config = self.config
+        # VICReg's expander has the layers of this head.
+        self.project = BarlowTwinsProjectionHead(
+            self.channels, config.hidden_dim, config.projection_dim
+        )
+        self.compare = VICRegLoss()
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes the sum of invariance, variance and covariance."""
+        loss: Tensor = self.compare(*(self.project(view) for view in views))
+        return loss
+
+
+class Dino(Base):
+    """Learns the averaged network's distribution over prototypes of the other view.
+
+    Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021;
+    with two views, without small crops.
+    """
+
+    taught = (0, 1)
+
+    def build(self) -> None:
+        """Makes heads and the centre."""
+        from lightly.loss import DINOLoss
+        from lightly.models.modules import DINOProjectionHead
+
+        config = self.config
+
+        def head() -> Any:
+            return DINOProjectionHead(
+                self.channels,
+                config.hidden_dim,
+                config.projection_dim,
+                config.prototypes,
+                freeze_last_layer=1,
+            )
+
+        with warnings.catch_warnings():
+            # Of torch, about how lightly normalises weights.
+            warnings.simplefilter("ignore", FutureWarning)
+            self.project, self.teach = head(), head()
+        self._head: Any = self.project
+        start_average(self.project, self.teach)
+        self.compare = DINOLoss(
+            output_dim=config.prototypes,
+            warmup_teacher_temp=config.teacher_temperature,
+            teacher_temp=config.teacher_temperature,
+            warmup_teacher_temp_epochs=1,
+            student_temp=config.temperature or 0.1,
+        )
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes the mean of both cross-entropies; the teacher's outputs move the centre."""
+        students = [self.project(view) for view in views]
+        with torch.no_grad():
+            teachers = [self.teach(view) for view in taught]
+        loss: Tensor = self.compare(teachers, students)
+        return loss
+
+    def momentum(self, progress: float) -> float:
+        """Returns the decay, which rises to 1 as half a cosine."""
+        return rising(self.config.teacher_momentum, progress)
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Lists the head with its average."""
+        return [(self.project, self.teach)]
+
+    def after_backward(self, epoch: int) -> None:
+        """Keeps the prototypes as they are in the first epoch."""
+        self._head.cancel_last_layer_gradients(epoch)
+
+
+class LeJepa(Base):
+    """Makes projections of both views alike, and their distribution an isotropic Gaussian.
+
+    Source: Balestriero and LeCun, "LeJEPA", arXiv 2511.08544; with two views, without small crops.
+    """
+
+    def build(self) -> None:
+        """Makes the projection head and the regulariser."""
+        from lightly.loss import SIGReg
+        from lightly.models.modules import LeJEPAProjectionHead
+
+        config = self.config
+        self.project = LeJEPAProjectionHead(self.channels, config.hidden_dim, config.projection_dim)
+        self.gaussian = SIGReg()
+
+    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+        """Computes the weighted mean of the sketched distance and the squared distance."""
+        from lightly.loss.lejepa_loss import lejepa_invariance_loss
+
+        both = torch.stack([self.project(view) for view in views])
+        weight = self.config.sketch_weight
+        apart = lejepa_invariance_loss(all_proj=both, global_proj=both)
+        loss: Tensor = weight * self.gaussian(both) + (1 - weight) * apart
+        return loss
+
+
+BASES: dict[str, type[Base]] = {
+    "simsiam": SimSiam,
+    "byol": Byol,
+    "moco": Moco,
+    "vicreg": VicReg,
+    "dino": Dino,
+    "lejepa": LeJepa,
+}
+
+
+def create_base(channels: int, config: PretrainConfig, images: int) -> Base:
+    """Creates the method of a configuration; for arguments see `Base`.
+
+    Raises:
+        UserError: If lightly is missing.
+    """
+    if problem := lightly_problem():
+        raise UserError(f"pretrain.method: {problem}")
+    return BASES[config.method](channels, config, images)
+
+
+def lightly_problem() -> str | None:
+    """Says what is missing for losses and heads, or None."""
+    if find_spec("lightly") is None:
+        return (
+            "learning without labels needs lightly: run  pip install 'gsfl-tune[ssl]'  or "
+            "pip install --no-deps lightly"
+        )
+    return None
+
+
+@contextmanager
+def unchanged(*modules: nn.Module) -> Iterator[None]:
+    """Keeps the buffers of modules as they are while images pass: queues, centres, statistics."""
+    buffers = [buffer for module in modules for buffer in module.buffers()]
+    kept = [buffer.clone() for buffer in buffers]
+    try:
+        yield
+    finally:
+        for buffer, before in zip(buffers, kept, strict=True):
+            # As data, since the graph may refer to the buffer but not to its values.
+            buffer.data.copy_(before)
+
+
+def start_average(module: nn.Module, average: nn.Module) -> None:
+    """Gives an average the weights of a module, and no gradients."""
+    average.load_state_dict(module.state_dict())
+    average.requires_grad_(False)
+
+
+def rising(start: float, progress: float) -> float:
+    """Returns a decay that rises from `start` to 1 as half a cosine; `progress` is 0 to 1."""
+    return 1 - (1 - start) * (math.cos(math.pi * progress) + 1) / 2

@@ -1,0 +1,194 @@
+"""Pretrained weights in the cache: the same settings and images are trained on once a node."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gsfl_tune.cache.building import acquire
+from gsfl_tune.cache.entries import describe, forget
+from gsfl_tune.cache.locks import ReadLock
+from gsfl_tune.data.contrast import images_without_labels
+from gsfl_tune.data.dataset import Dataset
+from gsfl_tune.data.decoded import DecodedImages
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import (
+    Backbone,
+    BackboneError,
+    Preprocessing,
+    WeightsError,
+    create_backbone,
+    licence_problem,
+    probe,
+)
+from gsfl_tune.training.caches.features import digest
+from gsfl_tune.training.checkpoint import CheckpointError
+from gsfl_tune.training.pretrain.pretraining import Pretraining, PretrainingFailed, uses_bf16
+
+# Part of every key; raise it when the same settings give other weights.
+CODE_VERSION = 1
+
+KIND = "pretrained"
+_SUFFIX = ".safetensors"
+# A folder with the checkpoint of a pretraining that is not finished.
+_UNFINISHED = ".unfinished"
+
+Train = Callable[[Pretraining], None]
+
+
+def without_pretraining(config: Config) -> Config:
+    """Returns a configuration whose backbone has the weights that ``model.weights`` names."""
+    training = config.training.model_copy(update={"pretrain": False})
+    return config.model_copy(update={"training": training})
+
+
+def pretraining_settings(config: Config) -> dict[str, Any]:
+    """Returns the settings of ``pretrain`` that have an effect, by name."""
+    own = config.pretrain
+    found = own.model_dump(exclude={"evaluate_every"})
+    found["image_size"] = own.image_size or config.data.image_size
+    if not own.discriminative.on:
+        del found["discriminative"]
+    if not own.lcr.weight:
+        del found["lcr"]
+    return found
+
+
+def pretraining_digest(
+    config: Config, images: DecodedImages, backbone: Backbone, device: torch.device
+) -> str:
+    """Returns a digest of all that decides the weights of a pretraining.
+
+    Args:
+        config: The configuration.
+        images: What is learned from.
+        backbone: The backbone at its start.
+        device: Where it is trained.
+    """
+    try:
+        package = version("lightly")
+    except PackageNotFoundError:
+        package = ""
+    return digest(
+        "pretrained", CODE_VERSION, package, images.digest, backbone.digest,
+        sorted(pretraining_settings(config).items()), uses_bf16(config, device),
+    )  # fmt: skip
+
+
+def starting_backbone(config: Config) -> Backbone:
+    """Returns the backbone that a pretraining begins with.
+
+    Its inputs are normalised as those of a file of weights, which the result is.
+
+    Raises:
+        UserError: If the backbone or its weights cannot be had, or have a licence that is not
+            allowed.
+    """
+    model = config.model
+    allowed = model.licenses
+    told = (model.backbone, model.weights)
+    if allowed is not None and (problem := licence_problem(*told, allowed)):
+        raise UserError(f"model.backbone: {problem}")
+    try:
+        backbone = create_backbone(model.backbone, model.weights, seed=config.pretrain.seed)
+        facts = probe(model.backbone)
+    except WeightsError as error:
+        raise UserError(f"model.weights: {error}") from error
+    except BackboneError as error:
+        raise UserError(f"model.backbone: {error}") from error
+    backbone.preprocessing = Preprocessing(facts.mean, facts.std)
+    return backbone
+
+
+def acquire_weights(
+    config: Config,
+    images: DecodedImages,
+    cache_dir: Path,
+    device: torch.device,
+    train: Train,
+    directory: Path | None = None,
+) -> tuple[ReadLock, str]:
+    """Takes the weights of a pretraining into use, and trains it if nobody has yet.
+
+    Args:
+        config: The configuration.
+        images: What is learned from.
+        cache_dir: Root of the node's caches.
+        device: Where to train.
+        train: Trains it to its end.
+        directory: Folder of its checkpoint; by default one in the cache, so that a pretraining that
+            was killed goes on where it was.
+
+    Returns:
+        The lock of the file, and the key of the pretraining.
+
+    Raises:
+        UserError: If it cannot begin.
+        PretrainingFailed: If it has no usable result.
+    """
+    backbone = starting_backbone(config)
+    key = pretraining_digest(config, images, backbone, device)
+    unfinished = cache_dir / KIND / f"{key}{_UNFINISHED}"
+    own = config.pretrain
+    what = f"{config.model.backbone}, {own.method}, {own.epochs} epochs, {images.name}"
+
+    def build(path: Path) -> None:
+        where = directory
+        if where is None:
+            where = unfinished
+            where.mkdir(parents=True, exist_ok=True)
+            describe(where, f"{what}, not finished")
+        training = Pretraining(config, backbone, images, where, key=key, device=device)
+        train(training)
+        training.write(path)
+        training.discard()
+
+    lock = acquire(cache_dir / KIND / f"{key}{_SUFFIX}", build, what=what)
+    if unfinished.exists():
+        with contextlib.suppress(OSError):
+            shutil.rmtree(unfinished)
+            forget(unfinished)
+    return lock, key
+
+
+def pretrained_backbone(
+    config: Config, dataset: Dataset, cache_dir: Path, device: torch.device, reads: Any = "map"
+) -> Backbone:
+    """Returns a frozen backbone with the weights of the configuration's pretraining.
+
+    Args:
+        config: The configuration.
+        dataset: Its images.
+        cache_dir: Root of the node's caches.
+        device: Where to train, if it must be.
+        reads: What the pooling reads.
+
+    Raises:
+        UserError: If it cannot be trained, or has no usable result; with the reason.
+    """
+
+    def train(training: Pretraining) -> None:
+        try:
+            training.restore()
+        except CheckpointError:  # nobody could remove it but by hand
+            training.discard()
+        while not training.finished:
+            training.record(training.run_epoch())
+
+    images = images_without_labels(dataset)
+    try:
+        lock, _ = acquire_weights(config, images, cache_dir, device, train)
+    except PretrainingFailed as error:
+        raise UserError(f"pretrain: {error}") from error
+    with lock as path:
+        try:
+            return create_backbone(config.model.backbone, str(path), reads=reads)
+        except (BackboneError, WeightsError) as error:
+            raise UserError(f"training.pretrain: {error}") from error

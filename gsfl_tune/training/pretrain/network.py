@@ -1,0 +1,189 @@
+"""What is trained without labels: a backbone, the heads of a method, and further strategies."""
+
+from __future__ import annotations
+
+import copy
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from gsfl_tune.experiment.pretrain_config import PretrainConfig
+from gsfl_tune.models import Backbone
+from gsfl_tune.training.pretrain.bases import create_base, unchanged
+from gsfl_tune.training.pretrain.discriminative import Discriminative
+from gsfl_tune.training.pretrain.gradcam import gradients
+from gsfl_tune.training.pretrain.screening import Screening
+
+
+class PretrainingNetwork(nn.Module):
+    """Joins everything with weights, and computes the loss of a batch.
+
+    A representation is the mean of the backbone's map over its positions.
+
+    Args:
+        backbone: The backbone, at its start; all of its blocks are trained.
+        config: Section ``pretrain``.
+        image_size: Side of the views in pixels.
+        images: Number of images.
+        autocast: Whether the backbone and the decoder compute in bf16.
+
+    Raises:
+        UserError: If a package is missing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        config: PretrainConfig,
+        image_size: int,
+        images: int,
+        *,
+        autocast: bool = False,
+    ) -> None:
+        super().__init__()
+        self.config = config
+        self.autocast = autocast
+        self.backbone = backbone
+        backbone.train_last("all")
+        channels = backbone.channels
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(named_seed(config.seed, "base"))
+            self.base = create_base(channels, config, images)
+            self.teacher = copy.deepcopy(backbone) if self.base.taught else None
+            if self.teacher is not None:
+                self.teacher.requires_grad_(False)
+            # Seeds of their own: a strategy must not change the method's weights.
+            torch.manual_seed(named_seed(config.seed, "discriminative"))
+            own = config.discriminative
+            self.discriminative = (
+                Discriminative(channels, image_size, own, self._computing) if own.on else None
+            )
+            torch.manual_seed(named_seed(config.seed, "lcr"))
+            self.screening = Screening(channels, config.lcr) if config.lcr.weight > 0 else None
+
+    def terms(
+        self, views: Sequence[Tensor], generator: torch.Generator, *, paired: bool
+    ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
+        """Computes the terms of the loss of a batch.
+
+        Args:
+            views: Two views (B, 3, s, s) of the images.
+            generator: Source of perturbations.
+            paired: Whether pairs of decoded images are used.
+
+        Returns:
+            The sum to be trained; its parts without their weights; and the representations (B, C)
+            of the first view.
+        """
+        config, own = self.config, self.config.discriminative
+        maps = [self._maps(self.backbone, views[place]) for place in self.base.shown]
+        vectors = [each.mean(dim=(2, 3)) for each in maps]
+        base = self.base(vectors, self._taught(views))
+        parts, loss = {"base": base}, base
+        slopes = gradients(base, maps) if self.discriminative or self.screening else []
+        if self.discriminative is not None:
+            self.discriminative.observe(vectors, maps, slopes)
+            pair = self._pair if paired and own.pair_weight > 0 else None
+            found = self.discriminative.terms(vectors[0], views[0], generator, pair)
+            # The decoder learns with weight 1, and gives alpha times its gradient to the backbone.
+            loss = loss + found["reconstruction"]
+            if "pair" in found:
+                loss = loss + own.pair_weight * found["pair"]
+            parts |= found
+        if self.screening is not None:
+            each = [
+                self.screening.divergence(map_, slope)
+                for map_, slope in zip(maps, slopes, strict=True)
+            ]
+            parts["screening"] = torch.stack(each).mean()
+            loss = loss + config.lcr.weight * parts["screening"]
+        return loss, parts, vectors[0].detach()
+
+    def weighted(self, terms: Mapping[str, float]) -> float:
+        """Returns L of means of the terms: base + alpha reconstruction + nu pair + screening."""
+        own = self.config.discriminative
+        weights = {
+            "base": 1.0,
+            "reconstruction": own.reconstruction_weight,
+            "pair": own.pair_weight,
+            "screening": self.config.lcr.weight,
+        }
+        return sum(weights[name] * value for name, value in terms.items())
+
+    @torch.no_grad()
+    def average(self, progress: float) -> None:
+        """Moves the averaged network; `progress` is the share of the steps that are done."""
+        from lightly.models.utils import update_momentum
+
+        if self.teacher is None:
+            return
+        decay = self.base.momentum(progress)
+        for module, mean in ((self.backbone, self.teacher), *self.base.pairs()):
+            update_momentum(module, mean, decay)
+
+    @torch.no_grad()
+    def representation(self, images: Tensor, *, screened: bool = False) -> Tensor:
+        """Returns unit representations (B, C) of images, in the mode of the modules.
+
+        Args:
+            images: (B, 3, s, s), normalised.
+            screened: Whether places are weighted by the screening head.
+        """
+        maps = self._maps(self.backbone, images)
+        if screened:
+            assert self.screening is not None
+            return functional.normalize(self.screening.pool(maps), dim=1)
+        return functional.normalize(maps.mean(dim=(2, 3)), dim=1)
+
+    def _maps(self, backbone: Backbone, images: Tensor) -> Tensor:
+        with self._computing():
+            return backbone(images).float()
+
+    def _computing(self) -> AbstractContextManager[object]:
+        if not self.autocast:
+            return nullcontext()
+        device = next(self.backbone.parameters()).device.type
+        return torch.autocast(device, dtype=torch.bfloat16)
+
+    @torch.no_grad()
+    def _taught(self, views: Sequence[Tensor]) -> list[Tensor]:
+        if self.teacher is None:
+            return []
+        return [self._maps(self.teacher, views[n]).mean(dim=(2, 3)) for n in self.base.taught]
+
+    def _pair(self, one: Tensor, other: Tensor) -> Tensor:
+        """Compares decoded images; statistics, queues and centres stay those of photographs."""
+        kind = self.config.discriminative.pair_loss
+        modules = [self.backbone, self.base, *([self.teacher] if self.teacher is not None else [])]
+        with unchanged(*modules):
+            images = (one, other)
+            if kind == "base":
+                maps = [self._maps(self.backbone, images[place]) for place in self.base.shown]
+                vectors = [each.mean(dim=(2, 3)) for each in maps]
+                loss: Tensor = self.base(vectors, self._taught(images))
+                return loss
+            first, second = (self._maps(self.backbone, each).mean(dim=(2, 3)) for each in images)
+        if kind == "cosine":
+            return (1 - functional.cosine_similarity(first, second)).mean()
+        apart = functional.normalize(first, dim=1) - functional.normalize(second, dim=1)
+        return apart.square().sum(1).mean()
+
+
+def spread(vectors: Tensor) -> Tensor:
+    """Returns the deviation of unit representations, 0 (collapsed) to 1, of vectors (B, C).
+
+    It is the root of the sum of the variances of all dimensions.
+    """
+    unit = functional.normalize(vectors.float(), dim=1)
+    return (unit - unit.mean(0)).square().sum(1).mean().sqrt()
+
+
+def named_seed(seed: int, name: str) -> int:
+    """Makes a seed of its own for each name."""
+    entropy = np.random.SeedSequence([seed, zlib.crc32(name.encode())])
+    return int(entropy.generate_state(1, np.uint64)[0] >> np.uint64(1))

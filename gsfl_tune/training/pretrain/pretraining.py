@@ -1,0 +1,313 @@
+"""Trains a backbone without labels; resumable at every epoch."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from gsfl_tune.activity import activity
+from gsfl_tune.data.augment import center_crop
+from gsfl_tune.data.contrast import ContrastAugment
+from gsfl_tune.data.decoded import DecodedImages
+from gsfl_tune.data.loader import epoch_batches, eval_batches
+from gsfl_tune.data.transforms import Streams
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.models import Backbone, BackboneError
+from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
+from gsfl_tune.run import EpochLog
+from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
+from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
+from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
+from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
+from gsfl_tune.training.pretrain.screening import screening_problem
+from gsfl_tune.training.seeds import mix
+
+_BATCH = 64
+
+
+class PretrainingFailed(Exception):
+    """Raised for a pretraining that cannot be used: its loss or its features; with the reason."""
+
+
+class Pretraining:
+    """Trains a backbone without labels, an epoch at a time.
+
+    The random numbers of an epoch are a function of (seed, epoch), the learning rate is one of the
+    step. So a pretraining resumed from a checkpoint equals one that was not interrupted: bit for
+    bit on a CPU with the same number of threads.
+
+    Args:
+        config: The configuration.
+        backbone: The backbone at its start; it is trained.
+        images: What is learned from.
+        directory: Folder of ``epochs.jsonl`` and ``checkpoint.pt``.
+        key: Name of the pretraining: digest of all that decides its result.
+        device: Where to train.
+
+    Attributes:
+        network: Everything with weights.
+        epoch: Number of trained epochs.
+
+    Raises:
+        UserError: If there are fewer images than a batch takes, both views of an image would be the
+            same, the backbone cannot take their size, or a package is missing.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        backbone: Backbone,
+        images: DecodedImages,
+        directory: Path,
+        *,
+        key: str,
+        device: torch.device,
+    ) -> None:
+        self.config = config.pretrain
+        self.images = images
+        self.key = key
+        self.device = device
+        self.epoch = 0
+        own = self.config
+        self.image_size = own.image_size or config.data.image_size
+        self._refuse(config)
+        self.log = EpochLog(Path(directory) / EPOCHS_FILE)
+        self.checkpoint_path = Path(directory) / CHECKPOINT_FILE
+        autocast = uses_bf16(config, device)
+        if autocast:
+            keep_grouped_convs_full(backbone)
+        self.network = PretrainingNetwork(
+            backbone, own, self.image_size, len(images), autocast=autocast
+        )
+        self.network.to(device=device).to(memory_format=torch.channels_last)
+        self.mean, self.std = backbone.preprocessing
+        self._optimizers = self._create_optimizers()
+
+    @property
+    def finished(self) -> bool:
+        """Returns whether the last epoch is trained."""
+        return self.epoch >= self.config.epochs
+
+    @property
+    def steps(self) -> int:
+        """Returns the steps of an epoch: full batches."""
+        return len(self.images) // self.config.batch_size
+
+    def run_epoch(self) -> dict[str, Any]:
+        """Trains the next epoch; it is recorded by `record`.
+
+        Returns:
+            ``epoch`` (from 1), ``train/...``: loss, its terms and the spread of the
+            representations (means over steps), the share of dimensions that do not discriminate,
+            ``seconds``.
+
+        Raises:
+            PretrainingFailed: If the loss was NaN or infinite, or the representations collapsed.
+        """
+        started = time.perf_counter()
+        seed = mix(self.config.seed, self.epoch)
+        devices = [torch.cuda.current_device()] if self.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            torch.manual_seed(seed)
+            means = self._train(seed)
+        number = self.epoch + 1
+        terms = {name: value for name, value in means.items() if name != "spread"}
+        loss = self.network.weighted(terms)
+        record: dict[str, Any] = {"epoch": number, "train/loss": loss}
+        record |= {f"train/{name}": value for name, value in means.items()}
+        bad = [name for name, value in record.items() if not math.isfinite(value)]
+        if bad:
+            raise PretrainingFailed(f"non-finite {', '.join(bad)} in epoch {number}")
+        if means["spread"] < self.config.collapse:
+            raise PretrainingFailed(
+                f"the representations collapsed in epoch {number}: their deviation is "
+                f"{means['spread']:.2g} of 1, below pretrain.collapse: {self.config.collapse:g}"
+            )
+        if (own := self.network.discriminative) is not None:
+            record["train/not_discriminative"] = float(own.chosen.double().mean())
+        record["seconds"] = round(time.perf_counter() - started, 4)
+        self.epoch = number
+        return record
+
+    def record(self, record: dict[str, Any]) -> None:
+        """Appends a record to ``epochs.jsonl`` and writes the checkpoint of its epoch."""
+        self.log.append(record)
+        self.save()
+
+    def save(self) -> None:
+        """Writes ``checkpoint.pt``."""
+        state = {
+            "fingerprint": self.key,
+            "epoch": self.epoch,
+            "network": dict(_tensors(self.network)),
+            "optimizers": [optimizer.state_dict() for optimizer in self._optimizers],
+        }
+        save_checkpoint(self.checkpoint_path, state)
+
+    def restore(self) -> bool:
+        """Continues from ``checkpoint.pt`` and cuts ``epochs.jsonl`` back to its epoch.
+
+        Returns:
+            Whether there was a checkpoint of this pretraining.
+
+        Raises:
+            CheckpointError: If the file is broken.
+        """
+        state = load_checkpoint(self.checkpoint_path)
+        if state is None or state["fingerprint"] != self.key:
+            self.log.truncate(-1)
+            return False
+        with torch.no_grad():
+            for name, tensor in _tensors(self.network):
+                tensor.copy_(state["network"][name])
+        for optimizer, each in zip(self._optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(each)
+        self.epoch = state["epoch"]
+        self.log.truncate(self.epoch)
+        return True
+
+    def discard(self) -> None:
+        """Removes the checkpoint, once its result is kept elsewhere."""
+        self.checkpoint_path.unlink(missing_ok=True)
+
+    def write(self, path: Path) -> None:
+        """Writes the backbone's weights as safetensors, which ``model.weights`` takes."""
+        state = {
+            name: tensor.detach().cpu().contiguous().clone()
+            for name, tensor in self.network.backbone.model.state_dict().items()
+        }
+        # One entry only: safetensors writes several in any order, and so other bytes each time.
+        save_file(state, path, {"pretraining": self.key})
+
+    def features(
+        self, images: DecodedImages, index: np.ndarray, *, screened: bool = False
+    ) -> np.ndarray:
+        """Returns unit representations (N, C) float32 of whole images, with the present weights.
+
+        Args:
+            images: Decoded images.
+            index: (N,) positions.
+            screened: Whether places are weighted by the screening head.
+        """
+        self.network.eval()
+        found = []
+        with activity("computing representations", len(index), "images") as step:
+            for batch in self._whole(images, index):
+                found.append(self.network.representation(batch, screened=screened).cpu())
+                step.done += len(batch)
+        return torch.cat(found).numpy()
+
+    def _whole(self, images: DecodedImages, index: np.ndarray) -> Iterator[Tensor]:
+        def transform(squares: Tensor) -> Tensor:
+            return center_crop(squares, self.image_size, self.mean, self.std)
+
+        for batch in eval_batches(images, index, _BATCH, transform=transform, device=self.device):
+            yield batch.inputs.contiguous(memory_format=torch.channels_last)
+
+    def _refuse(self, config: Config) -> None:
+        """Refuses what cannot be trained."""
+        own, images = self.config, self.images
+        if len(images) < own.batch_size:
+            raise UserError(
+                f"pretrain.batch_size: found {own.batch_size} for {len(images)} images, allowed at "
+                "most their number"
+            )
+        if own.augment.off:
+            raise UserError(
+                "pretrain.augment: found no change, allowed any: both views of an image are the "
+                "same"
+            )
+        try:
+            problem = screening_problem(config.model.backbone, self.image_size)
+        except BackboneError as error:
+            raise UserError(f"pretrain.image_size: {error}") from error
+        if problem and own.lcr.weight:
+            raise UserError(
+                f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
+                "larger pretrain.image_size"
+            )
+
+    def _train(self, seed: int) -> dict[str, float]:
+        config, network = self.config, self.network
+        total = self.steps * config.epochs
+        paired = self.epoch >= round(config.discriminative.warmup * config.epochs)
+        generator = Streams(seed)("discriminative")
+        sums: dict[str, Tensor] = {}
+        network.train()
+        batches = epoch_batches(
+            self.images,
+            np.arange(len(self.images)),
+            config.batch_size,
+            seed=config.seed,
+            epoch=self.epoch,
+            transform=ContrastAugment(config.augment, self.image_size, self.mean, self.std),
+            device=self.device,
+            views=2,
+        )
+        what = f"epoch {self.epoch + 1} of {config.epochs}"
+        with closing(batches), activity(what, self.steps, "steps") as shown:  # type: ignore[type-var]
+            for number, batch in enumerate(batches):
+                step = self.epoch * self.steps + number
+                loss, terms, vectors = network.terms(batch.views, generator, paired=paired)
+                self._update(loss, step, total)
+                terms["spread"] = spread(vectors)
+                for name, value in terms.items():
+                    sums[name] = sums.get(name, 0) + value.detach().double()
+                shown.done = number + 1
+        return {name: float(value) / self.steps for name, value in sums.items()}
+
+    def _update(self, loss: Tensor, step: int, total: int) -> None:
+        factor = learning_rate_factor(step, total, warmup=self.config.warmup, schedule="cosine")
+        for optimizer in self._optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.network.base.after_backward(self.epoch)
+        for optimizer in self._optimizers:
+            set_learning_rate(optimizer, factor)
+            optimizer.step()
+        self.network.average((step + 1) / total)
+
+    def _create_optimizers(self) -> list[torch.optim.Optimizer]:
+        config, network = self.config, self.network
+        modules = [network.backbone, network.base, network.screening]
+        groups = parameter_groups(
+            [p for each in modules if each for p in each.parameters() if p.requires_grad],
+            learning_rate=config.learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        first: torch.optim.Optimizer
+        if config.optimizer == "adamw":
+            first = torch.optim.AdamW(groups, fused=True)
+        else:
+            first = torch.optim.SGD(groups, lr=1e-3, momentum=config.momentum, fused=True)
+        if network.discriminative is None:
+            return [first]
+        decoder = parameter_groups(
+            network.discriminative.decoder.parameters(),
+            learning_rate=config.discriminative.decoder_learning_rate,
+            weight_decay=config.weight_decay,
+        )
+        return [first, torch.optim.AdamW(decoder, fused=True)]
+
+
+def uses_bf16(config: Config, device: torch.device) -> bool:
+    """Returns whether a pretraining computes in bf16, by ``training.precision``."""
+    if config.training.precision != "auto":
+        return config.training.precision == "bf16"
+    return device.type == "cuda" and torch.cuda.is_bf16_supported()
+
+
+def _tensors(module: torch.nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yields parameters and buffers, also those that a `state_dict` lacks, such as a queue."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()

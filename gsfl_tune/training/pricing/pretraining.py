@@ -1,0 +1,77 @@
+"""What pretrainings cost that a search does in front of its trials."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.models.arithmetic import backbone_work
+from gsfl_tune.training.pretrain.bases import BASES
+from gsfl_tune.training.pricing.cases import cases
+from gsfl_tune.training.pricing.values import values_of
+
+# A pass with gradients does the work of a forward pass three times.
+_STEP = 3.0
+
+
+@dataclass(frozen=True)
+class PretrainingPrice:
+    """Holds upper bounds for the pretrainings of a search.
+
+    Attributes:
+        count: Different ones, at most one a trial.
+        epochs: Most epochs of one.
+        operations: Most multiplications and additions of the backbone for one image and epoch.
+        backbone: The backbone that they are of.
+        image_size: Side of its views in pixels.
+    """
+
+    count: int
+    epochs: int
+    operations: float
+    backbone: str
+    image_size: int
+
+
+def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice | None:
+    """Returns the price of pretrainings; None where no trial has one.
+
+    Args:
+        experiment: The experiment.
+        trials: Number of trials.
+
+    Raises:
+        BackboneError: A backbone cannot be built.
+    """
+    if True not in experiment.values("training.pretrain"):
+        return None
+    best: tuple[float, str, int] = (0.0, "", 0)
+    for case in cases(experiment):
+        name = case.values("model.backbone")[0]
+        own = [size for size in case.values("pretrain.image_size") if size is not None]
+        size = max(own or case.values("data.image_size"))
+        whole = sum(backbone_work(name, "all", size)[:2])
+        # A pair of decoded images passes as the two views do.
+        pairs = max(case.values("pretrain.discriminative.pair_weight")) > 0
+        passes = max(_passes(method) for method in case.values("pretrain.method"))
+        best = max(best, (whole * passes * (2 if pairs else 1), name, size))
+    count = min(pretrainings(experiment), trials)
+    epochs = max(experiment.values("pretrain.epochs"))
+    return PretrainingPrice(int(count), epochs, *best)
+
+
+def pretrainings(experiment: Experiment) -> float:
+    """Counts the different pretrainings of a space; infinite for a range of floats."""
+    if True not in experiment.values("training.pretrain"):
+        return 1
+    paths = [path for path in leaves() if path.startswith("pretrain.")]
+    paths += ["model.backbone", "model.weights", "data.image_size", "data.fit"]
+    return math.prod(values_of(experiment, path) for path in paths)
+
+
+def _passes(method: str) -> float:
+    """Counts forward passes of the backbone, or their work, for one image in an epoch."""
+    kind = BASES[method]
+    return _STEP * len(kind.shown) + len(kind.taught)
