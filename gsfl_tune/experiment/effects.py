@@ -9,6 +9,7 @@ from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
+from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -41,6 +42,8 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         for name in ("operations", "magnitude")
     },
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
+    "model.backbone_b": [{"model.pooling": Condition(TWO_STREAMS)}],
+    "model.weights_b": [{"model.pooling": Condition(TWO_STREAMS)}],
     "model.pooling_channels": [
         {"model.pooling": Condition(("bilinear", "compact_bilinear", "isqrt_cov"))}
     ],

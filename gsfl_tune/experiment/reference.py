@@ -86,6 +86,8 @@ CONDITIONS = {
     "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
+    "model.backbone_b": "poolings `bilinear`, `compact_bilinear`",
+    "model.weights_b": "with `model.backbone_b`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`, `isqrt_cov`",
     "model.pooling_dim": "pooling `compact_bilinear`",
     "model.gem_power": "pooling `gem`",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gsfl_tune.experiment.model_config import joined_names
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 from gsfl_tune.models.licences import UNKNOWN, licence
 from gsfl_tune.run.results import Calibration, Results
@@ -39,7 +40,7 @@ _LICENCE = """\
 The weights derive from the pretrained backbone and from the training images. The licences of
 both apply to them in addition to the one under which you publish this bundle.
 
-- `{backbone}` ({weights}): {licence}.
+{backbones}
 - Your images: only you know.
 """
 
@@ -83,7 +84,8 @@ def model_card(
     sections = [
         f"# {config['name']}",
         *_first(results, model),
-        f"An image classifier for {len(classes)} classes: a {kind} on `{settings['backbone']}` "
+        f"An image classifier for {len(classes)} classes: a {kind} on "
+        f"{' and '.join(f'`{name}`' for name, _ in _streams(settings))} "
         f"({settings['pooling'].replace('_', ' ')} pooling), from a gsfl-tune search. The bundle "
         f"holds {holds}.",
         "## Test",
@@ -104,11 +106,7 @@ def model_card(
         "## Limits",
         _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
         "## Licence of the weights",
-        _LICENCE.format(
-            weights=_weights(settings["weights"]),
-            backbone=settings["backbone"],
-            licence=_licence(settings["backbone"], settings["weights"]),
-        ).rstrip(),
+        _LICENCE.format(backbones=_backbones(settings)).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -296,6 +294,23 @@ def _images(config: Mapping[str, Any]) -> str:
     if not shots:
         return "training and validation images"
     return f"{shots} training image{'s' * (shots > 1)} of each class"
+
+
+def _streams(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns each backbone with its weights; bundles of earlier versions have one."""
+    found = [(settings["backbone"], settings["weights"])]
+    second = settings.get("backbone_b", "none")
+    if joined_names(settings["backbone"], second, settings["pooling"]) != settings["backbone"]:
+        found.append((second, settings.get("weights_b") or settings["weights"]))
+    return found
+
+
+def _backbones(settings: Mapping[str, Any]) -> str:
+    """Says the licence of every backbone."""
+    return "\n".join(
+        f"- `{name}` ({_weights(weights)}): {_licence(name, weights)}."
+        for name, weights in _streams(settings)
+    )
 
 
 def _weights(weights: str) -> str:

@@ -21,6 +21,8 @@ _LATER = (
     "data.text_weights",
     "data.unlabelled",
     "model.classifier_init",
+    "model.backbone_b",
+    "model.weights_b",
     "data.point_columns",
     "data.attribute_columns",
     "model.gem_power",

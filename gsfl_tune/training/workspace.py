@@ -20,6 +20,7 @@ from gsfl_tune.models import (
     Backbone,
     BackboneError,
     Reads,
+    Weights,
     WeightsError,
     create_backbone,
     licence_problem,
@@ -53,7 +54,7 @@ class Workspace:
         self.dataset = dataset
         self.cache_dir = cache_dir or cache_directory()
         self.device = device or resolve_device("auto")
-        self._backbones: dict[tuple[str, str, Reads], Backbone] = {}
+        self._backbones: dict[tuple[str, Weights, Reads], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
         # For one recipe only; mapping files again for another one is fast.
         self._recipe: tuple[object, ...] = ()
@@ -91,7 +92,7 @@ class Workspace:
             UserError: If its weights are not available, or have a licence that is not allowed.
         """
         reads = FeatureRecipe.of(config).reads
-        key = (config.model.backbone, config.model.weights, reads)
+        key = (config.model.extractor, config.model.extractor_weights, reads)
         if key not in self._backbones:
             allowed = config.model.licenses
             if allowed is not None and (problem := licence_problem(*key[:2], allowed)):
@@ -281,7 +282,7 @@ class Workspace:
             with path.open("wb") as file:
                 np.save(file, groups)
 
-        what = f"{settings.method}, {settings.count}, {config.model.backbone}, {dataset.name}"
+        what = f"{settings.method}, {settings.count}, {config.model.extractor}, {dataset.name}"
         with acquire(self.cache_dir / "groups" / f"{key}.npy", build, what=what) as path:
             return np.load(path)
 

@@ -35,10 +35,10 @@ class BesselPooling(AveragePooling):
         return torch.special.bessel_j0(super().forward(maps))
 
 
-def deployed(pooling) -> Deployed:
+def deployed(pooling, name="test_resnet") -> Deployed:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    backbone = create_backbone("test_resnet", "none")
+    backbone = create_backbone(name, "none")
     made = pooling(backbone.channels)
     head = PlainHead(made.dim, 3, latent_dim=8, dropout=0.0, feature_scale=8.0)
     return Deployed(Network(backbone, None, made, head), PREPROCESSING, inside=False)
@@ -54,8 +54,13 @@ def write(name, module, path):
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
-def test_compact_bilinear_pooling_is_exported_for_every_batch(name, tmp_path):
-    module = deployed(lambda channels: create_pooling("compact_bilinear", channels, dim=128))
+@pytest.mark.parametrize("streams", ["test_resnet", "test_resnet+test_vit"])
+def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp_path):
+    second = 64 if "+" in streams else 0
+    module = deployed(
+        lambda channels: create_pooling("compact_bilinear", channels, dim=128, second=second),
+        streams,
+    )
     runtime = write(name, module, tmp_path / files.MODELS[name])
     for count in (1, 2, 5):
         images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))

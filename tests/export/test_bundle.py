@@ -52,10 +52,22 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
         {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
+        {
+            "pooling": "bilinear",
+            "pooling_channels": 6,
+            "backbone": "test_efficientnet",
+            "backbone_b": "test_vit",
+        },
     ],
     ids=[
         *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
-        *("class token and mean", "last class tokens", "generalised mean", "covariance"),
+        *(
+            "class token and mean",
+            "last class tokens",
+            "generalised mean",
+            "covariance",
+            "two streams",
+        ),
     ],
 )
 def test_every_head_and_pooling_survives(tmp_path, images, model):

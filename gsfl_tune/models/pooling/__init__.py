@@ -33,6 +33,7 @@ __all__ = [
     "NativePooling",
     "Pooling",
     "create_pooling",
+    "pooled_channels",
     "pooling_class",
     "pooling_dim",
     "pooling_package",
@@ -92,7 +93,13 @@ def pooling_package(name: str) -> tuple[str, ...]:
 
 
 def create_pooling(
-    name: str, channels: int, *, dim: int = 8192, power: float = 3.0, seed: int = 0
+    name: str,
+    channels: int,
+    *,
+    dim: int = 8192,
+    power: float = 3.0,
+    seed: int = 0,
+    second: int = 0,
 ) -> Pooling:
     """Creates the pooling that ``model.pooling`` names.
 
@@ -102,14 +109,19 @@ def create_pooling(
         dim: Size D of compact bilinear pooling, and of others with such a parameter.
         power: Power p of generalised mean pooling, and of others with such a parameter.
         seed: Seed of the hashes of compact bilinear pooling.
+        second: How many of the channels, the last ones, are of a second stream.
 
     Raises:
-        ValueError: If there is no such pooling.
+        ValueError: If there is no such pooling, or it takes one stream alone.
         PluginError: If the pooling of a package cannot be used.
     """
     kind = pooling_class(name)
+    if second and not kind.takes_streams:
+        raise ValueError(f"pooling {name} takes one backbone")
     if kind is CompactBilinearPooling:
-        return CompactBilinearPooling(channels, dim, seed)
+        return CompactBilinearPooling(channels, dim, seed, second)
+    if kind is BilinearPooling:
+        return BilinearPooling(channels, second)
     settings = [dim] * kind.takes_dim + [power] * kind.takes_power
     pooling = kind(channels, *settings)
     added = plugins("pooling").get(name)
@@ -118,11 +130,18 @@ def create_pooling(
     return pooling
 
 
-def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
-    """Returns size D of a pooling of maps with so many channels, without using memory for it."""
+def pooling_dim(name: str, channels: int, *, dim: int = 8192, second: int = 0) -> int:
+    """Returns size D of a pooling of maps with so many channels, without using memory for it.
+
+    Args:
+        name: One of `POOLINGS`, or of an installed package.
+        channels: Number of channels C of the maps, after a projection.
+        dim: Size of compact bilinear pooling, and of others with such a parameter.
+        second: How many of the channels are of a second stream.
+    """
     if name in _CLASSES:
         own = {
-            "bilinear": channels**2,
+            "bilinear": (channels - second) * (second or channels),
             "compact_bilinear": dim,
             "cls_mean": 2 * channels,
             "isqrt_cov": channels * (channels + 1) // 2,
@@ -132,6 +151,22 @@ def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
         return own.get(name, channels)
     with torch.device("meta"):
         return create_pooling(name, channels, dim=dim).dim
+
+
+def pooled_channels(
+    pooling: str, requested: int | None, channels: int, second: int = 0
+) -> tuple[int, int]:
+    """Returns the channels that a pooling sees, and how many of them are of a second stream.
+
+    Args:
+        pooling: One of `POOLINGS`, or of an installed package.
+        requested: ``model.pooling_channels``, of each stream.
+        channels: Number of channels C of the backbone.
+        second: How many of these are of a second stream.
+    """
+    sizes = (channels - second, second) if second else (channels,)
+    kept = [projection_channels(pooling, requested, size) or size for size in sizes]
+    return sum(kept), kept[1] if second else 0
 
 
 def projection_channels(pooling: str, requested: int | None, channels: int) -> int | None:

@@ -29,6 +29,7 @@ class Pooling(nn.Module, ABC):
             are projected.
         fewest_positions: Fewest positions of a map for a meaningful result.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
+        takes_streams: Whether it may be made with the channels of a second stream, ``second``.
         takes_power: Whether it is made with ``model.gem_power`` as its second argument.
     """
 
@@ -39,6 +40,7 @@ class Pooling(nn.Module, ABC):
     fewest_positions: ClassVar[int] = 1
     takes_dim: ClassVar[bool] = False
     takes_power: ClassVar[bool] = False
+    takes_streams: ClassVar[bool] = False
 
     @classmethod
     def operations(cls, channels: int) -> float:
@@ -58,11 +60,22 @@ class Pooling(nn.Module, ABC):
         """
 
 
-def gram(maps: Tensor) -> Tensor:
-    """Returns the Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, full precision."""
+def products(maps: Tensor, second: int = 0) -> Tensor:
+    """Sums products of channels over the positions of maps (B, C, h, w), in full precision.
+
+    Args:
+        maps: The maps.
+        second: How many of the channels, the last ones, are of a second stream.
+
+    Returns:
+        The Gram matrix (B, C, C) divided by h * w; of two streams the products of each channel of
+        the one with each of the other, (B, C - second, second).
+    """
     with no_autocast(maps.device.type):
         descriptors = full_precision(maps).flatten(2)
-        return descriptors @ descriptors.transpose(1, 2) / descriptors.shape[2]
+        first = descriptors[:, : descriptors.shape[1] - second]
+        other = descriptors[:, first.shape[1] :] if second else first
+        return first @ other.transpose(1, 2) / descriptors.shape[2]
 
 
 def signed_sqrt(x: Tensor, epsilon: float = EPSILON) -> Tensor:

@@ -28,11 +28,13 @@ from gsfl_tune.models import (
     Pooling,
     Projection,
     Reads,
+    Weights,
     create_pooling,
     fit_projection,
+    pooled_channels,
     pooling_class,
     pooling_package,
-    projection_channels,
+    weights_words,
 )
 from gsfl_tune.models.frozen import FrozenForward, frozen_forward
 
@@ -47,10 +49,13 @@ _NUMPY: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dty
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Holds the settings that decide a frozen feature, besides images and weights."""
+    """Holds the settings that decide a frozen feature, besides images and weights.
+
+    Backbone and weights are those of both streams if there are two.
+    """
 
     backbone: str
-    weights: str
+    weights: Weights
     image_size: int
     pooling: str
     pooling_channels: int | None
@@ -63,8 +68,8 @@ class FeatureRecipe:
         model = config.model
         pooling = pooling_class(model.pooling)
         return cls(
-            backbone=model.backbone,
-            weights=model.weights,
+            backbone=model.extractor,
+            weights=model.extractor_weights,
             image_size=config.data.image_size,
             pooling=model.pooling,
             pooling_channels=model.pooling_channels if pooling.projected_channels else None,
@@ -77,11 +82,16 @@ class FeatureRecipe:
         """Returns what the pooling reads of the backbone."""
         return pooling_class(self.pooling).reads
 
-    def create_pooling(self, channels: int) -> Pooling:
-        """Creates the pooling layer for a map of `channels` channels."""
+    def create_pooling(self, channels: int, second: int = 0) -> Pooling:
+        """Creates the pooling layer.
+
+        Args:
+            channels: Channels of its map.
+            second: How many of them are of a second stream.
+        """
         settings = {"dim": self.pooling_dim, "power": self.gem_power}
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
-        return create_pooling(self.pooling, channels, **given)
+        return create_pooling(self.pooling, channels, second=second, **given)
 
 
 @dataclass(frozen=True)
@@ -135,11 +145,10 @@ class FeatureExtractor:
             cache_dir: Root of the node's caches.
         """
         recipe = self.recipe
-        wanted = projection_channels(
-            recipe.pooling, recipe.pooling_channels, self.backbone.channels
-        )
-        if wanted is None:
+        kept, of_second = self._pooled()
+        if kept == self.backbone.channels:
             return
+        wanted = (kept - of_second, of_second) if of_second else kept
         key = digest(
             "projection", CODE_VERSION, images.digest, index.tobytes(), self.backbone.digest,
             recipe.image_size, wanted,
@@ -152,22 +161,30 @@ class FeatureExtractor:
                 all_cores(self.device),
                 torch.inference_mode(),
             ):
-                projection = fit_projection(self._maps(images, index, step=step), wanted)
+                maps = self._maps(images, index, step=step)
+                projection = fit_projection(maps, wanted, second=self.backbone.second_channels)
             state = {
                 name: tensor.contiguous().cpu() for name, tensor in projection.state_dict().items()
             }
             save_file(state, path)
 
         file = cache_dir / "projections" / f"{key}.safetensors"
-        what = f"{recipe.backbone}, {recipe.weights}, {recipe.image_size} px, {wanted} channels"
+        words = weights_words(recipe.weights)
+        what = f"{recipe.backbone}, {words}, {recipe.image_size} px, {kept} channels"
         with acquire(file, build, what=what) as path:
             self.projection = Projection(**load_file(path))
         self._projection_key = key
 
     def pooling(self) -> Pooling:
         """Returns a new pooling layer that fits the (projected) map."""
-        source = self.projection if self.projection is not None else self.backbone
-        return self.recipe.create_pooling(source.channels)
+        return self.recipe.create_pooling(*self._pooled())
+
+    def _pooled(self) -> tuple[int, int]:
+        """Returns the channels that the pooling sees, and how many are of a second stream."""
+        recipe, backbone = self.recipe, self.backbone
+        return pooled_channels(
+            recipe.pooling, recipe.pooling_channels, backbone.channels, backbone.second_channels
+        )
 
     def key(
         self, images: DecodedImages, precision: Precision = "fp32", view: View | None = None
@@ -286,7 +303,8 @@ class FeatureExtractor:
 
     def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
         recipe = self.recipe
-        parts = [recipe.backbone, recipe.weights, f"{recipe.image_size} px", images.name]
+        weights = weights_words(recipe.weights)
+        parts = [recipe.backbone, weights, f"{recipe.image_size} px", images.name]
         if recipe.pooling != "average":
             parts.append(recipe.pooling)
         if view is not None:

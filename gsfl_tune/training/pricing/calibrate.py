@@ -85,7 +85,7 @@ def measure_frozen(
     size = config.data.image_size
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
-        with activity(f"making the fast copy of {config.model.backbone}"):
+        with activity(f"making the fast copy of {config.model.extractor}"):
             forward = frozen_forward(backbone, (3, size, size), precision=precision).to(device)
         making = time.perf_counter() - started
         pool = workspace.dataset.pool
@@ -101,7 +101,7 @@ def measure_frozen(
             ):
                 forward(batch.inputs.contiguous(memory_format=torch.channels_last))
 
-        with activity(f"images through {config.model.backbone}"):
+        with activity(f"images through {config.model.extractor}"):
             seconds, runs = _timed(run, device)
     return runs * len(index) / seconds, making
 

@@ -11,13 +11,15 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
     HeadKind,
     Reads,
+    Weights,
     part_size,
+    pooled_channels,
     pooling_dim,
     probe,
-    projection_channels,
+    stream_names,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
-from gsfl_tune.training.pricing.cases import cases, reads_of
+from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -36,9 +38,9 @@ class LargestModel:
         bytes: Weights, gradients and optimiser state; activations come on top.
         parameters: Number of parameters, backbone and head.
         trained: How many of them are trained.
-        backbone: Its backbone.
+        backbone: Its backbone; both names if there are two streams.
         pooling: Its pooling.
-        channels: Channels of the maps that are pooled.
+        channels: Channels of the maps that are pooled, of the larger one of two streams.
         feature_dim: D, size of its features.
         latent_dim: H, size of its latent parts.
         class_count: C, of the data or an upper estimate.
@@ -157,7 +159,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
         width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
         # Most models have most channels in the last map.
-        channels = probe(case.values("model.backbone")[0]).channels
+        channels = probe(backbone_of(case)).channels
         numbers += 4 * levels * (width * (channels + 9 * width + 4 + class_count) + class_count)
     return 4 * numbers
 
@@ -218,28 +220,30 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     return int(psutil.virtual_memory().total), "memory"
 
 
-def pretrained(experiment: Experiment) -> list[tuple[str, str, Reads]]:
+def pretrained(experiment: Experiment) -> list[tuple[str, Weights, Reads]]:
     """Returns each backbone of a space, its possible weights and what is read, once each."""
-    return list(
-        dict.fromkeys(
-            (case.values("model.backbone")[0], weights, reads_of(case))
-            for case in cases(experiment)
-            for weights in case.values("model.weights")
-        )
-    )
+    found: dict[tuple[str, Weights, Reads], None] = {}
+    for case in cases(experiment):
+        name = backbone_of(case)
+        for weights in case.values("model.weights"):
+            every: list[Weights] = [weights]
+            if len(stream_names(name)) > 1:
+                every = [(weights, own or weights) for own in case.values("model.weights_b")]
+            found |= {(name, each, reads_of(case)): None for each in every}
+    return list(found)
 
 
 def _price(case: Experiment, classes: int) -> LargestModel:
     def highest(path: str) -> int:
         return max(case.values(path))
 
-    backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
+    backbone, pooling = backbone_of(case), case.values("model.pooling")[0]
     facts = probe(backbone, reads_of(case))
-    channels = max(
-        projection_channels(pooling, requested, facts.channels) or facts.channels
+    channels, second = max(
+        pooled_channels(pooling, requested, facts.channels, facts.second_channels)
         for requested in case.values("model.pooling_channels")
     )
-    feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"))
+    feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"), second=second)
     kind = largest_head(case.values("model.head"))
     latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
     head = head_parameters(kind, feature_dim, latent_dim, classes)
@@ -254,7 +258,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         trained=head + trained,
         backbone=backbone,
         pooling=pooling,
-        channels=channels,
+        channels=max(channels - second, second),
         feature_dim=feature_dim,
         latent_dim=latent_dim,
         class_count=classes,

@@ -14,10 +14,10 @@ from gsfl_tune.models import (
     has_batch_norms,
     part_shapes,
     part_size,
+    pooled_channels,
     pooling_class,
     pooling_dim,
     probe,
-    projection_channels,
 )
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
@@ -95,16 +95,16 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     stage, model, size = config.training.finetune, config.model, config.data.image_size
     blocks = stage.blocks
     reads = pooling_class(model.pooling).reads
-    if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
+    if blocks != "all" and blocks >= probe(model.extractor, reads).blocks:
         blocks = "all"
-    shown = backbone_work(model.backbone, blocks, config.eval_image_size, reads)
+    shown = backbone_work(model.extractor, blocks, config.eval_image_size, reads)
     cached = bool(config.data.views) and blocks != "all"
     head = _head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
     method = create_method(config.training)
     views, passes = method.views * method.feature_passes, method.head_passes
-    pooling = pooling_class(model.pooling).operations(_channels(config))
+    pooling = pooling_class(model.pooling).operations(_channels(config)[0])
     each = [
         _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
         for epoch, side in enumerate(training_sizes(config))
@@ -114,11 +114,11 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
     renewed = 0
-    if stage.optimizer == "schedule_free" and has_batch_norms(model.backbone):
+    if stage.optimizer == "schedule_free" and has_batch_norms(model.extractor):
         renewed = min(train, NORM_BATCHES * stage.batch_size)
     through = views * (passed + _STEP * pooling) + 2 * _STEP * passes * head
     # A pass of the weak view without gradients, and one of the strong view.
-    whole = backbone_work(model.backbone, blocks, size, reads)
+    whole = backbone_work(model.extractor, blocks, size, reads)
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + _STEP * pooling + 2 * _STEP * head)
     operations = (
@@ -128,7 +128,7 @@ def _finetune(config: Config, train: int, validation: int, classes: int) -> Work
         + (updated + _UPDATE * head) * updates
     )
     where = "cached" if cached else "images"
-    kind: tuple[str, ...] = (model.backbone, str(blocks), str(size), where)
+    kind: tuple[str, ...] = (model.extractor, str(blocks), str(size), where)
     kind += tuple(word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED)
     kind += _method(config)
     if taught:
@@ -151,7 +151,7 @@ def _of_epoch(
     Returns:
         Operations of a step for one image, and those of an update.
     """
-    stage, name = config.training.finetune, config.model.backbone
+    stage, name = config.training.finetune, config.model.extractor
     reads = pooling_class(config.model.pooling).reads
     whole = backbone_work(name, blocks, size, reads)
     own = blocks
@@ -179,7 +179,7 @@ def _orthogonalising(config: Config, blocks: int | Literal["all"], reads: Reads)
     stage = config.training.finetune
     if stage.optimizer != "muon":
         return 0.0
-    shapes = part_shapes(config.model.backbone, blocks, stage.train, stage.adapter_rank, reads)
+    shapes = part_shapes(config.model.extractor, blocks, stage.train, stage.adapter_rank, reads)
     total = 0.0
     for outputs, *inputs in shapes:
         small, large = sorted((outputs, math.prod(inputs)))
@@ -194,14 +194,17 @@ def _method(config: Config) -> tuple[str, ...]:
     return () if name == "single" else (name,)
 
 
-def _channels(config: Config) -> int:
-    """Channels that the pooling sees."""
+def _channels(config: Config) -> tuple[int, int]:
+    """Returns the channels that the pooling sees, and how many are of a second stream."""
     model = config.model
-    channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
-    return projection_channels(model.pooling, model.pooling_channels, channels) or channels
+    facts = probe(model.extractor, pooling_class(model.pooling).reads)
+    return pooled_channels(
+        model.pooling, model.pooling_channels, facts.channels, facts.second_channels
+    )
 
 
 def _head_parameters(config: Config, classes: int) -> int:
     model = config.model
-    dim = pooling_dim(model.pooling, _channels(config), dim=model.pooling_dim)
+    channels, second = _channels(config)
+    dim = pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
     return head_parameters(model.head, dim, model.latent_dim, classes)

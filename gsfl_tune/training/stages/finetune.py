@@ -348,7 +348,7 @@ def _batches(context: StageContext, network: Network) -> Batches:
     except CannotCut as error:
         log.warning(
             "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
-            config.model.backbone,
+            config.model.extractor,
             blocks,
             error,
         )
