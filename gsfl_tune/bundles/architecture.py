@@ -41,6 +41,7 @@ class Architecture:
     dropout: float
     head: Literal["encoder", "linear"] = "encoder"
     gem_power: float | None = None  # of generalised mean pooling
+    attention_heads: int | None = None  # of attention pooling
     second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
@@ -62,6 +63,7 @@ class Architecture:
             dropout=0.0 if linear else model.dropout,
             head="linear" if linear else "encoder",
             gem_power=model.gem_power if pooling.takes_power else None,
+            attention_heads=model.attention_heads if pooling.takes_heads else None,
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -122,7 +124,11 @@ class Architecture:
         if self.projection:
             before, channels = self.projection
             projection = Projection(torch.empty(channels, before), torch.empty(before))
-        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+        settings = {
+            "dim": self.pooling_dim,
+            "power": self.gem_power,
+            "heads": self.attention_heads,
+        }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
         pooling = create_pooling(self.pooling, channels, second=self.second_channels, **given)
         return Network(backbone, projection, pooling, self._head(pooling.dim))

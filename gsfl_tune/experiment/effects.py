@@ -49,6 +49,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     ],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
     "model.gem_power": [{"model.pooling": Condition(("gem",))}],
+    "model.attention_heads": [{"model.pooling": Condition(("attention",)), **_FINETUNE}],
     "model.dropout": [_ENCODER],
     "model.latent_dim": [_ENCODER],
     "model.decoder": [_GSFL],

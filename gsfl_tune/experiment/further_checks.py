@@ -12,6 +12,11 @@ from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.space import Space, ends
 from gsfl_tune.plugins import BUILT_IN
 
+UNTRAINED_ATTENTION = (
+    "found attention without a finetune stage, allowed average, which it is before it is trained, "
+    "or training.finetune.epochs above 0"
+)
+
 Complaint = tuple[str, str, Any]
 """The leaf, the message, and the value that it is about."""
 
@@ -24,6 +29,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
         finetunes: Whether trials have a finetune stage.
     """
     yield from _second_backbone(space)
+    yield from _attention(space, finetunes)
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space)
@@ -55,6 +61,12 @@ def _second_backbone(space: Space) -> Iterator[Complaint]:
             f"{', '.join(WEIGHTS)} or a file: model.weights is the file of the first backbone",
             names[0],
         )
+
+
+def _attention(space: Space, finetunes: bool) -> Iterator[Complaint]:
+    path = "model.pooling"
+    if "attention" in _values(space, path) and not finetunes:
+        yield (path, UNTRAINED_ATTENTION, "attention")
 
 
 def _class_text(space: Space) -> Iterator[Complaint]:

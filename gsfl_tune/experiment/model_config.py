@@ -76,6 +76,9 @@ class ModelConfig(Section):
         le=64.0,
         description="Power p of generalised mean pooling: 1 is the mean, a large one the maximum.",
     )
+    attention_heads: int = Field(
+        8, ge=1, le=64, description="Heads of attention pooling, which divide the channels."
+    )
     dropout: float = Field(
         0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
     )

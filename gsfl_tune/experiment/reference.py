@@ -91,6 +91,7 @@ CONDITIONS = {
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`, `isqrt_cov`",
     "model.pooling_dim": "pooling `compact_bilinear`",
     "model.gem_power": "pooling `gem`",
+    "model.attention_heads": "pooling `attention`, in the finetune stage",
     "model.dropout": "heads `gsfl`, `plain`",
     "model.latent_dim": "heads `gsfl`, `plain`",
     "model.decoder": "head `gsfl`",

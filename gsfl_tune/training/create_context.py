@@ -9,7 +9,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import create_method
-from gsfl_tune.models import create_head
+from gsfl_tune.models import create_head, pooling_class
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.attributes import training_attributes
 from gsfl_tune.training.class_text import start_from_texts
@@ -39,6 +39,11 @@ def create_context(
         UserError: If weights, device, groups, taxonomy, class descriptions, method, a term of the
             loss or the teacher are not available.
     """
+    if not config.training.finetune.epochs and pooling_class(config.model.pooling).starts_as:
+        raise UserError(
+            f"model.pooling: found {config.model.pooling} without a finetune stage, in which it is "
+            "trained; allowed: average, or training.finetune.epochs above 0"
+        )
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
     positions = dataset.train_index if fit == "train" else dataset.final_index

@@ -22,6 +22,7 @@ _LATER = (
     "data.unlabelled",
     "model.classifier_init",
     "model.backbone_b",
+    "model.attention_heads",
     "model.weights_b",
     "data.point_columns",
     "data.attribute_columns",

@@ -76,6 +76,7 @@ def make_network(config: Config) -> Network:
         channels,
         dim=config.model.pooling_dim,
         power=config.model.gem_power,
+        heads=config.model.attention_heads,
         second=second,
     )
     kind = GsflHead if config.model.head == "gsfl" else PlainHead

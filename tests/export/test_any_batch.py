@@ -69,6 +69,21 @@ def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp
             torch.testing.assert_close(runtime.run(images), expected, atol=1e-4, rtol=1e-4)
 
 
+def test_attention_pooling_is_written_with_what_it_learned(tmp_path):
+    def pooling(channels):
+        made = create_pooling("attention", channels, heads=4)
+        torch.nn.init.normal_(made.queries, std=30.0)
+        return made
+
+    module = deployed(pooling)
+    runtime = write("onnx", module, tmp_path / files.MODELS["onnx"])
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(runtime.run(images), module(images), atol=1e-4, rtol=1e-4)
+        mean = deployed(lambda channels: create_pooling("average", channels))(images)
+    assert (module(images) - mean).abs().max() > 1e-3
+
+
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
 def test_a_network_that_fixes_the_batch_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=f"--format {name}: .*batch.*allowed"):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
+from gsfl_tune.models.pooling.attention import AttentionPooling
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
 from gsfl_tune.models.pooling.cls import (
@@ -21,6 +22,7 @@ from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
 __all__ = [
     "POOLINGS",
+    "AttentionPooling",
     "AveragePooling",
     "BilinearPooling",
     "ClassToken",
@@ -45,6 +47,7 @@ __all__ = [
 POOLINGS = BUILT_IN["pooling"]
 
 _CLASSES: dict[str, type[Pooling]] = {
+    "attention": AttentionPooling,
     "average": AveragePooling,
     "bilinear": BilinearPooling,
     "compact_bilinear": CompactBilinearPooling,
@@ -98,6 +101,7 @@ def create_pooling(
     *,
     dim: int = 8192,
     power: float = 3.0,
+    heads: int = 8,
     seed: int = 0,
     second: int = 0,
 ) -> Pooling:
@@ -108,6 +112,7 @@ def create_pooling(
         channels: Number of channels C of the maps, after a projection.
         dim: Size D of compact bilinear pooling, and of others with such a parameter.
         power: Power p of generalised mean pooling, and of others with such a parameter.
+        heads: Heads of attention pooling, and of others with such a parameter.
         seed: Seed of the hashes of compact bilinear pooling.
         second: How many of the channels, the last ones, are of a second stream.
 
@@ -122,7 +127,7 @@ def create_pooling(
         return CompactBilinearPooling(channels, dim, seed, second)
     if kind is BilinearPooling:
         return BilinearPooling(channels, second)
-    settings = [dim] * kind.takes_dim + [power] * kind.takes_power
+    settings = [dim] * kind.takes_dim + [power] * kind.takes_power + [heads] * kind.takes_heads
     pooling = kind(channels, *settings)
     added = plugins("pooling").get(name)
     if added is not None:
@@ -194,8 +199,9 @@ def _check(pooling: Pooling, what: str) -> None:
             f"{what} reads {pooling.reads} and has projected_channels, but only maps are projected"
         )
     learned = [name for name, _ in pooling.named_parameters()]
-    if learned:
+    if learned and pooling.starts_as not in _CLASSES:
         raise PluginError(
             f"{what} has parameters ({', '.join(learned[:3])}), allowed are buffers: features of "
-            "a frozen backbone are computed once, so a pooling cannot learn"
+            "a frozen backbone are computed once, so a pooling cannot learn; or starts_as, the "
+            "name of a pooling that is built in, which it equals before it is trained"
         )

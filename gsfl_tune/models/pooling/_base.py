@@ -15,8 +15,9 @@ EPSILON = 1e-8
 class Pooling(nn.Module, ABC):
     """Maps a feature map to one vector.
 
-    It is made with the number of channels (and, if it has one, the wanted D). It may have buffers
-    but no parameters: features of a frozen backbone are computed once, so a pooling cannot learn.
+    It is made with the number of channels (and, if it has one, the wanted D). It may have buffers.
+    Features of a frozen backbone are computed once, so parameters are for poolings alone that
+    say what they start as; they are trained in the finetune stage.
 
     Attributes:
         channels: Number of channels C of the input maps.
@@ -28,6 +29,8 @@ class Pooling(nn.Module, ABC):
             ``model.pooling_channels`` is not set; None: there is never a projection. Only maps
             are projected.
         fewest_positions: Fewest positions of a map for a meaningful result.
+        starts_as: Name of the pooling that it equals before it is trained; None: it does not learn.
+        takes_heads: Whether it is made with ``model.attention_heads`` as its second argument.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
         takes_streams: Whether it may be made with the channels of a second stream, ``second``.
         takes_power: Whether it is made with ``model.gem_power`` as its second argument.
@@ -38,6 +41,8 @@ class Pooling(nn.Module, ABC):
     reads: ClassVar[Reads] = "map"
     projected_channels: ClassVar[int | None] = None
     fewest_positions: ClassVar[int] = 1
+    starts_as: ClassVar[str | None] = None
+    takes_heads: ClassVar[bool] = False
     takes_dim: ClassVar[bool] = False
     takes_power: ClassVar[bool] = False
     takes_streams: ClassVar[bool] = False

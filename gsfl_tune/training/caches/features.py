@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,6 +61,7 @@ class FeatureRecipe:
     pooling_channels: int | None
     pooling_dim: int | None
     gem_power: float | None = None
+    attention_heads: int | None = None
 
     @classmethod
     def of(cls, config: Config) -> FeatureRecipe:
@@ -75,7 +76,14 @@ class FeatureRecipe:
             pooling_channels=model.pooling_channels if pooling.projected_channels else None,
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
             gem_power=model.gem_power if pooling.takes_power else None,
+            attention_heads=model.attention_heads if pooling.takes_heads else None,
         )
+
+    @property
+    def frozen(self) -> FeatureRecipe:
+        """Returns the recipe of features before anything is trained: what a pooling starts as."""
+        started = pooling_class(self.pooling).starts_as
+        return replace(self, pooling=started, attention_heads=None) if started else self
 
     @property
     def reads(self) -> Reads:
@@ -89,7 +97,11 @@ class FeatureRecipe:
             channels: Channels of its map.
             second: How many of them are of a second stream.
         """
-        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+        settings = {
+            "dim": self.pooling_dim,
+            "power": self.gem_power,
+            "heads": self.attention_heads,
+        }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
         return create_pooling(self.pooling, channels, second=second, **given)
 
@@ -190,13 +202,15 @@ class FeatureExtractor:
         self, images: DecodedImages, precision: Precision = "fp32", view: View | None = None
     ) -> str:
         """Returns the cache key of the features of `images`."""
-        recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
-        if recipe["gem_power"] is None:  # as of versions without it
-            del recipe["gem_power"]
+        frozen = self.recipe.frozen
+        recipe = asdict(frozen) | {"weights": self.backbone.digest}
+        for later in ("gem_power", "attention_heads"):
+            if recipe[later] is None:  # as of versions without it
+                del recipe[later]
         further = [] if precision == "fp32" else [precision]
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
-            *(view.key if view is not None else ()), *pooling_package(self.recipe.pooling),
+            *(view.key if view is not None else ()), *pooling_package(frozen.pooling),
         )  # fmt: skip
 
     def features(
@@ -243,7 +257,7 @@ class FeatureExtractor:
     ) -> None:
         if not len(images):
             raise ValueError("no images to compute features of")
-        pooling = self.pooling().to(self.device).eval()
+        pooling = self.recipe.frozen.create_pooling(*self._pooled()).to(self.device).eval()
         if self.projection is not None:
             self.projection.to(self.device)
         dtype = _NUMPY[precision]

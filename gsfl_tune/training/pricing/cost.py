@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from gsfl_tune.models import (
     Weights,
     part_size,
     pooled_channels,
+    pooling_class,
     pooling_dim,
     probe,
     stream_names,
@@ -248,14 +250,16 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
     head = head_parameters(kind, feature_dim, latent_dim, classes)
     trained = _trained_parameters(case, backbone)
+    heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
+    learned = math.gcd(channels, heads) * channels if heads else 0
     return LargestModel(
-        bytes=head * _TRAINED_BYTES
+        bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
         + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
         + term_bytes(case, latent_dim, classes)
         + max((teacher_bytes(path) for path in teachers(case)), default=0),
-        parameters=head + facts.parameters,
-        trained=head + trained,
+        parameters=head + facts.parameters + learned,
+        trained=head + trained + learned,
         backbone=backbone,
         pooling=pooling,
         channels=max(channels - second, second),

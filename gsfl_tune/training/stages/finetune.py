@@ -71,6 +71,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         head = parameter_groups(
             [
                 *network.head.parameters(),
+                *network.pooling.parameters(),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
