@@ -13,6 +13,7 @@ from typing import Literal
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.run import RunDirectory, StudyName, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results
@@ -256,7 +257,7 @@ class _Search:
     def _controls_itself(self) -> bool:
         """Returns whether the control has a search of its own."""
         tuned = self.experiment.defaults().search.control == "tuned"
-        return tuned and "gsfl" in self.experiment.values("model.head")
+        return tuned and bool(set(GROUPED_HEADS) & set(self.experiment.values("model.head")))
 
     # --- search ---------------------------------------------------------------------------
 
@@ -311,7 +312,7 @@ class _Search:
         config = self.experiment.defaults().search
         if len(rivals) == 1 or any(rival.validation for rival in rivals):
             return best(rivals, config.metric, self.costs.seconds), "tuned"
-        if config.control == "off" or winner.config.model.head != "gsfl":
+        if config.control == "off" or winner.config.model.head not in GROUPED_HEADS:
             return None, "matched"
         return winner.plain(), "matched"
 

@@ -65,6 +65,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
         *("group_reversal", "metric_learning", "distill", "attributes"),
+        *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
         *("disagreement", "jigsaw"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),

@@ -17,6 +17,7 @@ from gsfl_tune.experiment.loss_terms import (
     AttributesConfig,
     CenterConfig,
     DistillConfig,
+    FsdgConfig,
     GroupReversalConfig,
     IndependenceConfig,
     IsdaConfig,
@@ -104,6 +105,7 @@ class LossConfig(Section):
         default_factory=AttributesConfig,
         description="Attributes of the images (sources `cub`, `csv`, `jsonl`), for any head.",
     )
+    fsdg: FsdgConfig = Field(default_factory=FsdgConfig, description="Terms of an fsdg head.")
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,
         description="Weights of loss terms that installed packages add (docs/extending.md).",

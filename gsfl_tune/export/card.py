@@ -46,7 +46,12 @@ both apply to them in addition to the one under which you publish this bundle.
 
 
 # Name of the exported model, by ``model.head``.
-_KINDS = {"gsfl": "GSFL-Net", "plain": "plain classifier", "linear": "linear classifier"}
+_KINDS = {
+    "gsfl": "GSFL-Net",
+    "fsdg": "classifier of common and specific parts (FSDG)",
+    "plain": "plain classifier",
+    "linear": "linear classifier",
+}
 
 
 def model_card(
@@ -278,6 +283,9 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
             f"{loss['class_center']:.3g}, shared centre {loss['shared_center']:.3g}, centre rate "
             f"{loss['center_rate']:.3g}; groups by {model['groups']['method']}."
         )
+    if model["head"] == "fsdg":
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in loss["fsdg"].items())
+        lines.append(f"- Loss: {weights}; groups by {model['groups']['method']}.")
     lines.append(f"- Trained on {_images(config)}; the full configuration is in")
     lines.append("  `config.json`, key `experiment`.")
     return "\n".join(lines)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.models.dropout import Dropout
 
-HeadKind = Literal["gsfl", "plain", "linear"]
+HeadKind = Literal["gsfl", "plain", "linear", "fsdg"]
 INFERENCE_PARTS = ("discriminative", "classifier")
 # Tensors of a network in which its logits are linear.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
@@ -180,7 +180,7 @@ def create_head(
             feature_scale=feature_scale,
             decoder=decoder,
         )
-    if kind == "plain":
+    if kind in ("plain", "fsdg"):  # the latter differs by its loss
         return PlainHead(
             feature_dim,
             class_count,
@@ -190,4 +190,4 @@ def create_head(
         )
     if kind == "linear":
         return LinearHead(feature_dim, class_count, feature_scale=feature_scale)
-    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain and linear")
+    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain, linear and fsdg")

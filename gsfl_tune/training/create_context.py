@@ -7,6 +7,7 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import create_head, pooling_class
@@ -69,7 +70,7 @@ def create_context(
             start_from_texts(head, config, workspace, positions)
         # A seed of its own: random numbers of a method must not change the head.
         torch.manual_seed(mix(seed, 0))
-        groups = workspace.groups(config) if model.head == "gsfl" else None
+        groups = workspace.groups(config) if model.head in GROUPED_HEADS else None
         sizes = Sizes(
             head.feature_dim,
             head.latent_dim,
@@ -93,7 +94,7 @@ def create_context(
         head=head,
         loss=loss.to(device),
         method=method.to(device),
-        groups=groups,
+        groups=groups if model.head == "gsfl" else None,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,

@@ -79,6 +79,8 @@ def fingerprint(
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
+    if config.model.head != "fsdg":
+        del dumped["loss"]["fsdg"]
     if not config.loss.distill.weight:
         dumped["training"]["teacher"] = None
     for name in METHOD_SECTIONS:

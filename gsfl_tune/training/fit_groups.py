@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.grouping import load_taxonomy
 from gsfl_tune.training.workspace import Workspace
 
@@ -22,7 +23,7 @@ def fit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
     """
     classes = workspace.dataset.classes
     experiment = experiment.clamp("model.groups.count", max(1, len(classes) // 2))
-    if "gsfl" not in experiment.values("model.head"):
+    if not set(GROUPED_HEADS) & set(experiment.values("model.head")):
         return experiment
     problems: list[Problem] = []
     largest = max(experiment.values("model.groups.count"))

@@ -131,19 +131,24 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     copies = 1 + (max(case.values("training.ema")) > 0)
     state = model.class_count * model.latent_dim
     return 4 * (copies * weights + 2 * trained + state) + term_bytes(
-        case, model.latent_dim, model.class_count
+        case, model.latent_dim, model.class_count, model.feature_dim
     )
 
 
-def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
+def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim: int = 0) -> int:
     """Counts the bytes that further loss terms and methods keep, including their sums for a step.
 
     Args:
         case: A part of a space.
         latent_dim: H of its largest head.
         class_count: C.
+        feature_dim: D, for terms with an encoder of features.
     """
     numbers = 0
+    if "fsdg" in case.values("model.head"):
+        groups = min(class_count, max(case.values("model.groups.count")))
+        size = latent_dim // 2
+        numbers += 4 * (confounding_parameters(feature_dim, latent_dim) + groups * (size + 1))
     if max(case.values("loss.center.weight")) > 0:
         numbers += 2 * class_count * latent_dim
     if max(case.values("loss.isda.weight")) > 0:
@@ -185,7 +190,7 @@ def teachers(case: Experiment) -> list[Path]:
 
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
     """Names the one of some heads that has most parameters."""
-    ascending: tuple[HeadKind, ...] = ("linear", "plain", "gsfl")
+    ascending: tuple[HeadKind, ...] = ("linear", "plain", "fsdg", "gsfl")
     return max(heads, key=ascending.index)
 
 
@@ -196,9 +201,15 @@ def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_cou
         return d * class_count + class_count
     encoder = d * h + h + h * h + h
     classifier = h * class_count + class_count
-    if kind == "plain":
+    if kind in ("plain", "fsdg"):
         return encoder + classifier
     return 2 * encoder + classifier + h * h + h + h * d + d
+
+
+def confounding_parameters(feature_dim: int, latent_dim: int) -> int:
+    """Counts the parameters of the encoder of confounding parts, which a loss term has."""
+    size = latent_dim // 2
+    return feature_dim * size + size + size * size + size
 
 
 def class_count(experiment: Experiment) -> int:
@@ -256,7 +267,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
         + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
-        + term_bytes(case, latent_dim, classes)
+        + term_bytes(case, latent_dim, classes, feature_dim)
         + max((teacher_bytes(path) for path in teachers(case)), default=0),
         parameters=head + facts.parameters + learned,
         trained=head + trained + learned,

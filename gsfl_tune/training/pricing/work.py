@@ -22,7 +22,7 @@ from gsfl_tune.models import (
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.caches.teacher import teacher_sees
 from gsfl_tune.training.image_sizes import training_sizes
-from gsfl_tune.training.pricing.cost import head_parameters
+from gsfl_tune.training.pricing.cost import confounding_parameters, head_parameters
 from gsfl_tune.training.stages.finetune import NORM_BATCHES
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 from gsfl_tune.training.timeline import StageName
@@ -207,4 +207,5 @@ def _head_parameters(config: Config, classes: int) -> int:
     model = config.model
     channels, second = _channels(config)
     dim = pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
-    return head_parameters(model.head, dim, model.latent_dim, classes)
+    encoder = confounding_parameters(dim, model.latent_dim) if model.head == "fsdg" else 0
+    return head_parameters(model.head, dim, model.latent_dim, classes) + encoder

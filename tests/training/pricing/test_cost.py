@@ -32,7 +32,7 @@ from gsfl_tune.training.pricing.problems import cost_problems
 HEAD = "name: t\ndata: {source: typefaces, image_size: 64}\n"
 
 
-@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear"])
+@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear", "fsdg"])
 def test_head_parameters_are_those_of_the_head(kind):
     head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
     counted = sum(parameter.numel() for parameter in head.parameters())
