@@ -15,6 +15,7 @@ from gsfl_tune.arguments import instance, one_of, path_of
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.run import RunDirectory, StudyName, run_lock, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results
@@ -274,7 +275,7 @@ class _Search:
     def _controls_itself(self) -> bool:
         """Returns whether the control has a search of its own."""
         tuned = self.experiment.defaults().search.control == "tuned"
-        return tuned and "gsfl" in self.experiment.values("model.head")
+        return tuned and bool(set(GROUPED_HEADS) & set(self.experiment.values("model.head")))
 
     # --- search ---------------------------------------------------------------------------
 
@@ -329,7 +330,7 @@ class _Search:
         config = self.experiment.defaults().search
         if len(rivals) == 1 or any(rival.validation for rival in rivals):
             return best(rivals, config.metric, self.costs.seconds), "tuned"
-        if config.control == "off" or winner.config.model.head != "gsfl":
+        if config.control == "off" or winner.config.model.head not in GROUPED_HEADS:
             return None, "matched"
         return winner.plain(), "matched"
 

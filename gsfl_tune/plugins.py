@@ -32,7 +32,7 @@ GROUPS: dict[Kind, str] = {
 BUILT_IN: dict[Kind, tuple[str, ...]] = {
     "backbone": (),  # timm's models are looked up when they are used
     "pooling": (
-        *("average", "bilinear", "compact_bilinear", "native"),
+        *("average", "bilinear", "compact_bilinear", "native", "attention"),
         *("cls", "cls_mean", "mean_last_2", "mean_last_4", "gem", "isqrt_cov"),
     ),
     "loss_term": (),
@@ -69,6 +69,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("loss", "cross_entropy", "reconstruction", "class_center", "shared_center"),
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
         *("group_reversal", "metric_learning", "distill", "attributes"),
+        *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
         *("disagreement", "jigsaw"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),

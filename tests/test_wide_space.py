@@ -25,12 +25,14 @@ TINY = (
     "data.image_size={choice: [32, 48]}",
     "data.eval_image_size={choice: [48, 32]}",
     "model.backbone=test_efficientnet",
+    "model.backbone_b={choice: [none, test_vit], when: {model.pooling: [bilinear, "
+    "compact_bilinear]}}",
     "model.weights=none",
-    "model.latent_dim={int: [4, 16], when: {model.head: [gsfl, plain]}}",
+    "model.latent_dim={int: [4, 16], when: {model.head: [gsfl, plain, fsdg]}}",
     "model.pooling_channels={int: [4, 8], when: {model.pooling: [bilinear, compact_bilinear, "
     "isqrt_cov]}}",
     "model.pooling_dim={choice: [16, 64], when: {model.pooling: compact_bilinear}}",
-    "model.groups.count={int: [1, 5], when: {model.head: gsfl}}",
+    "model.groups.count={int: [1, 5], when: {model.head: [gsfl, fsdg]}}",
     "training.head.epochs=1",
     "training.head.batch_size=16",
     "training.finetune.epochs=1",
@@ -97,6 +99,6 @@ def test_a_draw_has_only_what_has_an_effect(tmp_path: Path) -> None:
         asked = study.ask()
         assert asked is not None
         active = experiment.space.active_params(asked.params)
-        assert ("model.groups.count" in active) == (active["model.head"] == "gsfl")
+        assert ("model.groups.count" in active) == (active["model.head"] in ("gsfl", "fsdg"))
         assert ("training.sam.rho" in active) == (active["training.method"] == "sam")
         study.fail(asked.number, "not trained")

@@ -31,7 +31,7 @@ class Architecture:
     after keys of the experiment file have changed.
     """
 
-    backbone: str
+    backbone: str  # both names with a + if there are two streams
     pooling: str
     pooling_dim: int | None  # of compact bilinear pooling
     projection: tuple[int, int] | None  # channels before and after
@@ -41,6 +41,8 @@ class Architecture:
     dropout: float
     head: Literal["encoder", "linear"] = "encoder"
     gem_power: float | None = None  # of generalised mean pooling
+    attention_heads: int | None = None  # of attention pooling
+    second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
     def of(cls, config: Config, network: Network, class_count: int) -> Architecture:
@@ -51,7 +53,7 @@ class Architecture:
             projection = (network.backbone.channels, network.projection.channels)
         linear = isinstance(network.head, LinearHead)
         return cls(
-            backbone=model.backbone,
+            backbone=model.extractor,
             pooling=model.pooling,
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
             projection=projection,
@@ -61,6 +63,8 @@ class Architecture:
             dropout=0.0 if linear else model.dropout,
             head="linear" if linear else "encoder",
             gem_power=model.gem_power if pooling.takes_power else None,
+            attention_heads=model.attention_heads if pooling.takes_heads else None,
+            second_channels=getattr(network.pooling, "second", 0),
         )
 
     @classmethod
@@ -120,9 +124,13 @@ class Architecture:
         if self.projection:
             before, channels = self.projection
             projection = Projection(torch.empty(channels, before), torch.empty(before))
-        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+        settings = {
+            "dim": self.pooling_dim,
+            "power": self.gem_power,
+            "heads": self.attention_heads,
+        }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
-        pooling = create_pooling(self.pooling, channels, **given)
+        pooling = create_pooling(self.pooling, channels, second=self.second_channels, **given)
         return Network(backbone, projection, pooling, self._head(pooling.dim))
 
     def _head(self, feature_dim: int) -> PlainHead:

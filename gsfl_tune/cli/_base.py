@@ -118,6 +118,7 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
         adapters_problem,
         backbone_problem,
         pooling_problem,
+        second_backbone_problem,
         weights_problem,
     )
     from gsfl_tune.run.storage import storage_problem
@@ -130,8 +131,10 @@ def load_experiment(args: argparse.Namespace) -> Experiment:
         overrides=args.overrides,
         checks={
             "model.backbone": backbone_problem,
+            "model.backbone_b": second_backbone_problem,
             "model.pooling": pooling_problem,
             "model.weights": weights_problem,
+            "model.weights_b": lambda value: value and weights_problem(value),
             "training.finetune.train": adapters_problem,
             "training.finetune.optimizer": optimizer_problem,
             "storage": storage_problem,

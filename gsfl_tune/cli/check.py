@@ -197,14 +197,15 @@ def _print_cost(experiment: Experiment, console: Console, images: int | None) ->
 
 def _licences(experiment: Experiment) -> str:
     """Names the licence of every backbone's weights, as far as it is stated."""
-    from gsfl_tune.models import licence
+    from gsfl_tune.models import licence, stream_weights
     from gsfl_tune.training.pricing.cost import pretrained
 
     told: dict[str, list[str]] = {}
     for backbone, weights, _ in pretrained(experiment):
-        names = told.setdefault(str(licence(backbone, weights)), [])
-        if backbone not in names:
-            names.append(backbone)
+        for name, own in stream_weights(backbone, weights):
+            names = told.setdefault(str(licence(name, own)), [])
+            if name not in names:
+                names.append(name)
     return "; ".join(f"{', '.join(names)}: {words}" for words, names in told.items())
 
 
@@ -239,7 +240,7 @@ def _dearest(experiment: Experiment) -> str:
     if factor < 1.05:
         return "every trial costs about the same"
     model, training = config.model, config.training
-    parts = [model.backbone, f"latent_dim {model.latent_dim}"]
+    parts = [model.extractor, f"latent_dim {model.latent_dim}"]
     if training.finetune.epochs:
         parts.append(f"blocks {training.finetune.blocks}")
     return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"

@@ -150,14 +150,15 @@ class Checks:
         )
 
     def _weights(self) -> set[tuple[str, Any]]:
-        words = edit.NOT_FILES["model.weights"]
         refused = set()
-        for value in self._values("model.weights"):
-            if value not in words and "://" not in value and not os.path.isfile(value):
-                name = os.path.basename(value)
-                message = f"found '{value}', allowed {', '.join(words)} or an existing file"
-                self._complain("model.weights", message + nearest(name, words), value)
-                refused.add(("model.weights", value))
+        for path, words in edit.NOT_FILES.items():
+            for value in self._values(path):
+                known = value is None or value in words
+                if not known and "://" not in value and not os.path.isfile(value):
+                    name = os.path.basename(value)
+                    message = f"found '{value}', allowed {', '.join(words)} or an existing file"
+                    self._complain(path, message + nearest(name, words), value)
+                    refused.add((path, value))
         return refused
 
     def _grid(self) -> None:

@@ -20,11 +20,13 @@ FILES = (
     "data.text_weights",
     "data.unlabelled",
     "model.weights",
+    "model.weights_b",
     "model.groups.taxonomy",
     "training.teacher",
     "search.cost_matrix",
 )
-NOT_FILES = {"model.weights": ("imagenet", "package", "none")}
+WEIGHTS = ("imagenet", "package", "none")
+NOT_FILES = {"model.weights": WEIGHTS, "model.weights_b": WEIGHTS}
 OVERRIDE = "--set"
 
 

@@ -9,6 +9,7 @@ from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
+from gsfl_tune.experiment.model_config import GROUPED_HEADS, TWO_STREAMS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -19,7 +20,8 @@ _ADAPTERS = {"training.finetune.train": Condition(("lora", "dora"))}
 _COSINE = Condition(("cosine",))
 _SCHEDULED = {"training.finetune.optimizer": Condition(("adamw", "sgd", "muon"))}
 _GSFL = {"model.head": Condition(("gsfl",))}
-_ENCODER = {"model.head": Condition(("gsfl", "plain"))}
+_GROUPED = {"model.head": Condition(GROUPED_HEADS)}
+_ENCODER = {"model.head": Condition(("gsfl", "plain", "fsdg"))}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
 _VIEWS = {"data.views": _POSITIVE}
@@ -46,23 +48,27 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         for name in ("operations", "magnitude")
     },
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
+    "model.backbone_b": [{"model.pooling": Condition(TWO_STREAMS)}],
+    "model.weights_b": [{"model.pooling": Condition(TWO_STREAMS)}],
     "model.pooling_channels": [
         {"model.pooling": Condition(("bilinear", "compact_bilinear", "isqrt_cov"))}
     ],
     "model.pooling_dim": [{"model.pooling": Condition(("compact_bilinear",))}],
     "model.gem_power": [{"model.pooling": Condition(("gem",))}],
+    "model.attention_heads": [{"model.pooling": Condition(("attention",)), **_FINETUNE}],
     "model.dropout": [_ENCODER],
     "model.latent_dim": [_ENCODER],
     "model.decoder": [_GSFL],
-    "model.groups.": [_GSFL],
-    "model.groups.count": [{**_GSFL, "model.groups.method": _COUNTED}],
-    "model.groups.taxonomy": [{**_GSFL, "model.groups.method": Condition(("taxonomy",))}],
+    "model.groups.": [_GROUPED],
+    "model.groups.count": [{**_GROUPED, "model.groups.method": _COUNTED}],
+    "model.groups.taxonomy": [{**_GROUPED, "model.groups.method": Condition(("taxonomy",))}],
     "loss.reconstruction": [_GSFL],
     "loss.class_center": [_GSFL],
     "loss.shared_center": [_GSFL],
     "loss.center_rate": [_GSFL],
     "loss.center_init": [_GSFL],
     "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
+    "loss.fsdg.": [{"model.head": Condition(("fsdg",))}],
     "loss.terms.": [_GSFL],
     **{f"loss.{name}.": [_of_term(name)] for name in LOSS_TERMS},
     "loss.metric_learning.centers": [

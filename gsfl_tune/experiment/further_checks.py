@@ -6,10 +6,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from gsfl_tune.experiment.data_config import EMBEDDINGS
+from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
+from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
 from gsfl_tune.plugins import BUILT_IN
+
+UNTRAINED_ATTENTION = (
+    "found attention without a finetune stage, allowed average, which it is before it is trained, "
+    "or training.finetune.epochs above 0"
+)
 
 Complaint = tuple[str, str, Any]
 """The leaf, the message, and the value that it is about."""
@@ -22,6 +29,8 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
         space: The compiled space.
         finetunes: Whether trials have a finetune stage.
     """
+    yield from _second_backbone(space)
+    yield from _attention(space, finetunes)
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space)
@@ -30,6 +39,36 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
 
 def _values(space: Space, path: str) -> list[Any]:
     return ends(space.possible(path))
+
+
+def _second_backbone(space: Space) -> Iterator[Complaint]:
+    path = "model.backbone_b"
+    names = [name for name in _values(space, path) if name != "none"]
+    if not names:
+        return
+    poolings = _values(space, "model.pooling")
+    if path in space.constants and not set(poolings) & set(TWO_STREAMS):
+        yield (
+            path,
+            f"found {names[0]} with model.pooling {', '.join(poolings)}, allowed none, or "
+            f"model.pooling: {' or '.join(TWO_STREAMS)}, which multiply the channels of two "
+            "backbones",
+            names[0],
+        )
+    files = [each for each in _values(space, "model.weights") if each not in WEIGHTS]
+    if files and None in _values(space, "model.weights_b"):
+        yield (
+            path,
+            f"found {names[0]} without model.weights_b, allowed model.weights_b: "
+            f"{', '.join(WEIGHTS)} or a file: model.weights is the file of the first backbone",
+            names[0],
+        )
+
+
+def _attention(space: Space, finetunes: bool) -> Iterator[Complaint]:
+    path = "model.pooling"
+    if "attention" in _values(space, path) and not finetunes:
+        yield (path, UNTRAINED_ATTENTION, "attention")
 
 
 def _class_text(space: Space) -> Iterator[Complaint]:

@@ -68,6 +68,23 @@ class GroupReversalConfig(Section):
     hidden: int = Field(128, ge=1, le=8192, description="Width of the classifier.")
 
 
+class FsdgConfig(Section):
+    """Weights of the terms of an fsdg head, after Yu et al. (arXiv 2406.09166)."""
+
+    decorrelation: NonNegative = Field(
+        0.1, description="Correlation of the common, specific and confounding parts."
+    )
+    consistency: NonNegative = Field(
+        0.1, description="Distance of the common parts of images of one group."
+    )
+    specificity: NonNegative = Field(
+        0.1, description="Likeness of the specific parts of classes of one group."
+    )
+    calibration: NonNegative = Field(
+        0.1, description="Prediction of the group, and its distance from that of the class."
+    )
+
+
 class MetricLearningConfig(Section):
     """Losses of pytorch-metric-learning with learned proxies of the classes."""
 

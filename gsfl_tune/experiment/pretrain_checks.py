@@ -55,3 +55,11 @@ def pretraining_problems(space: Space) -> Iterator[tuple[str, str, Any]]:
             "not part of the plan; `gsfl-tune pretrain` makes weights for model.weights first",
             True,
         )
+    second = [name for name in values("model.backbone_b") if name != "none"]
+    if True in values("training.pretrain") and second:
+        yield (
+            "training.pretrain",
+            f"found true with model.backbone_b {second[0]}, allowed with one backbone: pretrain each "
+            "with `gsfl-tune pretrain`, for model.weights and model.weights_b",
+            True,
+        )

@@ -86,14 +86,17 @@ CONDITIONS = {
     "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
+    "model.backbone_b": "poolings `bilinear`, `compact_bilinear`",
+    "model.weights_b": "with `model.backbone_b`",
     "model.pooling_channels": "poolings `bilinear`, `compact_bilinear`, `isqrt_cov`",
     "model.pooling_dim": "pooling `compact_bilinear`",
     "model.gem_power": "pooling `gem`",
-    "model.dropout": "heads `gsfl`, `plain`",
-    "model.latent_dim": "heads `gsfl`, `plain`",
+    "model.attention_heads": "pooling `attention`, in the finetune stage",
+    "model.dropout": "heads `gsfl`, `plain`, `fsdg`",
+    "model.latent_dim": "heads `gsfl`, `plain`, `fsdg`",
     "model.decoder": "head `gsfl`",
-    "model.groups.": "head `gsfl`",
-    "model.groups.count": "head `gsfl`; not with `taxonomy` and `single`; at most half of the classes "
+    "model.groups.": "heads `gsfl`, `fsdg`",
+    "model.groups.count": "heads `gsfl`, `fsdg`; not with `taxonomy` and `single`; at most half of the classes "
     "are searched",
     "model.groups.taxonomy": "method `taxonomy`; `typefaces`, `nabirds` and `inaturalist` bring one "
     "along, and so do folders above the classes (`data.classes`) and supercategories (`coco`)",
@@ -103,6 +106,7 @@ CONDITIONS = {
     "loss.center_rate": "head `gsfl`",
     "loss.center_init": "head `gsfl`",
     "loss.reconstruction_target": "head `gsfl`, in the finetune stage",
+    "loss.fsdg.": "head `fsdg`",
     "loss.terms.": "head `gsfl`, but for terms that take part with any",
     **{
         f"loss.{name}.": f"`loss.{name}.weight` above 0"

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.experiment.metrics import METRIC_TITLES
+from gsfl_tune.experiment.model_config import joined_names
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
 from gsfl_tune.models.licences import UNKNOWN, licence
 from gsfl_tune.run.further import further_rows
@@ -42,13 +43,18 @@ _LICENCE = """\
 The weights derive from the pretrained backbone and from the training images. The licences of
 both apply to them in addition to the one under which you publish this bundle.
 
-- `{backbone}` ({weights}): {licence}.
+{backbones}
 - Your images: only you know.
 """
 
 
 # Name of the exported model, by ``model.head``.
-_KINDS = {"gsfl": "GSFL-Net", "plain": "plain classifier", "linear": "linear classifier"}
+_KINDS = {
+    "gsfl": "GSFL-Net",
+    "fsdg": "classifier of common and specific parts (FSDG)",
+    "plain": "plain classifier",
+    "linear": "linear classifier",
+}
 
 
 def model_card(
@@ -86,7 +92,8 @@ def model_card(
     sections = [
         f"# {config['name']}",
         *_first(results, model),
-        f"An image classifier for {len(classes)} classes: a {kind} on `{settings['backbone']}` "
+        f"An image classifier for {len(classes)} classes: a {kind} on "
+        f"{' and '.join(f'`{name}`' for name, _ in _streams(settings))} "
         f"({settings['pooling'].replace('_', ' ')} pooling), from a gsfl-tune search. The bundle "
         f"holds {holds}.",
         "## Test",
@@ -108,11 +115,7 @@ def model_card(
         "## Limits",
         _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
         "## Licence of the weights",
-        _LICENCE.format(
-            weights=_weights(settings["weights"]),
-            backbone=settings["backbone"],
-            licence=_licence(settings["backbone"], settings["weights"]),
-        ).rstrip(),
+        _LICENCE.format(backbones=_backbones(settings)).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -298,6 +301,9 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
             f"{loss['class_center']:.3g}, shared centre {loss['shared_center']:.3g}, centre rate "
             f"{loss['center_rate']:.3g}; groups by {model['groups']['method']}."
         )
+    if model["head"] == "fsdg":
+        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in loss["fsdg"].items())
+        lines.append(f"- Loss: {weights}; groups by {model['groups']['method']}.")
     lines.append(f"- Trained on {_images(config)}; the full configuration is in")
     lines.append("  `config.json`, key `experiment`.")
     return "\n".join(lines)
@@ -322,6 +328,23 @@ def _unlabelled(config: Mapping[str, Any]) -> str:
         return ""
     own = config["pretrain"]
     return f"; then {own['epochs']} epochs of {own['method']} on the training images without labels"
+
+
+def _streams(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Returns each backbone with its weights; bundles of earlier versions have one."""
+    found = [(settings["backbone"], settings["weights"])]
+    second = settings.get("backbone_b", "none")
+    if joined_names(settings["backbone"], second, settings["pooling"]) != settings["backbone"]:
+        found.append((second, settings.get("weights_b") or settings["weights"]))
+    return found
+
+
+def _backbones(settings: Mapping[str, Any]) -> str:
+    """Says the licence of every backbone."""
+    return "\n".join(
+        f"- `{name}` ({_weights(weights)}): {_licence(name, weights)}."
+        for name, weights in _streams(settings)
+    )
 
 
 def _weights(weights: str) -> str:

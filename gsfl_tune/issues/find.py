@@ -71,7 +71,7 @@ def find_issues(dataset: Dataset, config: Config, *, use_features: bool = True) 
         notices=notices,
         image_count=len(images.paths),
         classes=dataset.classes,
-        judged_by="" if workspace is None else f"{config.model.backbone} ({config.model.weights})",
+        judged_by="" if workspace is None else f"{config.model.extractor} ({config.model.weights})",
     )
 
 

@@ -6,11 +6,17 @@ from gsfl_tune.losses.attributes import Attributes
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
 from gsfl_tune.losses.distill import Distill
+from gsfl_tune.losses.fsdg import (
+    Consistency,
+    Decorrelation,
+    GranularityCalibration,
+    Specificity,
+)
 from gsfl_tune.losses.group_reversal import GroupReversal
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.losses.independence import Independence
 from gsfl_tune.losses.isda import Isda
-from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, gsfl_terms
+from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, fsdg_terms, gsfl_terms
 from gsfl_tune.losses.metric_learning import MetricLearning, metric_learning_problem
 from gsfl_tune.losses.pairwise_confusion import PairwiseConfusion
 from gsfl_tune.losses.shared_variance import SharedVariance
@@ -20,7 +26,10 @@ __all__ = [
     "Center",
     "ClassCenter",
     "ClassCenters",
+    "Consistency",
+    "Decorrelation",
     "Distill",
+    "GranularityCalibration",
     "GroupReversal",
     "Independence",
     "Isda",
@@ -35,9 +44,11 @@ __all__ = [
     "SharedCenter",
     "SharedVariance",
     "Sizes",
+    "Specificity",
     "Start",
     "Weighted",
     "added_term",
+    "fsdg_terms",
     "gsfl_terms",
     "metric_learning_problem",
     "term_problem",

@@ -17,7 +17,7 @@ class Sizes:
         feature_dim: D of the unit features.
         latent_dim: H of the discriminative and shared parts.
         class_count: C.
-        groups: (C,) int64 group of every class; None with a plain head.
+        groups: (C,) int64 group of every class; None with a head that needs none.
         layers: Channels of the maps behind the trained blocks, the last block first, for methods
             of training that read them; empty for others and without a finetune stage.
         attribute_count: A of the images' attributes; 0 unless a term learns them.

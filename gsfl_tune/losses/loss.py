@@ -17,6 +17,12 @@ from torch.nn import functional as F
 from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.centers import ClassCenters
 from gsfl_tune.losses.cross_entropy import cross_entropy_each
+from gsfl_tune.losses.fsdg import (
+    Consistency,
+    Decorrelation,
+    GranularityCalibration,
+    Specificity,
+)
 from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.plugins import PluginError
 
@@ -114,6 +120,31 @@ def gsfl_terms(
         "reconstruction": Weighted(reconstruction, Reconstruction(target)),
         "class_center": Weighted(class_center, ClassCenter(center_rate, center_init)),
         "shared_center": Weighted(shared_center, SharedCenter()),
+    }
+
+
+def fsdg_terms(
+    *,
+    decorrelation: float,
+    consistency: float,
+    specificity: float,
+    calibration: float,
+    feature_scale: float = 1.0,
+) -> dict[str, Weighted]:
+    """Creates the terms of a head of common, specific and confounding parts.
+
+    Args:
+        decorrelation: Weight of the decorrelation of the three parts.
+        consistency: Weight of the consistency of common parts in a group.
+        specificity: Weight of the distinctiveness of specific parts in a group.
+        calibration: Weight of the agreement of predictions of groups and of classes.
+        feature_scale: Scale of the features that the encoders see.
+    """
+    return {
+        "fsdg_decorrelation": Weighted(decorrelation, Decorrelation(feature_scale)),
+        "fsdg_consistency": Weighted(consistency, Consistency()),
+        "fsdg_specificity": Weighted(specificity, Specificity()),
+        "fsdg_calibration": Weighted(calibration, GranularityCalibration()),
     }
 
 

@@ -1,13 +1,13 @@
 """Models: backbones, projection, pooling and the GSFL autoencoder."""
 
 from gsfl_tune.models._boundary import CannotCut
+from gsfl_tune.models._facts import BackboneError, BackboneFacts
 from gsfl_tune.models._probe import (
-    BackboneError,
-    BackboneFacts,
     backbone_problem,
     map_shape,
     probe,
     reading_problem,
+    second_backbone_problem,
 )
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import adapters_problem
@@ -21,6 +21,7 @@ from gsfl_tune.models.heads import (
     HeadOutput,
     LinearHead,
     PlainHead,
+    confounding_parameters,
     create_head,
     head_parameters,
 )
@@ -32,6 +33,7 @@ from gsfl_tune.models.pooling import (
     POOLINGS,
     Pooling,
     create_pooling,
+    pooled_channels,
     pooling_class,
     pooling_dim,
     pooling_package,
@@ -40,6 +42,7 @@ from gsfl_tune.models.pooling import (
 )
 from gsfl_tune.models.projection import Projection, fit_projection
 from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
+from gsfl_tune.models.streams import Weights, stream_names, stream_weights, weights_words
 from gsfl_tune.models.trained_part import (
     ADAPTERS,
     TrainedPart,
@@ -80,11 +83,13 @@ __all__ = [
     "Reads",
     "SplitBackbone",
     "TrainedPart",
+    "Weights",
     "WeightsError",
     "WeightsUnavailable",
     "adapters_problem",
     "backbone_problem",
     "boundary_shape",
+    "confounding_parameters",
     "create_backbone",
     "create_head",
     "create_pooling",
@@ -103,6 +108,7 @@ __all__ = [
     "part_problem",
     "part_shapes",
     "part_size",
+    "pooled_channels",
     "pooling_class",
     "pooling_dim",
     "pooling_package",
@@ -110,7 +116,11 @@ __all__ = [
     "probe",
     "projection_channels",
     "reading_problem",
+    "second_backbone_problem",
     "seed_drop_paths",
     "seed_mix_styles",
+    "stream_names",
+    "stream_weights",
     "weights_problem",
+    "weights_words",
 ]

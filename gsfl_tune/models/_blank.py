@@ -9,15 +9,17 @@ import timm
 import torch
 from torch import nn
 
-from gsfl_tune.models._probe import BackboneError, cut, probe
+from gsfl_tune.models._facts import BackboneError, cut
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
+from gsfl_tune.models.streams import TwoStreams, stream_names
 
 
 def blank_model(name: str, reads: Reads = "map", **options: Any) -> nn.Module:
     """Builds a timm model that is looked at and never run, on the meta device where that works.
 
     Args:
-        name: Its timm name.
+        name: Its timm name, or those of two streams.
         reads: What a pooling reads of it.
         options: Further ones of `timm.create_model`.
 
@@ -25,6 +27,12 @@ def blank_model(name: str, reads: Reads = "map", **options: Any) -> nn.Module:
         BackboneError: If there is no such backbone, or it cannot be built.
         TypeError: If the model does not know an option.
     """
+    names = stream_names(name)
+    if len(names) > 1:
+        first, second = (blank_model(each, reads, **options) for each in names)
+        own, other = (probe(each, reads) for each in names)
+        statistics = ((own.mean, own.std), (other.mean, other.std))
+        return TwoStreams(first, second, (own, other), statistics)
     options = {**dict(probe(name, reads).options), **options}
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:

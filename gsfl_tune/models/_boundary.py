@@ -9,6 +9,7 @@ check here detects this, and the model cannot be cut at this place.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._reads import Reads, run
+from gsfl_tune.models.streams import TwoStreams
 
 _NO_CHAIN = "its blocks do not simply follow each other"
 
@@ -45,6 +47,8 @@ class Halves:
 def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     """Cuts a model before the first module whose parameters are all trained.
 
+    Two streams are each cut there; activations of both are flattened and joined to (B, N).
+
     Args:
         model: A timm model; ``requires_grad`` marks its trained parameters.
         example: (B, 3, height, width) images of the size to cut for.
@@ -53,6 +57,8 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
     Raises:
         CannotCut: If nothing is frozen or trained, or there is no single tensor at the boundary.
     """
+    if isinstance(model, TwoStreams):
+        return _cut_streams(model, example)
     boundary, done, activations, output = _trace(model, example, reads)
     suffix = _with(model, dict.fromkeys(done, _Pass()))
     if hasattr(suffix, "_pos_embed"):
@@ -64,6 +70,23 @@ def cut_in_front(model: Any, example: Tensor, reads: Reads = "map") -> Halves:
         activations=activations,
         output=output,
     )
+
+
+def _cut_streams(model: TwoStreams, example: Tensor) -> Halves:
+    first = cut_in_front(model.first, example)
+    second = cut_in_front(model.second, model.for_second(example))
+    size = (example.shape[2], example.shape[3])
+    halves = (first, second)
+    return Halves(
+        prefix=_Prefixes(model, first.prefix, second.prefix),
+        suffix=_Suffixes(model, halves, size),
+        activations=_flat(first.activations, second.activations),
+        output=model.join(first.output, second.output, size),
+    )
+
+
+def _flat(first: Tensor, second: Tensor) -> Tensor:
+    return torch.cat([first.flatten(1), second.flatten(1)], dim=1)
 
 
 def boundary_of(model: Any, example: Tensor, reads: Reads = "map") -> tuple[str, Tensor]:
@@ -205,6 +228,50 @@ class _Pass(nn.Module):
 
     def forward(self, x: Tensor, *args: object, **kwargs: object) -> Tensor:
         return x
+
+
+class _Prefixes(nn.Module):
+    """Runs the prefixes of two streams, and ends as a prefix does."""
+
+    def __init__(self, streams: TwoStreams, first: Any, second: Any) -> None:
+        super().__init__()
+        self.streams = streams
+        self.first = first
+        self.second = second
+
+    def forward_features(self, images: Tensor) -> NoReturn:
+        first = run_prefix(self.first, images, "map")
+        second = run_prefix(self.second, self.streams.for_second(images), "map")
+        raise _Reached(_flat(first, second))
+
+
+class _Suffixes(nn.Module):
+    """Runs the suffixes of two streams on joined activations (B, N)."""
+
+    def __init__(
+        self, streams: TwoStreams, halves: tuple[Halves, Halves], size: tuple[int, int]
+    ) -> None:
+        super().__init__()
+        self.streams = streams
+        self.first, self.second = (each.suffix for each in halves)
+        self.size = size
+        self.shapes = [each.activations.shape[1:] for each in halves]
+
+    def forward_features(self, activations: Tensor) -> Tensor:
+        parts = activations.split([math.prod(shape) for shape in self.shapes], dim=1)
+        first, second = (
+            _as_images(part.unflatten(1, shape))
+            for part, shape in zip(parts, self.shapes, strict=True)
+        )
+        outputs = self.first.forward_features(first), self.second.forward_features(second)
+        return self.streams.join(*outputs, self.size)
+
+
+def _as_images(activations: Tensor) -> Tensor:
+    """Puts the channels of maps last in memory, as those of images are."""
+    if activations.ndim != 4:
+        return activations
+    return activations.contiguous(memory_format=torch.channels_last)
 
 
 def _same(x: Tensor) -> Tensor:

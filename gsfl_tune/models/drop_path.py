@@ -16,7 +16,7 @@ from timm.layers import DropPath as TimmDropPath
 from torch import Tensor, nn
 
 from gsfl_tune.models._blank import blank_model
-from gsfl_tune.models._probe import BackboneError
+from gsfl_tune.models._facts import BackboneError
 
 
 class DropPath(TimmDropPath):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.models.dropout import Dropout
 
-HeadKind = Literal["gsfl", "plain", "linear"]
+HeadKind = Literal["gsfl", "plain", "linear", "fsdg"]
 INFERENCE_PARTS = ("discriminative", "classifier")
 # Tensors of a network in which its logits are linear.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
@@ -180,7 +180,7 @@ def create_head(
             feature_scale=feature_scale,
             decoder=decoder,
         )
-    if kind == "plain":
+    if kind in ("plain", "fsdg"):  # the latter differs by its loss
         return PlainHead(
             feature_dim,
             class_count,
@@ -190,7 +190,7 @@ def create_head(
         )
     if kind == "linear":
         return LinearHead(feature_dim, class_count, feature_scale=feature_scale)
-    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain and linear")
+    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain, linear and fsdg")
 
 
 def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_count: int) -> int:
@@ -200,6 +200,12 @@ def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_cou
         return d * class_count + class_count
     encoder = d * h + h + h * h + h
     classifier = h * class_count + class_count
-    if kind == "plain":
+    if kind in ("plain", "fsdg"):
         return encoder + classifier
     return 2 * encoder + classifier + h * h + h + h * d + d
+
+
+def confounding_parameters(feature_dim: int, latent_dim: int) -> int:
+    """Counts the parameters of the encoder of confounding parts, which a loss term has."""
+    size = latent_dim // 2
+    return feature_dim * size + size + size * size + size

@@ -15,8 +15,10 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._blank import blank_model
 from gsfl_tune.models._blocks import Blocks
-from gsfl_tune.models._probe import BackboneFacts, probe, to_map
+from gsfl_tune.models._facts import BackboneFacts, to_map
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
+from gsfl_tune.models.streams import stream_names
 
 
 @dataclass(frozen=True)
@@ -46,12 +48,15 @@ def layers_of(
         reads: What its pooling reads; blocks behind the map, in the model's own head, have none.
 
     Returns:
-        The last block's first; up to the first one behind which there is no single map.
+        The last block's first; up to the first one behind which there is no single map. Two streams
+        have one map, that in front of the pooling.
 
     Raises:
         BackboneError: If there is no such backbone, or nothing such to read.
     """
     facts = probe(name, reads)
+    if len(stream_names(name)) > 1:
+        return (Layer(facts.channels),)
     trained = facts.block_names if blocks == "all" else facts.block_names[-blocks:]
     trained = tuple(each for each in trained if not set(each).issubset(facts.head_names))
     model: Any = blank_model(name, reads).eval()

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import timm
 
 from gsfl_tune.models._added import register
+from gsfl_tune.models.streams import Weights, stream_weights
 from gsfl_tune.models.weights import architecture, package_of
 from gsfl_tune.plugins import PluginError
 
@@ -57,20 +58,22 @@ def licence(backbone: str, weights: str) -> Licence:
     return Licence(stated.lower(), "stated by timm")
 
 
-def licence_problem(backbone: str, weights: str, allowed: Sequence[str]) -> str | None:
+def licence_problem(backbone: str, weights: Weights, allowed: Sequence[str]) -> str | None:
     """Says that pretrained weights have none of the allowed licences, or returns None.
 
     Random weights need no licence, and that of a file is its owner's to know: both pass.
 
     Args:
-        backbone: Name of a timm model.
-        weights: A value of ``model.weights``.
+        backbone: Name of a timm model, or those of two streams.
+        weights: A value of ``model.weights``, or one for each stream.
         allowed: A value of ``model.licenses``.
     """
-    found = licence(backbone, weights)
-    if found.name is None or found.name in {each.strip().lower() for each in allowed}:
-        return None
-    return (
-        f"found {backbone}, whose weights ({weights}) have the licence {found}; allowed by "
-        f"model.licenses: {', '.join(allowed) or 'none'}"
-    )
+    for name, own in stream_weights(backbone, weights):
+        found = licence(name, own)
+        if found.name is None or found.name in {each.strip().lower() for each in allowed}:
+            continue
+        return (
+            f"found {name}, whose weights ({own}) have the licence {found}; allowed by "
+            f"model.licenses: {', '.join(allowed) or 'none'}"
+        )
+    return None

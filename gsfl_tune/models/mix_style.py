@@ -17,9 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._boundary import CannotCut, boundary_of
-from gsfl_tune.models._probe import BackboneError, probe
+from gsfl_tune.models._facts import BackboneError
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.split import boundary_shape
+from gsfl_tune.models.streams import stream_names
 
 _ALPHA = 0.1
 _LEAST = 1e-6
@@ -145,6 +147,8 @@ def mix_style_problem(name: str, trained: int, image_size: int, reads: Reads = "
         BackboneError: If there is no such backbone.
     """
     facts = probe(name, reads)
+    if len(stream_names(name)) > 1:
+        return "styles are mixed in one backbone, and there are two"
     count = mixed_blocks(facts.blocks, trained)
     if not count:
         return f"{name} is a single block"

@@ -41,15 +41,21 @@ class Projection(nn.Module):
 
 
 @torch.no_grad()
-def fit_projection(maps: Iterable[Tensor], channels: int) -> Projection:
+def fit_projection(
+    maps: Iterable[Tensor], channels: int | tuple[int, int], *, second: int = 0
+) -> Projection:
     """Fits the PCA of local descriptors (every position of every map is one).
 
     Covariances are summed in float64 batch by batch, so that memory does not grow with the data.
     The sign of a direction makes its largest entry positive.
 
+    Two streams are projected each by itself: the weight has a block for each, and zeros. A stream
+    of which all channels are kept stays as it is.
+
     Args:
         maps: Batches (B, C, h, w) of un-augmented training images, on any device.
-        channels: Number of directions to keep.
+        channels: Number of directions to keep, of two streams for each.
+        second: How many of the channels, the last ones, are of a second stream.
 
     Returns:
         The projection, float32, on the CPU.
@@ -72,13 +78,30 @@ def fit_projection(maps: Iterable[Tensor], channels: int) -> Projection:
         outer += rows.T @ rows
     if shift is None:
         raise ValueError("a projection cannot be fitted without feature maps")
-    if channels > len(shift):
-        raise ValueError(f"cannot keep {channels} of {len(shift)} channels")
+    kept = channels if isinstance(channels, tuple) else (channels,)
+    sizes = (len(shift) - second, second) if second else (len(shift),)
+    for each, size in zip(kept, sizes, strict=True):
+        if each > size:
+            raise ValueError(f"cannot keep {each} of {size} channels")
     offset = total / count
     covariance = (outer / count - torch.outer(offset, offset)).cpu()
+    mean = (shift + offset).cpu()
+    if not second:
+        return Projection(_directions(covariance, kept[0]).float().contiguous(), mean.float())
+    weights = []
+    for each, own in zip(kept, (slice(0, sizes[0]), slice(sizes[0], None)), strict=True):
+        block = covariance[own, own]
+        if each == len(block):
+            weights.append(torch.eye(each, dtype=block.dtype))
+            mean[own] = 0
+        else:
+            weights.append(_directions(block, each))
+    return Projection(torch.block_diag(*weights).float().contiguous(), mean.float())
+
+
+def _directions(covariance: Tensor, channels: int) -> Tensor:
+    """Returns the principal directions (channels, C) of a covariance (C, C)."""
     _, vectors = torch.linalg.eigh(covariance)
     weight = vectors.flip(1)[:, :channels].T
     largest = weight.gather(1, weight.abs().argmax(1, keepdim=True))
-    weight = weight * torch.where(largest < 0, -1.0, 1.0)
-    mean = (shift + offset).cpu()
-    return Projection(weight.float().contiguous(), mean.float())
+    return weight * torch.where(largest < 0, -1.0, 1.0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable, Iterable
 from functools import lru_cache
@@ -13,10 +14,12 @@ from torch import Tensor, nn
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._boundary import CannotCut, cut_in_front, require_clean_cut, run_prefix
-from gsfl_tune.models._probe import BackboneFacts, cut, probe, read, to_map
+from gsfl_tune.models._facts import BackboneFacts, cut, read, to_map
+from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.adapters import original_name
 from gsfl_tune.models.frozen import Precision, frozen_forward
+from gsfl_tune.models.streams import stream_names
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
 _TOLERANCE = 1e-5
@@ -34,7 +37,8 @@ class SplitBackbone:
         image_size: Side of the images in pixels.
 
     Attributes:
-        shape: Shape of one image's activations at the boundary.
+        shape: Shape of one image's activations at the boundary; those of two streams are flattened
+            and joined.
         channels_last: Whether these are (C, h, w) maps with the channels last in memory.
         gives_map: Whether what the pooling reads follows from `maps`. It does not where tokens are
             read beside the map, or the cut is behind the map, in the model's own head.
@@ -163,7 +167,9 @@ def boundary_shape(
         CannotCut: If it cannot be cut there, as far as shapes and gradients show. With weights,
             `SplitBackbone` compares numbers.
     """
-    facts = probe(name, reads)
+    facts, names = probe(name, reads), stream_names(name)
+    if len(names) > 1:
+        return (sum(math.prod(boundary_shape(each, blocks, image_size, reads)) for each in names),)
     failure: Exception | None = None
     for device in ("meta", "cpu"):  # a few models need real numbers while they are built
         try:

@@ -85,8 +85,8 @@ def _row(run: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _curve(curve: Curve) -> dict[str, Any]:
-    points = curve.thinned([curve.head] if curve.head else [])
+    points = curve.thinned([curve.before] if curve.before else [])
     return {
         "points": [[epoch, float(f"{value:.5g}")] for epoch, value in points],
-        "head": curve.head,
+        "head": curve.before,
     }

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models import Pooling
+from gsfl_tune.models import Pooling, create_pooling
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the pooling")
@@ -22,6 +22,7 @@ def check_pooling(create: Callable[[int], Pooling]) -> None:
       be made on the meta device.
     - Its vectors have that size, at least float32, and are finite, for a map of zeros too; so is
       their gradient.
+    - It has no parameters, or equals the pooling that ``starts_as`` names.
     - An image has the same vector alone and in a batch, and the order of a batch does not matter.
     - It gives the same for the same maps, also after it was restored from its ``state_dict``.
     - It can be exported for batches of any size, and the exported program gives the same.
@@ -33,7 +34,9 @@ def check_pooling(create: Callable[[int], Pooling]) -> None:
         AssertionError: With what is wrong.
     """
     pooling = create(_CHANNELS).eval()
-    _expect(not list(pooling.parameters()), "has parameters, which a frozen backbone cannot train")
+    learns = bool(list(pooling.parameters()))
+    if pooling.starts_as is None:
+        _expect(not learns, "has parameters, which a frozen backbone cannot train")
     _expect(pooling.channels == _CHANNELS, f"says that it takes {pooling.channels} channels")
     with torch.device("meta"):
         _expect(create(_CHANNELS).dim == pooling.dim, "has another size on the meta device")
@@ -42,6 +45,10 @@ def check_pooling(create: Callable[[int], Pooling]) -> None:
     shape = (_IMAGES, pooling.dim)
     _expect(vectors.shape == shape, f"gives {tuple(vectors.shape)}, it says {shape}")
     _expect(vectors.dtype in (torch.float32, torch.float64), f"gives {vectors.dtype}")
+    if pooling.starts_as is not None:
+        started = create_pooling(pooling.starts_as, _CHANNELS)(maps)
+        same = started.shape == vectors.shape and torch.allclose(started, vectors, atol=1e-5)
+        _expect(same, f"does not start as {pooling.starts_as}")
     _check_finite(pooling, maps)
     _check_images(pooling, maps, vectors)
     restored = create(_CHANNELS).eval()

@@ -7,9 +7,10 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import create_method
-from gsfl_tune.models import create_head
+from gsfl_tune.models import create_head, pooling_class
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.attributes import training_attributes
 from gsfl_tune.training.class_text import start_from_texts
@@ -39,6 +40,11 @@ def create_context(
         UserError: If weights, device, groups, taxonomy, class descriptions, method, a term of the
             loss or the teacher are not available.
     """
+    if not config.training.finetune.epochs and pooling_class(config.model.pooling).starts_as:
+        raise UserError(
+            f"model.pooling: found {config.model.pooling} without a finetune stage, in which it is "
+            "trained; allowed: average, or training.finetune.epochs above 0"
+        )
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
     positions = dataset.train_index if fit == "train" else dataset.final_index
@@ -64,7 +70,7 @@ def create_context(
             start_from_texts(head, config, workspace, positions)
         # A seed of its own: random numbers of a method must not change the head.
         torch.manual_seed(mix(seed, 0))
-        groups = workspace.groups(config) if model.head == "gsfl" else None
+        groups = workspace.groups(config) if model.head in GROUPED_HEADS else None
         sizes = Sizes(
             head.feature_dim,
             head.latent_dim,
@@ -88,7 +94,7 @@ def create_context(
         head=head,
         loss=loss.to(device),
         method=method.to(device),
-        groups=groups,
+        groups=groups if model.head == "gsfl" else None,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,

@@ -21,6 +21,9 @@ _LATER = (
     "data.text_weights",
     "data.unlabelled",
     "model.classifier_init",
+    "model.backbone_b",
+    "model.attention_heads",
+    "model.weights_b",
     "data.point_columns",
     "data.attribute_columns",
     "model.gem_power",
@@ -81,6 +84,8 @@ def fingerprint(
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
+    if config.model.head != "fsdg":
+        del dumped["loss"]["fsdg"]
     if not config.loss.distill.weight:
         dumped["training"]["teacher"] = None
     for name in METHOD_SECTIONS:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.grouping import load_taxonomy
 from gsfl_tune.training.workspace import Workspace
 
@@ -27,7 +28,7 @@ def fit_groups(experiment: Experiment, workspace: Workspace) -> Experiment:
     if matrix is not None:
         load_cost_matrix(matrix, classes)
     experiment = experiment.clamp("model.groups.count", max(1, len(classes) // 2))
-    if "gsfl" not in experiment.values("model.head"):
+    if not set(GROUPED_HEADS) & set(experiment.values("model.head")):
         return experiment
     problems: list[Problem] = []
     largest = max(experiment.values("model.groups.count"))

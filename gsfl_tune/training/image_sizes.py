@@ -7,10 +7,11 @@ as the configuration says.)
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models import map_shape, probe
+from gsfl_tune.models import map_shape, probe, stream_names
 
 # The smallest that data.image_size may be.
 _LEAST = 16
@@ -24,7 +25,7 @@ def training_sizes(config: Config) -> tuple[int, ...]:
     """
     stage = config.training.finetune
     return growing_sizes(
-        config.model.backbone, stage.start_size, config.data.image_size, stage.epochs
+        config.model.extractor, stage.start_size, config.data.image_size, stage.epochs
     )
 
 
@@ -66,4 +67,5 @@ def size_step(backbone: str) -> int:
         BackboneError: If the backbone cannot be built.
     """
     side = probe(backbone).input_size
-    return max(1, round(side / map_shape(backbone, side)[1]))
+    steps = (max(1, round(side / map_shape(each, side)[1])) for each in stream_names(backbone))
+    return math.lcm(*steps)

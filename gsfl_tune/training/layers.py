@@ -21,5 +21,5 @@ def method_layers(config: Config, method: Method) -> tuple[Layer, ...]:
     if method.layers == 0 or stage.epochs == 0:
         return ()
     reads = pooling_class(model.pooling).reads
-    found = layers_of(model.backbone, stage.blocks, config.data.image_size, reads)
+    found = layers_of(model.extractor, stage.blocks, config.data.image_size, reads)
     return found[: method.layers]

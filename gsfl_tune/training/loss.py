@@ -11,7 +11,7 @@ import torch
 from gsfl_tune.data.sampling import class_weights, log_priors
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
-from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term, gsfl_terms
+from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term, fsdg_terms, gsfl_terms
 
 
 def create_loss(
@@ -36,6 +36,9 @@ def create_loss(
             center_init=loss.center_init,
             target=loss.reconstruction_target,
         )
+    if config.model.head == "fsdg":
+        weighted: dict[str, float] = loss.fsdg.model_dump()
+        terms = fsdg_terms(**weighted, feature_scale=config.model.feature_scale)
     further = {name: _built_in(name, config) for name in LOSS_TERMS}
     further |= {
         name: Weighted(weight, added_term(name))

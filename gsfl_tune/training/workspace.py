@@ -20,6 +20,7 @@ from gsfl_tune.models import (
     Backbone,
     BackboneError,
     Reads,
+    Weights,
     WeightsError,
     create_backbone,
     licence_problem,
@@ -55,7 +56,7 @@ class Workspace:
         self.dataset = dataset
         self.cache_dir = cache_dir or cache_directory()
         self.device = device or resolve_device("auto")
-        self._backbones: dict[tuple[str, str, Reads, str], Backbone] = {}
+        self._backbones: dict[tuple[str, Weights, Reads, str], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}
         # For one recipe only; mapping files again for another one is fast.
         self._recipe: tuple[object, ...] = ()
@@ -96,7 +97,7 @@ class Workspace:
                 that is not allowed.
         """
         reads = FeatureRecipe.of(config).reads
-        name, weights = config.model.backbone, config.model.weights
+        name, weights = config.model.extractor, config.model.extractor_weights
         learned = _pretraining(config)
         key = (name, weights, reads, learned)
         if key not in self._backbones:
@@ -297,7 +298,7 @@ class Workspace:
             with path.open("wb") as file:
                 np.save(file, groups)
 
-        what = f"{settings.method}, {settings.count}, {config.model.backbone}, {dataset.name}"
+        what = f"{settings.method}, {settings.count}, {config.model.extractor}, {dataset.name}"
         with acquire(self.cache_dir / "groups" / f"{key}.npy", build, what=what) as path:
             return np.load(path)
 

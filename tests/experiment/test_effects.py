@@ -102,8 +102,8 @@ def test_the_message_has_the_line_and_what_is_missing():
     )
     assert idle(head="plain", method="single")["model.groups.count"] == (
         "t.yaml:12: model.groups.count: found int 1 to 9, which has no effect: it needs model.head "
-        "= gsfl and model.groups.method in kmeans, spectral, agglomerative, random, and model.head "
-        "is plain, model.groups.method is single"
+        "in gsfl, fsdg and model.groups.method in kmeans, spectral, agglomerative, random, and "
+        "model.head is plain, model.groups.method is single"
     )
 
 

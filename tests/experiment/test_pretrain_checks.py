@@ -37,6 +37,11 @@ SAME = "{scale: 1, ratio: 1, flip: false, color: 0, grey: 0, blur: 0}"
             "training.pretrain",
             ["with search.time_budget", "gsfl-tune pretrain"],
         ),
+        (
+            "training: {pretrain: true}\nmodel: {backbone_b: resnet18, pooling: bilinear}",
+            "training.pretrain",
+            ["with model.backbone_b resnet18", "one backbone"],
+        ),
     ],
 )
 def test_it_is_said_with_its_line(section, path, words):

@@ -63,17 +63,21 @@ def make_network(config: Config) -> Network:
     """Untrained, with weights such that images differ in their logits."""
     torch.manual_seed(3)
     reads = pooling_class(config.model.pooling).reads
-    backbone = create_backbone(config.model.backbone, "none", reads=reads)
-    channels, projection = backbone.channels, None
+    backbone = create_backbone(config.model.extractor, "none", reads=reads)
+    (channels, second), projection = (backbone.channels, backbone.second_channels), None
     if config.model.pooling_channels:
-        channels = config.model.pooling_channels
-        weight = torch.linalg.qr(torch.randn(backbone.channels, channels))[0].T.contiguous()
-        projection = Projection(weight, 0.1 * torch.randn(backbone.channels))
+        sizes = [channels - second, second] if second else [channels]
+        kept = config.model.pooling_channels
+        weights = [torch.linalg.qr(torch.randn(size, kept))[0].T.contiguous() for size in sizes]
+        projection = Projection(torch.block_diag(*weights), 0.1 * torch.randn(channels))
+        channels, second = kept * len(sizes), kept if second else 0
     pooling = create_pooling(
         config.model.pooling,
         channels,
         dim=config.model.pooling_dim,
         power=config.model.gem_power,
+        heads=config.model.attention_heads,
+        second=second,
     )
     kind = GsflHead if config.model.head == "gsfl" else PlainHead
     head = kind(

@@ -35,10 +35,10 @@ class BesselPooling(AveragePooling):
         return torch.special.bessel_j0(super().forward(maps))
 
 
-def deployed(pooling) -> Deployed:
+def deployed(pooling, name="test_resnet") -> Deployed:
     torch.set_num_threads(1)
     torch.manual_seed(0)
-    backbone = create_backbone("test_resnet", "none")
+    backbone = create_backbone(name, "none")
     made = pooling(backbone.channels)
     head = PlainHead(made.dim, 3, latent_dim=8, dropout=0.0, feature_scale=8.0)
     return Deployed(Network(backbone, None, made, head), PREPROCESSING, inside=False)
@@ -54,14 +54,34 @@ def write(name, module, path):
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])
-def test_compact_bilinear_pooling_is_exported_for_every_batch(name, tmp_path):
-    module = deployed(lambda channels: create_pooling("compact_bilinear", channels, dim=128))
+@pytest.mark.parametrize("streams", ["test_resnet", "test_resnet+test_vit"])
+def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp_path):
+    second = 64 if "+" in streams else 0
+    module = deployed(
+        lambda channels: create_pooling("compact_bilinear", channels, dim=128, second=second),
+        streams,
+    )
     runtime = write(name, module, tmp_path / files.MODELS[name])
     for count in (1, 2, 5):
         images = torch.randn(count, 3, 64, 64, generator=torch.Generator().manual_seed(count))
         with torch.inference_mode():
             expected = module(images)
             torch.testing.assert_close(runtime.run(images), expected, atol=1e-4, rtol=1e-4)
+
+
+def test_attention_pooling_is_written_with_what_it_learned(tmp_path):
+    def pooling(channels):
+        made = create_pooling("attention", channels, heads=4)
+        torch.nn.init.normal_(made.queries, std=30.0)
+        return made
+
+    module = deployed(pooling)
+    runtime = write("onnx", module, tmp_path / files.MODELS["onnx"])
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        torch.testing.assert_close(runtime.run(images), module(images), atol=1e-4, rtol=1e-4)
+        mean = deployed(lambda channels: create_pooling("average", channels))(images)
+    assert (module(images) - mean).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("name", ["onnx", "torch-export"])

@@ -75,10 +75,23 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
         {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
+        {"pooling": "attention", "attention_heads": 4, "backbone": "test_efficientnet"},
+        {
+            "pooling": "bilinear",
+            "pooling_channels": 6,
+            "backbone": "test_efficientnet",
+            "backbone_b": "test_vit",
+        },
     ],
     ids=[
         *("plain", "bilinear", "compact bilinear", "norm behind the mean", "convolution behind it"),
-        *("class token and mean", "last class tokens", "generalised mean", "covariance"),
+        *(
+            "class token and mean",
+            "last class tokens",
+            "generalised mean",
+            "covariance",
+            *("attention", "two streams"),
+        ),
     ],
 )
 def test_every_head_and_pooling_survives(tmp_path, images, model):
@@ -88,6 +101,8 @@ def test_every_head_and_pooling_survives(tmp_path, images, model):
         for name, buffer in network.pooling.named_buffers():
             if name == "bins":
                 buffer.copy_(buffer.flip(1))
+        for parameter in network.pooling.parameters():  # as if they had been trained
+            parameter.normal_()
     groups = GROUPS if config.model.head == "gsfl" else None
     path = bundle_from_network(
         tmp_path / "b", network, config, classes=CLASSES, groups=groups, side=SIDE, metrics={}

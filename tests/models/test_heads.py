@@ -78,7 +78,7 @@ def test_unknown_kinds_are_refused():
         create_head("gsfl", 10, 4, decoder="tanh", **SIZES)
 
 
-@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear"])
+@pytest.mark.parametrize("kind", ["gsfl", "plain", "linear", "fsdg"])
 def test_head_parameters_are_those_of_the_head(kind):
     head = create_head(kind, 48, 7, latent_dim=16, dropout=0, feature_scale=1)
     counted = sum(parameter.numel() for parameter in head.parameters())

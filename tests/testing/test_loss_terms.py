@@ -9,7 +9,10 @@ from gsfl_tune.losses import (
     Attributes,
     Center,
     ClassCenter,
+    Consistency,
+    Decorrelation,
     Distill,
+    GranularityCalibration,
     GroupReversal,
     Independence,
     Isda,
@@ -19,6 +22,7 @@ from gsfl_tune.losses import (
     Reconstruction,
     SharedCenter,
     SharedVariance,
+    Specificity,
 )
 from gsfl_tune.testing import check_loss_term
 
@@ -41,6 +45,10 @@ from gsfl_tune.testing import check_loss_term
         lambda: Distill(2.0, standardize=False),
         lambda: Distill(2.0, standardize=True),
         Attributes,
+        lambda: Decorrelation(3.0),
+        Consistency,
+        Specificity,
+        GranularityCalibration,
         lambda: MetricLearning("arcface", scale=4.0),
         lambda: MetricLearning("subcenter_arcface", scale=4.0),
         lambda: MetricLearning("proxy_anchor"),
@@ -49,7 +57,15 @@ from gsfl_tune.testing import check_loss_term
     ids=[
         *("reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"),
         *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance", "reversal"),
-        *("distill", "distill-standardised", "attributes"),
+        *(
+            "distill",
+            "distill-standardised",
+            "attributes",
+            "decorrelation",
+            "consistency",
+            "specificity",
+            "calibration",
+        ),
         *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple"),
     ],
 )

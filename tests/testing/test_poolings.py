@@ -36,6 +36,13 @@ class Learns(Mean):
         self.power = nn.Parameter(torch.ones(()))
 
 
+class Jumps(Learns):
+    starts_as = "average"
+
+    def forward(self, maps):
+        return (1 + self.power) * super().forward(maps)
+
+
 class Wider(Mean):
     def __init__(self, channels):
         super().__init__(channels)
@@ -66,6 +73,7 @@ class Random(Mean):
     ("pooling", "complaint"),
     [
         (Learns, "has parameters"),
+        (Jumps, "does not start as average"),
         (Wider, r"gives \(5, 8\), it says \(5, 16\)"),
         (Rooted, "has a gradient that is not finite for a map of zeros"),
         (OverTheBatch, "is another one for an image alone"),

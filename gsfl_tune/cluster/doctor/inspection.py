@@ -108,7 +108,8 @@ def data_paths(experiment: Experiment) -> list[str]:
         paths += [data.root] if data.root is not None else []
     for leaf in (
         *("data.exclude", "data.class_text"),
-        *("model.weights", "model.groups.taxonomy", "training.teacher", "search.cost_matrix"),
+        *("model.weights", "model.weights_b", "model.groups.taxonomy", "training.teacher"),
+        "search.cost_matrix",
     ):
         # Loading has made the paths of files absolute; what is left are names.
         values = [str(value) for value in experiment.values(leaf)]

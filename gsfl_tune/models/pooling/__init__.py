@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from gsfl_tune.models.pooling._base import Pooling, signed_sqrt
+from gsfl_tune.models.pooling.attention import AttentionPooling
 from gsfl_tune.models.pooling.average import AveragePooling
 from gsfl_tune.models.pooling.bilinear import BilinearPooling
 from gsfl_tune.models.pooling.cls import (
@@ -21,6 +22,7 @@ from gsfl_tune.plugins import BUILT_IN, PluginError, names, plugins
 
 __all__ = [
     "POOLINGS",
+    "AttentionPooling",
     "AveragePooling",
     "BilinearPooling",
     "ClassToken",
@@ -33,6 +35,7 @@ __all__ = [
     "NativePooling",
     "Pooling",
     "create_pooling",
+    "pooled_channels",
     "pooling_class",
     "pooling_dim",
     "pooling_package",
@@ -44,6 +47,7 @@ __all__ = [
 POOLINGS = BUILT_IN["pooling"]
 
 _CLASSES: dict[str, type[Pooling]] = {
+    "attention": AttentionPooling,
     "average": AveragePooling,
     "bilinear": BilinearPooling,
     "compact_bilinear": CompactBilinearPooling,
@@ -92,7 +96,14 @@ def pooling_package(name: str) -> tuple[str, ...]:
 
 
 def create_pooling(
-    name: str, channels: int, *, dim: int = 8192, power: float = 3.0, seed: int = 0
+    name: str,
+    channels: int,
+    *,
+    dim: int = 8192,
+    power: float = 3.0,
+    heads: int = 8,
+    seed: int = 0,
+    second: int = 0,
 ) -> Pooling:
     """Creates the pooling that ``model.pooling`` names.
 
@@ -101,16 +112,22 @@ def create_pooling(
         channels: Number of channels C of the maps, after a projection.
         dim: Size D of compact bilinear pooling, and of others with such a parameter.
         power: Power p of generalised mean pooling, and of others with such a parameter.
+        heads: Heads of attention pooling, and of others with such a parameter.
         seed: Seed of the hashes of compact bilinear pooling.
+        second: How many of the channels, the last ones, are of a second stream.
 
     Raises:
-        ValueError: If there is no such pooling.
+        ValueError: If there is no such pooling, or it takes one stream alone.
         PluginError: If the pooling of a package cannot be used.
     """
     kind = pooling_class(name)
+    if second and not kind.takes_streams:
+        raise ValueError(f"pooling {name} takes one backbone")
     if kind is CompactBilinearPooling:
-        return CompactBilinearPooling(channels, dim, seed)
-    settings = [dim] * kind.takes_dim + [power] * kind.takes_power
+        return CompactBilinearPooling(channels, dim, seed, second)
+    if kind is BilinearPooling:
+        return BilinearPooling(channels, second)
+    settings = [dim] * kind.takes_dim + [power] * kind.takes_power + [heads] * kind.takes_heads
     pooling = kind(channels, *settings)
     added = plugins("pooling").get(name)
     if added is not None:
@@ -118,11 +135,18 @@ def create_pooling(
     return pooling
 
 
-def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
-    """Returns size D of a pooling of maps with so many channels, without using memory for it."""
+def pooling_dim(name: str, channels: int, *, dim: int = 8192, second: int = 0) -> int:
+    """Returns size D of a pooling of maps with so many channels, without using memory for it.
+
+    Args:
+        name: One of `POOLINGS`, or of an installed package.
+        channels: Number of channels C of the maps, after a projection.
+        dim: Size of compact bilinear pooling, and of others with such a parameter.
+        second: How many of the channels are of a second stream.
+    """
     if name in _CLASSES:
         own = {
-            "bilinear": channels**2,
+            "bilinear": (channels - second) * (second or channels),
             "compact_bilinear": dim,
             "cls_mean": 2 * channels,
             "isqrt_cov": channels * (channels + 1) // 2,
@@ -132,6 +156,22 @@ def pooling_dim(name: str, channels: int, *, dim: int = 8192) -> int:
         return own.get(name, channels)
     with torch.device("meta"):
         return create_pooling(name, channels, dim=dim).dim
+
+
+def pooled_channels(
+    pooling: str, requested: int | None, channels: int, second: int = 0
+) -> tuple[int, int]:
+    """Returns the channels that a pooling sees, and how many of them are of a second stream.
+
+    Args:
+        pooling: One of `POOLINGS`, or of an installed package.
+        requested: ``model.pooling_channels``, of each stream.
+        channels: Number of channels C of the backbone.
+        second: How many of these are of a second stream.
+    """
+    sizes = (channels - second, second) if second else (channels,)
+    kept = [projection_channels(pooling, requested, size) or size for size in sizes]
+    return sum(kept), kept[1] if second else 0
 
 
 def projection_channels(pooling: str, requested: int | None, channels: int) -> int | None:
@@ -159,8 +199,9 @@ def _check(pooling: Pooling, what: str) -> None:
             f"{what} reads {pooling.reads} and has projected_channels, but only maps are projected"
         )
     learned = [name for name, _ in pooling.named_parameters()]
-    if learned:
+    if learned and pooling.starts_as not in _CLASSES:
         raise PluginError(
             f"{what} has parameters ({', '.join(learned[:3])}), allowed are buffers: features of "
-            "a frozen backbone are computed once, so a pooling cannot learn"
+            "a frozen backbone are computed once, so a pooling cannot learn; or starts_as, the "
+            "name of a pooling that is built in, which it equals before it is trained"
         )

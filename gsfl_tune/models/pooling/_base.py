@@ -15,8 +15,9 @@ EPSILON = 1e-8
 class Pooling(nn.Module, ABC):
     """Maps a feature map to one vector.
 
-    It is made with the number of channels (and, if it has one, the wanted D). It may have buffers
-    but no parameters: features of a frozen backbone are computed once, so a pooling cannot learn.
+    It is made with the number of channels (and, if it has one, the wanted D). It may have buffers.
+    Features of a frozen backbone are computed once, so parameters are for poolings alone that
+    say what they start as; they are trained in the finetune stage.
 
     Attributes:
         channels: Number of channels C of the input maps.
@@ -28,7 +29,10 @@ class Pooling(nn.Module, ABC):
             ``model.pooling_channels`` is not set; None: there is never a projection. Only maps
             are projected.
         fewest_positions: Fewest positions of a map for a meaningful result.
+        starts_as: Name of the pooling that it equals before it is trained; None: it does not learn.
+        takes_heads: Whether it is made with ``model.attention_heads`` as its second argument.
         takes_dim: Whether it is made with ``model.pooling_dim`` as its second argument.
+        takes_streams: Whether it may be made with the channels of a second stream, ``second``.
         takes_power: Whether it is made with ``model.gem_power`` as its second argument.
     """
 
@@ -37,8 +41,11 @@ class Pooling(nn.Module, ABC):
     reads: ClassVar[Reads] = "map"
     projected_channels: ClassVar[int | None] = None
     fewest_positions: ClassVar[int] = 1
+    starts_as: ClassVar[str | None] = None
+    takes_heads: ClassVar[bool] = False
     takes_dim: ClassVar[bool] = False
     takes_power: ClassVar[bool] = False
+    takes_streams: ClassVar[bool] = False
 
     @classmethod
     def operations(cls, channels: int) -> float:
@@ -58,11 +65,22 @@ class Pooling(nn.Module, ABC):
         """
 
 
-def gram(maps: Tensor) -> Tensor:
-    """Returns the Gram matrix (B, C, C) of maps (B, C, h, w), divided by h * w, full precision."""
+def products(maps: Tensor, second: int = 0) -> Tensor:
+    """Sums products of channels over the positions of maps (B, C, h, w), in full precision.
+
+    Args:
+        maps: The maps.
+        second: How many of the channels, the last ones, are of a second stream.
+
+    Returns:
+        The Gram matrix (B, C, C) divided by h * w; of two streams the products of each channel of
+        the one with each of the other, (B, C - second, second).
+    """
     with no_autocast(maps.device.type):
         descriptors = full_precision(maps).flatten(2)
-        return descriptors @ descriptors.transpose(1, 2) / descriptors.shape[2]
+        first = descriptors[:, : descriptors.shape[1] - second]
+        other = descriptors[:, first.shape[1] :] if second else first
+        return first @ other.transpose(1, 2) / descriptors.shape[2]
 
 
 def signed_sqrt(x: Tensor, epsilon: float = EPSILON) -> Tensor:

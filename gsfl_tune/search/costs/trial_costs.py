@@ -94,7 +94,7 @@ class TrialCosts:
             slots: Number of parallel trainings; the evidence has the machine alone.
         """
         reads = pooling_class(config.model.pooling).reads
-        channels = probe(config.model.backbone, reads).channels
+        channels = probe(config.model.extractor, reads).channels
         numbers = self._train * channels * self._classes
         fixed = _EVIDENCE_START + _EVIDENCE_IMAGE * self._test + _PROBE_NUMBER * numbers
         return fixed + min(seeds, EVIDENCE_SEEDS) * self.evidence_seed(config, slots)

@@ -13,6 +13,7 @@ import numpy as np
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.model_config import GROUPED_HEADS
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.trial_costs import TrialCosts
@@ -40,7 +41,7 @@ def after_search(costs: TrialCosts, config: Config, slots: int, pace: float = 1.
     seeds = (1 + search.final_seeds) / 2
     race = 0.0
     if search.finalists > 1:
-        races = 2 if search.control == "tuned" and config.model.head == "gsfl" else 1
+        races = 2 if search.control == "tuned" and config.model.head in GROUPED_HEADS else 1
         race = races * max(1.0, search.finalists * seeds / slots) * training
     finals = race + _retrains(costs, config, slots)
     evidence = costs.evidence(config, seeds=search.final_seeds, slots=slots)
@@ -71,7 +72,7 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     # A candidate that did not race is validated beside the retrains, with the winner's seeds.
     seeds = every if search.finalists == 1 else (1 + every) / 2
     total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
-    if search.control != "off" and config.model.head == "gsfl":
+    if search.control != "off" and config.model.head in GROUPED_HEADS:
         model = config.model.model_copy(update={"head": "plain"})
         validated = seeds if search.control == "matched" else 0
         plain = costs.seconds(config.model_copy(update={"model": model}))
@@ -122,7 +123,8 @@ def of_study(
         return Watcher(), None
     forecast = StudyForecast(costs, experiment.configure, typical(experiment), budget, slots)
     config = experiment.defaults()
-    tuned = config.search.control == "tuned" and "gsfl" in experiment.values("model.head")
+    heads = set(GROUPED_HEADS) & set(experiment.values("model.head"))
+    tuned = config.search.control == "tuned" and bool(heads)
     another = tuned and name == "search"
 
     def left() -> float:

@@ -16,7 +16,13 @@ from optuna.trial import FrozenTrial, TrialState
 from gsfl_tune.data.contrast import images_without_labels
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.models import BackboneError, WeightsError, create_backbone, pooling_class
+from gsfl_tune.models import (
+    BackboneError,
+    WeightsError,
+    create_backbone,
+    pooling_class,
+    weights_words,
+)
 from gsfl_tune.run import EpochLog, RunDirectory, StudyName
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
@@ -204,11 +210,15 @@ def refuse_what_fails_later(
         return
     for device in experiment.values("training.device"):
         resolve_device(device)
-    loaded = (own.model.backbone, own.model.weights, pooling_class(own.model.pooling).reads)
+    loaded = (
+        own.model.extractor,
+        own.model.extractor_weights,
+        pooling_class(own.model.pooling).reads,
+    )
     for backbone, weights, reads in pretrained(experiment):
         if weights == "none" or (backbone, weights, reads) == loaded:
             continue
-        notice(f"looking for the weights of {backbone} ({weights})")
+        notice(f"looking for the weights of {backbone} ({weights_words(weights)})")
         try:
             create_backbone(backbone, weights, reads=reads)
         except WeightsError as error:

@@ -13,6 +13,7 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.model_config import TWO_STREAMS, joined_names
 from gsfl_tune.experiment.units import seconds
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.run import RunDirectory, read_json
@@ -230,10 +231,10 @@ def _shared(
     pool, test = len(workspace.dataset.pool), len(workspace.dataset.test)
     config = experiment.defaults()
     size, shown_size = config.data.image_size, config.eval_image_size
-    base = backbone_work(config.model.backbone, 0, size).frozen
+    base = backbone_work(config.model.extractor, 0, size).frozen
     features = 0.0
-    for name in experiment.values("model.backbone"):
-        plain, augmented = feature_passes(experiment.fixed({"model.backbone": name}))
+    for name, one in _by_backbone(experiment):
+        plain, augmented = feature_passes(one)
         slower = backbone_work(name, 0, size).frozen / base
         looked_at = plain * (pool + test) + augmented * pool
         features += slower * looked_at / frozen.rate + frozen.making
@@ -251,6 +252,17 @@ def _shared(
             activations += image * shown / work.frozen * (pool + test) + frozen.making
             view += image * pool * strengths(experiment)
     return features, activations, view
+
+
+def _by_backbone(experiment: Experiment) -> Iterator[tuple[str, Experiment]]:
+    """Yields the part of a space with each backbone, and with each second one beside it."""
+    for name in experiment.values("model.backbone"):
+        one = experiment.fixed({"model.backbone": name})
+        pooling = next((each for each in one.values("model.pooling") if each in TWO_STREAMS), "")
+        seconds = one.values("model.backbone_b")
+        for second in seconds:
+            own = one if len(seconds) == 1 else one.fixed({"model.backbone_b": second})
+            yield joined_names(name, second, pooling), own
 
 
 def _fewer_preparations(
@@ -272,7 +284,8 @@ def _fewer_preparations(
 def _prepared_paths() -> list[str]:
     """Returns leaves with separate features or activations per value, the most expensive first."""
     augment = [path for path in leaves() if path.startswith("data.augment.")]
-    return ["model.backbone", *augment, "training.finetune.blocks", *_SIZES, "data.fit"]
+    backbones = ["model.backbone_b", "model.backbone"]
+    return [*backbones, *augment, "training.finetune.blocks", *_SIZES, "data.fit"]
 
 
 def _measure(

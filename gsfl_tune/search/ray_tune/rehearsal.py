@@ -53,7 +53,7 @@ def rehearse_largest(
     )
     try:
         own = _of_a_process(config, resources.workers).model_dump_json()
-        words = f"one optimiser step of the largest model ({config.model.backbone})"
+        words = f"one optimiser step of the largest model ({config.model.extractor})"
         with asked_of_workers(words, [_NAME]) as channel:
             complaint = ray.get(task.remote(own, side, cache_dir, storage, channel))
     except (WorkerCrashedError, ray.exceptions.OutOfMemoryError):
@@ -68,7 +68,7 @@ def rehearse_largest(
         stage = [each for each in stages if each.epochs][-1]
         raise UserError(
             f"the largest model of the space cannot take a step: {complaint}\n"
-            f"  {model.backbone} at {config.data.image_size} px, {model.pooling} pooling, "
+            f"  {model.extractor} at {config.data.image_size} px, {model.pooling} pooling, "
             f"latent_dim {model.latent_dim}, batch_size {stage.batch_size}\n"
             "  allowed: smaller batches (training.finetune.accumulate keeps the effective "
             "size), images or models, or more resources a trial"

@@ -57,7 +57,7 @@ class NearDefaults:
             centers: Configurations beside the defaults; parameters that one lacks are the defaults.
         """
         # A stream of its own: without further configurations the draws are what they were.
-        place = np.random.default_rng([self._seed, 2]).integers(len(centers) + 1)
+        place = int(np.random.default_rng([self._seed, 2]).integers(len(centers) + 1))
         self._center = centers[place - 1] if place else {}
 
     def draw(self, name: str, distribution: BaseDistribution) -> Any:

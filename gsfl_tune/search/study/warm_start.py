@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from optuna.distributions import CategoricalDistribution
+from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment import Experiment
@@ -178,11 +178,16 @@ class _Distance:
         distribution = self._distributions[name]
         if isinstance(distribution, CategoricalDistribution):
             return float(one[name] != other[name])
+        assert isinstance(distribution, FloatDistribution | IntDistribution)
         ends = np.array(
-            [distribution.low, distribution.high, one[name], other[name]],  # type: ignore[attr-defined]
-            dtype=float,
+            [
+                float(distribution.low),
+                float(distribution.high),
+                float(one[name]),
+                float(other[name]),
+            ]
         )
-        if distribution.log:  # type: ignore[attr-defined]
+        if distribution.log:
             ends = np.log(ends)
         width = ends[1] - ends[0]
         return float(abs(ends[2] - ends[3]) / width) if width > 0 else 0.0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,11 +27,13 @@ from gsfl_tune.models import (
     Pooling,
     Projection,
     Reads,
+    Weights,
     create_pooling,
     fit_projection,
+    pooled_channels,
     pooling_class,
     pooling_package,
-    projection_channels,
+    weights_words,
 )
 from gsfl_tune.models.frozen import Precision as Arithmetic
 from gsfl_tune.training.caches.engines import fast_forward
@@ -48,15 +50,19 @@ _NUMPY: dict[str, np.dtype[Any]] = {"fp32": np.dtype(np.float32), "fp16": np.dty
 
 @dataclass(frozen=True)
 class FeatureRecipe:
-    """Holds the settings that decide a frozen feature, besides images and weights."""
+    """Holds the settings that decide a frozen feature, besides images and weights.
+
+    Backbone and weights are those of both streams if there are two.
+    """
 
     backbone: str
-    weights: str
+    weights: Weights
     image_size: int
     pooling: str
     pooling_channels: int | None
     pooling_dim: int | None
     gem_power: float | None = None
+    attention_heads: int | None = None
     arithmetic: Arithmetic = "fp32"
 
     @classmethod
@@ -65,27 +71,43 @@ class FeatureRecipe:
         model = config.model
         pooling = pooling_class(model.pooling)
         return cls(
-            backbone=model.backbone,
-            weights=model.weights,
+            backbone=model.extractor,
+            weights=model.extractor_weights,
             image_size=config.data.image_size,
             pooling=model.pooling,
             pooling_channels=model.pooling_channels if pooling.projected_channels else None,
             pooling_dim=model.pooling_dim if pooling.takes_dim else None,
             gem_power=model.gem_power if pooling.takes_power else None,
+            attention_heads=model.attention_heads if pooling.takes_heads else None,
             # `auto` is for a search, which replaces it before it begins.
             arithmetic="bf16" if model.feature_precision == "bf16" else "fp32",
         )
+
+    @property
+    def frozen(self) -> FeatureRecipe:
+        """Returns the recipe of features before anything is trained: what a pooling starts as."""
+        started = pooling_class(self.pooling).starts_as
+        return replace(self, pooling=started, attention_heads=None) if started else self
 
     @property
     def reads(self) -> Reads:
         """Returns what the pooling reads of the backbone."""
         return pooling_class(self.pooling).reads
 
-    def create_pooling(self, channels: int) -> Pooling:
-        """Creates the pooling layer for a map of `channels` channels."""
-        settings = {"dim": self.pooling_dim, "power": self.gem_power}
+    def create_pooling(self, channels: int, second: int = 0) -> Pooling:
+        """Creates the pooling layer.
+
+        Args:
+            channels: Channels of its map.
+            second: How many of them are of a second stream.
+        """
+        settings = {
+            "dim": self.pooling_dim,
+            "power": self.gem_power,
+            "heads": self.attention_heads,
+        }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
-        return create_pooling(self.pooling, channels, **given)
+        return create_pooling(self.pooling, channels, second=second, **given)
 
 
 @dataclass(frozen=True)
@@ -135,11 +157,10 @@ class FeatureExtractor:
             cache_dir: Root of the node's caches.
         """
         recipe = self.recipe
-        wanted = projection_channels(
-            recipe.pooling, recipe.pooling_channels, self.backbone.channels
-        )
-        if wanted is None:
+        kept, of_second = self._pooled()
+        if kept == self.backbone.channels:
             return
+        wanted = (kept - of_second, of_second) if of_second else kept
         key = digest(
             "projection", CODE_VERSION, images.digest, index.tobytes(), self.backbone.digest,
             recipe.image_size, wanted, *([] if recipe.arithmetic == "fp32" else ["in bf16"]),
@@ -152,36 +173,46 @@ class FeatureExtractor:
                 all_cores(self.device),
                 torch.inference_mode(),
             ):
-                projection = fit_projection(self._maps(images, index, cache_dir, step=step), wanted)
+                maps = self._maps(images, index, cache_dir, step=step)
+                projection = fit_projection(maps, wanted, second=self.backbone.second_channels)
             state = {
                 name: tensor.contiguous().cpu() for name, tensor in projection.state_dict().items()
             }
             save_file(state, path)
 
         file = cache_dir / "projections" / f"{key}.safetensors"
-        what = f"{recipe.backbone}, {recipe.weights}, {recipe.image_size} px, {wanted} channels"
+        words = weights_words(recipe.weights)
+        what = f"{recipe.backbone}, {words}, {recipe.image_size} px, {kept} channels"
         with acquire(file, build, what=what) as path:
             self.projection = Projection(**load_file(path))
         self._projection_key = key
 
     def pooling(self) -> Pooling:
         """Returns a new pooling layer that fits the (projected) map."""
-        source = self.projection if self.projection is not None else self.backbone
-        return self.recipe.create_pooling(source.channels)
+        return self.recipe.create_pooling(*self._pooled())
+
+    def _pooled(self) -> tuple[int, int]:
+        """Returns the channels that the pooling sees, and how many are of a second stream."""
+        recipe, backbone = self.recipe, self.backbone
+        return pooled_channels(
+            recipe.pooling, recipe.pooling_channels, backbone.channels, backbone.second_channels
+        )
 
     def key(
         self, images: DecodedImages, precision: Precision = "fp32", view: View | None = None
     ) -> str:
         """Returns the cache key of the features of `images`."""
-        recipe = asdict(self.recipe) | {"weights": self.backbone.digest}
-        if recipe["gem_power"] is None:  # as of versions without it
-            del recipe["gem_power"]
+        frozen = self.recipe.frozen
+        recipe = asdict(frozen) | {"weights": self.backbone.digest}
+        for later in ("gem_power", "attention_heads"):
+            if recipe[later] is None:  # as of versions without it
+                del recipe[later]
         if recipe["arithmetic"] == "fp32":
             del recipe["arithmetic"]
         further = [] if precision == "fp32" else [precision]
         return digest(
             "features", CODE_VERSION, images.digest, recipe, self._projection_key, *further,
-            *(view.key if view is not None else ()), *pooling_package(self.recipe.pooling),
+            *(view.key if view is not None else ()), *pooling_package(frozen.pooling),
         )  # fmt: skip
 
     def features(
@@ -229,7 +260,7 @@ class FeatureExtractor:
     ) -> None:
         if not len(images):
             raise ValueError("no images to compute features of")
-        pooling = self.pooling().to(self.device).eval()
+        pooling = self.recipe.frozen.create_pooling(*self._pooled()).to(self.device).eval()
         if self.projection is not None:
             self.projection.to(self.device)
         dtype = _NUMPY[precision]
@@ -304,7 +335,8 @@ class FeatureExtractor:
 
     def _words(self, images: DecodedImages, precision: Precision, view: View | None) -> str:
         recipe = self.recipe
-        parts = [recipe.backbone, recipe.weights, f"{recipe.image_size} px", images.name]
+        weights = weights_words(recipe.weights)
+        parts = [recipe.backbone, weights, f"{recipe.image_size} px", images.name]
         if recipe.pooling != "average":
             parts.append(recipe.pooling)
         if view is not None:

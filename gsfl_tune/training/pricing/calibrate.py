@@ -80,7 +80,7 @@ def measure_frozen(
     low = config.model.feature_precision == "bf16"
     started = time.perf_counter()
     with all_cores(device), torch.inference_mode():
-        with activity(f"making the fast copy of {config.model.backbone}"):
+        with activity(f"making the fast copy of {config.model.extractor}"):
             forward = fast_forward(
                 backbone,
                 (3, size, size),
@@ -104,7 +104,7 @@ def measure_frozen(
             ):
                 forward(batch.inputs.contiguous(memory_format=torch.channels_last))
 
-        with activity(f"images through {config.model.backbone}"):
+        with activity(f"images through {config.model.extractor}"):
             seconds, runs = _timed(run, device)
     return runs * len(index) / seconds, making
 

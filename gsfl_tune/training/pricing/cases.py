@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.model_config import joined_names
 from gsfl_tune.models import Reads, pooling_class
 
 
 def cases(experiment: Experiment) -> Iterator[Experiment]:
-    """Yields the experiment for each named mapping, backbone, pooling and head of a trial."""
+    """Yields the experiment for each named mapping, backbones, pooling and head of a trial."""
     named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
-    paths = [*named, "model.backbone", "model.pooling", "model.head"]
+    paths = [*named, "model.backbone", "model.pooling", "model.backbone_b", "model.head"]
 
     def fixed(one: Experiment, rest: list[str]) -> Iterator[Experiment]:
         if not rest:
@@ -25,6 +26,12 @@ def cases(experiment: Experiment) -> Iterator[Experiment]:
             yield from fixed(one.fixed({rest[0]: value}), rest[1:])
 
     return fixed(experiment, paths)
+
+
+def backbone_of(case: Experiment) -> str:
+    """Returns the backbone of a case: both names where its pooling takes two."""
+    leaves = ("model.backbone", "model.backbone_b", "model.pooling")
+    return joined_names(*(case.values(leaf)[0] for leaf in leaves))
 
 
 def reads_of(case: Experiment) -> Reads:

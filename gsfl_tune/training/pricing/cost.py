@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,14 +12,18 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import (
     HeadKind,
     Reads,
+    Weights,
+    confounding_parameters,
     head_parameters,
     part_size,
+    pooled_channels,
+    pooling_class,
     pooling_dim,
     probe,
-    projection_channels,
+    stream_names,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
-from gsfl_tune.training.pricing.cases import cases, reads_of
+from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -37,9 +42,9 @@ class LargestModel:
         bytes: Weights, gradients and optimiser state; activations come on top.
         parameters: Number of parameters, backbone and head.
         trained: How many of them are trained.
-        backbone: Its backbone.
+        backbone: Its backbone; both names if there are two streams.
         pooling: Its pooling.
-        channels: Channels of the maps that are pooled.
+        channels: Channels of the maps that are pooled, of the larger one of two streams.
         feature_dim: D, size of its features.
         latent_dim: H, size of its latent parts.
         class_count: C, of the data or an upper estimate.
@@ -128,19 +133,24 @@ def checkpoint_bytes(experiment: Experiment) -> int:
     copies = 1 + (max(case.values("training.ema")) > 0)
     state = model.class_count * model.latent_dim
     return 4 * (copies * weights + 2 * trained + state) + term_bytes(
-        case, model.latent_dim, model.class_count
+        case, model.latent_dim, model.class_count, model.feature_dim
     )
 
 
-def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
+def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim: int = 0) -> int:
     """Counts the bytes that further loss terms and methods keep, including their sums for a step.
 
     Args:
         case: A part of a space.
         latent_dim: H of its largest head.
         class_count: C.
+        feature_dim: D, for terms with an encoder of features.
     """
     numbers = 0
+    if "fsdg" in case.values("model.head"):
+        groups = min(class_count, max(case.values("model.groups.count")))
+        size = latent_dim // 2
+        numbers += 4 * (confounding_parameters(feature_dim, latent_dim) + groups * (size + 1))
     if max(case.values("loss.center.weight")) > 0:
         numbers += 2 * class_count * latent_dim
     if max(case.values("loss.isda.weight")) > 0:
@@ -158,7 +168,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int) -> int:
     if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
         width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
         # Most models have most channels in the last map.
-        channels = probe(case.values("model.backbone")[0]).channels
+        channels = probe(backbone_of(case)).channels
         numbers += 4 * levels * (width * (channels + 9 * width + 4 + class_count) + class_count)
     return 4 * numbers
 
@@ -182,7 +192,7 @@ def teachers(case: Experiment) -> list[Path]:
 
 def largest_head(heads: Collection[HeadKind]) -> HeadKind:
     """Names the one of some heads that has most parameters."""
-    ascending: tuple[HeadKind, ...] = ("linear", "plain", "gsfl")
+    ascending: tuple[HeadKind, ...] = ("linear", "plain", "fsdg", "gsfl")
     return max(heads, key=ascending.index)
 
 
@@ -207,43 +217,47 @@ def memory_of_a_trial(experiment: Experiment) -> tuple[int, str]:
     return int(psutil.virtual_memory().total), "memory"
 
 
-def pretrained(experiment: Experiment) -> list[tuple[str, str, Reads]]:
+def pretrained(experiment: Experiment) -> list[tuple[str, Weights, Reads]]:
     """Returns each backbone of a space, its possible weights and what is read, once each."""
-    return list(
-        dict.fromkeys(
-            (case.values("model.backbone")[0], weights, reads_of(case))
-            for case in cases(experiment)
-            for weights in case.values("model.weights")
-        )
-    )
+    found: dict[tuple[str, Weights, Reads], None] = {}
+    for case in cases(experiment):
+        name = backbone_of(case)
+        for weights in case.values("model.weights"):
+            every: list[Weights] = [weights]
+            if len(stream_names(name)) > 1:
+                every = [(weights, own or weights) for own in case.values("model.weights_b")]
+            found |= {(name, each, reads_of(case)): None for each in every}
+    return list(found)
 
 
 def _price(case: Experiment, classes: int) -> LargestModel:
     def highest(path: str) -> int:
         return max(case.values(path))
 
-    backbone, pooling = case.values("model.backbone")[0], case.values("model.pooling")[0]
+    backbone, pooling = backbone_of(case), case.values("model.pooling")[0]
     facts = probe(backbone, reads_of(case))
-    channels = max(
-        projection_channels(pooling, requested, facts.channels) or facts.channels
+    channels, second = max(
+        pooled_channels(pooling, requested, facts.channels, facts.second_channels)
         for requested in case.values("model.pooling_channels")
     )
-    feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"))
+    feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"), second=second)
     kind = largest_head(case.values("model.head"))
     latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
     head = head_parameters(kind, feature_dim, latent_dim, classes)
     trained = _trained_parameters(case, backbone)
+    heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
+    learned = math.gcd(channels, heads) * channels if heads else 0
     return LargestModel(
-        bytes=head * _TRAINED_BYTES
+        bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
         + trained * (_TRAINED_BYTES - _FROZEN_BYTES)
-        + term_bytes(case, latent_dim, classes)
+        + term_bytes(case, latent_dim, classes, feature_dim)
         + max((teacher_bytes(path) for path in teachers(case)), default=0),
-        parameters=head + facts.parameters,
-        trained=head + trained,
+        parameters=head + facts.parameters + learned,
+        trained=head + trained + learned,
         backbone=backbone,
         pooling=pooling,
-        channels=channels,
+        channels=max(channels - second, second),
         feature_dim=feature_dim,
         latent_dim=latent_dim,
         class_count=classes,

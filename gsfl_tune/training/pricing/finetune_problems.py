@@ -17,6 +17,7 @@ from gsfl_tune.models import (
     probe,
 )
 from gsfl_tune.training.image_sizes import growing_sizes
+from gsfl_tune.training.pricing.cases import backbone_of
 from gsfl_tune.training.stages.finetune import AVERAGED_TWICE, STEPS_TOGETHER
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
@@ -32,7 +33,7 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
     """
     if max(case.values("training.finetune.epochs")) == 0:
         return
-    name = case.values("model.backbone")[0]
+    name = backbone_of(case)
     reads = pooling_class(case.values("model.pooling")[0]).reads
     try:
         _ = probe(name, reads)
@@ -98,7 +99,7 @@ def unreached_blocks(case: Experiment) -> Iterator[str]:
         BackboneError: If there is no such backbone.
     """
     epochs = max(case.values("training.finetune.epochs"))
-    name = case.values("model.backbone")[0]
+    name = backbone_of(case)
     reads = pooling_class(case.values("model.pooling")[0]).reads
     for every in case.values("training.finetune.unfreeze"):
         if not (every and epochs):

@@ -15,6 +15,7 @@ from gsfl_tune.models import (
     pooling_class,
     probe,
 )
+from gsfl_tune.training.pricing.cases import backbone_of
 from gsfl_tune.training.stages.method_problems import method_problems
 
 _LARGEST = ("data.views", "training.finetune.mixup", "training.finetune.cutmix")
@@ -43,7 +44,7 @@ def problems_of_methods(case: Experiment) -> Iterator[tuple[str, str]]:
 
 def _of_method(case: Experiment) -> Iterator[tuple[str, str]]:
     largest = {path: max(case.values(path)) for path in (*_LARGEST, _DISTILL)}
-    backbone = case.values("model.backbone")[0]
+    backbone = backbone_of(case)
     reads = pooling_class(case.values("model.pooling")[0]).reads
     size = min(case.values("data.image_size"))
     for blocks in case.values("training.finetune.blocks"):

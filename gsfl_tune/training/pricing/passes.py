@@ -24,6 +24,8 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
     poolings = [pooling_class(name) for name in experiment.values("model.pooling")]
     if any(pooling.projected_channels or pooling.takes_dim for pooling in poolings):
         paths += ["model.pooling_channels", "model.pooling_dim"]
+    if any(pooling.takes_streams for pooling in poolings):
+        paths += ["model.backbone_b", "model.weights_b"]
     if any(pooling.takes_power for pooling in poolings):
         paths.append("model.gem_power")
     recipes = math.prod(values_of(experiment, path) for path in paths) * pretrainings(experiment)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.models import CannotCut, Reads, boundary_shape, probe
-from gsfl_tune.training.pricing.cases import cases, reads_of
+from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
 
 _BYTES = {"fp32": 4, "fp16": 2}
 
@@ -47,7 +47,7 @@ def prefix_caches(experiment: Experiment) -> list[PrefixCache]:
         if views == 0 or max(case.values("training.finetune.epochs")) == 0:
             continue
         each = max(_BYTES[name] for name in case.values("training.cache_precision"))
-        backbone, reads = case.values("model.backbone")[0], reads_of(case)
+        backbone, reads = backbone_of(case), reads_of(case)
         others = [size for size in case.values("data.eval_image_size") if size is not None]
         for size in case.values("data.image_size"):
             for blocks in case.values("training.finetune.blocks"):
@@ -76,7 +76,7 @@ def whole_backbones(experiment: Experiment) -> list[tuple[str, int, int]]:
     """
     found = {}
     for case in cases(experiment):
-        backbone = case.values("model.backbone")[0]
+        backbone = backbone_of(case)
         count = probe(backbone, reads_of(case)).blocks
         for blocks in case.values("training.finetune.blocks"):
             if blocks != "all" and blocks >= count:

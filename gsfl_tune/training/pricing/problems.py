@@ -12,7 +12,7 @@ from gsfl_tune.models import (
     pooling_class,
     reading_problem,
 )
-from gsfl_tune.training.pricing.cases import cases
+from gsfl_tune.training.pricing.cases import backbone_of, cases
 from gsfl_tune.training.pricing.cost import (
     largest_model,
     memory_of_a_trial,
@@ -31,7 +31,7 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         problems.append(Problem(*experiment.locate(path), path, message))
 
     for case in cases(experiment):
-        backbone = case.values("model.backbone")[0]
+        backbone = backbone_of(case)
         pooling = case.values("model.pooling")[0]
         if problem := reading_problem(backbone, pooling_class(pooling).reads):
             add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")

@@ -76,6 +76,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         head = parameter_groups(
             [
                 *network.head.parameters(),
+                *network.pooling.parameters(),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
@@ -353,7 +354,7 @@ def _batches(context: StageContext, network: Network) -> Batches:
     except CannotCut as error:
         log.warning(
             "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
-            config.model.backbone,
+            config.model.extractor,
             blocks,
             error,
         )

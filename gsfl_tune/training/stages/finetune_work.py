@@ -18,8 +18,8 @@ from gsfl_tune.training.stages.work import (
     STEP,
     UPDATE,
     Work,
+    channels_of_pooling,
     method_kind,
-    pooled_channels,
     trained_head_parameters,
 )
 
@@ -36,16 +36,16 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     stage, model, size = config.training.finetune, config.model, config.data.image_size
     blocks = stage.blocks
     reads = pooling_class(model.pooling).reads
-    if blocks != "all" and blocks >= probe(model.backbone, reads).blocks:
+    if blocks != "all" and blocks >= probe(model.extractor, reads).blocks:
         blocks = "all"
-    shown = backbone_work(model.backbone, blocks, config.eval_image_size, reads)
+    shown = backbone_work(model.extractor, blocks, config.eval_image_size, reads)
     cached = bool(config.data.views) and blocks != "all"
     head = trained_head_parameters(config, classes)
     steps = max(1, train // stage.batch_size)
     updates = math.ceil(steps / stage.accumulate)
     method = create_method(config.training)
     views, passes = method.views * method.feature_passes, method.head_passes
-    pooling = pooling_class(model.pooling).operations(pooled_channels(config))
+    pooling = pooling_class(model.pooling).operations(channels_of_pooling(config)[0])
     each = [
         _of_epoch(config, unfrozen_blocks(epoch, stage.unfreeze), side, blocks, cached)
         for epoch, side in enumerate(training_sizes(config))
@@ -55,11 +55,11 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     if config.training.teacher and config.loss.distill.weight and not cached:
         taught = backbone_work(*_pass_of(config.training.teacher)).frozen
     renewed = 0
-    if stage.optimizer == "schedule_free" and has_batch_norms(model.backbone):
+    if stage.optimizer == "schedule_free" and has_batch_norms(model.extractor):
         renewed = min(train, NORM_BATCHES * stage.batch_size)
     through = views * (passed + STEP * pooling) + 2 * STEP * passes * head
     # A pass of the weak view without gradients, and one of the strong view.
-    whole = backbone_work(model.backbone, blocks, size, reads)
+    whole = backbone_work(model.extractor, blocks, size, reads)
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
     operations = (
@@ -69,7 +69,7 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
         + (updated + UPDATE * head) * updates
     )
     where = "cached" if cached else "images"
-    kind: tuple[str, ...] = (model.backbone, str(blocks), str(size), where)
+    kind: tuple[str, ...] = (model.extractor, str(blocks), str(size), where)
     kind += tuple(word for word in (stage.train, stage.optimizer) if word in _OWN_SPEED)
     kind += method_kind(config)
     if taught:
@@ -92,7 +92,7 @@ def _of_epoch(
     Returns:
         Operations of a step for one image, and those of an update.
     """
-    stage, name = config.training.finetune, config.model.backbone
+    stage, name = config.training.finetune, config.model.extractor
     reads = pooling_class(config.model.pooling).reads
     whole = backbone_work(name, blocks, size, reads)
     own = blocks
@@ -120,7 +120,7 @@ def _orthogonalising(config: Config, blocks: int | Literal["all"], reads: Reads)
     stage = config.training.finetune
     if stage.optimizer != "muon":
         return 0.0
-    shapes = part_shapes(config.model.backbone, blocks, stage.train, stage.adapter_rank, reads)
+    shapes = part_shapes(config.model.extractor, blocks, stage.train, stage.adapter_rank, reads)
     total = 0.0
     for outputs, *inputs in shapes:
         small, large = sorted((outputs, math.prod(inputs)))

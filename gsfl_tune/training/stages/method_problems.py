@@ -28,8 +28,8 @@ def method_problems(config: Config, *, cached: bool, maps: bool) -> Iterator[tup
         yield (
             "model.pooling",
             f"found {config.model.pooling}, but training.method: {name} needs a feature map from "
-            f"which the whole feature follows, and {config.model.backbone} has none in its trained "
-            "part; allowed: average",
+            f"which the whole feature follows, and {config.model.extractor} has none in its "
+            "trained part; allowed: average",
         )
     if method.needs_images and cached:
         yield (

