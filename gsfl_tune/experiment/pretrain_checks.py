@@ -59,7 +59,7 @@ def pretraining_problems(space: Space) -> Iterator[tuple[str, str, Any]]:
     if True in values("training.pretrain") and second:
         yield (
             "training.pretrain",
-            f"found true with model.backbone_b {second[0]}, allowed with one backbone: pretrain each "
-            "with `gsfl-tune pretrain`, for model.weights and model.weights_b",
+            f"found true with model.backbone_b {second[0]}, allowed with one backbone: "
+            "pretrain each with `gsfl-tune pretrain`, for model.weights and model.weights_b",
             True,
         )

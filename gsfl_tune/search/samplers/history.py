@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from bisect import insort
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -189,7 +189,7 @@ def earlier_configurations(study: Any) -> list[dict[str, Any]]:
     return found
 
 
-def standing(study: Any, defaults: dict[str, Any]) -> float:
+def standing(study: Any, defaults: Mapping[str, Any]) -> float:
     """Returns the share of other trials that the defaults beat at the first rung, 0 to 1.
 
     By Laplace's rule of succession it is 1/2 before there are others.

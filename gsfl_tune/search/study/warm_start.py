@@ -179,14 +179,8 @@ class _Distance:
         if isinstance(distribution, CategoricalDistribution):
             return float(one[name] != other[name])
         assert isinstance(distribution, FloatDistribution | IntDistribution)
-        ends = np.array(
-            [
-                float(distribution.low),
-                float(distribution.high),
-                float(one[name]),
-                float(other[name]),
-            ]
-        )
+        low, high = float(distribution.low), float(distribution.high)
+        ends = np.array([low, high, float(one[name]), float(other[name])])
         if distribution.log:
             ends = np.log(ends)
         width = ends[1] - ends[0]
