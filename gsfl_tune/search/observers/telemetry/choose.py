@@ -7,16 +7,9 @@ from importlib.util import find_spec
 from urllib.parse import urlsplit
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.observers.telemetry._base import Telemetry
 
 _HOST = "127.0.0.1"
-
-
-class Telemetry(Watcher):
-    """Receives the events of a search until it is closed."""
-
-    def close(self) -> None:
-        """Sends what is left and frees the port."""
 
 
 def open_telemetry(

@@ -16,7 +16,7 @@ from prometheus_client import (
 )
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.search.observers.telemetry.choose import Telemetry
+from gsfl_tune.search.observers.telemetry._base import Telemetry
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study

@@ -14,7 +14,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
 from opentelemetry.trace import Span, Status, StatusCode
 
-from gsfl_tune.search.observers.telemetry.choose import Telemetry
+from gsfl_tune.search.observers.telemetry._base import Telemetry
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
