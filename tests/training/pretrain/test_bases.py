@@ -106,7 +106,7 @@ def test_dino_is_the_cross_entropy_of_the_other_view_and_moves_the_centre():
     logs = [(base.project(view).double() / 0.2).log_softmax(1) for view in views]
     losses = [-(targets[t] * logs[s]).sum(1).mean() for t, s in ((0, 1), (1, 0))]
     loss = base(views, taught)
-    assert float(loss.detach()) == pytest.approx(float(sum(losses) / 2), rel=1e-5)
+    assert float(loss.detach()) == pytest.approx(float(sum(losses).detach() / 2), rel=1e-5)
     moved = 0.9 * center + 0.1 * torch.cat(teachers).mean(0)
     assert torch.allclose(base.compare.center[0].double(), moved, atol=1e-6)
 
