@@ -19,6 +19,7 @@ from gsfl_tune.data.labelled_images import LabelledImages
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle
+from gsfl_tune.export.quicken import quickened
 from gsfl_tune.run import write_text
 from gsfl_tune.training.metrics import classification_metrics, log_softmax
 
@@ -201,7 +202,9 @@ def evaluate(bundle: Bundle, data: LabelledImages) -> Evaluation:
     if not len(images):
         raise UserError("no image to evaluate on")
     labels = bundle.match_classes(data.classes, images.labels)[np.asarray(images.labels)]
-    logits = bundle.logits(images)
+    size = bundle.preprocessing.image_size
+    with quickened(bundle.networks, size, len(images), bundle.device):
+        logits = bundle.logits(images)
     scores = log_softmax(logits.astype(np.float64))
     predicted = scores.argmax(axis=1)
     rows = np.arange(len(labels))
