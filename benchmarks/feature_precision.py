@@ -1,10 +1,11 @@
 """Heads on features that were computed in bf16 against fp32: accuracy with the same seeds.
 
-Every row trains the same configuration (the defaults: GSFL-Net on frozen tf_efficientnet_lite0, 30
-epochs of the head stage or those of --epochs, 224 px) with the same seeds through the code that a search runs; only
-`model.feature_precision`, and who computes, differ. The rows take turns, seed by seed. Each row
-computes its features and its class groups itself. "test in fp32" is the same head on features of
-the test images in fp32, as PyTorch computes them: what a bundle of the run answers there.
+Every row trains the same configuration (the defaults: GSFL-Net on frozen tf_efficientnet_lite0 at
+224 px, 30 epochs of the head stage or those of --epochs) with the same seeds through the code that
+a search runs; only `model.feature_precision`, and who computes, differ. The rows take turns, seed
+by seed. Each row computes its features and its class groups itself. "test in fp32" is the same head
+on features of the test images in fp32, as PyTorch computes them: what a bundle of the run answers
+there.
 
 `auto` may choose bf16 as long as the interval of its difference to fp32 shows no loss.
 

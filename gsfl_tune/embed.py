@@ -25,6 +25,7 @@ from gsfl_tune.data.sources._walk import why_left_out
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, LazyImage
+from gsfl_tune.export.quicken import quickened
 from gsfl_tune.export.shared import network_with_shared
 from gsfl_tune.models import GsflHead, Network
 from gsfl_tune.run import whole_file
@@ -191,7 +192,11 @@ def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
     group = max(_BATCH, _GROUP_BYTES // (4 * sum(sizes.values())))
     rows = 0
     try:
-        with whole_file(target) as file, pq.ParquetWriter(file, _schema(bundle, sizes)) as writer:
+        with (
+            whole_file(target) as file,
+            pq.ParquetWriter(file, _schema(bundle, sizes)) as writer,
+            quickened([network], bundle.preprocessing.image_size, images.total, bundle.device),
+        ):
             waiting: list[pa.RecordBatch] = []
             with activity("embedding", images.total, "images") as progress:
                 for names, squares in images.batches:

@@ -21,6 +21,7 @@ from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export import Bundle
+from gsfl_tune.export.quicken import quickened
 from gsfl_tune.export.thresholds import half_threshold
 from gsfl_tune.run import write_text
 from gsfl_tune.training.metrics import answered, classification_metrics, log_softmax
@@ -222,7 +223,9 @@ def evaluate(
         raise UserError("no image to evaluate on")
     labels = bundle.match_classes(data.classes, images.labels)[np.asarray(images.labels)]
     costs = None if cost_matrix is None else load_cost_matrix(cost_matrix, bundle.classes)
-    logits = bundle.logits(images)
+    size = bundle.preprocessing.image_size
+    with quickened(bundle.networks, size, len(images), bundle.device):
+        logits = bundle.logits(images)
     scores = log_softmax(logits.astype(np.float64))
     predicted = scores.argmax(axis=1)
     rows = np.arange(len(labels))

@@ -275,7 +275,8 @@ def _features(experiment: Experiment, images: int | None) -> str:
     device = resolve_device(experiment.defaults().training.device)
     looked_at = None if images is None else images * (plain + augmented)
     chosen = decide(experiment, looked_at, alone=True, device=device, measure=None)
-    return f"{text}, computed once for all trials in {chosen.precision} ({chosen.reason})"
+    words = "each precision" if chosen.precision == "searched" else chosen.precision
+    return f"{text}, computed once for all trials in {words} ({chosen.reason})"
 
 
 def _notes(experiment: Experiment) -> list[str]:

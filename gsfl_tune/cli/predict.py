@@ -78,6 +78,7 @@ class Predict(Command):
             from gsfl_tune.data.named_images import NamedImages, names_of_list
             from gsfl_tune.experiment import UserError
             from gsfl_tune.export import load_bundle
+            from gsfl_tune.export.quicken import quickened
 
             if not args.images and not args.files_from:
                 raise UserError(
@@ -97,7 +98,11 @@ class Predict(Command):
                 with activity("listing the images"):
                     found = list(named)
                 total = len(found)
-            with activity("predicting", total, "images") as progress:
+            size = bundle.preprocessing.image_size
+            with (
+                quickened(bundle.networks, size, total, bundle.device),
+                activity("predicting", total, "images") as progress,
+            ):
                 task = _Task(found, display, progress)
                 predictions = bundle.stream(
                     task.images(), top=args.top, on_error=task.fail, threshold=threshold

@@ -84,8 +84,9 @@ class ModelConfig(Section):
     )
     feature_precision: Literal["auto", "fp32", "bf16"] = Field(
         "auto",
-        description="Precision in which frozen layers compute features and activations. `auto`: in "
-        "a search bf16 on a CPU that multiplies it, where that saves time; else fp32.",
+        description="Precision in which frozen layers compute features and activations. bf16 is "
+        "for GPUs, and CPUs that multiply it. `auto`: features in fp32, activations in front of "
+        "trained layers as `training.precision` says.",
     )
     dropout: float = Field(
         0.28, ge=0.0, lt=1.0, description="Dropout of both layers of an encoder."

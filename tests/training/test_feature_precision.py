@@ -28,6 +28,12 @@ def units(monkeypatch):
         monkeypatch.setattr(module, "has_bf16_units", lambda: True)
 
 
+@pytest.fixture
+def allowed(monkeypatch):
+    """`auto` may choose bf16."""
+    monkeypatch.setattr(fit_precision, "AUTO_MAY_BE_BF16", True)
+
+
 def experiment(tmp_path, text="", name="resnet50"):
     file = tmp_path / "t.yaml"
     file.write_text(
@@ -100,6 +106,11 @@ def decide(experiment, looked_at=10**7, full=10.0, half=30.0, *, alone=True, dev
 
 
 @pytest.mark.usefixtures("units")
+def test_auto_is_fp32_until_bf16_is_known_to_cost_nothing(tmp_path):
+    assert decide(experiment(tmp_path)).precision == "fp32"
+
+
+@pytest.mark.usefixtures("units", "allowed")
 def test_auto_is_bf16_where_it_saves_time_and_says_why(tmp_path, monkeypatch):
     given = experiment(tmp_path)
     chosen = decide(given)
@@ -128,7 +139,7 @@ def test_the_guess_of_seconds_grows_with_images_and_operations(tmp_path, monkeyp
     assert found == pytest.approx(10_000 * 8.2e9 * (64 / 224) ** 2 / 200e9, rel=0.05)
 
 
-@pytest.mark.usefixtures("units")
+@pytest.mark.usefixtures("units", "allowed")
 def test_a_run_keeps_its_precision(tmp_path, workspace: Workspace):
     def fitted(known):
         given, chosen = fit_precision.fit_precision(

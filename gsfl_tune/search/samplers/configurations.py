@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.distributions import Categorical
 from gsfl_tune.experiment.space import Space
+
+if TYPE_CHECKING:  # `gsfl-tune check` counts configurations and needs no Optuna
+    from optuna.trial import FrozenTrial
 
 # Random draws of whole configurations before the untried ones are enumerated.
 _DRAWS = 100
@@ -101,7 +103,7 @@ class Tried:
             trial = trials[number]
             if trial.state.is_finished():
                 self._open.remove(number)
-            if trial.state != TrialState.WAITING:
+            if trial.state.name != "WAITING":
                 self._add(trial.params)
 
     def is_new(self, params: Mapping[str, Any]) -> bool:

@@ -36,6 +36,8 @@ SWITCH_VARIABLE = "GSFL_TUNE_OPENVINO"
 # A conversion takes some seconds. With less than this to gain it is not begun.
 _LEAST_SECONDS = 5.0
 _IMAGES, _ROUNDS = 16, 2
+# Enough to tell seconds from minutes.
+_FEW = 4
 
 _log = logging.getLogger(__name__)
 
@@ -95,7 +97,7 @@ def fast_forward(
     if not file.exists():
         copy = ours()
         # Few images are done before a conversion is.
-        if images / _rate(copy, input_shape) < 2 * _LEAST_SECONDS:
+        if images / _rate(copy, input_shape, _FEW) < 2 * _LEAST_SECONDS:
             return copy
     known = _rehearsed(file, module, input_shape, precision, copy, name)
     if known.gain(images) < _LEAST_SECONDS:
@@ -170,21 +172,22 @@ def _measure(
     rates: dict[str, list[float]] = {way: [] for way in ways}
     for _ in range(_ROUNDS):
         for way, forward in ways.items():
-            rates[way].append(_rate(forward, input_shape))
+            rates[way].append(_rate(forward, input_shape, _IMAGES))
     best = {way: max(found) for way, found in rates.items()}
     return Rehearsal(best["torch"], best.get("openvino", 0.0), refused)
 
 
-def _rate(forward: nn.Module, input_shape: Sequence[int]) -> float:
-    """Returns images a second."""
-    images: Tensor = torch.zeros((_IMAGES, *input_shape))
+def _rate(forward: nn.Module, input_shape: Sequence[int], count: int) -> float:
+    """Returns images a second, of a batch of `count`."""
+    images: Tensor = torch.zeros((count, *input_shape))
     if images.ndim == 4:
         images = images.contiguous(memory_format=torch.channels_last)
     with torch.inference_mode():
-        forward(images[:4])  # weights are packed at the first run
+        # Weights are packed at the first run; a request of OpenVINO has up to 8 images.
+        forward(images[: min(count, 8) if count > _FEW else 1])
         started = time.perf_counter()
         forward(images)
-    return _IMAGES / max(time.perf_counter() - started, 1e-6)
+    return count / max(time.perf_counter() - started, 1e-6)
 
 
 def _file(cache_dir: Path, name: str, shape: Sequence[int], precision: Precision) -> Path:

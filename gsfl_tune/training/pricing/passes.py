@@ -19,7 +19,7 @@ def feature_passes(experiment: Experiment) -> tuple[int, int]:
         The largest number of passes over all un-augmented images, and over one augmented view.
     """
     trials = search_cost(experiment).trials
-    paths = [f"model.{key}" for key in ("backbone", "weights", "pooling")]
+    paths = [f"model.{key}" for key in ("backbone", "weights", "pooling", "feature_precision")]
     paths += ["data.image_size", "data.fit", "training.cache_precision"]
     poolings = [pooling_class(name) for name in experiment.values("model.pooling")]
     if any(pooling.projected_channels or pooling.takes_dim for pooling in poolings):
