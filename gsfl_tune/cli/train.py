@@ -36,6 +36,7 @@ class Train(Command):
         """Trains and prints one line per epoch."""
         with showing("reading the experiment and loading PyTorch", stderr=False) as display:
             experiment = load_experiment(args)
+            from gsfl_tune.experiment.metrics import METRIC_TITLES
             from gsfl_tune.training import NonFiniteLoss, train
 
             directory = args.dir or Path("runs") / f"{experiment.name}-train"
@@ -51,8 +52,12 @@ class Train(Command):
                 display.say(f"failed: {error}")
                 return FAILED
             metrics = training.scoring.of("validation", training.predict("validation"))
-        summary = ", ".join(f"{name} {value:.4f}" for name, value in metrics.items())
-        print(f"finished: validation {summary}")
+        first, further = [
+            ", ".join(f"{n} {v:.4f}" for n, v in metrics.items() if (n in METRIC_TITLES) == main)
+            for main in (True, False)
+        ]
+        print(f"finished: validation {first}")
+        print(f"further: {further}")
         return FINISHED
 
 

@@ -16,6 +16,7 @@ from gsfl_tune.run.checkpoints import discard, older, stored
 from gsfl_tune.run.layout import CHECKPOINT_FILE
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.study.goals import violation
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class CheckpointKeeper(Watcher):
         self._unseen = unseen
         self._sign = -1.0 if study.direction == "maximize" else 1.0
         # (score with smaller is better, number), the best first.
-        self._kept: list[tuple[float, int]] = []
+        self._kept: list[tuple[float, float, int]] = []
         self._others: list[Path] = []
         self._looked = 0.0
         self._tidying = False
@@ -75,7 +76,7 @@ class CheckpointKeeper(Watcher):
                 self.ended(trial.number)
         self._tidying = False
         # An earlier driver may have died after deleting a checkpoint but before deleting its copy.
-        wanted = [*self._study.running(), *(number for _, number in self._kept)]
+        wanted = [*self._study.running(), *(number for *_, number in self._kept)]
         for path in {*self._copies()} - {self._directory(n) / CHECKPOINT_FILE for n in wanted}:
             self._discard(path)
         for number in self._study.running():
@@ -92,7 +93,7 @@ class CheckpointKeeper(Watcher):
         trial = self._study.trial(number)
         if trial.state.name == "COMPLETE":
             value = self._sign * (self._study.value(trial) or 0.0)
-            self._kept = sorted({*self._kept, (value, number)})
+            self._kept = sorted({*self._kept, (violation(trial), value, number)})
             with suppress(OSError):
                 for path in older(self._directory(number) / CHECKPOINT_FILE):
                     path.unlink(missing_ok=True)
@@ -109,7 +110,7 @@ class CheckpointKeeper(Watcher):
 
     def used(self) -> int:
         """Returns the bytes that the checkpoints of the run take."""
-        numbers = [*self._study.running(), *(number for _, number in self._kept)]
+        numbers = [*self._study.running(), *(number for *_, number in self._kept)]
         own = [stored(self._directory(number) / CHECKPOINT_FILE) for number in numbers]
         seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
         return seen + sum(map(_size, self._others))
@@ -128,7 +129,7 @@ class CheckpointKeeper(Watcher):
             )
 
     def _drop_worst(self) -> None:
-        _, number = self._kept.pop()
+        *_, number = self._kept.pop()
         self._delete(number)
 
     def _delete(self, number: int) -> None:

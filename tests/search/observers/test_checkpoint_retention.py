@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.experiment import ExperimentError
+from gsfl_tune.experiment.constraints import parse_constraint
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, refuse_small_disk
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper, make_room
@@ -54,6 +55,18 @@ def test_what_is_kept_are_running_trials_and_the_best(run: RunDirectory, study: 
     assert _there(run) == [1, 2, 5]
     assert [path.parent.name for path in discarded] == ["0", "3", "4"]
     assert {path.name for path in discarded} == {"checkpoint.pt"}
+
+
+def test_one_that_breaks_a_constraint_is_deleted_before_worse_ones(run: RunDirectory) -> None:
+    goals = Goals("validation/accuracy", constraints=(parse_constraint("size_mb < 10"),))
+    study = Study(run.journal, "search", experiment().space, goals=goals)
+    _write(run, *range(3))
+    keeper = CheckpointKeeper(run, study, keep=2)
+    for value, size in ((0.9, 20.0), (0.5, 9.0), (0.4, 9.0)):
+        number = study.ask().number
+        study.complete(number, value, others={"size_mb": size})
+        keeper.ended(number)
+    assert _there(run) == [1, 2]
 
 
 def test_of_a_trial_that_ended_no_older_checkpoints_are_kept(

@@ -38,7 +38,7 @@ def test_the_record_of_a_trial_is_what_the_study_knows(run: RunDirectory) -> Non
 
 
 def test_final_values_are_those_that_there_are() -> None:
-    both = TrialRecord("search", 1, "COMPLETE", {}, value=0.5, latency=3.0)
+    both = TrialRecord("search", 1, "COMPLETE", {}, value=0.5, others={"latency_ms": 3.0})
     assert both.final("validation/nll") == {"final/validation/nll": 0.5, "final/latency_ms": 3.0}
     one = TrialRecord("control", 12, "COMPLETE", {}, value=0.0)
     assert one.final("validation/nll") == {"final/validation/nll": 0.0}
