@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._fused import FusedConv, Link, Trace
+from gsfl_tune.models.grouped_convs import restore_grouped_convs
 
 Precision = Literal["fp32", "bf16"]
 
@@ -122,6 +123,8 @@ def frozen_forward(
     """
     device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
     plain = copy.deepcopy(module).to("cpu", torch.float32).eval().requires_grad_(False)
+    # Theirs are gradients that are slow in bf16; here are none.
+    restore_grouped_convs(plain)
     example = torch.randn((2, *input_shape), generator=torch.Generator().manual_seed(0))
     if example.ndim == 4:
         example = example.contiguous(memory_format=torch.channels_last)

@@ -70,3 +70,21 @@ def test_a_real_backbone_trains_with_gradients_near_those_of_float32():
     pairs = zip(backbone.parameters(), other.parameters(), strict=True)
     flat = [torch.cat([p.grad.flatten() for p in side]) for side in zip(*pairs, strict=True)]
     assert torch.nn.functional.cosine_similarity(*flat, dim=0) > 0.97
+
+
+@pytest.mark.parametrize(("precision", "tolerance"), [("fp32", 1e-5), ("bf16", 0.05)])
+def test_frozen_blocks_of_such_a_network_run_under_autocast_as_those_of_another(
+    precision, tolerance
+):
+    backbone = create_backbone("test_efficientnet", "none")
+    backbone.train_last(1)
+    images = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        expected = backbone.split(64).prefix(images)
+    usual = backbone.split(64).frozen_prefix(precision)
+    keep_grouped_convs_full(backbone)
+    frozen = backbone.split(64).frozen_prefix(precision)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = frozen(images)
+    assert frozen.fused == usual.fused > 0
+    assert float((found - expected).abs().max()) < tolerance * float(expected.abs().max())
