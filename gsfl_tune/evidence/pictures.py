@@ -20,9 +20,11 @@ from gsfl_tune.evidence.blend import blend
 from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
 from gsfl_tune.run import write_bytes
 
-Kind = Literal["confused", "group", "gradcam"]
+Kind = Literal["confused", "group", "gradcam", "wrong"]
 
 MOST_BYTES = 60_000
+# There may be many of these rows of three small images.
+_ROW_BYTES = 12_000
 MOST_PAIRS = 10
 MOST_GROUPS = 30
 _MOST_CLASSES = 60
@@ -222,6 +224,38 @@ def gradcam_picture(
     )
 
 
+def wrong_picture(
+    folder: Path,
+    number: int,
+    squares: Sequence[NDArray[np.uint8]],
+    true: str,
+    predicted: str,
+    further: dict[str, Any],
+) -> Picture:
+    """Draws a wrong test image beside the nearest training images of both classes.
+
+    Args:
+        folder: ``RUN/evidence``.
+        number: Number of the picture.
+        squares: The image, and the training images of the predicted and of the true class.
+        true: Name of its class.
+        predicted: Name of the predicted class.
+        further: Further keys for ``evidence.json``: ``image``, ``confidence``.
+    """
+    frames = [_MISTAKEN, (255, 255, 255), (255, 255, 255)]
+    row = [_framed(square, frame) for square, frame in zip(squares, frames, strict=True)]
+    return Picture(
+        "wrong",
+        _save(_grid([row]), folder, f"wrong-{number:02d}", _ROW_BYTES),
+        f"{true}, predicted as {predicted}",
+        f"Left: a test image of {true}, predicted as {predicted} with "
+        f"{100 * further['confidence']:.1f} %. Middle: the nearest training image of {predicted}. "
+        f"Right: that of {true}.",
+        [true, predicted],
+        further,
+    )
+
+
 def jpeg(image: Image.Image, most: int = MOST_BYTES) -> bytes:
     """Encodes a JPEG of at most `most` bytes: reduces the quality first, then the size."""
     while True:
@@ -235,8 +269,8 @@ def jpeg(image: Image.Image, most: int = MOST_BYTES) -> bytes:
         )
 
 
-def _save(image: Image.Image, folder: Path, name: str) -> str:
-    write_bytes(folder / f"{name}.jpg", jpeg(image))
+def _save(image: Image.Image, folder: Path, name: str, most: int = MOST_BYTES) -> str:
+    write_bytes(folder / f"{name}.jpg", jpeg(image, most))
     return f"{folder.name}/{name}.jpg"
 
 

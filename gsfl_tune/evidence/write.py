@@ -23,6 +23,7 @@ from gsfl_tune.evidence.group_probes import group_probes
 from gsfl_tune.evidence.pictures import Picture, confused_pictures, group_pictures
 from gsfl_tune.evidence.swap import Judge, Swappable, swap_test
 from gsfl_tune.evidence.trained import Decode, Latents, Retrained, TrainedModel, spread_index
+from gsfl_tune.evidence.wrong import wrong_answers, wrong_pictures
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory, write_json
 from gsfl_tune.run.results import Calibration
@@ -126,6 +127,9 @@ def write_evidence(
     content["calibration"] = attempt(
         "calibration", lambda: calibration_report(logits, labels, calibrated)
     )
+    temperature = 1.0 if calibrated is None else calibrated.temperature
+    wrong = wrong_answers(logits[0], labels, predictions[0].paths, temperature)
+    content["wrong_images"] = wrong
     pictures: list[Picture] = []
     draw = _Drawing(attempt, pictures)
     draw("confused pairs", lambda: confused_pictures(folder, dataset.test, logits, dataset.classes))
@@ -140,6 +144,8 @@ def write_evidence(
         content |= dict.fromkeys(parts, failed)
     else:
         content |= _from_models(studied, dataset, labels, logits[0], groups, folder, attempt, draw)
+        surest = wrong["images"]
+        draw("wrong images", lambda: wrong_pictures(folder, studied.first, dataset, surest))
     content["pictures"] = [picture.to_json() for picture in pictures]
     if attempt.notes:
         content["notes"] = attempt.notes

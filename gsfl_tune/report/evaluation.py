@@ -13,7 +13,7 @@ from gsfl_tune.experiment.metrics import FURTHER_TITLES, VALIDATION, metric_of
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.report.page import embedded, environment, policy, static
 
-SCRIPTS = ("draw.js", "model.js", "page.js")
+SCRIPTS = ("draw.js", "matrix.js", "model.js", "page.js")
 # Limits the size of the page; `--json` and `--csv` list all wrong images.
 MOST_WRONG = 500
 _MOST_PAIRS = 20

@@ -25,9 +25,10 @@ from gsfl_tune.report.pictures import load_pictures
 from gsfl_tune.report.rungs import rank_correlations, values_by_rung
 from gsfl_tune.report.tables import duration, show
 from gsfl_tune.report.trials import failures
+from gsfl_tune.report.wrong import wrong_images
 from gsfl_tune.run import RunDirectory, write_text
 
-SCRIPTS = ("draw.js", "search.js", "parallel.js", "model.js", "page.js")
+SCRIPTS = ("draw.js", "search.js", "parallel.js", "matrix.js", "model.js", "page.js")
 
 
 def write_report(run: str | Path, target: Path | None = None) -> Path:
@@ -92,6 +93,7 @@ def render(files: RunFiles, *, live: bool = False, version_of_run: str = "") -> 
             confusion=model.confusion_chart(files) is not None,
             confusion_groups=model.group_confusion_chart(files) is not None,
             map=model.map_chart(files),
+            wrong=wrong_images(files),
         )
     )
 

@@ -63,14 +63,16 @@ def test_every_kind_of_winner_has_its_evidence(workspace, retrained, whole, tmp_
     assert points[3]["label"] == test.labels[points[3]["image"]]
     first = winner.predictions()[0].logits.argmax(axis=1)
     assert [each["predicted"] for each in points] == first.tolist()
+    wrong = content["wrong_images"]
+    assert wrong["count"] == (first != test.labels).sum() == len(wrong["images"])
 
     kinds = {picture["kind"] for picture in content["pictures"]}
     if kind == "plain":
-        assert kinds == {"confused", "gradcam"}
+        assert kinds == {"confused", "gradcam", "wrong"}
         assert not {"probes", "swap", "confusion_groups", "gradcam"} & set(content)
         assert "shared" not in points[0]
         return
-    assert kinds == {"confused", "gradcam", "group"}
+    assert kinds == {"confused", "gradcam", "group", "wrong"}
     assert "shared" in points[0]
     groups = workspace.groups(winner.config)
     assert np.all(np.diff(groups[content["confusion"]["order"]]) >= 0)

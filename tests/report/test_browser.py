@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 
 from gsfl_tune.report import write_report
@@ -110,6 +112,94 @@ def test_latencies_are_a_column_and_commands_break_between_words(visit, tmp_path
     # Every third of 30 trials finishes, but the first one fails.
     assert len(known) == 9
     assert all(float(text) > 0 for text in known)
+
+
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_matrix_has_names_and_numbers_at_any_width(visit, whole, width):
+    here = visit(f"{whole.as_uri()}#model", viewport={"width": width, "height": 800})
+    page = here.page
+    matrix = page.evaluate("JSON.parse(document.querySelector('#run-data').textContent).confusion")
+    labels, counts = matrix["labels"], {(r, c): n for r, c, n in matrix["cells"]}
+    side = page.query_selector("#fig-confusion canvas").bounding_box()["width"]
+    # A cell has room for its number; a narrow page scrolls inside the card.
+    assert side >= 26 * len(labels)
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#fig-confusion select option").all_text_contents() == labels
+    right = [counts.get((row, row), 0) for row in range(len(labels))]
+    totals = [sum(n for (r, _), n in counts.items() if r == row) for row in range(len(labels))]
+    shares = [a / b for a, b in zip(right, totals, strict=True)]
+    worst = shares.index(min(shares))
+    words = page.inner_text("#fig-confusion .matrix-words")
+    assert words.startswith(f"Right: {right[worst]} of {totals[worst]} (")
+    page.select_option("#fig-confusion select", "3")
+    words = page.inner_text("#fig-confusion .matrix-words")
+    assert words.startswith(f"Right: {right[3]} of {totals[3]} (")
+    given = {c: n for (r, c), n in counts.items() if r == 3 and c != 3}
+    taken = {r: n for (r, c), n in counts.items() if c == 3 and r != 3}
+    told, also = words.split("Predicted as it: ")
+    assert all(f"{labels[column]} ({number})" in told for column, number in given.items())
+    assert all(f"{labels[row]} ({number})" in also for row, number in taken.items())
+    # The bars of the classes have names too.
+    under = page.locator("#fig-classes svg text.under")
+    assert under.count() == len(labels)
+    assert set(under.all_text_contents()) & set(labels) >= {"gull 0", "gull 10"}
+    page.click("#fig-confusion canvas", position={"x": side - 5, "y": side - 5})
+    assert page.input_value("#fig-confusion select") == str(len(labels) - 1)
+    assert here.complaints == []
+    folder = os.environ.get("GSFL_TUNE_SCREENSHOTS")
+    if folder:
+        page.locator("#fig-confusion").screenshot(path=f"{folder}/matrix-{width}.png")
+        page.locator("#fig-classes").screenshot(path=f"{folder}/classes-{width}.png")
+
+
+def wrong_answers(count):
+    return {
+        "count": count + 3,
+        "images": [
+            {
+                "image": n,
+                "path": f"gulls/{n}.jpg",
+                "label": n % 4,
+                "predicted": (n % 4 + 1) % 5,
+                "confidence": 1 - n / 100,
+                "probability": 0.01,
+            }
+            for n in range(count)
+        ],
+    }
+
+
+def test_wrong_images_are_filtered_by_class(visit, tmp_path):
+    shown = (EVIL, *(f"gull {n}" for n in range(11)))
+    maker = RunMaker(tmp_path / "run", names=shown).begin().search().finish()
+    pictures = maker._pictures()
+    pictures += [
+        {**pictures[0], "kind": "wrong", "classes": [shown[n], shown[n + 1]]} for n in range(3)
+    ]
+    maker.evidence(wrong_images=wrong_answers(12), pictures=pictures)
+    here = visit(
+        f"{write_report(maker.path).as_uri()}#model", viewport={"width": 390, "height": 800}
+    )
+    page = here.page
+    assert "answered 15 test images wrongly" in page.inner_text("#fig-wrong")
+    page.click("#wrong-all summary")
+    assert page.inner_text("#wrong-all summary") == "Table of the first 12 of 15"
+    rows = page.locator("#wrong-table tbody tr:visible")
+    cells = page.locator("#wrong-pictures .cell:visible")
+    assert (rows.count(), cells.count()) == (12, 3)
+    # Class 1 has three images, and three of class 0 were taken for it.
+    page.select_option("#wrong-class", shown[1])
+    assert (rows.count(), cells.count()) == (6, 2)
+    assert page.inner_text("#fig-wrong [role=status]") == "3 of this class, 3 predicted as it"
+    page.select_option("#wrong-class", EVIL)
+    assert (rows.count(), cells.count()) == (3, 1)
+    page.select_option("#wrong-class", "")
+    assert rows.count() == 12
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    assert here.complaints == []
+    folder = os.environ.get("GSFL_TUNE_SCREENSHOTS")
+    if folder:
+        page.locator("#fig-wrong").screenshot(path=f"{folder}/wrong.png")
 
 
 def test_tabs_follow_the_address_and_the_keyboard(visit, whole):

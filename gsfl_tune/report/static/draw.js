@@ -24,6 +24,11 @@ function html(tag, attributes = {}, parent = null, text = null) {
   return element;
 }
 
+function clipped(text, width) {
+  const most = Math.floor(width / 6.8);
+  return text.length <= most ? text : `…${text.slice(text.length - most + 1)}`;
+}
+
 // --- numbers -------------------------------------------------------------------------------
 
 function numberText(value) {

@@ -2,7 +2,10 @@
 
 charts.classes = (host, data) => {
   const rows = data.accuracy; // the worst first
-  const frame = canvasFor(host, 240, { left: 52, right: 12, top: 22, bottom: 34 });
+  // Names stand below the bars where these are as wide as a line is high.
+  const named = (host.clientWidth - 64) / rows.length >= 13;
+  const room = named ? Math.min(110, 14 + 6.8 * Math.max(...rows.map(([name]) => name.length))) : 0;
+  const frame = canvasFor(host, 240 + room, { left: 52, right: 12, top: 22, bottom: 34 + room });
   const x = linear(0, rows.length, frame.left, frame.right);
   const y = linear(0, 1, frame.bottom, frame.top);
   axes(frame, { scale: x, ticks: [], label: `${rows.length} classes, the worst first` },
@@ -11,6 +14,11 @@ charts.classes = (host, data) => {
   rows.forEach(([name, accuracy, worst, group], index) => {
     const bar = svg("rect", { x: x(index) + width * 0.08, width: Math.max(0.7, width * 0.84), y: y(accuracy),
       height: Math.max(1.5, frame.bottom - y(accuracy)), fill: worst ? "var(--failed)" : "var(--finished)" }, frame.root);
+    if (named) {
+      const at = `rotate(-90 ${x(index + 0.5)} ${frame.bottom + 8})`;
+      svg("text", { x: x(index + 0.5), y: frame.bottom + 12, "text-anchor": "end", class: "under", transform: at }, frame.root,
+        clipped(name, room - 8));
+    }
     tooltip(bar, `${name}: ${percentText(accuracy)}${group === null ? "" : `, group ${group}`}${worst ? "\nin the worst tenth" : ""}`);
   });
   legend(host, [
@@ -18,90 +26,6 @@ charts.classes = (host, data) => {
     [(root) => svg("rect", { x: 2, y: 1, width: 22, height: 10, fill: "var(--finished)" }, root), "others"],
   ]);
 };
-
-function matrixChart(host, matrix) {
-  host.replaceChildren();
-  const count = matrix.labels.length;
-  const side = Math.min(host.clientWidth, 620);
-  const named = count <= 26 && side >= 420;
-  const margin = named ? Math.min(170, 12 + 6.4 * Math.max(...matrix.labels.map((label) => label.length))) : 16;
-  const cell = (side - margin) / count;
-  const box = html("div", { class: "matrix" }, host);
-  box.style.width = `${side}px`;
-  box.style.height = `${side}px`;
-  const canvas = html("canvas", {}, box);
-  const density = Math.min(3, window.devicePixelRatio || 1);
-  canvas.width = side * density;
-  canvas.height = side * density;
-  canvas.style.width = `${side}px`;
-  canvas.style.height = `${side}px`;
-  const paint = canvas.getContext("2d");
-  paint.scale(density, density);
-  const css = getComputedStyle(document.documentElement);
-  const colour = (name) => css.getPropertyValue(name).trim();
-  const totals = new Array(count).fill(0);
-  for (const [row, , number] of matrix.cells) totals[row] += number;
-  paint.fillStyle = colour("--empty");
-  paint.fillRect(margin, margin, side - margin, side - margin);
-  for (const [row, column, number] of matrix.cells) {
-    const share = number / totals[row];
-    // The square root keeps single confusions visible beside a full diagonal.
-    paint.globalAlpha = 0.12 + 0.88 * Math.sqrt(share);
-    paint.fillStyle = colour(row === column ? "--finished" : "--failed");
-    paint.fillRect(margin + column * cell, margin + row * cell, Math.max(1, cell - (cell > 6 ? 1 : 0)),
-      Math.max(1, cell - (cell > 6 ? 1 : 0)));
-  }
-  paint.globalAlpha = 1;
-  paint.strokeStyle = colour(count > 60 ? "--muted" : "--text");
-  paint.lineWidth = count > 60 ? 0.5 : 1;
-  for (const edge of matrix.edges) {
-    const at = Math.round(margin + edge * cell) + 0.5;
-    paint.beginPath();
-    paint.moveTo(margin, at);
-    paint.lineTo(side, at);
-    paint.moveTo(at, margin);
-    paint.lineTo(at, side);
-    paint.stroke();
-  }
-  paint.fillStyle = colour("--text");
-  paint.font = `${Math.min(12, Math.max(8, cell * 0.75))}px system-ui, sans-serif`;
-  if (named) {
-    matrix.labels.forEach((label, index) => {
-      paint.textAlign = "right";
-      paint.fillText(label, margin - 5, margin + (index + 0.72) * cell, margin - 8);
-      paint.save();
-      paint.translate(margin + (index + 0.72) * cell, margin - 5);
-      paint.rotate(-Math.PI / 2);
-      paint.textAlign = "left";
-      paint.fillText(label, 0, 0, margin - 8);
-      paint.restore();
-    });
-  } else {
-    paint.font = "12px system-ui, sans-serif";
-    paint.fillText("predicted →", margin, 11);
-    paint.save();
-    paint.translate(11, margin + 74);
-    paint.rotate(-Math.PI / 2);
-    paint.fillText("← true", 0, 0);
-    paint.restore();
-  }
-  const counts = new Map(matrix.cells.map(([row, column, number]) => [row * count + column, number]));
-  canvas.addEventListener("pointermove", (event) => {
-    const bounds = canvas.getBoundingClientRect();
-    const column = Math.floor((event.clientX - bounds.left - margin) / cell);
-    const row = Math.floor((event.clientY - bounds.top - margin) / cell);
-    if (row < 0 || column < 0 || row >= count || column >= count) return hideTip();
-    const number = counts.get(row * count + column) || 0;
-    const share = totals[row] ? ` (${percentText(number / totals[row], 0)})` : "";
-    return showTip(event, row === column
-      ? `${matrix.labels[row]}: right ${number} of ${totals[row]}${share}`
-      : `${matrix.labels[row]} predicted as ${matrix.labels[column]}: ${number} of ${totals[row]}${share}`);
-  });
-  canvas.addEventListener("pointerleave", hideTip);
-}
-
-charts.confusion = (host, data) => matrixChart(host, data.confusion);
-charts.confusion_groups = (host, data) => matrixChart(host, data.confusion_groups);
 
 charts.calibration = (host, data) => {
   const { after } = data.calibration;

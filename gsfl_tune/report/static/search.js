@@ -170,11 +170,6 @@ charts.importance = (host, data) => {
   }
 };
 
-function clipped(text, width) {
-  const most = Math.floor(width / 6.8);
-  return text.length <= most ? text : `…${text.slice(text.length - most + 1)}`;
-}
-
 // One scatter plot per parameter.
 charts.slices = (host, data) => {
   const { search } = data;
