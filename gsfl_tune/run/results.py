@@ -159,9 +159,7 @@ class Outcome:
 
 
 def _accuracy(test: Mapping[str, Score]) -> str:
-    return (
-        f"test accuracy {100 * test['accuracy'].mean:.1f} %" if "accuracy" in test else "untested"
-    )
+    return f"test accuracy {test['accuracy'].mean:.1%}" if "accuracy" in test else "untested"
 
 
 @dataclass(frozen=True)
