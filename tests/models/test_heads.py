@@ -72,7 +72,7 @@ def test_control_starts_with_the_same_discriminative_weights():
 
 
 def test_unknown_kinds_are_refused():
-    with pytest.raises(ValueError, match="gsfl, plain and linear"):
+    with pytest.raises(ValueError, match="gsfl, plain, linear and fsdg"):
         create_head("other", 10, 4, **SIZES)
     with pytest.raises(ValueError, match="linear and sigmoid"):
         create_head("gsfl", 10, 4, decoder="tanh", **SIZES)
