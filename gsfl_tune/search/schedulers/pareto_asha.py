@@ -97,7 +97,7 @@ def place_among(costs: Costs, others: Costs) -> int:
     left = np.vstack([others, costs])
     ranked = 0
     while True:
-        front = ~_dominated(left)
+        front = _front(left)
         if front[-1]:
             order = net_order(left[front])
             return ranked + order.index(int(front.sum()) - 1)
@@ -130,9 +130,16 @@ def net_order(costs: Costs) -> list[int]:
     return taken
 
 
-def _dominated(costs: Costs) -> NDArray[np.bool_]:
-    """Returns for each row whether another one is nowhere worse and somewhere better."""
+def _front(costs: Costs) -> NDArray[np.bool_]:
+    """Returns for each row whether no other one is nowhere worse and somewhere better."""
+    # In this order whatever beats a row comes before it.
+    places = np.lexsort(costs.T[::-1])
+    left = costs[places]
     found = np.zeros(len(costs), dtype=bool)
-    for row, each in enumerate(costs):
-        found[row] = bool(((costs <= each).all(axis=1) & (costs < each).any(axis=1)).any())
+    while len(left):
+        best = left[0]
+        found[places[0]] = True
+        kept = ~((best <= left).all(axis=1) & (best < left).any(axis=1))
+        kept[0] = False
+        left, places = left[kept], places[kept]
     return found

@@ -30,8 +30,6 @@ from gsfl_tune.search.study.proposals import Proposals
 from gsfl_tune.search.study.reading import StudyReading
 from gsfl_tune.search.study.tally import Tally
 
-_STATES = ("COMPLETE", "PRUNED", "FAIL", "RUNNING", "WAITING")
-
 
 class Study(StudyReading):
     """Keeps an Optuna study in the run's journal.

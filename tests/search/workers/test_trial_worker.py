@@ -67,7 +67,7 @@ def test_goes_from_rung_to_rung_and_writes_its_files(task: Task) -> None:
 def test_latency_is_measured_at_the_end_and_by_whoever_takes_the_trial_up_there(
     task: Task,
 ) -> None:
-    task = task.model_copy(update={"latency": True})
+    task = task.model_copy(update={"others": ["latency_ms"]})
     *before, last = _steps(TrialWorker(task))
     assert not any("latency" in result for result in before)
     (again,) = _steps(TrialWorker(task.model_copy(update={"reported": 3})))
