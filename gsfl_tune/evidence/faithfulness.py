@@ -1,4 +1,4 @@
-"""Whether a map marks what the model uses: deletion and insertion curves, beside random maps.
+"""Whether a map marks what the model uses: deletion and insertion curves, beside shuffled maps.
 
 Source: Petsiuk, Das and Saenko, "RISE: Randomized Input Sampling for Explanation of Black-box
 Models", BMVC 2018, section 4.2: the probability of a class while pixels are deleted, or inserted
@@ -53,7 +53,7 @@ class Curves:
 
 @dataclass(frozen=True)
 class Faithfulness:
-    """Compares a map with random maps of its resolution.
+    """Compares a map with random maps: its own values, shuffled over its positions.
 
     Attributes:
         own: Curves of the map.
@@ -94,18 +94,23 @@ def faithfulness(
 ) -> Faithfulness:
     """Measures a map and random maps by deletion and insertion.
 
+    A random map has the values of the map in other positions. So both delete blocks of one size,
+    and leave as much in no order: scattered pixels disturb a network more than a block does.
+
     Args:
         probability: Returns the probability of the explained class (B,) of normalised images.
         image: (1, 3, side, side), normalised: 0 is the mean colour.
         heat: (1, h, w) of `activation_maps`.
         steps: Shares of pixels between none and all.
-        random_maps: Number of maps with random values at the h x w positions.
+        random_maps: Number of maps with the same values at shuffled positions.
         seed: Of these maps, and of the order of equal pixels.
     """
     generator = np.random.default_rng(seed)
     side = image.shape[-1]
-    noise = torch.from_numpy(generator.random((random_maps, *heat.shape[1:]), dtype=np.float32))
-    maps = [enlarged(each, side)[0] for each in (heat, *noise[:, None])]
+    values = heat.detach().cpu().flatten()
+    orders = [torch.from_numpy(generator.permutation(len(values))) for _ in range(random_maps)]
+    shuffled = [values[order].reshape(heat.shape) for order in orders]
+    maps = [enlarged(each, side)[0] for each in (heat.detach().cpu(), *shuffled)]
     found = [curves(probability, image, each, steps=steps, generator=generator) for each in maps]
     return Faithfulness(found[0], found[1:])
 

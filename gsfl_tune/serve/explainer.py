@@ -12,6 +12,7 @@ from PIL import Image
 
 from gsfl_tune.evidence.blend import COLOURS, blend
 from gsfl_tune.evidence.gradcam import NoMaps, activation_maps, class_score, enlarged
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Bundle, BundleError
 from gsfl_tune.export.seen import network_input, seen_part
 from gsfl_tune.models import Network
@@ -50,8 +51,10 @@ class Explainer:
             side = bundle.preprocessing.side
             self._heat(np.zeros((side, side, 3), dtype=np.uint8), 0)
         except (BundleError, NoMaps) as error:
-            self._network = None
-            self.no_maps = str(error)
+            self._network, self.no_maps = None, str(error)
+        except Exception as error:
+            # Maps are an extra: whatever a package's pooling does, images are still answered.
+            self._network, self.no_maps = None, f"{type(error).__name__}: {first_line(error)}"
         if bundle.has_neighbours:
             # Read now: a damaged file should not wait for the first request.
             _ = bundle.training_images

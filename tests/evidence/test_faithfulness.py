@@ -79,8 +79,8 @@ def test_ends_are_the_image_and_nothing_of_it():
 @pytest.mark.parametrize("seed", range(4))
 def test_a_map_of_the_evidence_is_faithful_and_one_of_the_rest_is_not(seed):
     image = picture(seed)
-    right = torch.zeros(1, 4, 4)
-    right[0, 0, 0] = 1
+    right = torch.zeros(1, 8, 8)
+    right[0, :2, :2] = torch.tensor([[1, 0.9], [0.8, 0.7]])
     found = faithfulness(probability, image, right, seed=seed)
     assert found.faithful
     about = found.to_json()

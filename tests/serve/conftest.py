@@ -32,6 +32,7 @@ from tests.export.conftest import (
     network,
     trained_run,
 )
+from tests.serve.looks import whole_bundle
 
 __all__ = ["cache_dir", "config", "images", "network", "trained_run"]
 
@@ -150,6 +151,19 @@ def server(served_bundle) -> Iterator[Server]:
     """A server that all tests share; those that stop one start their own."""
     limits = ["--max-bytes", "300kB", "--max-pixels", 200_000, "--max-images", 10]
     with serving(served_bundle, *limits) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def whole(tmp_path_factory) -> Path:
+    """A bundle with maps, a threshold and training images."""
+    return whole_bundle(tmp_path_factory.mktemp("whole"))
+
+
+@pytest.fixture(scope="session")
+def looks(whole) -> Iterator[Server]:
+    """A server of it, which tests share."""
+    with serving(whole, "--max-bytes", "300kB") as server:
         yield server
 
 

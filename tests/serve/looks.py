@@ -34,7 +34,7 @@ def write_images(root: Path) -> None:
 def whole_bundle(folder: Path) -> Path:
     """Exports a bundle of an untrained network at 96 pixels: at 32 a map has one position."""
     write_images(folder / "images")
-    content = make_config(head="gsfl").model_dump(mode="json")
+    content = make_config(head="gsfl", backbone="test_efficientnet").model_dump(mode="json")
     content["data"] |= {"image_size": 96, "source": "folder", "path": str(folder / "images")}
     config = Config.model_validate(content)
     run = RunDirectory(folder / "run")

@@ -17,18 +17,6 @@ from gsfl_tune.export import load_bundle
 from gsfl_tune.serve.images import FORMATS
 from tests.export.conftest import CLASSES
 from tests.serve.conftest import encoded, jpeg
-from tests.serve.looks import whole_bundle
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    return whole_bundle(tmp_path_factory.mktemp("whole"))
-
-
-@pytest.fixture(scope="module")
-def looks(whole, start):
-    with start(whole, "--max-bytes", "300kB") as server:
-        yield server
 
 
 def picture(url: str) -> Image.Image:
