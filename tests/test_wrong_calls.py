@@ -46,7 +46,7 @@ CALLS = [
     (lambda t: Experiment.load(None), TypeError, "None", "a path as text or Path"),
     (lambda t: Experiment.load(b"x.yaml"), TypeError, "b'x.yaml' (bytes)", "a path as text"),
     (lambda t: Experiment.load("x\0"), ValueError, "'x\\x00'", "the name of a file"),
-    (lambda t: Experiment.load(""), UserError, "is a directory", "not a file"),
+    (lambda t: Experiment.load(""), UserError, "", "does not exist"),
     (lambda t: Experiment.load(t["empty"]), UserError, "is a directory", "not a file"),
     (
         lambda t: Experiment.load(t["file"], "name=y"),
