@@ -17,14 +17,14 @@ def path_of(value: Any, name: str) -> Path:
 
     Raises:
         TypeError: If it is neither.
-        ValueError: If it is empty or holds a null character.
+        ValueError: If it holds a null character, which no name of a file does.
     """
     if not isinstance(value, str | os.PathLike):
         raise TypeError(f"{name}: found {shown(value)}, allowed a path as text or Path")
     path = os.fspath(value)
     if not isinstance(path, str):
         raise TypeError(f"{name}: found {shown(value)}, allowed a path as text or Path")
-    if not path or "\0" in path:
+    if "\0" in path:
         raise ValueError(f"{name}: found {path!r}, allowed the name of a file or folder")
     return Path(path)
 

@@ -45,7 +45,8 @@ CALLS = [
     (lambda t: Experiment.load(3), TypeError, "3 (int)", "a path as text or Path"),
     (lambda t: Experiment.load(None), TypeError, "None", "a path as text or Path"),
     (lambda t: Experiment.load(b"x.yaml"), TypeError, "b'x.yaml' (bytes)", "a path as text"),
-    (lambda t: Experiment.load(""), ValueError, "''", "the name of a file"),
+    (lambda t: Experiment.load("x\0"), ValueError, "'x\\x00'", "the name of a file"),
+    (lambda t: Experiment.load(""), UserError, "", "does not exist"),
     (lambda t: Experiment.load(t["empty"]), UserError, "is a directory", "not a file"),
     (
         lambda t: Experiment.load(t["file"], "name=y"),

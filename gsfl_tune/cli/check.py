@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import json
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import (
@@ -12,12 +14,14 @@ from gsfl_tune.cli._base import (
     load_experiment,
     showing,
 )
+from gsfl_tune.cli._estimate import add_estimate_arguments, estimate_of, rows
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
     from gsfl_tune.experiment import Experiment, Parameter
+    from gsfl_tune.search.costs.estimate import Estimate
     from gsfl_tune.training.pricing.cost import Cost
 
 # From this width on, long names are not folded.
@@ -33,6 +37,8 @@ class Check(Command):
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
         add_experiment_arguments(parser)
+        add_estimate_arguments(parser)
+        parser.add_argument("--json", action="store_true", help="print JSON")
 
     def run(self, args: argparse.Namespace) -> int:
         """Prints the parameters and the price.
@@ -51,7 +57,14 @@ class Check(Command):
             problems = cost_problems(experiment)
         if problems:
             raise ExperimentError(problems)
+<<<<<<< HEAD
         refuse_slow_bf16(experiment)
+=======
+        estimate = estimate_of(args, experiment)
+        if args.json:
+            _print_json(experiment, estimate, args.price)
+            return FINISHED
+>>>>>>> runs
         console = Console(highlight=False, markup=False)
         console.print(f"{experiment.file}: valid, experiment {experiment.name}", soft_wrap=True)
         if experiment.space.parameters:
@@ -63,6 +76,7 @@ class Check(Command):
             console.print(line, soft_wrap=True)
         for warning in experiment.warnings:
             console.print(f"Warning: {warning}", soft_wrap=True)
+<<<<<<< HEAD
         _print_cost(experiment, console, images)
         return FINISHED
 
@@ -72,6 +86,50 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
 
     Remote images are not read; their number is None.
     """
+=======
+        _print_cost(experiment, console)
+        if estimate is not None:
+            console.print("What it is expected to take:")
+            console.print(_grid(rows(estimate, args.price)))
+        return FINISHED
+
+
+def _print_json(experiment: Experiment, estimate: Estimate | None, price: float | None) -> None:
+    from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, search_cost
+
+    assumed = experiment.provisional()
+    cost, model = search_cost(assumed), largest_model(assumed)
+    content = {
+        "file": experiment.file,
+        "name": experiment.name,
+        "parameters": [
+            {
+                "name": parameter.name,
+                "distribution": parameter.distribution.describe(),
+                "default": parameter.distribution.default,
+                "condition": _condition(parameter) or None,
+            }
+            for parameter in experiment.space.parameters
+        ],
+        "warnings": [str(warning) for warning in experiment.warnings],
+        "notes": _notes(experiment),
+        "planned": sorted(experiment.automatic),
+        "most": {
+            "trials": cost.trials,
+            "search_epochs": cost.search_epochs,
+            "retrainings": cost.retrainings,
+            "final_epochs": cost.final_epochs,
+            "model_bytes": model.bytes,
+            "memory_bytes": memory_of_a_trial(experiment)[0],
+        },
+        "estimate": None if estimate is None else estimate.to_json(price),
+    }
+    print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
+
+
+def _data(experiment: Experiment) -> list[str]:
+    """Describes the data, as far as a listing tells; remote images are not read."""
+>>>>>>> runs
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
@@ -163,9 +221,13 @@ def _condition(parameter: Parameter) -> str:
     return condition
 
 
+<<<<<<< HEAD
 def _print_cost(experiment: Experiment, console: Console, images: int | None) -> None:
     from rich.table import Table
 
+=======
+def _print_cost(experiment: Experiment, console: Console) -> None:
+>>>>>>> runs
     from gsfl_tune.experiment.units import binary_size
     from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, search_cost
 
@@ -174,7 +236,7 @@ def _print_cost(experiment: Experiment, console: Console, images: int | None) ->
     available, whose = memory_of_a_trial(experiment)
     control = experiment.defaults().search.control
     note = ", half of them for the tuned control" if control == "tuned" else ""
-    rows = {
+    found = {
         **_amount(experiment, cost, note),
         "a trial": _dearest(assumed),
         **_pretraining(assumed, cost.trials),
@@ -186,13 +248,19 @@ def _print_cost(experiment: Experiment, console: Console, images: int | None) ->
         f"{model.latent_dim}, {model.class_count} classes",
         "licences": _licences(assumed),
     }
+    console.print("What the search costs at most:")
+    console.print(_grid(found))
+    for note in _notes(experiment):
+        console.print(f"Note: {note}")
+
+
+def _grid(rows: Mapping[str, str]) -> Table:
+    from rich.table import Table
+
     grid = Table.grid(padding=(0, 2))
     for heading, text in rows.items():
         grid.add_row(f"  {heading}", text)
-    console.print("What the search costs at most:")
-    console.print(grid)
-    for note in _notes(experiment):
-        console.print(f"Note: {note}")
+    return grid
 
 
 def _licences(experiment: Experiment) -> str:

@@ -93,8 +93,8 @@ class Experiment:
         Raises:
             ExperimentError: With every problem of the file.
         """
-        path = path_of(path, "Experiment.load: path")
-        name = str(path)
+        path_of(path, "Experiment.load: path")
+        name = str(path)  # as it was given
         try:
             with open(path, "rb") as stream:
                 data = stream.read(nodes.MAX_BYTES + 1)

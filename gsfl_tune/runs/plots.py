@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import metric_of
@@ -64,6 +65,7 @@ def curves(files: RunFiles, numbers: Collection[int] | None, size: tuple[float, 
             axes.annotate(f" {trial.number}", (epochs[-1], values[-1]), fontsize=8, va="center")
     _state_legend(axes, shown)
     axes.set_xlabel("epoch")
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     _metric_axis(axes, files.results.metric)
     return figure
 

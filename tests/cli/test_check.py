@@ -236,3 +236,59 @@ def test_backbones_with_other_licences_are_refused_each_with_its_line(file, caps
     ]
     assert "mobilenetv2_100, whose weights (package) have the licence bsd-3-clause" in lines[0]
     assert all("allowed by model.licenses: mit, Apache-2.0" in line for line in lines)
+
+
+def test_a_budget_in_hours_and_money(file, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    options = ["--set", "search.time_budget=6h", "--set", "search.resources.gpu=0"]
+    assert main(["check", str(file), *options, "--slots", "4", "--price", "2.5"]) == 0
+    shown = capsys.readouterr().out
+    assert all(len(line) <= 80 for line in shown.splitlines() if not line.startswith(str(file)))
+    assert "6:00 h on 4 slots (search.time_budget)" in shown
+    assert "24 of slots" in shown
+    assert "60.00, at 2.5 for an hour of a slot" in shown
+    assert main(["check", str(file), *options, "--slots", "4", "--price", "2.5", "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    found = content["estimate"]
+    assert (found["slot_hours"], found["gpu_hours"], found["money"]) == (24, 0, 60)
+    assert found["basis"] == "budget"
+    assert content["most"]["trials"] == 10
+    assert {each["name"] for each in content["parameters"]} >= {"model.latent_dim"}
+
+
+def test_a_gpu_has_hours_of_its_own(file, capsys):
+    # Slots that are elsewhere: this machine may have no GPU.
+    options = ["--set", "search.time_budget=6h", "--set", "search.resources.gpu=0.5"]
+    assert main(["check", str(file), *options, "--slots", "4", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert (found["slot_hours"], found["gpu_hours"], found["money"]) == (24, 12, None)
+
+
+def test_without_a_budget_steps_are_timed_or_nothing_is_said(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    small = tmp_path / "small.yaml"
+    small.write_text(
+        "name: s\n"
+        "data: {source: typefaces, image_size: 32, typefaces: {train: 6, test: 3, size: 40}}\n"
+        "model: {backbone: test_efficientnet, weights: none, groups: {count: {int: [1, 4]}}}\n"
+        "training: {device: cpu, head: {epochs: 4}}\n"
+        "search: {trials: 6, resources: {cpu: 1, gpu: 0}}\n"
+    )
+    assert main(["check", str(small), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["estimate"] is None
+    assert main(["check", str(small), "--price", "2"]) == 2
+    assert "allowed with one or with --measure" in capsys.readouterr().err
+    words = ["--measure", "--slots", "2", "--price", "2"]
+    assert main(["check", str(small), *words, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)["estimate"]
+    assert found["basis"] == "measured"
+    assert set(found["parts"]) == {"preparation", "search", "finals", "evidence"}
+    assert all(seconds > 0 for seconds in found["parts"].values())
+    assert found["money"] == pytest.approx(2 * 2 * found["seconds"] / 3600, abs=0.01)
+
+
+@pytest.mark.parametrize("price", ["-1", "much", "nan", "inf"])
+def test_a_price_is_a_number(file, capsys, price):
+    with pytest.raises(SystemExit):
+        main(["check", str(file), f"--price={price}"])
+    assert f"found '{price}', allowed a number from 0 on" in capsys.readouterr().err

@@ -140,7 +140,7 @@ def plan_time(
 
     asked = Asked(
         head_epochs=given("training.head.epochs", config.training.head.epochs),
-        finetune_epochs=given("training.finetune.epochs", _longest(experiment)),
+        finetune_epochs=given("training.finetune.epochs", longest(experiment)),
         finalists=given("search.finalists", search.finalists),
         final_seeds=given("search.final_seeds", search.final_seeds),
         control=search.control,
@@ -150,7 +150,7 @@ def plan_time(
 
     def plan(narrowed: Experiment) -> TimePlan:
         narrowed = _fewer_preparations(narrowed, workspace, frozen, budget)
-        prices = _prices(narrowed, workspace, costs, frozen, resources.count)
+        prices = prices_of(narrowed, workspace, costs, frozen, resources.count)
         made = make_plan(budget, spent, resources.count, prices, asked)
         only = {
             path: narrowed.values(path)[0]
@@ -194,17 +194,27 @@ def _with_fewer_blocks(experiment: Experiment) -> Iterator[Experiment]:
         yield experiment.fixed({path: min(counts)})
 
 
-def _longest(experiment: Experiment) -> int:
+def longest(experiment: Experiment) -> int:
+    """Returns the most epochs that a finetune stage of the experiment can have."""
     return int(max(experiment.values("training.finetune.epochs")))
 
 
-def _prices(
+def prices_of(
     experiment: Experiment,
     workspace: Workspace,
     costs: TrialCosts,
     frozen: Frozen,
     slots: int,
 ) -> Prices:
+    """Returns what trainings with the defaults cost, and what all of them share.
+
+    Args:
+        experiment: The experiment.
+        workspace: Its data.
+        costs: With measured steps.
+        frozen: How fast the frozen backbone is.
+        slots: Number of parallel trials.
+    """
     config = experiment.defaults()
     works = {work.stage: work for work in costs.work(config)}
     once, finetune_once, view_once = _shared(experiment, workspace, frozen)

@@ -1,0 +1,125 @@
+"""An estimate of a search in hours and money, from a time budget or from measured prices."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS, Asked, Prices, finals_seconds
+
+Basis = Literal["budget", "measured"]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Holds what a search is expected to take.
+
+    Attributes:
+        basis: ``budget``: the search ends by its time budget. ``measured``: steps were timed.
+        slots: Number of parallel trials.
+        gpus: GPUs of each of them; a share of one below 1.
+        seconds: Time of the whole run.
+        parts: Seconds of its parts, where they are known.
+    """
+
+    basis: Basis
+    slots: int
+    gpus: float
+    seconds: float
+    parts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def hours(self) -> float:
+        """Returns the hours of the whole run."""
+        return self.seconds / 3600
+
+    @property
+    def slot_hours(self) -> float:
+        """Returns the hours of all slots together, which are held from the beginning to the end."""
+        return self.slots * self.hours
+
+    @property
+    def gpu_hours(self) -> float:
+        """Returns the hours of all GPUs together."""
+        return self.gpus * self.slot_hours
+
+    def money(self, price: float) -> float:
+        """Returns what the run costs: slots * hours * price.
+
+        Args:
+            price: Of a slot for an hour.
+        """
+        return self.slot_hours * price
+
+    def to_json(self, price: float | None = None) -> dict[str, Any]:
+        """Returns plain values.
+
+        Args:
+            price: Of a slot for an hour.
+        """
+        return {
+            "basis": self.basis,
+            "slots": self.slots,
+            "gpus_per_slot": self.gpus,
+            "seconds": round(self.seconds, 1),
+            "parts": {name: round(seconds, 1) for name, seconds in self.parts.items()},
+            "slot_hours": round(self.slot_hours, 4),
+            "gpu_hours": round(self.gpu_hours, 4),
+            "price_per_slot_hour": price,
+            "money": None if price is None else round(self.money(price), 2),
+        }
+
+
+def of_budget(seconds: float, slots: int, gpus: float) -> Estimate:
+    """Returns the estimate of a search that ends by its budget.
+
+    Args:
+        seconds: The budget.
+        slots: Number of parallel trials.
+        gpus: GPUs of each.
+    """
+    return Estimate("budget", slots, gpus, seconds)
+
+
+def of_prices(
+    prices: Prices,
+    asked: Asked,
+    *,
+    trials: int,
+    epochs: tuple[int, int],
+    finals: tuple[int, int],
+    slots: int,
+    gpus: float,
+) -> Estimate:
+    """Returns the estimate of a search with a number of trials.
+
+    A trial takes the average share of a training that trials take where weak ones are stopped
+    (`Asked.share`). All of them are priced like the defaults.
+
+    Args:
+        prices: What trainings cost.
+        asked: Control, and whether trials are stopped.
+        trials: Trials of the search; a tuned control has as many of its own.
+        epochs: Epochs of head and finetune stage.
+        finals: Finalists, and seeds of every retrain.
+        slots: Number of parallel trials.
+        gpus: GPUs of each.
+    """
+    head, finetune = epochs
+    finalists, seeds = finals
+    training = prices.training(head, finetune)
+    searches = 2 if asked.control == "tuned" else 1
+    stopped = asked.share(head, finetune) * training
+    evidence = prices.evidence
+    if finetune:
+        evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
+    parts = {
+        "preparation": prices.shared(finetune),
+        # The first trials, and one at least, are trained to their end.
+        "search": searches * max(training, trials * stopped / slots),
+        "finals": finals_seconds(
+            min(finalists, trials), seeds, training, prices.retrain, slots, asked.control
+        ),
+        "evidence": evidence,
+    }
+    return Estimate("measured", slots, gpus, sum(parts.values()), parts)

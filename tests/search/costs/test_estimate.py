@@ -1,0 +1,56 @@
+"""Hours and money of a search."""
+
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.search.costs.estimate import of_budget, of_prices
+from gsfl_tune.search.costs.time_plan import SURVIVING, Asked, Prices
+
+PRICES = Prices(
+    start=2.0, head_epoch=1.0, finetune_epoch=3.0, once=30.0, finetune_once=20.0, evidence=40.0,
+    retrain=1.25, evidence_seed=5.0, view_once=2.0, views=4,
+)  # fmt: skip
+
+
+def asked(control="matched", grace=1):
+    return Asked(None, None, None, None, control=control, grace=grace)
+
+
+def estimate(control="matched", grace=1, trials=40, slots=4, gpus=0.5):
+    return of_prices(
+        PRICES, asked(control, grace), trials=trials, epochs=(10, 8), finals=(3, 3), slots=slots,
+        gpus=gpus,
+    )  # fmt: skip
+
+
+def test_a_budget_is_slots_times_hours_times_price():
+    found = of_budget(6 * 3600, slots=8, gpus=0.5)
+    assert (found.hours, found.slot_hours, found.gpu_hours) == (6, 48, 24)
+    assert found.money(2.5) == 120
+    assert found.to_json(2.5)["money"] == 120
+    assert found.to_json()["money"] is None
+
+
+def test_parts_by_hand():
+    found = estimate()
+    training = 2 + 10 * 1 + 8 * 3  # 36 s
+    assert found.parts["preparation"] == 30 + 20 + 4 * 2
+    assert found.parts["search"] == pytest.approx(40 * SURVIVING * training / 4)
+    # 9 trainings of the race in 3 rounds of 4 slots; then 3 of the control's validation and 6
+    # retrains, with 1.25 times the images, in 3 rounds.
+    assert found.parts["finals"] == pytest.approx(3 * training + 3 * training * 1.25)
+    assert found.parts["evidence"] == 40 + 3 * 5
+    assert found.seconds == pytest.approx(sum(found.parts.values()))
+    assert found.slot_hours == pytest.approx(4 * found.seconds / 3600)
+    assert found.gpu_hours == pytest.approx(2 * found.seconds / 3600)
+
+
+def test_what_changes_it():
+    one = estimate()
+    assert estimate(grace=None).parts["search"] == pytest.approx(one.parts["search"] / SURVIVING)
+    assert estimate(control="tuned").parts["search"] == pytest.approx(2 * one.parts["search"])
+    assert estimate(control="off").parts["finals"] < one.parts["finals"]
+    assert estimate(trials=80).parts["search"] == pytest.approx(2 * one.parts["search"])
+    # Of a few trials at once none ends before a whole training.
+    assert estimate(trials=4, slots=64).parts["search"] == 36
