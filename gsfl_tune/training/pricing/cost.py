@@ -18,6 +18,8 @@ from gsfl_tune.models import (
     pooling_class,
     pooling_dim,
     probe,
+    restitution_channels,
+    restitution_size,
     stream_names,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
@@ -263,6 +265,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     trained = _trained_parameters(case, backbone)
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
     learned = math.gcd(channels, heads) * channels if heads else 0
+    learned += _restitution(case, backbone)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -277,6 +280,19 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         feature_dim=feature_dim,
         latent_dim=latent_dim,
         class_count=classes,
+    )
+
+
+def _restitution(case: Experiment, backbone: str) -> int:
+    """Counts the parameters of the largest module of `training.finetune.snr`."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    if True not in case.values("training.finetune.snr") or len(stream_names(backbone)) > 1:
+        return 0
+    size, reads = max(case.values("data.image_size")), reads_of(case)
+    return max(
+        restitution_size(restitution_channels(backbone, blocks, size, reads))
+        for blocks in case.values("training.finetune.blocks")
     )
 
 

@@ -19,7 +19,7 @@ from gsfl_tune.training.pricing.cost import (
     pretrained,
     teachers,
 )
-from gsfl_tune.training.pricing.finetune_problems import finetune_problems
+from gsfl_tune.training.pricing.finetune_problems import finetune_problems, problems_of_snr
 from gsfl_tune.training.pricing.method_problems import problems_of_methods
 
 
@@ -51,6 +51,8 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 )
         for path, message in (*finetune_problems(case), *problems_of_methods(case)):
             add(path, message)
+    for message in problems_of_snr(experiment):
+        add("training.finetune.snr", message)
     for name in experiment.values("training.method"):
         views = method_class(name).views
         few = [n for n in experiment.values("data.views") if 0 < n < views]
