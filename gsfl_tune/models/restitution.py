@@ -14,7 +14,7 @@ first see about what they know.
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
@@ -71,6 +71,11 @@ class Restitution(nn.Module):
                 normal, given, other = (each.mean(dim=(2, 3)) for each in (normal, relevant, other))
                 self._parts = normal, given, other
         return relevant.to(maps.dtype)
+
+    def train(self, mode: bool = True) -> Self:
+        """Sets the mode; parts that nobody took are forgotten, as a copy could not hold them."""
+        self._parts = None
+        return super().train(mode)
 
     def take(self) -> Restituted | None:
         """Returns the parts of the last pass that was trained, once."""

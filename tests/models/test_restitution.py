@@ -60,6 +60,8 @@ def test_it_is_that_of_the_equations():
         module(maps)
     module.eval()(maps)
     assert module.take() is None
+    module.train()(maps)
+    assert copy.deepcopy(module.eval()).take() is None
     assert sum(each.numel() for each in module.parameters()) == restitution_size(20)
 
 

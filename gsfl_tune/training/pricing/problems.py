@@ -36,6 +36,13 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         if problem := reading_problem(backbone, pooling_class(pooling).reads):
             add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
             continue
+        started = pooling_class(pooling).starts_as
+        if started and max(case.values("training.finetune.epochs")) == 0:
+            add(
+                "model.pooling",
+                f"found {pooling} without a finetune stage, in which it is trained; allowed: "
+                f"{started}, or training.finetune.epochs above 0",
+            )
         sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
         for size in dict.fromkeys(size for size in sizes if size is not None):
             try:
