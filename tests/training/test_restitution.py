@@ -9,7 +9,7 @@ import torch
 from gsfl_tune.experiment import Experiment, ExperimentError, UserError
 from gsfl_tune.export import bundle_from_network, load_bundle
 from gsfl_tune.training import Training
-from gsfl_tune.training.pricing.cost import largest_model
+from gsfl_tune.training.pricing.cost import largest_model, term_bytes
 from gsfl_tune.training.pricing.problems import cost_problems
 
 from .checks import check_cached_as_whole, check_resumes
@@ -104,3 +104,8 @@ def test_its_weights_are_priced(workspace, tmp_path):
     module = training.network(workspace.new_backbone(training.config)).backbone.restitution
     counted = sum(parameter.numel() for parameter in module.parameters())
     assert one.trained - other.trained == counted
+    held = sum(parameter.numel() for parameter in training.loss.terms["causality"].parameters())
+    experiment = Experiment.parse(TEXT)
+    classes = training.head.class_count
+    assert term_bytes(experiment, 16, classes) >= 16 * held
+    assert term_bytes(experiment.fixed({"training.finetune.snr": False}), 16, classes) == 0

@@ -165,6 +165,10 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
+    snr = max(case.values("training.finetune.epochs")) and case.values("training.finetune.snr")
+    if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
+        # Most models have most channels in the last map.
+        numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
     if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
         width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
         # Most models have most channels in the last map.
