@@ -70,7 +70,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
         *("group_reversal", "metric_learning", "distill", "attributes"),
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
-        *("disagreement", "jigsaw"),
+        *("disagreement", "jigsaw", "causality"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

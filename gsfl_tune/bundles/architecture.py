@@ -42,6 +42,8 @@ class Architecture:
     head: Literal["encoder", "linear"] = "encoder"
     gem_power: float | None = None  # of generalised mean pooling
     attention_heads: int | None = None  # of attention pooling
+    # Path of the module in front of which styles are restituted, and channels.
+    restitution: tuple[str, int] | None = None
     second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
@@ -64,6 +66,7 @@ class Architecture:
             head="linear" if linear else "encoder",
             gem_power=model.gem_power if pooling.takes_power else None,
             attention_heads=model.attention_heads if pooling.takes_heads else None,
+            restitution=_restitution(network),
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -73,7 +76,8 @@ class Architecture:
         projection = content["projection"]
         if content.get("head", "encoder") not in ("encoder", "linear"):
             raise ValueError(f"head {content['head']}, this version supports encoder and linear")
-        return cls(**{**content, "projection": tuple(projection) if projection else None})
+        pairs = {"projection": projection, "restitution": content.get("restitution")}
+        return cls(**{**content, **{key: each and tuple(each) for key, each in pairs.items()}})
 
     def build(self, state: Mapping[str, Tensor], *, pruned: bool = False) -> Network:
         """Builds the network with `state`, in eval mode on the CPU.
@@ -120,6 +124,8 @@ class Architecture:
     def _create(self) -> Network:
         reads = pooling_class(self.pooling).reads
         backbone = create_backbone(self.backbone, "none", reads=reads)
+        if self.restitution:
+            backbone.put_restitution(*self.restitution)
         channels, projection = backbone.channels, None
         if self.projection:
             before, channels = self.projection
@@ -143,6 +149,11 @@ class Architecture:
             dropout=self.dropout,
             feature_scale=self.feature_scale,
         )
+
+
+def _restitution(network: Network) -> tuple[str, int] | None:
+    module = network.backbone.restitution
+    return None if module is None else (network.backbone.restituted, module.channels)
 
 
 def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:

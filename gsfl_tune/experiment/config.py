@@ -15,6 +15,7 @@ from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.loss_terms import (
     AttributesConfig,
+    CausalityConfig,
     CenterConfig,
     DistillConfig,
     FsdgConfig,
@@ -107,6 +108,10 @@ class LossConfig(Section):
         description="Attributes of the images (sources `cub`, `csv`, `jsonl`), for any head.",
     )
     fsdg: FsdgConfig = Field(default_factory=FsdgConfig, description="Terms of an fsdg head.")
+    causality: CausalityConfig = Field(
+        default_factory=CausalityConfig,
+        description="What `training.finetune.snr` gives back, for any head.",
+    )
     terms: LossTermsConfig = Field(
         default_factory=LossTermsConfig,
         description="Weights of loss terms that installed packages add (docs/extending.md).",
@@ -221,6 +226,11 @@ class FinetuneStageConfig(OptimizerConfig):
         0.0,
         description="Share of batches in which channel means and deviations of the maps in front "
         "of the trained blocks are mixed between images (MixStyle).",
+    )
+    snr: bool = Field(
+        False,
+        description="Style normalisation and restitution of the map that enters the trained "
+        "blocks: a module with weights, also in use.",
     )
     compile: bool = Field(
         False, description="torch.compile the network: minutes at the start, faster steps after."

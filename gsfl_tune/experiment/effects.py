@@ -71,6 +71,7 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "loss.fsdg.": [{"model.head": Condition(("fsdg",))}],
     "loss.terms.": [_GSFL],
     **{f"loss.{name}.": [_of_term(name)] for name in LOSS_TERMS},
+    "loss.causality.": [{**_of_term("causality"), "training.finetune.snr": Condition((True,))}],
     "loss.metric_learning.centers": [
         {
             **_of_term("metric_learning"),

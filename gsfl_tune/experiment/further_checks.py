@@ -31,6 +31,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     """
     yield from _second_backbone(space)
     yield from _attention(space, finetunes)
+    yield from _causality(space)
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space)
@@ -69,6 +70,18 @@ def _attention(space: Space, finetunes: bool) -> Iterator[Complaint]:
     path = "model.pooling"
     if "attention" in _values(space, path) and not finetunes:
         yield (path, UNTRAINED_ATTENTION, "attention")
+
+
+def _causality(space: Space) -> Iterator[Complaint]:
+    path = "loss.causality.weight"
+    weight = max(_values(space, path), default=0)
+    if weight > 0 and True not in _values(space, "training.finetune.snr"):
+        yield (
+            path,
+            f"found {weight:g} without training.finetune.snr, allowed 0, or "
+            "training.finetune.snr: true, whose parts it compares",
+            weight,
+        )
 
 
 def _class_text(space: Space) -> Iterator[Complaint]:

@@ -136,6 +136,14 @@ class AttributesConfig(Section):
     )
 
 
+class CausalityConfig(Section):
+    """Dual causality loss of style normalisation and restitution (Jin et al., IEEE TMM 2022)."""
+
+    weight: NonNegative = Field(
+        0.0, description="Weight of the term; 0 leaves it out. It needs `training.finetune.snr`."
+    )
+
+
 # Module and class of each section of `loss` that has a weight.
 LOSS_TERMS = {
     "center": "gsfl_tune.losses.center:Center",
@@ -146,6 +154,7 @@ LOSS_TERMS = {
     "group_reversal": "gsfl_tune.losses.group_reversal:GroupReversal",
     "distill": "gsfl_tune.losses.distill:Distill",
     "attributes": "gsfl_tune.losses.attributes:Attributes",
+    "causality": "gsfl_tune.losses.causality:Causality",
     "metric_learning": "gsfl_tune.losses.metric_learning:MetricLearning",
 }
 # Those that read the shared part, which a `gsfl` head alone has.

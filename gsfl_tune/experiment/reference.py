@@ -113,6 +113,7 @@ CONDITIONS = {
         + (", head `gsfl`" if name in SHARED_TERMS else "")
         for name in LOSS_TERMS
     },
+    "loss.causality.": "`training.finetune.snr`",
     "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
     **{f"training.{name}.": f"method `{name}`, in the finetune stage" for name in FINETUNE_METHODS},

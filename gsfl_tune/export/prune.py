@@ -42,6 +42,11 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
     pruned = copy.deepcopy(network).cpu().eval()
     pruned.requires_grad_(True)  # torch-pruning follows gradients through the network
     name = pruned.backbone.name
+    if pruned.backbone.restitution is not None:
+        raise UserError(
+            f"--prune: found {ratio:g} for a network with training.finetune.snr, whose channels "
+            "are tied to its weights; allowed: 0"
+        )
     before = sum(p.numel() for p in pruned.backbone.parameters())
     try:
         with warnings.catch_warnings():

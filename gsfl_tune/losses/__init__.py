@@ -3,6 +3,7 @@
 from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.attributes import Attributes
+from gsfl_tune.losses.causality import Causality
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
 from gsfl_tune.losses.distill import Distill
@@ -23,6 +24,7 @@ from gsfl_tune.losses.shared_variance import SharedVariance
 
 __all__ = [
     "Attributes",
+    "Causality",
     "Center",
     "ClassCenter",
     "ClassCenters",

@@ -20,6 +20,8 @@ class Sizes:
         groups: (C,) int64 group of every class; None with a head that needs none.
         layers: Channels of the maps behind the trained blocks, the last block first, for methods
             of training that read them; empty for others and without a finetune stage.
+        restituted_channels: Channels of the map whose style is normalised and restituted; 0 without
+            that.
         attribute_count: A of the images' attributes; 0 unless a term learns them.
     """
 
@@ -29,6 +31,7 @@ class Sizes:
     groups: Tensor | None = None
     layers: tuple[int, ...] = ()
     attribute_count: int = 0
+    restituted_channels: int = 0
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,8 @@ class LossInput:
         gsfl: Values of a GSFL head; None with a plain head.
         teacher: (B, C) class scores of a teacher, without gradient; None without one.
         attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None without them.
+        restituted: Means over positions (B, C') of a map with normalised style, with what was given
+            back, and with what was not; None without that, and in the head stage.
     """
 
     features: Tensor
@@ -78,6 +83,7 @@ class LossInput:
     gsfl: Shared | None = None
     teacher: Tensor | None = None
     attributes: Tensor | None = None
+    restituted: tuple[Tensor, Tensor, Tensor] | None = None
 
     @property
     def shared(self) -> Tensor:

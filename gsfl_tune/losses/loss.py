@@ -216,6 +216,7 @@ class Loss(nn.Module):
         weights: Tensor | None = None,
         teacher: Tensor | None = None,
         attributes: Tensor | None = None,
+        restituted: tuple[Tensor, Tensor, Tensor] | None = None,
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -229,13 +230,14 @@ class Loss(nn.Module):
             weights: (B,) weight of each image in the cross-entropy.
             teacher: (B, C) class scores of a teacher.
             attributes: (B, A) attributes of the images.
+            restituted: See `LossInput.restituted`.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self.cross_entropy, y=y, soft=soft, weights=weights)
         batch = self._batch(output, f, y, classifier, progress, cross)
-        batch = replace(batch, teacher=teacher, attributes=attributes)
+        batch = replace(batch, teacher=teacher, attributes=attributes, restituted=restituted)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():

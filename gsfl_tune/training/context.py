@@ -72,6 +72,9 @@ class StageContext:
     def network(self, backbone: Backbone) -> Network:
         """Joins a backbone with this training's projection, pooling and head."""
         extractor = self.workspace.extractor(self.config)
+        stage = self.config.training.finetune
+        if stage.epochs and stage.snr:
+            backbone.restitute(stage.blocks, self.config.data.image_size)
         return Network(
             backbone, copy.deepcopy(extractor.projection), extractor.pooling(), self.head
         )

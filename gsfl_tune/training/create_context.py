@@ -19,6 +19,7 @@ from gsfl_tune.training.fingerprint import FitOn
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.loss import create_loss
 from gsfl_tune.training.precision import prefix_uses_bf16, uses_bf16
+from gsfl_tune.training.restitution import restituted_channels, snr_problems
 from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.timeline import Timeline
 from gsfl_tune.training.workspace import Workspace, resolve_device
@@ -45,6 +46,9 @@ def create_context(
             f"model.pooling: found {config.model.pooling} without a finetune stage, in which it is "
             "trained; allowed: average, or training.finetune.epochs above 0"
         )
+    if config.training.finetune.epochs and config.training.finetune.snr:
+        for path, message in snr_problems(config):
+            raise UserError(f"{path}: {message}")
     device = resolve_device(config.training.device)
     dataset, model = workspace.dataset, config.model
     positions = dataset.train_index if fit == "train" else dataset.final_index
@@ -78,6 +82,7 @@ def create_context(
             None if groups is None else torch.from_numpy(groups),
             tuple(layer.channels for layer in method_layers(config, method)),
             0 if attributes is None else attributes.shape[1],
+            restituted_channels(config),
         )
         method.build(sizes)
         try:

@@ -53,6 +53,7 @@ _LATER = (
     "training.finetune.fourier",
     "training.finetune.fourier_band",
     "training.finetune.mixstyle",
+    "training.finetune.snr",
 )
 
 # The place of the images, not their content.

@@ -206,8 +206,8 @@ def test_parameters_without_effect_are_warned_of(file, capsys):
     (line,) = [each for each in capsys.readouterr().out.splitlines() if "Warning" in each]
     assert line == (
         f"Warning: {file}:7: model.groups.count: found int 1 to 5, which has no effect: it needs "
-        "model.head = gsfl and model.groups.method in kmeans, spectral, agglomerative, random, and "
-        "model.head is plain"
+        "model.head in gsfl, fsdg and model.groups.method in kmeans, spectral, agglomerative, "
+        "random, and model.head is plain"
     )
 
 

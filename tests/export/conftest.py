@@ -49,12 +49,13 @@ METRICS = {
 }
 
 
-def make_config(**model: object) -> Config:
+def make_config(snr: bool = False, **model: object) -> Config:
     return Config.model_validate(
         {
             "name": "zoo",
             "data": {"source": "typefaces", "image_size": 32},
             "model": {"weights": "none", "latent_dim": 24, **model},
+            "training": {"finetune": {"epochs": int(snr), "snr": snr}},
         }
     )
 
@@ -64,6 +65,10 @@ def make_network(config: Config) -> Network:
     torch.manual_seed(3)
     reads = pooling_class(config.model.pooling).reads
     backbone = create_backbone(config.model.extractor, "none", reads=reads)
+    if config.training.finetune.snr:
+        backbone.restitute(1, config.data.image_size)
+        for parameter in backbone.restitution.parameters():  # as if it had been trained
+            torch.nn.init.normal_(parameter, 0.5)
     (channels, second), projection = (backbone.channels, backbone.second_channels), None
     if config.model.pooling_channels:
         sizes = [channels - second, second] if second else [channels]

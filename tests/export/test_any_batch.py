@@ -53,8 +53,15 @@ def write(name, module, path):
     return ExportedRuntime(path, PREPROCESSING, inside=False)
 
 
-@pytest.mark.parametrize("name", ["onnx", "torch-export"])
-@pytest.mark.parametrize("streams", ["test_resnet", "test_resnet+test_vit"])
+@pytest.mark.parametrize(
+    ("name", "streams"),
+    [
+        ("onnx", "test_resnet"),
+        ("torch-export", "test_resnet"),
+        ("onnx", "test_resnet+test_vit"),
+        pytest.param("torch-export", "test_resnet+test_vit", marks=pytest.mark.slow),
+    ],
+)
 def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp_path):
     second = 64 if "+" in streams else 0
     module = deployed(
@@ -69,6 +76,22 @@ def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp
             torch.testing.assert_close(runtime.run(images), expected, atol=1e-4, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["onnx", pytest.param("torch-export", marks=pytest.mark.slow)])
+def test_restitution_is_written_with_what_it_learned(name, tmp_path):
+    module = deployed(AveragePooling)
+    images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    backbone = module.network.backbone
+    backbone.restitute(1, 64)
+    for parameter in backbone.restitution.parameters():
+        torch.nn.init.normal_(parameter, 0.5)
+    runtime = write(name, module.eval(), tmp_path / files.MODELS[name])
+    with torch.inference_mode():
+        torch.testing.assert_close(runtime.run(images), module(images), atol=1e-4, rtol=1e-4)
+        without = deployed(AveragePooling)(images)
+    assert (module(images) - without).abs().max() > 1e-3
+
+
+@pytest.mark.slow
 def test_attention_pooling_is_written_with_what_it_learned(tmp_path):
     def pooling(channels):
         made = create_pooling("attention", channels, heads=4)

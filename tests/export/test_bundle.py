@@ -75,6 +75,7 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
         {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
+        {"snr": True, "backbone": "test_efficientnet"},
         {"pooling": "attention", "attention_heads": 4, "backbone": "test_efficientnet"},
         {
             "pooling": "bilinear",
@@ -90,6 +91,7 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
             "last class tokens",
             "generalised mean",
             "covariance",
+            "restitution",
             *("attention", "two streams"),
         ),
     ],

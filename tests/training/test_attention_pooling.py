@@ -38,7 +38,7 @@ def test_before_it_is_trained_it_is_the_mean_from_the_same_cache(workspace, tmp_
     torch.testing.assert_close(networks[0].infer(images), networks[1].infer(images))
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, views):
     training = check_resumes(config_of(views, ema=0.5), workspace, tmp_path, 2)
     network = training.trained_network()

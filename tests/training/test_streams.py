@@ -51,7 +51,7 @@ def test_features_are_of_both_and_named_by_both(workspace):
     assert (features - alone).abs().max() > 0.1
 
 
-@pytest.mark.parametrize("views", [0, 2])
+@pytest.mark.parametrize("views", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_resuming_equals_never_having_stopped(workspace, tmp_path, views):
     config = config_of(pooling="compact_bilinear", views=views)
     trained = check_resumes(config, workspace, tmp_path, 2).trained_network()

@@ -20,6 +20,8 @@ from gsfl_tune.models import (
     pooling_class,
     pooling_dim,
     probe,
+    restitution_channels,
+    restitution_size,
     stream_names,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
@@ -165,6 +167,10 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
+    snr = max(case.values("training.finetune.epochs")) and case.values("training.finetune.snr")
+    if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
+        # Most models have most channels in the last map.
+        numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
     if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
         width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
         # Most models have most channels in the last map.
@@ -247,6 +253,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     trained = _trained_parameters(case, backbone)
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
     learned = math.gcd(channels, heads) * channels if heads else 0
+    learned += _restitution(case, backbone)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -261,6 +268,19 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         feature_dim=feature_dim,
         latent_dim=latent_dim,
         class_count=classes,
+    )
+
+
+def _restitution(case: Experiment, backbone: str) -> int:
+    """Counts the parameters of the largest module of `training.finetune.snr`."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    if True not in case.values("training.finetune.snr") or len(stream_names(backbone)) > 1:
+        return 0
+    size, reads = max(case.values("data.image_size")), reads_of(case)
+    return max(
+        restitution_size(restitution_channels(backbone, blocks, size, reads))
+        for blocks in case.values("training.finetune.blocks")
     )
 
 

@@ -15,9 +15,11 @@ from gsfl_tune.models import (
     part_problem,
     pooling_class,
     probe,
+    restitution_problem,
 )
 from gsfl_tune.training.image_sizes import growing_sizes
 from gsfl_tune.training.pricing.cases import backbone_of
+from gsfl_tune.training.restitution import COMPILED, METHODS, with_method
 from gsfl_tune.training.stages.finetune import AVERAGED_TWICE, STEPS_TOGETHER
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
@@ -47,6 +49,8 @@ def finetune_problems(case: Experiment) -> Iterator[tuple[str, str]]:
         yield "training.finetune.drop_path", problem
     if problem := _mixstyle(case, name, reads):
         yield "training.finetune.mixstyle", problem
+    if problem := _snr(case, name, reads):
+        yield "training.finetune.snr", problem
     yield from _sizes(case, name, reads)
     for path, message in (
         ("training.ema", AVERAGED_TWICE),
@@ -87,6 +91,30 @@ def _sizes(case: Experiment, name: str, reads: Reads) -> Iterator[tuple[str, str
             if problem:
                 yield path, f"found {start:g}, for {name} {side} px, {problem}; allowed: 1"
                 break
+
+
+def _snr(case: Experiment, name: str, reads: Reads) -> str | None:
+    if True not in case.values("training.finetune.snr"):
+        return None
+    for blocks in case.values("training.finetune.blocks"):
+        for size in case.values("data.image_size"):
+            if problem := restitution_problem(name, blocks, size, reads):
+                return f"found true, but {problem}; allowed: false"
+    return None
+
+
+def problems_of_snr(experiment: Experiment) -> Iterator[str]:
+    """Finds what `training.finetune.snr` cannot be combined with, whatever the backbone."""
+    path = "training.finetune.snr"
+    if True not in experiment.values(path) or not max(
+        experiment.values("training.finetune.epochs")
+    ):
+        return
+    for name in experiment.values("training.method"):
+        if name not in METHODS and True in _with(experiment, "training.method", name, path):
+            yield with_method(name)
+    if True in _with(experiment, "training.finetune.compile", True, path):
+        yield COMPILED
 
 
 def unreached_blocks(case: Experiment) -> Iterator[str]:

@@ -19,7 +19,7 @@ from gsfl_tune.training.pricing.cost import (
     pretrained,
     teachers,
 )
-from gsfl_tune.training.pricing.finetune_problems import finetune_problems
+from gsfl_tune.training.pricing.finetune_problems import finetune_problems, problems_of_snr
 from gsfl_tune.training.pricing.method_problems import problems_of_methods
 
 
@@ -36,6 +36,13 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
         if problem := reading_problem(backbone, pooling_class(pooling).reads):
             add("model.pooling", f"found {pooling}, but {problem}; allowed: average, bilinear")
             continue
+        started = pooling_class(pooling).starts_as
+        if started and max(case.values("training.finetune.epochs")) == 0:
+            add(
+                "model.pooling",
+                f"found {pooling} without a finetune stage, in which it is trained; allowed: "
+                f"{started}, or training.finetune.epochs above 0",
+            )
         sizes = [*case.values("data.image_size"), *case.values("data.eval_image_size")]
         for size in dict.fromkeys(size for size in sizes if size is not None):
             try:
@@ -51,6 +58,8 @@ def cost_problems(experiment: Experiment) -> list[Problem]:
                 )
         for path, message in (*finetune_problems(case), *problems_of_methods(case)):
             add(path, message)
+    for message in problems_of_snr(experiment):
+        add("training.finetune.snr", message)
     for name in experiment.values("training.method"):
         views = method_class(name).views
         few = [n for n in experiment.values("data.views") if 0 < n < views]

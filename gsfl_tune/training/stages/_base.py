@@ -22,7 +22,7 @@ from gsfl_tune.data.draws import image_draws
 from gsfl_tune.experiment.config import Config, FinetuneStageConfig, HeadStageConfig
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.methods import STREAM, Passes
-from gsfl_tune.models import HeadOutput, Network
+from gsfl_tune.models import HeadOutput, Network, Restituted
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import (
     WeightAverage,
@@ -238,15 +238,16 @@ class Stage(ABC, Generic[M, C]):
         loss = self.context.loss
         if not note:
             loss.eval()
+        parts = self.restituted()
         taught = targets.teacher, targets.attributes
-        terms = self._loss(output, features, targets.labels, targets, *taught)
+        terms = self._loss(output, features, targets.labels, targets, *taught, parts)
         if targets.others is not None:
             # Terms store only the larger part.
             loss.eval()
             teacher = targets.teacher_of_others
             teacher = targets.teacher if teacher is None else teacher
             taught = teacher, targets.attributes_of_others
-            others = self._loss(output, features, targets.others, targets, *taught)
+            others = self._loss(output, features, targets.others, targets, *taught, parts)
             terms = terms.blended(others, targets.kept)
         loss.train()
         return terms
@@ -268,6 +269,7 @@ class Stage(ABC, Generic[M, C]):
         targets: Targets,
         teacher: Tensor | None,
         attributes: Tensor | None,
+        restituted: Restituted | None,
     ) -> LossTerms:
         context = self.context
         done = self._step_of_epoch.done / self.batches
@@ -281,8 +283,13 @@ class Stage(ABC, Generic[M, C]):
             weights=targets.weights,
             teacher=teacher,
             attributes=attributes,
+            restituted=restituted,
         )
         return terms
+
+    def restituted(self) -> Restituted | None:
+        """Returns the parts of the last pass whose map was restituted, once; None without that."""
+        return None
 
     def _described(self, batch: Batch) -> Batch:
         """Adds the attributes of its images to a batch, if a term learns them."""

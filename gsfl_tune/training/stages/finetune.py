@@ -22,7 +22,14 @@ from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
-from gsfl_tune.models import CannotCut, HeadOutput, Network, seed_drop_paths, seed_mix_styles
+from gsfl_tune.models import (
+    CannotCut,
+    HeadOutput,
+    Network,
+    Restituted,
+    seed_drop_paths,
+    seed_mix_styles,
+)
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full, restore_grouped_convs
 from gsfl_tune.training.batch_norm import (
     NORM_BATCHES,
@@ -157,6 +164,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     def passes(self) -> Passes:
         """Returns the passes through the trained network."""
         return self._passes(self.module, self._features, self._maps, self._layers)
+
+    def restituted(self) -> Restituted | None:
+        """Returns the parts of the last pass that was trained, once."""
+        module = self.module.backbone.restitution
+        return None if module is None else module.take()
 
     def _passes(
         self,

