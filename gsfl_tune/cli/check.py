@@ -14,6 +14,7 @@ from gsfl_tune.cli._base import (
     load_experiment,
     showing,
 )
+from gsfl_tune.cli._check_notes import notes
 from gsfl_tune.cli._estimate import add_estimate_arguments, estimate_of, rows
 
 if TYPE_CHECKING:
@@ -57,14 +58,11 @@ class Check(Command):
             problems = cost_problems(experiment)
         if problems:
             raise ExperimentError(problems)
-<<<<<<< HEAD
         refuse_slow_bf16(experiment)
-=======
         estimate = estimate_of(args, experiment)
         if args.json:
             _print_json(experiment, estimate, args.price)
             return FINISHED
->>>>>>> runs
         console = Console(highlight=False, markup=False)
         console.print(f"{experiment.file}: valid, experiment {experiment.name}", soft_wrap=True)
         if experiment.space.parameters:
@@ -76,18 +74,7 @@ class Check(Command):
             console.print(line, soft_wrap=True)
         for warning in experiment.warnings:
             console.print(f"Warning: {warning}", soft_wrap=True)
-<<<<<<< HEAD
         _print_cost(experiment, console, images)
-        return FINISHED
-
-
-def _data(experiment: Experiment) -> tuple[list[str], int | None]:
-    """Describes the data and counts the images, as far as a listing tells.
-
-    Remote images are not read; their number is None.
-    """
-=======
-        _print_cost(experiment, console)
         if estimate is not None:
             console.print("What it is expected to take:")
             console.print(_grid(rows(estimate, args.price)))
@@ -112,7 +99,7 @@ def _print_json(experiment: Experiment, estimate: Estimate | None, price: float 
             for parameter in experiment.space.parameters
         ],
         "warnings": [str(warning) for warning in experiment.warnings],
-        "notes": _notes(experiment),
+        "notes": notes(experiment),
         "planned": sorted(experiment.automatic),
         "most": {
             "trials": cost.trials,
@@ -127,9 +114,11 @@ def _print_json(experiment: Experiment, estimate: Estimate | None, price: float 
     print(json.dumps(content, indent=2, ensure_ascii=False, default=str))
 
 
-def _data(experiment: Experiment) -> list[str]:
-    """Describes the data, as far as a listing tells; remote images are not read."""
->>>>>>> runs
+def _data(experiment: Experiment) -> tuple[list[str], int | None]:
+    """Describes the data and counts the images, as far as a listing tells.
+
+    Remote images are not read; their number is None.
+    """
     from collections import Counter
 
     from gsfl_tune.data import cache_directory
@@ -221,13 +210,7 @@ def _condition(parameter: Parameter) -> str:
     return condition
 
 
-<<<<<<< HEAD
 def _print_cost(experiment: Experiment, console: Console, images: int | None) -> None:
-    from rich.table import Table
-
-=======
-def _print_cost(experiment: Experiment, console: Console) -> None:
->>>>>>> runs
     from gsfl_tune.experiment.units import binary_size
     from gsfl_tune.training.pricing.cost import largest_model, memory_of_a_trial, search_cost
 
@@ -250,7 +233,7 @@ def _print_cost(experiment: Experiment, console: Console) -> None:
     }
     console.print("What the search costs at most:")
     console.print(_grid(found))
-    for note in _notes(experiment):
+    for note in notes(experiment):
         console.print(f"Note: {note}")
 
 
@@ -345,92 +328,3 @@ def _features(experiment: Experiment, images: int | None) -> str:
     chosen = decide(experiment, looked_at, alone=True, device=device, measure=None)
     words = "each precision" if chosen.precision == "searched" else chosen.precision
     return f"{text}, computed once for all trials in {words} ({chosen.reason})"
-
-
-def _notes(experiment: Experiment) -> list[str]:
-    defaults = experiment.defaults()
-    notes = []
-    if defaults.search.trials > 1 and not experiment.space.parameters:
-        notes.append("every trial would be the same, as nothing is searched.")
-    notes.extend(_few(experiment))
-    for index, entry in enumerate(defaults.search.enqueue):
-        _, clipped = experiment.space.clip(entry)
-        notes.extend(f"search.enqueue[{index}]: {notice}" for notice in clipped)
-    notes.extend(_warm(experiment))
-    if "schedule_free" in experiment.values("training.finetune.optimizer"):
-        notes.append(
-            "training.finetune.optimizer: schedule_free keeps its rate after the warm-up; "
-            "training.finetune.schedule is for the other optimizers."
-        )
-    return notes + _prefix_notes(experiment)
-
-
-def _warm(experiment: Experiment) -> list[str]:
-    """Names the configurations of earlier runs that come first, and what cannot be kept of them."""
-    runs = experiment.defaults().search.warm_start
-    if not runs:
-        return []
-    from gsfl_tune.search.study.warm_start import earlier_trials
-
-    notes = []
-    for each in earlier_trials(experiment, runs):
-        changes = "; ".join(each.notices)
-        text = f"search.warm_start: trial {each.number} of {each.run} is tried first"
-        notes.append(f"{text} ({changes})" if changes else f"{text}.")
-    return notes
-
-
-def _few(experiment: Experiment) -> list[str]:
-    """Warns if there are fewer configurations than trials."""
-    from gsfl_tune.search.samplers.configurations import count_configurations
-
-    trials = experiment.defaults().search.trials
-    possible = count_configurations(experiment.space, trials)
-    if not experiment.space.parameters or possible is None or possible >= trials:
-        return []
-    return [
-        f"{possible} configurations are possible: the search ends when they are tried, before "
-        f"{trials} trials."
-    ]
-
-
-def _prefix_notes(experiment: Experiment) -> list[str]:
-    """Describes what trials of the last blocks cache, and where they cannot."""
-    from gsfl_tune.experiment.units import binary_size
-    from gsfl_tune.training.pricing.cases import cases
-    from gsfl_tune.training.pricing.finetune_problems import unreached_blocks
-    from gsfl_tune.training.pricing.prefix_caches import prefix_caches, whole_backbones
-
-    notes: list[str] = []
-    if max(experiment.values("training.finetune.epochs")) == 0:
-        return notes
-    partial = any(blocks != "all" for blocks in experiment.values("training.finetune.blocks"))
-    if partial and 0 in experiment.values("data.views"):
-        notes.append(
-            "data.views: 0 augments anew in every epoch, so the frozen blocks in front of the "
-            "last training.finetune.blocks are run again in every epoch; fixed views are cached."
-        )
-    for backbone, blocks, count in whole_backbones(experiment):
-        notes.append(
-            f"training.finetune.blocks: {blocks} trains all of {backbone}, which has {count}."
-        )
-    notes.extend(note for case in cases(experiment) for note in unreached_blocks(case))
-    caches = prefix_caches(experiment)
-    cut = [cache for cache in caches if cache.problem is None]
-    if cut:
-        largest = cut[0]
-        notes.append(
-            "activations in front of trained blocks take up to "
-            f"{binary_size(1000 * largest.image_bytes)} of the cache for 1,000 images "
-            f"({largest.backbone}, last {largest.blocks} blocks, "
-            f"{largest.image_size} px, {largest.views} views and the centre); other backbones, "
-            "blocks and sizes have files of their own."
-        )
-    for cache in caches:
-        if cache.problem is not None:
-            notes.append(
-                f"{cache.backbone} cannot be cut in front of its last {cache.blocks} blocks "
-                f"({cache.problem}): it is run as a whole in every epoch."
-            )
-    # Of one backbone that is read in two ways the same is said once.
-    return list(dict.fromkeys(notes))
