@@ -60,7 +60,7 @@ class Study:
         metric: str,
         latency: bool = False,
         sampler: SamplerConfig | None = None,
-        seed: int = 0,
+        seed: int,
         signature: Mapping[str, Any] | None = None,
         ahead: Ahead | None = None,
     ) -> None:
