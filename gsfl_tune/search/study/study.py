@@ -60,7 +60,7 @@ class Study:
         metric: str,
         latency: bool = False,
         sampler: SamplerConfig | None = None,
-        seed: int,
+        seed: int = 0,
         signature: Mapping[str, Any] | None = None,
         ahead: Ahead | None = None,
     ) -> None:

@@ -19,7 +19,7 @@ SIZE = 1000
 
 @pytest.fixture
 def study(run: RunDirectory) -> Study:
-    made = Study(run.journal, "search", experiment().space, metric="validation/accuracy", seed=0)
+    made = Study(run.journal, "search", experiment().space, metric="validation/accuracy")
     for _ in range(6):
         made.ask()
     return made
