@@ -13,8 +13,9 @@ from tests.waiting import wait_until
 
 
 def test_json_round_trip_with_non_ascii(tmp_path):
-    write_json(tmp_path / "new" / "a.json", {"class": "Grünspecht", "value": 0.1})
-    assert read_json(tmp_path / "new" / "a.json") == {"class": "Grünspecht", "value": 0.1}
+    path = tmp_path / "new" / "deeper" / "a.json"
+    write_json(path, {"class": "Grünspecht", "value": 0.1})
+    assert read_json(path) == {"class": "Grünspecht", "value": 0.1}
 
 
 def test_nan_is_refused_and_the_old_file_stays(tmp_path):

@@ -15,7 +15,10 @@ def test_the_published_setting_in_these_units() -> None:
     setting = published_setting(8192)
     assert setting["loss.reconstruction"] == pytest.approx(1.2e-6, rel=0.02)
     assert setting["loss.class_center"] == pytest.approx(1.0e-3, rel=0.03)
-    assert setting["model.latent_dim"] == 4096
+    assert setting["loss.shared_center"] == setting["loss.class_center"]
+    rest = ("latent_dim", "groups.count", "dropout", "feature_scale")
+    assert [setting[f"model.{name}"] for name in rest] == [4096, 5, 0.5, 1.0]
+    assert setting["loss.center_rate"] == 0.01
 
 
 def test_first_come_the_users_own_then_defaults_then_the_published(run: RunDirectory) -> None:

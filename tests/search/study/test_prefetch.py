@@ -70,7 +70,12 @@ def _child(study: Study) -> subprocess.Popen[str]:
 def test_an_interrupted_study_gets_the_proposals_of_an_uninterrupted_one(
     tmp_path: Path, opened: Any
 ) -> None:
-    whole = _search(opened(RunDirectory(tmp_path / "whole")), 9)
+    study = opened(RunDirectory(tmp_path / "whole"))
+    whole = _search(study, 9)
+    # Two at a time: what ends meanwhile is not known to a proposal that was begun before.
+    first, second = study.ask(), study.ask()
+    _end(study, first.number, first.params)
+    whole += [first.params, second.params, study.ask().params]
     run = RunDirectory(tmp_path / "parts")
     study = opened(run)
     parts = _search(study, 5)
@@ -85,7 +90,15 @@ def test_an_interrupted_study_gets_the_proposals_of_an_uninterrupted_one(
     parts += _search(study, 2)
     # Killed between the end of a trial and the next one.
     study.close()
-    parts += _search(opened(run), 1)
+    study = opened(run)
+    parts += _search(study, 1)
+    first, second = study.ask(), study.ask()
+    _end(study, first.number, first.params)
+    # Killed between the end of one of two and the next one.
+    study.close()
+    study = opened(run)
+    assert study.again(second.number).params == second.params
+    parts += [first.params, second.params, study.ask().params]
     assert parts == whole
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import threading
 from pathlib import Path
 
 import optuna
@@ -165,3 +166,43 @@ def test_two_studies_share_the_journal(run: RunDirectory) -> None:
     control.complete(0, 1.0)
     assert search.counts()["RUNNING"] == 1
     assert all(json.loads(line) for line in run.journal.read_text().splitlines())
+
+
+def test_a_configuration_that_a_lost_journal_had_is_not_tried_again_and_is_protected(
+    run: RunDirectory,
+) -> None:
+    study = open_study(experiment(), run)
+    plain = {
+        "model.head": "plain",
+        "model.latent_dim": 16,
+        "model.dropout": 0.3,
+        "training.head.learning_rate": 0.01,
+    }
+    # Some samplers write inactive parameters too.
+    study.recreate({**plain, "model.groups.count": 3})
+    study.enqueue(plain, "enqueue[0]")
+    assert study.counts()["WAITING"] == 0
+    assert study.again(0).protected
+    assert study.trial(0).user_attrs["origin"] == "enqueue[0]"
+    # One that is as it was, but for one value, is another.
+    study.enqueue({**plain, "model.latent_dim": 8}, "enqueue[1]")
+    assert study.counts()["WAITING"] == 1
+    # What has ended keeps what is known of it.
+    study.recreate({**plain, "model.dropout": 0.6})
+    study.complete(2, 1.0)
+    study.enqueue({**plain, "model.dropout": 0.6}, "enqueue[2]")
+    assert study.counts()["WAITING"] == 1
+    assert "origin" not in study.trial(2).user_attrs
+
+
+def test_a_closed_study_leaves_no_thread_that_writes(run: RunDirectory) -> None:
+    before = set(threading.enumerate())
+    study = open_study(experiment(), run)
+    study.ask()
+    assert set(threading.enumerate()) - before
+    study.close()
+    assert not set(threading.enumerate()) - before
+    # It stays readable, and may go on.
+    study.complete(0, 1.0)
+    assert study.counts()["COMPLETE"] == 1
+    study.close()
