@@ -12,6 +12,7 @@ from gsfl_tune.experiment.fields import did_you_mean, leaves, sections
 from gsfl_tune.experiment.grammar import is_named_choice
 from gsfl_tune.experiment.nodes import Node, read_yaml
 
+# Leaves that are paths of files.
 FILES = (
     "data.path",
     "data.root",
@@ -137,8 +138,10 @@ def _place_everywhere(node: Node) -> None:
 
 def expand_files(root: Node) -> None:
     """Makes file paths absolute, and expands ``~`` and environment variables."""
+    conditions = list(_in_conditions(root))
     for path in FILES:
-        for scalar in _scalars(root, path):
+        asked = (scalar for named, scalar in conditions if named == path)
+        for scalar in (*_scalars(root, path), *asked):
             if isinstance(scalar.value, str) and not _is_word(path, scalar.value):
                 scalar.value = absolute(scalar.value)
 
@@ -165,7 +168,6 @@ def _scalars(root: Node, path: str) -> Iterator[Node]:
                 inner = find(option, path[len(section) + 1 :] if section else path)
                 if inner is not None:
                     yield from _inside(inner)
-    yield from _in_conditions(root, path)
 
 
 def _inside(node: Node) -> Iterator[Node]:
@@ -180,16 +182,18 @@ def _inside(node: Node) -> Iterator[Node]:
         yield node
 
 
-def _in_conditions(node: Node, path: str) -> Iterator[Node]:
+def _in_conditions(node: Node) -> Iterator[tuple[str, Node]]:
+    """Yields what conditions ask of paths of files, with the path."""
     if isinstance(node.value, dict):
         for key, entry in node.value.items():
-            if key == "when" and isinstance(entry.value, dict) and path in entry.value:
-                yield from _inside(entry.value[path])
-            else:
-                yield from _in_conditions(entry, path)
+            if key == "when" and isinstance(entry.value, dict):
+                for path in entry.value.keys() & FILES:
+                    yield from ((path, scalar) for scalar in _inside(entry.value[path]))
+            elif isinstance(entry.value, dict | list):
+                yield from _in_conditions(entry)
     elif isinstance(node.value, list):
         for item in node.value:
-            yield from _in_conditions(item, path)
+            yield from _in_conditions(item)
 
 
 def clamp(root: Node, path: str, high: float) -> None:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.model_config import joined_names
 from gsfl_tune.models import Reads, pooling_class
 
+# The last experiments with their cases. They are mutable in principle, so they are not hashed.
+_known: deque[tuple[Experiment, tuple[Experiment, ...]]] = deque(maxlen=4)
 
-def cases(experiment: Experiment) -> Iterator[Experiment]:
-    """Yields the experiment for each named mapping, backbones, pooling and head of a trial."""
+
+def cases(experiment: Experiment) -> tuple[Experiment, ...]:
+    """Returns the experiment for each named mapping, backbones, pooling and head of a trial.
+
+    Every question about a price goes through them, so the last ones are kept.
+    """
+    for one, found in list(_known):
+        if one is experiment:
+            return found
     named = [parameter.path for parameter in experiment.space.parameters if parameter.merges]
     paths = [*named, "model.backbone", "model.pooling", "model.backbone_b", "model.head"]
 
@@ -25,7 +35,9 @@ def cases(experiment: Experiment) -> Iterator[Experiment]:
         for value in values:
             yield from fixed(one.fixed({rest[0]: value}), rest[1:])
 
-    return fixed(experiment, paths)
+    found = tuple(fixed(experiment, paths))
+    _known.append((experiment, found))
+    return found
 
 
 def backbone_of(case: Experiment) -> str:
