@@ -4,10 +4,10 @@ A base method (MoCo v2, the one of both papers) alone, with pairs of decoded ima
 (`pretrain.discriminative`), and with common rationales (`pretrain.lcr`), with the same epochs,
 images and views; three seeds. Omniglot and typefaces start from random weights (ResNet-10t, 64 px),
 clothing from EfficientNet-Lite0's of ImageNet (96 px). `letters` is a small set for a first look,
-20 characters of omniglot with a tiny network (timm's test_resnet, 48 px). Judged on the validation part, as
-`gsfl-tune pretrain` does: the strategies' settings were not searched, and the test part is not
-opened. `10 % of labels`: the linear probe learns from a tenth of the labelled training images, at
-least one a class.
+20 characters of omniglot with a tiny network (timm's test_resnet, 48 px). Judged on the validation
+part, as `gsfl-tune pretrain` does: the strategies' settings were not searched, and the test part is
+not opened. `10 % of labels`: the linear probe learns from a tenth of the labelled training images,
+at least one a class.
 
 What was measured once stays in ``results/pretrain.jsonl``; a run adds what is missing there. One
 that was killed goes on at its last epoch.
