@@ -237,7 +237,8 @@ def page(rows: list[dict[str, Any]]) -> str:
         "Shares of the validation part in percent, means over seeds (lowest to highest). The "
         "difference is paired by seed, with a 95 % t interval over seeds. `pairs`: "
         f"{json.dumps(VARIANTS['pairs']['discriminative'])}; `lcr`: "
-        f"{json.dumps(VARIANTS['lcr']['lcr'])}. These settings are ours and were not searched."
+        f"{json.dumps(VARIANTS['lcr']['lcr'])}. These settings are ours and were not searched. "
+        "`10 % of labels` of the initialisation is that of seed 0 each time."
     )
     return "\n\n".join([note, *parts])
 
