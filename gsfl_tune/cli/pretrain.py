@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.cli._base import (
     FAILED,
@@ -17,6 +17,9 @@ from gsfl_tune.cli._base import (
     showing,
 )
 from gsfl_tune.cli.search import stoppable
+
+if TYPE_CHECKING:
+    from gsfl_tune.pretraining import Pretrained
 
 _PREFIX = "validation/"
 
@@ -51,6 +54,7 @@ class Pretrain(Command):
             stop_if_asked()
             directory = args.run_dir or Path("runs") / f"{experiment.name}-pretrain"
             display.say(f"pretraining in {directory}")
+            found: Pretrained | None
             try:
                 found = pretrain(
                     experiment,
@@ -65,14 +69,14 @@ class Pretrain(Command):
             except KeyboardInterrupt:
                 if not (directory / "pretrain.json").exists():
                     raise  # nothing was begun, so nothing can be resumed
-                words = ["gsfl-tune", "pretrain", args.file, "--run-dir", str(directory)]
-                words.append("--resume")
-                for override in args.overrides:
-                    words += ["--set", override]
-                display.say(
-                    f"interrupted; finished epochs are kept. Continue with:\n  {shlex.join(words)}"
-                )
-                return INTERRUPTED
+                found = None
+        # Behind what the display still says.
+        if found is None:
+            words = ["gsfl-tune", "pretrain", args.file, "--run-dir", str(directory), "--resume"]
+            for override in args.overrides:
+                words += ["--set", override]
+            print(f"interrupted; finished epochs are kept. Continue with:\n  {shlex.join(words)}")
+            return INTERRUPTED
         _print_table(found.records)
         print(f"weights: {found.weights}")
         print(f"use them: --set model.weights={found.weights}")

@@ -277,7 +277,8 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         strength = (metrics.get("probe") or {}).get("strength")
         chosen = f" ({strength:g}, scikit-learn's C)" if strength is not None else ""
         return (
-            f"- Pretrained weights: {weights_words(config['model']['weights'])}; not changed.\n"
+            f"- Pretrained weights: {weights_words(config['model']['weights'])}"
+            f"{_unlabelled(config)}; not changed.\n"
             f"- Head: a logistic regression of unit features; its regularisation{chosen} was "
             f"chosen on validation images.\n"
             f"- Fitted on {_images(config)}."
@@ -323,7 +324,7 @@ def _images(config: Mapping[str, Any]) -> str:
 
 def _unlabelled(config: Mapping[str, Any]) -> str:
     """Says what the backbone learned without labels, if anything."""
-    if not config["training"].get("pretrain"):
+    if not config.get("training", {}).get("pretrain"):
         return ""
     own = config["pretrain"]
     return f"; then {own['epochs']} epochs of {own['method']} on the training images without labels"

@@ -321,7 +321,11 @@ class Workspace:
 
 def _pretraining(config: Config) -> str:
     """Returns a name for what the backbone learned without labels; empty for nothing."""
-    return digest(pretraining_settings(config)) if config.training.pretrain else ""
+    if not config.training.pretrain:
+        return ""
+    # The precision of a pretraining follows from both.
+    training = config.training
+    return digest(pretraining_settings(config), training.precision, training.device)
 
 
 def resolve_device(name: str) -> torch.device:
