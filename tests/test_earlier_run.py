@@ -59,7 +59,7 @@ def test_its_study_is_read_and_its_trial_goes_on_where_it_was(earlier):
         numbers = {key: value for key, value in other.items() if isinstance(value, float)}
         del numbers["seconds"]
         # Bit for bit on the machine of the archive; other processors round otherwise.
-        assert {key: one[key] for key in numbers} == pytest.approx(numbers, rel=1e-4, abs=1e-4)
+        assert {key: one[key] for key in numbers} == pytest.approx(numbers, rel=2e-3, abs=2e-3)
 
 
 @pytest.mark.slow
