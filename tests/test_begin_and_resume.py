@@ -97,6 +97,7 @@ def test_a_grid_that_cannot_be_walked_leaves_no_run(tmp_path: Path, photos: Path
     assert not RunDirectory(tmp_path / "run").manifest_file.exists()
 
 
+@pytest.mark.slow
 def test_a_search_that_came_to_no_trial_is_begun_anew(
     tmp_path: Path, photos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

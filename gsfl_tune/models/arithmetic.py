@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
 from functools import lru_cache
 from typing import Any, Literal, NamedTuple
@@ -9,13 +10,23 @@ from typing import Any, Literal, NamedTuple
 import timm
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.models._blocks import trained_names
 from gsfl_tune.models._facts import BackboneFacts, cut
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, run
 from gsfl_tune.models.streams import stream_names
+
+
+def flop_counter() -> Any:
+    """Returns a context that counts the operations of what runs in it.
+
+    torch says at the import that it cannot count kernels of triton: there are none here.
+    """
+    logging.getLogger("torch.utils.flop_counter").setLevel(logging.ERROR)
+    from torch.utils.flop_counter import FlopCounterMode
+
+    return FlopCounterMode(display=False)
 
 
 class BackboneWork(NamedTuple):
@@ -78,7 +89,7 @@ def _count(
         created = timm.create_model(name, pretrained=False, num_classes=0, **options)
         model: Any = cut(created.eval(), facts.reads)
         trained = set(trained_names(facts.block_names, blocks))
-        counter = FlopCounterMode(display=False)
+        counter = flop_counter()
         with torch.no_grad(), counter:
             _Features(model, facts.reads)(torch.zeros(1, 3, side, side))
     counts = counter.get_flop_counts()

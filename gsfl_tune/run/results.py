@@ -159,7 +159,8 @@ class Outcome:
 
 
 def _accuracy(test: Mapping[str, Score]) -> str:
-    return f"test accuracy {test['accuracy'].mean:.1%}" if "accuracy" in test else "untested"
+    found = test.get("accuracy")
+    return "untested" if found is None else f"test accuracy {100 * found.mean:.1f} %"
 
 
 @dataclass(frozen=True)
@@ -313,10 +314,7 @@ def _why_none(given: Path) -> str:
 
 
 def _scores(content: Mapping[str, Any]) -> dict[str, Score]:
-    return {
-        name: Score(score["mean"], score["std"], list(score["values"]))
-        for name, score in content.items()
-    }
+    return {name: Score(s["mean"], s["std"], list(s["values"])) for name, s in content.items()}
 
 
 def _outcome(content: Mapping[str, Any]) -> Outcome:

@@ -142,6 +142,7 @@ def _half(port: int, body: bytes, sent: int) -> socket.socket:
     return client
 
 
+@pytest.mark.slow
 def test_a_client_that_is_too_slow_is_408_and_holds_nothing(impatient: Server) -> None:
     body = jpeg()
     with _half(impatient.port, body, 100) as client:

@@ -212,9 +212,9 @@ ASK = textwrap.dedent(
     stopping = False
     maps = FeatureExtractor._maps
 
-    def counted(self, images, index, view=None, step=None):
+    def counted(self, *arguments, **options):
         print("computing", flush=True)
-        for batch in maps(self, images, index, view, step):
+        for batch in maps(self, *arguments, **options):
             yield batch
             if stopping:
                 print("half", flush=True)

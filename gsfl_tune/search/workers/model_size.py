@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
+from gsfl_tune.models.arithmetic import flop_counter
 from gsfl_tune.training.training import Training
 
 
@@ -21,7 +21,7 @@ def measure_size(training: Training) -> dict[str, float]:
     """
     network = training.trained_network()
     tensors = network.inference_state().values()
-    counter = FlopCounterMode(display=False)
+    counter = flop_counter()
     side = training.config.eval_image_size
     with torch.inference_mode(), counter:
         network.infer(torch.zeros(1, 3, side, side))

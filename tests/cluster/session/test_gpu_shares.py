@@ -61,6 +61,7 @@ with ray_session(cpus=4, gpus=2):
 """
 
 
+@pytest.mark.slow
 def test_ray_puts_four_thirds_on_two_gpus_evenly() -> None:
     environment = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"}
     done = subprocess.run(

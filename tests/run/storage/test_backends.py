@@ -199,6 +199,7 @@ def test_storage_is_no_parameter() -> None:
     assert experiment("storage=s3://bucket/runs").defaults().storage == "s3://bucket/runs"
 
 
+@pytest.mark.slow
 def test_a_bucket_of_google_that_does_not_answer_is_given_up() -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

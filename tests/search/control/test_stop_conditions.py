@@ -114,6 +114,7 @@ def test_a_finished_trial_that_reaches_the_target_ends_the_search(
     assert rest.study.created() == 7
 
 
+@pytest.mark.slow
 def test_trials_that_hang_or_want_too_much_memory_end_and_the_search_goes_on(
     run: RunDirectory,
     search: Callable[..., tuple[StudyOutcome, list[str]]],

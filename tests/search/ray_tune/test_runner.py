@@ -124,6 +124,7 @@ def test_a_trial_that_breaks_fails_with_its_reason_and_the_search_goes_on(
     assert [record["epoch"] for record in log] == [1, 2, 3, 4]
 
 
+@pytest.mark.slow
 def test_a_worker_that_is_spent_is_started_anew_and_no_trial_is_lost(
     run: RunDirectory, one_slot: Slots, search: Callable[..., StudyOutcome]
 ) -> None:
@@ -207,6 +208,7 @@ def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     assert {trial.state.name for trial in whole.trials()} == {"COMPLETE", "PRUNED"}
 
 
+@pytest.mark.slow
 def test_trials_that_are_shorter_than_the_start_of_a_process_use_every_slot(
     run: RunDirectory, two_slots: Slots, search: Callable[..., StudyOutcome]
 ) -> None:

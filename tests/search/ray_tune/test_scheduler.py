@@ -144,7 +144,7 @@ def test_a_trial_that_cannot_keep_a_constraint_stops_and_others_are_not_compared
     setup: Setup,
 ) -> None:
     goals = Goals(METRIC, constraints=(parse_constraint("size_mb < 10"),))
-    scheduler = AshaScheduler(Asha(2, direction="minimize"), setup.searcher, goals)
+    scheduler = AshaScheduler(Asha(2, reduction=2, direction="minimize"), setup.searcher, goals)
     good = _rung(0, 0.1) | _others(size_mb=20)
     assert scheduler.on_trial_result(None, _trial(0), good) == "STOP"
     assert scheduler.on_trial_result(None, _trial(1, protected=True), good) == "CONTINUE"

@@ -76,7 +76,7 @@ def test_it_stops_what_the_reference_stops(reduction: int, brackets: int) -> Non
     rng = np.random.default_rng(reduction)
     rungs, stopped, kept = 4, 0, 0
     asha = ParetoAsha(rungs, reduction=reduction, brackets=brackets, seed=3)
-    bracket_of = Asha(rungs, brackets=brackets, seed=3).bracket
+    bracket_of = Asha(rungs, reduction=reduction, brackets=brackets, seed=3).bracket
     seen: dict[tuple[int, int], dict[int, tuple[float, ...]]] = {}
     for number in range(80):
         for k in range(rungs):

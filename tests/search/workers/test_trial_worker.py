@@ -36,7 +36,8 @@ def task(run: RunDirectory, cache_dir: Path) -> Task:
 
 def _step(worker: TrialWorker) -> dict[str, Any]:
     """A result without what it took."""
-    return {key: value for key, value in worker.step().items() if key != "measured"}
+    took = ("measured", "checkpoint_seconds")
+    return {key: value for key, value in worker.step().items() if key not in took}
 
 
 def _steps(worker: TrialWorker) -> list[dict[str, Any]]:
