@@ -57,9 +57,7 @@ BEGINNINGS = {
     "random, ASHA": ("random", "middle"),
     "anywhere": ("tpe", "middle"),
     "near the middle (default)": ("ntpe", "middle"),
-    "near the middle, weighed": ("wtpe", "middle"),
     "informed defaults": ("ntpe", "informed"),
-    "informed defaults, weighed": ("wtpe", "informed"),
     "warm start": ("ntpe", "warm"),
 }
 

@@ -230,11 +230,9 @@ def _sampler(
     name: str, space: Space, seed: int, number: int, memory: SeenTrials, history: int
 ) -> BaseSampler:
     product = "tpe" if name.endswith("tpe") else name
-    near = 0.5 if name in ("ntpe", "wtpe") else 0.0
+    near = 0.5 if name == "ntpe" else 0.0
     config = SamplerConfig(name=product, multivariate=name == "mtpe", near_defaults=near)
     sampler = create_sampler(config, space, seed, number, memory)
-    if name == "wtpe" and isinstance(sampler, Tpe) and sampler._near:
-        sampler._near.weighed = True
     if history and isinstance(sampler, Tpe):
         sampler.history = history
     return sampler

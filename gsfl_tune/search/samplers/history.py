@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from bisect import insort
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -187,28 +187,6 @@ def earlier_configurations(study: Any) -> list[dict[str, Any]]:
         if params and str(trial.user_attrs.get("origin", "")).startswith(f"{WARM} "):
             found.append(dict(params))
     return found
-
-
-def standing(study: Any, defaults: Mapping[str, Any]) -> float:
-    """Returns the share of other trials that the defaults beat at the first rung, 0 to 1.
-
-    By Laplace's rule of succession it is 1/2 before there are others.
-    """
-    sign = -1.0 if study.direction == StudyDirection.MAXIMIZE else 1.0
-    own, others = None, []
-    for trial in study.get_trials(deepcopy=False):
-        values = trial.intermediate_values
-        if not values:
-            continue
-        value = sign * values[min(values)]
-        params = trial.params
-        if own is None and all(params[name] == defaults.get(name) for name in params):
-            own = value
-        else:
-            others.append(value)
-    if own is None:
-        return 0.5
-    return (1 + sum(value > own for value in others)) / (2 + len(others))
 
 
 def thinned(numbers: Sequence[int], most: int, *, best: set[int], newest: int) -> set[int]:

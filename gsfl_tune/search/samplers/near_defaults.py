@@ -41,14 +41,7 @@ class NearDefaults:
         self._center: Mapping[str, Any] = {}
         self._seed = seed
         self._rng = np.random.default_rng([seed, 1])
-        self._share = share
-        self._luck = self._rng.random()
-        self.weighed = False
-        self.chosen = bool(self._luck < share)
-
-    def weigh(self, standing: float) -> None:
-        """Weighs the share by how good the defaults have proven."""
-        self.chosen = bool(self._luck < 2 * standing * self._share)
+        self.chosen = bool(self._rng.random() < share)
 
     def among(self, centers: Sequence[Mapping[str, Any]]) -> None:
         """Chooses one of the defaults and other good configurations as the trial's centre.

@@ -20,7 +20,6 @@ from gsfl_tune.search.samplers.history import (
     SeenTrial,
     SeenTrials,
     earlier_configurations,
-    standing,
 )
 from gsfl_tune.search.samplers.near_defaults import NearDefaults
 from gsfl_tune.search.samplers.tpe_density import density
@@ -123,8 +122,6 @@ class Tpe(TPESampler):
             self._view = _View(study, trial.number, self._memory, self.history)
             if self._near and self._view.finished < self._n_startup_trials:
                 self._near.among(earlier_configurations(study))
-                if self._near.weighed:
-                    self._near.weigh(standing(study, self._near._defaults))
         return self._view
 
     def _get_internal_repr(
