@@ -28,8 +28,6 @@ import json
 import resource
 import subprocess
 import sys
-import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
@@ -159,9 +157,10 @@ def run(data: str, name: str, seed: int) -> None:
 def measure(data: str, name: str, seed: int) -> dict[str, Any]:
     """Trains and tests once."""
     import torch
+    from recipes import trained_and_tested
 
     from gsfl_tune.experiment import Experiment
-    from gsfl_tune.training import Training, Workspace
+    from gsfl_tune.training import Workspace
 
     torch.set_num_threads(1)
     fixed: dict[str, Any] = {
@@ -177,29 +176,9 @@ def measure(data: str, name: str, seed: int) -> dict[str, Any]:
     changes = [f"{path}={value}" for path, value in {**fixed, **TECHNIQUES[name]}.items()]
     config = Experiment.load(TEMPLATE, overrides=changes).defaults()
     workspace = Workspace.open(config.data)
-    with tempfile.TemporaryDirectory() as directory:
-        training = Training(config, workspace, Path(directory), seed=seed)
-        started = time.process_time()
-        while not training.finished:
-            training.run_epoch()
-        seconds = time.process_time() - started
-        validation = training.predict("validation").metrics()
-        tested = training.predict("test")
-    metrics = tested.metrics()
-    return {
-        "data": data,
-        "technique": name,
-        "seed": seed,
-        "validation": validation["accuracy"],
-        "test": metrics["accuracy"],
-        "nll": metrics["nll"],
-        "ece": metrics["ece"],
-        "cpu_seconds": round(seconds, 1),
-        "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
-        "test_images": len(workspace.dataset.test),
-        # Which test images it is right about, eight a byte: to compare image by image.
-        "right": np.packbits(tested.correct).tobytes().hex(),
-    }
+    found = trained_and_tested(config, workspace, seed)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+    return {"data": data, "technique": name, **found, "peak_mb": peak}
 
 
 def page(found: list[dict[str, Any]]) -> str:

@@ -30,6 +30,7 @@ from _report import RESULTS, publish, table
 
 from gsfl_tune.evidence.interval import difference
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.training import Training, Workspace
 
 LOG = RESULTS / "recipes.jsonl"
@@ -145,6 +146,12 @@ def measure(data: str, recipe: str, seed: int) -> dict[str, Any]:
     """Trains and tests once."""
     config = experiment(data, recipe).defaults()
     workspace = Workspace.open(config.data)
+    found = trained_and_tested(config, workspace, seed)
+    return {"data": data, "recipe": recipe, **found, "cpu_seconds": round(found["cpu_seconds"])}
+
+
+def trained_and_tested(config: Config, workspace: Workspace, seed: int) -> dict[str, Any]:
+    """Trains a configuration to its end; what `methods.py` measures too."""
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory), seed=seed)
         started = time.process_time()
@@ -153,18 +160,16 @@ def measure(data: str, recipe: str, seed: int) -> dict[str, Any]:
         seconds = time.process_time() - started
         validation = training.predict("validation").metrics()
         tested = training.predict("test")
-        test = tested.metrics()
+    test = tested.metrics()
     return {
-        "data": data,
-        "recipe": recipe,
         "seed": seed,
         "validation": validation["accuracy"],
         "test": test["accuracy"],
         "nll": test["nll"],
         "ece": test["ece"],
-        "cpu_seconds": round(seconds),
+        "cpu_seconds": round(seconds, 1),
         "test_images": len(workspace.dataset.test),
-        # Which test images it is right about, eight a byte: to compare recipes image by image.
+        # Which test images it is right about, eight a byte: to compare image by image.
         "right": np.packbits(tested.correct).tobytes().hex(),
     }
 

@@ -83,10 +83,21 @@ class TimeBudget:
             end = begun + share * max(0.0, end - begun)
         return end - self._elapsed()
 
-    def search_over(self, config: Config, *, share: float = 1.0) -> str | None:
-        """Returns why the search ends now, or None while it may continue."""
+    def search_over(self, config: Config, *, share: float = 1.0, empty: bool = False) -> str | None:
+        """Returns why the search ends now, or None while it may continue.
+
+        Args:
+            config: As for `search_seconds`.
+            share: As for `search_seconds`.
+            empty: Whether no trial has a result yet. The search then goes on until one has, for the
+                time of the budget once more at most: a late answer is better than none.
+        """
         if self.search_seconds(config, share=share) > 0:
             return None
+        if empty and self.left > -self.plan.budget:
+            return None
+        if self.left <= 0:
+            return "search.time_budget is used up"
         return f"the rest of search.time_budget ({time_text(self.left)}) is for the finals"
 
     def finalists(self, configs: Sequence[Config]) -> int:
@@ -139,9 +150,9 @@ class SearchTime:
     share: float = 1.0
     counted: bool = False
 
-    def over(self, config: Config) -> str | None:
-        """Returns why the study ends now, or None; see `TimeBudget.search_seconds`."""
-        return self.budget.search_over(config, share=self.share)
+    def over(self, config: Config, *, empty: bool = False) -> str | None:
+        """Returns why the study ends now, or None; see `TimeBudget.search_over`."""
+        return self.budget.search_over(config, share=self.share, empty=empty)
 
     def left(self, config: Config) -> float:
         """Returns the seconds that the study may still take."""

@@ -172,12 +172,15 @@ def run_study(
         best = study.best()
         return experiment.defaults() if best is None else experiment.configure(best.params)
 
+    def empty() -> bool:
+        return not any(study.rungs(trial) for trial in study.trials())
+
     limits = Limits(
         search,
         study,
         clock or Stopwatch(),
         interrupt,
-        None if limit is None else lambda: limit.over(best_config()),
+        None if limit is None else lambda: limit.over(best_config(), empty=empty()),
     )
 
     def over() -> StudyOutcome:

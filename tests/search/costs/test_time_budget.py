@@ -52,6 +52,20 @@ def test_the_search_ends_when_the_finals_have_to_begin() -> None:
     assert limit.left(_config()) == 0
 
 
+def test_a_search_without_a_result_goes_on_for_the_budget_once_more() -> None:
+    run = _Run(budget=40)
+    limit = SearchTime(run.budget)
+    run.now = 39 * run.training
+    assert "for the finals" in str(limit.over(_config()))
+    assert limit.over(_config(), empty=True) is None
+    # It is told to end as soon as a trial has reached a rung, however late.
+    run.now = 79 * run.training
+    assert limit.over(_config(), empty=True) is None
+    assert limit.over(_config()) == "search.time_budget is used up"
+    run.now = 81 * run.training
+    assert limit.over(_config(), empty=True) == "search.time_budget is used up"
+
+
 def test_a_dear_winner_ends_the_search_earlier() -> None:
     run = _Run(budget=60)
     dear = _config("model.latent_dim=32", "training.head.epochs=40")
