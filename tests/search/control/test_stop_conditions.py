@@ -12,7 +12,9 @@ import pytest
 from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import StudyOutcome, Watcher, refuse_changes
+from gsfl_tune.search import StudyOutcome, TimeBudget, TrialCosts, Watcher, refuse_changes
+from gsfl_tune.search.costs.time_budget import SearchTime
+from gsfl_tune.search.costs.time_plan import TimePlan
 from gsfl_tune.search.observers import checkpoint_retention
 from tests.search.experiments import experiment, searched, states
 from tests.search.trainables import Troubled
@@ -95,6 +97,22 @@ def test_a_time_budget_ends_a_search_over_all_resumes(
     assert more.study.created() == 7
     assert states(more.study)[: len(before)] == before
     assert more.study.counts()["RUNNING"] == 0
+
+
+def test_a_search_whose_time_is_over_at_its_begin_has_a_result(
+    search: Callable[..., tuple[StudyOutcome, list[str]]],
+) -> None:
+    costs = TrialCosts(train=100, validation=20, classes=21)
+    plan = TimePlan(
+        budget=1.0, spent=0.0, head_epochs=4, finetune_epochs=0, finalists=1, final_seeds=1,
+        training=1.0, once=0.0, search=0.1, finals=0.1, evidence=0.1, trials=2, slots=2,
+    )  # fmt: skip
+    late = TimeBudget(plan, lambda: 1.5, costs, control="off", retrain=1.0)
+    outcome, _ = search(RungClock(), limit=SearchTime(late))
+    assert outcome.ended == "search.time_budget is used up"
+    assert any(trial.intermediate_values for trial in outcome.study.trials())
+    assert outcome.study.counts()["RUNNING"] == 0
+    assert outcome.study.created() < 7
 
 
 def test_a_finished_trial_that_reaches_the_target_ends_the_search(
