@@ -49,6 +49,8 @@ def test_its_study_is_read_and_its_trial_goes_on_where_it_was(earlier):
     training = Training(experiment.configure(params), workspace, run.trial("search", TRIAL))
     assert training.restore()
     assert training.epoch == 4
+    # `auto` times both precisions, so it depends on the machine and its load.
+    training.context.autocast = training.context.frozen_bf16 = False
     while not training.finished:
         training.run_epoch()
     lines = (earlier / "expected.jsonl").read_text().splitlines()
@@ -58,7 +60,7 @@ def test_its_study_is_read_and_its_trial_goes_on_where_it_was(earlier):
     for one, other in zip(found, expected, strict=True):
         numbers = {key: value for key, value in other.items() if isinstance(value, float)}
         del numbers["seconds"]
-        # Bit for bit on the machine of the archive; other processors round otherwise.
+        # Processors round differently.
         assert {key: one[key] for key in numbers} == pytest.approx(numbers, rel=2e-3, abs=2e-3)
 
 

@@ -87,3 +87,30 @@ def test_a_training_in_bf16_is_near_one_in_float32_and_ends_with_ordinary_layers
     assert any(type(m).__name__.startswith("Full") for m in stage.module.modules())
     network = trained["bf16"].trained_network()
     assert not any(type(m).__name__.startswith("Full") for m in network.modules())
+
+
+@pytest.mark.parametrize("measured", [("bf16", "bf16"), ("bf16", "fp32"), ("fp32", "fp32")])
+def test_a_trial_that_moves_keeps_the_precision_that_its_first_node_chose(
+    workspace, tmp_path, measured
+):
+    """Nodes differ in what they measured, and so does one node under load."""
+    settings = config(precision="auto", finetune={"epochs": 2, "blocks": 2})
+    trained, frozen = (each == "bf16" for each in measured)
+    first = Training(settings, workspace, tmp_path / "trial")
+    first.context.autocast, first.context.frozen_bf16 = trained, frozen
+    first.run_epoch()
+    first.save()
+    second = Training(settings, workspace, tmp_path / "trial")
+    second.context.autocast, second.context.frozen_bf16 = not trained, not frozen
+    assert second.restore()
+    assert (second.context.autocast, second.context.frozen_bf16) == (trained, frozen)
+    assert torch.equal(
+        torch.from_numpy(first.predict("test").logits),
+        torch.from_numpy(second.predict("test").logits),
+    )
+    alone = Training(settings, workspace, tmp_path / "alone")
+    alone.context.autocast, alone.context.frozen_bf16 = trained, frozen
+    assert torch.equal(
+        torch.from_numpy(run(alone).predict("test").logits),
+        torch.from_numpy(run(second).predict("test").logits),
+    )
