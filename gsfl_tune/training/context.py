@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,6 +69,26 @@ class StageContext:
     def share(self) -> BatchShare:
         """Returns this process' part of every batch."""
         return WHOLE_BATCH if self.ranks is None else self.ranks.share
+
+    @property
+    def precision(self) -> dict[str, str]:
+        """Returns what trained and frozen blocks compute in, for a checkpoint."""
+        names = {True: "bf16", False: "fp32"}
+        return {"trained": names[self.autocast], "frozen": names[self.frozen_bf16]}
+
+    def compute_in(self, precision: Mapping[str, str] | None) -> None:
+        """Takes the precision of a checkpoint: this node may have measured another as the faster.
+
+        A training whose epochs differ in precision, or whose answers are computed in another one
+        than was validated, is not the training that its log describes.
+
+        Args:
+            precision: As `precision` returns it; None, in checkpoints of earlier versions, changes
+                nothing.
+        """
+        if precision is not None:
+            self.autocast = precision["trained"] == "bf16"
+            self.frozen_bf16 = precision["frozen"] == "bf16"
 
     def network(self, backbone: Backbone) -> Network:
         """Joins a backbone with this training's projection, pooling and head."""

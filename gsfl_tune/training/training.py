@@ -222,7 +222,7 @@ class Training:
         self.ranks = ranks
         state = ranks.receive()
         self.epoch = state["epoch"]
-        self._compute_as(state)
+        self.context.compute_in(state.get("precision"))
         self._divide(ranks.share.size, starting=False).load_state_dict(state)
 
     def close(self) -> None:
@@ -327,20 +327,9 @@ class Training:
         ):
             return False
         self.epoch = self.saved = state["epoch"]
-        self._compute_as(state)
+        self.context.compute_in(state.get("precision"))
         self._current().load_state_dict(state)
         return True
-
-    def _compute_as(self, state: dict[str, Any]) -> None:
-        """Takes the precisions of a state: this node may have measured others as the faster ones.
-
-        A training whose epochs differ in precision, or whose answers are computed in another one
-        than was validated, is not the training that its log describes.
-        """
-        precision = state.get("precision")  # not in checkpoints of earlier versions
-        if precision is not None:
-            self.context.autocast = precision["trained"] == "bf16"
-            self.context.frozen_bf16 = precision["frozen"] == "bf16"
 
     def _is_ours(self, state: dict[str, Any]) -> bool:
         """Returns whether a checkpoint belongs to this configuration and these images."""
@@ -357,10 +346,7 @@ class Training:
             "fingerprint": self._fingerprint,
             "data": self.workspace.dataset.digest,
             "epoch": self.epoch,
-            "precision": {
-                "trained": "bf16" if self.context.autocast else "fp32",
-                "frozen": "bf16" if self.context.frozen_bf16 else "fp32",
-            },
+            "precision": self.context.precision,
             **self._current().state_dict(),
         }
         if self._teacher is not None:
