@@ -14,10 +14,12 @@ from numpy.typing import NDArray
 
 from gsfl_tune.activity import activity
 from gsfl_tune.evidence import (
+    Explained,
     LinearProbe,
     Retrained,
     Searched,
     Tested,
+    Work,
     Yardstick,
     difference,
     find,
@@ -29,7 +31,10 @@ from gsfl_tune.experiment import Config, Experiment
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
-from gsfl_tune.run import RunDirectory
+from gsfl_tune.report.files import read_trials
+from gsfl_tune.report.importance import importances
+from gsfl_tune.report.slots import timeline
+from gsfl_tune.run import RunDirectory, WorkerLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.run.manifest import Manifest
 from gsfl_tune.run.results import (
@@ -175,6 +180,12 @@ class Conclusion:
         return results
 
     def _searched(self, results: Results) -> Searched:
+        """Collects what the page draws of the search, from the same functions."""
+        records = read_trials(self.run, results.metric)
+        own = [each for each in records if each.study == "search"]
+        finished = [each for each in own if each.state == "COMPLETE"]
+        forest = importances(own)
+        slots = timeline(WorkerLog(self.run).read(), records)
         trials = read_studies(self.run.journal).get("search", [])
         done = [(t.datetime_complete, t.values[0]) for t in trials if t.state.name == "COMPLETE"]
         return Searched(
@@ -182,6 +193,18 @@ class Conclusion:
             values=[value for _, value in sorted(done)],
             states=results.trials,
             sign=metric_of(results.metric).sign,
+            curves=[
+                [value for value in each.curve.values[each.curve.before :] if value is not None]
+                for each in finished
+            ],
+            front=len(results.pareto),
+            explained=Explained(forest.trials, forest.explained, forest.shares)
+            if forest is not None
+            else None,
+            # Without the log of the workers, interruptions count as work.
+            work=Work(len(slots.lanes), slots.seconds, slots.busy)
+            if slots is not None and slots.measured
+            else None,
         )
 
     def _workspace(self, config: Config) -> Workspace:

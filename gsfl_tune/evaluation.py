@@ -17,7 +17,7 @@ from PIL import Image
 from gsfl_tune.data import DecodedImages
 from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.data.labelled_images import LabelledImages
-from gsfl_tune.evidence.confusions import confusion_matrix, most_confused
+from gsfl_tune.evidence.confusions import attraction, confusion_matrix, most_confused
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export import Bundle
@@ -98,12 +98,16 @@ class Evaluation:
     @property
     def notices(self) -> list[str]:
         """Returns what a reader of the metrics must know."""
+        notices = list(self.data.notices)
+        found = attraction(self.matrix)
+        if found is not None:
+            notices.append(found.sentence(self.classes[found.target]))
         if not self.absent:
-            return self.data.notices
+            return notices
         some = ", ".join(self.absent[:_MOST_NAMED])
         more = f" and {len(self.absent) - _MOST_NAMED} more" if self.absent[_MOST_NAMED:] else ""
         told = f"means over classes leave out those without an image here: {some}{more}"
-        return [*self.data.notices, told]
+        return [*notices, told]
 
     def class_scores(self) -> list[ClassScore]:
         """Returns the scores of every class that occurs, in the order of `classes`."""

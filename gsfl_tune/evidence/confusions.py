@@ -12,6 +12,10 @@ from numpy.typing import ArrayLike, NDArray
 
 # A matrix of more classes is too large to read.
 MOST_CLASSES = 200
+# Fewer classes have few columns, and fewer errors fall into one of them by chance.
+_FEWEST_CLASSES = 5
+_FEWEST_ERRORS = 20
+_ONE_SIDED = 1.645
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,35 @@ class GroupErrors:
     across: float
     share_inside: float | None  # of the errors; None if there is no error
     expected_inside: float | None
+
+
+@dataclass(frozen=True)
+class Attraction:
+    """Holds a class that most wrong answers name.
+
+    Attributes:
+        target: Number of the class.
+        share: Share of the wrong answers that name it.
+        least: Its lower bound (one-sided 95 %).
+        sources: True classes of these answers.
+    """
+
+    target: int
+    share: float
+    least: float
+    sources: int
+
+    def sentence(self, name: str) -> str:
+        """Says what was found.
+
+        Args:
+            name: Name of the class.
+        """
+        return (
+            f"{100 * self.share:.0f} % of the wrong answers name one class, {name}, for images of "
+            f"{self.sources} other classes. Look whether its images show what others show, and "
+            "whether it has many more of them."
+        )
 
 
 def confusion_matrix(
@@ -91,6 +124,30 @@ def most_confused(matrix: NDArray[np.int64], top: int = 10) -> list[ConfusedPair
         )
         for a, b in ((first[k], second[k]) for k in order if counts[k])
     ]
+
+
+def attraction(matrix: NDArray[np.int64], *, answers: int = 1) -> Attraction | None:
+    """Returns the class that takes most errors of many classes; None if there is none.
+
+    With few classes or few errors one class takes many of them by chance. Two classes that are
+    confused with each other are a pair, which `most_confused` lists.
+
+    Args:
+        matrix: (C, C) confusion counts.
+        answers: Answers per image that the matrix counts, such as those of several seeds.
+    """
+    wrong = matrix * (1 - np.eye(len(matrix), dtype=np.int64))
+    errors = int(wrong.sum())
+    if len(matrix) < _FEWEST_CLASSES or errors / answers < _FEWEST_ERRORS:
+        return None
+    target = int(wrong.sum(axis=0).argmax())
+    column = wrong[:, target]
+    share = int(column.sum()) / errors
+    least = share - _ONE_SIDED * math.sqrt(share * (1 - share) * answers / errors)
+    # No class may give half of the column: that would be one pair.
+    if least <= 0.5 or 2 * int(column.max()) > int(column.sum()):
+        return None
+    return Attraction(target, share, least, int(np.count_nonzero(column)))
 
 
 def group_errors(matrix: NDArray[np.int64], groups: ArrayLike) -> GroupErrors:

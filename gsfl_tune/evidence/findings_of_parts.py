@@ -14,6 +14,8 @@ COLLAPSED = 0.01
 # Mean correlation of two maps; above it they show the same regions.
 ALIKE = 0.95
 _NEARLY_ALL = 0.8
+# Share of real images; a judge that is wrong more often says little about decoded ones.
+_WEAK = 0.5
 _ONE_SIDED = 1.645
 _FEWEST_ERRORS = 20
 
@@ -62,11 +64,36 @@ def _of_shared_part(evidence: Mapping[str, Any]) -> Iterator[Finding]:
         else:
             yield from _as_random(rows["s"])
     swap = _part(evidence, "swap")
-    followed = swap.get("group_follows_shared") if swap else None
-    chance = swap.get("chance_group") if swap else None
-    if swap and followed is not None and chance is not None and not collapsed:
+    if swap:
         # Pairs share images, so at most as many count as there are images.
         count = min(swap["pairs"] / 2, probes["images"] if probes else 200)
+        yield from _of_swap(swap, count, collapsed)
+
+
+def _of_swap(swap: Mapping[str, Any], count: float, collapsed: bool) -> Iterator[Finding]:
+    judge = swap.get("judge_accuracy")
+    if judge is not None and judge < _WEAK:
+        yield Finding(
+            "weak_judge",
+            "note",
+            {"accuracy": judge, "limit": _WEAK},
+            f"The judge of the swap test is right on {100 * judge:.1f} % of real images: low "
+            "numbers of that test may come from the judge, not from the parts.",
+        )
+    followed, chance = swap.get("class_follows_discriminative"), swap.get("chance_class")
+    if followed is not None and chance is not None:
+        needed = chance + _ONE_SIDED * math.sqrt(chance * (1 - chance) / count)
+        if followed <= needed:
+            yield Finding(
+                "swap_class_at_chance",
+                "warning",
+                {"class_follows_discriminative": followed, "chance": chance, "needed": needed},
+                "The decoder takes nothing from the discriminative part: with s of another image "
+                f"of the group the class follows d in {100 * followed:.1f} % of the pairs, a guess "
+                f"among the group's classes in {100 * chance:.1f} %.",
+            )
+    followed, chance = swap.get("group_follows_shared"), swap.get("chance_group")
+    if followed is not None and chance is not None and not collapsed:
         needed = chance + _ONE_SIDED * math.sqrt(chance * (1 - chance) / count)
         if followed <= needed:
             yield Finding(

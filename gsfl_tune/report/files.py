@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.errors import first_line
-from gsfl_tune.report.results import RunResults, load_results
+from gsfl_tune.report.results import RunResults, load_results, read_table
 from gsfl_tune.report.trials import Curve, TrialRecord, trial_records
 from gsfl_tune.run import EpochLog, RunDirectory, WorkerLog
 from gsfl_tune.run.layout import EPOCHS_FILE
@@ -90,6 +92,30 @@ class RunFiles:
         return found, ""
 
 
+def read_trials(
+    run: RunDirectory,
+    metric: str,
+    table: pd.DataFrame | None = None,
+    curves: CurveReader | None = None,
+) -> list[TrialRecord]:
+    """Reads the trials of a run with their learning curves.
+
+    Args:
+        run: The run directory.
+        metric: The metric of the curves.
+        table: The rows of ``trials.parquet``, if they are read already.
+        curves: Caches the learning curves of an earlier call.
+
+    Raises:
+        UserError: If the table of trials is damaged.
+    """
+    known = curves or CurveReader()
+    return trial_records(
+        read_table(run.trials_parquet) if table is None else table,
+        lambda study, number: known.read(run.trial(study, number) / EPOCHS_FILE, metric),
+    )
+
+
 def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
     """Reads a run directory, finished or not.
 
@@ -102,7 +128,6 @@ def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
     """
     results = load_results(run)
     directory = results.run
-    curves = curves or CurveReader()
     problems: list[str] = []
     evidence = _mapping(directory.evidence_file, problems)
     return RunFiles(
@@ -112,12 +137,7 @@ def read_run(run: str | Path, curves: CurveReader | None = None) -> RunFiles:
         manifest=_mapping(directory.manifest_file, problems) or {},
         data=_mapping(directory.data_file, problems) or {},
         evidence=evidence,
-        trials=trial_records(
-            results.trials,
-            lambda study, number: curves.read(
-                directory.trial(study, number) / EPOCHS_FILE, results.metric
-            ),
-        ),
+        trials=read_trials(directory, results.metric, results.trials, curves),
         stretches=WorkerLog(directory).read(),
         problems=problems,
     )

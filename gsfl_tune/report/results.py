@@ -141,7 +141,7 @@ def load_results(run: str | Path) -> RunResults:
         name,
         metric,
         results,
-        _read_trials(directory.trials_parquet),
+        read_table(directory.trials_parquet),
         summary(read_sessions(directory)),
     )
 
@@ -153,7 +153,12 @@ def _from_experiment(path: Path) -> tuple[str, str]:
     return experiment.name, experiment.defaults().search.metric
 
 
-def _read_trials(path: Path) -> pd.DataFrame:
+def read_table(path: Path) -> pd.DataFrame:
+    """Reads ``trials.parquet``; a table without rows if there is none.
+
+    Raises:
+        UserError: If it is damaged.
+    """
     required: Sequence[str] = ("study", "number", "state", "value")
     if not path.is_file():
         return pd.DataFrame({column: [] for column in required})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import io
 import json
 import shutil
@@ -12,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import torch
 from PIL import Image, ImageOps
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
@@ -50,6 +52,20 @@ def test_a_folder_in_a_process(process, bundle_path, folder):
     assert (content["part"], content["images"], content["classes"]) == ("all", 50, 5)
     expected = accuracy(bundle_path, sorted(folder.rglob("*.png")))
     assert content["metrics"]["accuracy"] == pytest.approx(expected)
+
+
+def test_a_class_that_takes_the_errors_is_named(command, tmp_path, network, config, folder):
+    other = copy.deepcopy(network)
+    with torch.no_grad():
+        other.head.classifier.bias[2] += 1000
+    path = bundle_from_network(
+        tmp_path / "one class", other, config, classes=CLASSES, groups=GROUPS, side=SIDE, metrics={}
+    )
+    notices = json.loads(command("evaluate", path, folder, "--json").out)["notices"]
+    (told,) = [line for line in notices if "wrong answers" in line]
+    assert told.startswith(
+        f"100 % of the wrong answers name one class, {CLASSES[2]}, for images of 4 other classes."
+    )
 
 
 def test_a_bundle_of_boxes_is_evaluated_on_boxes(

@@ -90,8 +90,20 @@ def outcome(trained: Retrained, **further: Any) -> Outcome:
 def finished_run(workspace, tmp_path_factory) -> Path:
     """A run directory as a search leaves it; not to be changed."""
     run = RunDirectory(tmp_path_factory.mktemp("run") / "small")
-    winner = retrain(workspace, small_config(), run.finals / "search-3" / "retrain")
-    plain = small_config(model={"head": "plain"})
+    return finish(workspace, run, small_config())
+
+
+def finish(workspace: Workspace, run: RunDirectory, config: Config, **further: Any) -> Path:
+    """Leaves what a search leaves: winner with two seeds, matched control with one.
+
+    Args:
+        workspace: Of the configuration's data.
+        run: The run directory, empty.
+        config: The winner's.
+        further: Further parts of the results, each a function of the winner.
+    """
+    winner = retrain(workspace, config, run.finals / "search-3" / "retrain")
+    plain = config.model_copy(update={"model": config.model.model_copy(update={"head": "plain"})})
     control = retrain(workspace, plain, run.finals / "search-3-plain" / "retrain", (1,))
     dataset = workspace.dataset
     groups = workspace.groups(winner.config)
@@ -121,6 +133,7 @@ def finished_run(workspace, tmp_path_factory) -> Path:
             winner=outcome(winner, trial=3),
             control=outcome(control, trial=3, kind="matched"),
             groups=dict(zip(dataset.classes, groups.tolist(), strict=True)),
+            **{name: made(winner) for name, made in further.items()},
         ),
     )
     return run.path

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from gsfl_tune.evidence import (
+    attraction,
     confusion_matrix,
     confusion_report,
     group_errors,
@@ -83,6 +84,27 @@ def test_the_worst_tenth_is_at_least_one_class_and_skips_absent_ones():
 def test_no_error_is_not_a_division_by_zero():
     errors = group_errors(np.eye(3, dtype=int), [0, 0, 1])
     assert (errors.inside, errors.across, errors.share_inside) == (0.0, 0.0, None)
+
+
+def test_a_class_attracts_errors_if_most_of_many_from_several_classes_name_it():
+    matrix = 20 * np.eye(5, dtype=int)
+    matrix[:, 1] += [10, 0, 10, 10, 0]
+    found = attraction(matrix)
+    assert found is not None
+    assert (found.target, found.share, found.sources) == (1, 1.0, 3)
+    assert (
+        "100 % of the wrong answers name one class, bee, for images of 3 other"
+        in found.sentence("bee")
+    )
+    # Two seeds that agree are no further errors; three in five are most of them only of many.
+    assert attraction(matrix, answers=2) is None
+    matrix[2, 3] += 20
+    assert attraction(matrix) is None
+    assert attraction(10 * matrix) is not None
+    # A pair and few classes are nothing of the kind.
+    matrix[0, 1] += 40
+    assert attraction(10 * matrix) is None
+    assert attraction(np.array([[20, 30, 0], [0, 20, 0], [0, 30, 20]])) is None
 
 
 def test_report_is_json_with_names_and_counts_all_seeds():

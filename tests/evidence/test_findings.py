@@ -204,7 +204,11 @@ def test_confidence_that_is_worse_than_the_probes():
     )
     # Sure and wrong as often as the probe is unsure and right: as far off.
     # All answers then have the confidence 1, which cannot tell right from wrong.
-    assert codes(world(sure=60.0)) == ["confidence_tells_nothing", "nll_worse_than_probe"]
+    assert codes(world(sure=60.0)) == [
+        "confidence_tells_nothing",
+        "overconfident",
+        "nll_worse_than_probe",
+    ]
 
 
 def with_temperatures(tested: Tested, winner: float = 1.0, probe: float = 1.0) -> Results:
@@ -358,7 +362,7 @@ def test_parts_that_look_at_the_same_regions():
 
 def test_every_code_of_the_page_has_a_test():
     page = (Path(__file__).parents[2] / "docs/evidence.md").read_text()
-    rows = re.findall(r"^\| (`[^|]*) \| (?:severe|warning|note) \|", page, re.MULTILINE)
+    rows = re.findall(r"^\| (`[^|]*) \| (?:severe|warning|note)(?: ¹)? \|", page, re.MULTILINE)
     listed = {code for row in rows for code in re.findall(r"`([a-z_]+)`", row)}
     folder = Path(__file__).parents[2] / "gsfl_tune/evidence"
     sources = "".join(file.read_text() for file in sorted(folder.glob("findings*.py")))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from gsfl_tune.evidence import Searched
+from gsfl_tune.evidence import Searched, Work
 
 from .test_findings import codes, world
 
@@ -38,3 +38,32 @@ def test_trials_that_failed():
     assert codes(world(), searched=states(3, 20)) == ["many_failed"]
     assert codes(world(), searched=states(2, 3)) == []
     assert codes(world(), searched=states(3, 40)) == []
+
+
+def test_a_search_that_found_nothing_better_than_its_first_trials():
+    values = [0.5, 0.6] + [0.4] * 18
+    assert codes(world(), searched=Searched(values=values)) == ["best_from_the_start"]
+    assert codes(world(), searched=Searched(values=values[:19])) == []
+    third = [0.5, 0.5, 0.6] + [0.4] * 17
+    assert codes(world(), searched=Searched(values=third)) == []
+    # A loss that was never lower again.
+    losses = [0.1] + [0.4] * 19
+    assert codes(world(), searched=Searched(values=losses, sign=-1)) == ["best_from_the_start"]
+
+
+def test_a_front_of_a_point_or_two():
+    values = [0.1, 0.2, 0.9, *([0.5] * 9)]
+    assert codes(world(), searched=Searched(values=values, front=2)) == ["small_front"]
+    assert codes(world(), searched=Searched(values=values, front=3)) == []
+    assert codes(world(), searched=Searched(values=values, front=0)) == []  # one objective
+    assert codes(world(), searched=Searched(values=values[:9], front=1)) == []
+
+
+def test_slots_that_wait():
+    def worked(slots: int, seconds: float, busy: float) -> Searched:
+        return Searched(work=Work(slots, seconds, busy))
+
+    assert codes(world(), searched=worked(4, 3600, 0.3)) == ["slots_idle"]
+    assert codes(world(), searched=worked(4, 3600, 0.7)) == []
+    assert codes(world(), searched=worked(4, 120, 0.3)) == []  # mostly the start of the workers
+    assert codes(world(), searched=worked(1, 3600, 0.3)) == []

@@ -187,6 +187,10 @@ class _Draft:
         wanted = self._first.get(name)
         if wanted:
             value = wanted[int(self._rng.integers(len(wanted)))]
+            own = self._relative.get(name)
+            # What the sampler proposes itself stays where it is untried: a point of a sequence.
+            if any(repr(own) == repr(each) for each in wanted):
+                value = own
             return self._keep(name, CategoricalDistribution(choices), value)
         return self._suggest(name, CategoricalDistribution(choices))
 

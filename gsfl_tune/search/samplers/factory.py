@@ -128,10 +128,11 @@ def create_sampler(
 def draws_every_value(name: str) -> bool:
     """Returns whether untried values of choices come first with a sampler.
 
-    They do not with `grid` and `sobol`, which reach all values anyway, nor with samplers of
-    packages, which decide this themselves.
+    They do with `sobol`, too: its points repeat a value before the last one comes, where the number
+    of values is no power of two. They do not with `grid`, which reaches all values, nor with
+    samplers of packages, which decide this themselves.
     """
-    return sampler_factory(name) is None and name not in ("grid", "sobol")
+    return sampler_factory(name) is None and name != "grid"
 
 
 def draws_everything(name: str) -> bool:

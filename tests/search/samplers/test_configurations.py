@@ -78,7 +78,7 @@ def test_a_finite_part_of_a_continuous_space_is_not_repeated(run: RunDirectory) 
     assert len(plain) == len({each["model.dropout"] for each in plain}) == 3
 
 
-@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random"])
+@pytest.mark.parametrize("name", ["tpe", "gp", "cmaes", "random", "sobol"])
 def test_every_value_of_a_choice_comes_before_others_repeat(run: RunDirectory, name: str) -> None:
     optimizers = [f"resnet{depth}" for depth in (18, 34, 50, 101, 152)]
     tried = experiment(
