@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
+
+from . import warm
 
 EXPERIMENT = """\
 name: tiny
@@ -49,12 +50,4 @@ def environment(home):
 
 
 def gsfl_tune(home, *arguments):
-    return subprocess.run(
-        command(home, *arguments),
-        cwd=home,
-        env=environment(home),
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
+    return warm.run(arguments, cwd=home, env=environment(home))

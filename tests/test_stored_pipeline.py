@@ -20,6 +20,7 @@ from gsfl_tune.run.storage import open_storage
 from gsfl_tune.run.storage.journal_segments import find_segments, read_journal
 from gsfl_tune.run.storage.retrying import WORTH_A_WORD
 from gsfl_tune.search.study.journal import read_studies
+from tests import warm
 from tests.commands import EXPERIMENT
 from tests.s3 import S3Server, s3_server
 from tests.waiting import wait_until
@@ -39,15 +40,7 @@ def search(server: S3Server, tmp_path: Path) -> Any:
     environment = {**os.environ, **server.environment, "GSFL_TUNE_CACHE": str(tmp_path / "cache")}
 
     def run(*arguments: object, code: int = 0) -> str:
-        done = subprocess.run(
-            [sys.executable, "-m", "gsfl_tune", "search", "tiny.yaml", *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=400,
-            check=False,
-        )
+        done = warm.run(["search", "tiny.yaml", *arguments], cwd=tmp_path, env=environment)
         assert done.returncode == code, done.stdout + done.stderr
         assert "Traceback" not in done.stderr
         return done.stdout + done.stderr

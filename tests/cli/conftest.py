@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
 
+from tests import warm
 from tests.export.conftest import (
     bundle_path,
     cache_dir,
@@ -59,13 +58,7 @@ def process() -> Callable[..., Answer]:
     """Runs ``gsfl-tune ARGUMENTS`` as a process of its own."""
 
     def run(*arguments: object) -> Answer:
-        done = subprocess.run(
-            [sys.executable, "-m", "gsfl_tune", *map(str, arguments)],
-            capture_output=True,
-            text=True,
-            check=False,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        done = warm.run(arguments, env={**os.environ, "OMP_NUM_THREADS": "1"})
         return Answer(done.returncode, done.stdout, done.stderr)
 
     return run
