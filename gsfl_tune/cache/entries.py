@@ -88,7 +88,7 @@ def cache_limit(cache: Path) -> int | None:
 
 
 def parse_limit(text: str | None) -> int | float | None:
-    """Bytes, a share of the file system (0..1), or None for no limit.
+    """Reads a limit: bytes, a share of the file system (0..1), or None for no limit.
 
     Raises:
         UserError: If it is none of them.
@@ -225,7 +225,7 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
 
 
 def disk_size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
+    """Counts the bytes of a file, or of all files below a directory."""
     try:
         if not path.is_dir():
             return path.stat().st_size

@@ -96,7 +96,7 @@ class Inspection:
 
 
 def data_paths(experiment: Experiment) -> list[str]:
-    """Files, folders and URLs that trials of an experiment read; none for embedded images."""
+    """Lists files, folders and URLs that trials of an experiment read; none for embedded images."""
     data = experiment.defaults().data
     paths: list[str] = []
     if data.source != "typefaces" and data.path is not None:
