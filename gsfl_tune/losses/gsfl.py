@@ -6,7 +6,8 @@ sums, and each sample uses its own group centre.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -62,6 +63,10 @@ class ClassCenter(Center):
         """Sets the centres to the means of their classes, if so configured."""
         if self.init == "class_mean":
             self.centers.init_class_means(*start.parts())
+
+    def load_earlier(self, state: Mapping[str, Any]) -> None:
+        """Restores the centres, which had an entry of their own in such checkpoints."""
+        self.centers.load_state_dict(state["centers"])
 
 
 class SharedCenter(LossTerm):

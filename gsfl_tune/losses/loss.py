@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -214,9 +214,7 @@ class Loss(nn.Module):
         progress: float = 0.0,
         soft: Tensor | None = None,
         weights: Tensor | None = None,
-        teacher: Tensor | None = None,
-        attributes: Tensor | None = None,
-        restituted: tuple[Tensor, Tensor, Tensor] | None = None,
+        extras: Mapping[str, Any] = MappingProxyType({}),
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -228,16 +226,13 @@ class Loss(nn.Module):
             progress: Share of the training that is done.
             soft: (B, C) probabilities that the cross-entropy takes in place of labels.
             weights: (B,) weight of each image in the cross-entropy.
-            teacher: (B, C) class scores of a teacher.
-            attributes: (B, A) attributes of the images.
-            restituted: See `LossInput.restituted`.
+            extras: What else is known of the images, see `LossInput.extras`.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self.cross_entropy, y=y, soft=soft, weights=weights)
-        batch = self._batch(output, f, y, classifier, progress, cross)
-        batch = replace(batch, teacher=teacher, attributes=attributes, restituted=restituted)
+        batch = replace(self._batch(output, f, y, classifier, progress, cross), extras=extras)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():
@@ -294,6 +289,11 @@ class Loss(nn.Module):
         """Lets all terms update their state."""
         for term in self.terms.values():
             term.after_step()
+
+    def load_earlier(self, state: Mapping[str, Any]) -> None:
+        """Restores terms from a checkpoint of a version that kept no states of terms."""
+        for term in self.terms.values():
+            term.load_earlier(state)
 
     def _batch(
         self,

@@ -29,6 +29,9 @@ REDUCTION = 16
 _OPEN = 4.0
 _LEAST = 1e-5
 
+# Name under which terms of the loss read the parts.
+RESTITUTED = "restituted"
+
 Restituted = tuple[Tensor, Tensor, Tensor]
 """Means over positions (B, C) of F~, F~+ and F~-."""
 

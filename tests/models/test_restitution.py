@@ -77,7 +77,7 @@ def test_it_starts_close_to_what_it_was_given():
 def test_the_loss_compares_entropies():
     torch.manual_seed(0)
     term = Causality()
-    term.build(Sizes(4, 4, 3, restituted_channels=6))
+    term.build(Sizes(4, 4, 3, extras={"restituted": 6}))
     plain, given, other = torch.randn(3, 5, 6)
     labels = torch.tensor([0, 1, 2, 0, 1])
     batch = LossInput(
@@ -87,7 +87,7 @@ def test_the_loss_compares_entropies():
         labels=labels,
         classifier=torch.zeros(3, 4),
         cross_entropy=lambda logits: torch.nn.functional.cross_entropy(logits, labels),
-        restituted=(plain, given, other),
+        extras={"restituted": (plain, given, other)},
     )
     weight, bias = (each.detach().double().numpy() for each in term.classifier.parameters())
 

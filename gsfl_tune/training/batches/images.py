@@ -21,6 +21,7 @@ from gsfl_tune.data import (
 )
 from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.context import StageContext
@@ -106,7 +107,7 @@ class ImageBatches(Batches):
         if teacher is None:
             return batch
         found = teacher.logits(batch.inputs, self._mean, self._std)
-        return replace(batch, targets=replace(batch.targets, teacher=found))
+        return replace(batch, targets=batch.targets.having(**{TEACHER: found}))
 
     def random(self, count: int) -> Tensor:
         """Returns random images (B, 3, side, side)."""

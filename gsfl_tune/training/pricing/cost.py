@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.losses import Sizes
 from gsfl_tune.models import (
     HeadKind,
     Reads,
@@ -26,6 +27,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
+from gsfl_tune.training.pricing.methods import numbers_of_methods
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -171,12 +173,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
         # Most models have most channels in the last map.
         numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
-    if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
-        width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
-        # Most models have most channels in the last map.
-        channels = probe(backbone_of(case)).channels
-        numbers += 4 * levels * (width * (channels + 9 * width + 4 + class_count) + class_count)
-    return 4 * numbers
+    return 4 * (numbers + numbers_of_methods(case, Sizes(feature_dim, latent_dim, class_count)))
 
 
 def _proxies(case: Experiment) -> int:
