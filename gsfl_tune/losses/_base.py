@@ -157,12 +157,31 @@ class LossTerm(nn.Module):
     def after_step(self) -> None:
         """Updates the state with the stored values, and clears them."""
 
+    def offers(self, labels: Tensor) -> Mapping[str, Tensor]:
+        """Returns what other terms read of this one's state, for a batch with these labels.
+
+        Args:
+            labels: (B,) classes.
+
+        Returns:
+            Fields of `Shared` by name: all but those that come from the head.
+        """
+        return {}
+
     def load_earlier(self, state: Mapping[str, Any]) -> None:
         """Restores from a checkpoint of a version that kept no states of terms.
 
         Args:
             state: The checkpoint. Terms that are younger than such checkpoints ignore it.
         """
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Holds a term and its weight; with weight 0 it is recorded but not trained on."""
+
+    weight: float
+    term: LossTerm
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.experiment.model_config import GROUPED_HEADS
+from gsfl_tune.experiment.heads import GROUPED_HEADS, SHARED_HEADS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.losses.attributes import ATTRIBUTES
 from gsfl_tune.losses.causality import RESTITUTED
@@ -104,7 +104,7 @@ def create_context(
         head=head,
         loss=loss.to(device),
         method=method.to(device),
-        groups=groups if model.head == "gsfl" else None,
+        groups=groups if model.head in SHARED_HEADS else None,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,

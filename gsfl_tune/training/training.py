@@ -16,7 +16,7 @@ from torch import Tensor
 from gsfl_tune.cache.building import cache_seconds
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import METHOD, VALIDATION, keyed
-from gsfl_tune.losses import ClassCenters, Loss, Start
+from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, Start
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
@@ -142,7 +142,8 @@ class Training:
     @property
     def centers(self) -> ClassCenters | None:
         """Returns the class centres of a GSFL head; None with a plain one."""
-        return self.context.loss.centers
+        term = self.context.loss.find(ClassCenter)
+        return None if term is None else term.centers
 
     @property
     def total_epochs(self) -> int:

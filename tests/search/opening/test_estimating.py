@@ -44,11 +44,9 @@ def test_more_trials_take_a_longer_search_and_the_same_preparation(found, cache_
     assert longer.parts["search"] > 5 * found.parts["search"]
 
 
-def test_data_that_is_not_there_is_said_as_such(tmp_path: Path) -> None:
+def test_images_that_cannot_be_divided_are_refused_before_anything_is_timed(tmp_path: Path) -> None:
     file = tmp_path / "labels.csv"
     file.write_text("file,label\nmissing.png,a\nother.png,b\n")
-    wrong = experiment(
-        "data={source: csv, path: " + str(file) + ", image_size: 32}", "model.backbone=resnet10t"
-    )
-    with pytest.raises(UserError, match=r"missing\.png|no image"):
+    wrong = experiment("data.source=csv", f"data.path={file}")
+    with pytest.raises(UserError, match="fewer than 2 different training images"):
         measured(wrong, Slots(cpu=1, gpu=0, count=1), tmp_path / "cache")
