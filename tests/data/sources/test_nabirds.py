@@ -25,10 +25,9 @@ NODES = {
 LEAVES = ("295", "296", "41", "817", "818")
 
 
-@pytest.fixture
-def root(tmp_path):
+def make_nabirds(folder):
     """Five classes, eight images each, every fourth for the test."""
-    root = tmp_path / "nabirds"
+    root = folder / "nabirds"
     images, labels, training = [], [], []
     for leaf in LEAVES:
         for index in range(8):
@@ -50,6 +49,11 @@ def root(tmp_path):
     for name, lines in lists.items():
         (root / f"{name}.txt").write_text("\n".join(lines) + "\n")
     return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_nabirds(tmp_path)
 
 
 @pytest.mark.parametrize("inside", [True, False])
