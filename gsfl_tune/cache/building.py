@@ -62,7 +62,7 @@ def acquire(
 
     Raises:
         EnvironmentProblem: If the cache cannot be written.
-        UserError: If the limit of the cache is no limit.
+        UserError: If the limit of the cache is not a limit.
         Exception: Whatever ``build`` raises; nothing is left behind then.
     """
     path = Path(path)

@@ -193,7 +193,7 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
 
     Raises:
         EnvironmentProblem: If the disk has no room for it even so.
-        UserError: If the limit is no limit.
+        UserError: If the limit is not a limit.
     """
     limit = cache_limit(cache)
     with file_lock(cache / ".eviction.lock", "makes room in the cache"):

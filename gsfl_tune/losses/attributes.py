@@ -41,7 +41,7 @@ class Attributes(LossTerm):
         """Computes the term."""
         scores: Tensor = self.layer(batch.discriminative)
         attributes: Tensor | None = batch.extras.get(ATTRIBUTES)
-        if attributes is None:  # inputs that are no images, to test the memory
+        if attributes is None:  # inputs that are not images, to test the memory
             return 0 * scores.sum()
         known = attributes.isfinite()
         wanted = attributes.nan_to_num().to(scores.dtype)

@@ -135,7 +135,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     def add(path: Path) -> None:
         kind = path.stat().st_mode if path.exists() else 0
         if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-            # Ray reads whatever is no directory: of these it would never see the end.
+            # Ray reads whatever is not a directory: of these it would never see the end.
             raise UserError(
                 f"{path}: found a named pipe or a device, allowed are files and directories; "
                 "leave it out with a line in .rayignore"

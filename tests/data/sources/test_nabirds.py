@@ -74,7 +74,7 @@ def test_the_official_layout(root, cache, inside):
         "Blue Jay",
         "Jays and Crows",
     ]
-    assert "4 of 9 nodes of the hierarchy have no images and are no classes" in dataset.notices
+    assert "4 of 9 nodes of the hierarchy have no images and are not classes" in dataset.notices
     assert dataset.summary()["counts"]["test"] == 10
     assert len(dataset.pool) == 30
     leaf_of = dict(zip(dataset.classes, LEAVES, strict=True))
