@@ -128,7 +128,7 @@ def test_it_is_at_the_cut_and_follows_copies(blocks):
 
 
 def test_where_no_map_enters_it_is_refused():
-    assert "no maps of channels" in restitution_problem("test_vit", 1, 64)
+    assert "not a map of channels" in restitution_problem("test_vit", 1, 64)
     assert "there are two" in restitution_problem("test_efficientnet+test_resnet", 1, 64)
-    with pytest.raises(BackboneError, match="no maps of channels"):
+    with pytest.raises(BackboneError, match="not a map of channels"):
         create_backbone("test_vit", "none").restitute(1, 64)

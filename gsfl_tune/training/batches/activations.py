@@ -143,10 +143,6 @@ class ActivationBatches(Batches):
         split = self._splits.of(network.backbone, self._size)
         return split.maps if split.gives_map else None
 
-    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """Returns the same, cut for images outside of training."""
-        return self._of_size(network, self._eval_size)
-
     def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
         split = self._splits.of(network.backbone, size)
 

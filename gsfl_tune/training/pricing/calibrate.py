@@ -15,7 +15,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models.frozen import Precision
+from gsfl_tune.models.frozen_forward import Precision
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured

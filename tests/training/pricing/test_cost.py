@@ -311,7 +311,7 @@ def test_styles_of_tokens_are_refused_before_anything_is_trained():
     text = text.replace("data: {image_size: 160}\n", "")
     found = cost_problems(Experiment.parse(text, overrides=["data.image_size=160"]))
     assert [each.path for each in found] == ["training.finetune.mixstyle"]
-    assert "found 0.5, but test_vit: what enters its blocks are no maps" in found[0].message
+    assert "found 0.5, but test_vit: what enters its blocks is not a map" in found[0].message
 
 
 def test_settings_of_the_finetune_stage_that_a_backbone_does_not_know():
