@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from gsfl_tune import plugins
+from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.methods import Method, single_pass
 from gsfl_tune.training import Training
+from gsfl_tune.training.pricing.cost import term_bytes
 
 from .checks import check_resumes
 from .conftest import tiny_config
@@ -46,11 +48,32 @@ class Measuring(Method):
         }
 
 
+class Large(Measuring):
+    """Trains a layer of its own, from latent parts to classes."""
+
+    def build(self, sizes):
+        super().build(sizes)
+        self.layer = torch.nn.Linear(sizes.latent_dim, sizes.class_count)
+
+
+class Reading(Large):
+    """Reads values of what it makes, which the meta device does not have."""
+
+    def build(self, sizes):
+        super().build(sizes)
+        self.largest = float(self.layer.weight.detach().max())
+
+
 @pytest.fixture
 def measuring(monkeypatch):
-    entry = importlib.metadata.EntryPoint("measuring", f"{__name__}:Measuring", "gsfl_tune.methods")
+    """Adds methods as a package does."""
     found = {kind: dict(plugins.plugins(kind)) for kind in plugins.GROUPS}
-    found["method"] = {"measuring": plugins.Plugin("method", "measuring", "measures 1.0", entry)}
+    for kind in (Measuring, Large, Reading):
+        name = kind.__name__.lower()
+        entry = importlib.metadata.EntryPoint(
+            name, f"{__name__}:{kind.__name__}", "gsfl_tune.methods"
+        )
+        found["method"][name] = plugins.Plugin("method", name, "measures 1.0", entry)
     monkeypatch.setattr(plugins, "_found", lambda: (found, ()))
 
 
@@ -81,3 +104,15 @@ def test_without_validation_images_nothing_is_measured(workspace, tmp_path, meas
     config = tiny_config(training={"head": BOTH["head"], "method": "measuring"})
     training = run(Training(config, workspace, tmp_path, fit="train+validation"))
     assert not any(key.startswith("method/") for key in training.log.read()[-1])
+
+
+@pytest.mark.parametrize("name", ["large", "reading"])
+def test_what_a_method_makes_is_priced(measuring, name):
+    text = "name: t\ndata: {source: typefaces, image_size: 32}\ntraining: {method: METHOD}\n"
+    plain = Experiment.parse(text.replace("METHOD", "single"))
+    large = Experiment.parse(text.replace("METHOD", f"{{choice: [single, {name}]}}"))
+    latent, classes = 24, 21
+    layer = latent * classes + classes
+    # Weight, gradient and two moments, 4 bytes each; and the count of steps.
+    assert term_bytes(plain, latent, classes, 48) == 0
+    assert term_bytes(large, latent, classes, 48) == 16 * layer + 4
