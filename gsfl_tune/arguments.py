@@ -43,7 +43,7 @@ def whole(value: Any, name: str, least: int = 1) -> int:
     """Returns a whole number of at least `least`.
 
     Raises:
-        TypeError: If it is no whole number.
+        TypeError: If it is not a whole number.
         ValueError: If it is less.
     """
     if isinstance(value, bool) or not hasattr(value, "__index__"):

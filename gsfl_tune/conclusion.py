@@ -28,6 +28,7 @@ from gsfl_tune.evidence import (
     write_evidence,
 )
 from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.experiment.heads import CONTROL, SHARED_HEADS
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import LinearHead, Network
@@ -111,7 +112,8 @@ class Conclusion:
         """
         workspace = self._workspace(winner.config)
         with self.manifest.clock("evidence"):
-            groups = workspace.groups(winner.config) if winner.config.model.head == "gsfl" else None
+            shared = winner.config.model.head in SHARED_HEADS
+            groups = workspace.groups(winner.config) if shared else None
             predictions = self.retraining.predictions(winner)
             others = self.retraining.predictions(control) if control is not None else []
             correct = np.stack([each.correct for each in predictions])
@@ -269,7 +271,7 @@ class Conclusion:
         bundle_from_network(
             self.run.best_simple,
             network,
-            config.model_copy(update={"model": config.model.model_copy(update={"head": "plain"})}),
+            config.model_copy(update={"model": config.model.model_copy(update={"head": CONTROL})}),
             classes=classes,
             groups=None,
             side=side,

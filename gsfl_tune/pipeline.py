@@ -15,7 +15,7 @@ from gsfl_tune.arguments import instance, one_of, path_of
 from gsfl_tune.cluster import Slots, ray_session, refuse_unfit_nodes, slots
 from gsfl_tune.conclusion import Conclusion
 from gsfl_tune.experiment import Experiment
-from gsfl_tune.experiment.model_config import GROUPED_HEADS
+from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.run import RunDirectory, StudyName, run_lock, write_json, write_text
 from gsfl_tune.run.manifest import Clock, Manifest
 from gsfl_tune.run.results import Results, read_results

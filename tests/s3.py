@@ -51,6 +51,16 @@ class S3Server:
         times = file.read_text().split("\n")[:-1] if file.exists() else []
         return max(map(float, times), default=0.0)
 
+    def unread(self) -> int:
+        """Counts connections whose requests have arrived and not been read: they hang, if frozen.
+
+        Those that a client gave up count too.
+        """
+        port = f":{int(self.endpoint.rpartition(':')[2]):04X}"
+        rows = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+        # Column 1 is the local address; column 4 is "bytes to send:bytes to read".
+        return sum(row[1].endswith(port) and int(row[4].split(":")[1], 16) > 0 for row in rows)
+
     @contextmanager
     def feeling(self, mood: str) -> Iterator[None]:
         self.mood.write_text(mood)

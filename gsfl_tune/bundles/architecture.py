@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
+    INFERENCE_HEADS,
     Ensemble,
-    LinearHead,
     Network,
     PlainHead,
     Projection,
@@ -39,7 +39,7 @@ class Architecture:
     class_count: int
     feature_scale: float
     dropout: float
-    head: Literal["encoder", "linear"] = "encoder"
+    head: str = PlainHead.architecture  # a key of `INFERENCE_HEADS`
     gem_power: float | None = None  # of generalised mean pooling
     attention_heads: int | None = None  # of attention pooling
     # Path of the module in front of which styles are restituted, and channels.
@@ -53,7 +53,6 @@ class Architecture:
         pooling = pooling_class(model.pooling)
         if network.projection is not None:
             projection = (network.backbone.channels, network.projection.channels)
-        linear = isinstance(network.head, LinearHead)
         return cls(
             backbone=model.extractor,
             pooling=model.pooling,
@@ -62,8 +61,8 @@ class Architecture:
             latent_dim=network.head.latent_dim,
             class_count=class_count,
             feature_scale=network.head.feature_scale,
-            dropout=0.0 if linear else model.dropout,
-            head="linear" if linear else "encoder",
+            dropout=model.dropout if network.head.encodes else 0.0,
+            head=network.head.architecture,
             gem_power=model.gem_power if pooling.takes_power else None,
             attention_heads=model.attention_heads if pooling.takes_heads else None,
             restitution=_restitution(network),
@@ -74,8 +73,9 @@ class Architecture:
     def from_json(cls, content: Mapping[str, Any]) -> Architecture:
         """Inverts ``dataclasses.asdict`` after JSON."""
         projection = content["projection"]
-        if content.get("head", "encoder") not in ("encoder", "linear"):
-            raise ValueError(f"head {content['head']}, this version supports encoder and linear")
+        if content.get("head", PlainHead.architecture) not in INFERENCE_HEADS:
+            known = " and ".join(INFERENCE_HEADS)
+            raise ValueError(f"head {content['head']}, this version supports {known}")
         pairs = {"projection": projection, "restitution": content.get("restitution")}
         return cls(**{**content, **{key: each and tuple(each) for key, each in pairs.items()}})
 
@@ -140,14 +140,13 @@ class Architecture:
         return Network(backbone, projection, pooling, self._head(pooling.dim))
 
     def _head(self, feature_dim: int) -> PlainHead:
-        if self.head == "linear":
-            return LinearHead(feature_dim, self.class_count, feature_scale=self.feature_scale)
-        return PlainHead(
+        return INFERENCE_HEADS[self.head].create(
             feature_dim,
             self.class_count,
             latent_dim=self.latent_dim,
             dropout=self.dropout,
             feature_scale=self.feature_scale,
+            decoder="linear",
         )
 
 

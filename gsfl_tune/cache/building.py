@@ -36,7 +36,7 @@ _built = threading.local()
 
 
 def cache_seconds() -> float:
-    """Seconds that this thread has built, or waited for, what is cached since it began."""
+    """Returns the seconds in which this thread, since it began, has built or waited for caches."""
     return float(getattr(_built, "seconds", 0.0))
 
 
@@ -62,7 +62,7 @@ def acquire(
 
     Raises:
         EnvironmentProblem: If the cache cannot be written.
-        UserError: If the limit of the cache is no limit.
+        UserError: If the limit of the cache is not a limit.
         Exception: Whatever ``build`` raises; nothing is left behind then.
     """
     path = Path(path)

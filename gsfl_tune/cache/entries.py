@@ -88,7 +88,7 @@ def cache_limit(cache: Path) -> int | None:
 
 
 def parse_limit(text: str | None) -> int | float | None:
-    """Bytes, a share of the file system (0..1), or None for no limit.
+    """Reads a limit: bytes, a share of the file system (0..1), or None for no limit.
 
     Raises:
         UserError: If it is none of them.
@@ -193,7 +193,7 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
 
     Raises:
         EnvironmentProblem: If the disk has no room for it even so.
-        UserError: If the limit is no limit.
+        UserError: If the limit is not a limit.
     """
     limit = cache_limit(cache)
     with file_lock(cache / ".eviction.lock", "makes room in the cache"):
@@ -225,7 +225,7 @@ def make_room(cache: Path, wanted: int = 0, what: str = "an entry") -> None:
 
 
 def disk_size(path: Path) -> int:
-    """Bytes of a file, or of all files below a directory."""
+    """Counts the bytes of a file, or of all files below a directory."""
     try:
         if not path.is_dir():
             return path.stat().st_size

@@ -32,7 +32,7 @@ class Compare(Command):
         """Prints the comparison and writes the page.
 
         Raises:
-            UserError: For fewer than two runs, a directory that is no run, or a file that cannot
+            UserError: For fewer than two runs, a directory that is not a run, or a file that cannot
                 be written.
         """
         with showing("loading PyTorch and the runs", short=True):

@@ -21,8 +21,6 @@ from gsfl_tune.cli.search import stoppable
 if TYPE_CHECKING:
     from gsfl_tune.pretraining import Pretrained
 
-_PREFIX = "validation/"
-
 
 class Pretrain(Command):
     """Learns a backbone's weights without labels and judges them on the validation part."""
@@ -95,11 +93,9 @@ def _line(record: dict[str, Any]) -> str:
 
 
 def _judged(record: dict[str, Any]) -> dict[str, float]:
-    return {
-        name.removeprefix(_PREFIX): value
-        for name, value in record.items()
-        if name.startswith(_PREFIX)
-    }
+    from gsfl_tune.experiment.metrics import VALIDATION, of_part
+
+    return of_part(VALIDATION, record)
 
 
 def _print_table(records: list[dict[str, Any]]) -> None:

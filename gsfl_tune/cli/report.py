@@ -31,6 +31,7 @@ class Report(Command):
     def run(self, args: argparse.Namespace) -> int:
         """Writes the page and prints its path."""
         from gsfl_tune.experiment.errors import UserError
+        from gsfl_tune.experiment.units import megabytes
         from gsfl_tune.report import write_report
 
         if args.output is not None and args.output.is_dir():
@@ -41,7 +42,7 @@ class Report(Command):
         except OSError as error:
             where = args.output or args.run_dir
             raise UserError(f"{where}: the page cannot be written ({error.strerror})") from error
-        print(f"report: {target} ({target.stat().st_size / 1e6:.1f} MB)")
+        print(f"report: {target} ({megabytes(target.stat().st_size)})")
         if args.open:
             import webbrowser
 

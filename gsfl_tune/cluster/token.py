@@ -125,7 +125,7 @@ def _checked(value: str, source: str) -> Token:
         raise UserError(f"{source}: the token is empty; {HINT}")
     if not (value.isascii() and value.isprintable()) or " " in value:
         raise UserError(
-            f"{source}: this is no token: found spaces, line breaks or characters beyond ASCII; "
+            f"{source}: this is not a token: found spaces, line breaks or characters beyond ASCII; "
             f"{HINT}"
         )
     return Token(value, source)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -23,11 +23,10 @@ class Targets:
             for equal weights.
         others: (B,) int64 classes of the images mixed in; None without mixing.
         kept: Share of an image itself after mixing, one half to 1; one number for the batch.
-        teacher: (B, C) class scores of a teacher; None without one.
-        teacher_of_others: (B, C) scores of the images mixed in, if the teacher saw the images
-            before they were mixed. None if ``teacher`` belongs to the mixed images.
-        attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None if no term learns them.
-        attributes_of_others: Those of the images mixed in.
+        extras: Further values (B, ...) of the images, by the names under which terms of the loss
+            read them; see `gsfl_tune.losses.LossInput.extras`.
+        extras_of_others: Those of the images mixed in. A name that is missing here belongs to the
+            mixed images, such as scores of a teacher that saw the images after they were mixed.
     """
 
     labels: Tensor
@@ -35,14 +34,16 @@ class Targets:
     weights: Tensor | None = None
     others: Tensor | None = None
     kept: float = 1.0
-    teacher: Tensor | None = None
-    teacher_of_others: Tensor | None = None
-    attributes: Tensor | None = None
-    attributes_of_others: Tensor | None = None
+    extras: Mapping[str, Tensor] = field(default_factory=dict)
+    extras_of_others: Mapping[str, Tensor] = field(default_factory=dict)
 
     def weighted(self, weights: Tensor) -> Targets:
         """Returns the same targets with weights multiplied by (B,) factors."""
         return replace(self, weights=weights if self.weights is None else self.weights * weights)
+
+    def having(self, **extras: Tensor) -> Targets:
+        """Returns the same targets with further extras."""
+        return replace(self, extras={**self.extras, **extras})
 
     def chunk(self, count: int) -> list[Targets]:
         """Splits the targets as ``torch.chunk`` splits their labels."""
@@ -51,10 +52,14 @@ class Targets:
         def parts(values: Tensor | None) -> tuple[Tensor | None, ...]:
             return (None,) * len(labels) if values is None else values.chunk(count)
 
+        def named(values: Mapping[str, Tensor]) -> list[dict[str, Tensor]]:
+            pieces = {name: each.chunk(count) for name, each in values.items()}
+            return [
+                {name: each[place] for name, each in pieces.items()} for place in range(len(labels))
+            ]
+
         columns = labels, parts(self.soft), parts(self.weights), parts(self.others)
-        teachers = parts(self.teacher), parts(self.teacher_of_others)
-        attributes = parts(self.attributes), parts(self.attributes_of_others)
-        further = zip(*teachers, *attributes, strict=True)
+        further = zip(named(self.extras), named(self.extras_of_others), strict=True)
         rows = zip(zip(*columns, strict=True), further, strict=True)
         return [Targets(*each, self.kept, *more) for each, more in rows]
 

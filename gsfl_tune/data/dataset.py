@@ -346,7 +346,7 @@ class Dataset:
 
     @functools.cached_property
     def notices(self) -> list[str]:
-        """Returns notices that are no error but should be known, one line each."""
+        """Returns notices that are not errors but should be known, one line each."""
         labels = self.pool.labels[self.validation_index]
         trained = self.pool.labels[self.train_index]
         counts = np.bincount(trained, minlength=self.class_count)

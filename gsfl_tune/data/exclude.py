@@ -34,7 +34,7 @@ def leave_out(source: Source, config: DataConfig) -> Source:
         The source itself if nothing is listed.
 
     Raises:
-        UserError: If the list cannot be read, or is no list of paths.
+        UserError: If the list cannot be read, or is not a list of paths.
     """
     if config.exclude is None:
         return source

@@ -36,7 +36,7 @@ class FourierSwap:
             streams: Of the epoch; one of them is for this, and every batch goes on with it.
 
         Raises:
-            UserError: If the views are no images.
+            UserError: If the views are not images.
         """
         if self.share <= 0:
             return batch

@@ -27,7 +27,7 @@ class LabelledImages:
         classes: Class names of the source.
         part: ``test`` if the source has a test part, else ``all``.
         broken: Images that could not be read; they are not in `images`.
-        notices: Messages that are no errors, such as on images without a label.
+        notices: Messages that are not errors, such as on images without a label.
         unlabelled: Number of images of this part that have no label; they are not in `images`.
     """
 
@@ -75,7 +75,7 @@ def open_for_evaluation(
             "whole"
         )
         margin = None
-    # A test folder alone is enough here; missing training images are no problem.
+    # A test folder alone is enough here; missing training images are not a problem.
     if source.problems and not source.samples:
         raise UserError("\n".join([*source.told(), *source.problems]))
     part: Literal["test", "all"] = "all"

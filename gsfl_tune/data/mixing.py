@@ -63,14 +63,9 @@ class Mixing:
             weights=_joined(batch.targets.weights, order, kept),
             others=labels[order],
             kept=kept,
-            teacher_of_others=_picked(batch.targets.teacher, order),
-            attributes_of_others=_picked(batch.targets.attributes, order),
+            extras_of_others={name: each[order] for name, each in batch.targets.extras.items()},
         )
         return replace(batch, views=tuple(views), targets=targets)
-
-
-def _picked(values: Tensor | None, order: Tensor) -> Tensor | None:
-    return None if values is None else values[order]
 
 
 def _joined(values: Tensor | None, order: Tensor, kept: float) -> Tensor | None:

@@ -39,7 +39,7 @@ class NamedImages:
         allow_url: Whether URLs may be fetched.
 
     Attributes:
-        left_out: Counts of files in folders and patterns that are no images, by reason.
+        left_out: Counts of files in folders and patterns that are not images, by reason.
     """
 
     names: Iterable[str]

@@ -36,7 +36,7 @@ class Survey:
         short_side: Median of the shorter sides of a sample of images in pixels; None if none could
             be opened.
         sampled: Number of images of that sample that could be opened.
-        notices: Messages that are no errors.
+        notices: Messages that are not errors.
         problems: Reasons for a search to refuse the data, one line each.
         largest_class: Images of the largest class.
         smallest_class: Images of the smallest class.

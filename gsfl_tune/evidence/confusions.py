@@ -30,7 +30,7 @@ class ConfusedPair:
 
     @property
     def count(self) -> int:
-        """Confusions in both directions."""
+        """Counts confusions in both directions."""
         return self.first_as_second + self.second_as_first
 
 

@@ -117,7 +117,7 @@ def knn_predictions(train: LabelledFeatures, features: Unit, k: int, class_count
 def retrieval_metrics(images: LabelledFeatures) -> dict[str, float]:
     """Searches every image among the others by cosine: leave one out.
 
-    An image whose class has no other image is no query, but is among what is found.
+    An image whose class has no other image is not a query, but is among what is found.
 
     Args:
         images: The images.

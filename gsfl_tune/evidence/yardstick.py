@@ -14,6 +14,7 @@ from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.run.results import Probe, Score
 from gsfl_tune.training import Workspace
 from gsfl_tune.training.metrics import classification_metrics
+from gsfl_tune.training.predictions import right
 from gsfl_tune.training.temperature import calibrate
 
 
@@ -40,7 +41,7 @@ class Yardstick:
     @property
     def correct(self) -> NDArray[np.bool_]:
         """Returns whether it is right about each test image, (N,)."""
-        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+        return right(self.logits, self.labels)
 
     def result(self, winner_correct: ArrayLike) -> Probe:
         """Returns its entry in ``results.json``.

@@ -11,6 +11,7 @@ from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
 from gsfl_tune.experiment.further_checks import further_problems
+from gsfl_tune.experiment.heads import SHARED_HEADS
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.missing import missing_file
 from gsfl_tune.experiment.nodes import Node
@@ -194,7 +195,7 @@ class Checks:
 
     def _shared_terms(self) -> None:
         heads = self._values("model.head")
-        if "gsfl" in heads:
+        if set(heads) & set(SHARED_HEADS):
             return
         for name in SHARED_TERMS:
             path = f"loss.{name}.weight"
@@ -203,7 +204,7 @@ class Checks:
                 self._complain(
                     path,
                     f"found {weight:g} with model.head {', '.join(map(str, heads))}, allowed 0, or "
-                    "model.head: gsfl: no other head has a shared part",
+                    f"model.head: {' or '.join(SHARED_HEADS)}: no other head has a shared part",
                 )
 
     def _teacher(self) -> None:

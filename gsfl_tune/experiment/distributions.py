@@ -209,7 +209,11 @@ class Float:
 
     def exact(self, value: Any) -> Any:
         """Returns the decimal of the step if floating point missed it slightly, else the value."""
-        return self._snap(value) if self.step is not None and self.contains(value) else value
+        if self.step is None or not is_number(value):
+            return value
+        # Not `contains`: six steps of 0.1 are 0.6000000000000001, beyond an end of 0.6.
+        exact = self._snap(value)
+        return exact if abs(exact - value) <= 1e-8 * self.step else value
 
     def _snap(self, value: float) -> float:
         value = min(max(float(value), self.low), self.high)

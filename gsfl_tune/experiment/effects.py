@@ -7,9 +7,10 @@ from collections.abc import Mapping, Sequence
 from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
+from gsfl_tune.experiment.heads import ENCODING_HEADS, GROUPED_HEADS, HEADS, SHARED_HEADS
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
-from gsfl_tune.experiment.model_config import GROUPED_HEADS, TWO_STREAMS
+from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.nodes import Node
 from gsfl_tune.experiment.space import Parameter, Space
 from gsfl_tune.experiment.unmet import described
@@ -19,9 +20,9 @@ _SGD = Condition(("sgd",))
 _ADAPTERS = {"training.finetune.train": Condition(("lora", "dora"))}
 _COSINE = Condition(("cosine",))
 _SCHEDULED = {"training.finetune.optimizer": Condition(("adamw", "sgd", "muon"))}
-_GSFL = {"model.head": Condition(("gsfl",))}
+_GSFL = {"model.head": Condition(SHARED_HEADS)}
 _GROUPED = {"model.head": Condition(GROUPED_HEADS)}
-_ENCODER = {"model.head": Condition(("gsfl", "plain", "fsdg"))}
+_ENCODER = {"model.head": Condition(ENCODING_HEADS)}
 _HEAD = {"training.head.epochs": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
 _VIEWS = {"data.views": _POSITIVE}
@@ -68,7 +69,11 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "loss.center_rate": [_GSFL],
     "loss.center_init": [_GSFL],
     "loss.reconstruction_target": [{**_GSFL, **_FINETUNE}],
-    "loss.fsdg.": [{"model.head": Condition(("fsdg",))}],
+    **{
+        f"loss.{head.section}.": [{"model.head": Condition((name,))}]
+        for name, head in HEADS.items()
+        if head.section
+    },
     "loss.terms.": [_GSFL],
     **{f"loss.{name}.": [_of_term(name)] for name in LOSS_TERMS},
     "loss.causality.": [{**_of_term("causality"), "training.finetune.snr": Condition((True,))}],

@@ -8,6 +8,7 @@ from typing import Any
 from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
+from gsfl_tune.experiment.methods import UNLABELLED_METHODS
 from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
@@ -121,30 +122,29 @@ def _unlabelled(space: Space, finetunes: bool) -> Iterator[Complaint]:
             MISSING,
         )
     path = "training.method"
-    if "fixmatch" not in _values(space, path):
-        return
-    if given is None:
-        yield (
-            path,
-            "found fixmatch without data.unlabelled, allowed another method, or data.unlabelled: a "
-            "folder, a pattern, or Parquet files of images",
-            "fixmatch",
-        )
-    if not finetunes:
-        yield (
-            path,
-            "found fixmatch without a finetune stage, allowed another method: the head stage reads "
-            "features, of which there is no strongly changed view",
-            "fixmatch",
-        )
-    views = space.constants.get("data.views")
-    if views:
-        yield (
-            path,
-            f"found fixmatch with data.views {views}, allowed data.views: 0: images without labels "
-            "are changed anew in every epoch",
-            "fixmatch",
-        )
+    for name in (each for each in _values(space, path) if each in UNLABELLED_METHODS):
+        if given is None:
+            yield (
+                path,
+                f"found {name} without data.unlabelled, allowed another method, or "
+                "data.unlabelled: a folder, a pattern, or Parquet files of images",
+                name,
+            )
+        if not finetunes:
+            yield (
+                path,
+                f"found {name} without a finetune stage, allowed another method: the head stage "
+                "reads features, of which there is no strongly changed view",
+                name,
+            )
+        views = space.constants.get("data.views")
+        if views:
+            yield (
+                path,
+                f"found {name} with data.views {views}, allowed data.views: 0: images without "
+                "labels are changed anew in every epoch",
+                name,
+            )
 
 
 def _attributes(space: Space) -> Iterator[Complaint]:

@@ -98,5 +98,7 @@ METHODS = {
 }
 # Those that take a single pass of the head stage, where they have no effect.
 FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg")
+# Those that need `data.unlabelled`.
+UNLABELLED_METHODS = ("fixmatch",)
 # Those that have settings.
 METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "fixmatch")

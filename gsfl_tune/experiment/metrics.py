@@ -76,6 +76,8 @@ COST = "expected_cost"
 # Means over images: their standard error follows from the number of images.
 _MEANS = ("accuracy", "balanced_accuracy", "top3", "top5", "nll", COST)
 VALIDATION = "validation"
+# Numbers that a method of training adds to the record of an epoch; no search goes by them.
+METHOD = "method"
 
 
 class MetricOfPackage(ABC):

@@ -6,11 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from gsfl_tune.experiment.heads import HeadKind
 from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Positive, Section
-
-GROUPED_HEADS = ("gsfl", "fsdg")
-"""Heads that need groups of the classes; the plain head is their control."""
 
 TWO_STREAMS = ("bilinear", "compact_bilinear")
 """Poolings for which a second backbone is meant."""
@@ -58,7 +56,7 @@ class ModelConfig(Section):
         "backbones with others are refused. `unknown` allows weights for which none is stated; a "
         "file is not checked. Default: any.",
     )
-    head: Literal["gsfl", "plain", "linear", "fsdg"] = Field(
+    head: HeadKind = Field(
         "gsfl",
         description="GSFL-Net; the discriminative encoder and classifier alone (control); a linear "
         "classifier of the unit feature; or common, specific and confounding parts (FSDG).",

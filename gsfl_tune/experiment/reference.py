@@ -20,12 +20,12 @@ Every key of an experiment file. This page is generated from the schema (`gsfl-t
 [schema.json](../schema.json) is, which editors use. [The experiment file](../experiment.md) explains
 how a file is put together; [the template](../../search_spaces/image_folder.yaml) is one to begin with.
 
-*Searched* says whether the key may be a [distribution](#what-may-stand-in-place-of-a-value). *When*
+*Searched* says whether the key may be a [distribution](#distributions). *When*
 says under which conditions a key has an effect; elsewhere it is ignored.
 """
 
 _GRAMMAR = """\
-## What may stand in place of a value
+## Distributions
 
 Where *searched* says yes, a value may be one of these mappings.
 

@@ -68,6 +68,16 @@ def decimal_size(count: float) -> str:
     return f"{count:.0f} B"
 
 
+def megabytes(count: float) -> str:
+    """Formats bytes for columns of a table, all in one unit: ``13.6 MB``."""
+    return f"{count / _BYTES['MB']:.1f} MB"
+
+
+def gibibytes(count: float) -> str:
+    """Formats bytes for narrow columns: ``12G``, whole powers of 1,024."""
+    return f"{count / _BYTES['GiB']:.0f}G"
+
+
 def binary_size(count: int) -> str:
     """Formats bytes for people, in powers of 1,024: ``1.4 MiB``."""
     amount = float(count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.metrics import METRIC_TITLES
 from gsfl_tune.export.card_backbones import backbones_and_licences, streams, weights_words
 from gsfl_tune.export.measure import Measurement, doubts, legend, markdown_table
@@ -47,15 +48,6 @@ both apply to them in addition to the one under which you publish this bundle.
 """
 
 
-# Name of the exported model, by ``model.head``.
-_KINDS = {
-    "gsfl": "GSFL-Net",
-    "fsdg": "classifier of common and specific parts (FSDG)",
-    "plain": "plain classifier",
-    "linear": "linear classifier",
-}
-
-
 def model_card(
     config: Mapping[str, Any],
     *,
@@ -79,7 +71,7 @@ def model_card(
     """
     settings, data = config["model"], config["data"]
     kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
-        model, _KINDS[settings["head"]]
+        model, HEADS[settings["head"]].title
     )
     results = _results(metrics)
     holds = (
@@ -295,23 +287,25 @@ def _training(config: Mapping[str, Any], kind: Model, metrics: Mapping[str, Any]
         f"- Stages: {'; '.join(stages)}.",
         f"- Head: {_encoder(model)}feature scale {model['feature_scale']:.3g}.",
     ]
-    if model["head"] == "gsfl":
-        lines.append(
-            f"- Loss: reconstruction {loss['reconstruction']:.3g}, class centre "
-            f"{loss['class_center']:.3g}, shared centre {loss['shared_center']:.3g}, centre rate "
-            f"{loss['center_rate']:.3g}; groups by {model['groups']['method']}."
-        )
-    if model["head"] == "fsdg":
-        weights = ", ".join(f"{name} {weight:.3g}" for name, weight in loss["fsdg"].items())
+    if named := HEADS[model["head"]].weights:
+        weights = ", ".join(f"{words} {_leaf(loss, path):.3g}" for words, path in named)
         lines.append(f"- Loss: {weights}; groups by {model['groups']['method']}.")
     lines.append(f"- Trained on {_images(config)}; the full configuration is in")
     lines.append("  `config.json`, key `experiment`.")
     return "\n".join(lines)
 
 
+def _leaf(section: Mapping[str, Any], path: str) -> Any:
+    value: Any = section
+    for key in path.split("."):
+        value = value[key]
+    return value
+
+
 def _encoder(model: Mapping[str, Any]) -> str:
-    if model["head"] == "linear":
-        return "a linear classifier, "
+    head = HEADS[model["head"]]
+    if not head.encodes:
+        return f"a {head.title}, "
     return f"latent dimension {model['latent_dim']}, dropout {model['dropout']:.3g}, "
 
 

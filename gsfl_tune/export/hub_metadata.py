@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.models.licences import UNKNOWN, licence
 
 # Identifiers that the hub knows and that weights of backbones have; any other is `other` with a
@@ -81,12 +82,12 @@ def _licence(backbone: str, weights: str, chosen: str | None) -> dict[str, Any]:
 
 def _tags(description: Mapping[str, Any]) -> list[str]:
     export = description.get("export", {})
-    head = description["experiment"]["model"]["head"]
+    tag = HEADS[description["experiment"]["model"]["head"]].tag
     return [
         "image-classification",
         "fine-grained-classification",
         "gsfl-tune",
-        *(["gsfl-net"] if head == "gsfl" and description.get("model") == "winner" else []),
+        *([tag] if tag and description.get("model") == "winner" else []),
         "timm",
         export.get("format", "safetensors").replace("torch-export", "torch.export"),
     ]

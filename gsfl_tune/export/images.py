@@ -73,7 +73,7 @@ class RunImages:
 
     @property
     def validation(self) -> np.ndarray:
-        """Positions of the validation images in the pool."""
+        """Returns the positions of the validation images in the pool."""
         return self.dataset.validation_index
 
     def calibration(self, count: int, *, inside: bool, batch: int = 8) -> Iterator[Tensor]:

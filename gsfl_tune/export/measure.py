@@ -12,6 +12,7 @@ import numpy as np
 import torch
 
 from gsfl_tune.activity import activity
+from gsfl_tune.experiment.units import megabytes
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.runtimes import Runtime
 from gsfl_tune.training.timing import Timing, measure_time
@@ -173,7 +174,7 @@ def cells(rows: Sequence[Measurement]) -> list[tuple[str, ...]]:
             f"{100 * row.validation:.1f} %",
             f"{100 * row.test:.1f} %",
             "-" if row.nll is None else f"{row.nll:.3f}",
-            f"{row.bytes / 1e6:.1f} MB",
+            megabytes(row.bytes),
             *(each.text for each in row.latency),
         )
         for row in rows

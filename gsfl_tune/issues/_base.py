@@ -68,7 +68,7 @@ class Images:
 
     @property
     def paths(self) -> list[str]:
-        """Paths of all images."""
+        """Lists the paths of all images."""
         return [path for images, _ in self.parts for path in images.paths]
 
     @property

@@ -1,6 +1,6 @@
 """The loss: cross-entropy and terms, one file each."""
 
-from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
+from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start, Weighted
 from gsfl_tune.losses.added import added_term, term_problem
 from gsfl_tune.losses.attributes import Attributes
 from gsfl_tune.losses.causality import Causality
@@ -12,12 +12,13 @@ from gsfl_tune.losses.fsdg import (
     Decorrelation,
     GranularityCalibration,
     Specificity,
+    fsdg_terms,
 )
 from gsfl_tune.losses.group_reversal import GroupReversal
-from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
+from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter, gsfl_terms
 from gsfl_tune.losses.independence import Independence
 from gsfl_tune.losses.isda import Isda
-from gsfl_tune.losses.loss import Loss, LossTerms, Weighted, fsdg_terms, gsfl_terms
+from gsfl_tune.losses.loss import Loss, LossTerms
 from gsfl_tune.losses.metric_learning import MetricLearning, metric_learning_problem
 from gsfl_tune.losses.pairwise_confusion import PairwiseConfusion
 from gsfl_tune.losses.shared_variance import SharedVariance

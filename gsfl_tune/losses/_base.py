@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,9 +21,7 @@ class Sizes:
         groups: (C,) int64 group of every class; None with a head that needs none.
         layers: Channels of the maps behind the trained blocks, the last block first, for methods
             of training that read them; empty for others and without a finetune stage.
-        restituted_channels: Channels of the map whose style is normalised and restituted; 0 without
-            that.
-        attribute_count: A of the images' attributes; 0 unless a term learns them.
+        extras: Columns of each of `LossInput.extras` that this training has.
     """
 
     feature_dim: int
@@ -30,8 +29,7 @@ class Sizes:
     class_count: int
     groups: Tensor | None = None
     layers: tuple[int, ...] = ()
-    attribute_count: int = 0
-    restituted_channels: int = 0
+    extras: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -67,10 +65,9 @@ class LossInput:
             the configuration.
         progress: Share of the training that is done, 0 to 1.
         gsfl: Values of a GSFL head; None with a plain head.
-        teacher: (B, C) class scores of a teacher, without gradient; None without one.
-        attributes: (B, A) attributes, 0 to 1, NaN for unknown ones; None without them.
-        restituted: Means over positions (B, C') of a map with normalised style, with what was given
-            back, and with what was not; None without that, and in the head stage.
+        extras: What else is known of the images, by name; a term reads what it needs. The names are
+            those of whoever provides the values: the targets of the batch (``teacher``,
+            ``attributes``), or the last pass through the model (``restituted``).
     """
 
     features: Tensor
@@ -81,9 +78,7 @@ class LossInput:
     cross_entropy: Callable[[Tensor], Tensor]
     progress: float = 0.0
     gsfl: Shared | None = None
-    teacher: Tensor | None = None
-    attributes: Tensor | None = None
-    restituted: tuple[Tensor, Tensor, Tensor] | None = None
+    extras: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def shared(self) -> Tensor:
@@ -161,6 +156,32 @@ class LossTerm(nn.Module):
 
     def after_step(self) -> None:
         """Updates the state with the stored values, and clears them."""
+
+    def offers(self, labels: Tensor) -> Mapping[str, Tensor]:
+        """Returns what other terms read of this one's state, for a batch with these labels.
+
+        Args:
+            labels: (B,) classes.
+
+        Returns:
+            Fields of `Shared` by name: all but those that come from the head.
+        """
+        return {}
+
+    def load_earlier(self, state: Mapping[str, Any]) -> None:
+        """Restores from a checkpoint of a version that kept no states of terms.
+
+        Args:
+            state: The checkpoint. Terms that are younger than such checkpoints ignore it.
+        """
+
+
+@dataclass(frozen=True)
+class Weighted:
+    """Holds a term and its weight; with weight 0 it is recorded but not trained on."""
+
+    weight: float
+    term: LossTerm
 
 
 def squared(a: Tensor, b: Tensor) -> Tensor:

@@ -12,6 +12,9 @@ from torch.nn import functional
 
 from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
+ATTRIBUTES = "attributes"
+"""Name of the extra with attributes (B, A), 0 to 1, NaN for unknown ones."""
+
 
 class Attributes(LossTerm):
     """Averages the binary cross-entropy of known attributes over them, then over the images.
@@ -29,16 +32,18 @@ class Attributes(LossTerm):
         Raises:
             ValueError: If there are no attributes.
         """
-        if not sizes.attribute_count:
+        count = sizes.extras.get(ATTRIBUTES, 0)
+        if not count:
             raise ValueError("the term of attributes needs images with attributes")
-        self.layer = nn.Linear(sizes.latent_dim, sizes.attribute_count)
+        self.layer = nn.Linear(sizes.latent_dim, count)
 
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
         scores: Tensor = self.layer(batch.discriminative)
-        if batch.attributes is None:  # inputs that are no images, to test the memory
+        attributes: Tensor | None = batch.extras.get(ATTRIBUTES)
+        if attributes is None:  # inputs that are not images, to test the memory
             return 0 * scores.sum()
-        known = batch.attributes.isfinite()
-        wanted = batch.attributes.nan_to_num().to(scores.dtype)
+        known = attributes.isfinite()
+        wanted = attributes.nan_to_num().to(scores.dtype)
         each = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
         return ((each * known).sum(1) / known.sum(1).clamp(min=1)).mean()

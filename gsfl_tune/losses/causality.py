@@ -12,9 +12,13 @@ from torch.nn import functional as F
 
 from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
 
+RESTITUTED = "restituted"
+"""Name of the extra with three means over positions (B, C') of a map: with normalised style, with
+what was given back, and with what was not. It is absent in the head stage."""
+
 
 class Causality(LossTerm):
-    """Compares the entropies H of predictions from the parts of `LossInput.restituted`.
+    """Compares the entropies H of predictions from the three parts of `RESTITUTED`.
 
     A linear classifier of its own reads the means f, f+ and f- of F~, F~+ and F~-. The term is
     ``softplus(H(f+) - H(f)) + softplus(H(f) - H(f-))``, plus the cross-entropy of f+, from which
@@ -25,14 +29,15 @@ class Causality(LossTerm):
 
     def build(self, sizes: Sizes) -> None:
         """Makes the classifier."""
-        channels = sizes.restituted_channels
+        channels = sizes.extras.get(RESTITUTED, 0)
         self.classifier = nn.Linear(channels, sizes.class_count) if channels else None
 
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
-        if batch.restituted is None or self.classifier is None:
+        parts: tuple[Tensor, Tensor, Tensor] | None = batch.extras.get(RESTITUTED)
+        if parts is None or self.classifier is None:
             return batch.logits.new_zeros(())
-        plain, given, other = (self.classifier(part) for part in batch.restituted)
+        plain, given, other = (self.classifier(part) for part in parts)
         sure, unsure = _entropy(given) - _entropy(plain), _entropy(plain) - _entropy(other)
         compared = F.softplus(sure) + F.softplus(unsure)
         return compared.mean() + batch.cross_entropy(given)

@@ -13,6 +13,9 @@ from torch.nn import functional
 
 from gsfl_tune.losses._base import LossInput, LossTerm
 
+TEACHER = "teacher"
+"""Name of the extra with the teacher's class scores (B, C), without gradient."""
+
 
 class Distill(LossTerm):
     """Computes T^2 KL(softmax(t / T) || softmax(z / T)) of teacher's scores t and student's z.
@@ -38,14 +41,15 @@ class Distill(LossTerm):
         Raises:
             ValueError: If there is no teacher.
         """
-        if batch.teacher is None:
+        found: Tensor | None = batch.extras.get(TEACHER)
+        if found is None:
             raise ValueError("distillation needs a teacher: training.teacher names its bundle")
-        teacher, student = batch.teacher.to(batch.logits.dtype), batch.logits
+        teacher, student = found.to(batch.logits.dtype), batch.logits
         if self.standardize:
             teacher, student = _standardised(teacher), _standardised(student)
         wanted = functional.log_softmax(teacher / self.temperature, dim=1)
-        found = functional.log_softmax(student / self.temperature, dim=1)
-        divergence = functional.kl_div(found, wanted, reduction="batchmean", log_target=True)
+        learnt = functional.log_softmax(student / self.temperature, dim=1)
+        divergence = functional.kl_div(learnt, wanted, reduction="batchmean", log_target=True)
         return self.temperature**2 * divergence
 
 

@@ -13,13 +13,15 @@ decorrelation trains and no prediction needs. The coarse granularity are groups 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import combinations
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsfl_tune.losses._base import LossInput, LossTerm, Sizes
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes, Weighted
 
 _TINY = 1e-12
 
@@ -121,6 +123,47 @@ class GranularityCalibration(LossTerm):
         fine = batch.logits.softmax(dim=1) @ self.members.to(batch.logits.dtype)
         apart = coarse.exp() * (coarse - fine.clamp(min=_TINY).log())
         return F.nll_loss(coarse, _groups(self)[batch.labels]) + apart.sum(dim=1).mean()
+
+
+def fsdg_terms(
+    *,
+    decorrelation: float,
+    consistency: float,
+    specificity: float,
+    calibration: float,
+    feature_scale: float = 1.0,
+) -> dict[str, Weighted]:
+    """Creates the terms of a head of common, specific and confounding parts.
+
+    Args:
+        decorrelation: Weight of the decorrelation of the three parts.
+        consistency: Weight of the consistency of common parts in a group.
+        specificity: Weight of the distinctiveness of specific parts in a group.
+        calibration: Weight of the agreement of predictions of groups and of classes.
+        feature_scale: Scale of the features that the encoders see.
+    """
+    return {
+        "fsdg_decorrelation": Weighted(decorrelation, Decorrelation(feature_scale)),
+        "fsdg_consistency": Weighted(consistency, Consistency()),
+        "fsdg_specificity": Weighted(specificity, Specificity()),
+        "fsdg_calibration": Weighted(calibration, GranularityCalibration()),
+    }
+
+
+def head_terms(loss: Mapping[str, Any], feature_scale: float) -> dict[str, Weighted]:
+    """Creates the terms of such a head from the section ``loss``.
+
+    Args:
+        loss: The section.
+        feature_scale: Scale of the features that the encoders see.
+    """
+    return fsdg_terms(**loss["fsdg"], feature_scale=feature_scale)
+
+
+def count_parameters(feature_dim: int, latent_dim: int, groups: int) -> int:
+    """Counts the parameters of the encoder of confounding parts and of the classifier of groups."""
+    size = latent_dim // 2
+    return feature_dim * size + size + size * size + size + groups * (size + 1)
 
 
 def _keep_groups(term: LossTerm, sizes: Sizes) -> None:

@@ -6,11 +6,12 @@ sums, and each sample uses its own group centre.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from torch import Tensor
 
-from gsfl_tune.losses._base import LossInput, LossTerm, Sizes, Start, squared
+from gsfl_tune.losses._base import LossInput, LossTerm, Sizes, Start, Weighted, squared
 from gsfl_tune.losses.center import Center
 from gsfl_tune.losses.centers import ClassCenters
 
@@ -63,6 +64,19 @@ class ClassCenter(Center):
         if self.init == "class_mean":
             self.centers.init_class_means(*start.parts())
 
+    def offers(self, labels: Tensor) -> Mapping[str, Tensor]:
+        """Returns groups of the labels, the centres, and the means of the groups' centres."""
+        centers = self.centers
+        return {
+            "groups": centers.groups[labels],
+            "class_centers": centers.centers,
+            "group_means": centers.group_means(),
+        }
+
+    def load_earlier(self, state: Mapping[str, Any]) -> None:
+        """Restores the centres, which had an entry of their own in such checkpoints."""
+        self.centers.load_state_dict(state["centers"])
+
 
 class SharedCenter(LossTerm):
     """Computes |s - m_g|^2 of the shared part and the mean of its group's class centres."""
@@ -70,3 +84,46 @@ class SharedCenter(LossTerm):
     def forward(self, batch: LossInput) -> Tensor:
         """Computes the term."""
         return squared(batch.shared, batch.group_means[batch.groups])
+
+
+def gsfl_terms(
+    *,
+    reconstruction: float,
+    class_center: float,
+    shared_center: float,
+    center_rate: float,
+    center_init: Literal["zeros", "class_mean"] = "zeros",
+    target: Literal["keep", "detach"] = "keep",
+) -> dict[str, Weighted]:
+    """Creates the terms of a GSFL head.
+
+    Args:
+        reconstruction: w_r.
+        class_center: w_c.
+        shared_center: w_s.
+        center_rate: Rate of the update of the class centres.
+        center_init: Initial centres, see `ClassCenter`.
+        target: Gradient of the target, see `Reconstruction`.
+    """
+    return {
+        "reconstruction": Weighted(reconstruction, Reconstruction(target)),
+        "class_center": Weighted(class_center, ClassCenter(center_rate, center_init)),
+        "shared_center": Weighted(shared_center, SharedCenter()),
+    }
+
+
+def head_terms(loss: Mapping[str, Any], feature_scale: float) -> dict[str, Weighted]:
+    """Creates the terms of a GSFL head from the section ``loss``.
+
+    Args:
+        loss: The section.
+        feature_scale: Scale of the features that the encoders see; no term needs it.
+    """
+    return gsfl_terms(
+        reconstruction=loss["reconstruction"],
+        class_center=loss["class_center"],
+        shared_center=loss["shared_center"],
+        center_rate=loss["center_rate"],
+        center_init=loss["center_init"],
+        target=loss["reconstruction_target"],
+    )

@@ -4,27 +4,21 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from types import MappingProxyType
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start
-from gsfl_tune.losses.centers import ClassCenters
+from gsfl_tune.losses._base import LossInput, LossTerm, Shared, Sizes, Start, Weighted
 from gsfl_tune.losses.cross_entropy import cross_entropy_each
-from gsfl_tune.losses.fsdg import (
-    Consistency,
-    Decorrelation,
-    GranularityCalibration,
-    Specificity,
-)
-from gsfl_tune.losses.gsfl import ClassCenter, Reconstruction, SharedCenter
 from gsfl_tune.plugins import PluginError
+
+T = TypeVar("T", bound=LossTerm)
 
 
 class Output(Protocol):
@@ -89,65 +83,6 @@ class LossTerms(NamedTuple):
         return {name: value.detach() for name, value in named.items()}
 
 
-@dataclass(frozen=True)
-class Weighted:
-    """Holds a term and its weight; with weight 0 it is recorded but not trained on."""
-
-    weight: float
-    term: LossTerm
-
-
-def gsfl_terms(
-    *,
-    reconstruction: float,
-    class_center: float,
-    shared_center: float,
-    center_rate: float,
-    center_init: Literal["zeros", "class_mean"] = "zeros",
-    target: Literal["keep", "detach"] = "keep",
-) -> dict[str, Weighted]:
-    """Creates the terms of a GSFL head.
-
-    Args:
-        reconstruction: w_r.
-        class_center: w_c.
-        shared_center: w_s.
-        center_rate: Rate of the update of the class centres.
-        center_init: Initial centres, see `ClassCenter`.
-        target: Gradient of the target, see `Reconstruction`.
-    """
-    return {
-        "reconstruction": Weighted(reconstruction, Reconstruction(target)),
-        "class_center": Weighted(class_center, ClassCenter(center_rate, center_init)),
-        "shared_center": Weighted(shared_center, SharedCenter()),
-    }
-
-
-def fsdg_terms(
-    *,
-    decorrelation: float,
-    consistency: float,
-    specificity: float,
-    calibration: float,
-    feature_scale: float = 1.0,
-) -> dict[str, Weighted]:
-    """Creates the terms of a head of common, specific and confounding parts.
-
-    Args:
-        decorrelation: Weight of the decorrelation of the three parts.
-        consistency: Weight of the consistency of common parts in a group.
-        specificity: Weight of the distinctiveness of specific parts in a group.
-        calibration: Weight of the agreement of predictions of groups and of classes.
-        feature_scale: Scale of the features that the encoders see.
-    """
-    return {
-        "fsdg_decorrelation": Weighted(decorrelation, Decorrelation(feature_scale)),
-        "fsdg_consistency": Weighted(consistency, Consistency()),
-        "fsdg_specificity": Weighted(specificity, Specificity()),
-        "fsdg_calibration": Weighted(calibration, GranularityCalibration()),
-    }
-
-
 class Loss(nn.Module):
     """Computes cross-entropy plus the weighted sum of terms, in float32 even under autocast.
 
@@ -198,11 +133,9 @@ class Loss(nn.Module):
                 torch.manual_seed(int(state) & (2**63 - 1))
             term.build(sizes)
 
-    @property
-    def centers(self) -> ClassCenters | None:
-        """Returns the class centres of a GSFL head; None with a plain one."""
-        term = self.terms.get("class_center")
-        return term.centers if isinstance(term, ClassCenter) else None
+    def find(self, kind: type[T]) -> T | None:
+        """Returns the first term of a class, None without one."""
+        return next((term for term in self.terms.values() if isinstance(term, kind)), None)
 
     def forward(
         self,
@@ -214,9 +147,7 @@ class Loss(nn.Module):
         progress: float = 0.0,
         soft: Tensor | None = None,
         weights: Tensor | None = None,
-        teacher: Tensor | None = None,
-        attributes: Tensor | None = None,
-        restituted: tuple[Tensor, Tensor, Tensor] | None = None,
+        extras: Mapping[str, Any] = MappingProxyType({}),
     ) -> LossTerms:
         """Computes the loss of a batch.
 
@@ -228,16 +159,13 @@ class Loss(nn.Module):
             progress: Share of the training that is done.
             soft: (B, C) probabilities that the cross-entropy takes in place of labels.
             weights: (B,) weight of each image in the cross-entropy.
-            teacher: (B, C) class scores of a teacher.
-            attributes: (B, A) attributes of the images.
-            restituted: See `LossInput.restituted`.
+            extras: What else is known of the images, see `LossInput.extras`.
 
         Raises:
             PluginError: If a term gives no scalar.
         """
         cross = partial(self.cross_entropy, y=y, soft=soft, weights=weights)
-        batch = self._batch(output, f, y, classifier, progress, cross)
-        batch = replace(batch, teacher=teacher, attributes=attributes, restituted=restituted)
+        batch = replace(self._batch(output, f, y, classifier, progress, cross), extras=extras)
         cross_entropy = batch.cross_entropy(batch.logits)
         total, values = cross_entropy, {}
         for name, term in self.terms.items():
@@ -295,6 +223,11 @@ class Loss(nn.Module):
         for term in self.terms.values():
             term.after_step()
 
+    def load_earlier(self, state: Mapping[str, Any]) -> None:
+        """Restores terms from a checkpoint of a version that kept no states of terms."""
+        for term in self.terms.values():
+            term.load_earlier(state)
+
     def _batch(
         self,
         output: Output,
@@ -304,15 +237,15 @@ class Loss(nn.Module):
         progress: float,
         cross_entropy: Callable[[Tensor], Tensor],
     ) -> LossInput:
-        centers, gsfl = self.centers, None
-        if output.shared is not None and output.reconstruction is not None and centers is not None:
-            gsfl = Shared(
-                shared=_full(output.shared),
-                reconstruction=_full(output.reconstruction) / self.feature_scale,
-                groups=centers.groups[y],
-                class_centers=centers.centers,
-                group_means=centers.group_means(),
-            )
+        gsfl = None
+        if output.shared is not None and output.reconstruction is not None:
+            offered = [term.offers(y) for term in self.terms.values()]
+            if any(offered):
+                gsfl = Shared(
+                    shared=_full(output.shared),
+                    reconstruction=_full(output.reconstruction) / self.feature_scale,
+                    **{name: value for each in offered for name, value in each.items()},
+                )
         return LossInput(
             features=_full(f),
             discriminative=_full(output.discriminative),

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import numpy as np
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -122,6 +123,8 @@ class Method(nn.Module):
             CutMix, and without a teacher, who would see them before the method changes them.
         unlabelled: Images of ``data.unlabelled`` for each labelled one in batches of the finetune
             stage; `Batch.unlabelled` holds their views.
+        loss_follows_pass: Whether each loss is that of the pass just before it. What a pass leaves
+            for terms of the loss (``training.finetune.snr``) is then of the right images.
     """
 
     views: ClassVar[int] = 1
@@ -133,6 +136,7 @@ class Method(nn.Module):
     needs_images: ClassVar[bool] = False
     unmixed: ClassVar[bool] = False
     unlabelled: int = 0
+    loss_follows_pass: ClassVar[bool] = False
 
     def build(self, sizes: Sizes) -> None:
         """Makes the buffers and parameters that depend on sizes."""
@@ -160,6 +164,19 @@ class Method(nn.Module):
             passes: Through the model that is validated.
         """
         return passes.infer(passes.features(inputs))
+
+    def epoch_metrics(self, logits: np.ndarray, labels: np.ndarray) -> Mapping[str, float]:
+        """Computes further numbers after an epoch; records show them as ``method/NAME``.
+
+        Args:
+            logits: (N, C) predicted scores of the validation images. Not to be changed.
+            labels: (N,) their classes.
+
+        Returns:
+            Numbers by name, of these predictions or of the state. Those that are not finite are not
+            recorded.
+        """
+        return {}
 
     def sums(self) -> list[Tensor]:
         """Returns what was noted since the last step: float32 tensors that ranks add up."""

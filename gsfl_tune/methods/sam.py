@@ -33,6 +33,7 @@ class Sam(Method):
 
     head_passes = 2
     feature_passes = 2
+    loss_follows_pass = True
 
     def __init__(self, rho: float) -> None:
         super().__init__()

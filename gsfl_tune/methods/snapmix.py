@@ -25,7 +25,7 @@ _DRAWS = 8
 
 @dataclass(frozen=True)
 class Boxes:
-    """Rectangles of images, in pixels.
+    """Holds a rectangle of each image, in pixels.
 
     Attributes:
         top: (B,) int64.

@@ -17,13 +17,14 @@ from gsfl_tune.models.drop_path import drop_path_problem, seed_drop_paths
 from gsfl_tune.models.ensemble import Ensemble, member_states
 from gsfl_tune.models.heads import (
     CLASSIFIER,
+    HEAD_CLASSES,
+    INFERENCE_HEADS,
     GsflHead,
-    HeadKind,
     HeadOutput,
     LinearHead,
     PlainHead,
-    confounding_parameters,
     create_head,
+    head_class,
     head_parameters,
 )
 from gsfl_tune.models.layers import Layer, layers_of
@@ -69,6 +70,8 @@ from gsfl_tune.models.weights import (
 __all__ = [
     "ADAPTERS",
     "CLASSIFIER",
+    "HEAD_CLASSES",
+    "INFERENCE_HEADS",
     "PACKAGES",
     "POOLINGS",
     "Backbone",
@@ -77,7 +80,6 @@ __all__ = [
     "CannotCut",
     "Ensemble",
     "GsflHead",
-    "HeadKind",
     "HeadOutput",
     "Layer",
     "Licence",
@@ -97,7 +99,6 @@ __all__ = [
     "adapters_problem",
     "backbone_problem",
     "boundary_shape",
-    "confounding_parameters",
     "create_backbone",
     "create_head",
     "create_pooling",
@@ -105,6 +106,7 @@ __all__ = [
     "fit_projection",
     "gives_map",
     "has_batch_norms",
+    "head_class",
     "head_parameters",
     "installed_packages",
     "layers_of",

@@ -252,7 +252,7 @@ class Backbone(nn.Module):
         self.train(self.training)
 
     def undecayed(self) -> list[nn.Parameter]:
-        """Lists tensors of several dimensions that are no weights: lengths that DoRA trains."""
+        """Lists tensors of several dimensions that are not weights: lengths that DoRA trains."""
         return magnitudes(self.model)
 
     def drop_paths(self, rate: float) -> None:
@@ -271,7 +271,7 @@ class Backbone(nn.Module):
             image_size: Side of the images in pixels.
 
         Raises:
-            BackboneError: If what enters these blocks is no map.
+            BackboneError: If what enters these blocks is not a map.
         """
         blocks = self._facts.block_names
         trained = sum(self._whole.issuperset(names) for names in blocks)
@@ -293,7 +293,7 @@ class Backbone(nn.Module):
             image_size: Side of the images in pixels.
 
         Raises:
-            BackboneError: If what enters these blocks is no map.
+            BackboneError: If what enters these blocks is not a map.
         """
         if problem := restitution_problem(self.name, blocks, image_size, self.reads):
             raise BackboneError(problem)

@@ -13,20 +13,14 @@ import logging
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Literal, Self, cast
+from typing import Any, Self, cast
 
 import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._fused import FusedConv, Link, Trace
+from gsfl_tune.models.frozen_forward import TOLERANCE, Precision
 from gsfl_tune.models.grouped_convs import restore_grouped_convs
-
-Precision = Literal["fp32", "bf16"]
-
-# Largest distance between the map and that of the original module, relative to the length of the
-# latter, per image. Measured with trained weights: 5e-6 and 0.07. Pooled unit features are closer,
-# and wrong results are much farther off.
-TOLERANCE: dict[Precision, float] = {"fp32": 5e-5, "bf16": 0.15}
 
 # Bytes of the largest activation of one part of a batch. The C library returns memory blocks of
 # more than 32 MB to the system at once, so every layer would wait for fresh pages.
@@ -37,7 +31,7 @@ _SMALLEST_PART = 4
 _log = logging.getLogger(__name__)
 
 
-class FrozenForward(nn.Module):
+class FusedForward(nn.Module):
     """Runs a fast copy of a frozen module; made by `frozen_forward`.
 
     Gradients do not flow through it. On the CPU it splits a batch into parts, one for each of
@@ -106,7 +100,7 @@ class FrozenForward(nn.Module):
 
 def frozen_forward(
     module: nn.Module, input_shape: Sequence[int] = (3, 64, 64), *, precision: Precision = "fp32"
-) -> FrozenForward:
+) -> FusedForward:
     """Makes a fast copy of a frozen module: the same output up to rounding, about 5e-6 of its size.
 
     The original module is not changed, and its later changes do not reach the copy. A module that
@@ -141,12 +135,12 @@ def has_bf16_units() -> bool:
     return any(supported() for name in names if (supported := getattr(torch.cpu, name, None)))
 
 
-def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenForward:
+def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FusedForward:
     """Returns the fastest copy that agrees with a module on the CPU."""
     try:
         expected, trace = _traced(plain, example)
     except Exception:  # models raise any error on unexpected input
-        return FrozenForward(plain, 0, 0, torch.float32)
+        return FusedForward(plain, 0, 0, torch.float32)
     image_bytes = trace.largest // len(example)
     fast, fused = plain, 0
     for onednn in (True, False) if torch.backends.mkldnn.is_available() else (False,):
@@ -157,8 +151,8 @@ def _fastest(plain: nn.Module, example: Tensor, precision: Precision) -> FrozenF
     if precision == "bf16":
         lower = copy.deepcopy(fast).to(torch.bfloat16)
         if _agrees(lower, example, expected, precision):
-            return FrozenForward(lower, fused, image_bytes // 2, torch.bfloat16)
-    return FrozenForward(fast, fused, image_bytes, torch.float32)
+            return FusedForward(lower, fused, image_bytes // 2, torch.bfloat16)
+    return FusedForward(fast, fused, image_bytes, torch.float32)
 
 
 def _fused(model: nn.Module, links: Sequence[Link], onednn: bool) -> tuple[nn.Module, int]:

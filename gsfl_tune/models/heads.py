@@ -6,13 +6,13 @@ Classification", arXiv 2004.01817.
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import ClassVar, Literal, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from gsfl_tune.models.dropout import Dropout
 
-HeadKind = Literal["gsfl", "plain", "linear", "fsdg"]
+Decoder = Literal["linear", "sigmoid"]
 INFERENCE_PARTS = ("discriminative", "classifier")
 # Tensors of a network in which its logits are linear.
 CLASSIFIER = ("head.classifier.weight", "head.classifier.bias")
@@ -51,11 +51,17 @@ class PlainHead(nn.Module):
     Args:
         feature_dim: Size D of a feature.
         class_count: Number of classes C.
-        latent_dim: Size H of the discriminative part.
         latent_dim: H, size of the discriminative part.
         dropout: Rate of both dropouts of the encoder.
         feature_scale: The encoder sees feature_scale * f.
+
+    Attributes:
+        architecture: Name, in bundles, of what is left of it for inference; see `INFERENCE_HEADS`.
+        encodes: Whether it has an encoder, with a latent size and dropout of its own.
     """
+
+    architecture: ClassVar[str] = "encoder"
+    encodes: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -73,6 +79,36 @@ class PlainHead(nn.Module):
         self.feature_scale = feature_scale
         self.discriminative = encoder(feature_dim, latent_dim, dropout)
         self.classifier = nn.Linear(latent_dim, class_count)
+
+    @classmethod
+    def create(
+        cls,
+        feature_dim: int,
+        class_count: int,
+        *,
+        latent_dim: int,
+        dropout: float,
+        feature_scale: float,
+        decoder: Decoder,
+    ) -> Self:
+        """Creates the head from all settings of a model; it uses only those that it needs."""
+        return cls(
+            feature_dim,
+            class_count,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            feature_scale=feature_scale,
+        )
+
+    @staticmethod
+    def count_parameters(feature_dim: int, latent_dim: int, class_count: int) -> int:
+        """Counts its parameters (weights and biases)."""
+        return _encoder_size(feature_dim, latent_dim) + latent_dim * class_count + class_count
+
+    @staticmethod
+    def latent_size(feature_dim: int, latent_dim: int) -> int:
+        """Returns the size H of its discriminative part for a setting of it."""
+        return latent_dim
 
     def forward(self, f: Tensor) -> HeadOutput:
         """Runs the head on unit features f (B, D)."""
@@ -110,7 +146,7 @@ class GsflHead(PlainHead):
         latent_dim: int,
         dropout: float,
         feature_scale: float,
-        decoder: Literal["linear", "sigmoid"] = "linear",
+        decoder: Decoder = "linear",
     ) -> None:
         super().__init__(
             feature_dim,
@@ -127,6 +163,34 @@ class GsflHead(PlainHead):
         )
         if decoder == "sigmoid":
             self.decoder.append(nn.Sigmoid())
+
+    @classmethod
+    def create(
+        cls,
+        feature_dim: int,
+        class_count: int,
+        *,
+        latent_dim: int,
+        dropout: float,
+        feature_scale: float,
+        decoder: Decoder,
+    ) -> Self:
+        """Creates the head from all settings of a model."""
+        return cls(
+            feature_dim,
+            class_count,
+            latent_dim=latent_dim,
+            dropout=dropout,
+            feature_scale=feature_scale,
+            decoder=decoder,
+        )
+
+    @staticmethod
+    def count_parameters(feature_dim: int, latent_dim: int, class_count: int) -> int:
+        """Counts its parameters (weights and biases)."""
+        d, h = feature_dim, latent_dim
+        plain = PlainHead.count_parameters(d, h, class_count)
+        return plain + _encoder_size(d, h) + h * h + h + h * d + d
 
     def forward(self, f: Tensor) -> HeadOutput:
         """Runs the head on unit features f (B, D)."""
@@ -147,6 +211,9 @@ class LinearHead(PlainHead):
         feature_scale: The classifier sees feature_scale * f.
     """
 
+    architecture = "linear"
+    encodes = False
+
     def __init__(self, feature_dim: int, class_count: int, *, feature_scale: float = 1.0) -> None:
         super().__init__(
             feature_dim, class_count, latent_dim=1, dropout=0.0, feature_scale=feature_scale
@@ -155,57 +222,86 @@ class LinearHead(PlainHead):
         self.discriminative = nn.Sequential()
         self.classifier = nn.Linear(feature_dim, class_count)
 
+    @classmethod
+    def create(
+        cls,
+        feature_dim: int,
+        class_count: int,
+        *,
+        latent_dim: int,
+        dropout: float,
+        feature_scale: float,
+        decoder: Decoder,
+    ) -> Self:
+        """Creates the head from all settings of a model; it uses the feature scale alone."""
+        return cls(feature_dim, class_count, feature_scale=feature_scale)
+
+    @staticmethod
+    def count_parameters(feature_dim: int, latent_dim: int, class_count: int) -> int:
+        """Counts its parameters (weights and biases)."""
+        return feature_dim * class_count + class_count
+
+    @staticmethod
+    def latent_size(feature_dim: int, latent_dim: int) -> int:
+        """Returns D: its discriminative part is the feature."""
+        return feature_dim
+
+
+# The class of each ``model.head``; what else differs is in `gsfl_tune.experiment.heads`.
+HEAD_CLASSES: dict[str, type[PlainHead]] = {
+    "gsfl": GsflHead,
+    "plain": PlainHead,
+    "linear": LinearHead,
+    "fsdg": PlainHead,  # differs by its terms of the loss
+}
+
+# What is left of heads for inference, by the name in bundles.
+INFERENCE_HEADS: dict[str, type[PlainHead]] = {
+    each.architecture: each for each in (PlainHead, LinearHead)
+}
+
 
 def create_head(
-    kind: HeadKind,
+    kind: str,
     feature_dim: int,
     class_count: int,
     *,
     latent_dim: int,
     dropout: float,
     feature_scale: float,
-    decoder: Literal["linear", "sigmoid"] = "linear",
+    decoder: Decoder = "linear",
 ) -> PlainHead:
     """Creates the head that ``model.head`` names; each head uses only the settings it needs.
 
     Raises:
         ValueError: If there is no such head.
     """
-    if kind == "gsfl":
-        return GsflHead(
-            feature_dim,
-            class_count,
-            latent_dim=latent_dim,
-            dropout=dropout,
-            feature_scale=feature_scale,
-            decoder=decoder,
-        )
-    if kind in ("plain", "fsdg"):  # the latter differs by its loss
-        return PlainHead(
-            feature_dim,
-            class_count,
-            latent_dim=latent_dim,
-            dropout=dropout,
-            feature_scale=feature_scale,
-        )
-    if kind == "linear":
-        return LinearHead(feature_dim, class_count, feature_scale=feature_scale)
-    raise ValueError(f"head is {kind!r}, allowed are gsfl, plain, linear and fsdg")
+    return head_class(kind).create(
+        feature_dim,
+        class_count,
+        latent_dim=latent_dim,
+        dropout=dropout,
+        feature_scale=feature_scale,
+        decoder=decoder,
+    )
 
 
-def head_parameters(kind: HeadKind, feature_dim: int, latent_dim: int, class_count: int) -> int:
+def head_class(kind: str) -> type[PlainHead]:
+    """Finds the class of a head.
+
+    Raises:
+        ValueError: If there is no such head.
+    """
+    if kind not in HEAD_CLASSES:
+        *others, last = HEAD_CLASSES
+        raise ValueError(f"head is {kind!r}, allowed are {', '.join(others)} and {last}")
+    return HEAD_CLASSES[kind]
+
+
+def head_parameters(kind: str, feature_dim: int, latent_dim: int, class_count: int) -> int:
     """Counts the parameters of a head (weights and biases)."""
-    d, h = feature_dim, latent_dim
-    if kind == "linear":
-        return d * class_count + class_count
-    encoder = d * h + h + h * h + h
-    classifier = h * class_count + class_count
-    if kind in ("plain", "fsdg"):
-        return encoder + classifier
-    return 2 * encoder + classifier + h * h + h + h * d + d
+    return head_class(kind).count_parameters(feature_dim, latent_dim, class_count)
 
 
-def confounding_parameters(feature_dim: int, latent_dim: int) -> int:
-    """Counts the parameters of the encoder of confounding parts, which a loss term has."""
-    size = latent_dim // 2
-    return feature_dim * size + size + size * size + size
+def _encoder_size(feature_dim: int, latent_dim: int) -> int:
+    return feature_dim * latent_dim + latent_dim + latent_dim * latent_dim + latent_dim

@@ -10,13 +10,12 @@ statistics hold, change. Labels stay too.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models._boundary import CannotCut, boundary_of
+from gsfl_tune.models._entry import EntryModule
 from gsfl_tune.models._facts import BackboneError
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads
@@ -27,7 +26,7 @@ _ALPHA = 0.1
 _LEAST = 1e-6
 
 
-class MixStyle(nn.Module):
+class MixStyle(EntryModule):
     """Mixes the styles of maps in training; in eval mode it does nothing.
 
     Args:
@@ -63,10 +62,6 @@ class MixStyle(nn.Module):
         chance = self.random.random()
         order, kept = self.random.permutation(count), self.random.beta(_ALPHA, _ALPHA, count)
         return (order, kept) if chance < self.share else None
-
-    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Mixes what a module is called with: a forward pre-hook."""
-        return (self(inputs[0]), *inputs[1:])
 
 
 def put_mix_style(
@@ -173,4 +168,4 @@ def mix_style_problem(name: str, trained: int, image_size: int, reads: Reads = "
     return None if len(shape) == 3 else f"{name}: {_NO_MAP}"
 
 
-_NO_MAP = "what enters its blocks are no maps of channels, as those of convolutional networks"
+_NO_MAP = "what enters its blocks is not a map of channels, as in convolutional networks"

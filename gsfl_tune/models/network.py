@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -9,6 +11,7 @@ from gsfl_tune.models.backbones import Backbone
 from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
 from gsfl_tune.models.pooling import Pooling
 from gsfl_tune.models.projection import Projection
+from gsfl_tune.models.restitution import RESTITUTED
 
 # As in torch's `normalize`.
 _SHORTEST = 1e-12
@@ -77,6 +80,12 @@ class Network(nn.Module):
     def features(self, images: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width)."""
         return self.pool(self.backbone(images))
+
+    def extras(self) -> dict[str, Any]:
+        """Returns what the last pass that was trained adds to what terms of the loss read, once."""
+        module = self.backbone.restitution
+        parts = None if module is None else module.take()
+        return {} if parts is None else {RESTITUTED: parts}
 
     def forward(self, images: Tensor) -> HeadOutput:
         """Runs all parts on normalised images (B, 3, height, width)."""

@@ -1,4 +1,4 @@
-"""Frozen modules by OpenVINO's CPU plugin (extra ``cpu``): the same seam as `FrozenForward`."""
+"""Frozen modules by OpenVINO's CPU plugin (extra ``cpu``): a `FrozenForward`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gsfl_tune.models.frozen import TOLERANCE, Precision
+from gsfl_tune.models.frozen_forward import TOLERANCE, Precision
 
 # Images of one request: what a layer of a few images writes stays in the second-level cache.
 # Measured for Lite0, ResNet-50, ConvNeXt-T and ViT-S at 224 px, one stream a core.
@@ -91,7 +91,7 @@ class OpenvinoForward(nn.Module):
                 compiled = openvino.Core().compile_model(model, "CPU", settings)
                 queue = openvino.AsyncInferQueue(compiled, threads)
             except Exception as error:  # it has its own classes, and RuntimeError
-                raise EngineRefused(_first_line(error)) from error
+                raise EngineRefused(_reason(error)) from error
             # Those of another number of threads hold threads and memory.
             self._queues = {k: v for k, v in self._queues.items() if k[-1] == threads}
             self._queues[key] = queue
@@ -110,7 +110,7 @@ class OpenvinoForward(nn.Module):
                         self._module[0], example_input=example, input=[-1, *shape]
                     )
             except Exception as error:  # the tracer and every operation have their own classes
-                raise EngineRefused(_first_line(error)) from error
+                raise EngineRefused(_reason(error)) from error
         return self._models[shape]
 
 
@@ -168,6 +168,7 @@ def _run(queue: Any, values: np.ndarray, size: int) -> np.ndarray:
     return np.concatenate([found[start] for start in range(0, count, size)])
 
 
-def _first_line(error: BaseException) -> str:
+def _reason(error: BaseException) -> str:
+    """Returns the last line of a message: its first ones say where in the source it was raised."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[-1] if lines else type(error).__name__)[:200]

@@ -14,11 +14,12 @@ first see about what they know.
 
 from __future__ import annotations
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.models._entry import EntryModule
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, full_precision, no_autocast
 from gsfl_tune.models.mix_style import mix_style_problem, mixed_blocks
@@ -29,11 +30,14 @@ REDUCTION = 16
 _OPEN = 4.0
 _LEAST = 1e-5
 
+# Name under which terms of the loss read the parts.
+RESTITUTED = "restituted"
+
 Restituted = tuple[Tensor, Tensor, Tensor]
 """Means over positions (B, C) of F~, F~+ and F~-."""
 
 
-class Restitution(nn.Module):
+class Restitution(EntryModule):
     """Normalises the style of maps and gives back a part of it.
 
     Args:
@@ -81,10 +85,6 @@ class Restitution(nn.Module):
         """Returns the parts of the last pass that was trained, once."""
         parts, self._parts = self._parts, None
         return parts
-
-    def enter(self, module: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
-        """Changes what a module is called with: a forward pre-hook."""
-        return (self(inputs[0]), *inputs[1:])
 
 
 def restitution_channels(

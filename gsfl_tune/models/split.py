@@ -18,7 +18,8 @@ from gsfl_tune.models._facts import BackboneFacts, cut, read, to_map
 from gsfl_tune.models._probe import probe
 from gsfl_tune.models._reads import Reads, features_of, run
 from gsfl_tune.models.adapters import original_name
-from gsfl_tune.models.frozen import Precision, frozen_forward
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.streams import stream_names
 
 # Largest deviation of the suffix from the whole model, relative to the largest value of the map.
@@ -83,8 +84,8 @@ class SplitBackbone:
         return run_prefix(self._prefix, images, self._facts.reads)
 
     def frozen_prefix(
-        self, precision: Precision = "fp32", make: Callable[..., nn.Module] = frozen_forward
-    ) -> nn.Module:
+        self, precision: Precision = "fp32", make: Callable[..., FrozenForward] = frozen_forward
+    ) -> FrozenForward:
         """Makes a fast copy of the prefix, for weights that do not change.
 
         Args:

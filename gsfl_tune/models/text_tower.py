@@ -55,7 +55,7 @@ def embed_texts(texts: Sequence[str], name: str, weights: Path) -> np.ndarray:
             "of OpenAI's tokenizer, or embeddings in data.class_text"
         )
     if not weights.is_file():
-        raise TextTowerError(f"data.text_weights: {weights} is no file; nothing is downloaded")
+        raise TextTowerError(f"data.text_weights: {weights} is not a file; nothing is downloaded")
     try:
         model = clip.create_model(name, pretrained=str(weights), device="cpu").eval()
     except Exception as error:  # open_clip and torch raise any error for weights that do not fit

@@ -12,6 +12,7 @@ import pandas as pd
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.errors import first_line
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.report.results import RunResults, load_results, read_table
 from gsfl_tune.report.trials import Curve, TrialRecord, trial_records
 from gsfl_tune.run import EpochLog, RunDirectory, WorkerLog
@@ -199,7 +200,8 @@ _GROUPED = {
 def _absent(files: RunFiles, key: str) -> str:
     winner = files.results.results and files.results.results.winner
     head = winner.config.get("model", {}).get("head") if winner else None
-    if head in ("plain", "linear") and key in _GROUPED:
+    spec = HEADS.get(str(head))
+    if key in _GROUPED and spec is not None and not spec.grouped:
         return f"The winner has a {head} head: without groups there are no {_GROUPED[key]}."
     notes = (files.evidence or {}).get("notes") or ()
     told = [str(note) for note in notes if _NOTED.get(key, key) in str(note)]

@@ -67,7 +67,7 @@ class Timeline:
 
     @property
     def cut(self) -> float:
-        """Seconds that were cut out."""
+        """Returns the seconds that were cut out."""
         return sum(seconds for _, seconds in self.pauses)
 
 

@@ -241,7 +241,7 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     return Group(Text("Best trials", "bold"), table)
 
 
-# Of an entry of the front: what is no objective, or has a column of its own.
+# Of an entry of the front: what is not an objective, or has a column of its own.
 _NO_OBJECTIVE = ("trial", "accuracy", "latency_reliable", "params", "config")
 _HEADS = {"latency_ms": "ms an image", "size_mb": "MB"}
 

@@ -13,8 +13,8 @@ from gsfl_tune.run.atomic import write_text
 class EpochLog:
     """Appends to and reads ``epochs.jsonl``.
 
-    The trial that trains appends; all others read. A line that a crash cut short is no epoch: it is
-    ignored when read and removed before the next append.
+    The trial that trains appends; all others read. A line that a crash cut short does not count:
+    it is ignored when read and removed before the next append.
 
     Args:
         path: The file.

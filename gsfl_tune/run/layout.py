@@ -60,6 +60,11 @@ class RunDirectory:
         return self.path / JOURNAL_FILE
 
     @property
+    def journal_draft(self) -> Path:
+        """Returns the journal that takes the place of the present one once it is whole."""
+        return self.path / f"{JOURNAL_FILE}.new"
+
+    @property
     def trials_parquet(self) -> Path:
         """Returns the table of trials, made from the journal and the trials' files."""
         return self.path / "trials.parquet"

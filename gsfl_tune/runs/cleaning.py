@@ -107,7 +107,7 @@ def plan_cleaning(run: str | Path, *, retrained: bool = False) -> Cleaning:
             evidence is then computed with the first alone.
 
     Raises:
-        UserError: If it is no run directory, or a driver works on it.
+        UserError: If it is not a run directory, or a driver works on it.
     """
     directory = RunDirectory(path_of(run, "plan_cleaning: run"))
     state = state_of(directory)
@@ -131,7 +131,7 @@ def clean(run: str | Path, *, retrained: bool = False) -> Cleaning:
         What was removed; a file that could not be removed is in `Cleaning.keep`.
 
     Raises:
-        UserError: If it is no run directory, or a driver works on it.
+        UserError: If it is not a run directory, or a driver works on it.
     """
     plan_cleaning(run, retrained=retrained)  # refuses before the lock is written
     directory = RunDirectory(run)

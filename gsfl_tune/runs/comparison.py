@@ -151,7 +151,7 @@ def compare_runs(runs: Sequence[str | Path]) -> Comparison:
         runs: Two run directories or more. Differences are to the first.
 
     Raises:
-        UserError: If there are fewer than two, one is named twice, or one is no run directory.
+        UserError: If there are fewer than two, one is named twice, or one is not a run directory.
     """
     if isinstance(runs, str | Path) or not isinstance(runs, Iterable):
         raise TypeError(

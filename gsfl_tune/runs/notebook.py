@@ -36,7 +36,7 @@ class Run:
         path: The run directory.
 
     Raises:
-        UserError: If it is no run directory.
+        UserError: If it is not a run directory.
     """
 
     def __init__(self, path: str | Path) -> None:

@@ -79,7 +79,7 @@ class Explainer:
         if self._network is None:
             raise Problem(404, "no_maps", f"there are no maps: {self.no_maps}")
         if name is not None and name not in bundle.classes:
-            raise Problem(400, "bad_parameter", f"class is {name[:80]!r}, which is no class")
+            raise Problem(400, "bad_parameter", f"class is {name[:80]!r}, which is not a class")
         square = decode(data, bundle.preprocessing, self._max_pixels)
         (found,) = bundle.predict([square], top=len(bundle.classes))
         chosen = name or found.classes[0]

@@ -31,5 +31,5 @@ class Limits:
 
     @property
     def memory(self) -> int:
-        """Bytes of all bodies in memory at a time."""
+        """Returns the bytes that all bodies may take in memory at a time."""
         return 8 * self.max_bytes

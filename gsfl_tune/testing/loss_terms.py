@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,14 +15,16 @@ from gsfl_tune.losses import ClassCenters, LossInput, LossTerm, Shared, Sizes
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the term")
-_SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]), attribute_count=3)
+_EXTRAS = {"teacher": 5, "attributes": 3, "restituted": 7}
+_SIZES = Sizes(6, 4, 5, torch.tensor([0, 1, 0, 1, 2]), extras=_EXTRAS)
 _STEPS = 3
 
 
-def check_loss_term(create: Callable[[], LossTerm]) -> None:
+def check_loss_term(create: Callable[[], LossTerm], *, own_gradients: Collection[str] = ()) -> None:
     """Checks a term of the loss, in float64 on the CPU.
 
-    - It gives a finite scalar, changes nothing of the batch, and its gradient is the numerical one.
+    - It gives a finite scalar, changes nothing of the batch, and its gradient is the numerical one
+      for everything that is trained: features, all parts of the head, and parts of a map.
     - The same term on the same batches gives the same values; what is restored from its
       ``state_dict`` goes on as the original does.
     - A batch in two pieces, and a batch that is divided over two ranks whose `LossTerm.sums` are
@@ -29,16 +33,18 @@ def check_loss_term(create: Callable[[], LossTerm]) -> None:
 
     Args:
         create: Makes a term, as the registry does; its `build` is called here.
+        own_gradients: Inputs whose gradient is another one by intent, such as ``shared`` of a term
+            that reverses it.
 
     Raises:
         AssertionError: With what is wrong.
     """
     for gsfl in (True, False):
         if gsfl or create().any_head:
-            _check(create, gsfl=gsfl)
+            _check(create, own_gradients, gsfl=gsfl)
 
 
-def _check(create: Callable[[], LossTerm], *, gsfl: bool) -> None:
+def _check(create: Callable[[], LossTerm], own_gradients: Collection[str], *, gsfl: bool) -> None:
     batches = [_batch(seed, gsfl=gsfl) for seed in range(_STEPS)]
     whole, again = _built(create), _built(create)
     values, others = _run(whole, batches), _run(again, batches)
@@ -46,7 +52,7 @@ def _check(create: Callable[[], LossTerm], *, gsfl: bool) -> None:
         _expect(isinstance(value, Tensor) and value.ndim == 0, f"gave {value}, not a scalar")
         _expect(bool(torch.isfinite(value)), "is not finite")
     _expect(_equal(values, others), "gives other values for the same batches")
-    _check_gradient(copy.deepcopy(whole), batches[0])
+    _check_gradient(copy.deepcopy(whole), batches[0], own_gradients)
     _check_restored(create, whole, batches[-1])
     _check_still(whole, batches[0])
     pieces = _built(create)
@@ -75,17 +81,22 @@ def _run(term: LossTerm, batches: list[LossInput]) -> list[Tensor]:
     return values
 
 
-def _check_gradient(term: LossTerm, batch: LossInput) -> None:
+def _check_gradient(term: LossTerm, batch: LossInput, own_gradients: Collection[str]) -> None:
     term.eval()
-    d = batch.discriminative.clone().requires_grad_()
-    f = batch.features.clone().requires_grad_()
+    trained = {"discriminative": batch.discriminative, "features": batch.features}
+    if batch.gsfl is not None:
+        trained |= {"shared": batch.shared, "reconstruction": batch.reconstruction}
+    for number, part in enumerate(batch.extras["restituted"]):
+        trained[f"restituted.{number}"] = part
+    names = [each for each in trained if each.partition(".")[0] not in own_gradients]
+    leaves = tuple(trained[name].clone().requires_grad_() for name in names)
 
-    def value(d: Tensor, f: Tensor) -> Tensor:
-        result: Tensor = term(_with(batch, d, f))
+    def value(*given: Tensor) -> Tensor:
+        result: Tensor = term(_with(batch, {**trained, **dict(zip(names, given, strict=True))}))
         return result
 
-    if value(d, f).requires_grad:
-        torch.autograd.gradcheck(value, (d, f))
+    if value(*leaves).requires_grad:
+        torch.autograd.gradcheck(value, leaves)
 
 
 def _check_restored(create: Callable[[], LossTerm], term: LossTerm, batch: LossInput) -> None:
@@ -146,9 +157,12 @@ def _batch(seed: int, *, gsfl: bool, count: int = 8) -> LossInput:
         )
     d, classifier = draw(count, _SIZES.latent_dim), draw(_SIZES.class_count, _SIZES.latent_dim)
     features = F.normalize(draw(count, _SIZES.feature_dim), dim=1)
-    teacher = draw(count, _SIZES.class_count)
-    attributes = torch.rand(count, _SIZES.attribute_count, generator=generator)
-    return _made(features, d, labels, classifier, added, teacher, attributes)
+    extras = {
+        "teacher": draw(count, _EXTRAS["teacher"]),
+        "attributes": torch.rand(count, _EXTRAS["attributes"], generator=generator),
+        "restituted": tuple(draw(count, _EXTRAS["restituted"]) for _ in range(3)),
+    }
+    return _made(features, d, labels, classifier, added, extras)
 
 
 def _made(
@@ -157,8 +171,7 @@ def _made(
     labels: Tensor,
     classifier: Tensor,
     gsfl: Shared | None,
-    teacher: Tensor | None,
-    attributes: Tensor | None,
+    extras: Mapping[str, Any],
 ) -> LossInput:
     return LossInput(
         features=features,
@@ -169,37 +182,46 @@ def _made(
         cross_entropy=lambda logits: F.cross_entropy(logits, labels, label_smoothing=0.1),
         progress=0.5,
         gsfl=gsfl,
-        teacher=teacher,
-        attributes=attributes,
+        extras=extras,
     )
 
 
-def _with(batch: LossInput, d: Tensor, f: Tensor) -> LossInput:
-    more = batch.gsfl, batch.teacher, batch.attributes
-    return _made(f, d, batch.labels, batch.classifier, *more)
+def _with(batch: LossInput, trained: Mapping[str, Tensor]) -> LossInput:
+    """Puts other values in the place of those that are trained; logits follow."""
+    gsfl = batch.gsfl
+    if gsfl is not None:
+        gsfl = replace(gsfl, shared=trained["shared"], reconstruction=trained["reconstruction"])
+    parts = tuple(trained[f"restituted.{number}"] for number in range(3))
+    extras = {**batch.extras, "restituted": parts}
+    d, f = trained["discriminative"], trained["features"]
+    return _made(f, d, batch.labels, batch.classifier, gsfl, extras)
 
 
 def _rows(batch: LossInput, part: slice) -> LossInput:
     gsfl = batch.gsfl
     if gsfl is not None:
-        gsfl = Shared(
+        gsfl = replace(
+            gsfl,
             shared=gsfl.shared[part],
             reconstruction=gsfl.reconstruction[part],
             groups=gsfl.groups[part],
-            class_centers=gsfl.class_centers,
-            group_means=gsfl.group_means,
         )
+    extras = {
+        name: tuple(each[part] for each in value) if isinstance(value, tuple) else value[part]
+        for name, value in batch.extras.items()
+    }
     return _made(
         batch.features[part],
         batch.discriminative[part],
         batch.labels[part],
         batch.classifier,
         gsfl,
-        None if batch.teacher is None else batch.teacher[part],
-        None if batch.attributes is None else batch.attributes[part],
+        extras,
     )
 
 
 def _tensors(batch: LossInput) -> list[Tensor]:
     values = [*vars(batch).values(), *(vars(batch.gsfl).values() if batch.gsfl else ())]
+    for value in batch.extras.values():
+        values += value if isinstance(value, tuple) else [value]
     return [value for value in values if isinstance(value, Tensor)]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from gsfl_tune.data import Annotations, Batch, Targets
-from gsfl_tune.losses import ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
+from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
 from gsfl_tune.methods import Method, Passes
 from gsfl_tune.models import GsflHead, HeadOutput
 from gsfl_tune.testing._expect import Expect
@@ -101,8 +101,9 @@ class _Model:
 
     @property
     def centers(self) -> ClassCenters:
-        assert self.criterion.centers is not None
-        return self.criterion.centers
+        term = self.criterion.find(ClassCenter)
+        assert term is not None
+        return term.centers
 
     def weights(self) -> Iterator[nn.Parameter]:
         yield from self.extractor.parameters()

@@ -58,5 +58,5 @@ def _of(metric: MetricOfPackage, logits: np.ndarray, labels: np.ndarray) -> floa
     _expect(same, "changes scores or labels")
     number = isinstance(value, int | float | np.number)
     _expect(number and bool(np.isfinite(value)), f"gives {value!r}, allowed is a finite number")
-    _expect(not metric.is_share or 0 <= value <= 1, f"gives {value!r}, which is no share")
+    _expect(not metric.is_share or 0 <= value <= 1, f"gives {value!r}, which is not a share")
     return float(value)

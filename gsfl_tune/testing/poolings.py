@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.models import Pooling, create_pooling
 from gsfl_tune.testing._expect import Expect
 
@@ -102,7 +103,7 @@ def _check_exported(pooling: Pooling, maps: Tensor) -> None:
             _Wrapped(pooling).eval(), (maps[:2],), dynamic_shapes={"maps": {0: batch}}
         )
     except Exception as error:
-        what = str(error).strip().splitlines()[0]
+        what = first_line(error)
         raise AssertionError(
             f"the pooling cannot be exported for batches of any size ({what}); write "
             "maps.shape[0], not len(maps)"

@@ -27,7 +27,7 @@ def training_attributes(
         None without ``loss.attributes``.
 
     Raises:
-        UserError: If the training images have none, or attributes are no probabilities.
+        UserError: If the training images have none, or attributes are not probabilities.
     """
     weight = config.loss.attributes.weight
     if not weight:

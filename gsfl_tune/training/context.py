@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from torch import Tensor, device
@@ -12,10 +12,12 @@ from torch import Tensor, device
 from gsfl_tune.data.batch_share import WHOLE_BATCH, BatchShare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import Loss
+from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Method
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
+from gsfl_tune.training.timeline import StageSpec, Timeline
 from gsfl_tune.training.workspace import Workspace
 
 
@@ -38,10 +40,12 @@ class StageContext:
         train_positions: (N,) positions of the training images in the pool, on the CPU.
         labels: Labels of all images of the pool, on the device.
         total_epochs: Epochs over all stages.
-        attributes: (N, A) attributes of all images of the pool, on the device; None if no term
-            learns them.
+        known_of_images: (N, ...) further values of all images of the pool, on the device, that
+            terms of the loss learn; see `gsfl_tune.losses.LossInput.extras`.
         teacher: The trained model whose scores are learnt too; None without distillation.
         pieces: Number of parts in which a batch is trained, one after the other, to save memory.
+        backbone_trained: Whether an earlier stage has trained the backbone, so that nothing cached
+            of the pretrained one belongs to it.
         epoch: Number of epochs trained so far.
         ranks: The processes that train together with this one; None if it trains alone.
     """
@@ -59,9 +63,10 @@ class StageContext:
     train_positions: Tensor
     labels: Tensor
     total_epochs: int
-    attributes: Tensor | None = None
+    known_of_images: Mapping[str, Tensor] = field(default_factory=dict)
     teacher: Teacher | None = None
     pieces: int = 1
+    backbone_trained: bool = False
     epoch: int = 0
     ranks: Ranks | None = None
 
@@ -89,6 +94,21 @@ class StageContext:
         if precision is not None:
             self.autocast = precision["trained"] == "bf16"
             self.frozen_bf16 = precision["frozen"] == "bf16"
+
+    def random_extras(self, inputs: Tensor) -> dict[str, Tensor]:
+        """Makes the extras without which a term refuses a batch of random inputs (B, ...)."""
+        if self.teacher is None:
+            return {}
+        return {TEACHER: inputs.new_zeros(len(inputs), self.head.class_count)}
+
+    def of_stage(self, spec: StageSpec) -> StageContext:
+        """Returns the context for a stage, with the configuration that its code reads.
+
+        Args:
+            spec: Row of the stage; this context is that of the training.
+        """
+        trained = Timeline.of(self.config).backbone_trained_before(spec.name)
+        return replace(self, config=spec.seen_by(self.config), backbone_trained=trained)
 
     def network(self, backbone: Backbone) -> Network:
         """Joins a backbone with this training's projection, pooling and head."""

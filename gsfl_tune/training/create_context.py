@@ -7,8 +7,10 @@ import torch
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.experiment.model_config import GROUPED_HEADS
+from gsfl_tune.experiment.heads import GROUPED_HEADS, SHARED_HEADS
 from gsfl_tune.losses import Sizes
+from gsfl_tune.losses.attributes import ATTRIBUTES
+from gsfl_tune.losses.causality import RESTITUTED
 from gsfl_tune.methods import create_method
 from gsfl_tune.models import create_head, pooling_class
 from gsfl_tune.plugins import PluginError
@@ -55,6 +57,7 @@ def create_context(
     labels = dataset.pool.labels
     where = (config, workspace.backbone(config), device, workspace.cache_dir)
     attributes = training_attributes(config, workspace, positions)
+    known = {} if attributes is None else {ATTRIBUTES: attributes}
     try:
         method = create_method(config.training)
     except PluginError as error:
@@ -81,8 +84,10 @@ def create_context(
             dataset.class_count,
             None if groups is None else torch.from_numpy(groups),
             tuple(layer.channels for layer in method_layers(config, method)),
-            0 if attributes is None else attributes.shape[1],
-            restituted_channels(config),
+            {
+                **{name: each.shape[1] for name, each in known.items()},
+                RESTITUTED: restituted_channels(config),
+            },
         )
         method.build(sizes)
         try:
@@ -99,11 +104,11 @@ def create_context(
         head=head,
         loss=loss.to(device),
         method=method.to(device),
-        groups=groups if model.head == "gsfl" else None,
+        groups=groups if model.head in SHARED_HEADS else None,
         train_positions=torch.from_numpy(np.ascontiguousarray(positions)),
         labels=torch.from_numpy(np.ascontiguousarray(labels)).to(device),
         total_epochs=Timeline.of(config).total,
-        attributes=None if attributes is None else attributes.to(device),
+        known_of_images={name: each.to(device) for name, each in known.items()},
         teacher=workspace.teacher(config),
         pieces=pieces,
     )

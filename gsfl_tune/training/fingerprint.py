@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.training.caches.features import digest
@@ -85,8 +86,9 @@ def fingerprint(
     for name in LOSS_TERMS:
         if not dumped["loss"][name]["weight"]:
             del dumped["loss"][name]
-    if config.model.head != "fsdg":
-        del dumped["loss"]["fsdg"]
+    for name, head in HEADS.items():
+        if head.section and config.model.head != name:
+            del dumped["loss"][head.section]
     if not config.loss.distill.weight:
         dumped["training"]["teacher"] = None
     for name in METHOD_SECTIONS:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
-from gsfl_tune.experiment.model_config import GROUPED_HEADS
+from gsfl_tune.experiment.heads import GROUPED_HEADS
 from gsfl_tune.grouping import load_taxonomy
 from gsfl_tune.training.workspace import Workspace
 

@@ -10,8 +10,10 @@ import torch
 
 from gsfl_tune.data.sampling import class_weights, log_priors
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.heads import HEADS
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS
-from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term, fsdg_terms, gsfl_terms
+from gsfl_tune.losses import Loss, LossTerm, Sizes, Weighted, added_term
+from gsfl_tune.training.head_terms import head_terms
 
 
 def create_loss(
@@ -25,20 +27,8 @@ def create_loss(
         sizes: Sizes of the model, classes and groups.
         seed: Seed of the parameters of terms, see `Loss`.
     """
-    loss, gsfl = config.loss, config.model.head == "gsfl"
-    terms: dict[str, Weighted] = {}
-    if gsfl:
-        terms = gsfl_terms(
-            reconstruction=loss.reconstruction,
-            class_center=loss.class_center,
-            shared_center=loss.shared_center,
-            center_rate=loss.center_rate,
-            center_init=loss.center_init,
-            target=loss.reconstruction_target,
-        )
-    if config.model.head == "fsdg":
-        weighted: dict[str, float] = loss.fsdg.model_dump()
-        terms = fsdg_terms(**weighted, feature_scale=config.model.feature_scale)
+    loss, shared = config.loss, HEADS[config.model.head].shared
+    terms = head_terms(config)
     further = {name: _built_in(name, config) for name in LOSS_TERMS}
     further |= {
         name: Weighted(weight, added_term(name))
@@ -48,7 +38,7 @@ def create_loss(
     terms |= {
         name: each
         for name, each in further.items()
-        if each is not None and (gsfl or each.term.any_head)
+        if each is not None and (shared or each.term.any_head)
     }
     weights = None
     if loss.class_weights:

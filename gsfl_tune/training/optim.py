@@ -6,17 +6,37 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel
 
-from gsfl_tune.experiment.config import FinetuneStageConfig, HeadStageConfig
+from gsfl_tune.experiment.config import OptimizerConfig
 from gsfl_tune.experiment.errors import UserError
 
 # As of torch's AdamW.
 _ADAMW_BETAS = (0.9, 0.999)
+
+
+class Rates(Protocol):
+    """Names the settings that decide the learning rate of a step."""
+
+    @property
+    def optimizer(self) -> str:
+        """Returns the name of the optimiser."""
+
+    @property
+    def schedule(self) -> str:
+        """Returns how the rate goes on behind the warm-up."""
+
+    @property
+    def warmup(self) -> float:
+        """Returns the share of the stage in which the rate rises."""
+
+    @property
+    def min_learning_rate(self) -> float:
+        """Returns the share of the peak that is left in the end."""
 
 
 def parameter_groups(
@@ -90,7 +110,7 @@ def optimizer_problem(name: Any) -> str | None:
 
 
 def create_optimizer(
-    config: HeadStageConfig | FinetuneStageConfig, groups: list[dict[str, object]]
+    config: OptimizerConfig, groups: list[dict[str, object]]
 ) -> torch.optim.Optimizer:
     """Creates AdamW or SGD with Nesterov momentum, in their fused form; or Muon.
 
@@ -199,7 +219,7 @@ def learning_rate_factor(
     return lowest + (1.0 - lowest) * falling
 
 
-def schedule_of(config: HeadStageConfig | FinetuneStageConfig) -> str:
+def schedule_of(config: Rates) -> str:
     """Returns how the rate goes on after the warm-up, see `learning_rate_factor`."""
     return "constant" if config.optimizer == "schedule_free" else config.schedule
 

@@ -9,12 +9,13 @@ from functools import partial
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import Backbone, CannotCut, SplitBackbone
-from gsfl_tune.models.frozen import Precision, has_bf16_units
+from gsfl_tune.models.frozen import has_bf16_units
+from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.grouped_convs import keep_grouped_convs_full
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.caches.features import digest
@@ -105,7 +106,7 @@ def _time_both(backbone: Backbone, blocks: int | str, size: int) -> dict[str, fl
     forward, inputs, split = _trained_part(model, blocks, size, images)
     found: dict[str, list[float]] = {}
 
-    def timed(name: str, act: Callable[[], None]) -> None:
+    def timed(name: str, act: Callable[[], object]) -> None:
         started = time.perf_counter()
         act()
         found.setdefault(name, []).append(time.perf_counter() - started)
@@ -116,7 +117,7 @@ def _time_both(backbone: Backbone, blocks: int | str, size: int) -> dict[str, fl
         output.float().square().mean().backward()
         model.zero_grad(set_to_none=True)
 
-    frozen: dict[Precision, nn.Module] = {}
+    frozen: dict[Precision, FrozenForward] = {}
     if split is not None:
         frozen = {"fp32": split.frozen_prefix("fp32"), "bf16": split.frozen_prefix("bf16")}
     for _ in range(1 + _STEPS):

@@ -14,6 +14,11 @@ from gsfl_tune.run import write_bytes
 from gsfl_tune.training.metrics import classification_metrics
 
 
+def right(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """Returns (N,) whether the largest of each row's logits (N, C) is that of its true class."""
+    return np.asarray(logits.argmax(axis=1) == labels)
+
+
 @dataclass(frozen=True)
 class Predictions:
     """Holds the predictions of a model for a set of images.
@@ -31,7 +36,7 @@ class Predictions:
     @property
     def correct(self) -> np.ndarray:
         """Returns (N,) whether the largest logit is that of the true class."""
-        return np.asarray(self.logits.argmax(axis=1) == self.labels)
+        return right(self.logits, self.labels)
 
     def metrics(
         self,

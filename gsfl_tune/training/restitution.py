@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.experiment.methods import METHODS
+from gsfl_tune.methods import method_class
 from gsfl_tune.models import pooling_class, restitution_channels, restitution_problem
 
-# Each of their losses is of the pass before it.
-METHODS = ("single", "sam")
 COMPILED = (
     "found true with training.finetune.compile: true, which would lose the parts that "
     "loss.causality compares; allowed: false, or compile: false"
@@ -33,17 +33,20 @@ def snr_problems(config: Config) -> Iterator[tuple[str, str]]:
     where = (model.extractor, stage.blocks, config.data.image_size, reads)
     if problem := restitution_problem(*where):
         yield _PATH, f"found true, but {problem}; allowed: false"
-    if config.training.method not in METHODS:
-        yield _PATH, with_method(config.training.method)
+    if problem := method_problem(config.training.method):
+        yield _PATH, problem
     if stage.compile:
         yield _PATH, COMPILED
 
 
-def with_method(name: str) -> str:
-    """Says that a method of training cannot have it."""
+def method_problem(name: str) -> str | None:
+    """Says why a method of training cannot have it, or None."""
+    if method_class(name).loss_follows_pass:
+        return None
+    others = [each for each in METHODS if method_class(each).loss_follows_pass]
     return (
         f"found true with training.method: {name}, allowed false, or training.method: "
-        f"{' or '.join(METHODS)}, whose losses are each of one pass"
+        f"{' or '.join(others)}, whose losses are each of one pass"
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from typing import Literal
@@ -12,7 +13,14 @@ from gsfl_tune.data.cost_matrix import load_cost_matrix
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED, VALIDATION, ranked
 from gsfl_tune.experiment.search_config import SearchConfig
+from gsfl_tune.methods import Method
 from gsfl_tune.training.predictions import Predictions
+
+
+def numbers_of_method(method: Method, predictions: Predictions) -> dict[str, float]:
+    """Returns what a method computes after an epoch, as far as it is finite: JSON has no other."""
+    found = method.epoch_metrics(predictions.logits, predictions.labels)
+    return {name: float(value) for name, value in found.items() if math.isfinite(value)}
 
 
 class Scoring:

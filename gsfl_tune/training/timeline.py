@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 from gsfl_tune.experiment.config import Config
 
-StageName = Literal["head", "finetune"]
+StageName = str
+"""Name of a row of `STAGES`."""
 
 
 @dataclass(frozen=True)
@@ -19,19 +19,34 @@ class StageSpec:
         grace: Whether its first rung comes after ``search.scheduler.grace`` epochs; else after 1.
         divided: Whether several processes may share its batches.
         trains_backbone: Whether it changes the backbone, so that features are new behind it.
+        like: The stage whose code it runs, with settings of its own; empty for code of its own.
     """
 
     name: StageName
     grace: bool
     divided: bool
     trains_backbone: bool
+    like: StageName = ""
+
+    @property
+    def kind(self) -> StageName:
+        """Returns the stage whose code it runs: its key in `STAGE_KINDS`."""
+        return self.like or self.name
+
+    def seen_by(self, config: Config) -> Config:
+        """Returns the configuration that its code reads: its section is that of its kind."""
+        if not self.like:
+            return config
+        own = getattr(config.training, self.name)
+        training = config.training.model_copy(update={self.like: own})
+        return config.model_copy(update={"training": training})
 
 
 # In training order.
-STAGES = (
+STAGES = [
     StageSpec("head", grace=True, divided=False, trains_backbone=False),
     StageSpec("finetune", grace=False, divided=True, trains_backbone=True),
-)
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +56,7 @@ class Rung:
     Attributes:
         index: Position k on the timeline; the same k means the same milestone for every
             trial of a space.
-        epoch: Epochs that this trial has trained at this point, over both stages.
+        epoch: Epochs that this trial has trained at this point, over all stages.
         stage: The stage that the milestone belongs to.
     """
 
@@ -76,9 +91,18 @@ class Timeline:
         pairs = zip(STAGES, self.epochs, strict=True)
         return any(epochs > 0 and each.trains_backbone for each, epochs in pairs)
 
+    @property
+    def stages(self) -> list[StageSpec]:
+        """Returns the stages that have epochs."""
+        return [each for each, epochs in zip(STAGES, self.epochs, strict=True) if epochs]
+
     def of_stage(self, name: StageName) -> int:
         """Returns the epochs of a stage."""
         return self.epochs[_place(name)]
+
+    def backbone_trained_before(self, name: StageName) -> bool:
+        """Returns whether a stage with epochs in front of a stage changes the backbone."""
+        return any(each.trains_backbone for each in self.stages if _place(each.name) < _place(name))
 
     def stage(self, epoch: int) -> StageSpec:
         """Returns the stage of an epoch counted from 0; after the end, the last stage."""
@@ -116,6 +140,11 @@ class Timeline:
                 epoch = max(1, start + min(milestone, own_end))
                 rungs.append(Rung(len(rungs), epoch, each.name))
         return rungs
+
+
+def stage_spec(name: StageName) -> StageSpec:
+    """Returns a row of `STAGES`."""
+    return STAGES[_place(name)]
 
 
 def _place(name: StageName) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,8 +15,8 @@ from torch import Tensor
 
 from gsfl_tune.cache.building import cache_seconds
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.metrics import VALIDATION, keyed
-from gsfl_tune.losses import ClassCenters, Loss, Start
+from gsfl_tune.experiment.metrics import METHOD, VALIDATION, keyed
+from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, Start
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.run import EpochLog
 from gsfl_tune.run.checkpoints import stored
@@ -25,10 +26,10 @@ from gsfl_tune.training.create_context import create_context, random_devices
 from gsfl_tune.training.fingerprint import FitOn, fingerprint
 from gsfl_tune.training.predictions import Predictions
 from gsfl_tune.training.process_group import Ranks, Team
-from gsfl_tune.training.scoring import Scoring
+from gsfl_tune.training.scoring import Scoring, numbers_of_method
 from gsfl_tune.training.seeds import mix
 from gsfl_tune.training.stages import STAGE_KINDS, Stage
-from gsfl_tune.training.timeline import StageName, Timeline
+from gsfl_tune.training.timeline import StageName, Timeline, stage_spec
 from gsfl_tune.training.workspace import Workspace
 
 
@@ -141,7 +142,8 @@ class Training:
     @property
     def centers(self) -> ClassCenters | None:
         """Returns the class centres of a GSFL head; None with a plain one."""
-        return self.context.loss.centers
+        term = self.context.loss.find(ClassCenter)
+        return None if term is None else term.centers
 
     @property
     def total_epochs(self) -> int:
@@ -158,8 +160,9 @@ class Training:
 
         Returns:
             ``epoch`` (from 1), ``stage``, ``train/...`` mean losses that are finite,
-            ``validation/...`` metrics (with ``fit="train"``), ``seconds`` and, if part of them,
-            ``cache_seconds``: the time to build, or wait for, caches that all trials share.
+            ``validation/...`` metrics and ``method/...`` numbers (with ``fit="train"``),
+            ``seconds`` and, if part of them, ``cache_seconds``: the time to build, or wait for,
+            caches that all trials share.
 
         Raises:
             NonFiniteLoss: When the loss is NaN or infinite; the epoch is not recorded.
@@ -201,6 +204,7 @@ class Training:
             self.validated = self._predict("validation", self.ranks)
             metrics = self.scoring.of_epoch(self.validated)
             record |= keyed(VALIDATION, metrics)
+            record |= keyed(METHOD, numbers_of_method(self.context.method, self.validated))
             if not math.isfinite(metrics["nll"]):
                 raise NonFiniteLoss(f"non-finite validation/nll after epoch {self.epoch + 1}")
         record["seconds"] = round(time.perf_counter() - started, 4)
@@ -233,7 +237,8 @@ class Training:
 
     def _divide(self, size: int, *, starting: bool) -> Stage:
         stage = self._enter(self.timeline.stage(self.epoch).name, starting=starting)
-        stage.divide(size)
+        if self.ranks is None:  # else it is divided already
+            stage.divide(size)
         return stage
 
     def predict(self, part: Literal["validation", "test"]) -> Predictions:
@@ -371,13 +376,18 @@ class Training:
         return self._stage
 
     def _enter(self, name: StageName, *, starting: bool = True) -> Stage:
-        wanted = STAGE_KINDS[name]
-        if not isinstance(self._stage, wanted):
+        if self._stage is None or self._stage.name != name:
+            spec = stage_spec(name)
+            before = None if self._stage is None else self._stage.handed_on()
             self._stage = None
-            if wanted.needs_device:
+            kind = STAGE_KINDS[spec.kind]
+            if kind.needs_device:
                 # Features of a frozen backbone are not needed before the next trial.
                 self.workspace.free_device()
-            self._stage = wanted(self.context)
+            self.context = replace(self.context, config=self.config).of_stage(spec)
+            self._stage = kind(self.context, name, before)
+            if self.ranks is not None:
+                self._stage.divide(self.ranks.share.size)
         if starting and self.epoch == 0:
             self.context.loss.start(Start(self._parts))
         return self._stage

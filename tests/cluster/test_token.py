@@ -67,7 +67,7 @@ def test_a_token_that_others_can_read_or_change_is_refused(
 @pytest.mark.parametrize("content", ["", " \n", "two words", "línea", "a\nb"])
 def test_what_is_no_token_is_refused_unseen(tmp_path: Path, file: Path, content: str) -> None:
     file.write_text(content)
-    with pytest.raises(UserError, match=r"empty|no token") as caught:
+    with pytest.raises(UserError, match=r"empty|not a token") as caught:
         find_token({}, tmp_path)
     assert "words" not in str(caught.value)
 

@@ -134,3 +134,16 @@ def test_messages_are_those_of_the_code(message, whole_source):
     longest = max((piece.strip(" ;:,") for piece in pieces), key=len)
     assert len(longest) >= 8, f"nothing to look up in {message}"
     assert longest in whole_source, f"the code never says {longest!r}"
+
+
+QUESTION = re.compile(r"(Is|Are|Does|Do|Can|Who|Which|Whether|What|How|Why|When|Where)\b")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_headings_name_what_is_under_them(page):
+    """Not "Which trial on which GPU", which a reader who looks for GPUs does not find."""
+    text = re.sub(
+        r"^```.*?^```", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    headings = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    assert [each for each in headings if QUESTION.match(each) or each.endswith("?")] == []

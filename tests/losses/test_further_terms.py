@@ -208,10 +208,10 @@ def test_the_shared_part_gets_the_reversed_gradient_and_the_classifier_its_own()
 
 @pytest.mark.parametrize("standardize", [False, True])
 def test_distillation_is_that_of_its_papers(standardize):
-    batch = made()
-    batch.__dict__["teacher"] = 3 * made(5).logits
+    teacher = 3 * made(5).logits
+    batch = replace(made(), extras={"teacher": teacher})
     expected = 0.0
-    for mine, wanted in zip(batch.logits.tolist(), batch.teacher.tolist(), strict=True):
+    for mine, wanted in zip(batch.logits.tolist(), teacher.tolist(), strict=True):
         rows = []
         for row in (mine, wanted):
             if standardize:
@@ -223,8 +223,8 @@ def test_distillation_is_that_of_its_papers(standardize):
         expected += sum(a * math.log(a / b) for a, b in zip(p, q, strict=True)) / COUNT
     found = Distill(2.5, standardize=standardize)(batch)
     assert float(found) == pytest.approx(2.5**2 * expected, rel=1e-12)
-    batch.__dict__["teacher"] = batch.logits
-    assert float(Distill(2.5, standardize=standardize)(batch)) == pytest.approx(0, abs=1e-12)
+    agreeing = replace(batch, extras={"teacher": batch.logits})
+    assert float(Distill(2.5, standardize=standardize)(agreeing)) == pytest.approx(0, abs=1e-12)
     with pytest.raises(ValueError, match=r"training\.teacher names its bundle"):
         Distill(1.0, standardize=False)(made())
 
@@ -233,7 +233,8 @@ def test_distillation_is_that_of_its_papers(standardize):
 def test_a_student_or_teacher_of_equal_scores_has_a_gradient(standardize):
     batch = made()
     logits = torch.zeros_like(batch.logits, requires_grad=True)
-    batch.__dict__.update(logits=logits, teacher=torch.zeros_like(batch.logits))
+    extras = {"teacher": torch.zeros_like(batch.logits)}
+    batch = replace(batch, logits=logits, extras=extras)
     value = Distill(1.0, standardize=standardize)(batch)
     value.backward()
     assert float(value) == pytest.approx(0, abs=1e-12)
@@ -319,7 +320,7 @@ def test_attributes_are_the_mean_over_those_that_are_known():
     batch = made()
     term = Attributes()
     torch.manual_seed(0)
-    term.build(Sizes(3, LATENT, CLASSES, GROUPS, attribute_count=4))
+    term.build(Sizes(3, LATENT, CLASSES, GROUPS, extras={"attributes": 4}))
     term.double()
     nan = math.nan
     rows = [
@@ -336,7 +337,7 @@ def test_attributes_are_the_mean_over_those_that_are_known():
                 p = 1 / (1 + math.exp(-z))
                 own.append(-wanted * math.log(p) - (1 - wanted) * math.log(1 - p))
         expected += sum(own) / len(own) if own else 0.0
-    found = term(replace(batch, attributes=torch.tensor(rows)))
+    found = term(replace(batch, extras={"attributes": torch.tensor(rows)}))
     assert float(found.detach()) == pytest.approx(expected / COUNT, rel=1e-6)
     found.backward()
     assert bool(term.layer.weight.grad.isfinite().all())

@@ -6,6 +6,7 @@ from torch.autograd import gradcheck
 from torch.nn import functional as F
 
 from gsfl_tune.losses import (
+    ClassCenter,
     ClassCenters,
     Loss,
     LossInput,
@@ -30,7 +31,7 @@ def gsfl_loss(centers, weights=WEIGHTS, *, target="keep", init="zeros", further=
     terms = gsfl_terms(**weights, center_rate=0.3, center_init=init, target=target)
     loss = Loss(SIZES, terms | (further or {}), **{"feature_scale": SCALE, **options})
     loss.to(centers.centers.dtype)
-    loss.centers.load_state_dict(centers.state_dict())
+    loss.find(ClassCenter).centers.load_state_dict(centers.state_dict())
     return loss
 
 
@@ -143,14 +144,14 @@ def test_centres_move_after_the_step_and_by_what_training_saw():
     loss = gsfl_loss(centers)
     loss.eval()(output, f, y, CLASSIFIER)
     loss.after_step()
-    assert torch.equal(loss.centers.centers, centers.centers)
+    assert torch.equal(loss.find(ClassCenter).centers.centers, centers.centers)
     loss.train()
     loss(output, f, y, CLASSIFIER)
-    assert torch.equal(loss.centers.centers, centers.centers)
+    assert torch.equal(loss.find(ClassCenter).centers.centers, centers.centers)
     loss.after_step()
     centers.accumulate(output.discriminative, y)
     centers.step(0.3)
-    assert torch.equal(loss.centers.centers, centers.centers)
+    assert torch.equal(loss.find(ClassCenter).centers.centers, centers.centers)
     assert torch.equal(
         loss.state_dict()["states.term_class_center.centers.centers"], centers.centers
     )
@@ -162,10 +163,10 @@ def test_centres_may_start_at_the_means_of_their_classes():
     means.start(Start(lambda: (output.discriminative, y)))
     for label in y.unique().tolist():
         own = output.discriminative[y == label].mean(0)
-        assert torch.allclose(means.centers.centers[label], own)
+        assert torch.allclose(means.find(ClassCenter).centers.centers[label], own)
     zeros = gsfl_loss(centers)
     zeros.start(Start(lambda: pytest.fail("nobody asked for the parts")))
-    assert torch.equal(zeros.centers.centers, centers.centers)
+    assert torch.equal(zeros.find(ClassCenter).centers.centers, centers.centers)
 
 
 def test_plain_head_has_cross_entropy_only():

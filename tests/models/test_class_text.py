@@ -120,7 +120,7 @@ def test_texts_are_embedded_by_the_tower_of_a_file(tiny_clip):
 def test_nothing_is_downloaded(tiny_clip, tmp_path):
     weights = tiny_clip[2]
     for name, file, message in (
-        ("tiny-of-a-test", tmp_path / "none.pt", r"data\.text_weights: .*is no file"),
+        ("tiny-of-a-test", tmp_path / "none.pt", r"data\.text_weights: .*is not a file"),
         ("ViT-B-16-SigLIP", weights, r"whose tokenizer is downloaded from a hub"),
         ("ViT-B-99", weights, r"data\.text_model: found ViT-B-99, allowed a model of open_clip"),
         ("RN50", weights, r"data\.text_weights: .*does not fit RN50"),

@@ -8,7 +8,8 @@ from torch import nn
 from torch.nn import functional
 
 from gsfl_tune.models import create_backbone
-from gsfl_tune.models.frozen import TOLERANCE, frozen_forward
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import TOLERANCE
 
 
 def randomised(module, seed=0):

@@ -101,10 +101,10 @@ def test_it_is_the_first_thing_behind_the_frozen_blocks(name, blocks):
 
 def test_what_is_no_map_is_refused():
     assert mix_style_problem("test_efficientnet", 2, SIDE) is None
-    assert "no maps" in mix_style_problem("test_vit", 2, 160)
+    assert "not a map" in mix_style_problem("test_vit", 2, 160)
     vit = create_backbone("test_vit", "none")
     vit.train_last(2)
-    with pytest.raises(BackboneError, match="no maps of channels"):
+    with pytest.raises(BackboneError, match="not a map of channels"):
         vit.mix_styles(0.5, 160)
     swin = mix_style_problem("swin_tiny_patch4_window7_224", 1, 224)
-    assert "no maps" in swin
+    assert "not a map" in swin

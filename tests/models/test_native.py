@@ -21,7 +21,8 @@ from gsfl_tune.models import (
     reading_problem,
 )
 from gsfl_tune.models.arithmetic import backbone_work
-from gsfl_tune.models.frozen import TOLERANCE, frozen_forward
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import TOLERANCE
 
 # What lies behind the map differs: a mean, a norm, a class token, attention, convolutions.
 MODELS = [

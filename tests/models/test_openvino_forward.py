@@ -8,7 +8,8 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from gsfl_tune.models import create_backbone
-from gsfl_tune.models.frozen import TOLERANCE, has_bf16_units
+from gsfl_tune.models.frozen import has_bf16_units
+from gsfl_tune.models.frozen_forward import TOLERANCE
 from gsfl_tune.models.openvino_forward import EngineRefused, openvino_forward
 
 from .test_frozen import distance, images, randomised

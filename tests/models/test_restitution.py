@@ -77,7 +77,7 @@ def test_it_starts_close_to_what_it_was_given():
 def test_the_loss_compares_entropies():
     torch.manual_seed(0)
     term = Causality()
-    term.build(Sizes(4, 4, 3, restituted_channels=6))
+    term.build(Sizes(4, 4, 3, extras={"restituted": 6}))
     plain, given, other = torch.randn(3, 5, 6)
     labels = torch.tensor([0, 1, 2, 0, 1])
     batch = LossInput(
@@ -87,7 +87,7 @@ def test_the_loss_compares_entropies():
         labels=labels,
         classifier=torch.zeros(3, 4),
         cross_entropy=lambda logits: torch.nn.functional.cross_entropy(logits, labels),
-        restituted=(plain, given, other),
+        extras={"restituted": (plain, given, other)},
     )
     weight, bias = (each.detach().double().numpy() for each in term.classifier.parameters())
 
@@ -128,7 +128,7 @@ def test_it_is_at_the_cut_and_follows_copies(blocks):
 
 
 def test_where_no_map_enters_it_is_refused():
-    assert "no maps of channels" in restitution_problem("test_vit", 1, 64)
+    assert "not a map of channels" in restitution_problem("test_vit", 1, 64)
     assert "there are two" in restitution_problem("test_efficientnet+test_resnet", 1, 64)
-    with pytest.raises(BackboneError, match="no maps of channels"):
+    with pytest.raises(BackboneError, match="not a map of channels"):
         create_backbone("test_vit", "none").restitute(1, 64)

@@ -140,7 +140,7 @@ def test_an_image_is_dropped_or_pasted(visit):
         page.wait_for_selector("#near:not([hidden])", **WAIT)
         assert page.inner_text("#caption") == "dropped.png"
     page.evaluate(DROP, "text")
-    assert page.inner_text("#problem") == "What was dropped is no image file."
+    assert page.inner_text("#problem") == "What was dropped is not an image file."
 
 
 def test_what_is_wrong_is_said_and_the_next_image_works(visit):

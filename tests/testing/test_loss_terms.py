@@ -7,6 +7,7 @@ import torch
 
 from gsfl_tune.losses import (
     Attributes,
+    Causality,
     Center,
     ClassCenter,
     Consistency,
@@ -41,7 +42,6 @@ from gsfl_tune.testing import check_loss_term
         lambda: Independence("hsic_gaussian"),
         lambda: Independence("cosine"),
         lambda: SharedVariance(2.0),
-        lambda: GroupReversal(3),
         lambda: Distill(2.0, standardize=False),
         lambda: Distill(2.0, standardize=True),
         Attributes,
@@ -53,10 +53,11 @@ from gsfl_tune.testing import check_loss_term
         lambda: MetricLearning("subcenter_arcface", scale=4.0),
         lambda: MetricLearning("proxy_anchor"),
         lambda: MetricLearning("soft_triple"),
+        Causality,
     ],
     ids=[
         *("reconstruction", "class-centre", "shared-centre", "centre", "isda", "isda-full"),
-        *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance", "reversal"),
+        *("pairs", "hsic-linear", "hsic-gaussian", "cosine", "variance"),
         *(
             "distill",
             "distill-standardised",
@@ -66,11 +67,17 @@ from gsfl_tune.testing import check_loss_term
             "specificity",
             "calibration",
         ),
-        *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple"),
+        *("arcface", "subcenter-arcface", "proxy-anchor", "soft-triple", "causality"),
     ],
 )
 def test_terms_that_are_built_in_keep_the_contract(create):
     check_loss_term(create)
+
+
+def test_a_reversed_gradient_is_named_by_who_checks_it():
+    check_loss_term(lambda: GroupReversal(3), own_gradients=["shared"])
+    with pytest.raises(RuntimeError, match="Jacobian mismatch"):
+        check_loss_term(lambda: GroupReversal(3))
 
 
 class Mean(LossTerm):
@@ -154,6 +161,27 @@ class Wrong(Mean):
         return super().forward(batch) + (d.detach() * d).sum()
 
 
+class OfTheSharedPart(LossTerm):
+    """Gives a wrong gradient for the shared part alone."""
+
+    def forward(self, batch):
+        return batch.discriminative.square().mean() + (batch.shared.detach() * batch.shared).mean()
+
+
+class OfTheReconstruction(LossTerm):
+    def forward(self, batch):
+        r = batch.reconstruction
+        return batch.discriminative.square().mean() + (r.detach() * r).mean()
+
+
+class OfAMap(LossTerm):
+    any_head = True
+
+    def forward(self, batch):
+        *_, other = batch.extras["restituted"]
+        return batch.discriminative.square().mean() + (other.detach() * other).mean()
+
+
 @pytest.mark.parametrize(
     ("kind", "complaint"),
     [
@@ -171,6 +199,7 @@ def test_what_breaks_the_contract_is_said(kind, complaint):
         check_loss_term(kind)
 
 
-def test_a_wrong_gradient_is_found():
+@pytest.mark.parametrize("kind", [Wrong, OfTheSharedPart, OfTheReconstruction, OfAMap])
+def test_a_wrong_gradient_is_found(kind):
     with pytest.raises(RuntimeError, match="Jacobian mismatch"):
-        check_loss_term(Wrong)
+        check_loss_term(kind)

@@ -81,7 +81,7 @@ class Undefined(Accuracy):
     [
         (Backwards, "does not prefer a model that is always right"),
         (Nowhere, "has no direction"),
-        (Percent, "which is no share"),
+        (Percent, "which is not a share"),
         (First, "depends on the order"),
         (Raw, "depends on a constant"),
         (Greedy, "changes scores or labels"),

@@ -1,4 +1,4 @@
-"""The contract finds what breaks a sampler, and passes one that keeps it."""
+"""The contract holds for every sampler that is built in, and finds what breaks it."""
 
 from __future__ import annotations
 
@@ -7,8 +7,46 @@ import random
 import pytest
 from optuna.samplers import RandomSampler, TPESampler
 
+from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.search_config import SamplerConfig
+from gsfl_tune.experiment.space import Space
+from gsfl_tune.plugins import BUILT_IN
 from gsfl_tune.search import SamplerFactory
+from gsfl_tune.search.samplers.factory import create_sampler, whole_space
 from gsfl_tune.testing import check_sampler
+
+SPACE = """
+name: contract
+data: {source: typefaces, image_size: 32}
+model:
+  backbone: test_efficientnet
+  weights: none
+  dropout: RANGE
+  latent_dim: {int: [8, 32], step: 8}
+  groups: {method: {choice: [kmeans, single, random]}}
+"""
+# A grid counts all configurations.
+RANGES = {"grid": "{float: [0, 0.6], step: 0.1}"}
+
+
+class BuiltIn(SamplerFactory):
+    """One of ours, as a package would have it."""
+
+    def __init__(self, name: str, space: Space) -> None:
+        self.name, self.space = name, space
+
+    def create(self, request):
+        config = SamplerConfig(name=self.name, startup_trials=request.startup_trials)
+        return create_sampler(config, self.space, request.study_seed, request.number)
+
+
+@pytest.mark.parametrize("name", BUILT_IN["sampler"])
+def test_samplers_that_are_built_in_keep_the_contract(name):
+    text = SPACE.replace("RANGE", RANGES.get(name, "{float: [0, 0.6]}"))
+    space = Experiment.parse(text).space
+    parameters = whole_space(space)
+    assert len(parameters) == 3
+    check_sampler(lambda: BuiltIn(name, space), parameters=parameters)
 
 
 class Tpe(SamplerFactory):

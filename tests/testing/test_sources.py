@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -10,7 +11,15 @@ from PIL import Image
 
 from gsfl_tune.data.sources import Sample, Source, create_source
 from gsfl_tune.experiment.config import DataConfig
+from gsfl_tune.plugins import BUILT_IN
 from gsfl_tune.testing import check_source
+from tests.data.sources.test_coco import inaturalist as inaturalist_json
+from tests.data.sources.test_cub import make_cub
+from tests.data.sources.test_fiftyone import export
+from tests.data.sources.test_nabirds import make_nabirds
+from tests.data.sources.test_parquet import write as write_parquet
+from tests.data.sources.test_public_sets import MAKERS as PUBLIC_SETS
+from tests.data.sources.test_torchvision_sets import MAKERS as TORCHVISION_SETS
 
 
 def pictures(folder):
@@ -23,18 +32,82 @@ def pictures(folder):
     return folder
 
 
-def test_sources_that_are_built_in_keep_the_contract(tmp_path):
-    folder = pictures(tmp_path / "birds")
-    rows = [f"{file.relative_to(folder)},{file.parent.name}" for file in folder.rglob("*.png")]
-    (folder / "labels.csv").write_text("\n".join(["file,label", *sorted(rows)]) + "\n")
-    settings = [
-        {"source": "folder", "path": str(folder)},
-        {"source": "csv", "path": str(folder / "labels.csv")},
-        {"source": "typefaces", "typefaces": {"train": 3, "test": 2, "size": 32}},
-    ]
-    for each in settings:
-        config = DataConfig.model_validate(each)
-        check_source(lambda config=config: create_source(config, tmp_path / "cache"))
+def listed(folder):
+    """File and label of each picture."""
+    files = sorted(pictures(folder).rglob("*.png"))
+    return [(str(file.relative_to(folder)), file.parent.name) for file in files]
+
+
+def csv(folder):
+    rows = [",".join(row) for row in listed(folder)]
+    (folder / "labels.csv").write_text("\n".join(["file,label", *rows]) + "\n")
+    return folder / "labels.csv"
+
+
+def jsonl(folder):
+    rows = [json.dumps({"file_name": file, "label": label}) for file, label in listed(folder)]
+    (folder / "metadata.jsonl").write_text("\n".join(rows) + "\n")
+    return folder / "metadata.jsonl"
+
+
+def arrow(folder):
+    pytest.importorskip("datasets")
+    from tests.data.sources.test_arrow import saved
+
+    saved(9).save_to_disk(folder)
+    return folder
+
+
+def webdataset(folder):
+    pytest.importorskip("webdataset")
+    from tests.data.sources.test_webdataset import shard
+
+    for number in range(2):
+        shard(folder / f"train-{number:06d}.tar", 6, seed=100 * number)
+    return folder
+
+
+def parquet(folder):
+    # Several row groups: images are read a group at a time.
+    write_parquet(folder / "train.parquet", [0, 1] * 5, names=["hat", "shoe"], row_group_size=3)
+    return folder
+
+
+def made_in(make):
+    def made(folder):
+        folder.mkdir()
+        make(folder)
+        return folder
+
+    return made
+
+
+# A small copy of the form of each source.
+MADE = {
+    "auto": pictures,
+    "folder": pictures,
+    "csv": csv,
+    "jsonl": jsonl,
+    "coco": inaturalist_json,
+    "parquet": parquet,
+    "arrow": arrow,
+    "webdataset": webdataset,
+    "fiftyone": lambda folder: export(folder, 8),
+    "cub": made_in(make_cub),
+    "nabirds": made_in(make_nabirds),
+    **{name: made_in(make) for name, make in (TORCHVISION_SETS | PUBLIC_SETS).items()},
+    "typefaces": lambda folder: None,
+}
+
+
+@pytest.mark.parametrize("name", BUILT_IN["source"])
+def test_sources_that_are_built_in_keep_the_contract(name, tmp_path):
+    path = MADE[name](tmp_path / "images")
+    content = {"source": name, "typefaces": {"train": 3, "test": 2, "size": 32}}
+    if path is not None:
+        content["path"] = str(path)
+    config = DataConfig.model_validate(content)
+    check_source(lambda: create_source(config, tmp_path / "cache"))
 
 
 class Squares(Source):

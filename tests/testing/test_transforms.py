@@ -12,6 +12,8 @@ from gsfl_tune.data.transforms import (
     Transform,
     TrivialAugment,
 )
+from gsfl_tune.data.transforms.blur import Blur
+from gsfl_tune.data.transforms.grey import Grey
 from gsfl_tune.testing import check_transform
 
 FILL = (120.0, 110.0, 100.0)
@@ -24,8 +26,10 @@ FILL = (120.0, 110.0, 100.0)
         lambda: TrivialAugment(FILL),
         lambda: RandAugment(2, 15, FILL),
         lambda: Degrade(0.6),
+        lambda: Blur(0.6),
+        lambda: Grey(0.6),
     ],
-    ids=["erasing", "trivial", "rand", "degrade"],
+    ids=["erasing", "trivial", "rand", "degrade", "blur", "grey"],
 )
 def test_transforms_that_are_built_in_keep_the_contract(create):
     check_transform(create)

@@ -85,9 +85,9 @@ def test_each_image_has_its_own_also_where_two_are_mixed(workspace, tmp_path, mo
     assert seen
     for batch in seen:
         own = every.attributes[batch.positions.numpy()]
-        assert np.array_equal(batch.targets.attributes.numpy(), own, equal_nan=True)
+        assert np.array_equal(batch.targets.extras["attributes"].numpy(), own, equal_nan=True)
         labels = batch.targets.others.numpy()
-        others = batch.targets.attributes_of_others.numpy()
+        others = batch.targets.extras_of_others["attributes"].numpy()
         known = np.isfinite(others)
         bits = labels[:, None] >> np.arange(5) & 1
         assert np.array_equal(others[known], bits[known])

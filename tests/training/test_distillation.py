@@ -155,11 +155,11 @@ def test_answers_to_mixed_features_are_those_to_both_images(workspace, tmp_path,
     training.run_epoch()
     [table] = workspace.teacher_tables(config, views=False)
     for batch in seen:
-        assert torch.equal(batch.targets.teacher, table[batch.positions])
+        assert torch.equal(batch.targets.extras["teacher"], table[batch.positions])
         labels = torch.from_numpy(workspace.dataset.pool.labels)
         others = [
             int((table[training.context.train_positions] == row).all(1).nonzero()[0])
-            for row in batch.targets.teacher_of_others
+            for row in batch.targets.extras_of_others["teacher"]
         ]
         positions = training.context.train_positions[others]
         assert torch.equal(labels[positions], batch.targets.others)

@@ -83,7 +83,7 @@ def test_what_does_not_go_together_is_said(workspace, tmp_path):
     for old, new, words in (
         ("method: single", "method: rdrop", "training.method: rdrop, allowed false, or"),
         ("snr: true", "snr: true, compile: true", "compile: true, which would lose"),
-        ("test_efficientnet", "test_vit", "no maps of channels"),
+        ("test_efficientnet", "test_vit", "not a map of channels"),
     ):
         (found,) = cost_problems(Experiment.parse(TEXT.replace(old, new), file="t.yaml"))
         assert found.path == "training.finetune.snr"

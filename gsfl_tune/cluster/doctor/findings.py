@@ -42,7 +42,7 @@ class Node:
 
     @property
     def certain_skew(self) -> float:
-        """Seconds by which the clocks differ at least."""
+        """Returns the seconds by which the clocks differ at least."""
         return 0.0 if self.skew is None else max(0.0, abs(self.skew) - self.skew_bound)
 
     def to_json(self) -> dict[str, Any]:

@@ -96,14 +96,14 @@ class Inspection:
 
 
 def data_paths(experiment: Experiment) -> list[str]:
-    """Files, folders and URLs that trials of an experiment read; none for embedded images."""
+    """Lists files, folders and URLs that trials of an experiment read; none for embedded images."""
     data = experiment.defaults().data
     paths: list[str] = []
     if data.source != "typefaces" and data.path is not None:
         paths += [data.path] if isinstance(data.path, str) else data.path
         if data.download or data.source in plugins.plugins("source"):
             # The driver fetches what is missing, before any trial begins; and what a path is to
-            # a source of a package, which may be no file, only that knows.
+            # a source of a package, which may not be a file, only that knows.
             paths = [path for path in paths if os.path.exists(path)]
         paths += [data.root] if data.root is not None else []
     for leaf in (
@@ -154,7 +154,7 @@ def inspect_cluster(question: Question) -> Inspection:
         return inspect_here(question, alive[0]["Resources"])
     nodes = _ask_all(question, _nodes(alive))
     still = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
-    # Spot machines come and go: one that left meanwhile is no fault of the cluster.
+    # Spot machines come and go: one that left meanwhile is not a fault of the cluster.
     nodes = [node for node in nodes if node.answer is not None or node.id in still]
     driver = probe.look(_ask(replace(question, cache=None), "driver", {}))
     return Inspection(nodes, compare(nodes, driver))

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from gsfl_tune.cluster.doctor.findings import Node
 from gsfl_tune.cluster.doctor.inspection import Inspection
+from gsfl_tune.experiment.units import gibibytes
 
 _WIDTH = 80
 _LEAST_NAME = 12
@@ -55,7 +56,7 @@ def _row(node: Node, inspection: Inspection) -> tuple[str, ...]:
         cpus,
         _gpus(node),
         str(answer["open_files"][0]) if answer["open_files"][0] >= 0 else "any",
-        f"{min(free) / 1024**3:.0f}G" if free else "-",
+        gibibytes(min(free)) if free else "-",
         "?" if node.skew is None else f"{node.skew:+.2f}",
     )
 
@@ -66,4 +67,4 @@ def _gpus(node: Node) -> str:
     known = (node.answer or {}).get("gpus")
     memory = [gpu["memory"] for gpu in known or () if gpu["memory"]]
     # What Ray counts, and the smallest memory of what the machine has.
-    return f"{node.gpus}x{min(memory) / 1024**3:.0f}G" if memory else f"{node.gpus}x?"
+    return f"{node.gpus}x{gibibytes(min(memory))}" if memory else f"{node.gpus}x?"

@@ -255,7 +255,7 @@ def clock(seconds: float) -> str:
 
 
 def table(jobs: Sequence[Job]) -> str:
-    """Jobs as aligned text, one a line."""
+    """Formats jobs as aligned text, one a line."""
     rows = [("JOB", "STATUS", "STARTED", "RAN", "RUN DIRECTORY")]
     for job in jobs:
         code = f" ({job.exit_code})" if job.exit_code else ""

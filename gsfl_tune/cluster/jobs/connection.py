@@ -84,8 +84,8 @@ def connect(address: str | None) -> Connection:
         version = str(answer.json()["ray_version"])
     except (ValueError, KeyError, TypeError):
         raise UserError(
-            f"--address {address}: something answers (status {answer.status_code}), but it is no "
-            f"Ray dashboard; allowed is the dashboard's address, by default port 8265"
+            f"--address {address}: something answers (status {answer.status_code}), but it is not "
+            f"a Ray dashboard; allowed is the dashboard's address, by default port 8265"
         ) from None
     return Connection(address, version, token, _warnings(address, version, token))
 

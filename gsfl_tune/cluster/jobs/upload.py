@@ -39,7 +39,7 @@ class Package:
 
     @property
     def total(self) -> int:
-        """Bytes of all files; Ray stores them uncompressed."""
+        """Counts the bytes of all files; Ray stores them uncompressed."""
         return sum(self.sizes.values())
 
     def largest(self, count: int) -> list[tuple[str, int]]:
@@ -117,7 +117,7 @@ def missing_files(package: Package, experiment: Experiment) -> list[str]:
 
 
 def secret_files(package: Package) -> list[str]:
-    """Files of the upload that look like secrets, one line each."""
+    """Lists files of the upload that look like secrets, one line each."""
     return [
         f"{path} looks like a secret and would be uploaded; leave it out with a line in .rayignore"
         for path in sorted(package.sizes)
@@ -135,7 +135,7 @@ def _sizes(folder: Path) -> dict[str, int]:
     def add(path: Path) -> None:
         kind = path.stat().st_mode if path.exists() else 0
         if stat.S_ISFIFO(kind) or stat.S_ISCHR(kind) or stat.S_ISBLK(kind):
-            # Ray reads whatever is no directory: of these it would never see the end.
+            # Ray reads whatever is not a directory: of these it would never see the end.
             raise UserError(
                 f"{path}: found a named pipe or a device, allowed are files and directories; "
                 "leave it out with a line in .rayignore"

@@ -60,7 +60,7 @@ class Source(ABC):
         classes: Names of the classes; a label is a position in this list.
         samples: All images, in an order that depends on the source alone.
         problems: Errors that do not prevent listing the rest.
-        notices: Messages that are no errors, one line each.
+        notices: Messages that are not errors, one line each.
         left_out: Number of files or rows that are not listed, by reason.
         kind: What `left_out` counts.
         known_groups: The group of each class, if the source knows a true grouping.

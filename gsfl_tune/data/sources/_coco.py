@@ -74,7 +74,7 @@ def read_coco(file: Path) -> CocoFile:
     except json.JSONDecodeError as error:
         raise UserError(f"{file}:{error.lineno}: cannot be read as JSON: {error.msg}") from error
     except UnicodeDecodeError as error:
-        raise UserError(f"{file}: found bytes that are no UTF-8, allowed JSON in UTF-8") from error
+        raise UserError(f"{file}: found bytes that are not UTF-8, allowed JSON in UTF-8") from error
     except OSError as error:
         raise UserError(f"{file}: cannot be read: {error.strerror or error}") from error
     except RecursionError as error:

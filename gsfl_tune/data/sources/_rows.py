@@ -78,7 +78,7 @@ def _text(file: Path) -> str:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise UserError(
-            f"{file}:{line}: found bytes that are no UTF-8, allowed text in UTF-8 or UTF-16"
+            f"{file}:{line}: found bytes that are not UTF-8, allowed text in UTF-8 or UTF-16"
         ) from error
 
 

@@ -25,7 +25,7 @@ _VERSION = 1
 # Places of a label, the first that any sample has: suffixes, or the key `label` of the JSON.
 LABELS = ("cls", "json", "txt")
 KEY = "label"
-# Longer files are no labels.
+# Longer files are not labels.
 _LONGEST = 16 << 20
 _COMPRESSED = {
     b"\x1f\x8b": ".tar.gz",
@@ -60,7 +60,7 @@ class ShardListing:
         samples: Samples by key, in the order of the shard.
         unused: Number of files that are neither image nor label, by reason.
         problems: Errors that do not prevent listing the rest.
-        notices: Messages that are no errors.
+        notices: Messages that are not errors.
         suffixes: Number of files by suffix.
     """
 

@@ -36,7 +36,7 @@ class Listing:
     Attributes:
         images: Image files in the order of their paths.
         folders: Names from the root to every folder that is not junk, including empty ones.
-        left_out: Number of files that are no images or not wanted, by reason.
+        left_out: Number of files that are not images or not wanted, by reason.
     """
 
     images: list[Found] = field(default_factory=list)

@@ -50,7 +50,7 @@ class INaturalistSource(FileSource):
             odd = [name for name in tops if not _SPECIES.fullmatch(name)]
             if odd:
                 self.problems.append(
-                    f"{folder}: folders that are no species (00000_Animalia_..._Genus_species): "
+                    f"{folder}: folders that are not species (00000_Animalia_..._Genus_species): "
                     f"{some(odd, 3)}"
                 )
             folders[part] = {name for name in tops if _SPECIES.fullmatch(name)}

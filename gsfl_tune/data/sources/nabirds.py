@@ -36,7 +36,7 @@ class NABirdsSource(ListedSource):
         if used and len(used) < len(nodes):
             self.notices.append(
                 f"{len(nodes) - len(used)} of {len(nodes)} nodes of the hierarchy have no images "
-                "and are no classes"
+                "and are not classes"
             )
         order = {label: place for place, label in enumerate(used)}
         self.samples = [replace(each, label=order[each.label]) for each in self.samples]

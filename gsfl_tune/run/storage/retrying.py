@@ -246,7 +246,7 @@ def default_patience() -> float:
     """Returns the seconds of failed attempts after which an operation fails.
 
     Raises:
-        UserError: If the variable is no number.
+        UserError: If the variable is not a number.
     """
     text = os.environ.get(PATIENCE_VARIABLE)
     try:

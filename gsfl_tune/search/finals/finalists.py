@@ -92,8 +92,8 @@ def choose_finalists(
     that were worse after as many epochs, or at the same rung where the epochs are not known. Only
     the last two rungs count, and never the first: others say too little. If there are too few
     trials, those that came furthest join. A stopped trial is trained to its end among the
-    finalists. A trial that breaks a constraint, or has one that was never judged, is no finalist.
-    Of equal configurations only the first is named. A complete trial that costs three times as much
+    finalists. A trial that breaks a constraint, or has one that was never judged, is left out. Of
+    equal configurations only the first is named. A complete trial that costs three times as much
     as another one, and is better by less than a standard error, is left out.
 
     Args:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from gsfl_tune.experiment import Config, Experiment
+from gsfl_tune.experiment.heads import CONTROL
 from gsfl_tune.experiment.metrics import LATENCY, metric_of
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.layout import TEST_FILE, VALIDATION_FILE
@@ -90,7 +91,7 @@ class Candidate:
 
     def plain(self) -> Candidate:
         """Returns the matched control: the same configuration with a plain head."""
-        model = self.config.model.model_copy(update={"head": "plain"})
+        model = self.config.model.model_copy(update={"head": CONTROL})
         config = self.config.model_copy(update={"model": model})
         return Candidate(f"{self.label}-plain", config, self.trial, self.params)
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.experiment.model_config import GROUPED_HEADS
+from gsfl_tune.experiment.heads import CONTROL, GROUPED_HEADS
 from gsfl_tune.run import StudyName
 from gsfl_tune.search.costs.time_budget import SearchTime
 from gsfl_tune.search.costs.trial_costs import TrialCosts
@@ -73,7 +73,7 @@ def _retrains(costs: TrialCosts, config: Config, slots: int) -> float:
     seeds = every if search.finalists == 1 else (1 + every) / 2
     total = own * (every * costs.retrain + (seeds if search.finalists == 1 else 0))
     if search.control != "off" and config.model.head in GROUPED_HEADS:
-        model = config.model.model_copy(update={"head": "plain"})
+        model = config.model.model_copy(update={"head": CONTROL})
         validated = seeds if search.control == "matched" else 0
         plain = costs.seconds(config.model_copy(update={"model": model}))
         total += plain * (every * costs.retrain + validated)

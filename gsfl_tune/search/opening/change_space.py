@@ -120,7 +120,7 @@ def change_space(
             f"{run.experiment_file}: this is not the experiment that the run was begun with; "
             "--change-space needs it to know what its trials were"
         )
-    draft = run.journal.with_name("study.journal.new")
+    draft = run.journal_draft
     shutil.copyfile(run.journal, draft)
     said = [f"{run.path}: the space is changed", *lines]
     for name, trials in read_studies(run.journal).items():

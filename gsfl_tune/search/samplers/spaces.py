@@ -6,6 +6,7 @@ from typing import Any
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.heads import CONTROL
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.nodes import read_yaml
 from gsfl_tune.experiment.space import Space
@@ -28,7 +29,7 @@ _GSFL_ONLY = (
 
 def plain_space(experiment: Experiment) -> Experiment:
     """Returns the space of the control's own search: a plain head without keys of GSFL-Net."""
-    plain: dict[str, Any] = {"model.head": "plain", "search.enqueue": []}
+    plain: dict[str, Any] = {"model.head": CONTROL, "search.enqueue": []}
     sections = ("loss.terms.", *(f"loss.{name}." for name in SHARED_TERMS))
     terms = [path for path in leaves() if path.startswith(sections)]
     return experiment.fixed(plain | dict.fromkeys([*_GSFL_ONLY, *terms]))

@@ -148,7 +148,7 @@ def _in_space(experiment: Experiment, before: Experiment, run: str, trial: Froze
     had = space.leaf_values(trial.params)
     wanted: dict[str, Any] = {}
     for parameter in experiment.space.parameters:
-        # The name of a mapping is no leaf; alternatives of one path share its value.
+        # The name of a mapping is not a leaf; alternatives of one path share its value.
         if parameter.name in trial.params:
             wanted[parameter.path] = trial.params[parameter.name]
         elif parameter.path in had:

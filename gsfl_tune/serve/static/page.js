@@ -194,7 +194,7 @@ document.addEventListener("drop", (event) => {
   document.body.classList.remove("dropping");
   const file = images(event.dataTransfer.files);
   if (file) use(file);
-  else fail(new Error("what was dropped is no image file"));
+  else fail(new Error("what was dropped is not an image file"));
 });
 document.addEventListener("paste", (event) => {
   const file = images(event.clipboardData && event.clipboardData.files);

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gsfl_tune.data import Annotations, Augment, Batch, DecodedImages
 from gsfl_tune.models import Backbone, Network, SplitBackbone
-from gsfl_tune.models.frozen import Precision
+from gsfl_tune.models.frozen_forward import Precision
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.image_sizes import training_sizes
 
@@ -116,9 +116,13 @@ class Batches(ABC):
     def maps(self, network: Network) -> Callable[[Tensor], Tensor] | None:
         """Returns a function from inputs of training to maps, see `gsfl_tune.methods.Passes`."""
 
-    @abstractmethod
     def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns the same for inputs of `eval_batches`."""
+        return self._of_size(network, self._eval_size)
+
+    @abstractmethod
+    def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
+        """Returns the same for inputs of images of a side of `size` pixels."""
 
     def _fixed_draws(self, epoch: int) -> Tensor | None:
         """Returns the changes of images in an epoch, (V, N, width); None without fixed views."""

@@ -13,6 +13,7 @@ from gsfl_tune.data.batch_share import BatchShare
 from gsfl_tune.data.loader import epoch_order
 from gsfl_tune.data.prefetch import prefetch
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.caches.activations import NUMPY, ActivationCache
@@ -96,14 +97,14 @@ class ActivationBatches(Batches):
         )
         moved, taught = self._moved(epoch), self._teacher_tables()
         for part, batch in zip(parts, activations, strict=True):
-            annotations, teacher = None, None
+            annotations, extras = None, {}
             if taught is not None:
                 pairs = zip(shown[0][part].tolist(), order[part].tolist(), strict=True)
                 rows = torch.stack([taught[view][position] for view, position in pairs])
-                teacher = rows.to(context.device)
+                extras[TEACHER] = rows.to(context.device)
             if moved is not None:
                 annotations = tuple(each.rows(order[part]) for each in moved)
-            targets = Targets(labels[part], teacher=teacher)
+            targets = Targets(labels[part], extras=extras)
             yield Batch(batch, targets, positions[part], annotations)
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
@@ -141,10 +142,6 @@ class ActivationBatches(Batches):
         """Returns the trained part of a network up to the map."""
         split = self._splits.of(network.backbone, self._size)
         return split.maps if split.gives_map else None
-
-    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """Returns the same, cut for images outside of training."""
-        return self._of_size(network, self._eval_size)
 
     def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
         split = self._splits.of(network.backbone, size)

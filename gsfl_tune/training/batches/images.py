@@ -9,7 +9,7 @@ from itertools import repeat
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsfl_tune.data import (
     Augment,
@@ -21,7 +21,9 @@ from gsfl_tune.data import (
 )
 from gsfl_tune.data.unlabelled_batches import WeakAndStrong, unlabelled_batches
 from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.models import Network, SplitBackbone
+from gsfl_tune.models.frozen_forward import FrozenForward
 from gsfl_tune.training.batches._base import EVAL_BATCH, Batches, Splits, prefix_precision
 from gsfl_tune.training.context import StageContext
 
@@ -106,7 +108,7 @@ class ImageBatches(Batches):
         if teacher is None:
             return batch
         found = teacher.logits(batch.inputs, self._mean, self._std)
-        return replace(batch, targets=replace(batch.targets, teacher=found))
+        return replace(batch, targets=batch.targets.having(**{TEACHER: found}))
 
     def random(self, count: int) -> Tensor:
         """Returns random images (B, 3, side, side)."""
@@ -121,9 +123,9 @@ class ImageBatches(Batches):
         """Returns the backbone up to the map."""
         return network.maps if network.backbone.gives_map else None
 
-    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """Returns the whole network without its head, which takes images of any size."""
-        return self.features(network)
+    def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
+        # It takes images of any size.
+        return network.features
 
 
 class SplitBatches(ImageBatches):
@@ -140,7 +142,7 @@ class SplitBatches(ImageBatches):
         self._splits = Splits(network.backbone, split, self._size)
         self._precision = prefix_precision(context)
         # By size: the weight average is a separate network with the same frozen blocks.
-        self._prefixes: dict[int, nn.Module] = {}
+        self._prefixes: dict[int, FrozenForward] = {}
 
     def features(self, network: Network) -> Callable[[Tensor], Tensor]:
         """Returns frozen copy, trained blocks and pooling of the network as one function."""
@@ -164,10 +166,6 @@ class SplitBatches(ImageBatches):
 
         return maps
 
-    def eval_features(self, network: Network) -> Callable[[Tensor], Tensor]:
-        """Returns the same, cut for images outside of training."""
-        return self._of_size(network, self._eval_size)
-
     def _of_size(self, network: Network, size: int) -> Callable[[Tensor], Tensor]:
         split, prefix = self._cut(network, size)
 
@@ -176,7 +174,7 @@ class SplitBatches(ImageBatches):
 
         return features
 
-    def _cut(self, network: Network, size: int) -> tuple[SplitBackbone, nn.Module]:
+    def _cut(self, network: Network, size: int) -> tuple[SplitBackbone, FrozenForward]:
         split = self._splits.of(network.backbone, size)
         if size not in self._prefixes:
             # Sizes of earlier epochs do not come again.

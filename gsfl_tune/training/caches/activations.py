@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
@@ -20,7 +20,8 @@ from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.models import Backbone, SplitBackbone
-from gsfl_tune.models.frozen import Precision as Arithmetic
+from gsfl_tune.models.frozen_forward import FrozenForward
+from gsfl_tune.models.frozen_forward import Precision as Arithmetic
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import Precision, View, all_cores, digest
 
@@ -66,7 +67,7 @@ class ActivationCache:
         self._size = image_size
         self._precision = precision
         self._arithmetic = arithmetic
-        self._frozen: nn.Module | None = None
+        self._frozen: FrozenForward | None = None
         self._maps: dict[tuple[str, View | None], np.ndarray] = {}
 
     def of(self, images: DecodedImages, part: str, view: View | None = None) -> np.ndarray:

@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
-from gsfl_tune.models.frozen import Precision, frozen_forward
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.openvino_forward import EngineRefused, is_installed, openvino_forward
 from gsfl_tune.run import read_json, write_json
 from gsfl_tune.training.caches.keys import digest
@@ -70,8 +71,8 @@ def fast_forward(
     images: int,
     device: torch.device,
     cache_dir: Path,
-) -> nn.Module:
-    """Makes the fastest frozen forward pass for some images: `FrozenForward` or OpenVINO's.
+) -> FrozenForward:
+    """Makes the fastest frozen forward pass for some images: our copy or OpenVINO's.
 
     OpenVINO runs on CPUs, where it is installed, saves several seconds, and gives the numbers of
     PyTorch; that is checked each time it is made. Otherwise our copy runs, and where OpenVINO was
@@ -87,13 +88,13 @@ def fast_forward(
         cache_dir: Root of the node's caches.
     """
 
-    def ours() -> nn.Module:
+    def ours() -> FrozenForward:
         return frozen_forward(module, input_shape, precision=precision)
 
     if device.type != "cpu" or not usable():
         return ours()
     file = _file(cache_dir, name, input_shape, precision)
-    copy: nn.Module | None = None
+    copy: FrozenForward | None = None
     if not file.exists():
         copy = ours()
         # Few images are done before a conversion is.
@@ -141,7 +142,7 @@ def _rehearsed(
     module: nn.Module,
     input_shape: Sequence[int],
     precision: Precision,
-    copy: nn.Module | None,
+    copy: FrozenForward | None,
     name: str,
 ) -> Rehearsal:
     def build(path: Path) -> None:
@@ -154,14 +155,14 @@ def _rehearsed(
 
 
 def _measure(
-    own: nn.Module,
+    own: FrozenForward,
     module: nn.Module,
     input_shape: Sequence[int],
     precision: Precision,
     name: str,
 ) -> Rehearsal:
     """Times both; they take turns, so that other load slows down both."""
-    ways = {"torch": own}
+    ways: dict[str, FrozenForward] = {"torch": own}
     refused = "" if usable() else "not installed"
     if not refused:
         try:
@@ -177,7 +178,7 @@ def _measure(
     return Rehearsal(best["torch"], best.get("openvino", 0.0), refused)
 
 
-def _rate(forward: nn.Module, input_shape: Sequence[int], count: int) -> float:
+def _rate(forward: FrozenForward, input_shape: Sequence[int], count: int) -> float:
     """Returns images a second, of a batch of `count`."""
     images: Tensor = torch.zeros((count, *input_shape))
     if images.ndim == 4:

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
@@ -35,7 +35,8 @@ from gsfl_tune.models import (
     pooling_package,
     weights_words,
 )
-from gsfl_tune.models.frozen import Precision as Arithmetic
+from gsfl_tune.models.frozen_forward import FrozenForward
+from gsfl_tune.models.frozen_forward import Precision as Arithmetic
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.keys import digest
 
@@ -145,7 +146,7 @@ class FeatureExtractor:
         self.device = device
         self.projection: Projection | None = None
         self._projection_key: str | None = None
-        self._fast: nn.Module | None = None
+        self._fast: FrozenForward | None = None
         self._made_for = 0
 
     def prepare(self, images: DecodedImages, index: np.ndarray, cache_dir: Path) -> None:
@@ -316,7 +317,7 @@ class FeatureExtractor:
             # GPU memory is kept free for the trials.
             forward.cpu()
 
-    def _forward(self, images: int, cache_dir: Path) -> nn.Module:
+    def _forward(self, images: int, cache_dir: Path) -> FrozenForward:
         """Returns what runs the backbone, made again where there is much more to compute."""
         size = self.recipe.image_size
         if self._fast is None or images > 2 * self._made_for:

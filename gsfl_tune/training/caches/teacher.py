@@ -50,7 +50,7 @@ class Teacher:
             nothing.
 
     Raises:
-        UserError: If it is no bundle of safetensors, or has other classes or another ``fit``.
+        UserError: If it is not a bundle of safetensors, or has other classes or another ``fit``.
     """
 
     def __init__(self, path: Path, classes: Sequence[str], fit: str) -> None:
@@ -219,7 +219,7 @@ def teacher_sees(path: Path) -> tuple[str, int]:
     """Reads a teacher's backbone and the side of its images, for prices.
 
     Raises:
-        BundleError: If it is no bundle of safetensors.
+        BundleError: If it is not a bundle of safetensors.
     """
     description = _description(path)
     backbone = str(description["architecture"]["backbone"])

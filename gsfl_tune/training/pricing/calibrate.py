@@ -15,7 +15,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.models.frozen import Precision
+from gsfl_tune.models.frozen_forward import Precision
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
 from gsfl_tune.training.pricing.costs import Measured
@@ -43,23 +43,27 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
     """
     groups = config.model.groups.model_copy(update={"method": "single", "count": 1})
     model = config.model.model_copy(update={"groups": groups})
-    finetune = config.training.finetune.model_copy(update={"unfreeze": 0, "start_size": 1.0})
-    training = config.training.model_copy(update={"finetune": finetune})
-    config = config.model_copy(update={"model": model, "training": training})
+    config = config.model_copy(update={"model": model})
     classes = workspace.dataset.class_count
     found = []
     with tempfile.TemporaryDirectory() as directory:
         trained = Training(config, workspace, Path(directory))
-        for name, kind in STAGE_KINDS.items():
-            stage_config = getattr(config.training, name)
-            if not stage_config.epochs:
-                continue
-            stage = kind(trained.context)
-            with activity(f"{name} steps"):
+        for spec in trained.timeline.stages:
+            kind, context = STAGE_KINDS[spec.kind], trained.context.of_stage(spec)
+            context.config = seen = _in_full(context.config)
+            stage = kind(context, spec.name)
+            with activity(f"{spec.name} steps"):
                 seconds, steps = _timed(stage.rehearse, trained.device)
-            work = kind.work(config, stage_config.batch_size, 0, classes)
-            found.append(Measured(replace(work, epochs=1), steps, seconds))
+            work = kind.work(seen, stage.config.batch_size, 0, classes)
+            found.append(Measured(replace(work, stage=spec.name, epochs=1), steps, seconds))
     return found
+
+
+def _in_full(config: Config) -> Config:
+    """Trains from the beginning what is trained in the end, on images of full size."""
+    finetune = config.training.finetune.model_copy(update={"unfreeze": 0, "start_size": 1.0})
+    training = config.training.model_copy(update={"finetune": finetune})
+    return config.model_copy(update={"training": training})
 
 
 def measure_frozen(

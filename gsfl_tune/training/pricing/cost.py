@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.heads import HEADS
+from gsfl_tune.losses import Sizes
 from gsfl_tune.models import (
-    HeadKind,
     Reads,
     Weights,
-    confounding_parameters,
+    head_class,
     head_parameters,
     part_size,
     pooled_channels,
@@ -25,7 +25,9 @@ from gsfl_tune.models import (
     stream_names,
 )
 from gsfl_tune.training.caches.teacher import teacher_bytes
+from gsfl_tune.training.head_terms import head_term_parameters
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
+from gsfl_tune.training.pricing.methods import numbers_of_methods
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -125,7 +127,7 @@ def checkpoint_bytes(experiment: Experiment) -> int:
         BackboneError: A backbone cannot be built.
     """
     case, model = largest_case(experiment)
-    head = largest_head(case.values("model.head"))
+    [head] = case.values("model.head")
     weights = head_parameters(head, model.feature_dim, model.latent_dim, model.class_count)
     trained = weights
     if max(case.values("training.finetune.epochs")) > 0:
@@ -149,10 +151,11 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
         feature_dim: D, for terms with an encoder of features.
     """
     numbers = 0
-    if "fsdg" in case.values("model.head"):
-        groups = min(class_count, max(case.values("model.groups.count")))
-        size = latent_dim // 2
-        numbers += 4 * (confounding_parameters(feature_dim, latent_dim) + groups * (size + 1))
+    heads = case.values("model.head")
+    groups = min(class_count, max(case.values("model.groups.count"), default=1))
+    numbers += 4 * max(
+        head_term_parameters(head, feature_dim, latent_dim, groups) for head in heads
+    )
     if max(case.values("loss.center.weight")) > 0:
         numbers += 2 * class_count * latent_dim
     if max(case.values("loss.isda.weight")) > 0:
@@ -164,19 +167,15 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if max(case.values("loss.attributes.weight")) > 0:
         given = case.defaults().data.attribute_columns
         numbers += 4 * (latent_dim + 1) * (_CUB_ATTRIBUTES if given is None else len(given))
-    if "gsfl" in case.values("model.head") and max(case.values("loss.group_reversal.weight")) > 0:
+    shared = any(HEADS[head].shared for head in heads)
+    if shared and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
         numbers += 4 * (hidden * (latent_dim + 1) + class_count * (hidden + 1))
     snr = max(case.values("training.finetune.epochs")) and case.values("training.finetune.snr")
     if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
         # Most models have most channels in the last map.
         numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
-    if "pmg" in case.values("training.method") and max(case.values("training.finetune.epochs")):
-        width, levels = (max(case.values(f"training.pmg.{key}")) for key in ("width", "levels"))
-        # Most models have most channels in the last map.
-        channels = probe(backbone_of(case)).channels
-        numbers += 4 * levels * (width * (channels + 9 * width + 4 + class_count) + class_count)
-    return 4 * numbers
+    return 4 * (numbers + numbers_of_methods(case, Sizes(feature_dim, latent_dim, class_count)))
 
 
 def _proxies(case: Experiment) -> int:
@@ -194,12 +193,6 @@ def teachers(case: Experiment) -> list[Path]:
     if max(case.values("loss.distill.weight")) <= 0:
         return []
     return [Path(each) for each in case.values("training.teacher") if each is not None]
-
-
-def largest_head(heads: Collection[HeadKind]) -> HeadKind:
-    """Names the one of some heads that has most parameters."""
-    ascending: tuple[HeadKind, ...] = ("linear", "plain", "fsdg", "gsfl")
-    return max(heads, key=ascending.index)
 
 
 def class_count(experiment: Experiment) -> int:
@@ -247,8 +240,8 @@ def _price(case: Experiment, classes: int) -> LargestModel:
         for requested in case.values("model.pooling_channels")
     )
     feature_dim = pooling_dim(pooling, channels, dim=highest("model.pooling_dim"), second=second)
-    kind = largest_head(case.values("model.head"))
-    latent_dim = feature_dim if kind == "linear" else highest("model.latent_dim")
+    [kind] = case.values("model.head")
+    latent_dim = head_class(kind).latent_size(feature_dim, highest("model.latent_dim"))
     head = head_parameters(kind, feature_dim, latent_dim, classes)
     trained = _trained_parameters(case, backbone)
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0

@@ -19,7 +19,7 @@ from gsfl_tune.models import (
 )
 from gsfl_tune.training.image_sizes import growing_sizes
 from gsfl_tune.training.pricing.cases import backbone_of
-from gsfl_tune.training.restitution import COMPILED, METHODS, with_method
+from gsfl_tune.training.restitution import COMPILED, method_problem
 from gsfl_tune.training.stages.finetune import AVERAGED_TWICE, STEPS_TOGETHER
 from gsfl_tune.training.stages.trained_blocks import unfrozen_blocks
 
@@ -111,8 +111,9 @@ def problems_of_snr(experiment: Experiment) -> Iterator[str]:
     ):
         return
     for name in experiment.values("training.method"):
-        if name not in METHODS and True in _with(experiment, "training.method", name, path):
-            yield with_method(name)
+        problem = method_problem(name)
+        if problem and True in _with(experiment, "training.method", name, path):
+            yield problem
     if True in _with(experiment, "training.finetune.compile", True, path):
         yield COMPILED
 

@@ -9,8 +9,8 @@ from typing import Any
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.methods import method_class
 from gsfl_tune.training.pricing.cost import largest_case
+from gsfl_tune.training.pricing.methods import largest_method, largest_settings
 from gsfl_tune.training.stages import STAGE_KINDS
 from gsfl_tune.training.training import Training
 from gsfl_tune.training.workspace import Workspace
@@ -31,7 +31,6 @@ _LARGEST = (
     "loss.distill.weight",
     # Images without attributes are refused here.
     "loss.attributes.weight",
-    "training.fixmatch.mu",
 )
 # AdamW keeps two tensors a weight, schedule-free AdamW too.
 _BY_MOMENTS = ("sgd", "muon", "schedule_free", "adamw")
@@ -47,7 +46,11 @@ def largest_config(experiment: Experiment) -> Config:
     case, model = largest_case(experiment)
     values: dict[str, Any] = {path: max(case.values(path)) for path in _LARGEST}
     blocks = case.values("training.finetune.blocks")
+    # All views of a batch are in memory at once.
+    method = max(case.values("training.method"), key=lambda name: _at_once(case, name))
     values |= {
+        **largest_settings(case, method),
+        "training.method": method,
         "training.finetune.blocks": "all" if "all" in blocks else max(blocks),
         # All take as much for activations; the others keep less of weights.
         "training.finetune.train": max(
@@ -59,11 +62,6 @@ def largest_config(experiment: Experiment) -> Config:
         ),
         # Later on all blocks are trained.
         "training.finetune.unfreeze": min(case.values("training.finetune.unfreeze")),
-        # All views of a batch are in memory at once.
-        "training.method": max(
-            case.values("training.method"),
-            key=lambda name: _at_once(case, name),
-        ),
         "model.pooling_channels": None if model.pooling == "average" else model.channels,
         # Takes no memory either, and needs all features.
         "model.classifier_init": "random",
@@ -75,9 +73,8 @@ def largest_config(experiment: Experiment) -> Config:
 
 def _at_once(case: Experiment, name: str) -> tuple[int, int]:
     """Returns the images with gradients that a batch has for each of its own, and passes."""
-    method = method_class(name)
-    more = max(case.values("training.fixmatch.mu")) if name == "fixmatch" else method.unlabelled
-    return method.views + more, method.feature_passes
+    method = largest_method(case, name)
+    return method.views + method.unlabelled, method.feature_passes
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:
@@ -89,6 +86,5 @@ def rehearse(config: Config, workspace: Workspace) -> None:
     with tempfile.TemporaryDirectory() as directory:
         training = Training(config, workspace, Path(directory))
         with activity("taking the step"):
-            for name, stage in STAGE_KINDS.items():
-                if training.timeline.of_stage(name):
-                    stage(training.context).rehearse()
+            for spec in training.timeline.stages:
+                STAGE_KINDS[spec.kind](training.context.of_stage(spec), spec.name).rehearse()

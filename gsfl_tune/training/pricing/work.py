@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from gsfl_tune.experiment.config import Config
-from gsfl_tune.training.stages import STAGE_KINDS, Work
-from gsfl_tune.training.timeline import STAGES, Timeline
+from gsfl_tune.training.stages import Work, stage_work
+from gsfl_tune.training.timeline import Timeline
 
 
 def training_work(config: Config, *, train: int, validation: int, classes: int) -> list[Work]:
@@ -19,6 +19,7 @@ def training_work(config: Config, *, train: int, validation: int, classes: int) 
     Raises:
         BackboneError: When the backbone cannot be built.
     """
-    timeline = Timeline.of(config)
-    names = [each.name for each in STAGES if timeline.of_stage(each.name)]
-    return [STAGE_KINDS[name].work(config, train, validation, classes) for name in names]
+    return [
+        stage_work(each, config, train=train, validation=validation, classes=classes)
+        for each in Timeline.of(config).stages
+    ]

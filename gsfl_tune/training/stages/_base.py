@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,12 +19,13 @@ from torch import Tensor, nn
 from gsfl_tune.activity import Activity, activity
 from gsfl_tune.data import Batch, DecodedImages, Targets
 from gsfl_tune.data.draws import image_draws
-from gsfl_tune.experiment.config import Config, FinetuneStageConfig, HeadStageConfig
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import LossTerms
 from gsfl_tune.methods import STREAM, Passes
-from gsfl_tune.models import HeadOutput, Network, Restituted
+from gsfl_tune.models import HeadOutput, Network
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import (
+    Rates,
     WeightAverage,
     learning_rate_factor,
     schedule_of,
@@ -34,7 +35,23 @@ from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.stages.work import Work
 from gsfl_tune.training.timeline import StageName
 
-StageConfig = HeadStageConfig | FinetuneStageConfig
+
+class StageConfig(Rates, Protocol):
+    """Names what every stage has in its section."""
+
+    @property
+    def epochs(self) -> int:
+        """Returns the number of epochs."""
+
+    @property
+    def batch_size(self) -> int:
+        """Returns the number of images in a batch."""
+
+    @property
+    def clip_norm(self) -> float:
+        """Returns the largest norm of gradients; 0 without a limit."""
+
+
 M = TypeVar("M", bound=nn.Module)
 C = TypeVar("C", bound=StageConfig)
 
@@ -68,8 +85,11 @@ class LossMeter:
 class Stage(ABC, Generic[M, C]):
     """Trains one stage of one training.
 
+    A subclass is made as `StageKind` says.
+
     Args:
         context: Context of the training.
+        name: Name of the row of `gsfl_tune.training.timeline.STAGES`.
         config: The stage's section.
         module: The trained module.
         optimizer: Optimiser of its trainable parameters; every group has its ``peak`` learning
@@ -77,9 +97,15 @@ class Stage(ABC, Generic[M, C]):
     """
 
     def __init__(
-        self, context: StageContext, config: C, module: M, optimizer: torch.optim.Optimizer
+        self,
+        context: StageContext,
+        name: StageName,
+        config: C,
+        module: M,
+        optimizer: torch.optim.Optimizer,
     ) -> None:
         self.context = context
+        self.name = name
         self.config = config
         self.module = module
         self.optimizer = optimizer
@@ -116,6 +142,13 @@ class Stage(ABC, Generic[M, C]):
     def network(self) -> Network:
         """Copies the whole network, with the evaluated weights."""
 
+    def handed_on(self) -> Mapping[str, Tensor] | None:
+        """Returns the trained network for the stage behind it; None if only the head was trained.
+
+        The head and the state of loss and method are those of the context, and go on by themselves.
+        """
+        return None
+
     def unit_features(self, part: Literal["pool", "test"], index: np.ndarray) -> Tensor | None:
         """Returns unit features (N, D) on the CPU; None if the backbone was not trained."""
         return None
@@ -127,11 +160,6 @@ class Stage(ABC, Generic[M, C]):
             return self.module
         module: M = self.averaged.module  # type: ignore[assignment]
         return module
-
-    @property
-    @abstractmethod
-    def name(self) -> StageName:
-        """Returns the name of the stage."""
 
     @property
     @abstractmethod
@@ -238,16 +266,13 @@ class Stage(ABC, Generic[M, C]):
         loss = self.context.loss
         if not note:
             loss.eval()
-        parts = self.restituted()
-        taught = targets.teacher, targets.attributes
-        terms = self._loss(output, features, targets.labels, targets, *taught, parts)
+        extras = {**targets.extras, **self.extras()}
+        terms = self._loss(output, features, targets.labels, targets, extras)
         if targets.others is not None:
             # Terms store only the larger part.
             loss.eval()
-            teacher = targets.teacher_of_others
-            teacher = targets.teacher if teacher is None else teacher
-            taught = teacher, targets.attributes_of_others
-            others = self._loss(output, features, targets.others, targets, *taught, parts)
+            theirs = {**extras, **targets.extras_of_others}
+            others = self._loss(output, features, targets.others, targets, theirs)
             terms = terms.blended(others, targets.kept)
         loss.train()
         return terms
@@ -267,9 +292,7 @@ class Stage(ABC, Generic[M, C]):
         features: Tensor,
         labels: Tensor,
         targets: Targets,
-        teacher: Tensor | None,
-        attributes: Tensor | None,
-        restituted: Restituted | None,
+        extras: Mapping[str, Any],
     ) -> LossTerms:
         context = self.context
         done = self._step_of_epoch.done / self.batches
@@ -281,23 +304,21 @@ class Stage(ABC, Generic[M, C]):
             progress=min(1.0, (context.epoch + done) / context.total_epochs),
             soft=targets.soft,
             weights=targets.weights,
-            teacher=teacher,
-            attributes=attributes,
-            restituted=restituted,
+            extras=extras,
         )
         return terms
 
-    def restituted(self) -> Restituted | None:
-        """Returns the parts of the last pass whose map was restituted, once; None without that."""
-        return None
+    def extras(self) -> Mapping[str, Any]:
+        """Returns what the last pass adds to `LossInput.extras`, once."""
+        return {}
 
     def _described(self, batch: Batch) -> Batch:
-        """Adds the attributes of its images to a batch, if a term learns them."""
-        attributes = self.context.attributes
-        if attributes is None:
+        """Adds what is known of its images, and terms learn, to a batch."""
+        known = self.context.known_of_images
+        if not known:
             return batch
-        own = attributes[batch.positions.to(attributes.device)]
-        return replace(batch, targets=replace(batch.targets, attributes=own))
+        own = {name: each[batch.positions.to(each.device)] for name, each in known.items()}
+        return replace(batch, targets=batch.targets.having(**own))
 
     def _update(self, step: int, total: int) -> None:
         """Takes the optimiser step, then updates loss terms, method and weight average."""
@@ -350,18 +371,16 @@ class Stage(ABC, Generic[M, C]):
         context.method.load_state_dict(state.get("method", {}))
         if "loss" in state:
             context.loss.load_state_dict(state["loss"])
-        elif context.loss.centers is not None:  # of an earlier version
-            context.loss.centers.load_state_dict(state["centers"])
+        else:
+            context.loss.load_earlier(state)
 
     def _random_batch(self, inputs: Tensor) -> Batch:
         """Makes a batch of random inputs, each in as many views as the method needs."""
         context = self.context
         labels = torch.zeros(len(inputs), dtype=torch.int64, device=context.device)
-        teacher = None
-        if context.teacher is not None:
-            teacher = inputs.new_zeros(len(inputs), context.head.class_count)
         views = (inputs,) * context.method.views
-        batch = Batch(views, Targets(labels, teacher=teacher), torch.arange(len(inputs)))
+        targets = Targets(labels, extras=context.random_extras(inputs))
+        batch = Batch(views, targets, torch.arange(len(inputs)))
         if not (self.takes_unlabelled and context.method.unlabelled):
             return batch
         more = torch.cat([inputs] * context.method.unlabelled)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from functools import cached_property, partial
 from itertools import islice
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -23,10 +23,8 @@ from gsfl_tune.experiment.config import FinetuneStageConfig
 from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.methods import Passes
 from gsfl_tune.models import (
-    CannotCut,
     HeadOutput,
     Network,
-    Restituted,
     seed_drop_paths,
     seed_mix_styles,
 )
@@ -36,7 +34,7 @@ from gsfl_tune.training.batch_norm import (
     fresh_statistics,
     synchronise_batch_norms,
 )
-from gsfl_tune.training.batches import ActivationBatches, Batches, ImageBatches, SplitBatches
+from gsfl_tune.training.batches import ActivationBatches, create_batches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
@@ -72,10 +70,17 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
     takes_unlabelled = True
     work = staticmethod(finetune_work)
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        name: StageName = "finetune",
+        before: Mapping[str, Tensor] | None = None,
+    ) -> None:
         config = context.config.training.finetune
         self._has_compiled = False
         network = context.network(context.workspace.new_backbone(context.config))
+        if before is not None:
+            network.load_state_dict(before)
         network.to(device=context.device).to(memory_format=torch.channels_last)
         if context.autocast:
             keep_grouped_convs_full(network.backbone)
@@ -93,9 +98,9 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         if config.optimizer == "muon":  # is for hidden layers
             head = [{**group, "use_fallback": True} for group in head]
         groups += head
-        super().__init__(context, config, network, create_optimizer(config, groups))
+        super().__init__(context, name, config, network, create_optimizer(config, groups))
         self._refuse_combinations()
-        self._batches = _batches(context, network)
+        self._batches = create_batches(context, network)
         cached = isinstance(self._batches, ActivationBatches)
         for path, message in method_problems(
             context.config, cached=cached, maps=self._batches.maps(network) is not None
@@ -104,15 +109,11 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
 
     def network(self) -> Network:
         """Copies the network; adapters become part of its weights."""
-        network = copy.deepcopy(self.evaluated)
-        network.backbone.merge()
-        restore_grouped_convs(network)
-        return network
+        return _plain(self.evaluated)
 
-    @property
-    def name(self) -> StageName:
-        """Returns ``finetune``."""
-        return "finetune"
+    def handed_on(self) -> Mapping[str, Tensor]:
+        """Returns the trained network, not the average: like the head, it goes on from there."""
+        return _plain(self.module).state_dict()
 
     @property
     def batches(self) -> int:
@@ -165,10 +166,9 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         """Returns the passes through the trained network."""
         return self._passes(self.module, self._features, self._maps, self._layers)
 
-    def restituted(self) -> Restituted | None:
-        """Returns the parts of the last pass that was trained, once."""
-        module = self.module.backbone.restitution
-        return None if module is None else module.take()
+    def extras(self) -> Mapping[str, Any]:
+        """Returns what the last pass adds to `LossInput.extras`, once."""
+        return self.module.extras()
 
     def _passes(
         self,
@@ -356,31 +356,12 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         return nullcontext()
 
 
-def _batches(context: StageContext, network: Network) -> Batches:
-    config = context.config
-    blocks = config.training.finetune.blocks
-    if blocks == "all" or blocks >= network.backbone.block_count:
-        return ImageBatches(context, network)
-    try:
-        split = network.backbone.split(config.data.image_size)
-    except CannotCut as error:
-        log.warning(
-            "%s cannot be cut in front of its last %d blocks (%s): it is run as a whole",
-            config.model.extractor,
-            blocks,
-            error,
-        )
-        return ImageBatches(context, network)
-    if config.data.views:
-        if (share := config.training.finetune.start_size) < 1:
-            raise UserError(
-                f"training.finetune.start_size: found {share:g} with cached activations, which are "
-                "those of one size; allowed 1, data.views: 0, or blocks: all"
-            )
-        return ActivationBatches(context, network, split)
-    # The fast copy is not compiled: the compiler makes its own.
-    whole = config.training.finetune.compile
-    return ImageBatches(context, network) if whole else SplitBatches(context, network, split)
+def _plain(network: Network) -> Network:
+    """Copies a network; adapters become part of its weights."""
+    network = copy.deepcopy(network)
+    network.backbone.merge()
+    restore_grouped_convs(network)
+    return network
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from itertools import repeat
 
@@ -18,6 +18,7 @@ from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config, HeadStageConfig
+from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Passes, create_method
 from gsfl_tune.models import Network, PlainHead
 from gsfl_tune.training.caches.feature_table import FeatureTable
@@ -39,7 +40,17 @@ _EVAL_BATCH = 512
 class HeadStage(Stage[PlainHead, HeadStageConfig]):
     """Trains the head on cached features of the frozen backbone."""
 
-    def __init__(self, context: StageContext) -> None:
+    def __init__(
+        self,
+        context: StageContext,
+        name: StageName = "head",
+        before: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        if context.backbone_trained or before is not None:
+            raise ValueError(
+                f"stage {name} reads features of the pretrained backbone, which a stage in front "
+                "of it has changed"
+            )
         config = context.config.training.head
         groups = parameter_groups(
             [
@@ -50,7 +61,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             learning_rate=config.learning_rate,
             weight_decay=config.weight_decay,
         )
-        super().__init__(context, config, context.head, create_optimizer(config, groups))
+        super().__init__(context, name, config, context.head, create_optimizer(config, groups))
 
     def network(self) -> Network:
         """Joins the pretrained backbone with a copy of the head."""
@@ -73,11 +84,6 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         return Work(
             "head", (config.model.head, *method_kind(config)), operations, steps, stage.epochs
         )
-
-    @property
-    def name(self) -> StageName:
-        """Returns ``head``."""
-        return "head"
 
     @property
     def batches(self) -> int:
@@ -156,7 +162,8 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             # Of as many views: in the same order.
             taught = (views[0] for views, _ in self._taught.batches(order, size, shown))
         for step, ((views, positions), teacher) in enumerate(zip(read, taught, strict=False)):
-            targets = Targets(context.labels[positions], teacher=teacher)
+            extras = {} if teacher is None else {TEACHER: teacher}
+            targets = Targets(context.labels[positions], extras=extras)
             batch = self._described(Batch(views, targets, positions))
             mixed = mixing(batch, streams)
             if mixed.targets.others is not None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import (
-    confounding_parameters,
     head_parameters,
     pooled_channels,
     pooling_class,
     pooling_dim,
     probe,
 )
+from gsfl_tune.training.head_terms import head_term_parameters
 from gsfl_tune.training.timeline import StageName
 
 # Of an optimiser step, for each trained parameter: AdamW reads and writes weight, gradient and two
@@ -62,5 +62,6 @@ def trained_head_parameters(config: Config, classes: int) -> int:
     model = config.model
     channels, second = channels_of_pooling(config)
     dim = pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
-    encoder = confounding_parameters(dim, model.latent_dim) if model.head == "fsdg" else 0
-    return head_parameters(model.head, dim, model.latent_dim, classes) + encoder
+    # A classifier of few groups is left out: it would change what earlier searches have measured.
+    terms = head_term_parameters(model.head, dim, model.latent_dim, groups=0)
+    return head_parameters(model.head, dim, model.latent_dim, classes) + terms

@@ -97,7 +97,7 @@ def test_a_cluster_that_does_not_ask_gets_none_and_is_warned_of(serve) -> None:
 )
 def test_what_is_no_dashboard_never_sees_the_token(serve, status: int, text: str) -> None:
     server = serve(lambda token: (status, text))
-    with pytest.raises(UserError, match=rf"status {status}\), but it is no Ray dashboard"):
+    with pytest.raises(UserError, match=rf"status {status}\), but it is not a Ray dashboard"):
         connect(server.address)
     assert server.tokens == [None]
 

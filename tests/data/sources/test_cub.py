@@ -8,10 +8,9 @@ from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, save
 
 
-@pytest.fixture
-def root(tmp_path):
+def make_cub(folder):
     """Two birds, eight images each, every fourth for the test."""
-    root = tmp_path / "CUB_200_2011"
+    root = folder / "CUB_200_2011"
     names = ["001.Black_footed_Albatross", "002.Laysan_Albatross"]
     images, labels, training = [], [], []
     for label, name in enumerate(names, start=1):
@@ -26,6 +25,11 @@ def root(tmp_path):
     (root / "train_test_split.txt").write_text("\n".join(training) + "\n")
     (root / "classes.txt").write_text("1 001.Black_footed_Albatross\n2 002.Laysan_Albatross\n")
     return root
+
+
+@pytest.fixture
+def root(tmp_path):
+    return make_cub(tmp_path)
 
 
 @pytest.mark.parametrize("inside", [True, False])

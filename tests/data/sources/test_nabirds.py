@@ -25,10 +25,9 @@ NODES = {
 LEAVES = ("295", "296", "41", "817", "818")
 
 
-@pytest.fixture
-def root(tmp_path):
+def make_nabirds(folder):
     """Five classes, eight images each, every fourth for the test."""
-    root = tmp_path / "nabirds"
+    root = folder / "nabirds"
     images, labels, training = [], [], []
     for leaf in LEAVES:
         for index in range(8):
@@ -52,6 +51,11 @@ def root(tmp_path):
     return root
 
 
+@pytest.fixture
+def root(tmp_path):
+    return make_nabirds(tmp_path)
+
+
 @pytest.mark.parametrize("inside", [True, False])
 def test_the_official_layout(root, cache, inside):
     dataset = prepare(configure("nabirds", root if inside else root.parent), cache_dir=cache)
@@ -70,7 +74,7 @@ def test_the_official_layout(root, cache, inside):
         "Blue Jay",
         "Jays and Crows",
     ]
-    assert "4 of 9 nodes of the hierarchy have no images and are no classes" in dataset.notices
+    assert "4 of 9 nodes of the hierarchy have no images and are not classes" in dataset.notices
     assert dataset.summary()["counts"]["test"] == 10
     assert len(dataset.pool) == 30
     leaf_of = dict(zip(dataset.classes, LEAVES, strict=True))

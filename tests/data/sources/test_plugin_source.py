@@ -227,7 +227,7 @@ def test_the_commands_take_it(installed, tmp_path):
 
 
 def test_nodes_are_asked_for_files_alone(broken, tmp_path):
-    """What a path is to a source of a package, which may be no file, only that knows."""
+    """What a path is to a source of a package, which may not be a file, only that knows."""
     program = (
         "import json, sys\n"
         "from gsfl_tune.cluster.doctor.inspection import data_paths\n"

@@ -182,7 +182,7 @@ def test_species_of_one_name_are_told_apart(tmp_path, cache):
     (tmp_path / "2021_train" / "strange").mkdir()
     source = create_source(configure("inaturalist", tmp_path), cache)
     assert source.classes[2:] == ["Bellis perennis (Asteraceae)", "Bellis perennis (Campanulaceae)"]
-    assert "folders that are no species" in source.problems[0]
+    assert "folders that are not species" in source.problems[0]
     assert source.problems[0].endswith("strange")
 
 

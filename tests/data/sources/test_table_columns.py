@@ -231,7 +231,7 @@ def test_a_test_table_alone_is_all_there_is(tmp_path, cache):
         (b"", r"t\.csv: empty"),
         (b"\n \n", r"t\.csv: found no header"),
         (b'file,label\n0.png,a\n"1.png,a\n', r"t\.csv:3: cannot be read as CSV: unexpected end"),
-        (b"file,label\n0.png,\xe9\n", r"t\.csv:2: found bytes that are no UTF-8, allowed text"),
+        (b"file,label\n0.png,\xe9\n", r"t\.csv:2: found bytes that are not UTF-8, allowed text"),
         (b"version https://git-lfs.github.com/spec/v1\n", r"t\.csv: a git-LFS pointer, not the fi"),
     ],
 )

@@ -27,6 +27,8 @@ from tests.search.experiments import experiment, searched, states
 from tests.waiting import wait_until
 
 TRIALS, EPOCHS = 8, 60
+# Of a trial, in seconds.
+TIMEOUT = 25
 OVERRIDES = (
     f"search.trials={TRIALS}",
     f"training.head.epochs={EPOCHS}",
@@ -129,8 +131,7 @@ def test_a_search_that_loses_its_machine_and_its_storage_for_a_while_ends_as_if_
     driver = Driver(other, cache_dir, url)
     driver.wait_for(lambda: len(_finished(other)) > len(known), "one more trial has finished")
     with server.frozen():
-        # Requests hang and fail after 10 s: within 4 s there is nothing to wait for.
-        time.sleep(4)
+        driver.wait_for(server.unread, "a request hangs")
     for mood in ("500", "refuse"):
         answered = len(server.requests())
         driver.wait_for(lambda n=answered: len(server.requests()) > n, "the storage answers")  # type: ignore[misc]
@@ -195,15 +196,20 @@ def test_an_endpoint_frozen_for_half_a_minute_and_a_second_driver(
 ) -> None:
     run = RunDirectory(tmp_path / "run")
     # A trial that waits for the storage does not use up its own time.
-    driver = Driver(run, cache_dir, url, "search.trial_timeout=25 s")
+    driver = Driver(run, cache_dir, url, f"search.trial_timeout={TIMEOUT} s")
     storage = open_storage(f"{url}/tiny")
     driver.wait_for(lambda: storage.list(""), "the run is in the storage")
     # Beside the first one from its beginning: neither may wait for how fast the other is.
     second = Driver(RunDirectory(tmp_path / "second"), cache_dir, url)
     driver.wait_for(lambda: run.journal.exists() and _finished(run), "a trial has finished")
     with server.frozen():
-        # Has to be longer than `search.trial_timeout`.
-        time.sleep(30)
+        driver.wait_for(server.unread, "a request hangs")
+        hangs = time.monotonic()
+        # A trial waits for the storage for longer than `search.trial_timeout` lets it train.
+        driver.wait_for(
+            lambda: time.monotonic() - hangs > TIMEOUT and server.unread() > 1,
+            "requests hang for longer than a trial may take",
+        )
     assert "another search works on this run" in second.end(2)
     output = driver.end()
     assert "repeated" in output

@@ -88,3 +88,15 @@ def test_the_order_is_shuffled_by_the_seed_and_all_are_there_in_any() -> None:
     assert one != walked
     assert sorted(map(str, one)) == sorted(map(str, other)) == sorted(map(str, walked))
     assert len({key_of(space, point) for point in one}) == len(one)
+
+
+def test_the_end_of_a_range_is_the_decimal_in_the_file() -> None:
+    """Six steps of 0.1 are 0.6000000000000001 in floating point, and beyond the end."""
+    space = _grid("model.dropout={float: [0, 0.6], step: 0.1}").space
+    found = {point["model.dropout"] for point in grid_points(space, 0)}
+    assert found == {0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6}
+    # A study of an earlier version has it as it was: it counts as tried.
+    point = next(each for each in grid_points(space, 0) if each["model.dropout"] == 0.6)
+    earlier = {**point, "model.dropout": 6 * 0.1}
+    assert earlier != point
+    assert key_of(space, earlier) == key_of(space, point)

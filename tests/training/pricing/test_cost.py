@@ -256,7 +256,7 @@ def test_a_classifier_of_the_shared_part_is_priced_where_there_is_such_a_part():
 
 def test_a_layer_of_attributes_is_priced():
     text = HEAD + "model: {latent_dim: 24}\nloss: {attributes: {weight: {float: [0, 1]}}}\n"
-    sizes = Sizes(48, 24, 21, attribute_count=3)
+    sizes = Sizes(48, 24, 21, extras={"attributes": 3})
     loss = Loss(sizes, {"attributes": Weighted(1.0, Attributes())})
     counted = sum(parameter.numel() for parameter in loss.parameters())
     experiment = Experiment.parse(text, overrides=["data.attribute_columns=[a, b, c]"])
@@ -311,7 +311,7 @@ def test_styles_of_tokens_are_refused_before_anything_is_trained():
     text = text.replace("data: {image_size: 160}\n", "")
     found = cost_problems(Experiment.parse(text, overrides=["data.image_size=160"]))
     assert [each.path for each in found] == ["training.finetune.mixstyle"]
-    assert "found 0.5, but test_vit: what enters its blocks are no maps" in found[0].message
+    assert "found 0.5, but test_vit: what enters its blocks is not a map" in found[0].message
 
 
 def test_settings_of_the_finetune_stage_that_a_backbone_does_not_know():

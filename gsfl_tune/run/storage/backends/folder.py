@@ -103,7 +103,7 @@ class Folder(Backend):
 
     def _path(self, name: str) -> Path:
         if not is_safe(name):
-            raise ValueError(f"{name!r} is no name of an object")
+            raise ValueError(f"{name!r} is not the name of an object")
         path = self._there() / name
         if not path.parent.resolve().is_relative_to(self._root.resolve()):
             raise _link(path.parent)

@@ -40,7 +40,7 @@ class _FileSystemBackend(Backend):
 
     def _path(self, name: str) -> str:
         if not is_safe(name):
-            raise ValueError(f"{name!r} is no name of an object")
+            raise ValueError(f"{name!r} is not the name of an object")
         return f"{self._root}/{name}"
 
 

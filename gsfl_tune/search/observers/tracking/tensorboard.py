@@ -19,6 +19,7 @@ from optuna.trial import FrozenTrial, TrialState
 from PIL import Image
 
 from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment.metrics import VALIDATION
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.run import EpochLog, RunDirectory, read_json
 from gsfl_tune.run.layout import EPOCHS_FILE
@@ -36,7 +37,7 @@ from gsfl_tune.search.workers.tensorboard_events import (
 )
 
 FOLDER = "tensorboard"
-_METRICS = ("accuracy", "balanced_accuracy", "nll")
+_METRICS = tuple(f"{VALIDATION}/{name}" for name in ("accuracy", "balanced_accuracy", "nll"))
 
 
 class TensorBoard(Watcher):
@@ -156,7 +157,7 @@ def _table(experiment: Experiment) -> Any:
             info.domain_interval.CopyFrom(Interval(min_value=low, max_value=high))
         infos.append(info)
     metric = experiment.defaults().search.metric
-    tags = dict.fromkeys([f"final/{metric}", *(f"validation/{name}" for name in _METRICS)])
+    tags = dict.fromkeys([f"final/{metric}", *_METRICS])
     metrics = [MetricInfo(name=MetricName(tag=tag)) for tag in tags]
     return hparams_summary("experiment", Table(hparam_infos=infos, metric_infos=metrics))
 
