@@ -35,7 +35,7 @@ from gsfl_tune.training import Training, Workspace
 
 LOG = RESULTS / "recipes.jsonl"
 _LR, _BLOCKS = "training.finetune.learning_rate", "training.finetune.blocks"
-_EPOCHS = "training.finetune.epochs"
+_EPOCHS, _BATCH = "training.finetune.epochs", "training.finetune.batch_size"
 BASE = "views-4, lr 1e-3"
 # What one search on grocery found: the defaults of the templates, rounded.
 BEST_TRIAL: dict[str, Any] = {
@@ -89,6 +89,9 @@ RECIPES: dict[str, dict[str, Any]] = {
     "views-4, 1 block, lr 3e-3, 4 epochs": {"data.views": 4, _BLOCKS: 1, _LR: 3e-3, _EPOCHS: 4},
     "views-4, 1 block, lr 3e-3": {"data.views": 4, _BLOCKS: 1, _LR: 3e-3},
     "views-4, lr 1e-3, 3 epochs": {"data.views": 4, _LR: 1e-3, _EPOCHS: 3},
+    "views-4, lr 3e-3": {"data.views": 4, _LR: 3e-3},
+    "views-4, lr 3e-3, batch 32": {"data.views": 4, _LR: 3e-3, _BATCH: 32},
+    "views-4, 3 blocks, lr 3e-3": {"data.views": 4, _BLOCKS: 3, _LR: 3e-3},
     "views-4, 3 blocks, lr 1e-3": {"data.views": 4, _BLOCKS: 3, _LR: 1e-3},
     **{
         f"{BASE}, {name}": {"data.views": 4, _LR: 1e-3, **changes}
