@@ -1,13 +1,13 @@
 """The longest silence of every long command, in a pipe and in a terminal of 80 columns.
 
-A search of the embedded typefaces with a finetune stage, on empty caches, then what is done with
-its run: evidence, an ONNX export, one training; and searches that get Ctrl-C. Every command runs
-twice, once with a pipe and once with a pseudo-terminal for its output. For each the page says how
-long it was silent at most, between which lines, how long it took to end after its last word, and
-whether the output is what it has to be: no carriage returns in a pipe, no row that is redrawn wider
-than the terminal.
+Searches of the embedded typefaces with a finetune stage, on empty caches, by trials and by time,
+then what is done with a run: evidence, an ONNX export, one training; and searches that get Ctrl-C.
+Every command runs twice, once with a pipe and once with a pseudo-terminal for its output. For each
+the page says how long it was silent at most, between which lines, how long it took to end after its
+last word, and whether the output is what it has to be: no carriage returns in a pipe, no row that
+is redrawn wider than the terminal.
 
-    python benchmarks/silence.py                        # some 15 minutes on two cores
+    python benchmarks/silence.py                        # some 20 minutes on two cores
     python benchmarks/silence.py --old ../old --only pipe    # adds an older version to the page
     python benchmarks/silence.py -- gsfl-tune search birds.yaml --time 20m    # any other command
 """
@@ -33,15 +33,16 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import psutil
 from _report import publish, table
 
 ROOT = Path(__file__).parents[1]
 SPACE = ROOT / "search_spaces" / "typefaces.yaml"
 COLUMNS, LINES = 80, 24
 # Few images and epochs: what is measured are the waits between lines, not the search.
+FEW = ("data.typefaces.train=24", "data.typefaces.test=8")
 SMALL = (
-    "data.typefaces.train=24",
-    "data.typefaces.test=8",
+    *FEW,
     "data.views=2",
     "training.head.epochs=3",
     "training.finetune.epochs=2",
@@ -49,6 +50,8 @@ SMALL = (
     "search.finalists=2",
     "search.final_seeds=1",
 )
+# How long it is watched, before each command, how busy others keep the machine.
+_BEFORE_SECONDS = 3.0
 # Escape sequences that move the cursor, clear or colour.
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]|\x1b[()][A-Z0-9]|\x1b[=>]")
 
@@ -208,8 +211,13 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
     }
     run, space = str(keep / "run"), str(SPACE)
     small = [part for each in SMALL for part in ("--set", each)]
+    few = [part for each in FEW for part in ("--set", each)]
     stopped = [*small, "--trials", "40"]
     commands: dict[str, tuple[list[str], str | None]] = {
+        "search --time 180s": (
+            ["search", space, *few, "--time", "180s", "--run-dir", str(keep / "timed")],
+            None,
+        ),
         "search --trials 6": (["search", space, *small, "--trials", "6", "--run-dir", run], None),
         "evidence": (["evidence", run], None),
         "export --format onnx": (["export", run, str(keep / "onnx"), "--format", "onnx"], None),
@@ -230,6 +238,7 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
     for name, (words, interrupt) in commands.items():
         if args.match not in name:
             continue
+        busy = psutil.cpu_percent(_BEFORE_SECONDS)
         heard = listen([*base, *words], where, environment, interrupt)
         log = keep / f"{re.sub(r'[^a-z]+', '-', name.lower())}.log"
         log.write_text("".join(f"[{at:8.2f}] {text}\n" for at, text in heard.chunks))
@@ -250,6 +259,7 @@ def measured(args: argparse.Namespace, where: str) -> dict[str, dict[str, Any]]:
             "lines": heard.text.count("\n"),
             "faults": heard.faults(),
             "code": heard.code,
+            "busy": busy,
         }
     return rows
 
@@ -283,7 +293,19 @@ def page(rows: list[dict[str, Any]]) -> str:
         f"`{row['before']}`, before `{row['after']}`"
         for row in rows
     ]
-    return f"{table(header, cells)}\n\nWhere the longest ones were:\n\n" + "\n".join(places)
+    text = f"{table(header, cells)}\n\n{_others(rows)}Where the longest ones were:\n\n"
+    return text + "\n".join(places)
+
+
+def _others(rows: list[dict[str, Any]]) -> str:
+    """How busy others kept the machine, where that is known."""
+    busy = [row["busy"] for row in rows if row.get("busy") is not None]
+    if not busy or max(busy) < 5:
+        return ""
+    return (
+        f"Other work ran beside it: just before the commands it used {min(busy):.0f} to "
+        f"{max(busy):.0f} % of the cores, {sum(busy) / len(busy):.0f} % on average.\n\n"
+    )
 
 
 if __name__ == "__main__":

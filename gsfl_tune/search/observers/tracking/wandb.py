@@ -98,7 +98,7 @@ class WandbTracker(Tracker):
                 run.log(numbers, step=int(epoch["epoch"]))
                 self._steps[record.key] = int(epoch["epoch"])
             if record.done:
-                self._end(record, run)
+                self._end(record, run, len(epochs))
         self._logged[record.key] = [record.state if record.done else "", len(epochs)]
         if record.done:
             self._remember()
@@ -145,10 +145,12 @@ class WandbTracker(Tracker):
         self._steps[record.key] = max(0, int(run.starting_step) - 1)
         return run
 
-    def _end(self, record: TrialRecord, run: Any) -> None:
+    def _end(self, record: TrialRecord, run: Any, epochs: int) -> None:
         assert self._info is not None
         final = record.final(self._info.metric)
-        run.summary.update({"state": record.state, **record.attributes, **final})
+        # A run that is resumed and gets no further epoch loses the step in its summary.
+        known = {"state": record.state, "epochs": epochs}
+        run.summary.update({**known, **record.attributes, **final})
         run.finish(exit_code=1 if record.state == "FAIL" else 0)
         del self._open[record.key]
 
@@ -210,13 +212,15 @@ def is_there(noted: Sequence[Any], summary: Mapping[str, Any] | None) -> bool:
 
     Args:
         noted: State (empty for a running trial) and number of epochs.
-        summary: Summary of the run there, with its last step as ``_step``; None without a run.
+        summary: Summary of the run there, with its last step as ``_step`` or, once it has ended,
+            its number of epochs; None without a run.
     """
     if summary is None:
         return False
     state, epochs = noted
     named = summary.get("state", "COMPLETE" if "winner" in summary else "")
-    return int(summary.get("_step", 0)) >= epochs and (not state or named == state)
+    there = max(int(summary.get("_step", 0)), int(summary.get("epochs", 0)))
+    return there >= epochs and (not state or named == state)
 
 
 def _folders(run_id: str) -> list[Path]:

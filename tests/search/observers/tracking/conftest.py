@@ -6,6 +6,7 @@ watch.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ import wandb
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.run import RunDirectory, write_json, write_text
+from gsfl_tune.run.results import Outcome, Results, Score, write_results
 from gsfl_tune.search import Study, Watcher, Watchers, open_study
 from gsfl_tune.search.observers.tracking import TensorBoard, Tracking, open_trackers
 from gsfl_tune.search.study.handed_out import Asked
@@ -116,3 +118,27 @@ def followed(tmp_path_factory: pytest.TempPathFactory, cache_dir: Path) -> Follo
             _drive(tried, found.run, cache_dir, [tracking, table], first=first)
             tracking.close()
     return found
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
+    """A complete trial and a failed one, with an answer."""
+    run = RunDirectory(tmp_path_factory.mktemp("finished") / "run")
+    tried = experiment()
+    write_text(run.experiment_file, tried.to_yaml())
+    write_json(run.manifest_file, {"format": 1, "seconds": {}})
+    study = open_study(tried, run)
+    for number in range(2):
+        study.ask()
+        log = run.trial("search", number) / "epochs.jsonl"
+        log.parent.mkdir(parents=True)
+        epochs = [{"epoch": e, "validation/nll": 3.0 - e, "seconds": 0.5} for e in (1, 2)]
+        lines = [json.dumps(epoch) + "\n" for epoch in epochs]
+        log.write_text("".join(lines))
+    study.complete(0, 1.0, 2)
+    study.fail(1, "non-finite train/loss in epoch 3")
+    study.close()
+    score = {"accuracy": Score.of([0.5, 0.6])}
+    outcome = Outcome(config={"a": 1}, validation=score, test=score, seeds=[1, 2], trial=0)
+    write_results(run.results_file, Results("tiny", "validation/nll", {"COMPLETE": 1}, outcome))
+    return run

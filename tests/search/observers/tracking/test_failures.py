@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,71 +13,14 @@ import pytest
 import wandb
 from mlflow.tracking import MlflowClient
 
-from gsfl_tune.run import RunDirectory, write_json, write_text
-from gsfl_tune.run.results import Outcome, Results, Score, write_results
+from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import open_study
 from gsfl_tune.search.observers.tracking import Tracking, open_trackers, track_run
 from gsfl_tune.search.observers.tracking.wandb import is_there
 from tests.search.experiments import experiment
+from tests.search.observers.tracking.lost_calls import Line, Lost
 from tests.search.observers.tracking.wandb_files import config, folders, run_id, summary
 from tests.search.observers.tracking.wandb_files import history as rows_of
-
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> RunDirectory:
-    """A complete trial and a failed one, with an answer."""
-    run = RunDirectory(tmp_path_factory.mktemp("finished") / "run")
-    tried = experiment()
-    write_text(run.experiment_file, tried.to_yaml())
-    write_json(run.manifest_file, {"format": 1, "seconds": {}})
-    study = open_study(tried, run)
-    for number in range(2):
-        study.ask()
-        log = run.trial("search", number) / "epochs.jsonl"
-        log.parent.mkdir(parents=True)
-        epochs = [{"epoch": e, "validation/nll": 3.0 - e, "seconds": 0.5} for e in (1, 2)]
-        lines = [json.dumps(epoch) + "\n" for epoch in epochs]
-        log.write_text("".join(lines))
-    study.complete(0, 1.0, 2)
-    study.fail(1, "non-finite train/loss in epoch 3")
-    study.close()
-    score = {"accuracy": Score.of([0.5, 0.6])}
-    outcome = Outcome(config={"a": 1}, validation=score, test=score, seeds=[1, 2], trial=0)
-    write_results(run.results_file, Results("tiny", "validation/nll", {"COMPLETE": 1}, outcome))
-    return run
-
-
-class Lost(Exception):
-    """A request that failed."""
-
-
-class Line:
-    """Breaks at one call; the call may have had its effect all the same."""
-
-    def __init__(self) -> None:
-        self.calls: list[str] = []
-        self.broken_at: int | None = None
-        self.too_late = False
-
-    def through(self, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-        def sent(*arguments: Any, **options: Any) -> Any:
-            self.calls.append(name)
-            broken = len(self.calls) - 1 == self.broken_at
-            if broken and not self.too_late:
-                raise Lost(name)
-            answer = call(*arguments, **options)
-            if broken:
-                raise Lost(name)
-            return answer
-
-        return sent
-
-    @contextmanager
-    def broken(self, at: int | None, *, too_late: bool) -> Iterator[None]:
-        self.calls, self.broken_at, self.too_late = [], at, too_late
-        yield
-        self.broken_at = None
-
 
 # --- MLflow -------------------------------------------------------------------------------------
 
@@ -207,16 +148,9 @@ def to_wandb(monkeypatch: pytest.MonkeyPatch) -> Line:
     monkeypatch.setattr(wandb, "init", line.through("init", begun))
     summaries = wandb.sdk.wandb_summary.SummaryDict
     for kind, name in ((run, "log"), (run, "finish"), (summaries, "update")):
-        monkeypatch.setattr(kind, name, _method(line, name, getattr(kind, name)))
+        line.method(monkeypatch, kind, name)
     monkeypatch.setenv("WANDB_MODE", "offline")
     return line
-
-
-def _method(line: Line, name: str, call: Callable[..., Any]) -> Callable[..., Any]:
-    def method(self: Any, *arguments: Any, **options: Any) -> Any:
-        return line.through(name, lambda: call(self, *arguments, **options))()
-
-    return method
 
 
 def _wandb_has(folder: Path, own: str) -> dict[str, Any]:
@@ -300,6 +234,8 @@ def test_wandb_is_completed_whatever_call_was_lost(
         (["COMPLETE", 4], {"_step": 4}, False),
         (["", 2], {"_step": 3}, True),
         (["", 2], {"_step": 1}, False),
+        (["COMPLETE", 4], {"state": "COMPLETE", "epochs": 4}, True),
+        (["COMPLETE", 4], {"state": "COMPLETE", "epochs": 3}, False),
         (["COMPLETE", 0], {"winner": 3}, True),
         (["COMPLETE", 0], {}, False),
     ],
