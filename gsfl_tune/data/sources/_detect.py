@@ -77,7 +77,11 @@ def detect_source(path: str | list[str] | None) -> str:
     if not local.is_dir():
         return _of_file(local)
     known = known_layout(local)
-    return known.source if known is not None else _of_folder(expanded)
+    if known is None:
+        return _of_folder(expanded)
+    if not known.source:
+        raise UserError(f"{expanded}: {known.told}")
+    return known.source
 
 
 def _of_list(paths: list[str]) -> str:
