@@ -32,11 +32,13 @@ class Grouping:
         copies: (N,) images with equal numbers are copies of each other.
         units: (N,) images with equal numbers are held out together or not at all.
         notices: Findings, one line each.
+        measured: Shares from 0 to 1 that the notices follow from, by name.
     """
 
     copies: np.ndarray
     units: np.ndarray
     notices: list[str] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 def alike_clusters(looks: Looks, labels: np.ndarray, share: float) -> np.ndarray:
