@@ -269,7 +269,7 @@ class Dataset:
         )
 
     def near_duplicates(self) -> Duplicates:
-        """Finds images of all parts that differ only in size, compression and brightness.
+        """Finds copies in all parts: of other size, compression, brightness, mirrored, or cut.
 
         Sets of byte-identical images are not named again. Reads every image once.
         """
@@ -278,7 +278,7 @@ class Dataset:
             [sample.path for sample in samples],
             [sample.label for sample in samples],
             self._identities,
-            near_duplicates(self._looks()),
+            near_duplicates(self._looks(), np.array([sample.label for sample in samples])),
         )
 
     def _looks(self) -> Looks:

@@ -184,10 +184,13 @@ def together(*numbers: np.ndarray) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1][:count]).astype(np.int64)
 
 
-def copies_of(looks: Looks, digests: Sequence[bytes]) -> np.ndarray:
+def copies_of(
+    looks: Looks, digests: Sequence[bytes], labels: Sequence[int] | None = None
+) -> np.ndarray:
     """Returns (N,) int64: equal numbers for copies, byte for byte or to the eye."""
     _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
-    return together(places, near_duplicates(looks))
+    classes = None if labels is None else np.asarray(labels, dtype=np.int64)
+    return together(places, near_duplicates(looks, classes))
 
 
 def _some(rows: np.ndarray, most: int = _MEASURED) -> np.ndarray:

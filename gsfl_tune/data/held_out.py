@@ -28,7 +28,7 @@ from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
 from gsfl_tune.experiment.data_config import SplitConfig
 
 # Part of the cache key; change it when other images are found to belong together.
-_VERSION = 5
+_VERSION = 6
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
 _NEAR, _FALL = 0.65, 0.4
@@ -141,7 +141,7 @@ def belonging(
     `find_grouping`.
     """
     looks = looks_of(source, digests, reading, cache, name, margin)
-    copies = copies_of(looks, digests)
+    copies = copies_of(looks, digests, [sample.label for sample in source.samples])
     groups = {sample.group for sample in source.samples}
     if len(groups - {None}) > 1:
         return Grouping(copies, together(copies, by_group(source.samples)))
@@ -151,7 +151,7 @@ def belonging(
 def _find(
     samples: Sequence[Sample], digests: Sequence[bytes], looks: Looks, config: SplitConfig
 ) -> Grouping:
-    copies = copies_of(looks, digests)
+    copies = copies_of(looks, digests, [sample.label for sample in samples])
     alone = np.arange(len(samples))
     if {"validation", "test"} <= {sample.part for sample in samples}:
         return _of_given_parts(samples, digests, looks, config, Grouping(copies, alone))
@@ -198,7 +198,8 @@ def _of_given_parts(
     if copies:
         notices.append(
             f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
-            "or validation part has a copy of another size, compression, brightness or contrast; "
+            "or validation part has a copy (of another size, compression, brightness or contrast, "
+            "mirrored, or cut); "
             "data.split.by: image leaves out byte-identical copies alone"
         )
     near = nearness(looks, split.train, split.validation, split.test)

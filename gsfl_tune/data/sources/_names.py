@@ -49,7 +49,8 @@ STRUCTURE = frozenset(
         "greyscale", "ground_truth", "groundtruth", "gt", "image", "images", "img", "imgs", "jpeg",
         "jpegimages", "jpg", "label", "labels", "lists", "mask", "masks", "meta", "metadata",
         "originals", "original", "parts", "png", "raw", "rgb", "seg", "segmentation",
-        "segmentations", "segmented", "thumbs", "trimap", "trimaps", "xml", "xmls",
+        "segmentations", "segmented", "thumbs", "trimap", "trimaps", "upload", "uploads",
+        "xml", "xmls",
     ]
 )  # fmt: skip
 
