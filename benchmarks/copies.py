@@ -1,7 +1,7 @@
 """Copies of photographs: which are found, and how many others are taken for copies.
 
 Of photographs of the test part (clothing and grocery), 1 in 20 gets a copy: half as large, JPEG of
-quality 30, of another tone, mirrored, or cut at every edge. Found by looks (no network; splits use
+quality 30, of another tone, mirrored, or cut at its edges. Found by looks (no network; splits use
 them) and by features of EfficientNet-Lite0 (`data --issues`, ``alike``). Beside stands a common
 rule, which earlier versions used: difference hashes and the correlation of thumbnails. Photographs
 without a copy that are listed are counted too; in grocery many of these are of one moment.
@@ -51,6 +51,18 @@ def cut(share: float) -> Callable[[Image.Image], bytes]:
     return change
 
 
+def cut_anywhere(image: Image.Image) -> bytes:
+    """Cuts up to 8 % at each edge, another share at each."""
+    w, h = image.size
+    left, upper, right, lower = np.random.default_rng(w * h).uniform(0, 0.08, 4)
+    edges = (w * left, h * upper, w * (1 - right), h * (1 - lower))
+    return jpeg(image.crop(tuple(round(edge) for edge in edges)))
+
+
+def mirror(image: Image.Image) -> Image.Image:
+    return image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
 def toned(tone: Callable[[float], float]) -> Callable[[Image.Image], bytes]:
     levels = [min(255, max(0, round(255 * tone(value / 255)))) for value in range(256)]
     return lambda image: jpeg(image.point(levels * 3))
@@ -65,9 +77,12 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
     "gamma 0.6": toned(lambda v: v**0.6),
     "gamma 1.6": toned(lambda v: v**1.6),
     "1.4 times the contrast": toned(lambda v: 0.5 + 1.4 * (v - 0.5)),
-    "mirrored": lambda x: jpeg(x.transpose(Image.Transpose.FLIP_LEFT_RIGHT)),
+    "mirrored": lambda x: jpeg(mirror(x)),
+    "mirrored, a quarter brighter": lambda x: toned(lambda v: 1.25 * v)(mirror(x)),
     "cut by 3 % at every edge": cut(0.03),
     "cut by 8 % at every edge": cut(0.08),
+    "cut by up to 8 %, unevenly": cut_anywhere,
+    "mirrored, cut by 3 %": lambda x: cut(0.03)(mirror(x)),
 }
 
 

@@ -58,7 +58,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         *("auto", "folder"),
         *("csv", "jsonl", "coco", "parquet", "arrow", "webdataset", "fiftyone"),
         *("cub", "nabirds", "aircraft", "flowers102", "pets", "cars"),
-        *("dogs", "food101", "inaturalist", "typefaces"),
+        *("dogs", "food101", "inaturalist", "dtd", "gtsrb", "typefaces"),
     ),
 }
 

@@ -228,7 +228,9 @@ def _print_findings(console: Console, dataset: Dataset) -> None:
 def _print_near_duplicates(console: Console, near: Duplicates, dataset: Dataset) -> None:
     label_of = dataset.class_of_path()
     twins = [" = ".join(f"{path} ({label_of[path]})" for path in group) for group in near.groups]
-    title = f"sets of near-duplicates (resized, re-encoded, brightened): {len(twins)}"
+    title = (
+        f"sets of near-duplicates (resized, re-encoded, brightened, mirrored, cut): {len(twins)}"
+    )
     _print_list(console, title, twins)
     if near.conflicting:
         _line(console, f"of them with different labels: {len(near.conflicting)}", "bold yellow")

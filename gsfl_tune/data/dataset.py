@@ -70,6 +70,7 @@ class Dataset:
             source, self._identities, geometry, cache, config.max_broken, self.name, progress
         )
         self.split_notices: list[str] = []
+        self.split_measured: dict[str, float] = {}
 
     @property
     def class_count(self) -> int:
@@ -97,16 +98,11 @@ class Dataset:
             or (self.given_test and samples[position].part == "test")
         ]
         grouping = find_grouping(
-            self._source,
-            self._digests,
-            good,
-            self._config.split,
-            self.reading,
-            self._cache,
-            self.name,
-            self._geometry.margin,
+            self._source, self._digests, good, self._config.split, *self._looked
         )
-        self.split_notices = [] if grouping is None else list(grouping.notices)
+        if grouping is not None:
+            self.split_notices = list(grouping.notices)
+            self.split_measured = dict(grouping.measured)
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
@@ -254,14 +250,7 @@ class Dataset:
         Reads every image once.
         """
         paths = [sample.path for sample in self._source.samples]
-        return paths, belonging(
-            self._source,
-            self._digests,
-            self.reading,
-            self._cache,
-            self.name,
-            self._geometry.margin,
-        )
+        return paths, belonging(self._source, self._digests, *self._looked)
 
     @property
     def unlabelled_test(self) -> int:
@@ -280,7 +269,7 @@ class Dataset:
         )
 
     def near_duplicates(self) -> Duplicates:
-        """Finds images of all parts that differ only in size, compression and brightness.
+        """Finds copies in all parts: of other size, compression, brightness, mirrored, or cut.
 
         Sets of byte-identical images are not named again. Reads every image once.
         """
@@ -289,13 +278,16 @@ class Dataset:
             [sample.path for sample in samples],
             [sample.label for sample in samples],
             self._identities,
-            near_duplicates(self._looks()),
+            near_duplicates(self._looks(), np.array([sample.label for sample in samples])),
         )
 
     def _looks(self) -> Looks:
-        source, geometry = self._source, self._geometry
-        where = (self.reading, self._cache, self.name, geometry.margin)
-        return looks_of(source, self._digests, *where)
+        return looks_of(self._source, self._digests, *self._looked)
+
+    @property
+    def _looked(self) -> tuple[Reading, Path, str, float | None]:
+        """Returns how photographs are compared: the last arguments of `looks_of`."""
+        return self.reading, self._cache, self.name, self._geometry.margin
 
     @functools.cached_property
     def digest(self) -> str:

@@ -32,11 +32,13 @@ class Grouping:
         copies: (N,) images with equal numbers are copies of each other.
         units: (N,) images with equal numbers are held out together or not at all.
         notices: Findings, one line each.
+        measured: Shares from 0 to 1 that the notices follow from, by name.
     """
 
     copies: np.ndarray
     units: np.ndarray
     notices: list[str] = field(default_factory=list)
+    measured: dict[str, float] = field(default_factory=dict)
 
 
 def alike_clusters(looks: Looks, labels: np.ndarray, share: float) -> np.ndarray:
@@ -182,10 +184,13 @@ def together(*numbers: np.ndarray) -> np.ndarray:
     return np.asarray(connected_components(graph, directed=False)[1][:count]).astype(np.int64)
 
 
-def copies_of(looks: Looks, digests: Sequence[bytes]) -> np.ndarray:
+def copies_of(
+    looks: Looks, digests: Sequence[bytes], labels: Sequence[int] | None = None
+) -> np.ndarray:
     """Returns (N,) int64: equal numbers for copies, byte for byte or to the eye."""
     _, places = np.unique(np.array([d.hex() for d in digests]), return_inverse=True)
-    return together(places, near_duplicates(looks))
+    classes = None if labels is None else np.asarray(labels, dtype=np.int64)
+    return together(places, near_duplicates(looks, classes))
 
 
 def _some(rows: np.ndarray, most: int = _MEASURED) -> np.ndarray:

@@ -28,7 +28,7 @@ from gsfl_tune.data.units import bursts, by_folder, by_group, by_time
 from gsfl_tune.experiment.data_config import SplitConfig
 
 # Part of the cache key; change it when other images are found to belong together.
-_VERSION = 4
+_VERSION = 6
 # Of shelves (grocery) 0.83 are right and 0.30 with clusters; of garments 0.48 and 0.03, of drawings
 # 0.48 and 0.21.
 _NEAR, _FALL = 0.65, 0.4
@@ -84,14 +84,14 @@ def find_grouping(
         looks = looks_of(source, digests, reading, cache, name, margin).of(rows)
         found = _find(samples, theirs, looks, config)
         with target.open("wb") as sink:
-            notices = np.array(json.dumps(found.notices))
-            np.savez(sink, copies=found.copies, units=found.units, notices=notices)
+            told = np.array(json.dumps([found.notices, found.measured]))
+            np.savez(sink, copies=found.copies, units=found.units, told=told)
 
     file = cache / "splits" / f"{key.hexdigest()}.npz"
     what = f"what belongs together in {name}, {len(samples):,} images"
     with acquire(file, build, what=what) as path, np.load(path, allow_pickle=False) as stored:
-        notices = json.loads(str(stored["notices"]))
-        found = Grouping(stored["copies"], stored["units"], notices)
+        notices, measured = json.loads(str(stored["told"]))
+        found = Grouping(stored["copies"], stored["units"], notices, measured)
     with acquire(
         _told_file(source, config, cache),
         lambda target: _write(target, notices),
@@ -141,7 +141,7 @@ def belonging(
     `find_grouping`.
     """
     looks = looks_of(source, digests, reading, cache, name, margin)
-    copies = copies_of(looks, digests)
+    copies = copies_of(looks, digests, [sample.label for sample in source.samples])
     groups = {sample.group for sample in source.samples}
     if len(groups - {None}) > 1:
         return Grouping(copies, together(copies, by_group(source.samples)))
@@ -151,7 +151,7 @@ def belonging(
 def _find(
     samples: Sequence[Sample], digests: Sequence[bytes], looks: Looks, config: SplitConfig
 ) -> Grouping:
-    copies = copies_of(looks, digests)
+    copies = copies_of(looks, digests, [sample.label for sample in samples])
     alone = np.arange(len(samples))
     if {"validation", "test"} <= {sample.part for sample in samples}:
         return _of_given_parts(samples, digests, looks, config, Grouping(copies, alone))
@@ -193,15 +193,18 @@ def _of_given_parts(
     split = divide(labels, parts, digests, config, found)
     identical = divide(labels, parts, digests, config).dropped
     notices = []
+    measured: dict[str, float] = {}
     copies = len(np.setdiff1d(split.dropped, identical))
     if copies:
         notices.append(
             f"{copies:,} image{'s are' if copies > 1 else ' is'} left out, of which a given test "
-            "or validation part has a copy of another size, compression, brightness or contrast; "
+            "or validation part has a copy (of another size, compression, brightness or contrast, "
+            "mirrored, or cut); "
             "data.split.by: image leaves out byte-identical copies alone"
         )
     near = nearness(looks, split.train, split.validation, split.test)
     if config.by == "auto" and near is not None:
+        measured = _nearer(near)
         notices += _near_told(near, "the given validation images")
         if near.too_near:
             notices[-1] += (
@@ -209,7 +212,11 @@ def _of_given_parts(
                 "data.split.validation: resplit joins it with the training images and holds out "
                 "clusters of similar photographs"
             )
-    return replace(found, notices=notices)
+    return replace(found, notices=notices, measured=measured)
+
+
+def _nearer(near: Nearness) -> dict[str, float]:
+    return {"validation_nearer": near.nearer, "validation_nearer_p": near.surely}
 
 
 def _near_told(near: Nearness, whose: str) -> list[str]:
@@ -238,13 +245,14 @@ def _as_far_as_the_test_part(
     if not split.given_test:
         whole = Grouping(found.copies, together(found.units, _clusters(samples, looks, config)))
         clusters = divide(labels, parts, digests, config, whole)
-        bursts_told = _fall(looks, np.asarray(labels), split, clusters)
-        return replace(found, notices=[*found.notices, *bursts_told])
+        bursts_told, measured = _fall(looks, np.asarray(labels), split, clusters)
+        return replace(found, notices=[*found.notices, *bursts_told], measured=measured)
     near = nearness(looks, split.train, split.validation, split.test)
     if near is None:
         return found
     if not near.too_near:
-        return replace(found, notices=[*found.notices, *_near_told(near, "validation images")])
+        notices = [*found.notices, *_near_told(near, "validation images")]
+        return replace(found, notices=notices, measured=_nearer(near))
     told = (
         "single validation images would be more similar to the training images than test images, "
         f"in {near.nearer:.0%} of pairs (50 % would be fair), and validation would be too "
@@ -252,23 +260,42 @@ def _as_far_as_the_test_part(
         "draws single images"
     )
     units = together(found.units, _clusters(samples, looks, config))
-    return Grouping(found.copies, units, [told])
+    whole = Grouping(found.copies, units, [told], _nearer(near))
+    split = divide(labels, parts, digests, config, whole)
+    after = nearness(looks, split.train, split.validation, split.test)
+    if after is not None:
+        whole.measured["validation_nearer_clusters"] = after.nearer
+    return whole
 
 
-def _fall(looks: Looks, labels: np.ndarray, single: Split, clusters: Split) -> list[str]:
-    """Warns if held-out images have near neighbours in training, and says what to do."""
+def _fall(
+    looks: Looks, labels: np.ndarray, single: Split, clusters: Split
+) -> tuple[list[str], dict[str, float]]:
+    """Warns if held-out images have near neighbours in training, and says what to do.
+
+    Returns:
+        Notices, and what was measured.
+    """
     near, far = (
         nearest_is_right(looks, labels, split.train, split.validation)
         for split in (single, clusters)
     )
-    if near is None or far is None or near < _NEAR or near - far < _FALL:
-        return []
-    return [
+    if near is None or far is None:
+        return [], {}
+    measured = {
+        "nearest_right": near,
+        "nearest_right_clusters": far,
+        "accuracy_falls": near - far,
+    }
+    if near < _NEAR or near - far < _FALL:
+        return [], measured
+    told = (
         f"of validation images {near:.0%} have the class of the training photograph most similar "
         f"in colours and edges, but only {far:.0%} if whole clusters are held out: photographs "
         "probably come in bursts, and validation is too optimistic; data.split.by: near_duplicate "
         "holds out clusters, group or folder holds out what you know to belong together"
-    ]
+    )
+    return [told], measured
 
 
 def _clusters(samples: Sequence[Sample], looks: Looks, config: SplitConfig) -> np.ndarray:

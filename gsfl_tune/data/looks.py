@@ -10,7 +10,7 @@ import io
 import math
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,16 @@ from gsfl_tune.data.image_file import Box, Reading, load_square
 from gsfl_tune.data.sources import Reader, Source
 
 # Part of the cache key; change it when this file computes other values.
-_VERSION = 2
-_SIDE = 32
+_VERSION = 3
+SIDE = 32
 _CELL = 8
 _COLOURS = 64
 _DIRECTIONS = 8
-_WIDTH = _COLOURS + _DIRECTIONS * (_SIDE // _CELL) ** 2
+_WIDTH = _COLOURS + _DIRECTIONS * (SIDE // _CELL) ** 2
 _THUMB = 16
+_ROWS = 1000
+# A picture with less contrast than this (levels of 255) is not compared: blank pages are alike.
+_CONTRAST = 6.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,7 @@ class Looks:
     Attributes:
         descriptors: (N, 192) int8: square roots of a histogram of 4 x 4 x 4 colours, and of
             histograms of 8 gradient directions in 4 x 4 cells, both of about equal length.
+        greys: (N, 32, 32) uint8 grey images.
         thumbs: (N, 16, 16) uint8 grey thumbnails.
         colours: (N, 4, 4, 3) uint8 mean colours of 4 x 4 cells.
         known: (N,) bool, whether the image could be read.
@@ -50,6 +54,7 @@ class Looks:
     """
 
     descriptors: np.ndarray
+    greys: np.ndarray
     thumbs: np.ndarray
     colours: np.ndarray
     known: np.ndarray
@@ -60,45 +65,80 @@ class Looks:
         """Returns the looks of some images."""
         return Looks(**{name: values[rows] for name, values in vars(self).items()})
 
-    def similarity(self, rows: np.ndarray, others: np.ndarray) -> np.ndarray:
+    def telling(self) -> np.ndarray:
+        """Returns (N,) bool, whether an image shows enough to be compared."""
+        contrast = self.thumbs.reshape(len(self.thumbs), -1).std(1)
+        return np.asarray(self.known & (contrast >= _CONTRAST))
+
+    def similarity(
+        self, rows: np.ndarray, others: np.ndarray, theirs: Looks | None = None
+    ) -> np.ndarray:
         """Returns cosines of descriptors, (len(rows), len(others)) float64.
 
         They are equal on every machine, as products of such small integers are exact in float32.
+
+        Args:
+            rows: Images.
+            others: Images to compare them with.
+            theirs: Looks of the latter; default: these.
         """
-        a, b = (self.descriptors[r].astype(np.float32) for r in (rows, others))
+        a = self.descriptors[rows].astype(np.float32)
+        b = (theirs or self).descriptors[others].astype(np.float32)
         lengths = [np.sqrt(np.square(x).sum(1, dtype=np.float64)).clip(1) for x in (a, b)]
         return (a @ b.T).astype(np.float64) / np.outer(*lengths)
 
+    def mirrored(self) -> Looks:
+        """Returns the looks of the images with left and right exchanged."""
+        descriptors = self.descriptors.copy()
+        greys = self.greys[:, :, ::-1]
+        for start in range(0, len(greys), _ROWS):
+            descriptors[start : start + _ROWS, _COLOURS:] = _edges(greys[start : start + _ROWS])
+        return replace(
+            self,
+            descriptors=descriptors,
+            greys=greys,
+            thumbs=self.thumbs[:, :, ::-1],
+            colours=self.colours[:, :, ::-1],
+        )
 
-def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+
+def look(image: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Describes one image.
 
     Args:
         image: (32, 32, 3) uint8.
 
     Returns:
-        Descriptor, thumbnail and colours, see `Looks`.
+        Descriptor, grey image, thumbnail and colours, see `Looks`.
     """
     small = image >> 6
     codes = (small[..., 0] * 16 + small[..., 1] * 4 + small[..., 2]).ravel()
-    colours = np.bincount(codes, minlength=_COLOURS)
+    colours = _roots(np.bincount(codes, minlength=_COLOURS)[None])
     grey = Image.fromarray(image).convert("L")
-    values = np.asarray(grey).astype(np.int64)
+    edges = _edges(np.asarray(grey)[None])
+    descriptor = np.concatenate([colours[0], edges[0]]).astype(np.int8)
+    thumb = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
+    cells = SIDE // _CELL
+    squares = image.reshape(cells, _CELL, cells, _CELL, 3).sum((1, 3), dtype=np.int64)
+    return descriptor, np.asarray(grey), thumb, (squares // _CELL**2).astype(np.uint8)
+
+
+def _edges(greys: np.ndarray) -> np.ndarray:
+    """Returns the second parts of descriptors, (N, 128), of (N, 32, 32) grey levels."""
+    values = greys.astype(np.int64)
     across = np.zeros_like(values)
     down = np.zeros_like(values)
-    across[:, 1:-1] = values[:, 2:] - values[:, :-2]
-    down[1:-1] = values[2:] - values[:-2]
+    across[:, :, 1:-1] = values[:, :, 2:] - values[:, :, :-2]
+    down[:, 1:-1] = values[:, 2:] - values[:, :-2]
     steep = np.abs(down) > np.abs(across)
     octant = (across < 0) * 4 + (down < 0) * 2 + steep
-    cells = _SIDE // _CELL
-    rows, columns = np.indices(values.shape) // _CELL
+    cells, width = SIDE // _CELL, _WIDTH - _COLOURS
+    rows, columns = np.indices((SIDE, SIDE)) // _CELL
     bins = (rows * cells + columns) * _DIRECTIONS + octant
+    bins += width * np.arange(len(values))[:, None, None]
     weights = (np.abs(across) + np.abs(down)).ravel()
-    edges = np.bincount(bins.ravel(), weights=weights, minlength=_WIDTH - _COLOURS)
-    descriptor = np.concatenate([_roots(colours), _roots(edges)]).astype(np.int8)
-    thumb = np.asarray(grey.resize((_THUMB, _THUMB), Image.Resampling.BOX))
-    squares = image.reshape(cells, _CELL, cells, _CELL, 3).sum((1, 3), dtype=np.int64)
-    return descriptor, thumb, (squares // _CELL**2).astype(np.uint8)
+    counts = np.bincount(bins.ravel(), weights=weights, minlength=width * len(values))
+    return _roots(counts.reshape(-1, width))
 
 
 def looks_of(
@@ -144,8 +184,9 @@ def looks_of(
 def _compute(source: Source, count: int, reading: Reading, margin: float | None) -> Looks:
     looks = Looks(
         np.zeros((count, _WIDTH), np.int8),
+        np.zeros((count, SIDE, SIDE), np.uint8),
         np.zeros((count, _THUMB, _THUMB), np.uint8),
-        np.zeros((count, _SIDE // _CELL, _SIDE // _CELL, 3), np.uint8),
+        np.zeros((count, SIDE // _CELL, SIDE // _CELL, 3), np.uint8),
         np.zeros(count, bool),
         np.full(count, np.nan),
         np.zeros(count, np.uint32),
@@ -158,7 +199,7 @@ def _compute(source: Source, count: int, reading: Reading, margin: float | None)
             if isinstance(content, Image.Image):
                 box = None  # as decoding does
             pixels = load_square(
-                content, _SIDE, "squash", reading=reading, box=box, margin=margin or 0.0
+                content, SIDE, "squash", reading=reading, box=box, margin=margin or 0.0
             )[0]
             return (*look(pixels), True, *when_taken(content))
         except MemoryError:
@@ -204,8 +245,9 @@ def when_taken(content: bytes | Image.Image) -> tuple[float, int]:
 
 
 def _roots(counts: np.ndarray) -> np.ndarray:
-    """Returns square roots of shares, 0 to 127; a product of two is Bhattacharyya's coefficient."""
-    total = counts.sum()
-    if not total:
-        return np.zeros(len(counts))
-    return np.floor(127 * np.sqrt(counts / total) + 0.5)
+    """Returns square roots of shares of a row, 0 to 127.
+
+    A product of two rows is Bhattacharyya's coefficient.
+    """
+    total = counts.sum(1, keepdims=True)
+    return np.floor(127 * np.sqrt(counts / np.maximum(total, 1)) + 0.5)

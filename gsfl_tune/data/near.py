@@ -3,7 +3,8 @@
 Two images are compared by the second differences (Laplacians) of their 16 x 16 grey thumbnails. An
 offset of brightness cancels, and a cosine ignores contrast. Tone curves change it little. Different
 objects of one kind before the same background agree in their large shapes, but not in these. Things
-of one shape in different colours are told apart by mean colours of 4 x 4 cells.
+of one shape in different colours are told apart by mean colours of 4 x 4 cells. Copies that were
+mirrored or cut at their edges are found by `gsfl_tune.data.cut`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gsfl_tune.data.cut import cut_copies
 from gsfl_tune.data.looks import Looks
 
 # Smallest cosine of two copies. Measured: copies 0.97 and more (brighter by half: 19 of 20 have
@@ -24,8 +26,6 @@ _COSINE = 0.95
 _CHROMA = 0.4
 _LEVELS = 20.0
 _CLIPPED = 240
-# A picture with less contrast than this (levels of 255) is not compared: blank pages are alike.
-_CONTRAST = 6.0
 # Candidates agree in the signs of 16 to 24 random projections, more for more images. With 24 tries
 # a pair at the smallest cosine is found with a probability of 99 % (16 signs) to 86 % (24 signs).
 _TABLES = 24
@@ -35,11 +35,14 @@ _CROWD = 500
 _ROWS = 10_000
 
 
-def near_duplicates(looks: Looks) -> np.ndarray:
+def near_duplicates(looks: Looks, labels: np.ndarray | None = None) -> np.ndarray:
     """Groups copies of an image that differ in size, compression, brightness or contrast.
+
+    And mirrored ones, and ones that were cut at their edges (`cut_copies`).
 
     Args:
         looks: Looks of N images.
+        labels: (N,) their classes, if known.
 
     Returns:
         (N,) int64: images with equal numbers are copies of each other.
@@ -47,7 +50,8 @@ def near_duplicates(looks: Looks) -> np.ndarray:
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
 
-    firsts, seconds = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    cut = cut_copies(looks, labels)
+    firsts, seconds = [cut[0]], [cut[1]]
     for first, second in _candidates(looks):
         same = _same(looks, first, second)
         firsts.append(first[same])
@@ -64,11 +68,10 @@ def _candidates(looks: Looks) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     Source: Charikar, "Similarity Estimation Techniques from Rounding Algorithms", STOC 2002. Two
     vectors at an angle t have the same sign of a random projection with probability 1 - t / pi.
     """
-    thumbs = looks.thumbs
-    telling = np.flatnonzero(looks.known & (thumbs.reshape(len(thumbs), -1).std(1) >= _CONTRAST))
+    telling = np.flatnonzero(looks.telling())
     if len(telling) < 2:
         return
-    for keys in _keys(thumbs, telling):
+    for keys in _keys(looks.thumbs, telling):
         order = np.argsort(keys, kind="stable")
         _, bucket, size = np.unique(keys[order], return_inverse=True, return_counts=True)
         left = np.flatnonzero(size[bucket] <= _CROWD)

@@ -46,6 +46,7 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "class_text": texts and dict(zip(dataset.classes, texts, strict=True)),
         "notices": dataset.notices,
         "split_notices": dataset.split_notices,
+        "split_measured": dataset.split_measured,
         "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
         "duplicates": {
             "groups": dataset.duplicates.groups,

@@ -22,7 +22,7 @@ from gsfl_tune.plugins import plugins
 LeafCheck = Callable[[Any], str | None]
 """Takes a value, returns a complaint or None."""
 
-_DOWNLOADS = ("aircraft", "flowers102", "pets", "food101")
+_DOWNLOADS = ("aircraft", "flowers102", "pets", "food101", "dtd", "gtsrb")
 _KNOWN_GROUPS = ("typefaces", "nabirds", "inaturalist", "coco")
 
 

@@ -61,7 +61,7 @@ or compares: `{gt: 0}`, `{ge: 1}`, `{lt: 10}`, `{le: 9}`. Conditions must not fo
 # Conditions of keys (or sections, with a dot at the end) that do not always have an effect.
 CONDITIONS = {
     "data.path": "all sources but `typefaces`",
-    "data.download": "sources `aircraft`, `flowers102`, `pets`, `food101`",
+    "data.download": "sources `aircraft`, `flowers102`, `pets`, `food101`, `dtd`, `gtsrb`",
     "data.classes": "source `folder`",
     "data.config": "sources `parquet`, `webdataset`",
     "data.image_column": "sources `csv`, `jsonl`, `parquet`, `arrow`, `webdataset`",

@@ -27,7 +27,7 @@ def copies(
 
     Args:
         identical: Sets of byte-identical images.
-        near: Sets of images that differ only in size, compression and brightness.
+        near: Sets of images that are copies to the eye.
         class_of: Class of each image by its path.
         part_of: Part of each image by its path; broken ones have none.
     """

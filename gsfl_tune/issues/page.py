@@ -33,7 +33,8 @@ _ABOUT = {
     "It was fitted without the image and without images that belong to it. The score is the "
     "probability that the label is wrong. Check an image before you leave it out, above all in the "
     "test part: without its hard images every model seems better than it is.",
-    "near_duplicate": "Copies of another size, compression or brightness, and byte-identical ones. "
+    "near_duplicate": "Copies of another size, compression or brightness, mirrored, cut, or "
+    "byte-identical. "
     "Copies with different labels come first, then copies across parts: an image that a model was "
     "trained on cannot test it.",
     "alike": "Their features are almost equal: cropped or mirrored copies, photographs of one "

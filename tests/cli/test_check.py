@@ -7,6 +7,7 @@ import pytest
 
 from gsfl_tune.cli import main
 from tests.data.test_held_out import given_parts
+from tests.data.test_measured_split import shelves
 
 FOLDER = Path(__file__).parents[2] / "search_spaces"
 TEXT = """name: t
@@ -183,6 +184,29 @@ def test_what_was_measured_of_the_split_is_said_again(file, tmp_path, capsys, mo
     # Other settings of the split were not measured.
     main(["check", str(file), "--set", "data.split.validation=resplit"])
     assert "Data: `gsfl-tune data` and the search measure" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        (False, "of validation images 100% have the class of the training photograph most similar"),
+        (True, "clusters of similar photographs are held out as a whole"),
+    ],
+)
+def test_bursts_are_said_again_with_and_without_a_test_part(
+    file, tmp_path, capsys, monkeypatch, test, told
+):
+    monkeypatch.setenv("GSFL_TUNE_CACHE", str(tmp_path / "cache"))
+    root = shelves(tmp_path / "photographs", test=test)
+    file.write_text(TEXT.replace("{source: typefaces,", f"{{path: '{root}',"))
+    arguments = ["data", str(file), "--sheet", str(tmp_path / "sheet.png")]
+    assert main([*arguments, "--json"]) == 0
+    content = json.loads(capsys.readouterr().out)
+    assert content["split_measured"]["validation_nearer" if test else "accuracy_falls"] > 0.6
+    assert main(arguments) == 0
+    assert told in capsys.readouterr().out
+    main(["check", str(file)])
+    assert told in capsys.readouterr().out
 
 
 def test_classes_of_parquet_files_are_read_from_their_schema(file, tmp_path, capsys):

@@ -23,6 +23,7 @@ def looks_at(descriptors: np.ndarray, unknown: tuple[int, ...] = ()) -> Looks:
     known[list(unknown)] = False
     return Looks(
         descriptors=descriptors.astype(np.int8),
+        greys=random.integers(0, 256, (count, 32, 32), dtype=np.uint8),
         thumbs=random.integers(0, 256, (count, 16, 16), dtype=np.uint8),
         colours=random.integers(0, 256, (count, 4, 4, 3), dtype=np.uint8),
         known=known,

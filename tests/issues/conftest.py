@@ -38,8 +38,8 @@ def shape(kind: str, seed: int) -> Image.Image:
         draw.rectangle((x - size, y - 5, x + size, y + 5), fill=colour)
         draw.rectangle((x - 5, y - size, x + 5, y + size), fill=colour)
     else:
-        # Of several widths, or two images would be copies of another tone.
-        for line in range(int(random.integers(0, 8)), SIDE, 11 + seed % 5):
+        # Of several widths, or two images would be copies of another tone, or cut ones.
+        for line in range(int(random.integers(0, 8)), SIDE, 11 + 4 * (seed % 5)):
             draw.rectangle((0, line, SIDE, line + 5), fill=colour)
     return image
 

@@ -15,6 +15,7 @@ from gsfl_tune.report.page import render
 from gsfl_tune.run.results import Finding
 from tests.data.conftest import configure
 from tests.data.test_held_out import given_parts
+from tests.data.test_measured_split import shelves
 from tests.report.runs import RunMaker
 
 EVIL = '</script><script>alert("x")</script><img src=x onerror=alert(1)> & \u2028'
@@ -181,6 +182,21 @@ def test_what_was_measured_of_the_split_is_told(tmp_path):
     looks = page_of(maker.path).text("looks")
     assert "the given validation images are nearer to the training images than test" in looks
     assert "data.split.validation: resplit joins it" in looks
+
+
+@pytest.mark.parametrize(
+    ("test", "told"),
+    [
+        (False, "data.split.by: near_duplicate holds out clusters"),
+        (True, "clusters of similar photographs are held out as a whole"),
+    ],
+)
+def test_bursts_are_told_with_and_without_a_test_part(tmp_path, test, told):
+    maker = RunMaker(tmp_path / "run").begin().finish()
+    config = configure("folder", shelves(tmp_path / "photographs", test=test))
+    content = prepare(config, cache_dir=tmp_path / "cache").summary()
+    maker.run.data_file.write_text(json.dumps(content))
+    assert told in page_of(maker.path).text("looks")
 
 
 def test_a_run_that_has_just_begun(begun):

@@ -22,9 +22,11 @@ from gsfl_tune.data.sources.arrow import ArrowSource, arrow_classes
 from gsfl_tune.data.sources.coco import CocoSource
 from gsfl_tune.data.sources.cub import CubSource
 from gsfl_tune.data.sources.dogs import DogsSource
+from gsfl_tune.data.sources.dtd import DTDSource
 from gsfl_tune.data.sources.fiftyone import FiftyOneSource, fiftyone_classes
 from gsfl_tune.data.sources.folder import FolderSource
 from gsfl_tune.data.sources.food101 import Food101Source
+from gsfl_tune.data.sources.gtsrb import GTSRBSource
 from gsfl_tune.data.sources.inaturalist import INaturalistSource, inaturalist_classes
 from gsfl_tune.data.sources.nabirds import NABirdsSource
 from gsfl_tune.data.sources.parquet import ParquetSource, UnlabelledParquet, parquet_classes
@@ -52,6 +54,8 @@ _CLASSES = {
     "flowers102": 102,
     "pets": 37,
     "cars": 196,
+    "dtd": 47,
+    "gtsrb": 43,
 }
 
 __all__ = [
@@ -60,12 +64,14 @@ __all__ = [
     "CarsSource",
     "CocoSource",
     "CubSource",
+    "DTDSource",
     "DogsSource",
     "FiftyOneSource",
     "FileSource",
     "FlowersSource",
     "FolderSource",
     "Food101Source",
+    "GTSRBSource",
     "INaturalistSource",
     "NABirdsSource",
     "ParquetSource",
@@ -173,6 +179,10 @@ def _create(config: DataConfig, cache: Path, scoring: bool) -> Source:
             return PetsSource(config.path, download=config.download)
         case "cars":
             return CarsSource(config.path, download=config.download)
+        case "dtd":
+            return DTDSource(config.path, download=config.download)
+        case "gtsrb":
+            return GTSRBSource(config.path, download=config.download)
         case "typefaces":
             return TypefacesSource(config.typefaces)
         case name:

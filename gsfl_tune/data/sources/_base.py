@@ -99,6 +99,11 @@ class Source(ABC):
             self.known_groups = [self.known_groups[label] for label in used]
         self.samples = [replace(each, label=order[each.label]) for each in self.samples]
 
+    def note_unread(self, reasons: Counter[str]) -> None:
+        """Notes how many whole files are not read, by reason, where `left_out` counts rows."""
+        if reasons:
+            self.notices.append(f"not read: {counted(reasons.items(), 'file')}")
+
     def unlabelled(self, part: Part | None = None) -> int:
         """Counts what is left out because it has no label.
 

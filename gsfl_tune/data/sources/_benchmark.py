@@ -11,10 +11,19 @@ from gsfl_tune.experiment.errors import UserError
 
 
 class BenchmarkSource(FileSource):
-    """Finds the folder of a benchmark, downloading it if wanted."""
+    """Finds the folder of a benchmark, downloading it if wanted.
+
+    Attributes:
+        folder: The folder that torchvision makes.
+        torchvision_name: Name of torchvision's class.
+        splits: Values of its argument ``split`` whose files it downloads one by one, if any.
+        needed: Files and folders in `folder`.
+        help: What to do without them.
+    """
 
     folder: str
     torchvision_name: str
+    splits: tuple[str, ...] = ()
     needed: tuple[str, ...]
     help: str
 
@@ -31,24 +40,31 @@ class BenchmarkSource(FileSource):
             )
         root = local_directory(path, what)
         # Users name either folder.
-        self.root = root / self.folder
-        if not self.root.exists() and self._complete(root):
-            self.root = root
-        missing = [name for name in self.needed if not (self.root / name).exists()]
+        places = (root / self.folder, root / Path(self.folder).name, root)
+        self.root = next((place for place in places if self._complete(place)), places[0])
+        missing = [name for name in self._needed(self.root) if not (self.root / name).exists()]
         if missing:
             raise UserError(f"data.path: {self.root} has no {', '.join(missing)}. {self.help}")
         self._list()
 
+    def _needed(self, root: Path) -> tuple[str, ...]:
+        """Returns the files and folders that a folder needs; default: `needed`."""
+        return self.needed
+
     def _complete(self, root: Path) -> bool:
-        return all((root / name).exists() for name in self.needed)
+        return all((root / name).exists() for name in self._needed(root))
 
     def _download(self, root: Path) -> None:
         import torchvision.datasets
 
         root.mkdir(parents=True, exist_ok=True)
         try:
+            make = getattr(torchvision.datasets, self.torchvision_name)
             with activity(f"downloading {self.torchvision_name}"):
-                getattr(torchvision.datasets, self.torchvision_name)(str(root), download=True)
+                for split in self.splits:
+                    make(str(root), split, download=True)
+                if not self.splits:
+                    make(str(root), download=True)
         except Exception as error:
             raise UserError(
                 f"data.download: {self.torchvision_name} could not be downloaded into {root}: "

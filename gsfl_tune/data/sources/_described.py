@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import re
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gsfl_tune.data.sources._base import Part, expand, some
-from gsfl_tune.data.sources._names import JUNK_FOLDERS
-from gsfl_tune.data.sources._remote import part_of
+from gsfl_tune.data.sources._file_parts import part_of, refuse_glued, wanted
 from gsfl_tune.experiment.errors import UserError
 
 # Tables without labels that Kaggle provides.
@@ -43,7 +43,10 @@ class Description:
 
 
 def find_descriptions(
-    path: str | list[str] | None, wanted: Callable[[Path], bool], what: str
+    path: str | list[str] | None,
+    suits: Callable[[Path], bool],
+    what: str,
+    left_out: Counter[str] | None = None,
 ) -> list[Description]:
     """Finds all files that ``data.path`` names, in order.
 
@@ -51,14 +54,16 @@ def find_descriptions(
 
     Args:
         path: Files, and folders with such files.
-        wanted: Returns whether a file of a folder is such a file.
+        suits: Returns whether a file of a folder is such a file.
         what: Kind of the files, for messages.
+        left_out: Counts hidden files of the kind, and those in folders that programs make.
 
     Raises:
         UserError: If an entry does not exist or has no such file, or a name is ambiguous.
     """
     if path is None or path == []:
         raise UserError(f"data.path is missing: it must name {what}, or a folder that holds some")
+    skipped = Counter[str]() if left_out is None else left_out
     found: dict[Path, Description] = {}
     for entry in [path] if isinstance(path, str) else path:
         place = os.path.abspath(expand(entry))
@@ -67,20 +72,22 @@ def find_descriptions(
         if not os.path.isdir(place):
             found[Path(place)] = Description(Path(place), part_of(place), True)
             continue
-        inside = _uppermost([file for file in _walk(place) if wanted(file)])
+        listed = [str(file) for file in _walk(place) if suits(file)]
+        kept = wanted(listed, place, skipped, hidden=(".",))
+        inside = _uppermost([Path(name) for name in kept])
         if not inside:
             raise UserError(f"data.path: {entry} holds no {what}")
         found.update((file, Description(file, part_of(str(file), place), False)) for file in inside)
+    if not any(file.part for file in found.values()):
+        refuse_glued([str(file) for file in found])
     return list(found.values())
 
 
 def _walk(root: str) -> list[Path]:
     files: list[Path] = []
     for folder, folders, names in os.walk(root):
-        folders[:] = sorted(
-            f for f in folders if not f.startswith((".", "__")) and f.lower() not in JUNK_FOLDERS
-        )
-        files += [Path(folder, name) for name in sorted(names) if not name.startswith(".")]
+        folders.sort()
+        files += [Path(folder, name) for name in sorted(names)]
     return [file for file in files if not _NO_LABELS.search(file.name)]
 
 

@@ -25,6 +25,8 @@ _ALLOWED = (
 )
 # Tables are beside the images or in the folders of parts.
 _TABLE_DEPTH = 2
+# Columns that Label Studio writes into every table.
+_LABEL_STUDIO = frozenset(["annotation_id", "annotator", "lead_time"])
 
 
 @dataclass
@@ -37,7 +39,7 @@ class _Held:
         shard: A tar file.
         coco: A JSON file of COCO.
         tables: Tables with columns of files and labels, by source.
-        declared: Tables whose names say that they describe images or a part.
+        declared: Tables whose names or columns say that they describe images or a part.
         classes: Uppermost folders with images whose names may be classes.
     """
 
@@ -77,7 +79,11 @@ def detect_source(path: str | list[str] | None) -> str:
     if not local.is_dir():
         return _of_file(local)
     known = known_layout(local)
-    return known.source if known is not None else _of_folder(expanded)
+    if known is None:
+        return _of_folder(expanded)
+    if not known.source:
+        raise UserError(f"{expanded}: {known.told}")
+    return known.source
 
 
 def _of_list(paths: list[str]) -> str:
@@ -192,16 +198,26 @@ def _note_table(held: _Held, file: Path, shown: str) -> None:
     if kind is None or kind in held.declared:
         return
     declared = METADATA.fullmatch(file.name) or told_part(file.stem)
-    if (not declared and kind in held.tables) or not _labels_images(file):
+    if not declared and kind in held.tables:
+        return
+    labels, annotated = _labels_images(file)
+    if not labels:
         return
     held.tables.setdefault(kind, shown)
-    if declared:
+    if declared or annotated:
         held.declared[kind] = shown
 
 
-def _labels_images(file: Path) -> bool:
-    """Returns whether a table has columns of files and of labels, or may have several."""
+def _labels_images(file: Path) -> tuple[bool, bool]:
+    """Examines a table.
+
+    Returns:
+        Whether it has columns of files and of labels, or may have several; whether Label Studio
+        wrote it, which has any name.
+    """
     try:
-        return find_roles(read_rows(file), Given()).labelled
+        rows = read_rows(file)
+        annotated = set(rows.columns) >= _LABEL_STUDIO
+        return find_roles(rows, Given()).labelled, annotated
     except UserError as error:
-        return "data.label_column" in str(error)
+        return "data.label_column" in str(error), False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gsfl_tune.data.sources.arrow import is_saved
@@ -12,19 +12,26 @@ from gsfl_tune.data.sources.inaturalist import MINI, SPECIES, TRAIN, VALIDATION
 
 @dataclass(frozen=True)
 class Layout:
-    """Describes a data set with its own source.
+    """Describes a data set that class folders alone do not describe.
 
     Attributes:
-        source: Value of ``data.source``.
+        source: Value of ``data.source``; empty if no source reads it as it is.
         text: Description of the folder, for messages.
         marks: Files and folders (or patterns) in its root or in the folder `inside`.
         inside: Folder name in its archive.
+        advice: What to do where no source reads it; ``{place}`` is its folder.
     """
 
     source: str
     text: str
     marks: tuple[str, ...]
     inside: str
+    advice: str = ""
+
+    @property
+    def told(self) -> str:
+        """Returns what the folder is and what to do."""
+        return f"{self.text}; {self.advice or f'set data.source: {self.source}'}"
 
 
 LAYOUTS = (
@@ -70,6 +77,19 @@ LAYOUTS = (
         ("images", "meta/classes.txt", "meta/train.txt"),
         "food-101",
     ),
+    Layout(
+        "cars", "the first layout of Stanford Cars", ("cars_annos.mat", "car_ims"), "stanford_cars"
+    ),
+    *(
+        Layout(
+            "dtd", "the layout of DTD (Describable Textures)", ("images", "labels/train1.txt"), name
+        )
+        for name in ("dtd/dtd", "dtd")
+    ),
+    *(
+        Layout("gtsrb", "the layout of GTSRB", (f"GTSRB/{name}",), "gtsrb")
+        for name in ("Training", "Final_Training/Images")
+    ),
     *(
         Layout("inaturalist", "the layout of iNaturalist 2021", (f"{part}/{SPECIES}",), "")
         for part in (*TRAIN, *MINI, *VALIDATION, ".")
@@ -77,12 +97,101 @@ LAYOUTS = (
 )
 
 
+_BY_PATH = "set data.path: {place}%s, data.source: folder and data.classes: path; %s"
+_ARRAYS = (
+    "its images are numbers in few files; a copy in Parquet is read as it is (data.source: parquet)"
+)
+# Layouts of torchvision that would be read as other classes, or not at all.
+UNREAD = (
+    Layout(
+        "",
+        "the layout of Caltech-101",
+        ("101_ObjectCategories",),
+        "caltech101",
+        "set data.path: {place}/101_ObjectCategories, and move BACKGROUND_Google out of it, "
+        "which is no class",
+    ),
+    Layout(
+        "",
+        "the layout of Caltech-256",
+        ("256_ObjectCategories",),
+        "caltech256",
+        "set data.path: {place}/256_ObjectCategories (257.clutter holds things of no class)",
+    ),
+    Layout(
+        "",
+        "the layout of EuroSAT",
+        ("2750/AnnualCrop",),
+        "eurosat",
+        "set data.path: {place}/2750",
+    ),
+    Layout(
+        "",
+        "the layout of SUN397",
+        ("ClassName.txt", "a/abbey"),
+        "SUN397",
+        _BY_PATH % ("", "its folders are letters, and classes are below them"),
+    ),
+    Layout(
+        "",
+        "the layout of Places365",
+        ("categories_places365.txt",),
+        "",
+        _BY_PATH
+        % (
+            "/data_256_standard (or data_large_standard)",
+            "its validation images lie in one folder, and places365_val.txt tells their classes",
+        ),
+    ),
+    Layout(
+        "",
+        "the layout of Omniglot",
+        ("images_background",),
+        "omniglot-py",
+        _BY_PATH % ("/images_background", "a character is a class, an alphabet its group"),
+    ),
+    Layout(
+        "",
+        "the layout of Labeled Faces in the Wild",
+        ("lfw-names.txt",),
+        "lfw-py",
+        "set data.path to one of its folders of images, such as {place}/lfw_funneled; most people "
+        "have one image, which cannot be trained and tested on",
+    ),
+    Layout(
+        "",
+        "the layout of CelebA",
+        ("list_attr_celeba.txt",),
+        "celeba",
+        "it has forty attributes and no classes: write one of them into a CSV file with the "
+        "columns file_name, label and split",
+    ),
+    Layout(
+        "",
+        "the layout of Pascal VOC",
+        ("JPEGImages", "Annotations", "ImageSets"),
+        "VOCdevkit/*",
+        "its images hold several objects with boxes: convert it to COCO's JSON, and set "
+        "data.crop: box",
+    ),
+    Layout("", "the layout of CIFAR-10", ("data_batch_1",), "cifar-10-batches-py", _ARRAYS),
+    Layout("", "the layout of CIFAR-100", ("cifar-100-python/train",), "", _ARRAYS),
+    *(
+        Layout("", f"the layout of {name}", ("raw/train-images-idx3-ubyte*",), name, _ARRAYS)
+        for name in ("MNIST", "FashionMNIST", "KMNIST", "QMNIST")
+    ),
+    Layout("", "the layout of SVHN", ("train_32x32.mat",), "", _ARRAYS),
+    Layout("", "the layout of STL-10", ("train_X.bin",), "stl10_binary", _ARRAYS),
+)
+
+
 def known_layout(root: Path) -> Layout | None:
     """Returns the data set in a folder, or in its archive's folder there."""
-    for layout in LAYOUTS:
-        for place in (root, root / layout.inside):
+    for layout in (*LAYOUTS, *UNREAD):
+        inside = sorted(root.glob(layout.inside)) if layout.inside else []
+        for place in (root, *inside):
             if all(_is_there(place, mark) for mark in layout.marks):
-                return layout
+                return replace(layout, advice=layout.advice.format(place=place))
     if is_saved(root):
         return Layout("arrow", "a dataset that the datasets library saved", (), "")
     if is_export(root):

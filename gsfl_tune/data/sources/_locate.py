@@ -11,9 +11,9 @@ from pathlib import Path
 from gsfl_tune.data.formats import HEIF_SUFFIXES, IMAGE_SUFFIXES
 from gsfl_tune.data.sources._base import Part
 from gsfl_tune.data.sources._columns import told_part
-from gsfl_tune.data.sources._names import normal, some
+from gsfl_tune.data.sources._names import counted, normal, some
 from gsfl_tune.data.sources._spelling import respelled
-from gsfl_tune.data.sources._walk import walk
+from gsfl_tune.data.sources._walk import HIDDEN, Listing, walk
 
 # Number of rows that are tested to choose among several folders.
 _ASKED = 20
@@ -48,6 +48,9 @@ class Locator:
         self._below = roots[-1]
         self._listed: dict[str, dict[str, list[str]]] = {}
         self._index: dict[str, list[tuple[str, ...]]] | None = None
+        self._passed: dict[str, int] = {}
+        self._elsewhere = root is None
+        self._folder = folder
         self.base = folder if root is None else root
         if root is None:
             asked = list(dict.fromkeys(values))[:_ASKED]
@@ -74,6 +77,20 @@ class Locator:
         if found is None:
             return self.base / next(iter(_forms(value))), None
         return Path(found[0]), found[1]
+
+    def told(self, name: str) -> list[str]:
+        """Returns notices: the folder of the images, and files that were not searched for them.
+
+        Args:
+            name: Name of the table.
+        """
+        lines = []
+        if self._elsewhere and self.base != self._folder:
+            lines.append(f"{name}: its images lie in {self.base}")
+        if self._passed:
+            passed = counted(self._passed.items(), "file")
+            lines.append(f"{name}: not searched for its images: {passed}")
+        return lines
 
     def _is_at(self, base: Path, value: str) -> bool:
         try:
@@ -104,7 +121,13 @@ class Locator:
         """Returns the only image below the root whose path ends with a value."""
         if self._index is None:
             self._index = {}
-            for found in walk(self._below).images if self._below.is_dir() else []:
+            listing = walk(self._below) if self._below.is_dir() else Listing()
+            self._passed = {
+                reason: count
+                for reason, count in listing.left_out.items()
+                if reason == HIDDEN or reason.startswith("in ")
+            }
+            for found in listing.images:
                 path = (*found.folders, found.file.name)
                 for name in {found.file.name, found.file.stem}:
                     self._index.setdefault(normal(name), []).append(path)

@@ -24,8 +24,8 @@ PART_NAMES: dict[str, Part] = {
     "evaluation": "test",
 }
 # `trainset`, `testdata`: a part and its content.
-_HELD = r"(?:sets?|data|dataset|images?|imgs?|split|part|files?|folder)?"
-_WORD = re.compile(rf"({'|'.join(sorted(PART_NAMES, key=len, reverse=True))}){_HELD}")
+HELD = r"(?:sets?|data|dataset|images?|imgs?|split|part|files?|folder)?"
+_WORD = re.compile(rf"({'|'.join(sorted(PART_NAMES, key=len, reverse=True))}){HELD}")
 # Begins or ends like such a word, but is not one: `traintest`, `mytrain`.
 _LIKE = re.compile(
     r"(?:train|valid|test)(?:train|valid|test|val|dev)\w*|(?:my|new|old|un|no|the)(?:train|test|val)"
@@ -49,7 +49,8 @@ STRUCTURE = frozenset(
         "greyscale", "ground_truth", "groundtruth", "gt", "image", "images", "img", "imgs", "jpeg",
         "jpegimages", "jpg", "label", "labels", "lists", "mask", "masks", "meta", "metadata",
         "originals", "original", "parts", "png", "raw", "rgb", "seg", "segmentation",
-        "segmentations", "segmented", "thumbs", "trimap", "trimaps", "xml", "xmls",
+        "segmentations", "segmented", "thumbs", "trimap", "trimaps", "upload", "uploads",
+        "xml", "xmls",
     ]
 )  # fmt: skip
 
@@ -70,8 +71,7 @@ def part_of_name(name: str) -> Part | None:
     Raises:
         AmbiguousName: If it has two parts (``train_test``), or such a word but no clear part.
     """
-    words = [word for word in _SEPARATORS.split(_CAMEL.sub(" ", name)) if word]
-    lower = [word.lower() for word in words]
+    lower = words_of(name)
     found = []
     for word in lower:
         match = _WORD.fullmatch(word)
@@ -84,6 +84,11 @@ def part_of_name(name: str) -> Part | None:
     if len(set(found)) > 1:
         raise AmbiguousName(name)
     return found[0] if found else None
+
+
+def words_of(name: str) -> list[str]:
+    """Returns the words of a name in lower case, see `part_of_name`."""
+    return [word.lower() for word in _SEPARATORS.split(_CAMEL.sub(" ", name)) if word]
 
 
 def is_structure(name: str) -> bool:

@@ -7,9 +7,9 @@ import glob
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from pyarrow import fs
@@ -17,13 +17,7 @@ from pyarrow import fs
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import build_once
 from gsfl_tune.data.sources._base import Part, expand
-from gsfl_tune.data.sources._names import (
-    JUNK_FOLDERS,
-    PART_NAMES,
-    AmbiguousName,
-    part_of_name,
-    some,
-)
+from gsfl_tune.data.sources._file_parts import choose_config, part_of, refuse_glued, wanted
 from gsfl_tune.experiment.braces import expand_braces
 from gsfl_tune.experiment.errors import UserError
 
@@ -93,7 +87,13 @@ class SourceFile:
 
 
 def find_files(
-    path: str | list[str] | None, cache: Path, kind: Kind, config: str | None = None
+    path: str | list[str] | None,
+    cache: Path,
+    kind: Kind,
+    config: str | None = None,
+    *,
+    divided: bool = True,
+    left_out: Counter[str] | None = None,
 ) -> list[SourceFile]:
     """Finds all files that ``data.path`` names, by name within each entry.
 
@@ -104,11 +104,14 @@ def find_files(
         cache: The cache directory.
         kind: Kind of the files.
         config: Name of the configuration, if there are several in adjacent folders.
+        divided: Whether the parts in the names matter.
+        left_out: Counts files of the kind that are not read, by reason.
 
     Raises:
         UserError: If an entry does not exist, matches nothing, or cannot be reached; if a folder
             has several configurations, a file name is ambiguous, or a file cannot be read.
     """
+    ask = _Ask(kind, config, divided, Counter() if left_out is None else left_out)
     if path is None or path == []:
         raise UserError(
             f"data.path is missing: it must name {kind.name}, a folder of them, or a URL"
@@ -116,11 +119,11 @@ def find_files(
     files: dict[str, SourceFile] = {}
     for entry in [path] if isinstance(path, str) else path:
         for name in _names(expand(entry)):
-            remote = "://" in name
-            found = _remote(name, cache, kind, config) if remote else _local(name, kind, config)
+            found = _remote(name, cache, ask) if "://" in name else _local(name, ask)
             if not found:
                 raise UserError(f"data.path: no {kind.name} match {name}")
             files.update({file.name: file for file in found})
+    ask.refuse_glued({name: file.part for name, file in files.items()})
     return list(files.values())
 
 
@@ -172,131 +175,76 @@ def list_url(url: str) -> list[tuple[str, int]]:
     return listed
 
 
-def part_of(name: str, root: str = "") -> Part | None:
-    """Returns the part in a file's name, else the part of the nearest folder that has one.
+@dataclass(frozen=True)
+class _Ask:
+    """Holds which files are asked for, see `find_files`."""
 
-    Args:
-        name: Path of the file.
-        root: Folder below which folder names count. Without it only the file's folder counts, and
-            only if its whole name is a part (``test``, ``partial-train``).
+    kind: Kind
+    config: str | None
+    divided: bool
+    left_out: Counter[str]
 
-    Raises:
-        UserError: If a name contains a word for a part but is ambiguous.
-    """
-    path = PurePosixPath(name)
-    folders = _below(name, root)
-    if not root:
-        above = path.parent.name
-        folders = (above,) if above.lower().removeprefix("partial-") in PART_NAMES else ()
-    try:
-        own = part_of_name(path.name.removesuffix(path.suffix))
-        told = [part for part in map(part_of_name, reversed(folders)) if part is not None]
-    except AmbiguousName as error:
-        raise UserError(
-            f"data.path: {name}: the name {error} holds a word for a part (train, validation, "
-            "test) and cannot be understood; rename it"
-        ) from None
-    if own is not None and root and told and told[0] != own:
-        raise UserError(
-            f"data.path: {name}: the file is called {own} and lies in a folder that is called "
-            f"{told[0]}; move or rename it"
-        )
-    return own or (told[0] if told else None)
+    def chosen(self, names: list[str], root: str) -> list[str]:
+        """Returns the files of a folder to read."""
+        return choose_config(wanted(names, root, self.left_out), root, self.config)
 
+    def parts(self, names: list[str], root: str = "") -> dict[str, Part | None]:
+        """Returns the part of each file that is read.
 
-def _below(name: str, root: str) -> tuple[str, ...]:
-    """Returns the names of the folders between a root and a file."""
-    parts, above = PurePosixPath(name).parts, PurePosixPath(root).parts
-    return parts[len(above) : -1]
+        Raises:
+            UserError: If a name is ambiguous, or a file cannot be read.
+        """
+        for name in names:
+            self.kind.refuse(name)
+        if not self.divided:
+            return dict.fromkeys(names)
+        parts = {name: part_of(name, root) for name in names}
+        self.refuse_glued(parts, root)
+        return parts
+
+    def refuse_glued(self, parts: dict[str, Part | None], root: str = "") -> None:
+        """Raises an error if names may mean parts that are not understood."""
+        # Files without a part beside files with one are a problem that the source reports.
+        if self.divided and not any(parts.values()):
+            refuse_glued(list(parts), root)
 
 
-def _chosen(names: Sequence[str], root: str, config: str | None) -> list[str]:
-    """Returns the files of a folder that belong to one configuration, as on the hub.
-
-    Raises:
-        UserError: If there are several and none is chosen, or the chosen one does not exist.
-    """
-    found: dict[str, list[str]] = {}
-    shards: dict[str, str] = {}
-    for name in names:
-        folders = [f for f in _below(name, root) if not _no_config(f)]
-        first = folders[0] if folders else "."
-        # Folders of shards (`part0/`, `part1/`) are one configuration.
-        first = shards.setdefault(re.sub(r"\d+", "0", first), first)
-        found.setdefault(first, []).append(name)
-    if config is not None:
-        if config not in found:
-            raise UserError(f"data.config: {root} has no {config}, but {some(sorted(found))}")
-        return found[config]
-    if len(found) > 1:
-        raise UserError(
-            f"data.path: {root} holds {len(found)} configurations side by side, which may hold the "
-            f"same images: {some(sorted(found))}; data.config names the one that is meant"
-        )
-    return list(names)
-
-
-def _no_config(folder: str) -> bool:
-    """Returns whether a folder's name is a part or has no meaning."""
-    if folder.lower() == "data" or "=" in folder:
-        return True
-    try:
-        return part_of_name(folder) is not None
-    except AmbiguousName:
-        return True
-
-
-def _wanted(path: str, root: str) -> bool:
-    """Returns whether a file is not one that programs make for themselves."""
-    own = PurePosixPath(path).name
-    return not own.startswith((".", "_")) and not any(
-        folder.startswith(".") or folder.lower() in JUNK_FOLDERS for folder in _below(path, root)
-    )
-
-
-def _local(entry: str, kind: Kind, config: str | None) -> list[SourceFile]:
+def _local(entry: str, ask: _Ask) -> list[SourceFile]:
     path = Path(entry)
     # The absolute path, as the digests of the rows are cached by it.
     root = os.path.abspath(entry) if path.is_dir() else ""
     if root:
         listed = sorted(os.path.abspath(file) for file in path.rglob("*"))
-        names = [name for name in listed if kind.holds(name)]
-        names = _chosen([name for name in names if _wanted(name, root)], root, config)
+        names = [name for name in listed if ask.kind.holds(name) and os.path.isfile(name)]
+        names = ask.chosen(names, root)
     elif path.exists():
         names = [os.path.abspath(entry)]
     elif _WILDCARDS.search(entry):
         names = [os.path.abspath(name) for name in sorted(glob.glob(entry, recursive=True))]
-        names = [name for name in names if _wanted(name, name)]
+        names = [name for name in names if os.path.isfile(name)]
+        names = wanted(names, None, ask.left_out)
     else:
         raise UserError(f"data.path: {entry} does not exist (looked in {Path.cwd()})")
-    files = [name for name in names if os.path.isfile(name)]
-    for name in files:
-        kind.refuse(name)
-    return [SourceFile(name, Path(name), part_of(name, root)) for name in files]
+    return [SourceFile(name, Path(name), part) for name, part in ask.parts(names, root).items()]
 
 
-def _remote(url: str, cache: Path, kind: Kind, config: str | None) -> list[SourceFile]:
+def _remote(url: str, cache: Path, ask: _Ask) -> list[SourceFile]:
     try:
         system, root = _file_system(url)
-        found = _select(system, root, kind)
+        found = _select(system, root, ask.kind)
     except UserError:
         raise
     except Exception as error:
         raise UserError(f"data.path: {url} cannot be opened: {error}") from error
     scheme = url.split("://", 1)[0]
     folder = "" if _WILDCARDS.search(root) or [info.path for info in found] == [root] else root
-    if folder:
-        names = [info.path for info in found if _wanted(info.path, folder)]
-        chosen = set(_chosen(names, folder, config))
-        found = [info for info in found if info.path in chosen]
+    infos = {info.path: info for info in found}
+    names = ask.chosen(list(infos), folder) if folder else list(infos)
     files = []
-    for info in found:
-        kind.refuse(info.path)
-    for info in found:
-        name = f"{scheme}://{info.path.lstrip('/')}"
-        part = part_of(info.path, folder)
+    for path, part in ask.parts(names, folder).items():
+        name = f"{scheme}://{path.lstrip('/')}"
         try:
-            local = _fetch(system, info, name, cache, kind.suffix)
+            local = _fetch(system, infos[path], name, cache, ask.kind.suffix)
         except UserError:
             raise
         except Exception as error:

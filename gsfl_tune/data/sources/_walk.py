@@ -12,6 +12,8 @@ from gsfl_tune.data.sources._names import JUNK_FILES, JUNK_FOLDERS
 
 # Most suffixes that are counted one by one; numbered files may have as many as files.
 _KINDS = 20
+# Reason of `Listing.left_out`.
+HIDDEN = "hidden"
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,7 @@ def why_left_out(entry: os.DirEntry[str] | Path) -> str | None:
     if name.lower() in JUNK_FILES:
         return name
     if name.startswith("."):
-        return "hidden"
+        return HIDDEN
     if not entry.is_file():
         return "links that lead nowhere" if entry.is_symlink() else "no regular file"
     if suffix in IMAGE_SUFFIXES:

@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 
 from gsfl_tune.data.sources._base import Reader, local_directory
+from gsfl_tune.data.sources._file_parts import refuse_glued
 from gsfl_tune.data.sources._names import AmbiguousName, Part, part_of_name, some
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
 from gsfl_tune.data.sources._tables import (
@@ -145,12 +146,15 @@ def _datasets(root: Path) -> list[tuple[Path, Part | None]]:
                 f"data.path: {root} has neither {SPLITS} nor {STATE}; it must name {WHAT}"
             )
     try:
-        return [(root / name, part_of_name(name)) for name in splits]
+        told = [(root / name, part_of_name(name)) for name in splits]
     except AmbiguousName as error:
         raise UserError(
             f"data.path: {root}: the split {error} holds a word for a part (train, validation, "
             "test) and cannot be understood; rename it"
         ) from None
+    if not any(part for _, part in told):
+        refuse_glued([str(folder) for folder, _ in told])
+    return told
 
 
 def _open(folder: Path, part: Part | None, columns: Columns) -> _Saved:

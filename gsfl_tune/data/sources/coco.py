@@ -53,7 +53,9 @@ class CocoSource(FileSource):
         self._root = None if root is None else Path(expand(root))
         if self._root is not None and not self._root.is_dir():
             raise UserError(f"data.root: {root} is not a folder")
-        files = find_descriptions(path, is_coco, WHAT)
+        unread = Counter[str]()
+        files = find_descriptions(path, is_coco, WHAT, unread)
+        self.note_unread(unread)
         _refuse_two_of_a_part(files)
         files = use_alone(files, self.notices, scoring=scoring)
         problem = unsplit_beside_split(files)
@@ -163,8 +165,6 @@ class CocoSource(FileSource):
         folder = file.file.parent
         names = (content.images[annotation.image] for annotation in chosen)
         locator = Locator(folder, self._root, file.part, names)
-        if self._root is None and locator.base != folder:
-            self.notices.append(f"{file.file}: its images lie in {locator.base}")
         single = Counter(annotation.image for annotation in content.annotations)
         odd: list[str] = []
         for each in chosen:
@@ -180,6 +180,7 @@ class CocoSource(FileSource):
             box = each.box if alone else None
             self._points.append(each.points if alone else {})
             self.add(found, index[each.category], file.part, stamp, box=box, name=name)
+        self.notices += locator.told(str(file.file))
         if odd:
             self.problems.append(f"{file.file}: images whose files are not clear: {some(odd, 5)}")
 

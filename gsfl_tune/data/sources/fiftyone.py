@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.data.sources._base import Reader, local_directory, some
+from gsfl_tune.data.sources._file_parts import refuse_glued
 from gsfl_tune.data.sources._names import AmbiguousName, Part, normal, part_of_name
 from gsfl_tune.data.sources._table_source import LabelledTable, TableSource
 from gsfl_tune.data.sources._walk import Listing, walk
@@ -112,7 +113,10 @@ def _folders(root: Path) -> list[tuple[Path, Part | None]]:
     found = sorted(file.parent for file in root.glob(f"*/{LABELS}"))
     if not found:
         raise UserError(f"data.path: {root} has no {LABELS}; it must name {WHAT}")
-    return [(folder, _told(folder.name)) for folder in found]
+    told = [(folder, _told(folder.name)) for folder in found]
+    if not any(part for _, part in told):
+        refuse_glued([str(folder) for folder in found])
+    return told
 
 
 def _content(folder: Path) -> tuple[list[str] | None, dict[str, Any]]:

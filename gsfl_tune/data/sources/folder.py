@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Literal
 
 from gsfl_tune.data.sources._base import FileSource, Part, local_directory, some
+from gsfl_tune.data.sources._glued import glued_parts, glued_text
 from gsfl_tune.data.sources._layouts import known_layout
 from gsfl_tune.data.sources._names import (
     AmbiguousName,
@@ -19,6 +21,7 @@ from gsfl_tune.data.sources._walk import Found, Listing, walk
 WHAT = "a folder with one folder of images for each class"
 Classes = Literal["top", "leaf", "path"]
 _JUST_TRAIN = ("train", "training")
+_CLUTTER = "BACKGROUND_Google"
 
 
 class FolderSource(FileSource):
@@ -52,8 +55,13 @@ class FolderSource(FileSource):
         self._list(root, listing, parts)
         if not self.classes and not self.problems:
             known = known_layout(root)
-            hint = f"; {known.text}: set data.source: {known.source}" if known else ""
+            hint = f"; {known.told}" if known else ""
             self.problems.append(f"{root}: no class folders; expected {WHAT}{hint}")
+        if _CLUTTER in self.classes:
+            self.notices.append(
+                f"{_CLUTTER} is taken for a class; in Caltech-101 it holds pictures of anything: "
+                "move it out of the folder if it is no class of yours"
+            )
 
     def _parts(self, root: Path, listing: Listing) -> dict[str, Part] | None:
         """Returns the part of every split folder; None if there are none."""
@@ -67,6 +75,13 @@ class FolderSource(FileSource):
             self.problems.append(
                 f"{root}: {some(unclear)} may be one part or another (train, validation, test): "
                 "rename it; `data.classes: path` takes what is in it for classes"
+            )
+            return told
+        glued = glued_parts(sorted(holding), _hold_alike(listing, holding))
+        if glued and self._classes == "top":
+            self.problems.append(
+                f"{root}: {glued_text(glued)}; `data.classes: path` takes what is in such folders "
+                "for classes"
             )
             return told
         if any(top.lower() in _JUST_TRAIN and top in divided for top in told):
@@ -188,7 +203,7 @@ class FolderSource(FileSource):
             return
         known = known_layout(root)
         if known is not None:
-            self.problems.append(f"{root}: {known.text}; set data.source: {known.source}")
+            self.problems.append(f"{root}: {known.told}")
             return
         inner: dict[str, set[str]] = {}
         for folders in listing.folders:
@@ -204,6 +219,12 @@ class FolderSource(FileSource):
                 + (f"probably meant: {meant}; " if meant else f"expected {WHAT}; ")
                 + "`data.classes: path` takes them for classes all the same"
             )
+        elif meant and len(self.classes) == 1 and best and len(inner[best]) > 1:
+            if not self._scoring:
+                self.problems.append(
+                    f"{root}: its only folder of images, {shown}, holds {len(inner[best])} "
+                    f"folders: probably meant: {meant}"
+                )
         elif meant and len(inner) == len(self.classes) > 1 and _alike(inner):
             count = len(set.union(*inner.values()))
             self.notices.append(
@@ -223,6 +244,25 @@ def _told(tops: list[str]) -> dict[str, Part]:
         if part is not None:
             told[top] = part
     return told
+
+
+def _hold_alike(listing: Listing, holding: set[str]) -> Callable[[str, str], bool]:
+    """Returns a function that says whether two folders hold folders of one name.
+
+    Or whether they are the only ones and hold none, and one is called a part.
+    """
+    inside: dict[str, set[str]] = {}
+    for found in listing.images:
+        inside.setdefault(found.folders[0] if found.folders else "", set()).update(
+            found.folders[1:2]
+        )
+
+    def alike(one: str, other: str) -> bool:
+        if inside[one] or inside[other]:
+            return bool(inside[one] & inside[other])
+        return {one, other} == holding and (is_structure(one) or is_structure(other))
+
+    return alike
 
 
 def _unclear(name: str) -> bool:

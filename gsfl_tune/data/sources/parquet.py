@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,8 +78,10 @@ class ParquetSource(TableSource[_ParquetTable]):
         scoring: bool = False,
     ) -> None:
         columns = Columns(image_column, label_column, group_column)
-        files = find_files(path, cache, PARQUET, config)
+        left_out = Counter[str]()
+        files = find_files(path, cache, PARQUET, config, left_out=left_out)
         super().__init__([_open(file, columns) for file in files], scoring=scoring)
+        self.note_unread(left_out)
 
     def _read(self, table: _ParquetTable, rows: dict[int, int]) -> Iterator[tuple[int, Reader]]:
         """Reads a few rows at a time."""
@@ -117,7 +120,7 @@ class UnlabelledParquet(ParquetSource):
     def __init__(
         self, path: str | list[str], cache: Path, *, image_column: str | None = None
     ) -> None:
-        files = find_files(path, cache, PARQUET)
+        files = find_files(path, cache, PARQUET, divided=False)
         tables = [_open_images(file, image_column) for file in files]
         TableSource.__init__(self, tables)
 

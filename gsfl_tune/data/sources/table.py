@@ -113,7 +113,10 @@ class TextTableSource(FileSource):
         self._root = None if root is None else Path(expand(root))
         if self._root is not None and not self._root.is_dir():
             raise UserError(f"data.root: {root} is not a folder")
-        files = find_descriptions(path, is_csv if kind == "csv" else is_jsonl, WHAT[kind])
+        unread = Counter[str]()
+        suits = is_csv if kind == "csv" else is_jsonl
+        files = find_descriptions(path, suits, WHAT[kind], unread)
+        self.note_unread(unread)
         self._given = given or Given()
         tables = self._choose([self._open(file, self._given) for file in files])
         labels = self._labels(tables)
@@ -250,8 +253,6 @@ class TextTableSource(FileSource):
         parts = self._parts(table, names)
         part = table.description.part
         locator = Locator(table.description.file.parent, self._root, part, filter(None, names))
-        if self._root is None and locator.base != table.description.file.parent:
-            self.notices.append(f"{table.name}: its images lie in {locator.base}")
         entries: list[_Entry] = []
         odd: list[str] = []
         for row, label in enumerate(labels):
@@ -267,6 +268,7 @@ class TextTableSource(FileSource):
                 odd.append(f"{rows.where(row)}: {error}")
                 continue
             entries.append(_Entry(table, row, file, stamp, label, parts[row], box))
+        self.notices += locator.told(table.name)
         self._add_problems(odd)
         boxes = [entry.box for entry in entries if entry.box is not None]
         if boxes and max(max(box) for box in boxes) <= 1:

@@ -15,6 +15,8 @@ from gsfl_tune.data.sources._benchmark import BenchmarkSource
 from gsfl_tune.data.sources._lists import matrix, text_lines
 from gsfl_tune.experiment.errors import UserError
 
+_OLD_CARS = ("cars_annos.mat", "car_ims")
+
 
 class AircraftSource(BenchmarkSource):
     """Reads FGVC Aircraft, 100 variants, with its train, val and test parts.
@@ -128,7 +130,10 @@ class PetsSource(BenchmarkSource):
 
 
 class CarsSource(BenchmarkSource):
-    """Reads Stanford Cars, 196 models with their boxes, from an existing folder."""
+    """Reads Stanford Cars, 196 models with their boxes, from an existing folder.
+
+    Its first form (``cars_annos.mat`` and ``car_ims/``) has the same parts.
+    """
 
     folder = "stanford_cars"
     torchvision_name = "StanfordCars"
@@ -141,14 +146,26 @@ class CarsSource(BenchmarkSource):
     )
     help = (
         "The official download of Stanford Cars is gone: the folder stanford_cars/ has to come "
-        "from a copy (devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat); "
+        "from a copy (devkit/, cars_train/, cars_test/ and cars_test_annos_withlabels.mat, or "
+        "cars_annos.mat and car_ims/); "
         "`data.source: parquet` reads copies in the Hugging Face layout."
     )
 
     def _download(self, root: Path) -> None:
         raise UserError(f"data.download: {self.help}")
 
+    def _needed(self, root: Path) -> tuple[str, ...]:
+        return _OLD_CARS if (root / _OLD_CARS[0]).exists() else self.needed
+
     def _list(self) -> None:
+        if self._needed(self.root) == _OLD_CARS:
+            table = self.root / _OLD_CARS[0]
+            self.classes = [str(name) for name in matrix(table, "class_names")]
+            for row in matrix(table, "annotations"):
+                file = self.root / str(row["relative_im_path"])
+                part: Part = "test" if row["test"] else "train"
+                self._add_labelled(file, int(row["class"]) - 1, part, _box(row))
+            return
         self.classes = [
             str(name) for name in matrix(self.root / "devkit" / "cars_meta.mat", "class_names")
         ]
@@ -156,8 +173,8 @@ class CarsSource(BenchmarkSource):
             ("devkit/cars_train_annos.mat", "cars_train", "train"),
             ("cars_test_annos_withlabels.mat", "cars_test", "test"),
         )
-        for table, folder, part in lists:
-            for row in matrix(self.root / table, "annotations"):
+        for name, folder, part in lists:
+            for row in matrix(self.root / name, "annotations"):
                 file = self.root / folder / str(row["fname"])
                 self._add_labelled(file, int(row["class"]) - 1, part, _box(row))
 

@@ -65,7 +65,8 @@ class WebDatasetSource(TableSource[_Shard]):
         label_column: str | None = None,
         scoring: bool = False,
     ) -> None:
-        files = find_files(path, cache, TAR, config)
+        left_out = Counter[str]()
+        files = find_files(path, cache, TAR, config, left_out=left_out)
         image, label = _bare(image_column), _bare(label_column)
         # Suffixes are compared in lower case; a key of the JSON is not changed.
         image = image.lower() if image else None
@@ -77,6 +78,7 @@ class WebDatasetSource(TableSource[_Shard]):
             for file, found in zip(files, listed, strict=True)
         ]
         super().__init__(shards, kind="sample", scoring=scoring)
+        self.note_unread(left_out)
         blind = sum(not sample.images for found in listed for sample in found.samples.values())
         if blind:
             self.left_out["without an image"] += blind
