@@ -21,9 +21,9 @@ from gsfl_tune.data.looks import SIDE, Looks
 # Smallest cosine of the details of a cut copy and of the fitted original, in 16 x 16 pixels.
 # Measured: copies cut by up to 8 % 0.96 and more (19 of 20), other garments up to 0.91.
 _COSINE = 0.95
-# Largest difference of grey levels in the mean, and of mean colours. Measured: of copies cut by 8 %,
-# 99 of 100 are below, drawings of one shape in other colours are above.
-_LEVELS = 12.0
+# Largest difference of fitted grey levels in the mean, and of mean colours. Measured: of copies cut
+# by up to 8 %, 99 of 100 are below; drawings of one shape in other colours are above.
+_LEVELS, _TINT = 12.0, 20.0
 # The same cosine of mirrored ones as they are. Measured: copies 0.98 and more, drawings to 0.967.
 _MIRRORED = 0.97
 # Smallest similarity (cosine of descriptors) of photographs that are fitted, and how many of the
@@ -70,7 +70,7 @@ def cut_copies(looks: Looks, labels: np.ndarray | None = None) -> tuple[np.ndarr
             a, b = (each[fit].astype(np.float32) for each in (a, b))
             same[fit] = np.maximum(_fitted(a, b), _fitted(b, a)) >= _COSINE
             tints = _tint(looks.colours[some[:, 0]]) - _tint(other.colours[some[:, 1]])
-            same &= np.abs(tints).max(1) <= _LEVELS
+            same &= np.abs(tints).max(1) <= _TINT
             found.append(some[same])
     every = np.concatenate(found)
     return every[:, 0], every[:, 1]

@@ -89,6 +89,19 @@ def test_float_tiff_from_0_to_1():
     np.testing.assert_array_equal(loaded[0, :, 0], [0, 128, 255, 0])
 
 
+def test_integer_tiff_of_32_bits():
+    """Its type does not say which value is white: the least of 1, 255 and 65535 that suffices."""
+    for values, expected in (([0, 128, 255], [0, 128, 255]), ([0, 257, 65535], [0, 1, 255])):
+        image = Image.fromarray(np.array([values], dtype=np.int32))
+        assert image.mode == "I"
+        content = encoded(image, "TIFF")
+        np.testing.assert_array_equal(np.asarray(load_image(content))[0, :, 0], expected)
+        assert deep_extremes(content) == (0.0, float(values[-1]))
+    given = Reading(value_range=(0.0, 4095.0))
+    loaded = np.asarray(load_image(encoded(Image.new("I", (2, 2), 4095), "TIFF"), reading=given))
+    np.testing.assert_array_equal(loaded, 255)
+
+
 def test_one_bit_and_grey_become_rgb():
     bits = Image.fromarray(np.array([[0, 255]], dtype=np.uint8)).convert("1")
     np.testing.assert_array_equal(

@@ -302,15 +302,16 @@ def test_kill_9_while_decoding_leaves_nothing_that_is_read(folder, cache):
     assert not list(cache.rglob("*.tmp"))
 
 
-def test_deep_images_have_one_range_which_test_images_do_not_choose(tmp_path, cache):
+@pytest.mark.parametrize("kind", [np.float32, np.int32])
+def test_deep_images_have_one_range_which_test_images_do_not_choose(tmp_path, cache, kind):
     """Each by its own maximum: 0.5 would be grey in one file and white in the next."""
     generator = np.random.default_rng(0)
     root = tmp_path / "data"
-    for part, count, top in (("train", 8, 4.0), ("test", 2, 900.0)):
+    for part, count, top in (("train", 8, 4), ("test", 2, 900)):
         for name in "ab":
             (root / part / name).mkdir(parents=True)
             for number in range(count):
-                values = generator.uniform(0, top, (20, 16)).astype(np.float32)
+                values = generator.uniform(0, top, (20, 16)).astype(kind)
                 values[0, 0] = top if number == 0 else top / 3
                 Image.fromarray(values).save(root / part / name / f"{number}.tif")
     dataset = prepare(configure("folder", root), cache_dir=cache)

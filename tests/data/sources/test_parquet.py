@@ -12,7 +12,7 @@ from gsfl_tune.data import load_square, prepare
 from gsfl_tune.data.sources import ParquetSource
 from gsfl_tune.data.sources._remote import part_of
 from gsfl_tune.experiment.errors import UserError
-from tests.data.conftest import configure, picture
+from tests.data.conftest import configure, fill, picture
 
 
 def content(seed):
@@ -200,20 +200,26 @@ def test_images_that_lie_beside_the_file(tmp_path, cache):
     assert broken.reason == ("the row has no image bytes, and its file pictures/8.png is not there")
 
 
-def test_what_the_datasets_library_writes_of_a_folder(tmp_path, cache):
-    """It keeps the paths of the images and no bytes, or the bytes: both are read."""
+@pytest.mark.parametrize("embedded", [False, True])
+def test_what_the_datasets_library_writes_of_a_folder(tmp_path, cache, monkeypatch, embedded):
+    """`to_parquet` keeps the paths of the images and no bytes; what is uploaded has the bytes."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     datasets = pytest.importorskip("datasets")
-    files = []
-    for number in range(20):
-        files.append(tmp_path / "photographs" / f"{number}.png")
-        files[-1].parent.mkdir(exist_ok=True)
-        files[-1].write_bytes(content(number))
-    columns = {"image": [str(file) for file in files], "label": [0, 1] * 10}
-    features = datasets.Features(
-        image=datasets.Image(), label=datasets.ClassLabel(names=["cat", "dog"])
+    from datasets.table import embed_table_storage
+
+    root = fill(tmp_path / "photographs", {"cat": 10, "dog": 10})
+    loaded = datasets.load_dataset(
+        "imagefolder", data_dir=str(root), split="train", cache_dir=str(tmp_path / "hub")
     )
-    table = datasets.Dataset.from_dict(columns, features=features)
-    table.to_parquet(tmp_path / "a.parquet")
+    if embedded:
+        loaded = loaded.with_format("arrow").map(embed_table_storage, batched=True)
+    loaded.to_parquet(tmp_path / "a.parquet")
+    first = pq.read_table(tmp_path / "a.parquet").column("image")[0].as_py()
+    if embedded:
+        assert first["bytes"] == (root / "cat" / "000.png").read_bytes()
+        (root / "cat").rename(tmp_path / "elsewhere")
+    else:
+        assert first == {"bytes": None, "path": str(root / "cat" / "000.png")}
     dataset = prepare(configure("parquet", tmp_path / "a.parquet"), cache_dir=cache)
     assert dataset.classes == ["cat", "dog"]
     assert (len(dataset.pool) + len(dataset.test), dataset.broken) == (20, [])
