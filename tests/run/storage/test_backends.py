@@ -48,7 +48,7 @@ class StorageContract:
 
     @pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../../b", "", "a\\b", "a\nb"])
     def test_names_that_lead_elsewhere_are_refused(self, storage: Storage, name: str) -> None:
-        with pytest.raises(ValueError, match="no name"):
+        with pytest.raises(ValueError, match="not the name"):
             storage.put(name, b"x")
 
 
