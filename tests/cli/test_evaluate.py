@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from sklearn.metrics import confusion_matrix, f1_score, precision_score, recall_score
 
 from gsfl_tune.export import bundle_from_network, load_bundle
@@ -120,7 +120,7 @@ def test_parquet_gives_what_the_folder_gives(command, bundle_path, folder, tmp_p
 
 
 def rows(
-    folder, tmp_path, name: str, labels: dict[str, str | None], *, mirrored: bool = False
+    folder, tmp_path, name: str, labels: dict[str, str | None], *, turned: bool = False
 ) -> Path:
     """A Parquet file of the images of some class folders, with the labels given for them."""
     images, named = [], []
@@ -128,7 +128,7 @@ def rows(
         if file.parent.name in labels:
             image = Image.open(file)
             stream = io.BytesIO()
-            (ImageOps.mirror(image) if mirrored else image).save(stream, "PNG")
+            (image.rotate(90, expand=True) if turned else image).save(stream, "PNG")
             images.append({"bytes": stream.getvalue(), "path": file.name})
             named.append(labels[file.parent.name])
     (tmp_path / "files").mkdir(exist_ok=True)
@@ -151,7 +151,7 @@ def test_images_without_a_label_are_counted_of_all(command, bundle_path, folder,
     text = command("evaluate", bundle_path, file).out
     assert text.startswith("20 images of 2 classes: the test part of the data (10 more have no")
     # So says an experiment with the same test part.
-    rows(folder, tmp_path, "train.parquet", {"ant": "ant", "bee": "bee"}, mirrored=True)
+    rows(folder, tmp_path, "train.parquet", {"ant": "ant", "bee": "bee"}, turned=True)
     experiment = tmp_path / "zoo.yaml"
     experiment.write_text(
         f"name: zoo\ndata: {{source: parquet, path: '{file.parent}', fit: pad}}\n"
