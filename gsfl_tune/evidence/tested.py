@@ -29,6 +29,8 @@ class Tested:
         probe: (N, C) logits; None without a probe.
     """
 
+    __test__ = False  # pytest takes the name for a class of tests
+
     labels: NDArray[np.int64]
     winner: Logits
     control: Logits | None = None

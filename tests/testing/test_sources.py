@@ -19,6 +19,7 @@ from tests.data.sources.test_fiftyone import export
 from tests.data.sources.test_nabirds import make_nabirds
 from tests.data.sources.test_parquet import write as write_parquet
 from tests.data.sources.test_public_sets import MAKERS as PUBLIC_SETS
+from tests.data.sources.test_torchvision_layouts import MAKERS as TORCHVISION_LAYOUTS
 from tests.data.sources.test_torchvision_sets import MAKERS as TORCHVISION_SETS
 
 
@@ -95,7 +96,10 @@ MADE = {
     "fiftyone": lambda folder: export(folder, 8),
     "cub": made_in(make_cub),
     "nabirds": made_in(make_nabirds),
-    **{name: made_in(make) for name, make in (TORCHVISION_SETS | PUBLIC_SETS).items()},
+    **{
+        name: made_in(make)
+        for name, make in (TORCHVISION_SETS | TORCHVISION_LAYOUTS | PUBLIC_SETS).items()
+    },
     "typefaces": lambda folder: None,
 }
 

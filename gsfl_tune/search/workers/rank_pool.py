@@ -86,7 +86,8 @@ class RankProcesses:
         self.size = size
         self.threads = threads
         self._processes: list[_RankProcess] = []
-        self._meeting: tempfile.TemporaryDirectory[str] | None = None
+        # A process that leaves a group touches the group's file once more, and dies without it.
+        self._meetings: list[tempfile.TemporaryDirectory[str]] = []
         self._ranks: Ranks | None = None
         self._working = False
 
@@ -104,8 +105,8 @@ class RankProcesses:
                 _RankProcess(rank, self.threads, self._ended) for rank in range(1, self.size)
             ]
         self._working = True
-        self._meeting = tempfile.TemporaryDirectory(prefix="gsfl-ranks-")
-        meeting = Path(self._meeting.name, "meeting")
+        self._meetings.append(tempfile.TemporaryDirectory(prefix="gsfl-ranks-"))
+        meeting = Path(self._meetings[-1].name, "meeting")
         for process in self._processes:
             task = RankTask(
                 rank=process.rank,
@@ -122,6 +123,7 @@ class RankProcesses:
             )
             process.tell({"train": task.model_dump(mode="json")})
         self._wait_until_ready()
+        self._forget_meetings(self._meetings[:-1])  # ready: every process has left its last group
         self._ranks = Ranks(0, self.size, meeting, training.device)
         return self._ranks
 
@@ -174,14 +176,19 @@ class RankProcesses:
         if self._ranks is not None:
             ranks, self._ranks = self._ranks, None
             ranks.close()
-        if self._meeting is not None:
-            meeting, self._meeting = self._meeting, None
-            meeting.cleanup()
+        if not self._processes:
+            self._forget_meetings(self._meetings)
 
     def dismiss(self) -> None:
         """Ends all processes."""
         self.leave()
         self._kill()
+        self._forget_meetings(self._meetings)
+
+    def _forget_meetings(self, meetings: list[tempfile.TemporaryDirectory[str]]) -> None:
+        for meeting in list(meetings):
+            self._meetings.remove(meeting)
+            meeting.cleanup()
 
     def _wait_until_ready(self) -> None:
         while any(process.report is None and process.alive for process in self._processes):

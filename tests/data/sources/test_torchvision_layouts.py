@@ -55,6 +55,9 @@ def make_gtsrb(root: Path, training: str = "Training") -> None:
     (base / "GT-final_test.csv").write_text("\n".join(lines) + "\n")
 
 
+MAKERS = {"dtd": make_dtd, "gtsrb": make_gtsrb}
+
+
 def listed(source) -> list[tuple[str, str, str | None]]:
     return sorted((each.path, source.classes[each.label], each.part) for each in source.samples)
 
@@ -136,7 +139,7 @@ def test_torchvision_downloads_them(tmp_path, cache, monkeypatch, source):
     def fetch(url, download_root, md5):
         fetched.append(url.rpartition("/")[2])
         if source == "dtd" or "Final_Test_GT" in url:
-            {"dtd": make_dtd, "gtsrb": make_gtsrb}[source](tmp_path / "new")
+            MAKERS[source](tmp_path / "new")
         elif "Training" in url:
             (tmp_path / "new" / "gtsrb" / "GTSRB" / "Training" / "00000").mkdir(parents=True)
             picture(1).save(tmp_path / "new/gtsrb/GTSRB/Training/00000/00000_00000.ppm")
