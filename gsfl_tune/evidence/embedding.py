@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from gsfl_tune.evidence.threads import one_thread
+
 PERPLEXITY = 30
 _DIMENSIONS = 50
 # With fewer images, neighbourhoods have no meaning.
@@ -33,16 +35,15 @@ def plane(features: ArrayLike, *, seed: int = 0) -> tuple[NDArray[np.float64], s
     # Alike features stay within one stretch: distances are compared with each other only.
     values /= spread
     kept = min(_DIMENSIONS, *values.shape)
-    reduced = PCA(n_components=kept, svd_solver="full", random_state=seed).fit_transform(values)
-    if len(values) < _FEWEST or kept < 2:
-        flat = np.zeros((len(values), 2))
-        flat[:, : min(2, kept)] = reduced[:, :2]
-        return _within(flat), "PCA"
-    perplexity = min(PERPLEXITY, (len(values) - 1) // 3)
-    flat = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed).fit_transform(
-        reduced
-    )
-    return _within(flat), f"t-SNE, perplexity {perplexity}"
+    with one_thread():
+        reduced = PCA(n_components=kept, svd_solver="full", random_state=seed).fit_transform(values)
+        if len(values) < _FEWEST or kept < 2:
+            flat = np.zeros((len(values), 2))
+            flat[:, : min(2, kept)] = reduced[:, :2]
+            return _within(flat), "PCA"
+        perplexity = min(PERPLEXITY, (len(values) - 1) // 3)
+        tsne = TSNE(n_components=2, perplexity=perplexity, init="pca", random_state=seed)
+        return _within(tsne.fit_transform(reduced)), f"t-SNE, perplexity {perplexity}"
 
 
 def _within(points: NDArray[np.floating]) -> NDArray[np.float64]:

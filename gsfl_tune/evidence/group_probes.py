@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from gsfl_tune.evidence.ridge import FOLDS, probe_accuracy, stratified_folds
+from gsfl_tune.evidence.threads import one_thread
 
 RANDOM_GROUPINGS = 5
 
@@ -49,10 +50,11 @@ def group_probes(
     groupings = np.stack([group, *(generator.permutation(group) for _ in range(RANDOM_GROUPINGS))])
     answers = groupings[:, classes]
     folds = stratified_folds(classes, seed)
-    found = {
-        name: np.stack([probe_accuracy(table, answers, folds) for table in tables])
-        for name, tables in parts.items()
-    }
+    with one_thread():
+        found = {
+            name: np.stack([probe_accuracy(table, answers, folds) for table in tables])
+            for name, tables in parts.items()
+        }
     return {
         "chance": float(np.bincount(answers[0]).max() / len(classes)),
         "images": len(classes),

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from sklearn.manifold import TSNE
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from gsfl_tune.evidence.embedding import plane
 
@@ -24,6 +26,21 @@ def test_clusters_stay_together_and_the_picture_repeats():
     distances = ((points[:, None] - points[None]) ** 2).sum(axis=2) + 1e9 * np.eye(100)
     assert (labels[distances.argmin(axis=1)] == labels).all()
     np.testing.assert_array_equal(points, plane(features)[0])
+
+
+def test_it_takes_one_thread_on_any_machine(monkeypatch):
+    """Threads of a busy machine wait for each other, and their number changes the last bits."""
+    used = []
+    fit = TSNE.fit_transform
+
+    def watched(self, features):
+        used.extend(each["num_threads"] for each in threadpool_info())
+        return fit(self, features)
+
+    monkeypatch.setattr(TSNE, "fit_transform", watched)
+    with threadpool_limits(2):
+        plane(clusters()[0])
+    assert set(used) == {1}
 
 
 @pytest.mark.parametrize("shape", [(1, 5), (6, 5), (40, 1)])
