@@ -53,6 +53,7 @@ from gsfl_tune.search import (
     run_study,
     stored_run,
 )
+from gsfl_tune.search.observers.running_estimate import EstimateFile
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.fit_groups import fit_groups
@@ -176,6 +177,7 @@ def search(
                 Utilisation(run, resources.count),
                 TensorBoard(run, experiment),
                 Presence(run, interrupt),
+                EstimateFile(run),
             ]
             with manifest.ending(SearchInterrupted):
                 _Search(
@@ -195,6 +197,7 @@ def search(
                 ).run_all()
                 show_winner(run)
         interrupt.clear()
+        run.estimate_file.unlink(missing_ok=True)
     return read_results(run.results_file)
 
 
