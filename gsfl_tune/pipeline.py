@@ -127,7 +127,7 @@ def search(
             return read_results(run.results_file)
         assumed = experiment.provisional()
         refuse_what_fails_later(assumed, workspace, notice, address)
-        costs = TrialCosts.of(workspace.dataset)
+        costs = TrialCosts.of(workspace.dataset, assumed.defaults().search.folds)
         with ray_session(address):
             defaults = experiment.defaults()
             most = most_at_once(defaults) if alone else defaults.search.max_concurrent
@@ -301,7 +301,9 @@ class _Search:
             raise SearchInterrupted
         prices = None
         if self.budget is None:  # a budget in time says itself what may be spent
-            images = len(self.workspace.dataset.validation_index)
+            dataset = self.workspace.dataset
+            folds = experiment.defaults().search.folds
+            images = len(dataset.pool if folds else dataset.validation_index)
             prices = Prices.measured(outcome.study, self.run, images, self._notice)
         chosen = choose_finalists(
             outcome.study,

@@ -32,7 +32,8 @@ from gsfl_tune.search import (
     stored_run,
 )
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 
 Stage = Literal["head", "finetune"]
 

@@ -89,17 +89,7 @@ class Dataset:
         Broken images belong to no part. So no broken image can be the only validation image of its
         class. Broken images of a given test part are not known yet and stay in it.
         """
-        self._files.open(separate_test=False)
-        samples = self._source.samples
-        good = [
-            position
-            for position in range(len(samples))
-            if position not in self._files.broken
-            or (self.given_test and samples[position].part == "test")
-        ]
-        grouping = find_grouping(
-            self._source, self._digests, good, self._config.split, *self._looked
-        )
+        good, grouping = self._grouped
         if grouping is not None:
             self.split_notices = list(grouping.notices)
             self.split_measured = dict(grouping.measured)
@@ -114,6 +104,20 @@ class Dataset:
             lines += self.split_notices
             raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
         return split if self._config.shots is None else self._few(split, good, grouping)
+
+    @functools.cached_property
+    def _grouped(self) -> tuple[list[int], Grouping | None]:
+        """Returns the positions of readable images, and which of these belong together."""
+        self._files.open(separate_test=False)
+        samples = self._source.samples
+        good = [
+            position
+            for position in range(len(samples))
+            if position not in self._files.broken
+            or (self.given_test and samples[position].part == "test")
+        ]
+        where = (self._config.split, *self._looked)
+        return good, find_grouping(self._source, self._digests, good, *where)
 
     def _few(self, split: Split, good: Sequence[int], grouping: Grouping | None) -> Split:
         """Makes a split with ``data.shots`` training images per class; the others become spare."""

@@ -25,6 +25,7 @@ def search_problems(space: Space) -> Iterator[Complaint]:
     yield from _costs(space)
     yield from _objectives(space)
     yield from _constraints(space)
+    yield from _replicates(space)
 
 
 def _costs(space: Space) -> Iterator[Complaint]:
@@ -101,3 +102,38 @@ def _constraints(space: Space) -> Iterator[Complaint]:
             parse_constraint(text)
         except ValueError as error:
             yield "search.constraints", str(error), text
+
+
+def _replicates(space: Space) -> Iterator[Complaint]:
+    folds, repeats = space.constants.get("search.folds"), space.constants.get("search.repeats", 1)
+    if not folds and repeats == 1:
+        return
+    path, found = ("search.folds", folds) if folds else ("search.repeats", repeats)
+    default = "nothing" if folds else "1"
+    if space.constants.get("search.objectives"):
+        yield path, f"found {found} with search.objectives, allowed {default}", found
+    if space.constants.get("storage"):
+        yield (
+            path,
+            f"found {found} with storage, allowed {default}, or a run without storage",
+            found,
+        )
+    if not folds:
+        return
+    for key in ("gpus_per_trial", "workers_per_trial"):
+        processes = space.constants.get(f"search.resources.{key}") or 1
+        if processes > 1:
+            yield (
+                path,
+                f"found {found} with search.resources.{key} {processes}, allowed nothing, or one "
+                "process for each trial",
+                found,
+            )
+    shots = space.constants.get("data.shots")
+    if shots is not None:
+        yield (
+            path,
+            f"found {found} with data.shots {shots}, allowed nothing, or all training images; "
+            "search.repeats takes further seeds",
+            found,
+        )

@@ -100,13 +100,29 @@ class SearchConfig(Section):
     resources: ResourcesConfig = Field(
         default_factory=ResourcesConfig, description="Resources of one trial."
     )
+    folds: int | None = Field(
+        None,
+        ge=2,
+        description="Cross-validation: training and validation images are divided into so many "
+        "folds. A trial that does well with one of them held out is trained again with the next "
+        "one; its value is the mean.",
+    )
+    repeats: int = Field(
+        1,
+        ge=1,
+        description="Seeds of a trial: one that does well is trained again with the next seed; its "
+        "value is the mean. With `folds` each fold has so many seeds.",
+    )
     seed: int = Field(0, ge=0, description="Seed of sampler and brackets.")
     control: Literal["matched", "tuned", "off"] = Field(
         "matched",
         description="Plain control: the winner's configuration, a search of its own, or none.",
     )
     finalists: int = Field(
-        3, ge=1, description="Best trials that are trained again before one wins."
+        3,
+        ge=1,
+        description="Best trials that are trained again before one wins; with `folds` 1 where the "
+        "file leaves it out: the best mean wins.",
     )
     final_seeds: int = Field(3, ge=1, description="Seeds of every retrain at the end.")
     enqueue: list[dict[str, Any]] = Field(
@@ -157,6 +173,11 @@ class SearchConfig(Section):
         limits = (re.split("[<>]", each)[0].strip() for each in self.constraints)
         return (self.metric, *(self.objectives or ()), *limits)
 
+    @property
+    def replicates(self) -> int:
+        """Returns the most trainings of a trial: one for each fold and seed."""
+        return (self.folds or 1) * self.repeats
+
     @model_validator(mode="before")
     @classmethod
     def _first_objective(cls, values: Any) -> Any:
@@ -164,4 +185,12 @@ class SearchConfig(Section):
         found = values.get("objectives") if isinstance(values, dict) else None
         if isinstance(found, list) and found and "metric" not in values:
             return {**values, "metric": found[0]}
+        return values
+
+    @model_validator(mode="before")
+    @classmethod
+    def _no_race(cls, values: Any) -> Any:
+        """Leaves the race of the finalists out, with folds: its single split would decide."""
+        if isinstance(values, dict) and values.get("folds") and "finalists" not in values:
+            return {**values, "finalists": 1}
         return values

@@ -69,7 +69,10 @@ class RunResults:
         return self.trials[self.trials["study"] == name]
 
     def leaderboard(self, top: int = 10) -> list[dict[str, Any]]:
-        """Returns the best finished trials of the search: ``trial``, ``value``, ``params``."""
+        """Returns the best finished trials of the search: ``trial``, ``value``, ``params``.
+
+        With ``search.folds`` or ``search.repeats`` also ``error`` and ``replicates``.
+        """
         rows = self.study("search")
         rows = rows[(rows["state"] == "COMPLETE") & rows["value"].notna()]
         if "feasible" in rows:
@@ -82,6 +85,7 @@ class RunResults:
             {
                 "trial": int(row["number"]),
                 "value": float(row["value"]),
+                **_replicates(row),
                 "params": {
                     str(column).removeprefix(PARAMETER): plain(row[column])
                     for column in rows.columns
@@ -113,6 +117,14 @@ class RunResults:
             "best_on_validation": best_on_validation(self.results) if self.results else None,
             "utilisation": self.utilisation,
         }
+
+
+def _replicates(row: Any) -> dict[str, Any]:
+    count = row.get("replicates")
+    if count is None or pd.isna(count):
+        return {}
+    error = row.get("error")
+    return {"error": None if pd.isna(error) else float(error), "replicates": int(count)}
 
 
 def load_results(run: str | Path) -> RunResults:

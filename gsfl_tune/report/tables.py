@@ -234,10 +234,18 @@ def _leaderboard(rows: list[dict[str, Any]], metric: str) -> RenderableType:
     table.add_column("trial", justify="right", min_width=5)
     name = metric_of(metric).name
     table.add_column(name, justify="right", no_wrap=True, min_width=max(6, len(name)))
+    several = any("replicates" in row for row in rows)
+    if several:
+        table.add_column("error", justify="right", no_wrap=True)
+        table.add_column("replicates", justify="right", no_wrap=True)
     # Folded, not cut: a comparison of trials needs every difference.
     table.add_column("parameters", overflow="fold")
     for row in rows:
-        table.add_row(str(row["trial"]), f"{row['value']:.4f}", _parameters(row["params"]))
+        cells = [str(row["trial"]), f"{row['value']:.4f}"]
+        if several:
+            error = row.get("error")
+            cells += ["-" if error is None else f"{error:.4f}", str(row.get("replicates", "-"))]
+        table.add_row(*cells, _parameters(row["params"]))
     return Group(Text("Best trials", "bold"), table)
 
 

@@ -70,7 +70,9 @@ class TrialRecord:
         end: Seconds since 1970, None if unknown.
         params: Searched parameters that were active.
         rungs: The metric at every rung that it reached.
-        curve: The metric by epoch.
+        curve: The metric by epoch, of the first training.
+        error: Standard error of the value, the mean over trainings on other folds or seeds.
+        replicates: Number of these trainings that have ended; None where trials have one.
     """
 
     study: str
@@ -89,6 +91,8 @@ class TrialRecord:
     params: Mapping[str, Any] = field(default_factory=dict)
     rungs: Mapping[int, float] = field(default_factory=dict)
     curve: Curve = field(default_factory=Curve)
+    error: float | None = None
+    replicates: int | None = None
 
     @property
     def last(self) -> float | None:
@@ -141,6 +145,8 @@ def _record(row: Mapping[Any, Any], curve: Callable[[StudyName, int], Curve]) ->
         },
         rungs=dict(sorted(_rungs(row))),
         curve=found,
+        error=_finite(row.get("error")),
+        replicates=_whole(row.get("replicates")),
     )
 
 
@@ -206,6 +212,11 @@ def _finite(value: Any) -> float | None:
         return None
     number = float(value)
     return number if math.isfinite(number) else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _finite(value)
+    return None if number is None else int(number)
 
 
 def _text(value: Any) -> str | None:

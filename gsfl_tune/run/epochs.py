@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gsfl_tune.run.atomic import write_text
+from gsfl_tune.run.layout import EPOCHS_FILE, replicate_directories
 
 
 class EpochLog:
@@ -51,3 +52,14 @@ class EpochLog:
         self._check()
         kept = [record for record in self.read() if record["epoch"] <= epoch]
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
+
+
+def epochs_of_trial(directory: Path) -> list[list[dict[str, Any]]]:
+    """Returns the epochs of every training of a trial: one, or one for each fold and seed."""
+    return [EpochLog(each / EPOCHS_FILE).read() for each in replicate_directories(directory)]
+
+
+def seconds_of_trial(directory: Path) -> float:
+    """Returns the seconds that the epochs of a trial took, over all of its trainings."""
+    epochs = epochs_of_trial(directory)
+    return sum(float(record["seconds"]) for records in epochs for record in records)

@@ -19,6 +19,28 @@ RESULT_FILE = "result.json"
 TEST_FILE = "test.npz"
 VALIDATION_FILE = "validation.npz"
 
+_REPLICATE = "replicate-"
+
+
+def replicate_directory(trial: Path, number: int) -> Path:
+    """Returns the directory of a training of a trial; the first one has that of the trial.
+
+    Args:
+        trial: Directory of the trial.
+        number: Number of the training, from 0.
+    """
+    return trial if number == 0 else trial / f"{_REPLICATE}{number + 1}"
+
+
+def replicate_directories(trial: Path) -> list[Path]:
+    """Returns the directories of the trainings of a trial, the first one's first."""
+    further = {
+        int(name): each
+        for each in trial.glob(f"{_REPLICATE}*")
+        if (name := each.name.removeprefix(_REPLICATE)).isdecimal()
+    }
+    return [trial, *(further[number] for number in sorted(further))]
+
 
 class RunDirectory:
     """Names the paths of the directory of a search: input, study, trials, bundle."""

@@ -197,9 +197,9 @@ class _Judge:
     def _checkpoint(self, path: Path) -> tuple[str, bool]:
         place = path.relative_to(self._run.path).parts[:-1]
         match place:
-            case ("trials", number):
+            case ("trials", number) | ("trials", number, _):
                 return self._trial("search", number)
-            case ("control", "trials", number):
+            case ("control", "trials", number) | ("control", "trials", number, _):
                 return self._trial("control", number)
             case ("finals", label, kind, _):
                 return self._retrain(path, label, kind)

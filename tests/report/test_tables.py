@@ -7,6 +7,7 @@ import json
 import shlex
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 from rich.console import Console
 
@@ -24,7 +25,7 @@ from gsfl_tune.run.results import (
     write_results,
 )
 from tests.report.conftest import make_results, scores
-from tests.report.test_page import page_of
+from tests.report.test_page import page_of, read_run, render
 
 
 def text_of(path) -> str:
@@ -185,3 +186,22 @@ def test_flip_is_shown_beside_the_same_network_without_it(finished):
     page = page_of(finished).text("models-table")
     assert "seed 4 on 2,000 images" in page
     assert "seed 4, mirrored too" in page
+
+
+def test_trials_of_several_folds_are_listed_with_their_error(under_way):
+    file = RunDirectory(under_way).trials_parquet
+    table = pd.read_parquet(file)
+    # Trial 0 is the mean of three folds; of trial 2 one has ended.
+    table["error"] = [0.0123, None, None, None, None, None]
+    table["replicates"] = pd.array([3, None, 1, None, None, None], dtype="Int64")
+    table.to_parquet(file)
+    lines = [line.split() for line in text_of(under_way).splitlines()]
+    assert ["trial", "nll", "error", "replicates", "parameters"] in lines
+    assert next(line for line in lines if line[:2] == ["0", "1.5000"])[2:4] == ["0.0123", "3"]
+    assert next(line for line in lines if line[:2] == ["1", "0.5000"])[2:4] == ["-", "-"]
+    first, second = load_results(under_way).leaderboard()
+    assert "error" not in first
+    assert (second["error"], second["replicates"]) == (0.0123, 3)
+    page = render(read_run(under_way))
+    assert "Sort by replicates" in page
+    assert "0.0123" in page

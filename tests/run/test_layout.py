@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.layout import replicate_directories, replicate_directory
 
 PAGE = Path(__file__).parents[2] / "docs" / "results.md"
 PATHS = {
@@ -51,3 +52,14 @@ def test_a_run_stays_where_it_is_when_the_process_goes_elsewhere(
     run = RunDirectory("runs/one")
     monkeypatch.chdir("/")
     assert run.journal == tmp_path / "runs" / "one" / "study.journal"
+
+
+def test_the_trainings_of_a_trial_have_directories_in_their_order(tmp_path):
+    run = RunDirectory(tmp_path)
+    trial = run.trial("search", 3)
+    assert replicate_directories(trial) == [trial]
+    for number in (0, 1, 9, 10):
+        replicate_directory(trial, number).mkdir(parents=True)
+    (trial / "replicate-x").mkdir()
+    names = [each.name for each in replicate_directories(trial)]
+    assert names == ["3", "replicate-2", "replicate-10", "replicate-11"]

@@ -207,3 +207,15 @@ def test_the_other_commands_work_on_what_is_left(trained_run, tmp_path, capsys, 
     assert (out / "model.safetensors").read_bytes() == (
         trained_run.best / "model.safetensors"
     ).read_bytes()
+
+
+def test_checkpoints_of_further_folds_go_with_their_trial(run):
+    for number in (3, 11):
+        checkpoint(run.trial("search", number) / "replicate-2")
+    checkpoint(run.trial("control", 4) / "replicate-3")
+    plan = plan_cleaning(run.path)
+    gone = {each.path.relative_to(run.path).as_posix() for each in plan.remove}
+    kept = {each.path.relative_to(run.path).as_posix() for each in plan.keep}
+    assert "trials/3/replicate-2/checkpoint.pt" in gone
+    assert "control/trials/4/replicate-3/checkpoint.pt" in gone
+    assert "trials/11/replicate-2/checkpoint.pt" in kept

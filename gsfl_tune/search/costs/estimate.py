@@ -115,8 +115,8 @@ def of_prices(
         evidence += min(EVIDENCE_SEEDS, seeds) * prices.evidence_seed
     parts = {
         "preparation": prices.shared(finetune),
-        # The first trials, and one at least, are trained to their end.
-        "search": searches * max(training, trials * stopped / slots),
+        # The first trials, and one at least, are trained to their end, on every fold.
+        "search": searches * max(asked.replicates * training, trials * stopped / slots),
         "finals": finals_seconds(
             min(finalists, trials), seeds, training, prices.retrain, slots, asked.control
         ),

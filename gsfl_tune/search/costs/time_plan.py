@@ -87,6 +87,8 @@ class Asked:
         final_seeds: Number of seeds of every retrain.
         control: Kind of control.
         grace: No trial is stopped before this head epoch; None where none is stopped at all.
+        replicates: Most trainings of a trial, over folds and seeds.
+        reduction: One in so many trials passes a rung.
     """
 
     head_epochs: int | None
@@ -95,11 +97,32 @@ class Asked:
     final_seeds: int | None
     control: Control
     grace: int | None = 1
+    replicates: int = 1
+    reduction: int = 2
 
     def share(self, head_epochs: int, finetune_epochs: int) -> float:
-        """Returns the average share of a whole training that a trial takes."""
-        compared = self.grace is not None and (finetune_epochs > 0 or head_epochs > self.grace)
-        return SURVIVING if compared else 1.0
+        """Returns how many whole trainings a trial takes on average.
+
+        Of the trials that end a training, one in `reduction` goes on with the next fold or seed.
+        """
+        if self.grace is None:
+            return float(self.replicates)
+        compared = finetune_epochs > 0 or head_epochs > self.grace
+        first = SURVIVING if compared else 1.0
+        return first + self._ending(head_epochs, finetune_epochs) * sum(
+            self.reduction**-number for number in range(1, self.replicates)
+        )
+
+    def _ending(self, head_epochs: int, finetune_epochs: int) -> float:
+        """Returns the share of trials that end their first training."""
+        assert self.grace is not None
+        stages = ((self.grace, head_epochs), (1, finetune_epochs))
+        rungs = sum(
+            1 + max(0, math.ceil(math.log(epochs / first, self.reduction)))
+            for first, epochs in stages
+            if epochs
+        )
+        return float(self.reduction ** -max(0, rungs - 1))
 
 
 @dataclass(frozen=True)
@@ -234,10 +257,12 @@ def make_plan(
             slots=slots,
         )
         worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
-        if search >= max(searches * worth, _SEARCH_SHARE * shared):
-            return plan
         # In every search at least one trial must complete.
-        least = (spent + once + evidence + finals + searches * training) / (1 - _RESERVE)
+        whole = searches * asked.replicates * training
+        further = whole if asked.replicates > 1 else 0.0
+        if search >= max(searches * worth, _SEARCH_SHARE * shared, further):
+            return plan
+        least = (spent + once + evidence + finals + whole) / (1 - _RESERVE)
         if smallest is None or least < smallest[0]:
             smallest = least, plan
     assert smallest is not None

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from gsfl_tune.data import Dataset
+from gsfl_tune.data.folds import Fold, fold_of
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.models import pooling_class, probe
 from gsfl_tune.search.costs.time_plan import EVIDENCE_SEEDS
@@ -61,8 +62,18 @@ class TrialCosts:
         self._works: dict[tuple[str, FitOn], list[Work]] = {}
 
     @classmethod
-    def of(cls, dataset: Dataset) -> TrialCosts:
-        """Makes the costs for the images of a run."""
+    def of(cls, dataset: Dataset, folds: int | None = None) -> TrialCosts:
+        """Makes the costs for the images of a run.
+
+        Args:
+            dataset: The images.
+            folds: Number of folds of a trial's trainings.
+
+        Raises:
+            UserError: When the images cannot be divided into folds.
+        """
+        if folds is not None:
+            dataset = fold_of(dataset, Fold(0, folds))
         return cls(
             train=len(dataset.train_index),
             validation=len(dataset.validation_index),

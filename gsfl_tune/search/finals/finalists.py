@@ -18,6 +18,7 @@ from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.search.study.goals import feasible
 from gsfl_tune.search.study.pareto import candidates
+from gsfl_tune.search.workers.replicates import rows_of
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
@@ -167,8 +168,9 @@ def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve
     if last == 0 or last < max(study.rungs(other), default=0) - 1:
         return False
     own, value = rungs[last], study.rungs(other).get(last, study.value(other))
-    # Without time a trial stops between two rungs, often one epoch before its end.
-    curves = [] if curve is None else [curve(trial.number), curve(other.number)]
+    # Without time a trial stops between two rungs, often one epoch before its end. The curve of a
+    # trial with several trainings is that of its first one: means are compared at rungs.
+    curves = [] if curve is None or rows_of(trial) else [curve(trial.number), curve(other.number)]
     if curves and 0 < len(curves[0]) <= len(curves[1]):
         epoch = len(curves[0]) - 1
         if all(math.isfinite(each[epoch]) for each in curves):

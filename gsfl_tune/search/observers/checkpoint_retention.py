@@ -13,7 +13,7 @@ from gsfl_tune.experiment.search_config import SearchConfig
 from gsfl_tune.experiment.units import byte_count, size_text
 from gsfl_tune.run import RunDirectory, StudyName
 from gsfl_tune.run.checkpoints import discard, older, stored
-from gsfl_tune.run.layout import CHECKPOINT_FILE
+from gsfl_tune.run.layout import CHECKPOINT_FILE, replicate_directories
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.study.goals import violation
@@ -80,7 +80,7 @@ class CheckpointKeeper(Watcher):
         for path in {*self._copies()} - {self._directory(n) / CHECKPOINT_FILE for n in wanted}:
             self._discard(path)
         for number in self._study.running():
-            for torn in self._directory(number).glob(".checkpoint.*.tmp"):
+            for torn in self._directory(number).rglob(".checkpoint.*.tmp"):
                 torn.unlink(missing_ok=True)
         if self._budget is not None:
             # Checkpoints of the other study, and of retrains that an earlier driver began.
@@ -94,9 +94,12 @@ class CheckpointKeeper(Watcher):
         if trial.state.name == "COMPLETE":
             value = self._sign * (self._study.value(trial) or 0.0)
             self._kept = sorted({*self._kept, (violation(trial), value, number)})
+            first, *further = replicate_directories(self._directory(number))
             with suppress(OSError):
-                for path in older(self._directory(number) / CHECKPOINT_FILE):
+                for path in older(first / CHECKPOINT_FILE):
                     path.unlink(missing_ok=True)
+                for each in further:
+                    discard(each / CHECKPOINT_FILE)
             while len(self._kept) > self._keep:
                 self._drop_worst()
         else:
@@ -111,7 +114,14 @@ class CheckpointKeeper(Watcher):
     def used(self) -> int:
         """Returns the bytes that the checkpoints of the run take."""
         numbers = [*self._study.running(), *(number for *_, number in self._kept)]
-        own = [stored(self._directory(number) / CHECKPOINT_FILE) for number in numbers]
+        own = [
+            [
+                each
+                for part in replicate_directories(self._directory(number))
+                for each in stored(part / CHECKPOINT_FILE)
+            ]
+            for number in numbers
+        ]
         seen = sum(sum(map(_size, paths)) or self._unseen for paths in own)
         return seen + sum(map(_size, self._others))
 
@@ -136,7 +146,8 @@ class CheckpointKeeper(Watcher):
         path = self._directory(number) / CHECKPOINT_FILE
         # A checkpoint that cannot be deleted only costs space.
         with suppress(OSError):
-            discard(path)
+            for each in replicate_directories(path.parent):
+                discard(each / CHECKPOINT_FILE)
         # A resume of ten thousand trials must not query the storage for each: see `begin`.
         if not self._tidying:
             self._discard(path)
@@ -161,7 +172,8 @@ def refuse_small_disk(experiment: Experiment, concurrent: int) -> None:
     if search.disk_budget is None:
         return
     largest, retrains = checkpoint_bytes(experiment), _retrains(search)
-    kept = search.last_checkpoints
+    # A trial with several trainings keeps those of the first one and of the one that runs.
+    kept = search.last_checkpoints * min(2, search.replicates)
     needed = largest * (kept * concurrent + retrains)
     if needed > byte_count(search.disk_budget):
         file, line = experiment.locate("search.disk_budget")

@@ -15,6 +15,7 @@ from gsfl_tune.search.costs.time_plan import SURVIVING
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Said, States, Watcher
 from gsfl_tune.training.fingerprint import FitOn
+from gsfl_tune.training.timeline import Timeline
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
@@ -58,6 +59,8 @@ class _Flight:
     spoke: float | None = None
     epochs: float = 0.0
     rest: float = 0.0
+    # Epochs of its trainings that have ended: reports count those of the present one.
+    base: float = 0.0
     # Epochs at its first report, and seconds that it has spent in epochs since.
     first: float | None = None
     busy: float = 0.0
@@ -76,11 +79,11 @@ class _Flight:
             self.heard = None
         else:
             if self.first is None:
-                self.first = said.epochs
+                self.first = self.base + said.epochs
             if self.heard is not None:
                 self.busy += now - self.heard
             self.heard = now
-            self.epochs = max(self.epochs, said.epochs)
+            self.epochs = max(self.epochs, self.base + said.epochs)
         self.rest = said.rest or 0.0
 
     def wait(self, now: float, start: float) -> float:
@@ -124,6 +127,7 @@ class StudyForecast(Watcher):
         budget: Number of trials in all.
         slots: Number of parallel trials.
         clock: Returns seconds from any origin.
+        replicates: Most trainings of a trial, on other folds or seeds.
     """
 
     costs: TrialCosts
@@ -132,6 +136,7 @@ class StudyForecast(Watcher):
     budget: int
     slots: int
     clock: Callable[[], float] = time.monotonic
+    replicates: int = 1
     _study: Study | None = None
     _states: States = dict
     _running: dict[int, _Running] = field(default_factory=dict)
@@ -167,6 +172,8 @@ class StudyForecast(Watcher):
         trial = self._running.get(int(result.get("trial_number", -1)))
         if trial is not None:
             trial.epochs = max(trial.epochs, float(result.get("epoch", 0.0)))
+            if "replicate" in result:
+                trial.base = trial.epochs
 
     def ended(self, number: int) -> None:
         """Learns the share of a training that trials take, and their overhead."""
@@ -174,7 +181,7 @@ class StudyForecast(Watcher):
         if trial is None:
             return
         price = self.costs.seconds(trial.config)
-        trained = price - rest_of(self.costs, trial.config, trial.epochs)
+        trained, _ = self._progress(trial, trial.epochs)
         begun = trial.since if trial.spoke is None else trial.spoke
         if self._first_end is None:
             self._first_end = self.clock()
@@ -183,7 +190,7 @@ class StudyForecast(Watcher):
             overhead = max(0.0, self.clock() - begun - trained)
             self._overheads = [*self._overheads, overhead][-_REMEMBERED:]
         if not trial.protected:
-            self._shares.append(min(1.0, trained / max(price, 1e-9)))
+            self._shares.append(min(float(self.replicates), trained / max(price, 1e-9)))
 
     @property
     def share(self) -> float:
@@ -199,20 +206,36 @@ class StudyForecast(Watcher):
         for number, trial in self._running.items():
             trial.hear(states.get(f"trial {number}"), now, self.costs)
             price = self.costs.seconds(trial.config)
-            rest = rest_of(self.costs, trial.config, trial.epochs)
-            gone = price - rest
+            gone, rest = self._progress(trial, trial.epochs)
             if not trial.protected:
                 # Whether this trial is stopped early is unknown as well.
                 rest = share * price - gone if gone < share * price else _OUTLIVED * rest
             rests.append(rest)
             waits.append(trial.wait(now, self.costs.start))
-            paces.append(trial.pace(partial(rest_of, self.costs, trial.config)))
+            paces.append(trial.pace(partial(self._to_come, trial)))
         self.pace = _common(paces)
         rests = [wait + self.pace * rest for wait, rest in zip(waits, rests, strict=True)]
         future = max(0, self.budget - self._study.created())
         each = self._each()
         more = max(0, future - _MANY) * each / self.slots
         return more + makespan(rests, [each] * min(future, _MANY), self.slots)
+
+    def _progress(self, trial: _Running, epochs: float) -> tuple[float, float]:
+        """Returns the seconds of the epochs that a trial has trained, and those left of a training.
+
+        Args:
+            trial: The trial.
+            epochs: Epochs over all of its trainings.
+        """
+        price = self.costs.seconds(trial.config)
+        each = max(1, Timeline.of(trial.config).total)
+        ended = min(int(epochs // each), self.replicates - 1)
+        rest = rest_of(self.costs, trial.config, epochs - ended * each)
+        return (ended + 1) * price - rest, rest
+
+    def _to_come(self, trial: _Running, epochs: float) -> float:
+        """Returns what decreases by the price of the epochs that a trial trains."""
+        return -self._progress(trial, epochs)[0]
 
     def whole(self) -> float:
         """Returns the seconds of a study of the same size."""

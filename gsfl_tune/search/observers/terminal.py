@@ -15,6 +15,7 @@ from gsfl_tune.activity import current, duration
 from gsfl_tune.activity.display import Display
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.search.observers.base import States, Watcher
+from gsfl_tune.search.workers.replicates import error_text
 
 if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
@@ -170,6 +171,7 @@ class Progress(Watcher):
         elif state == "PRUNED":
             last = max(rungs)
             text = f"pruned at rung {last}, {self._study.metric} {rungs[last]:.4f}"
+            text += error_text(trial)
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()
@@ -345,7 +347,7 @@ class Progress(Watcher):
 
     def _numbers(self, trial: FrozenTrial) -> str:
         assert self._study is not None
-        text = f"{self._study.metric} {self._study.value(trial):.4f}"
+        text = f"{self._study.metric} {self._study.value(trial):.4f}{error_text(trial)}"
         for key, value in zip(self._study.goals.further, trial.values[1:], strict=True):
             text += f", {value:.2f} ms per image" if key == LATENCY else f", {key} {value:.4g}"
         return text

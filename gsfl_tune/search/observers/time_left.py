@@ -121,8 +121,15 @@ def of_study(
     """
     if costs is None:
         return Watcher(), None
-    forecast = StudyForecast(costs, experiment.configure, typical(experiment), budget, slots)
     config = experiment.defaults()
+    forecast = StudyForecast(
+        costs,
+        experiment.configure,
+        typical(experiment),
+        budget,
+        slots,
+        replicates=config.search.replicates,
+    )
     heads = set(GROUPED_HEADS) & set(experiment.values("model.head"))
     tuned = config.search.control == "tuned" and bool(heads)
     another = tuned and name == "search"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from numbers import Integral
 from pathlib import Path
@@ -18,13 +18,15 @@ from pyarrow import parquet
 from gsfl_tune.experiment.errors import EnvironmentProblem
 from gsfl_tune.experiment.metrics import LATENCY, MEASURED
 from gsfl_tune.experiment.space import Space
-from gsfl_tune.run import EpochLog, RunDirectory, StudyName, write_bytes
+from gsfl_tune.run import RunDirectory, StudyName, write_bytes
+from gsfl_tune.run.epochs import epochs_of_trial
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.samplers.spaces import run_spaces
 from gsfl_tune.search.study.goals import feasible, latest_others
 from gsfl_tune.search.study.journal import read_studies
+from gsfl_tune.search.workers.replicates import error_of, means, rows_of
 from gsfl_tune.search.workers.tensorboard_events import words_of
 
 if TYPE_CHECKING:
@@ -164,8 +166,8 @@ class TrialTable(Watcher):
 def _row(
     run: RunDirectory, name: StudyName, trial: FrozenTrial, space: Space | None
 ) -> dict[str, Any]:
-    epochs = EpochLog(run.trial(name, trial.number) / EPOCHS_FILE).read()
-    last: Mapping[str, Any] = epochs[-1] if epochs else {}
+    trainings = epochs_of_trial(run.trial(name, trial.number))
+    epochs = [record for records in trainings for record in records]
     row: dict[str, Any] = {
         "study": name,
         "number": trial.number,
@@ -186,9 +188,10 @@ def _row(
     row |= {key: value for key, value in others.items() if key in MEASURED}
     if trial.constraints and trial.state.is_finished():
         row["feasible"] = feasible(trial)
-    for key, value in last.items():
-        if "/" in key:
-            row[key] = value
+    row |= _last_numbers(trainings, trial)
+    found = error_of(trial)
+    if found is not None:
+        row["error"], row["replicates"] = found
     # With several objectives Optuna accepts no intermediate values.
     rungs = trial.intermediate_values or trial.user_attrs.get("rungs", {})
     for k, value in sorted((int(k), value) for k, value in rungs.items()):
@@ -198,6 +201,18 @@ def _row(
     for key, value in params.items():
         row[f"params.{key}"] = str(value) if key in words and value is not None else value
     return row
+
+
+def _last_numbers(
+    trainings: Sequence[Sequence[Mapping[str, Any]]], trial: FrozenTrial
+) -> dict[str, float]:
+    """Returns the numbers of the last epoch: the mean over the trainings that have ended."""
+    rows = [
+        {key: value for key, value in records[-1].items() if "/" in key}
+        for records in trainings[: max(1, len(rows_of(trial)))]
+        if records
+    ]
+    return means(rows) if len(rows) > 1 else dict(*rows)
 
 
 def _write(run: RunDirectory, rows: list[dict[str, Any]]) -> None:
@@ -221,6 +236,8 @@ def _kind(name: str, values: list[Any]) -> pyarrow.DataType:
     """Returns the type of a column that depends on the experiment."""
     if name == "feasible":
         return pyarrow.bool_()
+    if name == "replicates":
+        return pyarrow.int64()
     if not name.startswith("params."):
         return pyarrow.float64()
     known = [value for value in values if value is not None]

@@ -34,7 +34,7 @@ def measured(
     workspace = open_workspace(experiment, cache_dir)
     config = experiment.defaults()
     search = config.search
-    costs = TrialCosts.of(workspace.dataset)
+    costs = TrialCosts.of(workspace.dataset, search.folds)
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)
     try:
@@ -48,6 +48,8 @@ def measured(
         None, None, None, None,
         control=search.control,
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
+        replicates=search.replicates,
+        reduction=search.scheduler.reduction,
     )  # fmt: skip
     return of_prices(
         prices_of(experiment, workspace, costs, frozen, resources.count),

@@ -141,10 +141,13 @@ def plan_time(
     asked = Asked(
         head_epochs=given("training.head.epochs", config.training.head.epochs),
         finetune_epochs=given("training.finetune.epochs", longest(experiment)),
-        finalists=given("search.finalists", search.finalists),
+        # With folds the best mean wins, without a race.
+        finalists=1 if search.folds else given("search.finalists", search.finalists),
         final_seeds=given("search.final_seeds", search.final_seeds),
         control=search.control,
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
+        replicates=search.replicates,
+        reduction=search.scheduler.reduction,
     )
     budget = seconds(search.time_budget)
 

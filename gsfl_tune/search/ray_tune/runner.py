@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import tempfile
 import time
@@ -47,8 +48,9 @@ from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
 from gsfl_tune.search.study.study import Study
+from gsfl_tune.search.workers.replicates import Replicates, rows_of
+from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import hparams
-from gsfl_tune.search.workers.trial_worker import Task
 from gsfl_tune.training.out_of_memory import HALVED
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 
@@ -144,7 +146,9 @@ def run_study(
     largest = largest_timeline(experiment)
     scheduler = search.scheduler
     options = {"grace": scheduler.grace, "reduction": scheduler.reduction}
-    last_rung = len(largest.rungs(largest, **options)) - 1
+    first_end = len(largest.rungs(largest, **options)) - 1
+    replicates = Replicates.of(search)
+    last_rung = replicates.last_rung(first_end)
     rungs_of = rung_epochs(experiment, costs)
     if storage is not None:
         tell_finished(study, experiment, run, storage, rungs_of)
@@ -198,6 +202,9 @@ def run_study(
 
     def task(asked: Asked) -> Task:
         config = experiment.configure(asked.params)
+        trial = study.trial(asked.number)
+        # The last rung is not told without its trial's end.
+        reported = min(len(asked.rungs), last_rung)
         return Task(
             **dict(settings),
             number=asked.number,
@@ -208,12 +215,13 @@ def run_study(
             early_latency=study.goals.early_latency,
             rungs=rungs_of(config),
             reduction=scheduler.reduction,
-            # The last rung is not told without its trial's end.
-            reported=min(len(asked.rungs), last_rung),
+            reported=reported,
             params=asked.params,
             shown=hparams(study.space, asked.params),
-            pieces=HALVED if study.trial(asked.number).user_attrs.get("batch_halved") else 1,
+            pieces=HALVED if trial.user_attrs.get("batch_halved") else 1,
             timeout=timeout,
+            replicates=replicates,
+            finished=[row for k, row in rows_of(trial).items() if k < reported],
         )
 
     asha = create_asha(study, scheduler, last_rung + 1)
@@ -265,7 +273,12 @@ def run_study(
             _fit(
                 tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
                 searcher,
-                AshaScheduler(asha, searcher, study.goals),
+                AshaScheduler(
+                    asha,
+                    searcher,
+                    study.goals,
+                    first_end if replicates.count > 1 else math.inf,
+                ),
                 _Stopper(interrupt, watcher.tick, limits.look),
                 Deadlines(timeout, searcher, away),
                 run=run,

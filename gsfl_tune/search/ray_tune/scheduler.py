@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -60,22 +61,30 @@ class AshaScheduler(FIFOScheduler):
         asha: Makes the decision; None lets every trial complete.
         searcher: Receives the reason of a crash, which Ray does not pass to searchers.
         goals: Objectives and constraints.
+        first_end: Rung at which the first training of a trial ends. Protection ends there: a
+            further training is for a trial that deserves it. Default: trials have one training.
     """
 
     def __init__(
-        self, asha: Asha | ParetoAsha | None, searcher: StudySearcher, goals: Goals
+        self,
+        asha: Asha | ParetoAsha | None,
+        searcher: StudySearcher,
+        goals: Goals,
+        first_end: float = math.inf,
     ) -> None:
         super().__init__()
         self._asha = asha
         self._searcher = searcher
         self._goals = goals
+        self._first_end = first_end
 
     def on_trial_result(self, tune_controller: Any, trial: Any, result: dict[str, Any]) -> str:
         """Stops a trial or lets it continue."""
         if self._asha is None or "rung" not in result:
             return str(TrialScheduler.CONTINUE)
         number, k, value = trial.config["number"], result["rung"], result[self._goals.metric]
-        protected, others = trial.config["protected"], others_of(result)
+        protected = trial.config["protected"] and k < self._first_end
+        others = others_of(result)
         if self._goals.hopeless(others):
             stop = not protected
         elif isinstance(self._asha, ParetoAsha):

@@ -11,15 +11,14 @@ from typing import Any
 from ray.tune.search import Searcher
 
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.run import EpochLog
-from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.run.epochs import seconds_of_trial
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
 from gsfl_tune.search.ray_tune.retry_policy import RAN_OUT, RetryPolicy, halved_notice
 from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.study import Study
-from gsfl_tune.search.workers.trial_worker import Task
+from gsfl_tune.search.workers.task import Task
 
 
 class StudySearcher(Searcher):
@@ -76,8 +75,7 @@ class StudySearcher(Searcher):
 
     def seconds_before(self, trial_id: str) -> float:
         """Returns the seconds of a trial's epochs in earlier processes."""
-        log = EpochLog(Path(self._tasks[trial_id].directory, EPOCHS_FILE))
-        return float(sum(record["seconds"] for record in log.read()))
+        return seconds_of_trial(self._tasks[trial_id].directory)
 
     def condemn(self, trial_id: str, reason: str) -> None:
         """Stores why a trial's process is about to be ended for good."""
@@ -134,6 +132,7 @@ class StudySearcher(Searcher):
         k, value = result["rung"], result[task.metric]
         if "batch_halved" in result:
             self._note_half(task.number)
+        self._note_replicate(task, result)
         self._study.report(task.number, k, value, others_of(result))
         self._watcher.rung(task.number, k, value)
 
@@ -169,7 +168,8 @@ class StudySearcher(Searcher):
             return
         elif "failed" in result:
             self._study.fail(number, result["failed"])
-        elif result["rung"] == len(task.rungs) - 1:
+        elif result["rung"] == task.last_rung:
+            self._note_replicate(task, result)
             self._watcher.rung(number, result["rung"], result[task.metric])
             latency = json.loads(result["latency"]) if "latency" in result else None
             self._study.complete(
@@ -180,6 +180,7 @@ class StudySearcher(Searcher):
                 others=others_of(result),
             )
         else:
+            self._note_replicate(task, result)
             self._watcher.rung(number, result["rung"], result[task.metric])
             self._study.prune(number, result[task.metric], result["rung"], others_of(result))
         self._watcher.ended(number)
@@ -208,6 +209,12 @@ class StudySearcher(Searcher):
         if "batch_halved" not in trial.user_attrs and not trial.state.is_finished():
             self._study.note(number, "batch_halved", True)
             self._watcher.notice(halved_notice(f"trial {number}", why))
+
+    def _note_replicate(self, task: Task, result: dict[str, Any]) -> None:
+        """Stores the numbers of one training of a trial that may have several."""
+        if "replicate" in result:
+            row = json.loads(result["replicate"])
+            self._study.note_replicate(task.number, result["rung"], row)
 
     def _occupied(self, result: dict[str, Any]) -> None:
         self._watcher.occupied(result, float(result.get("time_this_iter_s", 0.0)))

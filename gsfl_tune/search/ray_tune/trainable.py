@@ -8,7 +8,8 @@ from ray.tune import Trainable
 
 from gsfl_tune.search.ray_tune.heartbeat import Pulse
 from gsfl_tune.search.ray_tune.location import place
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.search.workers.workspaces import shared
 from gsfl_tune.training.gpu_memory import GpuMemory, spent
 

@@ -29,6 +29,7 @@ from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.proposals import Proposals
 from gsfl_tune.search.study.reading import StudyReading
 from gsfl_tune.search.study.tally import Tally
+from gsfl_tune.search.workers.replicates import REPLICATES
 
 
 class Study(StudyReading):
@@ -254,6 +255,19 @@ class Study(StudyReading):
     def note(self, number: int, key: str, value: Any) -> None:
         """Stores additional information on a trial in its user attributes."""
         self._storage.set_trial_user_attr(self._trial_id(number), key, value)
+
+    def note_replicate(self, number: int, k: int, row: Mapping[str, float]) -> None:
+        """Stores the numbers at the end of a training of a trial, in front of the rung itself.
+
+        Args:
+            number: Trial number.
+            k: Rung at which the training ends.
+            row: The numbers by key.
+        """
+        frozen = self.trial(number)
+        known = dict(frozen.user_attrs.get(REPLICATES, {}))
+        if not frozen.state.is_finished() and k not in self.rungs(frozen):
+            self.note(number, REPLICATES, known | {str(k): dict(row)})
 
     def remember(self, key: str, value: Any) -> None:
         """Stores something about the study itself, in its user attributes."""

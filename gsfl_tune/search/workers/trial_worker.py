@@ -7,71 +7,30 @@ import math
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import Field
 
-from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
+from gsfl_tune.run.epochs import seconds_of_trial
+from gsfl_tune.run.layout import replicate_directory
 from gsfl_tune.run.storage import Signal, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
 from gsfl_tune.search.workers.latency import measure_latency
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.model_size import measure_size
 from gsfl_tune.search.workers.rank_pool import team_of
-from gsfl_tune.search.workers.settings import WorkerSettings
+from gsfl_tune.search.workers.replicates import means
+from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import EventWriter
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.checkpoint import CheckpointError
 from gsfl_tune.training.fingerprint import fingerprint
+from gsfl_tune.training.fold_workspace import FoldWorkspace
 from gsfl_tune.training.training import NonFiniteLoss, Training
-
-
-class Task(WorkerSettings):
-    """Describes a trial for a worker process.
-
-    Attributes:
-        number: Trial number.
-        config: The configuration.
-        directory: Directory for the trial's files.
-        metric: The objective.
-        others: Keys of the numbers to report besides the objective: metrics of the validation
-            images, and measures of the network.
-        early_latency: Whether the latency, if it is one of them, is measured at the first rung,
-            not at the end.
-        rungs: Epoch of each rung.
-        reduction: Factor between rungs, for Ray's ``rung_time``.
-        reported: Number of rungs whose values the study already has.
-        params: All drawn values of searched parameters.
-        shown: The active ones, in the form that TensorBoard shows.
-        pieces: Number of parts of a batch, more than one where the trial ran out of memory
-            before.
-        timeout: Seconds that the trial may take, those before a restart included.
-    """
-
-    number: int
-    config: Config
-    directory: Path
-    metric: str
-    others: list[str] = Field(default_factory=list)
-    early_latency: bool = False
-    rungs: list[int]
-    reduction: int = 2
-    reported: int = 0
-    params: dict[str, Any] = Field(default_factory=dict)
-    shown: dict[str, bool | int | float | str] = Field(default_factory=dict)
-    pieces: int = 1
-    timeout: float | None = None
-
-    @property
-    def name(self) -> str:
-        """Returns the name that a user sees."""
-        return f"trial {self.number}"
 
 
 class TrialTimeout(Exception):
@@ -157,6 +116,9 @@ class TrialWorker:
     def __init__(self, task: Task) -> None:
         self.task = task
         self._rung = task.reported
+        # The training that runs, from 0, and the numbers at the end of those before it.
+        self._number = 0
+        self._ended = list(task.finished)
         self._training: Training | None = None
         self._ownership = Ownership(task.directory)
         self._events: EventWriter | None = None
@@ -179,8 +141,10 @@ class TrialWorker:
 
         Returns:
             ``trial_number`` and ``done``, with either ``rung`` (k), ``rung_time``
-            (reduction**k), ``epoch``, the objective and ``checkpoint_seconds``, and (JSON: Ray
-            flattens mappings) ``others`` and, once measured, ``latency``; or ``failed`` (a reason);
+            (reduction**k), ``epoch`` (over all trainings), the objective (from the end of the
+            first training on, the mean over those that ended) and ``checkpoint_seconds``, and
+            (JSON: Ray flattens mappings) ``others``, once measured ``latency``, and at the end of
+            a training its numbers, ``replicate``; or ``failed`` (a reason);
             or ``environment`` (a reason outside of the configuration: the trial can be continued);
             or ``interrupted``. Besides ``batch_halved`` where the trial ran out of memory and
             trains its batches in two parts, ``storage`` where that had problems, and ``measured``
@@ -220,11 +184,14 @@ class TrialWorker:
         if training is not None:
             training.close()
         if events is not None:
-            seen = training.validated if training is not None and ended else None
+            first = training is not None and ended and self._number == 0
+            seen = training.validated if training is not None and first else None
             if training is not None and seen is not None:
                 events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
-            last = max(self._values, default=0)
-            events.close(self._values.get(last) if ended else None, failed=failed)
+            last = self._values.get(max(self._values, default=0))
+            if self._ended:
+                last = means(self._ended)[self.task.metric]
+            events.close(last if ended else None, failed=failed)
         if self._worker_copy is not None:
             self._worker_copy.close()
 
@@ -238,8 +205,10 @@ class TrialWorker:
 
     def _step(self, pieces: int) -> dict[str, Any]:
         task, self._pieces = self.task, pieces
-        training = self._training or self._start()
-        epoch = task.rungs[self._rung]
+        number, epoch = task.place(self._rung)
+        if self._training is not None and number != self._number:
+            self._leave(self._training)
+        training = self._training or self._start(number)
         ending, self._last_save = train_to(
             training,
             epoch,
@@ -257,24 +226,30 @@ class TrialWorker:
             return {"failed": f"{task.metric} is {value} after epoch {epoch}", "done": True}
         k = self._rung
         self._rung += 1
-        done = self._rung >= len(task.rungs)
+        done = k >= task.last_rung
         # Before the rung is reported: whatever fails later, the trial continues from here.
         if training.saved < training.epoch:
             save(training, self._ownership)
             self._last_save = time.monotonic()
         self._publish()
+        others, told = self._others[epoch], {}
+        if task.replicates.count > 1 and k >= len(task.rungs) - 1:
+            row = {task.metric: value, **others}
+            self._ended.append(row)
+            others = means(self._ended)
+            value, told = others[task.metric], {"replicate": json.dumps(row)}
         result: dict[str, Any] = {
             "rung": k,
             "rung_time": task.reduction**k,
-            "epoch": epoch,
+            "epoch": number * task.rungs[-1] + epoch,
             task.metric: value,
             "done": done,
             "checkpoint_seconds": round(training.save_seconds, 4),
         }
         training.save_seconds = 0.0
-        return result | self._besides(training, epoch, done=done)
+        return result | told | self._besides(training, others, done=done)
 
-    def _besides(self, training: Training, epoch: int, *, done: bool) -> dict[str, str]:
+    def _besides(self, training: Training, others: dict[str, Any], *, done: bool) -> dict[str, str]:
         """Returns what is reported besides the objective."""
         wanted = self.task.others
         if not wanted:
@@ -283,7 +258,7 @@ class TrialWorker:
             self._sizes = measure_size(training)
         if LATENCY in wanted and not self._latency and (done or self.task.early_latency):
             self._latency = measure_latency(training)
-        known = self._others[epoch] | self._sizes | self._latency
+        known = others | self._sizes | self._latency
         found = {"others": json.dumps({key: known[key] for key in wanted if key in known})}
         return found | ({"latency": json.dumps(self._latency)} if self._latency else {})
 
@@ -301,11 +276,27 @@ class TrialWorker:
             self._worker_copy.finish()
             self._begun += time.monotonic() - begun
 
-    def _start(self) -> Training:
+    def _leave(self, training: Training) -> None:
+        """Ends a training of the trial, whose numbers the study has, in front of the next one."""
+        seen = training.validated
+        if self._number:
+            # A trial keeps the checkpoint of its first training alone.
+            discard(training.checkpoint_path)
+        elif self._events is not None and seen is not None:
+            self._events.confusion(seen.logits.argmax(axis=1), seen.labels, training.groups)
+        training.close()
+        self._training = None
+        self._values, self._others = {}, {}
+
+    def _start(self, number: int) -> Training:
         task = self.task
         torch.set_num_threads(task.threads)
         workspace = open_workspace(task.config.data, task.side, task.cache_dir, task.storage)
-        directory = task.directory
+        fold = task.replicates.fold(number)
+        if fold is not None:
+            workspace = FoldWorkspace(workspace, fold)
+        self._number = number
+        directory = replicate_directory(task.directory, number)
         if task.storage is not None:
             key = fingerprint(task.config)
             begun = time.monotonic()
@@ -314,7 +305,14 @@ class TrialWorker:
             self._begun += time.monotonic() - begun
             directory = self._worker_copy.directory
         team = team_of(task.workers, task.threads)
-        training = Training(task.config, workspace, directory, pieces=self._pieces, team=team)
+        training = Training(
+            task.config,
+            workspace,
+            directory,
+            seed=task.replicates.seed(number, task.config.training.seed),
+            pieces=self._pieces,
+            team=team,
+        )
         training.keep = task.config.search.last_checkpoints
         self._ownership = take(training)
         if self._worker_copy is not None:
@@ -324,10 +322,11 @@ class TrialWorker:
         # Rungs that a checkpoint is already past are answered from the trial's own log.
         records = training.log.read()
         if self._before is None:
-            self._before = sum(record["seconds"] for record in records)
+            self._before = seconds_of_trial(task.directory)
         for record in records:
             self._note(record)
-        self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
+        if number == 0:
+            self._events = EventWriter(directory, task.shown, task.metric, training.epoch)
         return training
 
     def _epoch(self, record: dict[str, Any]) -> None:
@@ -335,7 +334,7 @@ class TrialWorker:
         epochs, seconds = self._measured.get(record["stage"], (0, 0.0))
         seconds += record["seconds"] - record.get("cache_seconds", 0.0)
         self._measured[record["stage"]] = (epochs + 1, seconds)
-        if self._events is not None:
+        if self._events is not None and self._number == 0:
             self._events.epoch(record)
         timeout, epoch = self.task.timeout, record["epoch"]
         if timeout is None or epoch >= self.task.rungs[-1]:

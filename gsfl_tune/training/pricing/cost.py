@@ -97,7 +97,8 @@ def search_cost(experiment: Experiment) -> Cost:
     if search.control == "matched":  # trained on the training part, then retrained, as the winner
         retrainings += 2 * search.final_seeds
     trials = search.trials * searches
-    return Cost(trials, trials * longest, retrainings, retrainings * longest)
+    epochs = trials * search.replicates * longest
+    return Cost(trials, epochs, retrainings, retrainings * longest)
 
 
 def largest_model(experiment: Experiment) -> LargestModel:

@@ -54,3 +54,11 @@ def test_what_changes_it():
     assert estimate(trials=80).parts["search"] == pytest.approx(2 * one.parts["search"])
     # Of a few trials at once none ends before a whole training.
     assert estimate(trials=4, slots=64).parts["search"] == 36
+
+
+def test_a_trial_with_every_fold_takes_as_many_trainings():
+    folds = Asked(None, None, None, None, control="off", grace=None, replicates=5)
+    found = of_prices(PRICES, folds, trials=8, epochs=(10, 8), finals=(1, 1), slots=4, gpus=0)
+    assert found.parts["search"] == pytest.approx(8 * 5 * 36 / 4)
+    few = of_prices(PRICES, folds, trials=1, epochs=(10, 8), finals=(1, 1), slots=64, gpus=0)
+    assert few.parts["search"] == 5 * 36

@@ -87,3 +87,20 @@ def test_the_plan_is_readable_and_survives_its_file():
     assert lines[0].startswith("plan for 40 min: 10 head + ")
     assert all(len(line) <= 80 for line in lines)
     assert replace(plan, **plan.to_json()) == plan
+
+
+def test_further_folds_are_paid_for_and_one_trial_has_all_of_them():
+    asked = Asked(20, 0, 1, 1, "matched", grace=5)
+    five = replace(asked, replicates=5)
+    # Rungs after 5, 10 and 20 epochs: one in 4 ends its first training, one in 2 of these goes on.
+    further = (1 / 2 + 1 / 4 + 1 / 8 + 1 / 16) / 4
+    assert five.share(20, 0) - asked.share(20, 0) == pytest.approx(further)
+    assert replace(five, grace=None).share(20, 0) == 5
+    one, several = (make_plan(60 * MINUTE, 15, 2, PRICES, each) for each in (asked, five))
+    assert several.search == one.search
+    assert one.trials / several.trials == pytest.approx(1 + further / asked.share(20, 0), rel=0.02)
+    # A budget for one training of a trial is too small for one with every fold.
+    dear = replace(asked, finetune_epochs=4)
+    assert make_plan(26 * MINUTE, 15, 1, PRICES, dear).trials >= 1
+    with pytest.raises(UserError, match="allowed here at least"):
+        make_plan(26 * MINUTE, 15, 1, PRICES, replace(dear, replicates=5))

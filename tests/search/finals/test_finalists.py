@@ -140,3 +140,24 @@ def test_what_costs_much_more_and_is_hardly_better_is_not_trained_again(run: Run
     many = choose_finalists(study, 6, None, Prices.measured(study, run, 10_000, said.append))
     assert [trial.number for trial in many] == [3, 0, 1, 4]  # 0 is better than 2, and cheaper
     assert [t.number for t in choose_finalists(study, 6)] == [3, 0, 2, 1, 4, 5]
+
+
+def test_means_are_compared_at_rungs_whatever_the_first_training_says(run: RunDirectory) -> None:
+    study = open_study(experiment("search.metric=validation/accuracy", "search.folds=3"), run)
+    means = {0: (0.6, 0.7, 0.7, 0.7), 1: (0.6, 0.8, 0.6, 0.72), 2: (0.5, 0.6, 0.75)}
+    for number, values in means.items():
+        study.ask()
+        for rung, value in enumerate(values):
+            if rung:
+                study.note_replicate(number, rung, {"validation/accuracy": value})
+            study.report(number, rung, value)
+        log = EpochLog(run.trial("search", number) / EPOCHS_FILE)
+        for epoch in (1, 2):
+            # By the first training alone the last one is ahead of all.
+            log.append({"epoch": epoch, "validation/accuracy": 0.1 + number})
+    study.complete(0, 0.7, 3)
+    study.complete(1, 0.72, 3)
+    study.cut(2, "time")  # ahead of both with as many trainings
+    assert [t.number for t in choose_finalists(study, 3, curves_of(study, run))] == [2, 1, 0]
+    study.note_replicate(0, 3, {"validation/accuracy": 0.0})  # it has ended
+    assert study.trial(0).user_attrs["replicates"]["3"] == {"validation/accuracy": 0.7}

@@ -12,7 +12,8 @@ from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Study, refuse_small_disk
 from gsfl_tune.search.observers.checkpoint_retention import CheckpointKeeper, make_room
 from gsfl_tune.search.study.goals import Goals
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.training.pricing.cost import checkpoint_bytes
 from tests.search.experiments import experiment
 
@@ -182,3 +183,20 @@ def test_the_estimate_of_a_checkpoint_is_one(run: RunDirectory, cache_dir: Path)
     worker.step()
     size = (run.trial("search", 0) / "checkpoint.pt").stat().st_size
     assert checkpoint_bytes(largest) == pytest.approx(size, rel=0.1)
+
+
+def test_of_a_finished_trial_only_the_first_training_keeps_its_checkpoint(
+    run: RunDirectory, study: Study
+) -> None:
+    keeper = CheckpointKeeper(run, study, keep=1)
+    for number in (0, 1):
+        for folder in (run.trial("search", number), run.trial("search", number) / "replicate-2"):
+            folder.mkdir(parents=True)
+            (folder / "checkpoint.pt").write_bytes(bytes(SIZE))
+    assert keeper.used() == 4 * SIZE
+    study.complete(0, 0.9)
+    keeper.ended(0)
+    study.prune(1, 0.5, 0)
+    keeper.ended(1)
+    (left,) = run.trials().rglob("checkpoint.pt")
+    assert left.parent == run.trial("search", 0)

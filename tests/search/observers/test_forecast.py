@@ -147,3 +147,26 @@ def test_jobs_take_the_slots_that_come_free() -> None:
     assert forecast.left() == 5
     forecast.ended("b", again=True)
     assert forecast.left() == 20
+
+
+def test_further_trainings_of_a_trial_count_on_from_the_ones_before(run: RunDirectory) -> None:
+    clock = Time()
+    forecast = _forecast(run, clock, budget=1, slots=1)
+    forecast.replicates = 3
+    said: dict[str, Said | None] = {"trial 0": None}
+    forecast.hears(lambda: said)
+    number = _start(forecast)
+    [trial] = forecast._running.values()
+    price = forecast.costs.seconds(trial.config)
+    epochs = 4  # of a training
+    forecast.occupied({"trial_number": number, "epoch": epochs, "replicate": "{}"}, 0.0)
+    assert trial.base == epochs
+    said["trial 0"] = Said("head epoch 3/4", 2.0)
+    forecast.left()
+    assert trial.epochs == epochs + 2
+    gone, rest = forecast._progress(trial, trial.epochs)
+    assert price < gone < 2 * price
+    assert gone + rest == pytest.approx(2 * price)
+    forecast.occupied({"trial_number": number, "epoch": 3 * epochs, "replicate": "{}"}, 0.0)
+    forecast.ended(number)
+    assert forecast._shares == [pytest.approx(3.0)]

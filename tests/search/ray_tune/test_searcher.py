@@ -11,7 +11,7 @@ from gsfl_tune.search import Study, Watcher, open_study
 from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
-from gsfl_tune.search.workers.trial_worker import Task
+from gsfl_tune.search.workers.task import Task
 from tests.search.experiments import experiment
 
 NODE = Failure("node", "its node was lost")

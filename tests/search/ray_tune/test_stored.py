@@ -18,7 +18,8 @@ from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline
 from gsfl_tune.search.ray_tune.storage_watch import tell_finished
 from gsfl_tune.search.study.first_trials import enqueue_first_trials
 from gsfl_tune.search.study.reconcile import reconcile
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.training.fingerprint import fingerprint
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment

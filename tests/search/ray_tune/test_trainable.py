@@ -12,7 +12,7 @@ import ray
 
 from gsfl_tune.run import EpochLog, RunDirectory
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
-from gsfl_tune.search.workers.trial_worker import Task
+from gsfl_tune.search.workers.task import Task
 from gsfl_tune.training.gpu_memory import GpuMemory, WorkerSpent
 from tests.search.experiments import experiment
 

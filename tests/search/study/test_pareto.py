@@ -22,7 +22,8 @@ from gsfl_tune.search.ray_tune.searcher import StudySearcher
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.pareto import front
 from gsfl_tune.search.study.reconcile import reconcile, study_signature
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from tests.search.experiments import experiment, searched
 
 TWO = (

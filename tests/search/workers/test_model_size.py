@@ -14,7 +14,8 @@ from gsfl_tune.export import bundle_from_network
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search.workers import latency
 from gsfl_tune.search.workers.model_size import measure_size
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
 from tests.search.experiments import experiment

@@ -21,7 +21,8 @@ from gsfl_tune.search import Job
 from gsfl_tune.search.workers.rank_pool import RankLost, RankProcesses
 from gsfl_tune.search.workers.retrain import run_job
 from gsfl_tune.search.workers.settings import WorkerSettings
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
 from tests.search.experiments import experiment

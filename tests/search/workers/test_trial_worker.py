@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.task import Task
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.training.timeline import Timeline
 from tests.search.experiments import experiment
 from tests.search.starvation import starved

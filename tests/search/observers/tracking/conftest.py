@@ -20,8 +20,9 @@ from gsfl_tune.run.results import Outcome, Results, Score, write_results
 from gsfl_tune.search import Study, Watcher, Watchers, open_study
 from gsfl_tune.search.observers.tracking import TensorBoard, Tracking, open_trackers
 from gsfl_tune.search.study.handed_out import Asked
+from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import hparams
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from tests.search.experiments import experiment
 
 TRIALS = 5

@@ -13,8 +13,9 @@ from gsfl_tune.run import RunDirectory, write_json, write_text
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search import open_study, write_trials
 from gsfl_tune.search.observers.tracking.stored_pictures import picture_events
+from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.tensorboard_events import hparams
-from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
+from gsfl_tune.search.workers.trial_worker import TrialWorker
 from tests.search.experiments import experiment
 from tests.search.workers.test_trial_worker import _steps
 

@@ -1,0 +1,68 @@
+"""What a user can get wrong about folds and repeats."""
+
+from __future__ import annotations
+
+import pytest
+
+from gsfl_tune.experiment import Experiment, ExperimentError
+
+TEXT = "name: t\ndata: {source: typefaces}\nsearch:\n  folds: 5\n"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("search.folds=1", "search.folds: found 1, allowed an integer at least 2 or null"),
+        ("search.folds=2.5", "search.folds: found 2.5, allowed an integer"),
+        ("search.repeats=0", "search.repeats: found 0, allowed an integer at least 1"),
+        ("search.folds={int: [2, 5]}", "search.folds: "),
+        (
+            "search.objectives=[validation/accuracy, macs]",
+            "search.folds: found 5 with search.objectives, allowed nothing",
+        ),
+        (
+            "storage=s3://bucket/runs",
+            "search.folds: found 5 with storage, allowed nothing, or a run without storage",
+        ),
+        (
+            "data.shots=4",
+            "search.folds: found 5 with data.shots 4, allowed nothing, or all training images",
+        ),
+    ],
+)
+def test_one_message_says_what_was_found_and_what_is_allowed(override: str, message: str) -> None:
+    with pytest.raises(ExperimentError) as error:
+        Experiment.parse(TEXT, overrides=[override])
+    (problem,) = error.value.problems
+    assert message in str(problem)
+
+
+@pytest.mark.parametrize("key", ["gpus_per_trial", "workers_per_trial"])
+def test_a_trial_of_several_processes_has_no_folds(key: str) -> None:
+    overrides = [f"search.resources.{key}=2", "training.finetune.epochs=2"]
+    with pytest.raises(ExperimentError) as error:
+        Experiment.parse(TEXT, overrides=overrides)
+    (problem,) = error.value.problems
+    expected = f"found 5 with search.resources.{key} 2, allowed nothing, or one process for"
+    assert (problem.path, problem.line) == ("search.folds", 4)
+    assert problem.message.startswith(expected)
+    repeats = Experiment.parse(TEXT.replace("folds", "repeats"), overrides=overrides)
+    assert repeats.defaults().search.replicates == 5
+
+
+def test_repeats_are_refused_where_values_of_several_objectives_would_be_averaged() -> None:
+    with pytest.raises(ExperimentError) as error:
+        Experiment.parse(
+            TEXT.replace("folds", "repeats"),
+            overrides=["search.objectives=[validation/accuracy, macs]"],
+        )
+    (problem,) = error.value.problems
+    assert str(problem).endswith("found 5 with search.objectives, allowed 1")
+
+
+def test_folds_and_repeats_go_together() -> None:
+    both = Experiment.parse(TEXT, overrides=["search.repeats=2"])
+    assert both.defaults().search.replicates == 10
+    assert (
+        Experiment.parse("name: t\ndata: {source: typefaces}\n").defaults().search.replicates == 1
+    )
