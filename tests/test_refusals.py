@@ -18,6 +18,7 @@ def home(tmp_path_factory):
         ("model.groups.count=30", "found 30, allowed at most 21"),
         ("search.resources.gpu=1.5", "search.resources.gpu"),
         ("search.resources.cpu=4000", "4000 CPU cores"),
+        ("search.folds=40", "search.folds: found 40, allowed at most "),
     ],
 )
 def test_what_cannot_work_is_refused_and_leaves_no_run(home, change, complaint):

@@ -120,15 +120,6 @@ def _replicates(space: Space) -> Iterator[Complaint]:
         )
     if not folds:
         return
-    for key in ("gpus_per_trial", "workers_per_trial"):
-        processes = space.constants.get(f"search.resources.{key}") or 1
-        if processes > 1:
-            yield (
-                path,
-                f"found {found} with search.resources.{key} {processes}, allowed nothing, or one "
-                "process for each trial",
-                found,
-            )
     shots = space.constants.get("data.shots")
     if shots is not None:
         yield (

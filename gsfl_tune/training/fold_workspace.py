@@ -34,6 +34,7 @@ class FoldWorkspace(Workspace):
     def __init__(self, whole: Workspace, fold: Fold) -> None:
         super().__init__(fold_of(whole.dataset, fold), whole.cache_dir, whole.device)
         self._whole = whole
+        self.fold = fold
 
     def backbone(self, config: Config) -> Backbone:
         """Returns the backbone of the whole workspace."""

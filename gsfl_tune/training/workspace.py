@@ -12,6 +12,7 @@ import torch
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data import Dataset, Views, cache_directory, prepare
+from gsfl_tune.data.folds import Fold
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -48,7 +49,12 @@ class Workspace:
         dataset: Decoded images with their split.
         cache_dir: Root of the node's caches.
         device: Device for features; default: a GPU if there is one.
+
+    Attributes:
+        fold: The fold of the images that is held out; None for the validation part of the split.
     """
+
+    fold: Fold | None = None
 
     def __init__(
         self, dataset: Dataset, cache_dir: Path | None = None, device: torch.device | None = None

@@ -52,14 +52,18 @@ def _report(reports: IO[str], message: dict[str, Any]) -> None:
 def _train(task: dict[str, Any], commands: queue.Queue[dict[str, Any]], reports: IO[str]) -> None:
     import torch
 
+    from gsfl_tune.data.folds import Fold
     from gsfl_tune.search.workers.rank_pool import RankTask
     from gsfl_tune.search.workers.workspaces import open_workspace
+    from gsfl_tune.training.fold_workspace import FoldWorkspace
     from gsfl_tune.training.process_group import Ranks
     from gsfl_tune.training.training import NonFiniteLoss, Training
 
     job = RankTask.model_validate(task)
     torch.set_num_threads(job.threads)
     workspace = open_workspace(job.config.data, job.side, job.cache_dir)
+    if job.fold is not None:
+        workspace = FoldWorkspace(workspace, Fold(*job.fold))
     training = Training(
         job.config, workspace, job.directory, seed=job.seed, fit=job.fit, pieces=job.pieces
     )

@@ -57,6 +57,7 @@ class RankTask(BaseModel):
         cache_dir: Root of the node's caches.
         threads: CPU threads.
         pieces: Parts that a batch is trained in, see `Training`.
+        fold: Number of the fold that is held out, and number of folds; None without folds.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,6 +73,7 @@ class RankTask(BaseModel):
     cache_dir: Path
     threads: int
     pieces: int
+    fold: tuple[int, int] | None = None
 
 
 class RankProcesses:
@@ -108,6 +110,7 @@ class RankProcesses:
         self._meetings.append(tempfile.TemporaryDirectory(prefix="gsfl-ranks-"))
         meeting = Path(self._meetings[-1].name, "meeting")
         for process in self._processes:
+            fold = training.workspace.fold
             task = RankTask(
                 rank=process.rank,
                 size=self.size,
@@ -120,6 +123,7 @@ class RankProcesses:
                 cache_dir=training.workspace.cache_dir,
                 threads=self.threads,
                 pieces=training.pieces,
+                fold=None if fold is None else (fold.number, fold.count),
             )
             process.tell({"train": task.model_dump(mode="json")})
         self._wait_until_ready()

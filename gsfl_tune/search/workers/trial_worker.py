@@ -322,7 +322,13 @@ class TrialWorker:
         # Rungs that a checkpoint is already past are answered from the trial's own log.
         records = training.log.read()
         if self._before is None:
-            self._before = seconds_of_trial(task.directory)
+            # With a storage the log may lie elsewhere; there a trial has one training.
+            several = task.replicates.count > 1
+            self._before = (
+                seconds_of_trial(task.directory)
+                if several
+                else sum(record["seconds"] for record in records)
+            )
         for record in records:
             self._note(record)
         if number == 0:

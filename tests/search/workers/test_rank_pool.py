@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gsfl_tune.data.folds import Fold
 from gsfl_tune.data.sources import TypefacesSource
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import TypefacesConfig
@@ -25,6 +26,7 @@ from gsfl_tune.search.workers.task import Task
 from gsfl_tune.search.workers.trial_worker import TrialWorker
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
+from gsfl_tune.training.fold_workspace import FoldWorkspace
 from tests.search.experiments import experiment
 
 # A batch that cannot be halved, and an epoch whose last step has fewer micro-batches than the
@@ -134,6 +136,26 @@ def test_two_processes_train_as_one(
     alone = trained(config, tmp_path / "alone", cache_dir, None)
     together = trained(config, tmp_path / "together", cache_dir, team)
     assert together.ranks is not None
+    _assert_same(alone, together)
+    together.close()
+
+
+def test_two_processes_train_a_fold_as_one(
+    team: RankProcesses, tmp_path: Path, cache_dir: Path
+) -> None:
+    config = config_of("training.finetune.blocks=1")
+    fold = FoldWorkspace(open_workspace(config.data, None, cache_dir), Fold(1, 3))
+    found = []
+    for name, ranks in (("alone", None), ("together", team)):
+        training = Training(config, fold, tmp_path / name, team=ranks)
+        while not training.finished:
+            training.run_epoch()
+        training.save()
+        found.append(training)
+    alone, together = found
+    assert together.ranks is not None
+    assert together.validated is not None
+    assert len(together.validated.labels) == len(fold.dataset.validation_index)
     _assert_same(alone, together)
     together.close()
 
