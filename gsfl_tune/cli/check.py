@@ -276,9 +276,11 @@ def _amount(experiment: Experiment, cost: Cost, note: str) -> dict[str, str]:
     if "search.trials" in experiment.automatic:
         return rows
     rows["trials"] = f"{cost.trials:,}{note}"
+    replicates = experiment.defaults().search.replicates
+    all_of_them = f" and each has all {replicates} replicates" if replicates > 1 else ""
     rows["epochs"] = (
-        f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped early, "
-        f"{cost.final_epochs:,} in {cost.retrainings} trainings at the end"
+        f"{cost.epochs:,}: {cost.search_epochs:,} in the search if no trial is stopped early"
+        f"{all_of_them}, {cost.final_epochs:,} in {cost.retrainings} trainings at the end"
     )
     return rows
 

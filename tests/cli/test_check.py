@@ -50,6 +50,13 @@ def test_good_file_shows_parameters_and_price(file, capsys, monkeypatch):
     assert "4096 is not in int 128 to 512" in " ".join(shown.split())
 
 
+def test_every_fold_of_every_trial_is_counted(file, capsys):
+    assert main(["check", str(file), "--set", "search.folds=3", "--set", "search.repeats=2"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    # 10 trials with 6 trainings of 4 epochs.
+    assert "240 in the search if no trial is stopped early and each has all 6 replicates" in shown
+
+
 def test_a_grid_over_continuous_parameters_names_each_with_its_line(capsys):
     file = FOLDER / "typefaces.yaml"
     assert main(["check", str(file), "--set", "search.sampler.name=grid"]) == 2

@@ -92,10 +92,11 @@ def choose_finalists(
     A trial that was stopped late, by the scheduler or by lack of time, ranks above complete trials
     that were worse after as many epochs, or at the same rung where the epochs are not known. Only
     the last two rungs count, and never the first: others say too little. If there are too few
-    trials, those that came furthest join. A stopped trial is trained to its end among the
-    finalists. A trial that breaks a constraint, or has one that was never judged, is left out. Of
-    equal configurations only the first is named. A complete trial that costs three times as much
-    as another one, and is better by less than a standard error, is left out.
+    trials, those that came furthest join. With folds or repeats, complete trials come first, and
+    those that were stopped follow by the number of their trainings. A stopped trial is trained to
+    its end among the finalists. A trial that breaks a constraint, or has one that was never judged,
+    is left out. Of equal configurations only the first is named. A complete trial that costs three
+    times as much as another one, and is better by less than a standard error, is left out.
 
     Args:
         study: The study.
@@ -162,15 +163,16 @@ def _worth_it(study: Study, trials: Sequence[FrozenTrial], prices: Prices) -> li
 
 def _ahead_of(study: Study, trial: FrozenTrial, other: FrozenTrial, curve: Curve | None) -> bool:
     """Returns whether a stopped trial was better when it was stopped than another trial then."""
+    if rows_of(other):
+        return False  # a mean over fewer folds or seeds does not come before one over all of them
     rungs = study.rungs(trial)
     last = max(rungs)
     # Earlier rungs say little of the end: after one of eight epochs the order is nearly random.
     if last == 0 or last < max(study.rungs(other), default=0) - 1:
         return False
     own, value = rungs[last], study.rungs(other).get(last, study.value(other))
-    # Without time a trial stops between two rungs, often one epoch before its end. The curve of a
-    # trial with several trainings is that of its first one: means are compared at rungs.
-    curves = [] if curve is None or rows_of(trial) else [curve(trial.number), curve(other.number)]
+    # Without time a trial stops between two rungs, often one epoch before its end.
+    curves = [] if curve is None else [curve(trial.number), curve(other.number)]
     if curves and 0 < len(curves[0]) <= len(curves[1]):
         epoch = len(curves[0]) - 1
         if all(math.isfinite(each[epoch]) for each in curves):

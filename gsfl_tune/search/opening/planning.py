@@ -138,11 +138,13 @@ def plan_time(
     def given(path: str, value: int) -> int | None:
         return None if path in automatic else value
 
+    finalists = given("search.finalists", search.finalists)
+    if finalists is None and search.folds:
+        finalists = 1  # the best mean wins, without a race
     asked = Asked(
         head_epochs=given("training.head.epochs", config.training.head.epochs),
         finetune_epochs=given("training.finetune.epochs", longest(experiment)),
-        # With folds the best mean wins, without a race.
-        finalists=1 if search.folds else given("search.finalists", search.finalists),
+        finalists=finalists,
         final_seeds=given("search.final_seeds", search.final_seeds),
         control=search.control,
         grace=search.scheduler.grace if search.scheduler.name == "asha" else None,
