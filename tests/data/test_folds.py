@@ -10,6 +10,7 @@ from gsfl_tune.data.folds import Fold, fold_of, make_folds
 from gsfl_tune.experiment.data_config import SplitConfig
 from gsfl_tune.experiment.errors import UserError
 from tests.data.conftest import configure, fill, save
+from tests.data.test_held_out import scene
 
 NAMES = ["ant", "bee", "cow", "dog"]
 
@@ -156,6 +157,25 @@ def test_images_of_one_animal_share_a_fold(tmp_path, cache):
             animals.setdefault(of_file[file], set()).add(number)
     assert len(animals) > 6
     assert all(len(numbers) == 1 for numbers in animals.values())
+
+
+def test_copies_of_other_size_and_quality_share_a_fold(tmp_path, cache):
+    for label, name in enumerate(("ant", "bee")):
+        (tmp_path / "images" / name).mkdir(parents=True)
+        for number in range(15):
+            image = scene(100 * label + number)
+            image.save(tmp_path / "images" / name / f"{number:02d}.png")
+            small = image.resize((100, 75))
+            small.save(tmp_path / "images" / name / f"{number:02d}-small.jpg", quality=60)
+    dataset = prepare(configure("folder", tmp_path / "images"), cache_dir=cache)
+    pictures: dict[str, set[int]] = {}
+    for number in range(4):
+        part = fold_of(dataset, Fold(number, 4))
+        for place in part.validation_index:
+            picture = part.pool.paths[place].replace("-small.jpg", "").replace(".png", "")
+            pictures.setdefault(picture, set()).add(number)
+    assert len(pictures) == len(dataset.pool) / 2
+    assert all(len(numbers) == 1 for numbers in pictures.values())
 
 
 def test_a_given_validation_part_is_refused_and_joins_with_resplit(tmp_path, cache):
