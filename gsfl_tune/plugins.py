@@ -45,6 +45,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "attention_crop",
         "snapmix",
         "pmg",
+        "recurrent_attention",
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.
@@ -70,7 +71,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
         *("group_reversal", "metric_learning", "distill", "attributes"),
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
-        *("disagreement", "jigsaw", "causality"),
+        *("disagreement", "jigsaw", "rank", "causality"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

@@ -31,6 +31,7 @@ from gsfl_tune.experiment.methods import (
     FixMatchConfig,
     PmgConfig,
     RDropConfig,
+    RecurrentAttentionConfig,
     SamConfig,
     SnapMixConfig,
     TwoViewsConfig,
@@ -265,6 +266,9 @@ class TrainingConfig(Section):
         default_factory=SnapMixConfig, description="For `method: snapmix`."
     )
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
+    recurrent_attention: RecurrentAttentionConfig = Field(
+        default_factory=RecurrentAttentionConfig, description="For `method: recurrent_attention`."
+    )
     fixmatch: FixMatchConfig = Field(
         default_factory=FixMatchConfig, description="For `method: fixmatch`."
     )

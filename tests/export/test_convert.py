@@ -308,11 +308,14 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
         {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0},
         {"pooling": "isqrt_cov", "pooling_channels": 8},
+        {"recurrent": True, "backbone": "test_efficientnet"},
+        {"recurrent": True, "pooling": "native", "backbone": "mobilenetv3_small_050"},
     ],
     ids=[
         *("transformer", "bilinear", "compact bilinear"),
         *("norm", "convolution", "class token", "attention"),
         *("class token and mean", "last class tokens", "generalised mean", "covariance"),
+        *("recurrent attention", "recurrent attention before the head"),
     ],
 )
 def test_every_pooling_goes_into_an_onnx_file(tmp_path, model):

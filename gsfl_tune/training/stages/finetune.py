@@ -89,6 +89,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             [
                 *network.head.parameters(),
                 *network.pooling.parameters(),
+                *([] if network.recurrent is None else network.recurrent.parameters()),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
@@ -209,6 +210,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             maps=maps and mapped,
             pool=maps and pool,
             layer=layers and layer,
+            recurrent=network.recurrent if maps else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,
