@@ -75,7 +75,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", "method", "mixstyle", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "adain", "method", "mixstyle", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

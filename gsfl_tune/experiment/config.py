@@ -223,6 +223,11 @@ class FinetuneStageConfig(OptimizerConfig):
         le=0.5,
         description="Half width of the band of `fourier`, as a share of the image's side.",
     )
+    adain: Fraction = Field(
+        0.0,
+        description="Share of images that take the mean and deviation of each colour channel of "
+        "another image of the batch (AdaIN).",
+    )
     mixstyle: Fraction = Field(
         0.0,
         description="Share of batches in which channel means and deviations of the maps in front "
