@@ -96,7 +96,9 @@ IMAGES: dict[str, dict[str, Any]] = {
     "colour 0.2": {"data.augment.color": 0.2},
     "degraded 0.25": {"data.augment.degrade": 0.25},
     "Fourier amplitude 0.3": {f"{FINETUNE}.fourier": 0.3},
+    "colour statistics 0.3": {f"{FINETUNE}.adain": 0.3},
     "progressive resizing 0.6": {f"{FINETUNE}.start_size": 0.6},
+    "recurrent attention": {"training.method": "recurrent_attention"},
     "all blocks": {f"{FINETUNE}.blocks": "all"},
 }
 TECHNIQUES: dict[str, dict[str, Any]] = {

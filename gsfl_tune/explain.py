@@ -198,9 +198,11 @@ class _View:
         network = self.network
         if self.bundle.device.type != "cpu":
             return network
+        if network.recurrent is not None and network.pooling.reads != "map":
+            return network
         size = self.bundle.preprocessing.image_size
         backbone = network.backbone
-        made = Network(backbone, network.projection, network.pooling, network.head).eval()
+        made = network.having(network.head).eval()
         fast: Any = frozen_forward(backbone, (3, size, size))
         made.backbone = fast
         return made

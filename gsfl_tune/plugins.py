@@ -45,6 +45,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "attention_crop",
         "snapmix",
         "pmg",
+        "recurrent_attention",
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.
@@ -70,11 +71,11 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("center", "isda", "pairwise_confusion", "independence", "shared_variance"),
         *("group_reversal", "metric_learning", "distill", "attributes"),
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
-        *("disagreement", "jigsaw", "causality"),
+        *("disagreement", "jigsaw", "rank", "causality"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.
-    "transform": ("mixing", "drop_path", "fourier", "method", "mixstyle", *_SECTION),
+    "transform": ("mixing", "drop_path", "fourier", "adain", "method", "mixstyle", *_SECTION),
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]*")
 

@@ -16,6 +16,8 @@ from gsfl_tune.models import (
     Network,
     PlainHead,
     Projection,
+    Recurrence,
+    RecurrentAttention,
     create_backbone,
     create_pooling,
     member_states,
@@ -44,6 +46,8 @@ class Architecture:
     attention_heads: int | None = None  # of attention pooling
     # Path of the module in front of which styles are restituted, and channels.
     restitution: tuple[str, int] | None = None
+    # Channels of the maps that propose regions, and how.
+    recurrent: tuple[int, Recurrence] | None = None
     second_channels: int = 0  # of those that are pooled, how many are of a second stream
 
     @classmethod
@@ -66,6 +70,7 @@ class Architecture:
             gem_power=model.gem_power if pooling.takes_power else None,
             attention_heads=model.attention_heads if pooling.takes_heads else None,
             restitution=_restitution(network),
+            recurrent=_recurrent(network),
             second_channels=getattr(network.pooling, "second", 0),
         )
 
@@ -77,7 +82,16 @@ class Architecture:
             known = " and ".join(INFERENCE_HEADS)
             raise ValueError(f"head {content['head']}, this version supports {known}")
         pairs = {"projection": projection, "restitution": content.get("restitution")}
-        return cls(**{**content, **{key: each and tuple(each) for key, each in pairs.items()}})
+        if recurrent := content.get("recurrent"):
+            channels, settings = recurrent
+            recurrent = channels, Recurrence(**settings)
+        return cls(
+            **{
+                **content,
+                **{key: each and tuple(each) for key, each in pairs.items()},
+                "recurrent": recurrent,
+            }
+        )
 
     def build(self, state: Mapping[str, Tensor], *, pruned: bool = False) -> Network:
         """Builds the network with `state`, in eval mode on the CPU.
@@ -137,7 +151,8 @@ class Architecture:
         }
         given: dict[str, Any] = {key: each for key, each in settings.items() if each is not None}
         pooling = create_pooling(self.pooling, channels, second=self.second_channels, **given)
-        return Network(backbone, projection, pooling, self._head(pooling.dim))
+        recurrent = RecurrentAttention(*self.recurrent) if self.recurrent else None
+        return Network(backbone, projection, pooling, self._head(pooling.dim), recurrent)
 
     def _head(self, feature_dim: int) -> PlainHead:
         return INFERENCE_HEADS[self.head].create(
@@ -153,6 +168,11 @@ class Architecture:
 def _restitution(network: Network) -> tuple[str, int] | None:
     module = network.backbone.restitution
     return None if module is None else (network.backbone.restituted, module.channels)
+
+
+def _recurrent(network: Network) -> tuple[int, Recurrence] | None:
+    module = network.recurrent
+    return None if module is None else (module.channels, module.settings)
 
 
 def take_sizes(module: nn.Module, state: Mapping[str, Tensor], prefix: str = "") -> None:

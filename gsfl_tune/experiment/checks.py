@@ -171,7 +171,7 @@ class Checks:
         if not self._space.constants.get("data.views"):
             return
         blocks = [each for each in self._values("training.finetune.blocks") if each != "all"]
-        for key, off in (("fourier", 0), ("start_size", 1)):
+        for key, off in (("fourier", 0), ("adain", 0), ("start_size", 1)):
             path = f"training.finetune.{key}"
             for value in self._values(path):
                 if value != off and blocks:

@@ -31,6 +31,7 @@ from gsfl_tune.experiment.methods import (
     FixMatchConfig,
     PmgConfig,
     RDropConfig,
+    RecurrentAttentionConfig,
     SamConfig,
     SnapMixConfig,
     TwoViewsConfig,
@@ -222,6 +223,11 @@ class FinetuneStageConfig(OptimizerConfig):
         le=0.5,
         description="Half width of the band of `fourier`, as a share of the image's side.",
     )
+    adain: Fraction = Field(
+        0.0,
+        description="Share of images that take the mean and deviation of each colour channel of "
+        "another image of the batch (AdaIN).",
+    )
     mixstyle: Fraction = Field(
         0.0,
         description="Share of batches in which channel means and deviations of the maps in front "
@@ -265,6 +271,9 @@ class TrainingConfig(Section):
         default_factory=SnapMixConfig, description="For `method: snapmix`."
     )
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
+    recurrent_attention: RecurrentAttentionConfig = Field(
+        default_factory=RecurrentAttentionConfig, description="For `method: recurrent_attention`."
+    )
     fixmatch: FixMatchConfig = Field(
         default_factory=FixMatchConfig, description="For `method: fixmatch`."
     )

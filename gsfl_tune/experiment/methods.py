@@ -70,6 +70,30 @@ class PmgConfig(Section):
     width: int = Field(128, ge=8, le=4096, description="Channels of these classifiers.")
 
 
+class RecurrentAttentionConfig(Section):
+    """Recurrent attention of Fu et al. (CVPR 2017, RA-CNN), experimental: regions seen enlarged."""
+
+    scales: int = Field(
+        3, ge=2, le=4, description="How often an image is seen, the whole image included."
+    )
+    weight: NonNegative = Field(
+        1.0, description="Weight of the rank loss: a finer scale shall be surer of the class."
+    )
+    margin: Fraction = Field(
+        0.05, description="By how much its probability of the class shall be higher."
+    )
+    steepness: Positive = Field(
+        10.0, description="How sharp the edges of a region are, k of the mask, per pixel."
+    )
+    width: int = Field(
+        64, ge=1, le=4096, description="Channels between the two layers of a proposal."
+    )
+    start: Literal["response", "middle"] = Field(
+        "response",
+        description="Where regions start: where the map answers most, or in the middle.",
+    )
+
+
 class FixMatchConfig(Section):
     """FixMatch of Sohn et al. (NeurIPS 2020): pseudo-labels of `data.unlabelled`."""
 
@@ -94,11 +118,15 @@ METHODS = {
     "attention_crop": "gsfl_tune.methods.attention_crop:AttentionCrop",
     "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
     "pmg": "gsfl_tune.methods.pmg:Pmg",
+    "recurrent_attention": "gsfl_tune.methods.recurrent_attention:RecurrentAttentionMethod",
     "fixmatch": "gsfl_tune.methods.fixmatch:FixMatch",
 }
 # Those that take a single pass of the head stage, where they have no effect.
-FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg")
+FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg", "recurrent_attention")
 # Those that need `data.unlabelled`.
 UNLABELLED_METHODS = ("fixmatch",)
 # Those that have settings.
-METHOD_SECTIONS = ("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "fixmatch")
+METHOD_SECTIONS = (
+    *("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "recurrent_attention"),
+    "fixmatch",
+)

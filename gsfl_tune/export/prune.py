@@ -47,6 +47,11 @@ def prune(network: Network, ratio: float, image_size: int) -> Network:
             f"--prune: found {ratio:g} for a network with training.finetune.snr, whose channels "
             "are tied to its weights; allowed: 0"
         )
+    if pruned.recurrent is not None:
+        raise UserError(
+            f"--prune: found {ratio:g} for a network with training.method: recurrent_attention, "
+            "whose regions are proposed from all channels; allowed: 0"
+        )
     before = sum(p.numel() for p in pruned.backbone.parameters())
     try:
         with warnings.catch_warnings():

@@ -27,6 +27,7 @@ def quickened(
 ) -> Iterator[None]:
     """Runs backbones as frozen features are computed; answers differ only by rounding.
 
+    Networks with recurrent attention in front of their model's own head stay as they are.
     Afterwards the networks are as they were. On a GPU, and for few images, nothing changes.
 
     Args:
@@ -39,6 +40,12 @@ def quickened(
     if device.type != "cpu" or images is None or images < _LEAST_IMAGES:
         yield
         return
+    # Regions are proposed from maps, which the fast form gives only where the pooling reads them.
+    networks = [
+        network
+        for network in networks
+        if network.recurrent is None or network.pooling.reads == "map"
+    ]
     plain = [network.backbone for network in networks]
     made = {
         id(backbone): fast_forward(

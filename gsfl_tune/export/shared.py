@@ -40,5 +40,5 @@ def network_with_shared(bundle: Bundle, state: Mapping[str, Tensor]) -> Network:
         if name.startswith("head.")
     }
     head.load_state_dict({**plain.state_dict(), **shared})
-    whole = Network(network.backbone, network.projection, network.pooling, head)
+    whole = network.having(head)
     return whole.to(bundle.device).eval().requires_grad_(False)

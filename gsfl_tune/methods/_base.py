@@ -14,7 +14,7 @@ from torch.nn import functional
 from gsfl_tune.data import Batch, Targets
 from gsfl_tune.data.draws import image_draws
 from gsfl_tune.losses import LossTerms, Sizes
-from gsfl_tune.models import HeadOutput
+from gsfl_tune.models import HeadOutput, Recurrence, RecurrentAttention
 
 # Name of the random numbers that stages give to methods.
 STREAM = "method"
@@ -77,6 +77,8 @@ class Passes:
         layer: Inputs of the stage and a number n to the map (B, C, h, w) behind the trained block
             that n others follow; n is less than the number of `Sizes.layers`. A pass ends there.
             None without maps, and for methods without `Method.layers`.
+        recurrent: What proposes regions of images, in the network that `Method.recurrence` asks
+            for. ``features`` are then the joint ones of all scales. None where ``maps`` is.
         cross_entropy: Scores (B, C) of a further classifier, and targets, to their cross-entropy as
             the configuration has it; a mean over the images.
         draws: (B,) positions and a width to random numbers (B, width), uniform in 0..1, on the CPU:
@@ -93,6 +95,7 @@ class Passes:
     maps: Callable[[Tensor], Tensor] | None = None
     pool: PoolOf | None = None
     layer: Callable[[Tensor, int], Tensor] | None = None
+    recurrent: RecurrentAttention | None = None
     cross_entropy: Callable[[Tensor, Targets], Tensor] = _plain_cross_entropy
     draws: Callable[[Tensor, int], Tensor] = _first_draws
     evaluating: Callable[[], AbstractContextManager[object]] = nullcontext
@@ -118,6 +121,9 @@ class Method(nn.Module):
             priced so.
         layers: Of how many of the last trained blocks it reads the maps behind them, by
             `Passes.layer`.
+        recurrence: How the network of the finetune stage sees regions of its images too, also in
+            validation, the bundle and every export; None for whole images alone. Blocks that are
+            not trained are then passed with gradients. It needs `reads_maps` and `needs_images`.
         needs_images: Whether the finetune stage must give it images, not cached activations.
         unmixed: Whether the finetune stage must give it images as they are: without mixup and
             CutMix, and without a teacher, who would see them before the method changes them.
@@ -133,6 +139,7 @@ class Method(nn.Module):
     annotated: ClassVar[bool] = False
     reads_maps: ClassVar[bool] = False
     layers: int = 0
+    recurrence: Recurrence | None = None
     needs_images: ClassVar[bool] = False
     unmixed: ClassVar[bool] = False
     unlabelled: int = 0

@@ -43,6 +43,13 @@ from gsfl_tune.models.pooling import (
     projection_channels,
 )
 from gsfl_tune.models.projection import Projection, fit_projection
+from gsfl_tune.models.recurrent_attention import (
+    Recurrence,
+    RecurrentAttention,
+    joined,
+    recurrence_size,
+    zoom_work,
+)
 from gsfl_tune.models.restitution import (
     Restituted,
     restitution_channels,
@@ -90,6 +97,8 @@ __all__ = [
     "Preprocessing",
     "Projection",
     "Reads",
+    "Recurrence",
+    "RecurrentAttention",
     "Restituted",
     "SplitBackbone",
     "TrainedPart",
@@ -109,6 +118,7 @@ __all__ = [
     "head_class",
     "head_parameters",
     "installed_packages",
+    "joined",
     "layers_of",
     "licence",
     "licence_problem",
@@ -126,6 +136,7 @@ __all__ = [
     "probe",
     "projection_channels",
     "reading_problem",
+    "recurrence_size",
     "restitution_channels",
     "restitution_problem",
     "restitution_size",
@@ -136,4 +147,5 @@ __all__ = [
     "stream_weights",
     "weights_problem",
     "weights_words",
+    "zoom_work",
 ]

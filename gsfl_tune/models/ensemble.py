@@ -33,11 +33,7 @@ class Ensemble(nn.Module):
         self.flip = flip
         first = members[0]
         if self.one_backbone:
-            others = [
-                Network(first.backbone, first.projection, first.pooling, each.head)
-                for each in members[1:]
-            ]
-            members = [first, *others]
+            members = [first, *(first.having(each.head) for each in members[1:])]
         self.members = nn.ModuleList(members)
 
     @property

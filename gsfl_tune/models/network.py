@@ -11,6 +11,7 @@ from gsfl_tune.models.backbones import Backbone
 from gsfl_tune.models.heads import INFERENCE_PARTS, HeadOutput, PlainHead
 from gsfl_tune.models.pooling import Pooling
 from gsfl_tune.models.projection import Projection
+from gsfl_tune.models.recurrent_attention import RecurrentAttention
 from gsfl_tune.models.restitution import RESTITUTED
 
 # As in torch's `normalize`.
@@ -25,6 +26,7 @@ class Network(nn.Module):
         projection: Reduces the channels of a map, or None.
         pooling: Maps these to vectors.
         head: Maps unit features to `HeadOutput`.
+        recurrent: Regions that are seen too; their maps are those in front of the pooling.
 
     Raises:
         ValueError: If the sizes of the parts do not fit together.
@@ -36,6 +38,7 @@ class Network(nn.Module):
         projection: Projection | None,
         pooling: Pooling,
         head: PlainHead,
+        recurrent: RecurrentAttention | None = None,
     ) -> None:
         super().__init__()
         channels = projection.channels if projection else backbone.channels
@@ -48,6 +51,7 @@ class Network(nn.Module):
         self.projection = projection
         self.pooling = pooling
         self.head = head
+        self.recurrent = recurrent
 
     def pool(self, maps: Tensor) -> Tensor:
         """Returns unit features f (B, D), float32, of maps (B, C, h, w), or what else is read."""
@@ -78,8 +82,16 @@ class Network(nn.Module):
         return vectors
 
     def features(self, images: Tensor) -> Tensor:
-        """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width)."""
-        return self.pool(self.backbone(images))
+        """Returns unit features f (B, D), float32, of normalised images (B, 3, height, width).
+
+        With recurrent attention they are the joint ones of all scales.
+        """
+        if self.recurrent is None:
+            return self.pool(self.backbone(images))
+        if self.pooling.reads == "map":
+            # A fast form of the backbone gives nothing else.
+            return self.recurrent.features(images, self.backbone, self.pool)
+        return self.recurrent.features(images, self.maps, self.pool_maps)
 
     def extras(self) -> dict[str, Any]:
         """Returns what the last pass that was trained adds to what terms of the loss read, once."""
@@ -99,6 +111,10 @@ class Network(nn.Module):
     def classify(self, features: Tensor) -> Tensor:
         """Returns logits (B, C) of unit features (B, D), in the precision of the head."""
         return self.head.infer(features.to(self.head.classifier.weight.dtype))
+
+    def having(self, head: PlainHead) -> Network:
+        """Returns a network of the same parts with another head."""
+        return Network(self.backbone, self.projection, self.pooling, head, self.recurrent)
 
     def inference_state(self) -> dict[str, Tensor]:
         """Returns the tensors that inference needs; a network with a plain head loads them."""

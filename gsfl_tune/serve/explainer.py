@@ -45,9 +45,7 @@ class Explainer:
         try:
             network = bundle.network
             # The parts are the same modules; `quicken` exchanges the backbone of the other one.
-            self._network = Network(
-                network.backbone, network.projection, network.pooling, network.head
-            ).eval()
+            self._network = network.having(network.head).eval()
             side = bundle.preprocessing.side
             self._heat(np.zeros((side, side, 3), dtype=np.uint8), 0)
         except (BundleError, NoMaps) as error:

@@ -12,7 +12,7 @@ from torch.nn import functional
 from gsfl_tune.data import Annotations, Batch, Targets
 from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, LossTerms, Sizes, gsfl_terms
 from gsfl_tune.methods import Method, Passes
-from gsfl_tune.models import GsflHead, HeadOutput
+from gsfl_tune.models import GsflHead, HeadOutput, RecurrentAttention
 from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the method")
@@ -34,7 +34,8 @@ def check_method(create: Callable[[], Method], *, image_by_image: bool = True) -
     - What it predicts is what the exported model computes, and predicting changes no state.
 
     A method that reads maps or needs images is checked twice: on unit features, as in the head
-    stage, and on images with maps.
+    stage, and on images with maps. Each network that proposes regions, if it asks for such, has a
+    gradient.
 
     Args:
         create: Makes the method; its `build` is called here.
@@ -62,6 +63,12 @@ def _check(create: Callable[[], Method], image_by_image: bool, *, pictures: bool
     _expect(
         any(p.grad is not None and bool(p.grad.any()) for p in whole.weights()), "trains nothing"
     )
+    if whole.recurrent is not None:
+        # The first layer has none as long as the last one is zero.
+        named = whole.recurrent.named_parameters()
+        last = [each.grad for name, each in named if name.endswith("last.weight")]
+        learns = all(grad is not None and bool(grad.any()) for grad in last)
+        _expect(learns, "leaves regions untrained")
     _check_restored(whole, create, batches[-1])
     if image_by_image:
         _check_images(create, batches[0], pictures)
@@ -76,6 +83,10 @@ class _Model:
     def __init__(self, create: Callable[[], Method], pictures: bool) -> None:
         torch.manual_seed(0)
         self.pictures = pictures
+        self.method = create()
+        self.recurrent: RecurrentAttention | None = None
+        if pictures and self.method.recurrence is not None:
+            self.recurrent = RecurrentAttention(_SIZES.layers[0], self.method.recurrence).double()
         self.extractor: nn.Module = nn.Linear(_INPUT, _SIZES.feature_dim).double()
         if pictures:
             last, first = _SIZES.layers
@@ -94,7 +105,6 @@ class _Model:
         ).double()
         terms = gsfl_terms(reconstruction=0.2, class_center=0.1, shared_center=0.1, center_rate=0.5)
         self.criterion = Loss(_SIZES, terms, label_smoothing=0.1, feature_scale=2.0).double()
-        self.method = create()
         self.method.build(_SIZES)
         self.method.double().train()
         self.passes = _passes_of(self)
@@ -108,8 +118,12 @@ class _Model:
     def weights(self) -> Iterator[nn.Parameter]:
         yield from self.extractor.parameters()
         yield from self.head.parameters()
+        if self.recurrent is not None:
+            yield from self.recurrent.parameters()
 
     def features(self, inputs: Tensor) -> Tensor:
+        if self.recurrent is not None:
+            return self.recurrent.features(inputs, self.maps, self.pool)
         if self.pictures:
             return self.pool(self.maps(inputs))
         return functional.normalize(self.extractor(inputs), dim=1)
@@ -197,6 +211,7 @@ def _passes_of(model: _Model) -> Passes:
         maps=model.maps if model.pictures else None,
         pool=model.pool if model.pictures else None,
         layer=model.layer if model.pictures else None,
+        recurrent=model.recurrent,
         cross_entropy=model.cross_entropy,
     )
 

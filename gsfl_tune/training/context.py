@@ -14,7 +14,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.losses import Loss
 from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Method
-from gsfl_tune.models import Backbone, Network, PlainHead
+from gsfl_tune.models import Backbone, Network, PlainHead, RecurrentAttention, map_shape
 from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
 from gsfl_tune.training.rate_sweep import RateSweep
@@ -119,6 +119,9 @@ class StageContext:
         stage = self.config.training.finetune
         if stage.epochs and stage.snr:
             backbone.restitute(stage.blocks, self.config.data.image_size)
-        return Network(
-            backbone, copy.deepcopy(extractor.projection), extractor.pooling(), self.head
-        )
+        projection, pooling = copy.deepcopy(extractor.projection), extractor.pooling()
+        recurrent = None
+        if stage.epochs and self.method.recurrence is not None:
+            channels, _, _ = map_shape(backbone.name, self.config.data.image_size, backbone.reads)
+            recurrent = RecurrentAttention(channels, self.method.recurrence)
+        return Network(backbone, projection, pooling, self.head, recurrent)

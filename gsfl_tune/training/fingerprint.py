@@ -53,6 +53,7 @@ _LATER = (
     "training.finetune.start_size",
     "training.finetune.fourier",
     "training.finetune.fourier_band",
+    "training.finetune.adain",
     "training.finetune.mixstyle",
     "training.finetune.snr",
 )

@@ -124,6 +124,11 @@ WRONG: dict[str, tuple[str, list[tuple[int, str, list[str]]]]] = {
         + "training:\n  finetune: {epochs: 1, blocks: 2, fourier: 0.5}\n",
         [(4, "training.finetune.fourier", ["found 0.5 with data.views", "blocks: all"])],
     ),
+    "channel statistics of cached activations": (
+        HEAD.replace("typefaces}", "typefaces, views: 4}")
+        + "training:\n  finetune: {epochs: 1, blocks: 2, adain: 0.2}\n",
+        [(4, "training.finetune.adain", ["found 0.2 with data.views", "blocks: all"])],
+    ),
     "growing images of cached activations": (
         HEAD.replace("typefaces}", "typefaces, views: 4}")
         + "training:\n  finetune: {epochs: 1, blocks: 2, start_size: {choice: [1, 0.5]}}\n",

@@ -18,8 +18,11 @@ from gsfl_tune.models import (
     Network,
     PlainHead,
     Projection,
+    Recurrence,
+    RecurrentAttention,
     create_backbone,
     create_pooling,
+    map_shape,
     pooling_class,
 )
 from gsfl_tune.run import RunDirectory
@@ -49,13 +52,16 @@ METRICS = {
 }
 
 
-def make_config(snr: bool = False, **model: object) -> Config:
+def make_config(snr: bool = False, recurrent: bool = False, **model: object) -> Config:
     return Config.model_validate(
         {
             "name": "zoo",
             "data": {"source": "typefaces", "image_size": 32},
             "model": {"weights": "none", "latent_dim": 24, **model},
-            "training": {"finetune": {"epochs": int(snr), "snr": snr}},
+            "training": {
+                "method": "recurrent_attention" if recurrent else "single",
+                "finetune": {"epochs": int(snr or recurrent), "snr": snr},
+            },
         }
     )
 
@@ -94,7 +100,14 @@ def make_network(config: Config) -> Network:
     )
     with torch.no_grad():
         head.classifier.weight.mul_(40)
-    return Network(backbone, projection, pooling, head).eval()
+    recurrent = None
+    if config.training.method == "recurrent_attention":
+        size = config.data.image_size
+        shape = map_shape(backbone.name, size, backbone.reads)
+        recurrent = RecurrentAttention(shape[0], Recurrence(steepness=2.0))
+        for parameter in recurrent.parameters():  # as if it had been trained
+            torch.nn.init.normal_(parameter, 0, 0.3)
+    return Network(backbone, projection, pooling, head, recurrent).eval()
 
 
 @pytest.fixture(scope="session")

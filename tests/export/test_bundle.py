@@ -76,6 +76,8 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
         {"pooling": "gem", "gem_power": 5.0, "backbone": "test_efficientnet"},
         {"pooling": "isqrt_cov", "pooling_channels": 8, "backbone": "test_efficientnet"},
         {"snr": True, "backbone": "test_efficientnet"},
+        {"recurrent": True, "backbone": "test_efficientnet"},
+        {"recurrent": True, "pooling": "native", "backbone": "mobilenetv3_small_050"},
         {"pooling": "attention", "attention_heads": 4, "backbone": "test_efficientnet"},
         {
             "pooling": "bilinear",
@@ -91,7 +93,7 @@ def test_predicts_what_the_network_predicts(bundle_path, network, images):
             "last class tokens",
             "generalised mean",
             "covariance",
-            "restitution",
+            *("restitution", "recurrent attention", "recurrent attention before the head"),
             *("attention", "two streams"),
         ),
     ],

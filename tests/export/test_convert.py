@@ -18,9 +18,12 @@ from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import BundleError, Options, export_run, load_bundle
 from gsfl_tune.export import extras as extras_module
+from gsfl_tune.export.build import compare
 from gsfl_tune.export.graph import Deployed
+from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.readers import reader
-from gsfl_tune.export.runtimes import ExportedRuntime
+from gsfl_tune.export.runtimes import ExportedRuntime, TorchRuntime
+from gsfl_tune.models import Ensemble
 from gsfl_tune.run import RunDirectory
 from tests.export.conftest import make_config, make_network
 
@@ -293,6 +296,16 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(("recurrent", "limit"), [(False, 1e-4), (True, 1e-3)])
+def test_regions_may_amplify_rounding(trained_run, cache_dir, recurrent, limit):
+    images = RunImages.open(load_bundle(trained_run.best, "cpu"), cache_dir=cache_dir)
+    network = make_network(make_config(recurrent=recurrent, backbone="test_efficientnet"))
+    for together in (network, Ensemble([network], flip=True)):
+        found = compare(TorchRuntime(network, images.preprocessing), together, images)
+        assert found.limit == limit
+    assert not found.holds  # of one view and of two
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "model",
@@ -308,11 +321,14 @@ def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):
         {"pooling": "mean_last_4", "backbone": "test_vit"},
         {"pooling": "gem", "gem_power": 5.0},
         {"pooling": "isqrt_cov", "pooling_channels": 8},
+        {"recurrent": True, "backbone": "test_efficientnet"},
+        {"recurrent": True, "pooling": "native", "backbone": "mobilenetv3_small_050"},
     ],
     ids=[
         *("transformer", "bilinear", "compact bilinear"),
         *("norm", "convolution", "class token", "attention"),
         *("class token and mean", "last class tokens", "generalised mean", "covariance"),
+        *("recurrent attention", "recurrent attention before the head"),
     ],
 )
 def test_every_pooling_goes_into_an_onnx_file(tmp_path, model):

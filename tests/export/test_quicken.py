@@ -13,6 +13,8 @@ from gsfl_tune.export.quicken import quickened
 from gsfl_tune.models.openvino_forward import OpenvinoForward
 from gsfl_tune.training.caches import engines
 
+from .conftest import make_config, make_network
+
 CPU = torch.device("cpu")
 
 
@@ -45,3 +47,20 @@ def test_few_images_or_an_unknown_number_change_nothing(bundle_path, tmp_path, m
     for images in (None, 10):
         with quickened(bundle.networks, 32, images, CPU, tmp_path):
             assert network.backbone is plain
+
+
+@pytest.mark.parametrize("pooling", ["average", "native"])
+def test_regions_are_proposed_as_in_pytorch(pooling, tmp_path, monkeypatch):
+    """In front of the model's own head the fast form gives no map: it is left out."""
+    monkeypatch.setenv(engines.SWITCH_VARIABLE, "0")
+    network = make_network(
+        make_config(recurrent=True, backbone="test_efficientnet", pooling=pooling)
+    )
+    plain, images = network.backbone, torch.randn(2, 3, 64, 64)
+    with torch.inference_mode():
+        expected = network.infer(images)
+        with quickened([network], 64, 10**9, CPU, tmp_path):
+            assert (network.backbone is plain) == (pooling == "native")
+            found = network.infer(images)
+    assert network.backbone is plain
+    torch.testing.assert_close(found, expected, atol=1e-3, rtol=1e-3)

@@ -144,3 +144,11 @@ def test_a_backbone_that_cannot_be_pruned_is_named():
     config = make_config(backbone="test_vit")
     with pytest.raises(UserError, match=r"--prune: (test_vit|found nothing)"):
         prune(make_network(config), 0.5, 32)
+
+
+def test_a_network_that_proposes_regions_is_not_pruned():
+    config = make_config(recurrent=True, backbone="test_efficientnet")
+    with pytest.raises(
+        UserError, match=r"--prune: found 0\.5 for .*recurrent_attention.*allowed: 0"
+    ):
+        prune(make_network(config), 0.5, 32)

@@ -13,10 +13,12 @@ from .conftest import tiny_config
 from .test_training import run, state_of
 
 FINETUNE = {"epochs": 2, "batch_size": 24, "blocks": 2}
+MIXED = ("mixup", "cutmix", "fourier", "adain")
 CASES = {
     "head": {"training": {"head": {"epochs": 3, "batch_size": 16, "mixup": 0.4}}},
     "mixup": {"training": {"head": {"epochs": 1}, "finetune": {**FINETUNE, "mixup": 0.3}}},
     "fourier": {"training": {"head": {"epochs": 1}, "finetune": {**FINETUNE, "fourier": 0.5}}},
+    "adain": {"training": {"head": {"epochs": 1}, "finetune": {**FINETUNE, "adain": 0.5}}},
     "rand-degrade": {
         "data": {"augment": {"policy": "rand", "degrade": 0.5}},
         "training": {"head": {"epochs": 1}, "finetune": FINETUNE},
@@ -47,7 +49,7 @@ def test_it_changes_what_is_trained(workspace, tmp_path, changes):
     plain = {
         "data": {"views": changes.get("data", {}).get("views", 0)},
         "training": {
-            stage: {k: v for k, v in settings.items() if k not in ("mixup", "cutmix", "fourier")}
+            stage: {k: v for k, v in settings.items() if k not in MIXED}
             for stage, settings in changes["training"].items()
         },
     }

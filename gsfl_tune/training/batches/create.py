@@ -46,6 +46,7 @@ def create_batches(context: StageContext, network: Network) -> Batches:
                 "those of one size; allowed 1, data.views: 0, or blocks: all"
             )
         return ActivationBatches(context, network, split)
-    # The fast copy is not compiled: the compiler makes its own.
-    whole = config.training.finetune.compile
+    # The fast copy is not compiled: the compiler makes its own. It passes no gradients to images,
+    # from which regions learn.
+    whole = config.training.finetune.compile or network.recurrent is not None
     return ImageBatches(context, network) if whole else SplitBatches(context, network, split)

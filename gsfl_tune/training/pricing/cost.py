@@ -15,11 +15,13 @@ from gsfl_tune.models import (
     Weights,
     head_class,
     head_parameters,
+    map_shape,
     part_size,
     pooled_channels,
     pooling_class,
     pooling_dim,
     probe,
+    recurrence_size,
     restitution_channels,
     restitution_size,
     stream_names,
@@ -27,7 +29,7 @@ from gsfl_tune.models import (
 from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.head_terms import head_term_parameters
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
-from gsfl_tune.training.pricing.methods import numbers_of_methods
+from gsfl_tune.training.pricing.methods import numbers_of_methods, recurrences
 from gsfl_tune.training.timeline import STAGES
 
 # fp32 weight and gradient, and the two moments of AdamW.
@@ -247,7 +249,7 @@ def _price(case: Experiment, classes: int) -> LargestModel:
     trained = _trained_parameters(case, backbone)
     heads = highest("model.attention_heads") if pooling_class(pooling).takes_heads else 0
     learned = math.gcd(channels, heads) * channels if heads else 0
-    learned += _restitution(case, backbone)
+    learned += _restitution(case, backbone) + _regions(case, backbone)
     return LargestModel(
         bytes=(head + learned) * _TRAINED_BYTES
         + facts.parameters * _FROZEN_BYTES
@@ -276,6 +278,17 @@ def _restitution(case: Experiment, backbone: str) -> int:
         restitution_size(restitution_channels(backbone, blocks, size, reads))
         for blocks in case.values("training.finetune.blocks")
     )
+
+
+def _regions(case: Experiment, backbone: str) -> int:
+    """Counts the parameters that propose regions, of the method that has most."""
+    if not max(case.values("training.finetune.epochs")):
+        return 0
+    every = recurrences(case)
+    if not every:
+        return 0
+    channels, _, _ = map_shape(backbone, max(case.values("data.image_size")), reads_of(case))
+    return max(recurrence_size(channels, each.scales, each.width) for each in every)
 
 
 def _trained_parameters(case: Experiment, backbone: str) -> int:

@@ -13,7 +13,7 @@ from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHOD_SECTIONS
 from gsfl_tune.losses import Sizes
 from gsfl_tune.methods import Method, create_method
-from gsfl_tune.models import probe
+from gsfl_tune.models import Recurrence, probe
 from gsfl_tune.plugins import PluginError
 from gsfl_tune.training.pricing.cases import backbone_of
 
@@ -47,6 +47,19 @@ def largest_method(case: Experiment, name: str) -> Method:
     }
     given = {name: settings} if settings else {}
     return create_method(TrainingConfig.model_validate({"method": name, **given}))
+
+
+def recurrences(case: Experiment) -> list[Recurrence]:
+    """Lists how the largest methods of a space that see regions of images see them."""
+    found = []
+    for name in case.values("training.method"):
+        try:
+            recurrence = largest_method(case, name).recurrence
+        except PluginError:  # said elsewhere
+            continue
+        if recurrence is not None:
+            found.append(recurrence)
+    return found
 
 
 def numbers_of_methods(case: Experiment, sizes: Sizes) -> int:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data import Batch, DecodedImages
+from gsfl_tune.data.adain import StatisticsSwap
 from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.transforms import Streams
@@ -89,6 +90,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             [
                 *network.head.parameters(),
                 *network.pooling.parameters(),
+                *([] if network.recurrent is None else network.recurrent.parameters()),
                 *context.loss.parameters(),
                 *context.method.parameters(),
             ],
@@ -209,6 +211,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
             maps=maps and mapped,
             pool=maps and pool,
             layer=layers and layer,
+            recurrent=network.recurrent if maps else None,
             cross_entropy=self.cross_entropy,
             draws=self.draws,
             evaluating=self.evaluating,
@@ -226,6 +229,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         meter = LossMeter()
         mixing, streams = Mixing(config.mixup, config.cutmix), Streams(seed)
         swap = FourierSwap(config.fourier, config.fourier_band)
+        restyle = StatisticsSwap(config.adain)
         batches = self._batches.train_batches(epoch, seed)
         self._seed_drop_paths(seed)
         self.module.backbone.unfreeze(unfrozen_blocks(epoch, config.unfreeze))
@@ -238,7 +242,7 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
                 step, place = divmod(number, config.accumulate)
                 # The last step of an epoch may hold fewer micro-batches than the others.
                 held = min(config.accumulate, micro_batches - step * config.accumulate)
-                mixed = mixing(swap(self._described(batch), streams), streams)
+                mixed = mixing(restyle(swap(self._described(batch), streams), streams), streams)
                 # The same number of pieces on every rank: that of the smallest share.
                 for part in self._micro_batches(mixed, whole // ranks):
                     taught = self._batches.taught(part)

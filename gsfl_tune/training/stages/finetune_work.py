@@ -8,7 +8,15 @@ from typing import Literal
 
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.methods import create_method
-from gsfl_tune.models import Reads, has_batch_norms, part_shapes, part_size, pooling_class, probe
+from gsfl_tune.models import (
+    Reads,
+    has_batch_norms,
+    part_shapes,
+    part_size,
+    pooling_class,
+    probe,
+    zoom_work,
+)
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.batch_norm import NORM_BATCHES
 from gsfl_tune.training.caches.teacher import teacher_sees
@@ -57,15 +65,21 @@ def finetune_work(config: Config, train: int, validation: int, classes: int) -> 
     renewed = 0
     if stage.optimizer == "schedule_free" and has_batch_norms(model.extractor):
         renewed = min(train, NORM_BATCHES * stage.batch_size)
-    through = views * (passed + STEP * pooling) + 2 * STEP * passes * head
-    # A pass of the weak view without gradients, and one of the strong view.
     whole = backbone_work(model.extractor, blocks, size, reads)
+    through = views * (passed + STEP * pooling) + 2 * STEP * passes * head
+    seen = shown.trained + pooling + (0.0 if cached else shown.frozen)
+    if method.recurrence is not None:
+        regions = method.recurrence.scales - 1
+        # Gradients reach regions through the blocks that are not trained.
+        through += regions * (whole.frozen + STEP * zoom_work(size))
+        seen += regions * (seen + zoom_work(config.eval_image_size))
+    # A pass of the weak view without gradients, and one of the strong view.
     weak = whole.trained + pooling + whole.frozen + 2 * head
     through += method.unlabelled * (weak + passed + STEP * pooling + 2 * STEP * head)
     operations = (
         train * (through + taught)
-        + renewed * (shown.trained + pooling + (0.0 if cached else shown.frozen))
-        + validation * (shown.trained + pooling + 2 * head + (0.0 if cached else shown.frozen))
+        + renewed * seen
+        + validation * (seen + 2 * head)
         + (updated + UPDATE * head) * updates
     )
     where = "cached" if cached else "images"

@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from gsfl_tune.experiment.methods import METHODS
 from gsfl_tune.methods import method_class
-from gsfl_tune.models import create_backbone
+from gsfl_tune.models import create_backbone, zoom_work
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pricing import training_work
 
@@ -127,6 +127,28 @@ def test_every_jigsaw_costs_a_pass():
     base = stages(training={"finetune": {"epochs": 2}})["finetune"].operations
     assert 1.8 < of(1) / base < 2
     assert 3.4 < of(3) / base < 4
+
+
+def test_every_scale_costs_a_pass_and_its_gradients_through_frozen_blocks():
+    def of(scales, blocks="all", evaluated=64):
+        changes = {"finetune": {"epochs": 2, "blocks": blocks}}
+        if scales > 1:
+            changes["method"] = "recurrent_attention"
+            changes["recurrent_attention"] = {"scales": scales}
+        data = {"image_size": 64, "eval_image_size": evaluated}
+        return stages(data=data, training=changes)["finetune"].operations
+
+    for scales in (2, 3, 4):
+        # The zoom comes on top, the updates once.
+        assert 0.9 * scales < of(scales) / of(1) < 1.3 * scales
+    # Blocks that are not trained are passed backwards too, for all scales but the first.
+    work = backbone_work(tiny_config().model.backbone, 1, 64)
+    step = 3 * work.trained + 2 * work.frozen + 3 * zoom_work(64)
+    shown = work.trained + work.frozen + zoom_work(64)
+    more = of(2, blocks=1) - of(1, blocks=1)
+    assert more == pytest.approx(600 * step + 100 * shown, rel=0.05)
+    larger = of(2, evaluated=128) - of(2)
+    assert larger > 1.9 * (of(1, evaluated=128) - of(1))
 
 
 def test_a_stage_without_epochs_costs_nothing():
