@@ -3,7 +3,8 @@
 The bundle, the JPEG files and the clients are those of `benchmarks/serve.py`. The engines take
 turns, each turn with a server of its own, so that other load on the machine slows down all of them.
 CPU time a request is that of the server alone; it suffers less from other load than the rate does.
-Memory is the proportional set size (PSS) of the server, which runs alone, after the turn.
+Memory is the proportional set size (PSS) of the server, which runs alone, before and after the
+turn.
 Probabilities are compared for every image, all classes, with those of the first engine.
 
     python benchmarks/serve_engine.py             # about three minutes
@@ -16,6 +17,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import os
 import signal
 import statistics
 import subprocess
@@ -70,7 +72,9 @@ def answers(port: int, images: list[bytes]) -> list[dict[str, float]]:
 
 def turn(bundle: Path, words: list[str], clients: int, seconds: float, images: list[bytes]) -> dict:
     with server(bundle, words) as (port, process):
+        busy = os.getloadavg()[0]
         started = sum(process.cpu_times()[:2])
+        before = process.memory_full_info().pss / 1e6
         said = answers(port, images)
         asyncio.run(load(port, clients, min(2.0, seconds), images))
         spent = sum(process.cpu_times()[:2])
@@ -79,8 +83,10 @@ def turn(bundle: Path, words: list[str], clients: int, seconds: float, images: l
         return {
             **found,
             "said": said,
+            "busy": busy,
             "start": started,
             "cpu": 1000 * spent / max(1, found["requests"]),
+            "before": before,
             "pss": process.memory_full_info().pss / 1e6,
         }
 
@@ -104,7 +110,7 @@ def main() -> None:
     )
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=8.0)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=2)
     parser.add_argument("--bundle", type=Path, help="default: one made for this")
     parser.add_argument("--quick", action="store_true", help="a smoke run; nothing is saved")
     args = parser.parse_args()
@@ -136,27 +142,32 @@ def main() -> None:
             [
                 name, spread(each, "rate"), ratio(turns, name, first, "rate"),
                 spread(each, "cpu"), ratio(turns, first, name, "cpu"),
-                f"{statistics.median(quantiles):.0f}", spread(each, "pss", 0),
-                spread(each, "start"), sum(turn["errors"] for turn in each), f"{difference:.1e}",
+                f"{statistics.median(quantiles):.0f}", spread(each, "before", 0),
+                spread(each, "pss", 0), spread(each, "start"),
+                sum(turn["errors"] for turn in each), f"{difference:.1e}",
             ]
         )  # fmt: skip
     header = [
-        "engine", "requests/s", "ratio", "CPU ms a request", "ratio", "p95, ms", "PSS, MB",
-        "CPU s to start", "errors", "difference of a probability",
+        "engine", "requests/s", "ratio", "CPU ms a request", "ratio", "p95, ms",
+        "PSS before, MB", "after, MB", "CPU s to start", "errors", "difference of a probability",
     ]  # fmt: skip
     size = how["preprocessing"]["image_size"]
     auto = list(ENGINES)[1]
     rates = [one["rate"] / two["rate"] for one, two in zip(turns[auto], turns[first], strict=True)]
     reached = statistics.median(rates)
     larger = max(t["pss"] for t in turns[auto]) - max(t["pss"] for t in turns[first])
+    busy = [each["busy"] for name in turns for each in turns[name]]
     text = (
         f"{args.clients} clients for {args.seconds:g} s in each of {args.rounds} rounds, in which "
         f"the engines take turns; JPEG of 640 x 480; {how['architecture']['backbone']} at {size} "
-        "px. Medians, with least and largest; ratios are of the same round.\n\n"
+        "px. Medians, with least and largest; ratios are of the same round. Before a turn the load "
+        f"average was {min(busy):.1f} to {max(busy):.1f} on {os.cpu_count()} cores: with more than "
+        "one, requests/s say how much of the machine others left.\n\n"
         f"{table(header, rows)}\n\n"
         f"The target is {TARGET} times the requests/s of torch in fp32. `--engine auto` has "
-        f"**{reached:.2f} times**: {'reached' if reached >= TARGET else 'missed'}. Its memory is "
-        f"{abs(larger):.0f} MB {'larger' if larger > 0 else 'smaller'} than that of torch."
+        f"**{reached:.2f} times**: {'reached' if reached >= TARGET else 'missed'}. Its memory "
+        f"under load is {abs(larger):.0f} MB {'larger' if larger > 0 else 'smaller'} than "
+        "that of torch."
     )
     publish("serve_engine", "gsfl-tune serve with each engine", text, save=not args.quick)
 

@@ -74,7 +74,7 @@ class Engine:
     @property
     def device(self) -> str:
         """Returns the device to load a bundle on: what only CPUs have is asked for there."""
-        return "auto" if self == Engine() else "cpu"
+        return "cpu" if self.name == "openvino" or self.precision == "bf16" else "auto"
 
     def check(self, bundle: Bundle) -> None:
         """Checks that it can run a bundle.

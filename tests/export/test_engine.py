@@ -168,7 +168,8 @@ def test_a_file_of_another_runtime_has_its_own(bundle_path):
 
 def test_a_bundle_is_loaded_on_the_cpu_for_what_only_cpus_have(bundle_path):
     assert load_for(Engine("openvino"), bundle_path).device == CPU
-    assert Engine().device == "auto"
+    assert Engine("auto", "bf16").device == "cpu"
+    assert Engine().device == Engine("torch").device == "auto"
 
 
 def test_examples_differ_and_are_the_same_every_time():
