@@ -25,6 +25,7 @@ from gsfl_tune.data.sources._walk import why_left_out
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, ImageError, LazyImage
+from gsfl_tune.export.engine import Engine
 from gsfl_tune.export.quicken import quickened
 from gsfl_tune.export.shared import network_with_shared
 from gsfl_tune.models import GsflHead, Network
@@ -167,7 +168,7 @@ def _unlabelled(bundle: Bundle, path: str, on_error: OnError, why: str) -> Image
     return Images(batches(), len(found), lines)
 
 
-def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
+def embed(bundle: Bundle, images: Images, target: Path, engine: Engine | None = None) -> Embedded:
     """Writes a Parquet file with one row per image.
 
     Its columns are ``path``, ``part``, ``label``, ``prediction``, ``probability``, ``f`` (the unit
@@ -179,6 +180,7 @@ def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
         bundle: A bundle with one PyTorch network.
         images: The images.
         target: The file; it appears when it is complete.
+        engine: Who computes on a CPU; default: whoever is faster.
 
     Raises:
         BundleError: If the bundle has no PyTorch network, or several.
@@ -189,13 +191,14 @@ def embed(bundle: Bundle, images: Images, target: Path) -> Embedded:
     sizes = {"f": network.head.feature_dim, "d": network.head.latent_dim}
     if isinstance(network.head, GsflHead):
         sizes["s"] = network.head.latent_dim
+    size = bundle.preprocessing.image_size
     group = max(_BATCH, _GROUP_BYTES // (4 * sum(sizes.values())))
     rows = 0
     try:
         with (
             whole_file(target) as file,
             pq.ParquetWriter(file, _schema(bundle, sizes)) as writer,
-            quickened([network], bundle.preprocessing.image_size, images.total, bundle.device),
+            quickened([network], size, images.total, bundle.device, engine=engine),
         ):
             waiting: list[pa.RecordBatch] = []
             with activity("embedding", images.total, "images") as progress:

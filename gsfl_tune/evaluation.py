@@ -21,6 +21,7 @@ from gsfl_tune.evidence.confusions import attraction, confusion_matrix, most_con
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import RANKED
 from gsfl_tune.export import Bundle
+from gsfl_tune.export.engine import Engine
 from gsfl_tune.export.quicken import quickened
 from gsfl_tune.export.thresholds import half_threshold
 from gsfl_tune.run import write_text
@@ -208,7 +209,10 @@ class Evaluation:
 
 
 def evaluate(
-    bundle: Bundle, data: LabelledImages, cost_matrix: str | Path | None = None
+    bundle: Bundle,
+    data: LabelledImages,
+    cost_matrix: str | Path | None = None,
+    engine: Engine | None = None,
 ) -> Evaluation:
     """Scores a bundle on labelled images; classes are matched by name.
 
@@ -217,6 +221,7 @@ def evaluate(
         data: Images, decoded to the bundle's side.
         cost_matrix: File of the costs of answers, see
             `gsfl_tune.data.cost_matrix.load_cost_matrix`; all classes of the bundle are in it.
+        engine: Who computes on a CPU; default: whoever is faster.
 
     Raises:
         UserError: If a class is unknown to the bundle, there is no image, or the images were
@@ -228,7 +233,7 @@ def evaluate(
     labels = bundle.match_classes(data.classes, images.labels)[np.asarray(images.labels)]
     costs = None if cost_matrix is None else load_cost_matrix(cost_matrix, bundle.classes)
     size = bundle.preprocessing.image_size
-    with quickened(bundle.networks, size, len(images), bundle.device):
+    with quickened(bundle.networks, size, len(images), bundle.device, engine=engine):
         logits = bundle.logits(images)
     scores = log_softmax(logits.astype(np.float64))
     predicted = scores.argmax(axis=1)

@@ -21,7 +21,14 @@ from gsfl_tune.experiment.errors import UserError
 FORMAT = 1
 MODEL = "model.safetensors"
 # Model file by export format.
-MODELS = {"safetensors": MODEL, "onnx": "model.onnx", "torch-export": "model.pt2"}
+MODELS = {
+    "safetensors": MODEL,
+    "onnx": "model.onnx",
+    "torch-export": "model.pt2",
+    "openvino": "model.xml",
+}
+# Files beside it: an IR's graph and weights are apart.
+_WEIGHTS = {"openvino": "model.bin"}
 SHARED = "shared.safetensors"
 NEIGHBOURS = "neighbours.safetensors"
 CONFIG = "config.json"
@@ -34,6 +41,11 @@ REQUIRED = (CONFIG, CLASSES, GROUPS, METRICS)
 
 class BundleError(UserError):
     """Signals a bundle that is missing, damaged, or of another version."""
+
+
+def model_files(format: str) -> tuple[str, ...]:
+    """Returns the names of a format's model files; the first one is what readers open."""
+    return (MODELS[format], *(name for key, name in _WEIGHTS.items() if key == format))
 
 
 def tensor_bytes(tensors: dict[str, Tensor]) -> bytes:

@@ -77,14 +77,15 @@ def read_description(path: Path) -> dict[str, Any]:
             f"{files.FORMAT}"
         )
     lacking = {"architecture", "preprocessing", "sha256", "experiment"} - set(description)
-    model = files.MODELS.get(description.get("export", {}).get("format", "safetensors"))
-    if model is None:
+    format = description.get("export", {}).get("format", "safetensors")
+    if format not in files.MODELS:
         raise BundleError(
-            f"{path / files.CONFIG}: exported as {description['export']['format']}, this version "
+            f"{path / files.CONFIG}: exported as {format}, this version "
             f"reads {', '.join(files.MODELS)}"
         )
-    _require_files(path, [model])
-    if lacking or model not in description["sha256"]:
+    names = files.model_files(format)
+    _require_files(path, names)
+    if lacking or not set(names) <= set(description["sha256"]):
         raise BundleError(
             f"{path / files.CONFIG}: lacks {', '.join(sorted(lacking)) or 'a digest'}"
         )

@@ -82,6 +82,23 @@ def add_overrides(parser: argparse.ArgumentParser, *, example: str = "search.tri
     )
 
 
+def add_engine(parser: argparse.ArgumentParser) -> None:
+    """Adds --engine and --precision for commands that answer with a bundle."""
+    parser.add_argument(
+        "--engine",
+        default="auto",
+        metavar="ENGINE",
+        help="who computes on a CPU: torch, openvino (extra `cpu`), or auto (default): OpenVINO "
+        "where it is installed, gives PyTorch's answers and is worth its start",
+    )
+    parser.add_argument(
+        "--precision",
+        default="fp32",
+        metavar="P",
+        help="of the computation on a CPU: fp32 (default), or bf16: faster, with other digits",
+    )
+
+
 @contextmanager
 def showing(what: str, *, stderr: bool = True, short: bool = False) -> Iterator[Display]:
     """Shows what a command does while it prints nothing else.

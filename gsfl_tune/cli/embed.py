@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FAILED, FINISHED, Command, add_overrides, showing
+from gsfl_tune.cli._base import FAILED, FINISHED, Command, add_engine, add_overrides, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.embed import Images, OnError
@@ -40,6 +40,7 @@ class Embed(Command):
             help="where the table goes, features.parquet for one",
         )
         add_overrides(parser, example="data.path=/data/birds")
+        add_engine(parser)
 
     def run(self, args: argparse.Namespace) -> int:
         """Writes the table and describes it."""
@@ -53,17 +54,18 @@ class Embed(Command):
         with showing("loading PyTorch and the bundle", short=True) as display:
             from gsfl_tune.embed import embed
             from gsfl_tune.experiment import UserError
-            from gsfl_tune.export import load_bundle
+            from gsfl_tune.export.engine import Engine, load_for
 
             if args.output.is_dir():
                 raise UserError(f"{args.output}: is a directory, allowed is the name of a file")
-            bundle = load_bundle(args.bundle)
+            engine = Engine.of(args.engine, args.precision)
+            bundle = load_for(engine, args.bundle)
             # Limits of the bundle are reported before images are listed.
             _ = bundle.network
             images = _open(args.data, args.overrides, bundle, on_error)
             for notice in images.notices:
                 display.say(notice)
-            found = embed(bundle, images, args.output)
+            found = embed(bundle, images, args.output, engine)
             if failed:
                 display.say(f"{failed:,} of {failed + found.rows:,} could not be read")
         sizes = ", ".join(f"{name} {size:,}" for name, size in found.sizes.items())

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import FINISHED, Command, add_overrides, showing
+from gsfl_tune.cli._base import FINISHED, Command, add_engine, add_overrides, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.data.labelled_images import LabelledImages
@@ -40,6 +40,7 @@ class Evaluate(Command):
             "Parquet; of these the test part if there is one, else everything",
         )
         add_overrides(parser, example="data.path=/data/birds")
+        add_engine(parser)
         parser.add_argument(
             "--cost-matrix",
             type=Path,
@@ -63,20 +64,21 @@ class Evaluate(Command):
             from gsfl_tune.activity import activity
             from gsfl_tune.evaluation import evaluate
             from gsfl_tune.experiment import UserError
-            from gsfl_tune.export import load_bundle
+            from gsfl_tune.export.engine import Engine, load_for
 
             if args.html is not None and args.html.is_dir():
                 raise UserError(f"--html {args.html}: is a directory, allowed is a file")
             if args.csv is not None and args.csv.exists() and not args.csv.is_dir():
                 raise UserError(f"--csv {args.csv}: is a file, allowed is a directory")
-            bundle = load_bundle(args.bundle)
+            engine = Engine.of(args.engine, args.precision)
+            bundle = load_for(engine, args.bundle)
             data = _open(args.data, args.overrides, bundle)
             for notice in data.notices:
                 display.say(notice)
             for image in data.broken:
                 display.say(f"{image.path}: left out ({image.reason})")
             with activity(f"scoring {len(data.images):,} images"):
-                found = evaluate(bundle, data, args.cost_matrix)
+                found = evaluate(bundle, data, args.cost_matrix, engine)
             written = [] if args.csv is None else found.write_csv(args.csv)
             if args.html is not None:
                 with activity("making the page"):

@@ -16,8 +16,8 @@ class Export(Command):
 
     name = "export"
     help = (
-        "export the winner of a finished run to a directory of its own: safetensors, ONNX or "
-        "torch.export, in fp32, fp16 or int8, pruned or not, measured before and after"
+        "export the winner of a finished run to a directory of its own: safetensors, ONNX, "
+        "OpenVINO or torch.export, in fp32, fp16 or int8, pruned or not, measured before and after"
     )
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
@@ -30,7 +30,7 @@ class Export(Command):
             "--format",
             default="safetensors",
             metavar="FORMAT",
-            help="safetensors (default), onnx or torch-export",
+            help="safetensors (default), onnx, torch-export or openvino",
         )
         parser.add_argument(
             "--precision", default="fp32", metavar="P", help="fp32 (default), fp16 or int8"

@@ -13,7 +13,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, positive, showing
+from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, add_engine, positive, showing
 
 if TYPE_CHECKING:
     from gsfl_tune.activity import Activity
@@ -62,6 +62,7 @@ class Predict(Command):
             help="answer `unknown` if the most probable class is below this: a probability, "
             "`auto` (half of the validation errors were), or `auto:0.8` (that share of them)",
         )
+        add_engine(parser)
         parser.add_argument("--json", action="store_true", help="print JSON")
         for kind in ("csv", "parquet"):
             parser.add_argument(
@@ -77,14 +78,15 @@ class Predict(Command):
             from gsfl_tune.activity import activity
             from gsfl_tune.data.named_images import NamedImages, names_of_list
             from gsfl_tune.experiment import UserError
-            from gsfl_tune.export import load_bundle
+            from gsfl_tune.export.engine import Engine, load_for
             from gsfl_tune.export.quicken import quickened
 
             if not args.images and not args.files_from:
                 raise UserError(
                     "no image is named: give files, folders, patterns, URLs, or --files-from"
                 )
-            bundle = load_bundle(args.bundle)
+            engine = Engine.of(args.engine, args.precision)
+            bundle = load_for(engine, args.bundle)
             threshold = None
             if args.threshold is not None:
                 threshold = bundle.threshold(args.threshold, "--threshold")
@@ -100,7 +102,7 @@ class Predict(Command):
                 total = len(found)
             size = bundle.preprocessing.image_size
             with (
-                quickened(bundle.networks, size, total, bundle.device),
+                quickened(bundle.networks, size, total, bundle.device, engine=engine),
                 activity("predicting", total, "images") as progress,
             ):
                 task = _Task(found, display, progress)

@@ -6,7 +6,7 @@ import argparse
 import re
 from pathlib import Path
 
-from gsfl_tune.cli._base import FAILED, FINISHED, Command, positive
+from gsfl_tune.cli._base import FAILED, FINISHED, Command, add_engine, positive
 from gsfl_tune.experiment.units import byte_count
 from gsfl_tune.serve import Limits, serve
 
@@ -30,6 +30,7 @@ class Serve(Command):
         parser.add_argument(
             "--device", default="auto", metavar="DEVICE", help="auto, cpu, cuda, cuda:1 (auto)"
         )
+        add_engine(parser)
         parser.add_argument(
             "--threads",
             type=positive,
@@ -90,6 +91,8 @@ class Serve(Command):
             max_batch=args.max_batch,
             max_wait=args.max_wait / 1000,
         )
+        from gsfl_tune.export.engine import Engine
+
         served = serve(
             args.bundle,
             host=args.host,
@@ -97,6 +100,7 @@ class Serve(Command):
             limits=limits,
             device=args.device,
             threads=args.threads,
+            engine=Engine.of(args.engine, args.precision),
         )
         return FINISHED if served else FAILED
 

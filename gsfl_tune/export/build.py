@@ -14,11 +14,17 @@ from gsfl_tune.bundles import files
 from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.bundles.reading import stored_network
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import exported_file, onnx_file
+from gsfl_tune.export import exported_file, onnx_file, openvino_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.options import Options, Precision
-from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
+from gsfl_tune.export.runtimes import (
+    ExportedRuntime,
+    OnnxRuntime,
+    OpenvinoRuntime,
+    Runtime,
+    TorchRuntime,
+)
 from gsfl_tune.models import Ensemble, Network
 
 PARITY = 1e-4
@@ -60,16 +66,23 @@ class Built:
 
     Attributes:
         path: The file.
-        program: The program of a ``.pt2`` file.
+        program: The program of a ``.pt2`` file, or the model of an OpenVINO IR.
+        weights: The file of the weights, if they are apart.
     """
 
     path: Path
     program: Any = None
+    weights: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """Returns the file and that of its weights, if they are apart."""
+        return [self.path] if self.weights is None else [self.path, self.weights]
 
     @property
     def bytes(self) -> int:
         """Returns the size on disk."""
-        return self.path.stat().st_size
+        return sum(file.stat().st_size for file in self.files)
 
 
 class Builder:
@@ -118,9 +131,14 @@ class Builder:
             path.write_bytes(files.tensor_bytes(dict(state)))
             return Built(path)
         inside = self.options.preprocess
-        module = Deployed(
-            network, self.images.preprocessing, inside=inside, half=precision == "fp16"
-        )
+        openvino = self.options.format == "openvino"
+        half = precision == "fp16" and not openvino
+        module = Deployed(network, self.images.preprocessing, inside=inside, half=half)
+        if openvino:
+            model = openvino_file.convert_module(module)
+            weights = openvino_file.write_model(model, path, half=precision == "fp16")
+            require_any_batch("openvino", openvino_file.plain_run(path), module)
+            return Built(path, model, weights)
         batches = self.images.calibration(self.options.calibration, inside=inside)
         if self.options.format == "onnx":
             if precision != "int8":
@@ -145,6 +163,8 @@ class Builder:
         preprocessing, inside = self.images.preprocessing, self.options.preprocess
         if self.options.format == "onnx":
             return OnnxRuntime(built.path, preprocessing, inside=inside)
+        if self.options.format == "openvino":
+            return OpenvinoRuntime(built.path, preprocessing, inside=inside)
         if self.options.format == "torch-export":
             return ExportedRuntime(
                 built.path, preprocessing, inside=inside, quantised=precision == "int8"
@@ -162,6 +182,9 @@ class Builder:
             onnx_file.write_metadata(built.path, entries)
         elif self.options.format == "torch-export":
             exported_file.write_program(built.program, built.path, entries)
+        elif self.options.format == "openvino":
+            half = self.options.precision == "fp16"
+            openvino_file.write_model(built.program, built.path, half=half, entries=entries)
 
 
 def compare(runtime: Runtime, network: Network | Ensemble, images: RunImages) -> Parity:

@@ -21,7 +21,13 @@ from gsfl_tune.data.image_file import PLAIN, Reading
 from gsfl_tune.export.card import model_card
 from gsfl_tune.export.hub import fetch, hub_place
 from gsfl_tune.export.predictor import Bundle
-from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, Runtime, TorchRuntime
+from gsfl_tune.export.runtimes import (
+    ExportedRuntime,
+    OnnxRuntime,
+    OpenvinoRuntime,
+    Runtime,
+    TorchRuntime,
+)
 from gsfl_tune.export.thresholds import described, scaled
 from gsfl_tune.run.results import Calibration
 from gsfl_tune.run.verdict import Model
@@ -228,16 +234,19 @@ def _runtime(
     device: torch.device,
 ) -> Runtime:
     export = description.get("export", {})
-    name = files.MODELS[export.get("format", "safetensors")]
-    file, digest = path / name, description["sha256"][name]
+    names = files.model_files(export.get("format", "safetensors"))
+    file = path / names[0]
     inside = bool(export.get("preprocess"))
-    if name == files.MODEL:
+    if names[0] == files.MODEL:
         network = read_network(path, description, architecture)
         return TorchRuntime(network.to(device), preprocessing)
-    files.read_checked(file, digest)
+    for name in names:
+        files.read_checked(path / name, description["sha256"][name])
     if export["format"] == "onnx":
         gpu = device.type == "cuda"
         return OnnxRuntime(file, preprocessing, inside=inside, gpu=gpu)
+    if export["format"] == "openvino":
+        return OpenvinoRuntime(file, preprocessing, inside=inside)
     quantised = export["precision"] == "int8"
     return ExportedRuntime(
         file,

@@ -278,11 +278,10 @@ def _write(
     info: dict[str, Any],
     rows: list[Measurement],
 ) -> None:
-    model = files.MODELS[info["format"]]
     content = {
         **description,
         "export": info,
-        "sha256": {model: files.sha256(built.path.read_bytes())},
+        "sha256": {path.name: files.sha256(path.read_bytes()) for path in built.files},
     }
     card = (source / files.CARD).read_text() if (source / files.CARD).is_file() else ""
 
@@ -297,7 +296,8 @@ def _write(
     section = export_section(info, rows, program)
 
     def fill(folder: Path) -> None:
-        shutil.copyfile(built.path, folder / model)
+        for path in built.files:
+            shutil.copyfile(path, folder / path.name)
         for name in (files.CLASSES, files.GROUPS, files.METRICS):
             shutil.copyfile(source / name, folder / name)
         (folder / files.CONFIG).write_bytes(files.json_bytes(content))

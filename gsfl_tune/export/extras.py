@@ -1,4 +1,4 @@
-"""Check for the packages of the extra ``export``, which only some exports need."""
+"""Check for the packages of extras, which only some exports and engines need."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from importlib.util import find_spec
 
 from gsfl_tune.experiment.errors import UserError
 
-# Module name to its name on PyPI.
+# Module name to its name on PyPI; all are in the extra ``export`` but those of `_EXTRAS`.
 _PACKAGES = {
     "onnx": "onnx",
     "onnxscript": "onnxscript",
     "onnxruntime": "onnxruntime",
+    "openvino": "openvino",
     "torchao": "torchao",
     "torch_pruning": "torch-pruning",
 }
+_EXTRAS = {"openvino": "cpu"}
 
 
 def require(what: str, *modules: str) -> None:
@@ -26,8 +28,8 @@ def require(what: str, *modules: str) -> None:
     Raises:
         UserError: With the command that installs them.
     """
-    missing = [_PACKAGES[module] for module in modules if find_spec(module) is None]
+    missing = [module for module in modules if find_spec(module) is None]
     if missing:
-        raise UserError(
-            f"{what} needs {' and '.join(missing)}: run  pip install 'gsfl-tune[export]'"
-        )
+        names = " and ".join(_PACKAGES[module] for module in missing)
+        extra = _EXTRAS.get(missing[0], "export")
+        raise UserError(f"{what} needs {names}: run  pip install 'gsfl-tune[{extra}]'")

@@ -39,8 +39,8 @@ class Prepare(nn.Module):
         whole = square_side(size)
         self.start = (whole - size) // 2
         self.size = size
-        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(preprocessing.mean).view(1, 3, 1))
+        self.register_buffer("std", torch.tensor(preprocessing.std).view(1, 3, 1))
         matrix = None
         if preprocessing.side != whole:
             matrix = resize_matrix(preprocessing.side, whole)[self.start : self.start + size]
@@ -55,7 +55,10 @@ class Prepare(nn.Module):
         else:
             values = values.float() / 255
             values = (self.resize @ values @ self.resize.T).clamp(0, 1)
-        return (values - self.mean) / self.std
+        # One axis for all pixels: OpenVINO's plugin of the CPU would join the arithmetic with the
+        # product in front, whose last axis it takes for the channels.
+        flat = (values.flatten(2) - self.mean) / self.std
+        return flat.unflatten(2, (self.size, self.size))
 
 
 def resize_matrix(side: int, new: int) -> Tensor:

@@ -47,7 +47,7 @@ def write_onnx(module: Deployed, path: Path) -> None:
         except Exception as error:  # the exporter raises many kinds
             raise UserError(
                 f"--format onnx: this network cannot be exported ({_reason(error)}); allowed: "
-                "safetensors, torch-export"
+                "safetensors, torch-export, openvino"
             ) from error
     # The exporter does not report when code fixes the batch size in the file.
     graph = program.model.graph

@@ -8,7 +8,7 @@ from typing import Literal, get_args
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.extras import require
 
-Format = Literal["safetensors", "onnx", "torch-export"]
+Format = Literal["safetensors", "onnx", "torch-export", "openvino"]
 Precision = Literal["fp32", "fp16", "int8"]
 
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -85,10 +85,15 @@ class Options:
                 "--precision: found int8 with --format safetensors, allowed fp32, fp16 (int8 "
                 "needs a format that holds operations: onnx, torch-export)"
             )
+        if self.format == "openvino" and self.precision == "int8":
+            problems.append(
+                "--precision: found int8 with --format openvino, allowed fp32, fp16 (int8: onnx, "
+                "torch-export)"
+            )
         if self.format == "safetensors" and self.preprocess:
             problems.append(
-                "--preprocess: found with --format safetensors, allowed with onnx, torch-export "
-                "(weights alone cannot hold it)"
+                "--preprocess: found with --format safetensors, allowed with onnx, torch-export, "
+                "openvino (weights alone cannot hold it)"
             )
         if self.prune and not 0.05 <= self.prune <= 0.9:
             problems.append(f"--prune: found {self.prune:g}, allowed 0.05 to 0.9")
@@ -133,6 +138,8 @@ class Options:
         """
         if self.format == "onnx":
             require("--format onnx", "onnx", "onnxscript", "onnxruntime")
+        elif self.format == "openvino":
+            require("--format openvino", "openvino")
         elif self.format == "torch-export" and self.precision == "int8":
             require("--format torch-export --precision int8", "torchao")
         if self.prune:

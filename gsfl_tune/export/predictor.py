@@ -62,7 +62,7 @@ class Bundle:
 
     Attributes:
         path: Its directory.
-        runtime: Runs the model: PyTorch, ONNX Runtime or a program of `torch.export`.
+        runtime: Runs the model: PyTorch, ONNX Runtime, OpenVINO or a program of `torch.export`.
         classes: Names, in the order of the outputs.
         groups: Group of every class; empty for a plain head.
         preprocessing: The preprocessing of an image.
@@ -255,13 +255,27 @@ class Bundle:
         least: float | None,
     ) -> Iterator[Prediction]:
         for names, squares in self.squares(images, batch_size=batch_size, on_error=on_error):
-            probabilities = self._logits(squares).double().softmax(dim=1)
-            best = probabilities.topk(min(top, len(self.classes)), dim=1)
-            for name, row, values in zip(
-                names, best.indices.tolist(), best.values.tolist(), strict=True
-            ):
-                below = None if least is None else values[0] < least
-                yield Prediction(name, [self.classes[index] for index in row], values, below)
+            yield from self.predict_squares(names, squares, top=top, least=least)
+
+    def predict_squares(
+        self, names: Sequence[str], squares: np.ndarray, *, top: int, least: float | None = None
+    ) -> list[Prediction]:
+        """Predicts images that were read already, in one batch.
+
+        Args:
+            names: B names.
+            squares: (B, side, side, 3) uint8, as `squares` yields them.
+            top: Classes per prediction; all if there are fewer.
+            least: Probability below which an image is ``unknown``.
+        """
+        probabilities = self.runtime.logits(squares).double().softmax(dim=1)
+        best = probabilities.topk(min(top, len(self.classes)), dim=1)
+        rows = zip(names, best.indices.tolist(), best.values.tolist(), strict=True)
+        found = []
+        for name, row, values in rows:
+            below = None if least is None else values[0] < least
+            found.append(Prediction(name, [self.classes[n] for n in row], values, below))
+        return found
 
     def threshold(self, asked: float | str, where: str = "threshold") -> float:
         """Returns the probability below which the answer is ``unknown``.
@@ -290,7 +304,7 @@ class Bundle:
         out = np.empty((len(images), len(self.classes)), dtype=np.float32)
         for start in range(0, len(images), batch_size):
             index = np.arange(start, min(start + batch_size, len(images)))
-            out[index] = self._logits(images.gather(index)).numpy()
+            out[index] = self.runtime.logits(images.gather(index)).numpy()
         return out
 
     def evaluate(
@@ -340,10 +354,6 @@ class Bundle:
                 could not be right.
         """
         return match_classes(self.classes, names, labels)
-
-    def _logits(self, squares: np.ndarray) -> torch.Tensor:
-        """Computes logits (B, C) on the CPU of squares (B, side, side, 3) uint8."""
-        return self.runtime.logits(squares)
 
     def squares(
         self,

@@ -16,7 +16,8 @@ from gsfl_tune.export.hub_metadata import card_metadata
 from gsfl_tune.run.layout import RunDirectory
 
 # What a bundle consists of: nothing else of its directory is published.
-_FILES = (*files.REQUIRED, files.CARD, *files.MODELS.values(), files.SHARED, files.NEIGHBOURS)
+_MODELS = [name for format in files.MODELS for name in files.model_files(format)]
+_FILES = (*files.REQUIRED, files.CARD, *_MODELS, files.SHARED, files.NEIGHBOURS)
 # What the hub itself puts into a repository.
 _OF_THE_HUB = {".gitattributes", files.CARD}
 _MAIN = "main"

@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import cast
 
+import torch
 from torch import device as Device
 
 from gsfl_tune.data import cache_directory
+from gsfl_tune.export.engine import Engine, examples, refuse_others
 from gsfl_tune.models import Backbone, Network
+from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import FrozenForward
+from gsfl_tune.models.openvino_forward import OpenvinoForward, openvino_forward
+from gsfl_tune.models.openvino_requests import EngineRefused
 from gsfl_tune.training.caches.engines import fast_forward
 
-# With fewer images a fast form is not made.
+# With fewer images a fast form is not made, unless it was asked for.
 _LEAST_IMAGES = 300
+
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -24,11 +33,13 @@ def quickened(
     images: int | None,
     device: Device,
     cache_dir: Path | None = None,
+    engine: Engine | None = None,
 ) -> Iterator[None]:
     """Runs backbones as frozen features are computed; answers differ only by rounding.
 
     Networks with recurrent attention in front of their model's own head stay as they are.
-    Afterwards the networks are as they were. On a GPU, and for few images, nothing changes.
+    Afterwards the networks are as they were. On a GPU nothing changes, and for few images only
+    what the engine asks for.
 
     Args:
         networks: Networks in evaluation mode; members of an ensemble may share a backbone.
@@ -36,8 +47,11 @@ def quickened(
         images: How many images will be seen; None if unknown.
         device: Device of the networks.
         cache_dir: Root of the node's caches.
+        engine: Who computes; default: whoever is faster.
     """
-    if device.type != "cpu" or images is None or images < _LEAST_IMAGES:
+    engine = engine or Engine()
+    few = images is None or images < _LEAST_IMAGES
+    if device.type != "cpu" or (few and engine.name != "openvino" and engine.precision == "fp32"):
         yield
         return
     # Regions are proposed from maps, which the fast form gives only where the pooling reads them.
@@ -47,22 +61,62 @@ def quickened(
         if network.recurrent is None or network.pooling.reads == "map"
     ]
     plain = [network.backbone for network in networks]
-    made = {
-        id(backbone): fast_forward(
+    size = (3, image_size, image_size)
+
+    def ours(backbone: Backbone) -> FrozenForward:
+        return frozen_forward(backbone, size, precision=engine.precision)
+
+    def made(backbone: Backbone) -> FrozenForward:
+        if engine.name == "torch" or (engine.name == "auto" and few):
+            return ours(backbone)
+        if engine.name == "openvino":
+            try:
+                return openvino_forward(backbone, size, precision=engine.precision)
+            except EngineRefused as error:
+                _log.warning("%s: OpenVINO is not used: %s", backbone.name, error)
+                return ours(backbone)
+        return fast_forward(
             backbone,
-            (3, image_size, image_size),
-            precision="fp32",
+            size,
+            precision=engine.precision,
             name=f"{backbone.name}, {backbone.reads}",
-            images=images,
+            images=images or 0,
             device=device,
             cache_dir=cache_dir or cache_directory(),
         )
-        for backbone in {id(each): each for each in plain}.values()
-    }
+
+    forms = {id(each): made(each) for each in {id(each): each for each in plain}.values()}
     try:
         for network in networks:
-            network.backbone = cast(Backbone, made[id(network.backbone)])
+            form = forms[id(network.backbone)]
+            if isinstance(form, OpenvinoForward):
+                form = _agreeing(network, form, image_size, engine) or ours(network.backbone)
+            network.backbone = cast(Backbone, form)
         yield
     finally:
         for network, backbone in zip(networks, plain, strict=True):
             network.backbone = backbone
+
+
+def _agreeing(
+    network: Network, form: OpenvinoForward, image_size: int, engine: Engine
+) -> OpenvinoForward | None:
+    """Compares a network's probabilities with those over another form of its backbone, once.
+
+    Returns:
+        The form; None if they differ.
+    """
+    pixels = torch.from_numpy(examples(image_size)).permute(0, 3, 1, 2).float() / 255
+    plain = network.backbone
+    with torch.inference_mode():
+        images = (2 * pixels - 1).contiguous(memory_format=torch.channels_last)
+        expected = network.infer(images)
+        try:
+            network.backbone = cast(Backbone, form)
+            refuse_others(network.infer(images), expected, engine.precision)
+        except EngineRefused as error:
+            _log.warning("%s: OpenVINO is not used: %s", plain.name, error)
+            return None
+        finally:
+            network.backbone = plain
+    return form

@@ -62,22 +62,39 @@ classes, preprocessing = about["classes"], about["preprocessing"]
 """
 
 
+_OPENVINO = """\
+import json
+import numpy as np
+import openvino
+from PIL import Image, ImageOps
+
+model = openvino.Core().read_model("model.xml")
+about = {k: model.get_rt_info(["gsfl_tune", k]).value for k in ("classes", "preprocessing")}
+classes, preprocessing = json.loads(about["classes"]), json.loads(about["preprocessing"])
+session = openvino.compile_model(model, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+"""
+
+_HEADS = {"onnx": _ONNX, "torch-export": _PROGRAM, "openvino": _OPENVINO}
+
+
 def reader(format: str, *, preprocess: bool, fit: str = "crop", quantised: bool = False) -> str:
     """Returns a program that prints the class of ``image.jpg``.
 
     Args:
-        format: ``onnx`` or ``torch-export``.
+        format: ``onnx``, ``torch-export`` or ``openvino``.
         preprocess: Whether the file does the preprocessing itself.
         fit: How an image becomes a square.
         quantised: Whether a ``.pt2`` file holds int8 operations.
     """
-    head = _ONNX if format == "onnx" else _PROGRAM
-    if format != "onnx" and quantised:
+    head = _HEADS[format]
+    if format == "torch-export" and quantised:
         head = head.replace("import torch\n", "import torch\nimport torchao.quantization.pt2e\n")
     lines = head + _SQUARE + _FITS[fit]
     lines += "images = square[None].copy()\n" if preprocess else _NORMALISED
     if format == "onnx":
         lines += 'outputs = session.run(None, {"images": images})[0][0]\n'
+    elif format == "openvino":
+        lines += "outputs = session(images)[0][0]\n"
     else:
         lines += "outputs = model(torch.from_numpy(images))[0].detach().numpy()\n"
     if not preprocess:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import copy
-import warnings
 from collections.abc import Sequence
-from importlib.util import find_spec
 from threading import Lock
 from typing import Any, Self
 
@@ -14,28 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gsfl_tune.models.frozen_forward import TOLERANCE, Precision
-
-# Images of one request: what a layer of a few images writes stays in the second-level cache.
-# Measured for Lite0, ResNet-50, ConvNeXt-T and ViT-S at 224 px, one stream a core.
-REQUEST: dict[Precision, int] = {"fp32": 4, "bf16": 8}
-
-_HINTS: dict[Precision, str] = {"fp32": "f32", "bf16": "bf16"}
-
-
-class EngineRefused(Exception):
-    """Signals that OpenVINO cannot run a module, or gives other numbers; says why."""
-
-
-def is_installed() -> bool:
-    """Returns whether OpenVINO can be imported."""
-    return find_spec("openvino") is not None
+from gsfl_tune.models.openvino_model import openvino_model
+from gsfl_tune.models.openvino_requests import EngineRefused, Requests, is_installed
 
 
 class OpenvinoForward(nn.Module):
     """Runs a frozen module with OpenVINO, one stream a core; made by `openvino_forward`.
-
-    A batch is divided into small requests, which the streams take one after the other. So no core
-    waits for others after a layer. The last request is filled up, so that all have one shape.
 
     Args:
         module: The module, on the CPU in float32 and evaluation mode; it is kept for images of
@@ -49,8 +31,7 @@ class OpenvinoForward(nn.Module):
         self._module = (module,)
         self._precision = precision
         self._models: dict[tuple[int, ...], Any] = {}
-        self._queues: dict[tuple[int, ...], Any] = {}
-        # One batch at a time uses every stream.
+        self._requests: dict[tuple[int, ...], Requests] = {}
         self._lock = Lock()
 
     def forward(self, images: Tensor) -> Tensor:
@@ -63,54 +44,27 @@ class OpenvinoForward(nn.Module):
             EngineRefused: If OpenVINO cannot read the module for this size.
         """
         values = np.ascontiguousarray(images.detach().float().numpy())
-        size = min(REQUEST[self._precision], max(1, len(values)))
-        with self._lock:
-            queue = self._queue(tuple(values.shape[1:]), size)
-            return torch.from_numpy(_run(queue, values, size))
+        return torch.from_numpy(self._of(tuple(values.shape[1:]))(values))
 
     def train(self, mode: bool = True) -> Self:
         """Stays in evaluation mode, whatever `mode` says."""
         return super().train(False)
 
-    def _queue(self, shape: tuple[int, ...], size: int) -> Any:
-        import openvino
-
+    def _of(self, shape: tuple[int, ...]) -> Requests:
         threads = torch.get_num_threads()
-        key = (*shape, size, threads)
-        if key not in self._queues:
-            model = self._model(shape).clone()
-            model.reshape([size, *shape])
-            settings = {
-                "INFERENCE_PRECISION_HINT": _HINTS[self._precision],
-                "NUM_STREAMS": str(threads),
-                "INFERENCE_NUM_THREADS": threads,
-                # Several processes of a node would be pinned to the same cores.
-                "ENABLE_CPU_PINNING": False,
-            }
-            try:
-                compiled = openvino.Core().compile_model(model, "CPU", settings)
-                queue = openvino.AsyncInferQueue(compiled, threads)
-            except Exception as error:  # it has its own classes, and RuntimeError
-                raise EngineRefused(_reason(error)) from error
-            # Those of another number of threads hold threads and memory.
-            self._queues = {k: v for k, v in self._queues.items() if k[-1] == threads}
-            self._queues[key] = queue
-        return self._queues[key]
+        key = (*shape, threads)
+        with self._lock:
+            if key not in self._requests:
+                made = Requests(self._model(shape), self._precision, threads)
+                # Those of another number of threads hold threads and memory.
+                self._requests = {k: v for k, v in self._requests.items() if k[-1] == threads}
+                self._requests[key] = made
+            return self._requests[key]
 
     def _model(self, shape: tuple[int, ...]) -> Any:
         """Converts the module for inputs of a shape; what follows from the size is fixed then."""
-        import openvino
-
         if shape not in self._models:
-            example = torch.zeros((2, *shape))
-            try:
-                with warnings.catch_warnings(), torch.no_grad():
-                    warnings.simplefilter("ignore")
-                    self._models[shape] = openvino.convert_model(
-                        self._module[0], example_input=example, input=[-1, *shape]
-                    )
-            except Exception as error:  # the tracer and every operation have their own classes
-                raise EngineRefused(_reason(error)) from error
+            self._models[shape] = openvino_model(self._module[0], torch.zeros((2, *shape)))
         return self._models[shape]
 
 
@@ -148,27 +102,3 @@ def openvino_forward(
             f"{TOLERANCE[precision]:.0e}"
         )
     return forward
-
-
-def _run(queue: Any, values: np.ndarray, size: int) -> np.ndarray:
-    """Runs a batch in requests of `size` images; returns the outputs in order."""
-    count = len(values)
-    found: dict[int, np.ndarray] = {}
-
-    def keep(request: Any, start: int) -> None:
-        found[start] = request.get_output_tensor(0).data[: count - start].copy()
-
-    queue.set_callback(keep)
-    for start in range(0, count, size):
-        part = values[start : start + size]
-        if len(part) < size:
-            part = np.concatenate([part, np.repeat(part[-1:], size - len(part), axis=0)])
-        queue.start_async({0: part}, start)
-    queue.wait_all()
-    return np.concatenate([found[start] for start in range(0, count, size)])
-
-
-def _reason(error: BaseException) -> str:
-    """Returns the last line of a message: its first ones say where in the source it was raised."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[-1] if lines else type(error).__name__)[:200]

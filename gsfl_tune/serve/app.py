@@ -8,6 +8,7 @@ import time
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
 from importlib.metadata import version
 from typing import Any
@@ -22,6 +23,7 @@ from starlette.routing import Route
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle, Prediction
+from gsfl_tune.export.engine import Engine, engine_runtime, named
 from gsfl_tune.serve.admission import Admission, Ticket
 from gsfl_tune.serve.batcher import Batcher
 from gsfl_tune.serve.body import Body, Part
@@ -47,15 +49,30 @@ class Service:
         bundle: The bundle to serve.
         limits: Limits of the server.
         threads: Number of threads for each task.
+        engine: Who answers.
+
+    Attributes:
+        bundle: The bundle that answers. Where OpenVINO does, it holds no PyTorch network.
+        engine: Name of who answers.
     """
 
-    def __init__(self, bundle: Bundle, limits: Limits, threads: Threads) -> None:
-        self.bundle = bundle
+    def __init__(
+        self, bundle: Bundle, limits: Limits, threads: Threads, engine: Engine | None = None
+    ) -> None:
+        engine = engine or Engine()
         self.limits = limits
         self.admission = Admission(limits.queue, limits.memory)
         self.metrics = Metrics(_ROUTES, lambda: self.admission.taken)
         self.explainer = Explainer(bundle, limits.max_pixels)
+        runtime = engine_runtime(bundle, engine, threads.model * threads.batches)
+        if runtime is not None:
+            bundle = replace(bundle, runtime=runtime)
+            self.explainer.release(bundle)
+        self.bundle = bundle
         self.model = Model(bundle, self.metrics.batch)
+        if runtime is None:
+            self.model.quicken(engine.precision)
+        self.engine = named(bundle.runtime, engine)
         self._threads = threads
         self._decoders = ThreadPoolExecutor(threads.decode, thread_name_prefix="decode")
         # Maps and neighbours are for people: one at a time, beside the predictions.
@@ -280,6 +297,7 @@ def _description(service: Service) -> dict[str, Any]:
         "gsfl_tune": version("gsfl-tune"),
         "classes": bundle.classes,
         "image_size": bundle.preprocessing.image_size,
+        "engine": service.engine,
         "test": winner.get("test"),
         "calibration": bundle.calibration or None,
         "threshold": _own_threshold(bundle),

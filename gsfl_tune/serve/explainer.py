@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import base64
 import io
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
 
+from gsfl_tune.bundles.architecture import Architecture
+from gsfl_tune.bundles.reading import read_description, read_network
 from gsfl_tune.evidence.blend import COLOURS, blend
 from gsfl_tune.evidence.gradcam import NoMaps, activation_maps, class_score, enlarged
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.export import Bundle, BundleError
+from gsfl_tune.export.runtimes import TorchRuntime
 from gsfl_tune.export.seen import network_input, seen_part
 from gsfl_tune.models import Network
 from gsfl_tune.serve.images import FORMATS, check_image, damaged, decode
@@ -26,6 +30,7 @@ class Explainer:
     """Draws maps and finds near training images, one image per call.
 
     Made before `Model.quicken`: maps need the layers that the fast form of a backbone has fused.
+    Where another engine answers, the network is not kept, see `release`.
 
     Args:
         bundle: The bundle.
@@ -38,6 +43,7 @@ class Explainer:
 
     def __init__(self, bundle: Bundle, max_pixels: int) -> None:
         self._bundle = bundle
+        self._plain: Bundle | None = bundle
         self._max_pixels = max_pixels
         self._network: Network | None = None
         self.no_maps: str | None = None
@@ -59,6 +65,25 @@ class Explainer:
         else:
             self.no_neighbours = "the bundle was exported without --with-neighbours"
 
+    def release(self, bundle: Bundle) -> None:
+        """Lets go of PyTorch's network; the first map, or neighbours, read it again.
+
+        Args:
+            bundle: The same bundle with another runtime, which answers from now on.
+        """
+        self._bundle = bundle
+        self._plain = self._network = None
+        # The weights of later are those of now, or reading them is refused.
+        self._description = read_description(bundle.path)
+
+    def _with_network(self) -> Bundle:
+        if self._plain is None:
+            architecture = Architecture.from_json(self._description["architecture"])
+            network = read_network(self._bundle.path, self._description, architecture)
+            runtime = TorchRuntime(network, self._bundle.preprocessing)
+            self._plain = replace(self._bundle, runtime=runtime)
+        return self._plain
+
     def explain(self, data: bytes, name: str | None) -> dict[str, Any]:
         """Draws the evidence for a class over an image.
 
@@ -74,7 +99,7 @@ class Explainer:
             Problem: If there are no maps or no such class, or the image cannot be read.
         """
         bundle = self._bundle
-        if self._network is None:
+        if self.no_maps is not None:
             raise Problem(404, "no_maps", f"there are no maps: {self.no_maps}")
         if name is not None and name not in bundle.classes:
             raise Problem(400, "bad_parameter", f"class is {name[:80]!r}, which is not a class")
@@ -110,7 +135,7 @@ class Explainer:
             reason = f"there are no training images: {self.no_neighbours}"
             raise Problem(404, "no_neighbours", reason)
         square = decode(data, self._bundle.preprocessing, self._max_pixels)
-        (found,) = self._bundle.neighbours([square], count=count)
+        (found,) = self._with_network().neighbours([square], count=count)
         return {
             "neighbours": [
                 {
@@ -124,7 +149,8 @@ class Explainer:
         }
 
     def _heat(self, square: np.ndarray, label: int) -> torch.Tensor:
-        assert self._network is not None
+        if self._network is None:
+            self._network = self._with_network().network
         images = network_input(square, self._bundle.preprocessing, self._bundle.device)
         score = class_score(torch.tensor([label], device=images.device))
         return activation_maps(self._network, images, [score])[0]

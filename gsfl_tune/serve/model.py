@@ -12,6 +12,7 @@ import torch
 
 from gsfl_tune.export import Bundle, Prediction
 from gsfl_tune.models.frozen import frozen_forward
+from gsfl_tune.models.frozen_forward import Precision
 
 # With more threads, another concurrent batch gains more than another thread.
 _MOST_THREADS = 4
@@ -70,8 +71,8 @@ class Model:
         self._on_batch = on_batch
         self.trouble: str | None = None
 
-    def quicken(self) -> None:
-        """Uses the fast form of the backbone on a CPU; results differ only by rounding.
+    def quicken(self, precision: Precision = "fp32") -> None:
+        """Uses the fast form of the backbone on a CPU; in fp32 results differ only by rounding.
 
         Other formats than PyTorch's are already optimised.
         """
@@ -82,7 +83,7 @@ class Model:
         for network in self.bundle.networks:
             backbone = network.backbone
             if id(backbone) not in made:
-                made[id(backbone)] = frozen_forward(backbone, (3, size, size))
+                made[id(backbone)] = frozen_forward(backbone, (3, size, size), precision=precision)
             network.backbone = made[id(backbone)]
 
     def answer(self, questions: Sequence[Question]) -> list[Prediction]:
@@ -94,9 +95,8 @@ class Model:
         started = time.perf_counter()
         top = max(question.top for question in questions)
         try:
-            predictions = self.bundle.predict(
-                [question.square for question in questions], top=top, batch_size=len(questions)
-            )
+            squares = np.stack([question.square for question in questions])
+            predictions = self.bundle.predict_squares([""] * len(questions), squares, top=top)
         except Exception as error:
             self.trouble = f"{type(error).__name__}: {error}"
             raise
@@ -112,4 +112,4 @@ class Model:
         side = self.bundle.preprocessing.side
         square = np.zeros((side, side, 3), dtype=np.uint8)
         for size in (1, batch):
-            self.bundle.predict([square] * size, batch_size=size)
+            self.bundle.predict_squares([""] * size, np.stack([square] * size), top=1)

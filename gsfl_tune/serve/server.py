@@ -9,11 +9,14 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.hosts import is_loopback
 from gsfl_tune.serve.limits import Limits
+
+if TYPE_CHECKING:
+    from gsfl_tune.export.engine import Engine
 
 _BACKLOG = 1024
 
@@ -26,6 +29,7 @@ def serve(
     limits: Limits | None = None,
     device: str = "auto",
     threads: int | None = None,
+    engine: Engine | None = None,
     announce: Callable[[str], None] = lambda text: print(text, flush=True),
 ) -> bool:
     """Serves a bundle until SIGTERM or SIGINT; requests in progress are answered first.
@@ -39,14 +43,15 @@ def serve(
         limits: Limits of the server.
         device: ``auto`` or a torch device.
         threads: CPU threads of a forward pass; default: see `Threads`.
+        engine: Who answers on a CPU; default: OpenVINO where it is installed.
         announce: Receives the address, and at the end the number of answers.
 
     Returns:
         Whether it started to serve.
 
     Raises:
-        UserError: If the extra is missing, the bundle cannot be loaded, or it cannot listen on the
-            port.
+        UserError: If the extra is missing, the bundle cannot be loaded or not be run by the engine,
+            or it cannot listen on the port.
     """
     uvicorn = _uvicorn()
     import torch
@@ -55,6 +60,7 @@ def serve(
     from gsfl_tune.cores import usable_cores
     from gsfl_tune.export import load_bundle
     from gsfl_tune.serve.app import Service, create_app
+    from gsfl_tune.serve.memory import give_back
     from gsfl_tune.serve.model import Threads
 
     limits = limits or Limits()
@@ -66,20 +72,26 @@ def serve(
         # ONNX Runtime creates its pool while it loads, with the size of torch's pool at that time.
         # A bundle may run on the CPU even if there is a GPU.
         torch.set_num_threads(Threads.of(torch.device("cpu"), usable_cores(), threads).model)
+        if engine is not None and device == "auto":
+            device = engine.device
         bundle = load_bundle(path, device)
+        if engine is not None:
+            engine.check(bundle)
         shared = Threads.of(bundle.device, usable_cores(), threads)
         torch.set_num_threads(shared.model)
         # Images between our limit and Pillow's are answered, so Pillow's warning is not needed.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        service = Service(bundle, limits, shared)
-        service.model.quicken()
+        service = Service(bundle, limits, shared, engine)
+        # The network that was loaded may be needed no more.
+        bundle = service.bundle
         service.model.warm_up(limits.max_batch)
+        give_back()
         where = url(listener)
 
         def ready() -> None:
             announce(
                 f"{bundle.config.get('name', bundle.path)} ({len(bundle.classes)} classes, "
-                f"{bundle.device}) on {where}\n"
+                f"{bundle.device}, {service.engine}) on {where}\n"
                 f"  curl --data-binary @IMAGE {where}/predict\n"
                 "Ctrl-C or SIGTERM stops it."
             )

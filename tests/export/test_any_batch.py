@@ -9,9 +9,9 @@ import torch
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.preprocessing import Preprocessing
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import exported_file, onnx_file
+from gsfl_tune.export import exported_file, onnx_file, openvino_file
 from gsfl_tune.export.graph import Deployed, require_any_batch
-from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime
+from gsfl_tune.export.runtimes import ExportedRuntime, OnnxRuntime, OpenvinoRuntime
 from gsfl_tune.models import Network, PlainHead, create_backbone, create_pooling
 from gsfl_tune.models.pooling import AveragePooling
 
@@ -48,6 +48,9 @@ def write(name, module, path):
     if name == "onnx":
         onnx_file.write_onnx(module, path)
         return OnnxRuntime(path, PREPROCESSING, inside=False)
+    if name == "openvino":
+        openvino_file.write_model(openvino_file.convert_module(module), path, half=False)
+        return OpenvinoRuntime(path, PREPROCESSING, inside=False)
     program = exported_file.capture(module, module.example())
     exported_file.write_program(program, path, {})
     return ExportedRuntime(path, PREPROCESSING, inside=False)
@@ -58,8 +61,10 @@ def write(name, module, path):
     [
         ("onnx", "test_resnet"),
         ("torch-export", "test_resnet"),
+        ("openvino", "test_resnet"),
         ("onnx", "test_resnet+test_vit"),
         pytest.param("torch-export", "test_resnet+test_vit", marks=pytest.mark.slow),
+        pytest.param("openvino", "test_resnet+test_vit", marks=pytest.mark.slow),
     ],
 )
 def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp_path):
@@ -76,7 +81,9 @@ def test_compact_bilinear_pooling_is_exported_for_every_batch(name, streams, tmp
             torch.testing.assert_close(runtime.run(images), expected, atol=1e-4, rtol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["onnx", pytest.param("torch-export", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "name", ["onnx", pytest.param("torch-export", marks=pytest.mark.slow), "openvino"]
+)
 def test_restitution_is_written_with_what_it_learned(name, tmp_path):
     module = deployed(AveragePooling)
     images = torch.randn(3, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -107,7 +114,7 @@ def test_attention_pooling_is_written_with_what_it_learned(tmp_path):
     assert (module(images) - mean).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", ["onnx", "torch-export"])
+@pytest.mark.parametrize("name", ["onnx", "torch-export", "openvino"])
 def test_a_network_that_fixes_the_batch_is_refused(name, tmp_path):
     with pytest.raises(UserError, match=f"--format {name}: .*batch.*allowed"):
         write(name, deployed(CountingPooling), tmp_path / "model")

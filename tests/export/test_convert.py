@@ -55,7 +55,7 @@ def probabilities(bundle, squares):
 
 def weight_bytes(path):
     """Bytes of the weights alone: of so small a network the graph takes as much."""
-    (model,) = path.glob("model.*")
+    model = next(file for file in sorted(path.glob("model.*")) if file.suffix != ".bin")
     if model.suffix == ".pt2":
         with zipfile.ZipFile(model) as archive:
             return sum(
@@ -63,6 +63,8 @@ def weight_bytes(path):
                 for entry in archive.infolist()
                 if "/data/weights/" in entry.filename or "/data/constants/" in entry.filename
             )
+    if model.suffix == ".xml":
+        return model.with_suffix(".bin").stat().st_size
     if model.suffix == ".onnx":
         graph = onnx.load(model).graph
         return sum(onnx.numpy_helper.to_array(tensor).nbytes for tensor in graph.initializer)
@@ -94,6 +96,8 @@ SLOW = pytest.mark.slow
         pytest.param("onnx", False, marks=SLOW),
         pytest.param("torch-export", True, marks=SLOW),
         ("torch-export", False),
+        ("openvino", True),
+        pytest.param("openvino", False, marks=SLOW),
     ],
 )
 def test_fp32_is_what_pytorch_computes(exports, trained_run, squares, format, preprocess):
@@ -137,6 +141,8 @@ def test_an_onnx_file_says_what_is_needed_to_use_it(exports, trained_run, square
         pytest.param({"format": "onnx", "preprocess": False}, marks=SLOW),
         pytest.param({"format": "torch-export", "preprocess": True}, marks=SLOW),
         {"format": "torch-export", "preprocess": False},
+        {"format": "openvino", "preprocess": True},
+        pytest.param({"format": "openvino", "preprocess": False}, marks=SLOW),
     ],
     ids=lambda options: " ".join(map(str, options.values())),
 )
@@ -173,7 +179,8 @@ def _compare(path, program, image, exact):
 
 
 @pytest.mark.parametrize(
-    "format", ["safetensors", *(pytest.param(f, marks=SLOW) for f in ("onnx", "torch-export"))]
+    "format",
+    ["safetensors", *(pytest.param(f, marks=SLOW) for f in ("onnx", "torch-export", "openvino"))],
 )
 def test_fp16_takes_half_the_space(exports, trained_run, squares, format):
     path = exports(format=format, precision="fp16")
@@ -198,6 +205,30 @@ def test_int8_is_smaller_and_says_nearly_the_same(exports, trained_run, squares,
     assert info["refined"] == {}
 
 
+def test_an_ir_says_what_is_needed_to_use_it(exports, trained_run, squares):
+    openvino = pytest.importorskip("openvino")
+    path = exports(format="openvino", preprocess=True)
+    model = openvino.Core().read_model(path / "model.xml")
+    taken, given = model.input(0), model.output(0)
+    assert (taken.any_name, given.any_name) == ("images", "probabilities")
+    assert taken.element_type == openvino.Type.u8
+    assert taken.partial_shape[0].is_dynamic
+    assert [side.get_length() for side in list(taken.partial_shape)[1:]] == [40, 40, 3]
+    about = {
+        key: json.loads(model.get_rt_info(["gsfl_tune", key]).value)
+        for key in ("classes", "groups", "preprocessing", "export", "calibration")
+    }
+    bundle = load_bundle(trained_run.best, "cpu")
+    assert about["classes"] == bundle.classes
+    assert about["groups"] == bundle.groups
+    assert about["preprocessing"]["side"] == 40
+    assert about["export"]["parity"]["probabilities"] <= 1e-4
+    assert about["calibration"] == bundle.calibration
+    # Another program gives it batches of any size.
+    found = openvino.compile_model(model, "CPU")(squares[:7])[0]
+    np.testing.assert_allclose(found, probabilities(bundle, squares[:7]), atol=0.02)
+
+
 def test_what_the_run_was_searched_with_comes_along(exports, trained_run):
     path = exports(format="onnx", preprocess=True)
     for name in ("classes.json", "groups.json", "metrics.json"):
@@ -209,9 +240,14 @@ def test_what_the_run_was_searched_with_comes_along(exports, trained_run):
 
 
 def test_a_changed_file_is_noticed(exports, tmp_path):
-    for format, name in (("onnx", "model.onnx"), ("torch-export", "model.pt2")):
-        made = exports(format=format, preprocess=format == "onnx")
-        path = shutil.copytree(made, tmp_path / format)
+    for format, name in (
+        ("onnx", "model.onnx"),
+        ("torch-export", "model.pt2"),
+        ("openvino", "model.xml"),
+        ("openvino", "model.bin"),
+    ):
+        made = exports(format=format, preprocess=format != "torch-export")
+        path = shutil.copytree(made, tmp_path / name)
         content = bytearray((path / name).read_bytes())
         content[len(content) // 2] ^= 1
         (path / name).write_bytes(content)
@@ -232,6 +268,21 @@ def test_a_program_computes_where_it_is_told_to(exports, preprocess):
         images = torch.zeros(5, 3, 32, 32, device=meta)
     outputs = runtime.run(images)
     assert (outputs.shape, outputs.device) == ((5, len(bundle.classes)), meta)
+
+
+def test_an_incomplete_or_unreadable_ir_is_told(exports, tmp_path):
+    made = exports(format="openvino", preprocess=True)
+    path = shutil.copytree(made, tmp_path / "no weights")
+    (path / "model.bin").unlink()
+    with pytest.raises(BundleError, match=r"not a complete bundle, missing model\.bin"):
+        load_bundle(path)
+    path = shutil.copytree(made, tmp_path / "no graph")
+    (path / "model.xml").write_text("<net")
+    config = json.loads((path / "config.json").read_text())
+    config["sha256"]["model.xml"] = sha256(b"<net")
+    (path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(BundleError, match=r"model\.xml: OpenVINO cannot read it"):
+        load_bundle(path)
 
 
 def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):
@@ -255,8 +306,9 @@ def test_a_program_with_a_pickle_in_it_is_not_loaded(exports, tmp_path):
     ("options", "complaint"),
     [
         ({"precision": "int8"}, "int8 with --format safetensors, allowed fp32, fp16"),
-        ({"preprocess": True}, "allowed with onnx, torch-export"),
-        ({"format": "tflite"}, "allowed safetensors, onnx, torch-export"),
+        ({"preprocess": True}, "allowed with onnx, torch-export, openvino"),
+        ({"format": "tflite"}, "allowed safetensors, onnx, torch-export, openvino"),
+        ({"format": "openvino", "precision": "int8"}, "int8 with --format openvino, allowed fp32"),
         ({"format": "onnx", "precision": "int4"}, "allowed fp32, fp16, int8"),
         ({"prune": 1.5}, "--prune: found 1.5, allowed 0.05 to 0.9"),
         ({"format": "onnx", "threads": 0}, "--threads: found 0, allowed at least 1"),
@@ -284,6 +336,14 @@ def test_a_missing_extra_is_one_line_with_the_command(trained_run, tmp_path, mon
         "--format onnx needs onnx and onnxscript and onnxruntime: run  "
         "pip install 'gsfl-tune[export]'"
     ]
+
+
+def test_openvino_is_in_an_extra_of_its_own(trained_run, tmp_path, monkeypatch):
+    monkeypatch.setattr(extras_module, "find_spec", lambda name: None)
+    with pytest.raises(UserError) as caught:
+        export_run(trained_run.path, tmp_path / "out", options=Options(format="openvino"))
+    said = "--format openvino needs openvino: run  pip install 'gsfl-tune[cpu]'"
+    assert str(caught.value) == said
 
 
 def test_images_that_are_gone_are_told(trained_run, tmp_path, cache_dir):

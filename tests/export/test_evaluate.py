@@ -34,7 +34,7 @@ def test_classes_are_matched_by_name_and_missing_ones_are_fine(bundle_path, fold
     files = sorted(folder.rglob("*.*"))
     labels = [CLASSES.index(path.parent.name) for path in files]
     with torch.inference_mode():
-        logits = bundle._logits(np.stack([load_square(path, SIDE)[0] for path in files]))
+        logits = bundle.runtime.logits(np.stack([load_square(path, SIDE)[0] for path in files]))
     found = bundle.evaluate(data.images, data.classes, batch_size=3)
     for name, value in classification_metrics(logits, labels).items():
         assert found[name] == pytest.approx(value, abs=1e-6)

@@ -83,6 +83,7 @@ def _ask(program: str, folder: Path) -> tuple[str, float]:
     [
         ("onnx", "fp16", "squash", False),
         pytest.param("onnx", "int8", "pad", True, marks=SLOW),
+        pytest.param("openvino", "fp16", "pad", False, marks=SLOW),
         pytest.param("onnx", "int8", "crop", False, marks=SLOW),
         pytest.param("torch-export", "fp16", "pad", True, marks=SLOW),
         pytest.param("torch-export", "int8", "squash", False, marks=SLOW),
