@@ -17,8 +17,12 @@ _BETWEEN_TRIES = 0.05
 
 
 @contextmanager
-def run_lock(run: RunDirectory) -> Iterator[None]:
+def run_lock(run: RunDirectory, what: str = "search") -> Iterator[None]:
     """Locks a run directory against a second driver; the lock ends with the process.
+
+    Args:
+        run: The directory.
+        what: What the driver does, for the error.
 
     Raises:
         UserError: When another process holds the lock.
@@ -31,7 +35,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         except OSError as error:
             owner = _owner(handle)
             raise UserError(
-                f"{run.path}: another search is using this run directory"
+                f"{run.path}: another {what} is using this run directory"
                 + (f" (process {owner})" if owner else "")
             ) from error
         os.ftruncate(handle, 0)

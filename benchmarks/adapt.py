@@ -1,0 +1,213 @@
+"""Adaptation without labels to images of another domain: accuracy before and after.
+
+A network is trained on photographs (clothing) or rendered text (typefaces), few images of each
+class at 96 px. Then images that it has not seen are changed: blurred, darkened, made grey or noisy.
+`gsfl-tune adapt` sees one half of them without labels, the other half judges it. Each seed has its
+own training and adaptation. The column "norms" is what statistics of batch norms alone would give,
+found anew on the same images (all blocks, no other weight changes): the usual cheap way.
+
+    python benchmarks/adapt.py        # ten minutes on two cores
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from _photos import write_folder
+from _report import publish, table
+from glue_space import real_data
+from PIL import Image, ImageFilter
+
+from gsfl_tune.adaptation import adapt
+from gsfl_tune.data import center_crop, prepare
+from gsfl_tune.data.labelled_images import open_for_evaluation
+from gsfl_tune.evidence.interval import difference
+from gsfl_tune.experiment.config import Config
+from gsfl_tune.export import Bundle, bundle_from_network, load_bundle
+from gsfl_tune.training import Training, Workspace
+from gsfl_tune.training.batch_norm import fresh_statistics
+
+SIZE, SIDE = 96, 110
+TARGET = 2.0  # points that every shift should gain
+Change = Callable[[Image.Image, np.random.Generator], Image.Image]
+
+
+def levels(change: Callable[[np.ndarray, np.random.Generator], np.ndarray]) -> Change:
+    def changed(image: Image.Image, random: np.random.Generator) -> Image.Image:
+        values = change(np.asarray(image, np.float32), random)
+        return Image.fromarray(values.clip(0, 255).astype(np.uint8))
+
+    return changed
+
+
+SHIFTS: dict[str, Change] = {
+    "nothing": lambda image, random: image,
+    "blur, radius 2": lambda image, random: image.filter(ImageFilter.GaussianBlur(2)),
+    "a quarter as bright": levels(lambda x, random: 0.25 * x),
+    "grey, half the contrast": lambda image, random: levels(lambda x, _: 64 + 0.5 * x)(
+        image.convert("L").convert("RGB"), random
+    ),
+    "noise, deviation 40": levels(lambda x, random: x + random.normal(0, 40, x.shape)),
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--quick", action="store_true", help="a smoke run that writes nothing")
+    parser.add_argument("--seeds", type=int, default=3)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    sets = ["typefaces"]
+    if real_data() is not None and not args.quick:
+        sets.insert(0, "clothing")
+    parts = []
+    for name in sets:
+        seeds = range(1 if args.quick else args.seeds)
+        with tempfile.TemporaryDirectory() as folder:
+            rows = measure(name, list(seeds), Path(folder), args.quick)
+        header = ["shift", "before", "norms", "after", "gain, points", "95 %", "verdict"]
+        parts.append(f"## {name}\n\n{table(header, rows)}")
+    note = (
+        "Accuracy on held-out images of the same shift, mean over the seeds. Gain: after minus "
+        f"before, interval over seeds and images. Target: {TARGET:g} points wherever there is a "
+        "shift, and no loss without one. Norms: only batch norms' statistics are found anew."
+    )
+    publish("adapt", "Adaptation without labels", "\n\n".join([note, *parts]), save=not args.quick)
+
+
+def measure(name: str, seeds: list[int], home: Path, quick: bool) -> list[list[str]]:
+    """Returns a row of the table for every shift."""
+    shifts = list(SHIFTS) if not quick else list(SHIFTS)[2:3]
+    halves = write_shifted(name, home, shifts, quick)
+    right: dict[str, dict[str, list[np.ndarray]]] = {
+        shift: {"before": [], "norms": [], "after": []} for shift in shifts
+    }
+    for seed in seeds:
+        source = train(name, home / f"source {seed}", seed, quick)
+        for shift in shifts:
+            seen, judge = halves[shift]
+            out = home / f"{shift} {seed}"
+            adapt(
+                source, seen, out, seed=seed, blocks="all", device="cpu", cache_dir=home / "cache",
+                **({"epochs": 1, "batch_size": 8} if quick else {}),
+            )  # fmt: skip
+            found = right[shift]
+            found["before"].append(answers(load_bundle(source, "cpu"), judge, home))
+            found["norms"].append(answers(renewed(source, seen, home), judge, home))
+            found["after"].append(answers(load_bundle(out, "cpu"), judge, home))
+            shares = ", ".join(f"{way} {each[-1].mean():.3f}" for way, each in found.items())
+            print(f"{name}, {shift}, seed {seed}: {shares}", flush=True)
+    return [row(shift, found) for shift, found in right.items()]
+
+
+def row(shift: str, found: dict[str, list[np.ndarray]]) -> list[str]:
+    means = [f"{100 * np.mean(found[way]):.1f} %" for way in ("before", "norms", "after")]
+    gain = difference(np.stack(found["after"]), np.stack(found["before"]))
+    low, high = 100 * gain.interval.low, 100 * gain.interval.high
+    points = 100 * gain.mean
+    if shift == "nothing":
+        verdict = "worse: missed" if high < 0 else "no loss shown"
+    else:
+        verdict = "reached" if points >= TARGET else "missed"
+    return [shift, *means, f"{points:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict]
+
+
+def train(name: str, directory: Path, seed: int, quick: bool) -> Path:
+    """Trains a bundle on some images of each class."""
+    content: dict[str, Any] = {
+        "name": name,
+        "data": {**data_of(name, directory.parent), "image_size": SIZE},
+        "model": {
+            "backbone": "tf_efficientnet_lite0",
+            "weights": "package",
+            "latent_dim": 128,
+            "groups": {"count": 4},
+        },
+        "training": {
+            "device": "cpu",
+            "head": {"epochs": 15, "batch_size": 32, "learning_rate": 3e-3},
+            "finetune": {"epochs": 0 if quick else 3, "blocks": 2, "learning_rate": 1e-3},
+        },
+    }
+    config = Config.model_validate(content)
+    workspace = Workspace.open(config.data, side=SIDE, cache_dir=directory.parent / "cache")
+    training = Training(config, workspace, directory, seed=seed)
+    while not training.finished:
+        training.run_epoch()
+    return bundle_from_network(
+        directory / "bundle",
+        training.trained_network(),
+        config,
+        classes=workspace.dataset.classes,
+        groups=None,
+        side=SIDE,
+        metrics={},
+    )
+
+
+def data_of(name: str, home: Path) -> dict[str, Any]:
+    if name == "typefaces":
+        return {"source": "typefaces", "typefaces": {"train": 15, "test": 2, "size": SIDE}}
+    folder = write_folder(name, home / "photos")
+    return {"source": "folder", "path": str(folder), "shots": 30}
+
+
+def write_shifted(
+    name: str, home: Path, shifts: list[str], quick: bool
+) -> dict[str, tuple[Path, Path]]:
+    """Writes images that no training sees, once for each shift: those to adapt to, and a judge."""
+    data = data_of(name, home)
+    if name == "typefaces":
+        data["typefaces"] = {"train": 15, "test": 2 if quick else 24, "size": SIDE, "seed": 7}
+    dataset = prepare(
+        Config.model_validate({"name": name, "data": {**data, "image_size": SIZE}}).data,
+        side=SIDE,
+        cache_dir=home / "cache",
+        parts=("test",),
+    )
+    images, found = dataset.test, {}
+    for shift in shifts:
+        random = np.random.default_rng(0)
+        folders = home / "shifted" / shift / "seen", home / "shifted" / shift / "judge"
+        for place, label in enumerate(images.labels.tolist()):
+            square = Image.fromarray(images.gather(np.array([place]))[0])
+            folder = folders[place % 2] / dataset.classes[label].replace("/", "_")
+            folder.mkdir(parents=True, exist_ok=True)
+            SHIFTS[shift](square, random).save(folder / f"{place}.png")
+        found[shift] = folders
+    return found
+
+
+def answers(bundle: Bundle, judge: Path, home: Path) -> np.ndarray:
+    """Returns for each judging image whether a bundle is right, (N,) float."""
+    data = open_for_evaluation(judge, SIDE, bundle.preprocessing.fit, home / "cache")
+    names = [each.replace("/", "_") for each in bundle.classes]
+    labels = np.array([names.index(each) for each in data.classes])[data.images.labels]
+    return (bundle.logits(data.images).argmax(axis=1) == labels).astype(float)
+
+
+def renewed(source: Path, seen: Path, home: Path) -> Bundle:
+    """A bundle whose batch norms have statistics of the images to adapt to."""
+    bundle = load_bundle(source, "cpu")
+    how, network = bundle.preprocessing, copy.deepcopy(bundle.network)
+    images = open_for_evaluation(seen, SIDE, how.fit, home / "cache").images
+    order = np.random.default_rng(0).permutation(len(images))
+    network.backbone.train_last("all")
+    network.train()
+    with fresh_statistics(network), torch.no_grad():
+        for places in np.array_split(order, max(1, len(order) // 64)):
+            squares = torch.from_numpy(images.gather(places))
+            network.features(center_crop(squares, how.image_size, how.mean, how.std))
+    bundle.network.load_state_dict(network.eval().state_dict())
+    return bundle
+
+
+if __name__ == "__main__":
+    main()
