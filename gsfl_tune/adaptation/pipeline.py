@@ -13,9 +13,9 @@ from gsfl_tune.adaptation.bundle import removed_parts, write_adapted
 from gsfl_tune.adaptation.images import AdaptedTo, open_images
 from gsfl_tune.adaptation.judge import JudgeImages, open_judge
 from gsfl_tune.adaptation.report import Adapted, Judged
-from gsfl_tune.adaptation.settings import Settings
+from gsfl_tune.adaptation.settings import Norms, Settings
 from gsfl_tune.adaptation.training import Adapting
-from gsfl_tune.arguments import call, instance, path_of, texts
+from gsfl_tune.arguments import call, instance, one_of, path_of, texts
 from gsfl_tune.bundles import files, read_description
 from gsfl_tune.data import cache_directory
 from gsfl_tune.experiment.data_config import AugmentConfig
@@ -42,6 +42,7 @@ def adapt(
     blocks: int | Literal["all"] | None = None,
     train_encoder: bool = True,
     beta: float = Settings.beta,
+    norms: Norms = Settings.norms,
     seed: int = 0,
     device: str = "auto",
     judge: str | Path | None = None,
@@ -67,9 +68,11 @@ def adapt(
         learning_rate: Peak rate of AdamW.
         batch_size: Images of a step.
         blocks: Last blocks of the backbone that are trained, or ``all``; default: those that were
-            fine-tuned in training, all if none was.
+            fine-tuned in training; if none was, 0, or 1 for a head without an encoder.
         train_encoder: Whether the discriminative encoder and the pooling are trained too.
         beta: Weight of the pseudo-labels.
+        norms: Batch norms of trained blocks: ``new`` takes statistics of the images, ``kept`` those
+            of the bundle, ``auto`` the ones with which answers are surer and more diverse.
         seed: Seed of order and augmentation.
         device: ``auto`` (a GPU if there is one) or a torch device.
         judge: Labelled images that are not among `images`, as for an evaluation.
@@ -91,6 +94,7 @@ def adapt(
     if blocks not in (None, "all"):
         counts["blocks"] = blocks
     _check_kinds(counts, {"learning_rate": learning_rate, "beta": beta})
+    one_of(norms, "adapt: norms", ("auto", "new", "kept"))
     instance(bool, resume, "adapt: resume", "True or False")
     call(on_record, "adapt: on_record", "a function that takes a dictionary")
     call(notice, "adapt: notice", "a function that takes a text")
@@ -112,6 +116,7 @@ def adapt(
         _blocks(loaded) if blocks is None else blocks,
         train_encoder,
         beta,
+        norms,
         seed,
     )
     settings.check(len(found.images), network.backbone.block_count, encodes=network.head.encodes)
@@ -123,7 +128,7 @@ def adapt(
     for line in told:
         notice(line)
     run = RunDirectory(state)
-    with run_lock(run, "adaptation"):
+    with run_lock(run, "another adaptation is using this directory"):
         _begin(state, _facts(settings, found, description), resume)
         training = _training(loaded, found, settings, state)
         # Judged before anything is restored: of the bundle itself.
@@ -186,12 +191,17 @@ def _judged(training: Adapting, judged: JudgeImages, before: np.ndarray) -> Judg
 
 
 def _blocks(bundle: Bundle) -> int | Literal["all"]:
-    """Returns the blocks that were fine-tuned; all, as published, where none was."""
+    """Returns the blocks that were fine-tuned; none where none was, if there is an encoder.
+
+    Blocks that were frozen have norms with statistics of other images than the bundle's own. New
+    ones would change what later blocks have learned to read.
+    """
+    network = bundle.network
     stage = bundle.config.get("training", {}).get("finetune", {})
-    blocks = stage.get("blocks", "all") if stage.get("epochs") else "all"
-    if blocks == "all":
-        return "all"
-    return min(int(blocks), bundle.network.backbone.block_count)
+    if not stage.get("epochs"):
+        return 0 if network.head.encodes else 1
+    blocks = stage.get("blocks", "all")
+    return "all" if blocks == "all" else min(int(blocks), network.backbone.block_count)
 
 
 def _facts(settings: Settings, found: AdaptedTo, description: dict[str, Any]) -> dict[str, Any]:

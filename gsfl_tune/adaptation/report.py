@@ -144,6 +144,7 @@ class Adapted:
             "broken": len(self.broken),
             "broken_images": [asdict(each) for each in self.broken],
             "settings": self.settings.to_json(),
+            "new_norms": first.get("new_norms", False),
             "changed": self.changed,
             "entropy": _both(first, last, "entropy"),
             "agreement": _both(first, last, "agreement"),

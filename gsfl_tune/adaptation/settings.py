@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from gsfl_tune.experiment.errors import UserError
 
+Norms = Literal["auto", "new", "kept"]
 # Fewer images have no mean that says how answers are spread.
 _LEAST_BATCH = 2
 
@@ -23,6 +24,8 @@ class Settings:
         blocks: Last blocks of the backbone that are trained; ``all``, or 0 for none.
         train_encoder: Whether the discriminative encoder and the pooling are trained too.
         beta: Weight of the pseudo-labels.
+        norms: Batch norms of trained blocks: ``new`` statistics of the images, those that are
+            ``kept``, or ``auto``, see `Adapting.begin`.
         seed: Seed of order and augmentation.
     """
 
@@ -32,6 +35,7 @@ class Settings:
     blocks: int | Literal["all"] = "all"
     train_encoder: bool = True
     beta: float = 0.3
+    norms: Norms = "auto"
     seed: int = 0
 
     def check(self, images: int, block_count: int, *, encodes: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from gsfl_tune.activity import activity
 from gsfl_tune.adaptation.images import AdaptedTo
@@ -61,6 +62,11 @@ class Look:
     spread: float
 
     @property
+    def loss(self) -> float:
+        """Returns entropy minus spread, low for sure and diverse answers."""
+        return self.entropy - self.spread
+
+    @property
     def agreement(self) -> float:
         """Returns the share of images whose pseudo-label is the answer."""
         return float((self.labels == self.predictions).double().mean())
@@ -85,6 +91,7 @@ class Adapting:
     Attributes:
         epoch: Number of trained epochs.
         first: Answers (N,) before the first epoch; None until then.
+        renews: Whether batch norms of trained blocks take statistics of these images.
     """
 
     def __init__(
@@ -102,6 +109,7 @@ class Adapting:
         self.settings = settings
         self.epoch = 0
         self.first: Tensor | None = None
+        self.renews = settings.norms == "new"
         self._how = preprocessing
         self._device = next(network.parameters()).device
         self._autocast = self._device.type == "cuda" and torch.cuda.is_bf16_supported()
@@ -126,10 +134,27 @@ class Adapting:
         return len(self.images) // self.settings.batch_size
 
     def begin(self) -> dict[str, Any]:
-        """Looks at the images before the first epoch, and records what is found."""
+        """Looks at the images before the first epoch, and records what is found.
+
+        Here it is decided whether batch norms take statistics of the images: with ``norms: auto``
+        if answers are then surer or more diverse, by entropy minus spread. They are not always:
+        where a network was trained with other statistics than those of its images, as happens in a
+        short fine-tuning, new ones make it worse without any shift.
+        """
         look = self.look()
         self.first = look.predictions
-        record = {"epoch": 0, **self._seen(look)}
+        kept = {norm: [each.clone() for each in norm.buffers()] for norm in self._norms()}
+        if not kept:
+            self.renews = False
+        elif self.settings.norms != "kept":
+            self._renew_norms()
+            new = self._looked()
+            self.renews = self.settings.norms == "new" or new.loss < look.loss
+            self._look = new if self.renews else look
+            for norm, buffers in kept.items() if not self.renews else ():
+                for own, before in zip(norm.buffers(), buffers, strict=True):
+                    own.copy_(before)
+        record = {"epoch": 0, **self._seen(look), "new_norms": self.renews}
         self.record(record)
         return record
 
@@ -157,7 +182,8 @@ class Adapting:
             raise AdaptationFailed(
                 f"non-finite {', '.join(bad)} in epoch {number}; a lower --learning-rate may help"
             )
-        self._renew_norms()
+        if self.renews:
+            self._renew_norms()
         self._look = None
         self.epoch = number
         look = self.look()
@@ -192,6 +218,7 @@ class Adapting:
         state = {
             "epoch": self.epoch,
             "first": self.first,
+            "renews": self.renews,
             "network": dict(_tensors(self.network)),
             "optimizer": self._optimizer.state_dict(),
         }
@@ -220,6 +247,7 @@ class Adapting:
                 tensor.copy_(state["network"][name])
         self._optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.first = state["epoch"], state["first"]
+        self.renews = state["renews"]
         self.log.truncate(self.epoch)
         return True
 
@@ -228,7 +256,8 @@ class Adapting:
         total = self.steps * settings.epochs
         sums = torch.zeros(4, dtype=torch.float64, device=self._device)
         targets = labels.to(self._device)
-        network.train()
+        for norm in self._norms():
+            norm.train(self.renews)
         batches = epoch_batches(
             self.images,
             np.arange(len(self.images)),
@@ -256,6 +285,11 @@ class Adapting:
                 shown.done = number + 1
         means = (sums / self.steps).tolist()
         return dict(zip(("loss", *names), means, strict=True))
+
+    def _norms(self) -> list[_BatchNorm]:
+        """Puts the network into training mode, and returns the batch norms that are in it too."""
+        modules = self.network.train().modules()
+        return [each for each in modules if isinstance(each, _BatchNorm) and each.training]
 
     @torch.no_grad()
     def _renew_norms(self) -> None:

@@ -77,7 +77,7 @@ class Adapt(Command):
             type=_blocks,
             metavar="N",
             help="last blocks of the backbone that are trained, 0 to `all` (default: those that "
-            "were fine-tuned, all if none was)",
+            "were fine-tuned; none of a frozen backbone)",
         )
         parser.add_argument(
             "--freeze-encoder",
@@ -90,6 +90,13 @@ class Adapt(Command):
             default=0.3,
             metavar="B",
             help="weight of the pseudo-labels (default 0.3)",
+        )
+        parser.add_argument(
+            "--norms",
+            choices=["auto", "new", "kept"],
+            default="auto",
+            help="batch norms of trained blocks: statistics of IMAGES, those of the bundle, or the "
+            "ones with which answers are surer and more diverse (default auto)",
         )
         parser.add_argument(
             "--seed", type=int, default=0, metavar="N", help="seed of order and augmentation"
@@ -124,6 +131,7 @@ class Adapt(Command):
                     blocks=args.blocks,
                     train_encoder=not args.freeze_encoder,
                     beta=args.beta,
+                    norms=args.norms,
                     seed=args.seed,
                     device=args.device,
                     judge=args.judge,
@@ -177,6 +185,7 @@ def _resumed(args: argparse.Namespace) -> str:
         "--batch-size": args.batch_size,
         "--blocks": args.blocks,
         "--beta": args.beta,
+        "--norms": args.norms,
         "--seed": args.seed,
         "--device": args.device,
     }
@@ -213,6 +222,8 @@ def _print(found: Adapted) -> None:
         table.add_row(title, *(form.format(values[when]) for when in ("before", "after")))
     Console(highlight=False).print(table)
     print(f"{100 * found.changed:.1f} % of the answers changed")
+    which = "new, of these images" if found.records[0]["new_norms"] else "those of the source"
+    print(f"statistics of batch norms: {which}")
     if found.judged is not None:
         print(found.judged.sentence)
     else:

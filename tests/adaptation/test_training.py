@@ -155,3 +155,44 @@ def test_a_loss_that_is_not_finite_is_a_failure(make):
     training.begin()
     with pytest.raises(AdaptationFailed, match="finite"):
         training.run_epoch()
+
+
+def norms_of(training: Adapting) -> dict[str, torch.Tensor]:
+    return {name: each for name, each in state(training).items() if "running_" in name}
+
+
+def test_statistics_of_norms_are_kept_or_new(make):
+    kept = make("kept", norms="kept")
+    before = norms_of(kept)
+    assert kept.begin()["new_norms"] is False
+    kept.run_epoch()
+    assert not changed(before, norms_of(kept))
+    new = make("new", norms="new")
+    first = new.begin()
+    assert first["new_norms"] is True
+    # The first record is of the bundle as it was, pseudo-labels are of the network with new norms.
+    assert first["entropy"] == kept.log.read()[0]["entropy"]
+    assert changed(before, norms_of(new)) == set(before)
+    assert new.look().entropy != pytest.approx(first["entropy"], abs=1e-3)
+
+
+def test_norms_are_new_where_answers_become_surer_and_more_diverse(make):
+    training = make()
+    record = training.begin()
+    look = training.look()
+    assert record["new_norms"] is True
+    assert look.entropy - look.spread < record["entropy"] - record["spread"]
+    # Statistics of the images that they were found on change nothing for the better.
+    again = make("again")
+    again.network.load_state_dict(training.network.state_dict())
+    before = norms_of(again)
+    assert again.begin()["new_norms"] is False
+    assert not changed(before, norms_of(again))
+
+
+def test_a_network_without_trained_norms_keeps_them(make):
+    training = make(blocks=0, norms="new")
+    before = norms_of(training)
+    assert training.begin()["new_norms"] is False
+    training.run_epoch()
+    assert not changed(before, norms_of(training))
