@@ -4,7 +4,8 @@ A network is trained on photographs (clothing; without them on rendered text), 3
 class at 64 px, and the last two blocks are fine-tuned. Then images that it has not seen are
 changed: blurred, made grey or noisy. `gsfl-tune adapt` sees one half of them without labels, the
 other half judges it. Each seed has its own training and adaptation. The column "norms" is what new
-statistics of batch norms alone give, those of the same blocks: the usual cheap way.
+statistics of batch norms alone give, those of the same blocks: the usual cheap way. What was
+measured once stays in ``results/adapt.jsonl``.
 
     python benchmarks/adapt.py        # four minutes on two cores
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import copy
+import json
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from typing import Any
 import numpy as np
 import torch
 from _photos import write_folder
-from _report import publish, table
+from _report import RESULTS, publish, table
 from glue_space import real_data
 from PIL import Image, ImageFilter
 
@@ -35,6 +37,7 @@ from gsfl_tune.training import Training, Workspace
 from gsfl_tune.training.batch_norm import fresh_statistics
 
 SIZE, SIDE = 64, 74
+LOG = RESULTS / "adapt.jsonl"
 BLOCKS = 2
 TARGET = 2.0  # points that every shift should gain
 Change = Callable[[Image.Image, np.random.Generator], Image.Image]
@@ -64,64 +67,88 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--shifts", nargs="*", default=list(SHIFTS), choices=list(SHIFTS))
+    parser.add_argument("--page", action="store_true", help="measure nothing")
     args = parser.parse_args()
     torch.set_num_threads(1)
     name = "clothing" if real_data() is not None and not args.quick else "typefaces"
-    seeds = list(range(1 if args.quick else args.seeds))
-    shifts = args.shifts[:1] if args.quick else args.shifts
-    with tempfile.TemporaryDirectory() as folder:
-        rows, images = measure(
-            name, shifts, seeds, Path(folder), args.quick, 1 if args.quick else args.epochs
-        )
-    note = (
-        f"{name}, EfficientNet-Lite0 at {SIZE} px, {len(seeds)} seeds, {args.epochs} epochs. "
-        f"Accuracy on {images} held-out images of the same shift, mean over the seeds; as many "
-        "others are adapted to. Gain: after minus before, interval over seeds and images. Target: "
-        f"{TARGET:g} points wherever there is a shift, and no loss without one. Norms: only the "
-        "statistics of the trained blocks' batch norms are found anew."
-    )
-    header = ["shift", "before", "norms", "after", "gain, points", "95 %", "verdict"]
-    text = f"{note}\n\n{table(header, rows)}"
-    publish("adapt", "Adaptation without labels", text, save=not args.quick)
+    if args.quick:
+        args.seeds, args.epochs, args.shifts = 1, 1, args.shifts[:1]
+    known = [] if args.quick else read_log()
+    if not args.page:
+        with tempfile.TemporaryDirectory() as folder:
+            known += measure(name, args, Path(folder), known)
+    publish("adapt", "Adaptation without labels", page(known), save=not args.quick)
+
+
+def read_log() -> list[dict[str, Any]]:
+    return [json.loads(line) for line in LOG.read_text().splitlines()] if LOG.exists() else []
 
 
 def measure(
-    name: str, shifts: list[str], seeds: list[int], home: Path, quick: bool, epochs: int
-) -> tuple[list[list[str]], int]:
-    """Returns a row of the table for every shift, and the number of judging images."""
-    halves = write_shifted(name, home, shifts, quick)
-    right: dict[str, dict[str, list[np.ndarray]]] = {
-        shift: {"before": [], "norms": [], "after": []} for shift in shifts
-    }
-    for seed in seeds:
-        source = train(name, home / f"source {seed}", seed, quick)
-        for shift in shifts:
+    name: str, args: argparse.Namespace, home: Path, known: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Measures what is not in the log yet; a row for each shift and seed."""
+    halves = write_shifted(name, home, args.shifts, args.quick)
+    done = {(row["data"], row["shift"], row["seed"], row["epochs"]) for row in known}
+    rows = []
+    for seed in range(args.seeds):
+        left = [each for each in args.shifts if (name, each, seed, args.epochs) not in done]
+        source = train(name, home / f"source {seed}", seed, args.quick) if left else None
+        for shift in left:
+            assert source is not None
             seen, judge = halves[shift]
             out = home / f"{shift} {seed}"
-            adapt(
-                source, seen, out, seed=seed, epochs=epochs, batch_size=8 if quick else 32,
-                blocks=BLOCKS, device="cpu", cache_dir=home / "cache",
+            found = adapt(
+                source, seen, out, seed=seed, epochs=args.epochs,
+                batch_size=8 if args.quick else 32, blocks=BLOCKS, device="cpu",
+                cache_dir=home / "cache",
             )  # fmt: skip
-            found = right[shift]
-            found["before"].append(answers(load_bundle(source, "cpu"), judge, home))
-            found["norms"].append(answers(renewed(source, seen, home), judge, home))
-            found["after"].append(answers(load_bundle(out, "cpu"), judge, home))
-            shares = ", ".join(f"{way} {each[-1].mean():.3f}" for way, each in found.items())
+            bundles = {
+                "before": load_bundle(source, "cpu"),
+                "norms": renewed(source, seen, home),
+                "after": load_bundle(out, "cpu"),
+            }
+            right = {way: answers(bundle, judge, home) for way, bundle in bundles.items()}
+            facts = {"data": name, "shift": shift, "seed": seed, "epochs": args.epochs}
+            new = {"new_norms": found.records[0]["new_norms"]}
+            texts = {way: "".join(map(str, each.astype(int))) for way, each in right.items()}
+            rows.append({**facts, **new, **texts})
+            if not args.quick:
+                with LOG.open("a") as file:
+                    file.write(json.dumps(rows[-1]) + "\n")
+            shares = ", ".join(f"{way} {each.mean():.3f}" for way, each in right.items())
             print(f"{name}, {shift}, seed {seed}: {shares}", flush=True)
-    rows = [row(shift, found) for shift, found in right.items()]
-    return rows, len(found["before"][0])
+    return rows
 
 
-def row(shift: str, found: dict[str, list[np.ndarray]]) -> list[str]:
-    means = [f"{100 * np.mean(found[way]):.1f} %" for way in ("before", "norms", "after")]
-    gain = difference(np.stack(found["after"]), np.stack(found["before"]))
-    low, high = 100 * gain.interval.low, 100 * gain.interval.high
-    points = 100 * gain.mean
-    if shift == "nothing":
-        verdict = "worse: missed" if high < 0 else "no loss shown"
-    else:
-        verdict = "reached" if points >= TARGET else "missed"
-    return [shift, *means, f"{points:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict]
+def page(rows: list[dict[str, Any]]) -> str:
+    """A row for each shift, over its seeds."""
+    cells = []
+    for key in dict.fromkeys((row["data"], row["shift"], row["epochs"]) for row in rows):
+        own = [row for row in rows if (row["data"], row["shift"], row["epochs"]) == key]
+        right = {
+            way: np.array([[int(each) for each in row[way]] for row in own], float)
+            for way in ("before", "norms", "after")
+        }
+        gain = difference(right["after"], right["before"])
+        points, low, high = (100 * x for x in (gain.mean, gain.interval.low, gain.interval.high))
+        if key[1] == "nothing":
+            verdict = "missed" if points < 0 else "reached"
+        else:
+            verdict = "reached" if points >= TARGET else "missed"
+        means = [f"{100 * each.mean():.1f} %" for each in right.values()]
+        new = f"{sum(row['new_norms'] for row in own)} of {len(own)}"
+        head = [key[0], key[1], str(key[2]), str(len(own)), *means, new]
+        cells.append([*head, f"{points:+.1f}", f"{low:+.1f} to {high:+.1f}", verdict])
+    note = (
+        f"EfficientNet-Lite0 at {SIZE} px, {len(rows[0]['before'])} held-out images of the same "
+        "shift, mean over the seeds; as many others are adapted to. Norms: only the statistics of "
+        "the trained blocks' batch norms are found anew. Chosen: how often the adaptation took new "
+        f"ones. Gain: after minus before, interval over seeds and images. Target: {TARGET:g} "
+        "points wherever there is a shift, and no loss without one."
+    )
+    header = ["data", "shift", "epochs", "seeds", "before", "norms", "after", "chosen"]
+    return f"{note}\n\n{table([*header, 'gain, points', '95 %', 'verdict'], cells)}"
 
 
 def train(name: str, directory: Path, seed: int, quick: bool) -> Path:

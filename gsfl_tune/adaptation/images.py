@@ -155,7 +155,8 @@ def _kind(name: str) -> str:
     if path.is_file() and why_left_out(path) is None:
         return _FOLDER
     if not path.exists() and (glob.has_magic(name) or "://" in name):
-        return _PARQUET if name.lower().endswith(".parquet") else _FOLDER
+        kind = detect_source(name)  # without a look: by its ending, Parquet for all but tar files
+        return _FOLDER if kind == _PARQUET and not name.lower().endswith(".parquet") else kind
     try:
         kind = detect_source(name)
     except UserError:

@@ -14,7 +14,7 @@ from gsfl_tune.adaptation.images import AdaptedTo, open_images
 from gsfl_tune.adaptation.judge import JudgeImages, open_judge
 from gsfl_tune.adaptation.report import Adapted, Judged
 from gsfl_tune.adaptation.settings import Norms, Settings
-from gsfl_tune.adaptation.training import Adapting
+from gsfl_tune.adaptation.training import AdaptationFailed, Adapting
 from gsfl_tune.arguments import call, instance, one_of, path_of, texts
 from gsfl_tune.bundles import files, read_description
 from gsfl_tune.data import cache_directory
@@ -102,7 +102,7 @@ def adapt(
     out = path_of(out, "adapt: out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an empty directory; choose another one")
-    state = out.absolute().with_name(out.name + _SUFFIX)
+    state = state_directory(out)
     _refuse_state(state, resume)
     loaded = load_bundle(bundle, device)
     network, description = loaded.network, read_description(loaded.path)
@@ -133,12 +133,12 @@ def adapt(
         training = _training(loaded, found, settings, state)
         # Judged before anything is restored: of the bundle itself.
         before = None if judged is None else _scores(training, judged)
-        if not training.restore():
-            training.begin()
-        for record in training.log.read():
-            on_record(record)
-        while not training.finished:
-            on_record(training.run_epoch())
+        try:
+            _train(training, on_record)
+        except AdaptationFailed:
+            # Going on would fail in the same way.
+            shutil.rmtree(state, ignore_errors=True)
+            raise
         result = Adapted(
             path=out,
             source=loaded.source or str(bundle),
@@ -161,6 +161,15 @@ def adapt(
             ) from error
     shutil.rmtree(state, ignore_errors=True)
     return result
+
+
+def _train(training: Adapting, on_record: OnRecord) -> None:
+    if not training.restore():
+        training.begin()
+    for record in training.log.read():
+        on_record(record)
+    while not training.finished:
+        on_record(training.run_epoch())
 
 
 def state_directory(out: Path) -> Path:
