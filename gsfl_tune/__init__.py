@@ -1,8 +1,9 @@
 """Search for the best GSFL-Net: one YAML file in, one checkpoint out.
 
 `Experiment.load` reads a file, `search` goes the whole way, `train` trains one configuration,
-`load_bundle` loads what came out, `Run` reads a run directory. Names are imported when they are
-first used, so that a command that only reads a file does not wait for torch and Ray.
+`load_bundle` loads what came out, `adapt` adapts it to other images, `Run` reads a run directory.
+Names are imported when they are first used, so that a command that only reads a file does not wait
+for torch and Ray.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from gsfl_tune.adaptation import AdaptationFailed, Adapted, adapt
     from gsfl_tune.experiment import Experiment, UserError
     from gsfl_tune.export import Bundle, load_bundle
     from gsfl_tune.pipeline import search
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from gsfl_tune.training import train
 
 __all__ = [
+    "AdaptationFailed",
+    "Adapted",
     "Bundle",
     "Experiment",
     "Results",
@@ -27,6 +31,7 @@ __all__ = [
     "SearchFailed",
     "SearchInterrupted",
     "UserError",
+    "adapt",
     "compare_runs",
     "find_runs",
     "load_bundle",
@@ -36,6 +41,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "AdaptationFailed": "gsfl_tune.adaptation",
+    "Adapted": "gsfl_tune.adaptation",
+    "adapt": "gsfl_tune.adaptation",
     "Bundle": "gsfl_tune.export",
     "Experiment": "gsfl_tune.experiment",
     "Results": "gsfl_tune.run.results",

@@ -105,6 +105,33 @@ CALLS = [
     (lambda t: t["bundle"].predict("a.jpg", on_error="skip"), TypeError, "'skip'", "a function"),
     (lambda t: t["bundle"].evaluate("folder"), TypeError, "'folder' (str)", "a Dataset"),
     (lambda t: t["bundle"].logits("a.jpg"), TypeError, "'a.jpg' (str)", "the decoded images"),
+    (lambda t: gsfl_tune.adapt(3, "i", "o"), TypeError, "3 (int)", "a path as text or Path"),
+    (lambda t: gsfl_tune.adapt(t["bundle_path"], 3, "o"), TypeError, "3 (int)", "a list of paths"),
+    (lambda t: gsfl_tune.adapt(t["bundle_path"], "i", 3), TypeError, "3 (int)", "a path as text"),
+    (
+        lambda t: gsfl_tune.adapt(t["bundle_path"], "i", "o", epochs="5"),
+        TypeError,
+        "'5' (str)",
+        "a whole number",
+    ),
+    (
+        lambda t: gsfl_tune.adapt(t["bundle_path"], "i", "o", learning_rate="x"),
+        TypeError,
+        "'x' (str)",
+        "a number",
+    ),
+    (
+        lambda t: gsfl_tune.adapt(t["bundle_path"], "i", "o", notice="print"),
+        TypeError,
+        "'print' (str)",
+        "a function",
+    ),
+    (
+        lambda t: gsfl_tune.adapt(t["bundle_path"], t["empty"], t["empty"] / "o"),
+        UserError,
+        "no image in this folder",
+        "",
+    ),
     # Runs
     (lambda t: read_results(3), TypeError, "3 (int)", "a path as text or Path"),
     (lambda t: read_results(t["empty"]), UserError, "not a run directory", "results.json"),

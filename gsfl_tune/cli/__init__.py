@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 
 from gsfl_tune.cli._base import BAD_INPUT, FAILED, Command
+from gsfl_tune.cli.adapt import Adapt
 from gsfl_tune.cli.cache import Cache
 from gsfl_tune.cli.check import Check
 from gsfl_tune.cli.clean import Clean
@@ -62,6 +63,7 @@ COMMANDS: list[type[Command]] = [
     Predict,
     Embed,
     Explain,
+    Adapt,
     Serve,
     Track,
     Cache,

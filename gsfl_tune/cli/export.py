@@ -22,7 +22,7 @@ class Export(Command):
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
         """Declares the arguments."""
-        parser.add_argument("run_dir", metavar="RUN", type=Path, help="run directory")
+        parser.add_argument("run_dir", metavar="RUN", type=Path, help="run directory, or a bundle")
         parser.add_argument(
             "out", metavar="OUT", type=Path, help="where the bundle goes; new or empty"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -29,6 +29,7 @@ class LabelledImages:
         broken: Images that could not be read; they are not in `images`.
         notices: Messages that are not errors, such as on images without a label.
         unlabelled: Number of images of this part that have no label; they are not in `images`.
+        contents: Digest of the bytes of each of `images`; empty where they were not read for this.
     """
 
     images: DecodedImages
@@ -37,6 +38,7 @@ class LabelledImages:
     broken: list[BrokenImage]
     notices: list[str]
     unlabelled: int = 0
+    contents: list[bytes] = field(default_factory=list)
 
 
 def open_for_evaluation(
@@ -143,6 +145,7 @@ def _decode(
         broken,
         [*source.told(), *unlabelled_told(unlabelled, len(positions))],
         unlabelled,
+        [digests[positions[row]] for row in rows.tolist()],
     )
 
 

@@ -88,7 +88,7 @@ def write_bundle(
         contents[files.SHARED] = files.tensor_bytes(dict(shared))
     description = {
         "format": files.FORMAT,
-        "gsfl_tune": _own_version(),
+        "gsfl_tune": own_version(),
         "name": config["name"],
         "model": model,
         "architecture": asdict(architecture),
@@ -265,7 +265,8 @@ def _check_classes(classes: Sequence[str], groups: Mapping[str, int], class_coun
         raise ValueError("groups must name every class once")
 
 
-def _own_version() -> str:
+def own_version() -> str:
+    """Returns the version of this package, for the files that it writes."""
     try:
         return version("gsfl-tune")
     except PackageNotFoundError:

@@ -57,6 +57,7 @@ def model_card(
     metrics: Mapping[str, Any],
     model: Model = "winner",
     calibration: Calibration | None = None,
+    adaptation: Sequence[str] = (),
 ) -> str:
     """Writes the card in Markdown.
 
@@ -68,6 +69,7 @@ def model_card(
         metrics: Content of ``metrics.json``; missing parts are left out.
         model: Which of the models in `metrics` it is.
         calibration: The temperature in its weights, and its thresholds.
+        adaptation: Paragraphs on what was changed after the training, if anything was.
     """
     settings, data = config["model"], config["data"]
     kind = {"control": "plain classifier, the control", "probe": "linear classifier"}.get(
@@ -87,6 +89,7 @@ def model_card(
         f"{' and '.join(f'`{name}`' for name, _ in streams(settings))} "
         f"({settings['pooling'].replace('_', ' ')} pooling), from a gsfl-tune search. The bundle "
         f"holds {holds}.",
+        *(["## Adaptation", *adaptation] if adaptation else []),
         "## Test",
         _test_table(metrics, model, results),
         *_further(results),
@@ -104,7 +107,7 @@ def model_card(
         "## Loading",
         _LOADING.rstrip(),
         "## Limits",
-        _LIMITS.format(calibrated=_calibrated(calibration)).rstrip(),
+        _LIMITS.format(calibrated=_calibrated(calibration, tested=bool(metrics))).rstrip(),
         "## Licence of the weights",
         _LICENCE.format(backbones=backbones_and_licences(settings)).rstrip(),
     ]
@@ -177,7 +180,9 @@ def _calibration(calibration: Calibration | None) -> list[str]:
     return ["## Calibration", f"{text}."]
 
 
-def _calibrated(calibration: Calibration | None) -> str:
+def _calibrated(calibration: Calibration | None, *, tested: bool) -> str:
+    if calibration is None and not tested:
+        return "Its probabilities come from the network without calibration."
     if calibration is None:
         return (
             "Its probabilities come from the network without calibration; the calibration error\n"

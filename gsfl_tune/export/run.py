@@ -73,7 +73,7 @@ def export_run(
     Everything else is converted and measured, see `gsfl_tune.export.convert`.
 
     Args:
-        run: The run directory.
+        run: The run directory; or a bundle, such as one that was adapted.
         out: The directory to write; it must be missing or empty.
         with_shared: Also export shared encoder, decoder and centres (``shared.safetensors``).
         options: Format, precision and size; default: a copy.
@@ -105,11 +105,20 @@ def export_run(
     directory, out = RunDirectory(run), Path(out)
     if not directory.path.is_dir():
         raise UserError(f"{run}: no such run directory")
-    if not directory.best.is_dir():
+    alone = (directory.path / files.CLASSES).is_file()
+    if alone:
+        given = {
+            "--with-shared": with_shared,
+            "--pick": pick is not None,
+            "--best-of-all": best_of_all,
+            "--ensemble": options.ensemble,
+        }
+        _refuse_alone(directory.path, [name for name, there in given.items() if there])
+    elif not directory.best.is_dir():
         raise UserError(_no_best(directory, run))
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out}: exists and is not an empty directory; choose another one")
-    source = directory.best
+    source = directory.path if alone else directory.best
     if pick is not None:
         from gsfl_tune.export.pick import picked_bundle
 
@@ -204,6 +213,21 @@ def _shared_bytes(directory: RunDirectory) -> bytes:
         )
     digest = files.read_json_file(source / "sha256.json")[files.SHARED]
     return files.read_checked(source / files.SHARED, digest)
+
+
+def _refuse_alone(bundle: Path, options: list[str]) -> None:
+    """Refuses what a bundle without its run cannot give."""
+    if options:
+        raise UserError(
+            f"{', '.join(options)}: found with the bundle {bundle}, allowed with the directory of "
+            "a run"
+        )
+    export = read_description(bundle).get("export")
+    if export:
+        raise UserError(
+            f"{bundle}: found an export already ({export['format']}), allowed: a run, RUN/best, or "
+            "an adapted bundle"
+        )
 
 
 def _no_best(directory: RunDirectory, given: str | Path) -> str:

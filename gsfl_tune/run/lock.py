@@ -14,11 +14,16 @@ from gsfl_tune.run.layout import RunDirectory
 # `holder` has the lock for a moment; nobody else holds it so briefly.
 _TRIES = 5
 _BETWEEN_TRIES = 0.05
+_BUSY = "another search is using this run directory"
 
 
 @contextmanager
-def run_lock(run: RunDirectory) -> Iterator[None]:
+def run_lock(run: RunDirectory, busy: str = _BUSY) -> Iterator[None]:
     """Locks a run directory against a second driver; the lock ends with the process.
+
+    Args:
+        run: The directory.
+        busy: What the error says of a directory that another driver has.
 
     Raises:
         UserError: When another process holds the lock.
@@ -31,8 +36,7 @@ def run_lock(run: RunDirectory) -> Iterator[None]:
         except OSError as error:
             owner = _owner(handle)
             raise UserError(
-                f"{run.path}: another search is using this run directory"
-                + (f" (process {owner})" if owner else "")
+                f"{run.path}: {busy}" + (f" (process {owner})" if owner else "")
             ) from error
         os.ftruncate(handle, 0)
         os.pwrite(handle, f"{os.getpid()}\n".encode(), 0)
