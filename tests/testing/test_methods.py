@@ -7,7 +7,8 @@ import torch
 
 from gsfl_tune.experiment.config import TrainingConfig
 from gsfl_tune.experiment.methods import METHODS
-from gsfl_tune.methods import Method, create_method, method_class
+from gsfl_tune.methods import Method, create_method, method_class, single_pass
+from gsfl_tune.models import Recurrence
 from gsfl_tune.testing import check_method
 
 
@@ -143,9 +144,23 @@ class Learning(Memory):
         return super().predict(inputs, passes)
 
 
+class Blind(Method):
+    """Asks for regions and looks at none."""
+
+    reads_maps = needs_images = True
+    recurrence = Recurrence(2)
+
+    def step(self, batch, passes):
+        if passes.maps is None:
+            return single_pass(batch, passes)
+        features = passes.pool(passes.maps(batch.inputs))
+        return passes.loss(passes.head(features), features, batch.targets)
+
+
 @pytest.mark.parametrize(
     ("method", "complaint"),
     [
+        (Blind, "leaves regions untrained"),
         (Forgetful, "another one after it was restored"),
         (Selfish, "a batch divided over two ranks"),
         (Twice, "lets the centres note 16 of 8 images"),
