@@ -53,11 +53,13 @@ from gsfl_tune.search import (
     run_study,
     stored_run,
 )
+from gsfl_tune.search.observers.running_estimate import EstimateFile
 from gsfl_tune.search.observers.tracking import TensorBoard, show_winner
 from gsfl_tune.training import Workspace, environment
 from gsfl_tune.training.fit_groups import fit_groups
 from gsfl_tune.training.fit_precision import fit_precision
 from gsfl_tune.training.standalone import open_workspace
+from gsfl_tune.training.workspace import most_at_once
 
 
 def search(
@@ -127,8 +129,9 @@ def search(
         refuse_what_fails_later(assumed, workspace, notice, address)
         costs = TrialCosts.of(workspace.dataset)
         with ray_session(address):
-            config = experiment.defaults().search
-            resources = slots(config.resources, config.max_concurrent)
+            defaults = experiment.defaults()
+            most = most_at_once(defaults) if alone else defaults.search.max_concurrent
+            resources = slots(defaults.search.resources, most)
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
             rehearse_largest(
@@ -176,6 +179,7 @@ def search(
                 Utilisation(run, resources.count),
                 TensorBoard(run, experiment),
                 Presence(run, interrupt),
+                EstimateFile(run),
             ]
             with manifest.ending(SearchInterrupted):
                 _Search(
@@ -195,6 +199,7 @@ def search(
                 ).run_all()
                 show_winner(run)
         interrupt.clear()
+        run.estimate_file.unlink(missing_ok=True)
     return read_results(run.results_file)
 
 

@@ -7,6 +7,7 @@ import math
 from typing import TYPE_CHECKING
 
 from gsfl_tune.cli._base import positive, showing
+from gsfl_tune.cores import usable_cores
 
 if TYPE_CHECKING:
     from gsfl_tune.experiment import Experiment
@@ -47,7 +48,6 @@ def estimate_of(args: argparse.Namespace, experiment: Experiment) -> Estimate | 
         UserError: If --price or --slots is given and there is no estimate, or the data cannot be
             used.
     """
-    import os
     from dataclasses import replace
 
     import torch
@@ -56,6 +56,7 @@ def estimate_of(args: argparse.Namespace, experiment: Experiment) -> Estimate | 
     from gsfl_tune.experiment import UserError
     from gsfl_tune.experiment.units import seconds
     from gsfl_tune.search.costs.estimate import of_budget
+    from gsfl_tune.training.workspace import most_at_once
 
     search = experiment.defaults().search
     if search.time_budget is None and not args.measure:
@@ -67,13 +68,13 @@ def estimate_of(args: argparse.Namespace, experiment: Experiment) -> Estimate | 
                 )
         return None
     node = {
-        "CPU": float(len(os.sched_getaffinity(0))),
+        "CPU": float(usable_cores()),
         "GPU": float(torch.cuda.device_count()),
     }
     if args.slots is not None:
         # They are elsewhere: a machine on which any number fits.
         node = {"CPU": _ANY, "GPU": _ANY if search.resources.gpu != "auto" else node["GPU"]}
-    slots = fit(search.resources, [node], search.max_concurrent)
+    slots = fit(search.resources, [node], most_at_once(experiment.defaults()))
     if args.slots is not None:
         slots = replace(slots, count=args.slots, gpu=slots.asked)
     if search.time_budget is not None:

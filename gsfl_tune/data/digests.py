@@ -18,6 +18,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import publish
 from gsfl_tune.cache.entries import lock_file, touch
 from gsfl_tune.cache.locks import file_lock
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.data.image_file import deep_extremes
 from gsfl_tune.data.sources import Reader, Source
 
@@ -85,7 +86,7 @@ def in_threads(
     Threads are enough: reading, hashing, decoding and resizing release the interpreter lock.
     Processes would have to send every square through a pipe.
     """
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    count = usable_cores()
     waiting: deque[tuple[int, Future[Work]]] = deque()
     with ThreadPoolExecutor(count, thread_name_prefix="images") as pool:
         try:

@@ -287,8 +287,8 @@ class TrainingConfig(Section):
     cache_precision: Literal["fp32", "fp16"] = Field(
         "fp32", description="Precision of cached features and activations; fp16 halves them."
     )
-    device: Literal["auto", "cpu", "cuda"] = Field(
-        "auto", description="`auto`: a GPU if there is one."
+    device: Literal["auto", "cpu", "cuda", "mps"] = Field(
+        "auto", description="`auto`: a GPU if there is one; `mps`: that of an Apple computer."
     )
 
     @model_validator(mode="after")

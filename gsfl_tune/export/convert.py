@@ -16,6 +16,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.bundles import files
 from gsfl_tune.bundles.architecture import Architecture
 from gsfl_tune.bundles.reading import read_description
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.experiment.data_config import AugmentConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import measure
@@ -123,7 +124,7 @@ def convert(
     architecture = Architecture.from_json(description["architecture"])
     say("opening the images of the run")
     images = RunImages.open(bundle, options.data, cache_dir)
-    threads = options.threads or measure.cores()
+    threads = options.threads or usable_cores()
     with _threads(threads), tempfile.TemporaryDirectory() as folder:
         network: Network | Ensemble = bundle.network
         together = None

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 
 from gsfl_tune.activity import activity
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.experiment.units import megabytes
 from gsfl_tune.export.images import RunImages
 from gsfl_tune.export.runtimes import Runtime
 from gsfl_tune.training.timing import Timing, measure_time
-from gsfl_tune.training.timing import cores as cores
 
 BATCHES = (1, 32)
 _WARM_UP = 3
@@ -160,7 +160,7 @@ def latency(runtime: Runtime, squares: np.ndarray, batch: int, seconds: float) -
 def conditions(threads: int) -> dict[str, Any]:
     """Describes the machine of the latencies."""
     gpu = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return {"cpu": processor(), "cores": cores(), "threads": threads, "gpu": gpu}
+    return {"cpu": processor(), "cores": usable_cores(), "threads": threads, "gpu": gpu}
 
 
 HEADER = ("", "valid.", "test", "NLL", "size", "1 image", "32 images")

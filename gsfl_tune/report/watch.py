@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from socket import AF_INET6
 
+from gsfl_tune.activity import duration
 from gsfl_tune.experiment import UserError
 from gsfl_tune.experiment.errors import first_line
 from gsfl_tune.hosts import is_loopback
@@ -21,6 +22,7 @@ from gsfl_tune.report.files import CurveReader, read_run
 from gsfl_tune.report.page import render
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.layout import EPOCHS_FILE
+from gsfl_tune.run.running_estimate import read_estimate
 
 # Renders the page at most once in this time, and for at most a tenth of the time: the search
 # needs the cores.
@@ -91,6 +93,16 @@ class LivePage:
                     self._problem = first_line(error)
             return self._version, self._problem
 
+    def left(self) -> str | None:
+        """Returns what the driver does and how long it still takes; None without a driver."""
+        estimate = read_estimate(self._run)
+        if estimate is None:
+            return None
+        of = "" if estimate.total is None else f"/{estimate.total}"
+        text = f"{estimate.phase} {estimate.done}{of}"
+        left = estimate.left
+        return text if left is None else f"{text}, about {duration(left)} left"
+
     def page(self) -> bytes:
         """Returns the current page in UTF-8."""
         self.look()
@@ -150,7 +162,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer(HTTPStatus.OK, self.server.live.page(), "text/html; charset=utf-8")
         elif path == "/version":
             version, problem = self.server.live.look()
-            body = json.dumps({"version": version, "problem": problem}).encode()
+            told = {"version": version, "problem": problem, "left": self.server.live.left()}
+            body = json.dumps(told).encode()
             self._answer(HTTPStatus.OK, body, "application/json")
         else:
             self._answer(HTTPStatus.NOT_FOUND, b"there is nothing here\n")

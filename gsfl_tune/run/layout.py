@@ -120,6 +120,11 @@ class RunDirectory:
         return self.path / LOCK_FILE
 
     @property
+    def estimate_file(self) -> Path:
+        """Returns the driver's estimate, see `gsfl_tune.run.running_estimate`."""
+        return self.path / ".estimate.json"
+
+    @property
     def interrupt_file(self) -> Path:
         """Returns the interrupt file; while it exists, running trials save and stop."""
         return self.path / INTERRUPT_FILE

@@ -14,6 +14,7 @@ from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.experiment.metrics import metric_of
 from gsfl_tune.report import load_results
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.run.running_estimate import read_estimate
 from gsfl_tune.runs.state import State, last_sign, read_manifest, state_of
 
 
@@ -33,6 +34,7 @@ class RunSummary:
         test: Test accuracy of the winner, mean over its seeds; None before the end.
         begun: When it began, seconds since 1970; None if unknown.
         last: When it was last written to, seconds since 1970; None if unknown.
+        left: Seconds until the tested bundle, as its driver expects; None without one.
         problem: Why a part of it is unknown; empty if all could be read.
     """
 
@@ -47,6 +49,7 @@ class RunSummary:
     test: float | None = None
     begun: float | None = None
     last: float | None = None
+    left: float | None = None
     problem: str = ""
 
     @property
@@ -74,6 +77,7 @@ class RunSummary:
             "bytes": self.size,
             "begun": _utc(self.begun),
             "last": _utc(self.last),
+            "seconds_left": self.left,
             "problem": self.problem or None,
         }
 
@@ -130,6 +134,7 @@ def summarise(path: str | Path) -> RunSummary:
     if isinstance(settings, Mapping) and settings.get("time_budget") is None:
         planned = settings.get("trials")
     last = last_sign(manifest)
+    estimate = read_estimate(run)
     return RunSummary(
         path=Path(path),
         state=state,
@@ -137,6 +142,7 @@ def summarise(path: str | Path) -> RunSummary:
         planned=planned if isinstance(planned, int) else None,
         begun=_instant(manifest.get("created")),
         last=_modified(run) if last is None else last,
+        left=None if estimate is None else estimate.left,
         problem="; ".join(problems),
         **{"name": str(manifest.get("name", run.path.name)), **known},
     )

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from gsfl_tune.activity import duration
 from gsfl_tune.experiment.units import decimal_size
 from gsfl_tune.runs.cleaning import RETRAINED, Cleaning, Removable
 from gsfl_tune.runs.listing import RunSummary
@@ -64,7 +65,7 @@ def print_runs(runs: Sequence[RunSummary], folder: Path) -> None:
     for run in runs:
         table.add_row(
             Text(_place(run.path, folder)),
-            Text(run.state.name, STYLES[run.state.name]),
+            Text(_state(run), STYLES[run.state.name]),
             _trials(run),
             run.best_text,
             "–" if run.test is None else f"{100 * run.test:.1f} %",
@@ -122,6 +123,12 @@ def _kinds(files: Sequence[Removable]) -> dict[str, tuple[int, int]]:
         count, size = found.get(each.why, (0, 0))
         found[each.why] = count + 1, size + each.size
     return dict(sorted(found.items(), key=lambda item: -item[1][1]))
+
+
+def _state(run: RunSummary) -> str:
+    if run.left is None or run.state.name != "running":
+        return run.state.name
+    return f"{run.state.name}, {duration(run.left)} left"
 
 
 def _trials(run: RunSummary) -> str:

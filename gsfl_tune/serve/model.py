@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -43,13 +42,6 @@ class Threads:
             return cls(model=model or 1, batches=1, decode=max(1, cores - 1))
         model = min(cores, model or min(_MOST_THREADS, max(1, cores // 4)))
         return cls(model=model, batches=max(1, cores // model), decode=cores)
-
-
-def cores() -> int:
-    """Returns the number of cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 @dataclass(frozen=True)

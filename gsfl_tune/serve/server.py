@@ -52,9 +52,10 @@ def serve(
     import torch
     from PIL import Image
 
+    from gsfl_tune.cores import usable_cores
     from gsfl_tune.export import load_bundle
     from gsfl_tune.serve.app import Service, create_app
-    from gsfl_tune.serve.model import Threads, cores
+    from gsfl_tune.serve.model import Threads
 
     limits = limits or Limits()
     if Image.MAX_IMAGE_PIXELS is not None and limits.max_pixels > Image.MAX_IMAGE_PIXELS:
@@ -64,9 +65,9 @@ def serve(
     with listen(host, port) as listener:
         # ONNX Runtime creates its pool while it loads, with the size of torch's pool at that time.
         # A bundle may run on the CPU even if there is a GPU.
-        torch.set_num_threads(Threads.of(torch.device("cpu"), cores(), threads).model)
+        torch.set_num_threads(Threads.of(torch.device("cpu"), usable_cores(), threads).model)
         bundle = load_bundle(path, device)
-        shared = Threads.of(bundle.device, cores(), threads)
+        shared = Threads.of(bundle.device, usable_cores(), threads)
         torch.set_num_threads(shared.model)
         # Images between our limit and Pillow's are answered, so Pillow's warning is not needed.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)

@@ -17,6 +17,7 @@ from gsfl_tune.methods import Method
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.training.caches.teacher import Teacher
 from gsfl_tune.training.process_group import Ranks
+from gsfl_tune.training.rate_sweep import RateSweep
 from gsfl_tune.training.timeline import StageSpec, Timeline
 from gsfl_tune.training.workspace import Workspace
 
@@ -48,6 +49,7 @@ class StageContext:
             of the pretrained one belongs to it.
         epoch: Number of epochs trained so far.
         ranks: The processes that train together with this one; None if it trains alone.
+        sweep: Decides the learning rates of a range test, in place of the schedule.
     """
 
     config: Config
@@ -69,6 +71,7 @@ class StageContext:
     backbone_trained: bool = False
     epoch: int = 0
     ranks: Ranks | None = None
+    sweep: RateSweep | None = None
 
     @property
     def share(self) -> BatchShare:

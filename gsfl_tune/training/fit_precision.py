@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 
 import torch
 
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.models import pooling_class
 from gsfl_tune.models.arithmetic import backbone_work
@@ -176,8 +176,7 @@ def estimate(experiment: Experiment, looked_at: int) -> float:
     config = experiment.defaults()
     reads = pooling_class(config.model.pooling).reads
     work = backbone_work(config.model.backbone, 0, config.data.image_size, reads).frozen
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    return looked_at * work / (_FLOPS_A_CORE * (cores or 1))
+    return looked_at * work / (_FLOPS_A_CORE * usable_cores())
 
 
 def _measure(experiment: Experiment, workspace: Workspace) -> Measured:

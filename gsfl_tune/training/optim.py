@@ -224,6 +224,17 @@ def schedule_of(config: Rates) -> str:
     return "constant" if config.optimizer == "schedule_free" else config.schedule
 
 
+def scheduled(config: Rates, step: int, total: int) -> float:
+    """Returns the share of the peak rate that a section sets for a step."""
+    return learning_rate_factor(
+        step,
+        total,
+        warmup=config.warmup,
+        schedule=schedule_of(config),
+        lowest=config.min_learning_rate,
+    )
+
+
 def set_learning_rate(optimizer: torch.optim.Optimizer, factor: float) -> None:
     """Sets every group to `factor` of its peak."""
     for group in optimizer.param_groups:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from gsfl_tune.cores import usable_cores
+
 # Largest difference of the medians of a round's quarters, as a share of the smallest.
 STEADY = 0.1
 # An unsteady round is repeated until the rounds have taken this many times the time of one.
@@ -84,7 +86,7 @@ def measure_time(
         ):
             times.append(run())
         used = count()
-        crowded = used + min(threads, cores()) > cores() + _SLACK
+        crowded = used + min(threads, usable_cores()) > usable_cores() + _SLACK
         rounds.append((crowded, _spread(_quarters(times)), times, used))
         if not crowded and rounds[-1][1] <= STEADY:
             return _timing(times, rounds[-1][1], used, reliable=True)
@@ -96,19 +98,14 @@ def measure_time(
     return _timing(fastest, spread, max(used for *_, used in rounds), reliable=False)
 
 
-def cores() -> int:
-    """Returns the number of CPU cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def cores_of_others() -> Callable[[], float]:
     """Starts a count; the result returns how many of our cores other processes used since."""
     busy, own, began = _busy(), time.process_time(), time.perf_counter()
 
     def used() -> float:
         seconds = max(1e-6, time.perf_counter() - began)
-        theirs = _busy() - busy - (time.process_time() - own) - _TICK * cores()
-        return min(float(cores()), max(0.0, theirs / seconds))
+        theirs = _busy() - busy - (time.process_time() - own) - _TICK * usable_cores()
+        return min(float(usable_cores()), max(0.0, theirs / seconds))
 
     return used
 
@@ -142,6 +139,6 @@ def _timing(times: list[float], spread: float, used: float, *, reliable: bool) -
         runs=len(times),
         spread=spread,
         others=used,
-        cores=cores(),
+        cores=usable_cores(),
         reliable=reliable,
     )

@@ -328,6 +328,16 @@ def _pretraining(config: Config) -> str:
     return digest(pretraining_settings(config), training.precision, training.device)
 
 
+def most_at_once(config: Config) -> int | None:
+    """Returns how many trials may run at once here; None for as many as there are resources for.
+
+    Ray does not count Apple's GPUs. All trials would share the one that there is, and its memory.
+    """
+    if config.search.max_concurrent is not None:
+        return config.search.max_concurrent
+    return 1 if resolve_device(config.training.device).type == "mps" else None
+
+
 def resolve_device(name: str) -> torch.device:
     """Returns the torch device for ``training.device``.
 
@@ -335,12 +345,18 @@ def resolve_device(name: str) -> torch.device:
         UserError: If a GPU is asked for and there is none.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     if name == "cuda" and not torch.cuda.is_available():
         raise UserError("training.device: found cuda, but torch sees no GPU; allowed: auto, cpu")
+    if name == "mps" and not torch.backends.mps.is_available():
+        raise UserError(
+            "training.device: found mps, but torch sees no GPU of Apple; allowed: auto, cpu"
+        )
     try:
         return torch.device(name)
     except RuntimeError:
         raise UserError(
-            f"device: found {name!r}, allowed auto, cpu, cuda, or one GPU such as cuda:0"
+            f"device: found {name!r}, allowed auto, cpu, cuda, mps, or one GPU such as cuda:0"
         ) from None

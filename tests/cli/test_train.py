@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import pytest
+from PIL import Image
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.export import bundle_from_network
@@ -112,3 +113,26 @@ def test_epochs_after_the_last_checkpoint_are_not_logged_twice(file, tmp_path, c
     ours, theirs = epochs(tmp_path / "killed"), epochs(tmp_path / "whole")
     assert [record["epoch"] for record in ours] == [1, 2, 3]
     assert ours[-1]["train/loss"] == theirs[-1]["train/loss"]
+
+
+def test_find_lr_draws_the_losses_and_trains_nothing_to_keep(file, tmp_path, command):
+    done = command("train", file, "--find-lr", "--steps", "25")
+    assert done.code == 0, done.err
+    folder = tmp_path / "runs" / "tiny-rates"
+    (head,) = json.loads((folder / "learning-rates.json").read_text())
+    assert head["key"] == "training.head.learning_rate"
+    assert f"a tenth of the lowest loss  {head['below_minimum']:.2g}" in done.out
+    with Image.open(folder / "learning-rates.png") as picture:
+        picture.load()
+        assert picture.width > picture.height > 300
+        assert len(picture.getcolors(2**20)) > 50
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "learning-rates.json",
+        "learning-rates.png",
+    ]
+
+
+def test_steps_without_find_lr_are_refused(file, command):
+    done = command("train", file, "--steps", "25")
+    assert done.code == 2
+    assert "--steps: found without --find-lr" in done.err

@@ -5,16 +5,20 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
 import threading
+import time
 from contextlib import contextmanager
 
 import pytest
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.report import WatchServer, watch
+from gsfl_tune.run import RunDirectory, run_lock
+from gsfl_tune.run.running_estimate import RunningEstimate
 from tests.report.browser import Visit, launched
 from tests.report.runs import RunMaker
 from tests.waiting import wait_until
@@ -194,6 +198,22 @@ def test_an_open_page_follows_the_run_and_stays_where_it_is(tmp_path, impatient)
         assert page.query_selector("#fig-models svg")
         assert here.complaints == []
         assert all(url.startswith((server.url, "data:")) for url in here.requests)
+        here.close()
+
+
+def test_an_open_page_says_how_long_the_run_still_takes(tmp_path):
+    maker = RunMaker(tmp_path / "run").begin().search(12)
+    run = RunDirectory(maker.path)
+    RunningEstimate("search", 12, 40, 125.0, time.time()).write(run)
+    with serving(maker.path) as server, launched() as browser:
+        assert json.loads(get(server, "/version")[1])["left"] is None
+        here = Visit(browser, server.url)
+        with run_lock(run):
+            here.page.wait_for_selector("#live:has-text('left')", timeout=60_000)
+            said = here.page.inner_text("#live")
+            assert re.search(r"search 12/40, about [12]:\d\d left, as of", said)
+        here.page.wait_for_selector("#live:not(:has-text('left'))", timeout=60_000)
+        assert here.complaints == []
         here.close()
 
 

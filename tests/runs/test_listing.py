@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 
 import pandas as pd
 import pytest
@@ -15,7 +16,9 @@ from gsfl_tune.cli import main
 from gsfl_tune.experiment import UserError
 from gsfl_tune.run import read_json, run_lock, write_json
 from gsfl_tune.run.manifest import Manifest
+from gsfl_tune.run.running_estimate import RunningEstimate
 from gsfl_tune.runs import find_runs, state_of, summarise
+from gsfl_tune.runs.tables import print_runs
 from tests.report.runs import RunMaker
 
 BEGUN = 1_790_000_000.0
@@ -76,6 +79,18 @@ def test_a_run_that_is_written_to_is_running(house):
         state = state_of(run)
         assert (state.name, state.process) == ("running", str(os.getpid()))
     assert state_of(run).name == "interrupted"
+
+
+def test_a_running_run_says_how_long_it_still_takes(house, capsys):
+    run = made(house / "killed", 20).run
+    RunningEstimate("search", 3, 20, 3700.0, time.time()).write(run)
+    assert summarise(run.path).left is None
+    with run_lock(run):
+        found = summarise(run.path)
+        print_runs([found], house)
+    assert 3600 < found.left <= 3700
+    assert found.to_json()["seconds_left"] == found.left
+    assert re.search(r"running, 1:01:\d\d left", capsys.readouterr().out)
 
 
 def test_a_finished_run_that_goes_on_is_running_and_then_as_its_end_says(tmp_path):

@@ -12,7 +12,8 @@ import numpy as np
 import psutil
 import pytest
 
-from gsfl_tune.training.timing import cores, cores_of_others, measure_time
+from gsfl_tune.cores import usable_cores
+from gsfl_tune.training.timing import cores_of_others, measure_time
 from tests.waiting import wait_until
 
 
@@ -58,8 +59,8 @@ def test_of_rounds_that_were_all_disturbed_the_fastest_counts(monkeypatch):
     rounds = scripted([40.0] * 8, [20.0] * 8, [30.0] * 8)
 
     def others():
-        load = next(loads) * cores()
-        if load == 2.0 * cores():
+        load = next(loads) * usable_cores()
+        if load == 2.0 * usable_cores():
             # The time that there is for it is over.
             clock.now = 0.05
         return lambda: load
@@ -67,11 +68,11 @@ def test_of_rounds_that_were_all_disturbed_the_fastest_counts(monkeypatch):
     found = measured(rounds, others, seconds=0.01)
     assert (found.median, found.reliable) == (20.0, False)
     assert found.spread == 1.0
-    assert found.others == 3.0 * cores()
+    assert found.others == 3.0 * usable_cores()
 
 
 def test_a_steady_time_on_a_machine_whose_cores_are_taken_is_no_fact():
-    found = measured(scripted([1907.0] * 8), lambda: lambda: float(cores()), seconds=0.0)
+    found = measured(scripted([1907.0] * 8), lambda: lambda: float(usable_cores()), seconds=0.0)
     assert (found.median, found.spread, found.reliable) == (1907.0, 0.0, False)
 
 
@@ -81,7 +82,7 @@ def burning():
     program = "print('on', flush=True)\nwhile True: pass"
     started = [
         subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
-        for _ in range(2 * cores())
+        for _ in range(2 * usable_cores())
     ]
     for each in started:
         assert each.stdout is not None
@@ -100,11 +101,11 @@ def test_other_processes_are_seen(burning):
         matrix @ matrix
         return 1000 * (time.perf_counter() - began)
 
-    found = measure_time(run, fewest=50, most=10**9, seconds=0.5, threads=cores())
+    found = measure_time(run, fewest=50, most=10**9, seconds=0.5, threads=usable_cores())
     assert not found.reliable
     # They have two thirds of the machine, or more.
-    assert 0.4 * cores() < found.others <= cores()
-    assert found.cores == cores()
+    assert 0.4 * usable_cores() < found.others <= usable_cores()
+    assert found.cores == usable_cores()
 
 
 def test_ones_own_threads_are_not_others(burning):
@@ -114,7 +115,9 @@ def test_ones_own_threads_are_not_others(burning):
     # Waiting, we leave all to them; working, we take our share.
     count, before = cores_of_others(), burnt()
     # Many of the 10 ms in which the system counts.
-    wait_until(lambda: burnt() >= before + 0.4 * cores(), "the others have worked for a while")
+    wait_until(
+        lambda: burnt() >= before + 0.4 * usable_cores(), "the others have worked for a while"
+    )
     waiting = count()
     count = cores_of_others()
     began = time.perf_counter()

@@ -253,7 +253,8 @@ async function look() {
       version = told.version;
     }
     const live = document.getElementById("live");
-    live.textContent = told.problem || `as of ${new Date().toLocaleTimeString()}`;
+    const now = `as of ${new Date().toLocaleTimeString()}`;
+    live.textContent = told.problem || (told.left ? `${told.left}, ${now}` : now);
     live.classList.toggle("trouble", Boolean(told.problem));
   } catch (error) {
     if (state) {

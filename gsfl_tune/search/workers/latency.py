@@ -34,12 +34,12 @@ def measure_latency(training: Training) -> dict[str, Any]:
     def run() -> float:
         started = time.perf_counter()
         network.infer(image)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
         return 1000 * (time.perf_counter() - started)
 
     # A GPU needs only one CPU thread, which feeds it.
-    threads = 1 if device.type == "cuda" else torch.get_num_threads()
+    threads = 1 if device.type != "cpu" else torch.get_num_threads()
     with torch.inference_mode():
         for _ in range(_WARM_UP):
             run()

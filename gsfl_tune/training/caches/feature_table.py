@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import psutil
 import torch
 from torch import Tensor
 
@@ -81,5 +82,8 @@ class FeatureTable:
 
 def _fits(tensors: Sequence[Tensor], device: torch.device) -> bool:
     wanted = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    free, _ = torch.cuda.mem_get_info(device)
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+    else:  # Apple's GPUs use the memory of the machine
+        free = psutil.virtual_memory().available
     return 8 * wanted <= free

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -17,6 +16,7 @@ from torch.nn import functional
 
 from gsfl_tune.activity import Activity, activity
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.cores import usable_cores
 from gsfl_tune.data import Augment, DecodedImages, Views
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches, view_batches
@@ -354,7 +354,7 @@ def all_cores(device: torch.device) -> Iterator[None]:
     """Lets the one process that builds use every core, as the others wait for it."""
     threads = torch.get_num_threads()
     if device.type == "cpu":
-        torch.set_num_threads(max(threads, len(os.sched_getaffinity(0))))
+        torch.set_num_threads(max(threads, usable_cores()))
     try:
         yield
     finally:

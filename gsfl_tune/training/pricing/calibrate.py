@@ -117,8 +117,8 @@ def _timed(act: Callable[[], None], device: torch.device) -> tuple[float, int]:
     """Returns seconds and repetitions, after one warm-up."""
 
     def wait() -> None:
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+        if device.type != "cpu":
+            torch.accelerator.synchronize(device)
 
     act()
     wait()

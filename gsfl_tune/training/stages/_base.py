@@ -27,8 +27,7 @@ from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.optim import (
     Rates,
     WeightAverage,
-    learning_rate_factor,
-    schedule_of,
+    scheduled,
     set_learning_rate,
 )
 from gsfl_tune.training.process_group import Ranks
@@ -242,6 +241,8 @@ class Stage(ABC, Generic[M, C]):
             share: Share of the micro-batch in an optimiser step.
         """
         terms = self.context.method.step(batch, self.passes)
+        if self.context.sweep is not None:
+            self.context.sweep.saw(terms.total, share)
         (terms.total * share if share != 1.0 else terms.total).backward()
         return terms
 
@@ -327,13 +328,7 @@ class Stage(ABC, Generic[M, C]):
             self._add_up(context.ranks)
         if config.clip_norm > 0:
             torch.nn.utils.clip_grad_norm_(self.parameters, config.clip_norm)
-        factor = learning_rate_factor(
-            step,
-            total,
-            warmup=config.warmup,
-            schedule=schedule_of(config),
-            lowest=config.min_learning_rate,
-        )
+        factor = scheduled(config, step, total) if context.sweep is None else context.sweep.factor()
         set_learning_rate(self.optimizer, factor)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,21 +11,20 @@ import pytest
 import torch
 from PIL import Image
 
-from gsfl_tune.cluster import Slots
 from gsfl_tune.data.sources import TypefacesSource
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import TypefacesConfig
 from gsfl_tune.experiment.errors import EnvironmentProblem, UserError
 from gsfl_tune.models import create_backbone
-from gsfl_tune.run import EpochLog, RunDirectory
-from gsfl_tune.search import Job, Watcher
-from gsfl_tune.search.workers.rank_pool import RankLost, RankProcesses, team_of
+from gsfl_tune.run import RunDirectory
+from gsfl_tune.search import Job
+from gsfl_tune.search.workers.rank_pool import RankLost, RankProcesses
 from gsfl_tune.search.workers.retrain import run_job
 from gsfl_tune.search.workers.settings import WorkerSettings
 from gsfl_tune.search.workers.trial_worker import Task, TrialWorker
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training import Training
-from tests.search.experiments import experiment, retrained, searched
+from tests.search.experiments import experiment
 
 # A batch that cannot be halved, and an epoch whose last step has fewer micro-batches than the
 # others. Without dropout, the masks of which every rank draws for itself.
@@ -44,25 +41,13 @@ FINETUNE = (
 )
 
 
-@pytest.fixture(scope="module")
-def team() -> Iterator[RankProcesses]:
-    """Two ranks; their processes serve all tests of this file."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    team = team_of(2)
-    assert team is not None
-    yield team
-    team.dismiss()
-    torch.set_num_threads(threads)
-
-
-def _config(*overrides: str) -> Config:
+def config_of(*overrides: str) -> Config:
     return experiment(
         "model.head=gsfl", "training.precision=fp32", *FINETUNE, *overrides
     ).defaults()
 
 
-def _trained(
+def trained(
     config: Config, directory: Path, cache_dir: Path, team: RankProcesses | None, **options: Any
 ) -> Training:
     workspace = open_workspace(config.data, None, cache_dir)
@@ -144,9 +129,9 @@ def slow(*overrides: str) -> Any:
 def test_two_processes_train_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path, overrides: tuple[str, ...]
 ) -> None:
-    config = _config(*overrides)
-    alone = _trained(config, tmp_path / "alone", cache_dir, None)
-    together = _trained(config, tmp_path / "together", cache_dir, team)
+    config = config_of(*overrides)
+    alone = trained(config, tmp_path / "alone", cache_dir, None)
+    together = trained(config, tmp_path / "together", cache_dir, team)
     assert together.ranks is not None
     _assert_same(alone, together)
     together.close()
@@ -163,15 +148,15 @@ def test_two_processes_share_images_without_labels(
         image = reader()
         assert isinstance(image, Image.Image)
         image.save(folder / f"{position}.png")
-    config = _config(
+    config = config_of(
         f"data.unlabelled={folder}",
         "training.method=fixmatch",
         # A probability near a threshold would be above it in one of both.
         "training.fixmatch.threshold=0",
         "training.finetune.blocks=2",
     )
-    alone = _trained(config, tmp_path / "alone", cache_dir, None)
-    together = _trained(config, tmp_path / "together", cache_dir, team)
+    alone = trained(config, tmp_path / "alone", cache_dir, None)
+    together = trained(config, tmp_path / "together", cache_dir, team)
     assert together.ranks is not None
     _assert_same(alone, together)
     assert together.log.read()[-1]["train/pseudo_share"] == 1
@@ -182,9 +167,9 @@ def test_two_processes_share_images_without_labels(
 def test_a_checkpoint_is_the_same_for_any_number_of_processes(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
-    config = _config("training.ema=0.5")
+    config = config_of("training.ema=0.5")
     workspace = open_workspace(config.data, None, cache_dir)
-    whole = _trained(config, tmp_path / "whole", cache_dir, None, fit="train+validation")
+    whole = trained(config, tmp_path / "whole", cache_dir, None, fit="train+validation")
     for first, second in ((None, team), (team, None)):
         directory = tmp_path / ("one-two" if first is None else "two-one")
         begun = Training(config, workspace, directory, fit="train+validation", team=first)
@@ -192,14 +177,14 @@ def test_a_checkpoint_is_the_same_for_any_number_of_processes(
         begun.run_epoch()
         begun.save()
         begun.close()
-        _assert_same(whole, _trained(config, directory, cache_dir, second, fit="train+validation"))
+        _assert_same(whole, trained(config, directory, cache_dir, second, fit="train+validation"))
         team.leave()
 
 
 def test_fewer_images_in_a_batch_than_processes_are_refused(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
-    config = _config("training.finetune.batch_size=2", "training.head.epochs=0")
+    config = config_of("training.finetune.batch_size=2", "training.head.epochs=0")
     workspace = open_workspace(config.data, None, cache_dir)
     training = Training(config, workspace, tmp_path, team=RankProcesses(3))
     with pytest.raises(UserError, match=r"batch_size: found 2 .* each of the 3 processes"):
@@ -211,7 +196,7 @@ def test_what_breaks_in_another_process_is_said_here(
 ) -> None:
     weights = tmp_path / "weights.pt"
     torch.save(create_backbone("resnet10t", "none").model.state_dict(), weights)
-    config = _config(f"model.weights={weights}", "training.head.epochs=0")
+    config = config_of(f"model.weights={weights}", "training.head.epochs=0")
     workspace = open_workspace(config.data, None, cache_dir)
     training = Training(config, workspace, tmp_path, team=team)
     weights.unlink()  # read by this process, not yet by the other one
@@ -225,11 +210,11 @@ def test_a_process_that_leaves_its_group_late_takes_part_in_the_next_training(
 ) -> None:
     """PyTorch 2.14 aborts a process if its group's file goes at the moment when it leaves."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    config = _config("training.head.epochs=0", "training.finetune.epochs=1")
+    config = config_of("training.head.epochs=0", "training.finetune.epochs=1")
     workspace = open_workspace(config.data, None, cache_dir)
     first = Training(config, workspace, tmp_path / "first", team=team)
     first.run_epoch()
-    (rank,) = _ranks(psutil.Process())
+    (rank,) = ranks_below(psutil.Process())
     rank.suspend()
     first.close()
     (meeting,) = tmp_path.glob("gsfl-ranks-*/meeting")
@@ -237,7 +222,7 @@ def test_a_process_that_leaves_its_group_late_takes_part_in_the_next_training(
     second = Training(config, workspace, tmp_path / "second", team=team)
     second.run_epoch()
     second.close()
-    assert _ranks(psutil.Process()) == [rank]
+    assert ranks_below(psutil.Process()) == [rank]
     assert not meeting.parent.exists()
 
 
@@ -245,13 +230,13 @@ def test_a_process_that_leaves_its_group_late_takes_part_in_the_next_training(
 def test_kill_9_of_another_process_ends_the_training_at_once(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
-    config = _config("training.finetune.epochs=200")
+    config = config_of("training.finetune.epochs=200")
     workspace = open_workspace(config.data, None, cache_dir)
     training = Training(config, workspace, tmp_path, team=team)
     for _ in range(3):
         training.run_epoch()
     training.save()
-    (rank,) = _ranks(psutil.Process())
+    (rank,) = ranks_below(psutil.Process())
     rank.kill()
     with pytest.raises(RankLost, match=r"rank 1, a process of the trial, died \(signal 9\)"):
         training.run_epoch()
@@ -266,7 +251,7 @@ def test_kill_9_of_another_process_ends_the_training_at_once(
 def _task(run: RunDirectory, cache_dir: Path, **changes: Any) -> Task:
     known: dict[str, Any] = {
         "number": 0,
-        "config": _config(),
+        "config": config_of(),
         "directory": run.trial("search", 0),
         "interrupt": run.interrupt_file,
         "metric": "validation/nll",
@@ -300,7 +285,7 @@ def test_a_retrain_of_two_processes_predicts_what_one_does(
     results = []
     for workers in (1, 2):
         name = f"with-{workers}"
-        job = Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
+        job = Job(name=name, config=config_of(), seed=1, directory=run.finals / name, test=True)
         setting = WorkerSettings(interrupt=run.interrupt_file, cache_dir=cache_dir, workers=workers)
         results.append(run_job(job, setting))
     one, two = results
@@ -310,7 +295,7 @@ def test_a_retrain_of_two_processes_predicts_what_one_does(
         assert one[part] == pytest.approx(two[part], rel=1e-5, abs=1e-6)
 
 
-def _ranks(root: psutil.Process) -> list[psutil.Process]:
+def ranks_below(root: psutil.Process) -> list[psutil.Process]:
     found = []
     for process in root.children(recursive=True):
         try:
@@ -319,93 +304,3 @@ def _ranks(root: psutil.Process) -> list[psutil.Process]:
         except psutil.NoSuchProcess:
             continue
     return found
-
-
-class Killer(Watcher):
-    """Kills -9 once an epoch of the finetune stage is trained by two: rank 1, or rank 0.
-
-    Waits until a rank is there which it has not met, and one more epoch.
-    """
-
-    def __init__(self, log: Path, victims: list[Callable[[psutil.Process], psutil.Process]]):
-        self._log = EpochLog(log)
-        self._victims = victims
-        self._seen: dict[int, int] = {}
-        self.epochs: list[int] = []
-        self.killed: list[psutil.Process] = []
-        self.orphans: list[psutil.Process] = []
-
-    def tick(self) -> None:
-        if not self._victims:
-            return
-        for rank in _ranks(psutil.Process()):
-            count = len(self._log.read())
-            if count > self._seen.setdefault(rank.pid, count) + 1:
-                victim = self._victims.pop(0)(rank)
-                victim.send_signal(signal.SIGKILL)
-                self.epochs.append(count)
-                self.killed.append(victim)
-                self.orphans.append(rank)
-                # Not once more in the time that it takes to notice.
-                self._seen[rank.pid] = 10**9
-                return
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "victim",
-    [lambda rank: rank, lambda rank: psutil.Process(rank.ppid())],
-    ids=["another process", "the worker"],
-)
-def test_a_trial_that_loses_a_process_ends_as_if_it_had_not(
-    ray_of_tests: None,
-    team: RankProcesses,
-    run: RunDirectory,
-    cache_dir: Path,
-    victim: Callable[[psutil.Process], psutil.Process],
-) -> None:
-    # After two, memory is suspected, and half the batch has other batch norms.
-    epochs = 12
-    chosen = experiment(
-        "model.head=gsfl", *FINETUNE, f"training.finetune.epochs={epochs}", "search.trials=1",
-        "search.scheduler.name=none",
-    )  # fmt: skip
-    team.dismiss()  # else its process would be found too
-    killer = Killer(run.trial("search", 0) / "epochs.jsonl", [victim])
-    outcome = searched(
-        chosen,
-        run,
-        resources=Slots(cpu=1, gpu=0, count=1, workers=2),
-        cache_dir=cache_dir,
-        watchers=[killer],
-        save_seconds=0,
-    )
-    assert len(killer.killed) == 1
-    assert not outcome.interrupted
-    (trial,) = outcome.study.trials()
-    assert trial.state.name == "COMPLETE"
-    log = EpochLog(run.trial("search", 0) / "epochs.jsonl").read()
-    assert [record["epoch"] for record in log] == list(range(1, epochs + 2))
-    config = chosen.configure(trial.params)
-    # Of one process, the sums of a step would differ in their last digits.
-    whole = _trained(config, run.path / "undisturbed", cache_dir, team)
-    for ours, theirs in zip(log, whole.log.read(), strict=True):
-        assert {**ours, "seconds": 0} == {**theirs, "seconds": 0}
-    whole.close()
-    # A rank does not outlive the trial's worker.
-    _, left = psutil.wait_procs(killer.orphans, timeout=30)
-    assert left == []
-
-
-@pytest.mark.slow
-def test_retrains_on_ray(ray_of_tests: None, run: RunDirectory, cache_dir: Path) -> None:
-    slots = Slots(cpu=1, gpu=0, count=1, workers=2)
-    jobs = [
-        Job(name=name, config=_config(), seed=1, directory=run.finals / name, test=True)
-        for name in ("first", "second")
-    ]
-    outcome = retrained(jobs, run, resources=slots, cache_dir=cache_dir)
-    first, second = outcome.results
-    assert first is not None
-    assert second is not None
-    assert first["test"] == pytest.approx(second["test"])

@@ -1,0 +1,179 @@
+"""Apple's GPUs, as far as it can be told without one: PyTorch has every operator that is used.
+
+PyTorch ships the list of its operators with the devices that each runs on. Everything that a
+training does on its device is recorded here on the CPU, and looked up there.
+"""
+
+from __future__ import annotations
+
+import ast
+from functools import cache
+from pathlib import Path
+
+import pytest
+import torch
+import torchgen
+import yaml
+from torch.utils._python_dispatch import TorchDispatchMode
+
+import gsfl_tune
+from gsfl_tune.data.augment import Augment
+from gsfl_tune.experiment.data_config import AugmentConfig
+from gsfl_tune.experiment.errors import UserError
+from gsfl_tune.training import Training, resolve_device
+from gsfl_tune.training.workspace import most_at_once
+
+from .conftest import tiny_config
+
+PACKAGE = Path(gsfl_tune.__file__).parent
+# They run wherever their parts do.
+COMPOSITE = {
+    *("CompositeImplicitAutograd", "CompositeExplicitAutograd"),
+    "CompositeExplicitAutogradNonFunctional",
+}
+# Of the profiler, and of oneDNN, which only a CPU uses.
+ELSEWHERE = ("profiler::", "mkldnn::")
+
+
+@cache
+def _listed() -> dict[str, dict]:
+    file = Path(torchgen.__file__).parent / "packaged/ATen/native/native_functions.yaml"
+    return {each["func"].split("(")[0]: each for each in yaml.safe_load(file.read_text())}
+
+
+def _runs_on_mps(operator: str) -> bool:
+    entry = _listed().get(operator)
+    if entry is None:
+        return False
+    if "structured_delegate" in entry:
+        return _runs_on_mps(entry["structured_delegate"])
+    devices = {each.strip() for keys in entry.get("dispatch") or {} for each in keys.split(",")}
+    return not devices or bool(devices & {"MPS", *COMPOSITE})
+
+
+class Recorded(TorchDispatchMode):
+    """Keeps the names of all operators, and those that give numbers in 64 bits."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: set[str] = set()
+        self.double: set[str] = set()
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        given = function(*args, **(kwargs or {}))
+        schema = function._schema
+        name = f"{schema.name}.{schema.overload_name}".rstrip(".").removeprefix("aten::")
+        self.operators.add(name)
+        for each in given if isinstance(given, tuple | list) else [given]:
+            if isinstance(each, torch.Tensor) and each.dtype == torch.float64:
+                self.double.add(name)
+        return given
+
+    @property
+    def missing(self) -> list[str]:
+        return sorted(
+            name
+            for name in self.operators
+            if not name.startswith(ELSEWHERE) and not _runs_on_mps(name)
+        )
+
+
+TERMS = {
+    **{name: {"weight": 0.1} for name in ("isda", "metric_learning", "independence")},
+    **{name: {"weight": 0.1} for name in ("shared_variance", "group_reversal")},
+    **{name: {"weight": 0.1} for name in ("pairwise_confusion", "center")},
+}
+FINETUNE = {"epochs": 1, "batch_size": 12, "blocks": 2}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"data": {"views": 2}},
+        {"loss": TERMS, "training": {"ema": 0.9}},
+        {"training": {"finetune": {"blocks": "all", "optimizer": "sgd"}}},
+        {"training": {"finetune": {"optimizer": "muon", "clip_norm": 1.0}}},
+        {"model": {"pooling": "isqrt_cov"}},
+        {"model": {"pooling": "compact_bilinear"}},
+        {"model": {"head": "fsdg"}},
+        {"data": {"image_size": 64}, "training": {"method": "pmg"}},
+        {"data": {"image_size": 64}, "training": {"method": "attention_crop"}},
+    ],
+    ids=["views", "terms", "sgd", "muon", "isqrt", "bilinear", "fsdg", "jigsaws", "crops"],
+)
+def test_every_operator_of_a_training_runs_on_an_apple_gpu(workspace, tmp_path, changes):
+    training = {"head": {"epochs": 1}, "finetune": FINETUNE}
+    config = tiny_config(**{**changes, "training": _both(training, changes.get("training", {}))})
+    made = Training(config, workspace, tmp_path)
+    with Recorded() as recorded:
+        while not made.finished:
+            made.run_epoch()
+    assert len(recorded.operators) > 50
+    assert recorded.missing == []
+    # Apple's GPUs have no float64. Sums of an epoch have it, on the CPU.
+    with Recorded() as step:
+        made._stage.rehearse()
+    assert step.double == set()
+
+
+def _both(first: dict, second: dict) -> dict:
+    return {
+        **first,
+        **{
+            key: {**first[key], **value} if isinstance(value, dict) and key in first else value
+            for key, value in second.items()
+        },
+    }
+
+
+@pytest.mark.parametrize("policy", ["none", "trivial", "rand"])
+def test_every_operator_of_the_augmentation_runs_on_an_apple_gpu(policy):
+    config = AugmentConfig(policy=policy, color=0.3, erasing=0.5)
+    augment = Augment(config, 32, (0.5,) * 3, (0.2,) * 3)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(0, 256, (64, 40, 40, 3), dtype=torch.uint8, generator=generator)
+    random = augment.draw_rows(64, generator, lambda name: generator)
+    with Recorded() as recorded:
+        changed = augment.resample(images, random)
+    assert changed.shape == (64, 32, 32, 3)
+    assert len(recorded.operators) > 20
+    assert recorded.missing == []
+
+
+def test_auto_takes_an_apple_gpu_for_one_trial_at_a_time(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert resolve_device("auto") == torch.device("mps")
+    auto = tiny_config(training={"device": "auto"})
+    assert most_at_once(auto) == 1
+    two = auto.model_copy(update={"search": auto.search.model_copy(update={"max_concurrent": 2})})
+    assert most_at_once(two) == 2
+    assert most_at_once(tiny_config(training={"device": "cpu"})) is None
+
+
+def test_mps_without_an_apple_gpu_is_refused():
+    if torch.backends.mps.is_available():
+        pytest.skip("there is one")
+    with pytest.raises(UserError, match=r"found mps, but torch sees no GPU of Apple"):
+        resolve_device("mps")
+
+
+# Names of `os` that macOS does not have.
+LINUX = {
+    *("sched_getaffinity", "sched_setaffinity", "posix_fadvise", "posix_fallocate"),
+    *("copy_file_range", "memfd_create", "eventfd", "pidfd_open", "splice"),
+}
+
+
+def test_what_only_linux_has_is_asked_for_before_it_is_used():
+    found = []
+    for file in sorted(PACKAGE.rglob("*.py")):
+        text = file.read_text()
+        for node in ast.walk(ast.parse(text)):
+            if (
+                isinstance(node, ast.Attribute)
+                and node.attr in LINUX
+                and f'hasattr(os, "{node.attr}")' not in text
+            ):
+                found.append(f"{file.relative_to(PACKAGE)}:{node.lineno} {node.attr}")
+    assert found == []
