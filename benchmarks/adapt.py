@@ -136,6 +136,7 @@ def page(rows: list[dict[str, Any]]) -> str:
             verdict = "missed" if points < 0 else "reached"
         else:
             verdict = "reached" if points >= TARGET else "missed"
+            verdict += ", not certain" if gain.interval.contains_zero else ""
         means = [f"{100 * each.mean():.1f} %" for each in right.values()]
         new = f"{sum(row['new_norms'] for row in own)} of {len(own)}"
         head = [key[0], key[1], str(key[2]), str(len(own)), *means, new]

@@ -254,7 +254,7 @@ class Adapting:
     def _train(self, labels: Tensor) -> dict[str, float]:
         settings, network, names = self.settings, self.network, ("entropy", "diversity", "pseudo")
         total = self.steps * settings.epochs
-        sums = torch.zeros(4, dtype=torch.float64, device=self._device)
+        sums = torch.zeros(4, device=self._device)
         targets = labels.to(self._device)
         for norm in self._norms():
             norm.train(self.renews)
@@ -281,7 +281,7 @@ class Adapting:
                 factor = learning_rate_factor(step, total, warmup=_WARMUP, schedule="cosine")
                 set_learning_rate(self._optimizer, factor)
                 self._optimizer.step()
-                sums += torch.stack([loss, *found]).detach().double()
+                sums += torch.stack([loss, *found]).detach()
                 shown.done = number + 1
         means = (sums / self.steps).tolist()
         return dict(zip(("loss", *names), means, strict=True))
@@ -327,7 +327,7 @@ class Adapting:
             predictions.cpu(),
             pseudo_labels(torch.cat(features), answers.exp()).cpu(),
             counts.tolist(),
-            float(entropy_of(answers).double().mean()),
+            float(entropy_of(answers).mean()),
             float(diversity_of(answers)),
         )
 
