@@ -61,7 +61,7 @@ def _fitted(run: RunDirectory, target: Path, fit: str) -> RunDirectory:
 
 def _program(folder: Path) -> str:
     blocks = re.findall(r"```python\n(.*?)```", (folder / "README.md").read_text(), re.DOTALL)
-    (program,) = [block for block in blocks if "gsfl_tune" not in block]
+    (program,) = [block for block in blocks if "from gsfl_tune" not in block]
     return str(program)
 
 
