@@ -111,6 +111,7 @@ SMALL = (
 )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_it_is_searched_and_what_is_left_out_is_said(home):
     settings = [word for each in SMALL for word in ("--set", each)]
     done = run(home, "search", "my.yaml", *settings)

@@ -45,6 +45,7 @@ def home(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 def test_a_budget_for_nothing_is_refused_with_the_smallest_and_nothing_is_written(home):
     done = gsfl_tune(home, "search", "timed.yaml", "--time", "20s", "--run-dir", "runs/short")
     assert done.returncode == 2, done.stdout + done.stderr

@@ -112,6 +112,7 @@ def test_bad_input(command, folder, arguments, message):
     assert "Traceback" not in answer.err
 
 
+@pytest.mark.slow
 @pytest.mark.real_data
 @pytest.mark.skipif(not REAL, reason="GSFL_TUNE_REAL_DATA is not set")
 def test_a_published_validation_part_may_lack_classes(command):

@@ -195,6 +195,7 @@ def test_what_follows_from_the_facts():
     assert "12 times the images of the smallest" in starter_text("big", facts)
 
 
+@pytest.mark.slow
 def test_a_search_of_images_keeps_its_file_and_resumes(process, command, folder, here):
     settings = [word for text in SMALL for word in ("--set", text)]
     (folder / "robin" / "notes.txt").touch()

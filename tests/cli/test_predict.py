@@ -274,6 +274,7 @@ def shown_on_a_terminal(bundle_path, *arguments) -> str:
     return shown.decode()
 
 
+@pytest.mark.slow
 def test_a_terminal_shows_how_much_is_done(bundle_path, images, tmp_path):
     (tmp_path / "many").mkdir()
     for number in range(500):

@@ -321,7 +321,10 @@ def real(name: str, **split):
 
 
 @real_data
-@pytest.mark.parametrize(("name", "advised"), [("grocery", True), ("clothing", False)])
+@pytest.mark.parametrize(
+    ("name", "advised"),
+    [pytest.param("grocery", True, marks=pytest.mark.slow), ("clothing", False)],
+)
 def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advised):
     config = real(name)
     config = config.model_copy(update={"path": str(Path(REAL or "") / name / "train.parquet")})
@@ -330,7 +333,10 @@ def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advis
 
 
 @real_data
-@pytest.mark.parametrize(("name", "share"), [("grocery", 37), ("clothing", 60)])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [pytest.param("grocery", 37, marks=pytest.mark.slow), ("clothing", 60)],
+)
 def test_how_near_the_published_validation_part_is_to_training(photographs, name, share):
     """Grocery's is from elsewhere too, as its test part: nothing is to be advised."""
     dataset = prepare(real(name), cache_dir=photographs)

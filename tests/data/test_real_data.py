@@ -39,6 +39,7 @@ def test_clothing(real_data, cache):
     assert squares.std(axis=(1, 2, 3)).min() > 10
 
 
+@pytest.mark.slow
 def test_omniglot(real_data, cache):
     dataset = prepare(configure("parquet", real_data / "omniglot"), cache_dir=cache)
     counts = dataset.summary()["counts"]

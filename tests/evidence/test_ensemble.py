@@ -102,6 +102,7 @@ def test_its_own_temperature_is_in_all_members(run, tmp_path, cache_dir):
     )
 
 
+@pytest.mark.slow
 def test_one_onnx_graph_holds_all_seeds_and_both_views(run, tmp_path, cache_dir):
     pytest.importorskip("onnxruntime")
     options = {"ensemble": True, "flip_anyway": True, **FAST}

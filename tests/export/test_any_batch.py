@@ -62,7 +62,7 @@ def write(name, module, path):
         ("onnx", "test_resnet"),
         ("torch-export", "test_resnet"),
         ("openvino", "test_resnet"),
-        ("onnx", "test_resnet+test_vit"),
+        pytest.param("onnx", "test_resnet+test_vit", marks=pytest.mark.slow),
         pytest.param("torch-export", "test_resnet+test_vit", marks=pytest.mark.slow),
         pytest.param("openvino", "test_resnet+test_vit", marks=pytest.mark.slow),
     ],

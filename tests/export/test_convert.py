@@ -138,7 +138,7 @@ def test_an_onnx_file_says_what_is_needed_to_use_it(exports, trained_run, square
         {"format": "onnx", "preprocess": True},
         pytest.param({"format": "onnx", "preprocess": False}, marks=SLOW),
         pytest.param({"format": "torch-export", "preprocess": True}, marks=SLOW),
-        {"format": "torch-export", "preprocess": False},
+        pytest.param({"format": "torch-export", "preprocess": False}, marks=SLOW),
         {"format": "openvino", "preprocess": True},
         pytest.param({"format": "openvino", "preprocess": False}, marks=SLOW),
     ],

@@ -151,7 +151,7 @@ def test_a_frozen_copy_gives_the_same(name, side):
         ("test_convnext", 64, False),
         ("test_vit", 64, False),
         ("mobilenetv3_small_050", 64, False),
-        ("vgg11_bn", 32, True),
+        pytest.param("vgg11_bn", 32, True, marks=pytest.mark.slow),
     ],
 )
 def test_a_cut_backbone_trains_the_head_with_the_last_block(name, side, in_head):

@@ -212,7 +212,9 @@ def test_sigterm_lets_requests_under_way_be_answered(start, served_bundle):
     assert err == ""
 
 
-@pytest.mark.parametrize("word", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize(
+    "word", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)]
+)
 def test_a_second_signal_does_not_wait_for_requests(start, served_bundle, word):
     with (
         start(served_bundle) as server,
@@ -237,6 +239,7 @@ def test_an_idle_server_stops_at_once(start, served_bundle):
     assert "stopped after 0 answers" in out
 
 
+@pytest.mark.slow
 def test_onnx_takes_no_more_threads_than_it_is_given(start, trained_run, cache_dir, tmp_path):
     pytest.importorskip("onnxruntime")
     options = Options(format="onnx", threads=1, seconds=0.0)

@@ -234,6 +234,7 @@ ASK = textwrap.dedent(
 )
 
 
+@pytest.mark.slow
 def test_one_process_computes_while_others_wait_and_a_killed_one_is_followed(tmp_path):
     asking = [
         subprocess.Popen(

@@ -15,7 +15,8 @@ from gsfl_tune.experiment.errors import UserError, first_line
 from gsfl_tune.hosts import is_loopback
 
 _VARIABLES = ("RAY_API_SERVER_ADDRESS", "RAY_ADDRESS")
-_SECONDS = 10.0
+# The dashboard of a busy head takes its time to answer.
+_CONNECT_SECONDS, _ANSWER_SECONDS = 10.0, 60.0
 _CHATTY = (
     "ray.dashboard.modules.job.sdk",
     "ray.dashboard.modules.dashboard_sdk",
@@ -67,13 +68,16 @@ def connect(address: str | None) -> Connection:
     token = None
     with explained(address):
         answer = requests.get(
-            f"{address}/api/version", timeout=_SECONDS, allow_redirects=False, auth=_no_netrc
+            f"{address}/api/version",
+            timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
+            allow_redirects=False,
+            auth=_no_netrc,
         )
         if answer.status_code == 401 and "authentication token" in answer.text:
             token = find_token()
             answer = requests.get(
                 f"{address}/api/version",
-                timeout=_SECONDS,
+                timeout=(_CONNECT_SECONDS, _ANSWER_SECONDS),
                 allow_redirects=False,
                 headers=token.header,
                 auth=_no_netrc,
@@ -139,9 +143,15 @@ def explained(address: str) -> Iterator[None]:
             f"--address {address}: the cluster does not accept the token any more; was it "
             "started anew? Copy the head's ~/.ray/auth_token again"
         ) from None
+    except requests.exceptions.ReadTimeout:
+        raise UserError(
+            f"--address {address}: something takes the connection and does not answer; is it the "
+            "dashboard, and has its machine time to spare?"
+        ) from None
     except requests.exceptions.Timeout:
         raise UserError(
-            f"--address {address}: no answer in {_SECONDS:g} s; is a firewall between? {_TUNNEL}"
+            f"--address {address}: no connection in {_CONNECT_SECONDS:g} s; is a firewall between? "
+            f"{_TUNNEL}"
         ) from None
     except requests.exceptions.SSLError as error:
         raise UserError(f"--address {address}: TLS failed: {_reason(error)}") from None

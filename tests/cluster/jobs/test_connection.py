@@ -13,6 +13,7 @@ import pytest
 import ray
 
 from gsfl_tune.cluster import connect
+from gsfl_tune.cluster.jobs import connection
 from gsfl_tune.cluster.jobs.connection import dashboard_address
 from gsfl_tune.experiment.errors import UserError
 
@@ -114,6 +115,14 @@ def test_a_wrong_token_is_explained_by_its_source(serve) -> None:
 def test_another_version_is_said(serve) -> None:
     server = serve(lambda token: (200, json.dumps({"ray_version": "2.9.0"})))
     assert any("2.9.0 there" in warning for warning in connect(server.address).warnings)
+
+
+def test_what_takes_a_connection_and_never_answers_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(connection, "_ANSWER_SECONDS", 0.2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(UserError, match="takes the connection and does not answer"):
+            connect(address)
 
 
 def test_nobody_there() -> None:

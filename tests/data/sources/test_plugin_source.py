@@ -240,6 +240,7 @@ def test_nodes_are_asked_for_files_alone(broken, tmp_path):
     assert python(program, *paths, packages=broken) == [[str(tmp_path)], [], []]
 
 
+@pytest.mark.slow
 def test_whatever_goes_wrong_names_the_package(broken, tmp_path):
     names = [name for name in BROKEN if name != "folders"]
     told = python(PREPARE, "nowhere", str(tmp_path), *names, packages=broken)

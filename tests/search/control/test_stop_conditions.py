@@ -99,6 +99,7 @@ def test_a_time_budget_ends_a_search_over_all_resumes(
     assert more.study.counts()["RUNNING"] == 0
 
 
+@pytest.mark.slow
 def test_a_search_whose_time_is_over_at_its_begin_has_a_result(
     search: Callable[..., tuple[StudyOutcome, list[str]]],
 ) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 
 from gsfl_tune.activity import activity, current
@@ -66,6 +67,7 @@ def _work(channel: str, heard: Path) -> None:
         wait_until(heard.exists, "the driver has heard of it")
 
 
+@pytest.mark.slow
 def test_what_workers_do_for_the_driver_is_shown_with_what_it_waits_for(
     ray_of_tests: None, tmp_path: Path
 ) -> None:

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from gsfl_tune.search.workers.rank_pool import RankProcesses, team_of
+from gsfl_tune.search.workers.rank_pool import RankProcesses
 
-from .test_rank_pool import _assert_same, _config, _trained
-
-
-@pytest.fixture
-def team() -> Iterator[RankProcesses]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    team = team_of(2)
-    assert team is not None
-    yield team
-    team.dismiss()
-    torch.set_num_threads(threads)
+from .test_rank_pool import _assert_same, config_of, trained
 
 
 @pytest.mark.slow
 def test_two_processes_train_regions_as_one(
     team: RankProcesses, tmp_path: Path, cache_dir: Path
 ) -> None:
-    config = _config(
+    config = config_of(
         "training.method=recurrent_attention",
         "training.recurrent_attention.steepness=1",
         "data.image_size=64",
         "training.finetune.blocks=1",
         "training.ema=0.5",
     )
-    alone = _trained(config, tmp_path / "alone", cache_dir, None)
-    together = _trained(config, tmp_path / "together", cache_dir, team)
+    alone = trained(config, tmp_path / "alone", cache_dir, None)
+    together = trained(config, tmp_path / "together", cache_dir, team)
     assert together.ranks is not None
     _assert_same(alone, together)
     # They have moved little in so few steps.
