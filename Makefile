@@ -31,8 +31,8 @@ demo: $(VENV)/.users
 	$(BIN)/gsfl-tune predict $(DEMO)/best $(DEMO)/samples/*.png --top 3
 	$(BIN)/gsfl-tune report $(DEMO)
 
-# Two files at a time, one thread each: the tests wait for processes as much as for the CPU.
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+# Three files at a time, one thread each: the tests wait for processes as much as for the CPU.
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 test: install lint gpu-smoke
 	$(PYTEST) -m 'not slow' $(PYTEST_ARGS)

@@ -16,7 +16,7 @@ def home(tmp_path_factory):
     ("change", "complaint"),
     [
         ("model.groups.count=30", "found 30, allowed at most 21"),
-        ("search.resources.gpu=1.5", "search.resources.gpu"),
+        pytest.param("search.resources.gpu=1.5", "search.resources.gpu", marks=pytest.mark.slow),
         ("search.resources.cpu=4000", "4000 CPU cores"),
         ("search.folds=40", "search.folds: found 40, allowed at most "),
     ],

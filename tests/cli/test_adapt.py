@@ -91,7 +91,7 @@ def test_an_interrupt_can_be_resumed(command, here, monkeypatch):
 
     def asked(self):
         if self.epoch == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return run(self)
 
     monkeypatch.setattr(Adapting, "run_epoch", asked)

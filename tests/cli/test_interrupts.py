@@ -76,7 +76,9 @@ PASSES_ON = 'exec("raise KeyboardInterrupt")\n'
 
 
 @pytest.mark.parametrize(
-    "code", [SWALLOWS, DROPPED, PASSES_ON], ids=["swallows", "dropped", "passes-on"]
+    "code",
+    [SWALLOWS, *(pytest.param(each, marks=pytest.mark.slow) for each in (DROPPED, PASSES_ON))],
+    ids=["swallows", "dropped", "passes-on"],
 )
 def test_an_interrupt_while_a_library_is_imported_ends_the_search(tmp_path, code):
     """The library is a package that adds a metric: every file asks for it."""

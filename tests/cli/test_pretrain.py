@@ -114,7 +114,7 @@ def test_an_interrupt_can_be_resumed(file, tmp_path, command, monkeypatch):
 
     def asked(self):
         if self.epoch == 1:
-            os.kill(os.getpid(), signal.SIGTERM)
+            signal.raise_signal(signal.SIGTERM)
         return run(self)
 
     monkeypatch.setattr(Pretraining, "run_epoch", asked)

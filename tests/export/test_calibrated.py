@@ -119,7 +119,13 @@ def test_a_bundle_of_an_older_version_has_no_threshold_of_its_own(bundle_path, i
     assert bundle.predict(images, threshold=1.0)[0].unknown is True
 
 
-@pytest.mark.parametrize("kind", ["onnx", "onnx int8", "torch-export", "pruned", "fp16"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        *("onnx", "fp16"),
+        *(pytest.param(k, marks=pytest.mark.slow) for k in ("onnx int8", "torch-export", "pruned")),
+    ],
+)
 def test_every_kind_of_file_holds_the_temperature(tmp_path, squares, kind):
     config = make_config(backbone="test_efficientnet")
     arguments = {"classes": CLASSES, "groups": GROUPS, "side": SIDE, "metrics": {}}

@@ -83,6 +83,12 @@ TERMS = {
     **{name: {"weight": 0.1} for name in ("shared_variance", "group_reversal")},
     **{name: {"weight": 0.1} for name in ("pairwise_confusion", "center")},
 }
+
+
+def _slow(changes):
+    return pytest.param(changes, marks=pytest.mark.slow)
+
+
 FINETUNE = {"epochs": 1, "batch_size": 12, "blocks": 2}
 
 
@@ -96,8 +102,8 @@ FINETUNE = {"epochs": 1, "batch_size": 12, "blocks": 2}
         {"model": {"pooling": "isqrt_cov"}},
         {"model": {"pooling": "compact_bilinear"}},
         {"model": {"head": "fsdg"}},
-        {"data": {"image_size": 64}, "training": {"method": "pmg"}},
-        {"data": {"image_size": 64}, "training": {"method": "attention_crop"}},
+        _slow({"data": {"image_size": 64}, "training": {"method": "pmg"}}),
+        _slow({"data": {"image_size": 64}, "training": {"method": "attention_crop"}}),
     ],
     ids=["views", "terms", "sgd", "muon", "isqrt", "bilinear", "fsdg", "jigsaws", "crops"],
 )
