@@ -13,15 +13,14 @@ import numpy as np
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.messages import disk_error
-from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.sources import (
-    FileSource,
     Source,
     UnlabelledParquet,
     create_source,
     detect_source,
 )
 from gsfl_tune.data.sources._walk import why_left_out
+from gsfl_tune.data.unlabelled import NamedFiles
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export import Bundle
@@ -57,21 +56,6 @@ class AdaptedTo:
         return state.hexdigest()
 
 
-class _Named(FileSource):
-    """Lists image files, all of one class."""
-
-    def __init__(self, names: Sequence[str]) -> None:
-        super().__init__()
-        self.classes = ["unknown"]
-        named = NamedImages(names)
-        for each in named:
-            if isinstance(each, NotFound):
-                self.problems.append(f"{each.name}: {each.reason}")
-            else:
-                self.add(Path(each), 0, None)
-        self.left_out = named.left_out
-
-
 def open_images(bundle: Bundle, names: Sequence[str], cache: Path) -> AdaptedTo:
     """Lists and decodes images as a bundle reads them.
 
@@ -85,7 +69,7 @@ def open_images(bundle: Bundle, names: Sequence[str], cache: Path) -> AdaptedTo:
         UserError: If something named does not exist, kinds are mixed, or no image can be read.
     """
     source = _list(names, cache)
-    if source.problems and (isinstance(source, _Named) or not source.samples):
+    if source.problems and (isinstance(source, NamedFiles) or not source.samples):
         raise UserError("\n".join([*source.told(), *source.problems]))
     how = bundle.preprocessing
     trained = bundle.config.get("data", {})
@@ -134,7 +118,7 @@ def _list(names: Sequence[str], cache: Path) -> Source:
     kinds = {name: _kind(name) for name in names}
     found = set(kinds.values())
     if found == {_FOLDER}:
-        return _Named(names)
+        return NamedFiles(names, "unknown")
     if found == {_PARQUET}:
         return UnlabelledParquet(list(names), cache)
     if len(names) > 1:

@@ -41,6 +41,17 @@ def add_experiment_arguments(parser: argparse.ArgumentParser, *, required: bool 
     add_overrides(parser)
 
 
+def add_files_from(parser: argparse.ArgumentParser) -> None:
+    """Adds --files-from for commands that take names of images."""
+    parser.add_argument(
+        "--files-from",
+        metavar="LIST",
+        action="append",
+        default=[],
+        help="a text file that names images, one per line; - is standard input",
+    )
+
+
 def add_budget(parser: argparse.ArgumentParser) -> None:
     """Adds --trials and --time for commands that search."""
     parser.add_argument("--trials", type=int, metavar="N", help="the same as --set search.trials=N")

@@ -9,7 +9,15 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from gsfl_tune.cli._base import FAILED, FINISHED, INTERRUPTED, Command, positive, showing
+from gsfl_tune.cli._base import (
+    FAILED,
+    FINISHED,
+    INTERRUPTED,
+    Command,
+    add_files_from,
+    positive,
+    showing,
+)
 from gsfl_tune.cli.search import stoppable
 
 if TYPE_CHECKING:
@@ -43,13 +51,7 @@ class Adapt(Command):
             required=True,
             help="where the adapted bundle goes; new or empty",
         )
-        parser.add_argument(
-            "--files-from",
-            metavar="LIST",
-            action="append",
-            default=[],
-            help="a text file that names images, one per line; - is standard input",
-        )
+        add_files_from(parser)
         parser.add_argument(
             "--judge",
             metavar="DATA",

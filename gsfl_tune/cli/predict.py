@@ -13,7 +13,16 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gsfl_tune.cli._base import BAD_INPUT, FAILED, FINISHED, Command, add_engine, positive, showing
+from gsfl_tune.cli._base import (
+    BAD_INPUT,
+    FAILED,
+    FINISHED,
+    Command,
+    add_engine,
+    add_files_from,
+    positive,
+    showing,
+)
 
 if TYPE_CHECKING:
     from gsfl_tune.activity import Activity
@@ -41,13 +50,7 @@ class Predict(Command):
             nargs="*",
             help="image file, folder with all below it, pattern ('photos/**/*.jpg'), or URL",
         )
-        parser.add_argument(
-            "--files-from",
-            metavar="LIST",
-            action="append",
-            default=[],
-            help="a text file that names images, one per line; - is standard input",
-        )
+        add_files_from(parser)
         parser.add_argument(
             "--allow-url",
             action="store_true",

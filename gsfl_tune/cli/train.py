@@ -87,10 +87,15 @@ def _find_rates(args: argparse.Namespace) -> int:
         experiment = load_experiment(args)
         from gsfl_tune.run import write_json
         from gsfl_tune.runs.rate_plot import draw_rates
+        from gsfl_tune.training import NonFiniteLoss
         from gsfl_tune.training.rate_range import STEPS, find_rates
 
         steps = STEPS if args.steps is None else args.steps
-        found = find_rates(experiment, steps=steps, notice=display.say)
+        try:
+            found = find_rates(experiment, steps=steps, notice=display.say)
+        except NonFiniteLoss as error:
+            display.say(f"failed: {error}")
+            return FAILED
         directory = args.dir or Path("runs") / f"{experiment.name}-rates"
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "learning-rates.json", [each.as_dict() for each in found])

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from gsfl_tune.data.batch import Batch
+from gsfl_tune.data.swaps import swap_images
 from gsfl_tune.data.transforms import Streams
-from gsfl_tune.experiment.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -29,31 +30,14 @@ class FourierSwap:
     band: float = 0.01
 
     def __call__(self, batch: Batch, streams: Streams) -> Batch:
-        """Changes a share of the images of a batch, all their views alike.
-
-        Args:
-            batch: Of normalised images (B, 3, h, w).
-            streams: Of the epoch; one of them is for this, and every batch goes on with it.
-
-        Raises:
-            UserError: If the views are not images.
-        """
-        if self.share <= 0:
-            return batch
-        generator = streams("fourier")
-        count, device = len(batch), batch.labels.device
-        order = torch.randperm(count, generator=generator).to(device)
-        chosen = (torch.rand(count, generator=generator) < self.share).to(device)
-        views = []
-        for view in batch.views:
-            if view.ndim != 4 or view.shape[1] != 3:
-                raise UserError(
-                    "training.finetune.fourier: found cached activations (data.views with "
-                    "training.finetune.blocks: n), allowed: 0, or images (data.views: 0)"
-                )
-            swapped = _swapped(view, view[order], self.band)
-            views.append(torch.where(chosen[:, None, None, None], swapped, view))
-        return replace(batch, views=tuple(views))
+        """Changes a batch, see `gsfl_tune.data.swaps.swap_images`."""
+        return swap_images(
+            batch,
+            streams,
+            name="fourier",
+            share=self.share,
+            change=partial(_swapped, band=self.band),
+        )
 
 
 def _swapped(images: Tensor, others: Tensor, band: float) -> Tensor:

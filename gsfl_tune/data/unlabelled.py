@@ -40,16 +40,22 @@ class Unlabelled:
     notices: list[str]
 
 
-class _Files(FileSource):
-    """Lists images of folders and patterns, all of one class."""
+class NamedFiles(FileSource):
+    """Lists images of files, folders and patterns, all of one class.
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    Args:
+        names: As `gsfl_tune.data.named_images.NamedImages` takes them.
+        label: Name of the class.
+        key: What begins a message about a name that is not found, such as ``data.unlabelled: ``.
+    """
+
+    def __init__(self, names: Iterable[str], label: str, key: str = "") -> None:
         super().__init__()
-        self.classes = ["unlabelled"]
-        named = NamedImages(paths)
+        self.classes = [label]
+        named = NamedImages(names)
         for each in named:
             if isinstance(each, NotFound):
-                self.problems.append(f"data.unlabelled: {each.name}: {each.reason}")
+                self.problems.append(f"{key}{each.name}: {each.reason}")
             else:
                 self.add(Path(each), 0, None)
         self.left_out = named.left_out
@@ -74,7 +80,7 @@ def list_unlabelled(config: DataConfig, cache: Path) -> Source:
         )
     if tables:
         return UnlabelledParquet(tables, cache, image_column=config.image_column)
-    source = _Files(paths)
+    source = NamedFiles(paths, "unlabelled", "data.unlabelled: ")
     if source.problems:
         raise UserError("\n".join(source.problems))
     return source

@@ -84,6 +84,7 @@ def find_rates(
 
     Raises:
         UserError: When the arguments, the data or the configuration cannot be used.
+        NonFiniteLoss: When a stage diverges that is trained in front of a test.
     """
     instance(Experiment, experiment, "find_rates: experiment", "an Experiment")
     call(notice, "find_rates: notice", "a function that takes a line of text")
@@ -119,8 +120,11 @@ def _tested(
                 if training.timeline.stage(training.epoch).name == name:
                     training.context.sweep = sweep
                 training.run_epoch()
-        except (SweepOver, NonFiniteLoss):
+        except SweepOver:
             pass
+        except NonFiniteLoss:
+            if training.context.sweep is None:  # in a stage before it
+                raise
     if len(sweep.rates) < _FEWEST:
         raise UserError(
             f"range test of the {name} stage: the loss diverged after {len(sweep.rates)} steps, at "

@@ -9,7 +9,6 @@ import torch
 from gsfl_tune.data import Batch, Targets
 from gsfl_tune.data.fourier import FourierSwap
 from gsfl_tune.data.transforms import Streams
-from gsfl_tune.experiment.errors import UserError
 
 
 def made(count=6, height=12, width=9, channels=3):
@@ -44,24 +43,3 @@ def test_low_amplitudes_come_from_another_image_and_phases_stay(band):
                 found.inputs[place, channel].numpy(), expected.real, atol=1e-5
             )
     assert found.targets == batch.targets
-
-
-def test_a_share_of_the_images_is_changed_in_all_views_alike_and_nothing_without():
-    one = made(200)
-    batch = Batch((one.inputs, one.inputs.flip(3)), one.targets, one.positions)
-    swap, streams = FourierSwap(0.3, 0.2), Streams(1)
-    found = swap(batch, streams)
-    changed = [
-        (new != old).flatten(1).any(1) for new, old in zip(found.views, batch.views, strict=True)
-    ]
-    assert torch.equal(*changed)
-    assert float(changed[0].float().mean()) == pytest.approx(0.3, abs=0.08)
-    # It goes on with its numbers, and begins again with the epoch.
-    assert not torch.equal(swap(batch, streams).views[0], found.views[0])
-    assert torch.equal(swap(batch, Streams(1)).views[0], found.views[0])
-    assert FourierSwap()(batch, Streams(1)) is batch
-
-
-def test_activations_have_no_colours():
-    with pytest.raises(UserError, match=r"training\.finetune\.fourier: found cached activations"):
-        FourierSwap(0.5)(made(channels=8), Streams(0))
