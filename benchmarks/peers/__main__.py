@@ -7,7 +7,8 @@ its evidence in that time; the others train one model with a recipe that somebod
 Ours counts with the bundle's test accuracy, the first seed.
 
 Sides take turns, seed by seed; nothing else may run. fastai is installed by the user:
-``pip install fastai``. Runs that are finished are kept in ``--keep`` and not run again.
+``pip install fastai``. Runs that are finished are rows of ``benchmarks/results/NAME.jsonl``, and
+are not run again; ``--page`` writes the page of those that are there.
 
     python -m benchmarks.peers --minutes 12             # three and a half hours on two cores
     python -m benchmarks.peers --minutes 40 --sides ours
@@ -27,6 +28,7 @@ from pathlib import Path
 from typing import Any
 
 BENCHMARKS = Path(__file__).parents[1]
+RESULTS = BENCHMARKS / "results"
 sys.path.insert(0, str(BENCHMARKS))
 
 import numpy as np  # noqa: E402
@@ -45,23 +47,37 @@ def main() -> None:
     parser.add_argument("--sides", nargs="+", choices=SIDES, default=list(SIDES))
     parser.add_argument("--keep", type=Path, default=Path("runs/peers"), help="folder of the runs")
     parser.add_argument("--name", default="peers", help="of the page in benchmarks/results")
+    parser.add_argument("--note", default="", help="what else ran on the machine, for its row")
+    parser.add_argument("--page", action="store_true", help="write the page, run nothing")
     args = parser.parse_args()
+    rows = RESULTS / f"{args.name}.jsonl"
+    if args.page:
+        publish(args.name, "The whole way in a given time", pages(read_rows(rows)))
+        return
     if "fastai" in args.sides and find_spec("fastai") is None:
         raise SystemExit("pip install fastai, or leave it out: --sides ours script")
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for seed in range(args.seeds):
         for data in args.data:
             for side in args.sides:
-                found.setdefault((data, side), []).append(run(side, data, seed, args))
-    publish(args.name, f"The whole way in {args.minutes:g} minutes", page(found, args.minutes))
+                key = {"minutes": args.minutes, "data": data, "seed": seed, "side": side}
+                if any(key.items() <= row.items() for row in read_rows(rows)):
+                    continue
+                row = key | run(side, data, seed, args)
+                print(row, flush=True)
+                with rows.open("a") as file:
+                    file.write(json.dumps(row) + "\n")
+                publish(args.name, "The whole way in a given time", pages(read_rows(rows)))
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """All runs that are finished."""
+    lines = file.read_text().splitlines() if file.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def run(side: str, data: str, seed: int, args: argparse.Namespace) -> dict[str, Any]:
-    """One side on one data set with one seed, unless it is done."""
+    """One side on one data set with one seed."""
     folder = args.keep / f"{args.minutes:g}m"
-    record = folder / f"{side}-{data}-{seed}.json"
-    if record.exists():
-        return dict(json.loads(record.read_text()))
     folder.mkdir(parents=True, exist_ok=True)
     photos = write_folder(data, args.keep / "photos")
     started = time.perf_counter()
@@ -71,18 +87,17 @@ def run(side: str, data: str, seed: int, args: argparse.Namespace) -> dict[str, 
         name = {"script": "script", "fastai": "fastai_tune"}[side]
         command = [sys.executable, str(BENCHMARKS / "peers" / f"{name}.py"), str(photos)]
         command += [str(60 * args.minutes), str(seed)]
+        paths = [str(BENCHMARKS.parent), os.environ.get("PYTHONPATH", "")]
         done = subprocess.run(
             command,
             stdout=subprocess.PIPE,
             text=True,
             check=True,
-            env=os.environ | {"PYTHONPATH": str(BENCHMARKS.parent)},
+            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths))},
         )
         found = json.loads(done.stdout.strip().splitlines()[-1])
-    found |= {"wall": time.perf_counter() - started, "seed": seed}
-    print(side, data, found, flush=True)
-    record.write_text(json.dumps(found))
-    return found
+    found |= {"wall": time.perf_counter() - started}
+    return found | ({"note": args.note} if args.note else {})
 
 
 def ours(data: str, seed: int, minutes: float, directory: Path) -> dict[str, Any]:
@@ -114,7 +129,19 @@ def ours(data: str, seed: int, minutes: float, directory: Path) -> dict[str, Any
     }
 
 
-def page(found: dict[tuple[str, str], list[dict[str, Any]]], minutes: float) -> str:
+def pages(rows: list[dict[str, Any]]) -> str:
+    """A section for each length of time."""
+    parts = []
+    for minutes in sorted({row["minutes"] for row in rows}):
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for row in rows:
+            if row["minutes"] == minutes:
+                found.setdefault((row["data"], row["side"]), []).append(row)
+        parts.append(f"## {minutes:g} minutes\n\n" + page(found))
+    return "\n\n".join(parts)
+
+
+def page(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
     """The table, and paired differences over seeds."""
     rows = []
     for (data, side), runs in found.items():
@@ -125,25 +152,28 @@ def page(found: dict[tuple[str, str], list[dict[str, Any]]], minutes: float) -> 
                 side,
                 f"{statistics.mean(values):.1%} {interval(values)}",
                 ", ".join(f"{value:.1%}" for value in values),
-                f"{statistics.mean(run['wall'] for run in runs) / 60:.1f}",
+                ", ".join(f"{run['wall'] / 60:.1f}" for run in runs),
                 f"{statistics.mean(run['epochs'] for run in runs):.1f}",
             ]
         )
     header = ["data", "side", "test accuracy: mean", "by seed", "minutes", "epochs of the model"]
     parts = [
-        f"{minutes:g} minutes from the files to the tested model, EfficientNet-Lite0 at 224 px.",
+        "From the files to the tested model, EfficientNet-Lite0 at 224 px; ± is half of a 95 % "
+        "interval over seeds.",
         table(header, rows),
     ]
     for data in dict.fromkeys(data for data, _ in found):
         for side in ("script", "fastai"):
-            if (data, side) in found and (data, "ours") in found:
-                pairs = zip(found[data, "ours"], found[data, side], strict=True)
-                gaps = [a["accuracy"] - b["accuracy"] for a, b in pairs]
+            mine = {run["seed"]: run["accuracy"] for run in found.get((data, "ours"), [])}
+            theirs = {run["seed"]: run["accuracy"] for run in found.get((data, side), [])}
+            gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
+            if gaps:
                 parts.append(
                     f"- {data}, ours minus {side}: {100 * statistics.mean(gaps):+.1f} points "
-                    f"{interval(gaps, points=True)}"
+                    f"{interval(gaps, points=True)}, {len(gaps)} seeds"
                 )
-    return "\n\n".join(parts)
+    notes = dict.fromkeys(run["note"] for runs in found.values() for run in runs if "note" in run)
+    return "\n\n".join([*parts, *(f"Note: {note}" for note in notes)])
 
 
 def interval(values: list[float], *, points: bool = False) -> str:

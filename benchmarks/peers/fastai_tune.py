@@ -55,7 +55,7 @@ def main() -> None:
         batch_tfms=[*aug_transforms(size=SIZE, min_scale=0.35), Normalize.from_stats(mean, std)],
     )
     loaders = block.dataloaders(files, bs=BATCH, num_workers=2)
-    network = nn.Sequential(backbone.model, create_head(2 * backbone.channels, loaders.c))
+    network = nn.Sequential(backbone.model, create_head(backbone.channels, loaders.c))
     network[0].forward = network[0].forward_features
     learner = Learner(
         loaders,

@@ -64,14 +64,16 @@ def source_problems(source: Source, split: Split, may_lack: Collection[int] = ()
     def labels(positions: np.ndarray) -> list[int]:
         return [source.samples[position].label for position in positions.tolist()]
 
-    test = None if split.given_test else labels(split.test)
+    test = labels(split.test)
     problems = size_problems(
         source.classes,
         labels(split.train),
         labels(split.validation),
-        test,
+        None if split.given_test else test,
         given_validation=split.given_validation,
         may_lack=may_lack,
+        given_test=test if split.given_test else (),
+        dropped=labels(split.dropped),
     )
     if split.given_validation and not len(split.validation):
         problems.append("the given validation part has no image that is not in the test part too")

@@ -18,6 +18,9 @@ from gsfl_tune.experiment.data_config import SplitConfig
 LEAST_TRAINING = 2
 LEAST_HELD_OUT = 1
 
+# Parts of a source in which images stay, and whose copies are left out elsewhere.
+_GIVEN = "given test or validation part"
+
 
 @dataclass(frozen=True)
 class Split:
@@ -212,6 +215,8 @@ def size_problems(
     *,
     given_validation: bool = False,
     may_lack: Collection[int] = (),
+    given_test: Sequence[int] = (),
+    dropped: Sequence[int] = (),
 ) -> list[str]:
     """Lists classes with too few images.
 
@@ -223,29 +228,32 @@ def size_problems(
         given_validation: Whether the source gave the validation images: it may lack classes, see
             `missing_classes`.
         may_lack: Classes from which no image can be held out.
+        given_test: Labels of the test images if the source gave them.
+        dropped: Labels of the images left out as copies of given test or validation images.
     """
     if len(classes) < 2:
         return [f"at least 2 classes are needed, found {len(classes)}: {some(list(classes))}"]
-    problems = []
+
+    def per_class(labels: Sequence[int]) -> np.ndarray:
+        return np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(classes))
+
     wanted = [
         ("training", train, LEAST_TRAINING),
         ("validation", validation, 0 if given_validation else LEAST_HELD_OUT),
     ]
     if test is not None:
         wanted.append(("test", test, LEAST_HELD_OUT))
-    counts = {
-        what: np.bincount(np.asarray(labels, dtype=np.int64), minlength=len(classes))
-        for what, labels, _ in wanted
-    }
+    counts = {what: per_class(labels) for what, labels, _ in wanted}
     total = np.sum(list(counts.values()), axis=0)
-    empty = [name for name, count in zip(classes, total, strict=True) if not count]
-    if empty:
-        problems.append(f"{_classes(len(empty))} no images: {some(empty)}")
+    copies = per_class(dropped)
+    problems = _without_images(classes, total, per_class(given_test), copies)
     for what, _, least in wanted:
         short = [
-            f"{name} ({count})"
-            for label, (name, count, present) in enumerate(
-                zip(classes, counts[what], total, strict=True)
+            f"{name} ({count}, and {gone} left out as copies of the {_GIVEN})"
+            if gone
+            else f"{name} ({count})"
+            for label, (name, count, present, gone) in enumerate(
+                zip(classes, counts[what], total, copies, strict=True)
             )
             if present and count < least and (what == "training" or label not in may_lack)
         ]
@@ -254,6 +262,44 @@ def size_problems(
                 f"{_classes(len(short))} fewer than {least} different {what} "
                 f"image{'s' if least > 1 else ''}: {some(short)}"
             )
+    return problems
+
+
+def _without_images(
+    classes: Sequence[str], total: np.ndarray, given_test: np.ndarray, copies: np.ndarray
+) -> list[str]:
+    """Lists classes with nothing to train on, by the reason.
+
+    Args:
+        classes: Names of the classes.
+        total: (C,) images of each class that can be trained on or held out.
+        given_test: (C,) images of each class in a given test part.
+        copies: (C,) images of each class left out as copies.
+    """
+    nothing: list[str] = []
+    copied: list[str] = []
+    tested: list[str] = []
+    for name, count, test, gone in zip(classes, total, given_test, copies, strict=True):
+        if count:
+            continue
+        if gone:
+            copied.append(f"{name} ({gone})")
+        elif test:
+            tested.append(f"{name} ({test})")
+        else:
+            nothing.append(name)
+    problems = []
+    if nothing:
+        problems.append(f"{_classes(len(nothing))} no images: {some(nothing)}")
+    if tested:
+        problems.append(
+            f"{_classes(len(tested))} images in the given test part only: {some(tested)}"
+        )
+    if copied:
+        problems.append(
+            f"{_classes(len(copied))} no training image left, as each has a copy in the {_GIVEN}, "
+            f"where it stays: {some(copied)}"
+        )
     return problems
 
 

@@ -132,4 +132,5 @@ def _too_few(source: Source, config: SplitConfig) -> list[str]:
         of(split.validation),
         None if split.given_test else of(split.test),
         given_validation=split.given_validation,
+        given_test=of(split.test) if split.given_test else (),
     )

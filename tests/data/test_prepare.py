@@ -226,6 +226,24 @@ def test_a_twin_of_a_given_test_image_leaves_training(tmp_path, cache):
     assert len(dataset.test) == 12
 
 
+def test_a_class_that_copies_have_emptied_is_named_with_the_reason(tmp_path, cache):
+    root = fill(tmp_path / "images", {f"{p}/{c}": 6 for p in ("train", "test") for c in "abc"})
+    for name in ("a", "b"):
+        shutil.rmtree(root / "train" / name)
+        shutil.copytree(root / "test" / name, root / "train" / name)
+    save(root / "train" / "b" / "fresh.png", 99)
+    with pytest.raises(UserError) as error:
+        prepare(configure("folder", root), cache_dir=cache)
+    assert str(error.value).splitlines() == [
+        "1 class has no training image left, as each has a copy in the given test or validation "
+        "part, where it stays: a (6)",
+        "1 class has fewer than 2 different training images: b (1, and 6 left out as copies of the "
+        "given test or validation part)",
+        "1 class has fewer than 1 different validation image: b (0, and 6 left out as copies of "
+        "the given test or validation part)",
+    ]
+
+
 def test_all_problems_are_told_at_once(tmp_path, cache):
     root = fill(tmp_path / "images", {"train/a": 5, "train/b": 1, "train/c": 0, "test/z": 2})
     with pytest.raises(UserError) as error:

@@ -154,6 +154,21 @@ def test_classes_that_are_too_small_are_named():
     assert "at least 2 classes" in size_problems(["one"], [0, 0], [0], None)[0]
 
 
+def test_a_class_without_training_images_is_told_why():
+    names = ["whole", "tested", "copied", "short", "nothing"]
+    problems = size_problems(
+        names, [0, 0, 3], [0, 3], None, given_test=[0, 1, 1, 2], dropped=[2, 2, 2, 3]
+    )
+    assert problems == [
+        "1 class has no images: nothing",
+        "1 class has images in the given test part only: tested (2)",
+        "1 class has no training image left, as each has a copy in the given test or validation "
+        "part, where it stays: copied (3)",
+        "1 class has fewer than 2 different training images: short (1, and 1 left out as copies of "
+        "the given test or validation part)",
+    ]
+
+
 def grouped(units):
     units = np.asarray(units)
     return Grouping(np.arange(len(units)), units)
