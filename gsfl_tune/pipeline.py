@@ -131,7 +131,8 @@ def search(
         with ray_session(address):
             defaults = experiment.defaults()
             most = most_at_once(defaults) if alone else defaults.search.max_concurrent
-            resources = slots(defaults.search.resources, most)
+            backbones = experiment.values("model.backbone")
+            resources = slots(defaults.search.resources, most, backbones)
             refuse_small_disk(assumed, resources.count)
             refuse_unfit_nodes(assumed, run.path, workspace.cache_dir, notice)
             rehearse_largest(

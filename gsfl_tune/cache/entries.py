@@ -61,9 +61,13 @@ class Entry:
 
 
 def cache_directory() -> Path:
-    """Returns where caches live: ``$GSFL_TUNE_CACHE``, else ``~/.cache/gsfl-tune``."""
+    """Returns where caches live: ``$GSFL_TUNE_CACHE``, else ``~/.cache/gsfl-tune``.
+
+    The path is absolute: Ray runs every trial in a working directory of its own, where a relative
+    one would name another cache.
+    """
     given = os.environ.get(DIRECTORY_VARIABLE)
-    return Path(given).expanduser() if given else Path.home() / ".cache" / "gsfl-tune"
+    return Path(given).expanduser().absolute() if given else Path.home() / ".cache" / "gsfl-tune"
 
 
 def cache_of(path: Path) -> Path | None:

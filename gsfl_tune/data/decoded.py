@@ -140,6 +140,18 @@ class DecodedImages:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def at(self, index: np.ndarray) -> DecodedImages:
+        """Returns the images at ``index`` (positions 0..N-1), with a digest of their own."""
+        index = np.asarray(index, dtype=np.int64)
+        return DecodedImages(
+            self._file,
+            self._rows[index],
+            self.labels[index].tolist(),
+            [self.paths[position] for position in index.tolist()],
+            hashlib.blake2b(self.digest.encode() + index.tobytes(), digest_size=16).hexdigest(),
+            self.name,
+        )
+
     def squares(self, index: np.ndarray) -> list[np.ndarray]:
         """Returns the squares at ``index`` (positions 0..N-1) without a copy.
 

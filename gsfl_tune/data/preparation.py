@@ -47,7 +47,7 @@ def prepare(
     Raises:
         UserError: With all problems of the data.
     """
-    cache = Path(cache_dir) if cache_dir is not None else cache_directory()
+    cache = Path(cache_dir).absolute() if cache_dir is not None else cache_directory()
     try:
         cache.mkdir(parents=True, exist_ok=True)
         with activity("listing the images"):

@@ -15,6 +15,7 @@ from gsfl_tune.experiment.heads import SHARED_HEADS
 from gsfl_tune.experiment.loss_terms import SHARED_TERMS
 from gsfl_tune.experiment.missing import missing_file
 from gsfl_tune.experiment.nodes import Node
+from gsfl_tune.experiment.resource_checks import NO_FINETUNE_STAGE, SEVERAL, resource_problems
 from gsfl_tune.experiment.search_checks import search_problems
 from gsfl_tune.experiment.space import Parameter, Space, ends
 from gsfl_tune.plugins import plugins
@@ -61,6 +62,7 @@ class Checks:
         self._teacher()
         self._eval_size()
         self._processes()
+        self._problems.extend(resource_problems(self._root, self._space, finetunes=self._finetunes))
         further = further_problems(self._space, finetunes=self._finetunes)
         for each in (*further, *search_problems(self._space)):
             self._complain(*each)
@@ -238,15 +240,11 @@ class Checks:
     def _processes(self) -> None:
         if self._finetunes:
             return
-        for key in ("gpus_per_trial", "workers_per_trial"):
+        for key in SEVERAL:
             path = f"search.resources.{key}"
             value = self._space.constants.get(path) or 1
             if value > 1:
-                self._complain(
-                    path,
-                    f"found {value} without a finetune stage, allowed 1: one process trains the "
-                    "head, the others would wait",
-                )
+                self._complain(path, f"found {value} {NO_FINETUNE_STAGE}")
 
     def _warm_start(self) -> None:
         for run in self._space.constants.get("search.warm_start") or []:

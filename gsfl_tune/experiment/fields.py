@@ -264,7 +264,7 @@ def _allowed_part(annotation: Any) -> str:
     if get_origin(bare) is Literal:
         return ", ".join(str(word) for word in get_args(bare))
     if get_origin(bare) is list:
-        return "a list"
+        return f"a list{_items(bare)}"
     if bare is bool:
         return "true or false"
     if bare is str and _named(annotation):
@@ -289,6 +289,13 @@ def _allowed_part(annotation: Any) -> str:
     automatic = any(isinstance(item, Automatic) for item in _flat(metadata))
     words = f"{noun} {' and '.join(bounds)}" if bounds else noun
     return f"{words} or auto" if automatic else words
+
+
+def _items(annotation: Any) -> str:
+    """Returns what a list holds, such as `` of mappings``; empty where it may hold anything."""
+    nouns = {dict: "mappings", str: "texts", int: "integers", float: "numbers"}
+    found = [nouns.get(get_origin(item) or item) for item in map(_bare, get_args(annotation))]
+    return f" of {found[0]}" if len(found) == 1 and found[0] else ""
 
 
 def _flat(metadata: Iterable[Any]) -> Iterable[Any]:

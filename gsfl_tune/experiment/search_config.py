@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from fnmatch import fnmatchcase
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
@@ -70,6 +71,28 @@ class ResourcesConfig(Section):
         description="Processes of a trial that divide every batch of its finetune stage; default: "
         "one for each GPU. Set it where there are no GPUs.",
     )
+    per_backbone: list[dict[str, Any]] = Field(
+        default_factory=list,
+        description="Other resources for trials with some backbones: [{backbone: vit_large*, cpu: "
+        "8, gpu: 1}]. `backbone` is a name of the space, or a pattern with `*`; the first entry "
+        "that fits counts. Keys: cpu, gpu, gpus_per_trial, workers_per_trial.",
+    )
+
+    def of(self, backbone: str) -> ResourcesConfig | None:
+        """Returns the resources of trials with a backbone; None where no entry names it.
+
+        Args:
+            backbone: A value of ``model.backbone``.
+        """
+        for entry in self.per_backbone:
+            if fnmatchcase(backbone, entry["backbone"]):
+                own = {key: value for key, value in entry.items() if key != "backbone"}
+                rest = self.model_dump(exclude={"per_backbone", "wait"})
+                if {"gpu", "gpus_per_trial"} & set(own):
+                    # Both say how many GPUs, and the number of processes follows from it.
+                    rest = {"cpu": self.cpu}
+                return ResourcesConfig.model_validate({**rest, "wait": self.wait, **own})
+        return None
 
 
 class SearchConfig(Section):

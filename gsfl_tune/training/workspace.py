@@ -60,7 +60,8 @@ class Workspace:
         self, dataset: Dataset, cache_dir: Path | None = None, device: torch.device | None = None
     ) -> None:
         self.dataset = dataset
-        self.cache_dir = cache_dir or cache_directory()
+        # Absolute: Ray runs every trial in a working directory of its own.
+        self.cache_dir = (cache_dir or cache_directory()).absolute()
         self.device = device or resolve_device("auto")
         self._backbones: dict[tuple[str, Weights, Reads, str], Backbone] = {}
         self._extractors: dict[FeatureRecipe, FeatureExtractor] = {}

@@ -112,9 +112,12 @@ def test_directories_can_be_built_too(tmp_path):
     assert (build_once(tmp_path / "a[b]*", build) / "inner" / "file").read_text() == "x"
 
 
-def test_the_cache_directory_can_be_named(monkeypatch):
+def test_the_cache_directory_can_be_named(monkeypatch, tmp_path):
     monkeypatch.setenv("GSFL_TUNE_CACHE", "~/elsewhere")
     assert cache_directory() == Path.home() / "elsewhere"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GSFL_TUNE_CACHE", "here")
+    assert cache_directory() == tmp_path / "here"
     monkeypatch.delenv("GSFL_TUNE_CACHE")
     assert cache_directory() == Path.home() / ".cache" / "gsfl-tune"
 

@@ -78,7 +78,8 @@ class Inspection:
         search = experiment.defaults().search
         held = [{"CPU": node.cpus, "GPU": float(node.gpus)} for node in self.nodes]
         try:
-            fit(search.resources, held, search.max_concurrent)
+            backbones = experiment.values("model.backbone")
+            fit(search.resources, held, search.max_concurrent, backbones)
         except UserError as error:
             text, _, _ = str(error).partition("; for nodes that come")
             fix = "ask for less, or for another kind of node"

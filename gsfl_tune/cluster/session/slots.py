@@ -27,6 +27,7 @@ class Slots:
         workers: Processes of a trial, one for each GPU where it has several.
         asked: The least GPUs that a trial can do with.
         nodes: Resources of the nodes that they were computed for.
+        per_backbone: Slots of the trials that ``search.resources.per_backbone`` names.
     """
 
     cpu: float
@@ -35,21 +36,31 @@ class Slots:
     workers: int = 1
     asked: float = field(default=0.0, compare=False, repr=False)
     nodes: tuple[Mapping[str, float], ...] = field(default=(), compare=False, repr=False)
+    per_backbone: Mapping[str, Slots] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def threads(self) -> int:
         """Returns the CPU threads of a process of a trial."""
         return max(1, int(self.cpu / self.workers))
 
+    def of(self, backbone: str) -> Slots:
+        """Returns the slots of trials with a backbone, a value of ``model.backbone``."""
+        return self.per_backbone.get(backbone, self)
+
     def at_most(self, count: int) -> Slots:
         """Limits it to `count` at once, each with as much of a GPU as there is."""
+        own = {name: each.at_most(count) for name, each in self.per_backbone.items()}
         if not self.nodes or not 0 < self.asked < 1:
-            return replace(self, count=min(self.count, count))
+            return replace(self, count=min(self.count, count), per_backbone=own)
         gpu, fitting = spread(self.cpu, self.asked, self.nodes, count)
-        return replace(self, gpu=gpu, count=fitting)
+        return replace(self, gpu=gpu, count=fitting, per_backbone=own)
 
 
-def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slots:
+def slots(
+    resources: ResourcesConfig,
+    max_concurrent: int | None = None,
+    backbones: Sequence[str] = (),
+) -> Slots:
     """Returns how many trials fit on the Ray that this process is connected to.
 
     Where ``resources.wait`` allows it, a cluster that has no room yet is given time to grow.
@@ -58,44 +69,81 @@ def slots(resources: ResourcesConfig, max_concurrent: int | None = None) -> Slot
         resources: What a trial asks for.
         max_concurrent: Upper limit. With ``resources.wait`` it is also the number: trials that do
             not fit yet wait for nodes that come later.
+        backbones: Values of ``model.backbone``, for ``resources.per_backbone``.
 
     Raises:
         UserError: When no node can hold one trial; the message says what the nodes have.
     """
     if resources.wait > 0:
-        refuse_impossible(resources)
-        gpu = _gpus(resources, _alive())
-        wait_for_room(float(resources.cpu), gpu, max_concurrent or 1, resources.wait)
-    found = fit(resources, _alive(), max_concurrent)
+        for each in _kinds(resources, backbones):
+            refuse_impossible(each)
+            gpu = _gpus(each, _alive())
+            wanted = max_concurrent or 1 if each is resources else 1
+            wait_for_room(float(each.cpu), gpu, wanted, resources.wait)
+    found = fit(resources, _alive(), max_concurrent, backbones)
     if resources.wait > 0 and max_concurrent:
         return replace(found, count=max_concurrent, nodes=())
     return found
+
+
+def _kinds(resources: ResourcesConfig, backbones: Sequence[str]) -> list[ResourcesConfig]:
+    """Returns what trials ask for, each kind once, that of most trials first."""
+    own = [resources.of(name) for name in backbones]
+    kinds: list[ResourcesConfig] = [] if own and None not in own else [resources]
+    for each in own:
+        if each is not None and each not in kinds:
+            kinds.append(each)
+    return kinds
 
 
 def fit(
     resources: ResourcesConfig,
     nodes: Sequence[Mapping[str, float]],
     max_concurrent: int | None = None,
+    backbones: Sequence[str] = (),
 ) -> Slots:
     """Returns how many trials fit on nodes.
+
+    Where ``resources.per_backbone`` gives some backbones slots of their own, the number is that of
+    the smallest trials: Ray starts fewer at once where larger ones are among them.
 
     Args:
         resources: What a trial asks for.
         nodes: Resources of each node as Ray has them (``CPU``, ``GPU``).
         max_concurrent: Upper limit.
+        backbones: Values of ``model.backbone``, for ``resources.per_backbone``.
 
     Raises:
         UserError: When no node can hold one trial, more than one GPU is not a whole number, or
             the keys contradict each other.
     """
+    own: dict[str, Slots] = {}
+    for name in backbones:
+        asked = resources.of(name)
+        if asked is not None:
+            own[name] = _fit(asked, nodes, max_concurrent, f" with {name}")
+    if own and len(own) == len(set(backbones)):
+        found = max(own.values(), key=lambda each: each.count)
+    else:
+        found = _fit(resources, nodes, max_concurrent)
+    return replace(found, per_backbone=own)
+
+
+def _fit(
+    resources: ResourcesConfig,
+    nodes: Sequence[Mapping[str, float]],
+    max_concurrent: int | None,
+    which: str = "",
+) -> Slots:
+    """Returns how many trials of one kind fit; `which` names the kind in messages."""
     refuse_impossible(resources)
     cpu, gpu = float(resources.cpu), _gpus(resources, nodes)
     workers = _workers(resources, gpu)
     count = sum(capacity(cpu, gpu, node) for node in nodes)
     if count == 0:
         raise UserError(
-            f"search.resources: a trial asks for {_amount(cpu, gpu)}; found no node that holds "
-            f"one, the cluster has {describe(nodes)}"
+            f"search.resources: a trial{which} asks for {_amount(cpu, gpu)}; found no node that "
+            f"holds one, the cluster has {describe(nodes)}"
             + ("" if resources.wait > 0 else "; for nodes that come later, search.resources.wait")
         )
     known = tuple(dict(node) for node in nodes)

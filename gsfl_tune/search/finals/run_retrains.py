@@ -83,12 +83,14 @@ def run_jobs(
     resources = context.resources
     flying: dict[Any, int] = {}
     pulses = Pulses(lambda: [jobs[index].name for index in list(flying.values())])
-    settings = context.worker_settings(pulses.channel).model_dump_json()
-    remote = ray.remote(_run).options(
-        num_cpus=resources.cpu,
-        num_gpus=resources.gpu,
-        max_retries=0,
-    )
+    remote = ray.remote(_run)
+
+    def begin(job: Job) -> Any:
+        own = resources.of(job.config.model.backbone)
+        settings = context.worker_settings(pulses.channel, job.config).model_dump_json()
+        task = remote.options(num_cpus=own.cpu, num_gpus=own.gpu, max_retries=0)
+        return task.remote(job.model_dump_json(), settings)
+
     retries = RetryPolicy(max_failures)
     forecast: JobsForecast | None = None
     if costs is not None:
@@ -101,7 +103,7 @@ def run_jobs(
         while flying or (waiting and not interrupt.requested):
             while waiting and len(flying) < resources.count and not interrupt.requested:
                 index = waiting.pop(0)
-                flying[remote.remote(jobs[index].model_dump_json(), settings)] = index
+                flying[begin(jobs[index])] = index
                 if forecast is not None:
                     forecast.started(jobs[index].name)
             ready, _ = ray.wait(list(flying), timeout=_POLL_SECONDS)

@@ -34,6 +34,7 @@ def measured(
     workspace = open_workspace(experiment, cache_dir)
     config = experiment.defaults()
     search = config.search
+    resources = resources.of(config.model.backbone)
     costs = TrialCosts.of(workspace.dataset, search.folds)
     threads = torch.get_num_threads()
     torch.set_num_threads(resources.threads)

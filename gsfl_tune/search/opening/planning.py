@@ -132,6 +132,8 @@ def plan_time(
     assumed = experiment.provisional()
     config = assumed.defaults()
     side = workspace.dataset.pool.side
+    # Prices are those of the defaults, and so is the number of slots.
+    resources = resources.of(config.model.backbone)
     frozen = _measure(config, resources, costs, side, cache_dir, storage)
     automatic = experiment.automatic
 
@@ -258,13 +260,15 @@ def _shared(
         seen = 1 + (config.data.views * strengths(experiment) if config.data.views else 0)
         name, side = teacher_sees(path)
         features += backbone_work(name, 0, side).frozen / base * seen * pool / frozen.rate
+    # Of the pool, only validation images are seen as they are; with folds, that is every image.
+    evaluated = pool if config.search.folds else len(workspace.dataset.validation_index)
     activations = view = 0.0
     for cache in prefix_caches(experiment):
         if cache.problem is None:
             work = backbone_work(cache.backbone, cache.blocks, cache.image_size, cache.reads)
             image = work.frozen / base / frozen.prefix_rate
             shown = backbone_work(cache.backbone, cache.blocks, shown_size, cache.reads).frozen
-            activations += image * shown / work.frozen * (pool + test) + frozen.making
+            activations += image * shown / work.frozen * (evaluated + test) + frozen.making
             view += image * pool * strengths(experiment)
     return features, activations, view
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import ray
@@ -17,6 +18,7 @@ from gsfl_tune.search.ray_tune.resources import Resources
 from gsfl_tune.search.workers.machine_faults import environment_problem
 from gsfl_tune.search.workers.workspaces import open_workspace
 from gsfl_tune.training.out_of_memory import out_of_memory
+from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.pricing.one_step import largest_config, rehearse
 from gsfl_tune.training.timeline import STAGES
 
@@ -36,7 +38,7 @@ def rehearse_largest(
     """Takes one optimiser step of the largest model of a space in the slot of a trial.
 
     A space without a finetune stage has small models, which `check` has priced: they are not
-    rehearsed on a CPU.
+    rehearsed on a CPU. Backbones with resources of their own are rehearsed in these.
 
     Raises:
         UserError: When the step does not fit.
@@ -45,9 +47,38 @@ def rehearse_largest(
     if max(experiment.values("training.finetune.epochs")) == 0 and resources.gpu == 0:
         return
     try:
-        config = largest_config(experiment)
+        largest = list(largest_of_each_kind(experiment, resources))
     except BackboneError as error:
         raise UserError(f"model.backbone: {error}") from error
+    for config, own in largest:
+        _rehearse_in_a_slot(config, own, side, cache_dir, storage)
+
+
+def largest_of_each_kind(
+    experiment: Experiment, resources: Resources
+) -> Iterator[tuple[Config, Resources]]:
+    """Yields the largest configuration for each kind of slot, and the slot."""
+    kinds: dict[tuple[float, float, int], list[str]] = {}
+    names = experiment.values("model.backbone")
+    for name in names:
+        own = resources.of(name)
+        kinds.setdefault((own.cpu, own.gpu, own.workers), []).append(name)
+    if len(kinds) == 1:
+        yield largest_config(experiment), resources.of(names[0])
+        return
+    for members in kinds.values():
+        parts = [experiment.fixed({"model.backbone": name}) for name in members]
+        part = max(parts, key=lambda each: largest_case(each)[1].bytes)
+        yield largest_config(part), resources.of(members[0])
+
+
+def _rehearse_in_a_slot(
+    config: Config,
+    resources: Resources,
+    side: int | None,
+    cache_dir: Path | None,
+    storage: RunAddress | None,
+) -> None:
     task = ray.remote(_rehearse).options(
         num_cpus=resources.cpu, num_gpus=resources.gpu, max_retries=0
     )

@@ -33,6 +33,10 @@ class Resources(Protocol):
         """Returns the number of processes of a trial."""
         ...
 
+    def of(self, backbone: str) -> Resources:
+        """Returns those of trials with a backbone, see ``search.resources.per_backbone``."""
+        ...
+
     def at_most(self, count: int) -> Resources:
         """Returns the same for no more than `count` parallel trials."""
         ...

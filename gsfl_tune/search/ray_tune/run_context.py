@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.control.interrupt import Interrupt
@@ -45,19 +46,21 @@ class RunContext:
         """Returns the same context with resources for no more than `count` trainings at once."""
         return replace(self, resources=self.resources.at_most(count))
 
-    def worker_settings(self, channel: str | None) -> WorkerSettings:
-        """Returns the settings that worker processes of this run get.
+    def worker_settings(self, channel: str | None, config: Config) -> WorkerSettings:
+        """Returns the settings that a worker process of this run gets.
 
         Args:
-            channel: Channel of their reports.
+            channel: Channel of its reports.
+            config: What it trains.
         """
+        resources = self.resources.of(config.model.backbone)
         return WorkerSettings(
             interrupt=self.run.interrupt_file,
             storage=self.storage.address if self.storage is not None else None,
             side=self.side,
             cache_dir=self.cache_dir,
-            threads=self.resources.threads,
-            workers=self.resources.workers,
+            threads=resources.threads,
+            workers=resources.workers,
             save_seconds=self.save_seconds,
             channel=channel,
         )

@@ -34,6 +34,7 @@ from gsfl_tune.search.ray_tune.patches import (
     own_credentials,
     quiet,
 )
+from gsfl_tune.search.ray_tune.placement import placement_group_of
 from gsfl_tune.search.ray_tune.run_context import RunContext
 from gsfl_tune.search.ray_tune.rung_epochs import largest_timeline, rung_epochs
 from gsfl_tune.search.ray_tune.scheduler import AshaScheduler, create_asha
@@ -198,15 +199,13 @@ def run_study(
         interrupt.raise_trouble()
         return StudyOutcome(study, interrupt.requested, limits.reason)
 
-    settings = context.worker_settings(pulses.channel)
-
     def task(asked: Asked) -> Task:
         config = experiment.configure(asked.params)
         trial = study.trial(asked.number)
         # The last rung is not told without its trial's end.
         reported = min(len(asked.rungs), last_rung)
         return Task(
-            **dict(settings),
+            **dict(context.worker_settings(pulses.channel, config)),
             number=asked.number,
             config=config,
             directory=run.trial(name, asked.number),
@@ -258,6 +257,7 @@ def run_study(
         closed=lambda: interrupt.stopping,
         on_trouble=interrupt.give_up,
         costs=costs,
+        resources=resources,
     )
     study.on_loss(watcher.notice)
 
@@ -271,7 +271,7 @@ def run_study(
         while not begun or searcher.unfinished:
             begun = True
             _fit(
-                tune.with_resources(trainable, {"cpu": resources.cpu, "gpu": resources.gpu}),
+                tune.with_resources(trainable, placement_group_of),
                 searcher,
                 AshaScheduler(
                     asha,

@@ -14,6 +14,8 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.run.epochs import seconds_of_trial
 from gsfl_tune.search.costs.trial_costs import TrialCosts
 from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.ray_tune.placement import RESOURCES, reserved
+from gsfl_tune.search.ray_tune.resources import Resources
 from gsfl_tune.search.ray_tune.retry_policy import RAN_OUT, RetryPolicy, halved_notice
 from gsfl_tune.search.ray_tune.worker_losses import Failure
 from gsfl_tune.search.study.handed_out import Asked
@@ -38,6 +40,7 @@ class StudySearcher(Searcher):
         closed: Returns whether no more trials may begin.
         on_trouble: Called when the machine failed a trial, which then stays RUNNING.
         costs: Learns the durations of epochs.
+        resources: What trials reserve; needed where Ray runs them.
     """
 
     def __init__(
@@ -52,6 +55,7 @@ class StudySearcher(Searcher):
         closed: Callable[[], bool] = lambda: False,
         on_trouble: Callable[[str], None] = lambda reason: None,
         costs: TrialCosts | None = None,
+        resources: Resources | None = None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -63,6 +67,7 @@ class StudySearcher(Searcher):
         self._closed = closed
         self._on_trouble = on_trouble
         self._costs = costs
+        self._resources = resources
         self._tasks: dict[str, Task] = {}
         self._exhausted = False
         self._condemned: dict[str, str] = {}
@@ -120,8 +125,14 @@ class StudySearcher(Searcher):
                 "task": task.model_dump_json(),
                 "number": asked.number,
                 "protected": asked.protected,
+                **self._reserved(task),
             }
         return Searcher.FINISHED
+
+    def _reserved(self, task: Task) -> dict[str, Any]:
+        if self._resources is None:
+            return {}
+        return {RESOURCES: reserved(self._resources, task.config.model.backbone)}
 
     def on_trial_result(self, trial_id: str, result: dict[str, Any]) -> None:
         """Reports the rung of a trial that continues."""

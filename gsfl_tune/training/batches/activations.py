@@ -72,7 +72,7 @@ class ActivationBatches(Batches):
         assert views is not None, "without fixed views there is no cache"
         allow_open_files(4 * views.count)  # files of the head stage's features may be open too
         augment = context.config.data.augment
-        maps = [self._cache.of(pool, "pool", View(views, i, augment)) for i in range(views.count)]
+        maps = [self._cache.of(pool, View(views, i, augment)) for i in range(views.count)]
         size = training.finetune.batch_size
         order = epoch_order(
             context.train_positions.numpy(),
@@ -109,7 +109,13 @@ class ActivationBatches(Batches):
 
     def eval_batches(self, images: DecodedImages, part: str, index: np.ndarray) -> Iterator[Tensor]:
         """Yields activations of the images' centres."""
-        map_ = self._eval_cache.of(images, part)
+        if part == "pool":
+            # Training sees views. Of the pool, validation images are seen as they are, and those
+            # that the evidence asks for.
+            held = self._context.workspace.dataset.validation_index
+            wanted = held if np.isin(index, held).all() else np.unique(index)
+            images, index = images.at(wanted), np.searchsorted(wanted, index)
+        map_ = self._eval_cache.of(images)
         starts = range(0, len(index), EVAL_BATCH)
         batches = self._read(
             [[[(map_, position) for position in index[s : s + EVAL_BATCH]]] for s in starts]

@@ -70,15 +70,15 @@ class ActivationCache:
         self._frozen: FrozenForward | None = None
         self._maps: dict[tuple[str, View | None], np.ndarray] = {}
 
-    def of(self, images: DecodedImages, part: str, view: View | None = None) -> np.ndarray:
-        """Returns activations of all images of a part, (N, ...), memory-mapped.
+    def of(self, images: DecodedImages, view: View | None = None) -> np.ndarray:
+        """Returns activations of all images, (N, ...), memory-mapped.
 
         Args:
-            images: Decoded images of the part.
-            part: ``pool`` or ``test``.
+            images: Decoded images.
             view: The fixed view; None for un-augmented images.
         """
-        if (part, view) not in self._maps:
+        key = images.digest, view
+        if key not in self._maps:
             shape = (len(images), *stored_shape(self._split))
             lock = acquire(
                 self._folder / f"{self._key(images, view)}.npy",
@@ -88,8 +88,8 @@ class ActivationCache:
             )
             array = np.load(lock.path, mmap_mode="r")
             lock.keep_with(array)
-            self._maps[part, view] = array
-        return self._maps[part, view]
+            self._maps[key] = array
+        return self._maps[key]
 
     def release(self) -> None:
         """Releases the fast copy of the frozen part, which is only needed to build."""

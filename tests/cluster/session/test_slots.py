@@ -8,6 +8,7 @@ from gsfl_tune.cluster import Slots, fit
 from gsfl_tune.experiment import Experiment, ExperimentError
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.search_config import ResourcesConfig
+from tests.search.experiments import experiment
 
 TWO_CORES = {"CPU": 2.0, "memory": 1e9}
 FOUR_GPUS = {"CPU": 16.0, "GPU": 4.0}
@@ -71,6 +72,66 @@ def test_what_can_never_run_is_refused(
 ) -> None:
     with pytest.raises(UserError, match=message):
         fit(request_, nodes)
+
+
+LARGE = [{"backbone": "vit_large*", "cpu": 8, "gpu": 1}, {"backbone": "vit_*", "gpus_per_trial": 2}]
+
+
+def test_backbones_may_have_slots_of_their_own() -> None:
+    asked = ResourcesConfig(cpu=2, gpu=0.5, per_backbone=LARGE)
+    names = ("resnet50", "vit_large_16", "vit_base_16")
+    found = fit(asked, [FOUR_GPUS], None, names)
+    assert (found.cpu, found.gpu, found.count) == (2, 0.5, 8)
+    assert found.of("resnet50") is found
+    # The first entry that fits counts.
+    assert found.of("vit_large_16") == Slots(8, 1, 2)
+    assert found.of("vit_base_16") == Slots(2, 2, 2, 2)
+    few = found.at_most(1)
+    assert few.gpu == 1
+    assert few.of("vit_large_16").count == few.of("vit_base_16").count == 1
+    # Where every trial is large, the smallest of them say how many run at once.
+    assert fit(asked, [FOUR_GPUS], None, names[1:]).count == 2
+    assert fit(asked, [FOUR_GPUS | {"CPU": 4.0}], None, ["resnet50"]).count == 2
+
+
+def test_a_backbone_that_no_node_holds_is_named() -> None:
+    asked = ResourcesConfig(cpu=1, per_backbone=LARGE)
+    with pytest.raises(UserError, match="a trial with vit_large_16 asks for 8 CPU cores and 1 G"):
+        fit(asked, [TWO_CORES], None, ["resnet50", "vit_large_16"])
+    assert fit(asked, [TWO_CORES], None, ["resnet50"]).count == 2
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ("[{cpu: 2}]", r"per_backbone\[0\]: found cpu, allowed backbone and at least one of cpu"),
+        ("[{backbone: resnet10t}]", r"found backbone, allowed backbone and at least one of"),
+        ("[{}]", r"found nothing, allowed backbone"),
+        (
+            "[{backbone: resnet10t, cpu: 2}, {backbone: resnet5*, cpu: 2}]",
+            r"per_backbone\[1\].backbone: found 'resnet5\*', allowed a backbone of the space, or a "
+            r"pattern such as vit_\*: resnet10t, resnet18",
+        ),
+        ("[{backbone: resnet1t, cpu: 2}]", r"did you mean resnet10t\?"),
+        ("[{backbone: resnet*, cpus: 2}]", r"cpus: unknown key.*did you mean cpu\?"),
+        ("[{backbone: resnet*, cpu: 0}]", r"\[0\].cpu: found 0, allowed a number above 0"),
+        (
+            "[{backbone: resnet*, gpus_per_trial: 0.5}]",
+            r"gpus_per_trial: found 0.5, allowed an",
+        ),
+        ("[resnet18]", "found a list, allowed a list of mappings"),
+        (
+            "[{backbone: resnet18, workers_per_trial: 2}]",
+            r"\[0\].workers_per_trial: found 2 without a finetune stage, allowed 1",
+        ),
+    ],
+)
+def test_wrong_entries_are_named(entries: str, message: str) -> None:
+    with pytest.raises(ExperimentError, match=message):
+        experiment(
+            "model.backbone={choice: [resnet10t, resnet18]}",
+            f"search.resources.per_backbone={entries}",
+        )
 
 
 @pytest.mark.parametrize(

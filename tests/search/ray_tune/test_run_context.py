@@ -10,9 +10,10 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.storage import DriverCopy
 from gsfl_tune.search.workers.settings import WorkerSettings
-from tests.search.experiments import context
+from tests.search.experiments import context, experiment
 
 TEAM = Slots(cpu=6, gpu=0, count=4, workers=2)
+CONFIG = experiment().defaults()
 
 
 def test_a_worker_reads_from_json_all_that_its_driver_was_given(
@@ -26,7 +27,7 @@ def test_a_worker_reads_from_json_all_that_its_driver_was_given(
         save_seconds=7.5,
         storage=storage,
     )
-    sent = given.worker_settings("a channel").model_dump_json()
+    sent = given.worker_settings("a channel", CONFIG).model_dump_json()
     read = WorkerSettings.model_validate_json(sent)
     assert dict(read) == {
         "interrupt": run.interrupt_file,
@@ -44,7 +45,7 @@ def test_a_worker_reads_from_json_all_that_its_driver_was_given(
 def test_a_run_without_a_storage_tells_its_workers_of_none(
     run: RunDirectory, one_slot: Slots, channel: str | None
 ) -> None:
-    settings = context(run, resources=one_slot).worker_settings(channel)
+    settings = context(run, resources=one_slot).worker_settings(channel, CONFIG)
     read = WorkerSettings.model_validate_json(settings.model_dump_json())
     assert read.storage is None
     assert read.side is None
@@ -61,4 +62,4 @@ def test_fewer_trainings_at_once_change_nothing_else(
     assert whole.resources.count == 4
     assert whole.at_most(99).resources.count == 4
     assert fewer.interrupt is whole.interrupt
-    assert fewer.worker_settings("same") == whole.worker_settings("same")
+    assert fewer.worker_settings("same", CONFIG) == whole.worker_settings("same", CONFIG)

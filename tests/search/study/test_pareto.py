@@ -109,7 +109,7 @@ def test_a_trial_without_its_latency_is_taken_up_again(run: RunDirectory) -> Non
         (["search.objectives=[validation/top5, latency_ms]"], "allowed validation/top5"),
         (["search.scheduler.by_objectives=true"], "found true without search.objectives"),
         ([*TWO, "search.sampler.name=cmaes"], "found cmaes with several objectives, allowed tpe"),
-        (["search.objectives=fast"], "allowed a list or null"),
+        (["search.objectives=fast"], "allowed a list of texts or null"),
     ],
 )
 def test_other_objectives_are_refused(overrides, complaint):

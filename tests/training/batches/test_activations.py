@@ -57,6 +57,21 @@ def test_the_cache_trains_as_the_whole_network_does(fresh, tmp_path, monkeypatch
         assert torch.allclose(trained[name].float(), tensor.float(), rtol=1e-3, atol=1e-5), name
 
 
+def test_of_the_pool_only_validation_images_are_computed_as_they_are(fresh, tmp_path):
+    training = run(Training(config(), fresh, tmp_path))
+    sizes = sorted(len(np.load(fresh.cache_dir / "prefix" / name)) for name in built(fresh))
+    pool, held = fresh.dataset.pool, fresh.dataset.validation_index
+    assert sizes == [len(held), len(pool), len(pool)]
+    index = np.concatenate([held[-2:], fresh.dataset.train_index[:3], held[:1]])
+    features = training.trained_features("pool", index)
+    sizes = sorted(len(np.load(fresh.cache_dir / "prefix" / name)) for name in built(fresh))
+    assert sizes == sorted([len(index), len(held), len(pool), len(pool)])
+    alone = training.trained_features("pool", held)
+    assert len(built(fresh)) == 4
+    assert torch.allclose(features[:2], alone[-2:], atol=1e-6)
+    assert torch.allclose(features[5], alone[0], atol=1e-6)
+
+
 @pytest.mark.parametrize("ema", [0.0, 0.8])
 def test_resuming_equals_never_having_stopped(fresh, tmp_path, ema):
     settings = config(training={"head": {"epochs": 1}, "ema": ema})
