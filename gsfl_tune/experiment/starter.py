@@ -284,7 +284,10 @@ training:
     epochs: auto
     blocks: {choice: [2, 1]}
     batch_size: 64
-    learning_rate: {float: [2e-4, 5e-3], log: true, default: 1.2e-3}
+    # One block alone takes a larger rate.
+    learning_rate:
+      - {float: [2e-4, 5e-3], log: true, default: 1.2e-3, when: {training.finetune.blocks: 2}}
+      - {float: [5e-4, 1e-2], log: true, default: 3e-3, when: {training.finetune.blocks: 1}}
     head_learning_rate: {float: [3e-4, 1e-2], log: true, default: 1.1e-3}
     weight_decay: {float: [1e-5, 1e-1], log: true, default: 1e-4}
 """
