@@ -196,6 +196,7 @@ class TrainedModel:
         self.config = config
         self.network = network.to(workspace.device).eval()
         self.finetuned = finetuned
+        self._preprocessing = network.backbone.preprocessing
         self._workspace = workspace
         self._device = workspace.device
         self._training = training
@@ -315,7 +316,7 @@ class TrainedModel:
         """Yields batches (B, 3, side, side) as the network sees them, on its device."""
         dataset = self._workspace.dataset
         size = self.config.eval_image_size
-        mean, std = self.network.backbone.preprocessing
+        mean, std = self._preprocessing
 
         def transform(batch: Tensor) -> Tensor:
             return center_crop(batch, size, mean, std)

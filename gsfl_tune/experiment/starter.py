@@ -275,6 +275,8 @@ _TRAINING = """\
 training:
   # Decay of a weight average, which is validated and exported; 0 for none.
   ema: {choice: [0, 0.98]}
+  # Small classes are shown more often: by the square root of their size. 0 shows every image once.
+  balanced_sampling: 0.5
   # First the head alone, on features that are computed once.
   head:
     epochs: auto # 10
