@@ -53,6 +53,15 @@ BEST_TRIAL: dict[str, Any] = {
     _LR: 1.24e-3,
     "training.finetune.head_learning_rate": 1.1e-3,
 }
+# The template's defaults, where a budget of some minutes leaves time for one block and few epochs.
+SHORT: dict[str, Any] = {
+    **BEST_TRIAL,
+    "data.views": 4,
+    "data.eval_image_size": 256,
+    "data.augment.scale": 0.35,
+    _BLOCKS: 1,
+    _EPOCHS: 4,
+}
 # One technique alone, on it.
 TECHNIQUES: dict[str, dict[str, Any]] = {
     "plain head": {"model.head": "plain"},
@@ -96,6 +105,15 @@ RECIPES: dict[str, dict[str, Any]] = {
     **{
         f"{BASE}, {name}": {"data.views": 4, _LR: 1e-3, **changes}
         for name, changes in TECHNIQUES.items()
+    },
+    "short": SHORT,
+    "short, lr 2e-3": {**SHORT, _LR: 2e-3},
+    "short, lr 3e-3": {**SHORT, _LR: 3e-3},
+    "short, lr 3e-3, 6 epochs": {**SHORT, _LR: 3e-3, _EPOCHS: 6},
+    "short, lr 3e-3, balanced 0.5": {
+        **SHORT,
+        _LR: 3e-3,
+        "training.balanced_sampling": 0.5,
     },
     "all blocks, lr 1e-3": {"data.views": 0, _BLOCKS: "all", _LR: 1e-3},
 }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,6 +12,8 @@ import numpy as np
 
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.grouping import (
+    NEARER,
+    SURELY,
     Grouping,
     Nearness,
     alike_clusters,
@@ -219,10 +221,30 @@ def _nearer(near: Nearness) -> dict[str, float]:
     return {"validation_nearer": near.nearer, "validation_nearer_p": near.surely}
 
 
+def optimistic(measured: Mapping[str, float]) -> bool:
+    """Returns whether results on the validation part are probably too good, by what was measured.
+
+    Args:
+        measured: `Grouping.measured`.
+    """
+    if "validation_nearer_clusters" in measured:
+        return False  # clusters are held out because of it
+    near = measured.get("validation_nearer", 0.0) >= NEARER
+    return (near and measured.get("validation_nearer_p", 1.0) <= SURELY) or (
+        measured.get("nearest_right", 0.0) >= _NEAR and measured.get("accuracy_falls", 0.0) >= _FALL
+    )
+
+
 def _near_told(near: Nearness, whose: str) -> list[str]:
     """Says how near validation and test images are to training images, where they surely differ."""
     if not near.differ:
         return []
+    if near.nearer < 0.5:
+        return [
+            f"{whose} are farther from the training images than test images in "
+            f"{100 * (1 - near.nearer):.0f} % of pairs (50 % would be equal): validation may be "
+            "harder than the test"
+        ]
     return [
         f"{whose} are nearer to the training images than test images in "
         f"{100 * near.nearer:.0f} % of pairs (50 % would be equal)"

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from gsfl_tune.data.decoded import Geometry
+from gsfl_tune.data.held_out import optimistic
 
 
 # `Dataset` calls this, so its class cannot be named here.
@@ -47,6 +48,7 @@ def summary_of(dataset: Any, geometry: Geometry, shots: int | None) -> dict[str,
         "notices": dataset.notices,
         "split_notices": dataset.split_notices,
         "split_measured": dataset.split_measured,
+        "split_optimistic": optimistic(dataset.split_measured),
         "broken": [{"path": image.path, "reason": image.reason} for image in dataset.broken],
         "duplicates": {
             "groups": dataset.duplicates.groups,

@@ -275,6 +275,8 @@ _TRAINING = """\
 training:
   # Decay of a weight average, which is validated and exported; 0 for none.
   ema: {choice: [0, 0.98]}
+  # Small classes are shown more often: by the square root of their size. 0 shows every image once.
+  balanced_sampling: 0.5
   # First the head alone, on features that are computed once.
   head:
     epochs: auto # 10
@@ -284,7 +286,10 @@ training:
     epochs: auto
     blocks: {choice: [2, 1]}
     batch_size: 64
-    learning_rate: {float: [2e-4, 5e-3], log: true, default: 1.2e-3}
+    # One block alone takes a larger rate.
+    learning_rate:
+      - {float: [2e-4, 5e-3], log: true, default: 1.2e-3, when: {training.finetune.blocks: 2}}
+      - {float: [5e-4, 1e-2], log: true, default: 3e-3, when: {training.finetune.blocks: 1}}
     head_learning_rate: {float: [3e-4, 1e-2], log: true, default: 1.1e-3}
     weight_decay: {float: [1e-5, 1e-1], log: true, default: 1e-4}
 """

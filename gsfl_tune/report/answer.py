@@ -165,6 +165,11 @@ def _unfinished(files: RunFiles) -> Answer:
 def _models(results: Results) -> Iterator[ModelRow]:
     winner, control, probe = results.winner, results.control, results.probe
     yield ModelRow("winner", _cells(winner.test, winner.interval))
+    if found := winner.calibration:
+        # The bundle gives the same answers with other probabilities.
+        after = {name: score for name, score in found.after.items() if not is_share(name)}
+        cells = _cells({**winner.test, **after}, None)
+        yield ModelRow(f"its bundle, calibrated (T = {found.temperature:.2f})", cells)
     if control:
         kind = f", {control.kind}" if control.kind else ""
         yield ModelRow(f"control{kind}", _cells(control.test, control.interval))
@@ -238,6 +243,8 @@ def _facts(files: RunFiles) -> list[tuple[str, str]]:
     if parts:
         text = ", ".join(f"{count} {part}" for part, count in parts.items())
         facts.append(("Images", f"{text}, in {len(files.data.get('classes') or ())} classes"))
+    if not files.data.get("split_optimistic", True):
+        facts += [("Split", notice) for notice in files.data.get("split_notices") or ()]
     return facts
 
 
@@ -272,7 +279,9 @@ def _looks(files: RunFiles) -> Iterator[str]:
     conflicting = (files.data.get("duplicates") or {}).get("conflicting") or ()
     if conflicting:
         yield f"{len(conflicting)} sets of identical images have different labels."
-    yield from files.data.get("split_notices") or ()
+    # Earlier runs do not say whether their validation part is too easy.
+    if files.data.get("split_optimistic", True):
+        yield from files.data.get("split_notices") or ()
     yield from files.problems
 
 

@@ -7,7 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from gsfl_tune.evidence import trained
 from gsfl_tune.run import RunDirectory
+from gsfl_tune.training.caches.engines import fast_forward
 
 from .conftest import FINETUNE
 from .test_write import write
@@ -48,6 +50,27 @@ def test_flip_is_the_mean_of_an_image_and_its_mirror_image(
     assert found["difference"]["mean"] == pytest.approx(float(accuracy) - plain, abs=1e-6)
     assert found["difference"]["low"] <= found["difference"]["mean"] <= found["difference"]["high"]
     assert RunDirectory(tmp_path).evidence_file.exists()
+
+
+def test_many_images_run_through_a_fast_form_with_the_same_numbers(
+    workspace, retrained, monkeypatch
+):
+    (model,) = retrained(data={"augment": {"flip": True}, "views": 2}).models(workspace, 1)
+    backbone = model.network.backbone
+    made = []
+
+    def spy(*args, **settings):
+        made.append(fast_forward(*args, **settings))
+        return made[-1]
+
+    monkeypatch.setattr(trained, "fast_forward", spy)
+    few = np.arange(len(workspace.dataset.test))
+    plain = model.mirrored_logits(few)
+    assert not made
+    found = model.mirrored_logits(np.resize(few, 330))
+    assert len(made) == 1
+    assert model.network.backbone is backbone
+    np.testing.assert_allclose(found, np.resize(plain, (330, plain.shape[1])), atol=1e-4)
 
 
 @pytest.mark.parametrize("flip", [False, True], ids=["off", "of centre crops alone"])

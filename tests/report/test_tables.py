@@ -172,6 +172,10 @@ def test_the_bundle_is_shown_with_its_temperature(finished):
     file.write_text(json.dumps(content))
     lines = [line.split() for line in text_of(finished).splitlines()]
     assert ["bundle,", "T", "=", "0.50", "0.432", "0.012"] in lines
+    page = page_of(finished).text("models-table")
+    assert "its bundle, calibrated (T = 0.50)" in page
+    assert "0.432" in page
+    assert "0.012" in page
 
 
 def test_flip_is_shown_beside_the_same_network_without_it(finished):

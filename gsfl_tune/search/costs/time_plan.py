@@ -27,7 +27,7 @@ _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 
 # The search gets at least this share of the time for trials and retrains, and at least this many
 # trainings' worth: with less it would choose among almost nothing.
 _SEARCH_SHARE = 0.4
-_SEARCH_TRAININGS = 4.0
+_SEARCH_TRAININGS = 3.0
 # Average share of a whole training that a trial takes, as most are stopped early.
 SURVIVING = 0.45
 # Number of retrains that the evidence examines.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -34,6 +35,7 @@ training:
     learning_rate: {float: [1e-4, 1e-2], log: true, default: 3e-3}
 search: {time_budget: 10m}
 """
+TEMPLATE = Path(__file__).parents[3] / "search_spaces" / "image_folder.yaml"
 PRICES = Prices(
     start=1, head_epoch=1, finetune_epoch=10, once=10, finetune_once=10, evidence=30, retrain=1.2
 )
@@ -61,6 +63,15 @@ def test_without_a_finetune_stage_nothing_of_it_is_searched(experiment):
 def test_views_that_no_epoch_would_show_are_not_made(experiment):
     assert fixed_to(experiment, plan(2)).defaults().data.views == 2
     assert fixed_to(experiment, plan(8)).defaults().data.views == 4
+
+
+def test_the_rate_of_a_template_follows_the_blocks_that_a_plan_leaves():
+    template = Experiment.load(TEMPLATE, overrides=["data.path=/"])
+    two = fixed_to(template, plan(8))
+    one = fixed_to(template, replace(plan(4), only={"training.finetune.blocks": 1}))
+    rates = [each.defaults().training.finetune.learning_rate for each in (two, one)]
+    assert rates == [1.2e-3, 3e-3]
+    assert "training.finetune.learning_rate@0" not in one.default_params()
 
 
 def test_what_takes_too_long_to_prepare_is_left_out_the_dearest_first(experiment, tmp_path):
