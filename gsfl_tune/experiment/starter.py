@@ -268,15 +268,13 @@ def _training(facts: Facts, quick: bool) -> str:
 
 _BALANCE = """\
   # Rare classes may be shown more often: as n^(1-x) for a class of n images, 1 shows all alike.
-  balanced_sampling: {choice: [0, 0.5, 1]}
+  balanced_sampling: {choice: [0, 0.5, 1], default: 0.5}
 """
 
 _TRAINING = """\
 training:
   # Decay of a weight average, which is validated and exported; 0 for none.
   ema: {choice: [0, 0.98]}
-  # Small classes are shown more often: by the square root of their size. 0 shows every image once.
-  balanced_sampling: 0.5
   # First the head alone, on features that are computed once.
   head:
     epochs: auto # 10

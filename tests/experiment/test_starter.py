@@ -25,6 +25,6 @@ def starter(ratio: float, *, quick: bool) -> Experiment:
 def test_rare_classes_are_shown_more_often_where_the_search_finds_that_better(quick):
     key = "training.balanced_sampling"
     assert key in {each.path for each in starter(5.0, quick=quick).space.parameters}
-    assert starter(5.0, quick=quick).defaults().training.balanced_sampling == 0
+    assert starter(5.0, quick=quick).defaults().training.balanced_sampling == 0.5
     assert key not in {each.path for each in starter(1.5, quick=quick).space.parameters}
     assert starter(5.0, quick=quick).warnings == []
