@@ -20,7 +20,6 @@ from gsfl_tune.experiment import Experiment
 from gsfl_tune.run.results import read_results
 from gsfl_tune.run.verdict import TITLES, best_on_validation
 
-from . import warm
 from .commands import command, environment, gsfl_tune, make_home
 from .waiting import wait_until
 
@@ -33,8 +32,7 @@ def home(tmp_path_factory):
 @pytest.fixture(scope="module")
 def finished(home):
     """A finished run and what the search printed."""
-    relative = environment(home) | {"GSFL_TUNE_CACHE": "cache"}
-    done = warm.run(("search", "tiny.yaml"), cwd=home, env=relative)
+    done = gsfl_tune(home, "search", "tiny.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     return home / "runs" / "tiny", done.stdout
 
@@ -70,14 +68,6 @@ def test_the_run_directory_holds_what_is_promised(finished):
         assert [record["epoch"] for record in records] == list(range(1, len(records) + 1))
         assert list(trial.glob("events.out.tfevents.*")), f"no TensorBoard events in {trial}"
     assert not (run / ".interrupt").exists()
-
-
-def test_trials_share_a_cache_that_is_named_by_a_relative_path(home, finished):
-    """Ray runs every trial in a working directory of its own; each had its own cache there."""
-    run, _ = finished
-    features = [file.stat().st_mtime for file in (home / "cache" / "features").glob("*.npy")]
-    trained = [file.stat().st_mtime for file in (run / "trials").glob("*/epochs.jsonl")]
-    assert min(features) <= min(trained)
 
 
 def test_the_winner_comes_with_its_evidence(finished):

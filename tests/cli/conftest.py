@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -49,6 +51,45 @@ def command(capsys) -> Callable[..., Answer]:
         code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
         return Answer(code, captured.out, captured.err)
+
+    return run
+
+
+_STOPPED = """
+import signal, sys
+from importlib import import_module
+kind = getattr(import_module(sys.argv[1]), sys.argv[2])
+run = kind.run_epoch
+
+def asked(self):
+    if self.epoch == 1:
+        signal.raise_signal(signal.SIGTERM)
+    return run(self)
+
+kind.run_epoch = asked
+from gsfl_tune.cli import main
+sys.exit(main(sys.argv[3:]))
+"""
+
+
+@pytest.fixture
+def stopped() -> Callable[..., Answer]:
+    """Runs ``gsfl-tune ARGUMENTS`` as a process that gets SIGTERM in the second epoch.
+
+    In the process of the tests a signal may end all of them.
+    """
+
+    def run(kind: type, *arguments: object) -> Answer:
+        words = [kind.__module__, kind.__qualname__, *map(str, arguments)]
+        done = subprocess.run(
+            [sys.executable, "-c", _STOPPED, *words],
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=False,
+        )
+        return Answer(done.returncode, done.stdout, done.stderr)
 
     return run
 

@@ -86,19 +86,11 @@ def test_a_killed_process_goes_on_to_the_same_bits(command, here):
     assert weights[0] == weights[1]
 
 
-def test_an_interrupt_can_be_resumed(command, here, monkeypatch):
-    run = Adapting.run_epoch
-
-    def asked(self):
-        if self.epoch == 1:
-            signal.raise_signal(signal.SIGTERM)
-        return run(self)
-
-    monkeypatch.setattr(Adapting, "run_epoch", asked)
-    stopped = command("adapt", "bundle", "target", "-o", "out", "--epochs", 2, "--beta", 0.2)
-    assert stopped.code == 3
-    (line,) = re.findall(r"^  gsfl-tune (adapt .*)$", stopped.err, re.MULTILINE)
-    monkeypatch.setattr(Adapting, "run_epoch", run)
+def test_an_interrupt_can_be_resumed(command, here, stopped):
+    words = ("adapt", "bundle", "target", "-o", "out", "--epochs", 2, "--beta", 0.2)
+    first = stopped(Adapting, *words)
+    assert first.code == 3, first.err
+    (line,) = re.findall(r"^  gsfl-tune (adapt .*)$", first.err, re.MULTILINE)
     done = command(*line.split())
     assert done.code == 0, done.err
     assert "epoch   2 " in done.err

@@ -109,20 +109,12 @@ def test_the_result_is_cached_by_content_and_serves_model_weights(file, tmp_path
     assert used.code == 0, used.err
 
 
-def test_an_interrupt_can_be_resumed(file, tmp_path, command, monkeypatch):
-    run = Pretraining.run_epoch
-
-    def asked(self):
-        if self.epoch == 1:
-            signal.raise_signal(signal.SIGTERM)
-        return run(self)
-
-    monkeypatch.setattr(Pretraining, "run_epoch", asked)
-    stopped = command("pretrain", file, "--run-dir", "run", "--set", "pretrain.batch_size=20")
-    assert stopped.code == 3
+def test_an_interrupt_can_be_resumed(file, tmp_path, command, stopped):
+    settings = ("--set", "pretrain.batch_size=20")
+    first = stopped(Pretraining, "pretrain", file, "--run-dir", "run", *settings)
+    assert first.code == 3, first.err
     words = f"gsfl-tune pretrain {file} --run-dir run --resume --set pretrain.batch_size=20"
-    assert words in stopped.out
-    monkeypatch.setattr(Pretraining, "run_epoch", run)
+    assert words in first.out
     done = command(*words.split()[1:])
     assert done.code == 0, done.err
     assert [record["epoch"] for record in records(tmp_path / "run")] == [0, 1, 2]

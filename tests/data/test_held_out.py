@@ -341,11 +341,7 @@ def test_bursts_are_pointed_out_without_a_test_part_too(photographs, name, advis
         ({"validation_nearer": 0.7, "validation_nearer_p": 0.2}, False),
         ({"validation_nearer": 0.37, "validation_nearer_p": 1e-9}, False),
         (
-            {
-                "validation_nearer": 0.9,
-                "validation_nearer_p": 1e-9,
-                "validation_nearer_clusters": 0.5,
-            },
+            {"validation_nearer": 0.9, "validation_nearer_p": 0, "validation_nearer_clusters": 0.5},
             False,
         ),
         ({"nearest_right": 0.9, "accuracy_falls": 0.5}, True),
