@@ -55,12 +55,12 @@ def _rows(run: RunDirectory) -> list[dict[str, Any]]:
 def test_large_trials_run_alone_and_small_ones_side_by_side(
     ray_of_tests: None, run: RunDirectory, cache_dir: Path
 ) -> None:
-    tried = experiment(*BOTH, "search.trials=10", "search.sampler.name=random")
+    tried = experiment(*BOTH, "search.trials=6", "search.sampler.name=random")
     outcome = searched(
         tried, run, resources=SLOTS, cache_dir=cache_dir, trainable=Watched, feature_dim=512
     )
     counts = outcome.study.counts()
-    assert counts["COMPLETE"] + counts["PRUNED"] == 10
+    assert counts["COMPLETE"] + counts["PRUNED"] == 6
     rows = _rows(run)
     kinds = {(r["backbone"], r["reserved"], r["threads"], r["workers"]) for r in rows}
     assert kinds == {(SMALL, 1.0, 1, 1), (LARGE, 2.0, 1, 2)}
