@@ -20,8 +20,8 @@ _CLUSTERED = 1500
 _MEASURED = 2000
 # Validation images count as nearer to the training images than test images if a random one is this
 # often more similar to its nearest than a test image is, and if this is significant.
-NEARER = 0.65
-SURELY = 1e-3
+_NEARER = 0.65
+_SURELY = 1e-3
 
 
 @dataclass(frozen=True)
@@ -105,12 +105,12 @@ class Nearness:
     @property
     def differ(self) -> bool:
         """Returns whether one of both parts is surely nearer than the other."""
-        return self.surely <= SURELY
+        return self.surely <= _SURELY
 
     @property
     def too_near(self) -> bool:
         """Returns whether results on the held-out images would be too optimistic."""
-        return self.nearer >= NEARER and self.differ
+        return self.nearer >= _NEARER and self.differ
 
 
 def nearness(

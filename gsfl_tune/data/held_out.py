@@ -12,8 +12,6 @@ import numpy as np
 
 from gsfl_tune.cache.building import acquire
 from gsfl_tune.data.grouping import (
-    NEARER,
-    SURELY,
     Grouping,
     Nearness,
     alike_clusters,
@@ -229,10 +227,10 @@ def optimistic(measured: Mapping[str, float]) -> bool:
     """
     if "validation_nearer_clusters" in measured:
         return False  # clusters are held out because of it
-    near = measured.get("validation_nearer", 0.0) >= NEARER
-    return (near and measured.get("validation_nearer_p", 1.0) <= SURELY) or (
-        measured.get("nearest_right", 0.0) >= _NEAR and measured.get("accuracy_falls", 0.0) >= _FALL
-    )
+    if "validation_nearer" in measured:
+        return Nearness(measured["validation_nearer"], measured["validation_nearer_p"]).too_near
+    right, falls = measured.get("nearest_right", 0.0), measured.get("accuracy_falls", 0.0)
+    return right >= _NEAR and falls >= _FALL
 
 
 def _near_told(near: Nearness, whose: str) -> list[str]:
@@ -309,7 +307,7 @@ def _fall(
         "nearest_right_clusters": far,
         "accuracy_falls": near - far,
     }
-    if near < _NEAR or near - far < _FALL:
+    if not optimistic(measured):
         return [], measured
     told = (
         f"of validation images {near:.0%} have the class of the training photograph most similar "

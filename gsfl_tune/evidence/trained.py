@@ -31,7 +31,7 @@ from gsfl_tune.training import (
     Workspace,
     load_predictions,
 )
-from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.engines import fast_backbone, has_fast_form
 from gsfl_tune.training.caches.features import all_cores
 
 Part = Literal["pool", "test"]
@@ -39,8 +39,6 @@ Decode = Callable[[NDArray[np.floating]], NDArray[np.floating]]
 
 _HEAD_BATCH = 512
 _IMAGE_BATCH = 32
-# With fewer images a fast form of the backbone is not made.
-_LEAST_IMAGES = 300
 
 
 class ModelGone(UserError):
@@ -286,22 +284,16 @@ class TrainedModel:
 
     @contextmanager
     def _quick(self, count: int) -> Iterator[None]:
-        """Runs the backbone of many images as a frozen one: fused, or by OpenVINO if it is faster.
-
-        Outputs differ only by rounding. A backbone that proposes regions from maps stays as it is.
-        """
+        """Runs the backbone of many images in its fast form; outputs differ by rounding."""
         network, plain = self.network, self.network.backbone
-        proposes = network.recurrent is not None and network.pooling.reads != "map"
-        if self._device.type != "cpu" or count < _LEAST_IMAGES or proposes:
+        if not has_fast_form(network, count, self._device):
             yield
             return
-        side = self.config.eval_image_size
         with all_cores(self._device):
-            form = fast_forward(
+            form = fast_backbone(
                 plain,
-                (3, side, side),
+                self.config.eval_image_size,
                 precision="fp32",
-                name=f"{plain.name}, {plain.reads}",
                 images=count,
                 device=self._device,
                 cache_dir=self._workspace.cache_dir,

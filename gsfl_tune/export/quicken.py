@@ -18,10 +18,7 @@ from gsfl_tune.models.frozen import frozen_forward
 from gsfl_tune.models.frozen_forward import FrozenForward
 from gsfl_tune.models.openvino_forward import OpenvinoForward, openvino_forward
 from gsfl_tune.models.openvino_requests import EngineRefused
-from gsfl_tune.training.caches.engines import fast_forward
-
-# With fewer images a fast form is not made, unless it was asked for.
-_LEAST_IMAGES = 300
+from gsfl_tune.training.caches.engines import enough_images, fast_backbone, gives_maps
 
 _log = logging.getLogger(__name__)
 
@@ -50,16 +47,11 @@ def quickened(
         engine: Who computes; default: whoever is faster.
     """
     engine = engine or Engine()
-    few = images is None or images < _LEAST_IMAGES
+    few = not enough_images(images)
     if device.type != "cpu" or (few and engine.name != "openvino" and engine.precision == "fp32"):
         yield
         return
-    # Regions are proposed from maps, which the fast form gives only where the pooling reads them.
-    networks = [
-        network
-        for network in networks
-        if network.recurrent is None or network.pooling.reads == "map"
-    ]
+    networks = [network for network in networks if gives_maps(network)]
     plain = [network.backbone for network in networks]
     size = (3, image_size, image_size)
 
@@ -75,11 +67,10 @@ def quickened(
             except EngineRefused as error:
                 _log.warning("%s: OpenVINO is not used: %s", backbone.name, error)
                 return ours(backbone)
-        return fast_forward(
+        return fast_backbone(
             backbone,
-            size,
+            image_size,
             precision=engine.precision,
-            name=f"{backbone.name}, {backbone.reads}",
             images=images or 0,
             device=device,
             cache_dir=cache_dir or cache_directory(),

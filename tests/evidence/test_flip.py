@@ -9,7 +9,7 @@ from PIL import Image
 
 from gsfl_tune.evidence import trained
 from gsfl_tune.run import RunDirectory
-from gsfl_tune.training.caches.engines import fast_forward
+from gsfl_tune.training.caches.engines import fast_backbone
 
 from .conftest import FINETUNE
 from .test_write import write
@@ -60,10 +60,10 @@ def test_many_images_run_through_a_fast_form_with_the_same_numbers(
     made = []
 
     def spy(*args, **settings):
-        made.append(fast_forward(*args, **settings))
+        made.append(fast_backbone(*args, **settings))
         return made[-1]
 
-    monkeypatch.setattr(trained, "fast_forward", spy)
+    monkeypatch.setattr(trained, "fast_backbone", spy)
     few = np.arange(len(workspace.dataset.test))
     plain = model.mirrored_logits(few)
     assert not made

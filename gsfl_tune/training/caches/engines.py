@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gsfl_tune.activity import activity
 from gsfl_tune.cache.building import acquire
+from gsfl_tune.models import Backbone, Network
 from gsfl_tune.models.frozen import frozen_forward
 from gsfl_tune.models.frozen_forward import FrozenForward, Precision
 from gsfl_tune.models.openvino_forward import openvino_forward
@@ -38,6 +39,8 @@ SWITCH_VARIABLE = "GSFL_TUNE_OPENVINO"
 # A conversion takes some seconds. With less than this to gain it is not begun.
 _LEAST_SECONDS = 5.0
 _IMAGES, _ROUNDS = 16, 2
+# With fewer images a fast form of a whole backbone is not made, unless it was asked for.
+_LEAST_IMAGES = 300
 # Enough to tell seconds from minutes.
 _FEW = 4
 
@@ -110,6 +113,59 @@ def fast_forward(
     except EngineRefused as error:  # other weights than at the rehearsal
         _log.warning("%s: OpenVINO is not used: %s", name, error)
         return copy or ours()
+
+
+def has_fast_form(network: Network, images: int | None, device: torch.device) -> bool:
+    """Returns whether a network's backbone is worth a fast form, for some images on a device.
+
+    Regions are proposed from maps, which the form gives only where the pooling reads them.
+
+    Args:
+        network: The network.
+        images: How many images it will see; None if unknown.
+        device: Where it runs.
+    """
+    return device.type == "cpu" and enough_images(images) and gives_maps(network)
+
+
+def enough_images(images: int | None) -> bool:
+    """Returns whether a fast form pays for so many images; None: the number is unknown."""
+    return images is not None and images >= _LEAST_IMAGES
+
+
+def gives_maps(network: Network) -> bool:
+    """Returns whether a fast form of the backbone gives all that the network reads of it."""
+    return network.recurrent is None or network.pooling.reads == "map"
+
+
+def fast_backbone(
+    backbone: Backbone,
+    image_size: int,
+    *,
+    precision: Precision,
+    images: int,
+    device: torch.device,
+    cache_dir: Path,
+) -> FrozenForward:
+    """Makes the fastest forward pass of a whole backbone in evaluation mode, see `fast_forward`.
+
+    Args:
+        backbone: The backbone.
+        image_size: Side of the images in pixels.
+        precision: Precision of the computation.
+        images: How many images it will see.
+        device: Where it will run.
+        cache_dir: Root of the node's caches.
+    """
+    return fast_forward(
+        backbone,
+        (3, image_size, image_size),
+        precision=precision,
+        name=f"{backbone.name}, {backbone.reads}",
+        images=images,
+        device=device,
+        cache_dir=cache_dir,
+    )
 
 
 def usable() -> bool:

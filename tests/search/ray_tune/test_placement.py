@@ -8,6 +8,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import pytest
 import ray
 import torch
 from ray.tune import PlacementGroupFactory
@@ -16,8 +17,9 @@ from gsfl_tune.cluster import Slots
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.search import Interrupt, Job, Watcher
+from gsfl_tune.search.ray_tune import rehearsal
 from gsfl_tune.search.ray_tune.placement import RESOURCES, placement_group_of, reserved
-from gsfl_tune.search.ray_tune.rehearsal import largest_of_each_kind, rehearse_largest
+from gsfl_tune.search.ray_tune.rehearsal import largest_of_each_kind
 from gsfl_tune.search.ray_tune.trainable import GsflTrainable
 from tests.search.experiments import experiment, retrained, searched
 
@@ -114,9 +116,20 @@ def test_the_largest_model_of_each_kind_of_slot_is_rehearsed() -> None:
     assert alone == ["resnet18"]
 
 
-def test_each_kind_is_rehearsed(ray_of_tests: None, cache_dir: Path) -> None:
+def test_each_kind_takes_a_step_in_its_own_slot(
+    ray_of_tests: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    taken: list[tuple[str, Any]] = []
+
+    def noted(config: Config, own: Any, *rest: Any) -> None:
+        step(config, own, *rest)
+        taken.append((config.model.backbone, own))
+
+    step = rehearsal._rehearse_in_a_slot
+    monkeypatch.setattr(rehearsal, "_rehearse_in_a_slot", noted)
     finetunes = ("training.finetune.epochs=1", "training.finetune.batch_size=8")
-    rehearse_largest(experiment(*BOTH, *finetunes), resources=SLOTS, cache_dir=cache_dir)
+    rehearsal.rehearse_largest(experiment(*BOTH, *finetunes), resources=SLOTS, cache_dir=cache_dir)
+    assert taken == [(SMALL, SLOTS), (LARGE, SLOTS.per_backbone[LARGE])]
 
 
 def test_what_a_trial_reserves_is_in_its_configuration() -> None:
