@@ -8,6 +8,9 @@ best of 600 random configurations of the task and the best finished trial, in % 
 between that best and the median of the 600, after so many trainings a worker. Defaults are the
 middle of each range, or `informed`: the configuration with the best mean rank on all other tasks.
 
+`promote` pauses trials in place of stopping them, and continues those that later ones show to be
+good enough (`search.scheduler.promote`).
+
 `warm` gives a search the configurations that four earlier searches on other tasks found best, as
 `search.warm_start` would choose them (tasks are drawn by the seed; their own defaults are the
 middle). It is the only one that knows other tasks, beside the informed defaults.
@@ -21,7 +24,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import cache
@@ -57,6 +60,7 @@ BEGINNINGS = {
     "random, ASHA": ("random", "middle"),
     "anywhere": ("tpe", "middle"),
     "near the middle (default)": ("ntpe", "middle"),
+    "the same, promote": ("ntpe", "middle, promote"),
     "informed defaults": ("ntpe", "informed"),
     "warm start": ("ntpe", "warm"),
 }
@@ -79,6 +83,9 @@ class Halving:
 
             def record(self, number: int, k: int, value: float, *, protected: bool = False) -> bool:
                 return self._asha.record(number, k, value, protected=protected)
+
+            def promotable(self, paused: Mapping[int, int]) -> int | None:
+                return self._asha.promotable(paused)
 
         return Rungs()
 
@@ -181,8 +188,14 @@ class Task:
                 / (best - median)]  # fmt: skip
 
 
-def search(task: Task, sampler: str, seed: int) -> Trace:
-    setting = Setting(sampler, Halving(), workers=WORKERS, trials=TRIALS)  # type: ignore[arg-type]
+def search(task: Task, sampler: str, seed: int, *, promote: bool = False) -> Trace:
+    setting = Setting(
+        sampler,
+        Halving(),  # type: ignore[arg-type]
+        workers=WORKERS,
+        trials=TRIALS,
+        promote=promote,
+    )
     return simulate(task, setting, seed)
 
 
@@ -205,7 +218,8 @@ def run(job: tuple[str, int, int]) -> tuple[str, int, int, list[float]]:
         others = [each for each in range(len(tasks())) if each != position]
         chosen = np.random.default_rng([seed, position]).choice(others, 4, replace=False)
         task = Task(position, earlier=[best_of(int(each), seed) for each in chosen])
-    return (*job, task.regret(search(task, sampler, seed)))
+    promote = defaults.endswith("promote")
+    return (*job, task.regret(search(task, sampler, seed, promote=promote)))
 
 
 def main() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -24,8 +25,18 @@ class Scheduler(Protocol):
     def record(self, number: int, k: int, value: float, *, protected: bool = False) -> bool:
         """Whether the trial stops at rung `k`."""
 
+    def promotable(self, paused: Mapping[int, int]) -> int | None:
+        """The paused trial that continues, by the rungs of all paused ones."""
 
-class Nobody:
+
+class Final:
+    """What is stopped has ended."""
+
+    def promotable(self, paused: Mapping[int, int]) -> int | None:
+        return None
+
+
+class Nobody(Final):
     """Every trial goes to its end."""
 
     def __init__(self) -> None:
@@ -35,7 +46,7 @@ class Nobody:
         return False
 
 
-class Median:
+class Median(Final):
     """Ray's ``MedianStoppingRule``, after every epoch.
 
     A trial stops when its best value so far is below the median of the means (up to the same
@@ -73,6 +84,9 @@ class Halving:
 
     def record(self, number: int, k: int, value: float, *, protected: bool = False) -> bool:
         return self._asha.record(number, k, value, protected=protected)
+
+    def promotable(self, paused: Mapping[int, int]) -> int | None:
+        return self._asha.promotable(paused)
 
 
 @dataclass(frozen=True)

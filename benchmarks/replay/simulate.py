@@ -16,7 +16,7 @@ from benchmarks.replay.schedulers import NONE, SchedulerName
 from gsfl_tune.experiment.search_config import SamplerConfig
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.factory import create_sampler
-from gsfl_tune.search.samplers.history import WARM, SeenTrials
+from gsfl_tune.search.samplers.history import PAUSED, WARM, SeenTrials
 from gsfl_tune.search.samplers.tpe import Tpe
 
 optuna.logging.set_verbosity(optuna.logging.ERROR)
@@ -45,6 +45,8 @@ class Setting:
             know what has ended since.
         history: Finished trials that TPE sees; 0: as many as in the product, which is all.
         trials: Trials of the search.
+        promote: Whether trials that the scheduler stops pause, and continue where it says so
+            (`search.scheduler.promote`).
         defaults: ``own``, those of the space, or ``random``, another configuration for each seed.
     """
 
@@ -56,6 +58,7 @@ class Setting:
     ahead: bool = False
     history: int = 0
     trials: int = 100
+    promote: bool = False
     defaults: str = "own"
 
 
@@ -131,15 +134,25 @@ def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
         heapq.heappush(events, (now + epochs * outcomes[number].epoch_time, order, number, k))
         order += 1
 
-    def start(now: float) -> None:
-        taken = study.take()
-        if taken is not None:
-            number, params = taken
-            outcomes[number] = objective.trial(params, (seed, number))
-            schedule(now, number, 0)
+    paused: dict[int, int] = {}
 
-    for _ in range(setting.workers):
-        start(0.0)
+    def start(now: float) -> bool:
+        number = scheduler.promotable(paused) if paused else None
+        if number is not None:
+            study.go_on(number)
+            schedule(now, number, paused.pop(number) + 1)
+            return True
+        taken = study.take()
+        if taken is None:
+            return False
+        number, params = taken
+        outcomes[number] = objective.trial(params, (seed, number))
+        schedule(now, number, 0)
+        return True
+
+    free = setting.workers
+    while free and start(0.0):
+        free -= 1
     while events:
         now, _, number, k = heapq.heappop(events)
         outcome = outcomes[number]
@@ -150,13 +163,19 @@ def simulate(objective: Objective, setting: Setting, seed: int) -> Trace:
         if k == len(rungs) - 1:
             trace.ends.append((now, value, outcome.truth))
             study.finish(number, value)
+        elif stops and setting.promote:
+            paused[number] = k
+            study.pause(number, k)
         elif stops:
             study.stop(number, value)
         else:
+            # Before a free worker takes a paused trial that this rung has shown to be good.
             schedule(now, number, k + 1)
-            continue
+            free -= 1
         trace.duration = now
-        start(now)
+        free += 1
+        while free and start(now):
+            free -= 1
     return trace
 
 
@@ -199,6 +218,12 @@ class SimulatedStudy:
 
     def finish(self, number: int, value: float) -> None:
         self._study.tell(self._live.pop(number), value)
+
+    def pause(self, number: int, k: int) -> None:
+        self._live[number].set_user_attr(PAUSED, k)
+
+    def go_on(self, number: int) -> None:
+        self._live[number].set_user_attr(PAUSED, None)
 
     def stop(self, number: int, value: float) -> None:
         trial = self._live.pop(number)

@@ -149,6 +149,7 @@ CONDITIONS = {
     "search.scheduler.grace": "scheduler `asha`",
     "search.scheduler.reduction": "scheduler `asha`",
     "search.scheduler.brackets": "scheduler `asha`",
+    "search.scheduler.promote": "scheduler `asha`",
     "search.scheduler.by_objectives": "scheduler `asha`, with `search.objectives`",
     "search.resources.wait": "on a cluster",
     "search.resources.gpus_per_trial": "needs a finetune stage",

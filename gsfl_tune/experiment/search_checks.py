@@ -26,6 +26,7 @@ def search_problems(space: Space) -> Iterator[Complaint]:
     yield from _objectives(space)
     yield from _constraints(space)
     yield from _replicates(space)
+    yield from _promotion(space)
 
 
 def _costs(space: Space) -> Iterator[Complaint]:
@@ -102,6 +103,17 @@ def _constraints(space: Space) -> Iterator[Complaint]:
             parse_constraint(text)
         except ValueError as error:
             yield "search.constraints", str(error), text
+
+
+def _promotion(space: Space) -> Iterator[Complaint]:
+    scheduler = space.constants.get("search.scheduler.name")
+    if space.constants.get("search.scheduler.promote") and scheduler == "none":
+        yield (
+            "search.scheduler.promote",
+            "found true with search.scheduler.name none, which pauses no trial; allowed false, or "
+            "scheduler asha",
+            True,
+        )
 
 
 def _replicates(space: Space) -> Iterator[Complaint]:

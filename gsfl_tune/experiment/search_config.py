@@ -40,6 +40,11 @@ class SchedulerConfig(Section):
         "defaults take until then (expensive trials have fewer epochs by then).",
     )
     brackets: int = Field(1, ge=1, description="Brackets; the k-th skips the first k rungs.")
+    promote: bool = Field(
+        False,
+        description="Weak trials pause in place of ending: one that later trials show to be good "
+        "enough at its rung continues from its checkpoint, before a new trial begins.",
+    )
     by_objectives: bool = Field(
         False,
         description="With several objectives: survivors of a rung are of the first Pareto fronts "

@@ -26,6 +26,9 @@ class Said(NamedTuple):
 
 States = Callable[[], Mapping[str, Said | None]]
 
+# States of trials that have no slot any more; most paused ones never get another.
+OVER = ("COMPLETE", "PRUNED", "FAIL", "PAUSED")
+
 
 class Watcher:
     """Receives every change after the study has recorded it. Does nothing unless overridden."""
@@ -50,6 +53,9 @@ class Watcher:
 
     def rung(self, number: int, k: int, value: float) -> None:
         """Called when a trial reached a rung."""
+
+    def paused(self, number: int) -> None:
+        """Called when a trial gives its slot back, and may be started again later."""
 
     def ended(self, number: int) -> None:
         """Called when a trial is COMPLETE, PRUNED or FAIL."""

@@ -26,14 +26,14 @@ SECONDS_BETWEEN_LOOKS = 2.0
 
 
 class CheckpointKeeper(Watcher):
-    """Keeps the checkpoints of running trials and of the best finished ones only.
+    """Keeps the checkpoints of running and paused trials and of the best finished ones only.
 
     Args:
         run: The run.
         study: The study that runs.
         keep: Finished trials whose checkpoints are kept.
-        budget: Bytes that all checkpoints of the run may take; None for no limit. The worst
-            finished trials lose theirs first.
+        budget: Bytes that all checkpoints of the run may take; None for no limit. Paused trials
+            end first, then the worst finished ones lose theirs.
         on_full: Called when running trials exceed the budget.
         discard: Called once for every checkpoint of a trial that is no longer needed, so that
             copies can be deleted.
@@ -129,6 +129,8 @@ class CheckpointKeeper(Watcher):
         self._looked = time.monotonic()
         if self._budget is None:
             return
+        while (used := self.used()) > self._budget and self._drop_paused():
+            pass
         while (used := self.used()) > self._budget and self._kept:
             self._drop_worst()
         if used > self._budget:
@@ -137,6 +139,14 @@ class CheckpointKeeper(Watcher):
                 f"{size_text(self._budget)}: allow more, or fewer trials at once "
                 "(search.max_concurrent)"
             )
+
+    def _drop_paused(self) -> bool:
+        """Ends the worst paused trial; returns whether there was one."""
+        number = self._study.worst_paused()
+        if number is not None:
+            self._study.prune_paused(number)
+            self._delete(number)
+        return number is not None
 
     def _drop_worst(self) -> None:
         *_, number = self._kept.pop()

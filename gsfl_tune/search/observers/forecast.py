@@ -175,6 +175,10 @@ class StudyForecast(Watcher):
             if "replicate" in result:
                 trial.base = trial.epochs
 
+    def paused(self, number: int) -> None:
+        """Learns from a trial that has probably ended."""
+        self.ended(number)
+
     def ended(self, number: int) -> None:
         """Learns the share of a training that trials take, and their overhead."""
         trial = self._running.pop(number, None)

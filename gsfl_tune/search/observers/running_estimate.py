@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from gsfl_tune.run import RunDirectory
 from gsfl_tune.run.running_estimate import RunningEstimate
-from gsfl_tune.search.observers.base import Watcher
+from gsfl_tune.search.observers.base import OVER, Watcher
 
 if TYPE_CHECKING:
     from gsfl_tune.search.study.study import Study
@@ -45,6 +45,10 @@ class EstimateFile(Watcher):
         self._count()
         self._write()
 
+    def paused(self, number: int) -> None:
+        """Counts a trial that may be over."""
+        self._count()
+
     def ended(self, number: int) -> None:
         """Counts a trial."""
         self._count()
@@ -75,8 +79,8 @@ class EstimateFile(Watcher):
 
     def _count(self) -> None:
         if self._study is not None:
-            counts = self._study.counts()
-            self._done = sum(counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
+            counts = self._study.states()
+            self._done = sum(counts.get(state, 0) for state in OVER)
 
     def _write(self) -> None:
         self._written = time.monotonic()

@@ -14,7 +14,7 @@ from rich.text import Text
 from gsfl_tune.activity import current, duration
 from gsfl_tune.activity.display import Display
 from gsfl_tune.experiment.metrics import LATENCY
-from gsfl_tune.search.observers.base import States, Watcher
+from gsfl_tune.search.observers.base import OVER, States, Watcher
 from gsfl_tune.search.workers.replicates import error_text
 
 if TYPE_CHECKING:
@@ -152,6 +152,10 @@ class Progress(Watcher):
         self._note()
         self.display.refresh()
 
+    def paused(self, number: int) -> None:
+        """Shows one line, or a new frame."""
+        self.ended(number)
+
     def ended(self, number: int) -> None:
         """Shows one line per trial, or a new frame."""
         if self._study is None:
@@ -168,9 +172,10 @@ class Progress(Watcher):
             text = f"complete, {self._numbers(trial)}" + (" (best so far)" if is_best else "")
         elif state == "PRUNED" and not rungs:
             text = "stopped before its first rung"
-        elif state == "PRUNED":
+        elif state in ("PRUNED", "RUNNING"):
             last = max(rungs)
-            text = f"pruned at rung {last}, {self._study.metric} {rungs[last]:.4f}"
+            verb = "pruned" if state == "PRUNED" else "paused"
+            text = f"{verb} at rung {last}, {self._study.metric} {rungs[last]:.4f}"
             text += error_text(trial)
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
@@ -301,7 +306,7 @@ class Progress(Watcher):
         assert self._study is not None
         best = self._study.best()
         self._best_text = "" if best is None else f"{self._study.value(best):.4f}"
-        self._best, self._counts = best, self._study.counts()
+        self._best, self._counts = best, self._study.states()
 
     def _taken(self) -> Callable[[], float] | None:
         """Returns, and resets, the source of the remaining time for the phase that begins."""
@@ -329,6 +334,7 @@ class Progress(Watcher):
         parts = [
             ("done", counts["COMPLETE"], "green"),
             ("running", counts["RUNNING"], "cyan"),
+            *([("paused", counts["PAUSED"], "blue")] if counts["PAUSED"] else []),
             ("pruned", counts["PRUNED"], "yellow"),
             ("failed", counts["FAIL"], "red"),
         ]
@@ -353,7 +359,7 @@ class Progress(Watcher):
         return text
 
     def _ended_count(self) -> int:
-        return sum(self._counts.get(state, 0) for state in ("COMPLETE", "PRUNED", "FAIL"))
+        return sum(self._counts.get(state, 0) for state in OVER)
 
     def _say(self, text: str) -> None:
         self.display.say(text)

@@ -146,6 +146,10 @@ class TrialPulses(Watcher):
         # A new mapping, as the display reads the old one meanwhile.
         self._running = {**self._running, number: f"trial {number}"}
 
+    def paused(self, number: int) -> None:
+        """Removes the trial from the display."""
+        self.ended(number)
+
     def ended(self, number: int) -> None:
         """Removes the trial from the display."""
         self._running = {k: name for k, name in self._running.items() if k != number}

@@ -189,6 +189,9 @@ def run_study(
     )
 
     def over() -> StudyOutcome:
+        if limits.reason is not None or not interrupt.requested:
+            for number in study.prune_paused():
+                watcher.ended(number)
         stopped = limits.settle()
         for number in stopped:
             watcher.ended(number)
@@ -226,7 +229,8 @@ def run_study(
     asha = create_asha(study, scheduler, last_rung + 1)
     budget = trials or search.trials
     # The last trials share the GPUs among themselves only.
-    resources = context.resources.at_most(max(1, len(again) + budget - study.created()))
+    unfinished = len(again) + len(study.paused())
+    resources = context.resources.at_most(max(1, unfinished + budget - study.created()))
     forecast, left = of_study(
         experiment, name, costs, limit, budget=budget, slots=resources.count, best=best_config
     )
@@ -241,7 +245,7 @@ def run_study(
     waiting = study.counts()["WAITING"] - max(0, budget - study.created())
     if waiting > 0:
         watcher.notice(f"{waiting} enqueued configuration(s) wait for more search.trials")
-    done = not again and study.created() >= budget
+    done = not unfinished and study.created() >= budget
     if not done:
         limits.look()
     if done or limits.reason is not None:
@@ -258,6 +262,7 @@ def run_study(
         on_trouble=interrupt.give_up,
         costs=costs,
         resources=resources,
+        promotable=asha.promotable if asha is not None and scheduler.promote else None,
     )
     study.on_loss(watcher.notice)
 

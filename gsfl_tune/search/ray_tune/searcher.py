@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class StudySearcher(Searcher):
         on_trouble: Called when the machine failed a trial, which then stays RUNNING.
         costs: Learns the durations of epochs.
         resources: What trials reserve; needed where Ray runs them.
+        promotable: Chooses the paused trial that continues, by the rungs of all paused ones, see
+            `Asha.promotable`. Without it a trial that the scheduler stops has ended.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class StudySearcher(Searcher):
         on_trouble: Callable[[str], None] = lambda reason: None,
         costs: TrialCosts | None = None,
         resources: Resources | None = None,
+        promotable: Callable[[Mapping[int, int]], int | None] | None = None,
     ) -> None:
         super().__init__()
         self._study = study
@@ -68,6 +71,7 @@ class StudySearcher(Searcher):
         self._on_trouble = on_trouble
         self._costs = costs
         self._resources = resources
+        self._promotable = promotable
         self._tasks: dict[str, Task] = {}
         self._exhausted = False
         self._condemned: dict[str, str] = {}
@@ -95,9 +99,9 @@ class StudySearcher(Searcher):
     def suggest(self, trial_id: str) -> dict[str, Any] | str | None:
         """Returns the next trial, first those that an earlier driver left unfinished."""
         while not self._closed():
-            again = bool(self._again)
-            if again:
-                asked: Asked | None = self._study.again(self._again.pop(0))
+            number = self._again.pop(0) if self._again else self._promoted()
+            if number is not None:
+                asked: Asked | None = self._study.again(number)
             elif self._exhausted or self._study.created() >= self._budget:
                 # A running trial may get lost, so Ray must not close the search before.
                 return None if self._tasks else Searcher.FINISHED
@@ -112,7 +116,7 @@ class StudySearcher(Searcher):
                 )
                 self._exhausted = True
                 continue
-            self._watcher.started(asked.number, asked.params, again=again)
+            self._watcher.started(asked.number, asked.params, again=number is not None)
             try:
                 task = self._task(asked)
             except (UserError, ValueError) as error:
@@ -128,6 +132,12 @@ class StudySearcher(Searcher):
                 **self._reserved(task),
             }
         return Searcher.FINISHED
+
+    def _promoted(self) -> int | None:
+        """Returns the paused trial that continues before a new one begins."""
+        if self._promotable is None or not self._study.paused():
+            return None
+        return self._promotable(self._study.paused())
 
     def _reserved(self, task: Task) -> dict[str, Any]:
         if self._resources is None:
@@ -193,7 +203,13 @@ class StudySearcher(Searcher):
         else:
             self._note_replicate(task, result)
             self._watcher.rung(number, result["rung"], result[task.metric])
-            self._study.prune(number, result[task.metric], result["rung"], others_of(result))
+            stopped = (number, result[task.metric], result["rung"], others_of(result))
+            # A trial that breaks a constraint for good cannot win any more.
+            if self._promotable is not None and not self._study.goals.hopeless(stopped[-1]):
+                self._study.pause(*stopped)
+                self._watcher.paused(number)
+                return
+            self._study.prune(*stopped)
         self._watcher.ended(number)
 
     def _ends_with(self, task: Task, failure: Failure) -> bool:

@@ -15,6 +15,8 @@ from optuna.trial import FrozenTrial, TrialState
 # Of a bounded history, the number of best trials that are kept: more than the 25 that TPE uses at
 # most.
 BEST = 50
+# User attribute of a RUNNING trial that waits: the rung at which it would have been stopped.
+PAUSED = "paused"
 # User attribute of a trial that left the space when that was changed: its old content, see
 # `gsfl_tune.search.opening.change_space`.
 OUTSIDE = "outside"
@@ -91,7 +93,12 @@ class SeenTrials:
         running = []
         for each in sorted(self._open):
             trial = trials[each]
-            if trial.state == TrialState.RUNNING and each != number:
+            if trial.state != TrialState.WAITING and each in self._trials:
+                self._see_again(trial)
+            if is_paused(trial):
+                if each not in self._trials:
+                    self._add(SeenTrial(as_stopped(trial), sign))
+            elif trial.state == TrialState.RUNNING and each != number:
                 running.append(self._see_running(trial, sign))
             elif trial.state.is_finished():
                 self._open.remove(each)
@@ -154,6 +161,14 @@ class SeenTrials:
             self._note(seen)
         return seen
 
+    def _see_again(self, trial: FrozenTrial) -> None:
+        """Forgets a paused trial that has gone on; it is open, so it has not ended before."""
+        seen = self._trials[trial.number]
+        if not is_paused(trial) or len(seen.intermediate_values) != len(trial.intermediate_values):
+            del self._trials[trial.number]
+            self._numbers.remove(trial.number)
+            self._ranked.remove(seen)
+
     def _note(self, trial: SeenTrial) -> None:
         for name in trial.names - self._columns.keys():
             self._columns[name] = len(self._columns)
@@ -177,6 +192,22 @@ class SeenTrials:
         first = self.shapes.get(trial.names)
         if first is None or trial.number < first.number:
             self.shapes[trial.names] = trial
+
+
+def is_paused(trial: FrozenTrial) -> bool:
+    """Returns whether a trial waits at a rung."""
+    return trial.state == TrialState.RUNNING and trial.user_attrs.get(PAUSED) is not None
+
+
+def as_stopped(trial: FrozenTrial) -> FrozenTrial:
+    """Returns a paused trial as if it had been stopped, and any other trial as it is."""
+    if not is_paused(trial):
+        return trial
+    stopped = copy.copy(trial)
+    stopped.state = TrialState.PRUNED
+    if trial.intermediate_values:
+        stopped.values = [trial.intermediate_values[max(trial.intermediate_values)]]
+    return stopped
 
 
 def earlier_configurations(study: Any) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from optuna.trial import FrozenTrial, TrialState
 
 from gsfl_tune.experiment.space import Space
 from gsfl_tune.search.samplers.dry_run import ReadOnlyStudy
-from gsfl_tune.search.samplers.history import thinned
+from gsfl_tune.search.samplers.history import as_stopped, thinned
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class Observed(ReadOnlyStudy):
         for trial in study.get_trials(deepcopy=False):
             if trial.state.is_finished() and trial.number not in known:
                 known[trial.number] = _whole(space, trial.params)
-        trials = [t for t in study.get_trials(deepcopy=False) if t.number != number]
+        trials = [as_stopped(t) for t in study.get_trials(deepcopy=False) if t.number != number]
         values = comparable(trials, study.directions)
         ended = sorted((t for t in trials if t.number in values), key=_end)
         constraints = _constraints(ended)
@@ -135,7 +135,7 @@ class Observed(ReadOnlyStudy):
             Observation(
                 t.number,
                 TrialState.COMPLETE,
-                known[t.number],
+                known[t.number] if t.number in known else _whole(space, t.params),
                 values[t.number],
                 constraints=constraints[t.number],
             )

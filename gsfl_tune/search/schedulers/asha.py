@@ -7,7 +7,7 @@ resumed, and in a replay on a simulated clock.
 from __future__ import annotations
 
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from typing import Literal
 
@@ -83,6 +83,28 @@ class Asha:
         # In this form a value that is not a number stops nothing, as in Ray.
         return self._sign * value < self._sign * cutoff
 
+    def promotable(self, paused: Mapping[int, int]) -> int | None:
+        """Chooses the paused trial that continues, by all values that its rung has by now.
+
+        A trial is judged at its first arrival by those that came before it. Later ones may show
+        that it is among the best after all: Li et al. promote such trials (algorithm 2, line 12).
+
+        Args:
+            paused: The rung at which a trial waits, by its number.
+
+        Returns:
+            The best trial of the deepest rung; None where none is good enough.
+        """
+        percent = (1 - 1 / self.reduction) * 100
+        found = []
+        for number, k in paused.items():
+            recorded = self._recorded[self.bracket(number)][k]
+            value = recorded.values.get(number, math.nan)
+            cutoff = recorded.percentile(percent, without=number)
+            if cutoff is not None and value >= cutoff:
+                found.append((-k, -value, number))
+        return min(found)[2] if found else None
+
     def rebuild(self, trials: Iterable[tuple[int, Mapping[int, float]]]) -> None:
         """Records values from a journal: (trial number, values by rung), in any order."""
         for number, values in trials:
@@ -126,25 +148,36 @@ class _Rung:
     """
 
     def __init__(self) -> None:
-        self._numbers: set[int] = set()
-        self._values: list[float] = []
+        self.values: dict[int, float] = {}
+        self._sorted: list[float] = []
 
     def __contains__(self, number: int) -> bool:
-        return number in self._numbers
+        return number in self.values
 
     def add(self, number: int, value: float) -> None:
         """Records a trial's value; a value that is not a number is ignored."""
-        self._numbers.add(number)
+        self.values[number] = value
         if not math.isnan(value):
-            insort(self._values, value)
+            insort(self._sorted, value)
 
-    def percentile(self, percent: float) -> float | None:
-        """Returns exactly what ``numpy.percentile`` gives; None without values."""
-        if not self._values:
+    def percentile(self, percent: float, *, without: int | None = None) -> float | None:
+        """Returns exactly what ``numpy.percentile`` gives; None without values.
+
+        Args:
+            percent: From 0 to 100.
+            without: Number of a trial whose value does not count.
+        """
+        # Where its own value stands; without one, behind all others.
+        own = len(self._sorted)
+        if without is not None and not math.isnan(value := self.values.get(without, math.nan)):
+            own = bisect_left(self._sorted, value)
+        count = len(self._sorted) - (own < len(self._sorted))
+        if not count:
             return None
-        position = percent / 100 * (len(self._values) - 1)
+        position = percent / 100 * (count - 1)
         below = math.floor(position)
-        low, high = self._values[below], self._values[min(below + 1, len(self._values) - 1)]
+        after = min(below + 1, count - 1)
+        low, high = self._sorted[below + (below >= own)], self._sorted[after + (after >= own)]
         part = position - below
         if part >= 0.5:
             return high - (high - low) * (1 - part)

@@ -76,6 +76,29 @@ class ParetoAsha:
         ahead = place_among(np.array(costs, dtype=float), np.array(known, dtype=float))
         return ahead > len(known) / self.reduction
 
+    def promotable(self, paused: Mapping[int, int]) -> int | None:
+        """Chooses the paused trial that continues, see `Asha.promotable`.
+
+        Args:
+            paused: The rung at which a trial waits, by its number.
+
+        Returns:
+            The trial of the deepest rung that has the fewest ahead of it; None where no trial is
+            good enough.
+        """
+        found = []
+        for number, k in paused.items():
+            recorded = self._recorded[self._brackets.of(number)][k]
+            costs = recorded.get(number)
+            others = [row for other, row in sorted(recorded.items()) if other != number]
+            known = [each for each in others if each is not None]
+            if costs is None or not known:
+                continue
+            ahead = place_among(np.array(costs, dtype=float), np.array(known, dtype=float))
+            if ahead <= len(known) / self.reduction:
+                found.append((-k, ahead, number))
+        return min(found)[2] if found else None
+
     def rebuild(self, trials: Iterable[tuple[int, Mapping[int, Sequence[float] | None]]]) -> None:
         """Records objectives from a journal: (trial number, objectives by rung), in any order."""
         for number, rungs in trials:

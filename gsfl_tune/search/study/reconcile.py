@@ -64,7 +64,7 @@ class Reconciled:
 
 
 def reconcile(study: Study, last_rung: int) -> Reconciled:
-    """Records decided trials as ended and lists the running ones.
+    """Records decided trials as ended and lists the running ones; paused ones stay as they are.
 
     Args:
         study: The study, newly opened.
@@ -78,6 +78,8 @@ def reconcile(study: Study, last_rung: int) -> Reconciled:
             study.fail(number, trial.user_attrs["reason"])
         elif "ended" in trial.user_attrs:
             study.cut(number, trial.user_attrs["ended"])
+        elif number in study.paused():
+            continue
         elif last_rung in values and not study.goals.others:
             study.complete(number, values[last_rung])
         else:

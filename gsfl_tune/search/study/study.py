@@ -25,14 +25,14 @@ from gsfl_tune.search.study.goals import (
 )
 from gsfl_tune.search.study.handed_out import Asked
 from gsfl_tune.search.study.journal import end_of_proposals, open_journal
+from gsfl_tune.search.study.pausing import Pausing
 from gsfl_tune.search.study.prefetch import Ahead
 from gsfl_tune.search.study.proposals import Proposals
-from gsfl_tune.search.study.reading import StudyReading
 from gsfl_tune.search.study.tally import Tally
 from gsfl_tune.search.workers.replicates import REPLICATES
 
 
-class Study(StudyReading):
+class Study(Pausing):
     """Keeps an Optuna study in the run's journal.
 
     Every change is in the journal when the method returns, so it survives the driver. Every change
@@ -97,6 +97,7 @@ class Study(StudyReading):
         self._tally = Tally(self._key)
         self._handed_out: int | None = None
         self._look()
+        self._find_paused()
 
     # --- asking ---------------------------------------------------------------------------
 
@@ -137,6 +138,7 @@ class Study(StudyReading):
         self._study.sampler = self._proposals.sampler(number)
         before = self._journal.end
         with self._journal.batch():
+            self._unpause(number)
             asked = self._asked(optuna.Trial(self._study, self._trial_id(number)))
         if self._journal.end != before:
             self._handed_out = self._journal.end

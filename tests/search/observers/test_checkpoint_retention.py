@@ -200,3 +200,21 @@ def test_of_a_finished_trial_only_the_first_training_keeps_its_checkpoint(
     keeper.ended(1)
     (left,) = run.trials().rglob("checkpoint.pt")
     assert left.parent == run.trial("search", 0)
+
+
+def test_a_budget_ends_paused_trials_before_finished_ones_lose_theirs(
+    run: RunDirectory, study: Study
+) -> None:
+    _write(run, *range(6))
+    keeper = CheckpointKeeper(run, study, keep=3, budget=4 * SIZE)
+    keeper.begin(study, 6, 2)
+    study.complete(0, 0.9)
+    keeper.ended(0)
+    for number, value in ((1, 0.8), (2, 0.7), (3, 0.6)):
+        study.pause(number, value, 0)
+        keeper.paused(number)
+    # Six checkpoints: the two worst that wait give theirs back, which ends them.
+    keeper.tick()
+    assert _there(run) == [0, 1, 4, 5]
+    assert study.paused() == {1: 0}
+    assert study.counts()["PRUNED"] == 2

@@ -141,3 +141,54 @@ def test_the_cutoff_is_the_percentile_of_all_numbers_that_were_recorded(reductio
         asha.record(number, 0, value)
         seen = values[: number + 1]
         assert asha.cutoff(0, 0) == np.nanpercentile(seen, (1 - 1 / reduction) * 100)
+
+
+@pytest.mark.parametrize("direction", ["maximize", "minimize"])
+@pytest.mark.parametrize("reduction", [2, 3])
+def test_the_paused_trial_that_continues_is_the_best_of_those_above_the_cutoff(
+    direction: str, reduction: int
+) -> None:
+    rng = np.random.default_rng(reduction)
+    sign = 1 if direction == "maximize" else -1
+    promoted = 0
+    for _ in range(80):
+        asha = Asha(4, reduction=reduction, direction=direction)  # type: ignore[arg-type]
+        values: list[dict[int, float]] = [{}, {}]
+        paused = {}
+        for number in range(int(rng.integers(1, 14))):
+            k = int(rng.integers(2))
+            # Coarse values, so that there are ties.
+            values[k][number] = round(float(rng.normal()), 1)
+            if asha.record(number, k, values[k][number]):
+                paused[number] = k
+        good = {
+            number: k
+            for number, k in paused.items()
+            if sign * values[k][number]
+            >= np.percentile(
+                [sign * value for other, value in values[k].items() if other != number],
+                100 * (1 - 1 / reduction),
+            )
+        }
+        found = asha.promotable(paused)
+        if not good:
+            assert found is None
+            continue
+        promoted += 1
+        assert found is not None
+        assert good[found] == max(good.values())
+        rivals = [number for number, k in good.items() if k == good[found]]
+        best = max(sign * values[good[found]][number] for number in rivals)
+        assert sign * values[good[found]][found] == best
+        # It has been there before: its own rung does not stop it again.
+        assert not asha.record(found, good[found], values[good[found]][found])
+    assert promoted > 5
+
+
+def test_nothing_is_promoted_without_another_value() -> None:
+    asha = Asha(3, reduction=2)
+    assert asha.promotable({}) is None
+    asha.record(0, 0, float("nan"))
+    assert asha.promotable({0: 0}) is None
+    asha.record(1, 0, 0.5)
+    assert asha.promotable({0: 0}) is None

@@ -136,3 +136,24 @@ def test_a_rebuilt_one_decides_as_one_that_lived_through_it() -> None:
         for k in range(4):
             costs = rng.random(2).tolist()
             assert lived.record(number, k, costs) == rebuilt.record(number, k, costs)
+
+
+def test_a_paused_trial_continues_when_few_enough_are_ahead_of_it() -> None:
+    rng = np.random.default_rng(5)
+    promoted = 0
+    for _ in range(30):
+        scheduler = ParetoAsha(3, reduction=2)
+        points = [(float(a), float(b)) for a, b in rng.integers(0, 6, (8, 2))]
+        paused = {
+            number: 0 for number, each in enumerate(points) if scheduler.record(number, 0, each)
+        }
+        ahead = {}
+        for number in paused:
+            others = [each for other, each in enumerate(points) if other != number]
+            ahead[number] = place_among(np.array(points[number]), np.array(others))
+        good = [number for number in paused if ahead[number] <= len(points[1:]) / 2]
+        found = scheduler.promotable(paused)
+        assert found == min(good, key=lambda number: (ahead[number], number), default=None)
+        promoted += found is not None
+    assert promoted > 3
+    assert ParetoAsha(3).promotable({}) is None

@@ -96,6 +96,10 @@ class PrometheusPage(Telemetry):
         if self._study is not None:
             self._rungs.labels(self._study.name).inc()
 
+    def paused(self, number: int) -> None:
+        """Shows the new states."""
+        self._look()
+
     def ended(self, number: int) -> None:
         """Shows the new states."""
         self._look()
@@ -137,7 +141,7 @@ class PrometheusPage(Telemetry):
         study = self._study
         if study is None:
             return
-        for state, count in study.counts().items():
+        for state, count in study.states().items():
             self._trials.labels(study.name, state).set(count)
         if self._most is not None:
             self._queue.labels(study.name).set(max(0, self._most - study.created()))

@@ -85,6 +85,10 @@ class Traces(Telemetry):
         if number in self._open:
             self._open[number].add_event("rung", {"k": k, "value": value})
 
+    def paused(self, number: int) -> None:
+        """Closes the span of a trial; another one begins where it continues."""
+        self._end(number, "PAUSED")
+
     def ended(self, number: int) -> None:
         """Closes the span of a trial, with its state and value."""
         span, study = self._open.get(number), self._study
