@@ -46,7 +46,7 @@ class Pretrain(Command):
         shown = showing("reading the experiment and loading PyTorch", stderr=False)
         with shown as display, stoppable() as stop_if_asked:
             experiment = load_experiment(args)
-            from gsfl_tune.pretraining import pretrain
+            from gsfl_tune.pretraining import PAGE_FILE, pretrain
             from gsfl_tune.training.pretrain import PretrainingFailed
 
             stop_if_asked()
@@ -77,6 +77,7 @@ class Pretrain(Command):
             return INTERRUPTED
         _print_table(found.records)
         print(f"weights: {found.weights}")
+        print(f"page: {directory / PAGE_FILE}")
         print(f"use them: --set model.weights={found.weights}")
         return FINISHED
 

@@ -72,6 +72,7 @@ def epoch_batches(
     share: BatchShare = WHOLE_BATCH,
     balance: float = 0.0,
     views: int = 1,
+    first_view: int = 0,
     annotations: Annotations | None = None,
 ) -> Iterator[Batch]:
     """Yields one epoch of training batches, whose order and changes depend on (seed, epoch).
@@ -96,6 +97,8 @@ def epoch_batches(
         balance: Balance of rare and frequent classes, see `epoch_positions`.
         views: Number of differently changed copies of each image in a batch. The first view is the
             same for every number.
+        first_view: Number of the first view. Two iterators with other views show the same images
+            in the same order.
         annotations: Annotations of all ``images``, in pixels of the squares; batches then have
             theirs.
 
@@ -123,7 +126,7 @@ def epoch_batches(
     # Separate from the order's stream, so that the order does not depend on these numbers.
     sources = [
         (_generator(_seeds(seed, epoch, *further)[1]), Streams(seed, epoch, *further))
-        for further in ((), *((view,) for view in range(1, views)))
+        for further in ((view,) if view else () for view in range(first_view, first_view + views))
     ]
 
     def drawn() -> Iterator[Draw]:

@@ -27,6 +27,33 @@ class PretrainAugmentConfig(Section):
     )
     grey: Fraction = Field(0.2, description="Share of views without colour.")
     blur: Fraction = Field(0.5, description="Share of views with a Gaussian blur.")
+    local_crops: int = Field(
+        0,
+        ge=0,
+        le=16,
+        description="Further, smaller views of each image (multi-crop), which learn from the two "
+        "whole ones; not with `vicreg`.",
+    )
+    local_size: int | None = Field(
+        None,
+        ge=16,
+        le=1024,
+        description="Side of such a view in pixels, at most the image size; null: three sevenths "
+        "of the image size, to a multiple of 16 (96 of 224).",
+    )
+    local_scale: Share = Field(
+        0.05,
+        description="Smallest area of such a view, as a share of the image; the largest is `scale`,"
+        " or this value if that is larger.",
+    )
+
+    def local_side(self, image_size: int) -> int:
+        """Returns the side of a small view in pixels.
+
+        Args:
+            image_size: Side of the two large views.
+        """
+        return self.local_size or max(16, round(image_size * 3 / 7 / 16) * 16)
 
     @property
     def off(self) -> bool:

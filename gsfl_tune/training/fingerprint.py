@@ -56,6 +56,9 @@ _LATER = (
     "training.finetune.adain",
     "training.finetune.mixstyle",
     "training.finetune.snr",
+    "pretrain.augment.local_crops",
+    "pretrain.augment.local_size",
+    "pretrain.augment.local_scale",
 )
 
 # The place of the images, not their content.
@@ -102,8 +105,8 @@ def fingerprint(
         *sections, name = path.split(".")
         section = dumped
         for each in sections:
-            section = section[each]
-        if section[name] == leaves()[path].default:
+            section = section.get(each, {})
+        if name in section and section[name] == leaves()[path].default:
             del section[name]
     # Unused additions of packages: the training is the same without those packages.
     _keep_used(dumped["loss"], "terms")

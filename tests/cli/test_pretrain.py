@@ -86,6 +86,13 @@ def test_a_killed_process_goes_on_to_the_same_bits(file, tmp_path, command, monk
     last = f"{100 * both[0][-1]['validation/knn_20']:.1f}"
     assert re.search(rf"knn 20 .* {re.escape(last)} *\n", table)
     assert "kNN with k 200: there are" in whole.out
+    # The page of a run that was killed shows what that of the other does.
+    pages = [(each.parent / "pretraining.html").read_text() for each in weights]
+    pictures = [re.findall(r'<img src="(data:[^"]+)" alt="([^"]+)"', page) for page in pages]
+    assert pictures[0] == pictures[1]
+    kinds = {alt.partition(":")[0] for _, alt in pictures[0]}
+    assert kinds == {"image", "original vector", "perturbed vector"}
+    assert 'data-chart="dimensions"' in pages[0]
 
 
 def test_the_result_is_cached_by_content_and_serves_model_weights(file, tmp_path, command):
@@ -93,6 +100,9 @@ def test_the_result_is_cached_by_content_and_serves_model_weights(file, tmp_path
     again = command("pretrain", file, "--run-dir", "two")
     assert again.code == 0, again.err
     assert "its weights come from the cache" in again.out
+    page = (tmp_path / "two" / "pretraining.html").read_text()
+    assert "the losses of their epochs are not known" in page
+    assert "<img" not in page
     one, two = (tmp_path / name / "backbone.safetensors" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     # Judged once more from the file, before and after.

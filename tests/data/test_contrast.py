@@ -9,7 +9,12 @@ from PIL import Image
 from scipy import ndimage
 
 from gsfl_tune.data import prepare
-from gsfl_tune.data.contrast import ContrastAugment, JoinedImages, images_without_labels
+from gsfl_tune.data.contrast import (
+    ContrastAugment,
+    JoinedImages,
+    LocalAugment,
+    images_without_labels,
+)
 from gsfl_tune.data.loader import epoch_batches
 from gsfl_tune.data.transforms.blur import Blur, blurred
 from gsfl_tune.data.transforms.grey import Grey
@@ -145,3 +150,40 @@ def test_images_without_a_label_by_shots_are_learned_from():
     again = images_without_labels(few)
     assert again.digest == every.digest
     assert again.paths == every.paths
+
+
+def test_small_views_show_the_same_images_and_change_no_large_one():
+    images = images_without_labels(prepare(data()))
+    config = PretrainAugmentConfig(local_crops=3, local_scale=0.05, scale=0.3, ratio=1.0)
+    index = np.arange(len(images))
+
+    def batches(kind, side, **views):
+        augment = kind(config, side, **FLAT)
+        options = {"seed": 1, "epoch": 0, "transform": augment, "device": "cpu", **views}
+        return list(epoch_batches(images, index, 16, **options))
+
+    large = batches(ContrastAugment, 32, views=2)
+    small = batches(LocalAugment, 16, views=3, first_view=2)
+    for one, other in zip(large, small, strict=True):
+        assert torch.equal(one.positions, other.positions)
+        assert len(other.views) == 3
+        assert other.views[0].shape[2:] == (16, 16)
+    assert not torch.equal(small[0].views[0], small[0].views[1])
+    # Numbers of a view are its own, whoever asks for it.
+    every = batches(ContrastAugment, 32, views=4)
+    later = batches(ContrastAugment, 32, views=2, first_view=2)
+    assert torch.equal(every[0].views[0], large[0].views[0])
+    assert torch.equal(every[0].views[2], later[0].views[0])
+
+
+def test_areas_of_small_views_are_between_both_bounds():
+    config = PretrainAugmentConfig(local_scale=0.05, scale=0.3, ratio=1.0)
+    augment = LocalAugment(config, 16, **FLAT)
+    random = augment.draw(500, torch.Generator().manual_seed(0))
+    left, top, right, bottom = augment._pixels(random, 1000).T
+    areas = ((right - left) * (bottom - top)).numpy() / 1e6
+    assert areas.min() == pytest.approx(0.05, abs=0.01)
+    assert areas.max() == pytest.approx(0.3, abs=0.01)
+    assert PretrainAugmentConfig().local_side(224) == 96
+    assert PretrainAugmentConfig().local_side(20) == 16
+    assert PretrainAugmentConfig(local_size=48).local_side(224) == 48

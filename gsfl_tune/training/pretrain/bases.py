@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import Any
@@ -30,10 +30,12 @@ class Base(nn.Module, ABC):
     Attributes:
         shown: Views that the backbone sees, 0 and 1.
         taught: Views that the averaged network sees; empty for methods without one.
+        takes_local: Whether the method has a loss for small views (multi-crop).
     """
 
     shown: tuple[int, ...] = (0, 1)
     taught: tuple[int, ...] = ()
+    takes_local: bool = True
 
     def __init__(self, channels: int, config: PretrainConfig, images: int) -> None:
         super().__init__()
@@ -47,12 +49,16 @@ class Base(nn.Module, ABC):
         """Makes heads and losses."""
 
     @abstractmethod
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
         """Computes the loss, a mean over the images of a batch.
+
+        Small views are compared with the large ones, never with each other (Caron et al., "SwAV",
+        NeurIPS 2020, section 3.2): each learns what a larger part of the image shows.
 
         Args:
             views: Representations (B, C) of the views in `shown`.
             taught: The averaged network's, without gradient, of the views in `taught`.
+            local: Representations (B, C) of small views.
         """
 
     def momentum(self, progress: float) -> float:
@@ -87,12 +93,12 @@ class SimSiam(Base):
         self.predict = SimSiamPredictionHead(out, max(2, out // 4), out)
         self.compare = NegativeCosineSimilarity()
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
-        """Computes half the sum of both negative cosines."""
-        one, other = (self.project(view) for view in views)
-        first = self.compare(self.predict(one), other.detach())
-        second = self.compare(self.predict(other), one.detach())
-        return 0.5 * (first + second)
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+        """Computes the mean of the negative cosines of each view with each other large one."""
+        projected = [self.project(view) for view in views]
+        predicted = [self.predict(each) for each in projected]
+        predicted += [self.predict(self.project(view)) for view in local]
+        return across(self.compare, predicted, [each.detach() for each in projected])
 
 
 class Byol(Base):
@@ -116,12 +122,12 @@ class Byol(Base):
         self.compare = NegativeCosineSimilarity()
         start_average(self.project, self.teach)
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
-        """Computes half the sum of both negative cosines."""
-        one, other = (self.predict(self.project(view)) for view in views)
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+        """Computes the mean of the negative cosines of each view with each other large one."""
+        predicted = [self.predict(self.project(view)) for view in (*views, *local)]
         with torch.no_grad():
-            first, second = (self.teach(view) for view in taught)
-        return 0.5 * (self.compare(one, second) + self.compare(other, first))
+            targets = [self.teach(view) for view in taught]
+        return across(self.compare, predicted, targets)
 
     def momentum(self, progress: float) -> float:
         """Returns the decay, which rises to 1 as half a cosine."""
@@ -157,12 +163,21 @@ class Moco(Base):
             memory_bank_size=(min(config.queue, self.images), out),
         )
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
-        """Computes the cross-entropy of the key among the queue; the keys join it."""
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+        """Computes the cross-entropy of the key among the queue; the keys join it.
+
+        Small views are queries too, with the key of the large one: the mean of all is returned.
+        """
         with torch.no_grad():
             key = self.teach(taught[0])
-        loss: Tensor = self.compare(self.project(views[0]), key)
-        return loss
+        queries = [self.project(view) for view in (*views, *local)]
+        losses = []
+        for query in queries[1:]:
+            # A key joins the queue once.
+            with unchanged(self.compare):
+                losses.append(self.compare(query, key))
+        first: Tensor = self.compare(queries[0], key)
+        return torch.stack([first, *losses]).mean() if losses else first
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Lists the projection head with its average."""
@@ -174,6 +189,8 @@ class VicReg(Base):
 
     Source: Bardes et al., "VICReg", ICLR 2022, equation 6 with weights 25, 25 and 1.
     """
+
+    takes_local = False
 
     def build(self) -> None:
         """Makes the projection head."""
@@ -187,7 +204,7 @@ class VicReg(Base):
         )
         self.compare = VICRegLoss()
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
         """Computes the sum of invariance, variance and covariance."""
         loss: Tensor = self.compare(*(self.project(view) for view in views))
         return loss
@@ -196,8 +213,8 @@ class VicReg(Base):
 class Dino(Base):
     """Learns the averaged network's distribution over prototypes of the other view.
 
-    Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021;
-    with two views, without small crops.
+    Source: Caron et al., "Emerging Properties in Self-Supervised Vision Transformers", ICCV 2021,
+    equation 3; small views are the student's alone.
     """
 
     taught = (0, 1)
@@ -232,9 +249,9 @@ class Dino(Base):
             student_temp=config.temperature or 0.1,
         )
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
-        """Computes the mean of both cross-entropies; the teacher's outputs move the centre."""
-        students = [self.project(view) for view in views]
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
+        """Computes the mean of the cross-entropies; the teacher's outputs move the centre."""
+        students = [self.project(view) for view in (*views, *local)]
         with torch.no_grad():
             teachers = [self.teach(view) for view in taught]
         loss: Tensor = self.compare(teachers, students)
@@ -254,9 +271,10 @@ class Dino(Base):
 
 
 class LeJepa(Base):
-    """Makes projections of both views alike, and their distribution an isotropic Gaussian.
+    """Makes projections of all views alike, and their distribution an isotropic Gaussian.
 
-    Source: Balestriero and LeCun, "LeJEPA", arXiv 2511.08544; with two views, without small crops.
+    Source: Balestriero and LeCun, "LeJEPA", arXiv 2511.08544: all views come near the mean of the
+    large ones.
     """
 
     def build(self) -> None:
@@ -268,14 +286,14 @@ class LeJepa(Base):
         self.project = LeJEPAProjectionHead(self.channels, config.hidden_dim, config.projection_dim)
         self.gaussian = SIGReg()
 
-    def forward(self, views: Vectors, taught: Vectors = ()) -> Tensor:
+    def forward(self, views: Vectors, taught: Vectors = (), local: Vectors = ()) -> Tensor:
         """Computes the weighted mean of the sketched distance and the squared distance."""
         from lightly.loss.lejepa_loss import lejepa_invariance_loss
 
-        both = torch.stack([self.project(view) for view in views])
+        every = torch.stack([self.project(view) for view in (*views, *local)])
         weight = self.config.sketch_weight
-        apart = lejepa_invariance_loss(all_proj=both, global_proj=both)
-        loss: Tensor = weight * self.gaussian(both) + (1 - weight) * apart
+        apart = lejepa_invariance_loss(all_proj=every, global_proj=every[: len(views)])
+        loss: Tensor = weight * self.gaussian(every) + (1 - weight) * apart
         return loss
 
 
@@ -321,6 +339,25 @@ def unchanged(*modules: nn.Module) -> Iterator[None]:
         for buffer, before in zip(buffers, kept, strict=True):
             # As data, since the graph may refer to the buffer but not to its values.
             buffer.data.copy_(before)
+
+
+def across(
+    compare: Callable[[Tensor, Tensor], Tensor], predicted: Vectors, targets: Vectors
+) -> Tensor:
+    """Returns the mean of the losses of each view with each target but its own.
+
+    Args:
+        compare: Makes a loss of a prediction and a target.
+        predicted: (B, D) of each view; those of `targets` come first, in their order.
+        targets: (B, D) of the large views.
+    """
+    losses = [
+        compare(one, other)
+        for place, one in enumerate(predicted)
+        for own, other in enumerate(targets)
+        if place != own
+    ]
+    return torch.stack(losses).mean()
 
 
 def start_average(module: nn.Module, average: nn.Module) -> None:

@@ -54,6 +54,10 @@ def pretraining_settings(config: Config) -> dict[str, Any]:
     own = config.pretrain
     found = own.model_dump(exclude={"evaluate_every"})
     found["image_size"] = own.image_size or config.data.image_size
+    if not own.augment.local_crops:
+        found["augment"] = {
+            name: value for name, value in found["augment"].items() if "local" not in name
+        }
     if not own.discriminative.on:
         del found["discriminative"]
     if not own.lcr.weight:

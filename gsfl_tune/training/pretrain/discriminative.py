@@ -111,6 +111,17 @@ class Discriminative(nn.Module):
                 found["pair"] = pair_loss(one, two)
         return {"reconstruction": reconstruction, **found}
 
+    def decoded(self, vectors: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Decodes representations (B, C), and the same ones perturbed: images (B, 3, t, t).
+
+        Args:
+            vectors: The representations.
+            generator: Source of the perturbation.
+        """
+        deviation = self.statistics.variance.sqrt()
+        changed = perturbed(vectors, self.chosen, deviation, self.config, generator)
+        return self._decoded(vectors), self._decoded(changed)
+
     def _decoded(self, vectors: Tensor) -> Tensor:
         with self._computing():
             images: Tensor = self.decoder(vectors)

@@ -67,7 +67,12 @@ class PretrainingNetwork(nn.Module):
             self.screening = Screening(channels, config.lcr) if config.lcr.weight > 0 else None
 
     def terms(
-        self, views: Sequence[Tensor], generator: torch.Generator, *, paired: bool
+        self,
+        views: Sequence[Tensor],
+        generator: torch.Generator,
+        *,
+        paired: bool,
+        local: Sequence[Tensor] = (),
     ) -> tuple[Tensor, dict[str, Tensor], Tensor]:
         """Computes the terms of the loss of a batch.
 
@@ -75,6 +80,8 @@ class PretrainingNetwork(nn.Module):
             views: Two views (B, 3, s, s) of the images.
             generator: Source of perturbations.
             paired: Whether pairs of decoded images are used.
+            local: Small views (B, 3, t, t) of the images. The backbone alone sees them; pairs,
+                scores of dimensions and common rationales are those of the two large ones.
 
         Returns:
             The sum to be trained; its parts without their weights; and the representations (B, C)
@@ -83,7 +90,7 @@ class PretrainingNetwork(nn.Module):
         config, own = self.config, self.config.discriminative
         maps = [self._maps(self.backbone, views[place]) for place in self.base.shown]
         vectors = [each.mean(dim=(2, 3)) for each in maps]
-        base = self.base(vectors, self._taught(views))
+        base = self.base(vectors, self._taught(views), self._local(local))
         parts, loss = {"base": base}, base
         slopes = gradients(base, maps) if self.discriminative or self.screening else []
         if self.discriminative is not None:
@@ -140,6 +147,39 @@ class PretrainingNetwork(nn.Module):
             return functional.normalize(self.screening.pool(maps), dim=1)
         return functional.normalize(maps.mean(dim=(2, 3)), dim=1)
 
+    def agreement_maps(self, images: Tensor) -> Tensor:
+        """Returns how much places (B, h, w) move the agreement of images with their mirror images.
+
+        They are Grad-CAM maps without their last step: the size of the sum over channels counts,
+        not its positive part alone, as a place may also make both representations less alike.
+        Modules are in evaluation mode afterwards; queues, centres and statistics stay as they are.
+
+        Args:
+            images: (B, 3, s, s), normalised; at least two.
+        """
+        self.eval()
+        views = [images, images.flip(3)]
+        with torch.random.fork_rng(devices=[]), unchanged(self):
+            torch.manual_seed(0)  # of the slices of `lejepa`
+            maps = [self._maps(self.backbone, views[place]) for place in self.base.shown]
+            loss = self.base([each.mean(dim=(2, 3)) for each in maps], self._taught(views))
+            slopes = gradients(loss, maps)
+        weights = slopes[0].mean(dim=(2, 3), keepdim=True)
+        return (weights * maps[0].detach()).sum(1).abs()
+
+    @torch.no_grad()
+    def decoded(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Decodes images (B, 3, t, t), normalised, of representations, and of perturbed ones.
+
+        Args:
+            images: (B, 3, s, s), normalised.
+            generator: Source of the perturbation.
+        """
+        assert self.discriminative is not None
+        self.eval()
+        vectors = self._maps(self.backbone, images).mean(dim=(2, 3))
+        return self.discriminative.decoded(vectors, generator)
+
     def _maps(self, backbone: Backbone, images: Tensor) -> Tensor:
         with self._computing():
             return backbone(images).float()
@@ -149,6 +189,13 @@ class PretrainingNetwork(nn.Module):
             return nullcontext()
         device = next(self.backbone.parameters()).device.type
         return torch.autocast(device, dtype=torch.bfloat16)
+
+    def _local(self, views: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Returns representations (B, C) of small views, which pass the backbone together."""
+        if not len(views):
+            return ()
+        together = self._maps(self.backbone, torch.cat(list(views))).mean(dim=(2, 3))
+        return together.split(len(views[0]))
 
     @torch.no_grad()
     def _taught(self, views: Sequence[Tensor]) -> list[Tensor]:

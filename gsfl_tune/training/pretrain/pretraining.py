@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, closing
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
-from gsfl_tune.data.contrast import ContrastAugment
+from gsfl_tune.data.batch import Batch
+from gsfl_tune.data.contrast import ContrastAugment, LocalAugment
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
@@ -28,6 +30,7 @@ from gsfl_tune.run import EpochLog
 from gsfl_tune.run.layout import CHECKPOINT_FILE, EPOCHS_FILE
 from gsfl_tune.training.checkpoint import load_checkpoint, save_checkpoint
 from gsfl_tune.training.optim import learning_rate_factor, parameter_groups, set_learning_rate
+from gsfl_tune.training.pretrain.bases import BASES
 from gsfl_tune.training.pretrain.network import PretrainingNetwork, spread
 from gsfl_tune.training.pretrain.screening import screening_problem
 from gsfl_tune.training.seeds import mix
@@ -231,11 +234,32 @@ class Pretraining:
             problem = screening_problem(config.model.backbone, self.image_size)
         except BackboneError as error:
             raise UserError(f"pretrain.image_size: {error}") from error
+        if own.augment.local_crops:
+            self._refuse_local(config)
         if problem and own.lcr.weight:
             raise UserError(
                 f"pretrain.lcr.weight: found {own.lcr.weight:g}, {problem}; allowed: 0, or a "
                 "larger pretrain.image_size"
             )
+
+    def _refuse_local(self, config: Config) -> None:
+        """Refuses small views that the method or the backbone cannot take."""
+        own, side = self.config, self.config.augment.local_side(self.image_size)
+        if not BASES[own.method].takes_local:
+            able = ", ".join(name for name, kind in BASES.items() if kind.takes_local)
+            raise UserError(
+                f"pretrain.augment.local_crops: found {own.augment.local_crops} with pretrain."
+                f"method {own.method}, which has no loss for small views; allowed: 0, or {able}"
+            )
+        if side > self.image_size:
+            raise UserError(
+                f"pretrain.augment.local_size: found {side}, allowed at most the image size, "
+                f"{self.image_size}"
+            )
+        try:
+            screening_problem(config.model.backbone, side)
+        except BackboneError as error:
+            raise UserError(f"pretrain.augment.local_size: {error}") from error
 
     def _train(self, seed: int) -> dict[str, float]:
         config, network = self.config, self.network
@@ -244,27 +268,49 @@ class Pretraining:
         generator = Streams(seed)("discriminative")
         sums: dict[str, Tensor] = {}
         network.train()
-        batches = epoch_batches(
-            self.images,
-            np.arange(len(self.images)),
-            config.batch_size,
-            seed=config.seed,
-            epoch=self.epoch,
-            transform=ContrastAugment(config.augment, self.image_size, self.mean, self.std),
-            device=self.device,
-            views=2,
-        )
         what = f"epoch {self.epoch + 1} of {config.epochs}"
-        with closing(batches), activity(what, self.steps, "steps") as shown:  # type: ignore[type-var]
-            for number, batch in enumerate(batches):
+        with ExitStack() as stack:
+            shown = stack.enter_context(activity(what, self.steps, "steps"))
+            large = self._batches(stack, ContrastAugment, self.image_size, views=2)
+            small: Iterable[Batch | None] = repeat(None)
+            if count := config.augment.local_crops:
+                side = config.augment.local_side(self.image_size)
+                small = self._batches(stack, LocalAugment, side, views=count, first_view=2)
+            for number, (batch, crops) in enumerate(zip(large, small, strict=False)):
                 step = self.epoch * self.steps + number
-                loss, terms, vectors = network.terms(batch.views, generator, paired=paired)
+                local = () if crops is None else crops.views
+                loss, terms, vectors = network.terms(
+                    batch.views, generator, paired=paired, local=local
+                )
                 self._update(loss, step, total)
                 terms["spread"] = spread(vectors)
                 for name, value in terms.items():
                     sums[name] = sums.get(name, 0) + value.detach().double()
                 shown.done = number + 1
         return {name: float(value) / self.steps for name, value in sums.items()}
+
+    def _batches(
+        self,
+        stack: ExitStack,
+        kind: type[ContrastAugment],
+        side: int,
+        *,
+        views: int,
+        first_view: int = 0,
+    ) -> Iterator[Batch]:
+        """Yields the views of an epoch; iterators of other views show the same images."""
+        batches = epoch_batches(
+            self.images,
+            np.arange(len(self.images)),
+            self.config.batch_size,
+            seed=self.config.seed,
+            epoch=self.epoch,
+            transform=kind(self.config.augment, side, self.mean, self.std),
+            device=self.device,
+            views=views,
+            first_view=first_view,
+        )
+        return stack.enter_context(closing(batches))  # type: ignore[type-var]
 
     def _update(self, loss: Tensor, step: int, total: int) -> None:
         factor = learning_rate_factor(step, total, warmup=self.config.warmup, schedule="cosine")

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.fields import leaves
+from gsfl_tune.experiment.pretrain_config import PretrainAugmentConfig
 from gsfl_tune.models.arithmetic import backbone_work
 from gsfl_tune.training.pretrain.bases import BASES
 from gsfl_tune.training.pricing.cases import cases
@@ -56,7 +57,13 @@ def pretraining_price(experiment: Experiment, trials: int) -> PretrainingPrice |
         # A pair of decoded images passes as the two views do.
         pairs = max(case.values("pretrain.discriminative.pair_weight")) > 0
         passes = max(_passes(method) for method in case.values("pretrain.method"))
-        best = max(best, (whole * passes * (2 if pairs else 1), name, size))
+        operations = whole * passes * (2 if pairs else 1)
+        for crops in case.values("pretrain.augment.local_crops"):
+            # Small views pass with gradients; the averaged network does not see them.
+            sides = case.values("pretrain.augment.local_size")
+            side = max(each or PretrainAugmentConfig().local_side(size) for each in sides)
+            small = sum(backbone_work(name, "all", side)[:2]) if crops else 0.0
+            best = max(best, (operations + _STEP * crops * small, name, size))
     count = min(pretrainings(experiment), trials)
     epochs = max(experiment.values("pretrain.epochs"))
     return PretrainingPrice(int(count), epochs, *best)

@@ -57,9 +57,14 @@ def same(one, other):
     "changes",
     [
         {"method": "moco", **EVERYTHING, "image_size": 64},
-        {"method": "dino", "optimizer": "adamw", "learning_rate": 1e-3},
+        {
+            "method": "dino",
+            "optimizer": "adamw",
+            "learning_rate": 1e-3,
+            "augment": {"local_crops": 2, "local_size": 16},
+        },
     ],
-    ids=["moco, all strategies", "dino"],
+    ids=["moco, all strategies", "dino with small views"],
 )
 def test_a_pretraining_that_is_continued_has_the_same_bits(tmp_path, images, changes):
     whole = finish(start(tmp_path / "whole", images, **changes))
@@ -145,6 +150,15 @@ def test_the_spread_is_the_deviation_of_unit_vectors():
         (
             {"augment": {"scale": 1, "ratio": 1, "flip": False, "color": 0, "grey": 0, "blur": 0}},
             r"pretrain\.augment: found no change.*both views",
+        ),
+        (
+            {"method": "vicreg", "augment": {"local_crops": 2}},
+            r"pretrain\.augment\.local_crops: found 2 with pretrain\.method vicreg.*allowed: 0, or "
+            r"simsiam, byol, moco, dino, lejepa",
+        ),
+        (
+            {"augment": {"local_crops": 2, "local_size": 64}},
+            r"pretrain\.augment\.local_size: found 64, allowed at most the image size, 32",
         ),
         ({"lcr": {"weight": 0.1}}, r"pretrain\.lcr\.weight: found 0\.1.*map of one position"),
     ],

@@ -1,4 +1,4 @@
-"""Learning of a backbone's weights without labels, judged by epoch: ``gsfl-tune pretrain``."""
+"""Learning of a backbone's weights without labels, judged by epoch."""
 
 from __future__ import annotations
 
@@ -22,6 +22,8 @@ from gsfl_tune.evidence.representation import (
 from gsfl_tune.experiment import Experiment, UserError
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import VALIDATION, keyed
+from gsfl_tune.pretraining.pictures import keep_maps, pictures_of
+from gsfl_tune.report.pretraining import Dimensions, pretraining_page
 from gsfl_tune.run import EpochLog, RunDirectory, read_json, whole_file, write_json, write_text
 from gsfl_tune.run.layout import EPOCHS_FILE
 from gsfl_tune.training import CheckpointError, resolve_device
@@ -34,6 +36,8 @@ from gsfl_tune.training.pretrain import (
 from gsfl_tune.training.standalone import broken_checkpoint, open_workspace
 
 WEIGHTS_FILE = "backbone.safetensors"
+PAGE_FILE = "pretraining.html"
+_MAPS_FILE = "maps-before.npy"
 _FACTS_FILE = "pretrain.json"
 
 Notice = Callable[[str], None]
@@ -100,6 +104,7 @@ def pretrain(
     settings = _settings(config)
     write_json(directory / _FACTS_FILE, {"settings": settings, "images": images.digest})
     log, computed = EpochLog(directory / EPOCHS_FILE), False
+    shown: dict[str, Any] = {}
 
     def train(training: Pretraining) -> None:
         nonlocal computed
@@ -111,6 +116,8 @@ def pretrain(
         if not found:
             first = {"epoch": 0, **_judged(training, dataset)}
             training.log.append(first)
+            (directory / _MAPS_FILE).unlink(missing_ok=True)
+            keep_maps(training, dataset, directory / _MAPS_FILE)
         for record in log.read():
             on_record(record)
         while not training.finished:
@@ -121,6 +128,8 @@ def pretrain(
                 record |= _judged(training, dataset, with_screened=screened)
             training.record(record)
             on_record(record)
+        with activity("drawing the page of the pretraining"):
+            shown.update(_shown(training, dataset, directory / _MAPS_FILE))
 
     device = resolve_device(config.training.device)
     lock, key = acquire_weights(config, images, workspace.cache_dir, device, train, directory)
@@ -135,7 +144,42 @@ def pretrain(
             else:
                 for record in log.read():
                     on_record(record)
-    return Pretrained(target, log.read(), computed)
+    records = log.read()
+    if computed or not (directory / PAGE_FILE).exists():
+        page = pretraining_page(experiment.name, _facts(config, len(images)), records, **shown)
+        write_text(directory / PAGE_FILE, page)
+    return Pretrained(target, records, computed)
+
+
+def _shown(training: Pretraining, dataset: Dataset, maps: Path) -> dict[str, Any]:
+    """Returns what the page shows of a network at the end of its training."""
+    found: dict[str, Any] = {"pictures": pictures_of(training, dataset, maps)}
+    if (own := training.network.discriminative) is not None:
+        statistics = own.statistics
+        found["dimensions"] = Dimensions(
+            statistics.variance.tolist(), statistics.importance.tolist(), own.chosen.tolist()
+        )
+    return found
+
+
+def _facts(config: Config, images: int) -> dict[str, str]:
+    own = config.pretrain
+    facts = {
+        "method": own.method,
+        "backbone": f"{config.model.backbone}, from weights {config.model.weights}",
+        "images": f"{images:,}, {own.image_size or config.data.image_size} px",
+        "epochs": f"{own.epochs} of {own.batch_size} images a step",
+    }
+    if own.augment.local_crops:
+        facts["small views"] = str(own.augment.local_crops)
+    if own.discriminative.on:
+        facts["pairs"] = (
+            f"weight {own.discriminative.pair_weight:g}, reconstruction "
+            f"{own.discriminative.reconstruction_weight:g}"
+        )
+    if own.lcr.weight:
+        facts["common rationales"] = f"weight {own.lcr.weight:g}"
+    return facts
 
 
 def _judge_file(
