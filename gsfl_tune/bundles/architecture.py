@@ -119,21 +119,23 @@ class Architecture:
             network.load_state_dict(dict(state), strict=True)
         return network.eval().requires_grad_(False)
 
-    def build_ensemble(self, state: Mapping[str, Tensor], *, members: int, flip: bool) -> Ensemble:
+    def build_ensemble(
+        self, state: Mapping[str, Tensor], *, members: int, flip: bool, crops: bool = False
+    ) -> Ensemble:
         """Builds the networks of an ensemble with `state`, see `Ensemble.inference_state`.
 
         Args:
             state: Tensors by name.
             members: Number of networks.
             flip: Whether images are also seen mirrored.
+            crops: Whether their corners are seen too.
 
         Raises:
             RuntimeError: If a tensor is missing or of another shape.
             ValueError: If one is left over, or there is no such backbone or pooling.
         """
-        return Ensemble(
-            [self.build(each) for each in member_states(dict(state), members)], flip=flip
-        ).eval()
+        networks = [self.build(each) for each in member_states(dict(state), members)]
+        return Ensemble(networks, flip=flip, crops=crops).eval()
 
     def _create(self) -> Network:
         reads = pooling_class(self.pooling).reads

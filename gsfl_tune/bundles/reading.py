@@ -55,7 +55,10 @@ def stored_network(
     together = export.get("ensemble")
     if together:
         return architecture.build_ensemble(
-            state, members=int(together["members"]), flip=bool(together["flip"])
+            state,
+            members=int(together["members"]),
+            flip=bool(together["flip"]),
+            crops=bool(together.get("crops", False)),
         )
     return architecture.build(state, pruned=bool(export.get("prune")))
 

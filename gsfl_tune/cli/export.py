@@ -77,6 +77,11 @@ class Export(Command):
             help="the same, although the run was not trained on mirrored images",
         )
         parser.add_argument(
+            "--crops",
+            action="store_true",
+            help="use the four corners of every image too, and average the probabilities",
+        )
+        parser.add_argument(
             "--max-loss",
             type=float,
             default=0.5,
@@ -173,6 +178,7 @@ class Export(Command):
             ensemble=args.ensemble,
             flip=args.flip,
             flip_anyway=args.flip_anyway,
+            crops=args.crops,
         )
         return export_run(
             args.run_dir,

@@ -340,8 +340,11 @@ def _together(ensemble: Mapping[str, Any] | None) -> str:
     text = f"; the mean of the probabilities of {len(seeds)} seeds" if seeds else ""
     if seeds and ensemble.get("calibrated"):
         text += ", with the temperature and thresholds of `calibration` in `config.json`"
-    if ensemble["flip"]:
-        text += ", each image also mirrored" if text else "; the mean of an image and its mirror"
+    views = ["its four corners"] if ensemble.get("crops") else []
+    views += ["the mirror images"] if ensemble["flip"] else []
+    if views:
+        text += ", of each image" if text else "; the mean of the probabilities of the image"
+        text += f" and {' and '.join(views)}"
     return text
 
 

@@ -129,8 +129,10 @@ def convert(
         network: Network | Ensemble = bundle.network
         together = None
         if options.several:
-            network = Ensemble(list(members) or [bundle.network], flip=options.mirrored).eval()
-            together = about(seeds, one_backbone=network.one_backbone, flip=network.flip)
+            network = Ensemble(
+                list(members) or [bundle.network], flip=options.mirrored, crops=options.crops
+            ).eval()
+            together = about(seeds, network)
             together["calibrated"] = bool(description.get("calibration"))
         builder = Builder(options, architecture, images, Path(folder), together)
         work = _Work(bundle, options, images, builder, say, network)
@@ -266,7 +268,9 @@ def _suffix(work: _Work) -> str:
     text = f" -{100 * options.prune:.0f} %" if options.prune else ""
     if isinstance(work.network, Ensemble):
         count = len(work.network.networks)
-        text += (f" x{count}" if count > 1 else "") + (" flip" if work.network.flip else "")
+        text += f" x{count}" if count > 1 else ""
+        text += " crops" if work.network.crops else ""
+        text += " flip" if work.network.flip else ""
     return text
 
 

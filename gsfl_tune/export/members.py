@@ -14,7 +14,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.export.bundle import load_bundle
 from gsfl_tune.export.thresholds import scaled
-from gsfl_tune.models import Network
+from gsfl_tune.models import Ensemble, Network
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RunDirectory
 from gsfl_tune.run.results import Calibration, Outcome, Results
 from gsfl_tune.training import CheckpointError, Training, Workspace
@@ -94,19 +94,20 @@ def calibration_of(results: Results) -> Calibration | None:
     return results.winner.calibration
 
 
-def about(seeds: Sequence[int], *, one_backbone: bool, flip: bool) -> dict[str, Any]:
+def about(seeds: Sequence[int], network: Ensemble) -> dict[str, Any]:
     """Returns the key ``ensemble`` of an export, which a reader of its tensors needs.
 
     Args:
         seeds: Seeds of the members; empty for the bundle's own network alone.
-        one_backbone: Whether they share the backbone.
-        flip: Whether every image is also seen mirrored.
+        network: The members, and which views of an image they see.
     """
     return {
         "members": max(1, len(seeds)),
         "seeds": list(seeds),
-        "one_backbone": one_backbone,
-        "flip": flip,
+        "one_backbone": network.one_backbone,
+        "flip": network.flip,
+        # Exports of earlier versions have no such key.
+        **({"crops": True} if network.crops else {}),
     }
 
 

@@ -32,6 +32,7 @@ class Options:
         ensemble: Whether all retrained seeds are exported, as the mean of their probabilities.
         flip: Whether every image is also seen mirrored.
         flip_anyway: Whether to mirror even if the run was not trained on mirrored images.
+        crops: Whether the four corners of every image are seen too.
         data: Where the run's images are now; default: where they were.
     """
 
@@ -47,6 +48,7 @@ class Options:
     ensemble: bool = False
     flip: bool = False
     flip_anyway: bool = False
+    crops: bool = False
     data: str | None = None
 
     @property
@@ -58,7 +60,7 @@ class Options:
     @property
     def several(self) -> bool:
         """Returns whether the answer is a mean over seeds or views."""
-        return self.ensemble or self.mirrored
+        return self.ensemble or self.mirrored or self.crops
 
     @property
     def mirrored(self) -> bool:
@@ -98,7 +100,7 @@ class Options:
         if self.prune and not 0.05 <= self.prune <= 0.9:
             problems.append(f"--prune: found {self.prune:g}, allowed 0.05 to 0.9")
         if self.several:
-            name = "--ensemble" if self.ensemble else "--flip"
+            name = "--ensemble" if self.ensemble else "--flip" if self.mirrored else "--crops"
             if self.prune:
                 problems.append(f"--prune: found with {name}, allowed for a single network")
             if self.precision == "int8":
@@ -115,15 +117,15 @@ class Options:
             problems.append(f"--seconds: found {self.seconds:g}, allowed at least 0")
         if with_shared and not self.is_copy:
             problems.append(
-                "--with-shared: found with another format or precision, --prune, --ensemble or "
-                "--flip, allowed with --format safetensors --precision fp32 (it belongs to the "
-                "weights as trained)"
+                "--with-shared: found with another format or precision, --prune, --ensemble, "
+                "--flip or --crops, allowed with --format safetensors --precision fp32 (it belongs "
+                "to the weights as trained)"
             )
         if neighbours is not None and not self.is_copy:
             problems.append(
-                "--with-neighbours: found with another format or precision, --prune, --ensemble "
-                "or --flip, allowed with --format safetensors --precision fp32 (features need "
-                "the network as trained)"
+                "--with-neighbours: found with another format or precision, --prune, --ensemble, "
+                "--flip or --crops, allowed with --format safetensors --precision fp32 (features "
+                "need the network as trained)"
             )
         if neighbours is not None and neighbours < 1:
             problems.append(f"--neighbours-per-class: found {neighbours}, allowed at least 1")

@@ -104,7 +104,8 @@ class Bundle:
                 return network
             raise files.BundleError(
                 f"{self.path}: an ensemble of {len(network.networks)} network(s)"
-                f"{' that sees mirrored images' if network.flip else ''}, where one plain network "
+                f"{' that sees several views' if network.flip or network.crops else ''}, where one "
+                "plain network "
                 "is needed; use the run's own bundle (RUN/best)"
             )
         raise files.BundleError(

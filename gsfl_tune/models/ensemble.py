@@ -7,12 +7,16 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from gsfl_tune.models.network import Network
 
+# Side of a crop at a corner, as a share of the image's: what 256 to 224 pixels are.
+CROP = 0.875
+
 
 class Ensemble(nn.Module):
-    """Averages the probabilities of networks, and of an image and its mirror image.
+    """Averages the probabilities of networks, and of several views of an image.
 
     Networks that differ only in their heads, such as seeds of a frozen backbone, share one
     backbone: it runs once and is stored once.
@@ -20,17 +24,23 @@ class Ensemble(nn.Module):
     Args:
         members: Networks with the same classes and inputs; at least one.
         flip: Whether every image is also evaluated mirrored.
+        crops: Whether the four corners of every image are evaluated too. With `flip` these are the
+            ten views of Krizhevsky et al. ("ImageNet Classification with Deep Convolutional Neural
+            Networks", NeurIPS 2012, section 4.1), but for the whole image in place of its centre.
 
     Raises:
         ValueError: If there is no member.
     """
 
-    def __init__(self, members: Sequence[Network], *, flip: bool = False) -> None:
+    def __init__(
+        self, members: Sequence[Network], *, flip: bool = False, crops: bool = False
+    ) -> None:
         super().__init__()
         if not members:
             raise ValueError("an ensemble needs a network")
         self.one_backbone = len(members) > 1 and _same_backbone(members)
         self.flip = flip
+        self.crops = crops
         first = members[0]
         if self.one_backbone:
             members = [first, *(first.having(each.head) for each in members[1:])]
@@ -47,7 +57,7 @@ class Ensemble(nn.Module):
         They are logits: their softmax is the mean.
         """
         rows: list[Tensor] = []
-        for view in [images, images.flip(3)] if self.flip else [images]:
+        for view in self.views(images):
             features: Tensor | None = None
             for network in self.networks:
                 if features is None or not self.one_backbone:
@@ -57,6 +67,11 @@ class Ensemble(nn.Module):
             return rows[0]
         return torch.stack(rows).logsumexp(dim=0) - math.log(len(rows))
 
+    def views(self, images: Tensor) -> list[Tensor]:
+        """Returns what is evaluated of images (B, 3, h, w), each view of the same shape."""
+        found = [images, *(corners(images) if self.crops else [])]
+        return found + [view.flip(3) for view in found] if self.flip else found
+
     def inference_state(self) -> dict[str, Tensor]:
         """Returns the tensors of all members; a shared backbone is included once."""
         return {
@@ -65,6 +80,22 @@ class Ensemble(nn.Module):
             for name, tensor in network.inference_state().items()
             if number == 0 or not self.one_backbone or name.startswith("head.")
         }
+
+
+def corners(images: Tensor) -> list[Tensor]:
+    """Returns the four corners of images (B, 3, h, w), enlarged to their size, bilinear."""
+    height, width = images.shape[2:]
+    down, right = round(CROP * height), round(CROP * width)
+    found = []
+    for rows in (slice(0, down), slice(height - down, height)):
+        for columns in (slice(0, right), slice(width - right, width)):
+            crop = images[:, :, rows, columns]
+            found.append(
+                functional.interpolate(
+                    crop, size=(height, width), mode="bilinear", align_corners=False
+                )
+            )
+    return found
 
 
 def member_states(state: dict[str, Tensor], count: int) -> list[dict[str, Tensor]]:

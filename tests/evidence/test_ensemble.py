@@ -150,6 +150,30 @@ def test_mirroring_is_refused_where_the_run_was_not_trained_on_it(run, tmp_path,
     bundle = load_bundle(out, "cpu")
     assert bundle.export["ensemble"]["members"] == 1
     assert [row["name"] for row in bundle.export["table"]][-1] == "safetensors fp32 flip"
+    assert "crops" not in bundle.export["ensemble"]
+
+
+def test_corners_are_seen_too_in_every_form(run, tmp_path, cache_dir):
+    pytest.importorskip("onnxruntime")
+    bundles = []
+    for name, options in (
+        ("crops", {"crops": True}),
+        ("onnx", {"crops": True, "format": "onnx"}),
+        ("plain", {}),
+    ):
+        path = export_run(
+            run.path, tmp_path / name, options=Options(**options, **FAST), cache_dir=cache_dir
+        )
+        bundles.append(load_bundle(path, "cpu"))
+    side = bundles[0].preprocessing.side
+    squares = np.random.default_rng(0).integers(0, 256, (4, side, side, 3), dtype=np.uint8)
+    first, second, plain = (each.runtime.logits(squares).softmax(1).numpy() for each in bundles)
+    np.testing.assert_allclose(second, first, atol=1e-4)
+    assert np.abs(plain - first).max() > 1e-4
+    assert bundles[0].export["ensemble"]["crops"] is True
+    assert [row["name"] for row in bundles[1].export["table"]][-1] == "onnx fp32 crops"
+    card = (tmp_path / "crops" / "README.md").read_text()
+    assert "the mean of the probabilities of the image and its four corners" in card
 
 
 def test_models_that_are_gone_are_named(run, tmp_path):
