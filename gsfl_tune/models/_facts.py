@@ -12,7 +12,13 @@ from timm.models.vgg import VGG
 from torch import Tensor, nn
 
 from gsfl_tune.models._blocks import Blocks
-from gsfl_tune.models._reads import LAST_BLOCKS, Reads, full_precision, no_autocast
+from gsfl_tune.models._reads import (
+    LAST_BLOCKS,
+    Reads,
+    full_precision,
+    no_autocast,
+    with_gradient_in_layout,
+)
 
 
 class BackboneError(ValueError):
@@ -83,7 +89,7 @@ def cut(model: nn.Module, reads: Reads = "map") -> nn.Module:
 def to_map(features: Tensor, facts: BackboneFacts, height: int, width: int) -> Tensor:
     """Converts the output of ``forward_features`` to a (B, C, h, w) map; input size in pixels."""
     if facts.layout == "NCHW":
-        return features
+        return with_gradient_in_layout(features)
     if facts.layout == "NHWC":
         return features.permute(0, 3, 1, 2)
     tokens = features[:, facts.prefix_tokens :]
@@ -121,6 +127,8 @@ def read(model: Any, features: Tensor, facts: BackboneFacts, height: int, width:
             return features
         # Between the class token and the positions: registers, or DeiT's second class token.
         return torch.cat([features[:, :1], features[:, facts.prefix_tokens :]], dim=1)
+    if facts.layout == "NCHW":
+        features = with_gradient_in_layout(features)
     features = features.to(_precision(model)) if facts.head_names else full_precision(features)
     with no_autocast(features.device.type):
         pooled: Tensor = model.forward_head(features, pre_logits=True)

@@ -60,6 +60,23 @@ def full_precision(values: Tensor) -> Tensor:
     return values.float() if values.dtype in (torch.float16, torch.bfloat16) else values
 
 
+def with_gradient_in_layout(maps: Tensor) -> Tensor:
+    """Gives the gradient of maps (B, C, h, w) with the channels last in memory the same layout.
+
+    That of a mean over positions has another one. PyTorch's batch norm on the CPU then takes a slow
+    way back: 89 in place of 6 ms for a map of 64 x 1280 x 7 x 7 (2.14).
+    """
+    last = torch.channels_last
+    if (
+        maps.ndim == 4
+        and maps.requires_grad
+        and maps.is_contiguous(memory_format=last)
+        and not torch.compiler.is_compiling()
+    ):
+        maps.register_hook(lambda gradient: gradient.contiguous(memory_format=last))
+    return maps
+
+
 def no_autocast(device_type: str) -> AbstractContextManager[object]:
     """Switches autocast off where it exists: the meta device, which prices models, lacks it."""
     # A program that is being exported lacks it too: its types are fixed.

@@ -21,13 +21,17 @@ Control = Literal["matched", "tuned", "off"]
 # epochs cost accuracy before fewer seeds do. Without time for two epochs only the head is searched.
 _WANTED: tuple[tuple[int, int, int], ...] = (
     (12, 3, 3), (10, 3, 3), (8, 3, 3), (8, 3, 2), (8, 2, 2), (8, 2, 1), (8, 1, 1), (6, 2, 1),
-    (6, 1, 1), (4, 2, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
+    (6, 1, 1), (5, 1, 1), (4, 1, 1), (3, 1, 1), (2, 1, 1),
 )  # fmt: skip
 _HEAD_ALONE: tuple[tuple[int, int], ...] = ((3, 3), (3, 2), (2, 2), (2, 1), (1, 1))
 # The search gets at least this share of the time for trials and retrains, and at least this many
 # trainings' worth: with less it would choose among almost nothing.
 _SEARCH_SHARE = 0.4
 _SEARCH_TRAININGS = 3.0
+# Up to so many epochs of the finetune stage the next one gives more than trials beside the defaults
+# do (1.1 points from the fourth to the sixth: benchmarks/results/recipes.md). The search is then
+# over when the defaults have reached their first rung.
+_FEW_EPOCHS = 6
 # Average share of a whole training that a trial takes, as most are stopped early.
 SURVIVING = 0.45
 # Number of retrains that the evidence examines.
@@ -71,6 +75,15 @@ class Prices:
             return self.once
         return self.once + self.finetune_once + min(self.views, finetune) * self.view_once
 
+    def first_rung(self, grace: int, head: int) -> float:
+        """Returns the seconds until a trial alone is compared for the first time.
+
+        Args:
+            grace: No trial is stopped before this head epoch.
+            head: Epochs of the head stage.
+        """
+        return self.training(min(grace, head), 0) if head else self.training(0, 1)
+
     def training(self, head: int, finetune: int) -> float:
         """Returns the seconds of one training on a slot."""
         return self.start + head * self.head_epoch + finetune * self.finetune_epoch
@@ -99,6 +112,11 @@ class Asked:
     grace: int | None = 1
     replicates: int = 1
     reduction: int = 2
+
+    @property
+    def may_stop(self) -> bool:
+        """Returns whether a trial that has not come to its end can be the winner."""
+        return self.grace is not None and self.replicates == 1 and self.control != "tuned"
 
     def share(self, head_epochs: int, finetune_epochs: int) -> float:
         """Returns how many whole trainings a trial takes on average.
@@ -145,6 +163,7 @@ class TimePlan:
         slots: Number of parallel trials.
         only: Values that are not searched, by dotted path: each other value would need features
             and activations of its own or train too long.
+        alone: Whether the defaults are the only trial.
     """
 
     budget: float
@@ -161,6 +180,7 @@ class TimePlan:
     trials: int
     slots: int
     only: Mapping[str, Any] = field(default_factory=dict)
+    alone: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of ``plan.json``."""
@@ -173,10 +193,13 @@ class TimePlan:
             stages = f"{self.head_epochs} head epochs: too little time to train the backbone"
         finals = f"{self.finalists} finalist{'s' * (self.finalists > 1)}, "
         finals += f"{self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
+        search = f"search: about {self.trials} trials, {self.slots} at once"
+        if self.alone:
+            search = "search: the defaults alone, as there is no time for other trials"
         rows = (
             (self.spent, "preparations, done"),
             (self.once, "features and activations that all trials share"),
-            (self.search, f"search: about {self.trials} trials, {self.slots} at once"),
+            (self.search, search),
             (self.finals, f"{finals}, winner and control retrained"),
             (self.evidence, "test, evidence and export"),
         )
@@ -241,6 +264,12 @@ def make_plan(
         search = shared - finals
         searches = 2 if asked.control == "tuned" else 1
         trial = asked.share(head_epochs, finetune) * training
+        worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
+        enough = max(searches * worth, _SEARCH_SHARE * shared)
+        # In every search at least one trial must complete.
+        whole = searches * asked.replicates * training
+        if 0 < finetune <= _FEW_EPOCHS and finalists == seeds == 1 and asked.may_stop:
+            enough = whole = prices.first_rung(asked.grace or 1, head_epochs)
         plan = TimePlan(
             budget=budget,
             spent=spent,
@@ -255,12 +284,10 @@ def make_plan(
             evidence=evidence,
             trials=max(1, int(max(0.0, search) * slots / trial)),
             slots=slots,
+            alone=whole <= search < training,
         )
-        worth = min(_SEARCH_TRAININGS, slots * 4) * training / slots
-        # In every search at least one trial must complete.
-        whole = searches * asked.replicates * training
         further = whole if asked.replicates > 1 else 0.0
-        if search >= max(searches * worth, _SEARCH_SHARE * shared, further):
+        if search >= max(enough, further):
             return plan
         least = (spent + once + evidence + finals + whole) / (1 - _RESERVE)
         if smallest is None or least < smallest[0]:

@@ -85,7 +85,7 @@ def fixed_to(experiment: Experiment, plan: TimePlan) -> Experiment:
         "training.finetune.epochs": plan.finetune_epochs,
         "search.finalists": plan.finalists,
         "search.final_seeds": plan.final_seeds,
-        "search.trials": unlimited(plan.trials),
+        "search.trials": 1 if plan.alone else unlimited(plan.trials),
     }
     fixed: dict[str, Any] = {k: v for k, v in values.items() if k in experiment.automatic}
     if 0 < plan.finetune_epochs < experiment.defaults().data.views:

@@ -23,8 +23,8 @@ def test_the_phases_fit_into_the_budget(minutes, slots):
     plan = make_plan(minutes * MINUTE, 15, slots, PRICES, FREE)
     whole = plan.spent + plan.once + plan.search + plan.finals + plan.evidence
     assert whole <= plan.budget
-    # A slot at least has time for one trial to its end.
-    assert plan.search >= plan.training
+    # A slot has time for one trial to its end, or there is no other trial than the defaults.
+    assert plan.alone == (plan.search < plan.training)
     assert plan.trials >= 1
 
 
@@ -34,6 +34,25 @@ def test_more_time_is_more_epochs_more_seeds_and_more_trials():
     assert plans[0].finetune_epochs > 0
     assert plans[-1].finalists == plans[-1].final_seeds == 3
     assert plans[-1].trials > 5 * plans[1].trials
+
+
+def test_a_short_budget_goes_into_epochs_before_it_goes_into_trials():
+    # What 3,000 photographs and the last block cost, with the features of its views kept.
+    prices = Prices(
+        start=1.5, head_epoch=2.6, finetune_epoch=19, once=36, finetune_once=7, evidence=37,
+        retrain=1.11, evidence_seed=4.5, view_once=19, views=4,
+    )  # fmt: skip
+    plans = [make_plan(minutes * MINUTE, 29, 2, prices, FREE) for minutes in (8, 10, 12, 20)]
+    assert [each.finetune_epochs for each in plans] == [4, 6, 6, 8]
+    assert [each.alone for each in plans] == [True, True, False, False]
+    for each in plans[:3]:
+        assert (each.finalists, each.final_seeds) == (1, 1)
+    assert "the defaults alone" in "\n".join(plans[0].lines())
+    # A trial that is never stopped, or that folds judge, has to come to its end.
+    for asked in (replace(FREE, grace=None), replace(FREE, replicates=3)):
+        plan = make_plan(8 * MINUTE, 29, 2, prices, asked)
+        assert not plan.alone
+        assert plan.search >= plan.training
 
 
 def test_where_the_backbone_cannot_be_trained_in_time_the_head_is():
