@@ -142,10 +142,12 @@ def test_a_training_costs_the_generator_once_and_its_features_in_every_epoch():
     )
     assert plain.once == 0
     assert more.once > 0
+    assert (plain.once_steps, more.once_steps) == (0, 4 * (3 + 1))
     assert more.steps == -(-260 // 16)
     assert more.operations > 1.2 * plain.operations
     costs = Costs(rate=1e6)
     whole, rest = costs.training([more]), costs.training([more], done=1)
-    assert whole - rest == pytest.approx(1.5 + costs.epoch(more) + more.once / 1e6)
-    half = 1.5 + more.once / 1e6 + 1.1 * costs.epoch(more)
+    once = more.once / 1e6 + 16 * 2e-3
+    assert whole - rest == pytest.approx(1.5 + costs.epoch(more) + once)
+    half = 1.5 + once + 1.1 * costs.epoch(more)
     assert costs.until([more], half) == 1

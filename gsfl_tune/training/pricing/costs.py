@@ -67,7 +67,8 @@ class Costs:
 
     def once(self, work: Work) -> float:
         """Returns the seconds of what a stage does before its first epoch."""
-        return work.once / self._rate * self._factor(work)
+        guess = work.once / self._rate + work.once_steps * _GUESSED_STEP
+        return guess * self._factor(work)
 
     def training(self, stages: Iterable[Work], done: int = 0) -> float:
         """Returns the seconds of a training on one slot.

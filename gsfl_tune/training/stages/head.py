@@ -101,14 +101,15 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         passes = 1 if method.reads_maps else method.head_passes
         operations = 2 * parameters * (STEP * passes * train + validation)
         operations += UPDATE * parameters * steps
-        once = 0.0
+        once, once_steps = 0.0, 0
         if stage.generate.share:
             dim = feature_size(config)
             own, _ = generator_numbers(stage.generate, dim, 0)
             operations += 2 * own * made
             once = generator_operations(stage.generate, dim)
+            once_steps = stage.generate.steps * (stage.generate.critic_steps + 1)
         kind = (config.model.head, *method_kind(config))
-        return Work("head", kind, operations, steps, stage.epochs, once)
+        return Work("head", kind, operations, steps, stage.epochs, once, once_steps)
 
     @property
     def batches(self) -> int:

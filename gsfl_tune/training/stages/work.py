@@ -34,6 +34,7 @@ class Work:
         steps: Optimiser steps of an epoch.
         epochs: Epochs of the stage.
         once: Multiplications and additions before the first epoch.
+        once_steps: Optimiser steps before the first epoch.
     """
 
     stage: StageName
@@ -42,6 +43,7 @@ class Work:
     steps: int
     epochs: int
     once: float = 0.0
+    once_steps: int = 0
 
 
 def method_kind(config: Config) -> tuple[str, ...]:
