@@ -35,6 +35,7 @@ TINY = (
     "model.groups.count={int: [1, 5], when: {model.head: [gsfl, fsdg]}}",
     "training.head.epochs=1",
     "training.head.batch_size=16",
+    "training.head.generate.steps={int: [1, 3], when: {training.head.generate.share: {gt: 0}}}",
     "training.finetune.epochs=1",
     "training.finetune.batch_size=16",
     "training.device=cpu",

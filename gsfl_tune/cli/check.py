@@ -296,6 +296,8 @@ def _dearest(experiment: Experiment) -> str:
     parts = [model.extractor, f"latent_dim {model.latent_dim}"]
     if training.finetune.epochs:
         parts.append(f"blocks {training.finetune.blocks}")
+    if training.head.epochs and training.head.generate.share:
+        parts.append(f"generate.share {training.head.generate.share:g}")
     return f"the most expensive one costs {factor:.3g} times the default one ({', '.join(parts)})"
 
 

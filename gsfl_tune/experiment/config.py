@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 
 from gsfl_tune.experiment.added_config import LossTermsConfig
 from gsfl_tune.experiment.data_config import DataConfig
+from gsfl_tune.experiment.generate_config import GenerateConfig
 from gsfl_tune.experiment.loss_terms import (
     AttributesConfig,
     CausalityConfig,
@@ -155,6 +156,9 @@ class HeadStageConfig(OptimizerConfig):
     optimizer: Literal["adamw", "sgd"] = Field("adamw", description="AdamW, or SGD with momentum.")
     batch_size: int = Field(64, ge=2, description="Images per optimiser step.")
     learning_rate: Positive = Field(1e-3, description="Peak learning rate.")
+    generate: GenerateConfig = Field(
+        default_factory=GenerateConfig, description="Generated features for rare classes."
+    )
 
 
 class FinetuneStageConfig(OptimizerConfig):

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from gsfl_tune.experiment import edit
 from gsfl_tune.experiment.conditions import Condition, describe, representatives
 from gsfl_tune.experiment.errors import Problem
+from gsfl_tune.experiment.generate_config import PENALISED
 from gsfl_tune.experiment.heads import ENCODING_HEADS, GROUPED_HEADS, HEADS, SHARED_HEADS
 from gsfl_tune.experiment.loss_terms import LOSS_TERMS, SHARED_TERMS
 from gsfl_tune.experiment.methods import FINETUNE_METHODS, METHOD_SECTIONS
@@ -24,6 +25,7 @@ _GSFL = {"model.head": Condition(SHARED_HEADS)}
 _GROUPED = {"model.head": Condition(GROUPED_HEADS)}
 _ENCODER = {"model.head": Condition(ENCODING_HEADS)}
 _HEAD = {"training.head.epochs": _POSITIVE}
+_GENERATE = {**_HEAD, "training.head.generate.share": _POSITIVE}
 _FINETUNE = {"training.finetune.epochs": _POSITIVE}
 _VIEWS = {"data.views": _POSITIVE}
 _PRETRAIN = {"training.pretrain": Condition((True,))}
@@ -113,6 +115,19 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     "training.head.": [_HEAD],
     "training.head.momentum": [{**_HEAD, "training.head.optimizer": _SGD}],
     "training.head.min_learning_rate": [{**_HEAD, "training.head.schedule": _COSINE}],
+    "training.head.generate.": [_GENERATE],
+    "training.head.generate.share": [_HEAD],
+    **{
+        f"training.head.generate.{name}": [
+            {**_GENERATE, "training.head.generate.critic": Condition(critics)}
+        ]
+        for name, critics in {
+            "gradient_penalty": PENALISED,
+            "margin": ("relation",),
+            "instance_weight": ("instance",),
+            "temperature": ("instance",),
+        }.items()
+    },
     "training.finetune.": [_FINETUNE],
     "training.finetune.fourier_band": [{**_FINETUNE, "training.finetune.fourier": _POSITIVE}],
     "training.finetune.momentum": [{**_FINETUNE, "training.finetune.optimizer": _SGD}],

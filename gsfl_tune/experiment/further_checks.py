@@ -8,6 +8,7 @@ from typing import Any
 from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
+from gsfl_tune.experiment.generate_checks import generator_problems
 from gsfl_tune.experiment.methods import UNLABELLED_METHODS
 from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
@@ -36,6 +37,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
     yield from _attributes(space)
+    yield from generator_problems(space)
     yield from pretraining_problems(space)
 
 

@@ -54,6 +54,12 @@ class EpochLog:
         write_text(self.path, "".join(json.dumps(record) + "\n" for record in kept))
 
 
+def own_seconds(record: dict[str, Any]) -> float:
+    """Returns the seconds of an epoch without those of what is done once, in any epoch."""
+    once = record.get("cache_seconds", 0.0) + record.get("start_seconds", 0.0)
+    return float(record["seconds"] - once)
+
+
 def epochs_of_trial(directory: Path) -> list[list[dict[str, Any]]]:
     """Returns the epochs of every training of a trial: one, or one for each fold and seed."""
     return [EpochLog(each / EPOCHS_FILE).read() for each in replicate_directories(directory)]

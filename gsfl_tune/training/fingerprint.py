@@ -101,6 +101,8 @@ def fingerprint(
     if config.training.finetune.train not in ("lora", "dora"):
         for name in ("adapter_rank", "adapter_scale"):
             del dumped["training"]["finetune"][name]
+    if not config.training.head.generate.share:
+        del dumped["training"]["head"]["generate"]
     for path in _LATER:
         *sections, name = path.split(".")
         section = dumped

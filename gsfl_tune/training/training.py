@@ -162,7 +162,7 @@ class Training:
             ``epoch`` (from 1), ``stage``, ``train/...`` mean losses that are finite,
             ``validation/...`` metrics and ``method/...`` numbers (with ``fit="train"``),
             ``seconds`` and, if part of them, ``cache_seconds``: the time to build, or wait for,
-            caches that all trials share.
+            caches that all trials share, and ``start_seconds``: that of what its stage does once.
 
         Raises:
             NonFiniteLoss: When the loss is NaN or infinite; the epoch is not recorded.

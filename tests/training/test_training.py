@@ -53,7 +53,7 @@ def assert_equal_states(one, other):
 
 
 def without_seconds(records):
-    timed = ("seconds", "cache_seconds")
+    timed = ("seconds", "cache_seconds", "start_seconds")
     return [{k: v for k, v in record.items() if k not in timed} for record in records]
 
 

@@ -14,6 +14,7 @@ from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
 from gsfl_tune.run import OwnershipLost, read_json, write_json
+from gsfl_tune.run.epochs import own_seconds
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
 from gsfl_tune.run.storage import WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
@@ -193,6 +194,6 @@ def _measured(records: list[dict[str, Any]]) -> dict[str, list[float]]:
     found: dict[str, list[float]] = {}
     for record in records:
         epochs, seconds = found.get(record["stage"], (0, 0.0))
-        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        seconds += own_seconds(record)
         found[record["stage"]] = [epochs + 1, round(seconds, 4)]
     return found

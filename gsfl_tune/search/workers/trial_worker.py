@@ -15,7 +15,7 @@ from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import LATENCY
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
-from gsfl_tune.run.epochs import seconds_of_trial
+from gsfl_tune.run.epochs import own_seconds, seconds_of_trial
 from gsfl_tune.run.layout import replicate_directory
 from gsfl_tune.run.storage import Signal, WorkerCopy
 from gsfl_tune.search.workers.half_batches import TooLarge, with_half_batches
@@ -338,7 +338,7 @@ class TrialWorker:
     def _epoch(self, record: dict[str, Any]) -> None:
         self._note(record)
         epochs, seconds = self._measured.get(record["stage"], (0, 0.0))
-        seconds += record["seconds"] - record.get("cache_seconds", 0.0)
+        seconds += own_seconds(record)
         self._measured[record["stage"]] = (epochs + 1, seconds)
         if self._events is not None and self._number == 0:
             self._events.epoch(record)

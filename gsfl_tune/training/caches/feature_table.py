@@ -36,8 +36,13 @@ class FeatureTable:
         """Returns the bytes of GPU memory that the copy takes."""
         return 0 if self._copy is None else self._copy.numel() * self._copy.element_size()
 
+    @property
+    def views(self) -> int:
+        """Returns the number of views of every image."""
+        return len(self._tensors)
+
     def batches(
-        self, order: Tensor, size: int, shown: Tensor | None = None
+        self, order: Tensor, size: int, shown: Tensor | None = None, *, sort: bool = True
     ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
         """Yields batches of features.
 
@@ -46,13 +51,14 @@ class FeatureTable:
             size: Images per batch; the last batch may have fewer.
             shown: (V, M) views of each position. A batch then has the same images, in the order of
                 their first views. Default: the first view of all.
+            sort: False keeps the given order, in which reading several views takes longer.
 
         Yields:
             Features, V times (B, D) float32, and their positions (B,), all on the device.
         """
         if shown is None:
             shown = torch.zeros((1, len(order)), dtype=torch.int64)
-        if len(self._tensors) > 1:
+        if sort and len(self._tensors) > 1:
             batch = torch.arange(len(order)) // size
             by_view = (batch * len(self._tensors) + shown[0]).argsort(stable=True)
             order, shown = order[by_view], shown[:, by_view]

@@ -62,7 +62,11 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
 def _in_full(config: Config) -> Config:
     """Trains from the beginning what is trained in the end, on images of full size."""
     finetune = config.training.finetune.model_copy(update={"unfreeze": 0, "start_size": 1.0})
-    training = config.training.model_copy(update={"finetune": finetune})
+    # A step is one of as many features, whatever they are.
+    own = config.training.head
+    alone = own.generate.model_copy(update={"share": 0.0})
+    head = own.model_copy(update={"generate": alone})
+    training = config.training.model_copy(update={"finetune": finetune, "head": head})
     return config.model_copy(update={"training": training})
 
 

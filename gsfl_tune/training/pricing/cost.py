@@ -29,6 +29,7 @@ from gsfl_tune.models import (
 from gsfl_tune.training.caches.teacher import teacher_bytes
 from gsfl_tune.training.head_terms import head_term_parameters
 from gsfl_tune.training.pricing.cases import backbone_of, cases, reads_of
+from gsfl_tune.training.pricing.generators import numbers_of_generators
 from gsfl_tune.training.pricing.methods import numbers_of_methods, recurrences
 from gsfl_tune.training.timeline import STAGES
 
@@ -178,6 +179,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if snr and True in snr and max(case.values("loss.causality.weight")) > 0:
         # Most models have most channels in the last map.
         numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
+    numbers += numbers_of_generators(case, feature_dim, class_count)
     return 4 * (numbers + numbers_of_methods(case, Sizes(feature_dim, latent_dim, class_count)))
 
 

@@ -65,6 +65,11 @@ class Costs:
         """Returns the seconds of an epoch."""
         return self._guess(work) * self._factor(work)
 
+    def once(self, work: Work) -> float:
+        """Returns the seconds of what a stage does before its first epoch."""
+        guess = work.once / self._rate + work.once_steps * _GUESSED_STEP
+        return guess * self._factor(work)
+
     def training(self, stages: Iterable[Work], done: int = 0) -> float:
         """Returns the seconds of a training on one slot.
 
@@ -77,6 +82,8 @@ class Costs:
             left = max(0, work.epochs - done)
             done = max(0, done - work.epochs)
             seconds += left * self.epoch(work)
+            if left == work.epochs:
+                seconds += self.once(work)
         return seconds
 
     def until(self, stages: Sequence[Work], seconds: float) -> int:
@@ -84,6 +91,7 @@ class Costs:
         total, spent = 0, _START_SECONDS
         for work in stages:
             each = self.epoch(work)
+            spent += self.once(work)
             fitting = int((seconds - spent) / each + 1e-9) if each else work.epochs
             taken = min(work.epochs, max(0, fitting))
             total += taken

@@ -182,7 +182,8 @@ class Stage(ABC, Generic[M, C]):
             seed: Seed of the order and the augmentation.
 
         Returns:
-            Means of the loss and its terms per image, as ``train/<term>``.
+            Means of the loss and its terms per image, as ``train/<term>``; and ``start_seconds`` if
+            the stage did something once, before this epoch.
         """
 
     def divide(self, size: int) -> None:

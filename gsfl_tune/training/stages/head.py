@@ -4,31 +4,46 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from functools import cached_property
 from itertools import repeat
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gsfl_tune.cache.building import cache_seconds
 from gsfl_tune.data import Batch, DecodedImages, Targets, Views
 from gsfl_tune.data.mixing import Mixing
 from gsfl_tune.data.sampling import epoch_positions
 from gsfl_tune.data.transforms import Streams
 from gsfl_tune.experiment.config import Config, HeadStageConfig
+from gsfl_tune.losses.attributes import ATTRIBUTES
 from gsfl_tune.losses.distill import TEACHER
 from gsfl_tune.methods import Passes, create_method
 from gsfl_tune.models import Network, PlainHead
 from gsfl_tune.training.caches.feature_table import FeatureTable
 from gsfl_tune.training.context import StageContext
+from gsfl_tune.training.generate import (
+    FeatureGenerator,
+    FilledEpoch,
+    class_means,
+    fit_generator,
+    generator_numbers,
+    generator_operations,
+    made_count,
+)
 from gsfl_tune.training.optim import create_optimizer, parameter_groups
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.stages.work import (
     STEP,
     UPDATE,
     Work,
+    feature_size,
     method_kind,
     trained_head_parameters,
 )
@@ -62,6 +77,9 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             weight_decay=config.weight_decay,
         )
         super().__init__(context, name, config, context.head, create_optimizer(config, groups))
+        self._generator: FeatureGenerator | None = None
+        # Seconds of its training, until they are reported.
+        self._started = 0.0
 
     def network(self) -> Network:
         """Joins the pretrained backbone with a copy of the head."""
@@ -75,20 +93,31 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         """Returns the work of an epoch, see `Stage.work`."""
         stage = config.training.head
         parameters = trained_head_parameters(config, classes)
+        made = made_count(train, stage.generate.share)
+        train += made
         steps = math.ceil(train / stage.batch_size)
         method = create_method(config.training)
         # What reads maps takes a single pass where there are none.
         passes = 1 if method.reads_maps else method.head_passes
         operations = 2 * parameters * (STEP * passes * train + validation)
         operations += UPDATE * parameters * steps
-        return Work(
-            "head", (config.model.head, *method_kind(config)), operations, steps, stage.epochs
-        )
+        once, once_steps = 0.0, 0
+        if stage.generate.share:
+            dim = feature_size(config)
+            own, _ = generator_numbers(stage.generate, dim, 0)
+            operations += 2 * own * made
+            once = generator_operations(stage.generate, dim)
+            once_steps = stage.generate.steps * (stage.generate.critic_steps + 1)
+        kind = (config.model.head, *method_kind(config))
+        return Work("head", kind, operations, steps, stage.epochs, once, once_steps)
 
     @property
     def batches(self) -> int:
         """Returns the number of batches; the last one may not be full."""
-        return -(-len(self.context.train_positions) // self.config.batch_size)
+        images = len(self.context.train_positions)
+        return -(
+            -(images + made_count(images, self.config.generate.share)) // self.config.batch_size
+        )
 
     @cached_property
     def _features(self) -> FeatureTable:
@@ -148,7 +177,8 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             torch.Generator().manual_seed(seed),
             balance=context.config.training.balanced_sampling,
         )
-        order = torch.from_numpy(drawn)
+        filled = self._filled(drawn, seed)
+        order = torch.from_numpy(drawn) if filled is None else filled.order
         per_epoch = self.batches
         total = per_epoch * self.config.epochs
         meter = LossMeter()
@@ -156,7 +186,7 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         self.module.train()
         context.method.train()
         shown = self._shown(epoch, order)
-        read = self._trained.batches(order, size, shown)
+        read = self._read(order, shown, filled)
         taught: Iterator[Tensor | None] = repeat(None)
         if self._taught is not None:
             # Of as many views: in the same order.
@@ -165,6 +195,8 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
             extras = {} if teacher is None else {TEACHER: teacher}
             targets = Targets(context.labels[positions], extras=extras)
             batch = self._described(Batch(views, targets, positions))
+            if filled is not None:
+                batch = _undescribed(batch, filled.made[step * size :][: len(batch)])
             mixed = mixing(batch, streams)
             if mixed.targets.others is not None:
                 # Features have length 1, also mixed ones.
@@ -173,7 +205,42 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
                 meter.add(self._step(part, len(part) / len(batch)), len(part))
             self._update(epoch * per_epoch + step, total)
             self._step_of_epoch.done = step + 1
-        return meter.means()
+        told = meter.means()
+        if self._started:
+            told["start_seconds"], self._started = round(self._started, 4), 0.0
+        return told
+
+    def _filled(self, drawn: np.ndarray, seed: int) -> FilledEpoch | None:
+        """Adds generated features to an epoch; None without a generator.
+
+        Raises:
+            UserError: If there is nothing to train a generator on.
+        """
+        config, context = self.config.generate, self.context
+        if not config.share:
+            return None
+        positions = context.train_positions.numpy()
+        labels = context.workspace.dataset.pool.labels
+        if self._generator is None:
+            began = time.perf_counter() - cache_seconds()
+            means = class_means(self._features, positions, labels, context.head.class_count)
+            self._generator = fit_generator(
+                self._trained, means, positions, labels, config, seed=context.seed
+            )
+            self._started = time.perf_counter() - cache_seconds() - began
+        return FilledEpoch.of(
+            drawn, positions, labels, share=config.share, noise_dim=config.noise_dim, seed=seed
+        )
+
+    def _read(
+        self, order: Tensor, shown: Tensor, filled: FilledEpoch | None
+    ) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+        """Yields the views of each batch, and their positions."""
+        table, size = self._trained, self.config.batch_size
+        if filled is None:
+            return table.batches(order, size, shown)
+        assert self._generator is not None
+        return filled.batches(table, size, shown, self._generator, self.context.labels)
 
     def _shown(self, epoch: int, order: Tensor) -> Tensor:
         """Returns the views of each image in an epoch, (V, N); without views, always the same."""
@@ -181,6 +248,23 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         if self._views is None:
             return torch.zeros((count, len(order)), dtype=torch.int64)
         return torch.stack([self._views.shown(epoch, order, place) for place in range(count)])
+
+    def state_dict(self) -> dict[str, Any]:
+        """Returns the stage's state for a checkpoint, with the trained generator."""
+        state = super().state_dict()
+        if self._generator is not None:
+            state["generator"] = self._generator.state_dict()
+        return state
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restores the state from `state_dict`; a generator is not trained again."""
+        super().load_state_dict(state)
+        if weights := state.get("generator"):
+            config, dim = self.config.generate, self.module.feature_dim
+            means = weights.get("means")
+            generator = FeatureGenerator(dim, config.noise_dim, config.hidden_dim, means)
+            generator.load_state_dict(weights)
+            self._generator = generator.to(self.context.device).eval().requires_grad_(False)
 
     def rehearse(self) -> None:
         """Takes one optimiser step on random features."""
@@ -211,6 +295,15 @@ class HeadStage(Stage[PlainHead, HeadStageConfig]):
         head = self.module.eval()
         batches = self._features.batches(torch.from_numpy(index), _EVAL_BATCH)
         return torch.cat([head(features).discriminative for (features,), _ in batches])
+
+
+def _undescribed(batch: Batch, made: Tensor) -> Batch:
+    """Returns a batch in which nobody knows the attributes of generated features."""
+    known = batch.targets.extras.get(ATTRIBUTES)
+    if known is None:
+        return batch
+    rest = known.masked_fill(made.to(known.device)[:, None], math.nan)
+    return replace(batch, targets=batch.targets.having(**{ATTRIBUTES: rest}))
 
 
 def _as_it_is(features: Tensor) -> Tensor:

@@ -33,6 +33,8 @@ class Work:
         operations: Multiplications and additions of an epoch, validation included.
         steps: Optimiser steps of an epoch.
         epochs: Epochs of the stage.
+        once: Multiplications and additions before the first epoch.
+        once_steps: Optimiser steps before the first epoch.
     """
 
     stage: StageName
@@ -40,6 +42,8 @@ class Work:
     operations: float
     steps: int
     epochs: int
+    once: float = 0.0
+    once_steps: int = 0
 
 
 def method_kind(config: Config) -> tuple[str, ...]:
@@ -57,11 +61,16 @@ def channels_of_pooling(config: Config) -> tuple[int, int]:
     )
 
 
-def trained_head_parameters(config: Config, classes: int) -> int:
-    """Counts the parameters of the head of a configuration."""
+def feature_size(config: Config) -> int:
+    """Returns D, the size of the features of a configuration."""
     model = config.model
     channels, second = channels_of_pooling(config)
-    dim = pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
+    return pooling_dim(model.pooling, channels, dim=model.pooling_dim, second=second)
+
+
+def trained_head_parameters(config: Config, classes: int) -> int:
+    """Counts the parameters of the head of a configuration."""
+    model, dim = config.model, feature_size(config)
     # A classifier of few groups is left out: it would change what earlier searches have measured.
     terms = head_term_parameters(model.head, dim, model.latent_dim, groups=0)
     return head_parameters(model.head, dim, model.latent_dim, classes) + terms
