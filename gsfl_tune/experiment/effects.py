@@ -88,6 +88,16 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         f"training.{name}.": [{"training.method": Condition((name,)), **_FINETUNE}]
         for name in FINETUNE_METHODS
     },
+    **{
+        f"training.attribute_attention.{name}": [
+            {
+                "training.method": Condition(("attribute_attention",)),
+                **_FINETUNE,
+                "training.attribute_attention.contrast": _POSITIVE,
+            }
+        ]
+        for name in ("temperature", "absent")
+    },
     "training.teacher": [_of_term("distill")],
     "pretrain.": [_PRETRAIN],
     "pretrain.augment.": [_PRETRAIN],
