@@ -48,6 +48,9 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         ]
         for name in ("operations", "magnitude")
     },
+    "data.augment.restorer": [
+        {"data.augment.degrade": _POSITIVE, **each} for each in (_FINETUNE, _VIEWS)
+    ],
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
     "model.backbone_b": [{"model.pooling": Condition(TWO_STREAMS)}],
     "model.weights_b": [{"model.pooling": Condition(TWO_STREAMS)}],

@@ -84,6 +84,7 @@ CONDITIONS = {
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.augment.rand_operations": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
+    "data.augment.restorer": "`data.augment.degrade` above 0, in the finetune stage, and with `data.views`",
     "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
     "model.backbone_b": "poolings `bilinear`, `compact_bilinear`",
