@@ -46,6 +46,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "snapmix",
         "pmg",
         "recurrent_attention",
+        "attribute_attention",
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.
@@ -72,6 +73,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("group_reversal", "metric_learning", "distill", "attributes"),
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
         *("disagreement", "jigsaw", "rank", "causality"),
+        *("attribute_error", "attribute_contrast"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

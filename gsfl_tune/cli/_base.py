@@ -225,6 +225,11 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
 
         return metric_learning_problem(weight)
 
+    def restorer(path: Any) -> str | None:
+        from gsfl_tune.data.transforms.restorer import restorer_problem
+
+        return restorer_problem(path)
+
     added = {f"loss.terms.{name}": term(name) for name in plugins("loss_term")}
     added |= {f"data.augment.transforms.{name}": transform(name) for name in plugins("transform")}
     return {
@@ -233,6 +238,7 @@ def _plugin_checks() -> dict[str, Callable[[Any], str | None]]:
         "data.source": source,
         "training.method": method,
         "loss.metric_learning.weight": metric_learning,
+        "data.augment.restorer": restorer,
         **added,
     }
 

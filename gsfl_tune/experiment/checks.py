@@ -102,6 +102,11 @@ class Checks:
         complaint = None if weights is None else missing_file(weights)
         if complaint:
             self._complain("data.text_weights", f"{complaint}; allowed a file of weights")
+        for restorer in self._values("data.augment.restorer"):
+            complaint = None if restorer is None else missing_file(restorer)
+            if complaint:
+                message = f"{complaint}; allowed a file of weights, or null"
+                self._complain("data.augment.restorer", message, restorer)
         unlabelled = self._space.constants.get("data.unlabelled")
         for item in [unlabelled] if isinstance(unlabelled, str) else unlabelled or []:
             complaint = missing_file(item)

@@ -29,6 +29,7 @@ from gsfl_tune.experiment.loss_terms import (
 )
 from gsfl_tune.experiment.methods import (
     AttentionCropConfig,
+    AttributeAttentionConfig,
     FixMatchConfig,
     PmgConfig,
     RDropConfig,
@@ -277,6 +278,9 @@ class TrainingConfig(Section):
     pmg: PmgConfig = Field(default_factory=PmgConfig, description="For `method: pmg`.")
     recurrent_attention: RecurrentAttentionConfig = Field(
         default_factory=RecurrentAttentionConfig, description="For `method: recurrent_attention`."
+    )
+    attribute_attention: AttributeAttentionConfig = Field(
+        default_factory=AttributeAttentionConfig, description="For `method: attribute_attention`."
     )
     fixmatch: FixMatchConfig = Field(
         default_factory=FixMatchConfig, description="For `method: fixmatch`."

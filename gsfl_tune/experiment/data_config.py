@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
+from functools import lru_cache
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from gsfl_tune.experiment.added_config import AugmentTransformsConfig
+from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.names import Named
 from gsfl_tune.experiment.section import Fraction, Section
 from gsfl_tune.plugins import plugins
@@ -73,6 +77,12 @@ class AugmentConfig(Section):
         description="Share of images that are made smaller, compressed as JPEG and made as large "
         "again.",
     )
+    restorer: str | None = Field(
+        None,
+        description="File of a super-resolution network that makes images of `degrade` large again "
+        "(safetensors or a state dict that spandrel knows, extra `super-resolution`); null: "
+        "Lanczos.",
+    )
     erasing: Fraction = Field(
         0.0, description="Share of images in which a random rectangle is erased."
     )
@@ -83,17 +93,45 @@ class AugmentConfig(Section):
     )
 
     def recipe(self) -> dict[str, Any]:
-        """Returns the settings with an effect, by name: part of the keys of cached data."""
+        """Returns the settings with an effect, by name: part of the keys of cached data.
+
+        Raises:
+            UserError: If the file of a restorer cannot be read.
+        """
         off = {"policy": "none", "erasing": 0.0, "degrade": 0.0}
-        left = {"transforms"}
+        left = {"transforms", "restorer"}
         if self.policy != "rand":
             left |= {"rand_operations", "rand_magnitude"}
         settings = self.model_dump(exclude=left)
         kept = {name: value for name, value in settings.items() if off.get(name) != value}
+        if self.restorer is not None and self.degrade > 0:
+            kept["restorer"] = _content(self.restorer)
         for name, strength in self.transforms.model_dump().items():
             if strength:  # another version of the package may give other images
                 kept[f"transforms.{name}"] = (strength, plugins("transform")[name].package)
         return kept
+
+
+def _content(path: str) -> str:
+    """Returns a digest of a restorer's file, which is read again once it has changed.
+
+    Raises:
+        UserError: If it cannot be read.
+    """
+    try:
+        status = os.stat(path)
+        return _digest(path, status.st_mtime_ns, status.st_size)
+    except OSError as error:
+        raise UserError(
+            f"data.augment.restorer: {path} cannot be read ({error.strerror}); allowed a file of "
+            "weights, or null"
+        ) from error
+
+
+@lru_cache(maxsize=4)
+def _digest(path: str, changed: int, size: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 class TypefacesConfig(Section):

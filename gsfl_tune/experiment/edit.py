@@ -19,6 +19,7 @@ FILES = (
     "data.exclude",
     "data.class_text",
     "data.text_weights",
+    "data.augment.restorer",
     "data.unlabelled",
     "model.weights",
     "model.weights_b",

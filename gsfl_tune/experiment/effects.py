@@ -50,6 +50,9 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
         ]
         for name in ("operations", "magnitude")
     },
+    "data.augment.restorer": [
+        {"data.augment.degrade": _POSITIVE, **each} for each in (_FINETUNE, _VIEWS)
+    ],
     "data.augment.transforms.": [_FINETUNE, _VIEWS],
     "model.backbone_b": [{"model.pooling": Condition(TWO_STREAMS)}],
     "model.weights_b": [{"model.pooling": Condition(TWO_STREAMS)}],
@@ -89,6 +92,16 @@ NEEDS: dict[str, Sequence[Mapping[str, Condition]]] = {
     **{
         f"training.{name}.": [{"training.method": Condition((name,)), **_FINETUNE}]
         for name in FINETUNE_METHODS
+    },
+    **{
+        f"training.attribute_attention.{name}": [
+            {
+                "training.method": Condition(("attribute_attention",)),
+                **_FINETUNE,
+                "training.attribute_attention.contrast": _POSITIVE,
+            }
+        ]
+        for name in ("temperature", "absent")
     },
     "training.teacher": [_of_term("distill")],
     "pretrain.": [_PRETRAIN],

@@ -9,7 +9,7 @@ from gsfl_tune.experiment.data_config import EMBEDDINGS
 from gsfl_tune.experiment.edit import WEIGHTS
 from gsfl_tune.experiment.fields import MISSING
 from gsfl_tune.experiment.generate_checks import generator_problems
-from gsfl_tune.experiment.methods import UNLABELLED_METHODS
+from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS, UNLABELLED_METHODS
 from gsfl_tune.experiment.model_config import TWO_STREAMS
 from gsfl_tune.experiment.pretrain_checks import pretraining_problems
 from gsfl_tune.experiment.space import Space, ends
@@ -36,7 +36,7 @@ def further_problems(space: Space, *, finetunes: bool) -> Iterator[Complaint]:
     yield from _causality(space)
     yield from _class_text(space)
     yield from _unlabelled(space, finetunes)
-    yield from _attributes(space)
+    yield from _attributes(space, finetunes)
     yield from generator_problems(space)
     yield from pretraining_problems(space)
 
@@ -149,16 +149,19 @@ def _unlabelled(space: Space, finetunes: bool) -> Iterator[Complaint]:
             )
 
 
-def _attributes(space: Space) -> Iterator[Complaint]:
-    path = "loss.attributes.weight"
-    weight = max(_values(space, path), default=0)
+def _attributes(space: Space, finetunes: bool) -> Iterator[Complaint]:
     source = space.constants.get("data.source", "auto")
     columns = space.constants.get("data.attribute_columns")
     lacks = source in BUILT_IN["source"] and source not in ("auto", "cub") and not columns
-    if weight > 0 and lacks:
-        yield (
-            path,
-            f"found {weight:g} with source {source}, allowed 0, source cub, or "
-            "data.attribute_columns (sources csv, jsonl): there are no attributes",
-            weight,
-        )
+    if not lacks:
+        return
+    allowed = "source cub, or data.attribute_columns (sources csv, jsonl): there are no attributes"
+    path = "loss.attributes.weight"
+    weight = max(_values(space, path), default=0)
+    if weight > 0:
+        yield (path, f"found {weight:g} with source {source}, allowed 0, {allowed}", weight)
+    path = "training.method"
+    for name in _values(space, path) if finetunes else ():
+        if name in ATTRIBUTE_METHODS:
+            message = f"found {name} with source {source}, allowed another method, {allowed}"
+            yield (path, message, name)

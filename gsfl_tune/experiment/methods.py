@@ -94,6 +94,26 @@ class RecurrentAttentionConfig(Section):
     )
 
 
+class AttributeAttentionConfig(Section):
+    """Attributes that attend to places of the map, and their contrast (HDAFL, Lei et al., 2024)."""
+
+    weight: NonNegative = Field(1.0, description="Weight of the cross-entropy of attributes.")
+    contrast: NonNegative = Field(
+        0.1,
+        description="Weight of the contrast: embeddings of one attribute of the same value attract "
+        "each other, others repel; 0 leaves it out.",
+    )
+    temperature: float = Field(
+        0.1, ge=0.01, le=10.0, description="Divides the cosines of the contrast; smaller: harder."
+    )
+    width: int = Field(128, ge=8, le=4096, description="Size of the embedding of an attribute.")
+    absent: bool = Field(
+        True,
+        description="Whether images that both lack an attribute attract each other too, or those "
+        "alone that both have it.",
+    )
+
+
 class FixMatchConfig(Section):
     """FixMatch of Sohn et al. (NeurIPS 2020): pseudo-labels of `data.unlabelled`."""
 
@@ -119,14 +139,20 @@ METHODS = {
     "snapmix": "gsfl_tune.methods.snapmix:SnapMix",
     "pmg": "gsfl_tune.methods.pmg:Pmg",
     "recurrent_attention": "gsfl_tune.methods.recurrent_attention:RecurrentAttentionMethod",
+    "attribute_attention": "gsfl_tune.methods.attribute_attention:AttributeAttention",
     "fixmatch": "gsfl_tune.methods.fixmatch:FixMatch",
 }
 # Those that take a single pass of the head stage, where they have no effect.
-FINETUNE_METHODS = ("attention_crop", "snapmix", "pmg", "recurrent_attention")
+FINETUNE_METHODS = (
+    *("attention_crop", "snapmix", "pmg", "recurrent_attention"),
+    "attribute_attention",
+)
+# Those that need images with attributes.
+ATTRIBUTE_METHODS = ("attribute_attention",)
 # Those that need `data.unlabelled`.
 UNLABELLED_METHODS = ("fixmatch",)
 # Those that have settings.
 METHOD_SECTIONS = (
     *("rdrop", "two_views", "sam", "attention_crop", "snapmix", "pmg", "recurrent_attention"),
-    "fixmatch",
+    *("attribute_attention", "fixmatch"),
 )

@@ -73,7 +73,7 @@ CONDITIONS = {
     "data.root": "sources `csv`, `jsonl`, `coco`",
     "data.crop": "sources with boxes: `csv`, `jsonl`, `coco`, `cub`, `nabirds`, `dogs`, `cars`",
     "data.point_columns": "sources `csv`, `jsonl`; shown by `data`, for methods of packages",
-    "data.attribute_columns": "sources `csv`, `jsonl`; shown by `data`; `loss.attributes`",
+    "data.attribute_columns": "sources `csv`, `jsonl`; shown by `data`; `loss.attributes`, method `attribute_attention`",
     "data.class_text": "shown by `data`; `model.classifier_init: class_text`; for methods of packages",
     "data.text_model": "`model.classifier_init: class_text` with texts, not embeddings",
     "data.text_weights": "as `text_model`",
@@ -84,6 +84,7 @@ CONDITIONS = {
     "data.augment.": "in the finetune stage, and with `data.views`",
     "data.augment.rand_operations": "policy `rand`, in the finetune stage, and with `data.views`",
     "data.augment.rand_magnitude": "policy `rand`, in the finetune stage, and with `data.views`",
+    "data.augment.restorer": "`data.augment.degrade` above 0, in the finetune stage, and with `data.views`",
     "data.augment.transforms.": "in the finetune stage, and with `data.views`",
     "data.typefaces.": "source `typefaces`",
     "model.backbone_b": "poolings `bilinear`, `compact_bilinear`",
@@ -117,6 +118,10 @@ CONDITIONS = {
     "loss.metric_learning.centers": "kinds `subcenter_arcface`, `soft_triple`",
     **{f"training.{name}.": f"method `{name}`" for name in METHOD_SECTIONS},
     **{f"training.{name}.": f"method `{name}`, in the finetune stage" for name in FINETUNE_METHODS},
+    **dict.fromkeys(
+        ("training.attribute_attention.temperature", "training.attribute_attention.absent"),
+        "`training.attribute_attention.contrast` above 0",
+    ),
     **dict.fromkeys(
         ("pretrain.", "pretrain.augment."), "`gsfl-tune pretrain`, and `training.pretrain: true`"
     ),

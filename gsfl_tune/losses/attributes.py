@@ -43,7 +43,20 @@ class Attributes(LossTerm):
         attributes: Tensor | None = batch.extras.get(ATTRIBUTES)
         if attributes is None:  # inputs that are not images, to test the memory
             return 0 * scores.sum()
-        known = attributes.isfinite()
-        wanted = attributes.nan_to_num().to(scores.dtype)
-        each = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
-        return ((each * known).sum(1) / known.sum(1).clamp(min=1)).mean()
+        return attribute_error(scores, attributes)
+
+
+def attribute_error(scores: Tensor, attributes: Tensor) -> Tensor:
+    """Computes the binary cross-entropy, a mean over known attributes, then over images.
+
+    Args:
+        scores: (B, A), before the sigmoid.
+        attributes: (B, A), 0 to 1, NaN for unknown ones.
+
+    Returns:
+        A scalar; an image without a known attribute counts 0 in it.
+    """
+    known = attributes.isfinite()
+    wanted = attributes.nan_to_num().to(scores.dtype)
+    each = functional.binary_cross_entropy_with_logits(scores, wanted, reduction="none")
+    return ((each * known).sum(1) / known.sum(1).clamp(min=1)).mean()

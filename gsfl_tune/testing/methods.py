@@ -17,7 +17,8 @@ from gsfl_tune.testing._expect import Expect
 
 _expect = Expect("the method")
 _GROUPS = torch.tensor([0, 1, 0, 1, 2])
-_SIZES = Sizes(feature_dim=6, latent_dim=4, class_count=5, groups=_GROUPS, layers=(6, 4))
+_EXTRAS = {"attributes": 3}
+_SIZES = Sizes(6, 4, class_count=5, groups=_GROUPS, layers=(6, 4), extras=_EXTRAS)
 _IMAGES, _INPUT, _SIDE, _STEPS = 8, 7, 16, 3
 
 
@@ -280,7 +281,15 @@ def _batch(seed: int, method: Method, *, pictures: bool) -> Batch:
     if more:
         pair = torch.randn((2, more, _INPUT), generator=generator, dtype=torch.float64)
         unlabelled = pair[0], pair[1]
-    return Batch(tuple(inputs), Targets(labels), torch.arange(_IMAGES), known, unlabelled)
+    targets = Targets(labels, extras={"attributes": _attributes(seed)})
+    return Batch(tuple(inputs), targets, torch.arange(_IMAGES), known, unlabelled)
+
+
+def _attributes(seed: int) -> Tensor:
+    """Draws attributes of images, a fifth of which are unknown."""
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.rand(_IMAGES, _EXTRAS["attributes"], generator=generator, dtype=torch.float64)
+    return torch.where(drawn < 0.2, torch.nan, (drawn < 0.6).double())
 
 
 def _same(one: list[LossTerms], other: list[LossTerms]) -> bool:

@@ -34,6 +34,7 @@ _LATER = (
     "data.augment.rand_operations",
     "data.augment.rand_magnitude",
     "data.augment.degrade",
+    "data.augment.restorer",
     "loss.class_weights",
     "loss.logit_adjustment",
     "loss.focal",

@@ -14,9 +14,15 @@ from gsfl_tune.testing import check_method
 
 @pytest.mark.parametrize("name", METHODS)
 def test_methods_that_are_built_in_keep_the_contract(name):
-    # What SAM adds to the weights follows from a whole batch, and SnapMix mixes its images.
-    alone = name not in ("sam", "snapmix")
+    # What SAM adds to the weights follows from a whole batch, SnapMix mixes its images, and the
+    # contrast of attributes compares them.
+    alone = name not in ("sam", "snapmix", "attribute_attention")
     check_method(lambda: create_method(TrainingConfig(method=name)), image_by_image=alone)
+
+
+def test_attributes_without_contrast_are_a_mean_over_images():
+    settings = {"attribute_attention": {"contrast": 0.0}}
+    check_method(lambda: create_method(TrainingConfig(method="attribute_attention", **settings)))
 
 
 def test_an_attention_map_of_the_class_keeps_the_contract():

@@ -9,7 +9,9 @@ from pathlib import Path
 from gsfl_tune.data.sources import count_classes
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.heads import HEADS
+from gsfl_tune.experiment.methods import ATTRIBUTE_METHODS
 from gsfl_tune.losses import Sizes
+from gsfl_tune.losses.attributes import ATTRIBUTES
 from gsfl_tune.models import (
     Reads,
     Weights,
@@ -169,8 +171,7 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
     if max(case.values("loss.metric_learning.weight")) > 0:
         numbers += 4 * class_count * latent_dim * _proxies(case)
     if max(case.values("loss.attributes.weight")) > 0:
-        given = case.defaults().data.attribute_columns
-        numbers += 4 * (latent_dim + 1) * (_CUB_ATTRIBUTES if given is None else len(given))
+        numbers += 4 * (latent_dim + 1) * _attributes(case)
     shared = any(HEADS[head].shared for head in heads)
     if shared and max(case.values("loss.group_reversal.weight")) > 0:
         hidden = max(case.values("loss.group_reversal.hidden"))
@@ -180,7 +181,16 @@ def term_bytes(case: Experiment, latent_dim: int, class_count: int, feature_dim:
         # Most models have most channels in the last map.
         numbers += 4 * (probe(backbone_of(case)).channels + 1) * class_count
     numbers += numbers_of_generators(case, feature_dim, class_count)
-    return 4 * (numbers + numbers_of_methods(case, Sizes(feature_dim, latent_dim, class_count)))
+    learnt = set(ATTRIBUTE_METHODS) & set(case.values("training.method"))
+    known = {ATTRIBUTES: _attributes(case)} if learnt else {}
+    sizes = Sizes(feature_dim, latent_dim, class_count, extras=known)
+    return 4 * (numbers + numbers_of_methods(case, sizes))
+
+
+def _attributes(case: Experiment) -> int:
+    """Returns the number of attributes of the images, of CUB where no columns are named."""
+    given = case.defaults().data.attribute_columns
+    return _CUB_ATTRIBUTES if given is None else len(given)
 
 
 def _proxies(case: Experiment) -> int:

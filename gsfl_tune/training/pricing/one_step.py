@@ -77,10 +77,10 @@ def largest_config(experiment: Experiment) -> Config:
     return case.fixed(values).defaults()
 
 
-def _at_once(case: Experiment, name: str) -> tuple[int, int]:
-    """Returns the images with gradients that a batch has for each of its own, and passes."""
+def _at_once(case: Experiment, name: str) -> tuple[int, int, int]:
+    """Returns images with gradients for each of a batch, passes, and maps that are read."""
     method = largest_method(case, name)
-    return method.views + method.unlabelled, method.feature_passes
+    return method.views + method.unlabelled, method.feature_passes, method.layers
 
 
 def rehearse(config: Config, workspace: Workspace) -> None:

@@ -1,0 +1,65 @@
+"""A restorer of degraded images in real trainings."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from gsfl_tune.experiment import UserError
+from gsfl_tune.training import Training
+
+from .checks import check_resumes
+from .conftest import tiny_config
+from .test_training import run, state_of
+
+pytest.importorskip("spandrel")
+
+STAGES = {
+    "head": {"epochs": 1, "batch_size": 16},
+    "finetune": {"epochs": 2, "batch_size": 24, "blocks": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    from spandrel.architectures.Compact import Compact
+
+    folder = tmp_path_factory.mktemp("networks")
+    for seed in range(2):
+        torch.manual_seed(seed)
+        network = Compact(num_feat=4, num_conv=1, upscale=2)
+        save_file(network.state_dict(), folder / f"{seed}.safetensors")
+    return [str(folder / f"{seed}.safetensors") for seed in range(2)]
+
+
+def config_of(restorer, views=0):
+    augment = {"degrade": 0.8, "restorer": restorer}
+    return tiny_config(data={"views": views, "augment": augment}, training=STAGES)
+
+
+@pytest.mark.parametrize("views", [0, 2])
+def test_resuming_equals_never_having_stopped(workspace, tmp_path, files, views):
+    check_resumes(config_of(files[0], views), workspace, tmp_path, stop_after=2)
+
+
+def test_fixed_views_of_another_network_are_computed_anew(workspace, tmp_path, files):
+    states = [
+        state_of(run(Training(config_of(file, 2), workspace, tmp_path / str(number))))["module"]
+        for number, file in enumerate([files[0], files[1], None])
+    ]
+    key = "head.classifier.weight"
+    assert not torch.equal(states[0][key], states[1][key])
+    assert not torch.equal(states[0][key], states[2][key])
+
+
+def test_a_file_that_is_not_there_is_said(workspace, tmp_path):
+    training = Training(config_of(str(tmp_path / "none.safetensors")), workspace, tmp_path)
+    training.run_epoch()  # the head stage has no use for it
+    words = r"data\.augment\.restorer: .*none\.safetensors cannot be"
+    with pytest.raises(UserError, match=words):
+        training.run_epoch()
+    # So is it where the key of fixed views has its content.
+    config = config_of(str(tmp_path / "none.safetensors"), views=2)
+    with pytest.raises(UserError, match=words):
+        run(Training(config, workspace, tmp_path / "views"))
