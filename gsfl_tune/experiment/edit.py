@@ -20,6 +20,7 @@ FILES = (
     "data.class_text",
     "data.text_weights",
     "data.unlabelled",
+    "data.synthetic",
     "model.weights",
     "model.weights_b",
     "model.groups.taxonomy",
