@@ -24,7 +24,7 @@ class SynthesisFailed(Exception):
 
 
 def between(first: Tensor, second: Tensor, share: float) -> Tensor:
-    """Goes from one tensor to another on the arc between them (slerp).
+    """Computes a tensor on the arc between two others (slerp).
 
     A straight line between two latents passes through shorter ones, which are decoded as flat and
     grey images. Source: Shoemake, "Animating Rotation with Quaternion Curves", SIGGRAPH 1985.

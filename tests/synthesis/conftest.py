@@ -47,7 +47,7 @@ def networks(**values):
         block_out_channels=(8, 8), layers_per_block=1, norm_num_groups=4, latent_channels=4,
         down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
     )  # fmt: skip
-    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False)
+    scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, steps_offset=1)
     return {"unet": unet, "vae": vae, "scheduler": scheduler, "tokenizer": tokenizer()}
 
 

@@ -38,7 +38,7 @@ def test_the_arc_keeps_the_length_between_vectors_of_one_length():
     torch.testing.assert_close(third, torch.tensor([[3.0**0.5, 1.0]]))
 
 
-@pytest.mark.parametrize("factor", [1.0, 1.5, -1.0, 0.0])
+@pytest.mark.parametrize("factor", [1.0, 1.5, -1.0])
 def test_parallel_vectors_are_joined_by_a_line(factor):
     first = torch.randn(1, 4, 3, 3)
     found = between(first, factor * first, 0.25)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from contextlib import suppress
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -14,7 +14,7 @@ from gsfl_tune.activity.display import activity_text
 from gsfl_tune.data import prepare
 from gsfl_tune.data.marks import KEYWORD
 from gsfl_tune.experiment.errors import UserError
-from gsfl_tune.export import bundle_from_network, load_bundle
+from gsfl_tune.export import Bundle, Prediction, bundle_from_network, load_bundle
 from gsfl_tune.synthesis import Settings, SynthesisFailed, synthesize
 from gsfl_tune.synthesis.generator import Generator
 from tests.export.conftest import make_config, make_network
@@ -88,36 +88,53 @@ def test_a_resumed_synthesis_equals_one_that_never_stopped(pipeline, photos, tmp
     assert contents(whole).items() <= contents(stopped).items()
 
 
-def test_the_bundle_decides_which_images_are_kept(pipeline, photos, tmp_path):
-    bundle = tmp_path / "bundle"
+def write_bundle(folder, names):
+    """An untrained network whose answers differ, in a bundle with these names of classes."""
     settings = make_config()
     data = settings.data.model_copy(update={"synthetic": "earlier"})
     settings = settings.model_copy(update={"data": data})
-    names = [*CLASSES, "elm", "fir", "gum"]
-    bundle_from_network(
-        bundle, make_network(settings), settings, classes=names, groups=[0, 0, 1, 1, 2, 1],
+    return bundle_from_network(
+        folder, make_network(settings), settings, classes=names, groups=[0, 0, 1, 1, 2, 1],
         side=37, metrics={},
     )  # fmt: skip
+
+
+def test_the_bundle_decides_which_images_are_kept(pipeline, photos, tmp_path, monkeypatch):
+    cache, data = tmp_path / "cache", config(photos)
+    one = Settings(per_class=1, steps=2, attempts=2)
+    synthesize(data, pipeline, tmp_path / "all", one, cache_dir=cache)
+    first = {each["class"]: tmp_path / "all" / each["file"] for each in records(tmp_path / "all")}
+    places = [str(place) for place in range(6)]
+    plain = load_bundle(write_bundle(tmp_path / "plain", places))
+    answers = {name: int(plain.predict(file, top=1)[0].classes[0]) for name, file in first.items()}
+    # The first image of ash is an ash to the bundle; those of the others are something else.
+    names = ["ash" if place == answers["ash"] else f"elm {place}" for place in range(6)]
+    free = [place for place in range(6) if place not in answers.values()]
+    names[free[0]], names[free[1]] = "oak tree", "yew"
+    bundle = write_bundle(tmp_path / "bundle", names)
+    sure = Settings(per_class=1, steps=2, attempts=2, confidence=0.0)
+    out = tmp_path / "made"
+    found = synthesize(data, pipeline, out, sure, bundle=bundle, cache_dir=cache)
+    assert found.kept["ash"] == 1
+    assert found.refused["ash"] == 0
+    assert min(found.refused["oak tree"], found.refused["yew"]) >= 1
+    made = records(out)
+    assert (out / made[0]["file"]).read_bytes() != first["ash"].read_bytes()  # the mark says more
+    assert np.array_equal(Image.open(out / made[0]["file"]), Image.open(first["ash"]))
+    for each in made:
+        kept = each["answer"] == each["class"]
+        assert kept == (each["file"] is not None) == ("refused_by" not in each)
+    # Whoever is right must be sure as well.
+    answer = Prediction("", ["ash"], [0.6])
+    monkeypatch.setattr(Bundle, "predict", lambda *arguments, **options: [answer])
+    for least, count in ((0.6, 1), (0.61, 0)):
+        sure = Settings(per_class=1, steps=2, attempts=1, confidence=least)
+        folder = tmp_path / str(least)
+        with nullcontext() if count else pytest.raises(SynthesisFailed, match="none of 3 images"):
+            synthesize(data, pipeline, folder, sure, bundle=bundle, cache_dir=cache)
+        assert sum(each["file"] is not None for each in records(folder)) == count
     # The card of a network that has seen such images says so.
     assert "Synthetic images were among the training" in (bundle / "README.md").read_text()
-    out = tmp_path / "made"
-    wanted = Settings(per_class=3, steps=2, confidence=0.3, attempts=4)
-    # An untrained network may answer with other classes alone.
-    with suppress(SynthesisFailed):
-        synthesize(config(photos), pipeline, out, wanted, bundle=bundle, cache_dir=tmp_path / "c")
-    loaded, seen = load_bundle(bundle), records(out)
-    kept = [each for each in seen if each["file"]]
-    for each in seen:
-        sure = each["answer"] == each["class"] and each["confidence"] >= 0.3
-        assert sure == (each["file"] is not None) == ("refused_by" not in each)
-    for each in kept:
-        best = loaded.predict(out / each["file"], top=1)[0]
-        assert (best.classes[0], round(best.probabilities[0], 4)) == (
-            each["class"], round(each["confidence"], 4),
-        )  # fmt: skip
-    for name in CLASSES:
-        own = [each for each in seen if each["class"] == name]
-        assert len(own) == 12 or sum(each["file"] is not None for each in own) == 3
 
 
 def test_what_the_safety_checker_refuses_is_not_kept(pipeline, photos, tmp_path, monkeypatch):
