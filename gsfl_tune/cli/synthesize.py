@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from gsfl_tune.experiment.data_config import DataConfig
     from gsfl_tune.synthesis import Settings, Synthesized
 
-_NUMBERS = {
+_NUMBERS: dict[str, tuple[Callable[[str], Any], float, str, str]] = {
     "strength": (float, 0.5, "S", "share of the noise that is added and removed: 1 forgets it"),
     "mix": (float, 0.3, "M", "share of a second image of the class; 0: none"),
     "steps": (positive, 30, "N", "denoising steps at strength 1"),
