@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -45,6 +46,31 @@ def between(first: Tensor, second: Tensor, share: float) -> Tensor:
     return mixed.reshape(first.shape).to(first.dtype)
 
 
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Keeps libraries from printing while they load; commands show what is done themselves."""
+    from diffusers.utils import logging as of_diffusers
+    from transformers.utils import logging as of_transformers
+
+    # torchao, which diffusers imports where it is installed, calls what torch 2.14 deprecates.
+    torch_log = logging.getLogger("torch.utils._pytree")
+    libraries = (of_diffusers, of_transformers)
+    before = [(each.get_verbosity(), each.is_progress_bar_enabled()) for each in libraries]
+    level = torch_log.level
+    torch_log.setLevel(logging.ERROR)
+    for each in libraries:
+        each.set_verbosity_error()
+        each.disable_progress_bar()
+    try:
+        yield
+    finally:
+        torch_log.setLevel(level)
+        for each, (verbosity, bars) in zip(libraries, before, strict=True):
+            each.set_verbosity(verbosity)
+            if bars:
+                each.enable_progress_bar()
+
+
 class Generator:
     """Holds a loaded pipeline.
 
@@ -59,19 +85,16 @@ class Generator:
     def __init__(self, model: ModelFiles, device: torch.device) -> None:
         import diffusers
 
-        diffusers.utils.logging.set_verbosity_error()
-        diffusers.utils.logging.disable_progress_bar()
-        # Bars of the library that loads text encoders; the command shows what is done itself.
-        logging.getLogger("transformers").setLevel(logging.ERROR)
         dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
         try:
-            pipe = getattr(diffusers, model.class_name).from_pretrained(
-                str(model.path),
-                dtype=dtype,
-                use_safetensors=True,
-                local_files_only=True,
-                variant=model.variant,
-            )
+            with _quietly():
+                pipe = getattr(diffusers, model.class_name).from_pretrained(
+                    str(model.path),
+                    dtype=dtype,
+                    use_safetensors=True,
+                    local_files_only=True,
+                    variant=model.variant,
+                )
         except torch.OutOfMemoryError:
             raise  # a RuntimeError, but not one of the files
         except (OSError, ValueError, TypeError, KeyError, RuntimeError, ImportError) as error:

@@ -84,6 +84,11 @@ def test_the_latents_are_those_of_the_pipeline(generator):
     torch.testing.assert_close(generator.latents(pixels), theirs)
 
 
+def test_loading_prints_nothing(pipeline, capfd):
+    Generator(read_model(pipeline), CPU)
+    assert capfd.readouterr() == ("", "")
+
+
 def test_values_that_are_not_finite_are_a_failure(generator):
     latents = torch.full((1, 4, SIDE // 2, SIDE // 2), float("nan"))
     with pytest.raises(SynthesisFailed, match="not finite"):
