@@ -20,7 +20,7 @@ FEW = Settings(steps=4, strength=0.5)
 
 
 def square(seed: int) -> np.ndarray:
-    return np.asarray(scene(seed).resize((SIDE, SIDE)))
+    return np.array(scene(seed).resize((SIDE, SIDE)))
 
 
 @pytest.fixture(scope="module")
