@@ -34,6 +34,7 @@ from gsfl_tune.cli.serve import Serve
 from gsfl_tune.cli.status import Status
 from gsfl_tune.cli.stop import Stop
 from gsfl_tune.cli.submit import Submit
+from gsfl_tune.cli.synthesize import Synthesize
 from gsfl_tune.cli.track import Track
 from gsfl_tune.cli.train import Train
 from gsfl_tune.cli.watch import Watch
@@ -47,6 +48,7 @@ COMMANDS: list[type[Command]] = [
     Check,
     Schema,
     Data,
+    Synthesize,
     Pretrain,
     Train,
     Search,

@@ -126,6 +126,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     from gsfl_tune.data.held_out import told_before
     from gsfl_tune.data.preparation import settle_validation
     from gsfl_tune.data.sources import create_source
+    from gsfl_tune.data.synthetic import read_manifest, synthetic_folders
     from gsfl_tune.experiment import UserError
 
     config = experiment.defaults().data
@@ -135,6 +136,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     try:
         with showing("listing the images", short=True):
             source = leave_out(create_source(config, cache_directory()), config)
+            synthetic = sum(map(len, map(read_manifest, synthetic_folders(config))))
     except UserError as error:
         return [f"Warning: {line}" for line in str(error).splitlines()], None
     parts = Counter(sample.part for sample in source.samples)
@@ -153,7 +155,9 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
         *(f"Data: {notice}" for notice in measured or ()),
         *(f"Warning: {problem}" for problem in source.problems),
     ]
-    return lines, len(source.samples)
+    if synthetic:
+        lines.append(f"Data: data.synthetic: {synthetic:,} images for the training part")
+    return lines, len(source.samples) + synthetic
 
 
 def parameter_table(experiment: Experiment, console: Console) -> Table:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -21,14 +20,15 @@ from gsfl_tune.data.grouping import Grouping, together
 from gsfl_tune.data.held_out import belonging, find_grouping
 from gsfl_tune.data.image_file import Reading
 from gsfl_tune.data.looks import Looks, looks_of
-from gsfl_tune.data.messages import MOST_REASONS, shots_told
+from gsfl_tune.data.messages import shots_told, split_message
 from gsfl_tune.data.naming import name_of
 from gsfl_tune.data.near import near_duplicates
 from gsfl_tune.data.parts import divide_source, source_problems
-from gsfl_tune.data.sampling import few_shots
+from gsfl_tune.data.sampling import with_shots
 from gsfl_tune.data.sources import Source
 from gsfl_tune.data.splits import Split, missing_classes
 from gsfl_tune.data.summary import summary_of
+from gsfl_tune.data.synthetic import join_training
 from gsfl_tune.data.units import crowded
 from gsfl_tune.data.unlabelled import Unlabelled, prepare_unlabelled
 from gsfl_tune.experiment.data_config import DataConfig
@@ -96,14 +96,14 @@ class Dataset:
         split = divide_source(self._source, self._digests, self._config.split, good, grouping)
         problems = source_problems(self._source, split, self._crowded(good, grouping))
         if problems:
-            count = len(self._files.broken)
-            skipped = f"after {count} broken image(s) were skipped: " if count else ""
-            lines = [f"{image.path}: {image.reason}" for image in self.broken[:MOST_REASONS]]
-            if len(self.broken) > MOST_REASONS:
-                lines.append(f"and {len(self.broken) - MOST_REASONS} more broken images")
-            lines += self.split_notices
-            raise UserError("\n".join([*lines, *(skipped + problem for problem in problems)]))
-        return split if self._config.shots is None else self._few(split, good, grouping)
+            raise UserError(split_message(problems, self.broken, self.split_notices))
+        if self._config.shots is not None:
+            copies = None if grouping is None else (good, grouping.copies)
+            split = with_shots(split, self._source.samples, self._identities, copies, self._config)
+        broken = self._files.broken
+        split, told = join_training(split, self._source, self._digests, broken, self._looks)
+        self.split_notices += told
+        return split
 
     @functools.cached_property
     def _grouped(self) -> tuple[list[int], Grouping | None]:
@@ -113,27 +113,14 @@ class Dataset:
         good = [
             position
             for position in range(len(samples))
-            if position not in self._files.broken
-            or (self.given_test and samples[position].part == "test")
+            if position not in self._source.synthetic
+            and (
+                position not in self._files.broken
+                or (self.given_test and samples[position].part == "test")
+            )
         ]
         where = (self._config.split, *self._looked)
         return good, find_grouping(self._source, self._digests, good, *where)
-
-    def _few(self, split: Split, good: Sequence[int], grouping: Grouping | None) -> Split:
-        """Makes a split with ``data.shots`` training images per class; the others become spare."""
-        copies: list[Hashable] = list(self._identities)
-        if grouping is not None:
-            for position, copy in zip(good, grouping.copies.tolist(), strict=True):
-                copies[position] = copy
-        train = few_shots(
-            split.train,
-            [sample.label for sample in self._source.samples],
-            self._identities,
-            copies,
-            shots=self._config.shots or 0,
-            seed=self._config.split.seed,
-        )
-        return replace(split, train=train, spare=np.setdiff1d(split.train, train))
 
     def _crowded(self, positions: Sequence[int], grouping: Grouping | None) -> set[int]:
         """Returns classes that can hold out no image, as all their images belong together."""
@@ -319,12 +306,11 @@ class Dataset:
             validation: Whether it was trained on the validation images too.
 
         Returns:
-            ``images`` and ``test``: digests of all images and of the test images, whatever their
-            order and labels; ``validation``.
+            ``images`` and ``test``: digests of all images but synthetic ones, and of the test
+            images, whatever their order and labels; ``validation``.
         """
-        every = range(len(self._identities))
         return {
-            "images": self._digest_of(every),
+            "images": self._digest_of(self._source.originals),
             "test": self._digest_of(self.split.test.tolist()),
             "validation": validation and self._config.shots is None,
         }
@@ -376,7 +362,17 @@ class Dataset:
         return np.asarray(positions, dtype=np.int64)
 
     def _pool_positions(self) -> np.ndarray:
+        return self._pooled
+
+    @functools.cached_property
+    def _pooled(self) -> np.ndarray:
+        # Folds keep it: their parts may lack synthetic images, their `pool` has all.
         return np.sort(np.concatenate([self.split.train, self.split.validation]))
+
+    @property
+    def synthetic_count(self) -> int:
+        """Returns the number of synthetic images in the training part."""
+        return int(np.isin(self.split.train, list(self._source.synthetic)).sum())
 
     def view(self, positions: np.ndarray, *, separate_test: bool = False) -> DecodedImages:
         """Returns readable images at ascending positions of the list, all of them in one file."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +20,13 @@ from gsfl_tune.cache.entries import lock_file, touch
 from gsfl_tune.cache.locks import file_lock
 from gsfl_tune.cores import usable_cores
 from gsfl_tune.data.image_file import deep_extremes
+from gsfl_tune.data.marks import is_marked
 from gsfl_tune.data.sources import Reader, Source
 
 DIGEST_SIZE = 16
 _COLUMNS = ("path", "size", "time", "digest", "low", "high")
+# Files of earlier versions, when nothing could be marked, do not have it.
+_MARKED = "marked"
 # Replaces the bytes of an image that cannot be read, together with its path.
 _UNREADABLE = b"unreadable"
 
@@ -38,15 +41,27 @@ class Contents:
     Attributes:
         digests: Digest of the bytes of every image.
         extremes: Smallest and largest value of images whose type does not define white.
+        marked: Positions of images that carry the mark of synthetic ones.
     """
 
     digests: list[bytes]
     extremes: dict[int, tuple[float, float]] = field(default_factory=dict)
+    marked: set[int] = field(default_factory=set)
+
+    def rows(self, positions: Sequence[int]) -> Contents:
+        """Selects what was read from some images."""
+        places = {position: place for place, position in enumerate(positions)}
+        return Contents(
+            [self.digests[position] for position in positions],
+            {places[p]: found for p, found in self.extremes.items() if p in places},
+            {places[p] for p in self.marked if p in places},
+        )
 
 
 class _Seen(NamedTuple):
     digest: bytes
     extremes: tuple[float, float] | None
+    marked: bool = False
 
 
 def read_contents(source: Source, cache: Path) -> Contents:
@@ -75,7 +90,8 @@ def read_contents(source: Source, cache: Path) -> Contents:
         _save(file, source, found)
     every = [seen for seen in found if seen is not None]
     extremes = {place: seen.extremes for place, seen in enumerate(every) if seen.extremes}
-    return Contents([seen.digest for seen in every], extremes)
+    marked = {place for place, seen in enumerate(every) if seen.marked}
+    return Contents([seen.digest for seen in every], extremes, marked)
 
 
 def in_threads(
@@ -113,7 +129,7 @@ def _see(reader: Reader) -> _Seen | None:
         return None  # decoding finds it broken and says why
     if isinstance(content, Image.Image):
         return _Seen(_hash(content.tobytes()), None)
-    return _Seen(_hash(content), deep_extremes(content))
+    return _Seen(_hash(content), deep_extremes(content), is_marked(content))
 
 
 def _load(file: Path) -> dict[str, tuple[tuple[int, int], _Seen]]:
@@ -122,10 +138,12 @@ def _load(file: Path) -> dict[str, tuple[tuple[int, int], _Seen]]:
     try:
         with pa.memory_map(str(file)) as mapped:
             table = pa.ipc.open_file(mapped).read_all()
-            rows = zip(*(table.column(name).to_pylist() for name in _COLUMNS), strict=True)
+            columns = [table.column(name).to_pylist() for name in _COLUMNS]
+            known = _MARKED in table.column_names
+            columns.append(table.column(_MARKED).to_pylist() if known else [False] * len(table))
             found = {
-                path: ((size, time), _Seen(digest, None if low is None else (low, high)))
-                for path, size, time, digest, low, high in rows
+                path: ((size, time), _Seen(digest, None if low is None else (low, high), marked))
+                for path, size, time, digest, low, high, marked in zip(*columns, strict=True)
             }
     except (pa.ArrowException, KeyError, OSError):
         return {}
@@ -135,7 +153,7 @@ def _load(file: Path) -> dict[str, tuple[tuple[int, int], _Seen]]:
 
 def _save(file: Path, source: Source, found: list[_Seen | None]) -> None:
     rows = [
-        (sample.path, *sample.stamp, seen.digest, *(seen.extremes or (None, None)))
+        (sample.path, *sample.stamp, seen.digest, *(seen.extremes or (None, None)), seen.marked)
         for sample, seen in zip(source.samples, found, strict=True)
         if sample.stamp is not None and seen is not None
     ]
@@ -150,6 +168,7 @@ def _save(file: Path, source: Source, found: list[_Seen | None]) -> None:
             "digest": pa.array(columns[3], pa.binary(DIGEST_SIZE)),
             "low": pa.array(columns[4], pa.float64()),
             "high": pa.array(columns[5], pa.float64()),
+            _MARKED: pa.array(columns[6], pa.bool_()),
         }
     )
     # Under the builder's lock, as temporary files without a lock are removed.

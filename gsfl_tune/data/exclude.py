@@ -62,7 +62,7 @@ def leave_out(source: Source, config: DataConfig) -> Source:
         return source
     source.left_out[REASON] += len(named)
     rest = [position for position in range(len(source.samples)) if position not in named]
-    return _Rest(source, rest)
+    return Rest(source, rest)
 
 
 def read_list(file: Path) -> list[str]:
@@ -92,7 +92,7 @@ def read_list(file: Path) -> list[str]:
     return [line for line in lines if line and not line.startswith("#")]
 
 
-class _Rest(Source):
+class Rest(Source):
     """Gives some of the images of another source.
 
     Args:

@@ -14,6 +14,7 @@ from gsfl_tune.data.dataset import Dataset
 from gsfl_tune.data.grouping import together
 from gsfl_tune.data.sources._base import some
 from gsfl_tune.data.splits import LEAST_TRAINING, rank_of
+from gsfl_tune.data.synthetic import made_within
 from gsfl_tune.experiment.errors import UserError
 
 # Part of the hash that orders images.
@@ -63,28 +64,36 @@ def fold_of(dataset: Dataset, fold: Fold) -> Dataset:
         )
     pool = dataset.pool
     positions = dataset._pool_positions()
-    held = _folds_of(dataset, positions, fold.count) == fold.number
+    folds = _folds_of(dataset, positions, fold.count)
+    held = folds == fold.number
+    # Synthetic images that were made from images of the fold tell of them.
+    source = dataset._source
+    told = set(source.synthetic)
+    told -= set(made_within(source, dataset._digests, positions[~held].tolist()))
+    trained = ~held & ~np.isin(positions, list(told))
     made = copy.copy(dataset)
     for name in _OF_PARTS:
         made.__dict__.pop(name, None)
-    made.split = replace(dataset.split, train=positions[~held], validation=positions[held])
+    made.split = replace(dataset.split, train=positions[trained], validation=positions[held])
     # They are not opened or hashed again.
     made.pool = pool
     return made
 
 
 def _folds_of(dataset: Dataset, positions: np.ndarray, count: int) -> np.ndarray:
-    """Returns the fold of images; takes some 20 ms for 3,000."""
+    """Returns the fold of images, -1 for synthetic ones; takes some 20 ms for 3,000."""
     good, grouping = dataset._grouped
     digests = dataset._digests
     units: list[Hashable] = list(digests)
+    synthetic = np.isin(positions, list(dataset._source.synthetic))
+    found = np.full(len(positions), -1, dtype=np.int64)
     if grouping is not None:
         numbers = together(grouping.copies, grouping.units).tolist()
         for position, unit in zip(good, numbers, strict=True):
             units[position] = unit
-    rows = positions.tolist()
-    return make_folds(
-        dataset.pool.labels.tolist(),
+    rows = positions[~synthetic].tolist()
+    found[~synthetic] = make_folds(
+        dataset.pool.labels[~synthetic].tolist(),
         [digests[position] for position in rows],
         [units[position] for position in rows],
         count,
@@ -92,6 +101,7 @@ def _folds_of(dataset: Dataset, positions: np.ndarray, count: int) -> np.ndarray
         classes=dataset.classes,
         crowded=dataset._crowded(good, grouping),
     )
+    return found
 
 
 def make_folds(

@@ -118,7 +118,8 @@ def told_before(source: Source, config: SplitConfig, cache: Path) -> list[str] |
 def _told_file(source: Source, config: SplitConfig, cache: Path) -> Path:
     """Names the notices by sizes and times of change of the files instead of their content."""
     key = hashlib.blake2b(f"{_VERSION} {config.model_dump_json()}".encode(), digest_size=16)
-    for each in source.samples:
+    # Synthetic images do not change what is said of the others.
+    for each in (source.samples[position] for position in source.originals):
         key.update(f"{each.label} {each.part} {each.group} {each.stamp} {each.path}\n".encode())
     return cache / "splits" / f"{key.hexdigest()}.told"
 

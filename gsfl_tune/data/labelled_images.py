@@ -13,6 +13,7 @@ from gsfl_tune.cache.entries import cache_directory
 from gsfl_tune.data.decoded import BrokenImage, DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.image_file import PLAIN, Fit, Reading
+from gsfl_tune.data.marks import MADE
 from gsfl_tune.data.sources import Part, Source, create_source, detect_source
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -117,7 +118,18 @@ def _decode(
     cache: Path,
     part: Literal["test", "all"],
 ) -> LabelledImages:
-    digests = read_contents(source, cache).digests
+    contents = read_contents(source, cache)
+    digests = contents.digests
+    marked = [position for position in positions if position in contents.marked]
+    if marked:
+        source.left_out[MADE] += len(marked)
+        positions = [position for position in positions if position not in contents.marked]
+    if not positions and marked:
+        path = source.samples[marked[0]].path
+        raise UserError(
+            f"found synthetic images alone ({len(marked):,}, such as {path}), allowed are others: "
+            "a score on images that a model has made says nothing"
+        )
     file = decode_once(source, positions, geometry.identities(source, digests), geometry, cache)
     rows = np.array(
         [row for row, reason in enumerate(file.reasons) if reason is None], dtype=np.int64

@@ -27,6 +27,17 @@ def broken_message(broken: Sequence[BrokenImage], count: int, limit: float) -> s
     return "\n".join(lines)
 
 
+def split_message(
+    problems: Sequence[str], broken: Sequence[BrokenImage], notices: Sequence[str]
+) -> str:
+    """Lists problems of a split, after the broken images, which may explain what is missing."""
+    skipped = f"after {len(broken)} broken image(s) were skipped: " if broken else ""
+    lines = [f"{image.path}: {image.reason}" for image in broken[:MOST_REASONS]]
+    if len(broken) > MOST_REASONS:
+        lines.append(f"and {len(broken) - MOST_REASONS} more broken images")
+    return "\n".join([*lines, *notices, *(skipped + problem for problem in problems)])
+
+
 def disk_error(error: OSError, cache: Path) -> Exception:
     """Turns disk errors that a user can solve into messages; returns others unchanged."""
     place = str(error.filename or "")

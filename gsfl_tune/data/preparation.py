@@ -18,6 +18,7 @@ from gsfl_tune.data.messages import disk_error
 from gsfl_tune.data.parts import divide_source, source_problems
 from gsfl_tune.data.sources import Source, create_source
 from gsfl_tune.data.sources._base import some
+from gsfl_tune.data.synthetic import with_synthetic, without_marked
 from gsfl_tune.experiment.data_config import DataConfig, SplitConfig
 from gsfl_tune.experiment.errors import UserError
 
@@ -54,10 +55,12 @@ def prepare(
             source = leave_out(create_source(config, cache), config)
             settle_validation(source, config.split)
             contents = read_contents(source, cache)
+            source, contents = without_marked(source, contents)
+            source, contents = with_synthetic(source, contents, config, cache)
     except OSError as error:
         raise disk_error(error, cache) from error
     # Before anything is decoded, assuming that no image is broken.
-    split = divide_source(source, contents.digests, config.split, range(len(source.samples)))
+    split = divide_source(source, contents.digests, config.split, source.originals)
     problems = [*source.problems, *source_problems(source, split)]
     twice = sorted(name for name, count in Counter(source.classes).items() if count > 1)
     if twice:

@@ -13,6 +13,7 @@ import numpy as np
 from gsfl_tune.data.decoded import DecodedImages, Geometry, decode_once
 from gsfl_tune.data.digests import read_contents
 from gsfl_tune.data.looks import Looks, looks_of
+from gsfl_tune.data.marks import MADE
 from gsfl_tune.data.messages import disk_error
 from gsfl_tune.data.named_images import NamedImages, NotFound
 from gsfl_tune.data.near import near_duplicates
@@ -111,19 +112,24 @@ def prepare_unlabelled(
     geometry = replace(geometry, margin=None, reading=replace(geometry.reading, cut_bottom=0))
     try:
         source = list_unlabelled(config, cache)
-        found = read_contents(source, cache).digests
+        contents = read_contents(source, cache)
+        found = contents.digests
         own = looks_of(source, found, geometry.reading, cache, _NAME, None)
         numbers = near_duplicates(_joined(looks, own))
         count = len(looks.known)
         same = np.array([digest in digests for digest in found], dtype=bool)
         copies = same | np.isin(numbers[count:], numbers[:count])
-        kept = np.flatnonzero(~copies)
+        marked = np.isin(np.arange(len(found)), list(contents.marked))
+        kept = np.flatnonzero(~copies & ~marked)
         notices = [f"data.unlabelled: {line}" for line in source.told()]
         if copies.any():
             notices.append(
                 f"data.unlabelled: {int(copies.sum()):,} of {len(found):,} images are left out, as "
                 "they are copies of validation or test images"
             )
+        if marked.any():
+            # What they were made from may be held out.
+            notices.append(f"data.unlabelled: {int(marked.sum()):,} images are left out: {MADE}")
         file = decode_once(source, kept.tolist(), found, geometry, cache, name=_NAME)
     except OSError as error:
         raise disk_error(error, cache) from error

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from gsfl_tune.experiment import edit
+from gsfl_tune.experiment.data_config import SYNTHETIC_MANIFEST
 from gsfl_tune.experiment.distributions import Categorical, Float
 from gsfl_tune.experiment.errors import Problem
 from gsfl_tune.experiment.fields import MISSING, did_you_mean, leaves, nearest, show
@@ -112,6 +113,12 @@ class Checks:
             complaint = missing_file(item)
             if complaint:
                 self._complain("data.unlabelled", complaint, item)
+        synthetic = self._space.constants.get("data.synthetic")
+        for item in [synthetic] if isinstance(synthetic, str) else synthetic or []:
+            complaint = missing_file(os.path.join(item, SYNTHETIC_MANIFEST))
+            if complaint:
+                allowed = "allowed a folder that `gsfl-tune synthesize` wrote"
+                self._complain("data.synthetic", f"{complaint}; {allowed}", item)
         columns = self._space.constants.get("data.box_columns")
         if columns is not None and len(columns) not in (1, 4):
             message = f"found {len(columns)} columns, allowed one or four"

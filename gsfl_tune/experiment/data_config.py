@@ -17,6 +17,8 @@ from gsfl_tune.plugins import plugins
 
 # Suffixes of files of `class_text` with embeddings; others have texts.
 EMBEDDINGS = (".npy", ".safetensors", ".parquet")
+# Name of the file that lists the images of a folder of `gsfl-tune synthesize`.
+SYNTHETIC_MANIFEST = "synthetic.json"
 
 
 class SplitConfig(Section):
@@ -249,6 +251,11 @@ class DataConfig(Section):
         description="Folder, pattern, or Parquet file(s) of images without labels, for "
         "`training.method: fixmatch` and `pretrain`; copies of validation and test images are left "
         "out.",
+    )
+    synthetic: str | list[str] | None = Field(
+        None,
+        description="Folder(s) that `gsfl-tune synthesize` wrote: their images join the training "
+        "part, without those that were made from images of another part.",
     )
     image_size: int = Field(
         224, ge=16, le=1024, description="Side in pixels that the backbone sees."

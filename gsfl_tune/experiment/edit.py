@@ -21,6 +21,7 @@ FILES = (
     "data.text_weights",
     "data.augment.restorer",
     "data.unlabelled",
+    "data.synthetic",
     "model.weights",
     "model.weights_b",
     "model.groups.taxonomy",

@@ -103,7 +103,8 @@ def model_card(
         f"`{data['fit']}` to a square of {preprocessing['side']} px, resize and centre crop to "
         f"{preprocessing['image_size']} px, RGB in 0..1, mean {_numbers(preprocessing['mean'])}, "
         f"standard deviation {_numbers(preprocessing['std'])}. `load_bundle` does all of it."
-        + _cropped(data),
+        + _cropped(data)
+        + _synthetic(data),
         "## Loading",
         _LOADING.rstrip(),
         "## Limits",
@@ -122,6 +123,16 @@ def _cropped(data: Mapping[str, Any]) -> str:
         f"\n\n**It was trained and tested on boxes, cut out with a margin of "
         f"{100 * data['crop_margin']:g} % of their sides.** `predict` does not use boxes: crop "
         "images in the same way first; expect worse results for whole images."
+    )
+
+
+def _synthetic(data: Mapping[str, Any]) -> str:
+    """Says that the network has seen synthetic images, if it has."""
+    if not data.get("synthetic"):
+        return ""
+    return (
+        "\n\n**Synthetic images were among the training images** (`data.synthetic`): a diffusion "
+        "pipeline made them from other training images. Validation and test have none."
     )
 
 

@@ -21,6 +21,7 @@ _LATER = (
     "data.text_model",
     "data.text_weights",
     "data.unlabelled",
+    "data.synthetic",
     "model.classifier_init",
     "model.backbone_b",
     "model.attention_heads",

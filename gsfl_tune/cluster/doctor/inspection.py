@@ -108,7 +108,7 @@ def data_paths(experiment: Experiment) -> list[str]:
             paths = [path for path in paths if os.path.exists(path)]
         paths += [data.root] if data.root is not None else []
     for leaf in (
-        *("data.exclude", "data.class_text", "data.augment.restorer"),
+        *("data.exclude", "data.class_text", "data.synthetic", "data.augment.restorer"),
         *("model.weights", "model.weights_b", "model.groups.taxonomy", "training.teacher"),
         "search.cost_matrix",
     ):

@@ -66,6 +66,8 @@ class Source(ABC):
         known_groups: The group of each class, if the source knows a true grouping.
         revision: Whatever the pixels depend on besides the digests.
         cut_bottom: Rows of pixels at the lower edge of every image that are not part of it.
+        synthetic: Positions of images of ``data.synthetic``, with the digests of the files that
+            each was made from.
     """
 
     def __init__(self) -> None:
@@ -78,6 +80,12 @@ class Source(ABC):
         self.known_groups: list[str] | None = None
         self.revision = ""
         self.cut_bottom = 0
+        self.synthetic: dict[int, frozenset[bytes]] = {}
+
+    @property
+    def originals(self) -> list[int]:
+        """Returns the positions of all images but synthetic ones: those that a split divides."""
+        return [place for place in range(len(self.samples)) if place not in self.synthetic]
 
     @abstractmethod
     def readers(self, positions: Sequence[int]) -> Iterator[tuple[int, Reader]]:
