@@ -151,7 +151,7 @@ def page(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
             [
                 data,
                 side,
-                f"{statistics.mean(values):.1%} {interval(values)}",
+                f"{statistics.mean(values):.1%}{interval(values)}",
                 ", ".join(f"{value:.1%}" for value in values),
                 ", ".join(f"{run['wall'] / 60:.1f}" for run in runs),
                 f"{statistics.mean(run['epochs'] for run in runs):.1f}",
@@ -171,8 +171,8 @@ def page(found: dict[tuple[str, str], list[dict[str, Any]]]) -> str:
             gaps = [mine[seed] - theirs[seed] for seed in sorted(mine.keys() & theirs.keys())]
             if gaps:
                 parts.append(
-                    f"- {data}, ours minus {side}: {100 * statistics.mean(gaps):+.1f} points "
-                    f"{interval(gaps, points=True)}, {len(gaps)} seeds"
+                    f"- {data}, ours minus {side}: {100 * statistics.mean(gaps):+.1f} points"
+                    f"{interval(gaps, points=True)}, {len(gaps)} seed{'s' * (len(gaps) > 1)}"
                 )
     notes = dict.fromkeys(run["note"] for runs in found.values() for run in runs if "note" in run)
     return "\n\n".join([*parts, *(f"Note: {note}" for note in notes)])
@@ -185,7 +185,7 @@ def interval(values: list[float], *, points: bool = False) -> str:
     from scipy.stats import t
 
     half = t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / len(values) ** 0.5
-    return f"± {100 * half:.1f}" + ("" if points else " points")
+    return f" ± {100 * half:.1f}" + ("" if points else " points")
 
 
 if __name__ == "__main__":

@@ -90,9 +90,10 @@ def gp_runs(seeds: range) -> list[Run]:
 def key(run: Run) -> str:
     """A run as text."""
     setting = dataclasses.asdict(run[1])
-    # A later field: runs that are kept from before it do not name it.
-    if setting["defaults"] == "own":
-        del setting["defaults"]
+    # Later fields: runs that are kept from before them do not name them.
+    for name, before in (("defaults", "own"), ("promote", False)):
+        if setting[name] == before:
+            del setting[name]
     return json.dumps([run[0], setting, run[2]])
 
 
@@ -152,7 +153,8 @@ def go_on(log: Path, path: Path) -> None:
     log.parent.mkdir(parents=True, exist_ok=True)
     with log.open("a") as file:
         for row in pq.read_table(path).to_pylist():
-            values = {name: row[name] for name in fields}
+            # Results of earlier versions lack what these could not do.
+            values = {name: row[name] for name in fields if name in row}
             setting = Setting(**values | {"scheduler": names[row["scheduler"]]})
             run = key((row["dataset"], setting, row["seed"]))
             if run not in there:

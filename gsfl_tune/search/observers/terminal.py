@@ -174,9 +174,8 @@ class Progress(Watcher):
             text = "stopped before its first rung"
         elif state in ("PRUNED", "RUNNING"):
             last = max(rungs)
-            verb = "pruned" if state == "PRUNED" else "paused"
-            text = f"{verb} at rung {last}, {self._study.metric} {rungs[last]:.4f}"
-            text += error_text(trial)
+            text = f"pruned at rung {last}" if state == "PRUNED" else f"paused at rung {last}"
+            text += f", {self._study.metric} {rungs[last]:.4f}{error_text(trial)}"
         else:
             text = f"failed: {trial.user_attrs.get('reason', 'unknown')}"
         count = self._ended_count()

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Pausing(StudyReading):
-    """Pauses trials of a study.
+    """Lets trials of a study wait.
 
     Optuna has no such state. A paused trial is RUNNING, and its user attribute names the rung, so
     a driver that resumes the run finds it. Samplers see it as a trial that was stopped there.
