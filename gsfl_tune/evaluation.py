@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import io
 from collections.abc import Iterator, Sequence
@@ -24,6 +23,7 @@ from gsfl_tune.export import Bundle
 from gsfl_tune.export.engine import Engine
 from gsfl_tune.export.quicken import quickened
 from gsfl_tune.export.thresholds import half_threshold
+from gsfl_tune.report.embedding import jpeg_url
 from gsfl_tune.run import write_text
 from gsfl_tune.training.metrics import answered, classification_metrics, log_softmax
 
@@ -275,6 +275,4 @@ def thumbnail(images: DecodedImages, position: int) -> str:
     """
     picture = Image.fromarray(images.gather(np.array([position]))[0])
     picture.thumbnail((_THUMBNAIL, _THUMBNAIL))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=82)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_url(picture, 82)

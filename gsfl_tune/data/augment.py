@@ -71,7 +71,12 @@ class Augment:
         size: Side of the result in pixels.
         mean: Mean of the three channels, of values in 0..1.
         std: Standard deviation of the three channels.
+
+    Attributes:
+        largest: Largest area of a crop, as a share of the image.
     """
+
+    largest = 1.0
 
     def __init__(
         self, config: AugmentConfig, size: int, mean: Sequence[float], std: Sequence[float]
@@ -214,7 +219,8 @@ class Augment:
         """Returns (B, 4) int64 boxes in whole pixels: left, top, right, bottom."""
         # In double precision. The rounding of a logarithm may depend on an image's place in the
         # batch, and must not decide between two pixels.
-        boxes = crop_boxes(random[:, :4].double(), self.config.scale, self.config.ratio)
+        own = self.config
+        boxes = crop_boxes(random[:, :4].double(), own.scale, own.ratio, self.largest)
         start = (boxes[:, :2] * side).round().clamp(max=side - 1)
         stop = ((boxes[:, :2] + boxes[:, 2:]) * side).round().clamp(max=side)
         return torch.cat([start, torch.maximum(stop, start + 1)], dim=1).long()
@@ -251,18 +257,19 @@ class Augment:
         return torch.addcmul(shift, rows, scale).view_as(values)
 
 
-def crop_boxes(random: Tensor, scale: float, ratio: float) -> Tensor:
+def crop_boxes(random: Tensor, scale: float, ratio: float, largest: float = 1.0) -> Tensor:
     """Returns boxes of random area, aspect and place inside the unit square.
 
     Args:
         random: (B, 4), uniform in 0..1.
-        scale: Smallest share of the area; the largest is 1.
+        scale: Smallest share of the area.
         ratio: Largest aspect ratio, width over height; the smallest is its inverse.
+        largest: Largest share of the area.
 
     Returns:
         (B, 4): left, top, width, height in 0..1.
     """
-    area = scale + (1 - scale) * random[:, 0]
+    area = scale + (largest - scale) * random[:, 0]
     aspect = torch.exp((2 * random[:, 1] - 1) * math.log(ratio))
     # A box must fit: no side may exceed 1, so large areas have aspects near 1.
     aspect = torch.minimum(torch.maximum(aspect, area), 1 / area)

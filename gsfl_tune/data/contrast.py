@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from torch import Tensor
 
 from gsfl_tune.data.augment import Augment
 from gsfl_tune.data.dataset import Dataset
@@ -43,35 +42,18 @@ class ContrastAugment(Augment):
         ]
 
 
-class LocalAugment(ContrastAugment):
-    """Applies the same changes to small crops, the local views of multi-crop.
+def local_augment(
+    config: PretrainAugmentConfig, size: int, mean: Sequence[float], std: Sequence[float]
+) -> ContrastAugment:
+    """Makes the changes of small crops, the local views of multi-crop; see `ContrastAugment`.
 
     Source: Caron et al., "Unsupervised Learning of Visual Features by Contrasting Cluster
     Assignments", NeurIPS 2020: their areas are a share of the image between two bounds.
-
-    Args:
-        config: Strengths of the changes.
-        size: Side of the result in pixels.
-        mean: Mean of the three channels, of values in 0..1.
-        std: Standard deviation of the three channels.
     """
-
-    def __init__(
-        self,
-        config: PretrainAugmentConfig,
-        size: int,
-        mean: Sequence[float],
-        std: Sequence[float],
-    ) -> None:
-        low, high = config.local_scale, max(config.scale, config.local_scale)
-        super().__init__(config.model_copy(update={"scale": low}), size, mean, std)
-        # The number that gives an area from `low` to 1 is to give one from `low` to `high`.
-        self._reach = (high - low) / (1 - low) if low < 1 else 0.0
-
-    def _pixels(self, random: Tensor, side: int) -> Tensor:
-        nearer = random.clone()
-        nearer[:, 0] *= self._reach
-        return super()._pixels(nearer, side)
+    low = config.local_scale
+    made = ContrastAugment(config.model_copy(update={"scale": low}), size, mean, std)
+    made.largest = max(config.scale, low)
+    return made
 
 
 class JoinedImages(DecodedImages):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -21,6 +19,7 @@ from gsfl_tune.data import Dataset
 from gsfl_tune.issues._base import KINDS, Found, Issue
 from gsfl_tune.issues.copies import SAME_BYTES
 from gsfl_tune.issues.find import listed_images
+from gsfl_tune.report.embedding import jpeg_url
 from gsfl_tune.report.page import policy, static
 
 THUMBNAIL = 112
@@ -188,10 +187,8 @@ def _thumbnails(dataset: Dataset, paths: set[str]) -> dict[str, str]:
 
 def _thumbnail(square: np.ndarray) -> str:
     side = min(THUMBNAIL, len(square))
-    buffer = io.BytesIO()
     image = Image.fromarray(square).resize((side, side), Image.Resampling.LANCZOS)
-    image.save(buffer, "JPEG", quality=_QUALITY, optimize=True)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_url(image, _QUALITY)
 
 
 @cache

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +15,7 @@ from gsfl_tune.data import Dataset
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.evidence.blend import blend
 from gsfl_tune.evidence.gradcam import enlarged
+from gsfl_tune.report.embedding import jpeg_url
 from gsfl_tune.report.pretraining import Pictures
 from gsfl_tune.run import whole_file
 from gsfl_tune.training.pretrain import Pretraining
@@ -54,7 +53,8 @@ def pictures_of(training: Pretraining, dataset: Dataset, file: Path) -> list[Pic
         file: Maps from before the training, see `keep_maps`; they may be missing.
     """
     inputs = _inputs(training, dataset)
-    squares = dataset.pool.gather(shown_images(dataset))
+    chosen = shown_images(dataset)
+    squares = dataset.pool.gather(chosen)
     images = _pixels(
         center_crop(torch.from_numpy(squares), training.image_size, (0, 0, 0), (1, 1, 1))
     )
@@ -72,7 +72,7 @@ def pictures_of(training: Pretraining, dataset: Dataset, file: Path) -> list[Pic
         found = training.network.decoded(inputs, generator)
         mean, std = (torch.tensor(each)[:, None, None] for each in (training.mean, training.std))
         decoded = [_pixels(each.cpu() * std + mean) for each in found]
-    names = [Path(dataset.pool.paths[place]).name for place in shown_images(dataset)]
+    names = [Path(dataset.pool.paths[place]).name for place in chosen]
     return [
         Pictures(name, *(None if each is None else _url(each) for each in row))
         for name, *row in zip(names, images, before, after, *decoded, strict=True)
@@ -102,6 +102,4 @@ def _url(pixels: NDArray[np.uint8]) -> str:
         picture = picture.resize((_SIDE, _SIDE), Image.Resampling.NEAREST)
     else:
         picture.thumbnail((_SIDE, _SIDE))
-    buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=_QUALITY)
-    return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
+    return jpeg_url(picture, _QUALITY)

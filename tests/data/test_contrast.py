@@ -12,8 +12,8 @@ from gsfl_tune.data import prepare
 from gsfl_tune.data.contrast import (
     ContrastAugment,
     JoinedImages,
-    LocalAugment,
     images_without_labels,
+    local_augment,
 )
 from gsfl_tune.data.loader import epoch_batches
 from gsfl_tune.data.transforms.blur import Blur, blurred
@@ -163,7 +163,7 @@ def test_small_views_show_the_same_images_and_change_no_large_one():
         return list(epoch_batches(images, index, 16, **options))
 
     large = batches(ContrastAugment, 32, views=2)
-    small = batches(LocalAugment, 16, views=3, first_view=2)
+    small = batches(local_augment, 16, views=3, first_view=2)
     for one, other in zip(large, small, strict=True):
         assert torch.equal(one.positions, other.positions)
         assert len(other.views) == 3
@@ -178,7 +178,7 @@ def test_small_views_show_the_same_images_and_change_no_large_one():
 
 def test_areas_of_small_views_are_between_both_bounds():
     config = PretrainAugmentConfig(local_scale=0.05, scale=0.3, ratio=1.0)
-    augment = LocalAugment(config, 16, **FLAT)
+    augment = local_augment(config, 16, **FLAT)
     random = augment.draw(500, torch.Generator().manual_seed(0))
     left, top, right, bottom = augment._pixels(random, 1000).T
     areas = ((right - left) * (bottom - top)).numpy() / 1e6

@@ -19,6 +19,30 @@ from gsfl_tune.run.results import (
     Score,
     write_results,
 )
+from tests.report.browser import Visit, launched
+
+
+@pytest.fixture(scope="module")
+def browser():
+    with launched() as found:
+        yield found
+
+
+@pytest.fixture
+def visit_page(browser, tmp_path):
+    """Opens a page that is given as text."""
+    visits = []
+
+    def go(page: str, **options: object) -> Visit:
+        file = tmp_path / "page.html"
+        file.write_text(page, encoding="utf-8")
+        visits.append(Visit(browser, file.as_uri(), **options))
+        return visits[-1]
+
+    yield go
+    for each in visits:
+        each.close()
+
 
 EXPERIMENT = """\
 name: birds

@@ -9,16 +9,9 @@ import pytest
 from PIL import Image
 
 from gsfl_tune.report.evaluation import MOST_WRONG, evaluation_page
-from tests.report.browser import Visit, launched
 from tests.report.test_page import EVIL
 
 NAMES = [*(f"herring gull of the {n}th kind" for n in range(11)), EVIL]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as found:
-        yield found
 
 
 def content(names: list[str], wrong: int) -> dict:
@@ -81,30 +74,15 @@ def picture(shade: int) -> str:
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-@pytest.fixture
-def visit(browser, tmp_path):
-    visits = []
-
-    def go(page: str, **options):
-        file = tmp_path / "page.html"
-        file.write_text(page, encoding="utf-8")
-        visits.append(Visit(browser, file.as_uri(), **options))
-        return visits[-1]
-
-    yield go
-    for each in visits:
-        each.close()
-
-
 @pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
-def test_everything_is_drawn_and_nothing_sticks_out(visit, theme, width):
+def test_everything_is_drawn_and_nothing_sticks_out(visit_page, theme, width):
     page = evaluation_page(
         content(NAMES, 40),
         bundle="runs/gulls/best",
         source="/data/some other gulls",
         pictures=[picture(5 * n) for n in range(24)],
     )
-    here = visit(page, color_scheme=theme, viewport={"width": width, "height": 800})
+    here = visit_page(page, color_scheme=theme, viewport={"width": width, "height": 800})
     canvas = here.page.query_selector("#fig-confusion canvas")
     assert canvas.bounding_box()["height"] > 200
     assert here.page.inner_text("#scores .number") == "87.00 %"
@@ -121,8 +99,8 @@ def test_everything_is_drawn_and_nothing_sticks_out(visit, theme, width):
     assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
 
 
-def test_classes_are_the_worst_first_and_sort(visit):
-    page = visit(evaluation_page(content(NAMES, 0), bundle="b", source="s")).page
+def test_classes_are_the_worst_first_and_sort(visit_page):
+    page = visit_page(evaluation_page(content(NAMES, 0), bundle="b", source="s")).page
 
     def column(index: int) -> list[str]:
         cells = page.query_selector_all(f"#classes-table tbody tr > :nth-child({index})")
@@ -137,9 +115,9 @@ def test_classes_are_the_worst_first_and_sort(visit):
     assert page.inner_text("#fig-wrong .note") == "None."
 
 
-def test_what_is_too_much_for_a_page_is_said(visit):
+def test_what_is_too_much_for_a_page_is_said(visit_page):
     names = [f"class {n}" for n in range(230)]
-    page = visit(evaluation_page(content(names, MOST_WRONG + 7), bundle="b", source="s")).page
+    page = visit_page(evaluation_page(content(names, MOST_WRONG + 7), bundle="b", source="s")).page
     assert "too many classes to draw the matrix" in page.inner_text("#fig-confusion")
     assert page.inner_text("#wrong-all summary") == f"Table of the first 500 of {MOST_WRONG + 7}"
     assert page.locator("#wrong-table tbody tr").count() == MOST_WRONG

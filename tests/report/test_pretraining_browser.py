@@ -6,17 +6,10 @@ import numpy as np
 import pytest
 
 from gsfl_tune.report.pretraining import Dimensions, Pictures, pretraining_page
-from tests.report.browser import Visit, launched
 from tests.report.test_evaluation_browser import picture
 from tests.report.test_page import EVIL
 
 JUDGED = {"linear_probe": 0.31, "knn_20": 0.22, "retrieval_map": 0.1, "screened/knn_20": 0.2}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with launched() as found:
-        yield found
 
 
 def records(epochs=20, every=5):
@@ -51,24 +44,9 @@ def whole_page(**options):
     return pretraining_page(EVIL, {"method": "moco", "images": "1,234, 96 px"}, records(), **given)
 
 
-@pytest.fixture
-def visit(browser, tmp_path):
-    visits = []
-
-    def go(page, **options):
-        file = tmp_path / "page.html"
-        file.write_text(page, encoding="utf-8")
-        visits.append(Visit(browser, file.as_uri(), **options))
-        return visits[-1]
-
-    yield go
-    for each in visits:
-        each.close()
-
-
 @pytest.mark.parametrize(("theme", "width"), [("light", 390), ("dark", 390), ("dark", 1280)])
-def test_everything_is_drawn_and_nothing_sticks_out(visit, theme, width):
-    here = visit(whole_page(), color_scheme=theme, viewport={"width": width, "height": 800})
+def test_everything_is_drawn_and_nothing_sticks_out(visit_page, theme, width):
+    here = visit_page(whole_page(), color_scheme=theme, viewport={"width": width, "height": 800})
     for name in ("judged", "terms", "dimensions"):
         box = here.page.query_selector(f"[data-chart={name}] svg").bounding_box()
         assert box["height"] > 200
@@ -81,8 +59,8 @@ def test_everything_is_drawn_and_nothing_sticks_out(visit, theme, width):
     assert [url for url in here.requests if not url.startswith(("file:", "data:"))] == []
 
 
-def test_the_table_says_what_was_gained(visit):
-    page = visit(whole_page()).page
+def test_the_table_says_what_was_gained(visit_page):
+    page = visit_page(whole_page()).page
     cells = [cell.inner_text() for cell in page.query_selector_all("#scores-table tbody tr *")]
     assert cells[:5] == ["linear probe", "31.0 %", "51.0 %", "+20.0", "51.0 % (epoch 20)"]
     assert "kNN, k 20, screened" in cells
@@ -91,9 +69,9 @@ def test_the_table_says_what_was_gained(visit):
     assert kept + crossed == 64
 
 
-def test_what_is_not_known_is_left_out(visit):
+def test_what_is_not_known_is_left_out(visit_page):
     rows = [{key: value for key, value in row.items() if "train/" not in key} for row in records()]
-    page = visit(pretraining_page("birds", {}, [rows[0], rows[-1]])).page
+    page = visit_page(pretraining_page("birds", {}, [rows[0], rows[-1]])).page
     assert "not known" in page.inner_text("#fig-terms")
     assert page.query_selector("#fig-maps, #fig-decoded, #fig-dimensions") is None
     assert page.query_selector("[data-chart=judged] svg") is not None

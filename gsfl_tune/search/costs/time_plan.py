@@ -163,7 +163,8 @@ class TimePlan:
         slots: Number of parallel trials.
         only: Values that are not searched, by dotted path: each other value would need features
             and activations of its own or train too long.
-        alone: Whether the defaults are the only trial.
+        alone: Whether the first trial, which has the defaults unless the file names another, is the
+            only one.
     """
 
     budget: float
@@ -195,7 +196,7 @@ class TimePlan:
         finals += f"{self.final_seeds} seed{'s' * (self.final_seeds > 1)}"
         search = f"search: about {self.trials} trials, {self.slots} at once"
         if self.alone:
-            search = "search: the defaults alone, as there is no time for other trials"
+            search = "search: the first trial alone, as there is no time for others"
         rows = (
             (self.spent, "preparations, done"),
             (self.once, "features and activations that all trials share"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, closing
 from itertools import repeat
 from pathlib import Path
@@ -18,7 +18,7 @@ from torch import Tensor
 from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.batch import Batch
-from gsfl_tune.data.contrast import ContrastAugment, LocalAugment
+from gsfl_tune.data.contrast import ContrastAugment, local_augment
 from gsfl_tune.data.decoded import DecodedImages
 from gsfl_tune.data.loader import epoch_batches, eval_batches
 from gsfl_tune.data.transforms import Streams
@@ -275,7 +275,7 @@ class Pretraining:
             small: Iterable[Batch | None] = repeat(None)
             if count := config.augment.local_crops:
                 side = config.augment.local_side(self.image_size)
-                small = self._batches(stack, LocalAugment, side, views=count, first_view=2)
+                small = self._batches(stack, local_augment, side, views=count, first_view=2)
             for number, (batch, crops) in enumerate(zip(large, small, strict=False)):
                 step = self.epoch * self.steps + number
                 local = () if crops is None else crops.views
@@ -292,7 +292,7 @@ class Pretraining:
     def _batches(
         self,
         stack: ExitStack,
-        kind: type[ContrastAugment],
+        make: Callable[..., ContrastAugment],
         side: int,
         *,
         views: int,
@@ -305,7 +305,7 @@ class Pretraining:
             self.config.batch_size,
             seed=self.config.seed,
             epoch=self.epoch,
-            transform=kind(self.config.augment, side, self.mean, self.std),
+            transform=make(self.config.augment, side, self.mean, self.std),
             device=self.device,
             views=views,
             first_view=first_view,

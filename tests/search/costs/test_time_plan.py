@@ -47,7 +47,7 @@ def test_a_short_budget_goes_into_epochs_before_it_goes_into_trials():
     assert [each.alone for each in plans] == [True, True, False, False]
     for each in plans[:3]:
         assert (each.finalists, each.final_seeds) == (1, 1)
-    assert "the defaults alone" in "\n".join(plans[0].lines())
+    assert "the first trial alone" in "\n".join(plans[0].lines())
     # A trial that is never stopped, or that folds judge, has to come to its end.
     for asked in (replace(FREE, grace=None), replace(FREE, replicates=3)):
         plan = make_plan(8 * MINUTE, 29, 2, prices, asked)
