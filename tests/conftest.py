@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import os
+
 import pytest
 import torch
+
+# Ray runs its workers at niceness 15, so that they starve beside other test processes: searches of
+# seconds took minutes, and their drivers polled all the while.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 # Files that take longest begin first (`--no-loadscope-reorder` keeps this order), so that no
 # process is left with one of them when the others have nothing to do.

@@ -59,8 +59,8 @@ def serve(
 
     from gsfl_tune.cores import usable_cores
     from gsfl_tune.export import load_bundle
+    from gsfl_tune.heap import give_back
     from gsfl_tune.serve.app import Service, create_app
-    from gsfl_tune.serve.memory import give_back
     from gsfl_tune.serve.model import Threads
 
     limits = limits or Limits()

@@ -16,6 +16,7 @@ from torch import Tensor
 from gsfl_tune.cache.building import cache_seconds
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.metrics import METHOD, VALIDATION, keyed
+from gsfl_tune.heap import keep_freed
 from gsfl_tune.losses import ClassCenter, ClassCenters, Loss, Start
 from gsfl_tune.models import Backbone, Network, PlainHead
 from gsfl_tune.run import EpochLog
@@ -75,6 +76,7 @@ class Training:
         pieces: int = 1,
         team: Team | None = None,
     ) -> None:
+        keep_freed()
         self.config = config
         self.workspace = workspace
         self.directory = Path(directory)

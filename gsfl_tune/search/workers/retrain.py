@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import VALIDATION, of_part
+from gsfl_tune.heap import give_back
 from gsfl_tune.run import OwnershipLost, read_json, write_json
 from gsfl_tune.run.epochs import own_seconds
 from gsfl_tune.run.layout import CHECKPOINT_FILE, RESULT_FILE, TEST_FILE, VALIDATION_FILE
@@ -119,6 +120,7 @@ def run_job(job: Job, settings: WorkerSettings) -> dict[str, Any] | None:
     finally:
         if worker_copy is not None:
             worker_copy.close()
+        give_back(collect=False)
     return result if result is None or pieces == 1 else {**result, "batch_halved": True}
 
 

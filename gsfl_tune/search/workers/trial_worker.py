@@ -13,6 +13,7 @@ import torch
 
 from gsfl_tune.experiment.errors import UserError
 from gsfl_tune.experiment.metrics import LATENCY
+from gsfl_tune.heap import give_back
 from gsfl_tune.run import EpochLog, Ownership, OwnershipLost
 from gsfl_tune.run.checkpoints import discard
 from gsfl_tune.run.epochs import own_seconds, seconds_of_trial
@@ -194,6 +195,9 @@ class TrialWorker:
             events.close(last if ended else None, failed=failed)
         if self._worker_copy is not None:
             self._worker_copy.close()
+        # The next trial of this process may be a small one.
+        training = None
+        give_back(collect=False)
 
     def _broken(self, error: Exception) -> dict[str, Any]:
         problem = environment_problem(error)

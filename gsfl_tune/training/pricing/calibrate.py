@@ -15,6 +15,7 @@ from gsfl_tune.activity import activity
 from gsfl_tune.data.augment import center_crop
 from gsfl_tune.data.loader import eval_batches
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.heap import give_back
 from gsfl_tune.models.frozen_forward import Precision
 from gsfl_tune.training.caches.engines import fast_forward
 from gsfl_tune.training.caches.features import all_cores
@@ -56,6 +57,9 @@ def measure_steps(config: Config, workspace: Workspace) -> list[Measured]:
                 seconds, steps = _timed(stage.rehearse, trained.device)
             work = kind.work(seen, stage.config.batch_size, 0, classes)
             found.append(Measured(replace(work, stage=spec.name, epochs=1), steps, seconds))
+        del trained, context, stage
+    # The driver measures, and lives on through the search.
+    give_back(collect=False)
     return found
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from gsfl_tune.activity import activity
 from gsfl_tune.experiment import Experiment
 from gsfl_tune.experiment.config import Config
+from gsfl_tune.heap import give_back
 from gsfl_tune.training.pricing.cost import largest_case
 from gsfl_tune.training.pricing.methods import largest_method, largest_settings
 from gsfl_tune.training.stages import STAGE_KINDS
@@ -94,3 +95,5 @@ def rehearse(config: Config, workspace: Workspace) -> None:
         with activity("taking the step"):
             for spec in training.timeline.stages:
                 STAGE_KINDS[spec.kind](training.context.of_stage(spec), spec.name).rehearse()
+        del training
+    give_back(collect=False)

@@ -116,6 +116,7 @@ def test_a_search_whose_time_is_over_at_its_begin_has_a_result(
     assert outcome.study.created() < 7
 
 
+@pytest.mark.slow
 def test_a_finished_trial_that_reaches_the_target_ends_the_search(
     search: Callable[..., tuple[StudyOutcome, list[str]]],
 ) -> None:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests import warm
 from tests.commands import environment, make_home
 
 
+@pytest.mark.slow
 def test_trials_share_a_cache_that_is_named_by_a_relative_path(tmp_path_factory):
     """Ray runs every trial in a working directory of its own; each had its own cache there."""
     home = make_home(tmp_path_factory)

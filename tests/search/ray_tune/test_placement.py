@@ -116,6 +116,7 @@ def test_the_largest_model_of_each_kind_of_slot_is_rehearsed() -> None:
     assert alone == ["resnet18"]
 
 
+@pytest.mark.slow
 def test_each_kind_takes_a_step_in_its_own_slot(
     ray_of_tests: None, cache_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

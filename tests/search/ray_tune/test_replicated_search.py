@@ -94,6 +94,7 @@ def test_values_are_means_and_weak_trials_get_fewer_folds(
     assert all(name.isdecimal() for name in kept)
 
 
+@pytest.mark.slow
 def test_protection_ends_with_the_first_training(
     run: RunDirectory, one_slot: Slots, search: Callable[..., StudyOutcome]
 ) -> None:

@@ -179,6 +179,7 @@ def test_a_machine_that_fails_ends_the_search_and_no_trial(
     assert counts["FAIL"] == counts["RUNNING"] == 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_ends_as_an_uninterrupted_one(
     tmp_path: Path, one_slot: Slots, search: Callable[..., StudyOutcome]
 ) -> None:
