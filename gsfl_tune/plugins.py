@@ -47,6 +47,7 @@ BUILT_IN: dict[Kind, tuple[str, ...]] = {
         "pmg",
         "recurrent_attention",
         "attribute_attention",
+        "part_rcnn",
         "fixmatch",
     ),
     # Of the validation images; experiment files write `validation/NAME`.

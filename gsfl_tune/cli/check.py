@@ -128,6 +128,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
     from gsfl_tune.data.sources import create_source
     from gsfl_tune.data.synthetic import read_manifest, synthetic_folders
     from gsfl_tune.experiment import UserError
+    from gsfl_tune.training.parts import refuse_without_parts
 
     config = experiment.defaults().data
     paths = [config.path] if isinstance(config.path, str) else config.path or []
@@ -139,6 +140,7 @@ def _data(experiment: Experiment) -> tuple[list[str], int | None]:
             synthetic = sum(map(len, map(read_manifest, synthetic_folders(config))))
     except UserError as error:
         return [f"Warning: {line}" for line in str(error).splitlines()], None
+    refuse_without_parts(experiment, source)
     parts = Counter(sample.part for sample in source.samples)
     told = [f"{part} {parts[part]:,}" for part in ("train", "validation", "test") if parts[part]]
     counts = f" ({', '.join(told)})" if told else ""

@@ -136,9 +136,10 @@ class Batches(ABC):
         return torch.stack([every[each, images] for each in shown])
 
     @cached_property
-    def _annotations(self) -> Annotations | None:
+    def annotations(self) -> Annotations | None:
         """Returns annotations of the pool if the method uses them and the source has some."""
-        if not self._context.method.annotated:
+        method, dataset = self._context.method, self._context.workspace.dataset
+        if not method.annotated:
             return None
-        found = self._context.workspace.dataset.annotations("pool")
-        return None if found.empty else found
+        found = dataset.annotations("pool")
+        return None if found.empty else method.prepared(found, dataset.pool.side)
