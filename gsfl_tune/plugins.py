@@ -75,6 +75,7 @@ _TAKEN: dict[Kind, tuple[str, ...]] = {
         *("fsdg_decorrelation", "fsdg_consistency", "fsdg_specificity", "fsdg_calibration"),
         *("disagreement", "jigsaw", "rank", "causality"),
         *("attribute_error", "attribute_contrast"),
+        *("part_place", "part_overlap", "part_presence"),
         *("pseudo", "pseudo_share", *_SECTION),
     ),
     # Reserved too: streams of random numbers.

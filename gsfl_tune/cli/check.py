@@ -52,6 +52,7 @@ class Check(Command):
         with showing("reading the experiment, loading PyTorch", short=True):
             from gsfl_tune.experiment import ExperimentError
             from gsfl_tune.training.fit_precision import refuse_slow_bf16
+            from gsfl_tune.training.parts import learns_parts
             from gsfl_tune.training.pricing.problems import cost_problems
 
             experiment = load_experiment(args)
@@ -60,6 +61,8 @@ class Check(Command):
             raise ExperimentError(problems)
         refuse_slow_bf16(experiment)
         estimate = estimate_of(args, experiment)
+        listed = not args.json or learns_parts(experiment)
+        described, images = _data(experiment) if listed else ([], None)
         if args.json:
             _print_json(experiment, estimate, args.price)
             return FINISHED
@@ -69,7 +72,6 @@ class Check(Command):
             console.print(parameter_table(experiment, console))
         else:
             console.print("No leaf is a distribution: there is nothing to search.")
-        described, images = _data(experiment)
         for line in described:
             console.print(line, soft_wrap=True)
         for warning in experiment.warnings:

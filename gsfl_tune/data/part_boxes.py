@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -52,7 +53,14 @@ def known_parts(annotations: Annotations, *, whole: bool) -> bool:
     return boxed or bool(np.isfinite(annotations.points).all(2).any())
 
 
-def with_corners(annotations: Annotations, side: int, size: float, *, whole: bool) -> Annotations:
+def with_corners(
+    annotations: Annotations,
+    side: int,
+    size: float,
+    *,
+    whole: bool,
+    names: Sequence[str] | None = None,
+) -> Annotations:
     """Returns annotations whose points are corners of the boxes of parts, in order of `part_names`.
 
     `Annotations.moved` then moves boxes as pixels move, whatever a view does. A point becomes a
@@ -63,18 +71,20 @@ def with_corners(annotations: Annotations, side: int, size: float, *, whole: boo
         annotations: N images, in pixels of their decoded squares.
         side: Side of the squares in pixels.
         size: Share.
-        whole: Whether the object's box is a part.
+        whole: Whether the object's box is a part, where an image has one.
+        names: Of the parts, if they are those of other images; default: `part_names`.
 
     Returns:
         Points (N, 3 P, 2): upper left, upper right and lower left corner of every part.
     """
-    names = part_names(annotations, whole=whole)
+    if names is None:
+        names = part_names(annotations, whole=whole)
     boxes, points = annotations.boxes.astype(np.float64), annotations.points.astype(np.float64)
     extent = np.maximum(boxes[:, 2:] - boxes[:, :2], 0)
     scale = np.where(np.isfinite(extent).all(1), np.sqrt(extent.prod(1)), side)
     half = (size * scale / 2)[:, None, None]
     found = np.concatenate([points - half, points + half], axis=2)
-    if WHOLE in names and len(names) > points.shape[1]:
+    if len(names) > points.shape[1]:
         found = np.concatenate([boxes[:, None], found], axis=1)
     left, top, right, bottom = np.moveaxis(found, 2, 0)
     corners = np.stack(

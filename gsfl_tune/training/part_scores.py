@@ -17,7 +17,7 @@ from gsfl_tune.training.process_group import Ranks
 
 # A part is found where both boxes share at least half of what they cover together (PCP of Zhang et
 # al., ECCV 2014; Everingham et al., IJCV 2010).
-_FOUND = 0.5
+FOUND = 0.5
 
 
 class PartScores:
@@ -30,9 +30,7 @@ class PartScores:
     """
 
     def __init__(self, annotations: Annotations, side: int, size: int) -> None:
-        matrix = center_matrix(size, side).numpy()
-        moved = annotations.moved(np.broadcast_to(matrix, (len(annotations), 2, 3)))
-        self._boxes = boxes_of(moved, size)
+        self._boxes = boxes_seen(annotations, side, size)
         # Overlaps, parts found, parts.
         self._sums = torch.zeros(3)
 
@@ -47,7 +45,10 @@ class PartScores:
         with detector.noting() as noted:
             yield
         found = torch.cat([each.boxes for each in noted]).float().cpu().numpy()
-        self._sums = part_sums(found, self._boxes, index)
+        own = PartBoxes(self._boxes.boxes[index], self._boxes.seen[index])
+        overlaps = part_overlaps(found, own)
+        sums = np.nansum(overlaps), (overlaps >= FOUND).sum(), np.isfinite(overlaps).sum()
+        self._sums = torch.tensor([float(each) for each in sums])
 
     def numbers(self, ranks: Ranks | None = None) -> dict[str, float]:
         """Returns the scores of the last block, over the images of all ranks.
@@ -66,18 +67,30 @@ class PartScores:
         return {"part_overlap": overlap / count, "parts_found": found / count}
 
 
-def part_sums(found: np.ndarray, boxes: PartBoxes, index: np.ndarray) -> Tensor:
-    """Sums the overlaps of detected boxes, those that are found, and all that could be.
+def boxes_seen(annotations: Annotations, side: int, size: int) -> PartBoxes:
+    """Returns the boxes of parts in un-augmented images.
+
+    Args:
+        annotations: Of `gsfl_tune.methods.Method.prepared`.
+        side: Side of their squares in pixels.
+        size: Side of the images that the network sees, in pixels.
+    """
+    matrix = center_matrix(size, side).numpy()
+    moved = annotations.moved(np.broadcast_to(matrix, (len(annotations), 2, 3)))
+    return boxes_of(moved, size)
+
+
+def part_overlaps(found: np.ndarray, boxes: PartBoxes) -> np.ndarray:
+    """Returns the intersection over union of detected and annotated boxes.
 
     Args:
         found: (N, P, 4).
-        boxes: Of more images.
-        index: (N,) positions of the N images among them.
+        boxes: Of the same images.
+
+    Returns:
+        (N, P), NaN where a part is not in the image or not known.
     """
-    true, shown = boxes.boxes[index], boxes.seen[index] == 1
-    overlap = np.where(shown, _overlap(found.clip(0, 1), true), 0.0)
-    right = shown & (overlap >= _FOUND)
-    return torch.tensor([overlap.sum(), right.sum(), shown.sum()], dtype=torch.float32)
+    return np.where(boxes.seen == 1, _overlap(found.clip(0, 1), boxes.boxes), np.nan)
 
 
 def _overlap(one: np.ndarray, other: np.ndarray) -> np.ndarray:

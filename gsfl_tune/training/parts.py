@@ -7,7 +7,7 @@ import numpy as np
 from gsfl_tune.data import Annotations
 from gsfl_tune.data.part_boxes import known_parts, part_names
 from gsfl_tune.data.sources import Source
-from gsfl_tune.experiment import Experiment
+from gsfl_tune.experiment import Experiment, ExperimentError, Problem
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.experiment.data_config import DataConfig
 from gsfl_tune.experiment.errors import UserError
@@ -43,7 +43,7 @@ def training_parts(config: Config, workspace: Workspace, positions: np.ndarray) 
     whole = config.training.part_rcnn.whole
     found = workspace.dataset.annotations("pool")
     if problem := parts_problem(config, found.rows(positions), "training image"):
-        raise UserError(problem)
+        raise UserError(f"training.method: {problem}")
     return part_names(found, whole=whole)
 
 
@@ -60,24 +60,28 @@ def parts_problem(config: Config, annotations: Annotations, what: str = "image")
         return None
     boxed = known_parts(annotations, whole=True)
     allowed = "training.part_rcnn.whole: true, as there are boxes of objects" if boxed else _ALLOWED
-    return (
-        f"training.method: found {config.training.method}, but no {what} has a known part; "
-        f"allowed {allowed}"
-    )
+    return f"found {config.training.method}, but no {what} has a known part; allowed {allowed}"
+
+
+def learns_parts(experiment: Experiment) -> bool:
+    """Returns whether a trial of a space may learn to find parts."""
+    return bool(set(PART_METHODS) & set(experiment.values("training.method")))
 
 
 def refuse_without_parts(experiment: Experiment, source: Source) -> None:
     """Refuses methods that learn parts where no image of a source shows one.
 
     Raises:
-        UserError: If so, or a file of annotations cannot be read.
+        ExperimentError: If so.
+        UserError: If a file of annotations cannot be read.
     """
-    names = [name for name in experiment.values("training.method") if name in PART_METHODS]
-    if not names:
-        return
-    config = experiment.fixed({"training.method": names[0]}).defaults()
-    if problem := parts_problem(config, source.annotations()):
-        raise UserError(problem)
+    path = "training.method"
+    for name in experiment.values(path):
+        if name not in PART_METHODS:
+            continue
+        config = experiment.fixed({path: name}).defaults()
+        if problem := parts_problem(config, source.annotations()):
+            raise ExperimentError([Problem(*experiment.locate(path), path, problem)])
 
 
 def expected_parts(data: DataConfig) -> int:

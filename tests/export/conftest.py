@@ -14,10 +14,10 @@ from gsfl_tune.data import prepare
 from gsfl_tune.experiment.config import Config
 from gsfl_tune.export import bundle_from_network, write_best_training
 from gsfl_tune.models import (
-    PartDetector,
-    PartSettings,
     GsflHead,
     Network,
+    PartDetector,
+    PartSettings,
     PlainHead,
     Projection,
     Recurrence,

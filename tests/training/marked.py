@@ -14,7 +14,7 @@ from gsfl_tune.training import Workspace
 SIZE, MARK = 64, 16
 
 
-def draw(folder: Path, count: int = 96) -> Path:
+def draw(folder: Path, count: int = 160) -> Path:
     """Writes images and a table with the place of the mark; a tenth of the marks has none."""
     folder.mkdir(parents=True, exist_ok=True)
     random, side = np.random.default_rng(0), square_side(SIZE)

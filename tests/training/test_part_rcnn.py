@@ -72,14 +72,10 @@ def test_cached_activations_train_what_the_network_does(workspace, tmp_path, mon
 
 
 @pytest.mark.parametrize("blocks", [1, "all"])
-def test_half_precision_pieces_average_and_growing_images(
-    workspace, tmp_path, monkeypatch, blocks
-):
+def test_half_precision_pieces_average_and_growing_images(workspace, tmp_path, monkeypatch, blocks):
     annotate(monkeypatch, workspace)
     config = config_of(head=0, blocks=blocks, precision="bf16", start_size=0.7, size=64)
-    config = config.model_copy(
-        update={"training": config.training.model_copy(update={"ema": 0.9})}
-    )
+    config = config.model_copy(update={"training": config.training.model_copy(update={"ema": 0.9})})
     training = run(Training(config, workspace, tmp_path, pieces=2))
     assert np.isfinite(training.log.read()[-1]["train/loss"])
     assert np.isfinite(training.predict("test").logits).all()
@@ -87,14 +83,14 @@ def test_half_precision_pieces_average_and_growing_images(
     assert not torch.equal(stage.module.parts.join, stage.evaluated.parts.join)
 
 
-def marked_config(table, epochs=16, **section):
+def marked_config(table, epochs=24, **section):
     training = {
         "method": "part_rcnn",
         "part_rcnn": {"size": 0.22, "width": 32, **section},
         "head": {"epochs": 0},
         "finetune": {
             "epochs": epochs,
-            "batch_size": 16,
+            "batch_size": 8,
             "blocks": "all",
             "learning_rate": 2e-3,
             "head_learning_rate": 1e-2,
