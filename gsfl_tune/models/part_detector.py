@@ -150,9 +150,8 @@ class PartDetector(nn.Module):
         # Offsets of at most a position: every place in the image can be the centre.
         offsets = numbers[:, :, 1:3].flatten(3).tanh()
         others = (attention * numbers[:, :, 3:].flatten(3)).sum(dim=3)
-        places = _places(scores)
-        cells = torch.tensor([width, height], dtype=scores.dtype, device=scores.device)
-        centres = (attention * (places + offsets / cells[:, None])).sum(dim=3)
+        offsets = torch.cat([offsets[:, :, :1] / width, offsets[:, :, 1:] / height], dim=2)
+        centres = (attention * (_places(scores) + offsets)).sum(dim=3)
         sides = (others[:, :, :2] + math.log(_FIRST_SIDE / (1 - _FIRST_SIDE))).sigmoid()
         presence = others[:, :, 2] + math.log(_FIRST_PRESENCE / (1 - _FIRST_PRESENCE))
         boxes = torch.cat([centres - sides / 2, centres + sides / 2], dim=2)

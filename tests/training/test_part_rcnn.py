@@ -156,6 +156,14 @@ training:
 """
 
 
+@pytest.fixture
+def table(tmp_path, monkeypatch):
+    """The file that `TEXT` names; nothing here reads it."""
+    (tmp_path / "images.csv").write_text("file,label,a_x,a_y,b_x,b_y\n")
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.usefixtures("table")
 def test_images_without_parts_are_refused(workspace, tmp_path, monkeypatch):
     with pytest.raises(
         UserError, match=r"training\.method: found part_rcnn, but no training image.*allowed"
@@ -178,6 +186,7 @@ def test_images_without_parts_are_refused(workspace, tmp_path, monkeypatch):
         assert words in str(found.value)
 
 
+@pytest.mark.usefixtures("table")
 def test_what_does_not_go_together_is_said():
     assert cost_problems(Experiment.parse(TEXT)) == []
     for old, new, path, words in (
@@ -200,6 +209,7 @@ def test_what_does_not_go_together_is_said():
     assert cost_problems(Experiment.parse(cached)) == []
 
 
+@pytest.mark.usefixtures("table")
 def test_its_weights_are_priced_and_its_step_is_rehearsed(workspace, tmp_path, monkeypatch):
     experiment = Experiment.parse(TEXT)
     one, other = (
