@@ -112,12 +112,13 @@ def boxes_of(annotations: Annotations, side: int) -> PartBoxes:
     corners = corners.astype(np.float64) / side
     first, second, third = np.moveaxis(corners, 2, 0)
     across, down = second - first, third - first
-    mirrored = (across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0] < 0).any(1)
+    turned = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+    mirrored = np.asarray((turned < 0).any(1))
     every = np.concatenate([corners, (first + across + down)[:, :, None]], axis=2)
     whole = np.concatenate([every.min(2), every.max(2)], axis=2)
     swapped = whole[:, _partners(names)]
     whole = np.where(mirrored[:, None, None], swapped, whole)
-    known = np.isfinite(whole).all(2)
+    known = np.asarray(np.isfinite(whole).all(2))
     whole = np.where(known[..., None], whole, 0.0)
     cut = whole.clip(0, 1)
     area, left = _area(whole), _area(cut)

@@ -108,8 +108,8 @@ class PartDetector(nn.Module):
             self.reduce = nn.Conv2d(channels, width, 1)
             self.describe = nn.Conv2d(channels, width, 1)
             self.find = nn.Conv2d(width, _NUMBERS * count, 1)
-        nn.init.zeros_(self.find.weight)
-        nn.init.zeros_(self.find.bias)
+        for parameter in self.find.parameters():
+            nn.init.zeros_(parameter)
         self.join = nn.Parameter(torch.zeros(count * width, settings.dim))
 
     def forward(self, unit: Tensor, maps: Tensor) -> tuple[Tensor, Detections]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import numpy as np
 import torch
@@ -65,6 +65,22 @@ class PartScores:
         if not count:
             return {}
         return {"part_overlap": overlap / count, "parts_found": found / count}
+
+
+def watching_parts(
+    scores: PartScores | None, detector: PartDetector | None, part: str, index: np.ndarray
+) -> AbstractContextManager[None]:
+    """Scores what is found in images of the pool while a block passes them through a network.
+
+    Args:
+        scores: None without annotations.
+        detector: Of the network; None if it has none.
+        part: ``pool`` or ``test``, whose annotations no training reads.
+        index: (N,) positions of the images.
+    """
+    if scores is None or detector is None or part != "pool":
+        return nullcontext()
+    return scores.watching(detector, index)
 
 
 def boxes_seen(annotations: Annotations, side: int, size: int) -> PartBoxes:

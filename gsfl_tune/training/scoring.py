@@ -18,7 +18,7 @@ from gsfl_tune.training.predictions import Predictions
 
 
 class Measured(Protocol):
-    """Knows more of validation images than their scores."""
+    """Describes a stage that knows more of validation images than their scores."""
 
     def measured(self) -> dict[str, float]:
         """Returns numbers of the last validation."""

@@ -40,7 +40,7 @@ from gsfl_tune.training.batches import ActivationBatches, create_batches
 from gsfl_tune.training.context import StageContext
 from gsfl_tune.training.layers import method_layers
 from gsfl_tune.training.optim import create_optimizer, parameter_groups, training_point
-from gsfl_tune.training.part_scores import PartScores
+from gsfl_tune.training.part_scores import watching_parts
 from gsfl_tune.training.stages._base import LossMeter, Stage
 from gsfl_tune.training.stages.finetune_work import finetune_work
 from gsfl_tune.training.stages.method_problems import method_problems
@@ -331,32 +331,16 @@ class FinetuneStage(Stage[Network, FinetuneStageConfig]):
         rows = []
         with (
             activity(_WORDS[part], len(index), "images") as step,
-            self._scored(network, part, index),
+            watching_parts(self._batches.part_scores, network.parts, part, index),
         ):
             for inputs in self._evaluated(images, part, index):
                 rows.append(method.predict(inputs, passes).float().cpu())
                 step.done += len(inputs)
         return torch.cat(rows)
 
-    def _scored(
-        self, network: Network, part: str, index: np.ndarray
-    ) -> AbstractContextManager[None]:
-        """Scores the parts that are found in images of the pool."""
-        if network.parts is None or self._part_scores is None or part != "pool":
-            return nullcontext()
-        return self._part_scores.watching(network.parts, index)
-
-    @cached_property
-    def _part_scores(self) -> PartScores | None:
-        annotations, config = self._batches.annotations, self.context.config
-        if self.module.parts is None or annotations is None:
-            return None
-        side = self.context.workspace.dataset.pool.side
-        return PartScores(annotations, side, config.eval_image_size)
-
     def measured(self) -> dict[str, float]:
         """Returns how well parts were found in the images of the last validation."""
-        scores = self._part_scores
+        scores = self._batches.part_scores
         return {} if scores is None else scores.numbers(self.context.ranks)
 
     @torch.inference_mode()
